@@ -1,0 +1,39 @@
+"""Build the compiled modules; all static metadata is in pyproject.toml.
+
+EDA_DEBUG=1 builds with bounds checks, assertions and line tracing.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+DEBUG = os.environ.get("EDA_DEBUG") == "1"
+MSVC = sys.platform == "win32"
+
+macros = [("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1")] if DEBUG else [("CYTHON_WITHOUT_ASSERTIONS", "1")]
+flags = [] if MSVC else (["-O0", "-g"] if DEBUG else ["-O3", "-Wno-unused-function"])
+
+extensions = [
+    Extension(f"eda.{path.stem}", [path.as_posix()], define_macros=macros, extra_compile_args=flags)
+    for path in sorted(Path("src/eda").glob("*.pyx"))
+]
+
+setup(
+    ext_modules=cythonize(
+        extensions,
+        include_path=["src"],
+        build_dir="build/cython",
+        compiler_directives={
+            "language_level": 3,
+            "wraparound": False,
+            "boundscheck": DEBUG,
+            "linetrace": DEBUG,
+            "binding": False,
+            "freethreading_compatible": False,
+        },
+        show_all_warnings=False,
+    )
+)

@@ -1,0 +1,59 @@
+"""Event-driven architectures on NATS JetStream: domain events into durable, ordered streams, and out to handlers."""
+
+from eda._event import JSON, Bytes, Data, Event, MsgPack, Proto, String
+from eda.conn import Conn, connect
+from eda.encodings import register_encoding
+from eda.errors import (
+    Closed,
+    CodecError,
+    ConfigError,
+    ConnectError,
+    ConsumerDeleted,
+    DecodeError,
+    EdaError,
+    EncodeError,
+    NotSupported,
+    PublishFailed,
+    ServerError,
+    StreamNotFound,
+    Timeout,
+    UnknownEncoding,
+)
+from eda.options import Retry, StreamOptions, SubscriptionOptions
+from eda.server import EmbeddedServer
+from eda.streams import StreamInfo
+from eda.subscription import Subscription, SubscriptionStats
+
+__all__ = [
+    "JSON",
+    "Bytes",
+    "Closed",
+    "CodecError",
+    "ConfigError",
+    "Conn",
+    "ConnectError",
+    "ConsumerDeleted",
+    "Data",
+    "DecodeError",
+    "EdaError",
+    "EmbeddedServer",
+    "EncodeError",
+    "Event",
+    "MsgPack",
+    "NotSupported",
+    "Proto",
+    "PublishFailed",
+    "Retry",
+    "ServerError",
+    "StreamInfo",
+    "StreamNotFound",
+    "StreamOptions",
+    "String",
+    "Subscription",
+    "SubscriptionOptions",
+    "SubscriptionStats",
+    "Timeout",
+    "UnknownEncoding",
+    "connect",
+    "register_encoding",
+]

@@ -1,0 +1,74 @@
+from cpython.object cimport PyObject
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+
+from eda._event cimport Event
+
+
+# One publish that is not settled yet.
+cdef struct Place:
+    PyObject* waiter            # owned; NULL: the place is settled
+    PyObject* chunk             # owned; holds the frame that was sent
+    uint32_t start              # the frame within the chunk
+    uint32_t n
+    uint64_t sent_ns            # monotonic, of the latest try
+    uint64_t resend_ns          # monotonic: send again when not answered by then
+    uint64_t give_up_ns         # monotonic: failed when not answered by then
+    uint32_t n_tries
+
+
+# Publishes in the order of their sequence, from the oldest unsettled one on.
+cdef class PublishWindow:
+    cdef Place* places          # ring; the place of `seq` is at seq & mask
+    cdef uint64_t mask
+    cdef uint64_t base          # the oldest sequence that may be unsettled
+    cdef uint64_t next_seq      # the sequence that the next publish gets; begins at 1
+    cdef readonly uint64_t limit        # the most sequences between base and next_seq
+    cdef readonly uint64_t n_pending    # unsettled publishes
+    cdef readonly uint64_t n_bytes      # their frames' bytes
+
+    cdef bint is_full(self) noexcept
+    cdef int grow(self) except -1
+    cdef uint64_t open(self, object waiter, object chunk, Py_ssize_t start, Py_ssize_t n, uint64_t now_ns,
+                       uint64_t resend_ns, uint64_t give_up_ns) except 0
+    cdef Place* find(self, uint64_t seq) noexcept
+    cdef object settle(self, uint64_t seq)
+
+
+cdef enum HeldState:
+    FREE = 0
+    WAITING = 1                 # in the ready ring
+    RUNNING = 2                 # a handler has it
+
+
+# One delivery that is held. It has one event today; a delivery of several is done when `n_left` is 0.
+cdef struct Held:
+    uint64_t seq                # stream sequence
+    uint64_t lease_ns           # monotonic: when its lease last began
+    PyObject* event             # owned
+    PyObject* renewed           # owned bytes: the acknowledgement subject of a later delivery, or NULL
+    uint32_t n_left
+    int32_t next_free
+    uint32_t state              # a HeldState
+
+
+cdef class Ledger:
+    cdef Held* held             # n_slots of them; growing moves them, so no pointer is kept over add()
+    cdef int32_t n_slots
+    cdef int32_t free_list      # -1: none
+    cdef int32_t* table         # open addressing, seq > slot + 1; 0 is empty
+    cdef uint64_t table_mask
+    cdef int32_t* ready         # ring of waiting slots in order of arrival
+    cdef uint64_t ready_head
+    cdef uint64_t ready_tail
+    cdef readonly Py_ssize_t n_held
+    cdef readonly Py_ssize_t n_waiting
+    cdef readonly Py_ssize_t n_running
+    cdef readonly uint64_t n_bytes      # of the held events
+
+    cdef int32_t lookup(self, uint64_t seq) noexcept
+    cdef int grow(self) except -1
+    cdef int32_t add(self, Event event, uint64_t seq, uint64_t now_ns) except -2
+    cdef int32_t renew(self, uint64_t seq, bytes reply, uint64_t now_ns) except -2
+    cdef int32_t take_ready(self) noexcept
+    cdef bytes reply_of(self, int32_t slot)
+    cdef int finish(self, int32_t slot) except -1

@@ -1,0 +1,339 @@
+# Bounds-checked reading and growing writing of bytes. Inline, libc only.
+#
+# Everything that reads foreign bytes goes through Cursor. Everything that builds outgoing bytes goes through
+# Writer: reserve() first, then put_*(), which do not check again.
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy
+
+
+cdef extern from *:
+    """
+    #if defined(_WIN32)
+    #define WIN32_LEAN_AND_MEAN
+    #include <windows.h>
+    static inline unsigned long long eda_monotonic_ns(void) {
+        LARGE_INTEGER count, frequency;
+        QueryPerformanceCounter(&count);
+        QueryPerformanceFrequency(&frequency);
+        return (unsigned long long)((double)count.QuadPart * 1e9 / (double)frequency.QuadPart);
+    }
+    static inline long long eda_wall_ns(void) {
+        FILETIME time;
+        ULARGE_INTEGER ticks;
+        GetSystemTimePreciseAsFileTime(&time);
+        ticks.LowPart = time.dwLowDateTime;
+        ticks.HighPart = time.dwHighDateTime;
+        return (long long)(ticks.QuadPart - 116444736000000000ULL) * 100;
+    }
+    #else
+    #include <time.h>
+    static inline unsigned long long eda_monotonic_ns(void) {
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return (unsigned long long)now.tv_sec * 1000000000ULL + (unsigned long long)now.tv_nsec;
+    }
+    static inline long long eda_wall_ns(void) {
+        struct timespec now;
+        clock_gettime(CLOCK_REALTIME, &now);
+        return (long long)now.tv_sec * 1000000000LL + (long long)now.tv_nsec;
+    }
+    #endif
+    """
+    uint64_t monotonic_ns "eda_monotonic_ns"() noexcept nogil
+    int64_t wall_ns "eda_wall_ns"() noexcept nogil
+
+
+# What went wrong while reading; 0 is success.
+cdef enum ReadError:
+    READ_OK = 0
+    READ_TRUNCATED = 1       # the bytes end inside a value
+    READ_LENGTH = 2          # an announced length points past the end
+    READ_VARINT = 3          # a varint of more than ten bytes, or a tag of more than 32 bits
+    READ_FIELD_ZERO = 4      # field number 0
+    READ_WIRE_TYPE = 5       # an unknown wire type, or the wrong one for a known field
+    READ_GROUP = 6           # a group that does not close, or closes another, or nests too deep
+    READ_UTF8 = 7            # a string that is not UTF-8
+
+
+# Protobuf wire types (protobuf encoding specification).
+cdef enum WireType:
+    WIRE_VARINT = 0
+    WIRE_FIXED64 = 1
+    WIRE_BYTES = 2
+    WIRE_GROUP = 3
+    WIRE_GROUP_END = 4
+    WIRE_FIXED32 = 5
+
+
+cdef enum:
+    MAX_GROUP_DEPTH = 100    # the limit of the official implementations
+
+
+cdef struct Cursor:
+    const unsigned char* pos     # next byte to read
+    const unsigned char* end     # one past the last byte; never read
+
+
+cdef inline ReadError take_varint(Cursor* c, uint64_t* value) noexcept nogil:
+    """Read a varint of one to ten bytes; bits past the 64th are dropped, as other readers do."""
+    cdef uint64_t result = 0
+    cdef unsigned int shift = 0
+    cdef unsigned char byte
+    while shift < 70:
+        if c.pos == c.end:
+            return READ_TRUNCATED
+        byte = c.pos[0]
+        c.pos += 1
+        result |= <uint64_t>(byte & 0x7F) << shift
+        if byte < 0x80:
+            value[0] = result
+            return READ_OK
+        shift += 7
+    return READ_VARINT
+
+
+cdef inline ReadError take_tag(Cursor* c, uint32_t* field, uint32_t* wire_type) noexcept nogil:
+    """Read a field's tag."""
+    cdef uint64_t tag = 0
+    cdef const unsigned char* begin = c.pos
+    cdef ReadError error
+    if c.pos < c.end and c.pos[0] < 0x80:
+        tag = c.pos[0]
+        c.pos += 1
+    else:
+        error = take_varint(c, &tag)
+        if error != READ_OK:
+            return error
+        if tag > <uint64_t>0xFFFFFFFFULL or c.pos - begin > 5:
+            return READ_VARINT
+    field[0] = <uint32_t>(tag >> 3)
+    wire_type[0] = <uint32_t>(tag & 7)
+    if field[0] == 0:
+        return READ_FIELD_ZERO
+    return READ_OK
+
+
+cdef inline ReadError take_bytes(Cursor* c, const unsigned char** data, Py_ssize_t* n) noexcept nogil:
+    """Read a length and that many bytes; `data` points into the cursor's bytes."""
+    cdef uint64_t length
+    cdef ReadError error
+    if c.pos < c.end and c.pos[0] < 0x80:
+        length = c.pos[0]
+        c.pos += 1
+    else:
+        error = take_varint(c, &length)
+        if error != READ_OK:
+            return error
+    if <uint64_t>(c.end - c.pos) < length:
+        return READ_LENGTH
+    data[0] = c.pos
+    n[0] = <Py_ssize_t>length
+    c.pos += length
+    return READ_OK
+
+
+cdef inline ReadError skip_scalar(Cursor* c, uint32_t wire_type) noexcept nogil:
+    """Pass over the value of an unknown field that is not a group."""
+    cdef uint64_t number
+    cdef const unsigned char* data
+    cdef Py_ssize_t n
+    if wire_type == WIRE_VARINT:
+        return take_varint(c, &number)
+    if wire_type == WIRE_BYTES:
+        return take_bytes(c, &data, &n)
+    if wire_type == WIRE_FIXED64:
+        if c.end - c.pos < 8:
+            return READ_TRUNCATED
+        c.pos += 8
+        return READ_OK
+    if wire_type == WIRE_FIXED32:
+        if c.end - c.pos < 4:
+            return READ_TRUNCATED
+        c.pos += 4
+        return READ_OK
+    return READ_WIRE_TYPE
+
+
+cdef inline ReadError skip_field(Cursor* c, uint32_t field, uint32_t wire_type) noexcept nogil:
+    """Pass over the value of an unknown field, groups included."""
+    cdef uint32_t open_groups[MAX_GROUP_DEPTH]
+    cdef int depth = 0
+    cdef ReadError error
+    while True:
+        if wire_type == WIRE_GROUP:
+            if depth == MAX_GROUP_DEPTH:
+                return READ_GROUP
+            open_groups[depth] = field
+            depth += 1
+        elif wire_type == WIRE_GROUP_END:
+            if depth == 0 or open_groups[depth - 1] != field:
+                return READ_GROUP
+            depth -= 1
+        else:
+            error = skip_scalar(c, wire_type)
+            if error != READ_OK:
+                return error
+        if depth == 0:
+            return READ_OK
+        error = take_tag(c, &field, &wire_type)
+        if error != READ_OK:
+            return error
+
+
+cdef inline bint is_ascii(const unsigned char* data, Py_ssize_t n) noexcept nogil:
+    # Whole words, the last one overlapping: texts are short, and a loop over the odd bytes would cost most of the time.
+    cdef uint64_t word, last
+    cdef uint32_t half, last_half
+    cdef Py_ssize_t i = 0
+    if n >= 8:
+        memcpy(&last, data + n - 8, 8)
+        while i < n - 8:
+            memcpy(&word, data + i, 8)
+            last |= word
+            i += 8
+        return last & 0x8080808080808080ULL == 0
+    if n >= 4:
+        memcpy(&half, data, 4)
+        memcpy(&last_half, data + n - 4, 4)
+        return (half | last_half) & <uint32_t>0x80808080U == 0
+    while i < n:
+        if data[i] & 0x80:
+            return False
+        i += 1
+    return True
+
+
+cdef inline bint is_utf8(const unsigned char* data, Py_ssize_t n) noexcept nogil:
+    """Tell whether the bytes are UTF-8 as RFC 3629 defines it: no overlong forms, no surrogates."""
+    cdef Py_ssize_t i = 0, follow, k
+    cdef unsigned char first, low, high
+    if is_ascii(data, n):
+        return True
+    while i < n:
+        first = data[i]
+        i += 1
+        if first < 0x80:
+            continue
+        low = 0x80
+        high = 0xBF
+        if 0xC2 <= first <= 0xDF:
+            follow = 1
+        elif 0xE0 <= first <= 0xEF:
+            follow = 2
+            if first == 0xE0:
+                low = 0xA0
+            elif first == 0xED:
+                high = 0x9F
+        elif 0xF0 <= first <= 0xF4:
+            follow = 3
+            if first == 0xF0:
+                low = 0x90
+            elif first == 0xF4:
+                high = 0x8F
+        else:
+            return False
+        if n - i < follow:
+            return False
+        if data[i] < low or data[i] > high:
+            return False
+        for k in range(1, follow):
+            if data[i + k] & 0xC0 != 0x80:
+                return False
+        i += follow
+    return True
+
+
+cdef struct Writer:
+    unsigned char* buf           # owned; NULL while cap is 0
+    Py_ssize_t pos               # bytes written
+    Py_ssize_t cap               # bytes allocated
+
+
+cdef inline int reserve(Writer* w, Py_ssize_t n) noexcept nogil:
+    """Make room for `n` more bytes. The writer grows its own buffer. Returns 0, or -1 when out of memory."""
+    cdef Py_ssize_t cap
+    cdef unsigned char* grown
+    if w.cap - w.pos >= n:
+        return 0
+    cap = w.cap * 2
+    if cap < w.pos + n:
+        cap = w.pos + n
+    if cap < 4096:
+        cap = 4096
+    grown = <unsigned char*>realloc(w.buf, <size_t>cap)
+    if grown is NULL:
+        return -1
+    w.buf = grown
+    w.cap = cap
+    return 0
+
+
+cdef inline void release(Writer* w) noexcept nogil:
+    """Free the writer's buffer."""
+    free(w.buf)
+    w.buf = NULL
+    w.pos = 0
+    w.cap = 0
+
+
+cdef inline void put_byte(Writer* w, unsigned char byte) noexcept nogil:
+    w.buf[w.pos] = byte
+    w.pos += 1
+
+
+cdef inline void put_bytes(Writer* w, const void* data, Py_ssize_t n) noexcept nogil:
+    memcpy(w.buf + w.pos, data, <size_t>n)
+    w.pos += n
+
+
+cdef inline int size_of_varint(uint64_t value) noexcept nogil:
+    cdef int n = 1
+    while value >= 0x80:
+        value >>= 7
+        n += 1
+    return n
+
+
+cdef inline void put_varint(Writer* w, uint64_t value) noexcept nogil:
+    while value >= 0x80:
+        w.buf[w.pos] = <unsigned char>(value & 0x7F | 0x80)
+        w.pos += 1
+        value >>= 7
+    w.buf[w.pos] = <unsigned char>value
+    w.pos += 1
+
+
+cdef inline int size_of_decimal(uint64_t value) noexcept nogil:
+    cdef int n = 1
+    while value >= 10:
+        value //= 10
+        n += 1
+    return n
+
+
+cdef inline void put_decimal(Writer* w, uint64_t value) noexcept nogil:
+    cdef int n = size_of_decimal(value)
+    cdef int i = n
+    while i > 0:
+        i -= 1
+        w.buf[w.pos + i] = <unsigned char>(48 + value % 10)
+        value //= 10
+    w.pos += n
+
+
+cdef inline bint parse_decimal(const unsigned char* data, Py_ssize_t n, uint64_t* value) noexcept nogil:
+    """Read all `n` bytes as a decimal number below 2**63; False when they are anything else."""
+    cdef uint64_t result = 0
+    cdef Py_ssize_t i
+    cdef unsigned int digit
+    if n < 1 or n > 19:
+        return False
+    for i in range(n):
+        digit = <unsigned int>data[i] - 48
+        if digit > 9:
+            return False
+        result = result * 10 + digit
+    value[0] = result
+    return result < 0x8000000000000000ULL

@@ -1,0 +1,6 @@
+from eda._event import Event
+
+__all__ = ["decode_event", "encode_event"]
+
+def encode_event(event: Event, id: str = "", client: str = "", now_ns: int = 0) -> bytes: ...
+def decode_event(envelope: bytes) -> Event: ...

@@ -1,0 +1,57 @@
+from cpython.object cimport PyObject
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+
+# TextField: the text fields of the envelope, in the order of their numbers.
+cdef enum:
+    F_ID = 0
+    F_TYPE = 1
+    F_SCHEMA = 2
+    F_CAUSE = 3
+    F_CLIENT = 4
+    F_AGGREGATE = 5
+    N_TEXT = 6
+
+
+# A stretch of an event's `raw`.
+cdef struct Span:
+    uint32_t start
+    uint32_t n
+
+
+cdef class Data:
+    cdef readonly str type      # encoding name
+    cdef object _value          # what the user passed; None for received data
+    cdef bytes _encoded         # the encoded bytes, once they were asked for; None before
+    cdef bytes _raw             # received data: owner of the bytes that the spans point into; else None
+    cdef Span _span             # received data: the payload within _raw
+    cdef Span _event_id         # received data: the event's id within _raw, for errors
+
+    cdef bytes encoded(self)
+
+
+cdef class Event:
+    # Text fields by TextField, owned str or NULL: not read yet, and then the span says where in `raw` the text is.
+    # Plain pointers, since an event has many and most are never read.
+    cdef PyObject* texts[N_TEXT]
+    cdef dict _meta             # None: no entries, or not read yet (then the span is not empty)
+    cdef Data _data             # None: not read yet
+    cdef str _stream
+    # Received events own one bytes object: acknowledgement subject, then envelope. None for events made by the user.
+    cdef bytes raw
+    cdef Span spans[N_TEXT]
+    cdef Span encoding
+    cdef Span payload
+    cdef Span meta_span         # from the first meta field's tag to the end of the last one; other fields may be between
+    cdef Span reply             # acknowledgement subject
+    cdef int64_t time_ns_
+    cdef int64_t ack_time_ns_
+    cdef uint64_t sequence_
+    cdef uint32_t attempt_
+    cdef uint32_t ascii_mask    # bit TextField + 1: the span is ASCII
+
+    cdef Data get_data(self)
+    cdef dict get_meta(self)
+    cdef str get_text(self, int field)
+    cdef str read_text(self, int field)
+    cdef int set_text(self, int field, str text) except -1

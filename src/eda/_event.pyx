@@ -1,0 +1,563 @@
+"""Event and Data: the values that users publish and receive.
+
+A received event owns one bytes object and points into it; a field becomes a Python value when it is first read.
+Whoever fills the spans (the codec) has checked that they lie within the bytes and that texts are UTF-8.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF
+from cpython.unicode cimport PyUnicode_DATA, PyUnicode_DecodeUTF8, PyUnicode_GET_LENGTH, PyUnicode_New
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy
+
+from datetime import datetime, timedelta, timezone
+
+from eda._bytes cimport READ_OK, Cursor, skip_field, take_bytes, take_tag
+from eda.encodings import decode_value, encode_value
+from eda.errors import ConfigError
+
+__all__ = ["JSON", "Bytes", "Data", "Event", "MsgPack", "Proto", "String"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_INT64_MIN = -(2**63)
+_INT64_MAX = 2**63 - 1
+
+
+cdef str encoding_name(const unsigned char* text, Py_ssize_t n):
+    """Return the encoding's name; the built-in ones without making a new string."""
+    if n == 4 and memcmp(text, b"json", 4) == 0:
+        return "json"
+    if n == 5 and memcmp(text, b"bytes", 5) == 0:
+        return "bytes"
+    if n == 6 and memcmp(text, b"string", 6) == 0:
+        return "string"
+    if n == 7 and memcmp(text, b"msgpack", 7) == 0:
+        return "msgpack"
+    if n == 5 and memcmp(text, b"proto", 5) == 0:
+        return "proto"
+    if n == 3 and memcmp(text, b"nil", 3) == 0:
+        return "nil"
+    return PyUnicode_DecodeUTF8(<const char*>text, n, NULL)
+
+
+@cython.final
+@cython.freelist(256)
+cdef class Data:
+    """A value with a known encoding.
+
+    Made by `Bytes`, `String`, `JSON`, `Proto`, `MsgPack`, or `Data(name, value)` for a registered encoding. The value
+    is encoded once, at publish or at the first `encode()`; changing it after that changes nothing. Received data keeps
+    the bytes it came with.
+    """
+
+    def __init__(self, str type not None, object value=None):
+        self.type = type
+        self._value = value
+
+    def encode(self):
+        """Return the encoded bytes.
+
+        Raises EncodeError when the encoding can't take the value, UnknownEncoding when nobody registered it.
+        """
+        return self.encoded()
+
+    def decode(self, into=None):
+        """Return the Python value.
+
+        `into` is the type wanted: a dataclass, TypedDict, msgspec.Struct, attrs class or pydantic model; for `proto` the
+        message class, which is required there. Raises DecodeError (with `event_id`) when the bytes are not what the
+        encoding says, UnknownEncoding when nobody registered it.
+        """
+        cdef str event_id = ""
+        if self._raw is not None:
+            event_id = PyUnicode_DecodeUTF8(PyBytes_AS_STRING(self._raw) + self._event_id.start, self._event_id.n, NULL)
+        return decode_value(self.type, self.encoded(), into, event_id)
+
+    cdef bytes encoded(self):
+        if self._encoded is None:
+            if self._raw is not None:
+                self._encoded = PyBytes_FromStringAndSize(PyBytes_AS_STRING(self._raw) + self._span.start, self._span.n)
+            elif type(self._value) is bytes and self.type == "bytes":
+                self._encoded = self._value
+            else:
+                self._encoded = encode_value(self.type, self._value)
+        return self._encoded
+
+    def __eq__(self, other):
+        if not isinstance(other, Data):
+            return NotImplemented
+        return self.type == (<Data>other).type and self.encoded() == (<Data>other).encoded()
+
+    def __hash__(self):
+        return hash((self.type, self.encoded()))
+
+    def __repr__(self):
+        if self._raw is not None:
+            return f"<Data {self.type} {self._span.n} bytes>"
+        return f"<Data {self.type}>"
+
+    def __reduce__(self):
+        return _restore_data, (self.type, self.encoded())
+
+
+def _restore_data(str type not None, bytes encoded not None):
+    cdef Data data = Data.__new__(Data)
+    data.type = type
+    data._raw = encoded
+    data._encoded = encoded
+    data._span.n = <uint32_t>len(encoded)
+    return data
+
+
+cdef Data make_data(str type, object value):
+    cdef Data data = Data.__new__(Data)
+    data.type = type
+    data._value = value
+    return data
+
+
+# Texts that repeat (types, aggregates, clients) are made once and shared: a look-up costs less than half of a new str.
+# Direct-mapped, so bounded: 1,024 texts of at most 64 bytes.
+cdef enum:
+    N_SHARED = 1024
+    MAX_SHARED = 64
+
+cdef PyObject* shared[N_SHARED]
+
+
+cdef str ascii_text(const char* data, Py_ssize_t n):
+    cdef str text = PyUnicode_New(n, 127)
+    if n:
+        memcpy(PyUnicode_DATA(text), data, n)
+    return text
+
+
+cdef str shared_text(const char* data, Py_ssize_t n):
+    """Return the ASCII text, from the shared ones where it was seen before."""
+    cdef uint64_t head = 0, tail = 0
+    cdef uint64_t at
+    cdef PyObject* known
+    cdef str text
+    if n == 0:
+        return ""
+    if n > MAX_SHARED:
+        return ascii_text(data, n)
+    if n >= 8:
+        memcpy(&head, data, 8)
+        memcpy(&tail, data + n - 8, 8)
+    else:
+        memcpy(&head, data, n)
+    at = (((head ^ (tail * 31)) + <uint64_t>n) * 0x9E3779B97F4A7C15ULL) >> 54
+    known = shared[at]
+    if known is not NULL:
+        if PyUnicode_GET_LENGTH(<str>known) == n and memcmp(PyUnicode_DATA(<str>known), data, n) == 0:
+            return <str>known
+    text = ascii_text(data, n)
+    Py_INCREF(text)
+    shared[at] = <PyObject*>text
+    Py_XDECREF(known)
+    return text
+
+
+cdef Data NIL = make_data("nil", None)
+
+
+def Bytes(value):
+    """Make Data of raw bytes: bytes, bytearray or memoryview, copied if it can change."""
+    if type(value) is not bytes and isinstance(value, (bytearray, memoryview)):
+        value = bytes(value)
+    return make_data("bytes", value)
+
+
+def String(value):
+    """Make Data of a text, encoded as UTF-8."""
+    return make_data("string", value)
+
+
+def JSON(value):
+    """Make Data of a JSON-encodable value: what msgspec takes, dataclasses and Structs included."""
+    return make_data("json", value)
+
+
+def Proto(message):
+    """Make Data of a protobuf message."""
+    return make_data("proto", message)
+
+
+def MsgPack(value):
+    """Make Data of a MessagePack-encodable value."""
+    return make_data("msgpack", value)
+
+
+cdef str check_text(str name, object value):
+    if not isinstance(value, str):
+        raise ConfigError(f"{name} must be a str, not {type(value).__name__}", argument=name)
+    return value if type(value) is str else str.__str__(value)     # of a subclass, such as StrEnum
+
+
+cdef int64_t check_time(object value) except? -1:
+    if value is None:
+        return 0
+    if isinstance(value, datetime):
+        if value.utcoffset() is None:
+            raise ConfigError(f"time must be an aware datetime: {value!r} has no time zone", argument="time")
+        delta = value - _EPOCH
+        value = (delta.days * 86400 + delta.seconds) * 1_000_000_000 + delta.microseconds * 1000
+    elif not isinstance(value, int) or isinstance(value, bool):
+        raise ConfigError(
+            f"time must be an aware datetime or int nanoseconds since 1970, not {type(value).__name__}", argument="time"
+        )
+    if not _INT64_MIN <= value <= _INT64_MAX:
+        raise ConfigError(f"time does not fit into 64-bit nanoseconds since 1970: {value}", argument="time")
+    return value
+
+
+cdef dict check_meta(object value):
+    if value is None:
+        return None
+    cdef dict meta = dict(value)
+    for key, text in meta.items():
+        if not isinstance(key, str) or not isinstance(text, str):
+            raise ConfigError(f"meta must map str to str; the entry {key!r} does not", argument="meta")
+    return meta
+
+
+cdef Data check_data(object value):
+    if value is None:
+        return NIL
+    if not isinstance(value, Data):
+        raise ConfigError(
+            f"data must be made by eda.JSON, eda.Bytes, eda.String, eda.Proto or eda.MsgPack, not {type(value).__name__}",
+            argument="data",
+        )
+    return value
+
+
+cdef object to_datetime(int64_t ns):
+    if ns == 0:
+        return None
+    return _EPOCH + timedelta(microseconds=ns // 1000)
+
+
+cdef str to_rfc3339(int64_t ns):
+    if ns == 0:
+        return None
+    whole = _EPOCH + timedelta(seconds=ns // 1_000_000_000)
+    return f"{whole:%Y-%m-%dT%H:%M:%S}.{ns % 1_000_000_000:09d}Z"
+
+
+@cython.final
+@cython.freelist(256)
+# An event refers to texts, a dict of texts and Data only, never to itself: keeping events out of the cycle collector's
+# sight saves its passes over a full ring (tests/unit/test_event.py watches for leaks).
+@cython.no_gc
+cdef class Event:
+    """A domain event. Immutable; `replace()` gives a changed copy.
+
+    `time` takes an aware datetime or int nanoseconds since 1970. Fields that are left empty (`id`, `time`, `client`)
+    are filled in on the wire when the event is published; the event itself never changes. Raises ConfigError naming the
+    field that does not fit.
+    """
+
+    def __init__(
+        self, *, object type="", object data=None, object id="", object time=None, object schema="", object cause="",
+        object client="", object aggregate="", object meta=None, object stream="",
+    ):
+        self.set_text(F_TYPE, check_text("type", type))
+        self._data = check_data(data)
+        self.set_text(F_ID, check_text("id", id))
+        self.time_ns_ = check_time(time)
+        self.set_text(F_SCHEMA, check_text("schema", schema))
+        self.set_text(F_CAUSE, check_text("cause", cause))
+        self.set_text(F_CLIENT, check_text("client", client))
+        self.set_text(F_AGGREGATE, check_text("aggregate", aggregate))
+        self._meta = check_meta(meta)
+        self._stream = check_text("stream", stream)
+
+    def __dealloc__(self):
+        cdef int i
+        for i in range(N_TEXT):
+            Py_XDECREF(self.texts[i])
+
+    cdef str get_text(self, int field):
+        cdef PyObject* text = self.texts[field]
+        if text is not NULL:
+            return <str>text
+        if self.raw is None:
+            return ""
+        return self.read_text(field)
+
+    cdef str read_text(self, int field):
+        """Make a str of a text in `raw`."""
+        cdef const char* data = PyBytes_AS_STRING(self.raw) + self.spans[field].start
+        cdef Py_ssize_t n = self.spans[field].n
+        cdef str text
+        if self.ascii_mask & (<uint32_t>2 << field):
+            text = shared_text(data, n) if field != F_ID and field != F_CAUSE else ascii_text(data, n)
+        else:
+            text = PyUnicode_DecodeUTF8(data, n, NULL)
+        self.set_text(field, text)
+        return text
+
+    cdef int set_text(self, int field, str text) except -1:
+        cdef PyObject* old = self.texts[field]
+        Py_INCREF(text)
+        self.texts[field] = <PyObject*>text
+        Py_XDECREF(old)
+        return 0
+
+    cdef Data get_data(self):
+        cdef Data data
+        if self._data is None:
+            if self.encoding.n == 0 and self.payload.n == 0:
+                self._data = NIL
+                return NIL
+            data = Data.__new__(Data)
+            # A writer that names no encoding wrote plain bytes.
+            data.type = "bytes" if self.encoding.n == 0 else encoding_name(
+                <const unsigned char*>PyBytes_AS_STRING(self.raw) + self.encoding.start, self.encoding.n
+            )
+            data._raw = self.raw
+            data._span = self.payload
+            data._event_id = self.spans[F_ID]
+            self._data = data
+        return self._data
+
+    cdef dict get_meta(self):
+        if self._meta is None and self.meta_span.n:
+            self._meta = read_meta(
+                <const unsigned char*>PyBytes_AS_STRING(self.raw) + self.meta_span.start, self.meta_span.n
+            )
+        return self._meta
+
+    @property
+    def id(self):
+        """The event's id; on an event not published yet, empty where none was given."""
+        return self.get_text(F_ID)
+
+    @property
+    def type(self):
+        """The event's type."""
+        return self.get_text(F_TYPE)
+
+    @property
+    def schema(self):
+        """An identifier of the data's schema."""
+        return self.get_text(F_SCHEMA)
+
+    @property
+    def cause(self):
+        """The id of the event that caused this one."""
+        return self.get_text(F_CAUSE)
+
+    @property
+    def client(self):
+        """The name of the client that published the event."""
+        return self.get_text(F_CLIENT)
+
+    @property
+    def aggregate(self):
+        """The aggregate that the event belongs to."""
+        return self.get_text(F_AGGREGATE)
+
+    @property
+    def data(self):
+        """The event's Data; of type `nil` where there is none."""
+        return self.get_data()
+
+    @property
+    def meta(self):
+        """A copy of the event's metadata."""
+        cdef dict meta = self.get_meta()
+        return {} if meta is None else meta.copy()
+
+    @property
+    def stream(self):
+        """The stream that the event was received from; empty before."""
+        return "" if self._stream is None else self._stream
+
+    @property
+    def time(self):
+        """When the event was published, as a UTC datetime in whole microseconds; None where not set."""
+        return to_datetime(self.time_ns_)
+
+    @property
+    def time_ns(self):
+        """When the event was published, in nanoseconds since 1970; 0 where not set."""
+        return self.time_ns_
+
+    @property
+    def ack_time(self):
+        """When the stream stored the event, as a UTC datetime in whole microseconds; None where not set."""
+        return to_datetime(self.ack_time_ns_)
+
+    @property
+    def ack_time_ns(self):
+        """When the stream stored the event, in nanoseconds since 1970; 0 where not set."""
+        return self.ack_time_ns_
+
+    @property
+    def sequence(self):
+        """The event's sequence in its stream; 0 before it was received."""
+        return self.sequence_
+
+    @property
+    def attempt(self):
+        """Which delivery this is: 1 for the first, 0 before the event was received."""
+        return self.attempt_
+
+    def is_type(self, *types):
+        """Tell whether the event's type is one of `types`."""
+        return self.get_text(F_TYPE) in types
+
+    def replace(self, **fields):
+        """Return a copy with these fields changed; raises ConfigError for a field that does not exist or fit."""
+        cdef Event copy = Event.__new__(Event)
+        cdef int i
+        for i in range(N_TEXT):
+            copy.set_text(i, self.get_text(i))
+        copy._meta = self.get_meta()
+        copy._data = self.get_data()
+        copy._stream = self._stream
+        copy.time_ns_ = self.time_ns_
+        copy.ack_time_ns_ = self.ack_time_ns_
+        copy.sequence_ = self.sequence_
+        copy.attempt_ = self.attempt_
+        for name, value in fields.items():
+            if name == "id":
+                copy.set_text(F_ID, check_text(name, value))
+            elif name == "type":
+                copy.set_text(F_TYPE, check_text(name, value))
+            elif name == "schema":
+                copy.set_text(F_SCHEMA, check_text(name, value))
+            elif name == "cause":
+                copy.set_text(F_CAUSE, check_text(name, value))
+            elif name == "client":
+                copy.set_text(F_CLIENT, check_text(name, value))
+            elif name == "aggregate":
+                copy.set_text(F_AGGREGATE, check_text(name, value))
+            elif name == "stream":
+                copy._stream = check_text(name, value)
+            elif name == "meta":
+                copy._meta = check_meta(value)
+            elif name == "data":
+                copy._data = check_data(value)
+            elif name == "time":
+                copy.time_ns_ = check_time(value)
+            else:
+                raise ConfigError(f"an event has no field {name!r} to replace", argument=name)
+        return copy
+
+    def to_dict(self):
+        """Return the fields as a dict ready for JSON.
+
+        `data` is the decoded value; the bytes themselves where the encoding is `bytes`, needs a type (`proto`) or is not
+        registered. Times are RFC 3339 with nanoseconds, None where not set. `meta` is left out when it is empty.
+        """
+        cdef Data data = self.get_data()
+        cdef dict meta = self.get_meta()
+        cdef dict result = {
+            "stream": self.stream,
+            "id": self.get_text(F_ID),
+            "type": self.get_text(F_TYPE),
+            "time": to_rfc3339(self.time_ns_),
+            "ack_time": to_rfc3339(self.ack_time_ns_),
+            "data": data.decode() if data.type in ("json", "string", "msgpack", "nil") else data.encoded(),
+            "schema": self.get_text(F_SCHEMA),
+            "client": self.get_text(F_CLIENT),
+            "cause": self.get_text(F_CAUSE),
+            "aggregate": self.get_text(F_AGGREGATE),
+        }
+        if meta:
+            result["meta"] = meta.copy()
+        return result
+
+    def __eq__(self, other):
+        if not isinstance(other, Event):
+            return NotImplemented
+        cdef Event that = other
+        return (
+            self.time_ns_ == that.time_ns_
+            and self.ack_time_ns_ == that.ack_time_ns_
+            and self.get_text(F_ID) == that.get_text(F_ID)
+            and self.get_text(F_TYPE) == that.get_text(F_TYPE)
+            and self.get_text(F_SCHEMA) == that.get_text(F_SCHEMA)
+            and self.get_text(F_CAUSE) == that.get_text(F_CAUSE)
+            and self.get_text(F_CLIENT) == that.get_text(F_CLIENT)
+            and self.get_text(F_AGGREGATE) == that.get_text(F_AGGREGATE)
+            and (self.get_meta() or {}) == (that.get_meta() or {})
+            and self.get_data() == that.get_data()
+        )
+
+    def __hash__(self):
+        return hash(self.get_text(F_ID))
+
+    def __repr__(self):
+        text = f"<Event {self.get_text(F_TYPE)!r} id={self.get_text(F_ID)!r}"
+        if self.get_text(F_AGGREGATE):
+            text += f" aggregate={self.get_text(F_AGGREGATE)!r}"
+        if self.sequence_:
+            text += f" {self.stream}:{self.sequence_}"
+        return f"{text} {self.get_data()!r}>"
+
+    def __reduce__(self):
+        return _restore_event, (
+            self.get_text(F_ID), self.get_text(F_TYPE), self.get_text(F_SCHEMA), self.get_text(F_CAUSE), self.get_text(F_CLIENT),
+            self.get_text(F_AGGREGATE), self.get_meta(), self.get_data(), self._stream, self.time_ns_, self.ack_time_ns_,
+            self.sequence_, self.attempt_,
+        )
+
+
+cdef dict read_meta(const unsigned char* data, Py_ssize_t n):
+    """Collect the meta entries of a stretch of envelope that the codec has checked."""
+    cdef Cursor c
+    cdef Cursor entry
+    cdef uint32_t field, wire_type
+    cdef const unsigned char* text
+    cdef Py_ssize_t n_text
+    cdef dict meta = {}
+    c.pos = data
+    c.end = data + n
+    while c.pos < c.end and take_tag(&c, &field, &wire_type) == READ_OK:
+        if field != 10:
+            if skip_field(&c, field, wire_type) != READ_OK:
+                break
+            continue
+        if take_bytes(&c, &text, &n_text) != READ_OK:
+            break
+        entry.pos = text
+        entry.end = text + n_text
+        key = value = ""
+        while entry.pos < entry.end and take_tag(&entry, &field, &wire_type) == READ_OK:
+            if field > 2:
+                if skip_field(&entry, field, wire_type) != READ_OK:
+                    break
+                continue
+            if take_bytes(&entry, &text, &n_text) != READ_OK:
+                break
+            if field == 1:
+                key = PyUnicode_DecodeUTF8(<const char*>text, n_text, NULL)
+            else:
+                value = PyUnicode_DecodeUTF8(<const char*>text, n_text, NULL)
+        meta[key] = value
+    return meta
+
+
+def _restore_event(id, type, schema, cause, client, aggregate, meta, data, stream, time_ns, ack_time_ns, sequence, attempt):
+    cdef Event event = Event.__new__(Event)
+    event.set_text(F_ID, id)
+    event.set_text(F_TYPE, type)
+    event.set_text(F_SCHEMA, schema)
+    event.set_text(F_CAUSE, cause)
+    event.set_text(F_CLIENT, client)
+    event.set_text(F_AGGREGATE, aggregate)
+    event._meta = meta
+    event._data = data
+    event._stream = stream
+    event.time_ns_ = time_ns
+    event.ack_time_ns_ = ack_time_ns
+    event.sequence_ = sequence
+    event.attempt_ = attempt
+    return event

@@ -1,0 +1,82 @@
+from libc.stdint cimport int64_t, uint64_t
+
+from eda._bytes cimport Writer
+
+
+# One message as it came in. All pointers lead into the parser's buffer and are valid only during take_frame().
+cdef struct Frame:
+    const unsigned char* subject
+    Py_ssize_t n_subject
+    const unsigned char* reply
+    Py_ssize_t n_reply
+    const unsigned char* headers    # header block with its version line; n_headers is 0 where there is none
+    Py_ssize_t n_headers
+    const unsigned char* payload
+    Py_ssize_t n_payload
+
+
+# Takes the frames of one subscription id. What take_frame raises ends the connection's reading, so it must not raise
+# for anything that a peer can send.
+cdef class Sink:
+    cdef int take_frame(self, Frame* frame) except -1
+
+
+cdef class Parser:
+    cdef object buffer              # bytearray that reads go into; replaced, never resized, since a read may hold it
+    cdef Py_ssize_t head            # first byte not parsed yet
+    cdef Py_ssize_t tail            # one past the last byte read
+    cdef list sinks                 # by subscription id; None where the id is not ours
+    cdef Py_ssize_t resume          # bytes after head that are known to hold no line end
+    cdef readonly unsigned long long n_frames   # frames handed to sinks
+
+    cdef Py_ssize_t parse_one(self, const unsigned char* pos, const unsigned char* end, list others) except -1
+    cdef Py_ssize_t parse_message(
+        self, const unsigned char* pos, const unsigned char* line_end, const unsigned char* end, bint has_headers,
+        list others
+    ) except -1
+    cdef list parse(self)
+
+
+# Outgoing bytes of one connection. Publishes are kept in chunks, so that a window can send them again without a copy
+# of its own; commands (acknowledgements, pulls) are not.
+cdef class Chunk:
+    cdef bytes data                 # set when the chunk is taken for writing
+
+
+cdef class Outbound:
+    cdef Writer publishes
+    cdef Writer commands
+    cdef Chunk chunk                # of `publishes`; None while that is empty
+    cdef object schedule            # callable: flush() soon, at the latest at the end of this turn of the loop
+    cdef object write               # callable(bytes), or None while there is no connection
+    cdef bint scheduled
+    cdef readonly bint paused       # the transport's buffer is full: callers should wait
+    cdef readonly unsigned long long n_writes
+
+    cdef Chunk current_chunk(self)
+    cdef int touch(self) except -1
+    cpdef int flush(self) except -1
+
+
+# The reply subject of a JetStream delivery, taken apart.
+cdef struct Delivery:
+    const unsigned char* stream
+    Py_ssize_t n_stream
+    const unsigned char* consumer
+    Py_ssize_t n_consumer
+    uint64_t n_delivered            # deliveries of this message so far, this one included
+    uint64_t stream_seq
+    uint64_t consumer_seq
+    int64_t time_ns                 # when the stream stored the message
+    uint64_t n_pending              # messages after this one that the consumer has not delivered
+
+
+cdef bint read_delivery(const unsigned char* reply, Py_ssize_t n, Delivery* delivery) noexcept nogil
+
+# Status of a message that has one in its header's first line (100 to 999), else 0.
+cdef int status_of(Frame* frame) noexcept nogil
+
+cdef Py_ssize_t size_of_token(const unsigned char* text, Py_ssize_t n) noexcept nogil
+cdef void put_token(Writer* w, const unsigned char* text, Py_ssize_t n) noexcept nogil
+cdef int put_publish(Outbound out, const unsigned char* subject, Py_ssize_t n_subject, const char* payload,
+                     Py_ssize_t n_payload) except -1

@@ -1,0 +1,455 @@
+"""The NATS client protocol: inbound bytes > frames, frames > outbound bytes, and JetStream's reply subjects.
+
+Sources: https://docs.nats.io/reference/reference-protocols/nats-protocol and ADR-15 (acknowledgement subjects).
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytearray cimport PyByteArray_AS_STRING
+from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memchr, memcmp, memcpy, memmove
+
+from eda._bytes cimport Writer, parse_decimal, put_byte, put_bytes, put_decimal, release, reserve, size_of_decimal
+
+__all__ = ["FrameError", "Outbound", "Parser", "Sink"]
+
+cdef enum:
+    READ_SIZE = 256 * 1024          # what one read takes at most, as asyncio's own transports read
+    MIN_READ = 32 * 1024            # less room than this at the buffer's end: move the rest to its begin
+    MAX_LINE = 1024 * 1024          # INFO may be long; the server's own limit for other lines is 4,096
+    MAX_PAYLOAD = 64 * 1024 * 1024 + 64 * 1024      # the server's hard limit, and its headers
+    CHUNK_SIZE = 64 * 1024          # outgoing bytes that are written without waiting for the end of the turn
+
+
+class FrameError(Exception):
+    """The peer does not speak the NATS protocol."""
+
+
+cdef class Sink:
+    """Takes the frames of one subscription id."""
+
+    cdef int take_frame(self, Frame* frame) except -1:
+        raise NotImplementedError
+
+
+cdef inline const unsigned char* end_of_token(const unsigned char* pos, const unsigned char* end) noexcept nogil:
+    while pos < end and pos[0] != 32 and pos[0] != 9:
+        pos += 1
+    return pos
+
+
+cdef inline const unsigned char* skip_blanks(const unsigned char* pos, const unsigned char* end) noexcept nogil:
+    while pos < end and (pos[0] == 32 or pos[0] == 9):
+        pos += 1
+    return pos
+
+
+@cython.final
+cdef class Parser:
+    """Cuts inbound bytes into frames; any byte may be the last of a read.
+
+    Frames of registered subscription ids go to their sinks. Everything else comes out of `received` as a list of
+    complete `(verb, bytes)` pairs, for the client underneath.
+    """
+
+    def __cinit__(self):
+        self.buffer = bytearray(READ_SIZE)
+        self.sinks = []
+
+    def register(self, Py_ssize_t sid, Sink sink):
+        """Send the frames of `sid` to `sink`; None gives them back to the client underneath."""
+        if sid < 0:
+            raise ValueError(f"subscription id {sid}")
+        while len(self.sinks) <= sid:
+            self.sinks.append(None)
+        self.sinks[sid] = sink
+
+    def reset(self):
+        """Forget partial input: a new connection begins."""
+        self.head = self.tail = self.resume = 0
+
+    def room(self):
+        """Return a memoryview to read into."""
+        cdef char* base = PyByteArray_AS_STRING(self.buffer)
+        cdef Py_ssize_t size = len(self.buffer)
+        cdef Py_ssize_t rest = self.tail - self.head
+        cdef Py_ssize_t larger
+        if rest == 0:
+            self.head = self.tail = self.resume = 0
+            if size > READ_SIZE:
+                self.buffer = bytearray(READ_SIZE)
+        elif size - self.tail < MIN_READ:
+            if rest > size // 2:
+                # Grows with what has really arrived, never with what a peer announces.
+                larger = size * 2
+                grown = bytearray(larger)
+                memcpy(PyByteArray_AS_STRING(grown), base + self.head, rest)
+                self.buffer = grown
+            else:
+                memmove(base, base + self.head, rest)
+            self.head = 0
+            self.tail = rest
+        return memoryview(self.buffer)[self.tail:]
+
+    def received(self, Py_ssize_t n):
+        """Parse `n` more bytes in `room()`; returns what is not ours, or None. Raises FrameError."""
+        if n < 0 or n > len(self.buffer) - self.tail:
+            raise ValueError(f"{n} bytes do not fit into the room given")
+        self.tail += n
+        return self.parse()
+
+    def feed(self, data):
+        """Parse these bytes, wherever they come from; returns what is not ours, or None. Raises FrameError."""
+        cdef Py_ssize_t n
+        others = None
+        view = memoryview(data)
+        while len(view):
+            room = self.room()
+            n = min(len(room), len(view))
+            room[:n] = view[:n]
+            view = view[n:]
+            more = self.received(n)
+            if more:
+                others = others + more if others else more
+        return others
+
+    cdef list parse(self):
+        cdef const unsigned char* base = <const unsigned char*>PyByteArray_AS_STRING(self.buffer)
+        cdef object owner = self.buffer     # a sink may cause a read; the bytes parsed here must stay
+        cdef list others = []
+        cdef Py_ssize_t used
+        while self.head < self.tail:
+            used = self.parse_one(base + self.head, base + self.tail, others)
+            if used == 0:
+                break
+            self.head += used
+            self.resume = 0
+        return others if others else None
+
+    cdef Py_ssize_t parse_one(self, const unsigned char* pos, const unsigned char* end, list others) except -1:
+        """Take one frame or line; returns the bytes used, 0 when it is not complete."""
+        cdef const unsigned char* newline
+        cdef const unsigned char* line_end
+        cdef Py_ssize_t n
+        newline = <const unsigned char*>memchr(pos + self.resume, 10, end - pos - self.resume)
+        if newline is NULL:
+            if end - pos > MAX_LINE:
+                raise FrameError("a protocol line of more than 1 MiB")
+            self.resume = end - pos
+            return 0
+        self.resume = newline - pos
+        line_end = newline
+        if line_end > pos and (line_end - 1)[0] == 13:
+            line_end -= 1
+        n = line_end - pos
+        if n >= 4 and memcmp(pos, b"MSG ", 4) == 0:
+            return self.parse_message(pos, line_end, end, False, others)
+        if n >= 5 and memcmp(pos, b"HMSG ", 5) == 0:
+            return self.parse_message(pos, line_end, end, True, others)
+        if n == 3 and memcmp(pos, b"+OK", 3) == 0:
+            pass
+        elif n == 4 and (memcmp(pos, b"PING", 4) == 0 or memcmp(pos, b"PONG", 4) == 0):
+            others.append((pos[:4], b""))
+        elif n > 5 and (memcmp(pos, b"-ERR ", 5) == 0 or memcmp(pos, b"INFO ", 5) == 0):
+            others.append((pos[:4], pos[5:n]))
+        else:
+            raise FrameError(f"unknown protocol line {pos[:min(n, 40)]!r}")
+        return newline + 1 - pos
+
+    cdef Py_ssize_t parse_message(
+        self, const unsigned char* pos, const unsigned char* line_end, const unsigned char* end, bint has_headers,
+        list others
+    ) except -1:
+        # [H]MSG <subject> <sid> [reply] [header bytes] <total bytes>
+        cdef const unsigned char* token[6]
+        cdef Py_ssize_t n_token[6]
+        cdef int n = 0
+        cdef int n_sizes = 2 if has_headers else 1
+        cdef const unsigned char* at = pos + 4 + has_headers
+        cdef const unsigned char* body
+        cdef uint64_t sid, n_headers = 0, n_total
+        cdef Frame frame
+        cdef Sink sink = None
+        at = skip_blanks(at, line_end)
+        while at < line_end:
+            if n == 5:
+                raise FrameError(f"malformed message line {pos[:min(line_end - pos, 80)]!r}")
+            token[n] = at
+            at = end_of_token(at, line_end)
+            n_token[n] = at - token[n]
+            n += 1
+            at = skip_blanks(at, line_end)
+        if (
+            n < 2 + n_sizes or n > 3 + n_sizes
+            or not parse_decimal(token[1], n_token[1], &sid)
+            or not parse_decimal(token[n - 1], n_token[n - 1], &n_total)
+            or (has_headers and not parse_decimal(token[n - 2], n_token[n - 2], &n_headers))
+            or n_headers > n_total
+        ):
+            raise FrameError(f"malformed message line {pos[:min(line_end - pos, 80)]!r}")
+        if n_total > MAX_PAYLOAD:
+            raise FrameError(f"a message of {n_total} bytes")
+        body = line_end + (2 if line_end[0] == 13 else 1)
+        if <uint64_t>(end - body) < n_total + 2:
+            return 0
+        if body[n_total] != 13 or body[n_total + 1] != 10:
+            raise FrameError("a message is longer or shorter than announced")
+        at = body + n_total + 2
+        if sid < <uint64_t>len(self.sinks):
+            sink = self.sinks[<Py_ssize_t>sid]
+        if sink is None:
+            others.append((b"MSG", pos[:at - pos]))
+            return at - pos
+        frame.subject = token[0]
+        frame.n_subject = n_token[0]
+        frame.reply = token[2] if n == 3 + n_sizes else NULL
+        frame.n_reply = n_token[2] if n == 3 + n_sizes else 0
+        frame.headers = body
+        frame.n_headers = <Py_ssize_t>n_headers
+        frame.payload = body + n_headers
+        frame.n_payload = <Py_ssize_t>(n_total - n_headers)
+        self.n_frames += 1
+        sink.take_frame(&frame)
+        return at - pos
+
+
+@cython.final
+cdef class Chunk:
+    """A stretch of outgoing publishes, kept while one of them may have to be sent again."""
+
+
+@cython.final
+cdef class Outbound:
+    """Collects outgoing frames and writes them once per turn of the event loop, or at 64 KiB.
+
+    Without a connection publishes are dropped (their window sends them again) and commands kept: an acknowledgement
+    is worth as much after a reconnect. `schedule` is called when there is something to write; it must see to a call
+    of `flush()` in this turn of the loop.
+    """
+
+    def __cinit__(self, object schedule):
+        self.schedule = schedule
+
+    def __dealloc__(self):
+        release(&self.publishes)
+        release(&self.commands)
+
+    def connected(self, object write):
+        """Write through `write` from now on, or not at all (None)."""
+        self.write = write
+        self.paused = False
+        if write is not None and self.commands.pos:
+            self.touch()
+
+    def set_paused(self, bint paused):
+        """Note that the transport's buffer is full, or has room again."""
+        self.paused = paused
+
+    def command(self, bytes frame not None):
+        """Add a whole frame that is not part of any window."""
+        if reserve(&self.commands, len(frame)) < 0:
+            raise MemoryError
+        put_bytes(&self.commands, <const char*>frame, len(frame))
+        self.touch()
+
+    @property
+    def size(self):
+        """Bytes that wait for the next write."""
+        return self.publishes.pos + self.commands.pos
+
+    cdef Chunk current_chunk(self):
+        if self.chunk is None:
+            self.chunk = Chunk.__new__(Chunk)
+        return self.chunk
+
+    cdef int touch(self) except -1:
+        """Something was added: see that it gets written."""
+        if self.publishes.pos + self.commands.pos >= CHUNK_SIZE and (self.write is not None or self.publishes.pos):
+            self.flush()
+        elif not self.scheduled:
+            self.scheduled = True
+            self.schedule()
+        return 0
+
+    cpdef int flush(self) except -1:
+        """Write everything now."""
+        cdef bytes publishes = None
+        cdef bytes commands = None
+        self.scheduled = False
+        if self.publishes.pos:
+            publishes = PyBytes_FromStringAndSize(<char*>self.publishes.buf, self.publishes.pos)
+            self.publishes.pos = 0
+            if self.chunk is not None:
+                self.chunk.data = publishes
+                self.chunk = None
+        if self.write is None:
+            return 0
+        if self.commands.pos:
+            commands = PyBytes_FromStringAndSize(<char*>self.commands.buf, self.commands.pos)
+            self.commands.pos = 0
+        if publishes is not None:
+            self.n_writes += 1
+            self.write(publishes if commands is None else commands + publishes)
+        elif commands is not None:
+            self.n_writes += 1
+            self.write(commands)
+        return 0
+
+
+cdef bint read_delivery(const unsigned char* reply, Py_ssize_t n, Delivery* delivery) noexcept nogil:
+    """Take a delivery's reply subject apart; False when it is none.
+
+    $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>, and from servers with domains
+    $JS.ACK.<domain>.<account>.<stream>.<consumer>.<…the same>.<random>
+    """
+    cdef const unsigned char* token[13]
+    cdef Py_ssize_t n_token[13]
+    cdef const unsigned char* end = reply + n
+    cdef const unsigned char* pos = reply
+    cdef const unsigned char* dot
+    cdef int count = 0, first
+    cdef uint64_t time_ns
+    if n < 8 or memcmp(reply, b"$JS.ACK.", 8) != 0:
+        return False
+    while True:
+        if count == 13:
+            return False
+        dot = <const unsigned char*>memchr(pos, 46, end - pos)
+        token[count] = pos
+        n_token[count] = (end if dot is NULL else dot) - pos
+        if n_token[count] == 0:
+            return False
+        count += 1
+        if dot is NULL:
+            break
+        pos = dot + 1
+    if count == 9:
+        first = 2
+    elif count >= 11:
+        first = 4
+    else:
+        return False
+    delivery.stream = token[first]
+    delivery.n_stream = n_token[first]
+    delivery.consumer = token[first + 1]
+    delivery.n_consumer = n_token[first + 1]
+    if not (
+        parse_decimal(token[first + 2], n_token[first + 2], &delivery.n_delivered)
+        and parse_decimal(token[first + 3], n_token[first + 3], &delivery.stream_seq)
+        and parse_decimal(token[first + 4], n_token[first + 4], &delivery.consumer_seq)
+        and parse_decimal(token[first + 5], n_token[first + 5], &time_ns)
+        and parse_decimal(token[first + 6], n_token[first + 6], &delivery.n_pending)
+    ):
+        return False
+    delivery.time_ns = <int64_t>time_ns
+    return delivery.stream_seq > 0 and delivery.n_delivered > 0
+
+
+cdef int status_of(Frame* frame) noexcept nogil:
+    # NATS/1.0 <status> <description>
+    cdef uint64_t status
+    if frame.n_headers < 12 or memcmp(frame.headers, b"NATS/1.0 ", 9) != 0:
+        return 0
+    if not parse_decimal(frame.headers + 9, 3, &status) or status < 100:
+        return 0
+    return <int>status
+
+
+cdef inline bint must_escape(unsigned char byte) noexcept nogil:
+    # 0x00 to 0x20, 0x7F, and . * > %
+    return byte <= 32 or byte == 127 or byte == 46 or byte == 42 or byte == 62 or byte == 37
+
+
+cdef Py_ssize_t size_of_token(const unsigned char* text, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i, size = n
+    if n == 0:
+        return 1
+    if n == 1 and text[0] == 95:
+        return 3
+    for i in range(n):
+        if must_escape(text[i]):
+            size += 2
+    return size
+
+
+cdef const unsigned char* HEX = b"0123456789ABCDEF"
+
+
+cdef void put_token(Writer* w, const unsigned char* text, Py_ssize_t n) noexcept nogil:
+    """Write a subject token; the caller has reserved size_of_token() bytes. The rule is in docs/wire.md."""
+    cdef Py_ssize_t i
+    if n == 0:
+        put_byte(w, 95)
+        return
+    if n == 1 and text[0] == 95:
+        put_bytes(w, b"%5F", 3)
+        return
+    for i in range(n):
+        if must_escape(text[i]):
+            put_byte(w, 37)
+            put_byte(w, HEX[text[i] >> 4])
+            put_byte(w, HEX[text[i] & 15])
+        else:
+            put_byte(w, text[i])
+
+
+cdef int put_publish(Outbound out, const unsigned char* subject, Py_ssize_t n_subject, const char* payload,
+                     Py_ssize_t n_payload) except -1:
+    """Add PUB <subject> <n>: payload, as a command. The subject must come from a trusted place or have been checked."""
+    cdef Writer* w = &out.commands
+    if reserve(w, 4 + n_subject + 1 + 20 + 2 + n_payload + 2) < 0:
+        raise MemoryError
+    put_bytes(w, b"PUB ", 4)
+    put_bytes(w, subject, n_subject)
+    put_byte(w, 32)
+    put_decimal(w, <uint64_t>n_payload)
+    put_bytes(w, b"\r\n", 2)
+    if n_payload:
+        put_bytes(w, payload, n_payload)
+    put_bytes(w, b"\r\n", 2)
+    return out.touch()
+
+
+def escape_token(str text not None):
+    """Return a text as a subject token: the compiled twin of eda.subjects.escape_token."""
+    cdef Writer w
+    cdef bytes utf8 = text.encode()
+    w.buf = NULL
+    w.pos = w.cap = 0
+    if reserve(&w, size_of_token(utf8, len(utf8))) < 0:
+        raise MemoryError
+    try:
+        put_token(&w, utf8, len(utf8))
+        return w.buf[:w.pos].decode()
+    finally:
+        release(&w)
+
+
+def parse_delivery(bytes reply not None):
+    """Return (stream, consumer, delivered, stream seq, consumer seq, time, pending) of a reply subject, or None."""
+    cdef Delivery d
+    if not read_delivery(reply, len(reply), &d):
+        return None
+    return (
+        d.stream[:d.n_stream], d.consumer[:d.n_consumer], d.n_delivered, d.stream_seq, d.consumer_seq, d.time_ns,
+        d.n_pending,
+    )
+
+
+@cython.final
+cdef class Collector(Sink):
+    """A sink that keeps every frame as (subject, reply, headers, payload): for tests and debugging."""
+
+    cdef readonly list frames
+
+    def __cinit__(self):
+        self.frames = []
+
+    cdef int take_frame(self, Frame* frame) except -1:
+        self.frames.append((
+            frame.subject[:frame.n_subject],
+            frame.reply[:frame.n_reply] if frame.reply is not NULL else b"",
+            frame.headers[:frame.n_headers],
+            frame.payload[:frame.n_payload],
+        ))
+        return 0

@@ -1,0 +1,1 @@
+cdef str new_nuid()

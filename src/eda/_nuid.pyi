@@ -1,0 +1,3 @@
+__all__ = ["next_nuid"]
+
+def next_nuid() -> str: ...

@@ -1,0 +1,76 @@
+"""Event ids: NUIDs, as the NATS clients generate them.
+
+22 base-62 characters: 12 from the operating system's random generator, 10 of a sequence with a random step. The
+random part is renewed when the sequence runs out and after a fork.
+
+Source: https://github.com/nats-io/nuid
+"""
+
+import os
+
+from cpython.unicode cimport PyUnicode_New, PyUnicode_DATA
+from libc.stdint cimport uint64_t
+from libc.string cimport memcpy
+
+__all__ = ["next_nuid"]
+
+cdef enum:
+    N_PREFIX = 12
+    N_SEQ = 10
+    MIN_STEP = 33
+    MAX_STEP = 333
+
+cdef uint64_t MAX_SEQ = 839299365868340224ULL       # 62 ** N_SEQ
+cdef const unsigned char* DIGITS = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+cdef unsigned char[N_PREFIX] prefix
+cdef uint64_t seq = 0
+cdef uint64_t step = 0                              # 0: the generator has to be seeded first
+
+
+cdef int seed() except -1:
+    """Draw a new prefix, sequence start and step."""
+    global seq, step
+    cdef int i = 0
+    cdef int byte
+    while i < N_PREFIX:
+        for byte in os.urandom(2 * N_PREFIX):
+            # 248 is the largest multiple of 62 in a byte: a plain modulo would favour the first digits.
+            if byte < 248 and i < N_PREFIX:
+                prefix[i] = DIGITS[byte % 62]
+                i += 1
+    seq = int.from_bytes(os.urandom(8), "little") % MAX_SEQ
+    step = MIN_STEP + int.from_bytes(os.urandom(2), "little") % (MAX_STEP - MIN_STEP)
+    return 0
+
+
+cdef str new_nuid():
+    global seq
+    cdef unsigned char[N_PREFIX + N_SEQ] text
+    cdef uint64_t rest
+    cdef int i
+    seq += step
+    if step == 0 or seq >= MAX_SEQ:
+        seed()
+    memcpy(text, prefix, N_PREFIX)
+    rest = seq
+    for i in range(N_PREFIX + N_SEQ - 1, N_PREFIX - 1, -1):
+        text[i] = DIGITS[rest % 62]
+        rest //= 62
+    cdef str result = PyUnicode_New(N_PREFIX + N_SEQ, 127)
+    memcpy(PyUnicode_DATA(result), text, N_PREFIX + N_SEQ)
+    return result
+
+
+def next_nuid():
+    """Return a new id of 22 base-62 characters, unique across processes and forks."""
+    return new_nuid()
+
+
+def _forget():
+    global step
+    step = 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

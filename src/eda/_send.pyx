@@ -1,0 +1,277 @@
+"""Events > envelopes > frames > window: the publish side, in one pass over one buffer."""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memchr, memcmp
+
+from eda._acks cimport Place, PublishWindow
+from eda._bytes cimport (
+    Writer, monotonic_ns, parse_decimal, put_byte, put_bytes, put_decimal, reserve, size_of_decimal, wall_ns,
+)
+from eda._codec cimport Plan, plan_envelope, put_envelope
+from eda._event cimport F_AGGREGATE, F_ID, F_TYPE, Event
+from eda._frame cimport Chunk, Frame, Outbound, Sink, put_token, size_of_token, status_of
+from eda._nuid cimport new_nuid
+
+from eda.errors import ConfigError
+
+__all__ = ["Target", "WindowSender"]
+
+cdef enum:
+    MAX_LINE = 4096             # the server's default max_control_line, which it does not announce
+    MAX_ID = 128
+    N_HEADER = 27               # NATS/1.0\r\nNats-Msg-Id: \r\n\r\n without the id
+
+
+@cython.final
+cdef class Target:
+    """A stream that events are published to."""
+
+    def __init__(self, str stream not None, Py_ssize_t max_payload):
+        self.stream = stream
+        self.stream_utf8 = stream.encode("ascii")
+        self.max_payload = max_payload
+
+    def set_max_payload(self, Py_ssize_t max_payload):
+        """Note what the server takes now; another server may take less."""
+        self.max_payload = max_payload
+
+
+cdef str id_of(Event event):
+    """The id that the event is published under: its own, or a new one. Raises ConfigError."""
+    cdef str id = event.get_text(F_ID)
+    cdef Py_UCS4 char
+    if id == "":
+        return new_nuid()
+    if len(id) > MAX_ID:
+        raise ConfigError(f"id has {len(id)} characters, at most {MAX_ID} are allowed: {id[:40]!r}…", argument="id")
+    for char in id:
+        if char <= 32 or char > 126:
+            raise ConfigError(f"id must be printable ASCII without spaces: {id!r}", argument="id")
+    return id
+
+
+cdef int put_frame(Writer* w, Target target, Event event, Plan* plan, bytes inbox, uint64_t seq) except -1:
+    """Write HPUB, header and envelope of a planned event; the writer grows. Raises ConfigError and writes nothing
+    when the server would not take it.
+    """
+    cdef Py_ssize_t n_header = N_HEADER + plan.text[F_ID].n
+    cdef Py_ssize_t n_total = n_header + plan.size
+    cdef Py_ssize_t n_subject = (
+        PyBytes_GET_SIZE(target.stream_utf8) + 2
+        + size_of_token(plan.text[F_TYPE].data, plan.text[F_TYPE].n)
+        + size_of_token(plan.text[F_AGGREGATE].data, plan.text[F_AGGREGATE].n)
+    )
+    cdef Py_ssize_t n_line = (
+        5 + n_subject + 1 + PyBytes_GET_SIZE(inbox) + size_of_decimal(seq) + 1 + size_of_decimal(n_header) + 1
+        + size_of_decimal(n_total) + 2
+    )
+    if n_line > MAX_LINE:
+        raise ConfigError(
+            f"type and aggregate make a subject of {n_subject} bytes, too long for the server's protocol line of "
+            f"{MAX_LINE}: type {event.get_text(F_TYPE)[:40]!r}, aggregate {event.get_text(F_AGGREGATE)[:40]!r}",
+            argument="type" if plan.text[F_TYPE].n > plan.text[F_AGGREGATE].n else "aggregate",
+        )
+    if n_total > target.max_payload:
+        raise ConfigError(
+            f"an event of {n_total} bytes (data {plan.payload.n}) is over the server's max_payload of "
+            f"{target.max_payload}: type {event.get_text(F_TYPE)[:40]!r}, stream {target.stream!r}",
+            argument="data",
+        )
+    if reserve(w, n_line + n_total + 2) < 0:
+        raise MemoryError
+    put_bytes(w, b"HPUB ", 5)
+    put_bytes(w, PyBytes_AS_STRING(target.stream_utf8), PyBytes_GET_SIZE(target.stream_utf8))
+    put_byte(w, 46)
+    put_token(w, plan.text[F_TYPE].data, plan.text[F_TYPE].n)
+    put_byte(w, 46)
+    put_token(w, plan.text[F_AGGREGATE].data, plan.text[F_AGGREGATE].n)
+    put_byte(w, 32)
+    put_bytes(w, PyBytes_AS_STRING(inbox), PyBytes_GET_SIZE(inbox))
+    put_decimal(w, seq)
+    put_byte(w, 32)
+    put_decimal(w, <uint64_t>n_header)
+    put_byte(w, 32)
+    put_decimal(w, <uint64_t>n_total)
+    put_bytes(w, b"\r\nNATS/1.0\r\nNats-Msg-Id: ", 25)
+    put_bytes(w, plan.text[F_ID].data, plan.text[F_ID].n)
+    put_bytes(w, b"\r\n\r\n", 4)
+    put_envelope(w, event, plan)
+    put_bytes(w, b"\r\n", 2)
+    return 0
+
+
+cdef bint read_ack(const unsigned char* text, Py_ssize_t n, const unsigned char** stream, Py_ssize_t* n_stream,
+                   uint64_t* seq) noexcept nogil:
+    """Read {"stream":"S", ["domain":"D",] "seq":N …}; False for anything else, errors included."""
+    cdef const unsigned char* end = text + n
+    cdef const unsigned char* pos
+    cdef const unsigned char* quote
+    cdef Py_ssize_t n_digits = 0
+    if n < 20 or memcmp(text, b'{"stream":"', 11) != 0:
+        return False
+    pos = text + 11
+    quote = <const unsigned char*>memchr(pos, 34, end - pos)
+    if quote is NULL or memchr(pos, 92, quote - pos) is not NULL:
+        return False
+    stream[0] = pos
+    n_stream[0] = quote - pos
+    pos = quote + 1
+    while end - pos > 7 and memcmp(pos, b'"seq":', 6) != 0:
+        pos += 1
+    if end - pos <= 7:
+        return False
+    pos += 6
+    while pos < end and pos[0] == 32:
+        pos += 1
+    while pos + n_digits < end and 48 <= pos[n_digits] <= 57:
+        n_digits += 1
+    return parse_decimal(pos, n_digits, seq) and seq[0] > 0
+
+
+cdef class WindowSender(Sink):
+    """Publishes events and settles them by their acknowledgements, one each.
+
+    A plain acknowledgement resolves the waiter (an asyncio future); every other answer goes to
+    `on_answer(seq, status, payload)`, which decides.
+    """
+
+    def __init__(self, PublishWindow window not None, Outbound out not None, bytes inbox not None, str client not None,
+                 object on_answer):
+        self.window = window
+        self.out = out
+        self.inbox = inbox
+        self.client = client
+        self.on_answer = on_answer
+
+    cdef int take_frame(self, Frame* frame) except -1:
+        cdef Py_ssize_t n_inbox = PyBytes_GET_SIZE(self.inbox)
+        cdef uint64_t seq, stream_seq
+        cdef const unsigned char* stream
+        cdef const unsigned char* sent
+        cdef Py_ssize_t n_stream
+        cdef Place* place
+        cdef Chunk chunk
+        if frame.n_subject <= n_inbox or not parse_decimal(
+            frame.subject + n_inbox, frame.n_subject - n_inbox, &seq
+        ):
+            return 0
+        place = self.window.find(seq)
+        if place is NULL:
+            return 0
+        chunk = <Chunk>place.chunk
+        if chunk.data is None:
+            return 0                    # an answer to what was not sent yet: forged
+        if frame.n_headers == 0 and read_ack(frame.payload, frame.n_payload, &stream, &n_stream, &stream_seq):
+            sent = <const unsigned char*>PyBytes_AS_STRING(chunk.data) + place.start
+            if n_stream + 6 < place.n and memcmp(sent + 5, stream, n_stream) == 0 and sent[5 + n_stream] == 46:
+                return self.settle(seq, stream_seq)
+        self.on_answer(seq, status_of(frame), frame.payload[:frame.n_payload])
+        return 0
+
+    cdef int settle(self, uint64_t seq, uint64_t stream_seq) except -1:
+        waiter = self.window.settle(seq)
+        self.n_acknowledged += 1
+        if not waiter.done():
+            waiter.set_result(stream_seq)
+        return 0
+
+    cdef uint64_t put(self, Target target, Event event, str id, object waiter, uint64_t resend_ns,
+                      uint64_t give_up_ns) except 0:
+        cdef Plan plan
+        cdef Writer* w = &self.out.publishes
+        cdef Py_ssize_t start = w.pos
+        cdef uint64_t now = monotonic_ns()
+        cdef uint64_t seq
+        plan_envelope(event, id, self.client, wall_ns(), &plan)
+        put_frame(w, target, event, &plan, self.inbox, self.window.next_seq)
+        seq = self.window.open(
+            waiter, self.out.current_chunk(), start, w.pos - start, now, now + resend_ns, now + give_up_ns
+        )
+        self.out.touch()
+        return seq
+
+    def publish(self, Target target not None, Event event not None, object waiter, double resend_s, double give_up_s):
+        """Send an event and return the id it goes under; the waiter is settled later.
+
+        The caller has asked `has_room`. Raises ConfigError or EncodeError, and then nothing was sent.
+        """
+        cdef str id = id_of(event)
+        self.put(target, event, id, waiter, <uint64_t>(resend_s * 1e9), <uint64_t>(give_up_s * 1e9))
+        return id
+
+    @property
+    def has_room(self):
+        """Whether the window takes another publish."""
+        return not self.window.is_full()
+
+    @property
+    def n_pending(self):
+        """Publishes that are not settled."""
+        return self.window.n_pending
+
+    def fail(self, uint64_t seq, object error):
+        """Settle a publish with an error; nothing happens when it is settled already."""
+        waiter = self.window.settle(seq)
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(error)
+
+    def resend(self, uint64_t seq, double resend_s):
+        """Send a pending publish again, byte for byte, and expect its answer within `resend_s`."""
+        cdef Place* place = self.window.find(seq)
+        cdef Chunk chunk
+        cdef Writer* w = &self.out.publishes
+        if place is NULL:
+            return
+        chunk = <Chunk>place.chunk
+        if chunk.data is None:
+            return                      # it waits to be written for the first time
+        if reserve(w, place.n) < 0:
+            raise MemoryError
+        put_bytes(w, PyBytes_AS_STRING(chunk.data) + place.start, place.n)
+        place.sent_ns = monotonic_ns()
+        place.resend_ns = place.sent_ns + <uint64_t>(resend_s * 1e9)
+        place.n_tries += 1
+        self.out.touch()
+
+    def defer(self, uint64_t seq, double delay_s):
+        """Have a pending publish come up as due after `delay_s`, and return how often it was sent."""
+        cdef Place* place = self.window.find(seq)
+        if place is NULL:
+            return 0
+        place.resend_ns = monotonic_ns() + <uint64_t>(delay_s * 1e9)
+        return place.n_tries
+
+    def subject_of(self, uint64_t seq):
+        """The subject that a pending publish goes to; empty when it was settled or not written yet."""
+        cdef Place* place = self.window.find(seq)
+        cdef Chunk chunk
+        if place is NULL:
+            return ""
+        chunk = <Chunk>place.chunk
+        if chunk.data is None:
+            return ""
+        return chunk.data[place.start + 5:place.start + place.n].partition(b" ")[0].decode()
+
+    def due(self):
+        """Return what the clock says: (sequences to send again, sequences to give up, seconds until the next one)."""
+        cdef uint64_t now = monotonic_ns()
+        cdef uint64_t seq, at, next_ns = 0
+        cdef Place* place
+        cdef list resend = []
+        cdef list give_up = []
+        for seq in range(self.window.base, self.window.next_seq):
+            place = self.window.find(seq)
+            if place is NULL:
+                continue
+            if (<object>place.waiter).done() or now >= place.give_up_ns:
+                give_up.append(seq)
+                continue
+            if now >= place.resend_ns:
+                resend.append(seq)
+                continue
+            at = min(place.resend_ns, place.give_up_ns)
+            if next_ns == 0 or at < next_ns:
+                next_ns = at
+        return resend, give_up, (next_ns - now) / 1e9 if next_ns else None

@@ -1,0 +1,405 @@
+"""The connection: nats-py's client with our parser in front of it. The only file that touches nats-py's inside.
+
+nats-py connects, authenticates, upgrades to TLS and reconnects. After each handshake `_Tap` takes the transport's
+protocol over: frames of our subscription ids go straight to their sinks, and everything else is handed to nats-py's
+stream reader as if it had read it itself. Our outgoing frames go to the same transport, once per turn of the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+from nats.aio.client import Client, Server
+from nats.aio.subscription import Subscription as NatsSubscription
+from nats.errors import Error as NatsError
+
+from eda._frame import FrameError, Outbound, Parser, Sink
+from eda.errors import Closed, ConnectError, NotSupported, Timeout
+
+__all__ = ["Wire"]
+
+SUPPORTED = "nats-py >=2.12,<2.17"
+
+# nats-py's defaults (120 s, 2) leave a half-open connection unnoticed for minutes.
+PING_INTERVAL_S = 10
+MAX_PINGS = 2
+BACKOFF_FIRST_S = 0.05
+BACKOFF_MAX_S = 2.0
+
+
+class _Tap(asyncio.BufferedProtocol):
+    """Stands between the transport and nats-py's stream reader."""
+
+    def __init__(self, wire: Wire, inner: Any, reader: asyncio.StreamReader, transport: Any) -> None:
+        self.wire = wire
+        self.inner = inner
+        self.reader = reader
+        self.transport = transport
+        self.parser = wire.parser
+        self.lost = False
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self.parser.room()
+
+    def buffer_updated(self, n: int) -> None:
+        if self.lost:
+            return
+        try:
+            others = self.parser.received(n)
+            if others is not None:
+                self.pass_on(others)
+        except Exception as error:
+            self.fail(error)
+
+    def feed(self, data: bytes) -> None:
+        """Parse what nats-py's reader had already read when the tap was put in."""
+        others = self.parser.feed(data)
+        if others is not None:
+            self.pass_on(others)
+
+    def pass_on(self, others: list[tuple[bytes, bytes]]) -> None:
+        for verb, data in others:
+            if verb == b"MSG":
+                self.reader.feed_data(data)
+            elif verb == b"-ERR":
+                self.wire.server_error(data.decode("utf-8", "replace").strip().strip("'"))
+            elif verb == b"INFO":
+                self.wire.server_info(data)
+                self.reader.feed_data(b"INFO " + data + b"\r\n")
+            else:
+                self.reader.feed_data(verb + b"\r\n")
+
+    def fail(self, error: Exception) -> None:
+        self.wire.logger.error(
+            "the connection is dropped: %s", error, exc_info=None if isinstance(error, FrameError) else error
+        )
+        self.lose()
+        self.transport.abort()
+
+    def lose(self) -> None:
+        if not self.lost:
+            self.lost = True
+            self.wire.lost(self)
+
+    def eof_received(self) -> Any:
+        self.lose()
+        return self.inner.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lose()
+        self.inner.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self.inner.pause_writing()
+        self.wire.pause(self, True)
+
+    def resume_writing(self) -> None:
+        self.inner.resume_writing()
+        self.wire.pause(self, False)
+
+
+class Wire(Client):
+    """One connection to the servers.
+
+    `out` takes outgoing frames; `attach` gives a sink the frames of a subject. `on_lost` and `on_restored` are called,
+    without arguments, when the connection is gone and when it stands again with all subscriptions in place;
+    `on_refused(kind, subject)` when the server forbids "publish" or "subscription" on a subject.
+    """
+
+    def __init__(self, logger: logging.Logger) -> None:
+        super().__init__()
+        self.logger = logger
+        self.parser = Parser()
+        self._loop = asyncio.get_running_loop()
+        self.out = Outbound(self._schedule_flush)
+        self.on_lost: list[Callable[[], None]] = []
+        self.on_restored: list[Callable[[], None]] = []
+        self.on_refused: list[Callable[[str, str], None]] = []
+        self.on_closed: list[Callable[[], None]] = []
+        self._tap: _Tap | None = None
+        self._fatal: asyncio.Future[None] | None = None
+        self._writable: asyncio.Future[None] | None = None
+        self._attempts = 0
+        self._opened = False
+        self.closing = False
+
+    # --- opening and closing ---------------------------------------------------------------------------------------
+
+    async def open(self, urls: tuple[str, ...], *, timeout_s: float, **options: Any) -> None:
+        """Connect to one of `urls` within `timeout_s`; `options` are nats-py's. Raises ConnectError."""
+        address = ", ".join(urls)
+        self._fatal = self._loop.create_future()
+        last: list[Exception] = []
+
+        async def remember(error: Exception) -> None:
+            if self._opened:
+                if not self.closing:
+                    self.logger.warning("connection: %s", _describe(error))
+                return
+            last[:] = [error]
+            if _is_final(error) and self._fatal is not None and not self._fatal.done():
+                self._fatal.set_exception(error)
+
+        # nats-py annotates its seconds as int and takes floats.
+        options.update(connect_timeout=timeout_s, reconnect_time_wait=0.1)
+        connecting = self._loop.create_task(
+            self.connect(
+                list(urls),
+                error_cb=remember,
+                reconnected_cb=self._on_restored,
+                closed_cb=self._on_closed,
+                max_reconnect_attempts=-1,
+                ping_interval=PING_INTERVAL_S,
+                max_outstanding_pings=MAX_PINGS,
+                reconnect_to_server_handler=self._choose_server,
+                **options,
+            )
+        )
+        try:
+            done, _ = await asyncio.wait(
+                {connecting, self._fatal}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if connecting in done:
+                await connecting
+            elif self._fatal in done:
+                raise self._fatal.exception() or ConnectionError("refused")
+            else:
+                raise TimeoutError(f"no server answered within {timeout_s:g} s")
+        except (OSError, NatsError, ssl.SSLError, ValueError) as error:
+            await _abandon(connecting)
+            await self._quietly_close()
+            cause = last[0] if last and isinstance(error, TimeoutError) else error
+            raise ConnectError(address, _describe(cause)) from cause
+        except BaseException:
+            await _abandon(connecting)
+            await self._quietly_close()
+            raise
+        finally:
+            if self._fatal.done():
+                self._fatal.exception()
+            self._fatal = None
+        self._opened = True
+        self._connected()
+
+    async def shut(self) -> None:
+        """Write what is left and close the connection for good."""
+        self.closing = True
+        if not self.is_closed:
+            self.out.flush()
+            await self.close()
+        self.out.connected(None)
+        self._release_writers()
+
+    async def _quietly_close(self) -> None:
+        self.closing = True
+        self.out.connected(None)
+        await self.close()
+
+    def _schedule_flush(self) -> None:
+        self._loop.call_soon(self.out.flush)
+
+    # --- what nats-py calls, changed ---------------------------------------------------------------------------------
+
+    async def _process_connect_init(self) -> None:
+        await super()._process_connect_init()
+        if self._status == Client.CONNECTING:
+            # The answer to the first PING was no PONG: nats-py goes on without a word.
+            if self._transport is None or self._transport.at_eof():
+                raise NatsError("nats: the server closed the connection during the handshake")
+            self._status = Client.CONNECTED
+        self._put_tap_in()
+
+    def _put_tap_in(self) -> None:
+        try:
+            streams: Any = self._transport
+            reader = streams._io_reader
+            transport = streams._io_writer.transport
+            inner = transport.get_protocol()
+            rest = bytes(reader._buffer)
+            reader._buffer.clear()
+        except AttributeError as error:
+            # nats-py's inside is not what it was.
+            raise NotSupported(f"nats-py {version('nats-py')}", needs=SUPPORTED) from error
+        self.parser.reset()
+        tap = _Tap(self, inner, reader, transport)
+        transport.set_protocol(tap)
+        self._tap = tap
+        if rest:
+            tap.feed(rest)
+
+    async def _process_pong(self) -> None:
+        # nats-py's own fails on a waiter that has given up, and that ends its read loop.
+        if self._pongs and self._pongs[0].done():
+            self._pongs.pop(0)
+            self._pings_outstanding = 0
+        else:
+            await super()._process_pong()
+
+    async def _process_op_err(self, e: Exception) -> None:
+        self.out.connected(None)
+        await super()._process_op_err(e)
+
+    async def _attempt_reconnect(self) -> None:
+        self._attempts = 0
+        while not self.is_closed:
+            try:
+                await super()._attempt_reconnect()
+                return
+            except Exception as error:
+                # nats-py expects some errors only; any other would end its reconnecting.
+                self.logger.warning("reconnecting: %s", _describe(error))
+                await asyncio.sleep(BACKOFF_MAX_S * random.random())
+
+    def _choose_server(self, servers: list[Server], info: dict[str, Any]) -> tuple[Server, float]:
+        """Pick the servers in turn, waiting longer after each round without success."""
+        at = self._attempts
+        self._attempts += 1
+        backoff = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** min(at // len(servers), 10))
+        return servers[at % len(servers)], backoff * random.uniform(0.5, 1.0)
+
+    # --- states ------------------------------------------------------------------------------------------------------
+
+    def _connected(self) -> None:
+        tap = self._tap
+        if tap is None or tap.lost:
+            return
+        self.out.connected(tap.transport.write)
+
+    async def _on_restored(self) -> None:
+        self._connected()
+        for call in self.on_restored:
+            call()
+        self._release_writers()
+
+    async def _on_closed(self) -> None:
+        self.out.connected(None)
+        self._release_writers()
+        for call in self.on_closed:
+            call()
+
+    def lost(self, tap: _Tap) -> None:
+        """Note that the tap's connection is gone."""
+        if tap is not self._tap:
+            return
+        self.out.connected(None)
+        if self._opened and not self.closing:
+            for call in self.on_lost:
+                call()
+
+    @property
+    def is_up(self) -> bool:
+        """Whether frames that are added to `out` get written now."""
+        return self._tap is not None and not self._tap.lost and self.is_connected
+
+    # --- back-pressure -----------------------------------------------------------------------------------------------
+
+    def pause(self, tap: _Tap, paused: bool) -> None:
+        """Note that the transport's write buffer is full, or has room again."""
+        if tap is not self._tap:
+            return
+        self.out.set_paused(paused)
+        if not paused:
+            self._release_writers()
+
+    def _release_writers(self) -> None:
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        self._writable = None
+
+    async def writable(self) -> None:
+        """Wait until the transport takes more. Raises Closed."""
+        while self.out.paused and not self.is_closed:
+            if self._writable is None:
+                self._writable = self._loop.create_future()
+            await asyncio.shield(self._writable)
+        if self.is_closed:
+            raise Closed("connection")
+
+    # --- the server's own words --------------------------------------------------------------------------------------
+
+    def server_error(self, text: str) -> None:
+        """Take an -ERR line: a forbidden subject is told on; after any other the server closes the connection."""
+        lower = text.lower()
+        if "permissions violation" in lower:
+            kind = "subscription" if "subscription to" in lower else "publish"
+            subject = text.partition('"')[2].partition('"')[0]
+            self.logger.error("the server forbids: %s", text)
+            for call in self.on_refused:
+                call(kind, subject)
+            return
+        self.logger.warning("the server says: %s", text)
+
+    def server_info(self, line: bytes) -> None:
+        """Take an INFO line. Raises FrameError when it is none."""
+        try:
+            info = msgspec.json.decode(line, type=dict[str, Any])
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise FrameError("an INFO line that is no JSON object") from error
+        max_payload = info.get("max_payload")
+        if isinstance(max_payload, int) and max_payload > 0:
+            self._max_payload = max_payload
+        urls = info.get("connect_urls")
+        if urls is not None and not (isinstance(urls, list) and all(isinstance(url, str) for url in urls)):
+            raise FrameError("an INFO line with unusable connect_urls")
+
+    @property
+    def server_version(self) -> str:
+        """The server's version, as it says."""
+        version = self._server_info.get("version", "")
+        return version if isinstance(version, str) else ""
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What the server said of itself when the connection was made."""
+        return self._server_info
+
+    # --- subscriptions -----------------------------------------------------------------------------------------------
+
+    async def attach(self, subject: str, sink: Sink) -> NatsSubscription:
+        """Give the sink all messages on `subject`, across reconnects."""
+        subscription = await self.subscribe(subject)
+        self.parser.register(subscription._id, sink)
+        return subscription
+
+    async def detach(self, subscription: NatsSubscription) -> None:
+        """Stop the messages; frames under way still reach the sink until `release`."""
+        if not self.is_closed and subscription._id in self._subs:
+            await subscription.unsubscribe()
+
+    def release(self, subscription: NatsSubscription) -> None:
+        """Take the sink off its subscription id."""
+        self.parser.register(subscription._id, None)
+
+    async def barrier(self, timeout_s: float) -> None:
+        """Wait until the server has read everything written before. Raises Timeout, Closed."""
+        self.out.flush()
+        try:
+            await self.flush(timeout=max(timeout_s, 0.001))  # type: ignore[arg-type]
+        except NatsError as error:
+            if self.is_closed:
+                raise Closed("connection") from error
+            raise Timeout("waiting for the server", timeout_s) from error
+
+
+def _is_final(error: BaseException) -> bool:
+    """Whether trying again can't help: wrong credentials or an untrusted certificate."""
+    text = str(error).lower()
+    return isinstance(error, ssl.SSLError) or "authorization" in text or "authentication" in text
+
+
+def _describe(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+async def _abandon(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.wait({task}, timeout=1.0)
+    if task.done() and not task.cancelled():
+        task.exception()

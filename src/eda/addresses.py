@@ -1,0 +1,89 @@
+"""Where to connect: addr and environment > server URLs and the credentials in them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
+
+from eda.errors import ConfigError
+
+__all__ = ["DEFAULT_URL", "EMBEDDED", "Addresses", "parse_addresses"]
+
+DEFAULT_URL = "nats://127.0.0.1:4222"
+EMBEDDED = "embedded:"
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Server URLs without credentials, and the credentials that stood in them."""
+
+    urls: tuple[str, ...]
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+    embedded_dir: str | None = None
+    embedded: bool = False
+
+    def __str__(self) -> str:
+        return ", ".join(self.urls) if self.urls else EMBEDDED
+
+
+def parse_addresses(addr: str | Iterable[str] | None) -> Addresses:
+    """Return the addresses that `addr` stands for: a URL, several, `embedded:`, or None for the environment's.
+
+    A URL may leave out the scheme and the port (4222). Raises ConfigError naming the URL, without its credentials.
+    """
+    if addr is None:
+        addr = os.environ.get("EDA_URL") or os.environ.get("NATS_URL") or DEFAULT_URL
+    given = [part.strip() for part in addr.split(",")] if isinstance(addr, str) else list(addr)
+    if not given:
+        raise ConfigError("addr is an empty list", argument="addr")
+    if isinstance(given[0], str) and given[0].startswith(EMBEDDED):
+        return _parse_embedded(given)
+    parsed = [_parse_url(url) for url in given]
+    credentials = {(user, password) for _, user, password in parsed if user is not None}
+    if len(credentials) > 1:
+        raise ConfigError("addr: the URLs carry different credentials; one connection has one", argument="addr")
+    user, password = credentials.pop() if credentials else (None, None)
+    urls = tuple(url for url, _, _ in parsed)
+    if user is not None and password is None:
+        return Addresses(urls, token=user)
+    return Addresses(urls, user=user, password=password)
+
+
+def _parse_embedded(given: list[str]) -> Addresses:
+    rest = given[0][len(EMBEDDED) :]
+    if len(given) > 1:
+        raise ConfigError("addr: an embedded server can't be combined with others", argument="addr")
+    if rest in ("", "//"):
+        return Addresses((), embedded=True)
+    if not rest.startswith("///"):
+        raise ConfigError(f"addr: {given[0]!r} is neither 'embedded:' nor 'embedded:///dir'", argument="addr")
+    return Addresses((), embedded=True, embedded_dir=unquote(rest[2:]))
+
+
+def _parse_url(url: object) -> tuple[str, str | None, str | None]:
+    if not isinstance(url, str):
+        raise ConfigError(f"addr must be a URL or a list of URLs, not {type(url).__name__}", argument="addr")
+    full = url if "://" in url else f"nats://{url}"
+    # Shown in errors: all after the last @ of the part before a path, so never a password.
+    shown = full.partition("://")[0] + "://" + full.partition("://")[2].rpartition("@")[2]
+    try:
+        parts = urlsplit(full)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigError(f"addr: {shown!r} is not a URL", argument="addr") from (None if "@" in url else error)
+    if parts.scheme not in ("nats", "tls"):
+        raise ConfigError(f"addr: {shown!r} has the scheme {parts.scheme!r}; nats and tls are known", argument="addr")
+    if not host or any(char.isspace() or ord(char) < 32 for char in full):
+        raise ConfigError(f"addr: {shown!r} names no host", argument="addr")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ConfigError(f"addr: {shown!r} has more than a host and a port", argument="addr")
+    if port == 0:
+        raise ConfigError(f"addr: {shown!r} has port 0", argument="addr")
+    where = f"[{host}]" if ":" in host else host
+    user = unquote(parts.username) if parts.username is not None else None
+    password = unquote(parts.password) if parts.password is not None else None
+    return f"{parts.scheme}://{where}:{port or 4222}", user, password

@@ -1,0 +1,384 @@
+"""Conn and connect(): the connection as users see it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import Callable, Generator, Iterable
+from pathlib import Path
+from typing import Any, Self
+
+from eda._event import Event
+from eda._nuid import next_nuid
+from eda._send import Target
+from eda._wire import Wire
+from eda.addresses import Addresses, parse_addresses
+from eda.errors import Closed, ConfigError, NotSupported, StreamNotFound
+from eda.options import StreamOptions, SubscriptionOptions, merge_options
+from eda.server import EmbeddedServer
+from eda.single import SinglePublisher
+from eda.streams import Api, StreamInfo, Streams
+from eda.subjects import check_name, check_stream_name
+from eda.subscription import Handler, Subscription
+
+__all__ = ["Conn", "connect"]
+
+CLOSE_TIMEOUT_S = 30.0
+_EMPTY = Event()
+_SILENT = logging.Logger("eda.silent")
+_SILENT.addHandler(logging.NullHandler())
+_DEFAULT_LOGGER = logging.getLogger("eda")
+
+# Options of subscriptions that have no meaning yet.
+_NOT_YET = {"exclusive": False, "key": None, "batch": None}
+
+
+class Conn:
+    """A connection to the event streams. Made by `connect`; await it or enter it to open it.
+
+    Safe to use from any task of the event loop that opened it.
+    """
+
+    def __init__(
+        self,
+        addresses: Addresses,
+        domain: str | None,
+        client: str | None,
+        logger: logging.Logger,
+        security: dict[str, Any],
+        connect_timeout_s: float,
+        auto_create: bool,
+        stream_defaults: StreamOptions,
+        on_state: Callable[[str], object] | None,
+    ) -> None:
+        self.client = client or f"eda-{next_nuid()}"
+        self._named = client is not None
+        self._addresses = addresses
+        self._domain = domain
+        self._logger = logger
+        self._security = security
+        self._connect_timeout_s = connect_timeout_s
+        self._auto_create = auto_create
+        self._stream_defaults = stream_defaults
+        self._on_state = on_state
+        self._state = "new"
+        self._server: EmbeddedServer | None = None
+        self._wire: Wire | None = None
+        self._api: Api | None = None
+        self._streams: Streams | None = None
+        self._single: SinglePublisher | None = None
+        self._targets: dict[str, tuple[Target, float]] = {}
+        self._resolving: dict[str, asyncio.Task[tuple[Target, float]]] = {}
+        self._subscriptions: set[Subscription] = set()
+        self._opening: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __repr__(self) -> str:
+        return f"<Conn {self.client!r} to {self._addresses}, {self._state}>"
+
+    # --- opening and closing -----------------------------------------------------------------------------------------
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self._opened().__await__()
+
+    async def __aenter__(self) -> Self:
+        return await self._opened()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _opened(self) -> Self:
+        if self._state == "closed":
+            raise Closed("connection")
+        if self._opening is None:
+            self._opening = asyncio.get_running_loop().create_task(self._open())
+        try:
+            await self._opening
+        except BaseException:
+            self._set_state("closed")
+            raise
+        return self
+
+    async def _open(self) -> None:
+        addresses = self._addresses
+        options = dict(self._security)
+        if addresses.embedded:
+            self._server = EmbeddedServer(addresses.embedded_dir)
+            await self._server.start()
+            addresses = parse_addresses(self._server.url)
+        for key, value in (("user", addresses.user), ("password", addresses.password), ("token", addresses.token)):
+            if value is not None:
+                options.setdefault(key, value)
+        wire = Wire(self._logger)
+        try:
+            deadline = time.monotonic() + self._connect_timeout_s
+            await wire.open(addresses.urls, timeout_s=self._connect_timeout_s, name=self.client, **options)
+            api = Api(wire, self._domain)
+            await api.look(max(deadline - time.monotonic(), 0.1))
+            single = SinglePublisher(wire, self.client, self._logger, self._recover)
+            await single.open()
+        except BaseException:
+            if not wire.is_closed:
+                await wire.shut()
+            await self._stop_server()
+            raise
+        self._wire, self._api, self._streams, self._single = wire, api, Streams(api), single
+        wire.on_lost.append(self._on_lost)
+        wire.on_restored.append(self._on_restored)
+        self._set_state("connected")
+
+    async def close(self) -> None:
+        """Close subscriptions, flush what is being published, then the connection, within 30 s; logs what was left."""
+        if self._opening is not None and not self._opening.done():
+            self._opening.cancel()
+            await asyncio.wait({self._opening})
+        wire, single = self._wire, self._single
+        self._wire = None
+        if wire is None or single is None:
+            self._set_state("closed")
+            return
+        try:
+            closing = [asyncio.ensure_future(each.close()) for each in self._subscriptions]
+            if closing:
+                _, late = await asyncio.wait(closing, timeout=CLOSE_TIMEOUT_S)
+                for task in late:
+                    task.cancel()
+                    self._logger.warning("closing the connection: a subscription did not close in %g s", CLOSE_TIMEOUT_S)
+            for task in self._tasks:
+                task.cancel()
+            wire.closing = True
+            await single.drain(CLOSE_TIMEOUT_S)
+        finally:
+            single.close()
+            await wire.shut()
+            await self._stop_server()
+            self._set_state("closed")
+
+    async def _stop_server(self) -> None:
+        if self._server is not None:
+            await self._server.stop()
+            self._server = None
+
+    # --- state -------------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        """`connected`, `disconnected` or `reconnected` (up again after it was down), `closed`; `new` before opening."""
+        return self._state
+
+    def _set_state(self, state: str) -> None:
+        if state == self._state:
+            return
+        self._state = state
+        if self._on_state is None:
+            return
+        try:
+            self._on_state(state)
+        except Exception:
+            self._logger.exception("on_state(%r) failed", state)
+
+    def _on_lost(self) -> None:
+        self._logger.warning("disconnected from %s", self._addresses)
+        self._set_state("disconnected")
+
+    def _on_restored(self) -> None:
+        assert self._wire is not None
+        self._logger.info("reconnected to %s", self._addresses)
+        for target, _ in self._targets.values():
+            target.set_max_payload(self._wire.max_payload)
+        task = asyncio.get_running_loop().create_task(self._look_again())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self._set_state("reconnected")
+
+    async def _look_again(self) -> None:
+        """It may be another server, of another version."""
+        try:
+            await self._require_api().look(self._connect_timeout_s)
+        except Exception as error:
+            self._logger.warning("asking the server what it can do: %s", error)
+
+    def _require_api(self) -> Api:
+        if self._wire is None or self._api is None:
+            raise Closed("connection (await eda.connect(...) first)" if self._state == "new" else "connection")
+        return self._api
+
+    # --- streams -----------------------------------------------------------------------------------------------------
+
+    @property
+    def streams(self) -> Streams:
+        """The administration of streams."""
+        self._require_api()
+        assert self._streams is not None
+        return self._streams
+
+    async def _ensure_stream(self, stream: str) -> StreamInfo:
+        return await self.streams.ensure(stream, self._stream_defaults, create=self._auto_create)
+
+    async def _recover(self, stream: str) -> None:
+        """Nobody answers for a stream that was published to: see whether it is there, create it if that is wanted."""
+        self._targets.pop(stream, None)
+        await self._target(stream)
+
+    async def _target(self, stream: str) -> tuple[Target, float]:
+        """Return where events of the stream go, and the longest publish timeout it allows; asks once per stream."""
+        task = self._resolving.get(stream)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._resolve(stream))
+            self._resolving[stream] = task
+            task.add_done_callback(lambda _: self._resolving.pop(stream, None))
+        return await asyncio.shield(task)
+
+    async def _resolve(self, stream: str) -> tuple[Target, float]:
+        info = await self._ensure_stream(stream)
+        assert self._wire is not None
+        known = Target(stream, self._wire.max_payload), info.options.dedup_window_s / 2
+        self._targets[stream] = known
+        return known
+
+    # --- publishing --------------------------------------------------------------------------------------------------
+
+    async def publish(self, stream: str, event: Event | None = None, *, timeout_s: float = 30.0) -> str:
+        """Publish an event and return its id once the stream has stored and acknowledged it.
+
+        Sent again under the same id until it is acknowledged, refused for good, or past `timeout_s` seconds (0.001 to
+        half of the stream's duplicate window). None publishes an empty event. Concurrent calls share writes.
+
+        Raises ConfigError or EncodeError before anything is sent; StreamNotFound, ServerError, Closed; Timeout, and then
+        the event may be stored or not. Cancelled, it may be stored or not, too.
+        """
+        known = self._targets.get(stream) if type(stream) is str else None
+        single = self._single
+        if known is None or single is None or self._wire is None:
+            self._require_api()
+            check_stream_name(stream)
+            known = await self._target(stream)
+            single = self._single
+            assert single is not None
+        if event is None:
+            event = _EMPTY
+        elif type(event) is not Event:
+            raise ConfigError(f"event must be an eda.Event, not {type(event).__name__}", argument="event")
+        if not 0.001 <= timeout_s <= known[1]:
+            raise ConfigError(
+                f"timeout_s={timeout_s!r} must be between 0.001 and {known[1]:g}: half of the duplicate window "
+                f"({known[1] * 2:g} s) of stream {stream!r}, past which a late retry could be stored twice",
+                argument="timeout_s",
+            )
+        return await single.publish(known[0], event, timeout_s)
+
+    # --- subscribing -------------------------------------------------------------------------------------------------
+
+    def subscribe(
+        self, stream: str, handler: Handler, options: SubscriptionOptions | None = None, **overrides: Any
+    ) -> Subscription:
+        """Subscribe a handler to a stream; await the result or enter it to begin.
+
+        `handler(event)` is an `async def` or a plain function: returning acknowledges the event, an exception is logged
+        and the event comes again. Options are fields of SubscriptionOptions, also as keywords.
+
+        Raises ConfigError for options that are unknown or contradict each other; awaited, also for a kept subscription
+        of that name that contradicts them, and StreamNotFound, ServerError, Closed.
+        """
+        api = self._require_api()
+        assert self._wire is not None
+        check_stream_name(stream)
+        if not callable(handler):
+            raise ConfigError(f"handler must be callable, not {type(handler).__name__}", argument="handler")
+        merged = merge_options(options, overrides)
+        for option, default in _NOT_YET.items():
+            if getattr(merged, option) != default:
+                raise NotSupported(f"the subscription option {option}", needs="a later release of eda-fast")
+        if merged.serial == "strict" or merged.retry.max_attempts is not None:
+            wanted = 'serial="strict"' if merged.serial == "strict" else "Retry(max_attempts=...)"
+            raise NotSupported(f"the subscription option {wanted}", needs="a later release of eda-fast")
+        subscription = Subscription(
+            self._wire,
+            api,
+            self._logger,
+            stream,
+            handler,
+            merged,
+            self._durable_name(merged),
+            lambda: self._ensure_stream(stream),
+            self._subscriptions.discard,
+        )
+        self._subscriptions.add(subscription)
+        return subscription
+
+    def _durable_name(self, options: SubscriptionOptions) -> str | None:
+        if not options.durable:
+            return None
+        if options.name is not None:
+            return options.name
+        if not self._named:
+            raise ConfigError(
+                "a durable subscription keeps its offset under a name: give name=..., or client=... to connect()",
+                argument="name",
+            )
+        try:
+            check_name(self.client)
+        except ConfigError as error:
+            raise ConfigError(
+                f"the client name {self.client!r} can't name a durable subscription; give name=...", argument="name"
+            ) from error
+        return self.client
+
+
+def connect(
+    addr: str | Iterable[str] | None = None,
+    cluster: str | None = None,
+    client: str | None = None,
+    *,
+    logger: logging.Logger | None = _DEFAULT_LOGGER,
+    tls: ssl.SSLContext | None = None,
+    user: str | None = None,
+    password: str | None = None,
+    token: str | None = None,
+    credentials: str | Path | None = None,
+    nkey: str | Path | None = None,
+    connect_timeout_s: float = 5.0,
+    auto_create: bool = True,
+    stream_defaults: StreamOptions | None = None,
+    on_state: Callable[[str], object] | None = None,
+) -> Conn:
+    """Connect to NATS JetStream: await the result, or enter it with `async with`.
+
+    `addr`: a NATS URL, a list of them, `embedded:` or `embedded:///dir`; None: the environment's EDA_URL, then NATS_URL,
+    then nats://127.0.0.1:4222. `cluster`: the JetStream domain. `client`: names the connection, its events and its durable
+    subscriptions. `logger`: None is silent. `tls`, `user`, `password`, `token`, `credentials` (path of a .creds file),
+    `nkey` (path of a seed file): as nats-py takes them. `auto_create`: create streams that do not exist, with
+    `stream_defaults`. `on_state(state)` is called with "connected", "disconnected", "reconnected", "closed".
+
+    Raises ConfigError for an argument that can't be right; awaited, ConnectError when no server is reached within
+    `connect_timeout_s` seconds, NotSupported when it has no JetStream. Once connected it reconnects for ever.
+    """
+    addresses = parse_addresses(addr)
+    for name, value in (("cluster", cluster), ("client", client)):
+        if value is not None and (not isinstance(value, str) or not value):
+            raise ConfigError(f"{name} must be a text that is not empty, or None: {value!r}", argument=name)
+    if cluster is not None and not all(char.isalnum() or char in "_-" for char in cluster):
+        raise ConfigError(f"cluster must be the name of a JetStream domain: {cluster!r}", argument="cluster")
+    if not isinstance(connect_timeout_s, int | float) or not 0 < connect_timeout_s <= 3600:
+        raise ConfigError(f"connect_timeout_s must be between 0 and 3600: {connect_timeout_s!r}", argument="connect_timeout_s")
+    if (user is None) != (password is None):
+        raise ConfigError("user and password must be given together", argument="user" if user is None else "password")
+    security: dict[str, Any] = {"tls": tls, "user": user, "password": password, "token": token}
+    for name, option, path in (("credentials", "user_credentials", credentials), ("nkey", "nkeys_seed", nkey)):
+        if path is not None:
+            if not Path(path).is_file():
+                raise ConfigError(f"{name}: there is no file {str(path)!r}", argument=name)
+            security[option] = str(path)
+    return Conn(
+        addresses,
+        cluster,
+        client,
+        _SILENT if logger is None else logger,
+        {key: value for key, value in security.items() if value is not None},
+        float(connect_timeout_s),
+        auto_create,
+        stream_defaults or StreamOptions(),
+        on_state,
+    )

@@ -1,0 +1,262 @@
+"""The error tree: every error carries its data as attributes and writes its text from them.
+
+EdaError
+├── ConfigError (ValueError)
+├── ConnectError
+├── Timeout (TimeoutError)
+├── PublishFailed
+├── CodecError (ValueError)
+│   ├── EncodeError
+│   ├── DecodeError
+│   └── UnknownEncoding
+├── StreamNotFound
+├── ConsumerDeleted
+├── NotSupported
+├── ServerError
+└── Closed
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = [
+    "Closed",
+    "CodecError",
+    "ConfigError",
+    "ConnectError",
+    "ConsumerDeleted",
+    "DecodeError",
+    "EdaError",
+    "EncodeError",
+    "NotSupported",
+    "PublishFailed",
+    "ServerError",
+    "StreamNotFound",
+    "Timeout",
+    "UnknownEncoding",
+]
+
+# 408, 429 and 503: the server is slow, full or electing; 10167: its inbound queue for the stream is full.
+_RETRYABLE_CODES = frozenset({408, 429, 503})
+_RETRYABLE_ERR_CODES = frozenset({10167})
+
+# Greedy up to the last @: a password may hold one itself, and better hide a host than show a password. What
+# begins with a slash is a path.
+_USERINFO = re.compile(r"(?<=://)[^\s/]\S*@")
+
+
+class EdaError(Exception):
+    """Be the base of everything that eda raises on purpose.
+
+    `retryable` tells whether the same call may succeed later without a change by the caller.
+    """
+
+    retryable: bool = False
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, self.__dict__.copy(), _picklable(self.__cause__))
+
+
+def _rebuild(
+    cls: type[EdaError], args: tuple[Any, ...], state: dict[str, Any], cause: BaseException | None
+) -> EdaError:
+    """Restore a pickled error without its __init__, whose arguments a subclass may choose freely."""
+    error = cls.__new__(cls)
+    error.args = args
+    error.__dict__.update(state)
+    if cause is not None:  # setting even None would also suppress the context
+        error.__cause__ = cause
+    return error
+
+
+def _picklable(cause: BaseException | None) -> BaseException | None:
+    """Give the cause, or a stand-in with its text: many exceptions pickle and then fail to unpickle."""
+    if cause is None or isinstance(cause, EdaError):
+        return cause
+    try:
+        pickle.loads(pickle.dumps(cause))
+    except Exception:
+        return Exception(f"{type(cause).__name__}: {cause}")
+    return cause
+
+
+class ConfigError(EdaError, ValueError):
+    """Tell that an argument or option can't work, before anything was sent."""
+
+    def __init__(self, message: str, *, argument: str | None = None) -> None:
+        super().__init__()
+        self.message = message
+        self.argument = argument
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class ConnectError(EdaError):
+    """Tell that no server could be reached, naming the address (never its password) and the reason."""
+
+    retryable = True
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__()
+        self.address = _USERINFO.sub("", address)
+        self.reason = _USERINFO.sub("", reason)
+
+    def __str__(self) -> str:
+        return f"cannot connect to {self.address.rstrip(':')}: {self.reason}"
+
+
+class Timeout(EdaError, TimeoutError):
+    """Tell that an operation did not end within `timeout_s` seconds; `event_id` names its event, if any."""
+
+    retryable = True
+
+    def __init__(self, operation: str, timeout_s: float, *, event_id: str = "") -> None:
+        super().__init__()
+        self.operation = operation
+        self.timeout_s = timeout_s
+        self.event_id = event_id
+
+    def __str__(self) -> str:
+        return f"{self.operation}{_of_event(self.event_id)} took longer than {self.timeout_s:g} s"
+
+
+class PublishFailed(EdaError):
+    """Tell which events could not be published: `failed` is a list of (event, error)."""
+
+    def __init__(self, failed: Sequence[tuple[Any, BaseException]]) -> None:
+        super().__init__()
+        self.failed = list(failed)
+
+    def __str__(self) -> str:
+        count = len(self.failed)
+        first = f"; first: {self.failed[0][1]}" if self.failed else ""
+        return f"{count} event{'' if count == 1 else 's'} could not be published{first}"
+
+
+class CodecError(EdaError, ValueError):
+    """Be the base of what goes wrong between values and bytes.
+
+    `encoding` and `event_id` may be set later, by whoever knows them.
+    """
+
+    def __init__(self, encoding: str, *, event_id: str = "") -> None:
+        super().__init__()
+        self.encoding = encoding
+        self.event_id = event_id
+
+    def __str__(self) -> str:
+        return f"encoding {self.encoding!r} failed{_of_event(self.event_id)}"
+
+
+class EncodeError(CodecError):
+    """Tell that a value of the type named `value_type` could not be encoded, and why."""
+
+    def __init__(self, encoding: str, value_type: str, reason: str, *, event_id: str = "") -> None:
+        super().__init__(encoding, event_id=event_id)
+        self.value_type = value_type
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"cannot encode {self.value_type} as {self.encoding}{_of_event(self.event_id)}: {self.reason}"
+
+
+class DecodeError(CodecError):
+    """Tell that bytes could not be decoded, why, and at which byte `offset` if that is known.
+
+    `encoding` is "envelope" when the event's envelope itself is bad.
+    """
+
+    def __init__(self, encoding: str, reason: str, *, event_id: str = "", offset: int | None = None) -> None:
+        super().__init__(encoding, event_id=event_id)
+        self.reason = reason
+        self.offset = offset
+
+    def __str__(self) -> str:
+        where = "" if self.offset is None else f" at byte {self.offset}"
+        return f"cannot decode {self.encoding}{_of_event(self.event_id)}{where}: {self.reason}"
+
+
+class UnknownEncoding(CodecError):
+    """Tell that nobody registered the encoding."""
+
+    def __str__(self) -> str:
+        return f"unknown encoding {self.encoding!r}{_of_event(self.event_id)}; see eda.register_encoding"
+
+
+class StreamNotFound(EdaError):
+    """Tell that the stream does not exist."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__()
+        self.stream = stream
+
+    def __str__(self) -> str:
+        return f"stream {self.stream!r} does not exist"
+
+
+class ConsumerDeleted(EdaError):
+    """Tell that a subscription ended because its consumer or kept offset was deleted or reset."""
+
+    def __init__(self, stream: str, consumer: str, reason: str = "") -> None:
+        super().__init__()
+        self.stream = stream
+        self.consumer = consumer
+        self.reason = reason
+
+    def __str__(self) -> str:
+        why = f": {self.reason}" if self.reason else ""
+        return f"consumer {self.consumer!r} of stream {self.stream!r} was deleted{why}"
+
+
+class NotSupported(EdaError):
+    """Tell that a feature is missing: `needs` is the server version with it, `server` the version found."""
+
+    def __init__(self, feature: str, *, needs: str = "", server: str = "") -> None:
+        super().__init__()
+        self.feature = feature
+        self.needs = needs
+        self.server = server
+
+    def __str__(self) -> str:
+        needs = f": needs nats-server {self.needs} or later" if self.needs else ""
+        found = f" (found {self.server})" if self.server else ""
+        return f"{self.feature} is not supported{needs}{found}"
+
+
+class ServerError(EdaError):
+    """Carry an error that JetStream answered: its `code` as in HTTP, and its own `err_code`."""
+
+    def __init__(self, code: int, err_code: int, description: str, *, operation: str = "") -> None:
+        super().__init__()
+        self.code = code
+        self.err_code = err_code
+        self.description = description
+        self.operation = operation
+        self.retryable = code in _RETRYABLE_CODES or err_code in _RETRYABLE_ERR_CODES
+
+    def __str__(self) -> str:
+        operation = f"{self.operation}: " if self.operation else ""
+        return f"{operation}{self.description} (code {self.code}, error code {self.err_code})"
+
+
+class Closed(EdaError):
+    """Tell that `what` (the connection, a publisher …) is closed and can't be used any more."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"{self.what} is closed"
+
+
+def _of_event(event_id: str) -> str:
+    return f" of event {event_id}" if event_id else ""

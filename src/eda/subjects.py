@@ -1,0 +1,120 @@
+"""Streams, types and aggregates as subjects: `S.<type>.<aggregate>`, each token escaped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from contextlib import suppress
+from urllib.parse import unquote
+
+from eda.errors import ConfigError
+
+__all__ = [
+    "check_name",
+    "check_stream_name",
+    "escape_token",
+    "filter_subjects",
+    "parse_subject",
+    "stream_subjects",
+    "subject_of",
+    "unescape_token",
+]
+
+_STREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+# What would end a token, a subject or a protocol line, the wildcards, and the escape itself: all ASCII, so
+# that escaping characters is the same as escaping the bytes of their UTF-8.
+_ESCAPES = {code: f"%{code:02X}" for code in (*range(0x21), 0x7F, *b".*>%")}
+
+
+def check_stream_name(name: str) -> None:
+    """Raise ConfigError unless the name is `[A-Za-z0-9][A-Za-z0-9_-]{0,63}`."""
+    if not isinstance(name, str) or not _STREAM_NAME.fullmatch(name):
+        raise ConfigError(
+            f"stream must be 1 to 64 of A-Z a-z 0-9 _ - and begin with a letter or digit, not {name!r}",
+            argument="stream",
+        )
+
+
+def check_name(name: str) -> None:
+    """Raise ConfigError unless the subscription's name is `[A-Za-z0-9_-]{1,64}`."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigError(f"name must be 1 to 64 of A-Z a-z 0-9 _ -, not {name!r}", argument="name")
+
+
+def escape_token(text: str) -> str:
+    """Give the text as one token of a subject. ConfigError: no str, or one with lone surrogates."""
+    return _escape(text, "text")
+
+
+def unescape_token(token: str) -> str:
+    """Give the text of a token. ConfigError: not a token that `escape_token` gives."""
+    if isinstance(token, str):
+        with suppress(ConfigError, UnicodeDecodeError):
+            text = "" if token == "_" else unquote(token, errors="strict")
+            if escape_token(text) == token:
+                return text
+    raise ConfigError(f"token {token!r} is not an escaped text", argument="token")
+
+
+def subject_of(stream: str, type: str, aggregate: str) -> str:
+    """Give the subject of an event: always three tokens.
+
+    Its length is not checked here: how much a protocol line may hold is the connection's to know.
+    ConfigError: a bad stream name, or a type or aggregate that is not valid Unicode.
+    """
+    check_stream_name(stream)
+    return f"{stream}.{_escape(type, 'type')}.{_escape(aggregate, 'aggregate')}"
+
+
+def stream_subjects(stream: str) -> list[str]:
+    """Give the subjects that the stream listens to. ConfigError: a bad stream name."""
+    check_stream_name(stream)
+    return [stream, f"{stream}.>"]
+
+
+def filter_subjects(stream: str, types: Collection[str] | None, aggregate: str | None) -> list[str]:
+    """Give the subjects to ask the server for: none without a filter, else the stream and what matches.
+
+    The bare stream is asked for because others may publish to it; only the envelope tells whether such an
+    event matches. The empty text is a filter like any other: events without a type, or without an aggregate.
+    ConfigError: a bad stream name, or a type or aggregate that can't be one.
+    """
+    check_stream_name(stream)
+    if types is None and aggregate is None:
+        return []
+    if isinstance(types, str):
+        raise ConfigError(f"types must be a list of types, not the str {types!r}", argument="types")
+    type_tokens = ["*"] if types is None else [_escape(type, "types") for type in types]
+    aggregate_token = "*" if aggregate is None else _escape(aggregate, "aggregate")
+    return list(dict.fromkeys([stream, *(f"{stream}.{token}.{aggregate_token}" for token in type_tokens)]))
+
+
+def parse_subject(subject: str) -> tuple[str, str, str]:
+    """Give the stream, type and aggregate of a subject; the last two are empty for the bare stream.
+
+    ConfigError: neither the bare stream nor three tokens as `subject_of` gives them.
+    """
+    try:
+        stream, *tokens = subject.split(".")
+        check_stream_name(stream)
+        if not tokens:
+            return stream, "", ""
+        type_token, aggregate_token = tokens
+        return stream, unescape_token(type_token), unescape_token(aggregate_token)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ConfigError(f"subject {subject!r} is not that of an event", argument="subject") from error
+
+
+def _escape(text: str, argument: str) -> str:
+    if not isinstance(text, str):
+        raise ConfigError(f"{argument} must be a str, not {text!r}", argument=argument)
+    if text in ("", "_"):
+        return "%5F" if text else "_"
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"{argument} {text!r} is not valid Unicode", argument=argument) from error
+    return text.translate(_ESCAPES)
