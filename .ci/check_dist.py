@@ -38,7 +38,9 @@ def main(folder: Path) -> int:
     wanted = {f"src/{name}" for name in package | sources} | {"LICENSE", "README.md", "pyproject.toml", "setup.py"}
     problems = problems_of("sdist", sdist, wanted, (".c", ".so", ".pyd", ".pyc"))
     problems += problems_of("wheel", wheel, package, (".c", ".pyx", ".pyc"))
-    problems += [f"the wheel lacks {name}, compiled" for name in sorted(sources) if name.partition(".")[0] not in compiled]
+    problems += [
+        f"the wheel lacks {name}, compiled" for name in sorted(sources) if name.partition(".")[0] not in compiled
+    ]
     problems += [f"src/eda has no {kind}" for kind, names in (("stubs", stubs), (".pyx", sources)) if not names]
     print("\n".join(problems) or f"{folder}: contents as they should be ({len(compiled)} compiled modules)")
     return 1 if problems else 0

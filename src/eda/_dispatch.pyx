@@ -11,7 +11,7 @@ from libc.string cimport memcmp, memcpy
 from eda._acks cimport RUNNING, FREE, Held, Ledger
 from eda._bytes cimport monotonic_ns
 from eda._codec cimport Refusal, read_envelope, refusal_error
-from eda._event cimport F_AGGREGATE, F_TYPE, Event
+from eda._event cimport F_AGGREGATE, F_TYPE, Event, new_event
 from eda._frame cimport Delivery, Frame, Outbound, Sink, put_publish, read_delivery, status_of
 
 __all__ = ["Dispatcher"]
@@ -118,7 +118,7 @@ cdef class Dispatcher(Sink):
         memcpy(PyBytes_AS_STRING(raw), frame.reply, frame.n_reply)
         if frame.n_payload:
             memcpy(PyBytes_AS_STRING(raw) + frame.n_reply, frame.payload, frame.n_payload)
-        event = Event.__new__(Event)
+        event = new_event()
         if read_envelope(event, raw, frame.n_reply, frame.n_reply + frame.n_payload, &refusal) < 0:
             self.n_undecodable += 1
             self.host.on_undecodable(delivery.stream_seq, refusal_error(&refusal))

@@ -44,6 +44,8 @@ cdef str encoding_name(const unsigned char* text, Py_ssize_t n):
 
 @cython.final
 @cython.freelist(256)
+# As with Event, below: its value leads back to it only if a user's object holds the very Data that wraps it.
+@cython.no_gc
 cdef class Data:
     """A value with a known encoding.
 
@@ -508,6 +510,10 @@ cdef class Event:
             self.get_text(F_AGGREGATE), self.get_meta(), self.get_data(), self._stream, self.time_ns_, self.ack_time_ns_,
             self.sequence_, self.attempt_,
         )
+
+
+cdef Event new_event():
+    return Event.__new__(Event)
 
 
 cdef dict read_meta(const unsigned char* data, Py_ssize_t n):

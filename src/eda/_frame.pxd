@@ -77,6 +77,6 @@ cdef bint read_delivery(const unsigned char* reply, Py_ssize_t n, Delivery* deli
 cdef int status_of(Frame* frame) noexcept nogil
 
 cdef Py_ssize_t size_of_token(const unsigned char* text, Py_ssize_t n) noexcept nogil
-cdef void put_token(Writer* w, const unsigned char* text, Py_ssize_t n) noexcept nogil
+cdef void put_token(Writer* w, const unsigned char* text, Py_ssize_t n, Py_ssize_t size) noexcept nogil
 cdef int put_publish(Outbound out, const unsigned char* subject, Py_ssize_t n_subject, const char* payload,
                      Py_ssize_t n_payload) except -1

@@ -355,29 +355,34 @@ cdef int status_of(Frame* frame) noexcept nogil:
     return <int>status
 
 
-cdef inline bint must_escape(unsigned char byte) noexcept nogil:
-    # 0x00 to 0x20, 0x7F, and . * > %
-    return byte <= 32 or byte == 127 or byte == 46 or byte == 42 or byte == 62 or byte == 37
+# 1 for the bytes that a subject token may not hold: 0x00 to 0x20, 0x7F, and . * > %
+cdef unsigned char[256] MUST_ESCAPE
+MUST_ESCAPE[:] = [byte <= 32 or byte == 127 or byte in b".*>%" for byte in range(256)]
 
 
 cdef Py_ssize_t size_of_token(const unsigned char* text, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t i, size = n
+    cdef Py_ssize_t i, n_escaped = 0
     if n == 0:
         return 1
     if n == 1 and text[0] == 95:
         return 3
     for i in range(n):
-        if must_escape(text[i]):
-            size += 2
-    return size
+        n_escaped += MUST_ESCAPE[text[i]]
+    return n + 2 * n_escaped
 
 
 cdef const unsigned char* HEX = b"0123456789ABCDEF"
 
 
-cdef void put_token(Writer* w, const unsigned char* text, Py_ssize_t n) noexcept nogil:
-    """Write a subject token; the caller has reserved size_of_token() bytes. The rule is in docs/wire.md."""
+cdef void put_token(Writer* w, const unsigned char* text, Py_ssize_t n, Py_ssize_t size) noexcept nogil:
+    """Write a subject token of `size` bytes, which the caller has from size_of_token() and has reserved.
+
+    The rule is in docs/wire.md.
+    """
     cdef Py_ssize_t i
+    if size == n:
+        put_bytes(w, text, n)
+        return
     if n == 0:
         put_byte(w, 95)
         return
@@ -385,7 +390,7 @@ cdef void put_token(Writer* w, const unsigned char* text, Py_ssize_t n) noexcept
         put_bytes(w, b"%5F", 3)
         return
     for i in range(n):
-        if must_escape(text[i]):
+        if MUST_ESCAPE[text[i]]:
             put_byte(w, 37)
             put_byte(w, HEX[text[i] >> 4])
             put_byte(w, HEX[text[i] & 15])
@@ -414,12 +419,13 @@ def escape_token(str text not None):
     """Return a text as a subject token: the compiled twin of eda.subjects.escape_token."""
     cdef Writer w
     cdef bytes utf8 = text.encode()
+    cdef Py_ssize_t size = size_of_token(utf8, len(utf8))
     w.buf = NULL
     w.pos = w.cap = 0
-    if reserve(&w, size_of_token(utf8, len(utf8))) < 0:
+    if reserve(&w, size) < 0:
         raise MemoryError
     try:
-        put_token(&w, utf8, len(utf8))
+        put_token(&w, utf8, len(utf8), size)
         return w.buf[:w.pos].decode()
     finally:
         release(&w)

@@ -6,7 +6,7 @@ from eda._acks import PublishWindow
 from eda._event import Event
 from eda._frame import Outbound, Sink
 
-__all__ = ["Target", "WindowSender"]
+__all__ = ["Target", "WindowSender", "frame_of"]
 
 @final
 class Target:
@@ -46,3 +46,5 @@ class WindowSender(Sink):
     def defer(self, seq: int, delay_s: float) -> int: ...
     def subject_of(self, seq: int) -> str: ...
     def due(self) -> tuple[list[int], list[int], float | None]: ...
+
+def frame_of(target: Target, event: Event, inbox: bytes, seq: int) -> bytes: ...

@@ -1,7 +1,7 @@
 """Events > envelopes > frames > window: the publish side, in one pass over one buffer."""
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memchr, memcmp
 
@@ -16,7 +16,7 @@ from eda._nuid cimport new_nuid
 
 from eda.errors import ConfigError
 
-__all__ = ["Target", "WindowSender"]
+__all__ = ["Target", "WindowSender", "frame_of"]
 
 cdef enum:
     MAX_LINE = 4096             # the server's default max_control_line, which it does not announce
@@ -39,17 +39,19 @@ cdef class Target:
 
 
 cdef str id_of(Event event):
-    """The id that the event is published under: its own, or a new one. Raises ConfigError."""
+    """The id that the event is published under: its own, or a new one. `put_frame` checks it."""
     cdef str id = event.get_text(F_ID)
-    cdef Py_UCS4 char
-    if id == "":
-        return new_nuid()
-    if len(id) > MAX_ID:
-        raise ConfigError(f"id has {len(id)} characters, at most {MAX_ID} are allowed: {id[:40]!r}…", argument="id")
-    for char in id:
-        if char <= 32 or char > 126:
-            raise ConfigError(f"id must be printable ASCII without spaces: {id!r}", argument="id")
-    return id
+    return id if id != "" else new_nuid()
+
+
+cdef int check_id(Event event, const unsigned char* id, Py_ssize_t n) except -1:
+    cdef Py_ssize_t i
+    if n > MAX_ID:
+        raise ConfigError(f"id has {n} bytes, at most {MAX_ID} are allowed: {event.id[:40]!r}…", argument="id")
+    for i in range(n):
+        if id[i] <= 32 or id[i] > 126:
+            raise ConfigError(f"id must be printable ASCII without spaces: {event.id!r}", argument="id")
+    return 0
 
 
 cdef int put_frame(Writer* w, Target target, Event event, Plan* plan, bytes inbox, uint64_t seq) except -1:
@@ -58,15 +60,14 @@ cdef int put_frame(Writer* w, Target target, Event event, Plan* plan, bytes inbo
     """
     cdef Py_ssize_t n_header = N_HEADER + plan.text[F_ID].n
     cdef Py_ssize_t n_total = n_header + plan.size
-    cdef Py_ssize_t n_subject = (
-        PyBytes_GET_SIZE(target.stream_utf8) + 2
-        + size_of_token(plan.text[F_TYPE].data, plan.text[F_TYPE].n)
-        + size_of_token(plan.text[F_AGGREGATE].data, plan.text[F_AGGREGATE].n)
-    )
+    cdef Py_ssize_t n_type = size_of_token(plan.text[F_TYPE].data, plan.text[F_TYPE].n)
+    cdef Py_ssize_t n_aggregate = size_of_token(plan.text[F_AGGREGATE].data, plan.text[F_AGGREGATE].n)
+    cdef Py_ssize_t n_subject = PyBytes_GET_SIZE(target.stream_utf8) + 2 + n_type + n_aggregate
     cdef Py_ssize_t n_line = (
         5 + n_subject + 1 + PyBytes_GET_SIZE(inbox) + size_of_decimal(seq) + 1 + size_of_decimal(n_header) + 1
         + size_of_decimal(n_total) + 2
     )
+    check_id(event, plan.text[F_ID].data, plan.text[F_ID].n)
     if n_line > MAX_LINE:
         raise ConfigError(
             f"type and aggregate make a subject of {n_subject} bytes, too long for the server's protocol line of "
@@ -84,9 +85,9 @@ cdef int put_frame(Writer* w, Target target, Event event, Plan* plan, bytes inbo
     put_bytes(w, b"HPUB ", 5)
     put_bytes(w, PyBytes_AS_STRING(target.stream_utf8), PyBytes_GET_SIZE(target.stream_utf8))
     put_byte(w, 46)
-    put_token(w, plan.text[F_TYPE].data, plan.text[F_TYPE].n)
+    put_token(w, plan.text[F_TYPE].data, plan.text[F_TYPE].n, n_type)
     put_byte(w, 46)
-    put_token(w, plan.text[F_AGGREGATE].data, plan.text[F_AGGREGATE].n)
+    put_token(w, plan.text[F_AGGREGATE].data, plan.text[F_AGGREGATE].n, n_aggregate)
     put_byte(w, 32)
     put_bytes(w, PyBytes_AS_STRING(inbox), PyBytes_GET_SIZE(inbox))
     put_decimal(w, seq)
@@ -100,6 +101,18 @@ cdef int put_frame(Writer* w, Target target, Event event, Plan* plan, bytes inbo
     put_envelope(w, event, plan)
     put_bytes(w, b"\r\n", 2)
     return 0
+
+
+cdef Writer scratch         # frame_of's, kept between calls
+
+
+def frame_of(Target target not None, Event event not None, bytes inbox not None, uint64_t seq):
+    """Return the whole frame that publishes an event: HPUB line, header, envelope."""
+    cdef Plan plan
+    scratch.pos = 0
+    plan_envelope(event, id_of(event), "", 0, &plan)
+    put_frame(&scratch, target, event, &plan, inbox, seq)
+    return PyBytes_FromStringAndSize(<char*>scratch.buf, scratch.pos)
 
 
 cdef bint read_ack(const unsigned char* text, Py_ssize_t n, const unsigned char** stream, Py_ssize_t* n_stream,

@@ -15,7 +15,7 @@ from eda._nuid import next_nuid
 from eda._send import Target
 from eda._wire import Wire
 from eda.addresses import Addresses, parse_addresses
-from eda.errors import Closed, ConfigError, NotSupported, StreamNotFound
+from eda.errors import Closed, ConfigError, NotSupported, Timeout
 from eda.options import StreamOptions, SubscriptionOptions, merge_options
 from eda.server import EmbeddedServer
 from eda.single import SinglePublisher
@@ -145,7 +145,9 @@ class Conn:
                 _, late = await asyncio.wait(closing, timeout=CLOSE_TIMEOUT_S)
                 for task in late:
                     task.cancel()
-                    self._logger.warning("closing the connection: a subscription did not close in %g s", CLOSE_TIMEOUT_S)
+                    self._logger.warning(
+                        "closing the connection: a subscription did not close in %g s", CLOSE_TIMEOUT_S
+                    )
             for task in self._tasks:
                 task.cancel()
             wire.closing = True
@@ -246,8 +248,8 @@ class Conn:
         Sent again under the same id until it is acknowledged, refused for good, or past `timeout_s` seconds (0.001 to
         half of the stream's duplicate window). None publishes an empty event. Concurrent calls share writes.
 
-        Raises ConfigError or EncodeError before anything is sent; StreamNotFound, ServerError, Closed; Timeout, and then
-        the event may be stored or not. Cancelled, it may be stored or not, too.
+        Raises ConfigError or EncodeError before anything is sent; StreamNotFound, ServerError, Closed; Timeout, and
+        then the event may be stored or not. Cancelled, it may be stored or not, too.
         """
         known = self._targets.get(stream) if type(stream) is str else None
         single = self._single
@@ -267,7 +269,15 @@ class Conn:
                 f"({known[1] * 2:g} s) of stream {stream!r}, past which a late retry could be stored twice",
                 argument="timeout_s",
             )
-        return await single.publish(known[0], event, timeout_s)
+        if not single.is_ready:
+            await single.ready()
+        event_id, acknowledged = single.send(known[0], event, timeout_s)
+        try:
+            await acknowledged
+        except Timeout as error:
+            error.event_id, error.timeout_s = event_id, timeout_s
+            raise
+        return event_id
 
     # --- subscribing -------------------------------------------------------------------------------------------------
 
@@ -346,9 +356,9 @@ def connect(
 ) -> Conn:
     """Connect to NATS JetStream: await the result, or enter it with `async with`.
 
-    `addr`: a NATS URL, a list of them, `embedded:` or `embedded:///dir`; None: the environment's EDA_URL, then NATS_URL,
-    then nats://127.0.0.1:4222. `cluster`: the JetStream domain. `client`: names the connection, its events and its durable
-    subscriptions. `logger`: None is silent. `tls`, `user`, `password`, `token`, `credentials` (path of a .creds file),
+    `addr`: a NATS URL, a list of them, `embedded:` or `embedded:///dir`; None: the environment's EDA_URL, then
+    NATS_URL, then nats://127.0.0.1:4222. `cluster`: the JetStream domain. `client`: names the connection, its events
+    and its durable subscriptions. `logger`: None is silent. `tls`, `user`, `password`, `token`, `credentials` (path of a .creds file),
     `nkey` (path of a seed file): as nats-py takes them. `auto_create`: create streams that do not exist, with
     `stream_defaults`. `on_state(state)` is called with "connected", "disconnected", "reconnected", "closed".
 
@@ -362,7 +372,9 @@ def connect(
     if cluster is not None and not all(char.isalnum() or char in "_-" for char in cluster):
         raise ConfigError(f"cluster must be the name of a JetStream domain: {cluster!r}", argument="cluster")
     if not isinstance(connect_timeout_s, int | float) or not 0 < connect_timeout_s <= 3600:
-        raise ConfigError(f"connect_timeout_s must be between 0 and 3600: {connect_timeout_s!r}", argument="connect_timeout_s")
+        raise ConfigError(
+            f"connect_timeout_s must be between 0 and 3600: {connect_timeout_s!r}", argument="connect_timeout_s"
+        )
     if (user is None) != (password is None):
         raise ConfigError("user and password must be given together", argument="user" if user is None else "password")
     security: dict[str, Any] = {"tls": tls, "user": user, "password": password, "token": token}

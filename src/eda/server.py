@@ -306,10 +306,7 @@ class _Held:
 
 
 async def _exited(process: subprocess.Popen[bytes], timeout_s: float) -> None:
-    """Return when the process has ended or the time is up.
-
-    Polled, so that a server belongs to no event loop and needs no child watcher.
-    """
+    """Return when the process has ended or the time is up; polled, so that it belongs to no event loop."""
     deadline = time.monotonic() + timeout_s
     while process.poll() is None:
         if time.monotonic() > deadline:

@@ -22,7 +22,8 @@ RESEND_S = 5.0
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 2.0
 
-# The server can't now, but may soon (server/errors.json of nats-server): no leader, no responders, queue full, store busy.
+# The server can't now, but may soon: no leader, no responders, queue full, store busy.
+# Source: server/errors.json of nats-server.
 RETRY_CODES = frozenset({408, 429, 503})
 RETRY_ERR_CODES = frozenset({10008, 10077, 10167})
 
@@ -44,8 +45,8 @@ _decode_answer = msgspec.json.Decoder(_Answer).decode
 class SinglePublisher:
     """Publishes events one by one over a connection's shared window.
 
-    `recover` is called when nobody answers for a stream: it finds out whether the stream exists, creates it if it may, and
-    raises what a waiting publish should fail with.
+    `recover` is called when nobody answers for a stream: it finds out whether the stream exists, creates it if it may,
+    and raises what a waiting publish should fail with.
     """
 
     def __init__(
@@ -59,11 +60,10 @@ class SinglePublisher:
         self._logger = logger
         self._recover = recover
         self._loop = asyncio.get_running_loop()
+        self._out = wire.out
         inbox = wire.new_inbox()
         self._inbox = f"{inbox}.*"
-        self._sender = WindowSender(
-            PublishWindow(MAX_PENDING), wire.out, f"{inbox}.".encode(), client, self._on_answer
-        )
+        self._sender = WindowSender(PublishWindow(MAX_PENDING), wire.out, f"{inbox}.".encode(), client, self._on_answer)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._recovering: dict[str, asyncio.Task[None]] = {}
@@ -75,32 +75,32 @@ class SinglePublisher:
         """Subscribe to the acknowledgements."""
         await self._wire.attach(self._inbox, self._sender)
 
-    async def publish(self, target: Target, event: Event, timeout_s: float) -> str:
-        """Publish and return the id once the stream has acknowledged. Raises Timeout, ServerError, Closed, and what
-        `recover` raises.
+    @property
+    def is_ready(self) -> bool:
+        """Whether `send` may be called now; else wait for `ready`."""
+        return not self._out.paused and self._sender.has_room and not self._wire.closing
 
-        Cancelled, the event may be stored or not; it is not sent again.
+    async def ready(self) -> None:
+        """Wait until the connection and the window take another event: the back-pressure. Raises Closed."""
+        while not self.is_ready:
+            if self._wire.is_closed or self._wire.closing:
+                raise Closed("connection")
+            await (self._wire.writable() if self._out.paused else asyncio.sleep(0.01))
+
+    def send(self, target: Target, event: Event, timeout_s: float) -> tuple[str, asyncio.Future[int]]:
+        """Send an event; returns its id, and what is done when the stream has acknowledged it.
+
+        The future fails with Timeout, ServerError, Closed, or what `recover` raises. When it is cancelled the event may
+        be stored or not, and is not sent again.
         """
-        wire = self._wire
-        sender = self._sender
-        while wire.out.paused or not sender.has_room:
-            await (wire.writable() if wire.out.paused else asyncio.sleep(0.01))
-        if wire.is_closed or wire.closing:
-            raise Closed("connection")
         waiter: asyncio.Future[int] = self._loop.create_future()
+        sender = self._sender
         event_id = sender.publish(target, event, waiter, RESEND_S, timeout_s)
         if sender.n_pending == 1:
-            wire.out.flush()  # nobody to share the write with: save the turn of the loop
-        first_look_s = min(RESEND_S, timeout_s)
-        if self._timer is None or self._loop.time() + first_look_s < self._timer_at:
-            self._arm(first_look_s)
-        try:
-            await waiter
-        except Timeout as error:
-            error.event_id = event_id
-            error.timeout_s = timeout_s
-            raise
-        return event_id
+            self._out.flush()  # nobody to share the write with: save the turn of the loop
+        if self._timer is None or timeout_s < RESEND_S:
+            self._arm(min(RESEND_S, timeout_s))
+        return event_id, waiter
 
     async def drain(self, timeout_s: float) -> None:
         """Wait until everything is settled, at most `timeout_s`."""
@@ -123,9 +123,13 @@ class SinglePublisher:
     # --- the clock ---------------------------------------------------------------------------------------------------
 
     def _arm(self, delay_s: float) -> None:
+        """Look at the window after `delay_s`, or sooner where that was wanted before."""
+        at = self._loop.time() + delay_s
         if self._timer is not None:
+            if self._timer_at <= at:
+                return
             self._timer.cancel()
-        self._timer_at = self._loop.time() + delay_s
+        self._timer_at = at
         self._timer = self._loop.call_later(delay_s, self._on_time)
 
     def _on_time(self) -> None:
@@ -168,8 +172,7 @@ class SinglePublisher:
         n_tries = self._sender.defer(seq, BACKOFF_FIRST_S)
         pause_s = min(BACKOFF_FIRST_S * 2.0 ** min(max(n_tries - 1, 0), 10), BACKOFF_MAX_S)
         self._sender.defer(seq, pause_s)
-        if self._timer is None or self._loop.time() + pause_s < self._timer_at:
-            self._arm(pause_s)
+        self._arm(pause_s)
 
     def _look_for(self, stream: str) -> None:
         """Find out, once at a time, why nobody answers for a stream."""

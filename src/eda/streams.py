@@ -1,7 +1,7 @@
 """Stream and consumer administration: JetStream's JSON API over one connection.
 
-Requests are built and read here rather than by nats-py's manager, whose classes drop the settings that they do not know:
-an update would take them out of the stream.
+Requests are built and read here rather than by nats-py's manager, whose classes drop the settings that they do not
+know: an update would take them out of the stream.
 
 Source: https://docs.nats.io/reference/reference-protocols/nats_api_reference and ADR-1.
 """
@@ -44,8 +44,8 @@ NS = 1_000_000_000
 class StreamInfo:
     """A stream as the server describes it.
 
-    `atomic` and `fast_ingest` tell whether the stream takes atomic and fast-ingest batches. `options` are its settings in
-    eda's words; what eda has no word for stays untouched by `Streams.update`.
+    `atomic` and `fast_ingest` tell whether the stream takes atomic and fast-ingest batches. `options` are its settings
+    in eda's words; what eda has no word for stays untouched by `Streams.update`.
     """
 
     name: str

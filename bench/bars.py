@@ -1,0 +1,45 @@
+"""The ratios that must hold, each between figures of one run; figures are times, less is better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["BARS", "Bar"]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A ratio of two noted figures and its bound."""
+
+    what: str
+    above: str
+    below: str
+    sign: str
+    bound: float
+
+    def ratio(self, figures: dict[str, float]) -> float:
+        """Return the ratio. Raises KeyError when a figure was not measured."""
+        return figures[self.above] / figures[self.below]
+
+    def holds(self, ratio: float) -> bool:
+        """Whether the bar is met."""
+        return ratio >= self.bound if self.sign == ">=" else ratio <= self.bound
+
+
+BARS = [
+    Bar("encode to frame and envelope: times faster than protobuf", "protobuf encode ns", "eda encode ns", ">=", 10),
+    Bar("decode, read id type data: times faster than protobuf", "protobuf decode ns", "eda decode ns", ">=", 6),
+    Bar("decode, read id type data: times faster than msgpack", "msgpack decode ns", "eda decode ns", ">=", 6),
+    Bar("publish one by one: latency over a bare socket's", "eda publish us", "bare publish us", "<=", 2.0),
+    Bar("publish one by one, uvloop: over a bare socket's", "eda uvloop publish us", "bare publish us", "<=", 1.4),
+    Bar(
+        "50,000 concurrent publishes: times nats-py's publish_async",
+        "nats-py publish_async s",
+        "eda publish s",
+        ">=",
+        2,
+    ),
+    Bar("subscribe and acknowledge: times nats-py's push", "nats-py push s", "eda subscribe s", ">=", 1.3),
+    Bar("subscribe and acknowledge: times nats-py's fetch", "nats-py fetch s", "eda subscribe s", ">=", 6),
+    Bar("memory while 1,000,000 events pass: end over begin", "rss end MB", "rss begin MB", "<=", 1.1),
+]

@@ -1,0 +1,38 @@
+"""The `eda` command. Needs the extra eda-fast[cli]; without it the command says so."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+__all__ = ["main"]
+
+_NEEDED = ("click", "rich")
+
+
+def _refuse() -> None:
+    """End with one line that says what to install."""
+    missing = " and ".join(name for name in _NEEDED if find_spec(name) is None)
+    sys.exit(f"eda: the command line needs {missing}: pip install 'eda-fast[cli]'")
+
+
+def _make_main() -> Callable[..., Any]:
+    """Return the click group, or what stands in for it where click or rich is missing."""
+    if any(find_spec(name) is None for name in _NEEDED):
+        return _refuse
+    import click
+
+    from eda.cli.demo import VERSION, demo
+
+    @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+    @click.version_option(VERSION, prog_name="eda")
+    def group() -> None:
+        """Event-driven architectures on NATS JetStream."""
+
+    group.add_command(demo)
+    return group
+
+
+main = _make_main()

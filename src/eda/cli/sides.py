@@ -1,0 +1,191 @@
+"""Both sides of the demo at work on one server: the parent of the processes of eda.cli.worker."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any, Self
+
+import eda
+from eda.addresses import parse_addresses
+
+__all__ = ["DemoError", "Figures", "run_sides"]
+
+STOP_TIMEOUT_S = 5.0
+MAX_LOG_LINES = 50
+
+
+class DemoError(Exception):
+    """A side ended without a result; the text says why."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a run of the demo took."""
+
+    server: str
+    published: dict[str, Any]
+    handled: dict[str, Any]
+
+
+async def run_sides(
+    n_events: int,
+    addr: str | None,
+    on_server: Callable[[str], None],
+    on_progress: Callable[[str, int], None],
+    on_log: Callable[[str], None],
+) -> Figures:
+    """Publish and handle `n_events` on the server at `addr` (None: an embedded one), in a stream of their own that goes
+    away again.
+
+    Raises EdaError when the server can't be used, DemoError when a side fails.
+    """
+    async with AsyncExitStack() as stack:
+        addresses = parse_addresses(addr or "embedded:")
+        if addresses.embedded:
+            server = await stack.enter_async_context(eda.EmbeddedServer(addresses.embedded_dir))
+            url, name = server.url, f"nats-server {server.version()}, embedded, file storage"
+        else:
+            assert addr is not None
+            url, name = addr, f"server {addresses}, file storage"
+        conn = await stack.enter_async_context(eda.connect(url, client="eda-demo-admin"))
+        stream = f"eda-demo-{secrets.token_hex(8)}"
+        await conn.streams.create(stream)
+        stack.push_async_callback(_delete, conn, stream, on_log)
+        on_server(name)
+        # The handling side first, so that it is there when the first event comes.
+        handling = Side("handle", url, stream, n_events, on_progress, on_log)
+        await stack.enter_async_context(handling)
+        await handling.ready()
+        publishing = Side("publish", url, stream, n_events, on_progress, on_log)
+        await stack.enter_async_context(publishing)
+        await asyncio.wait({publishing.outcome, handling.outcome}, return_when=asyncio.FIRST_COMPLETED)
+        if handling.outcome.done():
+            handling.outcome.result()
+        published = await publishing.outcome
+        handling.say("published")
+        return Figures(name, published, await handling.outcome)
+
+
+async def _delete(conn: eda.Conn, stream: str, on_log: Callable[[str], None]) -> None:
+    try:
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            await conn.streams.delete(stream)
+    except eda.StreamNotFound:
+        pass
+    except (eda.EdaError, TimeoutError) as error:
+        on_log(f"the stream {stream} could not be deleted: {error}")
+
+
+class Side:
+    """A process that publishes or handles: entered, it runs; left, it is gone.
+
+    `outcome` is its result; it fails with DemoError when there is none.
+    """
+
+    outcome: asyncio.Task[dict[str, Any]]
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        stream: str,
+        n_events: int,
+        on_progress: Callable[[str, int], None],
+        on_log: Callable[[str], None],
+    ) -> None:
+        self.name = name
+        self._url = url
+        self._arguments = [name, stream, str(n_events)]
+        self._on_progress = on_progress
+        self._on_log = on_log
+        self._ready = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "eda.cli.worker",
+            *self._arguments,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "EDA_URL": self._url},
+            # Ctrl-C is for the parent, which ends its sides in order.
+            start_new_session=True,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+        )
+        self.outcome = asyncio.ensure_future(self._follow())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                await self._process.wait()
+        except TimeoutError:
+            pass
+        finally:
+            if self._process.returncode is None:
+                self._process.kill()
+                await self._process.wait()
+            await asyncio.wait({self.outcome})
+            if not self.outcome.cancelled():
+                self.outcome.exception()
+
+    async def ready(self) -> None:
+        """Return when it is at work. Raises DemoError when it ended before."""
+        ready = asyncio.ensure_future(self._ready.wait())
+        await asyncio.wait({ready, self.outcome}, return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        if self.outcome.done():
+            self.outcome.result()
+
+    def say(self, word: str) -> None:
+        """Write a line to its stdin."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(word.encode() + b"\n")
+
+    async def _follow(self) -> dict[str, Any]:
+        """Read what it says until it ends."""
+        result: dict[str, Any] | None = None
+        error = ""
+        log = asyncio.ensure_future(self._follow_log())
+        try:
+            assert self._process.stdout is not None
+            async for line in self._process.stdout:
+                message = json.loads(line)
+                if "n" in message:
+                    self._on_progress(self.name, message["n"])
+                elif "ready" in message:
+                    self._ready.set()
+                result = message.get("result", result)
+                error = message.get("error", error)
+            code = await self._process.wait()
+            last = await log
+        finally:
+            log.cancel()
+        if result is None:
+            raise DemoError(f"the {self.name} side failed: {error or last or f'it ended with code {code}'}")
+        return result
+
+    async def _follow_log(self) -> str:
+        """Pass on what it logs; returns the last line, which of a traceback is the error."""
+        assert self._process.stderr is not None
+        last = ""
+        n_lines = 0
+        async for line in self._process.stderr:
+            text = line.decode(errors="replace").rstrip()
+            n_lines += 1
+            if n_lines <= MAX_LOG_LINES:
+                self._on_log(f"{self.name}: {text}")
+            last = text or last
+        return last

@@ -1,0 +1,32 @@
+"""What every test gets: errors that only a log or the event loop sees fail the test."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Iterator
+
+import pytest
+from helpers import Logged
+
+
+@pytest.fixture(autouse=True)
+def logged(request: pytest.FixtureRequest) -> Iterator[Logged]:
+    """Collect the log; an ERROR of eda, nats-py or the event loop that the test does not `expect` fails it."""
+    handler = Logged()
+    loggers = [logging.getLogger(name) for name in handler.LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    try:
+        yield handler
+        if request.path.parent.name == "live":
+            gc.collect()  # a task destroyed while pending, an exception never retrieved: said when they are collected
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+    problems = handler.problems()
+    if problems:
+        pytest.fail("logged:\n" + "\n".join(problems), pytrace=False)

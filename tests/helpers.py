@@ -1,0 +1,191 @@
+"""What several test files share: waiting for conditions, and a TCP proxy that can misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import re
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+__all__ = ["LOOPS", "Logged", "Proxy", "free_port", "listening", "until"]
+
+# Event loops that a connection must work under.
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+if sys.platform != "win32":
+    import uvloop
+
+    LOOPS["uvloop"] = uvloop.new_event_loop
+
+
+async def until(condition: Callable[[], Any], timeout_s: float = 10.0) -> Any:
+    """Return what `condition` gives (awaited if need be) as soon as it is true. AssertionError after the deadline."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        value = condition()
+        if inspect.isawaitable(value):
+            value = await value
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {inspect.getsource(condition).strip()}"
+        await asyncio.sleep(0.003)
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.asynccontextmanager
+async def listening(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[int]:
+    """Give the port of a server that runs `serve` for every connection, until the end of the context."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await serve(reader, writer)
+        except (OSError, asyncio.CancelledError):
+            pass
+        finally:
+            tasks.discard(task)
+            writer.transport.abort()
+
+    server = await asyncio.start_server(run, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        while tasks:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+        await server.wait_closed()
+
+
+class Proxy:
+    """A TCP proxy on loopback between a client and a server.
+
+    `sent` collects what clients sent. `inject` gives the clients bytes that the server never sent; `hold` stops reading
+    from the clients until `release`; `drop` cuts all connections.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.target = port
+        self.port = 0
+        self.sent = bytearray()
+        self.n_accepted = 0
+        self.refusing = False
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Proxy:
+        self.port = await self._stack.enter_async_context(listening(self._serve))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._flowing.set()
+        await self._stack.aclose()
+
+    def url(self, server_url: str) -> str:
+        """Give the server's URL with the proxy's port."""
+        return re.sub(r":\d+$", f":{self.port}", server_url)
+
+    def inject(self, data: bytes) -> None:
+        for writer in self._writers:
+            writer.write(data)
+
+    def hold(self) -> None:
+        self._flowing.clear()
+
+    def release(self) -> None:
+        self._flowing.set()
+
+    def drop(self) -> None:
+        for writer in list(self._writers):
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.n_accepted += 1
+        if self.refusing:
+            return
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.target)
+        self._writers.add(writer)
+        try:
+            ways = {
+                asyncio.ensure_future(self._pump(reader, up_writer, upstream=True)),
+                asyncio.ensure_future(self._pump(up_reader, writer, upstream=False)),
+            }
+            try:
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for way in ways:
+                    way.cancel()
+                await asyncio.wait(ways)
+        finally:
+            self._writers.discard(writer)
+            up_writer.transport.abort()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, upstream: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                if upstream:
+                    self.sent += data
+                    await self._flowing.wait()
+                writer.write(data)
+                await writer.drain()
+
+
+class Logged(logging.Handler):
+    """Collects what eda, asyncio and nats-py log; `expect` says which errors a test causes on purpose.
+
+    asyncio's log is where the loop's exception handler ends up, and what a pending task that is destroyed says.
+    """
+
+    LOGGERS = ("eda", "asyncio", "nats")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+        self._expected: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+    def expect(self, *patterns: str) -> None:
+        """Allow errors whose message the pattern finds; each must have come by the end of the test."""
+        self._expected += patterns
+
+    def find(self, pattern: str, level: int = logging.DEBUG) -> list[logging.LogRecord]:
+        """Return the records of at least that level whose message the pattern finds."""
+        return [each for each in self.records if each.levelno >= level and re.search(pattern, each.getMessage())]
+
+    def text(self) -> str:
+        """Return everything logged, tracebacks included."""
+        formatter = logging.Formatter("%(levelname)s %(name)s: %(message)s")
+        return "\n".join(formatter.format(record) for record in self.records)
+
+    def problems(self) -> list[str]:
+        """Return what should fail the test: errors that were not expected, and expected ones that did not come."""
+        formatter = logging.Formatter("%(levelname)s %(name)s: %(message)s")
+        unexpected = [
+            formatter.format(each)
+            for each in self.records
+            if each.levelno >= logging.ERROR
+            and not any(re.search(pattern, each.getMessage()) for pattern in self._expected)
+        ]
+        missing = [f"never logged: {pattern}" for pattern in self._expected if not self.find(pattern, logging.ERROR)]
+        return unexpected + missing

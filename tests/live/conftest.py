@@ -1,0 +1,150 @@
+"""Real servers, connections to them, and streams of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import nats
+import pytest
+import servers as old_servers
+from nats.aio.client import Client as NatsClient
+from nats.errors import Error as NatsError
+
+import eda
+
+CURRENT = "current"
+_numbers = itertools.count(1)
+
+Connect = Callable[..., Awaitable[eda.Conn]]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests marked `old_server` against every supported server."""
+    if metafunc.definition.get_closest_marker("old_server"):
+        metafunc.parametrize("server_version", [CURRENT, *reversed(old_servers.VERSIONS)], indirect=True)
+
+
+@pytest.fixture(scope="session")
+def server_pool() -> Iterator[Callable[[str], eda.EmbeddedServer]]:
+    """One server of each version that is asked for, for the whole run. A server belongs to no event loop."""
+    pool: dict[str, eda.EmbeddedServer] = {}
+
+    def get(version: str) -> eda.EmbeddedServer:
+        if version not in pool:
+            executable = None if version == CURRENT else old_servers.path_of(version)
+            server = eda.EmbeddedServer(executable=executable)
+            asyncio.run(server.start())
+            pool[version] = server
+        return pool[version]
+
+    yield get
+    for server in pool.values():
+        asyncio.run(server.stop())
+
+
+@pytest.fixture
+def server_version(request: pytest.FixtureRequest) -> str:
+    return getattr(request, "param", CURRENT)
+
+
+@pytest.fixture
+def server(server_pool: Callable[[str], eda.EmbeddedServer], server_version: str) -> eda.EmbeddedServer:
+    """The server that live tests share; in tests marked `old_server` each of the supported ones."""
+    return server_pool(server_version)
+
+
+@pytest.fixture(autouse=True)
+async def no_task_left() -> AsyncIterator[None]:
+    """Fail when a test leaves tasks behind, after its connections are closed."""
+    yield
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    if left:
+        _, left = await asyncio.wait(left, timeout=1.0)
+    assert not left, f"tasks are left: {left}"
+
+
+@pytest.fixture
+async def own_server(server_version: str) -> AsyncIterator[eda.EmbeddedServer]:
+    """A server that the test may kill and freeze."""
+    executable = None if server_version == CURRENT else old_servers.path_of(server_version)
+    async with eda.EmbeddedServer(executable=executable) as server:
+        yield server
+
+
+class Admin:
+    """A plain nats-py client that sees what is really on the server."""
+
+    def __init__(self, client: NatsClient) -> None:
+        self.client = client
+        self.js = client.jetstream()
+
+    async def api(self, verb: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Send a JetStream API request."""
+        reply = await self.client.request(f"$JS.API.{verb}", json.dumps(body).encode() if body else b"", timeout=5)
+        answer: dict[str, Any] = json.loads(reply.data)
+        assert "error" not in answer, f"{verb}: {answer['error']}"
+        return answer
+
+    async def last_seq(self, stream: str) -> int:
+        """Return the sequence of the stream's last message."""
+        return int((await self.api(f"STREAM.INFO.{stream}"))["state"]["last_seq"])
+
+    async def consumer(self, stream: str, name: str) -> dict[str, Any]:
+        return await self.api(f"CONSUMER.INFO.{stream}.{name}")
+
+    async def consumers(self, stream: str) -> list[str]:
+        return (await self.api(f"CONSUMER.NAMES.{stream}")).get("consumers") or []
+
+    async def ids(self, stream: str) -> list[str]:
+        """Return the message ids in the stream, in order."""
+        info = (await self.api(f"STREAM.INFO.{stream}"))["state"]
+        subscription = await self.js.subscribe(f"{stream}.>", stream=stream, ordered_consumer=True)
+        ids = []
+        for _ in range(info["messages"]):
+            message = await subscription.next_msg(timeout=5)
+            ids.append((message.headers or {}).get("Nats-Msg-Id", ""))
+        await subscription.unsubscribe()
+        return ids
+
+
+@pytest.fixture
+async def admin(server: eda.EmbeddedServer) -> AsyncIterator[Admin]:
+    client = await nats.connect(server.url, allow_reconnect=False)
+    yield Admin(client)
+    await client.close()
+
+
+@pytest.fixture
+async def stream(admin: Admin) -> AsyncIterator[str]:
+    """A stream name of the test's own; the stream is deleted afterwards, should it exist."""
+    name = f"stream-{next(_numbers)}"
+    yield name
+    with suppress(NatsError):
+        await admin.js.delete_stream(name)
+
+
+@pytest.fixture
+async def connect(server: eda.EmbeddedServer) -> AsyncIterator[Connect]:
+    """Open connections, to the shared server unless told otherwise, that are closed after the test."""
+    opened: list[eda.Conn] = []
+
+    async def connect(addr: str | None = None, **options: Any) -> eda.Conn:
+        options.setdefault("client", f"client-{next(_numbers)}")
+        conn = eda.connect(addr or server.url, **options)
+        opened.append(conn)
+        return await conn
+
+    yield connect
+    async with asyncio.timeout(20):
+        for conn in reversed(opened):
+            await conn.close()
+
+
+@pytest.fixture
+async def conn(connect: Connect) -> eda.Conn:
+    return await connect()

@@ -1,0 +1,126 @@
+"""README.md: every Python block runs as it stands and prints what the text block below it says."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import eda
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+DEADLINE_S = 30
+
+# What README says that the shorter pieces stand in.
+AROUND = """\
+import asyncio
+import eda
+
+async def main():
+    async with eda.connect(client="readme") as conn:
+{block}
+
+asyncio.run(main())
+"""
+
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Block:
+    line: int
+    code: str
+    expected: str | None
+
+    @property
+    def program(self) -> str:
+        if "asyncio.run(" in self.code:
+            return self.code
+        return AROUND.format(block=textwrap.indent(self.code, " " * 8))
+
+    @property
+    def waits_for_ever(self) -> bool:
+        return "sub.wait()" in self.code
+
+
+def read_blocks() -> list[Block]:
+    text = README.read_text(encoding="utf-8")
+    fences = list(_FENCE.finditer(text))
+    blocks = []
+    for at, fence in enumerate(fences):
+        if fence[1] == "python":
+            following = fences[at + 1] if at + 1 < len(fences) else None
+            expected = following[2] if following is not None and following[1] == "text" else None
+            blocks.append(Block(text.count("\n", 0, fence.start()) + 1, fence[2], expected))
+    return blocks
+
+
+BLOCKS = read_blocks()
+
+
+def test_readme_when_read_has_blocks_that_all_say_what_they_print() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert len(BLOCKS) > 5
+    assert text.count("```") == 2 * len(_FENCE.findall(text))
+    assert {language for language, _ in _FENCE.findall(text)} == {"python", "text"}
+    assert [block.line for block in BLOCKS if not block.expected] == []
+
+
+def test_readme_when_opened_begins_with_the_two_commands() -> None:
+    head = README.read_text(encoding="utf-8")[:300]
+    assert re.search(r"^ +make demo ", head, re.MULTILINE)
+    assert re.search(r"^ +make test ", head, re.MULTILINE)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: f"line-{block.line}")
+async def test_readme_block_when_run_prints_what_readme_says(block: Block, tmp_path: Path) -> None:
+    assert block.expected is not None
+    file = tmp_path / "example.py"
+    file.write_text(block.program, encoding="utf-8")
+    async with eda.EmbeddedServer() as server, asyncio.timeout(DEADLINE_S):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-u", "-W", "error", str(file)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "EDA_URL": server.url, "PYTHONIOENCODING": "utf-8"},
+        )
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            errors = asyncio.ensure_future(process.stderr.read())
+            printed = b""
+            while printed.count(b"\n") < block.expected.count("\n") and (line := await process.stdout.readline()):
+                printed += line
+            if block.waits_for_ever:
+                assert process.returncode is None, (await errors).decode()
+                interrupt(process)
+            printed += await process.stdout.read()
+            code = await process.wait()
+            told = (await errors).decode()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+    assert printed.decode().replace("\r\n", "\n") == block.expected, told
+    if block.waits_for_ever:
+        assert "KeyboardInterrupt" in told or sys.platform == "win32", told
+    else:
+        assert code == 0, told
+    assert "Warning" not in told
+
+
+def interrupt(process: asyncio.subprocess.Process) -> None:
+    """End it as Ctrl-C does, where that can be done from here."""
+    if sys.platform == "win32":
+        process.kill()
+    else:
+        process.send_signal(signal.SIGINT)

@@ -1,0 +1,199 @@
+"""Every compiled type gives back what it took: 100,000 times through each path, errors included."""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eda._codec import decode_event, encode_event
+from eda._event import JSON, Bytes, Data, Event, String
+from eda._frame import Collector, FrameError, Outbound, Parser, escape_token, parse_delivery
+from eda._nuid import next_nuid
+from eda.errors import EdaError
+from reference import FULL, NUMBERS, TEXTS, bytes_field, fields_of_event, meta_entry, number_field, received
+
+N = 100_000
+# What the interpreter itself may come to hold meanwhile (caches, counters); one leaked object each would be 100,000.
+MAX_BLOCKS = 2_000
+MAX_RSS = 8 * 2**20
+
+ENVELOPE = encode_event(received(ack_time_ns=9, **FULL))
+WIDE = encode_event(Event(data=String("é"), meta={"é": "é"}, **dict.fromkeys(TEXTS, "é" * 40)))
+EVENT = Event(**FULL)
+PICKLED = pickle.dumps(EVENT)
+MESSAGE = b"HMSG s.t.a 1 r 12 15\r\nNATS/1.0\r\n\r\nabc\r\n"
+
+
+def refused(function: Callable[..., Any], *arguments: Any, **fields: Any) -> None:
+    try:
+        function(*arguments, **fields)
+    except (EdaError, FrameError, TypeError, AttributeError, ValueError):
+        return
+    raise AssertionError("it was not refused")
+
+
+def outbound_round() -> None:
+    written: list[bytes] = []
+    out = Outbound(lambda: None)
+    out.connected(written.append)
+    out.command(b"PING\r\n")
+    out.flush()
+    out.command(b"left unwritten")
+
+
+def parser_round(*pieces: bytes, sink: bool = True) -> None:
+    parser = small_parser()
+    if sink:
+        parser.register(1, Collector())
+    for piece in pieces:
+        parser.feed(piece)
+    parser.reset()
+
+
+_parser: list[Parser] = []
+
+
+def small_parser() -> Parser:
+    # A new one for each round would be a new buffer of 256 KiB each.
+    if not _parser:
+        _parser.append(Parser())
+    _parser[0].reset()
+    _parser[0].register(1, None)
+    return _parser[0]
+
+
+PATHS: dict[str, Callable[[], Any]] = {
+    "event-made": lambda: Event(**FULL),
+    "event-empty": Event,
+    "event-without-init": lambda: Event.__new__(Event),
+    "event-made-again": lambda: Event(**FULL).__init__(**FULL),  # type: ignore[misc]
+    "event-refused-first-field": lambda: refused(Event, type=5),
+    "event-refused-last-field": lambda: refused(Event, **FULL, stream=5),
+    "event-refused-time": lambda: refused(Event, id="i1", time=2**63),
+    "event-refused-meta": lambda: refused(Event, meta={"a": 1}),
+    "event-refused-attribute": lambda: refused(setattr, EVENT, "type", "x"),
+    "event-replaced": lambda: EVENT.replace(type="x" * 100, meta={"a": "b"}, data=Bytes(b"x"), time=1),
+    "event-replace-refused": lambda: refused(EVENT.replace, type="x", nonsense=1),
+    "event-pickled": lambda: pickle.loads(PICKLED) == pickle.loads(pickle.dumps(EVENT)),
+    "event-views": lambda: (repr(EVENT), hash(EVENT), EVENT.to_dict(), EVENT.time, EVENT.meta, EVENT.is_type("a")),
+    "event-encoded": lambda: encode_event(Event(**FULL), "i", "c", 5),
+    "event-encoded-wide": lambda: encode_event(decode_event(WIDE).replace(type="é" * 100)),
+    "event-encode-refused-text": lambda: refused(encode_event, Event(type="t" * 100, aggregate="\ud800")),
+    "event-encode-refused-meta": lambda: refused(encode_event, Event(meta={"k" * 100: "\ud800"})),
+    "event-encode-refused-data": lambda: refused(encode_event, Event(data=JSON(object()))),
+    "event-decoded": lambda: decode_event(ENVELOPE),
+    "event-decoded-and-read": lambda: fields_of_event(decode_event(ENVELOPE)),
+    "event-decoded-and-read-wide": lambda: fields_of_event(decode_event(WIDE)),
+    "event-decoded-and-compared": lambda: decode_event(ENVELOPE) == EVENT,
+    "event-decoded-and-replaced": lambda: decode_event(ENVELOPE).replace(id="x" * 100),
+    "event-republished": lambda: encode_event(decode_event(ENVELOPE)),
+    "event-decode-refused-start": lambda: refused(decode_event, b"\x00"),
+    "event-decode-refused-end": lambda: refused(decode_event, ENVELOPE + b"\x0a\x05"),
+    "event-decode-refused-text": lambda: refused(decode_event, ENVELOPE + bytes_field(NUMBERS["type"], b"\xff")),
+    "event-decode-refused-meta": lambda: refused(decode_event, ENVELOPE + meta_entry(number_field(1, 1))),
+    "data-made": lambda: JSON({"a": 1}).encode(),
+    "data-outlives-its-event": lambda: decode_event(ENVELOPE).data.encode(),
+    "data-decoded": lambda: decode_event(ENVELOPE).data.decode(),
+    "data-decode-refused": lambda: refused(JSON("x").decode, int),
+    "data-refused": lambda: refused(Data, None),
+    "data-encode-refused": lambda: refused(Bytes("x").encode),
+    "data-compared": lambda: (JSON(1) == JSON(1), hash(JSON(1)), repr(JSON(1)), pickle.loads(pickle.dumps(JSON(1)))),
+    "parser-to-sink": lambda: parser_round(MESSAGE * 2),
+    "parser-to-others": lambda: parser_round(MESSAGE, b"PING\r\nINFO {}\r\n-ERR 'x'\r\n+OK\r\n", sink=False),
+    "parser-partial": lambda: parser_round(MESSAGE[:20], MESSAGE[20:], MESSAGE[:-1]),
+    "parser-refused": lambda: refused(parser_round, MESSAGE, b"HMSG s 1 r 15 3\r\n"),
+    "parser-refused-line": lambda: refused(parser_round, MESSAGE, b"NONSENSE\r\n"),
+    "parser-refused-end": lambda: refused(parser_round, b"MSG s 1 1\r\nabc"),
+    "parser-room": lambda: (small_parser().room(), refused(small_parser().received, -1)),
+    "outbound": outbound_round,
+    "outbound-unused": lambda: Outbound(print),
+    "outbound-refused": lambda: refused(Outbound(print).command, None),
+    "escape": lambda: escape_token("a.b é" * 20),
+    "escape-refused": lambda: refused(escape_token, "a.b\ud800"),
+    "delivery": lambda: parse_delivery(b"$JS.ACK.stream.consumer.1.2000.3000.1700000000000000000.4000"),
+    "delivery-refused": lambda: parse_delivery(b"$JS.ACK.stream.consumer.1.2.3.4"),
+    "nuid": next_nuid,
+}
+
+
+def resident() -> int:
+    """Return the bytes of memory that the process has in use; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def growth(path: Callable[[], Any], n: int) -> tuple[int, int, int]:
+    """Run the path n times; return by how much blocks, tracked objects and bytes grew."""
+    for _ in range(2_000):
+        path()
+    gc.collect()
+    blocks, tracked, size = sys.getallocatedblocks(), len(gc.get_objects()), resident()
+    for _ in range(n):
+        path()
+    gc.collect()
+    return sys.getallocatedblocks() - blocks, len(gc.get_objects()) - tracked, resident() - size
+
+
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+def test_memory_when_a_path_is_taken_100000_times_does_not_grow(path: Callable[[], Any]) -> None:
+    blocks, tracked, size = growth(path, N)
+    assert blocks < MAX_BLOCKS
+    assert tracked < MAX_BLOCKS
+    assert size < MAX_RSS
+
+
+def test_memory_when_a_sink_collects_frames_is_given_back_with_it() -> None:
+    def path() -> None:
+        sink = Collector()
+        parser = small_parser()
+        parser.register(1, sink)
+        parser.feed(MESSAGE * 100)
+        assert len(sink.frames) == 100
+        parser.register(1, None)
+
+    assert growth(path, 1_000)[0] < MAX_BLOCKS
+
+
+def test_memory_when_parsers_come_and_go_does_not_grow() -> None:
+    def path() -> None:
+        parser = Parser()
+        parser.register(1, Collector())
+        parser.feed(MESSAGE)
+        parser.feed(b"MSG s 2 600000\r\n" + bytes(300_000))
+
+    for _ in range(20):
+        path()
+    blocks, _, size = growth(path, 0)
+    assert (blocks < MAX_BLOCKS, size < MAX_RSS) == (True, True)
+
+
+def test_memory_when_large_outbounds_come_and_go_does_not_grow() -> None:
+    def path() -> None:
+        out = Outbound(lambda: None)
+        out.command(bytes(300_000))
+
+    before = resident()
+    for _ in range(2_000):
+        path()
+    assert resident() - before < MAX_RSS
+
+
+class Order:
+    """An aggregate in the usual style: it keeps its pending events, whose data it is."""
+
+    def __init__(self) -> None:
+        self.pending = [Event(type="order-placed", data=JSON(self))]
+
+
+@pytest.mark.xfail(strict=True, reason="Event is no_gc, so a cycle through its data's value is never collected")
+def test_memory_when_an_events_data_refers_back_to_it_is_given_back() -> None:
+    assert growth(Order, 10_000)[0] < MAX_BLOCKS
