@@ -161,6 +161,7 @@ class Logged(logging.Handler):
         super().__init__()
         self.records: list[logging.LogRecord] = []
         self._expected: list[str] = []
+        self._allowed: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         self.records.append(record)
@@ -168,6 +169,10 @@ class Logged(logging.Handler):
     def expect(self, *patterns: str) -> None:
         """Allow errors whose message the pattern finds; each must have come by the end of the test."""
         self._expected += patterns
+
+    def allow(self, *patterns: str) -> None:
+        """Allow errors whose message the pattern finds, should they come."""
+        self._allowed += patterns
 
     def find(self, pattern: str, level: int = logging.DEBUG) -> list[logging.LogRecord]:
         """Return the records of at least that level whose message the pattern finds."""
@@ -185,7 +190,7 @@ class Logged(logging.Handler):
             formatter.format(each)
             for each in self.records
             if each.levelno >= logging.ERROR
-            and not any(re.search(pattern, each.getMessage()) for pattern in self._expected)
+            and not any(re.search(pattern, each.getMessage()) for pattern in self._expected + self._allowed)
         ]
         missing = [f"never logged: {pattern}" for pattern in self._expected if not self.find(pattern, logging.ERROR)]
         return unexpected + missing

@@ -20,6 +20,7 @@ from eda.errors import (
     UnknownEncoding,
 )
 from eda.options import Retry, StreamOptions, SubscriptionOptions
+from eda.publisher import Publisher, PublisherStats
 from eda.server import EmbeddedServer
 from eda.streams import StreamInfo
 from eda.subscription import Subscription, SubscriptionStats
@@ -43,6 +44,8 @@ __all__ = [
     "NotSupported",
     "Proto",
     "PublishFailed",
+    "Publisher",
+    "PublisherStats",
     "Retry",
     "ServerError",
     "StreamInfo",

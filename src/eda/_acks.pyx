@@ -78,6 +78,8 @@ cdef class PublishWindow:
         place.resend_ns = resend_ns
         place.give_up_ns = give_up_ns
         place.n_tries = 1
+        place.n_envelope = 0
+        place.batch_seq = 0
         self.next_seq += 1
         self.n_pending += 1
         self.n_bytes += <uint64_t>n

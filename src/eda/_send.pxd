@@ -1,7 +1,7 @@
 from libc.stdint cimport int64_t, uint64_t
 
 from eda._acks cimport PublishWindow
-from eda._bytes cimport Writer
+from eda._bytes cimport Writer, put_bytes, put_decimal, size_of_decimal
 from eda._codec cimport Plan, Text
 from eda._event cimport Event
 from eda._frame cimport Frame, Outbound, Sink
@@ -27,5 +27,34 @@ cdef class WindowSender(Sink):
                       uint64_t give_up_ns) except 0
 
 
+# The reply subject of a publish: prefix, number, suffix. Borrowed.
+cdef struct Reply:
+    const char* prefix
+    Py_ssize_t n_prefix
+    uint64_t number
+    const char* suffix
+    Py_ssize_t n_suffix
+
+
+cdef inline Py_ssize_t size_of_reply(Reply* reply) noexcept:
+    return reply.n_prefix + size_of_decimal(reply.number) + reply.n_suffix
+
+
+cdef inline void put_reply(Writer* w, Reply* reply) noexcept:
+    put_bytes(w, reply.prefix, reply.n_prefix)
+    put_decimal(w, reply.number)
+    put_bytes(w, reply.suffix, reply.n_suffix)
+
+
 cdef str id_of(Event event)
-cdef int put_frame(Writer* w, Target target, Event event, Plan* plan, bytes inbox, uint64_t seq) except -1
+
+# Write HPUB (or, without deduplication, PUB) and the envelope of a planned event; the writer grows. Raises ConfigError,
+# and writes nothing, when the server would not take it.
+cdef int put_frame(Writer* w, Target target, Event event, Plan* plan, Reply* reply, bint dedup) except -1
+
+# Read {"stream":"S", ["domain":"D",] "seq":N …}; False for anything else, errors included.
+cdef bint read_ack(const unsigned char* text, Py_ssize_t n, const unsigned char** stream, Py_ssize_t* n_stream,
+                   uint64_t* seq) noexcept nogil
+
+# Whether a frame that was sent went to the stream that an acknowledgement names.
+cdef bint went_to(const unsigned char* frame, Py_ssize_t n, const unsigned char* stream, Py_ssize_t n_stream) noexcept

@@ -54,50 +54,49 @@ cdef int check_id(Event event, const unsigned char* id, Py_ssize_t n) except -1:
     return 0
 
 
-cdef int put_frame(Writer* w, Target target, Event event, Plan* plan, bytes inbox, uint64_t seq) except -1:
-    """Write HPUB, header and envelope of a planned event; the writer grows. Raises ConfigError and writes nothing
-    when the server would not take it.
-    """
-    cdef Py_ssize_t n_header = N_HEADER + plan.text[F_ID].n
+cdef int put_frame(Writer* w, Target target, Event event, Plan* plan, Reply* reply, bint dedup) except -1:
+    cdef Py_ssize_t n_header = N_HEADER + plan.text[F_ID].n if dedup else 0
     cdef Py_ssize_t n_total = n_header + plan.size
     cdef Py_ssize_t n_type = size_of_token(plan.text[F_TYPE].data, plan.text[F_TYPE].n)
     cdef Py_ssize_t n_aggregate = size_of_token(plan.text[F_AGGREGATE].data, plan.text[F_AGGREGATE].n)
     cdef Py_ssize_t n_subject = PyBytes_GET_SIZE(target.stream_utf8) + 2 + n_type + n_aggregate
-    cdef Py_ssize_t n_line = (
-        5 + n_subject + 1 + PyBytes_GET_SIZE(inbox) + size_of_decimal(seq) + 1 + size_of_decimal(n_header) + 1
-        + size_of_decimal(n_total) + 2
-    )
+    # HPUB <subject> <reply> <header bytes> <total bytes>, with room for numbers of seven digits
+    cdef Py_ssize_t n_line = 5 + n_subject + 1 + size_of_reply(reply) + 1 + 7 + 1 + size_of_decimal(n_total) + 2
     check_id(event, plan.text[F_ID].data, plan.text[F_ID].n)
     if n_line > MAX_LINE:
         raise ConfigError(
             f"type and aggregate make a subject of {n_subject} bytes, too long for the server's protocol line of "
-            f"{MAX_LINE}: type {event.get_text(F_TYPE)[:40]!r}, aggregate {event.get_text(F_AGGREGATE)[:40]!r}",
+            f"{MAX_LINE}: type {event.type[:40]!r}, aggregate {event.aggregate[:40]!r}",
             argument="type" if plan.text[F_TYPE].n > plan.text[F_AGGREGATE].n else "aggregate",
         )
     if n_total > target.max_payload:
         raise ConfigError(
             f"an event of {n_total} bytes (data {plan.payload.n}) is over the server's max_payload of "
-            f"{target.max_payload}: type {event.get_text(F_TYPE)[:40]!r}, stream {target.stream!r}",
+            f"{target.max_payload}: type {event.type[:40]!r}, stream {target.stream!r}",
             argument="data",
         )
     if reserve(w, n_line + n_total + 2) < 0:
         raise MemoryError
-    put_bytes(w, b"HPUB ", 5)
+    if dedup:
+        put_byte(w, 72)
+    put_bytes(w, b"PUB ", 4)
     put_bytes(w, PyBytes_AS_STRING(target.stream_utf8), PyBytes_GET_SIZE(target.stream_utf8))
     put_byte(w, 46)
     put_token(w, plan.text[F_TYPE].data, plan.text[F_TYPE].n, n_type)
     put_byte(w, 46)
     put_token(w, plan.text[F_AGGREGATE].data, plan.text[F_AGGREGATE].n, n_aggregate)
     put_byte(w, 32)
-    put_bytes(w, PyBytes_AS_STRING(inbox), PyBytes_GET_SIZE(inbox))
-    put_decimal(w, seq)
+    put_reply(w, reply)
     put_byte(w, 32)
-    put_decimal(w, <uint64_t>n_header)
-    put_byte(w, 32)
+    if dedup:
+        put_decimal(w, <uint64_t>n_header)
+        put_byte(w, 32)
     put_decimal(w, <uint64_t>n_total)
-    put_bytes(w, b"\r\nNATS/1.0\r\nNats-Msg-Id: ", 25)
-    put_bytes(w, plan.text[F_ID].data, plan.text[F_ID].n)
-    put_bytes(w, b"\r\n\r\n", 4)
+    put_bytes(w, b"\r\n", 2)
+    if dedup:
+        put_bytes(w, b"NATS/1.0\r\nNats-Msg-Id: ", 23)
+        put_bytes(w, plan.text[F_ID].data, plan.text[F_ID].n)
+        put_bytes(w, b"\r\n\r\n", 4)
     put_envelope(w, event, plan)
     put_bytes(w, b"\r\n", 2)
     return 0
@@ -109,15 +108,19 @@ cdef Writer scratch         # frame_of's, kept between calls
 def frame_of(Target target not None, Event event not None, bytes inbox not None, uint64_t seq):
     """Return the whole frame that publishes an event: HPUB line, header, envelope."""
     cdef Plan plan
+    cdef Reply reply
     scratch.pos = 0
+    reply.prefix = PyBytes_AS_STRING(inbox)
+    reply.n_prefix = PyBytes_GET_SIZE(inbox)
+    reply.number = seq
+    reply.n_suffix = 0
     plan_envelope(event, id_of(event), "", 0, &plan)
-    put_frame(&scratch, target, event, &plan, inbox, seq)
+    put_frame(&scratch, target, event, &plan, &reply, True)
     return PyBytes_FromStringAndSize(<char*>scratch.buf, scratch.pos)
 
 
 cdef bint read_ack(const unsigned char* text, Py_ssize_t n, const unsigned char** stream, Py_ssize_t* n_stream,
                    uint64_t* seq) noexcept nogil:
-    """Read {"stream":"S", ["domain":"D",] "seq":N …}; False for anything else, errors included."""
     cdef const unsigned char* end = text + n
     cdef const unsigned char* pos
     cdef const unsigned char* quote
@@ -143,6 +146,11 @@ cdef bint read_ack(const unsigned char* text, Py_ssize_t n, const unsigned char*
     return parse_decimal(pos, n_digits, seq) and seq[0] > 0
 
 
+cdef bint went_to(const unsigned char* frame, Py_ssize_t n, const unsigned char* stream, Py_ssize_t n_stream) noexcept:
+    cdef Py_ssize_t n_verb = 5 if frame[0] == 72 else 4         # HPUB or PUB
+    return n_verb + n_stream < n and memcmp(frame + n_verb, stream, n_stream) == 0 and frame[n_verb + n_stream] == 46
+
+
 cdef class WindowSender(Sink):
     """Publishes events and settles them by their acknowledgements, one each.
 
@@ -162,7 +170,6 @@ cdef class WindowSender(Sink):
         cdef Py_ssize_t n_inbox = PyBytes_GET_SIZE(self.inbox)
         cdef uint64_t seq, stream_seq
         cdef const unsigned char* stream
-        cdef const unsigned char* sent
         cdef Py_ssize_t n_stream
         cdef Place* place
         cdef Chunk chunk
@@ -177,8 +184,9 @@ cdef class WindowSender(Sink):
         if chunk.data is None:
             return 0                    # an answer to what was not sent yet: forged
         if frame.n_headers == 0 and read_ack(frame.payload, frame.n_payload, &stream, &n_stream, &stream_seq):
-            sent = <const unsigned char*>PyBytes_AS_STRING(chunk.data) + place.start
-            if n_stream + 6 < place.n and memcmp(sent + 5, stream, n_stream) == 0 and sent[5 + n_stream] == 46:
+            if went_to(
+                <const unsigned char*>PyBytes_AS_STRING(chunk.data) + place.start, place.n, stream, n_stream
+            ):
                 return self.settle(seq, stream_seq)
         self.on_answer(seq, status_of(frame), frame.payload[:frame.n_payload])
         return 0
@@ -197,8 +205,13 @@ cdef class WindowSender(Sink):
         cdef Py_ssize_t start = w.pos
         cdef uint64_t now = monotonic_ns()
         cdef uint64_t seq
+        cdef Reply reply
+        reply.prefix = PyBytes_AS_STRING(self.inbox)
+        reply.n_prefix = PyBytes_GET_SIZE(self.inbox)
+        reply.number = self.window.next_seq
+        reply.n_suffix = 0
         plan_envelope(event, id, self.client, wall_ns(), &plan)
-        put_frame(w, target, event, &plan, self.inbox, self.window.next_seq)
+        put_frame(w, target, event, &plan, &reply, True)
         seq = self.window.open(
             waiter, self.out.current_chunk(), start, w.pos - start, now, now + resend_ns, now + give_up_ns
         )

@@ -32,6 +32,7 @@ PING_INTERVAL_S = 10
 MAX_PINGS = 2
 BACKOFF_FIRST_S = 0.05
 BACKOFF_MAX_S = 2.0
+SHUT_TIMEOUT_S = 5.0
 
 
 class _Tap(asyncio.BufferedProtocol):
@@ -110,7 +111,8 @@ class Wire(Client):
 
     `out` takes outgoing frames; `attach` gives a sink the frames of a subject. `on_lost` and `on_restored` are called,
     without arguments, when the connection is gone and when it stands again with all subscriptions in place;
-    `on_refused(kind, subject)` when the server forbids "publish" or "subscription" on a subject.
+    `on_refused(kind, subject)` when the server forbids "publish" or "subscription" on a subject; `on_info` when it has
+    said what it takes now.
     """
 
     def __init__(self, logger: logging.Logger) -> None:
@@ -123,6 +125,7 @@ class Wire(Client):
         self.on_restored: list[Callable[[], None]] = []
         self.on_refused: list[Callable[[str, str], None]] = []
         self.on_closed: list[Callable[[], None]] = []
+        self.on_info: list[Callable[[], None]] = []
         self._tap: _Tap | None = None
         self._fatal: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
@@ -147,8 +150,8 @@ class Wire(Client):
             if _is_final(error) and self._fatal is not None and not self._fatal.done():
                 self._fatal.set_exception(error)
 
-        # nats-py annotates its seconds as int and takes floats.
-        options.update(connect_timeout=timeout_s, reconnect_time_wait=0.1)
+        # nats-py annotates its seconds as int and takes floats. A silent server leaves the others their share.
+        options.update(connect_timeout=timeout_s / len(urls), reconnect_time_wait=0.1)
         connecting = self._loop.create_task(
             self.connect(
                 list(urls),
@@ -191,16 +194,29 @@ class Wire(Client):
     async def shut(self) -> None:
         """Write what is left and close the connection for good."""
         self.closing = True
-        if not self.is_closed:
+        if self._opened and not self.is_closed:
             self.out.flush()
-            await self.close()
+            closing = self._loop.create_task(self.close())
+            try:
+                await asyncio.wait({closing}, timeout=SHUT_TIMEOUT_S)
+            finally:
+                if not closing.done():
+                    self._abort()
+            await closing
         self.out.connected(None)
         self._release_writers()
 
     async def _quietly_close(self) -> None:
         self.closing = True
         self.out.connected(None)
+        self._abort()
         await self.close()
+
+    def _abort(self) -> None:
+        """Cut the connection: closing it in good order waits, without end, until the peer has taken everything."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
 
     def _schedule_flush(self) -> None:
         self._loop.call_soon(self.out.flush)
@@ -232,7 +248,17 @@ class Wire(Client):
         transport.set_protocol(tap)
         self._tap = tap
         if rest:
-            tap.feed(rest)
+            try:
+                tap.feed(rest)
+            except FrameError as error:
+                raise NatsError(f"nats: {error}") from error
+
+    async def _read_loop(self) -> None:
+        await super()._read_loop()
+        task = asyncio.current_task()
+        if task is not None and task is self._reading_task and self.is_connected and not task.cancelling():
+            # It ended without a word, on something that it did not expect: a subject that is not UTF-8, for one.
+            await self._process_op_err(ConnectionError("reading failed"))
 
     async def _process_pong(self) -> None:
         # nats-py's own fails on a waiter that has given up, and that ends its read loop.
@@ -243,8 +269,15 @@ class Wire(Client):
             await super()._process_pong()
 
     async def _process_op_err(self, e: Exception) -> None:
-        self.out.connected(None)
+        if self.is_connected:
+            self.out.connected(None)
+            self._abort()
         await super()._process_op_err(e)
+
+    async def _connect_to_server(self, s: Any) -> None:
+        # nats-py leaves the socket of a handshake that failed open.
+        self._abort()
+        await super()._connect_to_server(s)
 
     async def _attempt_reconnect(self) -> None:
         self._attempts = 0
@@ -348,6 +381,8 @@ class Wire(Client):
         urls = info.get("connect_urls")
         if urls is not None and not (isinstance(urls, list) and all(isinstance(url, str) for url in urls)):
             raise FrameError("an INFO line with unusable connect_urls")
+        for call in self.on_info:
+            call()
 
     @property
     def server_version(self) -> str:
@@ -365,6 +400,7 @@ class Wire(Client):
     async def attach(self, subject: str, sink: Sink) -> NatsSubscription:
         """Give the sink all messages on `subject`, across reconnects."""
         subscription = await self.subscribe(subject)
+        self._write_pending()
         self.parser.register(subscription._id, sink)
         return subscription
 
@@ -372,6 +408,14 @@ class Wire(Client):
         """Stop the messages; frames under way still reach the sink until `release`."""
         if not self.is_closed and subscription._id in self._subs:
             await subscription.unsubscribe()
+            self._write_pending()
+
+    def _write_pending(self) -> None:
+        """Write nats-py's own commands now: it does so one turn of the loop later, and ours would overtake them."""
+        if self._pending and self.is_up and self._transport is not None:
+            self._transport.writelines(self._pending)
+            self._pending = []
+            self._pending_data_size = 0
 
     def release(self, subscription: NatsSubscription) -> None:
         """Take the sink off its subscription id."""
@@ -380,6 +424,7 @@ class Wire(Client):
     async def barrier(self, timeout_s: float) -> None:
         """Wait until the server has read everything written before. Raises Timeout, Closed."""
         self.out.flush()
+        self._write_pending()
         try:
             await self.flush(timeout=max(timeout_s, 0.001))  # type: ignore[arg-type]
         except NatsError as error:

@@ -37,6 +37,8 @@ def parse_addresses(addr: str | Iterable[str] | None) -> Addresses:
     """
     if addr is None:
         addr = os.environ.get("EDA_URL") or os.environ.get("NATS_URL") or DEFAULT_URL
+    if not isinstance(addr, str | Iterable):
+        raise ConfigError(f"addr must be a URL or a list of URLs, not {type(addr).__name__}", argument="addr")
     given = [part.strip() for part in addr.split(",")] if isinstance(addr, str) else list(addr)
     if not given:
         raise ConfigError("addr is an empty list", argument="addr")

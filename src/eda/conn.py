@@ -15,8 +15,9 @@ from eda._nuid import next_nuid
 from eda._send import Target
 from eda._wire import Wire
 from eda.addresses import Addresses, parse_addresses
-from eda.errors import Closed, ConfigError, NotSupported, Timeout
+from eda.errors import Closed, ConfigError, ConnectError, NotSupported, PublishFailed, Timeout
 from eda.options import StreamOptions, SubscriptionOptions, merge_options
+from eda.publisher import Mode, Publisher, check_publisher_options
 from eda.server import EmbeddedServer
 from eda.single import SinglePublisher
 from eda.streams import Api, StreamInfo, Streams
@@ -72,7 +73,9 @@ class Conn:
         self._targets: dict[str, tuple[Target, float]] = {}
         self._resolving: dict[str, asyncio.Task[tuple[Target, float]]] = {}
         self._subscriptions: set[Subscription] = set()
+        self._publishers: set[Publisher] = set()
         self._opening: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
@@ -104,59 +107,82 @@ class Conn:
     async def _open(self) -> None:
         addresses = self._addresses
         options = dict(self._security)
-        if addresses.embedded:
-            self._server = EmbeddedServer(addresses.embedded_dir)
-            await self._server.start()
-            addresses = parse_addresses(self._server.url)
-        for key, value in (("user", addresses.user), ("password", addresses.password), ("token", addresses.token)):
-            if value is not None:
-                options.setdefault(key, value)
         wire = Wire(self._logger)
         try:
+            if addresses.embedded:
+                self._server = EmbeddedServer(addresses.embedded_dir)
+                await self._server.start()
+                addresses = parse_addresses(self._server.url)
+            given = {"user": addresses.user, "password": addresses.password, "token": addresses.token}
+            options = {key: value for key, value in given.items() if value is not None} | options
             deadline = time.monotonic() + self._connect_timeout_s
             await wire.open(addresses.urls, timeout_s=self._connect_timeout_s, name=self.client, **options)
             api = Api(wire, self._domain)
             await api.look(max(deadline - time.monotonic(), 0.1))
             single = SinglePublisher(wire, self.client, self._logger, self._recover)
             await single.open()
-        except BaseException:
-            if not wire.is_closed:
-                await wire.shut()
+        except BaseException as error:
+            await wire.shut()
             await self._stop_server()
+            if isinstance(error, Timeout | Closed):
+                raise ConnectError(str(addresses), str(error)) from error
             raise
         self._wire, self._api, self._streams, self._single = wire, api, Streams(api), single
         wire.on_lost.append(self._on_lost)
         wire.on_restored.append(self._on_restored)
+        wire.on_info.append(self._on_info)
         self._set_state("connected")
 
     async def close(self) -> None:
-        """Close subscriptions, flush what is being published, then the connection, within 30 s; logs what was left."""
+        """Close subscriptions, flush what is being published, then the connection, within 30 s; logs what was left.
+
+        Safe to call twice, and from a handler: there it returns at once, and closing goes on when the handler is done.
+        """
         if self._opening is not None and not self._opening.done():
             self._opening.cancel()
             await asyncio.wait({self._opening})
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._close())
+        task = asyncio.current_task()
+        if not any(each.is_run_by(task) for each in self._subscriptions):
+            await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         wire, single = self._wire, self._single
-        self._wire = None
         if wire is None or single is None:
             self._set_state("closed")
             return
         try:
+            # Handlers that are running may publish until they are done.
             closing = [asyncio.ensure_future(each.close()) for each in self._subscriptions]
             if closing:
                 _, late = await asyncio.wait(closing, timeout=CLOSE_TIMEOUT_S)
-                for task in late:
-                    task.cancel()
+                if late:
                     self._logger.warning(
-                        "closing the connection: a subscription did not close in %g s", CLOSE_TIMEOUT_S
+                        "closing the connection: %d subscriptions did not close in %g s", len(late), CLOSE_TIMEOUT_S
                     )
+                    for each in self._subscriptions:
+                        each.cancel_handlers()
+                    await asyncio.wait(late, timeout=1.0)
+            await self._close_publishers()
             for task in self._tasks:
                 task.cancel()
             wire.closing = True
             await single.drain(CLOSE_TIMEOUT_S)
         finally:
+            self._wire = None
             single.close()
             await wire.shut()
             await self._stop_server()
             self._set_state("closed")
+
+    async def _close_publishers(self) -> None:
+        for publisher in list(self._publishers):
+            try:
+                await asyncio.wait_for(publisher.flush(), CLOSE_TIMEOUT_S)
+            except (PublishFailed, TimeoutError) as error:
+                self._logger.warning("closing the connection: publisher to %s: %s", publisher.stream, error)
+            await publisher.close()
 
     async def _stop_server(self) -> None:
         if self._server is not None:
@@ -188,12 +214,15 @@ class Conn:
     def _on_restored(self) -> None:
         assert self._wire is not None
         self._logger.info("reconnected to %s", self._addresses)
-        for target, _ in self._targets.values():
-            target.set_max_payload(self._wire.max_payload)
+        self._on_info()
         task = asyncio.get_running_loop().create_task(self._look_again())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         self._set_state("reconnected")
+
+    def _on_info(self) -> None:
+        for target, _ in self._targets.values():
+            target.set_max_payload(self._wire.max_payload if self._wire is not None else target.max_payload)
 
     async def _look_again(self) -> None:
         """It may be another server, of another version."""
@@ -269,15 +298,71 @@ class Conn:
                 f"({known[1] * 2:g} s) of stream {stream!r}, past which a late retry could be stored twice",
                 argument="timeout_s",
             )
-        if not single.is_ready:
-            await single.ready()
-        event_id, acknowledged = single.send(known[0], event, timeout_s)
+        left_s = timeout_s if single.is_ready else await single.ready(timeout_s, event.id)
+        event_id, acknowledged = single.send(known[0], event, left_s)
         try:
             await acknowledged
         except Timeout as error:
             error.event_id, error.timeout_s = event_id, timeout_s
             raise
         return event_id
+
+    def publisher(
+        self,
+        stream: str,
+        *,
+        mode: Mode = "auto",
+        dedup: bool = True,
+        max_pending: int = 4096,
+        max_pending_bytes: int = 8 * 2**20,
+        ack_timeout_s: float = 5.0,
+        timeout_s: float = 30.0,
+        on_ack: Callable[[str, int], object] | None = None,
+        on_error: Callable[[Event, Exception], object] | None = None,
+    ) -> Publisher:
+        """Make a publisher for volume: an async context manager; leaving it flushes.
+
+        `mode`: "fast" (one acknowledgement for hundreds of events; nats-server 2.14, a stream that allows it),
+        "window" (one each), "auto" (fast where it can be). `dedup=False` leaves the message id out: a third faster on
+        the server, and an event that has to be sent again may be stored twice. `max_pending` (1 to 65,536 events) and
+        `max_pending_bytes` bound what is unacknowledged. `ack_timeout_s`: an event without an answer for so long is
+        sent again. `timeout_s`: after so long it fails with Timeout; at most half of the stream's duplicate window.
+        `on_ack(event_id, sequence)` (sequence 0 in fast mode) and `on_error(event, error)`: each event reaches exactly
+        one of them, exactly once.
+
+        Raises ConfigError; entered, also NotSupported for a mode that can't be had, StreamNotFound, ServerError,
+        Closed.
+        """
+        self._require_api()
+        assert self._wire is not None
+        check_stream_name(stream)
+        check_publisher_options(mode, max_pending, max_pending_bytes, ack_timeout_s, timeout_s, on_ack, on_error)
+        publisher = Publisher(
+            self._wire,
+            self._logger,
+            self.client,
+            stream,
+            lambda: self._look_at(stream, max_pending),
+            self._publishers.discard,
+            mode=mode,
+            dedup=bool(dedup),
+            max_pending=max_pending,
+            max_pending_bytes=max_pending_bytes,
+            ack_timeout_s=float(ack_timeout_s),
+            timeout_s=float(timeout_s),
+            on_ack=on_ack,
+            on_error=on_error,
+        )
+        self._publishers.add(publisher)
+        return publisher
+
+    async def _look_at(self, stream: str, max_pending: int) -> tuple[Target, StreamInfo, bool]:
+        """Return where a stream's events go, its state, and whether it takes fast ingest from such a window."""
+        info = await self._ensure_stream(stream)
+        api = self._require_api()
+        assert self._wire is not None
+        can_fast = info.fast_ingest and api.has_fast_ingest and max_pending >= 4
+        return Target(stream, self._wire.max_payload), info, can_fast
 
     # --- subscribing -------------------------------------------------------------------------------------------------
 
@@ -293,7 +378,8 @@ class Conn:
         of that name that contradicts them, and StreamNotFound, ServerError, Closed.
         """
         api = self._require_api()
-        assert self._wire is not None
+        if self._wire is None or self._closing is not None:
+            raise Closed("connection")
         check_stream_name(stream)
         if not callable(handler):
             raise ConfigError(f"handler must be callable, not {type(handler).__name__}", argument="handler")
@@ -358,9 +444,10 @@ def connect(
 
     `addr`: a NATS URL, a list of them, `embedded:` or `embedded:///dir`; None: the environment's EDA_URL, then
     NATS_URL, then nats://127.0.0.1:4222. `cluster`: the JetStream domain. `client`: names the connection, its events
-    and its durable subscriptions. `logger`: None is silent. `tls`, `user`, `password`, `token`, `credentials` (path of a .creds file),
-    `nkey` (path of a seed file): as nats-py takes them. `auto_create`: create streams that do not exist, with
-    `stream_defaults`. `on_state(state)` is called with "connected", "disconnected", "reconnected", "closed".
+    and its durable subscriptions. `logger`: None is silent. `tls`, `user`, `password`, `token`, `credentials` (path of
+    a .creds file), `nkey` (path of a seed file): as nats-py takes them. `auto_create`: create streams that do not
+    exist, with `stream_defaults`. `on_state(state)` is called with "connected", "disconnected", "reconnected" and
+    "closed".
 
     Raises ConfigError for an argument that can't be right; awaited, ConnectError when no server is reached within
     `connect_timeout_s` seconds, NotSupported when it has no JetStream. Once connected it reconnects for ever.
@@ -377,6 +464,11 @@ def connect(
         )
     if (user is None) != (password is None):
         raise ConfigError("user and password must be given together", argument="user" if user is None else "password")
+    _check_type("logger", logger, logging.Logger)
+    _check_type("tls", tls, ssl.SSLContext)
+    _check_type("stream_defaults", stream_defaults, StreamOptions)
+    if on_state is not None and not callable(on_state):
+        raise ConfigError(f"on_state must be callable, not {on_state!r}", argument="on_state")
     security: dict[str, Any] = {"tls": tls, "user": user, "password": password, "token": token}
     for name, option, path in (("credentials", "user_credentials", credentials), ("nkey", "nkeys_seed", nkey)):
         if path is not None:
@@ -394,3 +486,8 @@ def connect(
         stream_defaults or StreamOptions(),
         on_state,
     )
+
+
+def _check_type(name: str, value: object, wanted: type) -> None:
+    if value is not None and not isinstance(value, wanted):
+        raise ConfigError(f"{name} must be a {wanted.__name__} or None, not {value!r}", argument=name)

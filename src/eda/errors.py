@@ -217,7 +217,7 @@ class ConsumerDeleted(EdaError):
 
 
 class NotSupported(EdaError):
-    """Tell that a feature is missing: `needs` is the server version with it, `server` the version found."""
+    """Tell that a feature is missing: `needs` says what has it ("nats-server 2.12"), `server` what was found."""
 
     def __init__(self, feature: str, *, needs: str = "", server: str = "") -> None:
         super().__init__()
@@ -226,7 +226,7 @@ class NotSupported(EdaError):
         self.server = server
 
     def __str__(self) -> str:
-        needs = f": needs nats-server {self.needs} or later" if self.needs else ""
+        needs = f": needs {self.needs}" if self.needs else ""
         found = f" (found {self.server})" if self.server else ""
         return f"{self.feature} is not supported{needs}{found}"
 

@@ -80,12 +80,21 @@ class SinglePublisher:
         """Whether `send` may be called now; else wait for `ready`."""
         return not self._out.paused and self._sender.has_room and not self._wire.closing
 
-    async def ready(self) -> None:
-        """Wait until the connection and the window take another event: the back-pressure. Raises Closed."""
-        while not self.is_ready:
-            if self._wire.is_closed or self._wire.closing:
-                raise Closed("connection")
-            await (self._wire.writable() if self._out.paused else asyncio.sleep(0.01))
+    async def ready(self, timeout_s: float, event_id: str) -> float:
+        """Wait until the connection and the window take another event: the back-pressure.
+
+        Returns what is left of `timeout_s`. Raises Closed, Timeout.
+        """
+        deadline = self._loop.time() + timeout_s
+        try:
+            async with asyncio.timeout_at(deadline):
+                while not self.is_ready:
+                    if self._wire.is_closed or self._wire.closing:
+                        raise Closed("connection")
+                    await (self._wire.writable() if self._out.paused else asyncio.sleep(0.01))
+        except TimeoutError as error:
+            raise Timeout("publish", timeout_s, event_id=event_id) from error
+        return max(deadline - self._loop.time(), 0.001)
 
     def send(self, target: Target, event: Event, timeout_s: float) -> tuple[str, asyncio.Future[int]]:
         """Send an event; returns its id, and what is done when the stream has acknowledged it.

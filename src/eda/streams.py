@@ -256,9 +256,9 @@ class Streams:
     def _to_config(self, name: str, options: StreamOptions) -> dict[str, Any]:
         server = f"nats-server {self._api.wire.server_version}"
         if options.atomic and not self._api.has_atomic:
-            raise NotSupported("atomic batches", needs="nats-server 2.12", server=server)
+            raise NotSupported("atomic batches", needs="nats-server 2.12 or later", server=server)
         if options.fast_ingest and not self._api.has_fast_ingest:
-            raise NotSupported("fast-ingest batches", needs="nats-server 2.14", server=server)
+            raise NotSupported("fast-ingest batches", needs="nats-server 2.14 or later", server=server)
         max_age_ns = int(options.max_age_s * NS) if options.max_age_s else 0
         dedup_ns = int(options.dedup_window_s * NS)
         config: dict[str, Any] = {

@@ -133,7 +133,11 @@ class Subscription:
         try:
             await asyncio.shield(self._opening)
         except BaseException:
-            if self._opening.done():
+            if not self._opening.done():
+                # Whoever wanted it has given up.
+                self._opening.cancel()
+                self._begin_close()
+            elif self._closing is None:
                 self._finished()
             raise
         return self
@@ -167,11 +171,18 @@ class Subscription:
 
         Safe to call twice, and from a handler: there it returns at once, and closing goes on when the handler is done.
         """
-        if self._opening is not None and not self._opening.done():
-            await asyncio.wait({self._opening})
         closing = self._begin_close()
-        if asyncio.current_task() not in self._workers:
+        if not self.is_run_by(asyncio.current_task()):
             await asyncio.shield(closing)
+
+    def is_run_by(self, task: asyncio.Task[Any] | None) -> bool:
+        """Whether the task is one that runs this subscription's handlers."""
+        return task in self._workers
+
+    def cancel_handlers(self) -> None:
+        """Cancel the handlers that run; their events come again."""
+        for worker in self._workers:
+            worker.cancel()
 
     async def unsubscribe(self) -> None:
         """Close, and forget the offset."""
@@ -200,6 +211,8 @@ class Subscription:
 
     async def _close(self) -> None:
         timeout_s = self.options.timeout_s
+        if self._opening is not None and not self._opening.done():
+            await asyncio.wait({self._opening})
         self._dispatcher.stop()
         try:
             # Nothing may be given back while a pull is open: the server would send it here again.

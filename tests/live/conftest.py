@@ -7,15 +7,16 @@ import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import nats
 import pytest
-import servers as old_servers
 from nats.aio.client import Client as NatsClient
 from nats.errors import Error as NatsError
 
 import eda
+import servers as old_servers
 
 CURRENT = "current"
 _numbers = itertools.count(1)
@@ -69,9 +70,14 @@ async def no_task_left() -> AsyncIterator[None]:
 
 
 @pytest.fixture
-async def own_server(server_version: str) -> AsyncIterator[eda.EmbeddedServer]:
+def executable(server_version: str) -> Path | None:
+    """The nats-server for servers of the test's own; None: the current one."""
+    return None if server_version == CURRENT else old_servers.path_of(server_version)
+
+
+@pytest.fixture
+async def own_server(executable: Path | None) -> AsyncIterator[eda.EmbeddedServer]:
     """A server that the test may kill and freeze."""
-    executable = None if server_version == CURRENT else old_servers.path_of(server_version)
     async with eda.EmbeddedServer(executable=executable) as server:
         yield server
 

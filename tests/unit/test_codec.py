@@ -33,7 +33,7 @@ from reference import (
     varint,
 )
 
-TEXT_SAMPLES = ["a", "x" * 127, "x" * 128, "x" * 20_000, "é", "\U0010ffff", "\0", "a\r\nb", "\u2028"]
+TEXT_SAMPLES = ["a", "x" * 127, "x" * 128, "x" * 16_383, "x" * 16_384, "é", "\U0010ffff", "\0", "a\r\nb", "\u2028"]
 TIME_SAMPLES = [1, -1, 127, 128, 1_700_000_000_123_456_789, INT64_MAX, INT64_MIN]
 FULL: dict[str, Any] = {
     "id": "i1",

@@ -147,7 +147,7 @@ def _print_table(report: dict[str, Any]) -> None:
     console = Console()
     console.print(table)
     if report["ok"]:
-        console.print("[green]check passed[/]: nothing lost, nothing twice, every aggregate in order, read model right")
+        console.print("[green]check passed[/]: nothing lost, nothing twice, order kept, read model right")
     else:
         found = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in report["check"].items() if count)
         console.print(f"[red]check failed[/]: {found}")

@@ -57,7 +57,8 @@ async def run_sides(
             url, name = addr, f"server {addresses}, file storage"
         conn = await stack.enter_async_context(eda.connect(url, client="eda-demo-admin"))
         stream = f"eda-demo-{secrets.token_hex(8)}"
-        await conn.streams.create(stream)
+        # The server keeps every id for so long, millions at this speed; a publish may take half as long, its default.
+        await conn.streams.create(stream, eda.StreamOptions(dedup_window_s=60.0))
         stack.push_async_callback(_delete, conn, stream, on_log)
         on_server(name)
         # The handling side first, so that it is there when the first event comes.

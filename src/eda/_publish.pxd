@@ -1,0 +1,54 @@
+from libc.stdint cimport uint64_t
+
+from eda._acks cimport Place, PublishWindow
+from eda._bytes cimport Writer
+from eda._event cimport Event
+from eda._frame cimport Frame, Outbound, Sink
+from eda._send cimport Target
+
+
+cdef class Ingest(Sink):
+    cdef readonly PublishWindow window      # a place's waiter is its Event
+    cdef Outbound out
+    cdef Target target
+    cdef object host                        # IngestHost in _publish.pyi
+    cdef str client
+    cdef bint dedup
+    cdef bint tell                          # the host wants every acknowledgement
+    cdef bytes inbox                        # subject prefix of all answers, with its last dot
+    cdef uint64_t give_up_ns                # an event fails this long after it was accepted
+    cdef readonly uint64_t max_pending
+    cdef readonly uint64_t max_bytes
+
+    cdef readonly bint fast                 # fast ingest, else the window
+    cdef readonly bint writing              # events may be written as they are accepted
+    cdef readonly uint64_t limit            # the most events that may be unanswered
+    cdef uint64_t cursor                    # the first sequence that is not written yet
+    # Fast ingest: the batch that events go into.
+    cdef bytes reply                        # its reply subjects up to the sequence: <inbox><batch>.<flow>.fail.
+    cdef readonly uint64_t n_batch          # events written into it
+    cdef readonly uint64_t n_settled        # of them, acknowledged
+
+    # What somebody waits for.
+    cdef public bint room_wanted            # the host wants to hear of room
+    cdef public uint64_t flush_to           # the host wants to hear when everything before this is settled; 0: nothing
+
+    # The window's own size, from how long acknowledgements take.
+    cdef uint64_t n_timed
+    cdef uint64_t sum_ns
+
+    cdef Writer scratch
+    cdef readonly uint64_t n_accepted
+    cdef readonly uint64_t n_acknowledged
+    cdef readonly uint64_t n_resent
+    cdef readonly uint64_t n_failed
+
+    cdef bint full(self) noexcept
+    cdef str put(self, Event event)
+    cdef int write_place(self, uint64_t seq, int operation) except -1
+    cdef int settle(self, uint64_t seq, uint64_t stream_seq) except -1
+    cdef int settle_batch(self, uint64_t n) except -1
+    cdef int wake(self) except -1
+    cdef int adapt(self, uint64_t took_ns) except -1
+    cdef int take_window_answer(self, Frame* frame, uint64_t seq) except -1
+    cdef int take_batch_answer(self, Frame* frame) except -1

@@ -1,0 +1,304 @@
+"""eda.connect: addresses, credentials, the connection's life, the embedded server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import eda
+from eda.addresses import parse_addresses
+from helpers import LOOPS, Logged, free_port, listening
+
+PASSWORD = "s3cret/p@ss:w%rd"
+
+
+async def works(conn: eda.Conn, stream: str) -> None:
+    """Publish and get back one event."""
+    got: asyncio.Queue[eda.Event] = asyncio.Queue()
+    await conn.publish(stream, eda.Event(type="ping", data=eda.String("hello")))
+    async with conn.subscribe(stream, got.put_nowait, backfill=True), asyncio.timeout(5):
+        event = await got.get()
+    assert (event.type, event.data.decode(), event.client) == ("ping", "hello", conn.client)
+
+
+@pytest.mark.old_server
+async def test_connect_when_awaited_gives_an_open_connection(server: eda.EmbeddedServer, stream: str) -> None:
+    conn = await eda.connect(server.url, client="me")
+    try:
+        assert conn.state == "connected"
+        await works(conn, stream)
+    finally:
+        await conn.close()
+    assert conn.state == "closed"
+
+
+@pytest.mark.old_server
+async def test_connect_when_entered_closes_at_the_end(server: eda.EmbeddedServer, stream: str) -> None:
+    async with eda.connect(server.url) as conn:
+        await works(conn, stream)
+    assert conn.state == "closed"
+
+
+@pytest.mark.parametrize("new_loop", LOOPS.values(), ids=LOOPS)
+def test_connect_when_under_either_loop_works(
+    new_loop: Callable[[], asyncio.AbstractEventLoop], server: eda.EmbeddedServer
+) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(10), eda.connect(server.url) as conn:
+            await works(conn, f"loops-{new_loop.__name__}")
+            await conn.streams.delete(f"loops-{new_loop.__name__}")
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main())
+
+
+async def test_connect_when_the_body_fails_closes_too(server: eda.EmbeddedServer) -> None:
+    with pytest.raises(KeyError):
+        async with eda.connect(server.url) as conn:
+            raise KeyError("body")
+    assert conn.state == "closed"
+
+
+async def test_connect_when_no_client_is_given_takes_a_random_name(server: eda.EmbeddedServer) -> None:
+    async with eda.connect(server.url) as one, eda.connect(server.url) as other:
+        assert one.client.startswith("eda-")
+        assert one.client != other.client
+
+
+# --- where the address comes from ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"EDA_URL": "good"},
+        {"NATS_URL": "good"},
+        {"EDA_URL": "good", "NATS_URL": "bad"},
+        {"EDA_URL": "", "NATS_URL": "good"},
+    ],
+    ids=["eda", "nats", "both", "empty"],
+)
+async def test_connect_when_no_address_is_given_takes_the_environments(
+    environment: dict[str, str], server: eda.EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("EDA_URL", "NATS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    known = {"good": server.url, "bad": f"nats://127.0.0.1:{free_port()}", "": ""}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, known[value])
+    async with eda.connect(connect_timeout_s=2) as conn:
+        assert conn.state == "connected"
+
+
+def test_addresses_when_nothing_is_given_are_the_local_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("EDA_URL", "NATS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    assert parse_addresses(None).urls == ("nats://127.0.0.1:4222",)
+
+
+async def test_connect_when_the_first_of_several_is_dead_takes_another(server: eda.EmbeddedServer) -> None:
+    dead = f"nats://127.0.0.1:{free_port()}"
+    for addr in ([dead, server.url], f"{dead},{server.url}"):
+        async with eda.connect(addr, connect_timeout_s=4) as conn:
+            assert conn.state == "connected"
+
+
+async def test_connect_when_one_of_several_never_speaks_takes_another(server: eda.EmbeddedServer) -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with listening(silent) as port:
+        for addr in ([f"nats://127.0.0.1:{port}", server.url], [server.url, f"nats://127.0.0.1:{port}"]):
+            async with eda.connect(addr, connect_timeout_s=2) as conn:
+                assert conn.state == "connected"
+
+
+@pytest.mark.parametrize(
+    "addr",
+    [
+        *("http://localhost", "nats://", "nats://:4222", "nats://host:port", "nats://host:0", "nats://host:70000"),
+        *(
+            "nats://a b",
+            "nats://host/path",
+            "nats://host?query",
+            "nats://host#part",
+            "nats://[::1",
+            "",
+            "nats://a\r\nb",
+        ),
+        *("embedded:relative", "embedded://host/dir"),
+        *([], ["nats://a", 5], ["nats://u:p@a", "nats://v:q@b"], ["embedded:", "nats://a"], 5, b"nats://a"),
+    ],
+)
+def test_connect_when_the_address_is_none_raises_at_once(addr: Any) -> None:
+    with pytest.raises(eda.ConfigError, match="addr") as caught:
+        eda.connect(addr)
+    assert caught.value.argument == "addr"
+
+
+@pytest.mark.parametrize(
+    "url", [f"nats://me:{PASSWORD}@host:port", f"nats://{PASSWORD}@host/path", f"x://me:{PASSWORD}@h"]
+)
+def test_connect_when_a_bad_url_has_credentials_does_not_show_them(url: str) -> None:
+    with pytest.raises(eda.ConfigError) as caught:
+        eda.connect(url)
+    shown = f"{caught.value} {caught.value!r} {caught.value.__cause__!r} {caught.value.__context__!r}"
+    assert PASSWORD not in shown
+    assert "p@ss" not in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "argument"),
+    [
+        ({"cluster": ""}, "cluster"),
+        ({"cluster": "a.b"}, "cluster"),
+        ({"cluster": "a b"}, "cluster"),
+        ({"client": ""}, "client"),
+        ({"client": 5}, "client"),
+        ({"connect_timeout_s": 0}, "connect_timeout_s"),
+        ({"connect_timeout_s": "5"}, "connect_timeout_s"),
+        ({"connect_timeout_s": float("nan")}, "connect_timeout_s"),
+        ({"user": "me"}, "password"),
+        ({"password": "me"}, "user"),
+        ({"credentials": "/no/such.creds"}, "credentials"),
+        ({"nkey": "/no/such.nk"}, "nkey"),
+        ({"stream_defaults": {"replicas": 3}}, "stream_defaults"),
+        ({"tls": True}, "tls"),
+        ({"logger": "eda"}, "logger"),
+        ({"on_state": "print"}, "on_state"),
+    ],
+    ids=str,
+)
+def test_connect_when_an_argument_is_wrong_raises_at_once(options: dict[str, Any], argument: str) -> None:
+    with pytest.raises(eda.ConfigError, match=argument) as caught:
+        eda.connect("nats://127.0.0.1:1", **options)
+    assert caught.value.argument == argument
+
+
+# --- before opening and after closing --------------------------------------------------------------------------------
+
+
+async def test_connection_when_not_opened_refuses_to_work(server: eda.EmbeddedServer) -> None:
+    conn = eda.connect(server.url)
+    assert conn.state == "new"
+    with pytest.raises(eda.Closed):
+        await conn.publish("stream")
+    with pytest.raises(eda.Closed):
+        conn.subscribe("stream", print)
+    with pytest.raises(eda.Closed):
+        conn.streams  # noqa: B018
+    await conn.close()
+    assert conn.state == "closed"
+
+
+async def test_connection_when_closed_refuses_to_work(server: eda.EmbeddedServer) -> None:
+    conn = await eda.connect(server.url)
+    streams = conn.streams
+    await conn.close()
+    with pytest.raises(eda.Closed):
+        await conn.publish("stream")
+    with pytest.raises(eda.Closed):
+        conn.subscribe("stream", print)
+    with pytest.raises(eda.Closed):
+        await streams.list()
+    with pytest.raises(eda.Closed):
+        await conn
+
+
+async def test_connection_when_closed_twice_or_by_two_closes_once(server: eda.EmbeddedServer) -> None:
+    states: list[str] = []
+    conn = await eda.connect(server.url, on_state=states.append)
+    await asyncio.gather(conn.close(), conn.close())
+    await conn.close()
+    assert states == ["connected", "closed"]
+
+
+async def test_connection_when_opened_by_two_opens_once(server: eda.EmbeddedServer) -> None:
+    conn = eda.connect(server.url)
+
+    async def opened() -> eda.Conn:
+        return await conn
+
+    assert await asyncio.gather(opened(), opened()) == [conn, conn]
+    assert await conn is conn
+    await conn.close()
+
+
+async def test_connect_when_cancelled_leaves_nothing(server: eda.EmbeddedServer) -> None:
+    for delay_s in (0, 0.001, 0.003, 0.01):
+        conn = eda.connect(server.url)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay_s):
+                await conn
+        await conn.close()
+        assert conn.state == "closed"
+
+
+async def test_on_state_when_it_raises_is_logged_and_the_connection_works(
+    server: eda.EmbeddedServer, stream: str, logged: Logged
+) -> None:
+    def on_state(state: str) -> None:
+        raise KeyError(state)
+
+    logged.expect("on_state.'connected'. failed", "on_state.'closed'. failed")
+    async with eda.connect(server.url, on_state=on_state) as conn:
+        await works(conn, stream)
+
+
+async def test_logger_when_none_is_silent(server: eda.EmbeddedServer, stream: str, logged: Logged) -> None:
+    def fail(event: eda.Event) -> None:
+        failed.set()
+        raise ValueError("handler")
+
+    failed = asyncio.Event()
+    async with eda.connect(server.url, logger=None) as conn:
+        await conn.publish(stream)
+        async with conn.subscribe(stream, fail, backfill=True):
+            await asyncio.wait_for(failed.wait(), 5)
+    assert not logged.records
+
+
+# --- the embedded server ---------------------------------------------------------------------------------------------
+
+
+async def test_embedded_when_closed_ends_the_server() -> None:
+    async with eda.connect("embedded:") as conn:
+        server = conn._server
+        assert server is not None
+        process = server.process
+        assert process is not None
+        await works(conn, "stream")
+    assert process.returncode is not None
+
+
+async def test_embedded_when_it_has_a_directory_keeps_the_events(tmp_path: Path) -> None:
+    addr = f"embedded://{tmp_path}/some%20data"
+    async with eda.connect(addr) as conn:
+        sent = await conn.publish("stream", eda.Event(type="kept"))
+    got: asyncio.Queue[eda.Event] = asyncio.Queue()
+    async with eda.connect(addr) as conn, conn.subscribe("stream", got.put_nowait, backfill=True):
+        event = await asyncio.wait_for(got.get(), 5)
+    assert (event.id, event.type) == (sent, "kept")
+    assert (tmp_path / "some data").is_dir()
+
+
+async def test_embedded_when_two_are_opened_are_apart() -> None:
+    async with eda.connect("embedded:") as one, eda.connect("embedded:") as other:
+        await one.publish("stream")
+        assert [info.name for info in await one.streams.list()] == ["stream"]
+        assert await other.streams.list() == []
+
+
+async def test_embedded_when_opening_is_cancelled_ends_the_server() -> None:
+    for delay_s in (0.005, 0.03, 0.06):
+        conn = eda.connect("embedded:")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay_s):
+                await conn
+        await conn.close()
+        assert conn._server is None

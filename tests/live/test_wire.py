@@ -1,0 +1,286 @@
+"""eda._wire on real connections: what it relies on inside nats-py, and what a server may say at any time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import tomllib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+from nats.aio.client import Client
+from nats.aio.transport import TcpTransport
+
+import eda
+import eda._wire
+from eda._frame import Collector
+from eda._wire import Wire
+from eda.addresses import parse_addresses
+from helpers import Logged, Proxy, listening, until
+
+INFO = b'INFO {"server_id":"x","version":"2.12.0","max_payload":1048576,"headers":true}\r\n'
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Wire]:
+    """Give a wire to the server, without the rest of a connection."""
+    addresses = parse_addresses(url)
+    options = {"token": addresses.token} if addresses.token else {}
+    wire = Wire(logging.getLogger("eda"))
+    await wire.open(addresses.urls, timeout_s=5.0, **options)
+    try:
+        yield wire
+    finally:
+        await wire.shut()
+
+
+# --- what nats-py's inside must be like ------------------------------------------------------------------------------
+
+
+def test_requirement_when_compared_with_what_the_error_says_is_the_same() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    required = next(line for line in project["dependencies"] if line.startswith("nats-py"))
+    assert required == eda._wire.SUPPORTED.replace(" ", "")
+    assert ",<" in required
+
+
+def test_nats_py_when_installed_has_the_methods_that_are_overridden_with_the_same_arguments() -> None:
+    overridden = {name for name in vars(Wire) if callable(getattr(Client, name, None)) and not name.startswith("__")}
+    assert overridden >= {
+        *("_process_connect_init", "_process_pong", "_process_op_err", "_connect_to_server", "_attempt_reconnect")
+    }
+    for name in overridden:
+        theirs, ours = getattr(Client, name).__code__, getattr(Wire, name).__code__
+        assert ours.co_varnames[: ours.co_argcount] == theirs.co_varnames[: theirs.co_argcount], name
+        assert asyncio.iscoroutinefunction(getattr(Wire, name)) == asyncio.iscoroutinefunction(getattr(Client, name))
+
+
+async def test_nats_py_when_installed_does_not_use_the_names_that_wire_adds(server: eda.EmbeddedServer) -> None:
+    theirs = set(dir(Client())) | set(vars(Client()))
+    async with opened(server.url) as wire:
+        added = {name for name in vars(Wire) if name not in vars(Client)} | (set(vars(wire)) - set(vars(Client())))
+    meant = {"__module__", "__doc__", "__firstlineno__", "__static_attributes__"}
+    assert not (added & theirs) - meant - {"__init__"} - {name for name in vars(Wire) if hasattr(Client, name)}
+    assert {"out", "parser", "logger", "_tap", "_loop", "_fatal", "_opened", "closing"} <= added - theirs
+
+
+async def test_nats_py_when_connected_has_the_attributes_that_are_used(server: eda.EmbeddedServer) -> None:
+    client = await nats.connect(server.url)
+    try:
+        assert isinstance(client._transport, TcpTransport)
+        reader, writer = client._transport._io_reader, client._transport._io_writer
+        assert isinstance(reader, asyncio.StreamReader)
+        assert isinstance(writer, asyncio.StreamWriter)
+        assert isinstance(reader._buffer, bytearray)
+        assert isinstance(writer.transport.get_protocol(), asyncio.StreamReaderProtocol)
+        assert client._status == Client.CONNECTED
+        assert client._pongs == []
+        assert client._pings_outstanding == 0
+        assert client._pending == []
+        assert client._pending_data_size == 0
+        assert client._server_info["version"] == server.version()
+        assert client.max_payload == client._max_payload == client._server_info["max_payload"]
+        subscription = await client.subscribe("subject")
+        assert client._subs[subscription._id] is subscription
+    finally:
+        await client.close()
+
+
+async def test_connect_when_nats_pys_inside_has_changed_names_the_versions_supported(
+    server: eda.EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def put_tap_in(wire: Wire) -> None:
+        transport, wire._transport = wire._transport, object()
+        try:
+            original(wire)
+        finally:
+            wire._transport = transport
+
+    original = Wire._put_tap_in
+    monkeypatch.setattr(Wire, "_put_tap_in", put_tap_in)
+    with pytest.raises(eda.NotSupported) as caught:
+        await eda.connect(server.url)
+    assert f"nats-py {version('nats-py')}" in str(caught.value)
+    assert eda._wire.SUPPORTED in str(caught.value)
+
+
+# --- frames ----------------------------------------------------------------------------------------------------------
+
+
+async def test_sink_when_attached_gets_every_frame_whatever_its_size(server: eda.EmbeddedServer, admin: Any) -> None:
+    sizes = [0, 1, 2, 1000, 32 * 1024, 256 * 1024 - 1, 256 * 1024, 256 * 1024 + 1, 1_000_000, 3, 1_048_000]
+    payloads = [bytes([n]) * size for n, size in enumerate(sizes)]
+    async with opened(server.url) as wire:
+        sink = Collector()
+        await wire.attach("frames.*", sink)
+        await wire.barrier(5)
+        for n, payload in enumerate(payloads):
+            await admin.client.publish(f"frames.{n}", payload, headers={"n": str(n)} if n % 2 else None)
+        await until(lambda: len(sink.frames) == len(sizes))
+    assert [frame[0] for frame in sink.frames] == [f"frames.{n}".encode() for n in range(len(sizes))]
+    assert [frame[3] for frame in sink.frames] == payloads
+    assert [bool(frame[2]) for frame in sink.frames] == [bool(n % 2) for n in range(len(sizes))]
+
+
+async def test_sink_when_detached_gets_nothing_after_the_barrier(server: eda.EmbeddedServer, admin: Any) -> None:
+    async with opened(server.url) as wire, opened(server.url) as other:
+        for _ in range(20):
+            sink = Collector()
+            subscription = await wire.attach("stop.*", sink)
+            await wire.barrier(5)
+            for n in range(500):
+                other.out.command(b"PUB stop.%d 1\r\nx\r\n" % n)
+            other.out.flush()
+            await until(lambda sink=sink: sink.frames)
+            await wire.detach(subscription)
+            await wire.barrier(5)
+            n_frames = len(sink.frames)
+            other.out.command(b"PUB stop.late 1\r\nx\r\n")
+            await other.barrier(5)
+            await wire.barrier(5)
+            assert len(sink.frames) == n_frames
+            wire.release(subscription)
+
+
+async def test_barrier_when_commands_are_pending_comes_after_them(server: eda.EmbeddedServer) -> None:
+    async with Proxy(server.port) as proxy, opened(proxy.url(server.url)) as wire:
+        subscription = await wire.attach("subject", Collector())
+        wire.out.command(b"PUB subject 1\r\nx\r\n")
+        proxy.sent.clear()
+        await wire.detach(subscription)
+        await wire.barrier(5)
+        sent = bytes(proxy.sent)
+    assert sent.index(b"UNSUB") < sent.index(b"PING")
+    assert sent.index(b"PUB subject") < sent.index(b"PING")
+
+
+async def test_barrier_when_nobody_answers_raises_timeout(server: eda.EmbeddedServer) -> None:
+    async with Proxy(server.port) as proxy, opened(proxy.url(server.url)) as wire:
+        proxy.hold()
+        with pytest.raises(eda.Timeout):
+            await wire.barrier(0.1)
+        proxy.release()
+        await wire.barrier(5)  # the late PONG is not this one's
+        await wire.request("$JS.API.INFO", timeout=5)
+
+
+async def test_barrier_when_closed_raises_closed(server: eda.EmbeddedServer) -> None:
+    async with opened(server.url) as wire:
+        pass
+    with pytest.raises(eda.Closed):
+        await wire.barrier(1)
+
+
+async def test_subscription_when_attached_is_sent_before_what_follows(server: eda.EmbeddedServer) -> None:
+    async with Proxy(server.port) as proxy, opened(proxy.url(server.url)) as wire:
+        proxy.sent.clear()
+        await wire.attach("subject", Collector())
+        wire.out.command(b"PUB subject 1\r\nx\r\n")
+        wire.out.flush()
+        await wire.barrier(5)
+        sent = bytes(proxy.sent)
+    assert sent.index(b"SUB subject") < sent.index(b"PUB subject")
+
+
+# --- what a server may say at any time -------------------------------------------------------------------------------
+
+
+async def test_ping_when_the_server_sends_it_is_answered(server: eda.EmbeddedServer) -> None:
+    async with Proxy(server.port) as proxy, opened(proxy.url(server.url)) as wire:
+        proxy.sent.clear()
+        proxy.inject(b"PING\r\n")
+        await until(lambda: b"PONG\r\n" in proxy.sent)
+        await wire.barrier(5)
+
+
+async def test_info_when_it_comes_again_is_taken(server: eda.EmbeddedServer) -> None:
+    async with Proxy(server.port) as proxy, eda.connect(proxy.url(server.url)) as conn:
+        assert conn._wire is not None
+        await conn.publish("info", eda.Event(data=eda.Bytes(bytes(6000))))
+        proxy.inject(b'INFO {"max_payload":5000,"connect_urls":["127.0.0.1:1"]}\r\n')
+        await until(lambda: conn._wire.max_payload == 5000)
+        assert [url.port for url in conn._wire.discovered_servers] == [1]
+        with pytest.raises(eda.ConfigError, match="max_payload of 5000"):
+            await conn.publish("info", eda.Event(data=eda.Bytes(bytes(6000))))
+        await conn.streams.delete("info")
+
+
+async def test_ok_and_unknown_subscriptions_when_they_come_are_passed_over(server: eda.EmbeddedServer) -> None:
+    async with Proxy(server.port) as proxy, opened(proxy.url(server.url)) as wire:
+        proxy.inject(b"+OK\r\nMSG a 99 3\r\nabc\r\nHMSG a 98 12 15\r\nNATS/1.0\r\n\r\nabc\r\n+OK\r\n")
+        await wire.barrier(5)
+        await wire.request("$JS.API.INFO", timeout=5)
+
+
+async def test_error_when_the_server_says_it_is_logged_and_the_connection_goes_on(
+    server: eda.EmbeddedServer, logged: Logged
+) -> None:
+    async with Proxy(server.port) as proxy, opened(proxy.url(server.url)) as wire:
+        proxy.inject(b"-ERR 'Something Is Wrong'\r\n")
+        await until(lambda: logged.find("Something Is Wrong", logging.WARNING))
+        await wire.request("$JS.API.INFO", timeout=5)
+
+
+GARBAGE = {
+    "http": b"HTTP/1.1 200 OK\r\n\r\n",
+    "binary": bytes(range(256)) + b"\n",
+    "message without size": b"MSG a 1\r\n",
+    "message with a word for size": b"MSG a 1 many\r\n",
+    "message longer than announced": b"MSG a 1 1\r\nabc\r\n",
+    "message too large": b"MSG a 1 99999999999\r\n",
+    "headers longer than the message": b"HMSG a 1 20 10\r\n" + b"x" * 20 + b"\r\n",
+    "info that is no json": b"INFO {\r\n",
+    "info that is deep": b"INFO " + b'{"a":' * 5000 + b"\r\n",
+    "info with odd urls": b'INFO {"connect_urls":[5]}\r\n',
+    "line without end": b"x" * (1 << 21),
+    "request answer on a bad subject": b"MSG \xff\xfe 1 1\r\nx\r\n",
+}
+
+
+@pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
+async def test_garbage_when_the_server_sends_it_leads_to_a_new_connection(
+    garbage: bytes, own_server: eda.EmbeddedServer, logged: Logged
+) -> None:
+    logged.allow("the connection is dropped", "nats: encountered error")
+    async with Proxy(own_server.port) as proxy, eda.connect(proxy.url(own_server.url), client="me") as conn:
+        seen: list[str] = []
+        async with conn.subscribe("stream", lambda event: seen.append(event.id), durable=True):
+            await conn.publish("stream")
+            await until(lambda: len(seen) == 1)
+            proxy.inject(garbage)
+            await until(lambda: conn.state == "reconnected")
+            await conn.publish("stream")
+            await until(lambda: len(seen) == 2)
+
+
+async def test_garbage_when_the_first_answer_carries_it_fails_the_connect() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(INFO)
+        await reader.readuntil(b"PING\r\n")
+        writer.write(b"PONG\r\nnonsense\r\n")
+        await reader.read()
+
+    async with listening(serve) as port:
+        with pytest.raises(eda.ConnectError):
+            await eda.connect(f"nats://127.0.0.1:{port}", connect_timeout_s=0.5)
+
+
+async def test_frames_when_they_come_with_the_first_pong_are_not_lost() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(INFO)
+        await reader.readuntil(b"PING\r\n")
+        writer.write(b"PONG\r\nPING\r\nPI")
+        await writer.drain()
+        assert await reader.readuntil(b"PONG\r\n") == b"PONG\r\n"
+        writer.write(b"NG\r\n")
+        answers.put_nowait(await reader.readuntil(b"PONG\r\n"))
+        await reader.read()
+
+    answers: asyncio.Queue[bytes] = asyncio.Queue()
+    async with listening(serve) as port, opened(f"nats://127.0.0.1:{port}"):
+        assert await asyncio.wait_for(answers.get(), 5) == b"PONG\r\n"
