@@ -223,6 +223,15 @@ class Wire(Client):
 
     # --- what nats-py calls, changed ---------------------------------------------------------------------------------
 
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        server = self._current_server
+        if initial_connection and (self.options.get("tls") or (server is not None and server.uri.scheme == "tls")):
+            if not info.get("tls_required") and not info.get("tls_available"):
+                # nats-py would go on in the clear, with the credentials.
+                raise NatsError("nats: TLS was asked for, and the server has none")
+            info["tls_required"] = True
+        await super()._process_info(info, initial_connection)
+
     async def _process_connect_init(self) -> None:
         await super()._process_connect_init()
         if self._status == Client.CONNECTING:

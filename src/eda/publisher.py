@@ -1,75 +1,26 @@
-"""Publisher: events at volume, in order, each with a known outcome. What happens per batch, per trouble, per timer.
-
-A publisher is in one of these states:
-
-down      no connection, or the stream is being looked at; accepted events wait
-idle      nothing is under way
-starting  fast ingest: the first event of a batch is out, the rest waits for its answer
-probing   window: after a trouble, the oldest unsettled event is out alone
-open      events are written as they are accepted
-ending    fast ingest: the batch was committed, or has ended early; its final acknowledgement is awaited
-pausing   the server can't now; everything unsettled is written again after a pause
-"""
+"""Publisher: events at volume, in order, each with a known outcome. When they are written is the pump's affair."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterable, Awaitable, Callable, Generator, Iterable
+from collections.abc import AsyncIterable, Callable, Generator, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-import msgspec
 from nats.aio.subscription import Subscription as NatsSubscription
 
 from eda._event import Event
-from eda._nuid import next_nuid
 from eda._publish import Ingest
-from eda._send import Target
 from eda._wire import Wire
-from eda.errors import Closed, ConfigError, EdaError, NotSupported, PublishFailed, ServerError, Timeout
-from eda.streams import StreamInfo
+from eda.errors import Closed, ConfigError, NotSupported, PublishFailed, Timeout
+from eda.pump import Look, Mode, Pump
 
 __all__ = ["Mode", "Publisher", "PublisherStats", "check_publisher_options"]
 
-Mode = Literal["auto", "window", "fast"]
-
 MAX_KEPT_FAILURES = 10_000
-FLOW = 500  # events per acknowledgement asked for: the server grants no more
-MAX_OUTSTANDING = 8  # flow acknowledgements under way; more gains nothing
-TICK_S = 0.005  # also how long the tail of a batch waits for another event before it is committed
-PAUSE_FIRST_S = 0.05
-PAUSE_MAX_S = 2.0
-ENDING_S = 0.25  # how long a batch that the server has forgotten may owe its final acknowledgement
 SEND_MANY = 512  # events taken from an iterable at a time
-
-# server/errors.json of nats-server: busy, electing, queue full, store failed; may be over soon.
-RETRY_CODES = frozenset({408, 429, 503})
-RETRY_ERR_CODES = frozenset({10008, 10077, 10167})
-BATCH_DISABLED = 10205
-BATCH_UNKNOWN = 10208
-TOO_MANY_BATCHES = frozenset({10210, 10211})
-
-
-class _Refused(msgspec.Struct):
-    code: int = 0
-    err_code: int = 0
-    description: str = ""
-
-
-class _Answer(msgspec.Struct):
-    """Any answer of the server: an acknowledgement, a flow message, a refusal."""
-
-    type: str = ""
-    error: _Refused | None = None
-    stream: str = ""
-    seq: int = 0
-    count: int = 0
-    msgs: int = 0
-
-
-_decode_answer = msgspec.json.Decoder(_Answer).decode
 
 
 def check_publisher_options(
@@ -121,7 +72,7 @@ class Publisher:
         logger: logging.Logger,
         client: str,
         stream: str,
-        look: Callable[[], Awaitable[tuple[Target, StreamInfo, bool]]],
+        look: Look,
         on_closed: Callable[[Publisher], None],
         *,
         mode: Mode,
@@ -144,32 +95,20 @@ class Publisher:
         self._dedup = dedup
         self._max_pending = max_pending
         self._max_bytes = max_pending_bytes
-        self._ack_timeout_s = ack_timeout_s
         self._timeout_s = timeout_s
         self._on_ack = on_ack
         self._on_error = on_error
         self._loop = asyncio.get_running_loop()
         self._core: Ingest | None = None
+        self._pump = Pump(self, wire, logger, stream, look, mode=mode, ack_timeout_s=ack_timeout_s, timeout_s=timeout_s)
         self._subscription: NatsSubscription | None = None
-        self._mode = ""
-        self._state = "down"
-        self._flow = 1
-        self._messages = 1  # events per flow acknowledgement, as the server last said
-        self._probe = False
-        self._pause_s = PAUSE_FIRST_S
-        self._pausing: asyncio.TimerHandle | None = None
-        self._ending_by = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self._pump_soon = False
-        self._n_seen = 0
         self._senders: deque[asyncio.Future[None]] = deque()
         self._flushers: list[tuple[int, asyncio.Future[None]]] = []
         self._failures: list[tuple[Event, BaseException]] = []
-        self._looking: asyncio.Task[None] | None = None
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"<Publisher to {self.stream!r}, {self._mode or 'not opened'}, {self._state}>"
+        return f"<Publisher to {self.stream!r}, {self._pump.mode or 'not opened'}, {self._pump.state}>"
 
     # --- opening and closing -----------------------------------------------------------------------------------------
 
@@ -208,7 +147,7 @@ class Publisher:
             )
         inbox = self._wire.new_inbox()
         self._core = Ingest(
-            self,
+            self._pump,
             self._out,
             target,
             f"{inbox}.".encode(),
@@ -220,12 +159,8 @@ class Publisher:
             give_up_s=self._timeout_s,
         )
         self._subscription = await self._wire.attach(f"{inbox}.>", self._core)
-        self._choose(can_fast)
-        self._wire.on_lost.append(self._on_lost)
-        self._wire.on_restored.append(self._on_restored)
-        self._wire.on_refused.append(self._on_refused)
+        self._pump.start(self._core, can_fast)
         self._wire.on_closed.append(self._on_wire_closed)
-        self._state = "idle"
         return self
 
     async def close(self) -> None:
@@ -233,37 +168,16 @@ class Publisher:
         if self._closed:
             return
         self._closed = True
-        for handle in (self._timer, self._pausing):
-            if handle is not None:
-                handle.cancel()
-        if self._looking is not None:
-            self._looking.cancel()
-        for calls, call in (
-            (self._wire.on_lost, self._on_lost),
-            (self._wire.on_restored, self._on_restored),
-            (self._wire.on_closed, self._on_wire_closed),
-        ):
-            if call in calls:
-                calls.remove(call)
-        if self._on_refused in self._wire.on_refused:
-            self._wire.on_refused.remove(self._on_refused)
+        self._pump.close()
+        if self._on_wire_closed in self._wire.on_closed:
+            self._wire.on_closed.remove(self._on_wire_closed)
         if self._core is not None:
-            self._core.stop()
-            for seq in self._core.window.pending():
-                self._fail(seq, Closed("publisher"))
+            self._pump.fail_all(Closed("publisher"))
         if self._subscription is not None:
             await self._wire.detach(self._subscription)
             self._wire.release(self._subscription)
         self._wake_all()
         self._on_closed(self)
-
-    def _choose(self, can_fast: bool) -> None:
-        """Choose the mode; renewed after every reconnect, since it may be another server."""
-        assert self._core is not None
-        fast = can_fast and self._wanted_mode != "window"
-        self._mode = "fast" if fast else "window"
-        if not fast:
-            self._core.use_window()
 
     # --- sending -----------------------------------------------------------------------------------------------------
 
@@ -280,8 +194,8 @@ class Publisher:
         if type(event) is not Event:
             raise ConfigError(f"event must be an eda.Event, not {type(event).__name__}", argument="event")
         event_id = core.accept(event)
-        if self._timer is None or not core.writing:
-            self._accepted()
+        if self._pump.needs_telling:
+            self._pump.accepted()
         return event_id
 
     async def send_many(self, events: Iterable[Event] | AsyncIterable[Event]) -> list[str]:
@@ -313,7 +227,7 @@ class Publisher:
             try:
                 at = core.accept_many(events, at, ids)
             finally:
-                self._accepted()
+                self._pump.accepted()
 
     async def _room(self) -> Ingest:
         """Wait until the next event may be taken. Raises Closed, PublishFailed."""
@@ -335,24 +249,12 @@ class Publisher:
         sender: asyncio.Future[None] = self._loop.create_future()
         self._senders.append(sender)
         core.room_wanted = True
-        if self._state == "idle":
-            self._pump()
-        elif self._state == "open" and core.fast and core.n_batch - core.n_settled < self._messages:
-            self._commit()  # no flow acknowledgement is due for what the window holds
+        self._pump.full()
         try:
             await sender
         finally:
             if sender in self._senders:
                 self._senders.remove(sender)
-
-    def _accepted(self) -> None:
-        """See that what was accepted gets written, and watched."""
-        if self._timer is None:
-            self._timer = self._loop.call_later(TICK_S, self._on_time)
-        if self._state == "idle" and not self._pump_soon:
-            # At the end of this turn it shows whether it is one event or many.
-            self._pump_soon = True
-            self._loop.call_soon(self._pump)
 
     async def flush(self) -> None:
         """Wait until everything sent so far is settled: at most the publish timeout.
@@ -367,7 +269,7 @@ class Publisher:
             flusher: asyncio.Future[None] = self._loop.create_future()
             self._flushers.append((to, flusher))
             core.flush_to = min(each for each, _ in self._flushers)
-            self._settle_tail()
+            self._pump.flush()
             try:
                 await flusher
             finally:
@@ -381,7 +283,7 @@ class Publisher:
         """Return the counts as of now."""
         core = self._core
         if core is None:
-            return PublisherStats(0, 0, 0, 0, 0, 0, self._mode)
+            return PublisherStats(0, 0, 0, 0, 0, 0, self._pump.mode)
         return PublisherStats(
             sent=core.n_accepted,
             acknowledged=core.n_acknowledged,
@@ -389,88 +291,10 @@ class Publisher:
             failed=core.n_failed,
             pending=core.n_pending,
             pending_bytes=core.n_bytes,
-            mode=self._mode,
+            mode=self._pump.mode,
         )
 
-    # --- states ------------------------------------------------------------------------------------------------------
-
-    def _pump(self) -> None:
-        """Write what waits, as the state allows."""
-        core = self._core
-        self._pump_soon = False
-        if core is None or self._closed or self._state != "idle" or core.n_waiting == 0:
-            return
-        if not self._wire.is_up:
-            self._state = "down"
-        elif self._mode == "fast":
-            self._flow = max(1, min(FLOW, self._max_pending // 4, self._flow_by_bytes(core)))
-            core.use_batch(next_nuid().encode(), self._flow)
-            if core.n_waiting == 1:
-                core.write(1, True, True)
-                self._await_end(self._ack_timeout_s)
-            else:
-                core.write(1, True, False)
-                self._state = "starting"
-        elif self._probe:
-            self._state = "probing"
-            core.write(1, False, False)
-        else:
-            self._state = "open"
-            core.resume()
-
-    def _flow_by_bytes(self, core: Ingest) -> int:
-        """A quarter of the window in events, where its bytes are what fills it."""
-        if core.n_pending == 0:
-            return FLOW
-        return int(self._max_bytes / 4 / max(core.n_bytes / core.n_pending, 1))
-
-    def _settle_tail(self) -> None:
-        """Fast ingest: have the events that no flow acknowledgement will come for acknowledged."""
-        core = self._core
-        assert core is not None
-        if self._state == "idle":
-            self._pump()
-        elif self._state == "open" and core.fast and core.n_pending:
-            self._commit()
-
-    def _commit(self) -> None:
-        assert self._core is not None
-        if self._core.n_waiting == 0:
-            self._core.commit()
-            self._await_end(self._ack_timeout_s)
-
-    def _await_end(self, patience_s: float) -> None:
-        assert self._core is not None
-        self._state = "ending"
-        self._core.stop()
-        self._ending_by = self._loop.time() + patience_s
-
-    def _again(self, pause_s: float) -> None:
-        """Write everything that is not settled again, from the oldest event on, after a pause."""
-        core = self._core
-        if core is None or self._state in ("pausing", "down") or self._closed:
-            return
-        core.restart()
-        self._probe = True
-        if pause_s <= 0:
-            self._state = "idle"
-            self._pump()
-            return
-        self._state = "pausing"
-        self._pausing = self._loop.call_later(pause_s, self._paused)
-
-    def _back_off(self) -> None:
-        pause_s = self._pause_s
-        self._pause_s = min(self._pause_s * 2, PAUSE_MAX_S)
-        self._again(pause_s)
-
-    def _paused(self) -> None:
-        self._pausing = None
-        if self._state == "pausing":
-            self._state = "idle"
-            self._pump()
-
-    # --- what the core tells -----------------------------------------------------------------------------------------
+    # --- what the pump tells ------------------------------------------------------------------------------------------
 
     def on_room(self) -> None:
         """Wake those who wait for room."""
@@ -496,107 +320,7 @@ class Publisher:
         except Exception:
             self._logger.exception("on_ack(%r, %d) failed", event_id, sequence)
 
-    def on_probed(self) -> None:
-        """Window: the oldest event is acknowledged, the rest may follow."""
-        if self._state == "probing" and self._core is not None:
-            self._state = "open"
-            self._probe = False
-            self._pause_s = PAUSE_FIRST_S
-            self._core.resume()
-
-    def on_flow(self, n_messages: int) -> None:
-        """Fast ingest: the batch goes on; the server acknowledges every `n_messages`."""
-        core = self._core
-        assert core is not None
-        self._messages = max(1, n_messages)
-        core.set_limit(self._messages * MAX_OUTSTANDING)
-        if self._state == "starting":
-            self._state = "open"
-            self._pause_s = PAUSE_FIRST_S
-        if self._state == "open":
-            core.resume()
-            if self._flushers:
-                self._commit()
-
-    def on_batch_answer(self, seq: int, status: int, payload: bytes) -> None:
-        """Fast ingest: anything but a flow acknowledgement."""
-        core = self._core
-        assert core is not None
-        answer = self._decode(status, payload)
-        if answer is None or answer.type in ("gap", "err"):
-            return  # information only: the final acknowledgement says what was stored
-        if answer.type == "ack":
-            core.settle_first(answer.seq)
-            self.on_flow(answer.msgs)
-        elif answer.error is not None:
-            self._batch_refused(seq, answer.error)
-        elif answer.stream != self.stream:
-            self._logger.error("stream %r answers for stream %r", answer.stream, self.stream)
-        else:
-            core.settle_first(answer.count)
-            self._pause_s = PAUSE_FIRST_S
-            self._state = "ending"
-            self._again(0)
-
-    def _batch_refused(self, seq: int, refused: _Refused) -> None:
-        core = self._core
-        assert core is not None
-        if refused.code in RETRY_CODES or refused.err_code in RETRY_ERR_CODES:
-            self._back_off()
-            if refused.code == 503:
-                self._look_again()
-        elif refused.err_code == BATCH_UNKNOWN:
-            if self._state in ("open", "starting"):
-                self._await_end(ENDING_S)
-        elif refused.err_code == BATCH_DISABLED or (
-            refused.err_code in TOO_MANY_BATCHES and self._wanted_mode != "fast"
-        ):
-            self._choose(can_fast=False)
-            self._again(0)
-        elif refused.err_code in TOO_MANY_BATCHES:
-            self._back_off()
-        elif core.n_settled == 0 and seq == 1:
-            # The answer to the first event of a batch is that event's verdict.
-            self._fail(core.oldest, self._refusal(refused))
-            self._again(0)
-        elif self._state == "open":
-            # A later event was refused; the server ends the batch when it sees the next one, or this commit.
-            core.commit()
-            self._await_end(self._ack_timeout_s)
-
-    def on_window_answer(self, seq: int, status: int, payload: bytes) -> None:
-        """Window: anything but a plain acknowledgement."""
-        answer = self._decode(status, payload)
-        if answer is None:
-            return
-        refused = answer.error
-        if refused is None:
-            self._fail(seq, ServerError(500, 0, f"stream {answer.stream!r} owns the subject of {self.stream!r}"))
-        elif refused.code in RETRY_CODES or refused.err_code in RETRY_ERR_CODES:
-            core = self._core
-            if self._state == "open" or (core is not None and self._state == "probing" and seq == core.oldest):
-                self._back_off()
-                if refused.code == 503:
-                    self._look_again()
-            return
-        else:
-            self._fail(seq, self._refusal(refused))
-        if self._state == "probing":
-            self._again(0)
-
-    def _decode(self, status: int, payload: bytes) -> _Answer | None:
-        if status == 503:
-            return _Answer(error=_Refused(503, 0, "no responders"))
-        try:
-            return _decode_answer(payload)
-        except msgspec.DecodeError:
-            self._logger.warning("stream %s: an acknowledgement that is none is ignored", self.stream)
-            return None
-
-    def _refusal(self, refused: _Refused) -> ServerError:
-        return ServerError(refused.code, refused.err_code, refused.description, operation=f"publish to {self.stream}")
-
-    def _fail(self, seq: int, error: Exception) -> None:
+    def on_failed(self, seq: int, error: Exception) -> None:
         """Settle an event with an error, and tell of it."""
         assert self._core is not None
         failed = self._core.fail(seq)
@@ -612,87 +336,9 @@ class Publisher:
             except Exception:
                 self._logger.exception("on_error failed for event %s", event_id)
 
-    def _fail_all(self, error: Exception) -> None:
-        assert self._core is not None
-        for seq in self._core.window.pending():
-            self._fail(seq, error)
-
-    # --- the clock ---------------------------------------------------------------------------------------------------
-
-    def _on_time(self) -> None:
-        core = self._core
-        assert core is not None
-        for seq in core.overdue():
-            self._fail(seq, Timeout("publish", self._timeout_s))
-        if core.n_pending == 0:
-            self._timer = None
-            if self._state in ("open", "ending", "starting", "probing"):
-                self._state = "idle"
-                core.restart()
-            return
-        self._timer = self._loop.call_later(TICK_S, self._on_time)
-        quiet = core.n_accepted == self._n_seen
-        self._n_seen = core.n_accepted
-        if self._state == "open" and core.fast and quiet and core.n_waiting == 0:
-            self._commit()
-        elif self._state == "ending" and self._loop.time() > self._ending_by:
-            self._logger.info("publisher to %s: a batch ended without a word", self.stream)
-            self._again(0)
-        elif self._state in ("open", "starting", "probing") and core.waited_s() > self._ack_timeout_s:
-            self._logger.info("publisher to %s: no acknowledgement in %g s", self.stream, self._ack_timeout_s)
-            self._again(0)
-
-    # --- the connection and the stream -------------------------------------------------------------------------------
-
-    def _on_lost(self) -> None:
-        if self._core is not None:
-            self._state = "down"
-            self._core.restart()
-            if self._pausing is not None:
-                self._pausing.cancel()
-
-    def _on_restored(self) -> None:
-        self._state = "down"
-        self._look_again()
-
-    def _look_again(self) -> None:
-        """Find out, once at a time, what the stream allows now, and go on."""
-        if self._looking is None or self._looking.done():
-            self._looking = self._loop.create_task(self._looked())
-
-    async def _looked(self) -> None:
-        pause_s = PAUSE_FIRST_S
-        while not self._closed and self._wire.is_up:
-            try:
-                _, _, can_fast = await self._look()
-            except EdaError as error:
-                if not error.retryable and not isinstance(error, Closed):
-                    self._fail_all(error)
-                    return
-                await asyncio.sleep(pause_s)
-                pause_s = min(pause_s * 2, PAUSE_MAX_S)
-                continue
-            if self._state == "down":
-                assert self._core is not None
-                self._choose(can_fast)
-                self._core.restart()
-                self._probe = True
-                self._state = "idle"
-                self._pump()
-            return
-
-    def _on_refused(self, kind: str, subject: str) -> None:
-        if kind != "publish" or self._core is None or subject.partition(".")[0] != self.stream:
-            return
-        for seq in self._core.window.pending():
-            if self._core.subject_at(seq) == subject:
-                self._fail(seq, ServerError(403, 0, f"no permission to publish to {subject}"))
-        if self._state in ("starting", "open", "ending", "probing"):
-            self._again(0)
-
     def _on_wire_closed(self) -> None:
         if self._core is not None and not self._closed:
-            self._fail_all(Closed("connection"))
+            self._pump.fail_all(Closed("connection"))
         self._wake_all()
 
     def _wake_all(self) -> None:

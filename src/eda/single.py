@@ -7,12 +7,11 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import msgspec
-
 from eda._acks import PublishWindow
 from eda._event import Event
 from eda._send import Target, WindowSender
 from eda._wire import Wire
+from eda.answers import decode_answer
 from eda.errors import Closed, ServerError, Timeout
 
 __all__ = ["SinglePublisher"]
@@ -21,25 +20,6 @@ MAX_PENDING = 1 << 20
 RESEND_S = 5.0
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 2.0
-
-# The server can't now, but may soon: no leader, no responders, queue full, store busy.
-# Source: server/errors.json of nats-server.
-RETRY_CODES = frozenset({408, 429, 503})
-RETRY_ERR_CODES = frozenset({10008, 10077, 10167})
-
-
-class _Refused(msgspec.Struct):
-    code: int = 0
-    err_code: int = 0
-    description: str = ""
-
-
-class _Answer(msgspec.Struct):
-    error: _Refused | None = None
-    stream: str = ""
-
-
-_decode_answer = msgspec.json.Decoder(_Answer).decode
 
 
 class SinglePublisher:
@@ -159,22 +139,16 @@ class SinglePublisher:
             self._again(seq)
             self._look_for(stream)
             return
-        try:
-            answer = _decode_answer(payload)
-        except msgspec.DecodeError:
+        answer = decode_answer(status, payload)
+        if answer is None:
             self._logger.warning("stream %s: an acknowledgement that is none is ignored", stream)
-            return
-        refused = answer.error
-        if refused is None:
-            self._sender.fail(
-                seq, ServerError(500, 0, f"stream {answer.stream!r} owns the subject of stream {stream!r}")
-            )
-        elif refused.code in RETRY_CODES or refused.err_code in RETRY_ERR_CODES:
+        elif answer.error is None:
+            owner = ServerError(500, 0, f"stream {answer.stream!r} owns the subject of stream {stream!r}")
+            self._sender.fail(seq, owner)
+        elif answer.error.may_pass:
             self._again(seq)
         else:
-            self._sender.fail(
-                seq, ServerError(refused.code, refused.err_code, refused.description, operation=f"publish to {stream}")
-            )
+            self._sender.fail(seq, answer.error.as_error(stream))
 
     def _again(self, seq: int) -> None:
         """Have a publish sent again after a pause that grows."""

@@ -1,0 +1,234 @@
+"""TLS: a server with a certificate of a test's own authority."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+import eda
+import eda._wire
+from helpers import LOOPS, Proxy, until
+
+every_loop = pytest.mark.parametrize("new_loop", LOOPS.values(), ids=LOOPS)
+NewLoop = Callable[[], asyncio.AbstractEventLoop]
+
+
+class Authority:
+    """A certificate authority that writes what it issues to a directory."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self.directory = directory
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        constraints = x509.BasicConstraints(ca=True, path_length=None)
+        usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
+        self.certificate = (
+            self._builder(self.name, self.key)
+            .add_extension(constraints, critical=True)
+            .add_extension(usage, critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(self.key.public_key()), critical=False)
+            .sign(self.key, hashes.SHA256())
+        )
+
+    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+        now = datetime.now(UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self.name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+        )
+
+    def issue(self, name: str, *names: x509.GeneralName) -> dict[str, str]:
+        """Write a certificate for these names and its key; give nats-server's settings for them."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = (
+            self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
+            .sign(self.key, hashes.SHA256())
+        )
+        cert_file, key_file = self.directory / f"{name}.crt", self.directory / f"{name}.key"
+        cert_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        pkcs8, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        key_file.write_bytes(key.private_bytes(serialization.Encoding.PEM, pkcs8, plain))
+        return {"cert_file": str(cert_file), "key_file": str(key_file)}
+
+    def context(self) -> ssl.SSLContext:
+        """Give a client's context that trusts this authority alone."""
+        return ssl.create_default_context(cadata=self.certificate.public_bytes(serialization.Encoding.PEM).decode())
+
+
+LOOPBACK = (x509.IPAddress(ip_address("127.0.0.1")), x509.DNSName("localhost"))
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path, "authority")
+
+
+def tls_server(authority: Authority, *names: x509.GeneralName, **config: Any) -> eda.EmbeddedServer:
+    return eda.EmbeddedServer(config={"tls": authority.issue("server", *(names or LOOPBACK)), **config})
+
+
+def run(new_loop: NewLoop, main: Callable[[], Any]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(30):
+            await main()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(bounded())
+
+
+@every_loop
+def test_tls_when_the_server_is_trusted_carries_everything(authority: Authority, new_loop: NewLoop) -> None:
+    async def main() -> None:
+        async with tls_server(authority) as server, eda.connect(server.url, tls=authority.context()) as conn:
+            seen: list[eda.Event] = []
+            async with conn.subscribe("stream", seen.append):
+                data = [eda.Bytes(bytes([n]) * (n * 9_973 % 900_000)) for n in range(100)]
+                await asyncio.gather(*(conn.publish("stream", eda.Event(data=each)) for each in data))
+                await until(lambda: len(seen) == 100)
+            assert sorted(event.data.encode() for event in seen) == sorted(each.encode() for each in data)
+
+    run(new_loop, main)
+
+
+@every_loop
+def test_tls_when_the_server_is_killed_connects_again(authority: Authority, new_loop: NewLoop) -> None:
+    async def main() -> None:
+        async with tls_server(authority) as server, eda.connect(server.url, tls=authority.context()) as conn:
+            seen: set[str] = set()
+            async with conn.subscribe("stream", lambda event: seen.add(event.id), name="me", durable=True):
+                for _ in range(3):
+                    publishing = asyncio.gather(*(conn.publish("stream") for _ in range(50)))
+                    await asyncio.sleep(0.005)
+                    await server.kill()
+                    await server.start()
+                    ids = set(await publishing)
+                    await until(lambda ids=ids: ids <= seen)
+            assert (await conn.streams.info("stream")).events == 150
+
+    run(new_loop, main)
+
+
+@every_loop
+def test_tls_when_the_peer_falls_silent_connects_again(
+    authority: Authority, new_loop: NewLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with tls_server(authority) as server, Proxy(server.port) as proxy:
+            conn = await eda.connect(proxy.url(server.url), tls=authority.context())
+            await conn.publish("stream")
+            proxy.hold()
+            big = eda.Event(data=eda.Bytes(bytes(900_000)))
+            publishing = [asyncio.create_task(conn.publish("stream", big)) for _ in range(20)]
+            await until(lambda: conn.state == "disconnected", 5)
+            proxy.release()
+            await until(lambda: conn.state == "reconnected", 5)
+            await asyncio.wait_for(asyncio.gather(*publishing), 15)
+            await conn.close()
+
+    monkeypatch.setattr(eda._wire, "PING_INTERVAL_S", 0.2)
+    run(new_loop, main)
+
+
+@every_loop
+def test_tls_when_closed_with_a_silent_peer_ends_in_time(
+    authority: Authority, new_loop: NewLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with tls_server(authority) as server, Proxy(server.port) as proxy:
+            conn = await eda.connect(proxy.url(server.url), tls=authority.context())
+            proxy.hold()
+            begin = time.monotonic()
+            await conn.close()
+            assert time.monotonic() - begin < 3
+
+    monkeypatch.setattr(eda._wire, "SHUT_TIMEOUT_S", 0.3)
+    run(new_loop, main)
+
+
+@every_loop
+def test_tls_when_the_authority_is_unknown_fails_at_once(
+    authority: Authority, new_loop: NewLoop, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with tls_server(authority) as server:
+            for tls in (Authority(tmp_path, "other").context(), None):
+                begin = time.monotonic()
+                with pytest.raises(eda.ConnectError, match="certificate verify failed") as caught:
+                    await eda.connect(server.url, tls=tls)
+                assert time.monotonic() - begin < 2
+                assert server.token not in f"{caught.value}{caught.value!r}"
+
+    run(new_loop, main)
+
+
+@every_loop
+def test_tls_when_the_certificate_is_for_another_name_fails_at_once(authority: Authority, new_loop: NewLoop) -> None:
+    async def main() -> None:
+        async with tls_server(authority, x509.DNSName("example.org")) as server:
+            begin = time.monotonic()
+            with pytest.raises(eda.ConnectError, match=r"127\.0\.0\.1"):
+                await eda.connect(server.url, tls=authority.context())
+            assert time.monotonic() - begin < 2
+
+    run(new_loop, main)
+
+
+async def test_tls_when_the_url_says_tls_works(authority: Authority) -> None:
+    async with tls_server(authority) as server:
+        url = server.url.replace("nats:", "tls:")
+        async with eda.connect(url, tls=authority.context()) as conn:
+            await conn.publish("stream")
+
+
+async def test_tls_when_the_server_only_allows_it_is_used(authority: Authority) -> None:
+    settings = {"tls": authority.issue("server", *LOOPBACK), "allow_non_tls": True}
+    async with eda.EmbeddedServer(config=settings) as server:
+        async with eda.connect(server.url, tls=authority.context()) as conn:
+            assert conn._wire is not None
+            assert conn._wire._tap is not None
+            assert conn._wire._tap.transport.get_extra_info("ssl_object") is not None
+            await conn.publish("stream")
+        with pytest.raises(eda.ConnectError, match="certificate verify failed"):
+            await eda.connect(server.url.replace("nats:", "tls:"))
+
+
+async def test_tls_when_it_is_asked_for_and_the_server_has_none_sends_no_credentials(authority: Authority) -> None:
+    async with eda.EmbeddedServer() as server, Proxy(server.port) as proxy:
+        url = proxy.url(server.url)
+        for addr, tls in ((url, authority.context()), (url.replace("nats:", "tls:"), None)):
+            with pytest.raises(eda.ConnectError, match="TLS"):
+                await eda.connect(addr, tls=tls, connect_timeout_s=0.5)
+        assert not proxy.sent
+
+
+async def test_tls_when_the_client_shows_a_certificate_is_let_in(authority: Authority, tmp_path: Path) -> None:
+    ca_file = tmp_path / "ca.crt"
+    ca_file.write_bytes(authority.certificate.public_bytes(serialization.Encoding.PEM))
+    settings = authority.issue("server", *LOOPBACK) | {"ca_file": str(ca_file), "verify": True}
+    mine = authority.issue("client", x509.RFC822Name("me@example.org"))
+    context = authority.context()
+    context.load_cert_chain(mine["cert_file"], mine["key_file"])
+    async with eda.EmbeddedServer(config={"tls": settings}) as server:
+        async with eda.connect(server.url, tls=context) as conn:
+            await conn.publish("stream")
+        with pytest.raises(eda.ConnectError):
+            await eda.connect(server.url, tls=authority.context(), connect_timeout_s=1)
