@@ -10,7 +10,8 @@ import msgpack
 import pytest
 
 from eda._codec import decode_event, encode_event
-from eda._event import Bytes, Event
+from eda._data import Bytes
+from eda._event import Event
 from eda._send import Target, frame_of
 from reference import Envelope
 

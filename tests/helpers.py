@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import json
 import logging
 import re
 import socket
@@ -13,7 +14,11 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-__all__ = ["LOOPS", "Logged", "Proxy", "free_port", "listening", "until"]
+from nats.aio.client import Client as NatsClient
+
+import eda
+
+__all__ = ["LOOPS", "Admin", "Connect", "Logged", "Proxy", "free_port", "listening", "until"]
 
 # Event loops that a connection must work under.
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
@@ -147,6 +152,48 @@ class Proxy:
                     await self._flowing.wait()
                 writer.write(data)
                 await writer.drain()
+
+
+class Admin:
+    """A plain nats-py client that sees what is really on the server."""
+
+    def __init__(self, client: NatsClient) -> None:
+        self.client = client
+        self.js = client.jetstream()
+
+    async def api(self, verb: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Send a JetStream API request."""
+        reply = await self.client.request(f"$JS.API.{verb}", json.dumps(body).encode() if body else b"", timeout=5)
+        answer: dict[str, Any] = json.loads(reply.data)
+        assert "error" not in answer, f"{verb}: {answer['error']}"
+        return answer
+
+    async def last_seq(self, stream: str) -> int:
+        """Return the sequence of the stream's last message."""
+        return int((await self.api(f"STREAM.INFO.{stream}"))["state"]["last_seq"])
+
+    async def consumer(self, stream: str, name: str) -> dict[str, Any]:
+        return await self.api(f"CONSUMER.INFO.{stream}.{name}")
+
+    async def consumers(self, stream: str) -> list[str]:
+        return (await self.api(f"CONSUMER.NAMES.{stream}")).get("consumers") or []
+
+    async def stream_names(self) -> list[str]:
+        return (await self.api("STREAM.NAMES")).get("streams") or []
+
+    async def ids(self, stream: str) -> list[str]:
+        """Return the message ids in the stream, in order."""
+        info = (await self.api(f"STREAM.INFO.{stream}"))["state"]
+        subscription = await self.js.subscribe(f"{stream}.>", stream=stream, ordered_consumer=True)
+        ids = []
+        for _ in range(info["messages"]):
+            message = await subscription.next_msg(timeout=5)
+            ids.append((message.headers or {}).get("Nats-Msg-Id", ""))
+        await subscription.unsubscribe()
+        return ids
+
+
+Connect = Callable[..., Awaitable[eda.Conn]]
 
 
 class Logged(logging.Handler):

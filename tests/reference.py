@@ -13,7 +13,8 @@ from google.protobuf.message import DecodeError as ReferenceError
 from hypothesis import strategies as st
 
 from eda._codec import decode_event, encode_event
-from eda._event import JSON, Data, Event
+from eda._data import JSON, Data
+from eda._event import Event
 
 VARINT, FIXED64, BYTES, GROUP, GROUP_END, FIXED32 = range(6)
 

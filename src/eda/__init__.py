@@ -1,7 +1,9 @@
 """Event-driven architectures on NATS JetStream: domain events into durable, ordered streams, and out to handlers."""
 
-from eda._event import JSON, Bytes, Data, Event, MsgPack, Proto, String
-from eda.conn import Conn, connect
+from eda._data import JSON, Bytes, Data, MsgPack, Proto, String
+from eda._event import Event
+from eda.conn import Conn
+from eda.dial import connect
 from eda.encodings import register_encoding
 from eda.errors import (
     Closed,

@@ -1,6 +1,8 @@
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from eda._data cimport Data, Span
+
 
 # TextField: the text fields of the envelope, in the order of their numbers.
 cdef enum:
@@ -11,23 +13,6 @@ cdef enum:
     F_CLIENT = 4
     F_AGGREGATE = 5
     N_TEXT = 6
-
-
-# A stretch of an event's `raw`.
-cdef struct Span:
-    uint32_t start
-    uint32_t n
-
-
-cdef class Data:
-    cdef readonly str type      # encoding name
-    cdef object _value          # what the user passed; None for received data
-    cdef bytes _encoded         # the encoded bytes, once they were asked for; None before
-    cdef bytes _raw             # received data: owner of the bytes that the spans point into; else None
-    cdef Span _span             # received data: the payload within _raw
-    cdef Span _event_id         # received data: the event's id within _raw, for errors
-
-    cdef bytes encoded(self)
 
 
 cdef class Event:

@@ -1,11 +1,11 @@
-"""Event and Data: the values that users publish and receive.
+"""Event: what users publish and receive.
 
 A received event owns one bytes object and points into it; a field becomes a Python value when it is first read.
 Whoever fills the spans (the codec) has checked that they lie within the bytes and that texts are UTF-8.
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from cpython.unicode cimport PyUnicode_DATA, PyUnicode_DecodeUTF8, PyUnicode_GET_LENGTH, PyUnicode_New
@@ -15,109 +15,15 @@ from libc.string cimport memcmp, memcpy
 from datetime import datetime, timedelta, timezone
 
 from eda._bytes cimport READ_OK, Cursor, skip_field, take_bytes, take_tag
-from eda.encodings import decode_value, encode_value
+from eda._data cimport NIL, Data, Span, encoding_name, is_left_to_refcount, leave_to_refcount
+
 from eda.errors import ConfigError
 
-__all__ = ["JSON", "Bytes", "Data", "Event", "MsgPack", "Proto", "String"]
+__all__ = ["Event"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _INT64_MIN = -(2**63)
 _INT64_MAX = 2**63 - 1
-
-
-cdef str encoding_name(const unsigned char* text, Py_ssize_t n):
-    """Return the encoding's name; the built-in ones without making a new string."""
-    if n == 4 and memcmp(text, b"json", 4) == 0:
-        return "json"
-    if n == 5 and memcmp(text, b"bytes", 5) == 0:
-        return "bytes"
-    if n == 6 and memcmp(text, b"string", 6) == 0:
-        return "string"
-    if n == 7 and memcmp(text, b"msgpack", 7) == 0:
-        return "msgpack"
-    if n == 5 and memcmp(text, b"proto", 5) == 0:
-        return "proto"
-    if n == 3 and memcmp(text, b"nil", 3) == 0:
-        return "nil"
-    return PyUnicode_DecodeUTF8(<const char*>text, n, NULL)
-
-
-@cython.final
-@cython.freelist(256)
-# As with Event, below: its value leads back to it only if a user's object holds the very Data that wraps it.
-@cython.no_gc
-cdef class Data:
-    """A value with a known encoding.
-
-    Made by `Bytes`, `String`, `JSON`, `Proto`, `MsgPack`, or `Data(name, value)` for a registered encoding. The value
-    is encoded once, at publish or at the first `encode()`; changing it after that changes nothing. Received data keeps
-    the bytes it came with.
-    """
-
-    def __init__(self, str type not None, object value=None):
-        self.type = type
-        self._value = value
-
-    def encode(self):
-        """Return the encoded bytes.
-
-        Raises EncodeError when the encoding can't take the value, UnknownEncoding when nobody registered it.
-        """
-        return self.encoded()
-
-    def decode(self, into=None):
-        """Return the Python value.
-
-        `into` is the type wanted: a dataclass, TypedDict, msgspec.Struct, attrs class or pydantic model; for `proto` the
-        message class, which is required there. Raises DecodeError (with `event_id`) when the bytes are not what the
-        encoding says, UnknownEncoding when nobody registered it.
-        """
-        cdef str event_id = ""
-        if self._raw is not None:
-            event_id = PyUnicode_DecodeUTF8(PyBytes_AS_STRING(self._raw) + self._event_id.start, self._event_id.n, NULL)
-        return decode_value(self.type, self.encoded(), into, event_id)
-
-    cdef bytes encoded(self):
-        if self._encoded is None:
-            if self._raw is not None:
-                self._encoded = PyBytes_FromStringAndSize(PyBytes_AS_STRING(self._raw) + self._span.start, self._span.n)
-            elif type(self._value) is bytes and self.type == "bytes":
-                self._encoded = self._value
-            else:
-                self._encoded = encode_value(self.type, self._value)
-        return self._encoded
-
-    def __eq__(self, other):
-        if not isinstance(other, Data):
-            return NotImplemented
-        return self.type == (<Data>other).type and self.encoded() == (<Data>other).encoded()
-
-    def __hash__(self):
-        return hash((self.type, self.encoded()))
-
-    def __repr__(self):
-        if self._raw is not None:
-            return f"<Data {self.type} {self._span.n} bytes>"
-        return f"<Data {self.type}>"
-
-    def __reduce__(self):
-        return _restore_data, (self.type, self.encoded())
-
-
-def _restore_data(str type not None, bytes encoded not None):
-    cdef Data data = Data.__new__(Data)
-    data.type = type
-    data._raw = encoded
-    data._encoded = encoded
-    data._span.n = <uint32_t>len(encoded)
-    return data
-
-
-cdef Data make_data(str type, object value):
-    cdef Data data = Data.__new__(Data)
-    data.type = type
-    data._value = value
-    return data
 
 
 # Texts that repeat (types, aggregates, clients) are made once and shared: a look-up costs less than half of a new str.
@@ -163,36 +69,6 @@ cdef str shared_text(const char* data, Py_ssize_t n):
     return text
 
 
-cdef Data NIL = make_data("nil", None)
-
-
-def Bytes(value):
-    """Make Data of raw bytes: bytes, bytearray or memoryview, copied if it can change."""
-    if type(value) is not bytes and isinstance(value, (bytearray, memoryview)):
-        value = bytes(value)
-    return make_data("bytes", value)
-
-
-def String(value):
-    """Make Data of a text, encoded as UTF-8."""
-    return make_data("string", value)
-
-
-def JSON(value):
-    """Make Data of a JSON-encodable value: what msgspec takes, dataclasses and Structs included."""
-    return make_data("json", value)
-
-
-def Proto(message):
-    """Make Data of a protobuf message."""
-    return make_data("proto", message)
-
-
-def MsgPack(value):
-    """Make Data of a MessagePack-encodable value."""
-    return make_data("msgpack", value)
-
-
 cdef str check_text(str name, object value):
     if not isinstance(value, str):
         raise ConfigError(f"{name} must be a str, not {type(value).__name__}", argument=name)
@@ -219,7 +95,11 @@ cdef int64_t check_time(object value) except? -1:
 cdef dict check_meta(object value):
     if value is None:
         return None
-    cdef dict meta = dict(value)
+    cdef dict meta
+    try:
+        meta = dict(value)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"meta must map str to str, not be {type(value).__name__}", argument="meta") from error
     for key, text in meta.items():
         if not isinstance(key, str) or not isinstance(text, str):
             raise ConfigError(f"meta must map str to str; the entry {key!r} does not", argument="meta")
@@ -231,7 +111,8 @@ cdef Data check_data(object value):
         return NIL
     if not isinstance(value, Data):
         raise ConfigError(
-            f"data must be made by eda.JSON, eda.Bytes, eda.String, eda.Proto or eda.MsgPack, not {type(value).__name__}",
+            "data must be made by eda.JSON, eda.Bytes, eda.String, eda.Proto or eda.MsgPack, "
+            f"not {type(value).__name__}",
             argument="data",
         )
     return value
@@ -252,9 +133,6 @@ cdef str to_rfc3339(int64_t ns):
 
 @cython.final
 @cython.freelist(256)
-# An event refers to texts, a dict of texts and Data only, never to itself: keeping events out of the cycle collector's
-# sight saves its passes over a full ring (tests/unit/test_event.py watches for leaks).
-@cython.no_gc
 cdef class Event:
     """A domain event. Immutable; `replace()` gives a changed copy.
 
@@ -264,9 +142,11 @@ cdef class Event:
     """
 
     def __init__(
-        self, *, object type="", object data=None, object id="", object time=None, object schema="", object cause="",
-        object client="", object aggregate="", object meta=None, object stream="",
+        self, *, object type="", object data=None, object id="", object time=None, object schema="",
+        object cause="", object client="", object aggregate="", object meta=None, object stream="",
     ):
+        if self.texts[F_ID] is not NULL or self.raw is not None:
+            raise TypeError("an Event can't be changed: replace() makes a changed copy")
         self.set_text(F_TYPE, check_text("type", type))
         self._data = check_data(data)
         self.set_text(F_ID, check_text("id", id))
@@ -277,6 +157,8 @@ cdef class Event:
         self.set_text(F_AGGREGATE, check_text("aggregate", aggregate))
         self._meta = check_meta(meta)
         self._stream = check_text("stream", stream)
+        if is_left_to_refcount(self._data):
+            leave_to_refcount(self)
 
     def __dealloc__(self):
         cdef int i
@@ -324,6 +206,7 @@ cdef class Event:
             data._raw = self.raw
             data._span = self.payload
             data._event_id = self.spans[F_ID]
+            leave_to_refcount(data)
             self._data = data
         return self._data
 
@@ -497,23 +380,29 @@ cdef class Event:
         return hash(self.get_text(F_ID))
 
     def __repr__(self):
-        text = f"<Event {self.get_text(F_TYPE)!r} id={self.get_text(F_ID)!r}"
+        text = f"<Event {clipped(self.get_text(F_TYPE))} id={clipped(self.get_text(F_ID))}"
         if self.get_text(F_AGGREGATE):
-            text += f" aggregate={self.get_text(F_AGGREGATE)!r}"
+            text += f" aggregate={clipped(self.get_text(F_AGGREGATE))}"
         if self.sequence_:
             text += f" {self.stream}:{self.sequence_}"
         return f"{text} {self.get_data()!r}>"
 
     def __reduce__(self):
         return _restore_event, (
-            self.get_text(F_ID), self.get_text(F_TYPE), self.get_text(F_SCHEMA), self.get_text(F_CAUSE), self.get_text(F_CLIENT),
-            self.get_text(F_AGGREGATE), self.get_meta(), self.get_data(), self._stream, self.time_ns_, self.ack_time_ns_,
-            self.sequence_, self.attempt_,
+            self.get_text(F_ID), self.get_text(F_TYPE), self.get_text(F_SCHEMA), self.get_text(F_CAUSE),
+            self.get_text(F_CLIENT), self.get_text(F_AGGREGATE), self.get_meta(), self.get_data(), self._stream,
+            self.time_ns_, self.ack_time_ns_, self.sequence_, self.attempt_,
         )
 
 
+cdef str clipped(str text):
+    return repr(text) if len(text) <= 40 else repr(text[:40]) + "…"
+
+
 cdef Event new_event():
-    return Event.__new__(Event)
+    cdef Event event = Event.__new__(Event)
+    leave_to_refcount(event)            # what it is filled from is bytes
+    return event
 
 
 cdef dict read_meta(const unsigned char* data, Py_ssize_t n):
@@ -551,7 +440,9 @@ cdef dict read_meta(const unsigned char* data, Py_ssize_t n):
     return meta
 
 
-def _restore_event(id, type, schema, cause, client, aggregate, meta, data, stream, time_ns, ack_time_ns, sequence, attempt):
+def _restore_event(
+    id, type, schema, cause, client, aggregate, meta, data, stream, time_ns, ack_time_ns, sequence, attempt
+):
     cdef Event event = Event.__new__(Event)
     event.set_text(F_ID, id)
     event.set_text(F_TYPE, type)
@@ -561,6 +452,8 @@ def _restore_event(id, type, schema, cause, client, aggregate, meta, data, strea
     event.set_text(F_AGGREGATE, aggregate)
     event._meta = meta
     event._data = data
+    if event._data._raw is not None:
+        event._data._event_id_text = id
     event._stream = stream
     event.time_ns_ = time_ns
     event.ack_time_ns_ = ack_time_ns

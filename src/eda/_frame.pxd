@@ -26,6 +26,7 @@ cdef class Parser:
     cdef Py_ssize_t head            # first byte not parsed yet
     cdef Py_ssize_t tail            # one past the last byte read
     cdef list sinks                 # by subscription id; None where the id is not ours
+    cdef uint64_t n_resets          # tells a sink's caller that the input was dropped meanwhile
     cdef Py_ssize_t resume          # bytes after head that are known to hold no line end
     cdef readonly unsigned long long n_frames   # frames handed to sinks
 

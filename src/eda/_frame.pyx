@@ -65,8 +65,9 @@ cdef class Parser:
         self.sinks[sid] = sink
 
     def reset(self):
-        """Forget partial input: a new connection begins."""
+        """Forget all input: a new connection begins."""
         self.head = self.tail = self.resume = 0
+        self.n_resets += 1
 
     def room(self):
         """Return a memoryview to read into."""
@@ -78,8 +79,13 @@ cdef class Parser:
             self.head = self.tail = self.resume = 0
             if size > READ_SIZE:
                 self.buffer = bytearray(READ_SIZE)
-        elif size - self.tail < MIN_READ:
-            if rest > size // 2:
+        elif size - self.tail < MIN_READ or (size > READ_SIZE and rest < MIN_READ):
+            if size > READ_SIZE and rest < MIN_READ:
+                # Large messages are over.
+                smaller = bytearray(READ_SIZE)
+                memcpy(PyByteArray_AS_STRING(smaller), base + self.head, rest)
+                self.buffer = smaller
+            elif rest > size // 2:
                 # Grows with what has really arrived, never with what a peer announces.
                 larger = size * 2
                 grown = bytearray(larger)
@@ -115,13 +121,13 @@ cdef class Parser:
 
     cdef list parse(self):
         cdef const unsigned char* base = <const unsigned char*>PyByteArray_AS_STRING(self.buffer)
-        cdef object owner = self.buffer     # a sink may cause a read; the bytes parsed here must stay
         cdef list others = []
         cdef Py_ssize_t used
+        cdef uint64_t n_resets = self.n_resets
         while self.head < self.tail:
             used = self.parse_one(base + self.head, base + self.tail, others)
-            if used == 0:
-                break
+            if used == 0 or n_resets != self.n_resets:
+                break                   # incomplete, or a sink has ended this input
             self.head += used
             self.resume = 0
         return others if others else None
@@ -302,8 +308,8 @@ cdef bint read_delivery(const unsigned char* reply, Py_ssize_t n, Delivery* deli
     $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>, and from servers with domains
     $JS.ACK.<domain>.<account>.<stream>.<consumer>.<…the same>.<random>
     """
-    cdef const unsigned char* token[13]
-    cdef Py_ssize_t n_token[13]
+    cdef const unsigned char* token[11]
+    cdef Py_ssize_t n_token[11]
     cdef const unsigned char* end = reply + n
     cdef const unsigned char* pos = reply
     cdef const unsigned char* dot
@@ -311,14 +317,15 @@ cdef bint read_delivery(const unsigned char* reply, Py_ssize_t n, Delivery* deli
     cdef uint64_t time_ns
     if n < 8 or memcmp(reply, b"$JS.ACK.", 8) != 0:
         return False
+    cdef Py_ssize_t n_this
     while True:
-        if count == 13:
-            return False
         dot = <const unsigned char*>memchr(pos, 46, end - pos)
-        token[count] = pos
-        n_token[count] = (end if dot is NULL else dot) - pos
-        if n_token[count] == 0:
+        n_this = (end if dot is NULL else dot) - pos
+        if n_this == 0:
             return False
+        if count < 11:                  # servers may append tokens
+            token[count] = pos
+            n_token[count] = n_this
         count += 1
         if dot is NULL:
             break

@@ -1,6 +1,6 @@
 """The connection: nats-py's client with our parser in front of it. The only file that touches nats-py's inside.
 
-nats-py connects, authenticates, upgrades to TLS and reconnects. After each handshake `_Tap` takes the transport's
+nats-py connects, authenticates, upgrades to TLS and reconnects. After each handshake `Tap` takes the transport's
 protocol over: frames of our subscription ids go straight to their sinks, and everything else is handed to nats-py's
 stream reader as if it had read it itself. Our outgoing frames go to the same transport, once per turn of the loop.
 """
@@ -21,6 +21,7 @@ from nats.aio.subscription import Subscription as NatsSubscription
 from nats.errors import Error as NatsError
 
 from eda._frame import FrameError, Outbound, Parser, Sink
+from eda._tap import Tap
 from eda.errors import Closed, ConnectError, NotSupported, Timeout
 
 __all__ = ["Wire"]
@@ -33,77 +34,6 @@ MAX_PINGS = 2
 BACKOFF_FIRST_S = 0.05
 BACKOFF_MAX_S = 2.0
 SHUT_TIMEOUT_S = 5.0
-
-
-class _Tap(asyncio.BufferedProtocol):
-    """Stands between the transport and nats-py's stream reader."""
-
-    def __init__(self, wire: Wire, inner: Any, reader: asyncio.StreamReader, transport: Any) -> None:
-        self.wire = wire
-        self.inner = inner
-        self.reader = reader
-        self.transport = transport
-        self.parser = wire.parser
-        self.lost = False
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self.parser.room()
-
-    def buffer_updated(self, n: int) -> None:
-        if self.lost:
-            return
-        try:
-            others = self.parser.received(n)
-            if others is not None:
-                self.pass_on(others)
-        except Exception as error:
-            self.fail(error)
-
-    def feed(self, data: bytes) -> None:
-        """Parse what nats-py's reader had already read when the tap was put in."""
-        others = self.parser.feed(data)
-        if others is not None:
-            self.pass_on(others)
-
-    def pass_on(self, others: list[tuple[bytes, bytes]]) -> None:
-        for verb, data in others:
-            if verb == b"MSG":
-                self.reader.feed_data(data)
-            elif verb == b"-ERR":
-                self.wire.server_error(data.decode("utf-8", "replace").strip().strip("'"))
-            elif verb == b"INFO":
-                self.wire.server_info(data)
-                self.reader.feed_data(b"INFO " + data + b"\r\n")
-            else:
-                self.reader.feed_data(verb + b"\r\n")
-
-    def fail(self, error: Exception) -> None:
-        self.wire.logger.error(
-            "the connection is dropped: %s", error, exc_info=None if isinstance(error, FrameError) else error
-        )
-        self.lose()
-        self.transport.abort()
-
-    def lose(self) -> None:
-        if not self.lost:
-            self.lost = True
-            self.wire.lost(self)
-
-    def eof_received(self) -> Any:
-        self.lose()
-        return self.inner.eof_received()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lose()
-        self.inner.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        self.inner.pause_writing()
-        self.wire.pause(self, True)
-
-    def resume_writing(self) -> None:
-        self.inner.resume_writing()
-        self.wire.pause(self, False)
 
 
 class Wire(Client):
@@ -126,7 +56,7 @@ class Wire(Client):
         self.on_refused: list[Callable[[str, str], None]] = []
         self.on_closed: list[Callable[[], None]] = []
         self.on_info: list[Callable[[], None]] = []
-        self._tap: _Tap | None = None
+        self._tap: Tap | None = None
         self._fatal: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._attempts = 0
@@ -253,7 +183,7 @@ class Wire(Client):
             # nats-py's inside is not what it was.
             raise NotSupported(f"nats-py {version('nats-py')}", needs=SUPPORTED) from error
         self.parser.reset()
-        tap = _Tap(self, inner, reader, transport)
+        tap = Tap(self, inner, reader, transport)
         transport.set_protocol(tap)
         self._tap = tap
         if rest:
@@ -316,23 +246,23 @@ class Wire(Client):
 
     async def _on_restored(self) -> None:
         self._connected()
-        for call in self.on_restored:
+        for call in list(self.on_restored):
             call()
         self._release_writers()
 
     async def _on_closed(self) -> None:
         self.out.connected(None)
         self._release_writers()
-        for call in self.on_closed:
+        for call in list(self.on_closed):
             call()
 
-    def lost(self, tap: _Tap) -> None:
+    def lost(self, tap: Tap) -> None:
         """Note that the tap's connection is gone."""
         if tap is not self._tap:
             return
         self.out.connected(None)
         if self._opened and not self.closing:
-            for call in self.on_lost:
+            for call in list(self.on_lost):
                 call()
 
     @property
@@ -342,7 +272,7 @@ class Wire(Client):
 
     # --- back-pressure -----------------------------------------------------------------------------------------------
 
-    def pause(self, tap: _Tap, paused: bool) -> None:
+    def pause(self, tap: Tap, paused: bool) -> None:
         """Note that the transport's write buffer is full, or has room again."""
         if tap is not self._tap:
             return
@@ -373,7 +303,7 @@ class Wire(Client):
             kind = "subscription" if "subscription to" in lower else "publish"
             subject = text.partition('"')[2].partition('"')[0]
             self.logger.error("the server forbids: %s", text)
-            for call in self.on_refused:
+            for call in list(self.on_refused):
                 call(kind, subject)
             return
         self.logger.warning("the server says: %s", text)
@@ -382,7 +312,7 @@ class Wire(Client):
         """Take an INFO line. Raises FrameError when it is none."""
         try:
             info = msgspec.json.decode(line, type=dict[str, Any])
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise FrameError("an INFO line that is no JSON object") from error
         max_payload = info.get("max_payload")
         if isinstance(max_payload, int) and max_payload > 0:
@@ -390,7 +320,7 @@ class Wire(Client):
         urls = info.get("connect_urls")
         if urls is not None and not (isinstance(urls, list) and all(isinstance(url, str) for url in urls)):
             raise FrameError("an INFO line with unusable connect_urls")
-        for call in self.on_info:
+        for call in list(self.on_info):
             call()
 
     @property

@@ -23,6 +23,8 @@ class Refused(msgspec.Struct):
     @property
     def may_pass(self) -> bool:
         """Whether the same publish may succeed later."""
+        if self.err_code == 10077 and self.description.startswith("maximum "):
+            return False  # the stream is full and takes no new events
         return self.code in _RETRY_CODES or self.err_code in _RETRY_ERR_CODES
 
     def as_error(self, stream: str) -> ServerError:
@@ -49,6 +51,7 @@ def decode_answer(status: int, payload: bytes) -> Answer | None:
     if status == 503:
         return Answer(error=Refused(503, 0, "no responders"))
     try:
-        return _decode(payload)
-    except msgspec.DecodeError:
+        answer = _decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+    return answer if answer.error or answer.stream or answer.type else None

@@ -1,13 +1,11 @@
-"""Conn and connect(): the connection as users see it."""
+"""Conn: the connection as users see it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 import time
-from collections.abc import Callable, Generator, Iterable
-from pathlib import Path
+from collections.abc import Callable, Generator
 from typing import Any, Self
 
 from eda._event import Event
@@ -15,25 +13,20 @@ from eda._nuid import next_nuid
 from eda._send import Target
 from eda._wire import Wire
 from eda.addresses import Addresses, parse_addresses
-from eda.errors import Closed, ConfigError, ConnectError, NotSupported, PublishFailed, Timeout
+from eda.api import Api
+from eda.errors import Closed, ConfigError, ConnectError, PublishFailed, Timeout
 from eda.options import StreamOptions, SubscriptionOptions, merge_options
 from eda.publisher import Mode, Publisher, check_publisher_options
 from eda.server import EmbeddedServer
 from eda.single import SinglePublisher
-from eda.streams import Api, StreamInfo, Streams
-from eda.subjects import check_name, check_stream_name
-from eda.subscription import Handler, Subscription
+from eda.streams import StreamInfo, Streams
+from eda.subjects import check_stream_name
+from eda.subscription import Handler, Subscription, check_built, durable_name
 
-__all__ = ["Conn", "connect"]
+__all__ = ["Conn"]
 
 CLOSE_TIMEOUT_S = 30.0
 _EMPTY = Event()
-_SILENT = logging.Logger("eda.silent")
-_SILENT.addHandler(logging.NullHandler())
-_DEFAULT_LOGGER = logging.getLogger("eda")
-
-# Options of subscriptions that have no meaning yet.
-_NOT_YET = {"exclusive": False, "key": None, "batch": None}
 
 
 class Conn:
@@ -292,7 +285,7 @@ class Conn:
             event = _EMPTY
         elif type(event) is not Event:
             raise ConfigError(f"event must be an eda.Event, not {type(event).__name__}", argument="event")
-        if not 0.001 <= timeout_s <= known[1]:
+        if not isinstance(timeout_s, float | int) or not 0.001 <= timeout_s <= known[1]:
             raise ConfigError(
                 f"timeout_s={timeout_s!r} must be between 0.001 and {known[1]:g}: half of the duplicate window "
                 f"({known[1] * 2:g} s) of stream {stream!r}, past which a late retry could be stored twice",
@@ -384,12 +377,7 @@ class Conn:
         if not callable(handler):
             raise ConfigError(f"handler must be callable, not {type(handler).__name__}", argument="handler")
         merged = merge_options(options, overrides)
-        for option, default in _NOT_YET.items():
-            if getattr(merged, option) != default:
-                raise NotSupported(f"the subscription option {option}", needs="a later release of eda-fast")
-        if merged.serial == "strict" or merged.retry.max_attempts is not None:
-            wanted = 'serial="strict"' if merged.serial == "strict" else "Retry(max_attempts=...)"
-            raise NotSupported(f"the subscription option {wanted}", needs="a later release of eda-fast")
+        check_built(merged)
         subscription = Subscription(
             self._wire,
             api,
@@ -397,97 +385,9 @@ class Conn:
             stream,
             handler,
             merged,
-            self._durable_name(merged),
+            durable_name(merged, self.client if self._named else None),
             lambda: self._ensure_stream(stream),
             self._subscriptions.discard,
         )
         self._subscriptions.add(subscription)
         return subscription
-
-    def _durable_name(self, options: SubscriptionOptions) -> str | None:
-        if not options.durable:
-            return None
-        if options.name is not None:
-            return options.name
-        if not self._named:
-            raise ConfigError(
-                "a durable subscription keeps its offset under a name: give name=..., or client=... to connect()",
-                argument="name",
-            )
-        try:
-            check_name(self.client)
-        except ConfigError as error:
-            raise ConfigError(
-                f"the client name {self.client!r} can't name a durable subscription; give name=...", argument="name"
-            ) from error
-        return self.client
-
-
-def connect(
-    addr: str | Iterable[str] | None = None,
-    cluster: str | None = None,
-    client: str | None = None,
-    *,
-    logger: logging.Logger | None = _DEFAULT_LOGGER,
-    tls: ssl.SSLContext | None = None,
-    user: str | None = None,
-    password: str | None = None,
-    token: str | None = None,
-    credentials: str | Path | None = None,
-    nkey: str | Path | None = None,
-    connect_timeout_s: float = 5.0,
-    auto_create: bool = True,
-    stream_defaults: StreamOptions | None = None,
-    on_state: Callable[[str], object] | None = None,
-) -> Conn:
-    """Connect to NATS JetStream: await the result, or enter it with `async with`.
-
-    `addr`: a NATS URL, a list of them, `embedded:` or `embedded:///dir`; None: the environment's EDA_URL, then
-    NATS_URL, then nats://127.0.0.1:4222. `cluster`: the JetStream domain. `client`: names the connection, its events
-    and its durable subscriptions. `logger`: None is silent. `tls`, `user`, `password`, `token`, `credentials` (path of
-    a .creds file), `nkey` (path of a seed file): as nats-py takes them. `auto_create`: create streams that do not
-    exist, with `stream_defaults`. `on_state(state)` is called with "connected", "disconnected", "reconnected" and
-    "closed".
-
-    Raises ConfigError for an argument that can't be right; awaited, ConnectError when no server is reached within
-    `connect_timeout_s` seconds, NotSupported when it has no JetStream. Once connected it reconnects for ever.
-    """
-    addresses = parse_addresses(addr)
-    for name, value in (("cluster", cluster), ("client", client)):
-        if value is not None and (not isinstance(value, str) or not value):
-            raise ConfigError(f"{name} must be a text that is not empty, or None: {value!r}", argument=name)
-    if cluster is not None and not all(char.isalnum() or char in "_-" for char in cluster):
-        raise ConfigError(f"cluster must be the name of a JetStream domain: {cluster!r}", argument="cluster")
-    if not isinstance(connect_timeout_s, int | float) or not 0 < connect_timeout_s <= 3600:
-        raise ConfigError(
-            f"connect_timeout_s must be between 0 and 3600: {connect_timeout_s!r}", argument="connect_timeout_s"
-        )
-    if (user is None) != (password is None):
-        raise ConfigError("user and password must be given together", argument="user" if user is None else "password")
-    _check_type("logger", logger, logging.Logger)
-    _check_type("tls", tls, ssl.SSLContext)
-    _check_type("stream_defaults", stream_defaults, StreamOptions)
-    if on_state is not None and not callable(on_state):
-        raise ConfigError(f"on_state must be callable, not {on_state!r}", argument="on_state")
-    security: dict[str, Any] = {"tls": tls, "user": user, "password": password, "token": token}
-    for name, option, path in (("credentials", "user_credentials", credentials), ("nkey", "nkeys_seed", nkey)):
-        if path is not None:
-            if not Path(path).is_file():
-                raise ConfigError(f"{name}: there is no file {str(path)!r}", argument=name)
-            security[option] = str(path)
-    return Conn(
-        addresses,
-        cluster,
-        client,
-        _SILENT if logger is None else logger,
-        {key: value for key, value in security.items() if value is not None},
-        float(connect_timeout_s),
-        auto_create,
-        stream_defaults or StreamOptions(),
-        on_state,
-    )
-
-
-def _check_type(name: str, value: object, wanted: type) -> None:
-    if value is not None and not isinstance(value, wanted):
-        raise ConfigError(f"{name} must be a {wanted.__name__} or None, not {value!r}", argument=name)

@@ -74,7 +74,7 @@ def encode_value(name: str, value: Any) -> bytes:
     if not isinstance(data, bytes):
         reason = f"its encoder gave {type(data).__qualname__}, not bytes"
         raise EncodeError(name, type(value).__qualname__, reason)
-    return data
+    return data if type(data) is bytes else bytes(data)
 
 
 def decode_value(name: str, data: bytes, into: Any = None, event_id: str = "") -> Any:

@@ -101,7 +101,6 @@ class Pump:
         self._n_seen = 0
         self._looking: asyncio.Task[None] | None = None
         self._closed = False
-        # Handed on as they come.
         self.on_room = owner.on_room
         self.on_flushed = owner.on_flushed
         self.on_acknowledged = owner.on_acknowledged
@@ -224,12 +223,10 @@ class Pump:
         self._pausing = self._loop.call_later(pause_s, self._paused)
 
     def _back_off(self) -> None:
-        pause_s = self._pause_s
+        self._again(self._pause_s)
         self._pause_s = min(self._pause_s * 2, PAUSE_MAX_S)
-        self._again(pause_s)
 
     def _paused(self) -> None:
-        self._pausing = None
         if self.state == "pausing":
             self.state = "idle"
             self._pump()

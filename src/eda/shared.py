@@ -18,9 +18,9 @@ from nats.errors import Error as NatsError
 from eda._dispatch import Dispatcher
 from eda._nuid import next_nuid
 from eda._wire import Wire
+from eda.api import NS, Api
 from eda.errors import Closed, ConfigError, ConsumerDeleted, EdaError, ServerError, StreamNotFound, Timeout
 from eda.options import SubscriptionOptions
-from eda.streams import NS, Api
 from eda.subjects import filter_subjects
 
 __all__ = ["ACK_WAIT_S", "SharedSource"]

@@ -1,10 +1,4 @@
-"""Stream and consumer administration: JetStream's JSON API over one connection.
-
-Requests are built and read here rather than by nats-py's manager, whose classes drop the settings that they do not
-know: an update would take them out of the stream.
-
-Source: https://docs.nats.io/reference/reference-protocols/nats_api_reference and ADR-1.
-"""
+"""Stream administration: `conn.streams`."""
 
 from __future__ import annotations
 
@@ -14,30 +8,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import msgspec
-from nats.errors import Error as NatsError
-from nats.errors import NoRespondersError
-from nats.errors import TimeoutError as NatsTimeout
-
-from eda._wire import Wire
-from eda.errors import Closed, NotSupported, ServerError, StreamNotFound, Timeout
+from eda.api import NS, REQUEST_TIMEOUT_S, Api, translated
+from eda.errors import NotSupported, ServerError, StreamNotFound
 from eda.options import StreamOptions
 from eda.subjects import check_stream_name, stream_subjects
 
-__all__ = ["Api", "StreamInfo", "Streams"]
-
-REQUEST_TIMEOUT_S = 10.0
-ATTEMPT_TIMEOUT_S = 5.0
+__all__ = ["StreamInfo", "Streams"]
 
 # JetStream error codes (server/errors.json of nats-server).
-STREAM_NOT_FOUND = 10059
-CONSUMER_NOT_FOUND = 10014
 STREAM_NAME_IN_USE = 10058
 STREAM_CREATE = 10049
 STREAM_STORE_FAILED = 10077
-NOT_ENABLED = frozenset({10039, 10076})
-
-NS = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -58,121 +39,6 @@ class StreamInfo:
     options: StreamOptions
     atomic: bool
     fast_ingest: bool
-
-
-class Api:
-    """JetStream API requests within one domain."""
-
-    def __init__(self, wire: Wire, domain: str | None) -> None:
-        self.wire = wire
-        self.prefix = f"$JS.{domain}.API" if domain else "$JS.API"
-        self.level = 0
-
-    async def request(
-        self, verb: str, body: dict[str, Any] | None = None, *, timeout_s: float = REQUEST_TIMEOUT_S
-    ) -> dict[str, Any]:
-        """Send one API request and return the answer; tries again while nobody responds.
-
-        Raises ServerError with the server's own code, Timeout, Closed.
-        """
-        payload = msgspec.json.encode(body) if body is not None else b""
-        deadline = time.monotonic() + timeout_s
-        pause_s = 0.05
-        while True:
-            left_s = deadline - time.monotonic()
-            try:
-                reply = await self.wire.request(
-                    f"{self.prefix}.{verb}", payload, timeout=max(min(left_s, ATTEMPT_TIMEOUT_S), 0.01)
-                )
-                break
-            except NoRespondersError as error:
-                if left_s <= pause_s:
-                    raise ServerError(
-                        503, 0, "no responders: JetStream is off or has no leader", operation=verb
-                    ) from error
-            except (NatsTimeout, TimeoutError) as error:
-                if left_s <= pause_s:
-                    raise Timeout(f"JetStream request {verb}", timeout_s) from error
-            except NatsError as error:
-                if self.wire.is_closed:
-                    raise Closed("connection") from error
-                if left_s <= pause_s:
-                    raise Timeout(f"JetStream request {verb}", timeout_s) from error
-            await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, 1.0)
-        try:
-            answer = msgspec.json.decode(reply.data, type=dict[str, Any])
-        except msgspec.DecodeError as error:
-            raise ServerError(500, 0, f"an answer that is no JSON object: {error}", operation=verb) from error
-        refused = answer.get("error")
-        if isinstance(refused, dict):
-            raise ServerError(
-                refused.get("code", 0), refused.get("err_code", 0), refused.get("description", ""), operation=verb
-            )
-        return answer
-
-    async def look(self, timeout_s: float) -> None:
-        """Ask what the server can do. Raises NotSupported when it has no JetStream."""
-        server = f"nats-server {self.wire.server_version}"
-        try:
-            # A server that runs JetStream says so; its absence is final then, and worth no waiting.
-            has_jetstream = bool(self.wire.info.get("jetstream"))
-            answer = await self.request("INFO", timeout_s=timeout_s if has_jetstream else min(timeout_s, 0.5))
-        except ServerError as error:
-            if error.code == 503 or error.err_code in NOT_ENABLED:
-                needs = "a server and account with JetStream on"
-                raise NotSupported("JetStream", needs=needs, server=server) from error
-            raise
-        level = answer.get("api", {}).get("level", 0)
-        self.level = level if isinstance(level, int) else 0
-
-    @property
-    def has_atomic(self) -> bool:
-        """Whether the server takes atomic batches (2.12 and later)."""
-        return self.level >= 2 and self._version() >= (2, 12)
-
-    @property
-    def has_fast_ingest(self) -> bool:
-        """Whether the server takes fast-ingest batches (2.14 and later)."""
-        return self.level >= 2 and self._version() >= (2, 14)
-
-    def _version(self) -> tuple[int, int]:
-        parts = self.wire.server_version.split(".")
-        try:
-            return int(parts[0]), int(parts[1])
-        except (IndexError, ValueError):
-            return 0, 0
-
-    # --- consumers ---------------------------------------------------------------------------------------------------
-
-    async def consumer_info(self, stream: str, name: str) -> dict[str, Any] | None:
-        """Return the consumer as the server describes it; None when there is none. Raises StreamNotFound."""
-        try:
-            return await self.request(f"CONSUMER.INFO.{stream}.{name}")
-        except ServerError as error:
-            if error.err_code == CONSUMER_NOT_FOUND:
-                return None
-            raise _translated(error, stream) from error
-
-    async def create_consumer(
-        self, stream: str, name: str, config: dict[str, Any], *, action: str = "create"
-    ) -> dict[str, Any]:
-        """Create (or, with action "update", change) a consumer. Raises StreamNotFound, ServerError."""
-        body = {"stream_name": stream, "config": config, "action": action}
-        try:
-            return await self.request(f"CONSUMER.CREATE.{stream}.{name}", body)
-        except ServerError as error:
-            raise _translated(error, stream) from error
-
-    async def delete_consumer(self, stream: str, name: str) -> bool:
-        """Delete a consumer; returns whether there was one."""
-        try:
-            await self.request(f"CONSUMER.DELETE.{stream}.{name}")
-        except ServerError as error:
-            if error.err_code in (CONSUMER_NOT_FOUND, STREAM_NOT_FOUND):
-                return False
-            raise
-        return True
 
 
 class Streams:
@@ -251,7 +117,7 @@ class Streams:
         try:
             return await self._api.request(f"STREAM.{verb}.{name}", body)
         except ServerError as error:
-            raise _translated(error, name) from error
+            raise translated(error, name) from error
 
     def _to_config(self, name: str, options: StreamOptions) -> dict[str, Any]:
         server = f"nats-server {self._api.wire.server_version}"
@@ -281,10 +147,6 @@ class Streams:
         if self._api.has_fast_ingest:
             config["allow_batched"] = options.fast_ingest is not False
         return config
-
-
-def _translated(error: ServerError, stream: str) -> Exception:
-    return StreamNotFound(stream) if error.err_code == STREAM_NOT_FOUND else error
 
 
 def _to_info(answer: dict[str, Any]) -> StreamInfo:

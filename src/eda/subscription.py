@@ -11,18 +11,51 @@ from typing import Any, Self
 from eda._dispatch import Dispatcher
 from eda._event import Event
 from eda._wire import Wire
-from eda.errors import Closed, DecodeError, EdaError, ServerError, Timeout
+from eda.api import Api
+from eda.errors import Closed, ConfigError, DecodeError, EdaError, NotSupported, ServerError, Timeout
 from eda.options import SubscriptionOptions
 from eda.shared import ACK_WAIT_S, SharedSource
-from eda.streams import Api
+from eda.subjects import check_name
 
-__all__ = ["Handler", "Subscription", "SubscriptionStats"]
+__all__ = ["Handler", "Subscription", "SubscriptionStats", "check_built", "durable_name"]
 
 Handler = Callable[[Event], Any]
 
 TICK_MAX_S = 1.0
 TICK_MIN_S = 0.01
 BARRIER_S = 5.0
+
+
+def check_built(options: SubscriptionOptions) -> None:
+    """Raise NotSupported for an option that has no meaning yet."""
+    wanted = {
+        "exclusive": options.exclusive,
+        "key": options.key is not None,
+        "batch": options.batch is not None,
+        'serial="strict"': options.serial == "strict",
+        "Retry(max_attempts=...)": options.retry.max_attempts is not None,
+    }
+    for option, asked_for in wanted.items():
+        if asked_for:
+            raise NotSupported(f"the subscription option {option}", needs="a later release of eda-fast")
+
+
+def durable_name(options: SubscriptionOptions, client: str | None) -> str | None:
+    """Return the name that a durable subscription's offset is kept under, None for others. Raises ConfigError."""
+    if not options.durable or options.name is not None:
+        return options.name if options.durable else None
+    if client is None:
+        raise ConfigError(
+            "a durable subscription keeps its offset under a name: give name=..., or client=... to connect()",
+            argument="name",
+        )
+    try:
+        check_name(client)
+    except ConfigError as error:
+        raise ConfigError(
+            f"the client name {client!r} can't name a durable subscription; give name=...", argument="name"
+        ) from error
+    return client
 
 
 @dataclass(frozen=True)

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import nats
 import pytest
-from nats.aio.client import Client as NatsClient
 from nats.errors import Error as NatsError
 
 import eda
 import servers as old_servers
+from helpers import Admin, Connect
 
 CURRENT = "current"
 _numbers = itertools.count(1)
-
-Connect = Callable[..., Awaitable[eda.Conn]]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -80,42 +77,6 @@ async def own_server(executable: Path | None) -> AsyncIterator[eda.EmbeddedServe
     """A server that the test may kill and freeze."""
     async with eda.EmbeddedServer(executable=executable) as server:
         yield server
-
-
-class Admin:
-    """A plain nats-py client that sees what is really on the server."""
-
-    def __init__(self, client: NatsClient) -> None:
-        self.client = client
-        self.js = client.jetstream()
-
-    async def api(self, verb: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Send a JetStream API request."""
-        reply = await self.client.request(f"$JS.API.{verb}", json.dumps(body).encode() if body else b"", timeout=5)
-        answer: dict[str, Any] = json.loads(reply.data)
-        assert "error" not in answer, f"{verb}: {answer['error']}"
-        return answer
-
-    async def last_seq(self, stream: str) -> int:
-        """Return the sequence of the stream's last message."""
-        return int((await self.api(f"STREAM.INFO.{stream}"))["state"]["last_seq"])
-
-    async def consumer(self, stream: str, name: str) -> dict[str, Any]:
-        return await self.api(f"CONSUMER.INFO.{stream}.{name}")
-
-    async def consumers(self, stream: str) -> list[str]:
-        return (await self.api(f"CONSUMER.NAMES.{stream}")).get("consumers") or []
-
-    async def ids(self, stream: str) -> list[str]:
-        """Return the message ids in the stream, in order."""
-        info = (await self.api(f"STREAM.INFO.{stream}"))["state"]
-        subscription = await self.js.subscribe(f"{stream}.>", stream=stream, ordered_consumer=True)
-        ids = []
-        for _ in range(info["messages"]):
-            message = await subscription.next_msg(timeout=5)
-            ids.append((message.headers or {}).get("Nats-Msg-Id", ""))
-        await subscription.unsubscribe()
-        return ids
 
 
 @pytest.fixture

@@ -80,23 +80,23 @@ async def go_on(server: eda.EmbeddedServer) -> None:
 
 async def test_reconnect_when_it_is_another_server_knows_what_that_one_takes() -> None:
     config: dict[str, Any] = {"authorization": None}
-    oldest = eda.EmbeddedServer(
-        config=config | {"max_payload": 4096}, executable=old_servers.path_of(old_servers.OLDEST)
-    )
+    executable = old_servers.path_of(old_servers.OLDEST)
+    oldest = eda.EmbeddedServer(config=config | {"max_payload": 4096}, executable=executable)
     async with eda.EmbeddedServer(config=config) as newest, oldest, Proxy(newest.port) as proxy:
-        async with eda.connect(proxy.url(newest.url)) as conn:
-            big = eda.Event(data=eda.Bytes(bytes(10_000)))
+        conn = await eda.connect(proxy.url(newest.url))
+        big = eda.Event(data=eda.Bytes(bytes(10_000)))
+        await conn.publish("stream", big)
+        assert (await conn.streams.info("stream")).atomic
+        proxy.target = oldest.port
+        proxy.drop()
+        await until(lambda: conn.state == "reconnected")
+        with pytest.raises(eda.ConfigError, match="max_payload of 4096"):
             await conn.publish("stream", big)
-            assert (await conn.streams.info("stream")).atomic
-            proxy.target = oldest.port
-            proxy.drop()
-            await until(lambda: conn.state == "reconnected")
-            with pytest.raises(eda.ConfigError, match="max_payload of 4096"):
-                await conn.publish("stream", big)
-            await conn.publish("stream")
-            assert not (await conn.streams.info("stream")).atomic
-            with pytest.raises(eda.NotSupported, match=r"nats-server 2\.10\.26"):
-                await conn.streams.create("other", eda.StreamOptions(atomic=True))
+        await conn.publish("stream")
+        assert not (await conn.streams.info("stream")).atomic
+        with pytest.raises(eda.NotSupported, match=r"nats-server 2\.10\.26"):
+            await conn.streams.create("other", eda.StreamOptions(atomic=True))
+        await conn.close()
 
 
 async def test_reconnect_when_several_servers_are_known_takes_the_one_that_lives() -> None:

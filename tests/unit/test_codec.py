@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 import reference
 from eda._codec import decode_event, encode_event
-from eda._event import JSON, Bytes, Data, Event, MsgPack, Proto, String
+from eda._data import JSON, Bytes, Data, MsgPack, Proto, String
+from eda._event import Event
 from eda.errors import EncodeError, UnknownEncoding
 from reference import (
     BYTES,

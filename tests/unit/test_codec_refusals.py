@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 import reference
 from eda._codec import decode_event, encode_event
-from eda._event import JSON, Bytes, Event
+from eda._data import JSON, Bytes
+from eda._event import Event
 from eda.errors import DecodeError
 from reference import (
     BYTES,

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from eda._acks import PublishWindow
-from eda._event import Bytes, Event
+from eda._data import Bytes
+from eda._event import Event
 from eda._frame import Collector, Outbound, Parser
 from eda._send import Target, WindowSender
 

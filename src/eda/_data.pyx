@@ -1,0 +1,154 @@
+"""Data: a value with a known encoding, encoded once at publish, decoded when it is asked for."""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.object cimport PyObject
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.stdint cimport uint32_t
+from libc.string cimport memcmp
+
+from eda.encodings import decode_value, encode_value
+
+__all__ = ["JSON", "Bytes", "Data", "MsgPack", "Proto", "String"]
+
+
+cdef extern from "Python.h":
+    void PyObject_GC_UnTrack(PyObject* it)
+    int PyObject_GC_IsTracked(PyObject* it)
+
+
+cdef void leave_to_refcount(object it) noexcept:
+    PyObject_GC_UnTrack(<PyObject*>it)
+
+
+cdef bint is_left_to_refcount(object it) noexcept:
+    return not PyObject_GC_IsTracked(<PyObject*>it)
+
+
+cdef str encoding_name(const unsigned char* text, Py_ssize_t n):
+    """Return the encoding's name; the built-in ones without making a new string."""
+    if n == 4 and memcmp(text, b"json", 4) == 0:
+        return "json"
+    if n == 5 and memcmp(text, b"bytes", 5) == 0:
+        return "bytes"
+    if n == 6 and memcmp(text, b"string", 6) == 0:
+        return "string"
+    if n == 7 and memcmp(text, b"msgpack", 7) == 0:
+        return "msgpack"
+    if n == 5 and memcmp(text, b"proto", 5) == 0:
+        return "proto"
+    if n == 3 and memcmp(text, b"nil", 3) == 0:
+        return "nil"
+    return PyUnicode_DecodeUTF8(<const char*>text, n, NULL)
+
+
+@cython.final
+@cython.freelist(256)
+cdef class Data:
+    """A value with a known encoding.
+
+    Made by `Bytes`, `String`, `JSON`, `Proto`, `MsgPack`, or `Data(name, value)` for a registered encoding. The value
+    is encoded once, at publish or at the first `encode()`; changing it after that changes nothing. Received data keeps
+    the bytes it came with.
+    """
+
+    def __init__(self, str type not None, object value=None):
+        if self.type is not None:
+            raise TypeError("Data can't be changed")
+        self.type = type
+        self._value = value
+
+    def encode(self):
+        """Return the encoded bytes.
+
+        Raises EncodeError when the encoding can't take the value, UnknownEncoding when nobody registered it.
+        """
+        return self.encoded()
+
+    def decode(self, into=None):
+        """Return the Python value.
+
+        `into` is the type wanted: a dataclass, TypedDict, msgspec.Struct, attrs class or pydantic model; for `proto`
+        the message class, which is required there. Raises DecodeError (with `event_id`) when the bytes are not what
+        the encoding says, UnknownEncoding when nobody registered it.
+        """
+        cdef str event_id = "" if self._event_id_text is None else self._event_id_text
+        if self._event_id.n:
+            event_id = PyUnicode_DecodeUTF8(PyBytes_AS_STRING(self._raw) + self._event_id.start, self._event_id.n, NULL)
+        return decode_value(self.type, self.encoded(), into, event_id)
+
+    cdef bytes encoded(self):
+        if self._encoded is None:
+            if self._raw is not None:
+                self._encoded = PyBytes_FromStringAndSize(PyBytes_AS_STRING(self._raw) + self._span.start, self._span.n)
+            elif type(self._value) is bytes and self.type == "bytes":
+                self._encoded = self._value
+            else:
+                self._encoded = encode_value(self.type, self._value)
+        return self._encoded
+
+    def __eq__(self, other):
+        if not isinstance(other, Data):
+            return NotImplemented
+        return self.type == (<Data>other).type and self.encoded() == (<Data>other).encoded()
+
+    def __hash__(self):
+        return hash((self.type, self.encoded()))
+
+    def __repr__(self):
+        name = self.type if len(self.type) <= 40 else f"{self.type[:40]}…"
+        if self._raw is not None:
+            return f"<Data {name} {self._span.n} bytes>"
+        return f"<Data {name}>"
+
+    def __reduce__(self):
+        return _restore_data, (self.type, self.encoded())
+
+
+def _restore_data(str type not None, bytes encoded not None):
+    cdef Data data = Data.__new__(Data)
+    data.type = type
+    data._raw = encoded
+    data._encoded = encoded
+    data._span.n = <uint32_t>len(encoded)
+    leave_to_refcount(data)
+    return data
+
+
+cdef Data make_data(str encoding, object value):
+    cdef Data data = Data.__new__(Data)
+    data.type = encoding
+    data._value = value
+    if type(value) is bytes or type(value) is str or value is None:
+        leave_to_refcount(data)
+    return data
+
+
+cdef Data NIL = make_data("nil", None)
+
+
+def Bytes(value):
+    """Make Data of raw bytes: bytes, bytearray or memoryview, copied if it can change."""
+    if type(value) is not bytes and isinstance(value, (bytearray, memoryview)):
+        value = bytes(value)
+    return make_data("bytes", value)
+
+
+def String(value):
+    """Make Data of a text, encoded as UTF-8."""
+    return make_data("string", value)
+
+
+def JSON(value):
+    """Make Data of a JSON-encodable value: what msgspec takes, dataclasses and Structs included."""
+    return make_data("json", value)
+
+
+def Proto(message):
+    """Make Data of a protobuf message."""
+    return make_data("proto", message)
+
+
+def MsgPack(value):
+    """Make Data of a MessagePack-encodable value."""
+    return make_data("msgpack", value)

@@ -1,0 +1,101 @@
+"""The protocol between the transport and nats-py's stream reader: takes our frames out, hands the rest on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Protocol
+
+from eda._frame import FrameError, Parser
+
+__all__ = ["Tap", "TapOwner"]
+
+
+class TapOwner(Protocol):
+    """What a tap needs of its connection."""
+
+    parser: Parser
+    logger: logging.Logger
+
+    def server_error(self, text: str) -> None:
+        """Take the text of an -ERR line."""
+
+    def server_info(self, line: bytes) -> None:
+        """Take the JSON of an INFO line. Raises FrameError when it is none."""
+
+    def lost(self, tap: Tap) -> None:
+        """The tap's connection is gone."""
+
+    def pause(self, tap: Tap, paused: bool) -> None:
+        """The transport's write buffer is full, or has room again."""
+
+
+class Tap(asyncio.BufferedProtocol):
+    """Stands between the transport and nats-py's stream reader."""
+
+    def __init__(self, wire: TapOwner, inner: Any, reader: asyncio.StreamReader, transport: Any) -> None:
+        self.wire = wire
+        self.inner = inner
+        self.reader = reader
+        self.transport = transport
+        self.parser = wire.parser
+        self.lost = False
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self.parser.room()
+
+    def buffer_updated(self, n: int) -> None:
+        if self.lost:
+            return
+        try:
+            others = self.parser.received(n)
+            if others is not None:
+                self.pass_on(others)
+        except Exception as error:
+            self.fail(error)
+
+    def feed(self, data: bytes) -> None:
+        """Parse what nats-py's reader had already read when the tap was put in."""
+        others = self.parser.feed(data)
+        if others is not None:
+            self.pass_on(others)
+
+    def pass_on(self, others: list[tuple[bytes, bytes]]) -> None:
+        for verb, data in others:
+            if verb == b"MSG":
+                self.reader.feed_data(data)
+            elif verb == b"-ERR":
+                self.wire.server_error(data.decode("utf-8", "replace").strip().strip("'"))
+            elif verb == b"INFO":
+                self.wire.server_info(data)
+                self.reader.feed_data(b"INFO " + data + b"\r\n")
+            else:
+                self.reader.feed_data(verb + b"\r\n")
+
+    def fail(self, error: Exception) -> None:
+        self.wire.logger.error(
+            "the connection is dropped: %s", error, exc_info=None if isinstance(error, FrameError) else error
+        )
+        self.lose()
+        self.transport.abort()
+
+    def lose(self) -> None:
+        if not self.lost:
+            self.lost = True
+            self.wire.lost(self)
+
+    def eof_received(self) -> Any:
+        self.lose()
+        return self.inner.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lose()
+        self.inner.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self.inner.pause_writing()
+        self.wire.pause(self, True)
+
+    def resume_writing(self) -> None:
+        self.inner.resume_writing()
+        self.wire.pause(self, False)

@@ -1,0 +1,90 @@
+"""connect(): what users say of the connection they want > Conn."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from eda.addresses import parse_addresses
+from eda.conn import Conn
+from eda.errors import ConfigError
+from eda.options import StreamOptions
+
+__all__ = ["connect"]
+
+_SILENT = logging.Logger("eda.silent")
+_SILENT.addHandler(logging.NullHandler())
+_DEFAULT_LOGGER = logging.getLogger("eda")
+
+
+def connect(
+    addr: str | Iterable[str] | None = None,
+    cluster: str | None = None,
+    client: str | None = None,
+    *,
+    logger: logging.Logger | None = _DEFAULT_LOGGER,
+    tls: ssl.SSLContext | None = None,
+    user: str | None = None,
+    password: str | None = None,
+    token: str | None = None,
+    credentials: str | Path | None = None,
+    nkey: str | Path | None = None,
+    connect_timeout_s: float = 5.0,
+    auto_create: bool = True,
+    stream_defaults: StreamOptions | None = None,
+    on_state: Callable[[str], object] | None = None,
+) -> Conn:
+    """Connect to NATS JetStream: await the result, or enter it with `async with`.
+
+    `addr`: a NATS URL, a list of them, `embedded:` or `embedded:///dir`; None: the environment's EDA_URL, then
+    NATS_URL, then nats://127.0.0.1:4222. `cluster`: the JetStream domain. `client`: names the connection, its events
+    and its durable subscriptions. `logger`: None is silent. `tls`, `user`, `password`, `token`, `credentials` (path of
+    a .creds file), `nkey` (path of a seed file): as nats-py takes them. `auto_create`: create streams that do not
+    exist, with `stream_defaults`. `on_state(state)` is called with "connected", "disconnected", "reconnected" and
+    "closed".
+
+    Raises ConfigError for an argument that can't be right; awaited, ConnectError when no server is reached within
+    `connect_timeout_s` seconds, NotSupported when it has no JetStream. Once connected it reconnects for ever.
+    """
+    addresses = parse_addresses(addr)
+    for name, value in (("cluster", cluster), ("client", client)):
+        if value is not None and (not isinstance(value, str) or not value):
+            raise ConfigError(f"{name} must be a text that is not empty, or None: {value!r}", argument=name)
+    if cluster is not None and not all(char.isalnum() or char in "_-" for char in cluster):
+        raise ConfigError(f"cluster must be the name of a JetStream domain: {cluster!r}", argument="cluster")
+    if not isinstance(connect_timeout_s, int | float) or not 0 < connect_timeout_s <= 3600:
+        raise ConfigError(
+            f"connect_timeout_s must be between 0 and 3600: {connect_timeout_s!r}", argument="connect_timeout_s"
+        )
+    if (user is None) != (password is None):
+        raise ConfigError("user and password must be given together", argument="user" if user is None else "password")
+    _check_type("logger", logger, logging.Logger)
+    _check_type("tls", tls, ssl.SSLContext)
+    _check_type("stream_defaults", stream_defaults, StreamOptions)
+    if on_state is not None and not callable(on_state):
+        raise ConfigError(f"on_state must be callable, not {on_state!r}", argument="on_state")
+    security: dict[str, Any] = {"tls": tls, "user": user, "password": password, "token": token}
+    for name, option, path in (("credentials", "user_credentials", credentials), ("nkey", "nkeys_seed", nkey)):
+        if path is not None:
+            if not Path(path).is_file():
+                raise ConfigError(f"{name}: there is no file {str(path)!r}", argument=name)
+            security[option] = str(path)
+    return Conn(
+        addresses,
+        cluster,
+        client,
+        _SILENT if logger is None else logger,
+        {key: value for key, value in security.items() if value is not None},
+        float(connect_timeout_s),
+        auto_create,
+        stream_defaults or StreamOptions(),
+        on_state,
+    )
+
+
+def _check_type(name: str, value: object, wanted: type) -> None:
+    if value is not None and not isinstance(value, wanted):
+        raise ConfigError(f"{name} must be a {wanted.__name__} or None, not {value!r}", argument=name)
