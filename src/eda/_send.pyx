@@ -16,7 +16,7 @@ from eda._nuid cimport new_nuid
 
 from eda.errors import ConfigError
 
-__all__ = ["Target", "WindowSender", "frame_of"]
+__all__ = ["Target", "WindowSender", "check_event_id", "frame_of"]
 
 cdef enum:
     MAX_LINE = 4096             # the server's default max_control_line, which it does not announce
@@ -44,14 +44,24 @@ cdef str id_of(Event event):
     return id if id != "" else new_nuid()
 
 
-cdef int check_id(Event event, const unsigned char* id, Py_ssize_t n) except -1:
+cdef int check_id(const unsigned char* id, Py_ssize_t n) except -1:
     cdef Py_ssize_t i
     if n > MAX_ID:
-        raise ConfigError(f"id has {n} bytes, at most {MAX_ID} are allowed: {event.id[:40]!r}…", argument="id")
+        raise ConfigError(
+            f"id has {n} bytes, at most {MAX_ID} are allowed: {id[:40].decode('utf-8', 'replace')!r}…", argument="id"
+        )
     for i in range(n):
         if id[i] <= 32 or id[i] > 126:
-            raise ConfigError(f"id must be printable ASCII without spaces: {event.id!r}", argument="id")
+            raise ConfigError(
+                f"id must be printable ASCII without spaces: {id[:n].decode('utf-8', 'replace')!r}", argument="id"
+            )
     return 0
+
+
+def check_event_id(str id not None):
+    """Raise ConfigError unless events may be published under this id."""
+    cdef bytes utf8 = id.encode("utf-8", "surrogatepass")
+    check_id(utf8, len(utf8))
 
 
 cdef int put_frame(Writer* w, Target target, Event event, Plan* plan, Reply* reply, bint dedup) except -1:
@@ -62,7 +72,7 @@ cdef int put_frame(Writer* w, Target target, Event event, Plan* plan, Reply* rep
     cdef Py_ssize_t n_subject = PyBytes_GET_SIZE(target.stream_utf8) + 2 + n_type + n_aggregate
     # HPUB <subject> <reply> <header bytes> <total bytes>, with room for numbers of seven digits
     cdef Py_ssize_t n_line = 5 + n_subject + 1 + size_of_reply(reply) + 1 + 7 + 1 + size_of_decimal(n_total) + 2
-    check_id(event, plan.text[F_ID].data, plan.text[F_ID].n)
+    check_id(plan.text[F_ID].data, plan.text[F_ID].n)
     if n_line > MAX_LINE:
         raise ConfigError(
             f"type and aggregate make a subject of {n_subject} bytes, too long for the server's protocol line of "
@@ -253,6 +263,8 @@ cdef class WindowSender(Sink):
         chunk = <Chunk>place.chunk
         if chunk.data is None:
             return                      # it waits to be written for the first time
+        if (<object>place.waiter).done():
+            return                      # cancelled
         if reserve(w, place.n) < 0:
             raise MemoryError
         put_bytes(w, PyBytes_AS_STRING(chunk.data) + place.start, place.n)
@@ -280,6 +292,19 @@ cdef class WindowSender(Sink):
             return ""
         return chunk.data[place.start + 5:place.start + place.n].partition(b" ")[0].decode()
 
+    def size_of(self, uint64_t seq):
+        """What a pending publish counts against the server's max_payload; 0 when it was settled or not written yet."""
+        cdef Place* place = self.window.find(seq)
+        cdef Chunk chunk
+        cdef const char* frame
+        if place is NULL:
+            return 0
+        chunk = <Chunk>place.chunk
+        if chunk.data is None:
+            return 0
+        frame = PyBytes_AS_STRING(chunk.data) + place.start
+        return place.n - (<const char*>memchr(frame, 10, place.n) + 1 - frame) - 2
+
     def due(self):
         """Return what the clock says: (sequences to send again, sequences to give up, seconds until the next one)."""
         cdef uint64_t now = monotonic_ns()
@@ -294,10 +319,11 @@ cdef class WindowSender(Sink):
             if (<object>place.waiter).done() or now >= place.give_up_ns:
                 give_up.append(seq)
                 continue
+            at = place.give_up_ns
             if now >= place.resend_ns:
                 resend.append(seq)
-                continue
-            at = min(place.resend_ns, place.give_up_ns)
+            elif place.resend_ns < at:
+                at = place.resend_ns
             if next_ns == 0 or at < next_ns:
                 next_ns = at
         return resend, give_up, (next_ns - now) / 1e9 if next_ns else None

@@ -5,28 +5,41 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
 from typing import Any, Self
 
 from eda._event import Event
 from eda._nuid import next_nuid
-from eda._send import Target
 from eda._wire import Wire
 from eda.addresses import Addresses, parse_addresses
 from eda.api import Api
-from eda.errors import Closed, ConfigError, ConnectError, PublishFailed, Timeout
+from eda.atomic import AtomicBatch
+from eda.errors import Closed, ConfigError, ConnectError, NotSupported, PublishFailed, Timeout
 from eda.options import StreamOptions, SubscriptionOptions, merge_options
 from eda.publisher import Mode, Publisher, check_publisher_options
 from eda.server import EmbeddedServer
 from eda.single import SinglePublisher
-from eda.streams import StreamInfo, Streams
+from eda.streams import Streams
 from eda.subjects import check_stream_name
 from eda.subscription import Handler, Subscription, check_built, durable_name
+from eda.targets import Targets
 
 __all__ = ["Conn"]
 
 CLOSE_TIMEOUT_S = 30.0
 _EMPTY = Event()
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """What an open connection consists of."""
+
+    wire: Wire
+    api: Api
+    streams: Streams
+    targets: Targets
+    single: SinglePublisher
 
 
 class Conn:
@@ -59,12 +72,7 @@ class Conn:
         self._on_state = on_state
         self._state = "new"
         self._server: EmbeddedServer | None = None
-        self._wire: Wire | None = None
-        self._api: Api | None = None
-        self._streams: Streams | None = None
-        self._single: SinglePublisher | None = None
-        self._targets: dict[str, tuple[Target, float]] = {}
-        self._resolving: dict[str, asyncio.Task[tuple[Target, float]]] = {}
+        self._link: _Link | None = None
         self._subscriptions: set[Subscription] = set()
         self._publishers: set[Publisher] = set()
         self._opening: asyncio.Task[None] | None = None
@@ -112,7 +120,9 @@ class Conn:
             await wire.open(addresses.urls, timeout_s=self._connect_timeout_s, name=self.client, **options)
             api = Api(wire, self._domain)
             await api.look(max(deadline - time.monotonic(), 0.1))
-            single = SinglePublisher(wire, self.client, self._logger, self._recover)
+            streams = Streams(api)
+            targets = Targets(wire, api, streams, self._stream_defaults, auto_create=self._auto_create)
+            single = SinglePublisher(wire, self.client, self._logger, targets.recover)
             await single.open()
         except BaseException as error:
             await wire.shut()
@@ -120,10 +130,9 @@ class Conn:
             if isinstance(error, Timeout | Closed):
                 raise ConnectError(str(addresses), str(error)) from error
             raise
-        self._wire, self._api, self._streams, self._single = wire, api, Streams(api), single
+        self._link = _Link(wire, api, streams, targets, single)
         wire.on_lost.append(self._on_lost)
         wire.on_restored.append(self._on_restored)
-        wire.on_info.append(self._on_info)
         self._set_state("connected")
 
     async def close(self) -> None:
@@ -141,8 +150,8 @@ class Conn:
             await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        wire, single = self._wire, self._single
-        if wire is None or single is None:
+        link = self._link
+        if link is None:
             self._set_state("closed")
             return
         try:
@@ -160,12 +169,12 @@ class Conn:
             await self._close_publishers()
             for task in self._tasks:
                 task.cancel()
-            wire.closing = True
-            await single.drain(CLOSE_TIMEOUT_S)
+            link.wire.closing = True
+            await link.single.drain(CLOSE_TIMEOUT_S)
         finally:
-            self._wire = None
-            single.close()
-            await wire.shut()
+            self._link = None
+            link.single.close()
+            await link.wire.shut()
             await self._stop_server()
             self._set_state("closed")
 
@@ -205,62 +214,30 @@ class Conn:
         self._set_state("disconnected")
 
     def _on_restored(self) -> None:
-        assert self._wire is not None
         self._logger.info("reconnected to %s", self._addresses)
-        self._on_info()
         task = asyncio.get_running_loop().create_task(self._look_again())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         self._set_state("reconnected")
 
-    def _on_info(self) -> None:
-        for target, _ in self._targets.values():
-            target.set_max_payload(self._wire.max_payload if self._wire is not None else target.max_payload)
-
     async def _look_again(self) -> None:
         """It may be another server, of another version."""
         try:
-            await self._require_api().look(self._connect_timeout_s)
+            await self._open_link().api.look(self._connect_timeout_s)
         except Exception as error:
             self._logger.warning("asking the server what it can do: %s", error)
 
-    def _require_api(self) -> Api:
-        if self._wire is None or self._api is None:
+    def _open_link(self) -> _Link:
+        if self._link is None:
             raise Closed("connection (await eda.connect(...) first)" if self._state == "new" else "connection")
-        return self._api
+        return self._link
 
     # --- streams -----------------------------------------------------------------------------------------------------
 
     @property
     def streams(self) -> Streams:
         """The administration of streams."""
-        self._require_api()
-        assert self._streams is not None
-        return self._streams
-
-    async def _ensure_stream(self, stream: str) -> StreamInfo:
-        return await self.streams.ensure(stream, self._stream_defaults, create=self._auto_create)
-
-    async def _recover(self, stream: str) -> None:
-        """Nobody answers for a stream that was published to: see whether it is there, create it if that is wanted."""
-        self._targets.pop(stream, None)
-        await self._target(stream)
-
-    async def _target(self, stream: str) -> tuple[Target, float]:
-        """Return where events of the stream go, and the longest publish timeout it allows; asks once per stream."""
-        task = self._resolving.get(stream)
-        if task is None:
-            task = asyncio.get_running_loop().create_task(self._resolve(stream))
-            self._resolving[stream] = task
-            task.add_done_callback(lambda _: self._resolving.pop(stream, None))
-        return await asyncio.shield(task)
-
-    async def _resolve(self, stream: str) -> tuple[Target, float]:
-        info = await self._ensure_stream(stream)
-        assert self._wire is not None
-        known = Target(stream, self._wire.max_payload), info.options.dedup_window_s / 2
-        self._targets[stream] = known
-        return known
+        return self._open_link().streams
 
     # --- publishing --------------------------------------------------------------------------------------------------
 
@@ -273,14 +250,11 @@ class Conn:
         Raises ConfigError or EncodeError before anything is sent; StreamNotFound, ServerError, Closed; Timeout, and
         then the event may be stored or not. Cancelled, it may be stored or not, too.
         """
-        known = self._targets.get(stream) if type(stream) is str else None
-        single = self._single
-        if known is None or single is None or self._wire is None:
-            self._require_api()
+        link = self._open_link()
+        known = link.targets.known.get(stream) if type(stream) is str else None
+        if known is None:
             check_stream_name(stream)
-            known = await self._target(stream)
-            single = self._single
-            assert single is not None
+            known = await link.targets.find(stream)
         if event is None:
             event = _EMPTY
         elif type(event) is not Event:
@@ -291,8 +265,8 @@ class Conn:
                 f"({known[1] * 2:g} s) of stream {stream!r}, past which a late retry could be stored twice",
                 argument="timeout_s",
             )
-        left_s = timeout_s if single.is_ready else await single.ready(timeout_s, event.id)
-        event_id, acknowledged = single.send(known[0], event, left_s)
+        left_s = timeout_s if link.single.is_ready else await link.single.ready(timeout_s, event.id)
+        event_id, acknowledged = link.single.send(known[0], event, left_s)
         try:
             await acknowledged
         except Timeout as error:
@@ -326,16 +300,15 @@ class Conn:
         Raises ConfigError; entered, also NotSupported for a mode that can't be had, StreamNotFound, ServerError,
         Closed.
         """
-        self._require_api()
-        assert self._wire is not None
+        link = self._open_link()
         check_stream_name(stream)
         check_publisher_options(mode, max_pending, max_pending_bytes, ack_timeout_s, timeout_s, on_ack, on_error)
         publisher = Publisher(
-            self._wire,
+            link.wire,
             self._logger,
             self.client,
             stream,
-            lambda: self._look_at(stream, max_pending),
+            lambda: link.targets.look_at(stream, max_pending),
             self._publishers.discard,
             mode=mode,
             dedup=bool(dedup),
@@ -349,13 +322,26 @@ class Conn:
         self._publishers.add(publisher)
         return publisher
 
-    async def _look_at(self, stream: str, max_pending: int) -> tuple[Target, StreamInfo, bool]:
-        """Return where a stream's events go, its state, and whether it takes fast ingest from such a window."""
-        info = await self._ensure_stream(stream)
-        api = self._require_api()
-        assert self._wire is not None
-        can_fast = info.fast_ingest and api.has_fast_ingest and max_pending >= 4
-        return Target(stream, self._wire.max_payload), info, can_fast
+    async def publish_batch(self, stream: str, events: Iterable[Event]) -> list[str]:
+        """Publish up to 1,000 events, all or nothing, and return their ids once they are stored.
+
+        Needs nats-server 2.12 and a stream that takes atomic batches. For all-or-nothing, not for speed. A lost answer
+        is looked up, not guessed. Raises NotSupported; ConfigError or EncodeError before anything is sent;
+        StreamNotFound; ServerError when the server refuses the batch, also because one of its ids was published
+        already: nothing is stored then; Timeout after 30 s without an outcome. Cancelled, all of it is stored, or
+        nothing.
+        """
+        link = self._open_link()
+        check_stream_name(stream)
+        batch = AtomicBatch(link.wire, link.api, self._logger, self.client, stream, events)
+        info = await link.targets.ensure(stream)
+        if not (link.api.has_atomic and info.atomic):
+            raise NotSupported(
+                f"an atomic batch into stream {stream!r}",
+                needs="nats-server 2.12 or later, and a stream with atomic on",
+                server=f"nats-server {link.wire.server_version}",
+            )
+        return await batch.publish()
 
     # --- subscribing -------------------------------------------------------------------------------------------------
 
@@ -370,8 +356,8 @@ class Conn:
         Raises ConfigError for options that are unknown or contradict each other; awaited, also for a kept subscription
         of that name that contradicts them, and StreamNotFound, ServerError, Closed.
         """
-        api = self._require_api()
-        if self._wire is None or self._closing is not None:
+        link = self._open_link()
+        if self._closing is not None:
             raise Closed("connection")
         check_stream_name(stream)
         if not callable(handler):
@@ -379,14 +365,14 @@ class Conn:
         merged = merge_options(options, overrides)
         check_built(merged)
         subscription = Subscription(
-            self._wire,
-            api,
+            link.wire,
+            link.api,
             self._logger,
             stream,
             handler,
             merged,
             durable_name(merged, self.client if self._named else None),
-            lambda: self._ensure_stream(stream),
+            lambda: link.targets.ensure(stream),
             self._subscriptions.discard,
         )
         self._subscriptions.add(subscription)

@@ -12,7 +12,7 @@ from eda._event import Event
 from eda._send import Target, WindowSender
 from eda._wire import Wire
 from eda.answers import decode_answer
-from eda.errors import Closed, ServerError, Timeout
+from eda.errors import Closed, ConfigError, ServerError, Timeout
 
 __all__ = ["SinglePublisher"]
 
@@ -47,6 +47,7 @@ class SinglePublisher:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._recovering: dict[str, asyncio.Task[None]] = {}
+        self._why: dict[int, ServerError] = {}  # sequence > why the server could not store it when last asked
         wire.on_restored.append(self._on_restored)
         wire.on_refused.append(self._on_refused)
         wire.on_closed.append(self._on_closed)
@@ -94,6 +95,8 @@ class SinglePublisher:
     async def drain(self, timeout_s: float) -> None:
         """Wait until everything is settled, at most `timeout_s`."""
         deadline = self._loop.time() + timeout_s
+        for seq in self._sender.due()[1]:
+            self._sender.fail(seq, Timeout("publish", 0.0))  # cancelled: nobody waits for it
         while self._sender.n_pending and not self._wire.is_closed:
             if self._loop.time() > deadline:
                 self._logger.warning("closing the connection: %d publishes are unsettled", self._sender.n_pending)
@@ -125,9 +128,17 @@ class SinglePublisher:
         self._timer = None
         resend, give_up, next_s = self._sender.due()
         for seq in give_up:
-            self._sender.fail(seq, Timeout("publish", 0.0))
+            late = Timeout("publish", 0.0)
+            late.__cause__ = self._why.get(seq)
+            self._sender.fail(seq, late)
         for seq in resend:
-            self._sender.resend(seq, RESEND_S)
+            if self._out.paused:
+                self._sender.defer(seq, RESEND_S)  # more of the same is no help to a peer that takes nothing
+            else:
+                self._sender.resend(seq, RESEND_S)
+        if self._why:
+            pending = set(self._sender.window.pending())
+            self._why = {seq: why for seq, why in self._why.items() if seq in pending}
         if self._sender.n_pending:
             self._arm(min(next_s or RESEND_S, RESEND_S))
 
@@ -136,7 +147,7 @@ class SinglePublisher:
     def _on_answer(self, seq: int, status: int, payload: bytes) -> None:
         stream = self._sender.subject_of(seq).partition(".")[0]
         if status == 503:
-            self._again(seq)
+            self._again(seq, ServerError(503, 0, "no responders", operation=f"publish to {stream}"))
             self._look_for(stream)
             return
         answer = decode_answer(status, payload)
@@ -146,12 +157,13 @@ class SinglePublisher:
             owner = ServerError(500, 0, f"stream {answer.stream!r} owns the subject of stream {stream!r}")
             self._sender.fail(seq, owner)
         elif answer.error.may_pass:
-            self._again(seq)
+            self._again(seq, answer.error.as_error(stream))
         else:
             self._sender.fail(seq, answer.error.as_error(stream))
 
-    def _again(self, seq: int) -> None:
+    def _again(self, seq: int, why: ServerError) -> None:
         """Have a publish sent again after a pause that grows."""
+        self._why[seq] = why
         n_tries = self._sender.defer(seq, BACKOFF_FIRST_S)
         pause_s = min(BACKOFF_FIRST_S * 2.0 ** min(max(n_tries - 1, 0), 10), BACKOFF_MAX_S)
         self._sender.defer(seq, pause_s)
@@ -179,7 +191,12 @@ class SinglePublisher:
 
     def _on_restored(self) -> None:
         for seq in self._sender.window.pending():
-            self._sender.resend(seq, RESEND_S)
+            size, most = self._sender.size_of(seq), self._wire.max_payload
+            if size > most:  # the server would close the connection, every time
+                message = f"an event of {size} bytes is over the max_payload of {most} that the server has now"
+                self._sender.fail(seq, ConfigError(message, argument="data"))
+            else:
+                self._sender.resend(seq, RESEND_S)
 
     def _on_refused(self, kind: str, subject: str) -> None:
         if kind != "publish":

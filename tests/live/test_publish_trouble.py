@@ -1,4 +1,4 @@
-"""conn.publish while the server dies, freezes, forgets or is slow: each publish ends once, each event is stored once."""
+"""conn.publish while the server dies, freezes or is slow: each publish ends once, each event is stored once."""
 
 from __future__ import annotations
 
