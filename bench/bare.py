@@ -10,10 +10,11 @@ import eda
 from eda._event import Event
 from eda._send import Target, frame_of
 
-__all__ = ["publish_latency_us"]
+__all__ = ["connect", "publish_latency_us"]
 
 
-def _connect(server: eda.EmbeddedServer) -> socket.socket:
+def connect(server: eda.EmbeddedServer) -> socket.socket:
+    """Connect and log in."""
     link = socket.create_connection(("127.0.0.1", server.port))
     link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     link.recv(65536)
@@ -33,7 +34,7 @@ def publish_latency_us(server: eda.EmbeddedServer, stream: str, events: list[Eve
     inbox = b"_INBOX.bare0000000000000000000."
     frames = [frame_of(target, event, inbox, seq) for seq, event in enumerate(events, 1)]
     took = []
-    with _connect(server) as link:
+    with connect(server) as link:
         link.sendall(b"SUB %s* 1\r\nPING\r\n" % inbox)
         link.recv(65536)
         for frame in frames:

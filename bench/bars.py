@@ -42,4 +42,29 @@ BARS = [
     Bar("subscribe and acknowledge: times nats-py's push", "nats-py push s", "eda subscribe s", ">=", 1.3),
     Bar("subscribe and acknowledge: times nats-py's fetch", "nats-py fetch s", "eda subscribe s", ">=", 6),
     Bar("memory while 1,000,000 events pass: end over begin", "rss end MB", "rss begin MB", "<=", 1.1),
+    # Publishing at volume: bare / ours is the part of the limit's rate that is reached.
+    Bar("fast ingest: part of a bare socket's rate", "bare fast s", "eda fast s", ">=", 0.85),
+    Bar("window: part of a bare socket's rate", "bare window s", "eda window s", ">=", 0.85),
+    Bar(
+        "fast ingest, dedup=False: part of a bare socket's rate",
+        "bare fast no dedup s",
+        "eda fast no dedup s",
+        ">=",
+        0.85,
+    ),
+    Bar("fast ingest: times nats-py's publish_async", "nats-py publish_async volume s", "eda fast s", ">=", 3),
+    Bar("window: times nats-py's publish_async", "nats-py publish_async volume s", "eda window s", ">=", 3),
+    Bar("fast ingest: client CPU under nats-py's", "nats-py volume CPU us", "eda fast CPU us", ">=", 12),
+    Bar("window: client CPU under nats-py's", "nats-py volume CPU us", "eda window CPU us", ">=", 12),
+    Bar(
+        "send_many: times protobuf serialising prepared messages", "protobuf serialise ns", "eda send_many ns", ">=", 3
+    ),
+    Bar("send_many: times protobuf building and serialising", "protobuf build ns", "eda send_many ns", ">=", 10),
+    Bar(
+        "memory, 5,000,000 events through a publisher: end over begin",
+        "publisher rss end MB",
+        "publisher rss begin MB",
+        "<=",
+        1.1,
+    ),
 ]

@@ -12,8 +12,8 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from eda._bytes cimport (
     READ_FIELD_ZERO, READ_GROUP, READ_LENGTH, READ_OK, READ_TRUNCATED, READ_UTF8, READ_VARINT, READ_WIRE_TYPE,
-    WIRE_BYTES, WIRE_VARINT, Cursor, ReadError, Writer, is_ascii, is_utf8, put_byte, put_bytes, put_varint, release, reserve,
-    size_of_varint, skip_field, take_bytes, take_tag, take_varint,
+    WIRE_BYTES, WIRE_VARINT, Cursor, ReadError, Writer, is_ascii, is_utf8, put_byte, put_bytes, put_varint, release,
+    reserve, size_of_varint, skip_field, take_bytes, take_tag, take_varint,
 )
 from eda._event cimport (
     F_AGGREGATE, F_CAUSE, F_CLIENT, F_ID, F_SCHEMA, F_TYPE, N_TEXT, Event, Span, new_event,

@@ -24,7 +24,7 @@ cdef Data NIL
 
 cdef str encoding_name(const unsigned char* text, Py_ssize_t n)
 
-# Tell the cycle collector that the object can't be part of a cycle: it refers to texts and bytes alone. Saves its passes
-# over a full window or ring.
+# Tell the cycle collector that the object can't be part of a cycle: it refers to texts and bytes alone. Saves its
+# passes over a full window or ring.
 cdef void leave_to_refcount(object it) noexcept
 cdef bint is_left_to_refcount(object it) noexcept

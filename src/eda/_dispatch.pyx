@@ -8,7 +8,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
-from eda._acks cimport RUNNING, FREE, Held, Ledger
+from eda._acks cimport FREE, Held, Ledger
 from eda._bytes cimport monotonic_ns
 from eda._codec cimport Refusal, read_envelope, refusal_error
 from eda._event cimport F_AGGREGATE, F_TYPE, Event, new_event
@@ -48,8 +48,10 @@ cdef class Dispatcher(Sink):
     """
 
     def __init__(
-        self, object host, object source, object handler, Outbound out not None, *, str stream not None, str consumer not None,
-        bytes inbox not None, int64_t limit, int64_t limit_bytes, int concurrency, object types=None, str aggregate=None
+        self, object host, object source, object handler, Outbound out not None, *, str stream not None,
+        str consumer not None,
+        bytes inbox not None, int64_t limit, int64_t limit_bytes, int concurrency, object types=None,
+        str aggregate=None
     ):
         self.ledger = Ledger()
         self.host = host

@@ -27,7 +27,7 @@ cdef class Event:
     cdef Span spans[N_TEXT]
     cdef Span encoding
     cdef Span payload
-    cdef Span meta_span         # from the first meta field's tag to the end of the last one; other fields may be between
+    cdef Span meta_span         # from the first meta field's tag to the end of the last; others may be between
     cdef Span reply             # acknowledgement subject
     cdef int64_t time_ns_
     cdef int64_t ack_time_ns_

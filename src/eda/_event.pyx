@@ -15,7 +15,7 @@ from libc.string cimport memcmp, memcpy
 from datetime import datetime, timedelta, timezone
 
 from eda._bytes cimport READ_OK, Cursor, skip_field, take_bytes, take_tag
-from eda._data cimport NIL, Data, Span, encoding_name, is_left_to_refcount, leave_to_refcount
+from eda._data cimport NIL, Data, encoding_name, is_left_to_refcount, leave_to_refcount
 
 from eda.errors import ConfigError
 
@@ -338,8 +338,8 @@ cdef class Event:
     def to_dict(self):
         """Return the fields as a dict ready for JSON.
 
-        `data` is the decoded value; the bytes themselves where the encoding is `bytes`, needs a type (`proto`) or is not
-        registered. Times are RFC 3339 with nanoseconds, None where not set. `meta` is left out when it is empty.
+        `data` is the decoded value; the bytes themselves where the encoding is `bytes`, needs a type (`proto`) or is
+        not registered. Times are RFC 3339 with nanoseconds, None where not set. `meta` is left out when it is empty.
         """
         cdef Data data = self.get_data()
         cdef dict meta = self.get_meta()

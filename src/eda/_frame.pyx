@@ -9,7 +9,7 @@ from cpython.bytearray cimport PyByteArray_AS_STRING
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy, memmove
 
-from eda._bytes cimport Writer, parse_decimal, put_byte, put_bytes, put_decimal, release, reserve, size_of_decimal
+from eda._bytes cimport Writer, parse_decimal, put_byte, put_bytes, put_decimal, release, reserve
 
 __all__ = ["FrameError", "Outbound", "Parser", "Sink"]
 

@@ -1,0 +1,104 @@
+"""The limit: a bare socket that sends the very bytes our publisher sends, under the same flow control."""
+
+from __future__ import annotations
+
+import select
+import time
+
+import bare
+import eda
+from eda._event import Event
+from eda._frame import Outbound
+from eda._publish import Ingest
+from eda._send import Target
+
+__all__ = ["FLOW", "IN_FLIGHT", "Recording", "record", "replay_s"]
+
+FLOW = 500
+IN_FLIGHT = 4000
+INBOX = b"_INBOX.replay00000000000000000."
+
+
+class _Nobody:
+    """The host of an Ingest that is only recorded."""
+
+    def __getattr__(self, name: str) -> object:
+        return lambda *_: None
+
+
+class Recording:
+    """What a publisher writes for some events: the bytes, and where each event's frame ends."""
+
+    def __init__(self, data: bytes, ends: list[int], *, fast: bool) -> None:
+        self.data = data
+        self.ends = ends
+        self.fast = fast
+
+
+def record(stream: str, events: list[Event], *, fast: bool, dedup: bool) -> Recording:
+    """Have our publisher's own core write the events into memory."""
+    written: list[bytes] = []
+    out = Outbound(lambda: None)
+    out.connected(written.append)
+    core = Ingest(
+        _Nobody(), out, Target(stream, 1 << 20), INBOX, "bench",
+        dedup=dedup, tell=False, max_pending=len(events) + 1, max_bytes=1 << 40, give_up_s=3600,
+    )  # fmt: skip
+    if fast:
+        core.use_batch(b"batch", FLOW)
+    else:
+        core.use_window()
+    core.set_limit(len(events) + 1)
+    core.resume()
+    ends = []
+    size = 0
+    taken = 0
+    for event in events:
+        core.accept(event)
+        while taken < len(written):
+            size += len(written[taken])
+            taken += 1
+        ends.append(size + out.size)
+    out.flush()
+    data = b"".join(written)
+    assert ends[-1] == len(data)
+    if fast:
+        # The first event of a batch starts it.
+        data = data.replace(b".1.1.$FI ", b".1.0.$FI ", 1)
+    return Recording(data, ends, fast=fast)
+
+
+def replay_s(server: eda.EmbeddedServer, recording: Recording) -> float:
+    """Send it all, never more than IN_FLIGHT events ahead of the acknowledgements; returns the seconds it took."""
+    data = memoryview(recording.data)
+    ends = recording.ends
+    n = len(ends)
+    with bare.connect(server) as link:
+        link.sendall(b"SUB %s> 1\r\nPING\r\n" % INBOX)
+        link.recv(65536)
+        started = time.perf_counter()
+        # The answer to the first message of a batch comes before the rest is sent.
+        sent = 1 if recording.fast else 0
+        link.sendall(data[: ends[0]] if sent else b"")
+        if sent:
+            link.recv(65536)
+        acknowledged = 0
+        rest = b""
+        link.setblocking(False)
+        begin = ends[sent - 1] if sent else 0
+        while acknowledged < (n - n % FLOW if recording.fast else n):
+            allowed = min(n, acknowledged + IN_FLIGHT)
+            end = ends[allowed - 1]
+            readable, writable, _ = select.select([link], [link] if begin < end else [], [])
+            if writable:
+                begin += link.send(data[begin : min(end, begin + 262_144)])
+            if readable:
+                rest += link.recv(262_144)
+                whole, _, rest = rest.rpartition(b"}\r\n")
+                if not whole:
+                    continue
+                if recording.fast:
+                    acknowledged = int(whole.rpartition(b'"seq":')[2].partition(b",")[0])
+                else:
+                    acknowledged += whole.count(b'"seq":')
+        return time.perf_counter() - started

@@ -1,0 +1,174 @@
+"""Publishing at volume, beside a bare socket that replays the same bytes, and nats-py."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+import timeit
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import eda
+import replay
+from eda._frame import Outbound, Parser
+from eda._nuid import next_nuid
+from eda._publish import Ingest
+from eda._send import Target
+from reference import Envelope
+from test_live import delete, make_event, nats_publish_s, rss_mb
+from test_micro_codec import DATA, EVENT, FIELDS, TIME_NS
+
+N = 200_000
+N_RIVAL = 50_000
+N_MEMORY = 5_000_000
+
+_numbers = itertools.count()
+
+
+async def eda_publish_s(
+    server: eda.EmbeddedServer, mode: str, *, dedup: bool, note: Callable[[str, float], None], name: str
+) -> float:
+    """Build and send N events; returns the seconds until all are acknowledged."""
+    stream = f"volume-{next(_numbers)}"
+    async with eda.connect(server.url, client="bench") as conn:
+        async with conn.publisher(stream, mode=mode, dedup=dedup) as pub:  # type: ignore[arg-type]
+            await pub.send(make_event())
+            await pub.flush()
+            cpu = time.process_time()
+            started = time.perf_counter()
+            for _ in range(N):
+                await pub.send(eda.Event(type="reading-recorded", data=eda.Bytes(DATA)))
+            await pub.flush()
+            took = time.perf_counter() - started
+            note(f"{name} CPU us", (time.process_time() - cpu) / N * 1e6)
+        await conn.streams.delete(stream)
+    return took
+
+
+def bare_publish_s(server: eda.EmbeddedServer, *, fast: bool, dedup: bool) -> float:
+    stream = f"volume-{next(_numbers)}"
+
+    async def create() -> None:
+        async with eda.connect(server.url) as conn:
+            await conn.streams.create(stream)
+
+    asyncio.run(create())
+    events = [
+        eda.Event(type="reading-recorded", data=eda.Bytes(DATA), id=next_nuid(), client="bench", time=time.time_ns())
+        for _ in range(N)
+    ]
+    took = replay.replay_s(server, replay.record(stream, events, fast=fast, dedup=dedup))
+    delete(server, stream)
+    return took
+
+
+def nats_volume_s(server: eda.EmbeddedServer, note: Callable[[str, float], None]) -> float:
+    stream = f"volume-{next(_numbers)}"
+
+    async def create() -> None:
+        async with eda.connect(server.url) as conn:
+            await conn.streams.create(stream)
+
+    asyncio.run(create())
+    cpu = time.process_time()
+    took: float = asyncio.run(nats_publish_s(server, stream))
+    note("nats-py volume CPU us", (time.process_time() - cpu) / N_RIVAL * 1e6)
+    delete(server, stream)
+    return took * N / N_RIVAL
+
+
+@pytest.mark.timeout(600)
+def test_publisher(server: eda.EmbeddedServer, duel: Callable[..., None], note: Callable[[str, float], None]) -> None:
+    def eda_run(name: str, mode: str, *, dedup: bool = True) -> tuple[str, Callable[[], float]]:
+        return f"{name} s", lambda: asyncio.run(eda_publish_s(server, mode, dedup=dedup, note=note, name=name))
+
+    duel(
+        eda_run("eda fast", "fast"),
+        ("bare fast s", lambda: bare_publish_s(server, fast=True, dedup=True)),
+        eda_run("eda window", "window"),
+        ("bare window s", lambda: bare_publish_s(server, fast=False, dedup=True)),
+        eda_run("eda fast no dedup", "fast", dedup=False),
+        ("bare fast no dedup s", lambda: bare_publish_s(server, fast=True, dedup=False)),
+        ("nats-py publish_async volume s", lambda: nats_volume_s(server, note)),
+        rounds=5,
+    )
+
+
+# --- client CPU alone ------------------------------------------------------------------------------------------------
+
+
+class _Sink:
+    """The host of an Ingest whose server is a list."""
+
+    def __getattr__(self, name: str) -> object:
+        return lambda *_: None
+
+
+def test_send_many_cpu(benchmark: Any, note: Callable[[str, float], None]) -> None:
+    """1,000 prepared events into frames, window and buffer, and their acknowledgement, without a server."""
+    ids = [next_nuid() for _ in range(1000)]
+    events = [EVENT.replace(id=event_id) for event_id in ids]
+    values = [FIELDS | {"id": event_id, "time": TIME_NS, "data": DATA, "encoding": "bytes"} for event_id in ids]
+    messages = [Envelope(**value) for value in values]
+    written: list[bytes] = []
+    out = Outbound(lambda: None)
+    out.connected(lambda data: written.__setitem__(slice(None), [data]))
+    inbox = b"_INBOX.sink0000000000000000000."
+    core = Ingest(
+        _Sink(), out, Target("volume", 1 << 20), inbox, "bench",
+        dedup=True, tell=False, max_pending=4096, max_bytes=1 << 30, give_up_s=30.0,
+    )  # fmt: skip
+    parser = Parser()
+    parser.register(1, core)
+
+    def send_many() -> None:
+        core.use_batch(b"batch", 500)
+        core.resume()
+        core.accept_many(events, 0, [])
+        payload = b'{"type":"ack","seq":1000,"msgs":500}'
+        parser.feed(b"MSG %bbatch.500.fail.1000.1.$FI 1 %d\r\n%b\r\n" % (inbox, len(payload), payload))
+        assert core.n_pending == 0
+
+    def serialise() -> None:
+        for message in messages:
+            message.SerializeToString()
+
+    def build() -> None:
+        for value in values:
+            Envelope(**value).SerializeToString()
+
+    best: dict[str, float] = {}
+    contenders = {"eda send_many ns": send_many, "protobuf serialise ns": serialise, "protobuf build ns": build}
+    for _ in range(40 if benchmark.enabled else 1):
+        for name, contender in contenders.items():
+            best[name] = min(best.get(name, 1e9), timeit.timeit(contender, number=1) * 1e6)
+    for name, ns in best.items():
+        note(name, ns)
+    benchmark(send_many)
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+async def rss_along_the_way(server: eda.EmbeddedServer) -> list[float]:
+    along = []
+    async with (
+        eda.connect(server.url, stream_defaults=eda.StreamOptions(max_events=100_000)) as conn,
+        conn.publisher("publisher-memory") as pub,
+    ):
+        for n in range(N_MEMORY):
+            await pub.send(eda.Event(type="reading-recorded", data=eda.Bytes(DATA)))
+            if n % 250_000 == 249_999:
+                along.append(rss_mb())
+    return along
+
+
+@pytest.mark.timeout(600)
+def test_publisher_memory(server: eda.EmbeddedServer, benchmark: Any, note: Callable[[str, float], None]) -> None:
+    along = benchmark.pedantic(lambda: asyncio.run(rss_along_the_way(server)), rounds=1)
+    note("publisher rss begin MB", along[0])
+    note("publisher rss end MB", max(along))
+    delete(server, "publisher-memory")
