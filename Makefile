@@ -16,7 +16,7 @@ BUILT   := $(VENV)/.built$(filter 1,$(EDA_DEBUG))
 SERVERS := $(CURDIR)/.servers
 WORKFLOWS := $(wildcard .github/workflows/*.yml)
 
-.PHONY: help demo test wheel lint bench-micro clean
+.PHONY: help demo test wheel lint bench bench-micro clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1 - \2/p' Makefile
@@ -27,6 +27,9 @@ demo: $(BUILT)  ## publish and consume 200,000 events, check that none was lost;
 test: $(VENV)/.extra-test  ## all tests, against real servers; ARGS="tests/unit -x"
 	$(BIN)/python tests/servers.py install
 	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/.extra-test $(VENV)/.extra-bench  ## all benchmarks on the embedded server, and the table of ratios; takes minutes
+	$(BIN)/python -m pytest bench $(ARGS)
 
 bench-micro: $(VENV)/.extra-test $(VENV)/.extra-bench  ## run each micro benchmark once, untimed; ARGS="--benchmark-enable" times them
 	$(BIN)/python -m pytest bench/test_micro*.py --benchmark-disable $(ARGS)

@@ -17,8 +17,10 @@ from typing import Any
 from nats.aio.client import Client as NatsClient
 
 import eda
+from eda._send import WindowSender
+from eda._wire import Wire
 
-__all__ = ["LOOPS", "Admin", "Connect", "Logged", "Proxy", "free_port", "listening", "until"]
+__all__ = ["LOOPS", "Admin", "Connect", "Logged", "Proxy", "free_port", "listening", "sender_of", "until", "wire_of"]
 
 # Event loops that a connection must work under.
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
@@ -77,6 +79,18 @@ async def listening(
                 task.cancel()
             await asyncio.wait(tasks)
         await server.wait_closed()
+
+
+def wire_of(conn: eda.Conn) -> Wire:
+    """Return an open connection's wire."""
+    assert conn._link is not None
+    return conn._link.wire
+
+
+def sender_of(conn: eda.Conn) -> WindowSender:
+    """Return what publishes the events of `conn.publish`."""
+    assert conn._link is not None
+    return conn._link.single._sender
 
 
 class Proxy:

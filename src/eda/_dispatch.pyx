@@ -261,13 +261,16 @@ cdef class Dispatcher(Sink):
     # --- the clock -----------------------------------------------------------------------------------------------
 
     def tick(self, double lease_age_s):
-        """Note the time, and extend the leases of everything held for longer than `lease_age_s`; returns how many."""
+        """Note the time, and extend the leases of everything held for longer than `lease_age_s`; returns how many.
+
+        Without a connection none is: what is said of a lease would be kept until it means nothing any more.
+        """
         cdef uint64_t age_ns = <uint64_t>(lease_age_s * 1e9)
         cdef int32_t slot
         cdef int n = 0
         cdef bytes reply
         self.clock_ns = monotonic_ns()
-        if self.ledger.n_held == 0:
+        if self.ledger.n_held == 0 or self.out.write is None:
             return 0
         for slot in range(self.ledger.n_slots):
             if self.ledger.held[slot].state != FREE and self.clock_ns - self.ledger.held[slot].lease_ns >= age_ns:

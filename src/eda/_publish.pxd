@@ -4,7 +4,7 @@ from eda._acks cimport Place, PublishWindow
 from eda._bytes cimport Writer
 from eda._event cimport Event
 from eda._frame cimport Frame, Outbound, Sink
-from eda._send cimport Target
+from eda._send cimport Reply, Target
 
 
 cdef class Ingest(Sink):
@@ -23,9 +23,10 @@ cdef class Ingest(Sink):
     cdef readonly bint fast                 # fast ingest, else the window
     cdef readonly bint writing              # events may be written as they are accepted
     cdef readonly uint64_t limit            # the most events that may be unanswered
-    cdef uint64_t cursor                    # the first sequence that is not written yet
+    cdef uint64_t cursor                    # the first sequence that is not written yet; never below window.base
     # Fast ingest: the batch that events go into.
     cdef bytes reply                        # its reply subjects up to the sequence: <inbox><batch>.<flow>.fail.
+    cdef bytes subject                      # of its first event: one that this stream listens to and we may publish to
     cdef readonly uint64_t n_batch          # events written into it
     cdef readonly uint64_t n_settled        # of them, acknowledged
 
@@ -45,7 +46,13 @@ cdef class Ingest(Sink):
 
     cdef bint full(self) noexcept
     cdef str put(self, Event event)
+    cpdef int stop(self) except -1
+    cdef int write_waiting(self, uint64_t n, int operation) except -1
+    cdef void fill_reply(self, Reply* reply, uint64_t seq, int operation) noexcept
     cdef int write_place(self, uint64_t seq, int operation) except -1
+    cdef int go_on(self) except -1
+    cdef Event take_out(self, uint64_t seq)
+    cdef bytes frame_at(self, uint64_t seq)
     cdef int settle(self, uint64_t seq, uint64_t stream_seq) except -1
     cdef int settle_batch(self, uint64_t n) except -1
     cdef int wake(self) except -1

@@ -12,12 +12,12 @@ from libc.string cimport memchr, memcmp
 
 from eda._acks cimport Place, PublishWindow
 from eda._bytes cimport (
-    Writer, monotonic_ns, parse_decimal, put_byte, put_bytes, put_decimal, release, reserve, size_of_decimal, wall_ns,
+    Writer, monotonic_ns, parse_decimal, put_byte, put_bytes, release, reserve, wall_ns,
 )
 from eda._codec cimport Plan, plan_envelope
 from eda._event cimport Event
-from eda._frame cimport Chunk, Frame, Outbound, Sink, put_publish, status_of
-from eda._send cimport Reply, Target, id_of, put_frame, put_reply, read_ack, size_of_reply, went_to
+from eda._frame cimport Chunk, Frame, Outbound, Sink, status_of
+from eda._send cimport Reply, Target, id_of, put_frame, put_reply, read_ack, read_flow, size_of_reply, went_to
 
 from eda.errors import ConfigError
 
@@ -36,6 +36,8 @@ cdef enum:
     OP_COMMIT_EMPTY = 3
 
 cdef const char** SUFFIXES = [".0.$FI", ".1.$FI", ".2.$FI", ".3.$FI"]
+cdef enum:
+    N_SUFFIX = 6
 
 
 @cython.final
@@ -64,6 +66,7 @@ cdef class Ingest(Sink):
         self.limit = max_pending
         self.cursor = 1
         self.reply = b""
+        self.subject = b""
 
     def __dealloc__(self):
         release(&self.scratch)
@@ -73,7 +76,8 @@ cdef class Ingest(Sink):
     cdef bint full(self) noexcept:
         cdef uint64_t n = self.window.next_seq - self.window.base
         # What may not be written yet is kept in a slower way: while events flow, the flow's own limit is the window's.
-        return n >= (self.limit if self.writing else self.max_pending) or (self.window.n_bytes >= self.max_bytes and n > 0)
+        cdef uint64_t most = self.limit if self.writing else self.max_pending
+        return n >= most or (self.window.n_bytes >= self.max_bytes and n > 0)
 
     @property
     def is_full(self):
@@ -96,7 +100,9 @@ cdef class Ingest(Sink):
         while i < len(events) and not self.full():
             event = events[i]
             if not isinstance(event, Event):
-                raise ConfigError(f"events[{i}] must be an eda.Event, not {type(event).__name__}", argument="events")
+                raise ConfigError(
+                    f"events[{len(ids)}] must be an eda.Event, not {type(event).__name__}", argument="events"
+                )
             ids.append(self.put(<Event>event))
             i += 1
         return i
@@ -105,36 +111,33 @@ cdef class Ingest(Sink):
         cdef Plan plan
         cdef Reply reply
         cdef str id = id_of(event)
-        cdef uint64_t seq = self.window.next_seq
         cdef uint64_t now = monotonic_ns()
-        cdef bint direct = self.writing and self.cursor == seq and seq - self.window.base < self.limit
-        cdef Writer* w = &self.out.publishes if direct else &self.scratch
+        cdef uint64_t seq
+        cdef bint direct
+        cdef Writer* w
         cdef Chunk chunk
         cdef Py_ssize_t start
         cdef Place* place
+        # Encoding may run code of the user: only what follows it may rely on the state.
+        plan_envelope(event, id, self.client, wall_ns(), &plan)
+        seq = self.window.next_seq
+        direct = self.writing and self.cursor == seq and seq - self.window.base < self.limit
+        w = &self.out.publishes if direct else &self.scratch
         if not direct:
             w.pos = 0
         start = w.pos
-        if self.fast:
-            reply.prefix = PyBytes_AS_STRING(self.reply)
-            reply.n_prefix = PyBytes_GET_SIZE(self.reply)
-            reply.number = self.n_batch + 1
-            reply.suffix = SUFFIXES[OP_APPEND]
-            reply.n_suffix = 6
-        else:
-            reply.prefix = PyBytes_AS_STRING(self.inbox)
-            reply.n_prefix = PyBytes_GET_SIZE(self.inbox)
-            reply.number = seq
-            reply.suffix = b""
-            reply.n_suffix = 0
-        plan_envelope(event, id, self.client, wall_ns(), &plan)
-        put_frame(w, self.target, event, &plan, &reply, self.dedup)
-        if direct:
-            chunk = self.out.current_chunk()
-        else:
-            chunk = Chunk.__new__(Chunk)
-            chunk.data = PyBytes_FromStringAndSize(<char*>w.buf, w.pos)
-        self.window.open(event, chunk, start, w.pos - start, now, 0, now + self.give_up_ns)
+        self.fill_reply(&reply, seq, OP_APPEND)
+        try:
+            put_frame(w, self.target, event, &plan, &reply, self.dedup)
+            if direct:
+                chunk = self.out.current_chunk()
+            else:
+                chunk = Chunk.__new__(Chunk)
+                chunk.data = PyBytes_FromStringAndSize(<char*>w.buf, w.pos)
+            self.window.open(event, chunk, start, w.pos - start, now, 0, now + self.give_up_ns)
+        except BaseException:
+            w.pos = start               # nothing of it may be written
+            raise
         place = self.window.find(seq)
         place.n_envelope = <unsigned int>plan.size
         self.n_accepted += 1
@@ -169,61 +172,58 @@ cdef class Ingest(Sink):
         """Allow so many unanswered events, at most `max_pending`."""
         self.limit = min(limit, self.max_pending) if limit else 1
 
-    def stop(self):
+    cpdef int stop(self) except -1:
         """Write nothing of what is accepted until further notice."""
         self.writing = False
+        return self.wake()          # what is only kept has more room than what flows
 
     def restart(self):
         """Have everything that is not settled written again, from the oldest on."""
-        self.writing = False
         self.out.flush()            # a frame is kept for another try once it has been handed over
         self.cursor = self.window.base
+        self.stop()
 
-    def write(self, uint64_t n, bint start, bint commit):
-        """Write up to `n` of the waiting events, as `limit` allows; returns how many were.
-
-        Fast ingest: with `start` the first of them starts the batch, with `commit` the very last waiting one ends it.
-        """
-        cdef uint64_t written = 0
-        cdef uint64_t seq
-        cdef int operation
-        while self.cursor < self.window.next_seq and written < n and self.cursor - self.window.base < self.limit:
-            seq = self.cursor
-            self.cursor += 1
-            if self.window.find(seq) is NULL:
-                continue
-            operation = OP_APPEND
-            if commit and self.cursor == self.window.next_seq:
-                operation = OP_COMMIT
-            elif start and self.n_batch == 0:
-                operation = OP_START
-            self.write_place(seq, operation)
-            written += 1
-        return written
+    def write_first(self, bint commit):
+        """Write the oldest waiting event alone. Fast ingest: it starts the batch, with `commit` also ends it."""
+        self.write_waiting(1, OP_COMMIT if commit else OP_START)
 
     def resume(self):
         """Write events as they are accepted from now on, and those that wait."""
         self.writing = True
-        return self.write(self.max_pending, False, False)
+        self.write_waiting(self.max_pending, OP_APPEND)
+
+    cdef int write_waiting(self, uint64_t n, int operation) except -1:
+        """Write up to `n` of the waiting events, as `limit` allows."""
+        while n and self.cursor < self.window.next_seq and self.cursor - self.window.base < self.limit:
+            self.cursor += 1
+            if self.window.find(self.cursor - 1) is not NULL:
+                self.write_place(self.cursor - 1, operation)
+                n -= 1
+        return 0
+
+    cdef void fill_reply(self, Reply* reply, uint64_t seq, int operation) noexcept:
+        """The reply subject of the next message: its place in the batch, or the event's own sequence."""
+        cdef bytes prefix = self.reply if self.fast else self.inbox
+        reply.prefix = PyBytes_AS_STRING(prefix)
+        reply.n_prefix = PyBytes_GET_SIZE(prefix)
+        reply.number = self.n_batch + 1 if self.fast else seq
+        reply.suffix = SUFFIXES[operation]
+        reply.n_suffix = N_SUFFIX if self.fast else 0
 
     def commit(self):
         """Fast ingest: end the batch after the events written so far."""
         cdef Reply reply
         cdef Writer* w = &self.out.publishes
-        reply.prefix = PyBytes_AS_STRING(self.reply)
-        reply.n_prefix = PyBytes_GET_SIZE(self.reply)
-        reply.number = self.n_batch + 1
-        reply.suffix = SUFFIXES[OP_COMMIT_EMPTY]
-        reply.n_suffix = 6
-        self.writing = False
-        if reserve(w, 4 + len(self.target.stream_utf8) + 1 + size_of_reply(&reply) + 6) < 0:
+        self.fill_reply(&reply, 0, OP_COMMIT_EMPTY)
+        if reserve(w, 4 + len(self.subject) + 1 + size_of_reply(&reply) + 6) < 0:
             raise MemoryError
         put_bytes(w, b"PUB ", 4)
-        put_bytes(w, PyBytes_AS_STRING(self.target.stream_utf8), PyBytes_GET_SIZE(self.target.stream_utf8))
+        put_bytes(w, PyBytes_AS_STRING(self.subject), PyBytes_GET_SIZE(self.subject))
         put_byte(w, 32)
         put_reply(w, &reply)
         put_bytes(w, b" 0\r\n\r\n", 6)
         self.out.touch()
+        self.stop()
 
     cdef int write_place(self, uint64_t seq, int operation) except -1:
         """Write a waiting event's frame with the reply subject that fits now."""
@@ -231,44 +231,61 @@ cdef class Ingest(Sink):
         cdef Chunk chunk = <Chunk>place.chunk
         cdef const char* frame = PyBytes_AS_STRING(chunk.data) + place.start
         cdef const char* end = frame + place.n
+        cdef const char* subject
         cdef const char* subject_end
         cdef const char* reply_end
         cdef Writer* w = &self.out.publishes
         cdef Reply reply
         # <verb> <subject> <reply> <sizes>\r\n…: all but the reply stays as it is.
-        subject_end = <const char*>memchr(frame, 32, end - frame)
-        subject_end = <const char*>memchr(subject_end + 1, 32, end - subject_end - 1)
+        subject = <const char*>memchr(frame, 32, end - frame) + 1
+        subject_end = <const char*>memchr(subject, 32, end - subject)
         reply_end = <const char*>memchr(subject_end + 1, 32, end - subject_end - 1)
-        if self.fast:
-            self.n_batch += 1
-            place.batch_seq = self.n_batch
-            reply.prefix = PyBytes_AS_STRING(self.reply)
-            reply.n_prefix = PyBytes_GET_SIZE(self.reply)
-            reply.number = self.n_batch
-            reply.suffix = SUFFIXES[operation]
-            reply.n_suffix = 6
-        else:
-            place.batch_seq = 0
-            reply.prefix = PyBytes_AS_STRING(self.inbox)
-            reply.n_prefix = PyBytes_GET_SIZE(self.inbox)
-            reply.number = seq
-            reply.suffix = b""
-            reply.n_suffix = 0
+        self.fill_reply(&reply, seq, operation)
         if reserve(w, place.n + size_of_reply(&reply)) < 0:
             raise MemoryError
         put_bytes(w, frame, subject_end + 1 - frame)
         put_reply(w, &reply)
         put_bytes(w, reply_end, end - reply_end)
+        place.batch_seq = 0
+        if self.fast:
+            self.n_batch += 1
+            place.batch_seq = self.n_batch
+            if operation != OP_APPEND:
+                self.subject = subject[:subject_end - subject]
         place.sent_ns = monotonic_ns()
         if place.n_tries:
             self.n_resent += 1
         place.n_tries += 1
         return self.out.touch()
 
+    def use_target(self, Target target not None):
+        """Publish to this from now on; returns the (sequence, bytes) of pending events that are too large for it."""
+        cdef list result = []
+        cdef uint64_t seq
+        cdef Py_ssize_t n
+        self.target = target
+        for seq in self.window.pending():
+            frame = self.frame_at(seq)
+            n = len(frame) - frame.index(b"\n") - 3     # what follows the first line, less the last line end
+            if n > target.max_payload:
+                result.append((seq, n))
+        return result
+
     @property
     def n_waiting(self):
         """Accepted events that are not written yet (upper bound: settled ones among them count)."""
         return self.window.next_seq - self.cursor
+
+    @property
+    def is_out(self):
+        """Whether an event that was written is unsettled."""
+        return self.window.base < self.cursor
+
+    @property
+    def awaits_verdict(self):
+        """Fast ingest: whether the oldest unsettled event is the first of the batch."""
+        cdef Place* place = self.window.find(self.window.base)
+        return place is not NULL and place.batch_seq == 1
 
     @property
     def n_pending(self):
@@ -292,10 +309,9 @@ cdef class Ingest(Sink):
 
     def waited_s(self):
         """How long the oldest unsettled event has waited for its answer since it was last written; 0 if it was not."""
-        cdef Place* place = self.window.find(self.window.base)
-        if place is NULL or self.cursor <= self.window.base:
+        if not self.window.base < self.cursor:
             return 0.0
-        return (monotonic_ns() - place.sent_ns) / 1e9
+        return (monotonic_ns() - self.window.find(self.window.base).sent_ns) / 1e9
 
     def overdue(self):
         """Return the sequences that are past their time."""
@@ -336,13 +352,17 @@ cdef class Ingest(Sink):
             if went_to(<const unsigned char*>PyBytes_AS_STRING(chunk.data) + place.start, place.n, stream, n_stream):
                 self.adapt(monotonic_ns() - place.sent_ns)
                 self.settle(seq, stream_seq)
-                if not self.writing:
-                    self.host.on_probed()
-                elif self.cursor < self.window.next_seq:
-                    self.write(self.max_pending, False, False)
-                return self.wake()
+                return self.go_on()
         self.host.on_window_answer(seq, status_of(frame), frame.payload[:frame.n_payload])
-        return 0
+        return self.go_on()
+
+    cdef int go_on(self) except -1:
+        """Something was settled, so there is room for what waits."""
+        if self.writing:
+            self.write_waiting(self.max_pending, OP_APPEND)
+        elif self.cursor == self.window.base:
+            self.host.on_probed()
+        return self.wake()
 
     cdef int adapt(self, uint64_t took_ns) except -1:
         """Size the window so that acknowledgements come soon: small enough for the server, large enough for speed."""
@@ -376,7 +396,7 @@ cdef class Ingest(Sink):
             if n > self.n_batch:
                 return 0
             self.settle_batch(n)
-            self.host.on_flow(n_messages)
+            self.host.on_flow(min(n_messages, self.max_pending))
             return self.wake()
         self.host.on_batch_answer(seq, status_of(frame), frame.payload[:frame.n_payload])
         return self.wake()
@@ -409,22 +429,40 @@ cdef class Ingest(Sink):
         return 0
 
     def settle_first(self, uint64_t n):
-        """Settle the first `n` events of the batch: its final acknowledgement counts them."""
+        """Settle the first `n` events of the batch; False, and nothing is settled, when it has not so many."""
         if n > self.n_batch:
-            n = self.n_batch
+            return False
         self.settle_batch(n)
+        return True
 
     cdef int settle(self, uint64_t seq, uint64_t stream_seq) except -1:
         cdef str id = None
         if self.tell:
             id = self.id_at(seq)
-        event = self.window.settle(seq)
-        if event is None:
+        if self.take_out(seq) is None:
             return 0
         self.n_acknowledged += 1
         if id is not None:
             self.host.on_acknowledged(id, stream_seq)
         return 0
+
+    cdef Event take_out(self, uint64_t seq):
+        """Free a pending event's place; None when it is settled already."""
+        event = self.window.settle(seq)
+        if self.cursor < self.window.base:
+            self.cursor = self.window.base
+        return event
+
+    cdef bytes frame_at(self, uint64_t seq):
+        """The frame of a pending event as it was first written; empty when it is settled."""
+        cdef Place* place = self.window.find(seq)
+        cdef Chunk chunk
+        if place is NULL:
+            return b""
+        chunk = <Chunk>place.chunk
+        if chunk.data is None:
+            self.out.flush()
+        return chunk.data[place.start:place.start + place.n]
 
     def id_at(self, uint64_t seq):
         """The id that a pending event goes under: the envelope's first field."""
@@ -445,47 +483,16 @@ cdef class Ingest(Sink):
             envelope += 1
         return envelope[:n].decode("ascii")
 
-    def subject_at(self, uint64_t seq):
-        """The subject that a pending event goes to; empty when it is settled."""
-        cdef Place* place = self.window.find(seq)
-        cdef Chunk chunk
-        if place is NULL:
-            return ""
-        chunk = <Chunk>place.chunk
-        if chunk.data is None:
-            self.out.flush()
-        return chunk.data[place.start:place.start + place.n].split(b" ", 2)[1].decode()
+    def pending_to(self, bytes subject not None):
+        """Return the sequences of the pending events that go to this subject."""
+        return [seq for seq in self.window.pending() if self.frame_at(seq).split(b" ", 2)[1] == subject]
 
     def fail(self, uint64_t seq):
         """Take a pending event out of the window; returns (event under its id, id), or None when it is settled."""
         cdef str id = self.id_at(seq)
-        cdef Event event = self.window.settle(seq)
+        cdef Event event = self.take_out(seq)
         if event is None:
             return None
         self.n_failed += 1
-        if self.cursor < self.window.base:
-            self.cursor = self.window.base
         self.wake()
         return (event if event.id else event.replace(id=id)), id
-
-
-cdef bint read_flow(const unsigned char* text, Py_ssize_t n, uint64_t* seq, uint64_t* messages) noexcept nogil:
-    """Read {"type":"ack","seq":N,"msgs":M}; False for anything else."""
-    cdef const unsigned char* end = text + n
-    cdef const unsigned char* pos
-    cdef Py_ssize_t n_digits = 0
-    if n < 30 or memcmp(text, b'{"type":"ack","seq":', 20) != 0:
-        return False
-    pos = text + 20
-    while pos + n_digits < end and 48 <= pos[n_digits] <= 57:
-        n_digits += 1
-    if not parse_decimal(pos, n_digits, seq):
-        return False
-    pos += n_digits
-    if end - pos < 9 or memcmp(pos, b',"msgs":', 8) != 0:
-        return False
-    pos += 8
-    n_digits = 0
-    while pos + n_digits < end and 48 <= pos[n_digits] <= 57:
-        n_digits += 1
-    return parse_decimal(pos, n_digits, messages) and pos + n_digits + 1 == end and (end - 1)[0] == 125

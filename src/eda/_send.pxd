@@ -56,5 +56,8 @@ cdef int put_frame(Writer* w, Target target, Event event, Plan* plan, Reply* rep
 cdef bint read_ack(const unsigned char* text, Py_ssize_t n, const unsigned char** stream, Py_ssize_t* n_stream,
                    uint64_t* seq) noexcept nogil
 
+# Read a flow acknowledgement of fast ingest, {"type":"ack","seq":N,"msgs":M}; False for anything else.
+cdef bint read_flow(const unsigned char* text, Py_ssize_t n, uint64_t* seq, uint64_t* messages) noexcept nogil
+
 # Whether a frame that was sent went to the stream that an acknowledgement names.
 cdef bint went_to(const unsigned char* frame, Py_ssize_t n, const unsigned char* stream, Py_ssize_t n_stream) noexcept

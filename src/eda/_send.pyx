@@ -156,6 +156,28 @@ cdef bint read_ack(const unsigned char* text, Py_ssize_t n, const unsigned char*
     return parse_decimal(pos, n_digits, seq) and seq[0] > 0
 
 
+cdef bint read_flow(const unsigned char* text, Py_ssize_t n, uint64_t* seq, uint64_t* messages) noexcept nogil:
+    """Read {"type":"ack","seq":N,"msgs":M}; False for anything else."""
+    cdef const unsigned char* end = text + n
+    cdef const unsigned char* pos
+    cdef Py_ssize_t n_digits = 0
+    if n < 30 or memcmp(text, b'{"type":"ack","seq":', 20) != 0:
+        return False
+    pos = text + 20
+    while pos + n_digits < end and 48 <= pos[n_digits] <= 57:
+        n_digits += 1
+    if not parse_decimal(pos, n_digits, seq):
+        return False
+    pos += n_digits
+    if end - pos < 9 or memcmp(pos, b',"msgs":', 8) != 0:
+        return False
+    pos += 8
+    n_digits = 0
+    while pos + n_digits < end and 48 <= pos[n_digits] <= 57:
+        n_digits += 1
+    return parse_decimal(pos, n_digits, messages) and pos + n_digits + 1 == end and (end - 1)[0] == 125
+
+
 cdef bint went_to(const unsigned char* frame, Py_ssize_t n, const unsigned char* stream, Py_ssize_t n_stream) noexcept:
     cdef Py_ssize_t n_verb = 5 if frame[0] == 72 else 4         # HPUB or PUB
     return n_verb + n_stream < n and memcmp(frame + n_verb, stream, n_stream) == 0 and frame[n_verb + n_stream] == 46

@@ -8,9 +8,14 @@ from eda.errors import ServerError
 
 __all__ = ["Answer", "Refused", "decode_answer"]
 
-# Busy, electing, no responders, queue full, store failed: may be over soon. Source: server/errors.json of nats-server.
+# Source of the codes: server/errors.json of nats-server.
+# Busy, electing, no responders, queue full, store failed, the same id on its way: may be over soon.
 _RETRY_CODES = frozenset({408, 429, 503})
-_RETRY_ERR_CODES = frozenset({10008, 10077, 10167})
+_RETRY_ERR_CODES = frozenset({10008, 10077, 10158, 10167})
+_STORE_FAILED = 10077
+_BATCH_DISABLED = 10205
+_BATCH_UNKNOWN = 10208
+_TOO_MANY_BATCHES = frozenset({10210, 10211})
 
 
 class Refused(msgspec.Struct):
@@ -23,9 +28,24 @@ class Refused(msgspec.Struct):
     @property
     def may_pass(self) -> bool:
         """Whether the same publish may succeed later."""
-        if self.err_code == 10077 and self.description.startswith("maximum "):
-            return False  # the stream is full and takes no new events
+        if self.err_code == _STORE_FAILED and self.description.startswith(("maximum ", "message too large")):
+            return False  # the stream is full and takes no new events, or takes none of this size
         return self.code in _RETRY_CODES or self.err_code in _RETRY_ERR_CODES
+
+    @property
+    def bars_batches(self) -> bool:
+        """Whether the stream does not take fast-ingest batches."""
+        return self.err_code == _BATCH_DISABLED
+
+    @property
+    def bars_more_batches(self) -> bool:
+        """Whether there are as many batches as the server takes."""
+        return self.err_code in _TOO_MANY_BATCHES
+
+    @property
+    def is_echo(self) -> bool:
+        """Whether this is no verdict: the batch of the event had ended before."""
+        return self.err_code == _BATCH_UNKNOWN
 
     def as_error(self, stream: str) -> ServerError:
         """Return the error that a publish to `stream` fails with."""

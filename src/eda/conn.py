@@ -75,6 +75,7 @@ class Conn:
         self._link: _Link | None = None
         self._subscriptions: set[Subscription] = set()
         self._publishers: set[Publisher] = set()
+        self._batches: set[asyncio.Future[None]] = set()  # done when the batch is
         self._opening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -167,6 +168,8 @@ class Conn:
                         each.cancel_handlers()
                     await asyncio.wait(late, timeout=1.0)
             await self._close_publishers()
+            if self._batches:
+                await asyncio.wait(self._batches, timeout=CLOSE_TIMEOUT_S)
             for task in self._tasks:
                 task.cancel()
             link.wire.closing = True
@@ -325,23 +328,31 @@ class Conn:
     async def publish_batch(self, stream: str, events: Iterable[Event]) -> list[str]:
         """Publish up to 1,000 events, all or nothing, and return their ids once they are stored.
 
-        Needs nats-server 2.12 and a stream that takes atomic batches. For all-or-nothing, not for speed. A lost answer
-        is looked up, not guessed. Raises NotSupported; ConfigError or EncodeError before anything is sent;
+        Needs nats-server 2.12.1 and a stream that takes atomic batches. For all-or-nothing, not for speed. A lost
+        answer is looked up, not guessed. Raises NotSupported; ConfigError or EncodeError before anything is sent;
         StreamNotFound; ServerError when the server refuses the batch, also because one of its ids was published
-        already: nothing is stored then; Timeout after 30 s without an outcome. Cancelled, all of it is stored, or
-        nothing.
+        already: nothing is stored then. Timeout after 30 s without an outcome, or after half of the stream's duplicate
+        window if that is shorter; Closed: then, and when cancelled, all of it is stored, or nothing.
         """
         link = self._open_link()
         check_stream_name(stream)
-        batch = AtomicBatch(link.wire, link.api, self._logger, self.client, stream, events)
+        batch = AtomicBatch(link.wire, link.api, self._logger, self.client, stream, events, link.targets.recover)
         info = await link.targets.ensure(stream)
         if not (link.api.has_atomic and info.atomic):
             raise NotSupported(
                 f"an atomic batch into stream {stream!r}",
-                needs="nats-server 2.12 or later, and a stream with atomic on",
+                needs="nats-server 2.12.1 or later, and a stream with atomic on",
                 server=f"nats-server {link.wire.server_version}",
             )
-        return await batch.publish()
+        done = asyncio.get_running_loop().create_future()
+        self._batches.add(done)
+        try:
+            return await batch.publish(
+                last_seq=info.last_sequence, created=info.created, longest_s=info.options.dedup_window_s / 2
+            )
+        finally:
+            self._batches.discard(done)
+            done.set_result(None)
 
     # --- subscribing -------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Generator, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -13,11 +13,16 @@ from nats.aio.subscription import Subscription as NatsSubscription
 
 from eda._event import Event
 from eda._publish import Ingest
+from eda._send import Target
 from eda._wire import Wire
-from eda.errors import Closed, ConfigError, NotSupported, PublishFailed, Timeout
-from eda.pump import Look, Mode, Pump
+from eda.errors import Closed, CodecError, ConfigError, NotSupported, PublishFailed, Timeout
+from eda.pump import Mode, Pump
+from eda.streams import StreamInfo
 
 __all__ = ["Mode", "Publisher", "PublisherStats", "check_publisher_options"]
+
+# Where the stream's events go, the stream as it is, and whether it takes fast ingest from this publisher.
+Look = Callable[[], Awaitable[tuple[Target, StreamInfo, bool]]]
 
 MAX_KEPT_FAILURES = 10_000
 SEND_MANY = 512  # events taken from an iterable at a time
@@ -57,6 +62,17 @@ class PublisherStats:
     pending: int
     pending_bytes: int
     mode: str
+
+
+class _Turn:
+    """A sender's place in the queue for room: events are taken in the order in which `send` was called."""
+
+    def __init__(self) -> None:
+        self.woken: asyncio.Future[None] | None = None
+
+    def wake(self) -> None:
+        if self.woken is not None and not self.woken.done():
+            self.woken.set_result(None)
 
 
 class Publisher:
@@ -102,9 +118,11 @@ class Publisher:
         self._core: Ingest | None = None
         self._pump = Pump(self, wire, logger, stream, look, mode=mode, ack_timeout_s=ack_timeout_s, timeout_s=timeout_s)
         self._subscription: NatsSubscription | None = None
-        self._senders: deque[asyncio.Future[None]] = deque()
+        self._senders: deque[_Turn] = deque()
         self._flushers: list[tuple[int, asyncio.Future[None]]] = []
         self._failures: list[tuple[Event, BaseException]] = []
+        self._overflows = False  # more failures are kept than should be
+        self._opening = False
         self._closed = False
 
     def __repr__(self) -> str:
@@ -129,8 +147,17 @@ class Publisher:
             await self.close()
 
     async def _open(self) -> Self:
-        if self._core is not None or self._closed:
+        if self._opening or self._closed:
             raise Closed("publisher (it can be opened once)")
+        self._opening = True
+        try:
+            await self._begin()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def _begin(self) -> None:
         target, info, can_fast = await self._look()
         longest = info.options.dedup_window_s / 2
         if self._dedup and self._timeout_s > longest:
@@ -146,7 +173,7 @@ class Publisher:
                 server=f"nats-server {self._wire.server_version}",
             )
         inbox = self._wire.new_inbox()
-        self._core = Ingest(
+        core = Ingest(
             self._pump,
             self._out,
             target,
@@ -158,10 +185,10 @@ class Publisher:
             max_bytes=self._max_bytes,
             give_up_s=self._timeout_s,
         )
-        self._subscription = await self._wire.attach(f"{inbox}.>", self._core)
-        self._pump.start(self._core, can_fast)
+        self._subscription = await self._wire.attach(f"{inbox}.>", core)
         self._wire.on_closed.append(self._on_wire_closed)
-        return self
+        self._pump.start(core, can_fast)
+        self._core = core
 
     async def close(self) -> None:
         """Close without waiting for what is pending (`flush` does that): such events fail with Closed."""
@@ -173,11 +200,13 @@ class Publisher:
             self._wire.on_closed.remove(self._on_wire_closed)
         if self._core is not None:
             self._pump.fail_all(Closed("publisher"))
-        if self._subscription is not None:
-            await self._wire.detach(self._subscription)
-            self._wire.release(self._subscription)
         self._wake_all()
-        self._on_closed(self)
+        try:
+            if self._subscription is not None:
+                await self._wire.detach(self._subscription)
+                self._wire.release(self._subscription)
+        finally:
+            self._on_closed(self)
 
     # --- sending -----------------------------------------------------------------------------------------------------
 
@@ -189,7 +218,7 @@ class Publisher:
         were kept since the last `flush`. Cancelled while it waits, nothing of the event was taken.
         """
         core = self._core
-        if core is None or core.is_full or self._senders or self._out.paused or self._closed or self._failures:
+        if core is None or core.is_full or self._senders or self._out.paused or self._closed or self._overflows:
             core = await self._room()
         if type(event) is not Event:
             raise ConfigError(f"event must be an eda.Event, not {type(event).__name__}", argument="event")
@@ -201,23 +230,25 @@ class Publisher:
     async def send_many(self, events: Iterable[Event] | AsyncIterable[Event]) -> list[str]:
         """Send all events, in order, and return their ids; like `send`, waits while the window is full.
 
-        Takes any iterable, async ones too. Raises what `send` does: then all events before the culprit were taken, and
-        none after. Cancelled, those taken so far are sent.
+        Takes any iterable, async ones too. Raises what `send` and the iterable do: then all events before the culprit
+        were taken, and none after. Cancelled, those taken so far are sent.
         """
         ids: list[str] = []
         if isinstance(events, list):
             await self._send_list(events, ids)
         elif isinstance(events, AsyncIterable):
             async for event in events:
-                ids.append(await self.send(event))
+                await self._send_list([event], ids)
         else:
             part: list[Event] = []
-            for event in events:
-                part.append(event)
-                if len(part) == SEND_MANY:
-                    await self._send_list(part, ids)
-                    part = []
-            await self._send_list(part, ids)
+            try:
+                for event in events:
+                    part.append(event)
+                    if len(part) == SEND_MANY:
+                        whole, part = part, []
+                        await self._send_list(whole, ids)
+            finally:  # also what came before the iterable failed
+                await self._send_list(part, ids)
         return ids
 
     async def _send_list(self, events: list[Event], ids: list[str]) -> None:
@@ -226,35 +257,42 @@ class Publisher:
             core = await self._room()
             try:
                 at = core.accept_many(events, at, ids)
+            except CodecError as error:
+                error.add_note(f"events[{len(ids)}]")
+                raise
             finally:
                 self._pump.accepted()
 
     async def _room(self) -> Ingest:
-        """Wait until the next event may be taken. Raises Closed, PublishFailed."""
-        while True:
-            core = self._core
-            if core is None or self._closed or self._wire.is_closed:
-                raise Closed("publisher" if core is not None else "publisher (enter it with async with first)")
-            if len(self._failures) > MAX_KEPT_FAILURES:
-                failures, self._failures = self._failures, []
-                raise PublishFailed(failures)
-            if self._out.paused:
-                await self._wire.writable()
-            elif core.is_full:
-                await self._wait_for_room(core)
-            else:
-                return core
-
-    async def _wait_for_room(self, core: Ingest) -> None:
-        sender: asyncio.Future[None] = self._loop.create_future()
-        self._senders.append(sender)
-        core.room_wanted = True
-        self._pump.full()
+        """Wait until the next event may be taken, which the caller then does at once. Raises Closed, PublishFailed."""
+        turn = _Turn()
+        self._senders.append(turn)
         try:
-            await sender
+            while True:
+                core = self._core
+                if core is None or self._closed or self._wire.is_closed:
+                    raise Closed("publisher (enter it with async with first)" if not self._opening else "publisher")
+                if self._overflows:
+                    raise self._all_failures()
+                if self._senders[0] is turn:
+                    if self._out.paused:
+                        await self._wire.writable()
+                        continue
+                    if not core.is_full:
+                        return core
+                    core.room_wanted = True
+                    self._pump.full()
+                turn.woken = self._loop.create_future()
+                await turn.woken
         finally:
-            if sender in self._senders:
-                self._senders.remove(sender)
+            self._senders.remove(turn)
+            if self._senders:
+                self._senders[0].wake()
+
+    def _all_failures(self) -> PublishFailed:
+        failures, self._failures = self._failures, []
+        self._overflows = False
+        return PublishFailed(failures)
 
     async def flush(self) -> None:
         """Wait until everything sent so far is settled: at most the publish timeout.
@@ -276,8 +314,7 @@ class Publisher:
                 self._flushers = [each for each in self._flushers if each[1] is not flusher]
                 core.flush_to = min((each for each, _ in self._flushers), default=0)
         if self._failures:
-            failures, self._failures = self._failures, []
-            raise PublishFailed(failures)
+            raise self._all_failures()
 
     def stats(self) -> PublisherStats:
         """Return the counts as of now."""
@@ -298,10 +335,8 @@ class Publisher:
 
     def on_room(self) -> None:
         """Wake those who wait for room."""
-        while self._senders:
-            sender = self._senders.popleft()
-            if not sender.done():
-                sender.set_result(None)
+        for turn in self._senders:
+            turn.wake()
 
     def on_flushed(self) -> None:
         """Wake the flushes that are complete."""
@@ -317,7 +352,7 @@ class Publisher:
         try:
             assert self._on_ack is not None
             self._on_ack(event_id, sequence)
-        except Exception:
+        except (Exception, asyncio.CancelledError):
             self._logger.exception("on_ack(%r, %d) failed", event_id, sequence)
 
     def on_failed(self, seq: int, error: Exception) -> None:
@@ -330,10 +365,11 @@ class Publisher:
         if isinstance(error, Timeout):
             error.event_id = event_id
         self._failures.append((event, error))
+        self._overflows = len(self._failures) > MAX_KEPT_FAILURES
         if self._on_error is not None:
             try:
                 self._on_error(event, error)
-            except Exception:
+            except (Exception, asyncio.CancelledError):
                 self._logger.exception("on_error failed for event %s", event_id)
 
     def _on_wire_closed(self) -> None:

@@ -11,14 +11,13 @@ ending    fast ingest: the batch was committed, or has ended early; its final ac
 pausing   the server can't now; everything unsettled is written again after a pause
 
 Every trouble ends the same way, in `_again`: what is not settled is written again from the oldest event on, which goes
-alone, so that nothing overtakes it.
+alone (fast ingest: as a batch of its own), so that nothing overtakes it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from typing import Literal, Protocol
 
 from eda._nuid import next_nuid
@@ -26,26 +25,22 @@ from eda._publish import Ingest
 from eda._send import Target
 from eda._wire import Wire
 from eda.answers import Answer, Refused, decode_answer
-from eda.errors import Closed, EdaError, ServerError, Timeout
-from eda.streams import StreamInfo
+from eda.errors import ConfigError, ServerError, Timeout
+from eda.renewal import Look, Renewal
 
-__all__ = ["Look", "Mode", "Pump", "PumpOwner"]
+__all__ = ["Mode", "Pump", "PumpOwner"]
 
 Mode = Literal["auto", "window", "fast"]
-# Where the stream's events go, the stream as it is, and whether it takes fast ingest from this publisher.
-Look = Callable[[], Awaitable[tuple[Target, StreamInfo, bool]]]
 
 FLOW = 500  # events per acknowledgement asked for: the server grants no more
 MAX_OUTSTANDING = 8  # flow acknowledgements under way; more gains nothing
 TICK_S = 0.005  # also how long the tail of a batch waits for another event before it is committed
+TAIL_S = 0.05  # how long an event waits for the rest of a flow interval while others keep coming
 PAUSE_FIRST_S = 0.05
 PAUSE_MAX_S = 2.0
 ENDING_S = 0.25  # how long a batch that the server has forgotten may owe its final acknowledgement
 
-# server/errors.json of nats-server.
-BATCH_DISABLED = 10205
-BATCH_UNKNOWN = 10208
-TOO_MANY_BATCHES = frozenset({10210, 10211})
+UNDER_WAY = frozenset({"starting", "probing", "open", "ending"})
 
 
 class PumpOwner(Protocol):
@@ -83,7 +78,6 @@ class Pump:
         self._wire = wire
         self._logger = logger
         self.stream = stream
-        self._look = look
         self._wanted_mode = mode
         self._ack_timeout_s = ack_timeout_s
         self._timeout_s = timeout_s
@@ -94,12 +88,13 @@ class Pump:
         self._messages = 1  # events per flow acknowledgement, as the server last said
         self._probe = False
         self._pause_s = PAUSE_FIRST_S
+        self._why: ServerError | None = None  # the server could not take the oldest event when last asked
         self._pausing: asyncio.TimerHandle | None = None
         self._ending_by = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._pump_soon = False
         self._n_seen = 0
-        self._looking: asyncio.Task[None] | None = None
+        self._renewal = Renewal(self, wire, logger, stream, look)
         self._closed = False
         self.on_room = owner.on_room
         self.on_flushed = owner.on_flushed
@@ -110,23 +105,17 @@ class Pump:
         self._core = core
         self._choose(can_fast)
         self.state = "idle"
-        self._wire.on_lost.append(self._on_lost)
-        self._wire.on_restored.append(self._on_restored)
-        self._wire.on_refused.append(self._on_refused)
+        self._renewal.start()
 
     def close(self) -> None:
         """Write nothing more."""
+        if self.state == "open" and self._core.fast and self._wire.is_up:
+            self._core.commit()
         self._closed = True
         for handle in (self._timer, self._pausing):
             if handle is not None:
                 handle.cancel()
-        if self._looking is not None:
-            self._looking.cancel()
-        if self._on_lost in self._wire.on_lost:
-            self._wire.on_lost.remove(self._on_lost)
-            self._wire.on_restored.remove(self._on_restored)
-            self._wire.on_refused.remove(self._on_refused)
-            self._core.stop()
+        self._renewal.stop()
 
     def _choose(self, can_fast: bool) -> None:
         """Choose the mode; renewed after every reconnect, since it may be another server."""
@@ -152,18 +141,16 @@ class Pump:
             self._loop.call_soon(self._pump)
 
     def full(self) -> None:
-        """See that a sender that waits for room will get it."""
+        """See that what was accepted gets acknowledged without more of it."""
         core = self._core
-        if self.state == "idle":
-            self._pump()
-        elif self.state == "open" and core.fast and core.n_batch - core.n_settled < self._messages:
-            self._commit()  # no flow acknowledgement is due for what the window holds
+        if core.n_batch - core.n_settled < self._messages:  # no flow acknowledgement is due
+            self.flush()
 
     def flush(self) -> None:
-        """Fast ingest: have the events that no flow acknowledgement will come for acknowledged."""
+        """See that what was accepted gets acknowledged soon."""
         if self.state == "idle":
             self._pump()
-        elif self.state == "open" and self._core.fast and self._core.n_pending:
+        elif self.state == "open" and self._core.fast and self._core.n_waiting == 0:
             self._commit()
 
     # --- writing -----------------------------------------------------------------------------------------------------
@@ -178,15 +165,15 @@ class Pump:
             self.state = "down"
         elif self.mode == "fast":
             core.use_batch(next_nuid().encode(), self._flow())
-            if core.n_waiting == 1:
-                core.write(1, True, True)
+            alone = self._probe or core.n_waiting == 1
+            core.write_first(alone)
+            if alone:
                 self._await_end(self._ack_timeout_s)
             else:
-                core.write(1, True, False)
                 self.state = "starting"
         elif self._probe:
             self.state = "probing"
-            core.write(1, False, False)
+            core.write_first(False)
         else:
             self.state = "open"
             core.resume()
@@ -200,9 +187,8 @@ class Pump:
         return max(1, flow)
 
     def _commit(self) -> None:
-        if self._core.n_waiting == 0:
-            self._core.commit()
-            self._await_end(self._ack_timeout_s)
+        self._core.commit()
+        self._await_end(self._ack_timeout_s)
 
     def _await_end(self, patience_s: float) -> None:
         self.state = "ending"
@@ -210,35 +196,48 @@ class Pump:
         self._ending_by = self._loop.time() + patience_s
 
     def _again(self, pause_s: float) -> None:
-        """Write everything that is not settled again, from the oldest event on, after a pause."""
-        if self.state in ("pausing", "down") or self._closed:
-            return
+        """Write everything that is not settled again, from the oldest event on, which goes alone, after a pause."""
+        if self.state in UNDER_WAY and not self._closed:
+            self._probe = True
+            self._next()
+            if pause_s > 0:
+                self.state = "pausing"
+                self._pausing = self._loop.call_later(pause_s, self._leave, "pausing")
+            else:
+                self._pump()
+
+    def _next(self) -> None:
+        """Leave what is under way: what is not settled waits to be written."""
+        self.state = "idle"
         self._core.restart()
-        self._probe = True
-        if pause_s <= 0:
+
+    def _back_off(self, refused: Refused) -> None:
+        if self.state in UNDER_WAY:
+            self._why = refused.as_error(self.stream)
+            self._again(self._pause_s)
+            self._pause_s = min(self._pause_s * 2, PAUSE_MAX_S)
+            if refused.code == 503:
+                self._renewal.look_again()
+
+    def _leave(self, state: str) -> None:
+        if self.state == state:
+            self._probe = True
             self.state = "idle"
             self._pump()
-            return
-        self.state = "pausing"
-        self._pausing = self._loop.call_later(pause_s, self._paused)
 
-    def _back_off(self) -> None:
-        self._again(self._pause_s)
-        self._pause_s = min(self._pause_s * 2, PAUSE_MAX_S)
-
-    def _paused(self) -> None:
-        if self.state == "pausing":
-            self.state = "idle"
-            self._pump()
+    def _worked(self) -> None:
+        """The oldest event is stored: the trouble is over."""
+        self._probe = False
+        self._pause_s = PAUSE_FIRST_S
+        self._why = None
 
     # --- what the core tells -----------------------------------------------------------------------------------------
 
     def on_probed(self) -> None:
         """Window: the oldest event is acknowledged, the rest may follow."""
         if self.state == "probing":
+            self._worked()
             self.state = "open"
-            self._probe = False
-            self._pause_s = PAUSE_FIRST_S
             self._core.resume()
 
     def on_flow(self, n_messages: int) -> None:
@@ -248,72 +247,66 @@ class Pump:
         core.set_limit(self._messages * MAX_OUTSTANDING)
         if self.state == "starting":
             self.state = "open"
-            self._pause_s = PAUSE_FIRST_S
         if self.state == "open":
             core.resume()
             if core.flush_to:
-                self._commit()
+                self.flush()
+            elif core.room_wanted:
+                self.full()
 
     def on_batch_answer(self, seq: int, status: int, payload: bytes) -> None:
-        """Fast ingest: anything but a flow acknowledgement."""
+        """Fast ingest: anything but a plain flow acknowledgement."""
+        core = self._core
         answer = self._decode(status, payload)
-        if answer is None or answer.type in ("gap", "err"):
-            return  # information only: the final acknowledgement says what was stored
-        if answer.type == "ack":
-            self._core.settle_first(answer.seq)
-            self.on_flow(answer.msgs)
-        elif answer.error is not None:
+        if answer is None or answer.type or self.state not in UNDER_WAY:
+            return  # gap and err are information only: the final acknowledgement says what was stored
+        if answer.error is not None:
             self._batch_refused(seq, answer.error)
         elif answer.stream != self.stream:
             self._logger.error("stream %r answers for stream %r", answer.stream, self.stream)
-        else:
-            self._core.settle_first(answer.count)
-            self._pause_s = PAUSE_FIRST_S
-            self._again(0)
+        elif core.settle_first(answer.count):
+            if answer.count == core.n_batch:
+                self._worked()
+                self._next()
+                self._pump()
+            else:
+                self._again(0)
 
     def _batch_refused(self, seq: int, refused: Refused) -> None:
         core = self._core
-        if refused.may_pass:
-            self._back_off()
-            if refused.code == 503:
-                self._look_again()
-        elif refused.err_code == BATCH_UNKNOWN:
-            if self.state in ("open", "starting"):
-                self._await_end(ENDING_S)
-        elif refused.err_code == BATCH_DISABLED or (
-            refused.err_code in TOO_MANY_BATCHES and self._wanted_mode != "fast"
-        ):
+        if refused.bars_batches or (refused.bars_more_batches and self._wanted_mode != "fast"):
             self._choose(can_fast=False)
             self._again(0)
-        elif refused.err_code in TOO_MANY_BATCHES:
-            self._back_off()
-        elif core.n_settled == 0 and seq == 1:
+        elif refused.is_echo:
+            if self.state != "ending":
+                self._await_end(ENDING_S)
+            elif seq > core.n_batch:
+                self._await_end(min(ENDING_S, self._ending_by - self._loop.time()))
+        elif refused.may_pass:
+            self._back_off(refused)
+        elif seq == 1 and core.awaits_verdict:
             # The answer to the first event of a batch is that event's verdict.
             self._owner.on_failed(core.oldest, refused.as_error(self.stream))
             self._again(0)
+        elif seq > core.n_batch:
+            self._again(0)  # not even the commit was taken
         elif self.state == "open":
-            # A later event was refused; the server ends the batch when it sees the next one, or this commit.
-            core.commit()
-            self._await_end(self._ack_timeout_s)
+            self._commit()  # a later event was refused: the server ends the batch with the next one, or with this
 
     def on_window_answer(self, seq: int, status: int, payload: bytes) -> None:
         """Window: anything but a plain acknowledgement."""
         answer = self._decode(status, payload)
-        if answer is None:
+        if answer is None or answer.type:
             return
         refused = answer.error
         if refused is None:
             error = ServerError(500, 0, f"stream {answer.stream!r} owns the subject of {self.stream!r}")
             self._owner.on_failed(seq, error)
-        elif refused.may_pass:
-            if self.state == "open" or (self.state == "probing" and seq == self._core.oldest):
-                self._back_off()
-                if refused.code == 503:
-                    self._look_again()
-            return
-        else:
+        elif not refused.may_pass:
             self._owner.on_failed(seq, refused.as_error(self.stream))
-        if self.state == "probing":
+        elif self.state == "open" or (self.state == "probing" and seq == self._core.oldest):
+            self._back_off(refused)
+        if self.state == "probing" and not self._core.is_out:
             self._again(0)
 
     def _decode(self, status: int, payload: bytes) -> Answer | None:
@@ -331,69 +324,73 @@ class Pump:
 
     def _on_time(self) -> None:
         core = self._core
-        for seq in core.overdue():
-            self._owner.on_failed(seq, Timeout("publish", self._timeout_s))
-        if core.n_pending == 0:
-            self._timer = None
-            if self.state in ("open", "ending", "starting", "probing"):
-                self.state = "idle"
-                core.restart()
-            return
         self._timer = self._loop.call_later(TICK_S, self._on_time)
+        overdue = core.overdue()
+        for seq in overdue:
+            late = Timeout("publish", self._timeout_s)
+            late.__cause__ = self._why
+            self._owner.on_failed(seq, late)
+        if core.n_pending == 0:
+            self._rest()
+            return
+        if overdue and not core.is_out:
+            self._again(0)  # all that was under way
         quiet = core.n_accepted == self._n_seen
         self._n_seen = core.n_accepted
-        if self.state == "open" and core.fast and quiet:
-            self._commit()
-        elif self.state == "ending" and self._loop.time() > self._ending_by:
+        if self.state == "ending" and self._loop.time() > self._ending_by:
             self._logger.info("publisher to %s: a batch ended without a word", self.stream)
             self._again(0)
-        elif self.state in ("open", "starting", "probing") and core.waited_s() > self._ack_timeout_s:
+        elif self.state in UNDER_WAY and self.state != "ending" and core.waited_s() > self._ack_timeout_s:
             self._logger.info("publisher to %s: no acknowledgement in %g s", self.stream, self._ack_timeout_s)
             self._again(0)
+        elif quiet:
+            self.flush()
+        elif core.waited_s() > TAIL_S:
+            self.full()
 
-    # --- the connection and the stream -------------------------------------------------------------------------------
+    def _rest(self) -> None:
+        """Nothing is pending: leave no timer and no batch behind."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.state == "open" and self._core.fast:
+            self._core.commit()  # the server keeps an open batch for 10 s, and others get a smaller share
+        if self.state in UNDER_WAY:
+            self._next()
 
-    def _on_lost(self) -> None:
-        self.state = "down"
-        self._core.restart()
+    # --- what the renewal tells --------------------------------------------------------------------------------------
+
+    def on_lost(self) -> None:
+        """Wait for the connection, and for a look at the stream."""
         if self._pausing is not None:
             self._pausing.cancel()
-
-    def _on_restored(self) -> None:
+        self._next()
         self.state = "down"
-        self._look_again()
 
-    def _look_again(self) -> None:
-        """Find out, once at a time, what the stream allows now, and go on."""
-        if self._looking is None or self._looking.done():
-            self._looking = self._loop.create_task(self._looked())
-
-    async def _looked(self) -> None:
-        pause_s = PAUSE_FIRST_S
-        while not self._closed and self._wire.is_up:
-            try:
-                _, _, can_fast = await self._look()
-            except EdaError as error:
-                if not error.retryable and not isinstance(error, Closed):
-                    self.fail_all(error)
-                    return
-                await asyncio.sleep(pause_s)
-                pause_s = min(pause_s * 2, PAUSE_MAX_S)
-                continue
-            if self.state == "down":
-                self._choose(can_fast)
-                self._core.restart()
-                self._probe = True
-                self.state = "idle"
-                self._pump()
+    def on_found(self, target: Target, can_fast: bool) -> None:
+        """Go on with what the stream allows now."""
+        if self.state not in ("down", "pausing"):
             return
+        for seq, size in self._core.use_target(target):
+            # The server would close the connection, every time.
+            most = target.max_payload
+            message = f"an event of {size} bytes is over the max_payload of {most} that the server has now"
+            self._owner.on_failed(seq, ConfigError(message, argument="data"))
+        self._choose(can_fast)
+        self._leave("down")
 
-    def _on_refused(self, kind: str, subject: str) -> None:
-        """The server forbids a subject: fail what goes there."""
-        if kind != "publish" or subject.partition(".")[0] != self.stream:
-            return
-        for seq in self._core.window.pending():
-            if self._core.subject_at(seq) == subject:
-                self._owner.on_failed(seq, ServerError(403, 0, f"no permission to publish to {subject}"))
-        if self.state in ("starting", "open", "ending", "probing"):
+    def on_gone(self, error: Exception) -> None:
+        """Fail what is pending; what comes later finds out for itself."""
+        self.fail_all(error)
+        self._leave("down")
+
+    def on_forbidden(self, subject: str) -> None:
+        """Fail what goes to this subject."""
+        core = self._core
+        forbidden = core.pending_to(subject.encode())
+        for seq in forbidden:
+            self._owner.on_failed(seq, ServerError(403, 0, f"no permission to publish to {subject}"))
+        if forbidden and not core.is_out:
             self._again(0)
+        elif forbidden and self.state == "open" and core.fast:
+            self._commit()  # the server has not seen them: for it the batch has a gap

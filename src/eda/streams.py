@@ -69,7 +69,9 @@ class Streams:
         asked of a server that has it not.
         """
         check_stream_name(name)
-        config = self._to_config(name, options or StreamOptions())
+        # These are not for `update` to change: who made the stream otherwise had a reason.
+        fixed = {"name": name, "subjects": stream_subjects(name), "retention": "limits", "allow_direct": True}
+        config = fixed | self._to_settings(options or StreamOptions())
         deadline = time.monotonic() + REQUEST_TIMEOUT_S
         while True:
             try:
@@ -99,7 +101,7 @@ class Streams:
         """Change the settings that StreamOptions has words for; all others stay. Raises StreamNotFound, ServerError."""
         check_stream_name(name)
         config: dict[str, Any] = (await self._request("INFO", name))["config"]
-        config.update(self._to_config(name, options))
+        config.update(self._to_settings(options))
         return _to_info(await self._request("UPDATE", name, config))
 
     async def purge(self, name: str) -> int:
@@ -119,7 +121,7 @@ class Streams:
         except ServerError as error:
             raise translated(error, name) from error
 
-    def _to_config(self, name: str, options: StreamOptions) -> dict[str, Any]:
+    def _to_settings(self, options: StreamOptions) -> dict[str, Any]:
         server = f"nats-server {self._api.wire.server_version}"
         if options.atomic and not self._api.has_atomic:
             raise NotSupported("atomic batches", needs="nats-server 2.12 or later", server=server)
@@ -127,10 +129,7 @@ class Streams:
             raise NotSupported("fast-ingest batches", needs="nats-server 2.14 or later", server=server)
         max_age_ns = int(options.max_age_s * NS) if options.max_age_s else 0
         dedup_ns = int(options.dedup_window_s * NS)
-        config: dict[str, Any] = {
-            "name": name,
-            "subjects": stream_subjects(name),
-            "retention": "limits",
+        settings: dict[str, Any] = {
             "storage": options.storage,
             "num_replicas": options.replicas,
             "max_age": max_age_ns,
@@ -140,13 +139,12 @@ class Streams:
             "duplicate_window": min(dedup_ns, max_age_ns) if max_age_ns else dedup_ns,
             "compression": options.compression or "none",
             "discard": options.discard,
-            "allow_direct": True,
         }
         if self._api.has_atomic:
-            config["allow_atomic"] = options.atomic is not False
+            settings["allow_atomic"] = options.atomic is not False
         if self._api.has_fast_ingest:
-            config["allow_batched"] = options.fast_ingest is not False
-        return config
+            settings["allow_batched"] = options.fast_ingest is not False
+        return settings
 
 
 def _to_info(answer: dict[str, Any]) -> StreamInfo:

@@ -96,8 +96,8 @@ async def stream(admin: Admin) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def connect(server: eda.EmbeddedServer) -> AsyncIterator[Connect]:
-    """Open connections, to the shared server unless told otherwise, that are closed after the test."""
+async def connect(server: eda.EmbeddedServer, stream: str) -> AsyncIterator[Connect]:
+    """Open connections, to the shared server unless told otherwise; closed after the test, before its stream goes."""
     opened: list[eda.Conn] = []
 
     async def connect(addr: str | None = None, **options: Any) -> eda.Conn:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import eda
-from helpers import Admin, Connect, Logged, Proxy, until
+from helpers import Admin, Connect, Logged, Proxy, sender_of, until, wire_of
 
 
 class Watched:
@@ -19,8 +19,7 @@ class Watched:
         self.conn, self.stream, self.proxy = conn, stream, proxy
 
     async def sends_nothing(self) -> None:
-        assert self.conn._wire is not None
-        await self.conn._wire.barrier(5)
+        await wire_of(self.conn).barrier(5)
         assert bytes(self.proxy.sent).replace(b"PING\r\n", b"") == b""
 
 
@@ -271,20 +270,18 @@ async def test_acknowledgement_when_forged_is_passed_over(
     conn: eda.Conn, stream: str, admin: Admin, logged: Logged
 ) -> None:
     await conn.publish(stream)
-    assert conn._single is not None
-    inbox = conn._single._sender.inbox.decode()
+    inbox = sender_of(conn).inbox.decode()
     forged = [
         b"", b"{}", b"null", b"[]", b"5", b'"x"', b"\xff\xfe", b'{"stream":"\xff","seq":1}', b'{"stream":5}',
         b'{"error":[]}', b'{"error":{"code":"x"}}', b"[" * 10_000, b'{"error":' * 5000, b'{"a":' * 5000, b"{" * 100,
         b'{"stream":"other","seq":1}', b'{"stream":"","seq":1}', b'{"stream":"' + stream.encode(), b'{"seq":1}',
         b'{"stream":"%s","seq":0}' % stream.encode(), b'{"stream":"%s","seq":99999999999999999999}' % stream.encode(),
     ]  # fmt: skip
-    assert conn._wire is not None
     for payload in forged:
         for number in ("0", "1", "2", "18446744073709551615", "99999999999999999999999", "x", "-1"):
             await admin.client.publish(f"{inbox}{number}", payload)
     await admin.client.flush()
-    await conn._wire.barrier(5)  # they are all here
+    await wire_of(conn).barrier(5)  # they are all here
     await conn.publish(stream)
     assert conn.state == "connected"
     assert not logged.find("dropped")
@@ -298,10 +295,9 @@ async def test_acknowledgement_when_forged_for_one_that_waits_does_not_settle_it
         await conn.publish(stream)
         proxy.hold()
         publishing = asyncio.create_task(conn.publish(stream))
-        assert conn._single is not None
-        await until(lambda: conn._single._sender.n_pending == 1)
-        inbox = conn._single._sender.inbox.decode()
-        (seq,) = conn._single._sender.window.pending()
+        await until(lambda: sender_of(conn).n_pending == 1)
+        inbox = sender_of(conn).inbox.decode()
+        (seq,) = sender_of(conn).window.pending()
         for payload in (
             b"",
             b"{}",

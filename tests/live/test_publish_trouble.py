@@ -17,7 +17,7 @@ import pytest
 import eda
 import eda._wire
 import eda.single
-from helpers import Admin, Connect, Proxy, until
+from helpers import Admin, Connect, Proxy, sender_of, until, wire_of
 
 
 @contextmanager
@@ -170,14 +170,12 @@ async def test_publish_when_the_peer_is_slow_waits_and_holds_little(
         await conn.publish(stream)
         proxy.hold()
         publishing = [asyncio.create_task(conn.publish(stream, eda.Event(data=LARGE))) for _ in range(200)]
-        assert conn._wire is not None
-        await until(lambda: conn._wire.out.paused)
+        await until(lambda: wire_of(conn).out.paused)
         await asyncio.sleep(0.1)
-        assert conn._single is not None
-        transport = conn._wire._tap.transport
+        transport = wire_of(conn)._tap.transport
         # 100 MB want to go out; only what had begun before the pause is taken.
         assert transport.get_write_buffer_size() < 20e6
-        assert conn._single._sender.n_pending < 40
+        assert sender_of(conn).n_pending < 40
         proxy.release()
         ids = await asyncio.wait_for(asyncio.gather(*publishing), 30)
         assert len(set(ids)) == 200
@@ -202,9 +200,7 @@ async def test_publish_when_the_peer_takes_nothing_times_out_all_the_same(
         assert all(isinstance(error, eda.Timeout) for error in errors)
         assert [error.event_id for error in errors if isinstance(error, eda.Timeout)] == [event.id for event in events]
         # Nothing is sent again into a full buffer.
-        assert conn._wire is not None
-        assert conn._wire._tap is not None
-        assert conn._wire._tap.transport.get_write_buffer_size() < 20e6
+        assert wire_of(conn)._tap.transport.get_write_buffer_size() < 20e6
         proxy.release()
         await conn.publish(stream)
         await conn.close()

@@ -17,7 +17,7 @@ import eda
 import eda._wire
 import eda.conn
 import servers as old_servers
-from helpers import LOOPS, Logged, Proxy, until
+from helpers import LOOPS, Logged, Proxy, until, wire_of
 
 
 @pytest.mark.old_server
@@ -105,9 +105,8 @@ async def test_reconnect_when_several_servers_are_known_takes_the_one_that_lives
         states: list[str] = []
         async with eda.connect([one.url, other.url], on_state=states.append) as conn:
             for n in (1, 2, 3):
-                assert conn._wire is not None
-                assert conn._wire.connected_url is not None
-                used = one if conn._wire.connected_url.port == one.port else other
+                assert wire_of(conn).connected_url is not None
+                used = one if wire_of(conn).connected_url.port == one.port else other
                 await used.kill()
                 await until(lambda n=n: states.count("reconnected") == n)
                 await conn.publish("stream")

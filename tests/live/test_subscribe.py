@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 import eda
-from eda._codec import encode_event
 from helpers import Admin, Connect, Logged, until
 
 pytestmark = pytest.mark.old_server
@@ -155,15 +154,6 @@ async def test_start_when_it_is_a_time_is_the_first_event_from_then_on(conn: eda
     assert await first_seen(conn, stream, start=middle - timedelta(hours=1)) == 1
 
 
-async def test_start_when_the_sequence_is_yet_to_come_waits_for_it(conn: eda.Conn, stream: str) -> None:
-    await publish(conn, stream, 2)
-    seen: list[int] = []
-    async with conn.subscribe(stream, lambda event: seen.append(event.sequence), start=5):
-        await publish(conn, stream, 4)
-        await until(lambda: len(seen) == 2)
-    assert seen == [5, 6]
-
-
 async def test_subscription_when_the_stream_is_missing_creates_it(
     connect: Connect, conn: eda.Conn, stream: str
 ) -> None:
@@ -194,9 +184,9 @@ async def test_offset_when_durable_is_named_after_the_client_or_the_option(
     connect: Connect, stream: str, admin: Admin
 ) -> None:
     conn = await connect(client="billing")
-    async with conn.subscribe(stream, print, durable=True) as one:
-        async with conn.subscribe(stream, print, durable=True, name="other") as other:
-            assert (one.name, other.name) == ("billing", "other")
+    one = await conn.subscribe(stream, print, durable=True)
+    other = await conn.subscribe(stream, print, durable=True, name="other")
+    assert (one.name, other.name) == ("billing", "other")
     assert set(await admin.consumers(stream)) == {"billing", "other"}
     assert (await admin.consumer(stream, "billing"))["config"]["durable_name"] == "billing"
 
@@ -260,72 +250,3 @@ async def test_members_when_private_each_see_all(connect: Connect, conn: eda.Con
     ids = await publish(conn, stream, 50)
     await until(lambda: all(len(mine) == 50 for mine in seen))
     assert all(mine == ids for mine in seen)
-
-
-# --- filters ---------------------------------------------------------------------------------------------------------
-
-TYPES = ["a", "b", "a.b", "*", "", "_", "with space", "é"]
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        *({"types": [each]} for each in TYPES),
-        *({"types": TYPES[:3]}, {"types": {"*", ""}, "aggregate": "x"}),
-        *({"aggregate": "x"}, {"aggregate": ""}, {"types": ["a"], "aggregate": "y.>"}),
-    ],
-    ids=str,
-)
-async def test_filter_when_given_lets_only_those_through(
-    conn: eda.Conn, stream: str, admin: Admin, options: dict[str, Any]
-) -> None:
-    events = [eda.Event(type=type, aggregate=aggregate) for type in TYPES for aggregate in ("x", "y.>", "")]
-    await asyncio.gather(*(conn.publish(stream, event) for event in events))
-    bare = events[::4]
-    for event in bare:
-        # From somebody who publishes to the stream's name alone: only the envelope tells what it is.
-        await admin.client.publish(stream, encode_event(event, "bare"))
-    await admin.client.flush()
-
-    def is_wanted(event: eda.Event) -> bool:
-        aggregate = options.get("aggregate", event.aggregate)
-        return event.type in options.get("types", TYPES) and event.aggregate == aggregate
-
-    seen: list[tuple[str, str]] = []
-    wanted = sorted((event.type, event.aggregate) for event in events + bare if is_wanted(event))
-    handler = lambda event: seen.append((event.type, event.aggregate))  # noqa: E731
-    async with conn.subscribe(stream, handler, backfill=True, name="me", **options) as subscription:
-        await until(lambda: subscription.stats().passed_over == sum(not is_wanted(event) for event in bare))
-        await until(lambda: len(seen) >= len(wanted))
-    assert sorted(seen) == wanted
-    stats = subscription.stats()
-    assert (stats.handled, stats.failed, stats.redelivered, stats.pending) == (len(wanted), 0, 0, 0)
-    assert (await admin.consumer(stream, "me"))["num_ack_pending"] == 0
-
-
-async def test_stats_when_asked_tell_exactly(conn: eda.Conn, stream: str, logged: Logged) -> None:
-    logged.expect("handler failed")
-    release = asyncio.Event()
-
-    async def handle(event: eda.Event) -> None:
-        if event.type == "fail" and event.attempt == 1:
-            raise ValueError("once")
-        if event.type == "wait":
-            await release.wait()
-
-    for type in ("fine", "fail", "fine", "wait", "fine", "fine"):
-        await conn.publish(stream, eda.Event(type=type))
-    retry = eda.Retry(initial_s=0.01)
-    options: dict[str, Any] = {"backfill": True, "name": "me", "retry": retry, "prefetch": 5}
-    async with conn.subscribe(stream, handle, **options) as subscription:
-        await until(lambda: subscription.stats().redelivered == 1)
-        stats = subscription.stats()
-        assert (stats.handled, stats.failed, stats.in_flight, stats.last_sequence) == (2, 1, 1, 3)
-        # Of the other three at least the redelivered one is here, and what is not here is pending.
-        assert stats.buffered + stats.pending == 3
-        release.set()
-        await until(lambda: subscription.stats().handled == 6)
-    stats = subscription.stats()
-    assert (stats.handled, stats.failed, stats.redelivered, stats.dead_lettered) == (6, 1, 1, 0)
-    assert (stats.in_flight, stats.buffered, stats.last_sequence, stats.pending) == (0, 0, 6, 0)
-    assert (stats.passed_over, stats.undecodable) == (0, 0)

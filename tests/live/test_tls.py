@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 
 import eda
 import eda._wire
-from helpers import LOOPS, Proxy, until
+from helpers import LOOPS, Proxy, until, wire_of
 
 every_loop = pytest.mark.parametrize("new_loop", LOOPS.values(), ids=LOOPS)
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
@@ -203,9 +203,7 @@ async def test_tls_when_the_server_only_allows_it_is_used(authority: Authority) 
     settings = {"tls": authority.issue("server", *LOOPBACK), "allow_non_tls": True}
     async with eda.EmbeddedServer(config=settings) as server:
         async with eda.connect(server.url, tls=authority.context()) as conn:
-            assert conn._wire is not None
-            assert conn._wire._tap is not None
-            assert conn._wire._tap.transport.get_extra_info("ssl_object") is not None
+            assert wire_of(conn)._tap.transport.get_extra_info("ssl_object") is not None
             await conn.publish("stream")
         with pytest.raises(eda.ConnectError, match="certificate verify failed"):
             await eda.connect(server.url.replace("nats:", "tls:"))

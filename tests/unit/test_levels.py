@@ -24,7 +24,7 @@ LEVELS: list[set[str]] = [
     {"_dispatch", "_send", "_tap", "server"},
     {"_publish", "_wire"},
     {"api"},
-    {"atomic", "shared", "single", "streams"},
+    {"atomic", "renewal", "shared", "single", "streams"},
     {"pump", "targets"},
     {"publisher", "subscription"},
     {"conn"},

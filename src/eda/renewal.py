@@ -1,0 +1,107 @@
+"""What an open publisher learns of its connection and its stream: lost, restored, another one, forbidden."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from eda._send import Target
+from eda._wire import Wire
+from eda.errors import Closed, EdaError
+
+__all__ = ["Look", "Renewal", "RenewalOwner"]
+
+# Where the stream's events go, the stream as it is, and whether it takes fast ingest from this publisher.
+Look = Callable[[], Awaitable[tuple[Target, object, bool]]]
+
+PAUSE_FIRST_S = 0.05
+PAUSE_MAX_S = 2.0
+
+
+class RenewalOwner(Protocol):
+    """Whom a renewal tells."""
+
+    def on_lost(self) -> None:
+        """What was asked of the server is without an answer: it is another connection."""
+
+    def on_found(self, target: Target, can_fast: bool) -> None:
+        """The stream is there, and this is what it takes now."""
+
+    def on_gone(self, error: Exception) -> None:
+        """The stream is not there for anybody to publish to."""
+
+    def on_forbidden(self, subject: str) -> None:
+        """The server does not let us publish to a subject of the stream."""
+
+
+class Renewal:
+    """Watches the connection, and looks at the stream again when that may have changed."""
+
+    def __init__(
+        self,
+        owner: RenewalOwner,
+        wire: Wire,
+        logger: logging.Logger,
+        stream: str,
+        look: Look,
+    ) -> None:
+        self._owner = owner
+        self._wire = wire
+        self._logger = logger
+        self._stream = stream
+        self._look = look
+        self._looking: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._wire.on_lost.append(self._on_lost)
+        self._wire.on_restored.append(self._on_restored)
+        self._wire.on_refused.append(self._on_refused)
+
+    def stop(self) -> None:
+        """Watch no more."""
+        self._stop_looking()
+        if self._on_lost in self._wire.on_lost:
+            self._wire.on_lost.remove(self._on_lost)
+            self._wire.on_restored.remove(self._on_restored)
+            self._wire.on_refused.remove(self._on_refused)
+
+    def look_again(self) -> None:
+        """Find out, once at a time, what the stream allows now, and tell."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.get_running_loop().create_task(self._looked())
+
+    async def _looked(self) -> None:
+        pause_s = PAUSE_FIRST_S
+        while True:
+            try:
+                target, _, can_fast = await self._look()
+                break
+            except EdaError as error:
+                if not error.retryable and not isinstance(error, Closed):
+                    self._owner.on_gone(error)
+                    return
+            except Exception:
+                self._logger.exception("publisher to %s: looking at the stream failed", self._stream)
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, PAUSE_MAX_S)
+        self._owner.on_found(target, can_fast)
+
+    def _stop_looking(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+
+    def _on_lost(self) -> None:
+        self._stop_looking()  # the answer will not come
+        self._owner.on_lost()
+
+    def _on_restored(self) -> None:
+        self._on_lost()  # what was asked while nothing was written, too
+        self.look_again()
+
+    def _on_refused(self, kind: str, subject: str) -> None:
+        if kind == "publish" and subject.partition(".")[0] == self._stream:
+            self._owner.on_forbidden(subject)

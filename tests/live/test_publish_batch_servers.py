@@ -1,0 +1,169 @@
+"""conn.publish_batch when its server or its stream goes away, and when it is cancelled: all or nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+from typing import Any
+
+import pytest
+
+import eda
+import eda.atomic
+from helpers import Admin, Connect, until
+from publishing import numbered, stored_ids
+
+N = 1000
+IDS = [event.id for event in numbered(N)]
+
+with_batches = pytest.mark.parametrize("server_version", ["current", "2.12.8"], indirect=True)
+
+
+# --- dying servers ---------------------------------------------------------------------------------------------------
+
+
+@with_batches
+@pytest.mark.parametrize("patience_s", [0.0, 0.002, 0.005, 0.01, 0.02, 0.04])
+async def test_batch_when_the_server_is_killed_within_is_stored_once(
+    own_server: eda.EmbeddedServer, patience_s: float
+) -> None:
+    async with eda.connect(own_server.url) as conn:
+        await conn.publish_batch("stream", [])
+        publishing = asyncio.create_task(conn.publish_batch("stream", numbered(N, size=500)))
+        await until(lambda: conn._batches)
+        await asyncio.sleep(patience_s)
+        await own_server.kill()
+        await own_server.start()
+        assert await asyncio.wait_for(publishing, 25) == IDS
+        assert await stored_ids(own_server.url, "stream") == IDS
+
+
+async def test_batches_when_the_server_is_killed_again_and_again_are_whole(own_server: eda.EmbeddedServer) -> None:
+    async with eda.connect(own_server.url) as conn:
+        await conn.publish_batch("stream", [])
+        batches = [numbered(50, start=50 * n) for n in range(60)]
+
+        async def publish(mine: list[list[eda.Event]]) -> None:
+            for batch in mine:
+                await conn.publish_batch("stream", batch)
+
+        publishing = asyncio.gather(*(publish(batches[n::4]) for n in range(4)))
+        for _ in range(4):
+            await asyncio.sleep(random.random() / 20)
+            await own_server.kill()
+            await own_server.start()
+        await asyncio.wait_for(publishing, 60)
+        stored = await stored_ids(own_server.url, "stream")
+        assert len(stored) == 3000
+        for batch in batches:
+            ids = [event.id for event in batch]
+            assert stored[stored.index(ids[0]) :][:50] == ids
+
+
+async def test_batch_when_the_server_stays_away_times_out(
+    own_server: eda.EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eda.atomic, "TIMEOUT_S", 0.5)
+    original = eda.atomic.AtomicBatch._try
+
+    async def killing(self: Any) -> Any:
+        await own_server.kill()
+        return await original(self)
+
+    async with eda.connect(own_server.url) as conn:
+        await conn.publish_batch("stream", [])
+        monkeypatch.setattr(eda.atomic.AtomicBatch, "_try", killing)
+        began = time.monotonic()
+        with pytest.raises(eda.Timeout, match=r"publish_batch took longer than 0\.5 s"):
+            await conn.publish_batch("stream", numbered(N))
+        assert time.monotonic() - began < 2
+        await own_server.start()
+        assert await stored_ids(own_server.url, "stream") == []
+
+
+async def test_batch_when_the_server_is_frozen_meanwhile_is_stored_once(
+    own_server: eda.EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eda.atomic, "ACK_TIMEOUT_S", 0.2)
+    original = eda.atomic.AtomicBatch._try
+    assert own_server.pid is not None
+    pid = own_server.pid
+    n_tries = 0
+
+    async def freezing(self: Any) -> Any:
+        nonlocal n_tries
+        n_tries += 1
+        if n_tries == 1:
+            os.kill(pid, signal.SIGSTOP)
+        elif n_tries == 4:
+            os.kill(pid, signal.SIGCONT)
+        return await original(self)
+
+    async with eda.connect(own_server.url) as conn:
+        await conn.publish_batch("stream", [])
+        monkeypatch.setattr(eda.atomic.AtomicBatch, "_try", freezing)
+        assert await asyncio.wait_for(conn.publish_batch("stream", numbered(N)), 20) == IDS
+        assert n_tries >= 4
+        assert await stored_ids(own_server.url, "stream") == IDS
+
+
+async def test_batch_when_nobody_knows_the_stream_any_more_creates_it_or_says_so(
+    connect: Connect, stream: str, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = eda.atomic.AtomicBatch._try
+
+    async def deleting(self: Any) -> Any:
+        if not self._batches:
+            await admin.api(f"STREAM.DELETE.{stream}")
+        return await original(self)
+
+    creating, other = await connect(), await connect(auto_create=False)
+    await creating.streams.create(stream)
+    monkeypatch.setattr(eda.atomic.AtomicBatch, "_try", deleting)
+    assert await creating.publish_batch(stream, numbered(3)) == IDS[:3]
+    with pytest.raises(eda.StreamNotFound):
+        await other.publish_batch(stream, numbered(3))
+
+
+# --- cancelled -------------------------------------------------------------------------------------------------------
+
+
+async def test_batch_when_cancelled_is_stored_whole_or_not_at_all(
+    connect: Connect, server: eda.EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conn = await connect()
+    await conn.publish_batch("cancelled", [])
+    original = eda.atomic.AtomicBatch._try
+    trying = asyncio.Event()
+
+    async def telling(self: Any) -> Any:
+        trying.set()
+        return await original(self)
+
+    monkeypatch.setattr(eda.atomic.AtomicBatch, "_try", telling)
+    outcomes = set()
+    try:
+        for n in range(24):
+            # Small ones are written at once, large ones wait for the server.
+            batch = [event.replace(id=f"{n}-{event.id}") for event in numbered(300, size=(3000, 30_000)[n % 2])]
+            trying.clear()
+            publishing = asyncio.create_task(conn.publish_batch("cancelled", batch))
+            await trying.wait()
+            for _ in range(n * n // 2):
+                await asyncio.sleep(0)
+            publishing.cancel()
+            await asyncio.wait({publishing})
+            await conn.publish("cancelled", eda.Event(id=f"{n}-after"))
+            stored = await stored_ids(server.url, "cancelled")
+            assert stored[-1] == f"{n}-after"
+            assert stored[:-1] in ([], [event.id for event in batch])
+            outcomes.add((publishing.cancelled(), len(stored) > 1))
+            await conn.streams.purge("cancelled")
+        assert outcomes >= {(True, False), (True, True)}
+        # And nothing of them is in the way of the next one.
+        assert await conn.publish_batch("cancelled", numbered(N)) == IDS
+    finally:
+        await conn.streams.delete("cancelled")

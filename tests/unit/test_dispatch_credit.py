@@ -1,0 +1,151 @@
+"""The credit of eda._dispatch: what is asked for, what the server may still send, what is held."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+import eda
+from dispatching import Rig, settle
+
+
+@pytest.fixture
+async def make() -> AsyncIterator[Callable[..., Rig]]:
+    """Make rigs that hold their events, whose workers are ended after the test."""
+    rigs: list[Rig] = []
+
+    def make(**options: Any) -> Rig:
+        rig = Rig(hold=True, **options)
+        rigs.append(rig)
+        return rig
+
+    yield make
+    for rig in rigs:
+        await rig.end()
+
+
+def credit(rig: Rig) -> tuple[int, int]:
+    return rig.dispatcher.credit, rig.dispatcher.credit_bytes
+
+
+async def test_refill_when_nothing_is_held_asks_for_the_limit_once(make: Callable[..., Rig]) -> None:
+    rig = make(limit=100, limit_bytes=5000)
+    rig.dispatcher.refill()
+    assert rig.pulls == [(100, 5000)]
+    assert credit(rig) == (100, 5000)
+    rig.dispatcher.refill()
+    assert rig.pulls == [(100, 5000)]
+
+
+async def test_delivery_when_it_comes_uses_credit_by_count_and_size(make: Callable[..., Rig]) -> None:
+    rig = make(limit=100, limit_bytes=5000)
+    rig.dispatcher.refill()
+    size = rig.deliver(1, 2, 3)
+    assert credit(rig) == (97, 5000 - size)
+    assert rig.dispatcher.n_held == 3
+
+
+async def test_refill_when_a_quarter_is_free_asks_for_it(make: Callable[..., Rig]) -> None:
+    rig = make(limit=8, limit_bytes=10**6)
+    rig.dispatcher.refill()
+    rig.deliver(*range(1, 9))
+    assert credit(rig) == (0, 0)
+    await settle()
+    rig.release(1)
+    await settle()
+    assert len(rig.pulls) == 1  # one of eight is less than a quarter
+    rig.release(2)
+    await settle()
+    assert [n for n, _ in rig.pulls] == [8, 2]
+    assert rig.dispatcher.credit + rig.dispatcher.n_held == 8
+
+
+async def test_refill_when_the_limit_is_one_asks_for_one_after_each(make: Callable[..., Rig]) -> None:
+    rig = make(limit=1)
+    rig.dispatcher.refill()
+    for seq in range(1, 5):
+        rig.deliver(seq)
+        await settle()
+        assert len(rig.pulls) == seq
+        rig.release(seq)
+        await settle()
+        assert len(rig.pulls) == seq + 1
+    assert {n for n, _ in rig.pulls} == {1}
+
+
+async def test_refill_when_the_bytes_are_used_up_waits_until_some_are_free(make: Callable[..., Rig]) -> None:
+    rig = make(limit=100, limit_bytes=4000)
+    rig.dispatcher.refill()
+    big = eda.Event(data=eda.Bytes(bytes(900)))
+    rig.deliver(1, 2, 3, 4, event=big)
+    await settle()
+    # The server ends a pull whose bytes are used up and says what is left of its count.
+    rig.dispatcher.revoke(96, rig.dispatcher.credit_bytes)
+    assert credit(rig) == (0, 0)
+    rig.dispatcher.refill()
+    assert sum(n_bytes for _, n_bytes in rig.pulls[1:]) <= 4000 - rig.dispatcher.ledger.n_bytes
+    n_pulls = len(rig.pulls)
+    rig.dispatcher.revoke_all()
+    rig.release(1)
+    await settle()
+    rig.release(2)
+    await settle()
+    assert len(rig.pulls) > n_pulls
+    assert rig.dispatcher.credit_bytes <= 4000 - rig.dispatcher.ledger.n_bytes
+
+
+async def test_revoke_when_more_than_is_left_leaves_none(make: Callable[..., Rig]) -> None:
+    rig = make(limit=10, limit_bytes=1000)
+    rig.dispatcher.refill()
+    rig.dispatcher.revoke(3, 100)
+    assert credit(rig) == (7, 900)
+    rig.dispatcher.revoke(10**6, 10**9)
+    assert credit(rig) == (0, 0)
+    rig.dispatcher.grant(5, 500)
+    rig.dispatcher.revoke_all()
+    assert credit(rig) == (0, 0)
+
+
+async def test_credit_when_a_redelivery_of_a_held_event_comes_is_used(make: Callable[..., Rig]) -> None:
+    rig = make(limit=10)
+    rig.dispatcher.refill()
+    rig.deliver(1)
+    rig.deliver(1, attempt=2)
+    assert (rig.dispatcher.credit, rig.dispatcher.n_held) == (8, 1)
+
+
+async def test_credit_when_more_comes_than_was_asked_for_is_none_and_nothing_is_lost(make: Callable[..., Rig]) -> None:
+    rig = make(limit=4)
+    rig.dispatcher.refill()
+    rig.deliver(*range(1, 11))
+    assert credit(rig) == (0, 0)
+    assert rig.dispatcher.n_held == 10
+    for seq in range(1, 11):
+        await settle()
+        rig.release(seq)
+    await settle()
+    assert [event.sequence for event in rig.seen] == list(range(1, 11))
+    assert 1 <= rig.dispatcher.credit <= 4
+
+
+@pytest.mark.parametrize(
+    "bad", [{"payload": b"\xff"}, {"event": eda.Event(type="other")}], ids=["no envelope", "filtered"]
+)
+async def test_refill_when_nothing_that_comes_is_kept_goes_on(make: Callable[..., Rig], bad: dict[str, Any]) -> None:
+    rig = make(limit=4, types=["t"])
+    rig.dispatcher.refill()
+    for seq in range(1, 101):
+        assert rig.dispatcher.credit > 0
+        rig.deliver(seq, **bad)
+    assert rig.dispatcher.n_held == 0
+
+
+async def test_refill_when_closing_asks_for_nothing(make: Callable[..., Rig]) -> None:
+    rig = make(limit=4)
+    rig.dispatcher.stop()
+    rig.dispatcher.refill()
+    rig.deliver(1)
+    rig.dispatcher.give_back()
+    assert rig.pulls == []
