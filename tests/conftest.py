@@ -11,6 +11,12 @@ import pytest
 from helpers import Logged
 
 
+def pytest_collection_finish() -> None:
+    """Spare the collections between tests what is there to stay."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def logged(request: pytest.FixtureRequest) -> Iterator[Logged]:
     """Collect the log; an ERROR of eda, nats-py or the event loop that the test does not `expect` fails it."""

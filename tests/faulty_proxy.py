@@ -110,11 +110,11 @@ class FaultyProxy:
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._writers -= {writer, up_writer}
+            up_writer.transport.abort()
             for each in ways:
                 each.cancel()
             await asyncio.wait(ways)
-            self._writers -= {writer, up_writer}
-            up_writer.transport.abort()
 
     async def _pass(self, way: Way, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         rest = b""

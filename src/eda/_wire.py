@@ -133,6 +133,12 @@ class Wire(Client):
                 if not closing.done():
                     self._abort()
             await closing
+        # Python 3.11's wait_for may swallow a cancellation: nats-py then goes on connecting, and is open again.
+        while self._reconnection_task is not None and not self._reconnection_task.done():
+            self._reconnection_task.cancel()
+            await asyncio.wait({self._reconnection_task}, timeout=0.1)
+        if self._opened and not self.is_closed:
+            await self.close()
         self.out.connected(None)
         self._release_writers()
 
@@ -163,6 +169,10 @@ class Wire(Client):
         await super()._process_info(info, initial_connection)
 
     async def _process_connect_init(self) -> None:
+        # nats-py forgets the tasks of an attempt that failed after it had begun them.
+        for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
+            if task is not None:
+                task.cancel()
         await super()._process_connect_init()
         if self._status == Client.CONNECTING:
             # The answer to the first PING was no PONG: nats-py goes on without a word.
@@ -261,6 +271,7 @@ class Wire(Client):
         if tap is not self._tap:
             return
         self.out.connected(None)
+        self._release_writers()  # nothing to wait for: what is written now is kept, or dropped and sent again
         if self._opened and not self.closing:
             for call in list(self.on_lost):
                 call()
@@ -274,11 +285,10 @@ class Wire(Client):
 
     def pause(self, tap: Tap, paused: bool) -> None:
         """Note that the transport's write buffer is full, or has room again."""
-        if tap is not self._tap:
-            return
-        self.out.set_paused(paused)
-        if not paused:
-            self._release_writers()
+        if tap is self._tap:
+            self.out.set_paused(paused)
+            if not paused:
+                self._release_writers()
 
     def _release_writers(self) -> None:
         if self._writable is not None and not self._writable.done():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from eda.errors import ServerError
@@ -16,6 +18,9 @@ _STORE_FAILED = 10077
 _BATCH_DISABLED = 10205
 _BATCH_UNKNOWN = 10208
 _TOO_MANY_BATCHES = frozenset({10210, 10211})
+
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class Refused(msgspec.Struct):
@@ -58,9 +63,10 @@ class Answer(msgspec.Struct):
     type: str = ""
     error: Refused | None = None
     stream: str = ""
-    seq: int = 0
-    count: int = 0
-    msgs: int = 0
+    seq: _Count = 0
+    batch: str = ""
+    count: _Count = 0
+    msgs: _Count = 0
 
 
 _decode = msgspec.json.Decoder(Answer).decode

@@ -20,7 +20,7 @@ from nats.errors import TimeoutError as NatsTimeout
 from eda._wire import Wire
 from eda.errors import Closed, NotSupported, ServerError, StreamNotFound, Timeout
 
-__all__ = ["NS", "REQUEST_TIMEOUT_S", "Api", "translated"]
+__all__ = ["ATTEMPT_TIMEOUT_S", "NS", "REQUEST_TIMEOUT_S", "Api", "translated"]
 
 REQUEST_TIMEOUT_S = 10.0
 ATTEMPT_TIMEOUT_S = 5.0
@@ -42,20 +42,32 @@ class Api:
         self.level = 0
 
     async def request(
-        self, verb: str, body: dict[str, Any] | None = None, *, timeout_s: float = REQUEST_TIMEOUT_S
+        self,
+        verb: str,
+        body: dict[str, Any] | None = None,
+        *,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+        attempt_timeout_s: float = ATTEMPT_TIMEOUT_S,
     ) -> dict[str, Any]:
         """Send one API request and return the answer; tries again while nobody responds.
 
-        Raises ServerError with the server's own code, Timeout, Closed.
+        Also sent again when its answer has not come within `attempt_timeout_s`: what must not be done twice has no less
+        than `timeout_s` there. Raises ServerError with the server's own code, Timeout, Closed.
         """
         payload = msgspec.json.encode(body) if body is not None else b""
         deadline = time.monotonic() + timeout_s
         pause_s = 0.05
         while True:
             left_s = deadline - time.monotonic()
+            if not self.wire.is_up and not self.wire.is_closed:
+                # nats-py would keep the request and send it after a reconnect, when its caller has long given up.
+                if left_s <= 0:
+                    raise Timeout(f"JetStream request {verb}", timeout_s)
+                await asyncio.sleep(0.02)
+                continue
             try:
                 reply = await self.wire.request(
-                    f"{self.prefix}.{verb}", payload, timeout=max(min(left_s, ATTEMPT_TIMEOUT_S), 0.01)
+                    f"{self.prefix}.{verb}", payload, timeout=max(min(left_s, attempt_timeout_s), 0.01)
                 )
                 break
             except NoRespondersError as error:

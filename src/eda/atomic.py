@@ -139,7 +139,7 @@ class AtomicBatch:
                 raise ConfigError(f"{where}: {error}", argument="events") from error
             except CodecError as error:
                 error.event_id = event.id
-                error.add_note(f"It is {where}.")
+                error.add_note(where)
                 raise
         self.ids = list(index_of)
 

@@ -122,7 +122,7 @@ class Publisher:
         self._flushers: list[tuple[int, asyncio.Future[None]]] = []
         self._failures: list[tuple[Event, BaseException]] = []
         self._overflows = False  # more failures are kept than should be
-        self._opening = False
+        self._opening: asyncio.Task[None] | None = None
         self._closed = False
 
     def __repr__(self) -> str:
@@ -147,11 +147,12 @@ class Publisher:
             await self.close()
 
     async def _open(self) -> Self:
-        if self._opening or self._closed:
-            raise Closed("publisher (it can be opened once)")
-        self._opening = True
+        if self._closed:
+            raise Closed("publisher")
+        if self._opening is None:
+            self._opening = self._loop.create_task(self._begin())
         try:
-            await self._begin()
+            await self._opening
         except BaseException:
             await self.close()
             raise
@@ -271,7 +272,7 @@ class Publisher:
             while True:
                 core = self._core
                 if core is None or self._closed or self._wire.is_closed:
-                    raise Closed("publisher (enter it with async with first)" if not self._opening else "publisher")
+                    raise Closed("publisher (enter it with async with first)" if not self._closed else "publisher")
                 if self._overflows:
                     raise self._all_failures()
                 if self._senders[0] is turn:

@@ -85,6 +85,7 @@ class Pump:
         self._core: Ingest
         self.mode = ""
         self.state = "down"
+        self._batch = ""
         self._messages = 1  # events per flow acknowledgement, as the server last said
         self._probe = False
         self._pause_s = PAUSE_FIRST_S
@@ -164,7 +165,8 @@ class Pump:
         if not self._wire.is_up:
             self.state = "down"
         elif self.mode == "fast":
-            core.use_batch(next_nuid().encode(), self._flow())
+            self._batch = next_nuid()
+            core.use_batch(self._batch.encode(), self._flow())
             alone = self._probe or core.n_waiting == 1
             core.write_first(alone)
             if alone:
@@ -264,7 +266,7 @@ class Pump:
             self._batch_refused(seq, answer.error)
         elif answer.stream != self.stream:
             self._logger.error("stream %r answers for stream %r", answer.stream, self.stream)
-        elif core.settle_first(answer.count):
+        elif answer.batch == self._batch and core.settle_first(answer.count):
             if answer.count == core.n_batch:
                 self._worked()
                 self._next()
@@ -300,6 +302,8 @@ class Pump:
             return
         refused = answer.error
         if refused is None:
+            if answer.stream == self.stream:
+                return  # not the way that an acknowledgement is written: the next one may be
             error = ServerError(500, 0, f"stream {answer.stream!r} owns the subject of {self.stream!r}")
             self._owner.on_failed(seq, error)
         elif not refused.may_pass:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from eda.api import NS, REQUEST_TIMEOUT_S, Api, translated
+from eda.api import ATTEMPT_TIMEOUT_S, NS, REQUEST_TIMEOUT_S, Api, translated
 from eda.errors import NotSupported, ServerError, StreamNotFound
 from eda.options import StreamOptions
 from eda.subjects import check_stream_name, stream_subjects
@@ -117,7 +117,9 @@ class Streams:
 
     async def _request(self, verb: str, name: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         try:
-            return await self._api.request(f"STREAM.{verb}.{name}", body)
+            # A second purge would take what came after the first, a second deletion find nothing.
+            patience_s = REQUEST_TIMEOUT_S if verb in ("PURGE", "DELETE") else ATTEMPT_TIMEOUT_S
+            return await self._api.request(f"STREAM.{verb}.{name}", body, attempt_timeout_s=patience_s)
         except ServerError as error:
             raise translated(error, name) from error
 

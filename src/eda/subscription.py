@@ -130,6 +130,7 @@ class Subscription:
         self._tick_s = max(TICK_MIN_S, min(TICK_MAX_S, options.timeout_s / 10))
         self._running_since: list[tuple[Event | None, float]] = [(None, 0.0)] * options.concurrency
         self._error: EdaError | None = None
+        self._forgetting = False
         self._opening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
@@ -218,9 +219,15 @@ class Subscription:
             worker.cancel()
 
     async def unsubscribe(self) -> None:
-        """Close, and forget the offset."""
+        """Close, and forget the offset. In a handler it returns at once, as `close` does."""
+        self._forgetting = True
         await self.close()
-        if not self._wire.is_closed:
+        if not self.is_run_by(asyncio.current_task()):
+            await self._forget()
+
+    async def _forget(self) -> None:
+        if self._forgetting and not self._wire.is_closed:
+            self._forgetting = False
             await self._source.forget()
 
     async def wait(self) -> None:
@@ -263,6 +270,7 @@ class Subscription:
                     await asyncio.wait(late, timeout=1.0)
             if self._error is None:
                 await self._source.confirm(min(timeout_s, BARRIER_S))
+            await self._forget()
         finally:
             self._finished()
 

@@ -13,7 +13,7 @@ import pytest
 
 import eda
 import eda.atomic
-from helpers import Admin, Connect, until
+from helpers import Admin, Connect, until, wire_of
 from publishing import numbered, stored_ids
 
 N = 1000
@@ -131,39 +131,35 @@ async def test_batch_when_nobody_knows_the_stream_any_more_creates_it_or_says_so
 # --- cancelled -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("cancelled_at", [*range(0, 20, 3), *range(21, 60, 8)])
 async def test_batch_when_cancelled_is_stored_whole_or_not_at_all(
-    connect: Connect, server: eda.EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+    conn: eda.Conn, server: eda.EmbeddedServer, stream: str, monkeypatch: pytest.MonkeyPatch, cancelled_at: int
 ) -> None:
-    conn = await connect()
-    await conn.publish_batch("cancelled", [])
-    original = eda.atomic.AtomicBatch._try
-    trying = asyncio.Event()
+    """Before one of its 17 writes, or some turns of the loop after the last."""
+    await conn.publish_batch(stream, [])
+    original = wire_of(conn).writable
+    n_writes = 0
 
-    async def telling(self: Any) -> Any:
-        trying.set()
-        return await original(self)
-
-    monkeypatch.setattr(eda.atomic.AtomicBatch, "_try", telling)
-    outcomes = set()
-    try:
-        for n in range(24):
-            # Small ones are written at once, large ones wait for the server.
-            batch = [event.replace(id=f"{n}-{event.id}") for event in numbered(300, size=(3000, 30_000)[n % 2])]
-            trying.clear()
-            publishing = asyncio.create_task(conn.publish_batch("cancelled", batch))
-            await trying.wait()
-            for _ in range(n * n // 2):
-                await asyncio.sleep(0)
+    async def counting() -> None:
+        nonlocal n_writes
+        if n_writes == cancelled_at:
             publishing.cancel()
-            await asyncio.wait({publishing})
-            await conn.publish("cancelled", eda.Event(id=f"{n}-after"))
-            stored = await stored_ids(server.url, "cancelled")
-            assert stored[-1] == f"{n}-after"
-            assert stored[:-1] in ([], [event.id for event in batch])
-            outcomes.add((publishing.cancelled(), len(stored) > 1))
-            await conn.streams.purge("cancelled")
-        assert outcomes >= {(True, False), (True, True)}
-        # And nothing of them is in the way of the next one.
-        assert await conn.publish_batch("cancelled", numbered(N)) == IDS
-    finally:
-        await conn.streams.delete("cancelled")
+            await asyncio.sleep(0)
+        n_writes += 1
+        await original()
+
+    monkeypatch.setattr(wire_of(conn), "writable", counting)
+    events = numbered(150, size=30_000)
+    publishing = asyncio.create_task(conn.publish_batch(stream, events))
+    await until(lambda: n_writes >= min(cancelled_at, 17))
+    for _ in range(cancelled_at - 17):
+        await asyncio.sleep(0)
+    publishing.cancel()
+    await asyncio.wait({publishing})
+    assert publishing.cancelled() or cancelled_at > 17
+    # Nothing of it is in the way of what follows.
+    assert await conn.publish_batch(stream, numbered(N, start=N)) == [event.id for event in numbered(N, start=N)]
+    stored = await stored_ids(server.url, stream)
+    assert stored[:-N] in ([], [event.id for event in events])
+    assert stored[:-N] == [] or cancelled_at > 17
+    assert len(stored) >= N

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -16,6 +17,7 @@ import pytest
 import eda
 import eda._wire
 import eda.conn
+import eda.streams
 import servers as old_servers
 from helpers import LOOPS, Logged, Proxy, until, wire_of
 
@@ -136,6 +138,40 @@ async def test_api_when_the_server_is_away_waits_for_it(own_server: eda.Embedded
         assert await asyncio.wait_for(listing, 10) == []
 
 
+async def test_api_when_the_request_was_given_up_is_not_sent_after_the_reconnect(
+    own_server: eda.EmbeddedServer,
+) -> None:
+    async with eda.connect(own_server.url) as conn:
+        await conn.publish("stream")
+        await own_server.kill()
+        await until(lambda: conn.state == "disconnected")
+        assert conn._link is not None
+        begin = time.monotonic()
+        with pytest.raises(eda.Timeout):
+            await conn._link.api.request("STREAM.PURGE.stream", timeout_s=0.2)
+        assert time.monotonic() - begin < 0.4
+        await own_server.start()
+        await until(lambda: conn.state == "reconnected")
+        await conn.publish("stream")
+        assert (await conn.streams.info("stream")).events == 2
+
+
+async def test_delete_and_purge_when_the_server_is_slow_are_done_once(
+    own_server: eda.EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eda.streams, "ATTEMPT_TIMEOUT_S", 0.1)
+    async with Proxy(own_server.port) as proxy, eda.connect(proxy.url(own_server.url)) as conn:
+        await conn.publish("stream")
+        for work in (conn.streams.purge, conn.streams.delete):
+            proxy.hold()
+            proxy.sent.clear()
+            working = asyncio.create_task(work("stream"))
+            await asyncio.sleep(0.35)
+            proxy.release()
+            assert await asyncio.wait_for(working, 5) in (1, None)
+            assert proxy.sent.count(b"PUB $JS.API.STREAM.") == 1
+
+
 async def test_close_when_the_server_is_away_ends_in_time(
     own_server: eda.EmbeddedServer, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
@@ -224,3 +260,30 @@ async def test_reconnect_when_the_server_refuses_for_a_while_backs_off_and_succe
         await until(lambda: conn.state == "reconnected")
         assert proxy.n_accepted < 12
         await conn.publish("stream")
+
+
+@pytest.mark.parametrize("hook", ["_connect_to_server", "_process_connect_init"])
+async def test_close_when_reconnecting_misses_its_cancellation_stays_closed(
+    own_server: eda.EmbeddedServer, monkeypatch: pytest.MonkeyPatch, hook: str
+) -> None:
+    """As asyncio.wait_for does on Python 3.11 when what it waits for is done in the same turn of the loop."""
+    original = getattr(eda._wire.Wire, hook)
+    reached = asyncio.Event()
+
+    async def deaf(*args: Any) -> None:
+        await original(*args)
+        reached.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.05)
+
+    states: list[str] = []
+    async with eda.connect(own_server.url, on_state=states.append) as conn:
+        wire = wire_of(conn)
+        monkeypatch.setattr(eda._wire.Wire, hook, deaf)
+        await own_server.kill()
+        await own_server.start()
+        await reached.wait()
+    assert wire.is_closed
+    assert states[-1] == "closed"
+    await asyncio.sleep(0.1)
+    assert wire.is_closed

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import eda
-from helpers import Admin, Connect, Logged, until
+from helpers import Admin, Connect, Logged, until, wire_of
 
 pytestmark = pytest.mark.old_server
 
@@ -206,6 +206,7 @@ async def test_reset_when_others_hold_the_name_ends_them(connect: Connect, strea
     logged.expect("subscription me to .* ends: .*deleted")
     conn, other = await connect(client="me"), await connect(client="other")
     first = await conn.subscribe(stream, print, name="me", durable=True)
+    await wire_of(conn).barrier(5)
     second = await other.subscribe(stream, print, name="me", durable=True, reset=True)
     with pytest.raises(eda.ConsumerDeleted) as caught:
         await asyncio.wait_for(first.wait(), 5)

@@ -265,6 +265,25 @@ async def test_unsubscribe_when_called_forgets_the_offset(conn: eda.Conn, stream
         assert await admin.consumers(stream) == []
 
 
+async def test_unsubscribe_when_called_in_a_handler_forgets_the_offset_after_it(
+    conn: eda.Conn, stream: str, admin: Admin, logged: Logged
+) -> None:
+    after: list[str] = []
+
+    async def handle(event: eda.Event) -> None:
+        await subscription.unsubscribe()
+        await asyncio.sleep(0.02)
+        after.append(event.id)
+
+    await asyncio.gather(*(conn.publish(stream) for _ in range(10)))
+    subscription = conn.subscribe(stream, handle, **TEAM)
+    await subscription
+    await asyncio.wait_for(subscription.wait(), 5)
+    assert len(after) == 1
+    assert await admin.consumers(stream) == []
+    assert not logged.find("", logging.WARNING)
+
+
 async def test_unsubscribe_when_closed_before_or_gone_does_no_harm(conn: eda.Conn, stream: str, admin: Admin) -> None:
     subscription = await conn.subscribe(stream, print, **TEAM)
     await subscription.close()

@@ -33,6 +33,7 @@ async def test_subscription_when_its_stream_is_deleted_ends_with_stream_not_foun
 ) -> None:
     logged.expect(f"subscription me to {stream} ends")
     subscription = await conn.subscribe(stream, print, **KEPT)
+    await wire_of(conn).barrier(5)  # a pull on its way when the stream goes is answered by nobody
     await admin.js.delete_stream(stream)
     with pytest.raises(eda.StreamNotFound) as caught:
         await asyncio.wait_for(subscription.wait(), 5)
@@ -48,6 +49,7 @@ async def test_subscription_when_its_consumer_is_deleted_ends_with_consumer_dele
 ) -> None:
     logged.expect(f"subscription me to {stream} ends")
     subscription = await conn.subscribe(stream, print, **KEPT)
+    await wire_of(conn).barrier(5)
     await admin.js.delete_consumer(stream, "me")
     with pytest.raises(eda.ConsumerDeleted) as caught:
         await asyncio.wait_for(subscription.wait(), 5)
@@ -84,6 +86,7 @@ async def test_subscription_when_entered_and_its_consumer_is_deleted_raises_at_t
 
     async def use() -> None:
         async with conn.subscribe(stream, print, **KEPT) as subscription:
+            await wire_of(conn).barrier(5)
             await admin.js.delete_consumer(stream, "me")
             await until(lambda: "closed" in repr(subscription))
 
@@ -103,6 +106,7 @@ async def test_subscription_when_its_consumer_was_replaced_while_it_was_away_end
         proxy.drop()
         await until(lambda: conn.state == "disconnected")
         await admin.js.delete_consumer(stream, "me")
+        await admin.client.flush()
         proxy.refusing = False
         with pytest.raises(eda.ConsumerDeleted):
             await asyncio.wait_for(subscription.wait(), 10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import tomllib
 from collections.abc import AsyncIterator
@@ -57,7 +58,7 @@ def test_nats_py_when_installed_has_the_methods_that_are_overridden_with_the_sam
     for name in overridden:
         theirs, ours = getattr(Client, name).__code__, getattr(Wire, name).__code__
         assert ours.co_varnames[: ours.co_argcount] == theirs.co_varnames[: theirs.co_argcount], name
-        assert asyncio.iscoroutinefunction(getattr(Wire, name)) == asyncio.iscoroutinefunction(getattr(Client, name))
+        assert inspect.iscoroutinefunction(getattr(Wire, name)) == inspect.iscoroutinefunction(getattr(Client, name))
 
 
 async def test_nats_py_when_installed_does_not_use_the_names_that_wire_adds(server: eda.EmbeddedServer) -> None:
@@ -83,6 +84,9 @@ async def test_nats_py_when_connected_has_the_attributes_that_are_used(server: e
         assert client._pings_outstanding == 0
         assert client._pending == []
         assert client._pending_data_size == 0
+        for task in (client._reading_task, client._ping_interval_task, client._flusher_task):
+            assert isinstance(task, asyncio.Task)
+            assert not task.done()
         assert client._server_info["version"] == server.version()
         assert client.max_payload == client._max_payload == client._server_info["max_payload"]
         subscription = await client.subscribe("subject")

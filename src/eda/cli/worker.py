@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 
 import eda
-from eda.cli.check import N_SENSORS, ReadModel, check, n_readings_of, sensor_id, value_of
+from eda.cli.check import N_SENSORS, ReadModel, check, sensor_id, value_of
 
 __all__ = ["CLIENT", "EVENT_TYPE", "main"]
 
@@ -54,21 +54,15 @@ class Progress:
 
 
 async def publish_readings(conn: eda.Conn, stream: str, n_events: int, progress: Progress) -> None:
-    """Publish all readings: many sensors at once, the next of a sensor only when its last one is stored."""
-
-    async def publish_of(sensor: int) -> None:
-        aggregate = sensor_id(sensor)
-        for count in range(1, n_readings_of(sensor, n_events) + 1):
-            reading = Reading(aggregate, value_of(sensor, count), count, time.time_ns())
-            await conn.publish(stream, eda.Event(type=EVENT_TYPE, aggregate=aggregate, data=eda.JSON(reading)))
-            progress.n += 1
-
-    tasks = [asyncio.ensure_future(publish_of(sensor)) for sensor in range(min(N_SENSORS, n_events))]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
+    """Publish all readings, of one sensor after the other; a publisher keeps their order. Raises PublishFailed."""
+    async with conn.publisher(stream) as publisher:
+        for number in range(n_events):
+            count, sensor = number // N_SENSORS + 1, number % N_SENSORS
+            reading = Reading(sensor_id(sensor), value_of(sensor, count), count, time.time_ns())
+            await publisher.send(eda.Event(type=EVENT_TYPE, aggregate=reading.sensor, data=eda.JSON(reading)))
+            if sensor == 0:
+                progress.n = publisher.stats().acknowledged
+    progress.n = n_events
 
 
 async def publish(stream: str, n_events: int, progress: Progress, _: asyncio.Event) -> dict[str, Any]:
