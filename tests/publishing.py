@@ -97,7 +97,9 @@ class Outcomes:
         lost = self.acknowledged.keys() - set(stored)
         assert not lost, f"{len(lost)} acknowledged events are not stored: {sorted(lost)[:5]}"
         unwanted = {
-            each for each in set(stored) - self.acknowledged.keys() if not isinstance(self.errors.get(each), eda.Timeout)
+            each
+            for each in set(stored) - self.acknowledged.keys()
+            if not isinstance(self.errors.get(each), eda.Timeout)
         }
         assert not unwanted, f"{len(unwanted)} events are stored, though they failed: {sorted(unwanted)[:5]}"
         if in_order:

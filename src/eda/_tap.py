@@ -86,7 +86,8 @@ class Tap(asyncio.BufferedProtocol):
 
     def eof_received(self) -> Any:
         self.lose()
-        return self.inner.eof_received()
+        # nats-py's protocol does not know when it is over TLS, where a connection can't stay half open.
+        return self.inner.eof_received() and self.transport.get_extra_info("sslcontext") is None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lose()

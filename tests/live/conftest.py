@@ -14,6 +14,8 @@ import pytest
 from nats.errors import Error as NatsError
 
 import eda
+import eda.shared
+import eda.subscription
 import servers as old_servers
 from helpers import Admin, Connect
 
@@ -115,3 +117,12 @@ async def connect(server: eda.EmbeddedServer, stream: str) -> AsyncIterator[Conn
 @pytest.fixture
 async def conn(connect: Connect) -> eda.Conn:
     return await connect()
+
+
+@pytest.fixture
+def short_lease(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Let an event's lease be short, for new consumers too."""
+    for module in (eda.shared, eda.subscription):
+        monkeypatch.setattr(module, "ACK_WAIT_S", 1.0)
+    monkeypatch.setattr(eda.subscription, "TICK_MAX_S", 0.2)
+    return 1.0

@@ -263,9 +263,7 @@ async def test_close_when_the_connection_closes_without_a_server_ends_within_the
 ) -> None:
     conn = await connect(proxy.url(server.url))
     outcomes = [Outcomes() for _ in range(4)]
-    pubs = [
-        await conn.publisher(stream, mode=mode, timeout_s=1.0, **each.callbacks) for each in outcomes
-    ]
+    pubs = [await conn.publisher(stream, mode=mode, timeout_s=1.0, **each.callbacks) for each in outcomes]
     await go_away(proxy, conn)
     for pub in pubs:
         await pub.send_many(numbered(10))

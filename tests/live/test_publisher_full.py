@@ -96,9 +96,7 @@ async def test_send_when_events_are_larger_than_the_window_sends_them_one_by_one
 ) -> None:
     outcomes = Outcomes()
     async with asyncio.timeout(20):
-        async with conn.publisher(
-            stream, mode=mode, max_pending_bytes=max_pending_bytes, **outcomes.callbacks
-        ) as pub:
+        async with conn.publisher(stream, mode=mode, max_pending_bytes=max_pending_bytes, **outcomes.callbacks) as pub:
             ids = await pub.send_many(numbered(60, size=70_000))
             for event in numbered(60, start=60, size=70_000):
                 ids.append(await pub.send(event))

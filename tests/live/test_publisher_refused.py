@@ -138,9 +138,7 @@ async def test_send_when_a_type_is_forbidden_fails_these_only(mode: str, logged:
             async with Refusing(conn, admin_url, "stream", mode) as refusing:
                 for bad in (set[int](), {0}, {700}, {999}, {5, 6, 500}, set(range(0, 1000, 3)), set(range(1000))):
                     n = len(refusing.ids)
-                    events = [
-                        eda.Event(id=f"{n + i:06}", type="bad" if i in bad else "good") for i in range(1000)
-                    ]
+                    events = [eda.Event(id=f"{n + i:06}", type="bad" if i in bad else "good") for i in range(1000)]
                     await refusing.send(*events)
                     failed = await refusing.flush()
                     assert {event.id for event, _ in failed} == {events[i].id for i in bad}

@@ -41,7 +41,7 @@ async def test_state_when_the_server_restarts_tells_each_step(own_server: eda.Em
 
 @pytest.mark.parametrize("new_loop", LOOPS.values(), ids=LOOPS)
 def test_publish_and_subscribe_when_the_server_is_killed_and_restarted_go_on(
-    new_loop: Callable[[], asyncio.AbstractEventLoop],
+    new_loop: Callable[[], asyncio.AbstractEventLoop], short_lease: float
 ) -> None:
     async def main() -> None:
         async with eda.EmbeddedServer() as server, asyncio.timeout(40):
@@ -233,7 +233,9 @@ async def test_connection_when_the_server_falls_silent_is_given_up_and_made_anew
         assert (await conn.streams.info("stream")).events == 31
 
 
-async def test_reconnect_when_the_connection_drops_again_and_again_goes_on(own_server: eda.EmbeddedServer) -> None:
+async def test_reconnect_when_the_connection_drops_again_and_again_goes_on(
+    own_server: eda.EmbeddedServer, short_lease: float
+) -> None:
     async with Proxy(own_server.port) as proxy, eda.connect(proxy.url(own_server.url), client="me") as conn:
         ids: set[str] = set()
         seen: set[str] = set()

@@ -18,15 +18,6 @@ from helpers import Admin, Connect, Logged, Proxy, until, wire_of
 KEPT: dict[str, Any] = {"name": "me", "durable": True, "backfill": True}
 
 
-@pytest.fixture
-def short_lease(monkeypatch: pytest.MonkeyPatch) -> float:
-    """Let an event's lease be short, for new consumers too."""
-    for module in (eda.shared, eda.subscription):
-        monkeypatch.setattr(module, "ACK_WAIT_S", 1.0)
-    monkeypatch.setattr(eda.subscription, "TICK_MAX_S", 0.2)
-    return 1.0
-
-
 @pytest.mark.old_server
 async def test_subscription_when_its_stream_is_deleted_ends_with_stream_not_found(
     conn: eda.Conn, stream: str, admin: Admin, logged: Logged
@@ -142,7 +133,7 @@ async def test_subscription_when_its_stream_is_purged_goes_on_with_what_comes(
 @pytest.mark.old_server
 @pytest.mark.parametrize("durable", [True, False])
 async def test_subscription_when_the_server_is_killed_and_restarted_handles_every_event(
-    own_server: eda.EmbeddedServer, durable: bool
+    own_server: eda.EmbeddedServer, durable: bool, short_lease: float
 ) -> None:
     async with eda.connect(own_server.url) as conn:
         ids = await asyncio.gather(*(conn.publish("stream") for _ in range(3000)))

@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 
 import eda
 import eda._wire
-from helpers import LOOPS, Proxy, until, wire_of
+from helpers import LOOPS, Logged, Proxy, until, wire_of
 
 every_loop = pytest.mark.parametrize("new_loop", LOOPS.values(), ids=LOOPS)
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
@@ -110,7 +110,9 @@ def test_tls_when_the_server_is_trusted_carries_everything(authority: Authority,
 
 
 @every_loop
-def test_tls_when_the_server_is_killed_connects_again(authority: Authority, new_loop: NewLoop) -> None:
+def test_tls_when_the_server_is_killed_connects_again(
+    authority: Authority, new_loop: NewLoop, short_lease: float, logged: Logged
+) -> None:
     async def main() -> None:
         async with tls_server(authority) as server, eda.connect(server.url, tls=authority.context()) as conn:
             seen: set[str] = set()
@@ -125,6 +127,7 @@ def test_tls_when_the_server_is_killed_connects_again(authority: Authority, new_
             assert (await conn.streams.info("stream")).events == 150
 
     run(new_loop, main)
+    assert not logged.find("eof_received")
 
 
 @every_loop

@@ -247,7 +247,7 @@ GARBAGE = {
 
 @pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
 async def test_garbage_when_the_server_sends_it_leads_to_a_new_connection(
-    garbage: bytes, own_server: eda.EmbeddedServer, logged: Logged
+    garbage: bytes, own_server: eda.EmbeddedServer, short_lease: float, logged: Logged
 ) -> None:
     logged.allow("the connection is dropped", "nats: encountered error")
     async with Proxy(own_server.port) as proxy, eda.connect(proxy.url(own_server.url), client="me") as conn:
