@@ -121,6 +121,15 @@ class Api:
         """Whether the server takes fast-ingest batches (2.14 and later)."""
         return self.level >= 2 and self._version() >= (2, 14)
 
+    @property
+    def filters_well(self) -> bool:
+        """Whether consumers deliver all that several filters ask for.
+
+        Up to 2.11.0 at least a literal filter beside one with a wildcard is passed over at times (nats-server 6824);
+        2.12.0 is the first minor version without that.
+        """
+        return self._version() >= (2, 12)
+
     def _version(self) -> tuple[int, int]:
         parts = self.wire.server_version.split(".")
         try:

@@ -298,12 +298,10 @@ class Pump:
     def on_window_answer(self, seq: int, status: int, payload: bytes) -> None:
         """Window: anything but a plain acknowledgement."""
         answer = self._decode(status, payload)
-        if answer is None or answer.type:
-            return
+        if answer is None or answer.type or (answer.stream == self.stream and not answer.error):
+            return  # an acknowledgement is not written like this
         refused = answer.error
         if refused is None:
-            if answer.stream == self.stream:
-                return  # not the way that an acknowledgement is written: the next one may be
             error = ServerError(500, 0, f"stream {answer.stream!r} owns the subject of {self.stream!r}")
             self._owner.on_failed(seq, error)
         elif not refused.may_pass:

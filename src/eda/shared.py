@@ -33,6 +33,7 @@ HEARTBEAT_S = 5.0
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 2.0
 CONSUMER_EXISTS = 10148
+FILTER_NOTE = "eda-filter"  # consumer metadata
 
 
 class SharedSource:
@@ -57,6 +58,7 @@ class SharedSource:
         self._stream = stream
         self._options = options
         self._durable = durable_name
+        self._filter = filter_subjects(stream, options.types, options.aggregate)
         self._on_end = on_end
         self.consumer = durable_name or options.name or f"eda-{next_nuid()}"
         self._inbox = wire.new_inbox()
@@ -98,13 +100,18 @@ class SharedSource:
     def _wanted(self) -> dict[str, Any]:
         """The settings that are the same for every member."""
         options = self._options
-        return {
+        wanted: dict[str, Any] = {
             "ack_policy": "explicit",
             "ack_wait": int(ACK_WAIT_S * NS),
             "max_deliver": -1,
-            "filter_subjects": filter_subjects(self._stream, options.types, options.aggregate),
             "max_ack_pending": 1 if options.serial else MAX_ACK_PENDING,
         }
+        if self._filter:
+            # The server's filter may be left out (the client filters, too), so what was asked for is noted apart.
+            wanted["metadata"] = {FILTER_NOTE: " ".join(self._filter)}
+            if self._api.filters_well:
+                wanted["filter_subjects"] = self._filter
+        return wanted
 
     def _new_config(self) -> dict[str, Any]:
         options = self._options
@@ -133,12 +140,11 @@ class SharedSource:
             differences.append(f"it pushes to {kept['deliver_subject']!r}, a pull consumer is needed")
         if kept.get("ack_policy") != "explicit":
             differences.append(f"its ack_policy is {kept.get('ack_policy')!r}, 'explicit' is needed")
-        kept_filter = list(kept.get("filter_subjects") or filter(None, [kept.get("filter_subject")]))
-        if set(kept_filter) != set(wanted["filter_subjects"]):
-            differences.append(
-                f"it filters {sorted(kept_filter) or 'nothing'}, the options ask for "
-                f"{sorted(wanted['filter_subjects']) or 'nothing'}"
-            )
+        noted = (kept.get("metadata") or {}).get(FILTER_NOTE, "").split()
+        kept_filter = noted or kept.get("filter_subjects") or [each for each in [kept.get("filter_subject")] if each]
+        if set(kept_filter) != set(self._filter):
+            asked = sorted(self._filter) or "nothing"
+            differences.append(f"it filters {sorted(kept_filter) or 'nothing'}, the options ask for {asked}")
         was_serial = kept.get("max_ack_pending") == 1
         if was_serial != bool(self._options.serial):
             differences.append(f"it was made with serial={was_serial}")

@@ -54,10 +54,13 @@ async def test_filter_when_given_lets_only_those_through(
         await until(lambda: len(seen) == len(wanted))
     assert seen == wanted
     stats = subscription.stats()
-    assert (stats.handled, stats.passed_over, stats.pending) == (len(wanted), 0, 0)
+    # Old servers filter too much, so there the client does it alone (Api.filters_well).
+    assert (stats.handled, stats.pending) == (len(wanted), 0)
+    assert stats.passed_over in (0, len(EVENTS) - len(wanted))
     assert (await admin.consumer(stream, "me"))["num_ack_pending"] == 0
 
 
+@pytest.mark.old_server
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 async def test_filter_when_others_publish_to_the_bare_stream_looks_at_the_envelope(
     conn: eda.Conn, stream: str, admin: Admin, options: dict[str, Any]
@@ -71,7 +74,7 @@ async def test_filter_when_others_publish_to_the_bare_stream_looks_at_the_envelo
     wanted = [(event.type, event.aggregate) for event in EVENTS + bare if matches(event, options)]
     handler = lambda event: seen.append((event.type, event.aggregate))  # noqa: E731
     async with conn.subscribe(stream, handler, backfill=True, name="me", **options) as subscription:
-        await until(lambda: subscription.stats().passed_over == sum(not matches(event, options) for event in bare))
+        await until(lambda: subscription.stats().passed_over >= sum(not matches(event, options) for event in bare))
         await until(lambda: len(seen) >= len(wanted))
     assert seen == wanted
     assert (await admin.consumer(stream, "me"))["num_ack_pending"] == 0
