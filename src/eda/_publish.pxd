@@ -1,4 +1,4 @@
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from eda._acks cimport Place, PublishWindow
 from eda._bytes cimport Writer
@@ -45,7 +45,7 @@ cdef class Ingest(Sink):
     cdef readonly uint64_t n_failed
 
     cdef bint full(self) noexcept
-    cdef str put(self, Event event)
+    cdef str put(self, Event event, uint64_t now, int64_t time_ns)
     cpdef int stop(self) except -1
     cdef int write_waiting(self, uint64_t n, int operation) except -1
     cdef void fill_reply(self, Reply* reply, uint64_t seq, int operation) noexcept

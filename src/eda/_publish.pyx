@@ -7,7 +7,7 @@ Source for fast ingest: ADR-50 and nats-server's server/stream.go (getFastBatch)
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memchr, memcmp
 
 from eda._acks cimport Place, PublishWindow
@@ -89,7 +89,7 @@ cdef class Ingest(Sink):
 
         Raises ConfigError or EncodeError, and then nothing was taken.
         """
-        return self.put(event)
+        return self.put(event, monotonic_ns(), wall_ns())
 
     def accept_many(self, list events not None, Py_ssize_t begin, list ids not None):
         """Take events from `begin` on until the window is full, adding their ids; returns where it stopped.
@@ -97,21 +97,22 @@ cdef class Ingest(Sink):
         Raises what `accept` does; the events before the culprit are taken.
         """
         cdef Py_ssize_t i = begin
+        cdef uint64_t now = monotonic_ns()      # for all of them: they are accepted within microseconds
+        cdef int64_t time_ns = wall_ns()
         while i < len(events) and not self.full():
             event = events[i]
             if not isinstance(event, Event):
                 raise ConfigError(
                     f"events[{len(ids)}] must be an eda.Event, not {type(event).__name__}", argument="events"
                 )
-            ids.append(self.put(<Event>event))
+            ids.append(self.put(<Event>event, now, time_ns))
             i += 1
         return i
 
-    cdef str put(self, Event event):
+    cdef str put(self, Event event, uint64_t now, int64_t time_ns):
         cdef Plan plan
         cdef Reply reply
         cdef str id = id_of(event)
-        cdef uint64_t now = monotonic_ns()
         cdef uint64_t seq
         cdef bint direct
         cdef Writer* w
@@ -119,7 +120,7 @@ cdef class Ingest(Sink):
         cdef Py_ssize_t start
         cdef Place* place
         # Encoding may run code of the user: only what follows it may rely on the state.
-        plan_envelope(event, id, self.client, wall_ns(), &plan)
+        plan_envelope(event, id, self.client, time_ns, &plan)
         seq = self.window.next_seq
         direct = self.writing and self.cursor == seq and seq - self.window.base < self.limit
         w = &self.out.publishes if direct else &self.scratch

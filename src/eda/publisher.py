@@ -79,7 +79,8 @@ class Publisher:
     """Publishes events at volume; made by `Conn.publisher`, used as an async context manager.
 
     Events are stored in the order of `send`, also across time-outs, reconnects and leader changes; only an event that
-    the server refuses while later ones are under way can be overtaken by them.
+    the server refuses while later ones are under way can be overtaken by them. One that was sent again, because its
+    first answer was lost, and is refused then, may be stored all the same.
     """
 
     def __init__(

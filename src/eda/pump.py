@@ -298,7 +298,7 @@ class Pump:
     def on_window_answer(self, seq: int, status: int, payload: bytes) -> None:
         """Window: anything but a plain acknowledgement."""
         answer = self._decode(status, payload)
-        if answer is None or answer.type or (answer.stream == self.stream and not answer.error):
+        if answer is None or answer.type or not (answer.error or (answer.seq and answer.stream != self.stream)):
             return  # an acknowledgement is not written like this
         refused = answer.error
         if refused is None:
