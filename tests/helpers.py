@@ -175,6 +175,11 @@ class Admin:
         self.client = client
         self.js = client.jetstream()
 
+    async def flush(self) -> None:
+        """Wait until the server has all that was published: nats-py's own flush overtakes its queue."""
+        await self.client._flush_pending(force_flush=True)
+        await self.client.flush()
+
     async def api(self, verb: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Send a JetStream API request."""
         reply = await self.client.request(f"$JS.API.{verb}", json.dumps(body).encode() if body else b"", timeout=5)

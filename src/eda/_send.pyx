@@ -154,7 +154,7 @@ cdef bint read_ack(const unsigned char* text, Py_ssize_t n, const unsigned char*
     while pos + n_digits < end and 48 <= pos[n_digits] <= 57:
         n_digits += 1
     # A number that goes on otherwise is none of the server's.
-    return parse_decimal(pos, n_digits, seq) and seq[0] > 0 and pos + n_digits < end and pos[n_digits] in b",}"
+    return parse_decimal(pos, n_digits, seq) and seq[0] > 0 and pos + n_digits < end and pos[n_digits] in b",} "
 
 
 cdef bint read_flow(const unsigned char* text, Py_ssize_t n, uint64_t* seq, uint64_t* messages) noexcept nogil:

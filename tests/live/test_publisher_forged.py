@@ -30,7 +30,7 @@ class Held:
     async def forge(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> None:
         """Send the client a message, and wait until it has read it."""
         await self.admin.client.publish(subject, payload, headers=headers)
-        await self.admin.client.flush()
+        await self.admin.flush()
         assert self.conn._link is not None
         await self.conn._link.wire.barrier(5)
 

@@ -69,7 +69,7 @@ async def test_filter_when_others_publish_to_the_bare_stream_looks_at_the_envelo
     bare = EVENTS[::4]
     for n, event in enumerate(bare):
         await admin.client.publish(stream, encode_event(event, f"bare-{n}"))
-    await admin.client.flush()
+    await admin.flush()
     seen: list[tuple[str, str]] = []
     wanted = [(event.type, event.aggregate) for event in EVENTS + bare if matches(event, options)]
     handler = lambda event: seen.append((event.type, event.aggregate))  # noqa: E731

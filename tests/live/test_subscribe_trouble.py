@@ -97,7 +97,7 @@ async def test_subscription_when_its_consumer_was_replaced_while_it_was_away_end
         proxy.drop()
         await until(lambda: conn.state == "disconnected")
         await admin.js.delete_consumer(stream, "me")
-        await admin.client.flush()
+        await admin.flush()
         proxy.refusing = False
         with pytest.raises(eda.ConsumerDeleted):
             await asyncio.wait_for(subscription.wait(), 10)
