@@ -15,6 +15,7 @@ from eda._bytes cimport (
     WIRE_BYTES, WIRE_VARINT, Cursor, ReadError, Writer, is_ascii, is_utf8, put_byte, put_bytes, put_varint, release,
     reserve, size_of_varint, skip_field, take_bytes, take_tag, take_varint,
 )
+from eda._data cimport Data
 from eda._event cimport (
     F_AGGREGATE, F_CAUSE, F_CLIENT, F_ID, F_SCHEMA, F_TYPE, N_TEXT, Event, Span, new_event,
 )
@@ -91,7 +92,9 @@ cdef int plan_envelope(Event event, str id, str client, int64_t now_ns, Plan* pl
     cdef PyObject* value_object
     cdef Py_ssize_t cursor = 0, n
     cdef dict meta
-    cdef bytes payload
+    # First of all, since encoding may run code of the user: what is borrowed after it stays.
+    cdef Data data = event.get_data()
+    cdef bytes payload = data.encoded()
     plan.size = 0
     plan_text(event, F_ID, id, "id", plan)
     plan_text(event, F_TYPE, None, "type", plan)
@@ -105,12 +108,11 @@ cdef int plan_envelope(Event event, str id, str client, int64_t now_ns, Plan* pl
         plan.size += 1 + size_of_varint(<uint64_t>plan.time_ns)
     if plan.ack_time_ns != 0:
         plan.size += 1 + size_of_varint(<uint64_t>plan.ack_time_ns)
-    payload = event.get_data().encoded()
     plan.payload.data = <const unsigned char*>PyBytes_AS_STRING(payload)
     plan.payload.n = PyBytes_GET_SIZE(payload)
     if plan.payload.n:
         plan.size += 1 + size_of_varint(plan.payload.n) + plan.payload.n
-    utf8_of(event.get_data().type, "encoding", &plan.encoding)
+    utf8_of(data.type, "encoding", &plan.encoding)
     if plan.encoding.n:
         plan.size += 1 + size_of_varint(plan.encoding.n) + plan.encoding.n
     meta = event.get_meta()

@@ -78,13 +78,18 @@ cdef class Data:
         return decode_value(self.type, self.encoded(), into, event_id)
 
     cdef bytes encoded(self):
+        cdef bytes encoded
         if self._encoded is None:
             if self._raw is not None:
                 self._encoded = PyBytes_FromStringAndSize(PyBytes_AS_STRING(self._raw) + self._span.start, self._span.n)
             elif type(self._value) is bytes and self.type == "bytes":
                 self._encoded = self._value
             else:
-                self._encoded = encode_value(self.type, self._value)
+                encoded = encode_value(self.type, self._value)
+                # It may have been encoded meanwhile, by the encoder itself or another thread: the first one stays,
+                # since a plan may point into it.
+                if self._encoded is None:
+                    self._encoded = encoded
         return self._encoded
 
     def __eq__(self, other):

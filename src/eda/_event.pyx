@@ -145,18 +145,29 @@ cdef class Event:
         self, *, object type="", object data=None, object id="", object time=None, object schema="",
         object cause="", object client="", object aggregate="", object meta=None, object stream="",
     ):
+        # Checking may run code of the user. It meets an event that is empty or whole, never one that still changes.
+        cdef str type_text = check_text("type", type)
+        cdef Data data_checked = check_data(data)
+        cdef str id_text = check_text("id", id)
+        cdef int64_t time_ns = check_time(time)
+        cdef str schema_text = check_text("schema", schema)
+        cdef str cause_text = check_text("cause", cause)
+        cdef str client_text = check_text("client", client)
+        cdef str aggregate_text = check_text("aggregate", aggregate)
+        cdef dict meta_checked = check_meta(meta)
+        cdef str stream_text = check_text("stream", stream)
         if self.texts[F_ID] is not NULL or self.raw is not None:
             raise TypeError("an Event can't be changed: replace() makes a changed copy")
-        self.set_text(F_TYPE, check_text("type", type))
-        self._data = check_data(data)
-        self.set_text(F_ID, check_text("id", id))
-        self.time_ns_ = check_time(time)
-        self.set_text(F_SCHEMA, check_text("schema", schema))
-        self.set_text(F_CAUSE, check_text("cause", cause))
-        self.set_text(F_CLIENT, check_text("client", client))
-        self.set_text(F_AGGREGATE, check_text("aggregate", aggregate))
-        self._meta = check_meta(meta)
-        self._stream = check_text("stream", stream)
+        self.set_text(F_ID, id_text)
+        self.set_text(F_TYPE, type_text)
+        self.set_text(F_SCHEMA, schema_text)
+        self.set_text(F_CAUSE, cause_text)
+        self.set_text(F_CLIENT, client_text)
+        self.set_text(F_AGGREGATE, aggregate_text)
+        self._data = data_checked
+        self._meta = meta_checked
+        self._stream = stream_text
+        self.time_ns_ = time_ns
         if is_left_to_refcount(self._data):
             leave_to_refcount(self)
 

@@ -119,12 +119,14 @@ def frame_of(Target target not None, Event event not None, bytes inbox not None,
     """Return the whole frame that publishes an event: HPUB line, header, envelope."""
     cdef Plan plan
     cdef Reply reply
-    scratch.pos = 0
+    cdef str id = id_of(event)
     reply.prefix = PyBytes_AS_STRING(inbox)
     reply.n_prefix = PyBytes_GET_SIZE(inbox)
     reply.number = seq
     reply.n_suffix = 0
-    plan_envelope(event, id_of(event), "", 0, &plan)
+    # Encoding may run code of the user, which may come here too: only what follows it may rely on the state.
+    plan_envelope(event, id, "", 0, &plan)
+    scratch.pos = 0
     put_frame(&scratch, target, event, &plan, &reply, True)
     return PyBytes_FromStringAndSize(<char*>scratch.buf, scratch.pos)
 
@@ -235,19 +237,25 @@ cdef class WindowSender(Sink):
                       uint64_t give_up_ns) except 0:
         cdef Plan plan
         cdef Writer* w = &self.out.publishes
-        cdef Py_ssize_t start = w.pos
+        cdef Py_ssize_t start
         cdef uint64_t now = monotonic_ns()
         cdef uint64_t seq
         cdef Reply reply
+        # Encoding may run code of the user, which may publish too: only what follows it may rely on the state.
+        plan_envelope(event, id, self.client, wall_ns(), &plan)
+        start = w.pos
         reply.prefix = PyBytes_AS_STRING(self.inbox)
         reply.n_prefix = PyBytes_GET_SIZE(self.inbox)
         reply.number = self.window.next_seq
         reply.n_suffix = 0
-        plan_envelope(event, id, self.client, wall_ns(), &plan)
-        put_frame(w, target, event, &plan, &reply, True)
-        seq = self.window.open(
-            waiter, self.out.current_chunk(), start, w.pos - start, now, now + resend_ns, now + give_up_ns
-        )
+        try:
+            put_frame(w, target, event, &plan, &reply, True)
+            seq = self.window.open(
+                waiter, self.out.current_chunk(), start, w.pos - start, now, now + resend_ns, now + give_up_ns
+            )
+        except BaseException:
+            w.pos = start               # nothing of it may be written
+            raise
         self.out.touch()
         return seq
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import enum
 import pickle
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any
 
 import pytest
@@ -132,6 +132,26 @@ def test_event_when_an_attribute_is_set_or_deleted_refuses(make: Any, name: str)
         setattr(event, name, "x")
     with pytest.raises(AttributeError):
         delattr(event, name)
+
+
+def test_event_when_checking_it_makes_it_meanwhile_refuses_to_change_it() -> None:
+    class Zone(tzinfo):
+        def utcoffset(self, at: datetime | None) -> timedelta:
+            if not event.type:
+                event.__init__(type="first", id="i1")  # type: ignore[misc]
+            return timedelta()
+
+    event = Event.__new__(Event)
+    with pytest.raises(TypeError, match="can't be changed"):
+        event.__init__(type="second", time=datetime(2026, 1, 1, tzinfo=Zone()))  # type: ignore[misc]
+    assert (event.type, event.id) == ("first", "i1")
+
+
+def test_event_when_it_was_refused_is_empty() -> None:
+    event = Event.__new__(Event)
+    with pytest.raises(ConfigError, match="stream"):
+        event.__init__(type="t", data=Bytes(b"x"), meta={"a": "b"}, stream=5)  # type: ignore[misc, arg-type]
+    assert event == Event()
 
 
 def test_event_when_the_meta_passed_in_changes_keeps_its_own() -> None:

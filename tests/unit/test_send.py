@@ -119,6 +119,67 @@ def test_publish_when_refused_leaves_nothing_behind() -> None:
     assert frames.index(b"before") < frames.index(b"after")
 
 
+@pytest.mark.parametrize("flushes", [False, True])
+def test_publish_when_an_encoder_publishes_too_keeps_both(flushes: bool) -> None:
+    rig = Rig()
+    rig.publish(eda.Event(id="before"))
+    name = f"publishes-{flushes}"
+    inner: list[Future[int]] = []
+    early: list[bytes] = []
+
+    def encode(value: object) -> bytes:
+        inner.append(rig.publish(eda.Event(id="inner", data=eda.Bytes(b"i" * 300)))[1])
+        if flushes:
+            early.append(rig.flush())
+        return b"outer"
+
+    eda.register_encoding(name, encode, bytes)
+    outer = rig.publish(eda.Event(id="outer", data=eda.Data(name, None)))[1]
+    written = b"".join(early) + rig.flush()
+    assert [written.count(INBOX + b"%d " % n) for n in (1, 2, 3)] == [1, 1, 1]
+    assert rig.window.n_bytes == len(written)
+    rig.acknowledge(2, 20)
+    assert (inner[0].result(0), outer.done()) == (20, False)
+    rig.sender.resend(3, 5.0)
+    again = rig.flush()
+    assert again == written[-len(again) :]
+    assert b"Nats-Msg-Id: outer\r\n" in again
+    assert INBOX + b"3 " in again
+    rig.acknowledge(3, 30)
+    assert outer.result(0) == 30
+
+
+def test_frame_of_when_an_encoder_makes_one_too_is_one_frame() -> None:
+    rig = Rig()
+
+    def encode(value: object) -> bytes:
+        frame_of(rig.target, eda.Event(id="inner"), INBOX, 1)
+        return b"outer"
+
+    eda.register_encoding("frames", encode, bytes)
+    frame = frame_of(rig.target, eda.Event(id="outer", data=eda.Data("frames", None)), INBOX, 2)
+    assert frame.count(b"HPUB") == 1
+    assert b"inner" not in frame
+
+
+def test_publish_when_the_encoder_encodes_the_same_data_keeps_one_encoding() -> None:
+    rig = Rig()
+    seen: list[bytes] = []
+
+    def encode(value: object) -> bytes:
+        if not seen:
+            seen.append(b"")
+            seen.append(data.encode())
+            return b"second"
+        return b"first"
+
+    eda.register_encoding("twice", encode, bytes)
+    data = eda.Data("twice", None)
+    rig.publish(eda.Event(data=data))
+    assert data.encode() is seen[1]
+    assert b"first" in rig.flush()
+
+
 def test_publish_when_the_server_takes_less_from_now_on_is_refused() -> None:
     rig = Rig()
     event = eda.Event(data=eda.Bytes(bytes(1000)))
