@@ -183,17 +183,24 @@ cdef inline ReadError skip_field(Cursor* c, uint32_t field, uint32_t wire_type) 
 
 
 cdef inline bint is_ascii(const unsigned char* data, Py_ssize_t n) noexcept nogil:
-    # Whole words, the last one overlapping: texts are short, and a loop over the odd bytes would cost most of the time.
-    cdef uint64_t word, last
+    # Whole words, the last ones overlapping: texts are short, and a loop over the odd bytes would cost most of the time.
+    cdef uint64_t word, other, high, low
     cdef uint32_t half, last_half
     cdef Py_ssize_t i = 0
-    if n >= 8:
-        memcpy(&last, data + n - 8, 8)
-        while i < n - 8:
+    if n >= 16:
+        memcpy(&high, data + n - 16, 8)
+        memcpy(&low, data + n - 8, 8)
+        while i < n - 16:
             memcpy(&word, data + i, 8)
-            last |= word
-            i += 8
-        return last & 0x8080808080808080ULL == 0
+            memcpy(&other, data + i + 8, 8)
+            high |= word
+            low |= other
+            i += 16
+        return (high | low) & 0x8080808080808080ULL == 0
+    if n >= 8:
+        memcpy(&word, data, 8)
+        memcpy(&other, data + n - 8, 8)
+        return (word | other) & 0x8080808080808080ULL == 0
     if n >= 4:
         memcpy(&half, data, 4)
         memcpy(&last_half, data + n - 4, 4)

@@ -17,7 +17,7 @@ from eda._bytes cimport (
 )
 from eda._data cimport Data
 from eda._event cimport (
-    F_AGGREGATE, F_CAUSE, F_CLIENT, F_ID, F_SCHEMA, F_TYPE, N_TEXT, Event, Span, new_event,
+    F_AGGREGATE, F_CAUSE, F_CLIENT, F_ID, F_SCHEMA, F_TYPE, N_TEXT, Event, Span, forget_read, new_event,
 )
 
 from eda.errors import DecodeError, EncodeError
@@ -191,10 +191,14 @@ cdef ReadError check_meta_entry(const unsigned char* data, Py_ssize_t n) noexcep
     return READ_OK
 
 
-# By tag byte, for the fields with a length: one more than the TextField, or one of these; 0 for all other tags.
+# By tag byte: one more than the TextField, or one of these; 0 for all other tags.
 cdef enum:
     IS_PAYLOAD = N_TEXT + 1
     IS_ENCODING = N_TEXT + 2
+    IS_META = N_TEXT + 3
+    IS_NUMBER = N_TEXT + 4
+    META_KEY = 1 << 3 | WIRE_BYTES
+    META_VALUE = 2 << 3 | WIRE_BYTES
 
 cdef unsigned char[256] SPAN_OF_TAG
 SPAN_OF_TAG[:] = [0] * 256
@@ -204,27 +208,99 @@ SPAN_OF_TAG[N_SCHEMA << 3 | WIRE_BYTES] = F_SCHEMA + 1
 SPAN_OF_TAG[N_CAUSE << 3 | WIRE_BYTES] = F_CAUSE + 1
 SPAN_OF_TAG[N_CLIENT << 3 | WIRE_BYTES] = F_CLIENT + 1
 SPAN_OF_TAG[N_AGGREGATE << 3 | WIRE_BYTES] = F_AGGREGATE + 1
+SPAN_OF_TAG[N_META << 3 | WIRE_BYTES] = IS_META
+SPAN_OF_TAG[N_TIME << 3 | WIRE_VARINT] = IS_NUMBER
+SPAN_OF_TAG[N_ACK_TIME << 3 | WIRE_VARINT] = IS_NUMBER
 SPAN_OF_TAG[N_DATA << 3 | WIRE_BYTES] = IS_PAYLOAD
 SPAN_OF_TAG[N_ENCODING << 3 | WIRE_BYTES] = IS_ENCODING
 
 
-cdef inline ReadError note_span(Event event, unsigned char what, const unsigned char* base, const unsigned char* data,
-                                Py_ssize_t n) noexcept nogil:
-    """Check a field with a length and note where it is."""
+cdef inline void note_span(Event event, unsigned char what, const unsigned char* base, const unsigned char* data,
+                           Py_ssize_t n) noexcept nogil:
+    """Note where a field with a length is."""
     cdef Span* span
     if what == IS_PAYLOAD:
         span = &event.payload
+    elif what == IS_ENCODING:
+        span = &event.encoding
     else:
-        if is_ascii(data, n):
-            event.ascii_mask |= <uint32_t>1 << what
-        elif is_utf8(data, n):
-            event.ascii_mask &= ~(<uint32_t>1 << what)
-        else:
-            return READ_UTF8
-        span = &event.encoding if what == IS_ENCODING else &event.spans[what - 1]
+        span = &event.spans[what - 1]
     span.start = <uint32_t>(data - base)
     span.n = <uint32_t>n
-    return READ_OK
+
+
+cdef bint is_plain_meta(const unsigned char* pos, const unsigned char* end) noexcept nogil:
+    """Whether a meta entry that is ASCII throughout holds nothing but its key and value; False in case of doubt."""
+    cdef Py_ssize_t n
+    while pos < end:
+        if (pos[0] != META_KEY and pos[0] != META_VALUE) or end - pos < 2:
+            return False
+        n = pos[1]
+        pos += 2
+        if end - pos < n:
+            return False
+        pos += n
+    return True
+
+
+cdef bint read_plain(Event event, const unsigned char* base, const unsigned char* pos,
+                     const unsigned char* end) noexcept nogil:
+    """Read an envelope of known fields, whose texts are ASCII; False for all others, whatever was noted of them.
+
+    Texts are checked in runs, over several fields at once: tags and short lengths are ASCII, too.
+    """
+    cdef const unsigned char* run = pos         # begin of what has to be ASCII and was not looked at
+    cdef const unsigned char* at
+    cdef Py_ssize_t n
+    cdef unsigned char tag, what
+    cdef uint64_t number
+    cdef Cursor c
+    c.end = end
+    while pos < end:
+        at = pos
+        tag = pos[0]
+        what = SPAN_OF_TAG[tag]
+        if what == IS_NUMBER:
+            if not is_ascii(run, pos - run):
+                return False
+            c.pos = pos + 1
+            if take_varint(&c, &number) != READ_OK:
+                return False
+            if tag == N_TIME << 3 | WIRE_VARINT:
+                event.time_ns_ = <int64_t>number
+            else:
+                event.ack_time_ns_ = <int64_t>number
+            pos = run = c.pos
+            continue
+        if what == 0 or end - pos < 2:
+            return False
+        n = pos[1]
+        pos += 2
+        if n >= 0x80:
+            if pos == end or pos[0] >= 0x80:
+                return False
+            n = n - 0x80 + (<Py_ssize_t>pos[0] << 7)
+            pos += 1
+            if not is_ascii(run, at - run):
+                return False
+            run = pos
+        if end - pos < n:
+            return False
+        if what == IS_META:
+            if not is_plain_meta(pos, pos + n):
+                return False
+            if event.meta_span.n == 0:
+                event.meta_span.start = <uint32_t>(at - base)
+            event.meta_span.n = <uint32_t>(pos + n - base) - event.meta_span.start
+        else:
+            note_span(event, what, base, pos, n)
+            if what == IS_PAYLOAD:
+                if run <= at and not is_ascii(run, at - run):
+                    return False
+                run = pos + n
+        pos += n
+    event.ascii = True
+    return is_ascii(run, end - run)
 
 
 cdef ReadError read_field(Event event, Cursor* c, const unsigned char* base, uint32_t* field) noexcept nogil:
@@ -241,14 +317,17 @@ cdef ReadError read_field(Event event, Cursor* c, const unsigned char* base, uin
     if error != READ_OK:
         return error
     what = SPAN_OF_TAG[field[0] << 3 | WIRE_BYTES] if field[0] < 16 else 0
-    if what or field[0] == N_META:
+    if what:
         if wire_type != WIRE_BYTES:
             return READ_WIRE_TYPE
         error = take_bytes(c, &data, &n)
         if error != READ_OK:
             return error
-        if what:
-            return note_span(event, what, base, data, n)
+        if what != IS_META:
+            if what != IS_PAYLOAD and not is_utf8(data, n):
+                return READ_UTF8
+            note_span(event, what, base, data, n)
+            return READ_OK
         error = check_meta_entry(data, n)
         if event.meta_span.n == 0:
             event.meta_span.start = <uint32_t>(tag_at - base)
@@ -268,41 +347,23 @@ cdef ReadError read_field(Event event, Cursor* c, const unsigned char* base, uin
 
 cdef int read_envelope(Event event, bytes raw, Py_ssize_t start, Py_ssize_t end, Refusal* refusal) noexcept:
     cdef const unsigned char* base = <const unsigned char*>PyBytes_AS_STRING(raw)
-    cdef const unsigned char* pos = base + start
-    cdef const unsigned char* stop = base + end
     cdef Cursor c
-    cdef const unsigned char* data
-    cdef Py_ssize_t n
+    cdef const unsigned char* begin
     cdef uint32_t field = 0
-    cdef ReadError error = READ_OK
-    cdef unsigned char what
-    c.end = stop
-    while pos < stop:
-        what = SPAN_OF_TAG[pos[0]]
-        # The common case without a call: the tag is one byte, the length one or two.
-        if what and stop - pos >= 3:
-            n = pos[1]
-            data = pos + 2
-            if n >= 0x80 and pos[2] < 0x80:
-                n = n - 0x80 + (<Py_ssize_t>pos[2] << 7)
-                data += 1
-            if stop - data >= n and (data - 1)[0] < 0x80:
-                error = note_span(event, what, base, data, n)
-                if error != READ_OK:
-                    field = pos[0] >> 3
-                    break
-                pos = data + n
-                continue
-        c.pos = pos
-        error = read_field(event, &c, base, &field)
-        if error != READ_OK:
-            break
-        pos = c.pos
-    if error != READ_OK:
-        refusal.error = error
-        refusal.offset = pos - base - start
-        refusal.field = field
-        return -1
+    cdef ReadError error
+    if not read_plain(event, base, base + start, base + end):
+        # Once more, field by field: it says what is wrong, if something is.
+        forget_read(event)
+        c.pos = base + start
+        c.end = base + end
+        while c.pos < c.end:
+            begin = c.pos
+            error = read_field(event, &c, base, &field)
+            if error != READ_OK:
+                refusal.error = error
+                refusal.offset = begin - base - start
+                refusal.field = field
+                return -1
     event.raw = raw
     return 0
 

@@ -2,7 +2,7 @@
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.object cimport PyObject
+from cpython.object cimport PyObject, PyTypeObject
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint32_t
 from libc.string cimport memcmp
@@ -110,13 +110,51 @@ cdef class Data:
         return _restore_data, (self.type, self.encoded())
 
 
-def _restore_data(str type not None, bytes encoded not None):
-    cdef Data data = Data.__new__(Data)
+cdef Idle idle
+
+
+# No local variable of the type may be made here: it would count a reference to what has none left.
+cdef void dealloc_data(PyObject* it) noexcept:
+    if (<Data>it)._raw is None or not has_room(&idle):
+        idle.other(it)
+        return
+    (<Data>it)._raw = None
+    # The type stays: setting all to None, and back, would count references to None for longer than the rest takes.
+    if (<Data>it)._encoded is not None:
+        (<Data>it)._encoded = None
+    if (<Data>it)._event_id_text is not None:
+        (<Data>it)._event_id_text = None
+    put_idle(&idle, it)
+
+
+watch_idle(&idle, <PyTypeObject*>Data, dealloc_data)
+
+
+cdef Data received_data(bytes raw, Span* encoding, Span* payload, Span* event_id):
+    cdef Data data
+    # A writer that names no encoding wrote plain bytes.
+    cdef str type = "bytes" if encoding.n == 0 else encoding_name(
+        <const unsigned char*>PyBytes_AS_STRING(raw) + encoding.start, encoding.n
+    )
+    if idle.n:
+        data = <Data>take_idle(&idle)
+    else:
+        data = Data.__new__(Data)
+        leave_to_refcount(data)
     data.type = type
-    data._raw = encoded
+    data._raw = raw
+    data._span = payload[0]
+    data._event_id = event_id[0]
+    return data
+
+
+def _restore_data(str type not None, bytes encoded not None):
+    cdef Span payload, nothing
+    nothing.start = nothing.n = payload.start = 0
+    payload.n = <uint32_t>len(encoded)
+    cdef Data data = received_data(encoded, &nothing, &payload, &nothing)
+    data.type = type
     data._encoded = encoded
-    data._span.n = <uint32_t>len(encoded)
-    leave_to_refcount(data)
     return data
 
 

@@ -1,5 +1,6 @@
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memset
 
 from eda._data cimport Data, Span
 
@@ -24,6 +25,7 @@ cdef class Event:
     cdef str _stream
     # Received events own one bytes object: acknowledgement subject, then envelope. None for events made by the user.
     cdef bytes raw
+    # From here on: what forget_read() zeroes.
     cdef Span spans[N_TEXT]
     cdef Span encoding
     cdef Span payload
@@ -33,13 +35,18 @@ cdef class Event:
     cdef int64_t ack_time_ns_
     cdef uint64_t sequence_
     cdef uint32_t attempt_
-    cdef uint32_t ascii_mask    # bit TextField + 1: the span is ASCII
+    cdef bint ascii             # all texts in `raw` are ASCII; else each may be either
 
     cdef Data get_data(self)
     cdef dict get_meta(self)
     cdef str get_text(self, int field)
     cdef str read_text(self, int field)
     cdef int set_text(self, int field, str text) except -1
+
+
+# Zero what the codec and the dispatcher note.
+cdef inline void forget_read(Event event) noexcept nogil:
+    memset(&event.spans, 0, <char*>(&event.ascii + 1) - <char*>&event.spans)
 
 
 # A received event with every field empty, for the codec to fill: quicker than a call of the type across modules.

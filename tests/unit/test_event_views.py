@@ -54,6 +54,35 @@ def test_ack_time_when_received_comes_out_as_datetime_and_nanoseconds(time_ns: i
     assert event.ack_time == EPOCH + timedelta(microseconds=time_ns // 1000)
 
 
+# --- fields ----------------------------------------------------------------------------------------------------------
+
+
+def test_event_when_it_is_received_after_another_is_gone_has_nothing_of_it() -> None:
+    for n in (1, 10, 300):  # more than are kept
+        gone = [received(ack_time_ns=9, **FULL) for _ in range(n)]
+        for event in gone:
+            assert (event.to_dict(), event.data.decode()) is not None
+        del gone, event
+        events = [decode_event(b"") for _ in range(n)]
+        assert all(event == Event() and event.meta == {} for event in events)
+        assert {(event.stream, event.sequence, event.attempt, event.data.type) for event in events} == {("", 0, 0, "nil")}
+        other = [decode_event(Envelope(data=b"x").SerializeToString()).data for _ in range(n)]
+        assert {(data.type, data.encode(), data.decode()) for data in other} == {("bytes", b"x", b"x")}
+
+
+@both_kinds
+@pytest.mark.parametrize("name", ["id", "type", "data", "meta"])
+def test_field_when_its_name_is_made_up_is_read_like_any_other(make: Any, name: str) -> None:
+    event = make(**FULL)
+    assert getattr(event, "".join(list(name))) == getattr(event, name)
+    assert type(event).__dict__[name].__get__(event) == getattr(event, name)
+
+
+def test_field_when_there_is_none_of_the_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="'eda._event.Event' object has no attribute 'ids'"):
+        Event().ids  # type: ignore[attr-defined]  # noqa: B018
+
+
 # --- to_dict ---------------------------------------------------------------------------------------------------------
 
 
