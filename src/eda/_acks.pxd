@@ -1,4 +1,5 @@
 from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from eda._event cimport Event
@@ -29,11 +30,50 @@ cdef class PublishWindow:
     cdef readonly uint64_t n_bytes      # their frames' bytes
 
     cdef bint is_full(self) noexcept
-    cdef int grow(self) except -1
+    cdef int grow(self) except -1           # for when has_place() is not
     cdef uint64_t open(self, object waiter, object chunk, Py_ssize_t start, Py_ssize_t n, uint64_t now_ns,
                        uint64_t resend_ns, uint64_t give_up_ns) except 0
     cdef Place* find(self, uint64_t seq) noexcept
     cdef object settle(self, uint64_t seq)
+
+
+# What happens for each event of many, inline. Places move in grow(), so none is kept over it.
+
+cdef inline bint has_place(PublishWindow window) noexcept:
+    """Whether the next publish has a place without grow()."""
+    return window.next_seq - window.base <= window.mask
+
+
+cdef inline Place* open_place(PublishWindow window, object waiter, object chunk, Py_ssize_t start, Py_ssize_t n,
+                              uint64_t now_ns, uint64_t resend_ns, uint64_t give_up_ns) noexcept:
+    """Take the next sequence; the caller has asked has_place()."""
+    cdef Place* place = &window.places[window.next_seq & window.mask]
+    Py_INCREF(waiter)
+    place.waiter = <PyObject*>waiter
+    Py_INCREF(chunk)
+    place.chunk = <PyObject*>chunk
+    place.start = <uint32_t>start
+    place.n = <uint32_t>n
+    place.sent_ns = now_ns
+    place.resend_ns = resend_ns
+    place.give_up_ns = give_up_ns
+    place.n_tries = 1
+    place.n_envelope = 0
+    place.batch_seq = 0
+    window.next_seq += 1
+    window.n_pending += 1
+    window.n_bytes += <uint64_t>n
+    return place
+
+
+cdef inline void close_place(PublishWindow window, Place* place) noexcept:
+    """Take a place out of the window; the caller has its references now."""
+    place.waiter = NULL
+    place.chunk = NULL
+    window.n_pending -= 1
+    window.n_bytes -= place.n
+    while window.base < window.next_seq and window.places[window.base & window.mask].waiter is NULL:
+        window.base += 1
 
 
 cdef enum HeldState:

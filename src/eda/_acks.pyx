@@ -4,7 +4,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_INCREF, Py_XDECREF
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 
@@ -63,26 +63,10 @@ cdef class PublishWindow:
     cdef uint64_t open(self, object waiter, object chunk, Py_ssize_t start, Py_ssize_t n, uint64_t now_ns,
                        uint64_t resend_ns, uint64_t give_up_ns) except 0:
         """Take the next sequence; the caller has asked is_full()."""
-        cdef Place* place
         cdef uint64_t seq = self.next_seq
-        if self.next_seq - self.base > self.mask:
+        if not has_place(self):
             self.grow()
-        place = &self.places[seq & self.mask]
-        Py_INCREF(waiter)
-        place.waiter = <PyObject*>waiter
-        Py_INCREF(chunk)
-        place.chunk = <PyObject*>chunk
-        place.start = <uint32_t>start
-        place.n = <uint32_t>n
-        place.sent_ns = now_ns
-        place.resend_ns = resend_ns
-        place.give_up_ns = give_up_ns
-        place.n_tries = 1
-        place.n_envelope = 0
-        place.batch_seq = 0
-        self.next_seq += 1
-        self.n_pending += 1
-        self.n_bytes += <uint64_t>n
+        open_place(self, waiter, chunk, start, n, now_ns, resend_ns, give_up_ns)
         return seq
 
     cdef Place* find(self, uint64_t seq) noexcept:
@@ -96,18 +80,15 @@ cdef class PublishWindow:
     cdef object settle(self, uint64_t seq):
         """Free the place and return its waiter; None when it was settled before or never opened."""
         cdef Place* place = self.find(seq)
+        cdef PyObject* chunk
         cdef object waiter
         if place is NULL:
             return None
         waiter = <object>place.waiter
-        Py_XDECREF(place.waiter)
-        Py_XDECREF(place.chunk)
-        place.waiter = NULL
-        place.chunk = NULL
-        self.n_pending -= 1
-        self.n_bytes -= place.n
-        while self.base < self.next_seq and self.places[self.base & self.mask].waiter is NULL:
-            self.base += 1
+        chunk = place.chunk
+        Py_DECREF(waiter)               # the place's own reference
+        close_place(self, place)
+        Py_XDECREF(chunk)
         return waiter
 
     def pending(self):

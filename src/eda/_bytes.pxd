@@ -212,6 +212,21 @@ cdef inline bint is_ascii(const unsigned char* data, Py_ssize_t n) noexcept nogi
     return True
 
 
+# Eight bytes at a time. Where the result is not 0, one of the bytes is what is asked for; which one it does not say.
+cdef enum:
+    ONES = 0x0101010101010101ULL
+    HIGHS = 0x8080808080808080ULL
+
+
+cdef inline uint64_t has_zero(uint64_t word) noexcept nogil:
+    return (word - ONES) & ~word & HIGHS
+
+
+cdef inline uint64_t has_unprintable(uint64_t word) noexcept nogil:
+    """A byte below 33 or above 126."""
+    return (word | (word + ONES) | (word - ONES * 33)) & HIGHS
+
+
 cdef inline bint is_utf8(const unsigned char* data, Py_ssize_t n) noexcept nogil:
     """Tell whether the bytes are UTF-8 as RFC 3629 defines it: no overlong forms, no surrogates."""
     cdef Py_ssize_t i = 0, follow, k
@@ -295,39 +310,82 @@ cdef inline void put_bytes(Writer* w, const void* data, Py_ssize_t n) noexcept n
     w.pos += n
 
 
+# Writing through a pointer: each copy_*() returns where the next byte goes. For what is written per event, since a position
+# in memory would be stored and loaded again for every piece. The caller has reserved the room.
+
+
+cdef inline unsigned char* copy_byte(unsigned char* to, unsigned char byte) noexcept nogil:
+    to[0] = byte
+    return to + 1
+
+
+cdef inline unsigned char* copy_bytes(unsigned char* to, const unsigned char* data, Py_ssize_t n) noexcept nogil:
+    # Whole words, the last ones overlapping: the pieces are short, and memcpy() would be a call for each.
+    cdef Py_ssize_t i = 0
+    if n > 128:
+        memcpy(to, data, <size_t>n)
+    elif n >= 16:
+        while i < n - 16:
+            memcpy(to + i, data + i, 16)
+            i += 16
+        memcpy(to + n - 16, data + n - 16, 16)
+    elif n >= 8:
+        memcpy(to, data, 8)
+        memcpy(to + n - 8, data + n - 8, 8)
+    elif n >= 4:
+        memcpy(to, data, 4)
+        memcpy(to + n - 4, data + n - 4, 4)
+    elif n > 0:
+        to[0] = data[0]
+        to[n >> 1] = data[n >> 1]
+        to[n - 1] = data[n - 1]
+    return to + n
+
+
 cdef inline int size_of_varint(uint64_t value) noexcept nogil:
     cdef int n = 1
+    if value >> 56:                     # a time of today
+        return 10 if value >> 63 else 9
     while value >= 0x80:
         value >>= 7
         n += 1
     return n
 
 
-cdef inline void put_varint(Writer* w, uint64_t value) noexcept nogil:
+cdef inline unsigned char* copy_varint(unsigned char* to, uint64_t value) noexcept nogil:
     while value >= 0x80:
-        w.buf[w.pos] = <unsigned char>(value & 0x7F | 0x80)
-        w.pos += 1
+        to[0] = <unsigned char>(value & 0x7F | 0x80)
+        to += 1
         value >>= 7
-    w.buf[w.pos] = <unsigned char>value
-    w.pos += 1
+    to[0] = <unsigned char>value
+    return to + 1
 
 
 cdef inline int size_of_decimal(uint64_t value) noexcept nogil:
     cdef int n = 1
-    while value >= 10:
-        value //= 10
-        n += 1
-    return n
+    while value >= 10000:
+        value //= 10000
+        n += 4
+    return n + (value >= 10) + (value >= 100) + (value >= 1000)
+
+
+cdef inline unsigned char* copy_decimal(unsigned char* to, uint64_t value) noexcept nogil:
+    cdef int n = size_of_decimal(value)
+    cdef int i = n
+    cdef unsigned int pair
+    while i >= 2:
+        pair = <unsigned int>(value % 100)
+        value //= 100
+        i -= 2
+        to[i] = <unsigned char>(48 + pair // 10)
+        to[i + 1] = <unsigned char>(48 + pair % 10)
+    if i:
+        to[0] = <unsigned char>(48 + value)
+    return to + n
 
 
 cdef inline void put_decimal(Writer* w, uint64_t value) noexcept nogil:
-    cdef int n = size_of_decimal(value)
-    cdef int i = n
-    while i > 0:
-        i -= 1
-        w.buf[w.pos + i] = <unsigned char>(48 + value % 10)
-        value //= 10
-    w.pos += n
+    w.pos = copy_decimal(w.buf + w.pos, value) - w.buf
 
 
 cdef inline bint parse_decimal(const unsigned char* data, Py_ssize_t n, uint64_t* value) noexcept nogil:

@@ -1,6 +1,6 @@
 """Event <> envelope: the protobuf message of docs/wire.md, written and read by hand.
 
-Writing: `plan_envelope` sizes, `put_envelope` writes straight behind the frame. Reading: `read_envelope` checks every
+Writing: `plan_envelope` sizes, `copy_envelope` writes straight behind the frame. Reading: `read_envelope` checks every
 byte and notes where each field is; `Event` makes Python values of them when they are first read.
 """
 
@@ -12,8 +12,8 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from eda._bytes cimport (
     READ_FIELD_ZERO, READ_GROUP, READ_LENGTH, READ_OK, READ_TRUNCATED, READ_UTF8, READ_VARINT, READ_WIRE_TYPE,
-    WIRE_BYTES, WIRE_VARINT, Cursor, ReadError, Writer, is_ascii, is_utf8, put_byte, put_bytes, put_varint, release,
-    reserve, size_of_varint, skip_field, take_bytes, take_tag, take_varint,
+    WIRE_BYTES, WIRE_VARINT, Cursor, ReadError, Writer, copy_bytes, copy_varint, is_ascii, is_utf8,
+    release, reserve, size_of_varint, skip_field, take_bytes, take_tag, take_varint,
 )
 from eda._data cimport Data
 from eda._event cimport (
@@ -45,11 +45,18 @@ cdef const char** FIELD_NAMES = [
 
 cdef extern from "Python.h":
     # Declared without `except NULL`: the caller looks at the result, which is cheaper than a try.
-    const char* as_utf8 "PyUnicode_AsUTF8AndSize"(object text, Py_ssize_t* n)
+    const char* as_utf8 "PyUnicode_AsUTF8AndSize"(PyObject* text, Py_ssize_t* n)
+    bint is_compact_ascii "PyUnicode_IS_COMPACT_ASCII"(PyObject* text)
+    Py_ssize_t length_of "PyUnicode_GET_LENGTH"(PyObject* text)
+    void* data_of "PyUnicode_DATA"(PyObject* text)
 
 
-cdef int utf8_of(str text, str field, Text* part) except -1:
+cdef inline int utf8_of(PyObject* text, str field, Text* part) except -1:
     """Borrow the text's UTF-8 form, which the str keeps."""
+    if is_compact_ascii(text):
+        part.data = <const unsigned char*>data_of(text)
+        part.n = length_of(text)
+        return 0
     part.data = <const unsigned char*>as_utf8(text, &part.n)
     if part.data is NULL:
         refuse_text(field)
@@ -61,47 +68,59 @@ cdef int refuse_text(str field) except -1:
     raise EncodeError("envelope", "str", f"{field} can't be written as UTF-8: it has lone surrogates")
 
 
-cdef inline int plan_text(Event event, int index, str default, str name, Plan* plan) except -1:
-    """Plan one text field; `default` stands in where it is empty."""
+cdef inline Py_ssize_t size_of_text(Py_ssize_t n) noexcept:
+    if n < 0x80:
+        return n + 2 if n else 0
+    return 1 + size_of_varint(<uint64_t>n) + n
+
+
+cdef inline int plan_text(Event event, int index, PyObject* default, str name, Plan* plan) except -1:
+    """Plan one text field; `default` (a str, or NULL) stands in where it is empty."""
     cdef Text* part = &plan.text[index]
     if event.texts[index] is NULL:
         part.n = event.spans[index].n
         if part.n:
             part.data = <const unsigned char*>PyBytes_AS_STRING(event.raw) + event.spans[index].start
     else:
-        utf8_of(<str>event.texts[index], name, part)
-    if part.n == 0 and default is not None:
+        utf8_of(event.texts[index], name, part)
+    if part.n == 0 and default is not NULL:
         utf8_of(default, name, part)
-    if part.n:
-        plan.size += 1 + size_of_varint(part.n) + part.n
+    plan.size += size_of_text(part.n)
     return 0
 
 
-cdef Py_ssize_t size_of_meta_entry(Text* key, Text* value) noexcept:
-    cdef Py_ssize_t n = 0
-    if key.n:
-        n += 1 + size_of_varint(key.n) + key.n
-    if value.n:
-        n += 1 + size_of_varint(value.n) + value.n
-    return n
+cdef int plan_meta(dict meta, Plan* plan) except -1:
+    cdef Text* entry
+    cdef Text spare[2]
+    cdef PyObject* key
+    cdef PyObject* value
+    cdef Py_ssize_t cursor = 0
+    while PyDict_Next(meta, &cursor, &key, &value):
+        entry = &plan.meta[2 * plan.n_meta] if plan.n_meta < MAX_PLANNED else &spare[0]
+        plan.n_meta += 1
+        utf8_of(key, "meta", &entry[0])
+        utf8_of(value, "meta", &entry[1])
+        plan.size += size_of_meta(&entry[0])
+    return 0
+
+
+cdef inline Py_ssize_t size_of_meta(Text* entry) noexcept:
+    cdef Py_ssize_t n = size_of_text(entry[0].n) + size_of_text(entry[1].n)
+    return 1 + size_of_varint(<uint64_t>n) + n
 
 
 cdef int plan_envelope(Event event, str id, str client, int64_t now_ns, Plan* plan) except -1:
-    cdef Text key, value
-    cdef PyObject* key_object
-    cdef PyObject* value_object
-    cdef Py_ssize_t cursor = 0, n
-    cdef dict meta
     # First of all, since encoding may run code of the user: what is borrowed after it stays.
-    cdef Data data = event.get_data()
-    cdef bytes payload = data.encoded()
+    cdef Data data = event.get_data() if event._data is None else event._data
+    cdef bytes payload = data.encoded() if data._encoded is None else data._encoded
+    cdef dict meta = event.get_meta() if event._meta is None else event._meta
     plan.size = 0
-    plan_text(event, F_ID, id, "id", plan)
-    plan_text(event, F_TYPE, None, "type", plan)
-    plan_text(event, F_SCHEMA, None, "schema", plan)
-    plan_text(event, F_CAUSE, None, "cause", plan)
-    plan_text(event, F_CLIENT, client, "client", plan)
-    plan_text(event, F_AGGREGATE, None, "aggregate", plan)
+    plan_text(event, F_ID, <PyObject*>id, "id", plan)
+    plan_text(event, F_TYPE, NULL, "type", plan)
+    plan_text(event, F_SCHEMA, NULL, "schema", plan)
+    plan_text(event, F_CAUSE, NULL, "cause", plan)
+    plan_text(event, F_CLIENT, <PyObject*>client, "client", plan)
+    plan_text(event, F_AGGREGATE, NULL, "aggregate", plan)
     plan.time_ns = event.time_ns_ if event.time_ns_ != 0 else now_ns
     plan.ack_time_ns = event.ack_time_ns_
     if plan.time_ns != 0:
@@ -110,60 +129,59 @@ cdef int plan_envelope(Event event, str id, str client, int64_t now_ns, Plan* pl
         plan.size += 1 + size_of_varint(<uint64_t>plan.ack_time_ns)
     plan.payload.data = <const unsigned char*>PyBytes_AS_STRING(payload)
     plan.payload.n = PyBytes_GET_SIZE(payload)
-    if plan.payload.n:
-        plan.size += 1 + size_of_varint(plan.payload.n) + plan.payload.n
-    utf8_of(data.type, "encoding", &plan.encoding)
-    if plan.encoding.n:
-        plan.size += 1 + size_of_varint(plan.encoding.n) + plan.encoding.n
-    meta = event.get_meta()
+    utf8_of(<PyObject*>data.type, "encoding", &plan.encoding)
+    plan.size += size_of_text(plan.payload.n) + size_of_text(plan.encoding.n)
+    plan.n_meta = 0
     if meta is not None:
-        while PyDict_Next(meta, &cursor, &key_object, &value_object):
-            utf8_of(<str>key_object, "meta", &key)
-            utf8_of(<str>value_object, "meta", &value)
-            n = size_of_meta_entry(&key, &value)
-            plan.size += 1 + size_of_varint(n) + n
+        plan_meta(meta, plan)
     return 0
 
 
-cdef inline void put_text(Writer* w, unsigned int field, Text* part) noexcept:
-    if part.n:
-        put_byte(w, <unsigned char>(field << 3 | WIRE_BYTES))
-        put_varint(w, <uint64_t>part.n)
-        put_bytes(w, part.data, part.n)
+cdef inline unsigned char* copy_text(unsigned char* to, unsigned int field, Text* part) noexcept:
+    if part.n == 0:
+        return to
+    to[0] = <unsigned char>(field << 3 | WIRE_BYTES)
+    to = copy_varint(to + 1, <uint64_t>part.n)
+    return copy_bytes(to, part.data, part.n)
 
 
-cdef inline void put_number(Writer* w, unsigned int field, int64_t value) noexcept:
-    if value != 0:
-        put_byte(w, <unsigned char>(field << 3 | WIRE_VARINT))
-        put_varint(w, <uint64_t>value)
+cdef inline unsigned char* copy_number(unsigned char* to, unsigned int field, int64_t value) noexcept:
+    if value == 0:
+        return to
+    to[0] = <unsigned char>(field << 3 | WIRE_VARINT)
+    return copy_varint(to + 1, <uint64_t>value)
 
 
-cdef int put_envelope(Writer* w, Event event, Plan* plan) except -1:
-    cdef Text key, value
-    cdef PyObject* key_object
-    cdef PyObject* value_object
-    cdef Py_ssize_t cursor = 0
-    cdef dict meta
-    put_text(w, N_ID, &plan.text[F_ID])
-    put_number(w, N_TIME, plan.time_ns)
-    put_text(w, N_TYPE, &plan.text[F_TYPE])
-    put_text(w, N_SCHEMA, &plan.text[F_SCHEMA])
-    put_text(w, N_CAUSE, &plan.text[F_CAUSE])
-    put_text(w, N_CLIENT, &plan.text[F_CLIENT])
-    put_text(w, N_DATA, &plan.payload)
-    put_text(w, N_ENCODING, &plan.encoding)
-    meta = event.get_meta()
-    if meta is not None:
-        while PyDict_Next(meta, &cursor, &key_object, &value_object):
-            utf8_of(<str>key_object, "meta", &key)
-            utf8_of(<str>value_object, "meta", &value)
-            put_byte(w, N_META << 3 | WIRE_BYTES)
-            put_varint(w, <uint64_t>size_of_meta_entry(&key, &value))
-            put_text(w, 1, &key)
-            put_text(w, 2, &value)
-    put_number(w, N_ACK_TIME, plan.ack_time_ns)
-    put_text(w, N_AGGREGATE, &plan.text[F_AGGREGATE])
-    return 0
+cdef unsigned char* copy_meta(unsigned char* to, Text* entry) noexcept:
+    to[0] = N_META << 3 | WIRE_BYTES
+    to = copy_varint(to + 1, <uint64_t>(size_of_text(entry[0].n) + size_of_text(entry[1].n)))
+    to = copy_text(to, 1, &entry[0])
+    return copy_text(to, 2, &entry[1])
+
+
+cdef unsigned char* copy_envelope(unsigned char* to, Event event, Plan* plan) except NULL:
+    cdef Text entry[2]
+    cdef PyObject* key
+    cdef PyObject* value
+    cdef Py_ssize_t cursor = 0, i
+    to = copy_text(to, N_ID, &plan.text[F_ID])
+    to = copy_number(to, N_TIME, plan.time_ns)
+    to = copy_text(to, N_TYPE, &plan.text[F_TYPE])
+    to = copy_text(to, N_SCHEMA, &plan.text[F_SCHEMA])
+    to = copy_text(to, N_CAUSE, &plan.text[F_CAUSE])
+    to = copy_text(to, N_CLIENT, &plan.text[F_CLIENT])
+    to = copy_text(to, N_DATA, &plan.payload)
+    to = copy_text(to, N_ENCODING, &plan.encoding)
+    if plan.n_meta <= MAX_PLANNED:
+        for i in range(plan.n_meta):
+            to = copy_meta(to, &plan.meta[2 * i])
+    else:
+        while PyDict_Next(event._meta, &cursor, &key, &value):
+            utf8_of(key, "meta", &entry[0])
+            utf8_of(value, "meta", &entry[1])
+            to = copy_meta(to, entry)
+    to = copy_number(to, N_ACK_TIME, plan.ack_time_ns)
+    return copy_text(to, N_AGGREGATE, &plan.text[F_AGGREGATE])
 
 
 cdef ReadError check_meta_entry(const unsigned char* data, Py_ssize_t n) noexcept nogil:
@@ -388,6 +406,15 @@ cdef object refusal_error(Refusal* refusal):
     return DecodeError("envelope", reason, offset=refusal.offset)
 
 
+cdef str id_in(const unsigned char* envelope):
+    cdef Py_ssize_t n = envelope[1]
+    envelope += 2
+    if n >= 0x80:
+        n = n - 0x80 + (<Py_ssize_t>envelope[0] << 7)
+        envelope += 1
+    return envelope[:n].decode("ascii")
+
+
 def encode_event(Event event not None, str id not None="", str client not None="", int64_t now_ns=0):
     """Return the event's envelope; `id`, `client` and `now_ns` stand in where the event has none."""
     cdef Plan plan
@@ -398,7 +425,7 @@ def encode_event(Event event not None, str id not None="", str client not None="
     if reserve(&w, plan.size) < 0:
         raise MemoryError
     try:
-        put_envelope(&w, event, &plan)
+        w.pos = copy_envelope(w.buf, event, &plan) - w.buf
         assert w.pos == plan.size
         return (<char*>w.buf)[:w.pos]
     finally:

@@ -1,6 +1,7 @@
 from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memcpy
 
-from eda._bytes cimport Writer
+from eda._bytes cimport ONES, Writer, has_unprintable, has_zero
 
 
 # One message as it came in. All pointers lead into the parser's buffer and are valid only during take_frame().
@@ -77,7 +78,33 @@ cdef bint read_delivery(const unsigned char* reply, Py_ssize_t n, Delivery* deli
 # Status of a message that has one in its header's first line (100 to 999), else 0.
 cdef int status_of(Frame* frame) noexcept nogil
 
-cdef Py_ssize_t size_of_token(const unsigned char* text, Py_ssize_t n) noexcept nogil
-cdef void put_token(Writer* w, const unsigned char* text, Py_ssize_t n, Py_ssize_t size) noexcept nogil
+
+cdef inline uint64_t may_escape(uint64_t word) noexcept nogil:
+    """Not 0 when one of eight bytes has to be escaped in a subject token, and for some others: colons, what is not ASCII."""
+    # One test for . * > (and the colon), which differ in two bits.
+    return has_unprintable(word) | has_zero((word & ONES * 0xEB) ^ ONES * 0x2A) | has_zero(word ^ ONES * 37)
+
+
+# The bytes that a text has as a subject token (docs/wire.md). Where they are as many as the text's, it is its own token.
+cdef inline Py_ssize_t size_of_token(const unsigned char* text, Py_ssize_t n) noexcept nogil:
+    cdef uint64_t word, found
+    cdef Py_ssize_t i = 0
+    if n >= 8:
+        # Whole words, the last one overlapping: seldom is there anything to escape.
+        memcpy(&word, text + n - 8, 8)
+        found = may_escape(word)
+        while i < n - 8:
+            memcpy(&word, text + i, 8)
+            found |= may_escape(word)
+            i += 8
+        if found == 0:
+            return n
+    return count_token(text, n)
+
+cdef Py_ssize_t count_token(const unsigned char* text, Py_ssize_t n) noexcept nogil
+
+# Write a text that is not its own token; the caller has reserved what size_of_token() said.
+cdef unsigned char* copy_token(unsigned char* to, const unsigned char* text, Py_ssize_t n) noexcept nogil
+
 cdef int put_publish(Outbound out, const unsigned char* subject, Py_ssize_t n_subject, const char* payload,
                      Py_ssize_t n_payload) except -1

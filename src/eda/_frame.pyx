@@ -9,7 +9,9 @@ from cpython.bytearray cimport PyByteArray_AS_STRING
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy, memmove
 
-from eda._bytes cimport Writer, parse_decimal, put_byte, put_bytes, put_decimal, release, reserve
+from eda._bytes cimport (
+    Writer, copy_byte, copy_bytes, parse_decimal, put_byte, put_bytes, put_decimal, release, reserve,
+)
 
 __all__ = ["FrameError", "Outbound", "Parser", "Sink"]
 
@@ -367,7 +369,7 @@ cdef unsigned char[256] MUST_ESCAPE
 MUST_ESCAPE[:] = [byte <= 32 or byte == 127 or byte in b".*>%" for byte in range(256)]
 
 
-cdef Py_ssize_t size_of_token(const unsigned char* text, Py_ssize_t n) noexcept nogil:
+cdef Py_ssize_t count_token(const unsigned char* text, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t i, n_escaped = 0
     if n == 0:
         return 1
@@ -381,28 +383,21 @@ cdef Py_ssize_t size_of_token(const unsigned char* text, Py_ssize_t n) noexcept 
 cdef const unsigned char* HEX = b"0123456789ABCDEF"
 
 
-cdef void put_token(Writer* w, const unsigned char* text, Py_ssize_t n, Py_ssize_t size) noexcept nogil:
-    """Write a subject token of `size` bytes, which the caller has from size_of_token() and has reserved.
-
-    The rule is in docs/wire.md.
-    """
+cdef unsigned char* copy_token(unsigned char* to, const unsigned char* text, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t i
-    if size == n:
-        put_bytes(w, text, n)
-        return
     if n == 0:
-        put_byte(w, 95)
-        return
+        return copy_byte(to, 95)
     if n == 1 and text[0] == 95:
-        put_bytes(w, b"%5F", 3)
-        return
+        return copy_bytes(to, b"%5F", 3)
     for i in range(n):
         if MUST_ESCAPE[text[i]]:
-            put_byte(w, 37)
-            put_byte(w, HEX[text[i] >> 4])
-            put_byte(w, HEX[text[i] & 15])
+            to[0] = 37
+            to[1] = HEX[text[i] >> 4]
+            to[2] = HEX[text[i] & 15]
+            to += 3
         else:
-            put_byte(w, text[i])
+            to = copy_byte(to, text[i])
+    return to
 
 
 cdef int put_publish(Outbound out, const unsigned char* subject, Py_ssize_t n_subject, const char* payload,
@@ -432,7 +427,7 @@ def escape_token(str text not None):
     if reserve(&w, size) < 0:
         raise MemoryError
     try:
-        put_token(&w, utf8, len(utf8), size)
+        w.pos = copy_token(w.buf, utf8, len(utf8)) - w.buf
         return w.buf[:w.pos].decode()
     finally:
         release(&w)

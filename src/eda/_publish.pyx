@@ -7,17 +7,21 @@ Source for fast ingest: ADR-50 and nats-server's server/stream.go (getFastBatch)
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memchr, memcmp
 
-from eda._acks cimport Place, PublishWindow
+from eda._acks cimport Place, PublishWindow, close_place, has_place, open_place
 from eda._bytes cimport (
     Writer, monotonic_ns, parse_decimal, put_byte, put_bytes, release, reserve, wall_ns,
 )
-from eda._codec cimport Plan, plan_envelope
+from eda._codec cimport Plan, id_in, plan_envelope
 from eda._event cimport Event
 from eda._frame cimport Chunk, Frame, Outbound, Sink, status_of
-from eda._send cimport Reply, Target, id_of, put_frame, put_reply, read_ack, read_flow, size_of_reply, went_to
+from eda._send cimport (
+    Reply, Target, id_of, put_again, put_frame, put_reply, read_ack, read_flow, size_of_reply, went_to,
+)
 
 from eda.errors import ConfigError
 
@@ -123,23 +127,22 @@ cdef class Ingest(Sink):
         plan_envelope(event, id, self.client, time_ns, &plan)
         seq = self.window.next_seq
         direct = self.writing and self.cursor == seq and seq - self.window.base < self.limit
-        w = &self.out.publishes if direct else &self.scratch
-        if not direct:
-            w.pos = 0
-        start = w.pos
+        # What may fail comes first, so that nothing is written of an event that was not taken.
+        if not has_place(self.window):
+            self.window.grow()
         self.fill_reply(&reply, seq, OP_APPEND)
-        try:
+        if direct:
+            chunk = self.out.current_chunk() if self.out.chunk is None else self.out.chunk
+            w = &self.out.publishes
+            start = w.pos
             put_frame(w, self.target, event, &plan, &reply, self.dedup)
-            if direct:
-                chunk = self.out.current_chunk()
-            else:
-                chunk = Chunk.__new__(Chunk)
-                chunk.data = PyBytes_FromStringAndSize(<char*>w.buf, w.pos)
-            self.window.open(event, chunk, start, w.pos - start, now, 0, now + self.give_up_ns)
-        except BaseException:
-            w.pos = start               # nothing of it may be written
-            raise
-        place = self.window.find(seq)
+        else:
+            chunk = Chunk.__new__(Chunk)
+            w = &self.scratch
+            start = w.pos = 0
+            put_frame(w, self.target, event, &plan, &reply, self.dedup)
+            chunk.data = PyBytes_FromStringAndSize(<char*>w.buf, w.pos)
+        place = open_place(self.window, event, chunk, start, w.pos - start, now, 0, now + self.give_up_ns)
         place.n_envelope = <unsigned int>plan.size
         self.n_accepted += 1
         if direct:
@@ -231,28 +234,17 @@ cdef class Ingest(Sink):
         cdef Place* place = self.window.find(seq)
         cdef Chunk chunk = <Chunk>place.chunk
         cdef const char* frame = PyBytes_AS_STRING(chunk.data) + place.start
-        cdef const char* end = frame + place.n
         cdef const char* subject
-        cdef const char* subject_end
-        cdef const char* reply_end
-        cdef Writer* w = &self.out.publishes
+        cdef Py_ssize_t n_subject
         cdef Reply reply
-        # <verb> <subject> <reply> <sizes>\r\n…: all but the reply stays as it is.
-        subject = <const char*>memchr(frame, 32, end - frame) + 1
-        subject_end = <const char*>memchr(subject, 32, end - subject)
-        reply_end = <const char*>memchr(subject_end + 1, 32, end - subject_end - 1)
         self.fill_reply(&reply, seq, operation)
-        if reserve(w, place.n + size_of_reply(&reply)) < 0:
-            raise MemoryError
-        put_bytes(w, frame, subject_end + 1 - frame)
-        put_reply(w, &reply)
-        put_bytes(w, reply_end, end - reply_end)
+        put_again(&self.out.publishes, frame, place.n, &reply, &subject, &n_subject)
         place.batch_seq = 0
         if self.fast:
             self.n_batch += 1
             place.batch_seq = self.n_batch
             if operation != OP_APPEND:
-                self.subject = subject[:subject_end - subject]
+                self.subject = subject[:n_subject]
         place.sent_ns = monotonic_ns()
         if place.n_tries:
             self.n_resent += 1
@@ -418,15 +410,29 @@ cdef class Ingest(Sink):
 
     cdef int settle_batch(self, uint64_t n) except -1:
         """Settle the first `n` events of the batch."""
+        cdef PublishWindow window = self.window
         cdef Place* place
+        cdef PyObject* event
+        cdef PyObject* chunk
         if n <= self.n_settled:
             return 0
         self.n_settled = n
-        while self.window.base < self.cursor:
-            place = self.window.find(self.window.base)
+        while window.base < self.cursor:
+            place = &window.places[window.base & window.mask]
             if place.batch_seq == 0 or place.batch_seq > n:
                 break
-            self.settle(self.window.base, 0)
+            if self.tell:
+                self.settle(window.base, 0)
+                continue
+            event = place.waiter
+            chunk = place.chunk
+            close_place(window, place)
+            if self.cursor < window.base:
+                self.cursor = window.base
+            self.n_acknowledged += 1
+            # Only now, since what goes with an event may be an object of the user whose end runs code.
+            Py_XDECREF(chunk)
+            Py_XDECREF(event)
         return 0
 
     def settle_first(self, uint64_t n):
@@ -469,20 +475,14 @@ cdef class Ingest(Sink):
         """The id that a pending event goes under: the envelope's first field."""
         cdef Place* place = self.window.find(seq)
         cdef Chunk chunk
-        cdef const unsigned char* envelope
-        cdef Py_ssize_t n
         if place is NULL:
             return ""
         chunk = <Chunk>place.chunk
         if chunk.data is None:
             self.out.flush()
-        envelope = <const unsigned char*>PyBytes_AS_STRING(chunk.data) + place.start + place.n - 2 - place.n_envelope
-        n = envelope[1]
-        envelope += 2
-        if n >= 0x80:
-            n = n - 0x80 + (<Py_ssize_t>envelope[0] << 7)
-            envelope += 1
-        return envelope[:n].decode("ascii")
+        return id_in(
+            <const unsigned char*>PyBytes_AS_STRING(chunk.data) + place.start + place.n - 2 - place.n_envelope
+        )
 
     def pending_to(self, bytes subject not None):
         """Return the sequences of the pending events that go to this subject."""

@@ -1,7 +1,7 @@
 from libc.stdint cimport int64_t, uint64_t
 
 from eda._acks cimport PublishWindow
-from eda._bytes cimport Writer, put_bytes, put_decimal, size_of_decimal
+from eda._bytes cimport Writer, copy_bytes, copy_decimal, size_of_decimal
 from eda._codec cimport Plan, Text
 from eda._event cimport Event
 from eda._frame cimport Frame, Outbound, Sink
@@ -10,7 +10,7 @@ from eda._frame cimport Frame, Outbound, Sink
 # Where events go: what does not change from one event of a stream to the next.
 cdef class Target:
     cdef readonly str stream
-    cdef bytes stream_utf8
+    cdef bytes head                         # how each frame to it begins: HPUB <stream>.
     cdef readonly Py_ssize_t max_payload    # bytes of header and envelope that the server takes in one message
 
 
@@ -40,10 +40,14 @@ cdef inline Py_ssize_t size_of_reply(Reply* reply) noexcept:
     return reply.n_prefix + size_of_decimal(reply.number) + reply.n_suffix
 
 
+cdef inline unsigned char* copy_reply(unsigned char* to, Reply* reply) noexcept:
+    to = copy_bytes(to, <const unsigned char*>reply.prefix, reply.n_prefix)
+    to = copy_decimal(to, reply.number)
+    return copy_bytes(to, <const unsigned char*>reply.suffix, reply.n_suffix)
+
+
 cdef inline void put_reply(Writer* w, Reply* reply) noexcept:
-    put_bytes(w, reply.prefix, reply.n_prefix)
-    put_decimal(w, reply.number)
-    put_bytes(w, reply.suffix, reply.n_suffix)
+    w.pos = copy_reply(w.buf + w.pos, reply) - w.buf
 
 
 cdef str id_of(Event event)
@@ -51,6 +55,10 @@ cdef str id_of(Event event)
 # Write HPUB (or, without deduplication, PUB) and the envelope of a planned event; the writer grows. Raises ConfigError,
 # and writes nothing, when the server would not take it.
 cdef int put_frame(Writer* w, Target target, Event event, Plan* plan, Reply* reply, bint dedup) except -1
+
+# Write a frame of put_frame() again, under another reply subject; says which part of it is the subject.
+cdef int put_again(Writer* w, const char* frame, Py_ssize_t n, Reply* reply, const char** subject,
+                   Py_ssize_t* n_subject) except -1
 
 # Read {"stream":"S", ["domain":"D",] "seq":N …}; False for anything else, errors included.
 cdef bint read_ack(const unsigned char* text, Py_ssize_t n, const unsigned char** stream, Py_ssize_t* n_stream,

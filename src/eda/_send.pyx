@@ -3,15 +3,16 @@
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint64_t
-from libc.string cimport memchr, memcmp
+from libc.string cimport memchr, memcmp, memcpy
 
 from eda._acks cimport Place, PublishWindow
 from eda._bytes cimport (
-    Writer, monotonic_ns, parse_decimal, put_byte, put_bytes, put_decimal, reserve, size_of_decimal, wall_ns,
+    Writer, copy_byte, copy_bytes, copy_decimal, has_unprintable, monotonic_ns, parse_decimal, put_bytes, reserve,
+    size_of_decimal, wall_ns,
 )
-from eda._codec cimport Plan, plan_envelope, put_envelope
+from eda._codec cimport Plan, Text, copy_envelope, plan_envelope
 from eda._event cimport F_AGGREGATE, F_ID, F_TYPE, Event
-from eda._frame cimport Chunk, Frame, Outbound, Sink, put_token, size_of_token, status_of
+from eda._frame cimport Chunk, Frame, Outbound, Sink, copy_token, size_of_token, status_of
 from eda._nuid cimport new_nuid
 
 from eda.errors import ConfigError
@@ -30,7 +31,7 @@ cdef class Target:
 
     def __init__(self, str stream not None, Py_ssize_t max_payload):
         self.stream = stream
-        self.stream_utf8 = stream.encode("ascii")
+        self.head = b"HPUB %b." % stream.encode("ascii")
         self.max_payload = max_payload
 
     def set_max_payload(self, Py_ssize_t max_payload):
@@ -45,11 +46,21 @@ cdef str id_of(Event event):
 
 
 cdef int check_id(const unsigned char* id, Py_ssize_t n) except -1:
-    cdef Py_ssize_t i
+    cdef Py_ssize_t i = 0
+    cdef uint64_t word, bad
     if n > MAX_ID:
         raise ConfigError(
             f"id has {n} bytes, at most {MAX_ID} are allowed: {id[:40].decode('utf-8', 'replace')!r}…", argument="id"
         )
+    if n >= 8:
+        memcpy(&word, id + n - 8, 8)
+        bad = has_unprintable(word)
+        while i < n - 8:
+            memcpy(&word, id + i, 8)
+            bad |= has_unprintable(word)
+            i += 8
+        if bad == 0:
+            return 0
     for i in range(n):
         if id[i] <= 32 or id[i] > 126:
             raise ConfigError(
@@ -65,19 +76,26 @@ def check_event_id(str id not None):
 
 
 cdef int put_frame(Writer* w, Target target, Event event, Plan* plan, Reply* reply, bint dedup) except -1:
-    cdef Py_ssize_t n_header = N_HEADER + plan.text[F_ID].n if dedup else 0
+    cdef Text* id = &plan.text[F_ID]
+    cdef Text* type = &plan.text[F_TYPE]
+    cdef Text* aggregate = &plan.text[F_AGGREGATE]
+    cdef Py_ssize_t n_header = N_HEADER + id.n if dedup else 0
     cdef Py_ssize_t n_total = n_header + plan.size
-    cdef Py_ssize_t n_type = size_of_token(plan.text[F_TYPE].data, plan.text[F_TYPE].n)
-    cdef Py_ssize_t n_aggregate = size_of_token(plan.text[F_AGGREGATE].data, plan.text[F_AGGREGATE].n)
-    cdef Py_ssize_t n_subject = PyBytes_GET_SIZE(target.stream_utf8) + 2 + n_type + n_aggregate
-    # HPUB <subject> <reply> <header bytes> <total bytes>, with room for numbers of seven digits
-    cdef Py_ssize_t n_line = 5 + n_subject + 1 + size_of_reply(reply) + 1 + 7 + 1 + size_of_decimal(n_total) + 2
-    check_id(plan.text[F_ID].data, plan.text[F_ID].n)
-    if n_line > MAX_LINE:
+    cdef Py_ssize_t n_type = size_of_token(type.data, type.n)
+    cdef Py_ssize_t n_aggregate = size_of_token(aggregate.data, aggregate.n)
+    cdef Py_ssize_t n_head = PyBytes_GET_SIZE(target.head)
+    cdef const unsigned char* head = <const unsigned char*>PyBytes_AS_STRING(target.head)
+    cdef Py_ssize_t n_subject = n_head - 5 + n_type + 1 + n_aggregate
+    cdef unsigned char* to
+    # HPUB <subject> <reply> <header bytes> <total bytes>: at most so many bytes
+    cdef Py_ssize_t n_line = 5 + n_subject + 1 + reply.n_prefix + 20 + reply.n_suffix + 1 + 20 + 1 + 20 + 2
+    check_id(id.data, id.n)
+    # The limit counts the reply subject as it is, and numbers of seven digits.
+    if n_line > MAX_LINE and 5 + n_subject + 1 + size_of_reply(reply) + 11 + size_of_decimal(n_total) > MAX_LINE:
         raise ConfigError(
             f"type and aggregate make a subject of {n_subject} bytes, too long for the server's protocol line of "
             f"{MAX_LINE}: type {event.type[:40]!r}, aggregate {event.aggregate[:40]!r}",
-            argument="type" if plan.text[F_TYPE].n > plan.text[F_AGGREGATE].n else "aggregate",
+            argument="type" if type.n > aggregate.n else "aggregate",
         )
     if n_total > target.max_payload:
         raise ConfigError(
@@ -87,28 +105,47 @@ cdef int put_frame(Writer* w, Target target, Event event, Plan* plan, Reply* rep
         )
     if reserve(w, n_line + n_total + 2) < 0:
         raise MemoryError
+    to = w.buf + w.pos
+    to = copy_bytes(to, head, n_head) if dedup else copy_bytes(to, head + 1, n_head - 1)
+    to = copy_bytes(to, type.data, n_type) if n_type == type.n else copy_token(to, type.data, type.n)
+    to = copy_byte(to, 46)
+    if n_aggregate == aggregate.n:
+        to = copy_bytes(to, aggregate.data, n_aggregate)
+    else:
+        to = copy_token(to, aggregate.data, aggregate.n)
+    to = copy_byte(to, 32)
+    to = copy_reply(to, reply)
+    to = copy_byte(to, 32)
     if dedup:
-        put_byte(w, 72)
-    put_bytes(w, b"PUB ", 4)
-    put_bytes(w, PyBytes_AS_STRING(target.stream_utf8), PyBytes_GET_SIZE(target.stream_utf8))
-    put_byte(w, 46)
-    put_token(w, plan.text[F_TYPE].data, plan.text[F_TYPE].n, n_type)
-    put_byte(w, 46)
-    put_token(w, plan.text[F_AGGREGATE].data, plan.text[F_AGGREGATE].n, n_aggregate)
-    put_byte(w, 32)
+        to = copy_decimal(to, <uint64_t>n_header)
+        to = copy_byte(to, 32)
+    to = copy_decimal(to, <uint64_t>n_total)
+    to = copy_bytes(to, b"\r\n", 2)
+    if dedup:
+        to = copy_bytes(to, b"NATS/1.0\r\nNats-Msg-Id: ", 23)
+        to = copy_bytes(to, id.data, id.n)
+        to = copy_bytes(to, b"\r\n\r\n", 4)
+    to = copy_envelope(to, event, plan)
+    to = copy_bytes(to, b"\r\n", 2)
+    w.pos = to - w.buf
+    return 0
+
+
+cdef int put_again(Writer* w, const char* frame, Py_ssize_t n, Reply* reply, const char** subject,
+                   Py_ssize_t* n_subject) except -1:
+    # <verb> <subject> <reply> <sizes>\r\n…: all but the reply stays as it is.
+    cdef const char* end = frame + n
+    cdef const char* subject_end
+    cdef const char* reply_end
+    subject[0] = <const char*>memchr(frame, 32, n) + 1
+    subject_end = <const char*>memchr(subject[0], 32, end - subject[0])
+    reply_end = <const char*>memchr(subject_end + 1, 32, end - subject_end - 1)
+    n_subject[0] = subject_end - subject[0]
+    if reserve(w, n + size_of_reply(reply)) < 0:
+        raise MemoryError
+    put_bytes(w, frame, subject_end + 1 - frame)
     put_reply(w, reply)
-    put_byte(w, 32)
-    if dedup:
-        put_decimal(w, <uint64_t>n_header)
-        put_byte(w, 32)
-    put_decimal(w, <uint64_t>n_total)
-    put_bytes(w, b"\r\n", 2)
-    if dedup:
-        put_bytes(w, b"NATS/1.0\r\nNats-Msg-Id: ", 23)
-        put_bytes(w, plan.text[F_ID].data, plan.text[F_ID].n)
-        put_bytes(w, b"\r\n\r\n", 4)
-    put_envelope(w, event, plan)
-    put_bytes(w, b"\r\n", 2)
+    put_bytes(w, reply_end, end - reply_end)
     return 0
 
 
