@@ -117,12 +117,17 @@ cdef class Event:
         cdef str stream_text = check_text("stream", stream)
         if self.texts[F_ID] is not NULL or self.raw is not None:
             raise TypeError("an Event can't be changed: replace() makes a changed copy")
-        self.set_text(F_ID, id_text)
-        self.set_text(F_TYPE, type_text)
-        self.set_text(F_SCHEMA, schema_text)
-        self.set_text(F_CAUSE, cause_text)
-        self.set_text(F_CLIENT, client_text)
-        self.set_text(F_AGGREGATE, aggregate_text)
+        self.set_text(F_ID, id_text)        # always: by it a made event is known
+        if type_text:
+            self.set_text(F_TYPE, type_text)
+        if schema_text:
+            self.set_text(F_SCHEMA, schema_text)
+        if cause_text:
+            self.set_text(F_CAUSE, cause_text)
+        if client_text:
+            self.set_text(F_CLIENT, client_text)
+        if aggregate_text:
+            self.set_text(F_AGGREGATE, aggregate_text)
         self._data = data_checked
         self._meta = meta_checked
         self._stream = stream_text

@@ -30,6 +30,8 @@ cdef class Ingest(Sink):
     cdef readonly uint64_t n_batch          # events written into it
     cdef readonly uint64_t n_settled        # of them, acknowledged
 
+    cdef public bint watched                # the host's timer runs: it need not hear of what is written at once
+
     # What somebody waits for.
     cdef public bint room_wanted            # the host wants to hear of room
     cdef public uint64_t flush_to           # the host wants to hear when everything before this is settled; 0: nothing
@@ -52,6 +54,7 @@ cdef class Ingest(Sink):
     cdef int write_place(self, uint64_t seq, int operation) except -1
     cdef int go_on(self) except -1
     cdef Event take_out(self, uint64_t seq)
+    cdef const char* written_at(self, Place* place) except NULL
     cdef bytes frame_at(self, uint64_t seq)
     cdef int settle(self, uint64_t seq, uint64_t stream_seq) except -1
     cdef int settle_batch(self, uint64_t n) except -1

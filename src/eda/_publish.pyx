@@ -95,6 +95,12 @@ cdef class Ingest(Sink):
         """
         return self.put(event, monotonic_ns(), wall_ns())
 
+    def accept_flowing(self, event):
+        """Do what `accept` does, if nothing else has to be looked at: else return None, and nothing was taken."""
+        if type(event) is not Event or not (self.watched and self.writing) or self.out.paused or self.full():
+            return None
+        return self.put(<Event>event, monotonic_ns(), wall_ns())
+
     def accept_many(self, list events not None, Py_ssize_t begin, list ids not None):
         """Take events from `begin` on until the window is full, adding their ids; returns where it stopped.
 
@@ -121,7 +127,7 @@ cdef class Ingest(Sink):
         cdef bint direct
         cdef Writer* w
         cdef Chunk chunk
-        cdef Py_ssize_t start
+        cdef Py_ssize_t start = 0
         cdef Place* place
         # Encoding may run code of the user: only what follows it may rely on the state.
         plan_envelope(event, id, self.client, time_ns, &plan)
@@ -139,7 +145,7 @@ cdef class Ingest(Sink):
         else:
             chunk = Chunk.__new__(Chunk)
             w = &self.scratch
-            start = w.pos = 0
+            w.pos = 0
             put_frame(w, self.target, event, &plan, &reply, self.dedup)
             chunk.data = PyBytes_FromStringAndSize(<char*>w.buf, w.pos)
         place = open_place(self.window, event, chunk, start, w.pos - start, now, 0, now + self.give_up_ns)
@@ -443,9 +449,7 @@ cdef class Ingest(Sink):
         return True
 
     cdef int settle(self, uint64_t seq, uint64_t stream_seq) except -1:
-        cdef str id = None
-        if self.tell:
-            id = self.id_at(seq)
+        cdef str id = self.id_at(seq) if self.tell else None
         if self.take_out(seq) is None:
             return 0
         self.n_acknowledged += 1
@@ -460,29 +464,24 @@ cdef class Ingest(Sink):
             self.cursor = self.window.base
         return event
 
+    cdef const char* written_at(self, Place* place) except NULL:
+        """Where the frame of a pending event is as it was first written; the place keeps it."""
+        cdef Chunk chunk = <Chunk>place.chunk
+        if chunk.data is None:
+            self.out.flush()
+        return PyBytes_AS_STRING(chunk.data) + place.start
+
     cdef bytes frame_at(self, uint64_t seq):
         """The frame of a pending event as it was first written; empty when it is settled."""
         cdef Place* place = self.window.find(seq)
-        cdef Chunk chunk
-        if place is NULL:
-            return b""
-        chunk = <Chunk>place.chunk
-        if chunk.data is None:
-            self.out.flush()
-        return chunk.data[place.start:place.start + place.n]
+        return b"" if place is NULL else self.written_at(place)[:place.n]
 
     def id_at(self, uint64_t seq):
-        """The id that a pending event goes under: the envelope's first field."""
+        """The id that a pending event goes under."""
         cdef Place* place = self.window.find(seq)
-        cdef Chunk chunk
         if place is NULL:
             return ""
-        chunk = <Chunk>place.chunk
-        if chunk.data is None:
-            self.out.flush()
-        return id_in(
-            <const unsigned char*>PyBytes_AS_STRING(chunk.data) + place.start + place.n - 2 - place.n_envelope
-        )
+        return id_in(<const unsigned char*>self.written_at(place) + place.n - 2 - place.n_envelope)
 
     def pending_to(self, bytes subject not None):
         """Return the sequences of the pending events that go to this subject."""

@@ -1,12 +1,12 @@
 from cpython.unicode cimport PyUnicode_DATA, PyUnicode_New
-from libc.string cimport memcpy
+
+from eda._bytes cimport copy_bytes
 
 
 # Both make a str of ASCII bytes, which the caller has checked.
 cdef inline str ascii_text(const char* data, Py_ssize_t n):
     cdef str text = PyUnicode_New(n, 127)
-    if n:
-        memcpy(PyUnicode_DATA(text), data, n)
+    copy_bytes(<unsigned char*>PyUnicode_DATA(text), <const unsigned char*>data, n)
     return text
 
 

@@ -127,15 +127,11 @@ class Pump:
 
     # --- what the publisher tells ------------------------------------------------------------------------------------
 
-    @property
-    def needs_telling(self) -> bool:
-        """Whether `accepted` has to be called; while events flow they are written without it."""
-        return self._timer is None or not self._core.writing
-
     def accepted(self) -> None:
         """See that what was accepted gets written, and watched."""
         if self._timer is None:
             self._timer = self._loop.call_later(TICK_S, self._on_time)
+            self._core.watched = True
         if self.state == "idle" and not self._pump_soon:
             # At the end of this turn it shows whether it is one event or many.
             self._pump_soon = True
@@ -355,6 +351,7 @@ class Pump:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+            self._core.watched = False
         if self.state == "open" and self._core.fast:
             self._core.commit()  # the server keeps an open batch for 10 s, and others get a smaller share
         if self.state in UNDER_WAY:

@@ -65,7 +65,8 @@ def test_event_when_it_is_received_after_another_is_gone_has_nothing_of_it() -> 
         del gone, event
         events = [decode_event(b"") for _ in range(n)]
         assert all(event == Event() and event.meta == {} for event in events)
-        assert {(event.stream, event.sequence, event.attempt, event.data.type) for event in events} == {("", 0, 0, "nil")}
+        assert {(event.stream, event.sequence, event.attempt) for event in events} == {("", 0, 0)}
+        assert {event.data.type for event in events} == {"nil"}
         other = [decode_event(Envelope(data=b"x").SerializeToString()).data for _ in range(n)]
         assert {(data.type, data.encode(), data.decode()) for data in other} == {("bytes", b"x", b"x")}
 
@@ -79,7 +80,7 @@ def test_field_when_its_name_is_made_up_is_read_like_any_other(make: Any, name: 
 
 
 def test_field_when_there_is_none_of_the_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="'eda._event.Event' object has no attribute 'ids'"):
+    with pytest.raises(AttributeError, match="no attribute 'ids'"):
         Event().ids  # type: ignore[attr-defined]  # noqa: B018
 
 

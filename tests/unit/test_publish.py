@@ -222,6 +222,26 @@ def test_accept_many_when_the_window_fills_up_says_where_it_stopped() -> None:
     assert rig.core.accept_many(events(8), 6, ids) == 6
 
 
+def test_accept_flowing_when_anything_else_has_to_be_looked_at_takes_nothing() -> None:
+    rig = Rig(max_pending=8)
+    rig.batch_open()
+    (event,) = events(1)
+    assert rig.core.accept_flowing(event) is None  # no timer runs
+    rig.core.watched = True
+    assert rig.core.accept_flowing(event) == event.id
+    assert rig.core.accept_flowing("no event") is None
+    rig.out.set_paused(True)
+    assert rig.core.accept_flowing(event) is None
+    rig.out.set_paused(False)
+    rig.core.set_limit(rig.core.n_pending)
+    assert rig.core.accept_flowing(event) is None  # full
+    rig.core.set_limit(8)
+    assert rig.core.accept_flowing(event) == event.id
+    rig.core.stop()
+    assert rig.core.accept_flowing(event) is None
+    assert [each.id for each in rig.written()] == [event.id, event.id]
+
+
 @pytest.mark.parametrize("flowing", [True, False])
 def test_accept_when_an_encoder_publishes_too_keeps_both(flowing: bool, request: pytest.FixtureRequest) -> None:
     rig = Rig()
