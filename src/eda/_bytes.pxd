@@ -183,7 +183,7 @@ cdef inline ReadError skip_field(Cursor* c, uint32_t field, uint32_t wire_type) 
 
 
 cdef inline bint is_ascii(const unsigned char* data, Py_ssize_t n) noexcept nogil:
-    # Whole words, the last ones overlapping: texts are short, and a loop over the odd bytes would cost most of the time.
+    # Whole words, the last ones overlapping: texts are short, and a loop over odd bytes would take most of the time.
     cdef uint64_t word, other, high, low
     cdef uint32_t half, last_half
     cdef Py_ssize_t i = 0
@@ -310,8 +310,8 @@ cdef inline void put_bytes(Writer* w, const void* data, Py_ssize_t n) noexcept n
     w.pos += n
 
 
-# Writing through a pointer: each copy_*() returns where the next byte goes. For what is written per event, since a position
-# in memory would be stored and loaded again for every piece. The caller has reserved the room.
+# Writing through a pointer: each copy_*() returns where the next byte goes. For what is written per event, since a
+# position in memory would be stored and loaded again for every piece. The caller has reserved the room.
 
 
 cdef inline unsigned char* copy_byte(unsigned char* to, unsigned char byte) noexcept nogil:

@@ -80,12 +80,12 @@ cdef int status_of(Frame* frame) noexcept nogil
 
 
 cdef inline uint64_t may_escape(uint64_t word) noexcept nogil:
-    """Not 0 when one of eight bytes has to be escaped in a subject token, and for some others: colons, what is not ASCII."""
+    """Not 0 when one of eight bytes has to be escaped in a token, and for some others: colons, what is not ASCII."""
     # One test for . * > (and the colon), which differ in two bits.
     return has_unprintable(word) | has_zero((word & ONES * 0xEB) ^ ONES * 0x2A) | has_zero(word ^ ONES * 37)
 
 
-# The bytes that a text has as a subject token (docs/wire.md). Where they are as many as the text's, it is its own token.
+# The bytes that a text has as a subject token (docs/wire.md). Where they are as many as the text's, it is its token.
 cdef inline Py_ssize_t size_of_token(const unsigned char* text, Py_ssize_t n) noexcept nogil:
     cdef uint64_t word, found
     cdef Py_ssize_t i = 0

@@ -220,10 +220,11 @@ class Publisher:
         were kept since the last `flush`. Cancelled while it waits, nothing of the event was taken.
         """
         core = self._core
-        free = core is not None and not (self._senders or self._closed or self._overflows)
-        if free and (event_id := core.accept_flowing(event)) is not None:
+        if core is None or self._senders or self._closed or self._overflows:
+            core = await self._room()
+        elif (event_id := core.accept_flowing(event)) is not None:
             return event_id
-        if not free or core.is_full or self._out.paused:
+        elif core.is_full or self._out.paused:
             core = await self._room()
         if type(event) is not Event:
             raise ConfigError(f"event must be an eda.Event, not {type(event).__name__}", argument="event")
