@@ -1,4 +1,4 @@
-"""The connection: nats-py's client with our parser in front of it. The only file that touches nats-py's inside.
+"""The connection: nats-py's client with our parser in front of it.
 
 nats-py connects, authenticates, upgrades to TLS and reconnects. After each handshake `Tap` takes the transport's
 protocol over: frames of our subscription ids go straight to their sinks, and everything else is handed to nats-py's
@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import ssl
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
 import msgspec
-from nats.aio.client import Client, Server
 from nats.aio.subscription import Subscription as NatsSubscription
 from nats.errors import Error as NatsError
 
+from eda._client import MendedClient, describe
 from eda._frame import FrameError, Outbound, Parser, Sink
 from eda._tap import Tap
 from eda.errors import Closed, ConnectError, NotSupported, Timeout
@@ -31,12 +30,10 @@ SUPPORTED = "nats-py >=2.12,<2.17"
 # nats-py's defaults (120 s, 2) leave a half-open connection unnoticed for minutes.
 PING_INTERVAL_S = 10
 MAX_PINGS = 2
-BACKOFF_FIRST_S = 0.05
-BACKOFF_MAX_S = 2.0
 SHUT_TIMEOUT_S = 5.0
 
 
-class Wire(Client):
+class Wire(MendedClient):
     """One connection to the servers.
 
     `out` takes outgoing frames; `attach` gives a sink the frames of a subject. `on_lost` and `on_restored` are called,
@@ -46,8 +43,7 @@ class Wire(Client):
     """
 
     def __init__(self, logger: logging.Logger) -> None:
-        super().__init__()
-        self.logger = logger
+        super().__init__(logger)
         self.parser = Parser()
         self._loop = asyncio.get_running_loop()
         self.out = Outbound(self._schedule_flush)
@@ -59,7 +55,6 @@ class Wire(Client):
         self._tap: Tap | None = None
         self._fatal: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
-        self._attempts = 0
         self._opened = False
         self.closing = False
 
@@ -74,7 +69,7 @@ class Wire(Client):
         async def remember(error: Exception) -> None:
             if self._opened:
                 if not self.closing:
-                    self.logger.warning("connection: %s", _describe(error))
+                    self.logger.warning("connection: %s", describe(error))
                 return
             last[:] = [error]
             if _is_final(error) and self._fatal is not None and not self._fatal.done():
@@ -109,7 +104,7 @@ class Wire(Client):
             await _abandon(connecting)
             await self._quietly_close()
             cause = last[0] if last and isinstance(error, TimeoutError) else error
-            raise ConnectError(address, _describe(cause)) from cause
+            raise ConnectError(address, describe(cause)) from cause
         except BaseException:
             await _abandon(connecting)
             await self._quietly_close()
@@ -122,25 +117,32 @@ class Wire(Client):
         self._connected()
 
     async def shut(self) -> None:
-        """Write what is left and close the connection for good."""
+        """Write what is left and close the connection for good, whatever state it is in."""
         self.closing = True
-        if self._opened and not self.is_closed:
-            self.out.flush()
-            closing = self._loop.create_task(self.close())
-            try:
-                await asyncio.wait({closing}, timeout=SHUT_TIMEOUT_S)
-            finally:
-                if not closing.done():
-                    self._abort()
-            await closing
-        # Python 3.11's wait_for may swallow a cancellation: nats-py then goes on connecting, and is open again.
-        while self._reconnection_task is not None and not self._reconnection_task.done():
-            self._reconnection_task.cancel()
-            await asyncio.wait({self._reconnection_task}, timeout=0.1)
-        if self._opened and not self.is_closed:
-            await self.close()
-        self.out.connected(None)
-        self._release_writers()
+        try:
+            if self._opened and not self.is_closed:
+                self.out.flush()
+                await self._close_in_time()
+            # Python 3.11's wait_for may swallow a cancellation: nats-py then goes on connecting, and is open again.
+            while self._reconnection_task is not None and not self._reconnection_task.done():
+                self._reconnection_task.cancel()
+                await asyncio.wait({self._reconnection_task}, timeout=0.1)
+            if self._opened and not self.is_closed:
+                await self._close_in_time()
+        finally:
+            self.out.connected(None)
+            self._release_writers()
+
+    async def _close_in_time(self) -> None:
+        closing = self._loop.create_task(self.close())
+        try:
+            await asyncio.wait({closing}, timeout=SHUT_TIMEOUT_S)
+        finally:
+            if not closing.done():
+                self._abort()
+        await asyncio.wait({closing})
+        if not closing.cancelled() and (error := closing.exception()) is not None:
+            self.logger.warning("closing the connection: %s", describe(error))
 
     async def _quietly_close(self) -> None:
         self.closing = True
@@ -148,37 +150,13 @@ class Wire(Client):
         self._abort()
         await self.close()
 
-    def _abort(self) -> None:
-        """Cut the connection: closing it in good order waits, without end, until the peer has taken everything."""
-        writer = getattr(self._transport, "_io_writer", None)
-        if writer is not None:
-            writer.transport.abort()
-
     def _schedule_flush(self) -> None:
         self._loop.call_soon(self.out.flush)
 
     # --- what nats-py calls, changed ---------------------------------------------------------------------------------
 
-    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
-        server = self._current_server
-        if initial_connection and (self.options.get("tls") or (server is not None and server.uri.scheme == "tls")):
-            if not info.get("tls_required") and not info.get("tls_available"):
-                # nats-py would go on in the clear, with the credentials.
-                raise NatsError("nats: TLS was asked for, and the server has none")
-            info["tls_required"] = True
-        await super()._process_info(info, initial_connection)
-
     async def _process_connect_init(self) -> None:
-        # nats-py forgets the tasks of an attempt that failed after it had begun them.
-        for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
-            if task is not None:
-                task.cancel()
         await super()._process_connect_init()
-        if self._status == Client.CONNECTING:
-            # The answer to the first PING was no PONG: nats-py goes on without a word.
-            if self._transport is None or self._transport.at_eof():
-                raise NatsError("nats: the server closed the connection during the handshake")
-            self._status = Client.CONNECTED
         self._put_tap_in()
 
     def _put_tap_in(self) -> None:
@@ -202,49 +180,11 @@ class Wire(Client):
             except FrameError as error:
                 raise NatsError(f"nats: {error}") from error
 
-    async def _read_loop(self) -> None:
-        await super()._read_loop()
-        task = asyncio.current_task()
-        if task is not None and task is self._reading_task and self.is_connected and not task.cancelling():
-            # It ended without a word, on something that it did not expect: a subject that is not UTF-8, for one.
-            await self._process_op_err(ConnectionError("reading failed"))
-
-    async def _process_pong(self) -> None:
-        # nats-py's own fails on a waiter that has given up, and that ends its read loop.
-        if self._pongs and self._pongs[0].done():
-            self._pongs.pop(0)
-            self._pings_outstanding = 0
-        else:
-            await super()._process_pong()
-
     async def _process_op_err(self, e: Exception) -> None:
         if self.is_connected:
             self.out.connected(None)
             self._abort()
         await super()._process_op_err(e)
-
-    async def _connect_to_server(self, s: Any) -> None:
-        # nats-py leaves the socket of a handshake that failed open.
-        self._abort()
-        await super()._connect_to_server(s)
-
-    async def _attempt_reconnect(self) -> None:
-        self._attempts = 0
-        while not self.is_closed:
-            try:
-                await super()._attempt_reconnect()
-                return
-            except Exception as error:
-                # nats-py expects some errors only; any other would end its reconnecting.
-                self.logger.warning("reconnecting: %s", _describe(error))
-                await asyncio.sleep(BACKOFF_MAX_S * random.random())
-
-    def _choose_server(self, servers: list[Server], info: dict[str, Any]) -> tuple[Server, float]:
-        """Pick the servers in turn, waiting longer after each round without success."""
-        at = self._attempts
-        self._attempts += 1
-        backoff = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** min(at // len(servers), 10))
-        return servers[at % len(servers)], backoff * random.uniform(0.5, 1.0)
 
     # --- states ------------------------------------------------------------------------------------------------------
 
@@ -386,10 +326,6 @@ def _is_final(error: BaseException) -> bool:
     """Whether trying again can't help: wrong credentials or an untrusted certificate."""
     text = str(error).lower()
     return isinstance(error, ssl.SSLError) or "authorization" in text or "authentication" in text
-
-
-def _describe(error: BaseException) -> str:
-    return str(error) or type(error).__name__
 
 
 async def _abandon(task: asyncio.Task[Any]) -> None:

@@ -126,8 +126,10 @@ class Conn:
             single = SinglePublisher(wire, self.client, self._logger, targets.recover)
             await single.open()
         except BaseException as error:
-            await wire.shut()
-            await self._stop_server()
+            try:
+                await wire.shut()
+            finally:
+                await self._stop_server()
             if isinstance(error, Timeout | Closed):
                 raise ConnectError(str(addresses), str(error)) from error
             raise
@@ -177,9 +179,13 @@ class Conn:
         finally:
             self._link = None
             link.single.close()
-            await link.wire.shut()
-            await self._stop_server()
-            self._set_state("closed")
+            try:
+                await link.wire.shut()
+            finally:
+                try:
+                    await self._stop_server()
+                finally:
+                    self._set_state("closed")
 
     async def _close_publishers(self) -> None:
         for publisher in list(self._publishers):
@@ -190,9 +196,9 @@ class Conn:
             await publisher.close()
 
     async def _stop_server(self) -> None:
-        if self._server is not None:
-            await self._server.stop()
-            self._server = None
+        server, self._server = self._server, None
+        if server is not None:
+            await server.stop()
 
     # --- state -------------------------------------------------------------------------------------------------------
 

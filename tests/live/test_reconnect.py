@@ -193,6 +193,24 @@ async def test_close_when_the_server_is_away_ends_in_time(
     await subscription.wait()
 
 
+async def test_close_when_the_server_is_away_and_closing_fails_is_closed_with_everything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def shut(wire: eda._wire.Wire) -> None:
+        await original(wire)
+        raise RuntimeError("nobody expects this")
+
+    original = eda._wire.Wire.shut
+    conn = await eda.connect("embedded:")
+    process = conn._server.process if conn._server else None
+    monkeypatch.setattr(eda._wire.Wire, "shut", shut)
+    with pytest.raises(RuntimeError):
+        await conn.close()
+    assert conn.state == "closed"
+    assert process is not None
+    assert process.returncode is not None
+
+
 async def test_close_when_the_server_is_frozen_ends_in_time(
     own_server: eda.EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,11 +19,14 @@ from nats.aio.transport import TcpTransport
 
 import eda
 import eda._wire
+from eda._client import MendedClient
 from eda._frame import Collector
 from eda._wire import Wire
 from eda.addresses import parse_addresses
 from helpers import Logged, Proxy, listening, until, wire_of
 
+# The names that we put over and beside nats-py's.
+OURS = {**vars(MendedClient), **vars(Wire)}
 INFO = b'INFO {"server_id":"x","version":"2.12.0","max_payload":1048576,"headers":true}\r\n'
 
 
@@ -51,9 +54,10 @@ def test_requirement_when_compared_with_what_the_error_says_is_the_same() -> Non
 
 
 def test_nats_py_when_installed_has_the_methods_that_are_overridden_with_the_same_arguments() -> None:
-    overridden = {name for name in vars(Wire) if callable(getattr(Client, name, None)) and not name.startswith("__")}
+    overridden = {name for name in OURS if callable(getattr(Client, name, None)) and not name.startswith("__")}
     assert overridden >= {
-        *("_process_connect_init", "_process_pong", "_process_op_err", "_connect_to_server", "_attempt_reconnect")
+        *("_process_connect_init", "_process_pong", "_process_op_err", "_connect_to_server", "_attempt_reconnect"),
+        "_close",
     }
     for name in overridden:
         theirs, ours = getattr(Client, name).__code__, getattr(Wire, name).__code__
@@ -64,9 +68,9 @@ def test_nats_py_when_installed_has_the_methods_that_are_overridden_with_the_sam
 async def test_nats_py_when_installed_does_not_use_the_names_that_wire_adds(server: eda.EmbeddedServer) -> None:
     theirs = set(dir(Client())) | set(vars(Client()))
     async with opened(server.url) as wire:
-        added = {name for name in vars(Wire) if name not in vars(Client)} | (set(vars(wire)) - set(vars(Client())))
+        added = {name for name in OURS if name not in vars(Client)} | (set(vars(wire)) - set(vars(Client())))
     meant = {"__module__", "__doc__", "__firstlineno__", "__static_attributes__"}
-    assert not (added & theirs) - meant - {"__init__"} - {name for name in vars(Wire) if hasattr(Client, name)}
+    assert not (added & theirs) - meant - {"__init__"} - {name for name in OURS if hasattr(Client, name)}
     assert {"out", "parser", "logger", "_tap", "_loop", "_fatal", "_opened", "closing"} <= added - theirs
 
 
@@ -111,6 +115,62 @@ async def test_connect_when_nats_pys_inside_has_changed_names_the_versions_suppo
         await eda.connect(server.url)
     assert f"nats-py {version('nats-py')}" in str(caught.value)
     assert eda._wire.SUPPORTED in str(caught.value)
+
+
+# --- closing ---------------------------------------------------------------------------------------------------------
+
+
+async def test_shut_when_something_is_left_to_write_and_the_server_is_away_closes_all(
+    own_server: eda.EmbeddedServer, logged: Logged
+) -> None:
+    closed: list[str] = []
+    wire = Wire(logging.getLogger("eda"))
+    await wire.open(parse_addresses(own_server.url).urls, timeout_s=5.0, token=parse_addresses(own_server.url).token)
+    wire.on_closed.append(lambda: closed.append("closed"))
+    await wire.barrier(5.0)
+    await own_server.kill()
+    await until(lambda: not wire.is_up)
+    await wire.publish("subject", b"kept by nats-py for the next connection")
+    await wire.shut()
+    assert wire.is_closed
+    assert closed == ["closed"]
+    assert not logged.find("closing the connection", logging.WARNING)
+
+
+async def test_shut_when_the_connection_breaks_meanwhile_closes_all(
+    server: eda.EmbeddedServer, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def drain(transport: TcpTransport) -> None:
+        raise ConnectionResetError("Connection lost")
+
+    async def ignore(message: object) -> None:
+        """A message for nobody."""
+
+    closed: list[str] = []
+    async with opened(server.url) as wire:
+        wire.on_closed.append(lambda: closed.append("closed"))
+        await wire.subscribe("subject", cb=ignore)
+        await wire.barrier(5.0)
+        monkeypatch.setattr(TcpTransport, "drain", drain)
+        monkeypatch.setattr(wire, "_flush_pending", lambda: asyncio.sleep(0))
+        await wire._send_command(b"PING\r\n")
+    assert wire.is_closed
+    assert closed == ["closed"]
+    assert logged.find("closing the connection: Connection lost", logging.WARNING)
+
+
+async def test_shut_when_closing_fails_anyway_is_over_and_tells(
+    server: eda.EmbeddedServer, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def close(client: Client, status: int, do_cbs: bool = True) -> None:
+        await original(client, status, do_cbs)
+        raise ValueError("nobody expects this")
+
+    original = Client._close
+    async with opened(server.url) as wire:
+        monkeypatch.setattr(Client, "_close", close)
+    assert wire.is_closed
+    assert logged.find("closing the connection: nobody expects this", logging.WARNING)
 
 
 # --- frames ----------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ LEVELS: list[set[str]] = [
     {"_data", "_texts", "addresses", "answers", "options", "subjects"},
     {"_event"},
     {"_acks", "_codec", "_frame"},
-    {"_dispatch", "_send", "_tap", "server"},
+    {"_client", "_dispatch", "_send", "_tap", "server"},
     {"_publish", "_wire"},
     {"api"},
     {"atomic", "renewal", "shared", "single", "streams"},

@@ -1,0 +1,117 @@
+"""nats-py's client, mended where it hurts: what it does for each connection is its own, what goes wrong is ours.
+
+With `_wire` the only file that touches nats-py's inside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from typing import Any
+
+from nats.aio.client import Client, Server
+from nats.errors import Error as NatsError
+
+__all__ = ["MendedClient", "describe"]
+
+BACKOFF_FIRST_S = 0.05
+BACKOFF_MAX_S = 2.0
+
+
+class MendedClient(Client):
+    """A client that closes in any state, reconnects after any error, and leaves no sockets and tasks behind."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        super().__init__()
+        self.logger = logger
+        self._attempts = 0
+
+    # --- connecting --------------------------------------------------------------------------------------------------
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        server = self._current_server
+        if initial_connection and (self.options.get("tls") or (server is not None and server.uri.scheme == "tls")):
+            if not info.get("tls_required") and not info.get("tls_available"):
+                # nats-py would go on in the clear, with the credentials.
+                raise NatsError("nats: TLS was asked for, and the server has none")
+            info["tls_required"] = True
+        await super()._process_info(info, initial_connection)
+
+    async def _process_connect_init(self) -> None:
+        # nats-py forgets the tasks of an attempt that failed after it had begun them.
+        for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
+            if task is not None:
+                task.cancel()
+        await super()._process_connect_init()
+        if self._status == Client.CONNECTING:
+            # The answer to the first PING was no PONG: nats-py goes on without a word.
+            if self._transport is None or self._transport.at_eof():
+                raise NatsError("nats: the server closed the connection during the handshake")
+            self._status = Client.CONNECTED
+
+    async def _connect_to_server(self, s: Any) -> None:
+        # nats-py leaves the socket of a handshake that failed open.
+        self._abort()
+        await super()._connect_to_server(s)
+
+    async def _attempt_reconnect(self) -> None:
+        self._attempts = 0
+        while not self.is_closed:
+            try:
+                await super()._attempt_reconnect()
+                return
+            except Exception as error:
+                # nats-py expects some errors only; any other would end its reconnecting.
+                self.logger.warning("reconnecting: %s", describe(error))
+                await asyncio.sleep(BACKOFF_MAX_S * random.random())
+
+    def _choose_server(self, servers: list[Server], info: dict[str, Any]) -> tuple[Server, float]:
+        """Pick the servers in turn, waiting longer after each round without success."""
+        at = self._attempts
+        self._attempts += 1
+        backoff = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** min(at // len(servers), 10))
+        return servers[at % len(servers)], backoff * random.uniform(0.5, 1.0)
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    async def _read_loop(self) -> None:
+        await super()._read_loop()
+        task = asyncio.current_task()
+        if task is not None and task is self._reading_task and self.is_connected and not task.cancelling():
+            # It ended without a word, on something that it did not expect: a subject that is not UTF-8, for one.
+            await self._process_op_err(ConnectionError("reading failed"))
+
+    async def _process_pong(self) -> None:
+        # nats-py's own fails on a waiter that has given up, and that ends its read loop.
+        if self._pongs and self._pongs[0].done():
+            self._pongs.pop(0)
+            self._pings_outstanding = 0
+        else:
+            await super()._process_pong()
+
+    # --- closing -----------------------------------------------------------------------------------------------------
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        if not self.is_connected:
+            # nats-py would write it to a connection that is gone, fail, and leave its tasks running.
+            self._pending, self._pending_data_size = [], 0
+        try:
+            await super()._close(status, do_cbs)
+        except (OSError, NatsError) as error:
+            # The connection broke just now, with something left to write. Again, for the rest of what there is to do.
+            self.logger.warning("closing the connection: %s", describe(error))
+            self._pending, self._pending_data_size = [], 0
+            self._status = Client.DISCONNECTED
+            await super()._close(status, do_cbs)
+
+    def _abort(self) -> None:
+        """Cut the connection: closing it in good order waits, without end, until the peer has taken everything."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+
+
+def describe(error: BaseException) -> str:
+    """Return an error's text, or its type where it has none."""
+    return str(error) or type(error).__name__
