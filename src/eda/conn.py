@@ -4,42 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
 from typing import Any, Self
 
 from eda._event import Event
 from eda._nuid import next_nuid
-from eda._wire import Wire
 from eda.addresses import Addresses, parse_addresses
-from eda.api import Api
 from eda.atomic import AtomicBatch
-from eda.errors import Closed, ConfigError, ConnectError, NotSupported, PublishFailed, Timeout
+from eda.errors import Closed, ConfigError, NotSupported, PublishFailed, Timeout
+from eda.link import Link, open_link
 from eda.options import StreamOptions, SubscriptionOptions, merge_options
 from eda.publisher import Mode, Publisher, check_publisher_options
 from eda.server import EmbeddedServer
-from eda.single import SinglePublisher
 from eda.streams import Streams
 from eda.subjects import check_stream_name
 from eda.subscription import Handler, Subscription, check_built, durable_name
-from eda.targets import Targets
 
 __all__ = ["Conn"]
 
 CLOSE_TIMEOUT_S = 30.0
 _EMPTY = Event()
-
-
-@dataclass(frozen=True, slots=True)
-class _Link:
-    """What an open connection consists of."""
-
-    wire: Wire
-    api: Api
-    streams: Streams
-    targets: Targets
-    single: SinglePublisher
 
 
 class Conn:
@@ -72,11 +56,13 @@ class Conn:
         self._on_state = on_state
         self._state = "new"
         self._server: EmbeddedServer | None = None
-        self._link: _Link | None = None
+        self._link: Link | None = None
         self._subscriptions: set[Subscription] = set()
         self._publishers: set[Publisher] = set()
         self._batches: set[asyncio.Future[None]] = set()  # done when the batch is
         self._opening: asyncio.Task[None] | None = None
+        self._n_waiting = 0  # for it to open
+        self._was_opened = False  # for somebody who was there to see it
         self._closing: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -95,57 +81,62 @@ class Conn:
         await self.close()
 
     async def _opened(self) -> Self:
-        if self._state == "closed":
+        """Open once, however many wait for it. When the last of those is cancelled, what was opened is closed again."""
+        if self._state == "closed" or self._closing is not None:
             raise Closed("connection")
         if self._opening is None:
             self._opening = asyncio.get_running_loop().create_task(self._open())
+        self._n_waiting += 1
         try:
-            await self._opening
+            # Not awaited itself: that would cancel it for all, and maybe too late for it to notice.
+            await asyncio.wait({self._opening})
+        except BaseException:
+            if self._n_waiting == 1 and not self._was_opened:
+                await self.close()
+            raise
+        finally:
+            self._n_waiting -= 1
+        if self._opening.cancelled():
+            raise Closed("connection")
+        try:
+            self._opening.result()
         except BaseException:
             self._set_state("closed")
             raise
+        self._was_opened = True
         return self
 
     async def _open(self) -> None:
         addresses = self._addresses
-        options = dict(self._security)
-        wire = Wire(self._logger)
         try:
             if addresses.embedded:
                 self._server = EmbeddedServer(addresses.embedded_dir)
                 await self._server.start()
                 addresses = parse_addresses(self._server.url)
-            given = {"user": addresses.user, "password": addresses.password, "token": addresses.token}
-            options = {key: value for key, value in given.items() if value is not None} | options
-            deadline = time.monotonic() + self._connect_timeout_s
-            await wire.open(addresses.urls, timeout_s=self._connect_timeout_s, name=self.client, **options)
-            api = Api(wire, self._domain)
-            await api.look(max(deadline - time.monotonic(), 0.1))
-            streams = Streams(api)
-            targets = Targets(wire, api, streams, self._stream_defaults, auto_create=self._auto_create)
-            single = SinglePublisher(wire, self.client, self._logger, targets.recover)
-            await single.open()
-        except BaseException as error:
-            try:
-                await wire.shut()
-            finally:
-                await self._stop_server()
-            if isinstance(error, Timeout | Closed):
-                raise ConnectError(str(addresses), str(error)) from error
+            link = await open_link(
+                addresses,
+                self._security,
+                domain=self._domain,
+                client=self.client,
+                logger=self._logger,
+                timeout_s=self._connect_timeout_s,
+                stream_defaults=self._stream_defaults,
+                auto_create=self._auto_create,
+            )
+        except BaseException:
+            await self._stop_server()
             raise
-        self._link = _Link(wire, api, streams, targets, single)
-        wire.on_lost.append(self._on_lost)
-        wire.on_restored.append(self._on_restored)
+        self._link = link
+        link.wire.on_lost.append(self._on_lost)
+        link.wire.on_restored.append(self._on_restored)
         self._set_state("connected")
 
     async def close(self) -> None:
         """Close subscriptions, flush what is being published, then the connection, within 30 s; logs what was left.
 
         Safe to call twice, and from a handler: there it returns at once, and closing goes on when the handler is done.
+        Cancelled, it goes on without its caller.
         """
-        if self._opening is not None and not self._opening.done():
-            self._opening.cancel()
-            await asyncio.wait({self._opening})
         if self._closing is None:
             self._closing = asyncio.get_running_loop().create_task(self._close())
         task = asyncio.current_task()
@@ -153,6 +144,11 @@ class Conn:
             await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.wait({self._opening})
+            if not self._opening.cancelled():
+                self._opening.exception()  # those who waited for it may have given up
         link = self._link
         if link is None:
             self._set_state("closed")
@@ -236,7 +232,7 @@ class Conn:
         except Exception as error:
             self._logger.warning("asking the server what it can do: %s", error)
 
-    def _open_link(self) -> _Link:
+    def _open_link(self) -> Link:
         if self._link is None:
             raise Closed("connection (await eda.connect(...) first)" if self._state == "new" else "connection")
         return self._link

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 import eda
+from eda._wire import Wire
 from eda.addresses import parse_addresses
-from helpers import LOOPS, Logged, free_port, listening
+from helpers import LOOPS, Logged, free_port, listening, wire_of
 
 PASSWORD = "s3cret/p@ss:w%rd"
 
@@ -237,6 +238,79 @@ async def test_connect_when_cancelled_leaves_nothing(server: eda.EmbeddedServer)
                 await conn
         await conn.close()
         assert conn.state == "closed"
+
+
+@pytest.mark.parametrize("at", ["the end of opening", "the turn of the loop after it"])
+async def test_connect_when_cancelled_just_as_it_is_open_closes_it_again(server: eda.EmbeddedServer, at: str) -> None:
+    def on_state(state: str) -> None:
+        states.append(state)
+        if state == "connected":
+            wires.append(wire_of(conn))
+            if at == "the end of opening":
+                connecting.cancel()
+            else:
+                asyncio.get_running_loop().call_soon(connecting.cancel)
+
+    async def opened() -> eda.Conn:
+        return await conn
+
+    states: list[str] = []
+    wires: list[Wire] = []
+    conn = eda.connect(server.url, on_state=on_state)
+    connecting = asyncio.create_task(opened())
+    with pytest.raises(asyncio.CancelledError):
+        await connecting
+    assert states == ["connected", "closed"]
+    assert wires[0].is_closed
+    with pytest.raises(eda.Closed):
+        await conn
+
+
+async def test_connect_when_one_of_two_is_cancelled_opens_for_the_other(server: eda.EmbeddedServer) -> None:
+    conn = eda.connect(server.url)
+
+    async def opened() -> eda.Conn:
+        return await conn
+
+    one, other = asyncio.create_task(opened()), asyncio.create_task(opened())
+    await asyncio.sleep(0)
+    one.cancel()
+    assert await other is conn
+    assert one.cancelled()
+    assert conn.state == "connected"
+    await conn.close()
+
+
+async def test_connect_when_it_fails_just_as_it_is_cancelled_leaves_nothing() -> None:
+    conn = eda.connect(f"nats://127.0.0.1:{free_port()}", connect_timeout_s=0.2)
+
+    async def opened() -> eda.Conn:
+        return await conn
+
+    connecting = asyncio.create_task(opened())
+    await asyncio.sleep(0)
+    assert conn._opening is not None
+    await asyncio.wait({conn._opening})
+    connecting.cancel()
+    with pytest.raises((eda.ConnectError, asyncio.CancelledError)):
+        await connecting
+    await conn.close()
+    assert conn.state == "closed"
+
+
+async def test_close_when_it_is_opening_tells_who_waits_for_it(server: eda.EmbeddedServer) -> None:
+    conn = eda.connect(server.url)
+
+    async def opened() -> eda.Conn:
+        return await conn
+
+    connecting = asyncio.create_task(opened())
+    await asyncio.sleep(0)
+    assert conn._opening is not None
+    await conn.close()
+    with pytest.raises(eda.Closed):
+        await connecting
+    assert conn.state == "closed"
 
 
 async def test_on_state_when_it_raises_is_logged_and_the_connection_works(

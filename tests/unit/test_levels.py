@@ -26,7 +26,7 @@ LEVELS: list[set[str]] = [
     {"api"},
     {"atomic", "renewal", "shared", "single", "streams"},
     {"pump", "targets"},
-    {"publisher", "subscription"},
+    {"link", "publisher", "subscription"},
     {"conn"},
     {"dial"},
     {"__init__", "cli"},
