@@ -59,7 +59,8 @@ class SinglePublisher:
     @property
     def is_ready(self) -> bool:
         """Whether `send` may be called now; else wait for `ready`."""
-        return not self._out.paused and self._sender.has_room and not self._wire.closing
+        wire = self._wire
+        return not (self._out.paused or wire.closing or wire.is_closed) and self._sender.has_room
 
     async def ready(self, timeout_s: float, event_id: str) -> float:
         """Wait until the connection and the window take another event: the back-pressure.
@@ -107,6 +108,7 @@ class SinglePublisher:
         """Fail what is still pending."""
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         for task in self._recovering.values():
             task.cancel()
         for seq in self._sender.window.pending():

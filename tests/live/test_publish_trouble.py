@@ -216,3 +216,25 @@ async def test_memory_when_many_events_are_published_is_flat(conn: eda.Conn, str
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     await publish(100_000)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 8 * 1024
+
+
+async def test_publish_when_the_client_gave_the_connection_up_raises_closed(conn: eda.Conn, stream: str) -> None:
+    await conn.publish(stream)
+    wire = wire_of(conn)
+    await wire.close()  # as nats-py does for some errors of the server, without being asked
+    assert not wire.closing
+    async with asyncio.timeout(5):
+        with pytest.raises(eda.Closed):
+            await conn.publish(stream)
+
+
+async def test_single_publisher_when_closed_forgets_its_clock(conn: eda.Conn, stream: str) -> None:
+    await conn.publish(stream)
+    assert conn._link is not None
+    single = conn._link.single
+    assert single._timer is not None
+    single.close()
+    assert single._timer is None
+    wire_of(conn).out.connected(None)  # what is published goes nowhere
+    with pytest.raises(eda.Timeout):
+        await asyncio.wait_for(conn.publish(stream, timeout_s=0.2), 5)
