@@ -21,6 +21,7 @@ from eda.errors import (
     Timeout,
     UnknownEncoding,
 )
+from eda.handlers import PartialFailure, Reject, threaded
 from eda.options import Retry, StreamOptions, SubscriptionOptions
 from eda.publisher import Publisher, PublisherStats
 from eda.server import EmbeddedServer
@@ -44,10 +45,12 @@ __all__ = [
     "Event",
     "MsgPack",
     "NotSupported",
+    "PartialFailure",
     "Proto",
     "PublishFailed",
     "Publisher",
     "PublisherStats",
+    "Reject",
     "Retry",
     "ServerError",
     "StreamInfo",
@@ -61,4 +64,5 @@ __all__ = [
     "UnknownEncoding",
     "connect",
     "register_encoding",
+    "threaded",
 ]

@@ -12,6 +12,7 @@ from eda._nuid import next_nuid
 from eda.addresses import Addresses, parse_addresses
 from eda.atomic import AtomicBatch
 from eda.errors import Closed, ConfigError, NotSupported, PublishFailed, Timeout
+from eda.handlers import check_handler
 from eda.link import Link, open_link
 from eda.options import StreamOptions, SubscriptionOptions, merge_options
 from eda.publisher import Mode, Publisher, check_publisher_options
@@ -366,16 +367,16 @@ class Conn:
         `handler(event)` is an `async def` or a plain function: returning acknowledges the event, an exception is logged
         and the event comes again. Options are fields of SubscriptionOptions, also as keywords.
 
-        Raises ConfigError for options that are unknown or contradict each other; awaited, also for a kept subscription
+        Raises ConfigError for options that are unknown or contradict each other, and for a handler that can't be one,
+        such as a generator function; awaited, also for a kept subscription
         of that name that contradicts them, and StreamNotFound, ServerError, Closed.
         """
         link = self._open_link()
         if self._closing is not None:
             raise Closed("connection")
         check_stream_name(stream)
-        if not callable(handler):
-            raise ConfigError(f"handler must be callable, not {type(handler).__name__}", argument="handler")
         merged = merge_options(options, overrides)
+        check_handler(handler, batch=merged.batch is not None)
         check_built(merged)
         subscription = Subscription(
             link.wire,

@@ -61,7 +61,7 @@ class EdaError(Exception):
         return f"{type(self).__name__}({str(self)!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.args, self.__dict__.copy(), _picklable(self.__cause__))
+        return _rebuild, (type(self), self.args, self.__dict__.copy(), picklable(self.__cause__))
 
 
 def _rebuild(
@@ -76,7 +76,7 @@ def _rebuild(
     return error
 
 
-def _picklable(cause: BaseException | None) -> BaseException | None:
+def picklable(cause: BaseException | None) -> BaseException | None:
     """Give the cause, or a stand-in with its text: many exceptions pickle and then fail to unpickle."""
     if cause is None or isinstance(cause, EdaError):
         return cause

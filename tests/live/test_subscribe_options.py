@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -295,6 +296,20 @@ async def test_options_when_given_as_an_object_can_be_overridden(conn: eda.Conn,
         3,
     )
     assert not options.backfill or options.concurrency == 1
+
+
+async def test_handler_when_it_can_not_handle_an_event_is_refused_before_anything_is_asked(
+    conn: eda.Conn, admin: Admin, stream: str
+) -> None:
+    async def endless(event: eda.Event) -> AsyncIterator[eda.Event]:
+        yield event
+
+    wrong: list[Any] = [endless, lambda: None, "print"]
+    for handler in wrong:
+        with pytest.raises(eda.ConfigError, match="handler") as caught:
+            conn.subscribe(stream, handler)
+        assert caught.value.argument == "handler"
+    assert stream not in await admin.stream_names()
 
 
 async def test_durable_when_nobody_has_a_name_is_refused(connect: Connect, stream: str) -> None:

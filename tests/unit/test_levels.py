@@ -20,7 +20,7 @@ LEVELS: list[set[str]] = [
     {"_bytes", "_nuid", "encodings", "errors"},
     {"_data", "_texts", "addresses", "answers", "options", "subjects"},
     {"_event"},
-    {"_acks", "_codec", "_frame"},
+    {"_acks", "_codec", "_frame", "handlers"},
     {"_client", "_dispatch", "_send", "_tap", "server"},
     {"_publish", "_wire"},
     {"api"},

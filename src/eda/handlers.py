@@ -1,0 +1,181 @@
+"""What users give to a subscription: functions that handle events, and what these raise."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import inspect
+import types
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from eda._event import Event
+from eda.errors import ConfigError, picklable
+
+__all__ = ["PartialFailure", "Reject", "check_handler", "refuse_result", "threaded"]
+
+MAX_WORKERS = 1024
+
+T = TypeVar("T")
+
+
+class Reject(Exception):
+    """Raise it in a handler to have the event moved to the dead letters at once, without another attempt."""
+
+    def __init__(self, reason: str = "") -> None:
+        # A reason that is no text must not turn a rejection into a failure, which is tried again.
+        self.reason = str(reason)
+        super().__init__(self.reason)
+
+    def __str__(self) -> str:
+        return self.reason or "rejected"
+
+
+class PartialFailure(Exception):
+    """Raise it in a batch handler to have only some events of the batch handled again: `{event: error, …}`.
+
+    The others are acknowledged. `failures` is a dict of the events that failed, each with its error. Events are equal
+    when their envelopes are: two of one batch that are, such as an event that was stored twice, are one key, and fail
+    together.
+
+    Raises ConfigError for anything but a mapping of events to exceptions that is not empty.
+    """
+
+    def __init__(self, failures: Mapping[Event, BaseException]) -> None:
+        if not isinstance(failures, Mapping):
+            raise _wrong_failures(f"must be a mapping of events to their errors, not {type(failures).__name__}")
+        if not failures:
+            raise _wrong_failures("is empty: a batch without failures is one whose handler returns")
+        for event, error in failures.items():
+            if not isinstance(event, Event):
+                raise _wrong_failures(f"has a key that is no eda.Event but a {type(event).__name__}")
+            if not isinstance(error, BaseException):
+                raise _wrong_failures(f"has for event {event.id} no exception but {error!r}")
+        self.failures = dict(failures)
+        super().__init__(self.failures)
+
+    def __str__(self) -> str:
+        event, error = next(iter(self.failures.items()))
+        n_failed = len(self.failures)
+        events = "1 event" if n_failed == 1 else f"{n_failed} events"
+        return f"{events} of the batch failed; first: event {event.id}: {str(error) or type(error).__name__}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), ({event: picklable(error) for event, error in self.failures.items()},)
+
+    def error_of(self, event: Event) -> BaseException | None:
+        """Return the event's error; None where it did not fail."""
+        return self.failures.get(event)
+
+
+def threaded(function: Callable[[T], object], workers: int = 1) -> Callable[[T], Coroutine[Any, Any, None]]:
+    """Make a handler of a blocking function of one event (in batch, of a list of them).
+
+    It runs in one of `workers` (1 to 1,024) threads of the handler's own, started when they are first needed, with the
+    context variables of its caller; give the subscription a `concurrency` to match. What the function returns does not
+    matter, unless it is an awaitable or a generator: that is a TypeError. What it raises, the handler raises.
+
+    A thread can't be cancelled. When the handler is (a time-out, a closing connection), a call that has not begun is
+    dropped, and one that has is waited for, however long it takes: the event is not handled twice at once. Then the
+    cancellation goes on.
+
+    Raises ConfigError for a function that can't be called or is no plain one (`async def`, a generator), and for
+    `workers` out of range.
+    """
+    if not callable(function):
+        raise ConfigError(f"function must be callable, not {type(function).__name__}", argument="function")
+    kind = _kind_of(function)
+    if kind:
+        raise ConfigError(f"function must be a plain, blocking one, not {kind}", argument="function")
+    if not isinstance(workers, int) or isinstance(workers, bool) or not 1 <= workers <= MAX_WORKERS:
+        raise ConfigError(f"workers must be an int from 1 to {MAX_WORKERS}, not {workers!r}", argument="workers")
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    threads: ThreadPoolExecutor | None = None
+
+    def run(events: T) -> object:
+        try:
+            return function(events)
+        except StopIteration as error:  # no future takes one
+            raise RuntimeError(f"{name} raised StopIteration") from error
+
+    async def handler(events: T) -> None:
+        nonlocal threads
+        if threads is None:
+            threads = ThreadPoolExecutor(workers, thread_name_prefix=f"eda {name}")
+        running = threads.submit(contextvars.copy_context().run, run, events)
+        done = asyncio.wrap_future(running)
+        cancelled: asyncio.CancelledError | None = None
+        while not done.done():
+            try:
+                await asyncio.wait({done})
+            except asyncio.CancelledError as error:
+                cancelled = error
+                running.cancel()  # no effect once it has begun
+        if cancelled is not None:
+            raise cancelled from None if done.cancelled() else done.exception()
+        result = done.result()
+        if inspect.isawaitable(result):
+            if inspect.iscoroutine(result):
+                result.close()
+            raise TypeError(f"{name}, a function for threads, returned an awaitable: {type(result).__name__}")
+        refused = refuse_result(result)
+        if refused is not None:
+            raise refused
+
+    functools.update_wrapper(handler, function, updated=())
+    return handler
+
+
+def check_handler(handler: object, *, batch: bool) -> None:
+    """Raise ConfigError for a handler of which it shows beforehand that it can't handle an event (in batch, a list)."""
+    argument = "a list of events" if batch else "an event"
+    if not callable(handler):
+        hint = ": give the function itself, not what it returns" if inspect.isawaitable(handler) else ""
+        raise ConfigError(f"handler must be callable, not {type(handler).__name__}{hint}", argument="handler")
+    kind = _kind_of(handler)
+    if "generator" in kind:
+        raise ConfigError(f"handler is {kind}: calling it runs nothing, so it would handle nothing", argument="handler")
+    try:
+        # Not what a decorator wraps but what it makes: that is what is called.
+        signature = inspect.signature(handler, follow_wrapped=False)
+    except (TypeError, ValueError):
+        return  # of some compiled functions nobody can tell
+    try:
+        signature.bind(object())
+    except TypeError as error:
+        message = f"handler must take one argument, {argument}: {_name_of(handler)}{signature} does not ({error})"
+        raise ConfigError(message, argument="handler") from error
+
+
+def refuse_result(result: object) -> TypeError | None:
+    """Return the error of a handler that returned a generator, which nobody will run; None for any other result.
+
+    For a result that is neither None nor an awaitable.
+    """
+    if isinstance(result, types.GeneratorType | types.AsyncGeneratorType):
+        what = "a generator" if isinstance(result, types.GeneratorType) else "an async generator"
+        return TypeError(f"the handler returned {what}, which nobody runs: {result.__qualname__}")
+    return None
+
+
+def _wrong_failures(what: str) -> ConfigError:
+    return ConfigError(f"failures {what}", argument="failures")
+
+
+def _kind_of(function: object) -> str:
+    """Return in which way a callable is no plain function; nothing when it is."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if not (inspect.isroutine(function) or inspect.isclass(function)):
+        function = type(function).__call__
+    if inspect.isasyncgenfunction(function):
+        return "an async generator function"
+    if inspect.isgeneratorfunction(function):
+        return "a generator function"
+    return "an async def" if inspect.iscoroutinefunction(function) else ""
+
+
+def _name_of(handler: object) -> str:
+    return getattr(handler, "__qualname__", type(handler).__qualname__)
