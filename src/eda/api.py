@@ -13,14 +13,15 @@ import time
 from typing import Any
 
 import msgspec
+from nats.aio.msg import Msg
+from nats.errors import ConnectionReconnectingError, NoRespondersError
 from nats.errors import Error as NatsError
-from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeout
 
 from eda._wire import Wire
 from eda.errors import Closed, NotSupported, ServerError, StreamNotFound, Timeout
 
-__all__ = ["ATTEMPT_TIMEOUT_S", "NS", "REQUEST_TIMEOUT_S", "Api", "translated"]
+__all__ = ["ATTEMPT_TIMEOUT_S", "NS", "REQUEST_TIMEOUT_S", "Api", "ask", "translated"]
 
 REQUEST_TIMEOUT_S = 10.0
 ATTEMPT_TIMEOUT_S = 5.0
@@ -66,8 +67,12 @@ class Api:
                 await asyncio.sleep(0.02)
                 continue
             try:
-                reply = await self.wire.request(
-                    f"{self.prefix}.{verb}", payload, timeout=max(min(left_s, attempt_timeout_s), 0.01)
+                reply = await ask(
+                    self.wire,
+                    f"{self.prefix}.{verb}",
+                    payload,
+                    max(min(left_s, attempt_timeout_s), 0.01),
+                    outlives_loss=attempt_timeout_s >= timeout_s,
                 )
                 break
             except NoRespondersError as error:
@@ -167,6 +172,57 @@ class Api:
                 return False
             raise
         return True
+
+
+async def ask(
+    wire: Wire,
+    subject: str,
+    payload: bytes,
+    timeout_s: float,
+    headers: dict[str, str] | None = None,
+    *,
+    outlives_loss: bool = False,
+) -> Msg:
+    """Send a request once and return the answer.
+
+    Ends without one as soon as none can come any more: with ServerError (403) when the server forbids the subject,
+    Closed, and nats-py's ConnectionReconnectingError when the connection is lost. `outlives_loss`: that is no end, for
+    what must not be sent twice. Raises nats-py's own errors, too.
+    """
+    cut: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+
+    def end(error: Exception) -> None:
+        if not cut.done():
+            cut.set_result(error)
+
+    def on_refused(kind: str, refused: str) -> None:
+        if kind == "publish" and refused == subject:
+            end(ServerError(403, 0, f"no permission to publish to {subject}"))
+
+    def on_lost() -> None:
+        if not outlives_loss:
+            end(ConnectionReconnectingError())
+
+    def on_closed() -> None:
+        end(Closed("connection"))
+
+    listening: list[tuple[list[Any], Any]]
+    listening = [(wire.on_refused, on_refused), (wire.on_lost, on_lost), (wire.on_closed, on_closed)]
+    for calls, call in listening:
+        calls.append(call)
+    request = wire.request(subject, payload, timeout=timeout_s, headers=headers)
+    asking = asyncio.get_running_loop().create_task(request)
+    either: set[asyncio.Future[Any]] = {asking, cut}
+    try:
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not asking.done():
+            raise cut.result()
+        return asking.result()
+    finally:
+        for calls, call in listening:
+            calls.remove(call)
+        if not asking.cancel() and not asking.cancelled():
+            asking.exception()
 
 
 def translated(error: ServerError, stream: str) -> Exception:

@@ -1,0 +1,52 @@
+"""Requests to JetStream's API that get no answer: they end as soon as that is clear, and leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+import eda
+from helpers import Logged, Proxy, until, wire_of
+
+
+async def test_api_when_closed_meanwhile_raises_closed_at_once(own_server: eda.EmbeddedServer) -> None:
+    async with Proxy(own_server.port) as proxy:
+        conn = await eda.connect(proxy.url(own_server.url))
+        await conn.streams.list()
+        proxy.hold()
+        asking = asyncio.create_task(conn.streams.info("stream"))
+        await until(lambda: b"STREAM.INFO.stream" in proxy.sent)
+        await conn.close()
+        with pytest.raises(eda.Closed):
+            await asyncio.wait_for(asking, 1)
+
+
+async def test_api_when_the_connection_is_lost_meanwhile_asks_again_at_once(own_server: eda.EmbeddedServer) -> None:
+    async with Proxy(own_server.port) as proxy, eda.connect(proxy.url(own_server.url)) as conn:
+        await conn.publish("stream")
+        wire = wire_of(conn)
+        before = [list(calls) for calls in (wire.on_lost, wire.on_closed, wire.on_refused)]
+        n_asked = proxy.sent.count(b"STREAM.INFO.stream")
+        proxy.hold()
+        asking = asyncio.create_task(conn.streams.info("stream"))
+        await until(lambda: proxy.sent.count(b"STREAM.INFO.stream") > n_asked)
+        proxy.drop()
+        proxy.release()
+        info = await asyncio.wait_for(asking, 3)
+        assert info.events == 1
+        assert [wire.on_lost, wire.on_closed, wire.on_refused] == before
+
+
+async def test_api_when_the_subject_is_forbidden_raises_at_once(logged: Logged) -> None:
+    logged.expect("the server forbids")
+    user = {"user": "u", "password": "p", "permissions": {"publish": {"deny": ["$JS.API.STREAM.LIST"]}}}
+    async with (
+        eda.EmbeddedServer(config={"authorization": {"users": [user]}}) as server,
+        eda.connect(f"nats://127.0.0.1:{server.port}", user="u", password="p") as conn,
+    ):
+        async with asyncio.timeout(2):
+            with pytest.raises(eda.ServerError, match=r"no permission to publish to \$JS\.API\.STREAM\.LIST") as caught:
+                await conn.streams.list()
+        assert caught.value.code == 403
+        await conn.publish("stream")
