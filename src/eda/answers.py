@@ -67,6 +67,7 @@ class Answer(msgspec.Struct):
     batch: str = ""
     count: _Count = 0
     msgs: _Count = 0
+    duplicate: bool = False
 
 
 _decode = msgspec.json.Decoder(Answer).decode

@@ -13,8 +13,8 @@ from eda.addresses import Addresses, parse_addresses
 from eda.atomic import AtomicBatch
 from eda.errors import Closed, ConfigError, NotSupported, PublishFailed, Timeout
 from eda.handlers import check_handler
-from eda.link import Link, open_link
-from eda.options import StreamOptions, SubscriptionOptions, merge_options
+from eda.link import Link, LinkOptions, open_link
+from eda.options import SubscriptionOptions, merge_options
 from eda.publisher import Mode, Publisher, check_publisher_options
 from eda.server import EmbeddedServer
 from eda.streams import Streams
@@ -36,24 +36,16 @@ class Conn:
     def __init__(
         self,
         addresses: Addresses,
-        domain: str | None,
         client: str | None,
         logger: logging.Logger,
-        security: dict[str, Any],
-        connect_timeout_s: float,
-        auto_create: bool,
-        stream_defaults: StreamOptions,
+        options: LinkOptions,
         on_state: Callable[[str], object] | None,
     ) -> None:
         self.client = client or f"eda-{next_nuid()}"
         self._named = client is not None
         self._addresses = addresses
-        self._domain = domain
         self._logger = logger
-        self._security = security
-        self._connect_timeout_s = connect_timeout_s
-        self._auto_create = auto_create
-        self._stream_defaults = stream_defaults
+        self._options = options
         self._on_state = on_state
         self._state = "new"
         self._server: EmbeddedServer | None = None
@@ -114,16 +106,7 @@ class Conn:
                 self._server = EmbeddedServer(addresses.embedded_dir)
                 await self._server.start()
                 addresses = parse_addresses(self._server.url)
-            link = await open_link(
-                addresses,
-                self._security,
-                domain=self._domain,
-                client=self.client,
-                logger=self._logger,
-                timeout_s=self._connect_timeout_s,
-                stream_defaults=self._stream_defaults,
-                auto_create=self._auto_create,
-            )
+            link = await open_link(addresses, self.client, self._logger, self._options)
         except BaseException:
             await self._stop_server()
             raise
@@ -229,7 +212,7 @@ class Conn:
     async def _look_again(self) -> None:
         """It may be another server, of another version."""
         try:
-            await self._open_link().api.look(self._connect_timeout_s)
+            await self._open_link().api.look(self._options.timeout_s)
         except Exception as error:
             self._logger.warning("asking the server what it can do: %s", error)
 
@@ -391,3 +374,19 @@ class Conn:
         )
         self._subscriptions.add(subscription)
         return subscription
+
+    # --- dead letters ------------------------------------------------------------------------------------------------
+
+    async def replay_dead(
+        self, stream: str, name: str, *, limit: int | None = None, dead_letter: str | None = None
+    ) -> int:
+        """Publish the dead letters of subscription `name` back into `stream` for it alone; returns how many.
+
+        In their order; each is removed from the dead-letter stream (None: `{stream}-dead`) once `stream` has
+        acknowledged it. At most `limit`, and none that die while this runs. What was undecodable stays: replaying it
+        can't help. An event comes back under a new id, its `cause` and all else unchanged.
+
+        Raises ConfigError; StreamNotFound for either stream; ServerError, Timeout, Closed: those before it failed have
+        been replayed then, as they have when it is cancelled.
+        """
+        return await self._open_link().dead_letters.replay(stream, name, limit=limit, dead_letter=dead_letter)

@@ -11,6 +11,7 @@ from typing import Any
 from eda.addresses import parse_addresses
 from eda.conn import Conn
 from eda.errors import ConfigError
+from eda.link import LinkOptions
 from eda.options import StreamOptions
 
 __all__ = ["connect"]
@@ -72,17 +73,14 @@ def connect(
             if not Path(path).is_file():
                 raise ConfigError(f"{name}: there is no file {str(path)!r}", argument=name)
             security[option] = str(path)
-    return Conn(
-        addresses,
-        cluster,
-        client,
-        _SILENT if logger is None else logger,
-        {key: value for key, value in security.items() if value is not None},
-        float(connect_timeout_s),
-        auto_create,
-        stream_defaults or StreamOptions(),
-        on_state,
+    options = LinkOptions(
+        domain=cluster,
+        security={key: value for key, value in security.items() if value is not None},
+        timeout_s=float(connect_timeout_s),
+        auto_create=auto_create,
+        stream_defaults=stream_defaults or StreamOptions(),
     )
+    return Conn(addresses, client, _SILENT if logger is None else logger, options, on_state)
 
 
 def _check_type(name: str, value: object, wanted: type) -> None:

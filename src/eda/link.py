@@ -10,13 +10,14 @@ from typing import Any
 from eda._wire import Wire
 from eda.addresses import Addresses
 from eda.api import Api
+from eda.dead_letters import DeadLetters
 from eda.errors import Closed, ConnectError, Timeout
 from eda.options import StreamOptions
 from eda.single import SinglePublisher
 from eda.streams import Streams
 from eda.targets import Targets
 
-__all__ = ["Link", "open_link"]
+__all__ = ["Link", "LinkOptions", "open_link"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,30 +29,32 @@ class Link:
     streams: Streams
     targets: Targets
     single: SinglePublisher
+    dead_letters: DeadLetters
 
 
-async def open_link(
-    addresses: Addresses,
-    security: dict[str, Any],
-    *,
-    domain: str | None,
-    client: str,
-    logger: logging.Logger,
-    timeout_s: float,
-    stream_defaults: StreamOptions,
-    auto_create: bool,
-) -> Link:
+@dataclass(frozen=True, slots=True)
+class LinkOptions:
+    """How to connect: what users say to `connect`, without the addresses. `security` is as nats-py takes it."""
+
+    domain: str | None
+    security: dict[str, Any]
+    timeout_s: float
+    auto_create: bool
+    stream_defaults: StreamOptions
+
+
+async def open_link(addresses: Addresses, client: str, logger: logging.Logger, options: LinkOptions) -> Link:
     """Connect, and put the parts together. Raises ConnectError, NotSupported. Cancelled, it leaves nothing behind."""
     given = {"user": addresses.user, "password": addresses.password, "token": addresses.token}
-    options = {key: value for key, value in given.items() if value is not None} | security
+    security = {key: value for key, value in given.items() if value is not None} | options.security
     wire = Wire(logger)
     try:
-        deadline = time.monotonic() + timeout_s
-        await wire.open(addresses.urls, timeout_s=timeout_s, name=client, **options)
-        api = Api(wire, domain)
+        deadline = time.monotonic() + options.timeout_s
+        await wire.open(addresses.urls, timeout_s=options.timeout_s, name=client, **security)
+        api = Api(wire, options.domain)
         await api.look(max(deadline - time.monotonic(), 0.1))
         streams = Streams(api)
-        targets = Targets(wire, api, streams, stream_defaults, auto_create=auto_create)
+        targets = Targets(wire, api, streams, options.stream_defaults, auto_create=options.auto_create)
         single = SinglePublisher(wire, client, logger, targets.recover)
         await single.open()
     except BaseException as error:
@@ -59,4 +62,4 @@ async def open_link(
         if isinstance(error, Timeout | Closed):
             raise ConnectError(str(addresses), str(error)) from error
         raise
-    return Link(wire, api, streams, targets, single)
+    return Link(wire, api, streams, targets, single, DeadLetters(wire, api, logger, targets.ensure))

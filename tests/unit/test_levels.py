@@ -18,14 +18,14 @@ DESIGN = SOURCE.parents[1] / "docs" / "design.md"
 # A module imports only from lower levels. The same table stands in docs/design.md.
 LEVELS: list[set[str]] = [
     {"_bytes", "_nuid", "encodings", "errors"},
-    {"_data", "_texts", "addresses", "answers", "options", "subjects"},
+    {"_data", "addresses", "answers", "headers", "options", "subjects"},
     {"_event"},
     {"_acks", "_codec", "_frame", "handlers"},
     {"_client", "_dispatch", "_send", "_tap", "server"},
     {"_publish", "_wire"},
     {"api"},
-    {"atomic", "renewal", "shared", "single", "streams"},
-    {"pump", "targets"},
+    {"atomic", "once", "renewal", "shared", "single", "streams"},
+    {"dead_letters", "pump", "targets"},
     {"link", "publisher", "subscription"},
     {"conn"},
     {"dial"},

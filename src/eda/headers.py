@@ -1,0 +1,86 @@
+"""The headers of NATS messages that eda writes beside `Nats-Msg-Id`, and reading them out of a header block.
+
+A text from anywhere may be put into a header only as `escape_text` gives it: a line break would begin another header.
+
+Source: ADR-4 for the block.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "DEAD_ATTEMPTS",
+    "DEAD_ERROR",
+    "DEAD_REASON",
+    "DEAD_SEQUENCE",
+    "DEAD_STREAM",
+    "DEAD_SUBSCRIPTION",
+    "DEAD_TIME",
+    "MAX_TEXT",
+    "MSG_ID",
+    "REPLAY_FOR",
+    "escape_text",
+    "read_headers",
+    "replay_for",
+    "size_of_headers",
+]
+
+MSG_ID = "Nats-Msg-Id"
+DEAD_REASON = "Eda-Dead-Reason"
+DEAD_ERROR = "Eda-Dead-Error"
+DEAD_STREAM = "Eda-Dead-Stream"
+DEAD_SEQUENCE = "Eda-Dead-Sequence"
+DEAD_SUBSCRIPTION = "Eda-Dead-Subscription"
+DEAD_ATTEMPTS = "Eda-Dead-Attempts"
+DEAD_TIME = "Eda-Dead-Time"
+REPLAY_FOR = "Eda-Replay-For"
+
+MAX_TEXT = 1024  # bytes, escaped
+
+_FIRST_LINE = b"NATS/1.0"
+_REPLAY_FOR_LINE = f"\r\n{REPLAY_FOR}:".encode()
+
+
+def escape_text(text: str, max_bytes: int = MAX_TEXT) -> str:
+    """Give the text as the value of a header: printable ASCII, anything else and `%` as `%XX` of its UTF-8.
+
+    Cut before the first character that would make it longer than `max_bytes`. Lone surrogates are spelt out.
+    """
+    escaped: list[str] = []
+    n_bytes = 0
+    for char in text[:max_bytes]:
+        piece = char
+        if not " " <= char <= "~" or char == "%":
+            piece = "".join(f"%{byte:02X}" for byte in char.encode(errors="backslashreplace"))
+        n_bytes += len(piece)
+        if n_bytes > max_bytes:
+            break
+        escaped.append(piece)
+    return "".join(escaped)
+
+
+def size_of_headers(headers: dict[str, str]) -> int:
+    """Return the bytes of the block that these headers make."""
+    return len(_FIRST_LINE) + 4 + sum(len(name) + len(value.encode()) + 4 for name, value in headers.items())
+
+
+def read_headers(block: bytes) -> dict[str, str]:
+    """Give the headers in a block; of those that are there twice the first, and of what is no header nothing."""
+    headers: dict[str, str] = {}
+    for line in block.split(b"\r\n")[1:]:
+        name, colon, value = line.partition(b":")
+        if colon:
+            headers.setdefault(name.decode(errors="replace"), value.strip().decode(errors="replace"))
+    return headers
+
+
+def replay_for(headers: bytes) -> str | None:
+    """Return whom a replayed event is for, as its header block tells: any other subscription passes it over.
+
+    None: it is for all, having been published and not replayed.
+    """
+    at = headers.find(_REPLAY_FOR_LINE)
+    if at < 0:
+        return None
+    begin = at + len(_REPLAY_FOR_LINE)
+    end = headers.find(b"\r\n", begin)
+    return headers[begin : end if end >= 0 else len(headers)].strip().decode(errors="replace")

@@ -1,0 +1,63 @@
+"""One message into a stream, one acknowledgement, one attempt: what is tried again is tried again by the caller."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+
+from nats.errors import ConnectionReconnectingError, NoRespondersError
+from nats.errors import Error as NatsError
+
+from eda._wire import Wire
+from eda.answers import Answer, decode_answer
+from eda.api import ask
+from eda.errors import Closed, ConfigError, ServerError, Timeout
+from eda.headers import MSG_ID, size_of_headers
+
+__all__ = ["ONCE_TIMEOUT_S", "publish_once"]
+
+ONCE_TIMEOUT_S = 5.0
+
+
+async def publish_once(wire: Wire, stream: str, subject: str, payload: bytes, headers: dict[str, str]) -> Answer:
+    """Publish a message with headers, and return its acknowledgement by `stream`, within 5 s.
+
+    Values of headers must be printable ASCII. Raises ConfigError when the message is over the server's max_payload;
+    ServerError, Timeout, Closed. Then, and when cancelled, it may be stored or not.
+    """
+    n_total, most = size_of_headers(headers) + len(payload), wire.max_payload
+    if n_total > most:  # the server would close the connection
+        message = f"message {headers.get(MSG_ID, '')}: its {n_total} bytes are over the server's max_payload of {most}"
+        raise ConfigError(message, argument="data")
+    operation = f"publish to {stream}"
+    await _until_up(wire, operation)
+    try:
+        reply = await ask(wire, subject, payload, ONCE_TIMEOUT_S, headers)
+    except ConnectionReconnectingError as error:
+        raise ServerError(503, 0, "the connection was lost before the answer came", operation=operation) from error
+    except NoRespondersError as error:
+        raise ServerError(503, 0, "no responders", operation=operation) from error
+    except NatsError as error:
+        if wire.is_closed:
+            raise Closed("connection") from error
+        raise Timeout(operation, ONCE_TIMEOUT_S) from error
+    answer = decode_answer(0, reply.data)
+    if answer is None:
+        raise ServerError(500, 0, "an acknowledgement that is none", operation=operation)
+    if answer.error is not None:
+        raise answer.error.as_error(stream)
+    if answer.stream != stream:
+        owner = f"stream {answer.stream!r} owns the subject of stream {stream!r}"
+        raise ServerError(500, 0, owner, operation=operation)
+    return answer
+
+
+async def _until_up(wire: Wire, operation: str) -> None:
+    """Wait for the connection: nats-py would keep a request and send it when its caller has given up."""
+    deadline = monotonic() + ONCE_TIMEOUT_S
+    while not wire.is_up:
+        if wire.is_closed or wire.closing:
+            raise Closed("connection")
+        if monotonic() > deadline:
+            raise Timeout(operation, ONCE_TIMEOUT_S)
+        await asyncio.sleep(0.02)
