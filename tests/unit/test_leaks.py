@@ -16,6 +16,7 @@ from eda._codec import decode_event, encode_event
 from eda._data import JSON, Bytes, Data, String
 from eda._event import Event
 from eda._frame import Collector, FrameError, Outbound, Parser, escape_token, parse_delivery
+from eda._mailbox import Mailbox
 from eda._nuid import next_nuid
 from eda.errors import EdaError
 from reference import FULL, NUMBERS, TEXTS, bytes_field, fields_of_event, meta_entry, number_field, received
@@ -56,6 +57,13 @@ def parser_round(*pieces: bytes, sink: bool = True) -> None:
     for piece in pieces:
         parser.feed(piece)
     parser.reset()
+
+
+def mailbox_round() -> None:
+    parser = small_parser()
+    parser.register(1, Mailbox(2, lambda tail, headers, payload: None))
+    parser.feed(MESSAGE)
+    parser.register(1, None)
 
 
 _parser: list[Parser] = []
@@ -113,6 +121,8 @@ PATHS: dict[str, Callable[[], Any]] = {
     "parser-refused-line": lambda: refused(parser_round, MESSAGE, b"NONSENSE\r\n"),
     "parser-refused-end": lambda: refused(parser_round, b"MSG s 1 1\r\nabc"),
     "parser-room": lambda: (small_parser().room(), refused(small_parser().received, -1)),
+    "mailbox": mailbox_round,
+    "mailbox-refused": lambda: refused(Mailbox, -1, print),
     "outbound": outbound_round,
     "outbound-unused": lambda: Outbound(print),
     "outbound-refused": lambda: refused(Outbound(print).command, None),

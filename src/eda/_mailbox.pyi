@@ -1,0 +1,12 @@
+from collections.abc import Callable
+from typing import final
+
+from eda._frame import Sink
+
+__all__ = ["Mailbox", "monotonic_ns"]
+
+@final
+class Mailbox(Sink):
+    def __init__(self, n_prefix: int, callback: Callable[[bytes, bytes, bytes], object]) -> None: ...
+
+def monotonic_ns() -> int: ...
