@@ -1,0 +1,381 @@
+"""The kept offset of an ordered durable subscription: position, lease and fence in one key of a key-value bucket.
+
+One member of a name holds the key (`cursor_hold`) and writes its position into it, at least every second. Each write
+names the revision that it replaces, so of two holders one fails. The others stand by: one that sees the same revision
+for 5 s takes the key, with the next epoch. A holder handles nothing 4 s after its last confirmed write was sent. What
+the server has in the key decides; clocks of different machines are never compared.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from eda._nuid import next_nuid
+from eda._wire import Wire
+from eda.api import Api
+from eda.cursor_hold import Hold, HoldOwner, read_patiently
+from eda.cursor_key import RETRY_S, CursorKey, is_stored
+from eda.cursor_silence import Silence
+from eda.cursor_value import Kept, Value, new_value
+from eda.errors import Closed, ConfigError, ConsumerDeleted, EdaError, ServerError, Timeout
+
+__all__ = ["Cursor", "CursorOwner"]
+
+OPEN_TIMEOUT_S = 10.0
+CLOSE_TIMEOUT_S = 5.0
+MAX_CLIENT = 128  # characters of the client's name in `holder`
+
+
+class CursorOwner(HoldOwner, Protocol):
+    """What a cursor tells its subscription, without awaiting: this, and what a hold tells."""
+
+    def on_active(self, position: int, tries: int, lease_until_ns: int) -> None:
+        """The key is ours: read on after `position`. `tries`: holders before us that vanished at this position."""
+
+    def on_lost(self) -> None:
+        """Somebody else has the key: drop everything. `on_active` may come again later."""
+
+    def on_end(self, error: Exception) -> None:
+        """Nothing comes any more: the key was deleted or reset (ConsumerDeleted), or can't be used."""
+
+
+class Cursor:
+    """The cursor of one member. `close` it at the end, also after an `open` that failed or was cancelled and `on_end`.
+
+    `filter`: the subjects that the subscription asks for; `replicas`: of the bucket, should it have to be made.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        api: Api,
+        logger: logging.Logger,
+        owner: CursorOwner,
+        *,
+        stream: str,
+        name: str,
+        client: str,
+        filter: list[str],
+        replicas: int,
+    ) -> None:
+        self._wire = wire
+        self._logger = logger
+        self._owner = owner
+        self._stream = stream
+        self._name = name
+        self._filter = filter
+        self._replicas = replicas
+        readable = client[:MAX_CLIENT].encode("utf-8", "replace").decode()
+        self.holder = f"{readable}-{next_nuid()}"
+        self.epoch = 0  # of the last attempt to take the key
+        self._key = CursorKey(wire, api, stream, name)
+        self._loop = asyncio.get_running_loop()
+        self._first: Callable[[], Awaitable[int]] | None = None
+        self._hold: Hold | None = None
+        self._taking: Value | None = None  # what may be in the key by now
+        self._task: asyncio.Task[None] | None = None  # opens or stands by
+        self._is_open = False
+        self._is_closed = False
+        self._error: Exception | None = None
+        self._silence = Silence()  # of the holder that this one stands by for
+
+    # --- what the owner calls ----------------------------------------------------------------------------------------
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the key is ours, as far as we know."""
+        return self._hold is not None
+
+    @property
+    def lease_until_ns(self) -> int:
+        """Until when a handler may start, in the nanoseconds of `monotonic_ns`; 0 while the key is not ours."""
+        return self._hold.lease_ns if self._hold is not None else 0
+
+    @property
+    def created(self) -> str:
+        """When the event stream was made that the position is in, in the server's words; empty while not active."""
+        return self._hold.created if self._hold is not None else ""
+
+    async def open(self, *, reset: bool, first: Callable[[], Awaitable[int]]) -> None:
+        """Take the key if it is free (`on_active` is called before this returns), else begin to stand by.
+
+        `reset`: forget a kept position first. `first` gives the position to begin with where none is kept, or the kept
+        one is of an event stream that was deleted and made again.
+
+        Raises ConfigError (another filter, or no cursor in the key), StreamNotFound, ServerError, Timeout, Closed.
+        """
+        self._first = first
+        self._hook()
+        beginning = self._task = self._loop.create_task(self._begin(reset))
+        try:
+            async with asyncio.timeout(OPEN_TIMEOUT_S):
+                await beginning
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._is_closed and task is not None and not task.cancelling():
+                raise (self._error or Closed("the cursor")) from None
+            raise
+        except Timeout:
+            raise
+        except TimeoutError as error:
+            raise Timeout(f"opening the offset {self._stream}.{self._name}", OPEN_TIMEOUT_S) from error
+        if self._error is not None:
+            raise self._error
+        self._is_open = True
+
+    def advance(self, seq: int) -> None:
+        """Note that everything up to `seq` is done; it is written within milliseconds, together with what follows."""
+        if self._hold is not None:
+            self._hold.advance(seq)
+
+    async def confirmed(self, seq: int) -> None:
+        """Return when everything up to `seq` is done and kept; written at once. Raises Closed when the key is lost."""
+        if self._hold is None:
+            raise Closed(f"the hold on the offset {self._stream}.{self._name}")
+        await self._hold.confirmed(seq)
+
+    def restart(self, created: str, seq: int) -> None:
+        """Go on at `seq` of an event stream that was made again at `created`, while active."""
+        if self._hold is not None:
+            self._hold.restart(created, seq)
+
+    async def close(self, seq: int = 0, *, timeout_s: float = CLOSE_TIMEOUT_S) -> bool:
+        """Keep the position `seq`, if it is further than what was said, and give the key up: a standby takes over.
+
+        Returns whether the position is kept: True for one that stands by, which just stops; False after `on_end`.
+        """
+        hold, taking = self._stop()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._stopped()
+                if hold is not None:
+                    return await hold.release(seq)
+                if taking is not None:
+                    # Whether it was stored is open. A hold that is given up looks.
+                    await self._new_hold(taking, 0, 0).release(0)
+                return self._error is None
+        except (TimeoutError, EdaError) as error:
+            self._logger.warning(
+                "subscription %s of %s: its last position may not be kept, events may come again: %s",
+                self._name, self._stream, str(error) or f"no answer within {timeout_s:g} s",
+            )  # fmt: skip
+            return False
+        finally:
+            await self._key.close()
+
+    async def forget(self) -> None:
+        """Delete what is kept, whoever holds it, and close: all members end. Raises ServerError, Timeout, Closed."""
+        hold, _ = self._stop()
+        if hold is not None:
+            hold.drop()
+        await self._stopped()
+        await self._key.close()
+        await self._key.delete()
+
+    # --- taking ------------------------------------------------------------------------------------------------------
+
+    async def _begin(self, reset: bool) -> None:
+        await self._key.open()
+        if reset:
+            await self._key.delete()
+        kept = await self._key.read()
+        if not self._key.has_bucket:
+            await self._key.ensure_bucket(self._replicas)
+        while True:
+            if kept.value is not None:
+                self._check_filter(kept.value)
+                if kept.value.holder:
+                    self._silence.note(kept)
+                    await self._key.watch(self._silence.on_hint)
+                    self._task = self._loop.create_task(self._stand_by())
+                    return
+            taken = await self._take(kept)
+            if taken is None:
+                return
+            kept = taken
+
+    async def _take(self, kept: Kept) -> Kept | None:
+        """Become the holder in place of what was read; None: we are. Else what is there now.
+
+        Raises StreamNotFound, ServerError, Timeout, Closed, and what `first` raises.
+        """
+        value = await self._successor(kept.value)
+        self.epoch = value.epoch
+        self._taking = value
+        revision = kept.revision
+        while True:
+            answer, sent_ns = await self._key.put(value, revision)
+            if is_stored(answer):
+                await self._key.unwatch()
+                break
+            kept = await read_patiently(self._key, self._logger)
+            if not (kept.value is not None and kept.value.holder == self.holder and kept.value.epoch == self.epoch):
+                self._taking = None
+                return kept
+            revision = kept.revision  # the answer was lost. By when it was written is not known: the lease needs that
+        self._taking = None
+        hold = self._hold = self._new_hold(value, answer.seq, sent_ns)
+        self._logger.info("subscription %s of %s: active, after %d", self._name, self._stream, value.seq)
+        try:
+            self._owner.on_active(value.seq, value.tries, hold.lease_ns)
+        finally:
+            hold.start()
+        return None
+
+    async def _successor(self, old: Value | None) -> Value:
+        """Return what takes the key over in place of the old value."""
+        assert self._first is not None
+        created = await self._key.stream_created()
+        if old is None:
+            seq, epoch, tries = await self._first(), 1, 0
+        elif old.created and old.created != created:
+            seq, epoch, tries = await self._first(), old.epoch + 1, 0
+            self._logger.warning(
+                "subscription %s of %s: the stream was made again at %s; the position %d is of the one of %s, and void",
+                self._name, self._stream, created, old.seq, old.created,
+            )  # fmt: skip
+        else:
+            seq, epoch, tries = old.seq, old.epoch + 1, old.tries + bool(old.holder)
+        return new_value(seq, epoch, self.holder, tries, self._filter, created)
+
+    def _new_hold(self, value: Value, revision: int, sent_ns: int) -> Hold:
+        return Hold(
+            self._wire, self._key, self._logger, self._owner, value, revision, sent_ns, self._on_gone, self._end
+        )
+
+    def _check_filter(self, value: Value) -> None:
+        if set(value.filter) != set(self._filter):
+            raise ConfigError(
+                f"subscription {self._name!r} of stream {self._stream!r} exists and differs: it filters "
+                f"{sorted(value.filter) or 'nothing'}, the options ask for {sorted(self._filter) or 'nothing'}. "
+                "Use another name, or reset=True to forget its offset.",
+                argument="name",
+            )
+
+    def _on_gone(self, kept: Kept) -> None:
+        """Stand by again after somebody took the key; end when it was deleted or made anew."""
+        hold, self._hold = self._hold, None
+        if hold is not None:
+            hold.drop()
+        if kept.value is None or kept.value.epoch <= self.epoch:
+            self._end(self._deleted(kept))
+            return
+        self._logger.warning(
+            "subscription %s of %s: lost to %s", self._name, self._stream, kept.value.holder or "somebody"
+        )
+        self._silence.note(kept)
+        self._task = self._loop.create_task(self._stand_by())
+        self._owner.on_lost()
+
+    def _deleted(self, kept: Kept) -> ConsumerDeleted:
+        done = "deleted" if kept.value is None else "reset"
+        return ConsumerDeleted(self._stream, self._name, f"its offset was {done}")
+
+    # --- standing by -------------------------------------------------------------------------------------------------
+
+    async def _stand_by(self) -> None:
+        """Wait until the key is free or its holder silent, and take it."""
+        try:
+            await self._key.watch(self._silence.on_hint)
+            while not await self._try_once():
+                await self._silence.last()
+        except Exception as error:  # what `first` raises among them
+            self._end(error)
+
+    async def _try_once(self) -> bool:
+        """Read the key and take it if we may; returns whether we did. EdaError: the end."""
+        kept = await read_patiently(self._key, self._logger)
+        self._judge(kept)
+        value = kept.value
+        assert value is not None
+        if value.holder:
+            if not self._silence.is_long:
+                return False
+            self._logger.warning(
+                "subscription %s of %s: %s is silent; taking over", self._name, self._stream, value.holder
+            )
+        self._check_filter(value)
+        try:
+            taken = await self._take(kept)
+        except (ServerError, Timeout) as error:
+            self._logger.warning("subscription %s of %s: taking over: %s", self._name, self._stream, error)
+            await asyncio.sleep(RETRY_S)
+            return False
+        if taken is not None:
+            self._judge(taken)
+        return taken is None
+
+    def _judge(self, kept: Kept) -> None:
+        """Remember what was read. Raises ConsumerDeleted when it is not what the key was turned into by its holders.
+
+        A new holder has a new epoch; in the same one only its holder writes, and may give it up.
+        """
+        seen, now = self._silence.seen.value, kept.value
+        if seen is None or now is None or now.epoch < seen.epoch:
+            raise self._deleted(kept)
+        if now.epoch == seen.epoch and now.holder not in (seen.holder, ""):
+            raise self._deleted(kept)
+        self._silence.note(kept)
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def _stop(self) -> tuple[Hold | None, Value | None]:
+        """Do nothing on our own any more; returns what may still be in the key of ours."""
+        self._is_closed = True
+        self._unhook()
+        if self._task is not None and self._task is not asyncio.current_task(self._loop):
+            self._task.cancel()
+        hold, self._hold = self._hold, None
+        taking, self._taking = self._taking, None
+        return hold, taking
+
+    async def _stopped(self) -> None:
+        """Wait until the task has ended."""
+        if self._task is not None and not self._task.done():
+            await asyncio.wait({self._task})
+
+    def _end(self, error: Exception) -> None:
+        if self._is_closed:
+            return
+        self._error = error
+        hold, _ = self._stop()
+        if hold is not None:
+            hold.drop()
+        if self._is_open:
+            self._owner.on_end(error)
+
+    # --- the connection ----------------------------------------------------------------------------------------------
+
+    def _hook(self) -> None:
+        self._wire.on_lost.append(self._on_wire_lost)
+        self._wire.on_restored.append(self._on_wire_restored)
+        self._wire.on_refused.append(self._on_wire_refused)
+        self._wire.on_closed.append(self._on_wire_closed)
+
+    def _unhook(self) -> None:
+        if self._on_wire_lost in self._wire.on_lost:
+            self._wire.on_lost.remove(self._on_wire_lost)
+            self._wire.on_restored.remove(self._on_wire_restored)
+            self._wire.on_refused.remove(self._on_wire_refused)
+            self._wire.on_closed.remove(self._on_wire_closed)
+
+    def _on_wire_lost(self) -> None:
+        if self._hold is not None:
+            self._hold.on_wire_lost()
+
+    def _on_wire_restored(self) -> None:
+        self._silence.restart()
+        if self._hold is not None:
+            self._hold.on_wire_restored()
+
+    def _on_wire_refused(self, kind: str, subject: str) -> None:
+        if subject == self._key.subject and kind == "subscription":
+            self._logger.warning("no permission to subscribe to %s: a takeover takes longer", subject)
+        elif subject in self._key.needs:
+            self._end(ServerError(403, 0, f"no permission for {subject}, where offsets are kept"))
+
+    def _on_wire_closed(self) -> None:
+        self._end(Closed("connection"))

@@ -1,0 +1,320 @@
+"""Holding a cursor's key: progress goes into it, much at once, and each confirmed write is a lease for some seconds.
+
+What is slow here (`advance` is not) happens a few hundred times a second at most, or once per event with
+`serial="strict"`, where the answer to one write is all that is waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from eda._mailbox import monotonic_ns
+from eda._wire import Wire
+from eda.answers import Answer
+from eda.api import NS
+from eda.cursor_key import ANSWER_S, BUCKET_STREAM, CONFLICTS, RETRY_S, CursorKey, Write, is_stored, settling
+from eda.cursor_value import Kept, Value, new_value
+from eda.errors import Closed, EdaError, ServerError, Timeout
+
+__all__ = ["LEASE_S", "Hold", "HoldOwner", "read_patiently"]
+
+LEASE_S = 4.0  # from the sending of the last confirmed write
+SIGN_OF_LIFE_S = 1.0
+PAUSE_S = 0.005  # between two writes of the position
+
+
+class HoldOwner(Protocol):
+    """What a hold tells its subscription, without awaiting. Leases are in the nanoseconds of `monotonic_ns`."""
+
+    def on_confirmed(self, seq: int, lease_until_ns: int) -> None:
+        """Everything up to `seq` is kept, and handlers may start until then. Comes without progress, too."""
+
+    def on_fenced(self) -> None:
+        """The lease is over: cancel what runs. Followed by `on_unfenced`, `on_lost` or `on_end`."""
+
+    def on_unfenced(self) -> None:
+        """The key is still ours, and handlers may start again."""
+
+
+class Hold:
+    """One holder's time with the key, from the write that took it (`value`, stored as `revision`) on.
+
+    `on_gone(kept)` is called once when the key turns out to be no longer ours, `on_failed(error)` when it can't be read
+    as a cursor.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        key: CursorKey,
+        logger: logging.Logger,
+        owner: HoldOwner,
+        value: Value,
+        revision: int,
+        sent_ns: int,
+        on_gone: Callable[[Kept], None],
+        on_failed: Callable[[Exception], None],
+    ) -> None:
+        self._wire = wire
+        self._key = key
+        self._logger = logger
+        self._owner = owner
+        self._holder = value.holder
+        self._epoch = value.epoch
+        self._filter = value.filter
+        self._on_gone = on_gone
+        self._on_failed = on_failed
+        self._loop = asyncio.get_running_loop()
+        self.created = value.created
+        self.tries = value.tries
+        self.base = value.seq  # the position that was taken over
+        self.target = value.seq  # what is done
+        self.stored = value.seq  # what is confirmed of it
+        self.lease_ns = sent_ns + int(LEASE_S * NS)
+        self.is_fenced = False
+        self._revision = revision
+        self._sent_ns = sent_ns
+        self._refusal = ""  # why the last write failed for good
+        self._is_over = False
+        self._is_ready = False  # a write goes out when there is progress: none is under way or timed
+        self._flight: Write | None = None
+        self._pause: asyncio.TimerHandle | None = None
+        self._watchdog: asyncio.TimerHandle | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+
+    def start(self) -> None:
+        """Begin to write and to watch the time."""
+        self._watch()
+        self._next()
+
+    # --- progress ----------------------------------------------------------------------------------------------------
+
+    def advance(self, seq: int) -> None:
+        """Note that everything up to `seq` is done."""
+        if seq > self.target:
+            self.target = seq
+            if self._is_ready:
+                self._write_soon()
+
+    async def confirmed(self, seq: int) -> None:
+        """Return when everything up to `seq` is kept. Raises Closed when the hold is over first."""
+        self.advance(seq)
+        if self.stored >= seq:
+            return
+        if self._is_over:
+            raise self._lost()
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._waiters.append((seq, waiter))
+        self._write()
+        await waiter
+
+    def restart(self, created: str, seq: int) -> None:
+        """Go on at `seq` of an event stream that was made again at `created`."""
+        self.created = created
+        self.target = self.base = self.stored = seq
+        self.tries = 0
+        self._write()
+
+    def _value(self, holder: str) -> Value:
+        tries = self.tries if self.target == self.base else 0
+        return new_value(self.target, self._epoch, holder, tries, self._filter, self.created)
+
+    def _write_soon(self) -> None:
+        pause_ns = self._sent_ns + int(PAUSE_S * NS) - monotonic_ns()
+        if pause_ns <= 0:
+            self._write()
+        else:
+            self._is_ready = False
+            self._pause = self._loop.call_later(pause_ns / NS, self._write)
+
+    def _write(self) -> None:
+        """Write the position now, unless the outcome of another write is open."""
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+        self._is_ready = False
+        if self._is_over or self._flight is not None or self._looking is not None or not self._wire.is_up:
+            return  # what ends that state writes
+        self._flight = self._key.write(self._value(self._holder), self._revision, self._on_answer)
+        self._sent_ns = self._flight.sent_ns
+
+    def _next(self) -> None:
+        """Write what has come meanwhile, or wait for it."""
+        if self._waiters:
+            self._write()
+        elif self.target > self.stored:
+            self._write_soon()
+        else:
+            self._is_ready = True
+
+    # --- outcomes ----------------------------------------------------------------------------------------------------
+
+    def _on_answer(self, write: Write, answer: Answer) -> None:
+        if write is not self._flight or self._is_over:
+            return
+        self._flight = None
+        error = answer.error
+        if is_stored(answer):
+            if self._looking is not None:  # late, but no longer in doubt
+                self._looking.cancel()
+                self._looking = None
+            self._revision = answer.seq
+            self._refusal = ""
+            self.lease_ns = max(self.lease_ns, write.sent_ns + int(LEASE_S * NS))
+            self._confirm(write.value)
+            if self.is_fenced and monotonic_ns() < self.lease_ns:
+                self.is_fenced = False
+                self._logger.info("subscription %s of %s: goes on", self._key.name, self._key.stream)
+                self._owner.on_unfenced()
+            self._next()
+        elif error is None or error.err_code in CONFLICTS:
+            self._look()
+        elif error.may_pass:
+            self._pause = self._loop.call_later(RETRY_S, self._look)
+        else:
+            refusal = str(error.as_error(BUCKET_STREAM))
+            if refusal != self._refusal:
+                self._logger.error(
+                    "subscription %s of %s: keeping its offset: %s", self._key.name, self._key.stream, refusal
+                )
+            self._refusal = refusal
+            self._pause = self._loop.call_later(SIGN_OF_LIFE_S, self._write)
+
+    def _confirm(self, value: Value) -> None:
+        if value.created == self.created and value.seq > self.stored:
+            self.stored = value.seq
+        waiters, self._waiters = self._waiters, []
+        for seq, waiter in waiters:
+            if seq > self.stored:
+                self._waiters.append((seq, waiter))
+            elif not waiter.done():
+                waiter.set_result(None)
+        self._owner.on_confirmed(self.stored, self.lease_ns)
+
+    def _look(self) -> None:
+        if self._looking is None and not self._is_over:
+            self._looking = self._loop.create_task(self._look_up())
+
+    async def _look_up(self) -> None:
+        """Find out what became of a write. This gives no lease: a value that is read says not when it was written."""
+        try:
+            kept = await read_patiently(self._key, self._logger)
+        except EdaError as error:
+            self._looking = None
+            self._on_failed(error)
+            return
+        self._looking = self._flight = None
+        if self._is_over:
+            return
+        if kept.value is not None and self.is_ours(kept):
+            self._revision = kept.revision
+            self._confirm(kept.value)
+            self._write()
+        else:
+            self._on_gone(kept)
+
+    def is_ours(self, kept: Kept) -> bool:
+        """Whether that was written by this hold, and it has not given the key up."""
+        return kept.value is not None and kept.value.holder == self._holder and kept.value.epoch == self._epoch
+
+    # --- time --------------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Fence, look for a lost answer, give a sign of life, each when it is due."""
+        if self._is_over:
+            return
+        now = monotonic_ns()
+        fences = not self.is_fenced and now >= self.lease_ns
+        self.is_fenced |= fences
+        if self._flight is not None and now - self._flight.sent_ns >= int(ANSWER_S * NS):
+            self._look()
+        elif self._flight is None and now - self._sent_ns >= int(SIGN_OF_LIFE_S * NS):
+            self._write()
+        # Whatever is written later is due later, so nothing but this moves the timer.
+        due_ns = [now + NS] if self.is_fenced else [now + NS, self.lease_ns]
+        if self._flight is not None and self._looking is None:
+            due_ns.append(self._flight.sent_ns + int(ANSWER_S * NS))
+        elif self._is_ready:
+            due_ns.append(self._sent_ns + int(SIGN_OF_LIFE_S * NS))
+        self._watchdog = self._loop.call_later(max((min(due_ns) - now) / NS, 0.001), self._watch)
+        if fences:
+            self._logger.warning(
+                "subscription %s of %s: its offset could not be kept for %g s; nothing is handled until it is",
+                self._key.name, self._key.stream, LEASE_S,
+            )  # fmt: skip
+            self._owner.on_fenced()
+
+    def on_wire_lost(self) -> None:
+        """The connection is gone: a write under way is not answered, and the next one shows what became of it."""
+        self._flight = None
+        self._is_ready = False
+
+    def on_wire_restored(self) -> None:
+        """The connection is back: give a sign of life at once."""
+        self._write()
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def drop(self) -> None:
+        """End the hold, here; in the key it stays."""
+        self._is_over = True
+        self._is_ready = False
+        for timer in (self._pause, self._watchdog):
+            if timer is not None:
+                timer.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+        waiters, self._waiters = self._waiters, []
+        for _, waiter in waiters:
+            if not waiter.done():
+                waiter.set_exception(self._lost())
+
+    async def release(self, seq: int) -> bool:
+        """End the hold, the key without a holder and with the position `seq` at least; returns whether it is kept.
+
+        Raises EdaError. Takes as long as it takes.
+        """
+        flight = self._flight
+        self.drop()
+        self.target = max(seq, self.target)
+        if flight is not None:
+            waiter: asyncio.Future[Answer] = self._loop.create_future()
+            flight.on_answer = settling(waiter)
+            answer = await self._key.outcome(waiter)
+            self._revision = answer.seq if is_stored(answer) else 0
+        while True:
+            if not self._revision:
+                kept = await read_patiently(self._key, self._logger)
+                if not self.is_ours(kept):
+                    return self._covers(kept)
+                self._revision = kept.revision
+            answer, _ = await self._key.put(self._value(""), self._revision)
+            if is_stored(answer):
+                self.stored = self.target
+                return True
+            self._revision = 0
+
+    def _covers(self, kept: Kept) -> bool:
+        """Whether our last position is in there: given up by us, or taken over from that."""
+        value = kept.value
+        if value is None or value.epoch < self._epoch or value.created != self.created:
+            return False
+        return value.seq >= self.target and (value.epoch > self._epoch or not value.holder)
+
+    def _lost(self) -> Closed:
+        return Closed(f"the hold on the offset {self._key.stream}.{self._key.name}")
+
+
+async def read_patiently(key: CursorKey, logger: logging.Logger) -> Kept:
+    """Read the key, however long that takes. Raises ConfigError, Closed."""
+    while True:
+        try:
+            return await key.read()
+        except (ServerError, Timeout) as error:
+            logger.info("subscription %s of %s: reading its offset: %s", key.name, key.stream, error)
+        await asyncio.sleep(RETRY_S)

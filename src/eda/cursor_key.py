@@ -1,0 +1,295 @@
+"""The key in which a cursor is kept: how it is read, written, watched and deleted. `cursor` knows what for.
+
+Source: ADR-8 (key-value buckets: names and settings).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Annotated, Any
+
+import msgspec
+from nats.aio.subscription import Subscription as NatsSubscription
+from nats.errors import Error as NatsError
+from nats.errors import TimeoutError as NatsTimeout
+
+from eda._mailbox import Mailbox, monotonic_ns
+from eda._wire import Wire
+from eda.answers import Answer, Refused, decode_answer
+from eda.api import REQUEST_TIMEOUT_S, STREAM_NOT_FOUND, Api, translated
+from eda.cursor_value import Kept, Value, decode_value, encode_value, is_marker, may_be_free
+from eda.errors import Closed, ConfigError, ServerError, Timeout
+
+__all__ = ["ANSWER_S", "BUCKET", "BUCKET_STREAM", "CONFLICTS", "RETRY_S", "CursorKey", "Write", "is_stored", "settling"]
+
+BUCKET = "eda-cursors"
+BUCKET_STREAM = f"KV_{BUCKET}"
+
+ANSWER_S = 1.0  # an answer that takes longer is taken for lost
+READ_TIMEOUT_S = 2.0
+RETRY_S = 0.25
+
+# JetStream error codes (server/errors.json of nats-server).
+NO_MESSAGE = 10037
+STREAM_NAME_IN_USE = 10058
+STREAM_GOING_AWAY = frozenset({10049, 10077})
+# Another revision is the last one; another write is under way.
+CONFLICTS = frozenset({10071, 10164})
+
+# A bucket as nats.go creates it, with a history of 1.
+_BUCKET_SETTINGS: dict[str, Any] = {
+    "name": BUCKET_STREAM,
+    "subjects": [f"$KV.{BUCKET}.>"],
+    "retention": "limits",
+    "storage": "file",
+    "discard": "new",
+    "max_consumers": -1,
+    "max_msgs": -1,
+    "max_msgs_per_subject": 1,
+    "max_bytes": -1,
+    "max_age": 0,
+    "max_msg_size": -1,
+    "duplicate_window": 120_000_000_000,
+    "allow_direct": True,
+    "allow_rollup_hdrs": True,
+    "deny_delete": True,
+}
+
+
+class Write(msgspec.Struct, eq=False):
+    """A write under way. `on_answer(write, answer)` is called at most once, at any time."""
+
+    tail: bytes
+    value: Value
+    sent_ns: int
+    on_answer: Callable[[Write, Answer], None]
+
+
+class _Message(msgspec.Struct):
+    """A stored message as STREAM.MSG.GET gives it: base64 in JSON."""
+
+    seq: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+    data: bytes = b""
+    hdrs: bytes = b""
+
+
+class CursorKey:
+    """One key of the bucket."""
+
+    def __init__(self, wire: Wire, api: Api, stream: str, name: str) -> None:
+        self._wire = wire
+        self._api = api
+        self.stream = stream
+        self.name = name
+        self.subject = f"$KV.{BUCKET}.{stream}.{name}"
+        self.has_bucket = True  # as far as the last read tells
+        self._inbox = wire.new_inbox()
+        self._head = f"HPUB {self.subject} {self._inbox}.".encode()
+        self._n_writes = 0
+        self._last: Write | None = None
+        self._answers: NatsSubscription | None = None
+        self._hints: NatsSubscription | None = None
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The subjects without which it does not work."""
+        verbs = (f"STREAM.MSG.GET.{BUCKET_STREAM}", f"STREAM.CREATE.{BUCKET_STREAM}")
+        return frozenset({self.subject, f"{self._inbox}.*", *(f"{self._api.prefix}.{verb}" for verb in verbs)})
+
+    # --- opening and closing -----------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Subscribe to the answers. Raises Closed."""
+        self._answers = await self._attach(f"{self._inbox}.*", Mailbox(len(self._inbox) + 1, self._take_answer))
+
+    async def close(self) -> None:
+        """Hear nothing any more."""
+        self._last = None
+        await self.unwatch()
+        answers, self._answers = self._answers, None
+        await self._detach(answers)
+
+    async def watch(self, on_hint: Callable[[bytes, bool], None]) -> None:
+        """Call `on_hint(payload, may_be_free)` for what is published to the key, by whomever. Raises Closed.
+
+        A hint proves nothing: it need not have been stored, and may come from anybody.
+        """
+
+        def take(tail: bytes, headers: bytes, payload: bytes) -> None:
+            on_hint(payload, may_be_free(payload))
+
+        if self._hints is None:
+            self._hints = await self._attach(self.subject, Mailbox(0, take))
+
+    async def unwatch(self) -> None:
+        """Give no hints any more."""
+        hints, self._hints = self._hints, None
+        await self._detach(hints)
+
+    async def _attach(self, subject: str, mailbox: Mailbox) -> NatsSubscription:
+        try:
+            return await self._wire.attach(subject, mailbox)
+        except NatsError as error:
+            raise Closed("connection") from error
+
+    async def _detach(self, subscription: NatsSubscription | None) -> None:
+        if subscription is not None:
+            with suppress(NatsError):  # closed meanwhile, and the subscription with it
+                await self._wire.detach(subscription)
+            self._wire.release(subscription)
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    def write(self, value: Value, revision: int, on_answer: Callable[[Write, Answer], None]) -> Write:
+        """Replace that revision, at once; only while the connection is up. Earlier writes are not answered any more.
+
+        A write that the end of a connection keeps from the server may be sent after the reconnect. It does no harm
+        then: it still names the revision that it replaces, and while that is the last one nobody has come in between.
+        """
+        self._n_writes += 1
+        payload = encode_value(value)
+        headers = b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: %d\r\n\r\n" % revision
+        sizes = (self._n_writes, len(headers), len(headers) + len(payload))
+        frame = b"%b%d %d %d\r\n%b%b\r\n" % (self._head, *sizes, headers, payload)
+        self._last = write = Write(b"%d" % self._n_writes, value, monotonic_ns(), on_answer)
+        out = self._wire.out
+        out.command(frame)
+        if out.size == len(frame):
+            out.flush()  # nobody to share the write with: save the turn of the loop
+        return write
+
+    def _take_answer(self, tail: bytes, headers: bytes, payload: bytes) -> None:
+        write = self._last
+        if write is None or tail != write.tail:
+            return
+        answer = decode_answer(503 if headers.startswith(b"NATS/1.0 503") else 0, payload)
+        if answer is None or answer.type:
+            return  # as if it were lost
+        if answer.error is None and answer.stream != BUCKET_STREAM:
+            answer = Answer(error=Refused(500, 0, f"stream {answer.stream!r} owns the subject {self.subject}"))
+        self._last = None
+        write.on_answer(write, answer)
+
+    async def put(self, value: Value, revision: int) -> tuple[Answer, int]:
+        """Write when the connection is up, and wait; returns the answer and when the write was sent.
+
+        The answer is empty where none came. Raises ServerError for a refusal that is final, Closed.
+        """
+        while not self._wire.is_up:
+            if self._wire.is_closed:
+                raise Closed("connection")
+            await asyncio.sleep(0.02)
+        waiter: asyncio.Future[Answer] = self._loop.create_future()
+        write = self.write(value, revision, settling(waiter))
+        answer = await self.outcome(waiter)
+        if answer.error is not None and answer.error.err_code not in CONFLICTS:
+            if not answer.error.may_pass:
+                raise answer.error.as_error(BUCKET_STREAM)
+            await asyncio.sleep(RETRY_S)
+        return answer, write.sent_ns
+
+    async def outcome(self, waiter: asyncio.Future[Answer]) -> Answer:
+        """Wait for an answer as long as one may take; an empty one stands for one that is lost."""
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return await waiter
+        except TimeoutError:
+            return Answer()
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    async def read(self) -> Kept:
+        """Ask the bucket's leader. ConfigError: there is no cursor in it. Also raises ServerError, Timeout, Closed."""
+        verb = f"STREAM.MSG.GET.{BUCKET_STREAM}"
+        try:
+            answer = await self._api.request(
+                verb, {"last_by_subj": self.subject}, timeout_s=READ_TIMEOUT_S, attempt_timeout_s=ANSWER_S
+            )
+            message = msgspec.convert(answer.get("message"), _Message)
+        except ServerError as error:
+            if error.err_code not in (STREAM_NOT_FOUND, NO_MESSAGE):
+                raise
+            self.has_bucket = error.err_code == NO_MESSAGE
+            return Kept(0, None)
+        except msgspec.ValidationError as error:
+            raise ServerError(500, 0, f"an answer that is no message: {error}", operation=verb) from error
+        if is_marker(message.hdrs):
+            return Kept(message.seq, None)
+        try:
+            return Kept(message.seq, decode_value(message.data), message.data)
+        except ValueError as error:
+            raise ConfigError(
+                f"key {self.stream}.{self.name} of the bucket {BUCKET} holds no offset that can be read ({error}): "
+                "reset=True forgets it",
+                argument="name",
+            ) from error
+
+    async def stream_created(self) -> str:
+        """Return when the event stream was made, in the server's words. Raises StreamNotFound, ServerError, Timeout."""
+        try:
+            created = (await self._api.request(f"STREAM.INFO.{self.stream}")).get("created")
+        except ServerError as error:
+            raise translated(error, self.stream) from error
+        return created if isinstance(created, str) else ""
+
+    # --- making and deleting -----------------------------------------------------------------------------------------
+
+    async def ensure_bucket(self, replicas: int) -> None:
+        """Create the bucket unless there is one, which is left as it is. Raises ServerError, Timeout."""
+        deadline = self._loop.time() + REQUEST_TIMEOUT_S
+        while True:
+            try:
+                await self._api.request(f"STREAM.CREATE.{BUCKET_STREAM}", _BUCKET_SETTINGS | {"num_replicas": replicas})
+                return
+            except ServerError as error:
+                if error.err_code == STREAM_NAME_IN_USE:
+                    return
+                # One of that name was deleted just now, and its directory is still going away.
+                going_away = error.err_code in STREAM_GOING_AWAY and error.code == 500
+                if not going_away or self._loop.time() > deadline:
+                    raise
+            await asyncio.sleep(0.05)
+
+    async def delete(self, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
+        """Put a delete marker in place of whatever is there. Raises ServerError, Timeout, Closed."""
+        deadline = self._loop.time() + timeout_s
+        headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
+        while self._loop.time() < deadline:
+            try:
+                if (await self.read()).value is None:
+                    return
+            except ConfigError:
+                pass  # there is something, if no cursor
+            except Timeout:
+                continue
+            try:
+                reply = await self._wire.request(self.subject, b"", timeout=ANSWER_S, headers=headers)
+            except (NatsTimeout, TimeoutError):
+                continue  # lost on its way there or back: look
+            except NatsError as error:
+                if self._wire.is_closed:
+                    raise Closed("connection") from error
+                await asyncio.sleep(0.05)
+                continue
+            answer = decode_answer(0, reply.data)
+            if answer is not None and answer.error is not None and not answer.error.may_pass:
+                raise answer.error.as_error(BUCKET_STREAM)
+        raise Timeout(f"forgetting the offset {self.stream}.{self.name}", timeout_s)
+
+
+def settling(waiter: asyncio.Future[Answer]) -> Callable[[Write, Answer], None]:
+    """Return what gives a write's answer to somebody who waits."""
+
+    def settle(write: Write, answer: Answer) -> None:
+        if not waiter.done():
+            waiter.set_result(answer)
+
+    return settle
+
+
+def is_stored(answer: Answer) -> bool:
+    """Whether the write that was answered so is stored, at revision `answer.seq`."""
+    return answer.error is None and answer.seq > 0
