@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import logging
-import time
 from typing import Any
 
 import msgspec
@@ -15,6 +13,7 @@ import eda
 import eda.cursor_hold
 import eda.cursor_key
 import eda.cursor_silence
+from eda._mailbox import monotonic_ns
 from eda.cursor import Cursor
 from eda.cursor_key import BUCKET, BUCKET_STREAM
 from helpers import Admin, until, wire_of
@@ -114,15 +113,15 @@ class Member:
         self._stop()
 
     def _note(self, what: str, *arguments: Any) -> None:
-        self.told.append((time.monotonic_ns(), what, arguments))
+        self.told.append((monotonic_ns(), what, arguments))
 
     def _start(self) -> None:
         assert self._from is None, self.story
-        self._from = time.monotonic_ns()
+        self._from = monotonic_ns()
 
     def _stop(self) -> None:
         if self._from is not None:
-            self.spans.append((self._from, time.monotonic_ns()))
+            self.spans.append((self._from, monotonic_ns()))
             self._from = None
 
 
@@ -174,8 +173,3 @@ def shorten(monkeypatch: pytest.MonkeyPatch, factor: float = 0.25) -> None:
     }.items():
         for name in names:
             monkeypatch.setattr(module, name, getattr(module, name) * factor)
-
-
-async def settled(seconds: float) -> None:
-    """Let that time pass: for what must not happen in it."""
-    await asyncio.sleep(seconds)

@@ -159,9 +159,7 @@ class Hold:
         self._flight = None
         error = answer.error
         if is_stored(answer):
-            if self._looking is not None:  # late, but no longer in doubt
-                self._looking.cancel()
-                self._looking = None
+            self._stop_looking()  # late, but no longer in doubt
             self._revision = answer.seq
             self._refusal = ""
             self.lease_ns = max(self.lease_ns, write.sent_ns + int(LEASE_S * NS))
@@ -217,6 +215,11 @@ class Hold:
         else:
             self._on_gone(kept)
 
+    def _stop_looking(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+
     def is_ours(self, kept: Kept) -> bool:
         """Whether that was written by this hold, and it has not given the key up."""
         return kept.value is not None and kept.value.holder == self._holder and kept.value.epoch == self._epoch
@@ -234,8 +237,10 @@ class Hold:
             self._look()
         elif self._flight is None and now - self._sent_ns >= int(SIGN_OF_LIFE_S * NS):
             self._write()
-        # Whatever is written later is due later, so nothing but this moves the timer.
-        due_ns = [now + NS] if self.is_fenced else [now + NS, self.lease_ns]
+        # What is written later than now is due later than this, so nothing else moves the timer.
+        due_ns = [now + int(min(SIGN_OF_LIFE_S, ANSWER_S) * NS)]
+        if not self.is_fenced:
+            due_ns.append(self.lease_ns)
         if self._flight is not None and self._looking is None:
             due_ns.append(self._flight.sent_ns + int(ANSWER_S * NS))
         elif self._is_ready:
@@ -255,6 +260,7 @@ class Hold:
 
     def on_wire_restored(self) -> None:
         """The connection is back: give a sign of life at once."""
+        self._stop_looking()  # its question went down with the connection; the write asks the same
         self._write()
 
     # --- the end -----------------------------------------------------------------------------------------------------
@@ -266,9 +272,7 @@ class Hold:
         for timer in (self._pause, self._watchdog):
             if timer is not None:
                 timer.cancel()
-        if self._looking is not None:
-            self._looking.cancel()
-            self._looking = None
+        self._stop_looking()
         waiters, self._waiters = self._waiters, []
         for _, waiter in waiters:
             if not waiter.done():
@@ -316,5 +320,5 @@ async def read_patiently(key: CursorKey, logger: logging.Logger) -> Kept:
         try:
             return await key.read()
         except (ServerError, Timeout) as error:
-            logger.info("subscription %s of %s: reading its offset: %s", key.name, key.stream, error)
+            logger.debug("subscription %s of %s: reading its offset: %s", key.name, key.stream, error)
         await asyncio.sleep(RETRY_S)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import eda
 from cursors import Keys, Member, overlaps, shorten
+from eda._mailbox import monotonic_ns
 from faulty_proxy import FaultyProxy
 from helpers import Admin, Connect, Logged, until, wire_of
 
@@ -292,3 +296,40 @@ async def test_members_when_the_connection_closes_end(conn: eda.Conn, stream: st
         assert not await member.close()
     with pytest.raises(eda.Closed):
         await asyncio.wait_for(waiting, 1.0)
+
+
+# --- processes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="processes can't be frozen")
+async def test_process_when_frozen_while_holding_begins_nothing_after_another_took_over(
+    server: eda.EmbeddedServer, conn: eda.Conn, stream: str
+) -> None:
+    script = Path(__file__).parents[1] / "cursor_process.py"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, script, server.url, stream, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        assert await asyncio.wait_for(process.stdout.readline(), 20) == b"active\n"
+        standby = await Member(conn, stream).open()
+        await asyncio.sleep(0.5)
+        frozen_ns = monotonic_ns()
+        process.send_signal(signal.SIGSTOP)
+        position, tries = await standby.active()
+        taken_ns = standby.told[0][0]
+        assert 4.9e9 < taken_ns - frozen_ns < 7e9
+        assert position > 100
+        assert tries == 1
+        process.send_signal(signal.SIGCONT)
+        told = json.loads(await asyncio.wait_for(process.stdout.readline(), 10))
+        assert told["story"] in (["active", "fenced", "lost"], ["active", "lost"])
+        assert max(told["begun"]) < taken_ns
+        assert max(told["begun"]) < frozen_ns + 1e8
+        assert standby.story == ["active"]
+        assert await standby.close()
+        assert await asyncio.wait_for(process.wait(), 10) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()

@@ -1,0 +1,35 @@
+"""A member of a cursor in a process of its own, that a test may freeze: python cursor_process.py <url> <stream>
+
+Says "active" when it is; begins something every millisecond while its lease allows it. When it has lost the key it
+says, as JSON, what it was told and when it began things, in nanoseconds of the monotonic clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+
+import eda
+from cursors import Member
+from eda._mailbox import monotonic_ns
+
+
+async def main(url: str, stream: str) -> None:
+    async with eda.connect(url, client="process") as conn:
+        member = await Member(conn, stream).open()
+        await member.active()
+        print("active", flush=True)
+        begun: list[int] = []
+        while "lost" not in member.story:
+            now = monotonic_ns()
+            if now < member.cursor.lease_until_ns:
+                begun.append(now)
+                member.cursor.advance(len(begun))
+            await asyncio.sleep(0.001)
+        print(json.dumps({"story": member.story, "begun": begun}), flush=True)
+        await member.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
