@@ -181,12 +181,13 @@ class Cursor:
         await self._key.open()
         if reset:
             await self._key.delete()
-        kept = await self._key.read()
+        kept = await self._first_read()
         if not self._key.has_bucket:
             await self._key.ensure_bucket(self._replicas)
         while True:
             if kept.value is not None:
                 self._check_filter(kept.value)
+                self._check_open()
                 if kept.value.holder:
                     self._silence.note(kept)
                     await self._key.watch(self._silence.on_hint)
@@ -197,12 +198,22 @@ class Cursor:
                 return
             kept = taken
 
+    async def _first_read(self) -> Kept:
+        while True:
+            try:
+                return await self._key.read()
+            except (ServerError, Timeout) as error:
+                if not error.retryable:
+                    raise
+            await asyncio.sleep(RETRY_S)
+
     async def _take(self, kept: Kept) -> Kept | None:
         """Become the holder in place of what was read; None: we are. Else what is there now.
 
         Raises StreamNotFound, ServerError, Timeout, Closed, and what `first` raises.
         """
         value = await self._successor(kept.value)
+        self._check_open()
         self.epoch = value.epoch
         self._taking = value
         revision = kept.revision
@@ -240,6 +251,11 @@ class Cursor:
         else:
             seq, epoch, tries = old.seq, old.epoch + 1, old.tries + bool(old.holder)
         return new_value(seq, epoch, self.holder, tries, self._filter, created)
+
+    def _check_open(self) -> None:
+        # Python 3.11's wait_for, in nats-py's requests, may swallow the cancellation by `close`.
+        if self._is_closed:
+            raise Closed("the cursor")
 
     def _new_hold(self, value: Value, revision: int, sent_ns: int) -> Hold:
         return Hold(

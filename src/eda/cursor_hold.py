@@ -205,9 +205,9 @@ class Hold:
             self._looking = None
             self._on_failed(error)
             return
+        if self._looking is not asyncio.current_task():
+            return  # cancelled, which Python 3.11's wait_for in nats-py's request may swallow
         self._looking = self._flight = None
-        if self._is_over:
-            return
         if kept.value is not None and self.is_ours(kept):
             self._revision = kept.revision
             self._confirm(kept.value)

@@ -254,6 +254,22 @@ async def test_confirmed_when_the_connection_breaks_waits_for_the_reconnect(
     assert await member.close()
 
 
+async def test_open_when_the_server_is_away_for_a_moment_waits_for_it(
+    own_server: eda.EmbeddedServer, stream: str
+) -> None:
+    async with eda.connect(own_server.url, client="a") as conn:
+        await conn.streams.create(stream)
+        await own_server.kill()
+        member = Member(conn, stream)
+        opening = asyncio.ensure_future(member.open())
+        await asyncio.sleep(2.5)
+        assert not opening.done()
+        await own_server.start()
+        await opening
+        assert member.story == ["active"]
+        assert await member.close()
+
+
 # --- others write to the key -----------------------------------------------------------------------------------------
 
 
