@@ -1,8 +1,6 @@
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
-from libc.stdint cimport int32_t, uint32_t, uint64_t
-
-from eda._event cimport Event
+from libc.stdint cimport uint32_t, uint64_t
 
 
 # One publish that is not settled yet.
@@ -74,43 +72,3 @@ cdef inline void close_place(PublishWindow window, Place* place) noexcept:
     window.n_bytes -= place.n
     while window.base < window.next_seq and window.places[window.base & window.mask].waiter is NULL:
         window.base += 1
-
-
-cdef enum HeldState:
-    FREE = 0
-    WAITING = 1                 # in the ready ring
-    RUNNING = 2                 # a handler has it
-
-
-# One delivery that is held. It has one event today; a delivery of several is done when `n_left` is 0.
-cdef struct Held:
-    uint64_t seq                # stream sequence
-    uint64_t lease_ns           # monotonic: when its lease last began
-    PyObject* event             # owned
-    PyObject* renewed           # owned bytes: the acknowledgement subject of a later delivery, or NULL
-    uint32_t n_left
-    int32_t next_free
-    uint32_t state              # a HeldState
-
-
-cdef class Ledger:
-    cdef Held* held             # n_slots of them; growing moves them, so no pointer is kept over add()
-    cdef int32_t n_slots
-    cdef int32_t free_list      # -1: none
-    cdef int32_t* table         # open addressing, seq > slot + 1; 0 is empty
-    cdef uint64_t table_mask
-    cdef int32_t* ready         # ring of waiting slots in order of arrival
-    cdef uint64_t ready_head
-    cdef uint64_t ready_tail
-    cdef readonly Py_ssize_t n_held
-    cdef readonly Py_ssize_t n_waiting
-    cdef readonly Py_ssize_t n_running
-    cdef readonly uint64_t n_bytes      # of the held events
-
-    cdef int32_t lookup(self, uint64_t seq) noexcept
-    cdef int grow(self) except -1
-    cdef int32_t add(self, Event event, uint64_t seq, uint64_t now_ns) except -2
-    cdef int32_t renew(self, uint64_t seq, bytes reply, uint64_t now_ns) except -2
-    cdef int32_t take_ready(self) noexcept
-    cdef bytes reply_of(self, int32_t slot)
-    cdef int finish(self, int32_t slot) except -1

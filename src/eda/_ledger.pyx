@@ -1,0 +1,329 @@
+"""The delivery ledger: which deliveries are held, and which may be handed out next.
+
+There is one for each kind of subscription (docs/design.md): `SharedLedger` knows a delivery by its sequence and forgets
+it when it is answered; `OrderedLedger`, in a file of its own, keeps a ring whose done prefix is the position.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF
+from libc.stdint cimport int32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, realloc
+
+from eda._event cimport Event
+
+__all__ = ["Ledger", "SharedLedger"]
+
+cdef enum:
+    FIRST_SLOTS = 256
+
+
+cdef class Ledger:
+    """Slots of held deliveries, the queue of those that are ready, and those that wait to be tried again.
+
+    Grows as needed: its user bounds it by the credit that it gives.
+    """
+
+    def __cinit__(self, *_, **__):
+        self.free_list = -1
+        self.held = NULL
+        self.ready = NULL
+        self.verdicts = {}
+        self.make_room(FIRST_SLOTS)
+
+    def __dealloc__(self):
+        cdef int32_t i
+        if self.held is not NULL:
+            for i in range(self.n_slots):
+                if self.held[i].state != FREE:
+                    Py_XDECREF(self.held[i].event)
+                    Py_XDECREF(self.held[i].renewed)
+                    Py_XDECREF(self.held[i].lane)
+        free(self.held)
+        free(self.ready)
+
+    cdef int grow(self) except -1:
+        """Double the slots; each kind grows what it has beside them."""
+        return self.make_room(self.n_slots * 2)
+
+    cdef int make_room(self, int32_t n) except -1:
+        cdef Held* held
+        cdef int32_t* ready = <int32_t*>malloc(n * sizeof(int32_t))
+        cdef uint64_t i
+        cdef int32_t slot
+        held = <Held*>realloc(self.held, n * sizeof(Held)) if ready is not NULL else NULL
+        if held is NULL:
+            free(ready)
+            raise MemoryError
+        self.held = held
+        for i in range(self.ready_tail - self.ready_head):
+            ready[i] = self.ready[(self.ready_head + i) & <uint64_t>(self.n_slots - 1)]
+        self.ready_tail -= self.ready_head
+        self.ready_head = 0
+        free(self.ready)
+        self.ready = ready
+        for slot in range(n - 1, self.n_slots - 1, -1):
+            held[slot].state = FREE
+            held[slot].next = self.free_list
+            self.free_list = slot
+        self.n_slots = n
+        return 0
+
+    cdef int32_t hold(self, Event event, uint64_t seq, uint64_t now_ns) except -2:
+        """Take a slot for a waiting event (None: for what is done already)."""
+        cdef int32_t slot
+        cdef Held* entry
+        if self.free_list < 0:
+            self.grow()
+        slot = self.free_list
+        entry = &self.held[slot]
+        self.free_list = entry.next
+        entry.seq = seq
+        entry.lease_ns = now_ns
+        entry.event = entry.renewed = entry.lane = NULL
+        entry.is_judged = entry.is_dead = False
+        entry.next = -1
+        entry.n_left = 1
+        self.n_held += 1
+        if event is None:
+            entry.state = DONE
+            return slot
+        entry.state = WAITING
+        Py_INCREF(event)
+        entry.event = <PyObject*>event
+        self.n_waiting += 1
+        self.n_bytes += <uint64_t>PyBytes_GET_SIZE(event.raw) if event.raw is not None else 0
+        return slot
+
+    cdef int drop_event(self, int32_t slot) except -1:
+        """Release the event of a slot and what belongs to it."""
+        cdef Held* entry = &self.held[slot]
+        cdef PyObject* event = entry.event
+        cdef PyObject* renewed = entry.renewed
+        cdef object _verdict = self.verdicts.pop(slot) if entry.is_judged else None
+        if event is not NULL:
+            if (<Event>event).raw is not None:
+                self.n_bytes -= <uint64_t>PyBytes_GET_SIZE((<Event>event).raw)
+            entry.event = NULL
+        entry.renewed = NULL
+        entry.is_judged = False
+        # Last, as the verdict, whose traceback may hold anything: a destructor may run code that comes back here.
+        Py_XDECREF(event)
+        Py_XDECREF(renewed)
+        return 0
+
+    cdef int let_go(self, int32_t slot) except -1:
+        """Free the slot."""
+        self.n_held -= 1
+        self.drop_event(slot)
+        self.held[slot].state = FREE
+        self.held[slot].next = self.free_list
+        self.free_list = slot
+        return 0
+
+    cdef void put_ready(self, int32_t slot) noexcept:
+        self.ready[self.ready_tail & <uint64_t>(self.n_slots - 1)] = slot
+        self.ready_tail += 1
+
+    cdef void put_first(self, int32_t slot) noexcept:
+        self.ready_head -= 1
+        self.ready[self.ready_head & <uint64_t>(self.n_slots - 1)] = slot
+
+    cpdef Py_ssize_t n_ready(self):
+        """Return how many may be handed out now."""
+        return <Py_ssize_t>(self.ready_tail - self.ready_head)
+
+    cpdef int32_t take_ready(self):
+        """Hand out what has been ready longest; returns its slot, or -1."""
+        cdef int32_t slot
+        if self.ready_head == self.ready_tail:
+            return -1
+        slot = self.ready[self.ready_head & <uint64_t>(self.n_slots - 1)]
+        self.ready_head += 1
+        self.held[slot].state = RUNNING
+        self.n_waiting -= 1
+        self.n_running += 1
+        return slot
+
+    cpdef int put_back(self, int32_t slot) except -1:
+        """Have a running event handed out again, before all others: nothing is said of it."""
+        if self.held[slot].state == ORPHAN:
+            return self.finish(slot)
+        self.held[slot].state = WAITING
+        self.n_running -= 1
+        self.n_waiting += 1
+        self.put_first(slot)
+        return 0
+
+    cpdef int retry(self, int32_t slot, uint64_t due_ns, Event event, object verdict) except -1:
+        """Have a running event handed out again at `due_ns`, as `event`; with a verdict on it (or None) it is dead."""
+        cdef Held* entry = &self.held[slot]
+        cdef PyObject* old = entry.event
+        if entry.state == ORPHAN:
+            return self.finish(slot)
+        entry.state = RETRYING
+        entry.due_ns = due_ns
+        self.n_running -= 1
+        self.n_retrying += 1
+        if self.next_due_ns == 0 or due_ns < self.next_due_ns:
+            self.next_due_ns = due_ns
+        if <PyObject*>event != old:
+            Py_INCREF(event)
+            entry.event = <PyObject*>event      # of the same bytes
+            Py_XDECREF(old)
+        if verdict is not None:
+            self.held[slot].is_dead = True
+            self.judge(slot, verdict)
+        return 0
+
+    cdef int judge(self, int32_t slot, object verdict) except -1:
+        """Note that the event is not to be handled, and why."""
+        self.held[slot].is_judged = True
+        self.verdicts[slot] = verdict
+        return 0
+
+    cdef object verdict_of(self, int32_t slot):
+        """The error that an event has failed with without being handled, or None."""
+        return self.verdicts[slot] if self.held[slot].is_judged else None
+
+    cpdef int take_due(self, uint64_t now_ns) except -1:
+        """Make ready, before all others and in order, what was to be tried again by now; returns how many."""
+        cdef int32_t slot
+        cdef int n = 0
+        cdef uint64_t next_ns = 0
+        if self.n_retrying == 0 or now_ns < self.next_due_ns:
+            return 0
+        due = []
+        for slot in range(self.n_slots):
+            if self.held[slot].state == RETRYING:
+                if self.held[slot].due_ns <= now_ns:
+                    due.append((self.held[slot].seq, slot))
+                elif next_ns == 0 or self.held[slot].due_ns < next_ns:
+                    next_ns = self.held[slot].due_ns
+        due.sort(reverse=True)
+        for _, slot in due:
+            self.held[slot].state = WAITING
+            self.n_retrying -= 1
+            self.n_waiting += 1
+            self.put_first(slot)
+            n += 1
+        self.next_due_ns = next_ns
+        return n
+
+    cpdef int finish(self, int32_t slot) except -1:
+        """Note that a running event is done."""
+        raise NotImplementedError
+
+    def running_since(self):
+        """Return (sequence, when it was received) of the oldest event that runs or retries, or None."""
+        cdef int32_t slot
+        found = None
+        for slot in range(self.n_slots):
+            if self.held[slot].state in (RUNNING, RETRYING, ORPHAN):
+                if found is None or self.held[slot].seq < found[0]:
+                    found = (self.held[slot].seq, self.held[slot].lease_ns)
+        return found
+
+
+@cython.final
+cdef class SharedLedger(Ledger):
+    """What a shared subscription holds. A redelivery of it renews its lease and is not handed out again."""
+
+    def __cinit__(self):
+        self.table_mask = FIRST_SLOTS * 4 - 1
+        self.table = <int32_t*>calloc(self.table_mask + 1, sizeof(int32_t))
+        if self.table is NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        free(self.table)
+
+    cdef int grow(self) except -1:
+        """Double the slots; the table has four places for each, so a search is short."""
+        cdef uint64_t mask = <uint64_t>self.n_slots * 8 - 1
+        cdef int32_t* table = <int32_t*>calloc(mask + 1, sizeof(int32_t))
+        cdef int32_t slot
+        cdef int32_t n = self.n_slots
+        cdef uint64_t at
+        if table is NULL:
+            raise MemoryError
+        try:
+            self.make_room(n * 2)
+        except MemoryError:
+            free(table)
+            raise
+        for slot in range(n):
+            if self.held[slot].state != FREE:
+                at = (self.held[slot].seq * 0x9E3779B97F4A7C15ULL >> 20) & mask
+                while table[at]:
+                    at = (at + 1) & mask
+                table[at] = slot + 1
+        free(self.table)
+        self.table = table
+        self.table_mask = mask
+        return 0
+
+    cpdef int32_t lookup(self, uint64_t seq):
+        """Return the slot that holds this sequence, or -1."""
+        cdef uint64_t at = (seq * 0x9E3779B97F4A7C15ULL >> 20) & self.table_mask
+        cdef int32_t slot
+        while self.table[at]:
+            slot = self.table[at] - 1
+            if self.held[slot].seq == seq:
+                return slot
+            at = (at + 1) & self.table_mask
+        return -1
+
+    cpdef int32_t add(self, Event event, uint64_t seq, uint64_t now_ns) except -2:
+        """Hold a delivery that is not held yet, ready; returns its slot."""
+        cdef int32_t slot = self.hold(event, seq, now_ns)
+        cdef uint64_t at = (seq * 0x9E3779B97F4A7C15ULL >> 20) & self.table_mask
+        while self.table[at]:
+            at = (at + 1) & self.table_mask
+        self.table[at] = slot + 1
+        self.put_ready(slot)
+        return slot
+
+    cpdef int32_t renew(self, uint64_t seq, bytes reply, uint64_t now_ns) except -2:
+        """Note a redelivery of what is held; returns its slot, or -1 when it is not held."""
+        cdef int32_t slot = self.lookup(seq)
+        cdef Held* entry
+        if slot < 0:
+            return -1
+        entry = &self.held[slot]
+        Py_XDECREF(entry.renewed)
+        Py_INCREF(reply)
+        entry.renewed = <PyObject*>reply
+        entry.lease_ns = now_ns
+        return slot
+
+    cdef bytes reply_of(self, int32_t slot):
+        """The acknowledgement subject of the latest delivery."""
+        cdef Held* entry = &self.held[slot]
+        cdef Event event
+        if entry.renewed is not NULL:
+            return <bytes>entry.renewed
+        event = <Event>entry.event
+        return PyBytes_FromStringAndSize(PyBytes_AS_STRING(event.raw) + event.reply.start, event.reply.n)
+
+    cpdef int finish(self, int32_t slot) except -1:
+        """Forget a running delivery."""
+        cdef uint64_t at, ideal, hole
+        at = (self.held[slot].seq * 0x9E3779B97F4A7C15ULL >> 20) & self.table_mask
+        while self.table[at] != slot + 1:
+            at = (at + 1) & self.table_mask
+        # Close the gap: move back what could not be found across an empty place.
+        hole = at
+        self.table[hole] = 0
+        while True:
+            at = (at + 1) & self.table_mask
+            if self.table[at] == 0:
+                break
+            ideal = (self.held[self.table[at] - 1].seq * 0x9E3779B97F4A7C15ULL >> 20) & self.table_mask
+            if ((at - ideal) & self.table_mask) >= ((at - hole) & self.table_mask):
+                self.table[hole] = self.table[at]
+                self.table[at] = 0
+                hole = at
+        self.n_running -= 1
+        return self.let_go(slot)

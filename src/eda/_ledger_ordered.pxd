@@ -1,0 +1,34 @@
+from libc.stdint cimport int32_t, uint64_t
+
+from eda._event cimport Event
+from eda._ledger cimport Ledger
+
+
+# The events of one key: the first one is ready, running or retrying, the others wait behind it.
+cdef class Lane:
+    cdef object key
+    cdef int32_t head           # slot; -1: none
+    cdef int32_t tail
+
+
+# A ring from the first event that is not done on. `position`: everything up to there is done.
+cdef class OrderedLedger(Ledger):
+    cdef int32_t* order         # ring of slots in stream order
+    cdef uint64_t order_head
+    cdef uint64_t order_tail
+    cdef dict lanes             # by key
+    cdef Lane only              # serial: one lane for all; else None
+    cdef readonly uint64_t position
+    cdef readonly uint64_t highest      # the last sequence received; where reading goes on
+
+    cpdef int32_t add(self, Event event, uint64_t seq, uint64_t now_ns) except -2
+    cpdef int32_t add_keyed(self, Event event, uint64_t seq, uint64_t now_ns, object key) except -2
+    cpdef bint admit(self, int32_t slot, object key) except -1
+    cpdef int pass_over(self, uint64_t seq) except -1
+    cdef Lane lane_of(self, object key)
+    cdef bint enter(self, Lane lane, int32_t slot) noexcept
+    cdef int append(self, int32_t slot) except -1
+    cdef int advance(self) except -1
+    cdef int leave_lane(self, int32_t slot) except -1
+    cdef bint cut(self, Lane lane) noexcept
+    cpdef int drop(self, uint64_t position) except -1

@@ -1,0 +1,233 @@
+"""The ledger of an ordered subscription: a ring from the first event that is not done on, and lanes for keys."""
+
+cimport cython
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF
+from libc.stdint cimport int32_t, uint64_t
+from libc.stdlib cimport free, malloc
+
+from eda._event cimport Event
+from eda._ledger cimport DONE, FREE, ORPHAN, RUNNING, WAITING, Held, Ledger
+
+__all__ = ["OrderedLedger"]
+
+
+@cython.final
+@cython.freelist(256)
+cdef class Lane:
+    """The events of one key that are held, in order."""
+
+
+@cython.final
+cdef class OrderedLedger(Ledger):
+    """What an ordered subscription holds, from the first event that is not done on.
+
+    `serial`: an event is ready when all before it are done. Otherwise one with a key is ready when no earlier one of
+    its key is held, and one without a key at once.
+    """
+
+    def __cinit__(self, *, bint serial=False):
+        self.order = <int32_t*>malloc(self.n_slots * sizeof(int32_t))
+        if self.order is NULL:
+            raise MemoryError
+        self.lanes = {}
+        if serial:
+            self.only = Lane.__new__(Lane)
+            self.only.head = self.only.tail = -1
+
+    def __dealloc__(self):
+        free(self.order)
+
+    cdef int grow(self) except -1:
+        cdef int32_t n = self.n_slots
+        cdef int32_t* order = <int32_t*>malloc(n * 2 * sizeof(int32_t))
+        cdef uint64_t i
+        if order is NULL:
+            raise MemoryError
+        try:
+            self.make_room(n * 2)
+        except MemoryError:
+            free(order)
+            raise
+        for i in range(self.order_tail - self.order_head):
+            order[i] = self.order[(self.order_head + i) & <uint64_t>(n - 1)]
+        self.order_tail -= self.order_head
+        self.order_head = 0
+        free(self.order)
+        self.order = order
+        return 0
+
+    cdef int append(self, int32_t slot) except -1:
+        self.order[self.order_tail & <uint64_t>(self.n_slots - 1)] = slot
+        self.order_tail += 1
+        self.highest = self.held[slot].seq
+        return 0
+
+    cpdef int32_t add(self, Event event, uint64_t seq, uint64_t now_ns) except -2:
+        """Hold the next event, which has no key; returns its slot. Sequences ascend."""
+        cdef int32_t slot = self.hold(event, seq, now_ns)
+        self.append(slot)
+        if self.only is None:
+            self.put_ready(slot)
+        else:
+            self.held[slot].lane = <PyObject*>self.only
+            Py_INCREF(self.only)
+            if self.only.head < 0:
+                self.only.head = slot
+                self.put_ready(slot)
+            else:
+                self.held[self.only.tail].next = slot
+            self.only.tail = slot
+        return slot
+
+    cpdef int32_t add_keyed(self, Event event, uint64_t seq, uint64_t now_ns, object key) except -2:
+        """Hold the next event, which must wait for earlier ones of its key; returns its slot.
+
+        Raises what hashing and comparing the key raises, and then nothing is held.
+        """
+        cdef Lane lane = self.lane_of(key)
+        cdef int32_t slot = self.hold(event, seq, now_ns)
+        self.append(slot)
+        if self.enter(lane, slot):
+            self.put_ready(slot)
+        return slot
+
+    cdef Lane lane_of(self, object key):
+        cdef Lane lane = self.lanes.get(key)
+        if lane is None:
+            lane = Lane.__new__(Lane)
+            lane.key = key
+            lane.head = lane.tail = -1
+            self.lanes[key] = lane
+        return lane
+
+    cdef bint enter(self, Lane lane, int32_t slot) noexcept:
+        """Put an event at the end of a lane; returns whether it is the first there."""
+        cdef bint first = lane.head < 0
+        self.held[slot].lane = <PyObject*>lane
+        Py_INCREF(lane)
+        if first:
+            lane.head = slot
+        else:
+            self.held[lane.tail].next = slot
+        lane.tail = slot
+        return first
+
+    cpdef bint admit(self, int32_t slot, object key) except -1:
+        """Give a running event, whose key could not be had before, its key; returns whether it may run now.
+
+        Otherwise it waits behind what is held of its key, even if that is later: what was before it is known too late.
+        """
+        cdef Lane lane = self.lane_of(key)
+        self.held[slot].is_judged = False
+        self.verdicts.pop(slot, None)
+        self.held[slot].next = -1
+        if self.enter(lane, slot):
+            return True
+        self.held[slot].state = WAITING
+        self.n_running -= 1
+        self.n_waiting += 1
+        return False
+
+    cpdef int pass_over(self, uint64_t seq) except -1:
+        """Note a sequence that nobody needs to handle."""
+        cdef int32_t last
+        if self.order_head == self.order_tail:
+            self.highest = self.position = seq
+            return 0
+        last = self.order[(self.order_tail - 1) & <uint64_t>(self.n_slots - 1)]
+        if self.held[last].state == DONE:
+            self.highest = self.held[last].seq = seq        # one entry serves for a run of them
+        else:
+            self.append(self.hold(None, seq, 0))
+        return 0
+
+    cdef int leave_lane(self, int32_t slot) except -1:
+        """Make ready what waited behind this event."""
+        cdef Held* entry = &self.held[slot]
+        cdef Lane lane
+        if entry.lane is NULL:
+            return 0
+        lane = <Lane>entry.lane
+        entry.lane = NULL
+        lane.head = entry.next
+        if entry.next >= 0:
+            self.put_ready(entry.next)
+        else:
+            lane.tail = -1
+            if lane is not self.only:
+                try:
+                    if self.lanes.get(lane.key) is lane:        # not of a key that has changed meanwhile
+                        del self.lanes[lane.key]
+                except Exception:
+                    pass                # a key that hashes no more: its lane stays, empty
+        Py_XDECREF(<PyObject*>lane)
+        return 0
+
+    cpdef int finish(self, int32_t slot) except -1:
+        """Note that a running event is done."""
+        cdef Held* entry = &self.held[slot]
+        self.n_running -= 1
+        self.leave_lane(slot)
+        if entry.state == ORPHAN:
+            self.n_held += 1            # it was no longer counted
+            return self.let_go(slot)
+        entry.state = DONE
+        self.drop_event(slot)
+        return self.advance()
+
+    cdef int advance(self) except -1:
+        """Let the done prefix go."""
+        cdef int32_t slot
+        while self.order_head != self.order_tail:
+            slot = self.order[self.order_head & <uint64_t>(self.n_slots - 1)]
+            if self.held[slot].state != DONE:
+                break
+            self.order_head += 1
+            self.position = self.held[slot].seq
+            self.let_go(slot)
+        return 0
+
+    cpdef int drop(self, uint64_t position) except -1:
+        """Forget everything, and go on behind `position`.
+
+        Handlers that still run end without effect, but until then keep what comes with their key waiting.
+        """
+        cdef int32_t slot
+        cdef Lane lane
+        cdef PyObject* left
+        lanes = {}
+        for key, value in self.lanes.items():
+            lane = <Lane>value
+            if self.cut(lane):
+                try:
+                    lanes[key] = lane
+                except Exception:
+                    pass                # as in leave_lane()
+        self.lanes = lanes
+        if self.only is not None:
+            self.cut(self.only)
+        self.ready_head = self.ready_tail = 0
+        self.order_head = self.order_tail = 0
+        self.n_waiting = self.n_retrying = 0
+        self.next_due_ns = 0
+        for slot in range(self.n_slots):
+            if self.held[slot].state == RUNNING:
+                self.held[slot].state = ORPHAN
+                self.n_held -= 1
+            elif self.held[slot].state not in (FREE, ORPHAN):
+                left = self.held[slot].lane
+                self.held[slot].lane = NULL
+                Py_XDECREF(left)
+                self.let_go(slot)
+        self.position = self.highest = position
+        return 0
+
+    cdef bint cut(self, Lane lane) noexcept:
+        """Leave in a lane what runs, and tell whether something does."""
+        if lane.head >= 0 and self.held[lane.head].state in (RUNNING, ORPHAN):
+            lane.tail = lane.head
+            self.held[lane.head].next = -1
+            return True
+        lane.head = lane.tail = -1
+        return False

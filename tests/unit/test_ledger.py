@@ -1,0 +1,401 @@
+"""eda._ledger beside a plain model of what it holds, over random histories."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+import eda
+from eda._codec import decode_event, encode_event
+from eda._ledger import Ledger, SharedLedger
+from eda._ledger_ordered import OrderedLedger
+
+# Many small ones, and one that is large enough to be noticed in n_bytes.
+EVENTS = [decode_event(encode_event(eda.Event(type="t" * n))) for n in (*range(20), 5000)]
+SIZES = [len(encode_event(event)) for event in EVENTS]
+WAITING, RUNNING, RETRYING, DONE, ORPHAN = "waiting", "running", "retrying", "done", "orphan"
+FIRST_SLOTS = 256
+
+numbers = st.integers(0, 10**6)
+steps = st.one_of(st.just(1), st.integers(1, 5), st.integers(1, 2**40))  # from one sequence to the next
+
+
+@dataclass(eq=False)
+class Held:
+    seq: int
+    size: int
+    state: str
+    slot: int
+    key: Any = None
+    due_ns: int = 0
+    since_ns: int = 0
+
+
+class Machine(RuleBasedStateMachine):
+    """What both kinds have in common. `held` is in the order of arrival, `ready` in that of handing out."""
+
+    ledger: Ledger
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: list[Held] = []
+        self.ready: list[Held] = []
+        self.now_ns = 1
+        self.n_added = 0
+
+    def of(self, *states: str) -> list[Held]:
+        return [each for each in self.held if each.state in states]
+
+    def pick(self, number: int, *states: str) -> Held:
+        found = self.of(*states)
+        return found[number % len(found)]
+
+    def note(self, slot: int, seq: int, size: int, key: Any = None) -> Held:
+        assert slot not in {each.slot for each in self.held if each.state != DONE}
+        held = Held(seq, size, WAITING, slot, key, since_ns=self.now_ns)
+        self.held.append(held)
+        return held
+
+    def done(self, held: Held) -> None:
+        raise NotImplementedError
+
+    @rule()
+    def take(self) -> None:
+        slot = self.ledger.take_ready()
+        if not self.ready:
+            assert slot == -1
+            return
+        held = self.ready.pop(0)
+        assert slot == held.slot
+        held.state = RUNNING
+
+    @precondition(lambda self: self.of(RUNNING, ORPHAN))
+    @rule(number=numbers)
+    def finish(self, number: int) -> None:
+        held = self.pick(number, RUNNING, ORPHAN)
+        self.ledger.finish(held.slot)
+        self.done(held)
+
+    @precondition(lambda self: self.of(RUNNING, ORPHAN))
+    @rule(number=numbers)
+    def put_back(self, number: int) -> None:
+        held = self.pick(number, RUNNING, ORPHAN)
+        self.ledger.put_back(held.slot)
+        if held.state == ORPHAN:
+            self.done(held)
+        else:
+            held.state = WAITING
+            self.ready.insert(0, held)
+
+    @precondition(lambda self: self.of(RUNNING, ORPHAN))
+    @rule(number=numbers, delay_ns=st.integers(0, 50), dead=st.booleans(), which=numbers)
+    def retry(self, number: int, delay_ns: int, dead: bool, which: int) -> None:
+        held = self.pick(number, RUNNING, ORPHAN)
+        event = next(event for event, size in zip(EVENTS, SIZES, strict=True) if size == held.size)
+        copy = decode_event(encode_event(event))
+        self.ledger.retry(held.slot, self.now_ns + delay_ns, copy, ValueError("x") if dead else None)
+        if held.state == ORPHAN:
+            self.done(held)
+        else:
+            held.state, held.due_ns = RETRYING, self.now_ns + delay_ns
+
+    @rule(passed_ns=st.integers(0, 40))
+    def take_due(self, passed_ns: int) -> None:
+        self.now_ns += passed_ns
+        due = sorted((held for held in self.of(RETRYING) if held.due_ns <= self.now_ns), key=lambda held: held.seq)
+        assert self.ledger.take_due(self.now_ns) == len(due)
+        for held in due:
+            held.state = WAITING
+        self.ready[:0] = due
+
+    @invariant()
+    def counts(self) -> None:
+        ledger = self.ledger
+        assert ledger.n_ready() == len(self.ready)
+        assert ledger.n_held == len(self.held) - len(self.of(ORPHAN))
+        assert ledger.n_waiting == len(self.of(WAITING))
+        assert ledger.n_running == len(self.of(RUNNING, ORPHAN))
+        assert ledger.n_retrying == len(self.of(RETRYING))
+        assert ledger.n_bytes == sum(held.size for held in self.held if held.state != DONE)
+        busy = [(held.seq, held.since_ns) for held in self.of(RUNNING, RETRYING, ORPHAN)]
+        oldest = [each for each in busy if each[0] == min(busy)[0]]  # two where it came again while an orphan has it
+        assert ledger.running_since() in (oldest or [None])
+
+
+@settings(max_examples=60, stateful_step_count=60, deadline=None)
+class SharedMachine(Machine):
+    ledger: SharedLedger
+
+    @initialize()
+    def begin(self) -> None:
+        self.ledger = SharedLedger()
+        self.gone: list[int] = []
+
+    def add_one(self, seq: int, which: int) -> None:
+        which %= len(EVENTS)
+        if all(held.seq != seq for held in self.held):
+            slot = self.ledger.add(EVENTS[which], seq, self.now_ns)
+            self.ready.append(self.note(slot, seq, SIZES[which]))
+
+    # Some meet in the hash table, some are far apart.
+    @rule(
+        seq=st.one_of(st.integers(1, 60), st.integers(1, 2**64 - 1), numbers.map(lambda n: 1 + (n << 22))),
+        which=numbers,
+    )
+    def add(self, seq: int, which: int) -> None:
+        self.add_one(seq, which)
+
+    @precondition(lambda self: len(self.held) < 2 * FIRST_SLOTS)
+    @rule(first=st.integers(1, 2**62), step=steps, which=numbers)
+    def add_many(self, first: int, step: int, which: int) -> None:
+        for n in range(FIRST_SLOTS + 10):
+            self.add_one(first + n * step, which + n)
+
+    @rule(number=numbers)
+    def renew(self, number: int) -> None:
+        if self.held and number % 3:
+            held = self.pick(number, WAITING, RUNNING, RETRYING)
+            assert self.ledger.renew(held.seq, b"reply %d" % number, self.now_ns) == held.slot
+            held.since_ns = self.now_ns
+        elif all(held.seq != number for held in self.held):
+            assert self.ledger.renew(number, b"reply", self.now_ns) == -1
+
+    def done(self, held: Held) -> None:
+        self.held.remove(held)
+        self.gone.append(held.seq)
+
+    @invariant()
+    def is_found(self) -> None:
+        seqs = {held.seq for held in self.held}
+        assert all(self.ledger.lookup(held.seq) == held.slot for held in self.held)
+        assert all(self.ledger.lookup(seq) == -1 for seq in self.gone[-50:] if seq not in seqs)
+
+
+@settings(max_examples=100, stateful_step_count=60, deadline=None)
+class OrderedMachine(Machine):
+    ledger: OrderedLedger
+
+    @initialize(
+        kind=st.sampled_from(["plain", "serial", "keyed", "many keys", "mixed"]), position=st.integers(0, 2**40)
+    )
+    def begin(self, kind: str, position: int) -> None:
+        self.kind = kind
+        self.ledger = OrderedLedger(serial=kind == "serial")
+        self.ledger.drop(position)
+        self.position = self.highest = position
+
+    def key_of(self, number: int) -> Any:
+        """A key in whatever way the kind has them; None: none."""
+        if self.kind == "mixed":
+            return [None, "a", ("b", number % 3)][number % 3]
+        return {"keyed": number % 3, "many keys": str(number)}.get(self.kind)
+
+    def add_one(self, step: int, which: int) -> None:
+        seq = self.highest = self.highest + step
+        key = self.key_of(which)
+        event, size = EVENTS[which % len(EVENTS)], SIZES[which % len(EVENTS)]
+        if key is None:
+            slot = self.ledger.add(event, seq, self.now_ns)
+        else:
+            slot = self.ledger.add_keyed(event, seq, self.now_ns, key)
+        self.note(slot, seq, size, "the only one" if self.kind == "serial" else key)
+
+    @rule(step=steps, which=numbers)
+    def add(self, step: int, which: int) -> None:
+        self.add_one(step, which)
+        self.find_ready()
+
+    @precondition(lambda self: len(self.held) < 2 * FIRST_SLOTS)
+    @rule(step=steps, which=numbers)
+    def add_many(self, step: int, which: int) -> None:
+        for n in range(FIRST_SLOTS + 10):
+            self.add_one(step, which + n)
+        self.find_ready()
+
+    @rule(key=st.sampled_from([[], {}, set()]))
+    def add_without_hash(self, key: Any) -> None:
+        with pytest.raises(TypeError):
+            self.ledger.add_keyed(EVENTS[0], self.highest + 1, self.now_ns, key)
+
+    @rule(step=steps)
+    def pass_over(self, step: int) -> None:
+        self.highest += step
+        self.ledger.pass_over(self.highest)
+        ring = [held for held in self.held if held.state != ORPHAN]
+        if not ring:
+            self.position = self.highest
+        elif ring[-1].state == DONE:
+            ring[-1].seq = self.highest
+        else:
+            self.held.append(Held(self.highest, 0, DONE, -1))
+
+    @rule(position=st.integers(0, 2**41), back=st.booleans())
+    def drop(self, position: int, back: bool) -> None:
+        self.position = self.highest = self.position if back else position
+        self.ledger.drop(self.position)
+        self.held = [held for held in self.held if held.state in (RUNNING, ORPHAN)]
+        for held in self.held:
+            held.state = ORPHAN
+        self.ready = []
+
+    def done(self, held: Held) -> None:
+        if held.state == ORPHAN:
+            self.held.remove(held)
+        held.state = DONE
+        while True:
+            first = next((each for each in self.held if each.state != ORPHAN), None)
+            if first is None or first.state != DONE:
+                break
+            self.position = first.seq
+            self.held.remove(first)
+        self.find_ready()
+
+    def may_be_handed_out(self) -> list[Held]:
+        """What waits and has no earlier one of its key before it that is not done."""
+        busy: set[Any] = set()
+        found = []
+        for held in self.held:
+            if held.state == WAITING and (held.key is None or held.key not in busy):
+                found.append(held)
+            if held.state != DONE:
+                busy.add(held.key)
+        return found
+
+    def find_ready(self) -> None:
+        known = set(self.ready)
+        self.ready += [held for held in self.may_be_handed_out() if held not in known]
+
+    @invariant()
+    def places(self) -> None:
+        assert (self.ledger.position, self.ledger.highest) == (self.position, self.highest)
+        assert sorted(held.seq for held in self.ready) == sorted(held.seq for held in self.may_be_handed_out())
+        running = [held.key for held in self.of(RUNNING, ORPHAN) if held.key is not None]
+        assert len(running) == len(set(running))
+
+
+TestShared = SharedMachine.TestCase
+TestOrdered = OrderedMachine.TestCase
+
+
+# --- keys that misbehave ---------------------------------------------------------------------------------------------
+
+
+class Key:
+    """A key that fails, or changes, when it is told to."""
+
+    def __init__(self, value: int = 1) -> None:
+        self.value = value
+        self.broken = False
+
+    def __hash__(self) -> int:
+        if self.broken:
+            raise ValueError("no hash")
+        return self.value
+
+    def __eq__(self, other: object) -> bool:
+        if self.broken:
+            raise ValueError("no comparison")
+        return isinstance(other, Key) and other.value == self.value
+
+
+def add_all(ledger: OrderedLedger, keys: Iterable[object], first: int = 1) -> list[int]:
+    return [ledger.add_keyed(EVENTS[0], seq, 0, key) for seq, key in enumerate(keys, first)]
+
+
+def drain(ledger: OrderedLedger) -> int:
+    n = 0
+    while (slot := ledger.take_ready()) >= 0:
+        ledger.finish(slot)
+        n += 1
+    return n
+
+
+@pytest.mark.parametrize("change", ["broken", "value"])
+def test_key_when_it_changes_while_held_lets_all_of_its_events_go(change: str) -> None:
+    ledger = OrderedLedger()
+    key = Key()
+    add_all(ledger, [key, key, key])
+    setattr(key, change, 5)
+    assert drain(ledger) == 3
+    key.broken = False
+    add_all(ledger, [key, Key(1), Key(5)], 4)
+    assert drain(ledger) == 3
+    assert (ledger.position, ledger.n_held, ledger.n_bytes) == (6, 0, 0)
+
+
+def test_key_when_it_comes_to_equal_another_does_not_take_its_events() -> None:
+    ledger = OrderedLedger()
+    changing, other = Key(1), Key(2)
+    first, *_ = add_all(ledger, [changing, other, other])
+    assert ledger.take_ready() == first
+    changing.value = 2
+    ledger.finish(first)
+    add_all(ledger, [Key(2)], 4)
+    second = ledger.take_ready()
+    assert ledger.take_ready() == -1  # the lane of the other is still known
+    ledger.finish(second)
+    assert drain(ledger) == 2
+
+
+def test_ledger_when_dropped_with_a_broken_key_begins_anew() -> None:
+    ledger = OrderedLedger()
+    key = Key()
+    slots = add_all(ledger, [key, key])
+    assert ledger.take_ready() == slots[0]
+    key.broken = True
+    ledger.drop(10)
+    add_all(ledger, ["a", "a"], 11)
+    ledger.finish(slots[0])
+    assert drain(ledger) == 2
+    assert (ledger.position, ledger.n_held, ledger.n_running) == (12, 0, 0)
+
+
+# --- what it owns ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [SharedLedger, OrderedLedger, lambda: OrderedLedger(serial=True)])
+def test_ledger_when_it_goes_gives_back_what_it_holds_in_any_state(make: Callable[[], Any]) -> None:
+    event = decode_event(encode_event(eda.Event(type="t")))
+    error = ValueError("x")
+    before = sys.getrefcount(event), sys.getrefcount(error)
+    ledger = make()
+    for seq in range(1, 600):
+        ledger.add(event, seq, 0)
+    for verdict in (error, None):
+        ledger.retry(ledger.take_ready(), 10, event, verdict)
+        ledger.take_due(20)
+    ledger.take_ready()
+    if isinstance(ledger, SharedLedger):
+        ledger.renew(5, b"reply" * 100, 0)
+    else:
+        ledger.drop(3)
+        ledger.add(event, 4, 0)
+    del ledger
+    assert (sys.getrefcount(event), sys.getrefcount(error)) == before
+
+
+class Owner:
+    """Something that an error leads back to: a traceback does, to whatever is in a handler's frame."""
+
+    def __init__(self) -> None:
+        self.ledger = OrderedLedger()
+        self.ledger.add(EVENTS[0], 1, 0)
+        error = ValueError("x")
+        error.owner = self  # type: ignore[attr-defined]
+        self.ledger.retry(self.ledger.take_ready(), 10, EVENTS[0], error)
+
+
+def test_ledger_when_an_error_that_it_keeps_leads_back_to_it_is_collected() -> None:
+    gc.collect()
+    for _ in range(50):
+        Owner()
+    gc.collect()
+    assert not any(isinstance(each, Owner) for each in gc.get_objects())
