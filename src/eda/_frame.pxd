@@ -52,6 +52,7 @@ cdef class Outbound:
     cdef object schedule            # callable: flush() soon, at the latest at the end of this turn of the loop
     cdef object write               # callable(bytes), or None while there is no connection
     cdef bint scheduled
+    cdef public bint at_once        # write what comes now: there is nobody to share the write with
     cdef readonly bint paused       # the transport's buffer is full: callers should wait
     cdef readonly unsigned long long n_writes
 

@@ -272,7 +272,9 @@ cdef class Outbound:
 
     cdef int touch(self) except -1:
         """Something was added: see that it gets written."""
-        if self.publishes.pos + self.commands.pos >= CHUNK_SIZE and (self.write is not None or self.publishes.pos):
+        if self.at_once:
+            self.flush()
+        elif self.publishes.pos + self.commands.pos >= CHUNK_SIZE and (self.write is not None or self.publishes.pos):
             self.flush()
         elif not self.scheduled:
             self.scheduled = True

@@ -156,9 +156,9 @@ class CursorKey:
         frame = b"%b%d %d %d\r\n%b%b\r\n" % (self._head, *sizes, headers, payload)
         self._last = write = Write(b"%d" % self._n_writes, value, monotonic_ns(), on_answer)
         out = self._wire.out
+        out.at_once = not out.size  # nobody to share the write with: save the turn of the loop
         out.command(frame)
-        if out.size == len(frame):
-            out.flush()  # nobody to share the write with: save the turn of the loop
+        out.at_once = False
         return write
 
     def _take_answer(self, tail: bytes, headers: bytes, payload: bytes) -> None:

@@ -86,9 +86,14 @@ class SinglePublisher:
         """
         waiter: asyncio.Future[int] = self._loop.create_future()
         sender = self._sender
-        event_id = sender.publish(target, event, waiter, RESEND_S, timeout_s)
-        if sender.n_pending == 1:
-            self._out.flush()  # nobody to share the write with: save the turn of the loop
+        if sender.n_pending:
+            event_id = sender.publish(target, event, waiter, RESEND_S, timeout_s)
+        else:
+            self._out.at_once = True  # nobody to share the write with: save the turn of the loop
+            try:
+                event_id = sender.publish(target, event, waiter, RESEND_S, timeout_s)
+            finally:
+                self._out.at_once = False
         if self._timer is None or timeout_s < RESEND_S:
             self._arm(min(RESEND_S, timeout_s))
         return event_id, waiter
