@@ -9,16 +9,21 @@ import eda
 from eda._codec import encode_event
 from eda._dispatch import Dispatcher
 from eda._frame import Outbound, Parser
+from eda._intake import Exhausted, Undecodable
 from eda.errors import DecodeError
+from eda.handlers import PartialFailure, Reject, refuse_result
 
 __all__ = ["Rig", "delivery", "settle"]
 
 Acknowledgement = tuple[bytes, bytes]
 
 
-def delivery(seq: int, attempt: int = 1, time_ns: int = 1, pending: int = 0) -> tuple[bytes, bytes]:
+def delivery(
+    seq: int, attempt: int = 1, time_ns: int = 1, pending: int = 0, consumer_seq: int | None = None
+) -> tuple[bytes, bytes]:
     """Return subject and reply subject of a delivery of the stream `orders` to the consumer `me`."""
-    return b"orders.t._", b"$JS.ACK.orders.me.%d.%d.%d.%d.%d" % (attempt, seq, seq, time_ns, pending)
+    numbers = (attempt, seq, seq if consumer_seq is None else consumer_seq, time_ns, pending)
+    return b"orders.t._", b"$JS.ACK.orders.me.%d.%d.%d.%d.%d" % numbers
 
 
 async def settle() -> None:
@@ -30,7 +35,7 @@ async def settle() -> None:
 class Rig:
     """A dispatcher with its workers running; is its host and its source.
 
-    With `hold` each event's handler waits until `release(sequence)`.
+    With `hold` each event's handler waits until `release(sequence)`. With `ordered` there is a reader from the start.
     """
 
     def __init__(
@@ -51,6 +56,16 @@ class Rig:
         self.undecodable: list[tuple[int, DecodeError]] = []
         self.statuses: list[tuple[int, bytes, bytes]] = []
         self.pulls: list[tuple[int, int]] = []
+        self.overruns: list[tuple[eda.Event, float]] = []
+        self.buried: list[tuple[eda.Event, bytes, BaseException]] = []
+        self.bury_delay_ns = -1
+        self.retries: list[float] = []
+        self.positions: list[int] = []
+        self.asked: list[int] = []
+        self.confirmation = asyncio.Event()
+        self.confirmation.set()
+        self.gaps: list[tuple[int, int]] = []
+        self.n_delivered: int | None = 0 if options.get("ordered") else None  # of the reader
         self.out = Outbound(lambda: None)
         self.out.connected(self.writes.append)
         self.dispatcher = Dispatcher(
@@ -61,7 +76,13 @@ class Rig:
         self.parser = Parser()
         self.parser.register(1, self.dispatcher)
         self.tasks: list[asyncio.Task[None]] = []
-        for index in range(concurrency if start else 0):
+        self.concurrency = concurrency
+        if start:
+            self.start()
+
+    def start(self) -> None:
+        """Start the workers."""
+        for index in range(self.concurrency):
             self.tasks.append(asyncio.ensure_future(self.dispatcher.work(index)))
             self.dispatcher.set_task(index, self.tasks[index])
 
@@ -94,12 +115,34 @@ class Rig:
         return len(subject) + len(reply) + len(payload) + len(headers)
 
     def deliver(
-        self, *seqs: int, attempt: int = 1, event: eda.Event | None = None, payload: bytes | None = None, **parts: int
+        self,
+        *seqs: int,
+        attempt: int = 1,
+        event: eda.Event | None = None,
+        payload: bytes | None = None,
+        headers: bytes = b"",
+        **parts: int,
     ) -> int:
         """Feed deliveries; returns what they count against a pull's max_bytes."""
         if payload is None:
             payload = encode_event(event or eda.Event(type="t"))
-        return sum(self.feed(*delivery(seq, attempt, **parts), payload) for seq in seqs)
+        size = 0
+        for seq in seqs:
+            if self.n_delivered is not None:
+                self.n_delivered += 1
+                parts["consumer_seq"] = self.n_delivered
+            size += self.feed(*delivery(seq, attempt, **parts), payload, headers)
+        return size
+
+    def read_anew(self) -> None:
+        """Ordered: have a new reader deliver from now on."""
+        self.dispatcher.use_reader("me", 0)
+        self.n_delivered = 0
+
+    @property
+    def seqs(self) -> list[int]:
+        """The sequences of the events that handlers got, in order."""
+        return [event.sequence for event in self.seen]
 
     # --- out ---------------------------------------------------------------------------------------------------------
 
@@ -129,19 +172,56 @@ class Rig:
     def make_future(self) -> asyncio.Future[None]:
         return asyncio.get_running_loop().create_future()
 
-    def on_undecodable(self, seq: int, error: DecodeError) -> None:
-        self.undecodable.append((seq, error))
+    def make_future_within(self, seconds: float) -> asyncio.Future[None]:
+        future = self.make_future()
+        asyncio.get_running_loop().call_later(seconds, lambda: future.done() or future.set_result(None))
+        return future
 
-    def on_failure(self, event: eda.Event, error: BaseException) -> int:
-        self.failures.append((event, error))
-        return 250
+    def cancelled_error(self) -> BaseException:
+        return asyncio.CancelledError()
+
+    def refuse(self, result: object) -> BaseException | None:
+        return refuse_result(result)
 
     def overdue_error(self, event: eda.Event, error: BaseException | None) -> BaseException:
         return TimeoutError("overdue")
 
+    def on_overrun(self, event: eda.Event, seconds: float) -> None:
+        self.overruns.append((event, seconds))
+
+    def errors_of(self, events: list[eda.Event], error: BaseException) -> list[BaseException | None]:
+        if isinstance(error, PartialFailure):
+            return [error.error_of(event) for event in events]
+        return [error] * len(events)
+
+    def on_failure(self, event: eda.Event, error: BaseException) -> int:
+        if isinstance(error, Undecodable):
+            assert isinstance(error.__cause__, DecodeError)
+            self.undecodable.append((event.sequence, error.__cause__))
+            return -1
+        self.failures.append((event, error))
+        return -1 if isinstance(error, Exhausted | Reject) else 250
+
+    async def bury(self, event: eda.Event, payload: bytes, error: BaseException) -> int:
+        self.buried.append((event, payload, error))
+        return self.bury_delay_ns
+
+    def on_retry(self, delay_s: float) -> None:
+        self.retries.append(delay_s)
+
+    def on_progress(self) -> None:
+        self.positions.append(self.dispatcher.position)
+
+    async def confirmed(self, position: int) -> None:
+        self.asked.append(position)
+        await self.confirmation.wait()
+
     def on_status(self, status: int, tail: bytes, headers: bytes) -> None:
         self.statuses.append((status, tail, headers))
 
+    def on_gap(self, expected: int, got: int) -> None:
+        self.gaps.append((expected, got))
+
     def pull(self, n: int, n_bytes: int) -> None:
         self.pulls.append((n, n_bytes))
-        self.dispatcher.grant(n, n_bytes)
+        self.dispatcher.grant(len(self.pulls), n, n_bytes)

@@ -1,21 +1,42 @@
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Protocol, final
 
-from eda._acks import Ledger
 from eda._event import Event
-from eda._frame import Outbound, Sink
-from eda.errors import DecodeError
+from eda._frame import Outbound
+from eda._outcome import Outcomes
 
-__all__ = ["Dispatcher"]
+__all__ = ["Dispatcher", "GivenBack"]
+
+class GivenBack(BaseException):
+    """Raised by a handler of ours: nothing became of the event, and it comes again at once."""
 
 class DispatchHost(Protocol):
     def make_future(self) -> asyncio.Future[None]: ...
-    def on_undecodable(self, seq: int, error: DecodeError) -> None: ...
-    def on_failure(self, event: Event, error: BaseException) -> int:
-        """Tell of a failed handler; returns the delay before the event comes again, in nanoseconds."""
+    def make_future_within(self, seconds: float) -> asyncio.Future[None]:
+        """A future that is done after `seconds` at the latest."""
+    def cancelled_error(self) -> BaseException:
+        """What a worker ends with that was cancelled from outside."""
+    def refuse(self, result: object) -> BaseException | None:
+        """The error of a handler that returned a generator."""
     def overdue_error(self, event: Event, error: BaseException | None) -> BaseException:
         """The error of a handler that was cancelled for running too long; `error` is how it ended."""
+    def on_overrun(self, event: Event, seconds: float) -> None:
+        """Tell of a plain function that ran too long."""
+    def errors_of(self, events: list[Event], error: BaseException) -> list[BaseException | None]:
+        """What each event of a failed handler call has failed with; None: it was handled."""
+    def on_failure(self, event: Event, error: BaseException) -> int:
+        """Tell of a failed event; returns the nanoseconds until it comes again, negative: it is dead."""
+    def bury(self, event: Event, payload: bytes, error: BaseException) -> Awaitable[int]:
+        """Store a dead letter; gives a negative number, or the nanoseconds after which to try again."""
+    def on_retry(self, delay_s: float) -> None:
+        """See that `take_due` is called after `delay_s`."""
+    @property
+    def on_progress(self) -> Callable[[], None]:
+        """Called after `tell_progress` when the position may have moved."""
+    @property
+    def confirmed(self) -> Callable[[int], Awaitable[None]]:
+        """Returns when the position is stored; never raises but when cancelled."""
 
 class DispatchSource(Protocol):
     def on_status(self, status: int, tail: bytes, headers: bytes) -> None:
@@ -24,50 +45,12 @@ class DispatchSource(Protocol):
         """Ask for this much more, and `grant` it."""
 
 @final
-class Dispatcher(Sink):
-    @property
-    def ledger(self) -> Ledger: ...
-    @property
-    def limit(self) -> int: ...
-    @property
-    def limit_bytes(self) -> int: ...
-    @property
-    def credit(self) -> int: ...
-    @property
-    def credit_bytes(self) -> int: ...
-    @property
-    def closing(self) -> bool: ...
-    @property
-    def clock_ns(self) -> int: ...
-    @property
-    def n_received(self) -> int: ...
-    @property
-    def n_handled(self) -> int: ...
-    @property
-    def n_failed(self) -> int: ...
-    @property
-    def n_redelivered(self) -> int: ...
-    @property
-    def n_passed_over(self) -> int: ...
-    @property
-    def n_undecodable(self) -> int: ...
-    @property
-    def n_foreign(self) -> int: ...
-    @property
-    def last_seq(self) -> int: ...
-    @property
-    def n_pending(self) -> int: ...
-    @property
-    def n_waiting(self) -> int: ...
-    @property
-    def n_running(self) -> int: ...
-    @property
-    def n_held(self) -> int: ...
+class Dispatcher(Outcomes):
     def __init__(
         self,
         host: DispatchHost,
         source: DispatchSource,
-        handler: Callable[[Event], Any],
+        handler: Callable[[Any], Any],
         out: Outbound,
         *,
         stream: str,
@@ -75,19 +58,22 @@ class Dispatcher(Sink):
         inbox: bytes,
         limit: int,
         limit_bytes: int,
-        concurrency: int,
+        concurrency: int = 1,
+        batch: int | None = None,
+        linger_s: float = 0.0,
+        timeout_s: float = 30.0,
+        strict: bool = False,
+        ordered: bool = False,
+        serial: bool = False,
         types: Iterable[str] | None = None,
         aggregate: str | None = None,
+        key: object = None,
+        name: str = "",
+        max_attempts: int = 0,
     ) -> None: ...
-    def refill(self) -> int: ...
-    def grant(self, n: int, n_bytes: int) -> None: ...
-    def revoke(self, n: int, n_bytes: int) -> None: ...
-    def revoke_all(self) -> None: ...
     def set_task(self, index: int, task: asyncio.Task[None]) -> None: ...
-    async def work(self, index: int) -> None: ...
-    def tick(self, lease_age_s: float) -> int: ...
-    def running_events(self) -> list[Event | None]: ...
+    def work(self, index: int) -> Coroutine[Any, Any, None]: ...
+    def running_now(self) -> list[Any]: ...
     def cancel_overdue(self, index: int) -> None: ...
+    def fence(self) -> None: ...
     def stop(self) -> None: ...
-    def give_back(self) -> int: ...
-    def last_acknowledged(self) -> bytes | None: ...

@@ -1,24 +1,32 @@
-"""Frames > events > ledger > handlers > acknowledgements: the consuming side's loop.
+"""Ledger > handlers > outcomes: the workers of a subscription.
 
 Nothing here knows the event loop: futures come from the host, and workers are coroutines that the host runs as tasks.
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, int64_t, uint64_t
-from libc.string cimport memcmp, memcpy
 
-from eda._acks cimport FREE, Held, Ledger
+from types import AsyncGeneratorType, GeneratorType
+
 from eda._bytes cimport monotonic_ns
-from eda._codec cimport Refusal, read_envelope, refusal_error
-from eda._event cimport F_AGGREGATE, F_TYPE, Event, new_event
-from eda._frame cimport Delivery, Frame, Outbound, Sink, put_publish, read_delivery, status_of
+from eda._event cimport Event
+from eda._ledger cimport ORPHAN, WAITING
+from eda._outcome cimport Outcomes
 
-__all__ = ["Dispatcher"]
+from eda._intake import Exhausted, Undecodable
+
+__all__ = ["Dispatcher", "GivenBack"]
 
 cdef enum:
     # The longest the loop is kept from others by handlers that never suspend, nanoseconds.
     SLICE_NS = 4_000_000
+
+cdef extern from "Python.h":
+    bint is_coroutine "PyCoro_CheckExact"(object it)
+
+
+class GivenBack(BaseException):
+    """Raised by a handler of ours: nothing became of the event, and it comes again at once."""
 
 
 @cython.final
@@ -41,295 +49,313 @@ cdef class _Turn:
 
 
 @cython.final
-cdef class Dispatcher(Sink):
-    """Takes the deliveries of one shared subscription and sees each through its handler to its acknowledgement.
-
-    What needs Python is asked of `host` (futures, logging, retry delays) and `source` (pulls); the stub says how.
-    """
+cdef class Dispatcher(Outcomes):
+    """Sees each event of one subscription through its handler to the end: acknowledged, tried again, or dead."""
 
     def __init__(
-        self, object host, object source, object handler, Outbound out not None, *, str stream not None,
-        str consumer not None,
-        bytes inbox not None, int64_t limit, int64_t limit_bytes, int concurrency, object types=None,
-        str aggregate=None
+        self, object host, object source, object handler, object out, *, int concurrency=1, batch=None,
+        double linger_s=0.0, double timeout_s=30.0, bint strict=False, **intake
     ):
-        self.ledger = Ledger()
-        self.host = host
-        self.source = source
+        super().__init__(
+            host, source, out, n_workers=concurrency, least=concurrency * (batch or 1), batch=batch or 0, strict=strict,
+            **intake,
+        )
         self.handler = handler
-        self.out = out
-        self.stream = stream
-        self.stream_utf8 = stream.encode()
-        self.consumer_utf8 = consumer.encode()
-        self.inbox = inbox
-        self.types = frozenset(types) if types is not None else None
-        self.aggregate = aggregate
-        self.limit = limit
-        self.limit_bytes = limit_bytes
-        self.min_pull = max(1, limit // 4)
-        self.idle = []
+        self.linger_s = linger_s
+        self.timeout_ns = <uint64_t>(timeout_s * 1e9)
         self.tasks = [None] * concurrency
         self.running = [None] * concurrency
-        self.overdue = [False] * concurrency
-        self.clock_ns = monotonic_ns()
+        self.cancelled = [NOT_CANCELLED] * concurrency
 
-    # --- deliveries in -------------------------------------------------------------------------------------------
-
-    cdef int take_frame(self, Frame* frame) except -1:
-        cdef Delivery delivery
-        cdef int status
-        self.n_received += 1
-        if read_delivery(frame.reply, frame.n_reply, &delivery):
-            if (
-                delivery.n_stream == PyBytes_GET_SIZE(self.stream_utf8)
-                and delivery.n_consumer == PyBytes_GET_SIZE(self.consumer_utf8)
-                and memcmp(delivery.stream, PyBytes_AS_STRING(self.stream_utf8), delivery.n_stream) == 0
-                and memcmp(delivery.consumer, PyBytes_AS_STRING(self.consumer_utf8), delivery.n_consumer) == 0
-            ):
-                return self.take_delivery(frame, &delivery)
-            self.n_foreign += 1
-            return 0
-        status = status_of(frame)
-        if status:
-            if frame.n_subject > PyBytes_GET_SIZE(self.inbox):
-                self.source.on_status(
-                    status, frame.subject[PyBytes_GET_SIZE(self.inbox):frame.n_subject], frame.headers[:frame.n_headers]
-                )
-            return 0
-        self.n_foreign += 1
-        return 0
-
-    cdef int take_delivery(self, Frame* frame, Delivery* delivery) except -1:
-        cdef Event event
-        cdef bytes raw
-        cdef Refusal refusal
-        # As the server counts it against a pull's max_bytes.
-        cdef int64_t size = frame.n_subject + frame.n_reply + frame.n_headers + frame.n_payload
-        cdef bint wanted = True
-        if self.credit > 0:
-            self.credit -= 1
-        self.credit_bytes = self.credit_bytes - size if self.credit > 0 and self.credit_bytes > size else 0
-        self.n_pending = delivery.n_pending
-        if delivery.n_delivered > 1:
-            self.n_redelivered += 1
-            if self.ledger.renew(delivery.stream_seq, frame.reply[:frame.n_reply], self.clock_ns) >= 0:
-                return 0
-        elif self.ledger.lookup(delivery.stream_seq) >= 0:
-            return 0
-        raw = PyBytes_FromStringAndSize(NULL, frame.n_reply + frame.n_payload)
-        memcpy(PyBytes_AS_STRING(raw), frame.reply, frame.n_reply)
-        if frame.n_payload:
-            memcpy(PyBytes_AS_STRING(raw) + frame.n_reply, frame.payload, frame.n_payload)
-        event = new_event()
-        if read_envelope(event, raw, frame.n_reply, frame.n_reply + frame.n_payload, &refusal) < 0:
-            self.n_undecodable += 1
-            self.host.on_undecodable(delivery.stream_seq, refusal_error(&refusal))
-            put_publish(self.out, frame.reply, frame.n_reply, b"+TERM undecodable", 17)
-            return self.refill()
-        event.reply.n = <unsigned int>frame.n_reply
-        event._stream = self.stream
-        event.sequence_ = delivery.stream_seq
-        event.attempt_ = <unsigned int>delivery.n_delivered
-        if event.ack_time_ns_ == 0:
-            event.ack_time_ns_ = delivery.time_ns
-        if self.types is not None:
-            wanted = event.get_text(F_TYPE) in self.types
-        if wanted and self.aggregate is not None:
-            wanted = event.get_text(F_AGGREGATE) == self.aggregate
-        if not wanted:
-            self.n_passed_over += 1
-            put_publish(self.out, frame.reply, frame.n_reply, NULL, 0)
-            return self.refill()
-        self.ledger.add(event, delivery.stream_seq, self.clock_ns)
-        return self.wake()
-
-    cdef int wake(self) except -1:
-        while self.idle:
-            future = self.idle.pop()
-            if not future.done():
-                future.set_result(None)
-                break
-        return 0
-
-    # --- credit --------------------------------------------------------------------------------------------------
-
-    cpdef int refill(self) except -1:
-        """Have the host pull when enough of the limit is free."""
-        cdef int64_t room = self.limit - self.ledger.n_held - self.credit
-        cdef int64_t room_bytes = self.limit_bytes - <int64_t>self.ledger.n_bytes - self.credit_bytes
-        if room >= self.min_pull and not self.closing and (room_bytes >= self.limit_bytes // 4 or self.credit == 0):
-            if self.ledger.n_held == 0 or room_bytes > 0:
-                self.source.pull(room, max(room_bytes, 1))
-        return 0
-
-    def grant(self, int64_t n, int64_t n_bytes):
-        """Note a pull: the server may send this much more."""
-        self.credit += n
-        self.credit_bytes += n_bytes
-
-    def revoke(self, int64_t n, int64_t n_bytes):
-        """Note the end of a pull with this much of it unused."""
-        self.credit = max(self.credit - n, 0)
-        self.credit_bytes = max(self.credit_bytes - n_bytes, 0) if self.credit else 0
-
-    def revoke_all(self):
-        """Note that nothing is known of any pull: the connection or the consumer's leader changed."""
-        self.credit = self.credit_bytes = 0
-
-    # --- handlers ------------------------------------------------------------------------------------------------
+    # --- workers -------------------------------------------------------------------------------------------------
 
     def set_task(self, int index, object task):
         """Name the task that runs `work(index)`."""
         self.tasks[index] = task
 
-    async def work(self, int index):
-        """Handle events until closed: the coroutine of one worker."""
+    def work(self, int index):
+        """Return the coroutine of one worker: it handles events until `stop()`."""
+        return self.work_by_batch(index) if self.batch else self.work_by_event(index)
+
+    cdef int32_t next_slot(self, int index, uint64_t now) except -2:
+        """The event that may be handled now, or -1."""
+        if now >= self.lease_until_ns or self.confirming:
+            return -1
+        if (self.n_careful or self.is_strict) and self.ledger.n_running:
+            return -1
+        return self.ledger.take_ready()
+
+    async def work_by_event(self, int index):
         cdef int32_t slot
         cdef Event event
-        cdef uint64_t now
+        cdef uint64_t began, now
         cdef object error
         cdef object handler = self.handler
+        cdef bint awaited
+        now = monotonic_ns()
         while True:
             if self.closing:
                 return
-            slot = self.ledger.take_ready()
+            if now - self.slice_ns > SLICE_NS:
+                await _Turn()
+                self.check_task(index)
+                self.slice_ns = now = monotonic_ns()
+                continue
+            slot = self.next_slot(index, now)
             if slot < 0:
+                self.check_task(index)
+                future = self.host.make_future()
+                self.idle.append(future)
+                await future
+                self.slice_ns = now = monotonic_ns()
+                continue
+            began = now
+            event = <Event>self.ledger.held[slot].event
+            error = None
+            awaited = False
+            if self.ledger.held[slot].is_judged:
+                error = self.ledger.verdict_of(slot)
+                if self.key_of is not None and event.attempt_ > 1 and not self.ledger.held[slot].is_dead:
+                    if not isinstance(error, (Exhausted, Undecodable)):
+                        error = self.ask_again(slot, event)
+                        if self.ledger.held[slot].state == WAITING:
+                            continue
+            if error is None:
+                self.running[index] = event
+                try:
+                    result = handler(event)
+                    if result is not None:
+                        if is_coroutine(result) or hasattr(result, "__await__"):
+                            awaited = True
+                            await result
+                        elif isinstance(result, (GeneratorType, AsyncGeneratorType)):
+                            error = self.host.refuse(result)
+                except BaseException as caught:
+                    error = caught
+                self.running[index] = None
+            now = monotonic_ns()
+            if error is None and self.cancelled[index] == NOT_CANCELLED:
+                self.succeed(slot)
+                if not awaited and now - began > self.timeout_ns:
+                    self.host.on_overrun(event, (now - began) / 1e9)
+            else:
+                await self.conclude(index, [slot], error)
+                now = monotonic_ns()
+            event = error = result = None
+            self.clock_ns = now
+            self.n_timed += 1
+            self.busy_ns += now - began
+            if self.confirming:
+                await self.confirm()
+                now = monotonic_ns()
+
+    cdef object ask_again(self, int32_t slot, Event event):
+        """Ask for a key that could not be had; returns the error. Without one the event runs, or waits in its lane."""
+        try:
+            self.ordered.admit(slot, self.key_of(event))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            self.ledger.judge(slot, error)
+            return error
+        return None
+
+    async def work_by_batch(self, int index):
+        cdef int32_t slot
+        cdef list slots
+        cdef list events
+        cdef uint64_t began, now
+        cdef object error, linger
+        cdef Py_ssize_t most
+        while True:
+            if self.closing:
+                return
+            now = monotonic_ns()
+            if now - self.slice_ns > SLICE_NS:
+                await _Turn()
+                self.check_task(index)
+                self.slice_ns = monotonic_ns()
+                continue
+            if self.ledger.n_ready() == 0 or now >= self.lease_until_ns or self.confirming:
+                self.check_task(index)
+                future = self.host.make_future()
+                self.idle.append(future)
+                await future
+                self.slice_ns = monotonic_ns()
+                continue
+            most = 1 if self.n_careful else self.batch
+            if self.ledger.n_ready() < most and self.linger_s > 0 and self.ledger.n_held < self.limit:
+                linger = self.host.make_future_within(self.linger_s)
+                self.lingering.append(linger)
+                try:
+                    await linger
+                finally:
+                    if linger in self.lingering:
+                        self.lingering.remove(linger)
+                self.slice_ns = now = monotonic_ns()
+                if self.closing:
+                    return
+            slots = []
+            events = []
+            while len(slots) < most:
+                slot = self.next_slot(index, now)
+                if slot < 0:
+                    break
+                if self.ledger.held[slot].is_judged:
+                    # Nobody can handle it; the others need not wait for that.
+                    self.ledger.put_back(slot)
+                    if not slots:
+                        slots.append(self.ledger.take_ready())
+                    break
+                slots.append(slot)
+                events.append(<object>self.ledger.held[slot].event)
+            if not slots:
+                self.check_task(index)
                 future = self.host.make_future()
                 self.idle.append(future)
                 await future
                 continue
-            event = <Event>self.ledger.held[slot].event
-            self.running[index] = event
+            if self.ledger.n_ready():
+                self.wake()                     # one wake stands for a batch of arrivals
+            began = now
             error = None
-            try:
-                result = handler(event)
-                if result is not None and hasattr(result, "__await__"):
-                    await result
-            except Exception as caught:
-                error = caught
-            except BaseException as caught:
-                # A handler may raise CancelledError of its own; the worker's task then is not being cancelled.
-                if isinstance(caught, (KeyboardInterrupt, SystemExit, GeneratorExit)) or (
-                    self.tasks[index].cancelling() and not self.overdue[index]
-                ):
-                    self.running[index] = None
-                    self.respond(slot, b"-NAK", 4)
-                    raise
-                error = caught
-            self.running[index] = None
-            if self.overdue[index]:
-                self.overdue[index] = False
-                self.tasks[index].uncancel()
-                error = self.host.overdue_error(event, error)
-            if error is None:
-                self.n_handled += 1
-                if event.sequence_ > self.last_seq:
-                    self.last_seq = event.sequence_
-                self.acknowledged = event
-                self.respond(slot, NULL, 0)
+            if not events:
+                error = self.ledger.verdict_of(<int32_t>slots[0])
             else:
-                self.n_failed += 1
-                answer = b'-NAK {"delay": %d}' % self.host.on_failure(event, error)
-                self.respond(slot, answer, len(answer))
-            event = None
+                self.running[index] = tuple(events)     # the list is the handler's
+                try:
+                    result = self.handler(events)
+                    if result is not None:
+                        if is_coroutine(result) or hasattr(result, "__await__"):
+                            await result
+                        elif isinstance(result, (GeneratorType, AsyncGeneratorType)):
+                            error = self.host.refuse(result)
+                except BaseException as caught:
+                    error = caught
+                self.running[index] = None
+            if error is None and self.cancelled[index] == NOT_CANCELLED:
+                for slot in slots:
+                    self.succeed(slot)
+            else:
+                await self.conclude(index, slots, error)
             now = monotonic_ns()
-            if now - self.slice_ns > SLICE_NS:
-                await _Turn()
-                self.slice_ns = monotonic_ns()
+            self.clock_ns = now
+            self.n_timed += len(slots)
+            self.busy_ns += now - began
+            events = error = result = None
+            if self.confirming:
+                await self.confirm()
 
-    cdef int respond(self, int32_t slot, const char* payload, Py_ssize_t n) except -1:
-        """Answer a running delivery and forget it."""
-        cdef Held* held = &self.ledger.held[slot]
-        cdef Event event = <Event>held.event
-        cdef bytes renewed
-        if held.renewed is NULL:
-            put_publish(
-                self.out, <const unsigned char*>PyBytes_AS_STRING(event.raw) + event.reply.start, event.reply.n,
-                payload, n,
-            )
-        else:
-            renewed = <bytes>held.renewed
-            put_publish(
-                self.out, <const unsigned char*>PyBytes_AS_STRING(renewed), PyBytes_GET_SIZE(renewed), payload, n
-            )
-        return self.finish(slot)
+    async def conclude(self, int index, list slots, object error):
+        """See to what did not simply succeed: failed, cancelled, out of time."""
+        cdef int32_t slot
+        cdef Event event
+        cdef int why = self.cancelled[index]
+        cdef int64_t delay_ns
+        cdef list errors
+        cdef bint ends = isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit))
+        if why != NOT_CANCELLED:
+            # What is left of cancellations is somebody else's.
+            self.cancelled[index] = NOT_CANCELLED
+            if self.tasks[index].uncancel() > 0:
+                ends = True
+                if isinstance(error, Exception) or error is None:
+                    error = self.host.cancelled_error()
+        elif not (ends or isinstance(error, (Exception, GivenBack))):
+            # A handler may raise CancelledError of its own; the worker's task then is not being cancelled.
+            ends = self.tasks[index].cancelling() > 0
+        if ends or type(error) is GivenBack or (why == FENCED and not isinstance(error, Exception)):
+            if error is None:
+                for slot in slots:
+                    self.succeed(slot)          # fenced, and quicker
+            else:
+                self.give_back_all(slots)
+            if ends:
+                raise error
+            return
+        if why == OVERDUE:
+            error = self.host.overdue_error(<object>self.ledger.held[<int32_t>slots[0]].event, error)
+        errors = self.host.errors_of([<object>self.ledger.held[<int32_t>slot].event for slot in slots], error)
+        waits = []
+        for slot, each in zip(slots, errors):
+            if each is None:
+                self.succeed(slot)
+                continue
+            if self.ledger.held[slot].state == ORPHAN:
+                self.ledger.finish(slot)
+                continue
+            if self.ledger.held[slot].is_dead:
+                waits.append((slot, each))
+                continue
+            event = <Event>self.ledger.held[slot].event
+            if not isinstance(each, (Exhausted, Undecodable)):
+                self.n_failed += 1
+            delay_ns = self.host.on_failure(event, each)
+            if delay_ns >= 0:
+                self.try_again(slot, delay_ns)
+            else:
+                waits.append((slot, each))
+        for position, (slot, each) in enumerate(waits):
+            event = <Event>self.ledger.held[slot].event
+            try:
+                delay_ns = await self.host.bury(event, event.raw[event.reply.n:], each)
+            except BaseException:
+                self.give_back_all([slot for slot, _ in waits[position:]])
+                raise
+            if delay_ns < 0:
+                self.n_dead += 1
+                self.settle(slot, each)
+            elif self.closing:
+                self.give_back_one(slot)
+            elif self.ledger.held[slot].state == ORPHAN:
+                self.ledger.finish(slot)
+            else:
+                # It stays here, with its lease, until the dead-letter stream has it.
+                self.ledger.retry(slot, monotonic_ns() + <uint64_t>delay_ns, event, each)
+                self.host.on_retry(delay_ns / 1e9)
 
-    cdef int finish(self, int32_t slot) except -1:
-        self.ledger.finish(slot)
-        return self.refill()
+    cdef int check_task(self, int index) except -1:
+        """Raise when the worker's task was cancelled by somebody else and its handler has swallowed that."""
+        if self.tasks[index] is not None and self.tasks[index].cancelling():
+            raise self.host.cancelled_error()
+        return 0
+
+    async def confirm(self):
+        """Strict: wait until the offset is stored."""
+        try:
+            await self.host.confirmed(self.ordered.position)
+        finally:
+            self.confirming = False
+            self.wake_all()
 
     # --- the clock -----------------------------------------------------------------------------------------------
 
-    def tick(self, double lease_age_s):
-        """Note the time, and extend the leases of everything held for longer than `lease_age_s`; returns how many.
-
-        Without a connection none is: what is said of a lease would be kept until it means nothing any more.
-        """
-        cdef uint64_t age_ns = <uint64_t>(lease_age_s * 1e9)
-        cdef int32_t slot
-        cdef int n = 0
-        cdef bytes reply
-        self.clock_ns = monotonic_ns()
-        if self.ledger.n_held == 0 or self.out.write is None:
-            return 0
-        for slot in range(self.ledger.n_slots):
-            if self.ledger.held[slot].state != FREE and self.clock_ns - self.ledger.held[slot].lease_ns >= age_ns:
-                reply = self.ledger.reply_of(slot)
-                put_publish(
-                    self.out, <const unsigned char*>PyBytes_AS_STRING(reply), PyBytes_GET_SIZE(reply), b"+WPI", 4
-                )
-                self.ledger.held[slot].lease_ns = self.clock_ns
-                n += 1
-        return n
-
-    def running_events(self):
-        """Return what each worker runs, by index: an Event or None."""
+    def running_now(self):
+        """Return what each worker's handler has, by index: an Event, a list of them, or None."""
         return self.running.copy()
 
     def cancel_overdue(self, int index):
-        """Cancel the handler of a worker because it has run too long."""
-        self.overdue[index] = True
+        """Cancel the handler of a worker because it has run too long, unless it is cancelled already."""
+        if self.running[index] is None or self.cancelled[index] != NOT_CANCELLED:
+            return
+        self.cancelled[index] = OVERDUE
         self.tasks[index].cancel()
+
+    def fence(self):
+        """Start no handler, and cancel those that run, until `set_lease`."""
+        cdef int index
+        self.lease_until_ns = 0
+        for index in range(len(self.tasks)):
+            if self.running[index] is not None and self.cancelled[index] == NOT_CANCELLED:
+                self.cancelled[index] = FENCED
+                self.tasks[index].cancel()
 
     # --- the end -------------------------------------------------------------------------------------------------
 
     def stop(self):
         """Hand out nothing more: workers end when they have handled what they run."""
         self.closing = True
-        while self.idle:
-            self.wake()
-
-    def give_back(self):
-        """Give back what no handler has begun, in order, after `stop()`; returns how many."""
-        cdef list waiting = []
-        cdef int32_t slot
-        while True:
-            slot = self.ledger.take_ready()
-            if slot < 0:
-                break
-            waiting.append((self.ledger.held[slot].seq, slot))
-        for _, slot in sorted(waiting):
-            self.respond(slot, b"-NAK", 4)
-        return len(waiting)
-
-    def last_acknowledged(self):
-        """The acknowledgement subject of the latest event that was acknowledged, or None."""
-        cdef Event event = self.acknowledged
-        if event is None:
-            return None
-        return event.raw[event.reply.start:event.reply.start + event.reply.n]
-
-    @property
-    def n_waiting(self):
-        """Events received that no handler has begun."""
-        return self.ledger.n_waiting
-
-    @property
-    def n_running(self):
-        """Events that handlers work on."""
-        return self.ledger.n_running
-
-    @property
-    def n_held(self):
-        """Events received and not answered."""
-        return self.ledger.n_held
+        self.wake_all()
+        for future in self.lingering:
+            if not future.done():
+                future.set_result(None)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
@@ -12,21 +11,6 @@ import eda
 from dispatching import Rig, delivery, settle
 from eda._codec import encode_event
 from eda._frame import Parser
-
-
-@pytest.fixture
-async def make() -> AsyncIterator[Callable[..., Rig]]:
-    """Make rigs whose workers are ended after the test."""
-    rigs: list[Rig] = []
-
-    def make(handler: Any = None, **options: Any) -> Rig:
-        rig = Rig(handler, **options)
-        rigs.append(rig)
-        return rig
-
-    yield make
-    for rig in rigs:
-        await rig.end()
 
 
 async def test_delivery_when_it_comes_is_handled_and_acknowledged(make: Callable[..., Rig]) -> None:
@@ -72,7 +56,7 @@ async def test_workers_when_there_are_several_run_that_many_at_once(make: Callab
     await settle()
     assert len(rig.held) == rig.dispatcher.n_running == at_once
     assert rig.dispatcher.n_waiting == 20 - at_once
-    assert sorted(event.sequence for event in rig.dispatcher.running_events()) == list(range(1, at_once + 1))
+    assert sorted(event.sequence for event in rig.dispatcher.running_now()) == list(range(1, at_once + 1))
     rig.release(1)
     await settle()
     assert sorted(rig.held) == [*range(2, at_once + 1), at_once + 1]
@@ -109,6 +93,7 @@ async def test_handler_when_it_wants_the_process_to_end_gives_the_event_back(err
     rig = Rig(end, start=False)
     rig.deliver(1)
     work = rig.dispatcher.work(0)
+    work.send(None)  # its first turn is the loop's
     with pytest.raises(error):
         work.send(None)
     assert rig.flush() == [(delivery(1)[1], b"-NAK")]
@@ -118,7 +103,7 @@ async def test_handler_when_overdue_is_cancelled_and_counts_as_failed(make: Call
     rig = make(hold=True, concurrency=2)
     rig.deliver(1, 2, 3)
     await settle()
-    index = next(n for n, event in enumerate(rig.dispatcher.running_events()) if event.sequence == 1)
+    index = next(n for n, event in enumerate(rig.dispatcher.running_now()) if event.sequence == 1)
     rig.dispatcher.cancel_overdue(index)
     await settle()
     assert [(event.sequence, str(error)) for event, error in rig.failures] == [(1, "overdue")]

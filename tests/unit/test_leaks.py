@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import gc
-import os
 import pickle
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,12 +15,10 @@ from eda._frame import Collector, FrameError, Outbound, Parser, escape_token, pa
 from eda._mailbox import Mailbox
 from eda._nuid import next_nuid
 from eda.errors import EdaError
+from leaks import MAX_BLOCKS, MAX_RSS, growth, resident
 from reference import FULL, NUMBERS, TEXTS, bytes_field, fields_of_event, meta_entry, number_field, received
 
 N = 100_000
-# What the interpreter itself may come to hold meanwhile (caches, counters); one leaked object each would be 100,000.
-MAX_BLOCKS = 2_000
-MAX_RSS = 8 * 2**20
 
 ENVELOPE = encode_event(received(ack_time_ns=9, **FULL))
 WIDE = encode_event(Event(data=String("é"), meta={"é": "é"}, **dict.fromkeys(TEXTS, "é" * 40)))
@@ -132,26 +126,6 @@ PATHS: dict[str, Callable[[], Any]] = {
     "delivery-refused": lambda: parse_delivery(b"$JS.ACK.stream.consumer.1.2.3.4"),
     "nuid": next_nuid,
 }
-
-
-def resident() -> int:
-    """Return the bytes of memory that the process has in use; 0 where the system does not tell."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
-
-
-def growth(path: Callable[[], Any], n: int) -> tuple[int, int, int]:
-    """Run the path n times; return by how much blocks, tracked objects and bytes grew."""
-    for _ in range(2_000):
-        path()
-    gc.collect()
-    blocks, tracked, size = sys.getallocatedblocks(), len(gc.get_objects()), resident()
-    for _ in range(n):
-        path()
-    gc.collect()
-    return sys.getallocatedblocks() - blocks, len(gc.get_objects()) - tracked, resident() - size
 
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
