@@ -11,35 +11,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Protocol
 
 from eda._nuid import next_nuid
 from eda._wire import Wire
 from eda.api import Api
-from eda.cursor_hold import Hold, HoldOwner, read_patiently
+from eda.cursor_hold import CursorOwner, Hold, read_patiently
 from eda.cursor_key import RETRY_S, CursorKey, is_stored
 from eda.cursor_silence import Silence
 from eda.cursor_value import Kept, Value, new_value
 from eda.errors import Closed, ConfigError, ConsumerDeleted, EdaError, ServerError, Timeout
 
-__all__ = ["Cursor", "CursorOwner"]
+__all__ = ["Cursor"]
 
 OPEN_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 5.0
 MAX_CLIENT = 128  # characters of the client's name in `holder`
-
-
-class CursorOwner(HoldOwner, Protocol):
-    """What a cursor tells its subscription, without awaiting: this, and what a hold tells."""
-
-    def on_active(self, position: int, tries: int, lease_until_ns: int) -> None:
-        """The key is ours: read on after `position`. `tries`: holders before us that vanished at this position."""
-
-    def on_lost(self) -> None:
-        """Somebody else has the key: drop everything. `on_active` may come again later."""
-
-    def on_end(self, error: Exception) -> None:
-        """Nothing comes any more: the key was deleted or reset (ConsumerDeleted), or can't be used."""
 
 
 class Cursor:
@@ -126,10 +112,10 @@ class Cursor:
             raise self._error
         self._is_open = True
 
-    def advance(self, seq: int) -> None:
-        """Note that everything up to `seq` is done; it is written within milliseconds, together with what follows."""
+    def advance(self, seq: int, *, untried: bool = False) -> None:
+        """Note that everything up to `seq` is done, or that nobody has tried the next. Written within milliseconds."""
         if self._hold is not None:
-            self._hold.advance(seq)
+            self._hold.advance(seq, untried=untried)
 
     async def confirmed(self, seq: int) -> None:
         """Return when everything up to `seq` is done and kept; written at once. Raises Closed when the key is lost."""
@@ -142,8 +128,15 @@ class Cursor:
         if self._hold is not None:
             self._hold.restart(created, seq)
 
-    async def close(self, seq: int = 0, *, timeout_s: float = CLOSE_TIMEOUT_S) -> bool:
+    def give_up_waiting(self) -> None:
+        """End the waits of `confirmed`, with Closed."""
+        if self._hold is not None:
+            self._hold.give_up_waiting()
+
+    async def close(self, seq: int = 0, *, keeps: bool = False, timeout_s: float = CLOSE_TIMEOUT_S) -> bool:
         """Keep the position `seq`, if it is further than what was said, and give the key up: a standby takes over.
+
+        `keeps`: the key is not given up but left, so that a standby takes it over in 5 s.
 
         Returns whether the position is kept: True for one that stands by, which just stops; False after `on_end`.
         """
@@ -152,7 +145,7 @@ class Cursor:
             async with asyncio.timeout(timeout_s):
                 await self._stopped()
                 if hold is not None:
-                    return await hold.release(seq)
+                    return await hold.release(seq, keeps=keeps)
                 if taking is not None:
                     # Whether it was stored is open. A hold that is given up looks.
                     await self._new_hold(taking, 0, 0).release(0)

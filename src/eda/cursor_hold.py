@@ -19,7 +19,7 @@ from eda.cursor_key import ANSWER_S, BUCKET_STREAM, CONFLICTS, RETRY_S, CursorKe
 from eda.cursor_value import Kept, Value, new_value
 from eda.errors import Closed, EdaError, ServerError, Timeout
 
-__all__ = ["LEASE_S", "Hold", "HoldOwner", "read_patiently"]
+__all__ = ["LEASE_S", "CursorOwner", "Hold", "HoldOwner", "read_patiently"]
 
 LEASE_S = 4.0  # from the sending of the last confirmed write
 SIGN_OF_LIFE_S = 1.0
@@ -37,6 +37,19 @@ class HoldOwner(Protocol):
 
     def on_unfenced(self) -> None:
         """The key is still ours, and handlers may start again."""
+
+
+class CursorOwner(HoldOwner, Protocol):
+    """What a cursor tells its subscription, without awaiting: this, and what a hold tells."""
+
+    def on_active(self, position: int, tries: int, lease_until_ns: int) -> None:
+        """The key is ours: read on after `position`. `tries`: holders before us that vanished at this position."""
+
+    def on_lost(self) -> None:
+        """Somebody else has the key: drop everything. `on_active` may come again later."""
+
+    def on_end(self, error: Exception) -> None:
+        """Nothing comes any more: the key was deleted or reset (ConsumerDeleted), or can't be used."""
 
 
 class Hold:
@@ -93,16 +106,17 @@ class Hold:
 
     # --- progress ----------------------------------------------------------------------------------------------------
 
-    def advance(self, seq: int) -> None:
-        """Note that everything up to `seq` is done."""
-        if seq > self.target:
-            self.target = seq
+    def advance(self, seq: int, *, untried: bool = False) -> None:
+        """Note that everything up to `seq` is done, and maybe that nobody has tried the next."""
+        if seq > self.target or (untried and self.tries):
+            self.target = max(seq, self.target)
+            self.tries = 0 if untried else self.tries
             if self._is_ready:
                 self._write_soon()
 
     async def confirmed(self, seq: int) -> None:
         """Return when everything up to `seq` is kept. Raises Closed when the hold is over first."""
-        self.advance(seq)
+        self.target = max(seq, self.target)
         if self.stored >= seq:
             return
         if self._is_over:
@@ -117,7 +131,17 @@ class Hold:
         self.created = created
         self.target = self.base = self.stored = seq
         self.tries = 0
+        self.give_up_waiting(seq)
         self._write()
+
+    def give_up_waiting(self, seq: int = -1) -> None:
+        """End the waits for what is beyond `seq`: it will not come."""
+        waiters, self._waiters = self._waiters, []
+        for wanted, waiter in waiters:
+            if wanted <= seq:
+                self._waiters.append((wanted, waiter))
+            elif not waiter.done():
+                waiter.set_exception(self._lost())
 
     def _value(self, holder: str) -> Value:
         tries = self.tries if self.target == self.base else 0
@@ -183,8 +207,9 @@ class Hold:
             self._pause = self._loop.call_later(SIGN_OF_LIFE_S, self._write)
 
     def _confirm(self, value: Value) -> None:
-        if value.created == self.created and value.seq > self.stored:
-            self.stored = value.seq
+        if value.created == self.created:
+            # A write from before `restart` may say more than is done.
+            self.stored = max(self.stored, min(value.seq, self.target))
         waiters, self._waiters = self._waiters, []
         for seq, waiter in waiters:
             if seq > self.stored:
@@ -273,15 +298,12 @@ class Hold:
             if timer is not None:
                 timer.cancel()
         self._stop_looking()
-        waiters, self._waiters = self._waiters, []
-        for _, waiter in waiters:
-            if not waiter.done():
-                waiter.set_exception(self._lost())
+        self.give_up_waiting()
 
-    async def release(self, seq: int) -> bool:
+    async def release(self, seq: int, *, keeps: bool = False) -> bool:
         """End the hold, the key without a holder and with the position `seq` at least; returns whether it is kept.
 
-        Raises EdaError. Takes as long as it takes.
+        `keeps`: the key stays ours, for others to wait until it has aged. Raises EdaError. Takes as long as it takes.
         """
         flight = self._flight
         self.drop()
@@ -297,7 +319,7 @@ class Hold:
                 if not self.is_ours(kept):
                     return self._covers(kept)
                 self._revision = kept.revision
-            answer, _ = await self._key.put(self._value(""), self._revision)
+            answer, _ = await self._key.put(self._value(self._holder if keeps else ""), self._revision)
             if is_stored(answer):
                 self.stored = self.target
                 return True
