@@ -11,19 +11,21 @@ from eda._event import Event
 from eda._nuid import next_nuid
 from eda.addresses import Addresses, parse_addresses
 from eda.atomic import AtomicBatch
-from eda.errors import Closed, ConfigError, NotSupported, PublishFailed, Timeout
+from eda.closing import close_users, drain
+from eda.errors import Closed, ConfigError, NotSupported, Timeout
+from eda.events import Events
 from eda.handlers import check_handler
+from eda.kinds import durable_name
 from eda.link import Link, LinkOptions, open_link
 from eda.options import SubscriptionOptions, merge_options
 from eda.publisher import Mode, Publisher, check_publisher_options
 from eda.server import EmbeddedServer
 from eda.streams import Streams
 from eda.subjects import check_stream_name
-from eda.subscription import Handler, Subscription, check_built, durable_name
+from eda.subscription import Handler, Subscription
 
 __all__ = ["Conn"]
 
-CLOSE_TIMEOUT_S = 30.0
 _EMPTY = Event()
 
 
@@ -122,6 +124,8 @@ class Conn:
         Cancelled, it goes on without its caller.
         """
         if self._closing is None:
+            for each in self._subscriptions:
+                each.stop()
             self._closing = asyncio.get_running_loop().create_task(self._close())
         task = asyncio.current_task()
         if not any(each.is_run_by(task) for each in self._subscriptions):
@@ -138,24 +142,10 @@ class Conn:
             self._set_state("closed")
             return
         try:
-            # Handlers that are running may publish until they are done.
-            closing = [asyncio.ensure_future(each.close()) for each in self._subscriptions]
-            if closing:
-                _, late = await asyncio.wait(closing, timeout=CLOSE_TIMEOUT_S)
-                if late:
-                    self._logger.warning(
-                        "closing the connection: %d subscriptions did not close in %g s", len(late), CLOSE_TIMEOUT_S
-                    )
-                    for each in self._subscriptions:
-                        each.cancel_handlers()
-                    await asyncio.wait(late, timeout=1.0)
-            await self._close_publishers()
-            if self._batches:
-                await asyncio.wait(self._batches, timeout=CLOSE_TIMEOUT_S)
+            await close_users(self._subscriptions, self._publishers, self._batches, self._logger)
             for task in self._tasks:
                 task.cancel()
-            link.wire.closing = True
-            await link.single.drain(CLOSE_TIMEOUT_S)
+            await drain(link)
         finally:
             self._link = None
             link.single.close()
@@ -166,14 +156,6 @@ class Conn:
                     await self._stop_server()
                 finally:
                     self._set_state("closed")
-
-    async def _close_publishers(self) -> None:
-        for publisher in list(self._publishers):
-            try:
-                await asyncio.wait_for(publisher.flush(), CLOSE_TIMEOUT_S)
-            except (PublishFailed, TimeoutError) as error:
-                self._logger.warning("closing the connection: publisher to %s: %s", publisher.stream, error)
-            await publisher.close()
 
     async def _stop_server(self) -> None:
         server, self._server = self._server, None
@@ -360,20 +342,29 @@ class Conn:
         check_stream_name(stream)
         merged = merge_options(options, overrides)
         check_handler(handler, batch=merged.batch is not None)
-        check_built(merged)
         subscription = Subscription(
-            link.wire,
-            link.api,
+            link,
             self._logger,
+            self.client,
             stream,
             handler,
             merged,
             durable_name(merged, self.client if self._named else None),
-            lambda: link.targets.ensure(stream),
             self._subscriptions.discard,
         )
         self._subscriptions.add(subscription)
         return subscription
+
+    def events(self, stream: str, options: SubscriptionOptions | None = None, **overrides: Any) -> Events:
+        """Subscribe without a handler: `async for event in conn.events(stream, ...)`.
+
+        Takes the options of `subscribe` but `concurrency`; with `batch` it gives lists. An event is acknowledged when
+        the next one is asked for, which may take `timeout_s`: past that it comes again. Also an async context manager:
+        leaving it acknowledges the event in hand, leaving it by an exception gives it back at once. Raises what
+        `subscribe` does; iterated, what ends the subscription.
+        """
+        merged = merge_options(options, overrides)
+        return Events(lambda handler, each: self.subscribe(stream, handler, each), merged, self._logger)
 
     # --- dead letters ------------------------------------------------------------------------------------------------
 

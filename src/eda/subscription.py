@@ -1,4 +1,4 @@
-"""Subscription: handlers, retries, time-outs and closing, whatever the source of the events."""
+"""Subscription: the life of one, of either kind: opening, closing, counts."""
 
 from __future__ import annotations
 
@@ -9,53 +9,23 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from eda._dispatch import Dispatcher
-from eda._event import Event
-from eda._wire import Wire
-from eda.api import Api
-from eda.errors import Closed, ConfigError, DecodeError, EdaError, NotSupported, ServerError, Timeout
+from eda.cursor import Cursor
+from eda.errors import Closed
+from eda.handling import Handling
+from eda.holder import Holder
+from eda.kinds import is_ordered, refuse_other_kind
+from eda.link import Link
 from eda.options import SubscriptionOptions
+from eda.ordered import OrderedSource
 from eda.shared import ACK_WAIT_S, SharedSource
-from eda.subjects import check_name
+from eda.streams import StreamInfo
+from eda.watch import Watch
 
-__all__ = ["Handler", "Subscription", "SubscriptionStats", "check_built", "durable_name"]
+__all__ = ["Handler", "Subscription", "SubscriptionStats"]
 
-Handler = Callable[[Event], Any]
+Handler = Callable[[Any], Any]
 
-TICK_MAX_S = 1.0
-TICK_MIN_S = 0.01
 BARRIER_S = 5.0
-
-
-def check_built(options: SubscriptionOptions) -> None:
-    """Raise NotSupported for an option that has no meaning yet."""
-    wanted = {
-        "exclusive": options.exclusive,
-        "key": options.key is not None,
-        "batch": options.batch is not None,
-        'serial="strict"': options.serial == "strict",
-        "Retry(max_attempts=...)": options.retry.max_attempts is not None,
-    }
-    for option, asked_for in wanted.items():
-        if asked_for:
-            raise NotSupported(f"the subscription option {option}", needs="a later release of eda-fast")
-
-
-def durable_name(options: SubscriptionOptions, client: str | None) -> str | None:
-    """Return the name that a durable subscription's offset is kept under, None for others. Raises ConfigError."""
-    if not options.durable or options.name is not None:
-        return options.name if options.durable else None
-    if client is None:
-        raise ConfigError(
-            "a durable subscription keeps its offset under a name: give name=..., or client=... to connect()",
-            argument="name",
-        )
-    try:
-        check_name(client)
-    except ConfigError as error:
-        raise ConfigError(
-            f"the client name {client!r} can't name a durable subscription; give name=...", argument="name"
-        ) from error
-    return client
 
 
 @dataclass(frozen=True)
@@ -63,11 +33,11 @@ class SubscriptionStats:
     """What a subscription has done since it was opened, in events."""
 
     handled: int
-    """acknowledged after their handler returned"""
+    """done after their handler returned"""
     failed: int
-    """handler calls that raised or ran too long"""
+    """handled without success: the handler raised, or ran too long"""
     redelivered: int
-    """deliveries that were not the event's first"""
+    """deliveries by the server that were not the event's first"""
     dead_lettered: int
     """moved to the dead-letter stream"""
     in_flight: int
@@ -79,9 +49,13 @@ class SubscriptionStats:
     pending: int
     """in the stream, not delivered to any member yet, as of the latest delivery"""
     passed_over: int
-    """acknowledged without a handler, because the filter did not match their envelope"""
+    """done without a handler: the filter did not match their envelope, or `dead_letter` is None and they were dead"""
     undecodable: int
-    """no envelope: logged and terminated"""
+    """no envelope"""
+    skipped: int
+    """gone from the stream (expired, purged, deleted) before they were delivered; 0 with a filter, which hides them"""
+    active: bool
+    """whether this member gets events; False while another member of an exclusive name does"""
 
 
 class Subscription:
@@ -92,49 +66,74 @@ class Subscription:
 
     def __init__(
         self,
-        wire: Wire,
-        api: Api,
+        link: Link,
         logger: logging.Logger,
+        client: str,
         stream: str,
         handler: Handler,
         options: SubscriptionOptions,
         durable_name: str | None,
-        ensure_stream: Callable[[], Any],
         on_closed: Callable[[Subscription], None],
     ) -> None:
         self.stream = stream
         self.options = options
-        self._wire = wire
+        self._wire = link.wire
+        self._link = link
         self._logger = logger
-        self._handler = handler
-        self._ensure_stream = ensure_stream
+        self._client = client
         self._on_closed = on_closed
+        self.on_closing: Callable[[], None] = _nothing
+        self.on_finished: Callable[[], None] = _nothing
+        self.close_timeout_s = options.timeout_s
         self._loop = asyncio.get_running_loop()
-        self._source = SharedSource(wire, api, logger, stream, options, durable_name, self._end)
+        self._durable = durable_name
+        ordered = is_ordered(options)
+        self._source: SharedSource | OrderedSource
+        self._holder: Holder | None = None
+        self._cursor: Cursor | None = None
+        if ordered:
+            self._name = durable_name or "private"
+            self._source = OrderedSource(
+                link.wire, link.api, link.streams, logger, stream, self._name, options, self._end, self._on_rewound
+            )
+        else:
+            self._source = SharedSource(link.wire, link.api, logger, stream, options, durable_name, self._end)
+            self._name = self._source.consumer
+        self._handling = Handling(logger, stream, self._name, options, link.dead_letters.store)
         self._dispatcher = Dispatcher(
-            self,
+            self._handling,
             self._source,
             handler,
-            wire.out,
+            link.wire.out,
             stream=stream,
             consumer=self._source.consumer,
+            name=self._name,
             inbox=self._source.inbox,
             limit=options.prefetch,
             limit_bytes=options.prefetch_bytes,
+            ordered=ordered,
+            serial=bool(options.serial),
+            strict=options.serial == "strict",
             concurrency=options.concurrency,
+            batch=options.batch,
+            linger_s=options.linger_s,
+            timeout_s=options.timeout_s,
             types=options.types,
             aggregate=options.aggregate,
+            key=options.key,
+            max_attempts=options.retry.max_attempts or 0,
+        )
+        self._handling.use(self._dispatcher)
+        self._watch = Watch(
+            logger, stream, self._name, options, self._dispatcher, self._source, ACK_WAIT_S, lambda: self.is_active
         )
         self._workers: list[asyncio.Task[None]] = []
-        self._ticker: asyncio.TimerHandle | None = None
-        self._tick_s = max(TICK_MIN_S, min(TICK_MAX_S, options.timeout_s / 10))
-        self._running_since: list[tuple[Event | None, float]] = [(None, 0.0)] * options.concurrency
-        self._error: EdaError | None = None
+        self._error: Exception | None = None
         self._forgetting = False
         self._opening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
-        wire.on_refused.append(self._on_refused)
+        link.wire.on_refused.append(self._source.on_refused)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed.is_set() else "open" if self._workers else "not opened"
@@ -143,7 +142,17 @@ class Subscription:
     @property
     def name(self) -> str:
         """Who keeps the offset: the given name, the client's, or a generated one."""
-        return self._source.consumer
+        return self._name
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it is closed, and nothing of it is under way any more."""
+        return self._closed.is_set()
+
+    @property
+    def is_active(self) -> bool:
+        """Whether this member gets events: False while another one of an exclusive name does, or it is not open."""
+        return bool(self._workers) and (self._holder is None or self._holder.is_active) and not self._closed.is_set()
 
     # --- opening -----------------------------------------------------------------------------------------------------
 
@@ -164,21 +173,30 @@ class Subscription:
             if self._closing is not None:
                 raise Closed(f"subscription to {self.stream}")
             self._opening = self._loop.create_task(self._open())
+        opening = self._opening
         try:
-            await asyncio.shield(self._opening)
+            await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if opening.cancelled() and task is not None and not task.cancelling():
+                raise Closed(f"subscription to {self.stream}") from None  # another caller had it opened, and gave up
+            # Whoever wanted it has given up, perhaps in the very turn in which it was open.
+            opening.cancel()
+            self._begin_close()
+            raise
         except BaseException:
-            if not self._opening.done():
-                # Whoever wanted it has given up.
-                self._opening.cancel()
-                self._begin_close()
-            elif self._closing is None:
-                self._finished()
+            await asyncio.shield(self._begin_close())
             raise
         return self
 
     async def _open(self) -> None:
-        await self._ensure_stream()
-        await self._source.open()
+        info = await self._link.targets.ensure(self.stream)
+        link, reset, ordered = self._link, self.options.reset, is_ordered(self.options)
+        if self._durable is not None:
+            await refuse_other_kind(link.wire, link.api, self.stream, self._durable, ordered=ordered, reset=reset)
+        source = self._source
+        if isinstance(source, SharedSource):
+            await source.open()
         for index in range(self.options.concurrency):
             worker = self._loop.create_task(
                 self._dispatcher.work(index), name=f"eda {self.stream}/{self.name} worker {index}"
@@ -186,16 +204,54 @@ class Subscription:
             worker.add_done_callback(self._on_worker_done)
             self._dispatcher.set_task(index, worker)
             self._workers.append(worker)
-        await self._source.start(self._dispatcher)
-        self._ticker = self._loop.call_later(self._tick_s, self._tick)
+        if isinstance(source, SharedSource):
+            await source.start(self._dispatcher)
+        else:
+            source.open(info)
+            await source.attach(self._dispatcher)
+            if self._durable is None:
+                self._dispatcher.begin_at(await source.first_position())
+                await source.begin()
+            else:
+                await self._open_cursor(source, info)
+        self._watch.start()
+
+    async def _open_cursor(self, source: OrderedSource, info: StreamInfo) -> None:
+        holder = self._holder = Holder(source, self._dispatcher, self._end)
+        self._cursor = holder.cursor = Cursor(
+            self._wire,
+            self._link.api,
+            self._logger,
+            holder,
+            stream=self.stream,
+            name=self._name,
+            client=self._client,
+            filter=source.filter,
+            replicas=info.options.replicas,
+        )
+        self._handling.on_progress = holder.on_progress
+        self._handling.confirmed = holder.confirmed
+        await self._cursor.open(reset=self.options.reset, first=source.first_position)
+
+    def _on_rewound(self, position: int) -> None:
+        if self._holder is not None:
+            self._holder.on_rewound(position)
+        else:
+            self._dispatcher.begin_at(position)
 
     def _on_worker_done(self, worker: asyncio.Task[None]) -> None:
         """A worker that ends before the subscription closes was cancelled from outside, or has a bug."""
-        if worker.cancelled() or worker.exception() is None:
-            if not self._dispatcher.closing:
-                self._begin_close()
+        if self._dispatcher.closing:
             return
-        self._logger.critical("subscription %s to %s failed", self.name, self.stream, exc_info=worker.exception())
+        error = None if worker.cancelled() else worker.exception()
+        if error is None:
+            self._error = Closed(f"subscription to {self.stream}: the task of its handlers was cancelled, and it")
+            self._logger.warning("%s", self._error)
+        else:
+            self._error = (
+                error if isinstance(error, Exception) else Closed(f"subscription to {self.stream}: {error!r}, it")
+            )
+            self._logger.critical("subscription %s to %s failed", self.name, self.stream, exc_info=error)
         self._begin_close()
 
     # --- closing -----------------------------------------------------------------------------------------------------
@@ -228,7 +284,10 @@ class Subscription:
     async def _forget(self) -> None:
         if self._forgetting and not self._wire.is_closed:
             self._forgetting = False
-            await self._source.forget()
+            if isinstance(self._source, SharedSource):
+                await self._source.forget()
+            elif self._cursor is not None:
+                await self._cursor.forget()
 
     async def wait(self) -> None:
         """Wait until the subscription is closed; raises what ended it if that was an error."""
@@ -237,97 +296,76 @@ class Subscription:
         if self._error is not None:
             raise self._error
 
-    def _end(self, error: EdaError) -> None:
+    def _end(self, error: Exception) -> None:
         """Close because of an error: the consumer is gone, or may not be read."""
         if self._closing is None:
             self._error = error
             self._logger.error("subscription %s to %s ends: %s", self.name, self.stream, error)
             self._begin_close()
 
+    def stop(self) -> None:
+        """Hand out nothing more, from now on; `close` does the rest."""
+        self._dispatcher.stop()
+
     def _begin_close(self) -> asyncio.Task[None]:
         if self._closing is None:
+            self.stop()
             self._closing = self._loop.create_task(self._close())
         return self._closing
 
     async def _close(self) -> None:
-        timeout_s = self.options.timeout_s
+        timeout_s = self.close_timeout_s
         if self._opening is not None and not self._opening.done():
             await asyncio.wait({self._opening})
-        self._dispatcher.stop()
+        self._handling.close()
         try:
             # Nothing may be given back while a pull is open: the server would send it here again.
             await self._source.stop(min(timeout_s, BARRIER_S))
+            self.on_closing()
+            await asyncio.sleep(0)  # what is in hand is given back before what comes after it
             self._dispatcher.give_back()
+            if self._cursor is not None:
+                self._cursor.give_up_waiting()  # the last write of all says as much
             if self._workers:
-                _, late = await asyncio.wait(self._workers, timeout=timeout_s)
-                for worker in late:
-                    worker.cancel()
-                if late:
-                    self._logger.warning(
-                        "subscription %s to %s: %d handlers were cancelled %g s after close; their events come again",
-                        self.name, self.stream, len(late), timeout_s,
-                    )  # fmt: skip
-                    await asyncio.wait(late, timeout=1.0)
-            if self._error is None:
-                await self._source.confirm(min(timeout_s, BARRIER_S))
+                await self._end_workers(timeout_s)
+            await self._keep_offset(min(timeout_s, BARRIER_S))
             await self._forget()
         finally:
             self._finished()
 
+    async def _end_workers(self, timeout_s: float) -> None:
+        _, late = await asyncio.wait(self._workers, timeout=timeout_s)
+        for worker in late:
+            worker.cancel()
+        if late:
+            self._logger.warning(
+                "subscription %s to %s: %d handlers were cancelled %g s after close; their events come again",
+                self.name, self.stream, len(late), timeout_s,
+            )  # fmt: skip
+            await asyncio.wait(late, timeout=1.0)
+
+    async def _keep_offset(self, timeout_s: float) -> None:
+        """See that the server has what was done."""
+        if self._holder is not None and self._cursor is not None:
+            self._holder.close()
+            # While a handler runs that ignores its cancellation, nobody should be invited to handle its event.
+            keeps = self._dispatcher.n_running > 0
+            if not await self._cursor.close(self._dispatcher.position, keeps=keeps, timeout_s=timeout_s):
+                self._logger.warning(
+                    "subscription %s to %s: its last offset is not confirmed; events may come again",
+                    self.name, self.stream,
+                )  # fmt: skip
+        elif isinstance(self._source, SharedSource) and self._error is None:
+            await self._source.confirm(timeout_s)
+
     def _finished(self) -> None:
-        if self._ticker is not None:
-            self._ticker.cancel()
-        if self._on_refused in self._wire.on_refused:
-            self._wire.on_refused.remove(self._on_refused)
+        self._watch.stop()
+        if self._source.on_refused in self._wire.on_refused:
+            self._wire.on_refused.remove(self._source.on_refused)
         self._source.release()
         self._closed.set()
         self._on_closed(self)
-
-    # --- what the dispatcher asks of its host ------------------------------------------------------------------------
-
-    def make_future(self) -> asyncio.Future[None]:
-        """Return a future for a worker to wait on."""
-        return self._loop.create_future()
-
-    def on_undecodable(self, seq: int, error: DecodeError) -> None:
-        """Tell of a message that is no envelope; it is terminated."""
-        self._logger.error("stream %s, sequence %d is no event and is passed over: %s", self.stream, seq, error)
-
-    def on_failure(self, event: Event, error: BaseException) -> int:
-        """Tell of a failed handler; returns the nanoseconds until the event comes again."""
-        delay_s = self.options.retry.delay_s(event.attempt)
-        self._logger.error(
-            "handler failed for event %s of type %r (stream %s, sequence %d, attempt %d); it comes again in %g s",
-            event.id, event.type, self.stream, event.sequence, event.attempt, delay_s, exc_info=error,
-        )  # fmt: skip
-        return int(delay_s * 1e9)
-
-    def overdue_error(self, event: Event, error: BaseException | None) -> BaseException:
-        """The error of a handler that was cancelled for running too long."""
-        overdue = Timeout("handler", self.options.timeout_s, event_id=event.id)
-        overdue.__cause__ = error
-        return overdue
-
-    # --- the clock ---------------------------------------------------------------------------------------------------
-
-    def _tick(self) -> None:
-        self._ticker = self._loop.call_later(self._tick_s, self._tick)
-        now = self._loop.time()
-        self._dispatcher.tick(ACK_WAIT_S / 2)
-        for index, event in enumerate(self._dispatcher.running_events()):
-            known, since = self._running_since[index]
-            if event is not known:
-                self._running_since[index] = (event, now)
-            elif event is not None and since and now - since >= self.options.timeout_s:
-                self._running_since[index] = (event, 0.0)
-                self._dispatcher.cancel_overdue(index)
-        self._source.tick()
-
-    def _on_refused(self, kind: str, subject: str) -> None:
-        if kind == "subscription" and subject.startswith(self._source.inbox.decode()):
-            self._end(ServerError(403, 0, f"no permission to subscribe to {subject}"))
-        elif kind == "publish" and subject.endswith(f".CONSUMER.MSG.NEXT.{self.stream}.{self.name}"):
-            self._end(ServerError(403, 0, f"no permission to publish to {subject}"))
+        self.on_finished()
 
     def stats(self) -> SubscriptionStats:
         """Return the counts as of now."""
@@ -336,11 +374,17 @@ class Subscription:
             handled=dispatcher.n_handled,
             failed=dispatcher.n_failed,
             redelivered=dispatcher.n_redelivered,
-            dead_lettered=0,
+            dead_lettered=self._handling.n_dead,
             in_flight=dispatcher.n_running,
             buffered=dispatcher.n_waiting,
             last_sequence=dispatcher.last_seq,
             pending=dispatcher.n_pending,
-            passed_over=dispatcher.n_passed_over,
+            passed_over=dispatcher.n_passed_over + self._handling.n_discarded,
             undecodable=dispatcher.n_undecodable,
+            skipped=dispatcher.n_skipped,
+            active=self.is_active,
         )
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""

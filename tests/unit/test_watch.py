@@ -1,0 +1,299 @@
+"""eda.watch: time-outs, leases, and what the log is told when nothing moves, each once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import eda
+import eda.watch
+from dispatching import Rig, delivery
+from eda.options import SubscriptionOptions
+from eda.watch import Watch
+from helpers import Logged, until
+
+Make = Callable[..., Rig]
+STALLED = "has made no progress"
+
+
+class Source:
+    """Where events come from, as far as a watch wants to know."""
+
+    def __init__(self) -> None:
+        self.is_up = True
+        self.n_ticks = 0
+        self.why: str | None = None
+        self.n_asked = 0
+
+    def tick(self) -> None:
+        self.n_ticks += 1
+
+    async def diagnose(self, seconds: float) -> str | None:
+        self.n_asked += 1
+        return self.why
+
+
+class Watched:
+    """A watch over a rig, and what it sees."""
+
+    def __init__(self, rig: Rig, lease_s: float = 3600.0, **options: Any) -> None:
+        self.source = Source()
+        self.active = True
+        settings = SubscriptionOptions(concurrency=rig.concurrency, **options)
+        self.watch = Watch(
+            logging.getLogger("eda"), "orders", "billing", settings, rig.dispatcher, self.source,  # type: ignore[arg-type]
+            lease_s, lambda: self.active,
+        )  # fmt: skip
+        self.watch.start()
+
+    async def ticks(self, n: int) -> None:
+        until_n = self.source.n_ticks + n
+        await until(lambda: self.source.n_ticks >= until_n)
+
+
+@pytest.fixture(autouse=True)
+def stall_s(monkeypatch: pytest.MonkeyPatch) -> float:
+    monkeypatch.setattr(eda.watch, "STALL_S", 0.1)
+    monkeypatch.setattr(eda.watch, "TICK_MAX_S", 0.01)
+    return 0.1
+
+
+@pytest.fixture
+def watch() -> Iterator[Callable[..., Watched]]:
+    """Make watches that are stopped after the test."""
+    made: list[Watched] = []
+
+    def watch(rig: Rig, **options: Any) -> Watched:
+        made.append(Watched(rig, **options))
+        return made[-1]
+
+    yield watch
+    for each in made:
+        each.watch.stop()
+
+
+Start = Callable[..., Watched]
+
+
+# --- handlers that take too long -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [None, 3])
+async def test_handler_when_its_time_is_over_is_cancelled_and_the_next_one_has_its_own(
+    make: Make, watch: Start, batch: int | None
+) -> None:
+    async def handle(events: Any) -> None:
+        began.append(time.monotonic())
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.append(time.monotonic())
+
+    began: list[float] = []
+    ended: list[float] = []
+    rig = make(handle, batch=batch)
+    watch(rig, timeout_s=0.1, batch=batch)
+    rig.deliver(1)
+    await until(lambda: rig.failures)
+    rig.deliver(2)
+    await until(lambda: len(rig.failures) == 2)
+    assert [event.sequence for event, _ in rig.failures] == [1, 2]
+    assert all(end - begin >= 0.09 for begin, end in zip(began, ended, strict=True))
+
+
+async def test_handlers_when_within_their_time_are_left_alone(make: Make, watch: Start) -> None:
+    async def handle(event: eda.Event) -> None:
+        await asyncio.sleep(0.03)
+
+    rig = make(handle, concurrency=2)
+    watched = watch(rig, timeout_s=0.3)
+    rig.deliver(*range(1, 31))
+    await until(lambda: rig.dispatcher.n_handled == 30)
+    assert rig.failures == []
+    assert watched.source.n_ticks > 5
+
+
+async def test_handler_when_it_ignores_its_cancellation_is_told_of_once(
+    make: Make, watch: Start, logged: Logged
+) -> None:
+    async def handle(event: eda.Event) -> None:
+        while not end.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await end.wait()
+
+    logged.expect("ignores its cancellation: .* event id-1 of type 't' .sequence 1. for")
+    end = asyncio.Event()
+    rig = make(handle)
+    watched = watch(rig, timeout_s=0.05)
+    rig.deliver(1, event=eda.Event(id="id-1", type="t"))
+    await until(lambda: logged.find("ignores its cancellation"))
+    await watched.ticks(20)
+    assert len(logged.find("ignores its cancellation")) == 1
+    assert rig.tasks[0].cancelling() == 1
+    end.set()
+    await until(lambda: rig.failures)
+    assert not rig.tasks[0].done()
+    assert rig.tasks[0].cancelling() == 0
+
+
+# --- leases, and what is gone ----------------------------------------------------------------------------------------
+
+
+async def test_lease_when_half_of_it_is_over_is_extended(make: Make, watch: Start) -> None:
+    rig = make(hold=True)
+    watched = watch(rig, lease_s=0.2)
+    rig.deliver(1, 2)
+    await until(lambda: rig.dispatcher.n_running)
+    assert rig.flush() == []
+    await watched.ticks(14)
+    found = rig.flush()
+    assert sorted(found[:2]) == [(delivery(1)[1], b"+WPI"), (delivery(2)[1], b"+WPI")]
+
+
+async def test_skipped_when_events_are_gone_is_told_once_for_all_of_a_tick(
+    make: Make, watch: Start, logged: Logged
+) -> None:
+    rig = make(ordered=True)
+    watched = watch(rig)
+    rig.deliver(1, 11, 21)
+    await watched.ticks(3)
+    rig.deliver(23)
+    await watched.ticks(3)
+    told = [record.getMessage() for record in logged.find("were gone from the stream", logging.WARNING)]
+    assert [text.partition(" events")[0] for text in told] == [
+        "subscription billing to orders: 18",
+        "subscription billing to orders: 1",
+    ]
+
+
+# --- what does not move ----------------------------------------------------------------------------------------------
+
+
+async def told_once(watched: Watched, logged: Logged, pattern: str) -> None:
+    """Wait for the word on a stall, and see that it is said once, and with this reason."""
+    await until(lambda: logged.find(STALLED))
+    await watched.ticks(30)
+    (record,) = logged.find(STALLED, logging.WARNING)
+    assert logged.find(pattern), record.getMessage()
+
+
+async def test_stall_when_a_handler_is_over_its_time_names_the_one_that_began_first(
+    make: Make, watch: Start, logged: Logged
+) -> None:
+    """Those that began later may be within theirs."""
+
+    async def handle(event: eda.Event) -> None:
+        while event.sequence == 2 and not end.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await end.wait()
+        if event.sequence != 2:
+            await asyncio.sleep(3600)
+
+    end = asyncio.Event()
+    rig = make(handle, concurrency=2)
+    watched = watch(rig, timeout_s=0.1)
+    rig.deliver(2, pending=9)
+    await until(lambda: rig.dispatcher.n_running)
+    rig.deliver(3, pending=8)
+    await told_once(watched, logged, r"a handler has had sequence 2 for .* \(\d events held, 8 pending\)")
+    end.set()
+
+
+async def test_stall_when_handlers_are_within_their_time_is_none(make: Make, watch: Start, logged: Logged) -> None:
+    rig = make(hold=True)
+    watched = watch(rig, timeout_s=3600.0)
+    rig.deliver(1, 2)
+    await watched.ticks(30)
+    assert logged.find(STALLED) == []
+
+
+async def test_stall_when_an_event_fails_again_and_again_names_it(make: Make, watch: Start, logged: Logged) -> None:
+    def fail(event: eda.Event) -> None:
+        raise ValueError
+
+    rig = make(fail, ordered=True, serial=True)
+    rig.on_failure = lambda event, error: 3600 * 10**9  # type: ignore[method-assign]
+    watched = watch(rig)
+    rig.deliver(4, 5, 6)
+    await told_once(watched, logged, "sequence 4 fails again and again, and 2 events wait behind it")
+
+
+async def test_stall_when_no_handler_may_start_says_so(make: Make, watch: Start, logged: Logged) -> None:
+    rig = make(ordered=True)
+    rig.dispatcher.set_lease(0)
+    watched = watch(rig)
+    rig.deliver(1, 2)
+    await told_once(watched, logged, "2 events wait, and no handler is free to start")
+
+
+async def test_stall_when_there_is_no_connection_says_so(make: Make, watch: Start, logged: Logged) -> None:
+    rig = make(hold=True)
+    watched = watch(rig)
+    watched.source.is_up = False
+    rig.deliver(1)
+    await told_once(watched, logged, "there is no connection")
+    assert watched.source.n_asked == 0
+
+
+@pytest.mark.parametrize("why", [None, "its consumer is paused"])
+async def test_stall_when_nothing_is_delivered_is_what_the_server_says(
+    make: Make, watch: Start, logged: Logged, why: str | None
+) -> None:
+    rig = make()
+    watched = watch(rig)
+    watched.source.why = why
+    rig.deliver(1, pending=5)
+    await until(lambda: watched.source.n_asked == 1)
+    await watched.ticks(30)
+    assert watched.source.n_asked == 1
+    assert len(logged.find(STALLED)) == (why is not None)
+    if why:
+        assert logged.find("its consumer is paused .0 events held, 5 pending.")
+
+
+async def test_stall_when_it_comes_again_after_progress_is_told_again(make: Make, watch: Start, logged: Logged) -> None:
+    rig = make()
+    watched = watch(rig)
+    watched.source.why = "its consumer is paused"
+    for n in (1, 2):
+        rig.deliver(n, pending=5)
+        await until(lambda: len(logged.find(STALLED)) == n)  # noqa: B023
+
+
+@pytest.mark.parametrize("idle", ["nothing pending", "not active"])
+async def test_stall_when_there_is_nothing_to_do_is_none(make: Make, watch: Start, logged: Logged, idle: str) -> None:
+    rig = make()
+    watched = watch(rig)
+    watched.active = idle != "not active"
+    rig.deliver(1, pending=0 if idle == "nothing pending" else 5)
+    await watched.ticks(30)
+    assert logged.find(STALLED) == []
+    assert watched.source.n_asked == 0
+
+
+async def test_watch_when_stopped_ticks_no_more_and_asks_nothing(make: Make, watch: Start, logged: Logged) -> None:
+    rig = make()
+    watched = watch(rig)
+    rig.deliver(1, pending=5)
+    asked = asyncio.Event()
+
+    async def diagnose(seconds: float) -> str | None:
+        asked.set()
+        await asyncio.sleep(3600)
+        return "never said"
+
+    watched.source.diagnose = diagnose  # type: ignore[method-assign]
+    async with asyncio.timeout(5):
+        await asked.wait()
+    watched.watch.stop()
+    n_ticks = watched.source.n_ticks
+    await asyncio.sleep(0.05)
+    assert watched.source.n_ticks == n_ticks
+    assert not any(task.get_coro().__qualname__ == "Watch._ask" for task in asyncio.all_tasks())  # type: ignore[union-attr]
+    assert logged.find(STALLED) == []
