@@ -20,7 +20,22 @@ import eda
 from eda._send import WindowSender
 from eda._wire import Wire
 
-__all__ = ["LOOPS", "Admin", "Connect", "Logged", "Proxy", "free_port", "listening", "sender_of", "until", "wire_of"]
+__all__ = [
+    "LOOPS",
+    "N_QUICK",
+    "Admin",
+    "Connect",
+    "Logged",
+    "Proxy",
+    "free_port",
+    "listening",
+    "sender_of",
+    "until",
+    "wire_of",
+]
+
+# A shared subscription holds a second's work as it has measured it: after so many quick events, all it may.
+N_QUICK = 20
 
 # Event loops that a connection must work under.
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}

@@ -16,6 +16,7 @@ from nats.errors import Error as NatsError
 import eda
 import eda.shared
 import eda.subscription
+import eda.watch
 import servers as old_servers
 from helpers import Admin, Connect
 
@@ -124,5 +125,5 @@ def short_lease(monkeypatch: pytest.MonkeyPatch) -> float:
     """Let an event's lease be short, for new consumers too."""
     for module in (eda.shared, eda.subscription):
         monkeypatch.setattr(module, "ACK_WAIT_S", 1.0)
-    monkeypatch.setattr(eda.subscription, "TICK_MAX_S", 0.2)
+    monkeypatch.setattr(eda.watch, "TICK_MAX_S", 0.2)
     return 1.0

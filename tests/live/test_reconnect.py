@@ -16,7 +16,7 @@ import pytest
 
 import eda
 import eda._wire
-import eda.conn
+import eda.closing
 import eda.streams
 import servers as old_servers
 from helpers import LOOPS, Logged, Proxy, until, wire_of
@@ -175,7 +175,7 @@ async def test_delete_and_purge_when_the_server_is_slow_are_done_once(
 async def test_close_when_the_server_is_away_ends_in_time(
     own_server: eda.EmbeddedServer, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
-    monkeypatch.setattr(eda.conn, "CLOSE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(eda.closing, "CLOSE_TIMEOUT_S", 0.5)
     conn = await eda.connect(own_server.url)
     await conn.publish("stream")
     subscription = await conn.subscribe("stream", print, timeout_s=0.5)
@@ -214,7 +214,7 @@ async def test_close_when_the_server_is_away_and_closing_fails_is_closed_with_ev
 async def test_close_when_the_server_is_frozen_ends_in_time(
     own_server: eda.EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(eda.conn, "CLOSE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(eda.closing, "CLOSE_TIMEOUT_S", 0.3)
     monkeypatch.setattr(eda._wire, "SHUT_TIMEOUT_S", 0.3)
     conn = await eda.connect(own_server.url)
     await conn.publish("stream")

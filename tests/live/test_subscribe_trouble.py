@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 import eda
+import eda.pulls
 import eda.shared
 import eda.subscription
-from helpers import Admin, Connect, Logged, Proxy, until, wire_of
+import eda.watch
+from helpers import N_QUICK, Admin, Connect, Logged, Proxy, until, wire_of
 
 KEPT: dict[str, Any] = {"name": "me", "durable": True, "backfill": True}
 
@@ -116,14 +118,14 @@ async def test_subscription_when_its_stream_is_purged_goes_on_with_what_comes(
         await release.wait()
         seen.append(event.sequence)
 
-    async with conn.subscribe(stream, handle, prefetch=10, **KEPT) as subscription:
-        await until(lambda: subscription.stats().buffered == 9)
+    async with conn.subscribe(stream, handle, prefetch=8, **KEPT) as subscription:
+        await until(lambda: subscription.stats().buffered == 7)
         assert await conn.streams.purge(stream) == 100
         release.set()
         await asyncio.gather(*(conn.publish(stream) for _ in range(5)))
         await until(lambda: seen[-5:] == [101, 102, 103, 104, 105])
     # What was held when the stream was purged was handled all the same.
-    assert seen == [*range(1, 11), *range(101, 106)]
+    assert seen == [*range(1, 9), *range(101, 106)]
     assert (await admin.consumer(stream, "me"))["num_ack_pending"] == 0
 
 
@@ -236,12 +238,17 @@ async def test_memory_when_the_connection_is_away_for_long_holds_no_more_lease_e
 ) -> None:
     for module in (eda.shared, eda.subscription):
         monkeypatch.setattr(module, "ACK_WAIT_S", 0.02)
-    monkeypatch.setattr(eda.subscription, "TICK_MAX_S", 0.01)
+    monkeypatch.setattr(eda.watch, "TICK_MAX_S", 0.01)
     async with Proxy(server.port) as proxy:
         conn = await connect(proxy.url(server.url))
-        await asyncio.gather(*(conn.publish(stream) for _ in range(100)))
+        await asyncio.gather(*(conn.publish(stream) for _ in range(N_QUICK + 100)))
         release = asyncio.Event()
-        subscription = await conn.subscribe(stream, lambda event: release.wait(), **KEPT)
+
+        async def handle(event: eda.Event) -> None:
+            if event.sequence > N_QUICK:
+                await release.wait()
+
+        subscription = await conn.subscribe(stream, handle, **KEPT)
         await until(lambda: subscription.stats().buffered == 99)
         proxy.refusing = True
         proxy.drop()
@@ -252,7 +259,7 @@ async def test_memory_when_the_connection_is_away_for_long_holds_no_more_lease_e
         assert wire_of(conn).out.size <= size
         release.set()
         proxy.refusing = False
-        await until(lambda: subscription.stats().handled >= 100)
+        await until(lambda: subscription.stats().handled >= N_QUICK + 100)
         await conn.close()
 
 
@@ -263,8 +270,8 @@ async def test_pull_when_the_server_falls_silent_is_made_anew(
     conn: eda.Conn, stream: str, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
     """A pull that the server has forgotten, as after a change of leader, sends no heartbeats any more."""
-    monkeypatch.setattr(eda.shared, "HEARTBEAT_S", 0.1)
-    monkeypatch.setattr(eda.subscription, "TICK_MAX_S", 0.05)
+    monkeypatch.setattr(eda.pulls, "HEARTBEAT_S", 0.1)
+    monkeypatch.setattr(eda.watch, "TICK_MAX_S", 0.05)
     seen: list[eda.Event] = []
     async with conn.subscribe(stream, seen.append, **KEPT) as subscription:
         source = subscription._source

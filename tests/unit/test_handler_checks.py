@@ -84,7 +84,11 @@ GENERATORS = [
 COROUTINES = [coroutine, functools.partial(coroutine), Methods().coroutine, CoroutineCalled()]
 
 
-@pytest.mark.parametrize("function", [*GENERATORS, *COROUTINES, None, 7, "text"], ids=repr)
+def name_of(case: object) -> str:
+    return getattr(case, "__name__", type(case).__name__)
+
+
+@pytest.mark.parametrize("function", [*GENERATORS, *COROUTINES, None, 7, "text"], ids=name_of)
 def test_threaded_when_it_is_no_plain_function_raises_config_error(function: Any) -> None:
     with pytest.raises(ConfigError) as caught:
         threaded(function)
@@ -105,7 +109,7 @@ async def test_threaded_when_it_is_any_plain_callable_runs_it(function: Any) -> 
     await threaded(function, 2)(EVENT)
 
 
-@pytest.mark.parametrize("handler", GENERATORS, ids=repr)
+@pytest.mark.parametrize("handler", GENERATORS, ids=name_of)
 def test_check_handler_when_it_is_a_generator_function_refuses_it(handler: Any) -> None:
     with pytest.raises(ConfigError, match="generator function") as caught:
         check_handler(handler, batch=False)

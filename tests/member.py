@@ -1,0 +1,110 @@
+"""A member of a subscription, in a process of its own: journals what it handles, and dies or resists as it is told.
+
+It reads what to do, as JSON, from the environment variable EDA_TEST_MEMBER (the fields of `Orders` below), and appends
+to the journal, each line in one write: "member what sequence attempt ns", `ns` being CLOCK_MONOTONIC, the same for all
+processes of a machine. `what` is begin, then end, failed, cancelled or killed; and open, closing, closed, with sequence
+0. SIGTERM has it close.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import eda
+
+
+@dataclass
+class Orders:
+    """What a member is to do."""
+
+    url: str
+    member: str
+    stream: str
+    journal: str
+    options: dict[str, Any] = field(default_factory=dict)
+    retry: dict[str, Any] = field(default_factory=dict)
+    constants: dict[str, Any] = field(default_factory=dict)  # "module.NAME": value
+    sleep_s: float = 0.0  # in every handler
+    slow: dict[str, float] = field(default_factory=dict)  # sequence: sleep_s, in its first attempt
+    fail_every: int = 0  # each sequence that this divides fails
+    fail_times: int = 1  # so often
+    kill_at: int = 0  # the sequence that kills the process
+    ignore_cancellation: bool = False
+
+
+class Member:
+    def __init__(self, orders: Orders) -> None:
+        self.orders = orders
+        self.journal = os.open(orders.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def note(self, what: str, sequence: int = 0, attempt: int = 0) -> None:
+        line = f"{self.orders.member} {what} {sequence} {attempt} {time.monotonic_ns()}\n"
+        os.write(self.journal, line.encode())
+
+    async def handle(self, event: eda.Event) -> None:
+        place = (event.sequence, event.attempt)
+        self.note("begin", *place)
+        try:
+            await self.work(event)
+        except asyncio.CancelledError:
+            self.note("cancelled", *place)
+            raise
+        except Exception:
+            self.note("failed", *place)
+            raise
+        self.note("end", *place)
+
+    async def work(self, event: eda.Event) -> None:
+        orders = self.orders
+        sleep_s = orders.slow.get(str(event.sequence), orders.sleep_s) if event.attempt == 1 else orders.sleep_s
+        until = time.monotonic() + sleep_s
+        while time.monotonic() < until:
+            try:
+                await asyncio.sleep(until - time.monotonic())
+            except asyncio.CancelledError:
+                if not orders.ignore_cancellation:
+                    raise
+        if event.sequence == orders.kill_at:
+            self.note("killed", event.sequence, event.attempt)
+            os.kill(os.getpid(), signal.SIGKILL)
+        if orders.fail_every and event.sequence % orders.fail_every == 0 and event.attempt <= orders.fail_times:
+            raise ValueError("as it was told")
+
+    async def run(self) -> None:
+        orders = self.orders
+        stop = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+        async with eda.connect(orders.url, client=orders.member) as conn:
+            options = orders.options | {"retry": eda.Retry(**orders.retry)}
+            subscription = await conn.subscribe(orders.stream, self.handle, **options)
+            self.note("open")
+            waiting = asyncio.ensure_future(stop.wait()), asyncio.ensure_future(subscription.wait())
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            self.note("closing")
+            await subscription.close()
+            self.note("closed")
+            for each in waiting:
+                each.cancel()
+            await asyncio.wait(waiting)
+
+
+def main() -> None:
+    orders = Orders(**json.loads(os.environ["EDA_TEST_MEMBER"]))
+    for path, value in orders.constants.items():
+        module, _, name = path.rpartition(".")
+        found = importlib.import_module(module)
+        assert hasattr(found, name), path
+        setattr(found, name, value)
+    asyncio.run(Member(orders).run())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
