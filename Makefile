@@ -7,6 +7,8 @@
 PYTHON = python3
 VENV   = .venv
 ARGS   =
+# The tests wait more than they work, so three share two cores; one file stays in one process. PARALLEL= for one after the other.
+PARALLEL = -n 3 --dist loadfile
 
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -26,7 +28,7 @@ demo: $(BUILT)  ## publish and consume 200,000 events, check that none was lost;
 
 test: $(VENV)/.extra-test  ## all tests, against real servers; ARGS="tests/unit -x"
 	$(BIN)/python tests/servers.py install
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 bench: $(VENV)/.extra-test $(VENV)/.extra-bench  ## all benchmarks on the embedded server, and the table of ratios; takes minutes
 	$(BIN)/python -m pytest bench $(ARGS)
