@@ -252,6 +252,28 @@ async def test_worker_when_cancelled_from_outside_closes_the_subscription(conn: 
         await asyncio.wait_for(subscription.wait(), 5)
 
 
+@pytest.mark.parametrize("options", [TEAM, {"serial": True}], ids=["shared", "ordered"])
+async def test_subscription_when_its_caller_is_cancelled_as_it_opens_is_closed(
+    conn: eda.Conn, stream: str, options: dict[str, Any]
+) -> None:
+    """In the very turn in which the opening ends, nobody else would close it."""
+    subscription = conn.subscribe(stream, print, **options)
+
+    async def wanted() -> None:
+        await subscription
+
+    caller = asyncio.create_task(wanted())
+    await asyncio.sleep(0)
+    opening = subscription._opening
+    assert opening is not None
+    opening.add_done_callback(lambda _: caller.cancel())
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert opening.done()
+    await until(lambda: subscription.is_closed)
+    assert subscription not in conn._subscriptions
+
+
 # --- unsubscribe -----------------------------------------------------------------------------------------------------
 
 
