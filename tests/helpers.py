@@ -7,7 +7,9 @@ import contextlib
 import inspect
 import json
 import logging
+import os
 import re
+import signal
 import socket
 import sys
 import time
@@ -56,6 +58,12 @@ async def until(condition: Callable[[], Any], timeout_s: float = 10.0) -> Any:
             return value
         assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {inspect.getsource(condition).strip()}"
         await asyncio.sleep(0.003)
+
+
+def freeze(pid: int) -> None:
+    """Stop a child process; it has stopped when this returns, all its threads."""
+    os.kill(pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
 
 
 def free_port() -> int:

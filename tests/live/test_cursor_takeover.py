@@ -16,7 +16,7 @@ import eda
 from cursors import Keys, Member, overlaps, shorten
 from eda._mailbox import monotonic_ns
 from faulty_proxy import FaultyProxy
-from helpers import Admin, Connect, Logged, until, wire_of
+from helpers import Admin, Connect, Logged, freeze, until, wire_of
 
 
 @pytest.fixture
@@ -315,7 +315,7 @@ async def test_process_when_frozen_while_holding_begins_nothing_after_another_to
         standby = await Member(conn, stream).open()
         await asyncio.sleep(0.5)
         frozen_ns = monotonic_ns()
-        process.send_signal(signal.SIGSTOP)
+        freeze(process.pid)
         position, tries = await standby.active()
         taken_ns = standby.told[0][0]
         assert 4.9e9 < taken_ns - frozen_ns < 7e9

@@ -13,7 +13,7 @@ import pytest
 
 import eda
 import eda.atomic
-from helpers import Admin, Connect, until, wire_of
+from helpers import Admin, Connect, freeze, until, wire_of
 from publishing import numbered, stored_ids
 
 N = 1000
@@ -97,7 +97,7 @@ async def test_batch_when_the_server_is_frozen_meanwhile_is_stored_once(
         nonlocal n_tries
         n_tries += 1
         if n_tries == 1:
-            os.kill(pid, signal.SIGSTOP)
+            freeze(pid)
         elif n_tries == 4:
             os.kill(pid, signal.SIGCONT)
         return await original(self)

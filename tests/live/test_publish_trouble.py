@@ -17,14 +17,14 @@ import pytest
 import eda
 import eda._wire
 import eda.single
-from helpers import Admin, Connect, Proxy, sender_of, until, wire_of
+from helpers import Admin, Connect, Proxy, freeze, sender_of, until, wire_of
 
 
 @contextmanager
 def frozen(server: eda.EmbeddedServer) -> Iterator[None]:
     """Stop the server's process, and let it go on afterwards."""
     assert server.pid is not None
-    os.kill(server.pid, signal.SIGSTOP)
+    freeze(server.pid)
     try:
         yield
     finally:

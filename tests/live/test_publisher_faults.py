@@ -11,7 +11,7 @@ import pytest
 
 import eda
 from faulty_proxy import DOWN, UP, FaultyProxy
-from helpers import until
+from helpers import freeze, until
 from publishing import MODES, Outcomes, endless, numbered, stored_ids
 
 pytestmark = pytest.mark.parametrize("mode", MODES)
@@ -155,7 +155,7 @@ async def test_publisher_when_the_server_is_stopped_for_three_seconds_loses_noth
         await load.more()
         process = own_server.process
         assert process is not None
-        process.send_signal(signal.SIGSTOP)
+        freeze(process.pid)
         try:
             await until(load.is_full)
             await asyncio.sleep(3)

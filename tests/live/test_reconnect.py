@@ -19,7 +19,7 @@ import eda._wire
 import eda.closing
 import eda.streams
 import servers as old_servers
-from helpers import LOOPS, Logged, Proxy, until, wire_of
+from helpers import LOOPS, Logged, Proxy, freeze, until, wire_of
 
 
 @pytest.mark.old_server
@@ -220,7 +220,7 @@ async def test_close_when_the_server_is_frozen_ends_in_time(
     await conn.publish("stream")
     big = eda.Event(data=eda.Bytes(bytes(900_000)))
     assert own_server.pid is not None
-    os.kill(own_server.pid, signal.SIGSTOP)
+    freeze(own_server.pid)
     try:
         publishing = [asyncio.create_task(conn.publish("stream", big)) for _ in range(40)]
         await asyncio.sleep(0.05)
