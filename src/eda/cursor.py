@@ -31,7 +31,8 @@ MAX_CLIENT = 128  # characters of the client's name in `holder`
 class Cursor:
     """The cursor of one member. `close` it at the end, also after an `open` that failed or was cancelled and `on_end`.
 
-    `filter`: the subjects that the subscription asks for; `replicas`: of the bucket, should it have to be made.
+    `filter`: the subjects that the subscription asks for; `replicas`: of the bucket, should it have to be made;
+    `start`: the sequence that it begins at if that is what it was told.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Cursor:
         client: str,
         filter: list[str],
         replicas: int,
+        start: int = 0,
     ) -> None:
         self._wire = wire
         self._logger = logger
@@ -54,6 +56,7 @@ class Cursor:
         self._name = name
         self._filter = filter
         self._replicas = replicas
+        self._start = start
         readable = client[:MAX_CLIENT].encode("utf-8", "replace").decode()
         self.holder = f"{readable}-{next_nuid()}"
         self.epoch = 0  # of the last attempt to take the key
@@ -84,6 +87,11 @@ class Cursor:
     def created(self) -> str:
         """When the event stream was made that the position is in, in the server's words; empty while not active."""
         return self._hold.created if self._hold is not None else ""
+
+    @property
+    def start(self) -> int:
+        """The sequence that the position was told to begin at, while active; 0: none was told."""
+        return self._hold.start_at if self._hold is not None else 0
 
     async def open(self, *, reset: bool, first: Callable[[], Awaitable[int]]) -> None:
         """Take the key if it is free (`on_active` is called before this returns), else begin to stand by.
@@ -234,16 +242,16 @@ class Cursor:
         assert self._first is not None
         created = await self._key.stream_created()
         if old is None:
-            seq, epoch, tries = await self._first(), 1, 0
+            seq, epoch, tries, start = await self._first(), 1, 0, self._start
         elif old.created and old.created != created:
-            seq, epoch, tries = await self._first(), old.epoch + 1, 0
+            seq, epoch, tries, start = await self._first(), old.epoch + 1, 0, self._start
             self._logger.warning(
                 "subscription %s of %s: the stream was made again at %s; the position %d is of the one of %s, and void",
                 self._name, self._stream, created, old.seq, old.created,
             )  # fmt: skip
         else:
-            seq, epoch, tries = old.seq, old.epoch + 1, old.tries + bool(old.holder)
-        return new_value(seq, epoch, self.holder, tries, self._filter, created)
+            seq, epoch, tries, start = old.seq, old.epoch + 1, old.tries + bool(old.holder), old.start
+        return new_value(seq, epoch, self.holder, tries, self._filter, created, start)
 
     def _check_open(self) -> None:
         # Python 3.11's wait_for, in nats-py's requests, may swallow the cancellation by `close`.

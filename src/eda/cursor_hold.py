@@ -82,6 +82,7 @@ class Hold:
         self._on_failed = on_failed
         self._loop = asyncio.get_running_loop()
         self.created = value.created
+        self.start_at = value.start
         self.tries = value.tries
         self.base = value.seq  # the position that was taken over
         self.target = value.seq  # what is done
@@ -129,6 +130,7 @@ class Hold:
     def restart(self, created: str, seq: int) -> None:
         """Go on at `seq` of an event stream that was made again at `created`."""
         self.created = created
+        self.start_at = 0
         self.target = self.base = self.stored = seq
         self.tries = 0
         self.give_up_waiting(seq)
@@ -145,7 +147,7 @@ class Hold:
 
     def _value(self, holder: str) -> Value:
         tries = self.tries if self.target == self.base else 0
-        return new_value(self.target, self._epoch, holder, tries, self._filter, self.created)
+        return new_value(self.target, self._epoch, holder, tries, self._filter, self.created, self.start_at)
 
     def _write_soon(self) -> None:
         pause_ns = self._sent_ns + int(PAUSE_S * NS) - monotonic_ns()

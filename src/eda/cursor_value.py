@@ -22,7 +22,11 @@ _RELEASED = re.compile(rb'"holder"\s*:\s*""')
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True):
-    """A kept cursor. `created`: when the event stream was made, to tell it from a later one of the same name."""
+    """A kept cursor.
+
+    `created`: when the event stream was made, to tell it from a later one of the same name. `start`: the sequence that
+    the subscription was told to begin at: a position just before it may lie beyond the stream's end.
+    """
 
     v: Literal[1] = 1
     seq: _Sequence
@@ -32,6 +36,7 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
     filter: list[str]
     updated: Any = None  # for people who look at it; never read
     created: str = ""
+    start: _Sequence = 0
 
 
 class _Given(Value, frozen=True, kw_only=True):
@@ -50,10 +55,12 @@ _decode = msgspec.json.Decoder(_Given).decode
 encode_value = msgspec.json.Encoder().encode
 
 
-def new_value(seq: int, epoch: int, holder: str, tries: int, filter: list[str], created: str) -> Value:
+def new_value(seq: int, epoch: int, holder: str, tries: int, filter: list[str], created: str, start: int = 0) -> Value:
     """Return a value with the time of now."""
     now = datetime.now(UTC)
-    return Value(seq=seq, epoch=epoch, holder=holder, tries=tries, filter=filter, updated=now, created=created)
+    return Value(
+        seq=seq, epoch=epoch, holder=holder, tries=tries, filter=filter, updated=now, created=created, start=start
+    )
 
 
 def decode_value(text: bytes) -> Value:

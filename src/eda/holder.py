@@ -55,6 +55,7 @@ class Holder:
         dispatcher.begin_at(position, tries)
         dispatcher.set_lease(self._held.lease_until_ns)
         dispatcher.tell_progress()
+        self._source.start = self._held.start
         self._source.begin_soon()
 
     def on_nothing_pending(self) -> None:

@@ -54,6 +54,7 @@ class OrderedSource(Pulls):
         self._on_rewound = on_rewound
         self.on_nothing_pending: Callable[[], None] = lambda: None  # behind what is done
         self._created: datetime | None = None  # of the stream, when the subscription was opened
+        self.start = options.start if isinstance(options.start, int) else 0  # the sequence told to begin at
         self._reading = False
         self._n_wanted = 0  # readers asked for so far; the latest is the one that counts
         self._renewing: asyncio.Task[None] | None = None
@@ -169,8 +170,7 @@ class OrderedSource(Pulls):
             self._on_end(ConsumerDeleted(self._stream, self._name, "the stream was deleted and made again"))
             return
         # A start that is still to come is above the end as well, until something was read.
-        start = self._options.start
-        is_to_come = isinstance(start, int) and dispatcher.highest == start - 1 and not dispatcher.seen
+        is_to_come = dispatcher.highest == self.start - 1 and not dispatcher.seen
         if info.last_sequence < dispatcher.highest and not is_to_come:
             self._logger.warning(
                 "stream %s ends at sequence %d now, before %d, which was read: its server has lost what was not "

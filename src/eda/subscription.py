@@ -228,6 +228,7 @@ class Subscription:
             client=self._client,
             filter=source.filter,
             replicas=info.options.replicas,
+            start=source.start,
         )
         self._handling.on_progress = holder.on_progress
         self._handling.confirmed = holder.confirmed

@@ -343,3 +343,17 @@ async def test_name_when_its_offset_is_of_an_ordered_kind_may_change_among_those
         async with conn.subscribe(stream, seen, backfill=True, **KINDS[kind]):
             await until(lambda n=n: len(seen) == 5 + n)
     assert seen == list(range(1, 5 + len(DURABLE)))
+
+
+async def test_start_when_yet_to_come_is_kept_for_whoever_reopens_without_it(conn: eda.Conn, stream: str) -> None:
+    await publish(conn, stream, 2)
+    seen = Seen()
+    async with conn.subscribe(stream, seen, **KINDS["exclusive"], start=8):
+        await publish(conn, stream, 2)
+    for _ in range(2):
+        async with conn.subscribe(stream, seen, **KINDS["exclusive"]):
+            await publish(conn, stream, 1)
+    async with conn.subscribe(stream, seen, **KINDS["exclusive"]):
+        await publish(conn, stream, 4)
+        await until(lambda: len(seen) == 3)
+    assert seen == [8, 9, 10]

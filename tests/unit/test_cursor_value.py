@@ -16,24 +16,28 @@ GOOD: dict[str, Any] = {"v": 1, "seq": 5, "epoch": 2, "holder": "a-b", "tries": 
 
 
 def test_value_when_written_is_json_in_the_documented_order() -> None:
-    value = new_value(5, 2, "a-b", 1, ["s"], "2026-01-02T03:04:05.6Z")
+    value = new_value(5, 2, "a-b", 1, ["s"], "2026-01-02T03:04:05.6Z", 6)
     written = json.loads(encode_value(value))
-    assert list(written) == ["v", "seq", "epoch", "holder", "tries", "filter", "updated", "created"]
+    assert list(written) == ["v", "seq", "epoch", "holder", "tries", "filter", "updated", "created", "start"]
     age = datetime.now(UTC) - datetime.fromisoformat(written.pop("updated"))
     assert abs(age.total_seconds()) < 60
     assert written == {
         "v": 1, "seq": 5, "epoch": 2, "holder": "a-b", "tries": 1, "filter": ["s"], "created": "2026-01-02T03:04:05.6Z",
+        "start": 6,
     }  # fmt: skip
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 
 
-@given(st.integers(0, 2**63 - 1), st.integers(0, 2**53), texts, st.integers(0, 2**53), st.lists(texts), texts)
+sequences = st.integers(0, 2**63 - 1)
+
+
+@given(sequences, st.integers(0, 2**53), texts, st.integers(0, 2**53), st.lists(texts), texts, sequences)
 def test_value_when_written_and_read_is_the_same(
-    seq: int, epoch: int, holder: str, tries: int, filter: list[str], created: str
+    seq: int, epoch: int, holder: str, tries: int, filter: list[str], created: str, start: int
 ) -> None:
-    value = new_value(seq, epoch, holder, tries, filter, created)
+    value = new_value(seq, epoch, holder, tries, filter, created, start)
     read = decode_value(encode_value(value))
     fields = [name for name in Value.__struct_fields__ if name != "updated"]
     assert [getattr(read, name) for name in fields] == [getattr(value, name) for name in fields]
