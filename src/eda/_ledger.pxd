@@ -57,6 +57,7 @@ cdef class Ledger:
     cpdef int32_t take_ready(self)
     cpdef int put_back(self, int32_t slot) except -1
     cpdef int retry(self, int32_t slot, uint64_t due_ns, Event event, object verdict) except -1
+    cdef int replace(self, int32_t slot, Event event) except -1
     cpdef int take_due(self, uint64_t now_ns) except -1
     cpdef int finish(self, int32_t slot) except -1
     cdef int judge(self, int32_t slot, object verdict) except -1

@@ -159,7 +159,6 @@ cdef class Ledger:
     cpdef int retry(self, int32_t slot, uint64_t due_ns, Event event, object verdict) except -1:
         """Have a running event handed out again at `due_ns`, as `event`; with a verdict on it (or None) it is dead."""
         cdef Held* entry = &self.held[slot]
-        cdef PyObject* old = entry.event
         if entry.state == ORPHAN:
             return self.finish(slot)
         entry.state = RETRYING
@@ -168,13 +167,18 @@ cdef class Ledger:
         self.n_retrying += 1
         if self.next_due_ns == 0 or due_ns < self.next_due_ns:
             self.next_due_ns = due_ns
+        if verdict is not None:
+            entry.is_dead = True
+            self.judge(slot, verdict)
+        return self.replace(slot, event)
+
+    cdef int replace(self, int32_t slot, Event event) except -1:
+        """Have the slot hold another object of the same bytes."""
+        cdef PyObject* old = self.held[slot].event
         if <PyObject*>event != old:
             Py_INCREF(event)
-            entry.event = <PyObject*>event      # of the same bytes
+            self.held[slot].event = <PyObject*>event
             Py_XDECREF(old)
-        if verdict is not None:
-            self.held[slot].is_dead = True
-            self.judge(slot, verdict)
         return 0
 
     cdef int judge(self, int32_t slot, object verdict) except -1:

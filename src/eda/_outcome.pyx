@@ -103,7 +103,11 @@ cdef class Outcomes(Intake):
 
     cdef int give_back_one(self, int32_t slot) except -1:
         """Have a running event handled by whoever is next: nothing became of it."""
+        cdef Event event
         if self.shared is None:
+            event = <Event>self.ledger.held[slot].event
+            if self.ledger.held[slot].state != ORPHAN:
+                self.ledger.replace(slot, copy_of(event, event.attempt_))
             return self.ledger.put_back(slot)
         self.answer(<Event>self.ledger.held[slot].event, slot, b"-NAK", 4)
         self.ledger.finish(slot)

@@ -98,6 +98,7 @@ async def test_fence_when_handlers_run_cancels_them_and_their_events_come_again_
     await settle()
     assert (rig.seqs[:2], sorted(rig.seqs[2:])) == ([1, 2], [1, 2])
     assert [event.attempt for event in rig.seen] == [1] * 4
+    assert len({id(event) for event in rig.seen}) == 4, "whoever keeps the time of one must not take it for the other"
     rig.release(1, 2)
     await settle()
     rig.release(3)
