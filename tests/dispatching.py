@@ -59,6 +59,8 @@ class Rig:
         self.overruns: list[tuple[eda.Event, float]] = []
         self.buried: list[tuple[eda.Event, bytes, BaseException]] = []
         self.bury_delay_ns = -1
+        self.records: list[tuple[str, int]] = []  # of suspects
+        self.record_answer = 0
         self.retries: list[float] = []
         self.positions: list[int] = []
         self.asked: list[int] = []
@@ -205,6 +207,15 @@ class Rig:
     async def bury(self, event: eda.Event, payload: bytes, error: BaseException) -> int:
         self.buried.append((event, payload, error))
         return self.bury_delay_ns
+
+    async def try_on_record(self, event: eda.Event) -> int:
+        self.records.append(("begin", event.sequence))
+        await asyncio.sleep(0)
+        return self.record_answer
+
+    async def end_record(self, event: eda.Event) -> None:
+        self.records.append(("end", event.sequence))
+        await asyncio.sleep(0)
 
     def on_retry(self, delay_s: float) -> None:
         self.retries.append(delay_s)

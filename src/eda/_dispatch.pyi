@@ -29,6 +29,11 @@ class DispatchHost(Protocol):
         """Tell of a failed event; returns the nanoseconds until it comes again, negative: it is dead."""
     def bury(self, event: Event, payload: bytes, error: BaseException) -> Awaitable[int]:
         """Store a dead letter; gives a negative number, or the nanoseconds after which to try again."""
+    def try_on_record(self, event: Event) -> Awaitable[int]:
+        """Put on record that the event is begun: 0. Negative: it was begun before and did not end; positive: try again
+        in so many nanoseconds."""
+    def end_record(self, event: Event) -> Awaitable[None]:
+        """Take that from the record; raises nothing but when cancelled."""
     def on_retry(self, delay_s: float) -> None:
         """See that `take_due` is called after `delay_s`."""
     @property

@@ -13,7 +13,7 @@ from eda._event cimport Event
 from eda._ledger cimport ORPHAN, WAITING
 from eda._outcome cimport Outcomes
 
-from eda._intake import Exhausted, Undecodable
+from eda._intake import Exhausted, Suspect, Undecodable
 
 __all__ = ["Dispatcher", "GivenBack"]
 
@@ -79,11 +79,19 @@ cdef class Dispatcher(Outcomes):
 
     cdef int32_t next_slot(self, int index, uint64_t now) except -2:
         """The event that may be handled now, or -1."""
-        if now >= self.lease_until_ns or self.confirming:
+        cdef int32_t slot
+        if now >= self.lease_until_ns or self.confirming or self.alone:
             return -1
         if (self.n_careful or self.is_strict) and self.ledger.n_running:
             return -1
-        return self.ledger.take_ready()
+        slot = self.ledger.take_ready()
+        if slot >= 0 and self.ledger.held[slot].is_judged and self.ledger.n_running > 1 and self.is_suspect(slot):
+            self.ledger.put_back(slot)          # whoever ends last comes back for it
+            return -1
+        return slot
+
+    cdef bint is_suspect(self, int32_t slot) except -1:
+        return type(self.ledger.verdict_of(slot)) is Suspect
 
     async def work_by_event(self, int index):
         cdef int32_t slot
@@ -114,6 +122,11 @@ cdef class Dispatcher(Outcomes):
             error = None
             awaited = False
             if self.ledger.held[slot].is_judged:
+                if self.is_suspect(slot):
+                    event = None
+                    await self.work_alone(index, slot)
+                    now = monotonic_ns()
+                    continue
                 error = self.ledger.verdict_of(slot)
                 if self.key_of is not None and event.attempt_ > 1 and not self.ledger.held[slot].is_dead:
                     if not isinstance(error, (Exhausted, Undecodable)):
@@ -167,6 +180,7 @@ cdef class Dispatcher(Outcomes):
         cdef uint64_t began, now
         cdef object error, linger
         cdef Py_ssize_t most
+        cdef bint awaited
         while True:
             if self.closing:
                 return
@@ -215,36 +229,85 @@ cdef class Dispatcher(Outcomes):
                 self.idle.append(future)
                 await future
                 continue
+            if not events and self.is_suspect(<int32_t>slots[0]):
+                await self.work_alone(index, <int32_t>slots[0])
+                continue
             if self.ledger.n_ready():
                 self.wake()                     # one wake stands for a batch of arrivals
             began = now
             error = None
+            awaited = True
             if not events:
                 error = self.ledger.verdict_of(<int32_t>slots[0])
             else:
                 self.running[index] = tuple(events)     # the list is the handler's
                 try:
+                    awaited = False
                     result = self.handler(events)
                     if result is not None:
                         if is_coroutine(result) or hasattr(result, "__await__"):
+                            awaited = True
                             await result
                         elif isinstance(result, (GeneratorType, AsyncGeneratorType)):
                             error = self.host.refuse(result)
                 except BaseException as caught:
                     error = caught
                 self.running[index] = None
+            now = monotonic_ns()
+            if not awaited and now - began > self.timeout_ns:
+                self.host.on_overrun(<object>self.ledger.held[<int32_t>slots[0]].event, (now - began) / 1e9)
             if error is None and self.cancelled[index] == NOT_CANCELLED:
                 for slot in slots:
                     self.succeed(slot)
             else:
                 await self.conclude(index, slots, error)
-            now = monotonic_ns()
+                now = monotonic_ns()
             self.clock_ns = now
             self.n_timed += len(slots)
             self.busy_ns += now - began
             events = error = result = None
             if self.confirming:
                 await self.confirm()
+
+    async def work_alone(self, int index, int32_t slot):
+        """See a suspect through: what kills the process must be known to be this one, by whoever comes after us."""
+        cdef Event event = <Event>self.ledger.held[slot].event
+        cdef object error = None
+        cdef object result
+        cdef int64_t delay_ns
+        self.alone = True
+        try:
+            try:
+                delay_ns = await self.host.try_on_record(event)
+                if delay_ns > 0 and not self.closing:
+                    self.ledger.retry(slot, monotonic_ns() + <uint64_t>delay_ns, event, None)
+                    self.host.on_retry(delay_ns / 1e9)
+                    return
+                if delay_ns < 0:
+                    error = Exhausted()
+                elif delay_ns > 0:
+                    error = GivenBack()
+                else:
+                    self.running[index] = (event,) if self.batch else event
+                    try:
+                        result = self.handler([event] if self.batch else event)
+                        if result is not None:
+                            if is_coroutine(result) or hasattr(result, "__await__"):
+                                await result
+                            elif isinstance(result, (GeneratorType, AsyncGeneratorType)):
+                                error = self.host.refuse(result)
+                    finally:
+                        self.running[index] = None
+                        await self.host.end_record(event)
+            except BaseException as caught:
+                error = caught
+            if error is None and self.cancelled[index] == NOT_CANCELLED:
+                self.succeed(slot)
+            else:
+                await self.conclude(index, [slot], error)
+        finally:
+            self.alone = False
+            self.wake_all()
 
     async def conclude(self, int index, list slots, object error):
         """See to what did not simply succeed: failed, cancelled, out of time."""

@@ -35,6 +35,7 @@ cdef class Intake(Sink):
     cdef object key_of              # None, or a function of the event
     cdef bint by_aggregate          # the key is the aggregate
     cdef uint64_t max_attempts      # 0: without end
+    cdef uint64_t suspect_from      # shared: the delivery from which on an event is suspect; 0: never
     cdef readonly uint64_t first_attempt    # ordered: of the next event; more than 1 where it was tried before
 
     # Credit: what the server may still send. held + credit <= allowed, but for redeliveries of lost credit.

@@ -1,10 +1,11 @@
 from eda._frame import Sink
 from eda._ledger import Ledger
 
-__all__ = ["Exhausted", "Intake", "Undecodable"]
+__all__ = ["Exhausted", "Intake", "Suspect", "Undecodable"]
 
 class Undecodable(Exception): ...
 class Exhausted(Exception): ...
+class Suspect(Exception): ...
 
 class Intake(Sink):
     @property

@@ -11,11 +11,10 @@ from eda._frame cimport Delivery, Frame, Outbound, Sink, put_publish, read_deliv
 from eda._ledger cimport SharedLedger
 from eda._ledger_ordered cimport OrderedLedger
 
-__all__ = ["Exhausted", "Intake", "Undecodable"]
+__all__ = ["Exhausted", "Intake", "Suspect", "Undecodable"]
 
 cdef enum:
     FIRST_ALLOWED = 8               # before it is known how long handlers take
-    GIVEN_BACK = 3                  # deliveries that are taken for ones that no handler has begun
 
 
 class Undecodable(Exception):
@@ -24,6 +23,10 @@ class Undecodable(Exception):
 
 class Exhausted(Exception):
     """The verdict on an event that was tried as often as it may be, by processes that did not live to say so."""
+
+
+class Suspect(Exception):
+    """The verdict on an event that may be what kills whoever handles it: it is handled alone, and on record."""
 
 
 cdef bint is_for_another(Frame* frame, bytes name) noexcept:
@@ -78,6 +81,9 @@ cdef class Intake(Sink):
             self.by_aggregate = key == "aggregate"
             self.key_of = key if callable(key) else None
         self.max_attempts = max_attempts
+        # A handler that fails ends at `max_attempts`: what comes after that was told by nobody. Where it is handled
+        # alone anyway, the last attempt is put on record as well. The first one never: most events have one only.
+        self.suspect_from = 0 if not max_attempts else max(max_attempts, 2) if least == 1 else max_attempts + 1
         self.first_attempt = 1
         self.limit = limit
         self.limit_bytes = limit_bytes
@@ -151,8 +157,8 @@ cdef class Intake(Sink):
             return self.refill()
         slot = self.shared.add(event, delivery.stream_seq, self.clock_ns)
         # What was received and not begun comes again as well, counted: a delivery is not yet an attempt.
-        if verdict is None and self.max_attempts and delivery.n_delivered > self.max_attempts + GIVEN_BACK:
-            verdict = Exhausted()
+        if verdict is None and self.suspect_from and delivery.n_delivered >= self.suspect_from:
+            verdict = Suspect()
         if verdict is not None:
             self.shared.judge(slot, verdict)
         return self.arrived()

@@ -22,7 +22,19 @@ from eda.api import REQUEST_TIMEOUT_S, STREAM_NOT_FOUND, Api, translated
 from eda.cursor_value import Kept, Value, decode_value, encode_value, is_marker, may_be_free
 from eda.errors import Closed, ConfigError, ServerError, Timeout
 
-__all__ = ["ANSWER_S", "BUCKET", "BUCKET_STREAM", "CONFLICTS", "RETRY_S", "CursorKey", "Write", "is_stored", "settling"]
+__all__ = [
+    "ANSWER_S",
+    "BUCKET",
+    "BUCKET_STREAM",
+    "CONFLICTS",
+    "NO_MESSAGE",
+    "RETRY_S",
+    "CursorKey",
+    "StoredMessage",
+    "Write",
+    "is_stored",
+    "settling",
+]
 
 BUCKET = "eda-cursors"
 BUCKET_STREAM = f"KV_{BUCKET}"
@@ -67,7 +79,7 @@ class Write(msgspec.Struct, eq=False):
     on_answer: Callable[[Write, Answer], None]
 
 
-class _Message(msgspec.Struct):
+class StoredMessage(msgspec.Struct):
     """A stored message as STREAM.MSG.GET gives it: base64 in JSON."""
 
     seq: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
@@ -208,7 +220,7 @@ class CursorKey:
             answer = await self._api.request(
                 verb, {"last_by_subj": self.subject}, timeout_s=READ_TIMEOUT_S, attempt_timeout_s=ANSWER_S
             )
-            message = msgspec.convert(answer.get("message"), _Message)
+            message = msgspec.convert(answer.get("message"), StoredMessage)
         except ServerError as error:
             if error.err_code not in (STREAM_NOT_FOUND, NO_MESSAGE):
                 raise

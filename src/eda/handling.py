@@ -12,6 +12,7 @@ from eda._intake import Exhausted, Undecodable
 from eda.errors import ConfigError, Timeout
 from eda.handlers import PartialFailure, Reject, refuse_result
 from eda.options import Retry, SubscriptionOptions
+from eda.suspects import Suspects
 
 __all__ = ["BURIED", "Bury", "Handling"]
 
@@ -28,7 +29,7 @@ class Handling:
     """A dispatcher's host: futures, and the judgement over what failed.
 
     `bury` stores a dead letter. What an ordered subscription's offset needs is set by its owner: `on_progress()` when
-    the position has moved, `confirmed(position)` to wait until it is stored.
+    the position has moved, `confirmed(position)` to wait until it is stored; `suspects`, for a shared one.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Handling:
         self._dispatcher: Dispatcher | None = None
         self.on_progress: Callable[[], None] = lambda: None
         self.confirmed: Callable[[int], Awaitable[None]] = _at_once
+        self.suspects: Suspects | None = None
         self.n_dead = 0
         self.n_discarded = 0
         dead_letter = options.dead_letter
@@ -184,8 +186,21 @@ class Handling:
             n_refused = self._n_refused[event.sequence] = self._n_refused.get(event.sequence, 0) + 1
             return int(BURY_RETRY.delay_s(n_refused) * NS)
         self._n_refused.pop(event.sequence, None)
+        if isinstance(error, Exhausted):
+            await self.end_record(event)
         self.n_dead += 1
         return BURIED
+
+    # --- suspects ----------------------------------------------------------------------------------------------------
+
+    async def try_on_record(self, event: Event) -> int:
+        """Put a suspect on record as begun; see `Suspects.begin`."""
+        return await self.suspects.begin(event) if self.suspects is not None else 0
+
+    async def end_record(self, event: Event) -> None:
+        """Take it off again."""
+        if self.suspects is not None:
+            await self.suspects.end(event)
 
     # --- retries in place --------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from eda.options import SubscriptionOptions
 from eda.ordered import OrderedSource
 from eda.shared import ACK_WAIT_S, SharedSource
 from eda.streams import StreamInfo
+from eda.suspects import Suspects
 from eda.watch import Watch
 
 __all__ = ["Handler", "Subscription", "SubscriptionStats"]
@@ -205,6 +206,9 @@ class Subscription:
             self._dispatcher.set_task(index, worker)
             self._workers.append(worker)
         if isinstance(source, SharedSource):
+            self._handling.suspects = Suspects(
+                link.wire, link.api, self._logger, self.stream, self.name, info.options.replicas
+            )
             await source.start(self._dispatcher)
         else:
             source.open(info)

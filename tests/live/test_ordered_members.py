@@ -222,29 +222,3 @@ async def held(admin: Admin, stream: str, epoch: int) -> dict[str, Any] | None:
     """Return the key's value once it is of that epoch and nothing is held against the next event."""
     value = await Keys(admin, stream, "team").get()
     return value if value is not None and (value["epoch"], value["tries"]) == (epoch, 0) else None
-
-
-async def test_event_when_it_kills_every_process_ends_as_a_dead_letter_of_a_shared_subscription(
-    conn: eda.Conn, stream: str, admin: Admin, members: Members
-) -> None:
-    await publish(conn, stream, 30)
-    names = ["a", "b", "c", "d", "e", "f", "g"]
-    constants = {"eda.shared.ACK_WAIT_S": 1.0, "eda.subscription.ACK_WAIT_S": 1.0, "eda.watch.TICK_MAX_S": 0.2}
-    orders: dict[str, Any] = {"options": KEPT, "retry": {"max_attempts": 2}, "constants": constants, "kill_at": 10}
-    orders["options"] = KEPT | {"prefetch": 1}
-    await members.start(*names, **orders)
-    await until(lambda: letters(admin, stream), 20)
-    await members.until_handled(29)
-    kills = [call for call in members.calls() if call.outcome == "killed"]
-    # Three deliveries more than attempts: they may have been given back without having been begun.
-    assert [(call.sequence, call.attempt) for call in kills] == [(10, attempt) for attempt in range(1, 6)]
-    (letter,) = await stored(admin, f"{stream}-dead")
-    assert (letter.headers["Eda-Dead-Sequence"], letter.headers["Eda-Dead-Attempts"]) == ("10", "5")
-    assert set(members.handled()) == set(range(1, 31)) - {10}
-    await admin.js.delete_stream(f"{stream}-dead")
-
-
-async def letters(admin: Admin, stream: str) -> list[Any]:
-    if f"{stream}-dead" not in await admin.stream_names():
-        return []
-    return await stored(admin, f"{stream}-dead")

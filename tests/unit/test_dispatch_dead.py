@@ -10,7 +10,7 @@ import pytest
 import eda
 from dispatching import Rig, delivery, settle
 from eda._codec import encode_event
-from eda._intake import Exhausted, Undecodable
+from eda._intake import Undecodable
 
 Make = Callable[..., Rig]
 EVENT = eda.Event(id="id-1", type="t", data=eda.JSON({"a": 1}))
@@ -127,21 +127,6 @@ async def test_serial_when_an_event_can_not_be_buried_holds_back_the_others(make
     await settle()
     assert rig.seqs == [2]
     assert rig.dispatcher.position == 2
-
-
-@pytest.mark.parametrize("n_delivered", [3, 6, 7, 12])
-async def test_event_when_delivered_more_often_than_it_may_be_tried_is_exhausted(make: Make, n_delivered: int) -> None:
-    rig = make(max_attempts=3)
-    rig.deliver(1, attempt=n_delivered)
-    await settle()
-    if n_delivered <= 6:  # three deliveries may have been of processes that did not begin it
-        assert [event.attempt for event in rig.seen] == [n_delivered]
-        return
-    assert rig.seen == []
-    ((event, _, error),) = rig.buried
-    assert isinstance(error, Exhausted)
-    assert event.attempt == n_delivered
-    assert rig.flush() == [(delivery(1, n_delivered)[1], b"")]
 
 
 async def test_event_when_a_redelivery_of_it_comes_while_it_runs_is_not_exhausted_by_that(make: Make) -> None:

@@ -48,6 +48,7 @@ class Flow:
             rig.flush()
             for kept in (rig.seen, rig.failures, rig.undecodable, rig.buried, rig.retries, rig.asked, rig.pulls):
                 kept.clear()
+            rig.records.clear()
 
 
 def nothing(events: Any) -> None:
@@ -114,7 +115,8 @@ PATHS: dict[str, dict[str, Any]] = {
     "shared-rejecting": {"handler": rejecting},
     "shared-undecodable": {"handler": nothing, "parts": {"payload": b"\xff" * 200}},
     "shared-filtered": {"handler": nothing, "types": ["x"]},
-    "shared-exhausted": {"handler": nothing, "max_attempts": 1, "parts": {"attempt": 2}},
+    "shared-suspect": {"handler": nothing, "max_attempts": 1, "parts": {"attempt": 2}},
+    "shared-exhausted": {"handler": nothing, "max_attempts": 1, "parts": {"attempt": 2}, "record": -1},
     "shared-redelivered": {"handler": resting, "change": redeliver},
     "shared-given-back": {"handler": Given()},
     "ordered": {"handler": nothing, "ordered": True},
@@ -146,7 +148,9 @@ async def test_memory_when_100000_events_take_a_way_does_not_grow(path: dict[str
     options = dict(path)
     handler, parts = options.pop("handler"), options.pop("parts", {})
     change, delay_ns = options.pop("change", None), options.pop("kept", 0)
+    record = options.pop("record", 0)
     rig = Rig(handler, limit=10**4, **options)
+    rig.record_answer = record
     if delay_ns:
         rig.on_failure = lambda event, error: delay_ns  # type: ignore[method-assign]
     flow = Flow(rig, change, **parts)
