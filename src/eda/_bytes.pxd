@@ -10,6 +10,11 @@ from libc.string cimport memcpy
 
 cdef extern from *:
     """
+    #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    #define EDA_IS_LITTLE 0
+    #else
+    #define EDA_IS_LITTLE 1
+    #endif
     #if defined(_WIN32)
     #define WIN32_LEAN_AND_MEAN
     #include <windows.h>
@@ -43,6 +48,7 @@ cdef extern from *:
     """
     uint64_t monotonic_ns "eda_monotonic_ns"() noexcept nogil
     int64_t wall_ns "eda_wall_ns"() noexcept nogil
+    const bint IS_LITTLE "EDA_IS_LITTLE"        # the byte order of words in memory
 
 
 # What went wrong while reading; 0 is success.
@@ -81,6 +87,17 @@ cdef inline ReadError take_varint(Cursor* c, uint64_t* value) noexcept nogil:
     cdef uint64_t result = 0
     cdef unsigned int shift = 0
     cdef unsigned char byte
+    # Times take nine bytes: seven bits of each of the first eight are moved together in three steps.
+    if IS_LITTLE and c.end - c.pos > 8 and c.pos[8] < 0x80:
+        memcpy(&result, c.pos, 8)
+        if result & 0x8080808080808080ULL == 0x8080808080808080ULL:
+            result = (result & 0x007F007F007F007FULL) | (result & 0x7F007F007F007F00ULL) >> 1
+            result = (result & 0x00003FFF00003FFFULL) | (result & 0x3FFF00003FFF0000ULL) >> 2
+            result = (result & 0x000000000FFFFFFFULL) | (result & 0x0FFFFFFF00000000ULL) >> 4
+            value[0] = result | <uint64_t>c.pos[8] << 56
+            c.pos += 9
+            return READ_OK
+        result = 0
     while shift < 70:
         if c.pos == c.end:
             return READ_TRUNCATED

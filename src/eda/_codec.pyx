@@ -17,7 +17,8 @@ from eda._bytes cimport (
 )
 from eda._data cimport Data
 from eda._event cimport (
-    F_AGGREGATE, F_CAUSE, F_CLIENT, F_ID, F_SCHEMA, F_TYPE, N_TEXT, Event, Span, forget_read, new_event,
+    F_AGGREGATE, F_CAUSE, F_CLIENT, F_ID, F_SCHEMA, F_TYPE, N_SPANS, S_ENCODING, S_PAYLOAD, Event, Span, forget_read,
+    new_event,
 )
 
 from eda.errors import DecodeError, EncodeError
@@ -211,10 +212,9 @@ cdef ReadError check_meta_entry(const unsigned char* data, Py_ssize_t n) noexcep
 
 # By tag byte: one more than the TextField, or one of these; 0 for all other tags.
 cdef enum:
-    IS_PAYLOAD = N_TEXT + 1
-    IS_ENCODING = N_TEXT + 2
-    IS_META = N_TEXT + 3
-    IS_NUMBER = N_TEXT + 4
+    IS_PAYLOAD = S_PAYLOAD + 1
+    IS_META = N_SPANS + 1
+    IS_NUMBER = N_SPANS + 2
     META_KEY = 1 << 3 | WIRE_BYTES
     META_VALUE = 2 << 3 | WIRE_BYTES
 
@@ -230,19 +230,13 @@ SPAN_OF_TAG[N_META << 3 | WIRE_BYTES] = IS_META
 SPAN_OF_TAG[N_TIME << 3 | WIRE_VARINT] = IS_NUMBER
 SPAN_OF_TAG[N_ACK_TIME << 3 | WIRE_VARINT] = IS_NUMBER
 SPAN_OF_TAG[N_DATA << 3 | WIRE_BYTES] = IS_PAYLOAD
-SPAN_OF_TAG[N_ENCODING << 3 | WIRE_BYTES] = IS_ENCODING
+SPAN_OF_TAG[N_ENCODING << 3 | WIRE_BYTES] = S_ENCODING + 1
 
 
 cdef inline void note_span(Event event, unsigned char what, const unsigned char* base, const unsigned char* data,
                            Py_ssize_t n) noexcept nogil:
     """Note where a field with a length is."""
-    cdef Span* span
-    if what == IS_PAYLOAD:
-        span = &event.payload
-    elif what == IS_ENCODING:
-        span = &event.encoding
-    else:
-        span = &event.spans[what - 1]
+    cdef Span* span = &event.spans[what - 1]
     span.start = <uint32_t>(data - base)
     span.n = <uint32_t>n
 

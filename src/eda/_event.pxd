@@ -14,6 +14,10 @@ cdef enum:
     F_CLIENT = 4
     F_AGGREGATE = 5
     N_TEXT = 6
+    # What else has a span.
+    S_PAYLOAD = 6
+    S_ENCODING = 7
+    N_SPANS = 8
 
 
 cdef class Event:
@@ -28,9 +32,7 @@ cdef class Event:
     # From here on: what forget_read() zeroes. The times come first, since they are near what a publish reads.
     cdef int64_t time_ns_
     cdef int64_t ack_time_ns_
-    cdef Span spans[N_TEXT]
-    cdef Span encoding
-    cdef Span payload
+    cdef Span spans[N_SPANS]
     cdef Span meta_span         # from the first meta field's tag to the end of the last; others may be between
     cdef Span reply             # acknowledgement subject
     cdef uint64_t sequence_

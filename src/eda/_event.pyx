@@ -174,10 +174,12 @@ cdef class Event:
 
     cdef Data get_data(self):
         if self._data is None:
-            if self.encoding.n == 0 and self.payload.n == 0:
+            if self.spans[S_ENCODING].n == 0 and self.spans[S_PAYLOAD].n == 0:
                 self._data = NIL
             else:
-                self._data = received_data(self.raw, &self.encoding, &self.payload, &self.spans[F_ID])
+                self._data = received_data(
+                    self.raw, &self.spans[S_ENCODING], &self.spans[S_PAYLOAD], &self.spans[F_ID]
+                )
         return self._data
 
     cdef dict get_meta(self):
