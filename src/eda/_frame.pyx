@@ -20,6 +20,7 @@ cdef enum:
     MIN_READ = 32 * 1024            # less room than this at the buffer's end: move the rest to its begin
     MAX_LINE = 1024 * 1024          # INFO may be long; the server's own limit for other lines is 4,096
     MAX_PAYLOAD = 64 * 1024 * 1024 + 64 * 1024      # the server's hard limit, and its headers
+    MAX_REPLY = 1024                # names of streams and consumers have 255 at most
     CHUNK_SIZE = 64 * 1024          # outgoing bytes that are written without waiting for the end of the turn
 
 
@@ -306,6 +307,15 @@ cdef class Outbound:
         return 0
 
 
+cdef bint is_plain(const unsigned char* text, Py_ssize_t n) noexcept nogil:
+    """Whether all is printable ASCII, without spaces and wildcards."""
+    cdef Py_ssize_t i
+    for i in range(n):
+        if text[i] <= 32 or text[i] > 126 or text[i] == 42 or text[i] == 62:
+            return False
+    return True
+
+
 cdef bint read_delivery(const unsigned char* reply, Py_ssize_t n, Delivery* delivery) noexcept nogil:
     """Take a delivery's reply subject apart; False when it is none.
 
@@ -336,8 +346,8 @@ cdef bint read_delivery(const unsigned char* reply, Py_ssize_t n, Delivery* deli
         pos = dot + 1
     if count == 9:
         first = 2
-    elif count >= 11:
-        first = 4
+    elif count >= 11 and n <= MAX_REPLY and is_plain(reply, n):
+        first = 4           # of the other tokens nobody knows what they should be
     else:
         return False
     delivery.stream = token[first]

@@ -15,6 +15,7 @@ __all__ = ["Exhausted", "Intake", "Suspect", "Undecodable"]
 
 cdef enum:
     FIRST_ALLOWED = 8               # before it is known how long handlers take
+    MAX_STATUS = 4096               # bytes of a status's headers; the server's have a hundred
 
 
 class Undecodable(Exception):
@@ -113,7 +114,8 @@ cdef class Intake(Sink):
         if status:
             if frame.n_subject > PyBytes_GET_SIZE(self.inbox):
                 self.source.on_status(
-                    status, frame.subject[PyBytes_GET_SIZE(self.inbox):frame.n_subject], frame.headers[:frame.n_headers]
+                    status, frame.subject[PyBytes_GET_SIZE(self.inbox):frame.n_subject],
+                    frame.headers[:min(frame.n_headers, MAX_STATUS)],
                 )
             return 0
         self.n_foreign += 1

@@ -27,6 +27,8 @@ _V2 = re.compile(rb"\$JS\.ACK\.%s\.%s\." % (TOKEN, TOKEN) + _REST + rb"(?:\.%s)*
 
 
 def slow_parse_delivery(reply: bytes) -> Delivery | None:
+    if not _V1.fullmatch(reply) and (len(reply) > 1024 or re.search(rb"[^!-~]|[*>]", reply)):
+        return None  # tokens that are read by nobody go back to the server as they came
     """Read a reply subject as ADR-15 has it: 9 tokens, or 11 and more with domain and account."""
     found = (_V1 if reply.count(b".") == 8 else _V2).fullmatch(reply)
     if found is None:
@@ -92,6 +94,12 @@ def test_delivery_when_later_servers_append_tokens_gives_its_parts() -> None:
 def test_delivery_when_the_reply_is_malformed_is_none(reply: bytes) -> None:
     assert parse_delivery(reply) is None
     assert slow_parse_delivery(reply) is None
+
+
+@pytest.mark.parametrize("token", [b"\xff", "é".encode(), b"a\rb", b"a\x00", b"*", b">", b"a*", b"x" * 1024], ids=repr)
+def test_delivery_when_a_token_that_nobody_reads_is_odd_is_none(token: bytes) -> None:
+    for reply in (V2 + b"." + token, V2.replace(b".hub.", b".%b." % token), V2.replace(b".ACCOUNT.", b".%b." % token)):
+        assert parse_delivery(reply) is None
 
 
 @pytest.mark.parametrize("reply", [V1, V2, V2 + b".random"], ids=["9", "11", "12"])
