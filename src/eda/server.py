@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from eda.errors import Closed, ConfigError, ConnectError
+from eda.server_config import render, secrets_in
 
 if sys.platform != "win32":
     import fcntl
@@ -33,6 +34,9 @@ _LOG_TAIL = 2000
 
 # Where it listens is not the caller's to change: loopback, a port of its own.
 _RESERVED_KEYS = frozenset({"host", "listen", "net", "port", "ports_file_dir"})
+
+# They may hold credentials for other servers, and are none of its business.
+_ADDRESS_VARIABLES = frozenset({"EDA_URL", "NATS_URL"})
 
 # On Linux the server is started through this: it asks the kernel for SIGTERM when the parent dies, however
 # that happens, and becomes the server under the same pid. A new interpreter does it (20 ms) because
@@ -81,7 +85,7 @@ class EmbeddedServer:
         for key in _RESERVED_KEYS & self._config.keys():
             message = f"config must not set {key!r}: the server listens on a loopback port of its own"
             raise ConfigError(message, argument="config")
-        _render_map(self._config)  # what can't be written is refused here rather than at the start
+        render(self._config)  # what can't be written is refused here rather than at the start
         self._dir = None if dir is None else Path(dir).absolute()
         self._executable = _find_executable(executable)
         self._ready_timeout_s = ready_timeout_s
@@ -220,7 +224,7 @@ class EmbeddedServer:
         config_file, ports_dir = home / "nats.conf", home / "ports"
         shutil.rmtree(ports_dir, ignore_errors=True)  # a killed server leaves its file there
         ports_dir.mkdir()
-        _write_private(config_file, _render_map(self._settings(home)))
+        _write_private(config_file, render(self._settings(home)))
         arguments = [self._executable, "--config", str(config_file), "--ports_file_dir", str(ports_dir)]
         if sys.platform == "linux" and sys.executable and not getattr(sys, "frozen", False):
             arguments = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *arguments]
@@ -232,6 +236,7 @@ class EmbeddedServer:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                env={name: value for name, value in os.environ.items() if name not in _ADDRESS_VARIABLES},
                 pass_fds=() if lock is None else (lock,),
                 creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
             )
@@ -269,8 +274,9 @@ class EmbeddedServer:
     def _failed(self, reason: str) -> ConnectError:
         assert self._held.home is not None
         log = (self._held.home / "server.log").read_text(errors="replace").strip()
-        if self._token:
-            log = log.replace(self._token, "***")
+        for secret in (self._token, *secrets_in(self._config)):
+            if secret:
+                log = log.replace(secret, "***")
         return ConnectError(self._address, f"{reason}; its log ends with:\n{log[-_LOG_TAIL:]}")
 
 
@@ -366,31 +372,3 @@ def _read_port(ports_dir: Path) -> int:
     except (OSError, ValueError, LookupError, TypeError):
         pass
     return 0
-
-
-def _render_map(settings: Mapping[str, Any]) -> str:
-    """Write settings in nats-server's language, None left out. ConfigError: what it can't say."""
-    said = ((key, value) for key, value in settings.items() if value is not None)
-    return "\n".join(f"{_render_key(key)}: {_render(value)}" for key, value in said)
-
-
-def _render_key(key: object) -> str:
-    # The language knows no escapes in keys.
-    if not isinstance(key, str) or not re.fullmatch(r'[^"\\\x00-\x1f\x7f\ud800-\udfff]+', key):
-        raise ConfigError(f"config can't have the key {key!r}", argument="config")
-    return f'"{key}"'
-
-
-def _render(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, str | Path) and not re.search("[\ud800-\udfff]", str(value)):
-        escaped = re.sub(r'["\\]', r"\\\g<0>", str(value))
-        return '"' + re.sub(r"[\x00-\x1f\x7f]", lambda found: f"\\x{ord(found[0]):02x}", escaped) + '"'
-    if isinstance(value, Mapping):
-        return f"{{\n{_render_map(value)}\n}}"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(_render(item) for item in value)}]"
-    raise ConfigError(f"config can't hold a {type(value).__name__} like this", argument="config")

@@ -1,9 +1,9 @@
 """One side of the demo, in a process of its own so that its CPU time is its own: `python -m eda.cli.worker`.
 
-Arguments: `publish` or `handle`, the stream, the number of events; the server stands in EDA_URL, where no list of
-processes shows it. Says how it goes in lines of JSON on stdout: `{"ready": true}`, `{"n": …}` ten times a second, and
-`{"result": {…}}` or `{"error": "…"}` at the end. On stdin the handling side is told `published` when all events are in
-the stream; the end of stdin means that nobody listens any more.
+Arguments: `publish` or `handle`, the stream, the number of events. The first line of stdin is the server's URL: neither
+a list of processes nor the environment shows it there. Says how it goes in lines of JSON on stdout: `{"ready": true}`,
+`{"n": …}` ten times a second, and `{"result": {…}}` or `{"error": "…"}` at the end. Later the handling side is told
+`published` on stdin when all events are in the stream; the end of stdin means that nobody listens any more.
 """
 
 from __future__ import annotations
@@ -65,16 +65,16 @@ async def publish_readings(conn: eda.Conn, stream: str, n_events: int, progress:
     progress.n = n_events
 
 
-async def publish(stream: str, n_events: int, progress: Progress, _: asyncio.Event) -> dict[str, Any]:
+async def publish(url: str, stream: str, n_events: int, progress: Progress, _: asyncio.Event) -> dict[str, Any]:
     """Publish, and return what it took."""
-    async with eda.connect(client=CLIENT, auto_create=False) as conn:
+    async with eda.connect(url, client=CLIENT, auto_create=False) as conn:
         tell(ready=True)
         began, cpu_began = time.monotonic(), time.process_time()
         await publish_readings(conn, stream, n_events, progress)
         return {"seconds": time.monotonic() - began, "cpu_s": time.process_time() - cpu_began}
 
 
-async def handle(stream: str, n_events: int, progress: Progress, published: asyncio.Event) -> dict[str, Any]:
+async def handle(url: str, stream: str, n_events: int, progress: Progress, published: asyncio.Event) -> dict[str, Any]:
     """Build the read model, and return what it took and whether it is right."""
     model = ReadModel(n_events)
     latencies_ns: list[int] = []
@@ -92,7 +92,7 @@ async def handle(stream: str, n_events: int, progress: Progress, published: asyn
             first_ns = reading.published_ns
         progress.n += 1
 
-    async with eda.connect(client=CLIENT, auto_create=False) as conn:
+    async with eda.connect(url, client=CLIENT, auto_create=False) as conn:
         async with conn.subscribe(stream, on_reading, backfill=True, durable=True) as sub:
             tell(ready=True)
             cpu_began = time.process_time()
@@ -138,6 +138,14 @@ def tell(**message: Any) -> None:
     os.write(1, json.dumps(message).encode() + b"\n")
 
 
+def read_line() -> str:
+    """Return the next line of stdin, read with nothing that follows it."""
+    line = b""
+    while (byte := os.read(0, 1)) not in (b"", b"\n"):
+        line += byte
+    return line.decode()
+
+
 def listen(on_line: Callable[[bytes], None]) -> None:
     """Call `on_line` with each line of stdin, and with nothing at its end.
 
@@ -159,7 +167,7 @@ async def tell_progress(progress: Progress) -> None:
         tell(n=progress.n)
 
 
-async def run(side: str, stream: str, n_events: int) -> None:
+async def run(url: str, side: str, stream: str, n_events: int) -> None:
     """Do the work of a side and tell the result."""
     loop = asyncio.get_running_loop()
     this = asyncio.current_task()
@@ -174,7 +182,7 @@ async def run(side: str, stream: str, n_events: int) -> None:
     threading.Thread(target=listen, args=(on_line,), daemon=True).start()
     telling = asyncio.ensure_future(tell_progress(progress))
     try:
-        result = await (publish if side == "publish" else handle)(stream, n_events, progress, published)
+        result = await (publish if side == "publish" else handle)(url, stream, n_events, progress, published)
     finally:
         telling.cancel()
     tell(n=progress.n)
@@ -184,12 +192,13 @@ async def run(side: str, stream: str, n_events: int) -> None:
 def main() -> int:
     """Run the side that the arguments name; with uvloop where it is installed."""
     side, stream, n_events = sys.argv[1:]
+    url = read_line()
     loop_factory = None
     with suppress(ImportError):
         loop_factory = import_module("uvloop").new_event_loop
     try:
         with asyncio.Runner(loop_factory=loop_factory) as runner:
-            runner.run(run(side, stream, int(n_events)))
+            runner.run(run(url, side, stream, int(n_events)))
     except (eda.EdaError, OSError) as error:
         tell(error=str(error))
         return 1
