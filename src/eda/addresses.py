@@ -75,8 +75,12 @@ def _parse_url(url: object) -> tuple[str, str | None, str | None]:
     try:
         parts = urlsplit(full)
         host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ConfigError(f"addr: {shown!r} is not a URL", argument="addr") from (None if "@" in url else error)
+    except ValueError:
+        # What stands for the port may be a password whose host was forgotten.
+        scheme, _, rest = shown.partition("://")
+        if not rest.startswith("["):
+            shown = f"{scheme}://{rest.partition(':')[0]}"
+        raise ConfigError(f"addr: {shown!r} is not a URL, or its port is no number", argument="addr") from None
     if parts.scheme not in ("nats", "tls"):
         raise ConfigError(f"addr: {shown!r} has the scheme {parts.scheme!r}; nats and tls are known", argument="addr")
     if not host or any(char.isspace() or ord(char) < 32 for char in full):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import ssl
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,6 +16,8 @@ from eda.link import LinkOptions
 from eda.options import StreamOptions
 
 __all__ = ["connect"]
+
+_SEED = re.compile(r"S[UAONCX][A-Z2-7]{40,}|-----|eyJ")  # of an nkey, of a .creds file, of a JWT
 
 _SILENT = logging.Logger("eda.silent")
 _SILENT.addHandler(logging.NullHandler())
@@ -62,6 +65,14 @@ def connect(
         )
     if (user is None) != (password is None):
         raise ConfigError("user and password must be given together", argument="user" if user is None else "password")
+    for name, secret in (("user", user), ("password", password), ("token", token)):
+        if secret is not None and not isinstance(secret, str):
+            raise ConfigError(f"{name} must be a str or None, not {type(secret).__name__}", argument=name)
+    if client is not None:
+        try:
+            client.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"client {client!r} is not valid Unicode", argument="client") from error
     _check_type("logger", logger, logging.Logger)
     _check_type("tls", tls, ssl.SSLContext)
     _check_type("stream_defaults", stream_defaults, StreamOptions)
@@ -70,9 +81,7 @@ def connect(
     security: dict[str, Any] = {"tls": tls, "user": user, "password": password, "token": token}
     for name, option, path in (("credentials", "user_credentials", credentials), ("nkey", "nkeys_seed", nkey)):
         if path is not None:
-            if not Path(path).is_file():
-                raise ConfigError(f"{name}: there is no file {str(path)!r}", argument=name)
-            security[option] = str(path)
+            security[option] = _check_file(name, path)
     options = LinkOptions(
         domain=cluster,
         security={key: value for key, value in security.items() if value is not None},
@@ -81,6 +90,18 @@ def connect(
         stream_defaults=stream_defaults or StreamOptions(),
     )
     return Conn(addresses, client, _SILENT if logger is None else logger, options, on_state)
+
+
+def _check_file(name: str, path: object) -> str:
+    """Return the path of a file that is there. What seems to be the secret itself is not shown."""
+    if not isinstance(path, str | Path):
+        raise ConfigError(f"{name} must be the path of a file, not {type(path).__name__}", argument=name)
+    text = str(path)
+    if len(text) > 1024 or not text.isprintable() or _SEED.search(text):
+        raise ConfigError(f"{name} must be the path of a file, not what stands in it", argument=name)
+    if not Path(path).is_file():
+        raise ConfigError(f"{name}: there is no file {text!r}", argument=name)
+    return text
 
 
 def _check_type(name: str, value: object, wanted: type) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from eda._wire import Wire
@@ -37,7 +37,7 @@ class LinkOptions:
     """How to connect: what users say to `connect`, without the addresses. `security` is as nats-py takes it."""
 
     domain: str | None
-    security: dict[str, Any]
+    security: dict[str, Any] = field(repr=False)
     timeout_s: float
     auto_create: bool
     stream_defaults: StreamOptions
