@@ -8,10 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import secrets
 from typing import Any
 
 from nats.aio.client import Client, Server
 from nats.errors import Error as NatsError
+
+from eda.errors import EdaError, printable
+from eda.server_info import check_info, usable_urls
 
 __all__ = ["MendedClient", "describe"]
 
@@ -26,16 +30,31 @@ class MendedClient(Client):
         super().__init__()
         self.logger = logger
         self._attempts = 0
+        self._nuid: Any = _Secrets()
 
     # --- connecting --------------------------------------------------------------------------------------------------
 
+    def _connect_command(self) -> bytes:
+        try:
+            return super()._connect_command()
+        except Exception as error:
+            # Its text might quote a file that holds a secret.
+            raise NatsError(f"nats: authentication: the credentials can't be used ({type(error).__name__})") from None
+
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        check_info(info)
         server = self._current_server
         if initial_connection and (self.options.get("tls") or (server is not None and server.uri.scheme == "tls")):
             if not info.get("tls_required") and not info.get("tls_available"):
                 # nats-py would go on in the clear, with the credentials.
                 raise NatsError("nats: TLS was asked for, and the server has none")
             info["tls_required"] = True
+        if info.get("connect_urls"):
+            info["connect_urls"] = named = usable_urls(info)
+            # nats-py keeps every server that it has ever heard of.
+            self._server_pool[:] = [
+                each for each in self._server_pool if not each.discovered or each is server or each.uri.netloc in named
+            ]
         await super()._process_info(info, initial_connection)
 
     async def _process_connect_init(self) -> None:
@@ -43,7 +62,13 @@ class MendedClient(Client):
         for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
             if task is not None:
                 task.cancel()
-        await super()._process_connect_init()
+        try:
+            await super()._process_connect_init()
+        except (TimeoutError, OSError, NatsError, EdaError):
+            raise
+        except Exception as error:
+            # nats-py expects some errors only; any other would keep it from the next server.
+            raise NatsError(f"nats: the handshake failed: {describe(error)}") from error
         if self._status == Client.CONNECTING:
             # The answer to the first PING was no PONG: nats-py goes on without a word.
             if self._transport is None or self._transport.at_eof():
@@ -113,5 +138,17 @@ class MendedClient(Client):
 
 
 def describe(error: BaseException) -> str:
-    """Return an error's text, or its type where it has none."""
-    return str(error) or type(error).__name__
+    """Return an error's text, which may be a peer's, or its type where it has none."""
+    return printable(str(error)) or type(error).__name__
+
+
+class _Secrets:
+    """In place of nats-py's NUID: of its tokens, whoever sees one can guess the next.
+
+    A publish shows its inbox to all who may read the stream; the others, which pulls and requests are answered to, must
+    not follow from it.
+    """
+
+    def next(self) -> bytearray:
+        """Return 22 characters, 128 random bits."""
+        return bytearray(secrets.token_urlsafe(16).encode())

@@ -21,7 +21,8 @@ from nats.errors import Error as NatsError
 from eda._client import MendedClient, describe
 from eda._frame import FrameError, Outbound, Parser, Sink
 from eda._tap import Tap
-from eda.errors import Closed, ConnectError, NotSupported, Timeout
+from eda.errors import Closed, ConnectError, EdaError, NotSupported, Timeout, printable
+from eda.server_info import check_info
 
 __all__ = ["Wire"]
 
@@ -100,15 +101,13 @@ class Wire(MendedClient):
                 raise self._fatal.exception() or ConnectionError("refused")
             else:
                 raise TimeoutError(f"no server answered within {timeout_s:g} s")
-        except (OSError, NatsError, ssl.SSLError, ValueError) as error:
+        except BaseException as error:
             await _abandon(connecting)
             await self._quietly_close()
+            if isinstance(error, EdaError) or not isinstance(error, Exception):
+                raise
             cause = last[0] if last and isinstance(error, TimeoutError) else error
             raise ConnectError(address, describe(cause)) from cause
-        except BaseException:
-            await _abandon(connecting)
-            await self._quietly_close()
-            raise
         finally:
             if self._fatal.done():
                 self._fatal.exception()
@@ -248,6 +247,7 @@ class Wire(MendedClient):
 
     def server_error(self, text: str) -> None:
         """Take an -ERR line: a forbidden subject is told on; after any other the server closes the connection."""
+        text = printable(text)
         lower = text.lower()
         if "permissions violation" in lower:
             kind = "subscription" if "subscription to" in lower else "publish"
@@ -262,14 +262,10 @@ class Wire(MendedClient):
         """Take an INFO line. Raises FrameError when it is none."""
         try:
             info = msgspec.json.decode(line, type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise FrameError("an INFO line that is no JSON object") from error
-        max_payload = info.get("max_payload")
-        if isinstance(max_payload, int) and max_payload > 0:
-            self._max_payload = max_payload
-        urls = info.get("connect_urls")
-        if urls is not None and not (isinstance(urls, list) and all(isinstance(url, str) for url in urls)):
-            raise FrameError("an INFO line with unusable connect_urls")
+            check_info(info)
+        except (ValueError, RecursionError) as error:
+            raise FrameError(describe(error)) from error
+        self._max_payload = info.get("max_payload", self._max_payload)
         for call in list(self.on_info):
             call()
 

@@ -26,8 +26,8 @@ _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 class Refused(msgspec.Struct):
     """A refusal, in the server's own codes."""
 
-    code: int = 0
-    err_code: int = 0
+    code: _Count = 0
+    err_code: _Count = 0
     description: str = ""
 
     @property

@@ -19,9 +19,13 @@ from nats.errors import Error as NatsError
 from nats.errors import TimeoutError as NatsTimeout
 
 from eda._wire import Wire
+from eda.answers import Refused
 from eda.errors import Closed, NotSupported, ServerError, StreamNotFound, Timeout
+from eda.shapes import Account, Consumer, Message
 
 __all__ = ["ATTEMPT_TIMEOUT_S", "NS", "REQUEST_TIMEOUT_S", "Api", "ask", "translated"]
+
+MAX_ANSWER = 8 * 1024 * 1024  # bytes: a page of 256 streams has less than one of them
 
 REQUEST_TIMEOUT_S = 10.0
 ATTEMPT_TIMEOUT_S = 5.0
@@ -32,6 +36,14 @@ CONSUMER_NOT_FOUND = 10014
 NOT_ENABLED = frozenset({10039, 10076})
 
 NS = 1_000_000_000  # nanoseconds per second
+
+
+class _MessageAnswer(msgspec.Struct):
+    message: Message | None = None
+    error: Refused | None = None
+
+
+_decode_message = msgspec.json.Decoder(_MessageAnswer).decode
 
 
 class Api:
@@ -49,12 +61,43 @@ class Api:
         *,
         timeout_s: float = REQUEST_TIMEOUT_S,
         attempt_timeout_s: float = ATTEMPT_TIMEOUT_S,
+        shape: type[msgspec.Struct] | None = None,
     ) -> dict[str, Any]:
-        """Send one API request and return the answer; tries again while nobody responds.
+        """Send one API request and return the answer, which has that shape; tries again while nobody responds.
 
         Also sent again when its answer has not come within `attempt_timeout_s`: what must not be done twice has no less
         than `timeout_s` there. Raises ServerError with the server's own code, Timeout, Closed.
         """
+        data = await self._asked(verb, body, timeout_s, attempt_timeout_s)
+        if len(data) > MAX_ANSWER:
+            raise ServerError(500, 0, f"an answer of {len(data)} bytes", operation=verb)
+        try:
+            answer = msgspec.json.decode(data, type=dict[str, Any])
+            refused = answer.get("error")
+            if refused is not None:
+                raise _as_error(msgspec.convert(refused, Refused), verb)
+            if shape is not None:
+                msgspec.convert(answer, shape)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ServerError(500, 0, f"an answer that makes no sense: {error}", operation=verb) from error
+        return answer
+
+    async def message(self, stream: str, place: dict[str, Any], *, patience_s: float = REQUEST_TIMEOUT_S) -> Message:
+        """Return the stored message at a place. Raises ServerError (10037: there is none), Timeout, Closed."""
+        verb = f"STREAM.MSG.GET.{stream}"
+        data = await self._asked(verb, place, patience_s, min(ATTEMPT_TIMEOUT_S, patience_s / 2))
+        try:
+            answer = _decode_message(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ServerError(500, 0, f"an answer that makes no sense: {error}", operation=verb) from error
+        if answer.error is not None:
+            raise _as_error(answer.error, verb)
+        if answer.message is None or answer.message.seq < place.get("seq", 1):
+            raise ServerError(500, 0, "an answer without the message", operation=verb)
+        return answer.message
+
+    async def _asked(self, verb: str, body: dict[str, Any] | None, timeout_s: float, attempt_timeout_s: float) -> bytes:
+        """Return the answer as it came."""
         payload = msgspec.json.encode(body) if body is not None else b""
         deadline = time.monotonic() + timeout_s
         pause_s = 0.05
@@ -67,14 +110,14 @@ class Api:
                 await asyncio.sleep(0.02)
                 continue
             try:
-                reply = await ask(
+                answer = await ask(
                     self.wire,
                     f"{self.prefix}.{verb}",
                     payload,
                     max(min(left_s, attempt_timeout_s), 0.01),
                     outlives_loss=attempt_timeout_s >= timeout_s,
                 )
-                break
+                return answer.data
             except NoRespondersError as error:
                 if left_s <= pause_s:
                     raise ServerError(
@@ -90,16 +133,6 @@ class Api:
                     raise Timeout(f"JetStream request {verb}", timeout_s) from error
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, 1.0)
-        try:
-            answer = msgspec.json.decode(reply.data, type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise ServerError(500, 0, f"an answer that is no JSON object: {error}", operation=verb) from error
-        refused = answer.get("error")
-        if isinstance(refused, dict):
-            raise ServerError(
-                refused.get("code", 0), refused.get("err_code", 0), refused.get("description", ""), operation=verb
-            )
-        return answer
 
     async def look(self, timeout_s: float) -> None:
         """Ask what the server can do. Raises NotSupported when it has no JetStream."""
@@ -107,14 +140,14 @@ class Api:
         try:
             # A server that runs JetStream says so; its absence is final then, and worth no waiting.
             has_jetstream = bool(self.wire.info.get("jetstream"))
-            answer = await self.request("INFO", timeout_s=timeout_s if has_jetstream else min(timeout_s, 0.5))
+            wait_s = timeout_s if has_jetstream else min(timeout_s, 0.5)
+            answer = await self.request("INFO", timeout_s=wait_s, shape=Account)
         except ServerError as error:
             if error.code == 503 or error.err_code in NOT_ENABLED:
                 needs = "a server and account with JetStream on"
                 raise NotSupported("JetStream", needs=needs, server=server) from error
             raise
-        level = answer.get("api", {}).get("level", 0)
-        self.level = level if isinstance(level, int) else 0
+        self.level = answer.get("api", {}).get("level", 0)
 
     @property
     def has_atomic(self) -> bool:
@@ -147,7 +180,7 @@ class Api:
     async def consumer_info(self, stream: str, name: str) -> dict[str, Any] | None:
         """Return the consumer as the server describes it; None when there is none. Raises StreamNotFound."""
         try:
-            return await self.request(f"CONSUMER.INFO.{stream}.{name}")
+            return await self.request(f"CONSUMER.INFO.{stream}.{name}", shape=Consumer)
         except ServerError as error:
             if error.err_code == CONSUMER_NOT_FOUND:
                 return None
@@ -159,7 +192,7 @@ class Api:
         """Create (or, with action "update", change) a consumer. Raises StreamNotFound, ServerError."""
         body = {"stream_name": stream, "config": config, "action": action}
         try:
-            return await self.request(f"CONSUMER.CREATE.{stream}.{name}", body)
+            return await self.request(f"CONSUMER.CREATE.{stream}.{name}", body, shape=Consumer)
         except ServerError as error:
             raise translated(error, stream) from error
 
@@ -223,6 +256,10 @@ async def ask(
             calls.remove(call)
         if not asking.cancel() and not asking.cancelled():
             asking.exception()
+
+
+def _as_error(refused: Refused, verb: str) -> ServerError:
+    return ServerError(refused.code, refused.err_code, refused.description, operation=verb)
 
 
 def translated(error: ServerError, stream: str) -> Exception:

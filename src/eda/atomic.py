@@ -9,7 +9,6 @@ Source: ADR-50, and nats-server's server/stream.go (processJetStreamAtomicBatchM
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -28,6 +27,7 @@ from eda._wire import Wire
 from eda.answers import Answer, Refused, decode_answer
 from eda.api import Api
 from eda.errors import Closed, CodecError, ConfigError, EdaError, NotSupported, ServerError, Timeout
+from eda.shapes import Stream
 from eda.subjects import subject_of
 
 __all__ = ["MAX_EVENTS", "AtomicBatch"]
@@ -281,16 +281,15 @@ class AtomicBatch:
             while True:
                 asked: dict[str, Any] = {"seq": seq, "next_by_subj": subject}
                 try:
-                    found = (await self._api.request(f"STREAM.MSG.GET.{self._stream}", asked))["message"]
+                    found = await self._api.message(self._stream, asked)
                 except ServerError as error:
                     if error.err_code != NO_MESSAGE:
                         raise
                     break
-                headers = base64.b64decode(found.get("hdrs", ""))
-                if any(b"\r\nNats-Batch-Id: %b\r\n" % batch.encode() in headers for batch in self._batches):
+                if any(b"\r\nNats-Batch-Id: %b\r\n" % batch.encode() in found.hdrs for batch in self._batches):
                     return True
-                seq = found["seq"] + 1
-            info = await self._api.request(f"STREAM.INFO.{self._stream}")
+                seq = found.seq + 1
+            info = await self._api.request(f"STREAM.INFO.{self._stream}", shape=Stream)
         except (ServerError, Timeout) as error:
             self._logger.info("publish_batch to %s: looking for it: %s", self._stream, error)
             return None

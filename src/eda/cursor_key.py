@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 from nats.aio.subscription import Subscription as NatsSubscription
@@ -21,6 +21,7 @@ from eda.answers import Answer, Refused, decode_answer
 from eda.api import REQUEST_TIMEOUT_S, STREAM_NOT_FOUND, Api, translated
 from eda.cursor_value import Kept, Value, decode_value, encode_value, is_marker, may_be_free
 from eda.errors import Closed, ConfigError, ServerError, Timeout
+from eda.shapes import Stream
 
 __all__ = [
     "ANSWER_S",
@@ -30,7 +31,6 @@ __all__ = [
     "NO_MESSAGE",
     "RETRY_S",
     "CursorKey",
-    "StoredMessage",
     "Write",
     "is_stored",
     "settling",
@@ -77,14 +77,6 @@ class Write(msgspec.Struct, eq=False):
     value: Value
     sent_ns: int
     on_answer: Callable[[Write, Answer], None]
-
-
-class StoredMessage(msgspec.Struct):
-    """A stored message as STREAM.MSG.GET gives it: base64 in JSON."""
-
-    seq: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
-    data: bytes = b""
-    hdrs: bytes = b""
 
 
 class CursorKey:
@@ -215,19 +207,13 @@ class CursorKey:
 
     async def read(self) -> Kept:
         """Ask the bucket's leader. ConfigError: there is no cursor in it. Also raises ServerError, Timeout, Closed."""
-        verb = f"STREAM.MSG.GET.{BUCKET_STREAM}"
         try:
-            answer = await self._api.request(
-                verb, {"last_by_subj": self.subject}, timeout_s=READ_TIMEOUT_S, attempt_timeout_s=ANSWER_S
-            )
-            message = msgspec.convert(answer.get("message"), StoredMessage)
+            message = await self._api.message(BUCKET_STREAM, {"last_by_subj": self.subject}, patience_s=READ_TIMEOUT_S)
         except ServerError as error:
             if error.err_code not in (STREAM_NOT_FOUND, NO_MESSAGE):
                 raise
             self.has_bucket = error.err_code == NO_MESSAGE
             return Kept(0, None)
-        except msgspec.ValidationError as error:
-            raise ServerError(500, 0, f"an answer that is no message: {error}", operation=verb) from error
         if is_marker(message.hdrs):
             return Kept(message.seq, None)
         try:
@@ -242,10 +228,10 @@ class CursorKey:
     async def stream_created(self) -> str:
         """Return when the event stream was made, in the server's words. Raises StreamNotFound, ServerError, Timeout."""
         try:
-            created = (await self._api.request(f"STREAM.INFO.{self.stream}")).get("created")
+            created: str = (await self._api.request(f"STREAM.INFO.{self.stream}", shape=Stream))["created"]
         except ServerError as error:
             raise translated(error, self.stream) from error
-        return created if isinstance(created, str) else ""
+        return created
 
     # --- making and deleting -----------------------------------------------------------------------------------------
 

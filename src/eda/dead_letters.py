@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -34,6 +33,7 @@ from eda.headers import (
     size_of_headers,
 )
 from eda.once import publish_once
+from eda.shapes import Stream
 from eda.subjects import check_name, check_stream_name, subject_of
 
 __all__ = ["DeadLetters", "Reason"]
@@ -45,6 +45,7 @@ REPLAY_TIMEOUT_S = 30.0
 REPLAY_PAUSE_S = 0.1
 MAX_LINE = 4096  # the server's default max_control_line
 N_REPLY = 128  # more than a reply subject and the sizes take of it
+MAX_HEADERS = 64 * 1024  # bytes of a letter's that are looked at; its own have some thousand
 MAX_READS = 16  # letters that are asked for at once; their payloads are in memory together
 
 # server/errors.json of nats-server.
@@ -262,20 +263,19 @@ class DeadLetters:
 
     async def _info(self, stream: str) -> dict[str, Any]:
         try:
-            return await self._api.request(f"STREAM.INFO.{stream}")
+            return await self._api.request(f"STREAM.INFO.{stream}", shape=Stream)
         except ServerError as error:
             raise translated(error, stream) from error
 
     async def _read(self, stream: str, place: dict[str, Any]) -> _Letter | None:
         """Return the message at a place; None where there is none."""
         try:
-            found = (await self._api.request(f"STREAM.MSG.GET.{stream}", place))["message"]
+            found = await self._api.message(stream, place)
         except ServerError as error:
             if error.err_code == NO_MESSAGE:
                 return None
             raise translated(error, stream) from error
-        headers = read_headers(base64.b64decode(found.get("hdrs", "")))
-        return _Letter(found["seq"], headers, base64.b64decode(found.get("data", "")))
+        return _Letter(found.seq, read_headers(found.hdrs[:MAX_HEADERS]), found.data)
 
 
 def _subject_of(stream: str, event_type: str, aggregate: str) -> str | None:

@@ -44,6 +44,8 @@ __all__ = [
 _RETRYABLE_CODES = frozenset({408, 429, 503})
 _RETRYABLE_ERR_CODES = frozenset({10167})
 
+MAX_TEXT = 1000  # characters of what a server said
+
 # Greedy up to the last @: a password may hold one itself, and better hide a host than show a password. What
 # begins with a slash is a path.
 _USERINFO = re.compile(r"(?<=://)[^\s/]\S*@")
@@ -238,7 +240,7 @@ class ServerError(EdaError):
         super().__init__()
         self.code = code
         self.err_code = err_code
-        self.description = description
+        self.description = printable(description)
         self.operation = operation
         self.retryable = code in _RETRYABLE_CODES or err_code in _RETRYABLE_ERR_CODES
 
@@ -256,6 +258,12 @@ class Closed(EdaError):
 
     def __str__(self) -> str:
         return f"{self.what} is closed"
+
+
+def printable(text: str) -> str:
+    """Return a text of a peer as it may stand in a log: no control characters, at most 1,000 characters."""
+    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[: MAX_TEXT + 1])
+    return shown if len(shown) <= MAX_TEXT else f"{shown[:MAX_TEXT]}…"
 
 
 def _of_event(event_id: str) -> str:

@@ -8,17 +8,24 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from msgspec import Struct
+
 from eda.api import ATTEMPT_TIMEOUT_S, NS, REQUEST_TIMEOUT_S, Api, translated
-from eda.errors import NotSupported, ServerError, StreamNotFound
+from eda.errors import NotSupported, ServerError, StreamNotFound, Timeout
 from eda.options import StreamOptions
+from eda.shapes import Purged, Stream, StreamPage
 from eda.subjects import check_stream_name, stream_subjects
 
 __all__ = ["StreamInfo", "Streams"]
+
+LIST_TIMEOUT_S = 60.0
 
 # JetStream error codes (server/errors.json of nats-server).
 STREAM_NAME_IN_USE = 10058
 STREAM_CREATE = 10049
 STREAM_STORE_FAILED = 10077
+
+_SHAPES: dict[str, type[Struct]] = {"INFO": Stream, "UPDATE": Stream, "PURGE": Purged}
 
 
 @dataclass(frozen=True)
@@ -53,14 +60,21 @@ class Streams:
         return _to_info(await self._request("INFO", name))
 
     async def list(self) -> list[StreamInfo]:
-        """Return all streams, by name."""
-        streams: list[dict[str, Any]] = []
-        while True:
-            answer = await self._api.request("STREAM.LIST", {"offset": len(streams)})
+        """Return all streams, by name, within 60 s. Raises Timeout."""
+        streams: dict[str, StreamInfo] = {}
+        n_seen = 0
+        deadline = time.monotonic() + LIST_TIMEOUT_S
+        while time.monotonic() < deadline:
+            answer = await self._api.request("STREAM.LIST", {"offset": n_seen}, shape=StreamPage)
             page = answer.get("streams") or []
-            streams += page
-            if not page or len(streams) >= answer.get("total", 0):
-                return sorted((_to_info(each) for each in streams), key=lambda info: info.name)
+            n_seen += len(page)
+            n_known = len(streams)
+            for each in page:
+                info = _to_info(each)
+                streams[info.name] = info
+            if n_seen >= answer.get("total", 0) or len(streams) == n_known:
+                return [streams[name] for name in sorted(streams)]
+        raise Timeout("listing the streams", LIST_TIMEOUT_S)
 
     async def create(self, name: str, options: StreamOptions | None = None) -> StreamInfo:
         """Create the stream, or return it when it exists with the same settings.
@@ -75,7 +89,7 @@ class Streams:
         deadline = time.monotonic() + REQUEST_TIMEOUT_S
         while True:
             try:
-                return _to_info(await self._api.request(f"STREAM.CREATE.{name}", config))
+                return _to_info(await self._api.request(f"STREAM.CREATE.{name}", config, shape=Stream))
             except ServerError as error:
                 # A stream of that name was deleted just now, and its directory is still going away.
                 gone = error.err_code in (STREAM_CREATE, STREAM_STORE_FAILED)
@@ -119,7 +133,8 @@ class Streams:
         try:
             # A second purge would take what came after the first, a second deletion find nothing.
             patience_s = REQUEST_TIMEOUT_S if verb in ("PURGE", "DELETE") else ATTEMPT_TIMEOUT_S
-            return await self._api.request(f"STREAM.{verb}.{name}", body, attempt_timeout_s=patience_s)
+            shape = _SHAPES.get(verb)
+            return await self._api.request(f"STREAM.{verb}.{name}", body, attempt_timeout_s=patience_s, shape=shape)
         except ServerError as error:
             raise translated(error, name) from error
 

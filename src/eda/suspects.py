@@ -14,7 +14,7 @@ import msgspec
 from eda._event import Event
 from eda._wire import Wire
 from eda.api import NS, STREAM_NOT_FOUND, Api
-from eda.cursor_key import BUCKET_STREAM, NO_MESSAGE, CursorKey, StoredMessage
+from eda.cursor_key import BUCKET_STREAM, NO_MESSAGE, CursorKey
 from eda.errors import EdaError, ServerError
 from eda.once import publish_once
 
@@ -84,16 +84,15 @@ class Suspects:
 
     async def _read(self, event: Event) -> int:
         """Return the number of the delivery on record, 0 for none."""
-        body = {"last_by_subj": self._subject(event)}
+        place = {"last_by_subj": self._subject(event)}
         try:
-            answer = await self._api.request(f"STREAM.MSG.GET.{BUCKET_STREAM}", body, timeout_s=TIMEOUT_S)
-            text = msgspec.convert(answer.get("message"), StoredMessage).data
-            return msgspec.json.decode(text, type=_Record).delivery
+            message = await self._api.message(BUCKET_STREAM, place, patience_s=TIMEOUT_S)
+            return msgspec.json.decode(message.data, type=_Record).delivery
         except ServerError as error:
             if error.err_code not in (STREAM_NOT_FOUND, NO_MESSAGE):
                 raise
             return 0
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return 0  # nothing that we wrote
 
     async def _store(self, event: Event) -> None:

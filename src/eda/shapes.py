@@ -1,0 +1,111 @@
+"""What JetStream's answers must look like: what a program reads of them, and no more.
+
+An answer of another shape is the server's fault, and refused as a whole before anybody reads in it.
+
+Source: https://docs.nats.io/reference/reference-protocols/nats_api_reference.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+
+__all__ = ["Account", "Consumer", "Message", "Purged", "Stream", "StreamPage"]
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+_Number = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+
+
+class _Limits(msgspec.Struct):
+    level: _Count = 0
+
+
+class Account(msgspec.Struct):
+    """INFO."""
+
+    api: _Limits = msgspec.field(default_factory=_Limits)
+
+
+class _StreamConfig(msgspec.Struct):
+    name: str
+    subjects: list[str] | None = None
+    num_replicas: _Number = 1
+    storage: str = "file"
+    max_age: _Count = 0
+    max_bytes: _Number = -1
+    max_msgs: _Number = -1
+    duplicate_window: _Count = 0
+    compression: str = "none"
+    discard: str = "old"
+    allow_atomic: bool = False
+    allow_batched: bool = False
+    deny_delete: bool = False
+    sealed: bool = False
+
+
+class _StreamState(msgspec.Struct):
+    messages: _Count
+    bytes: _Count
+    first_seq: _Count
+    last_seq: _Count
+
+
+class Stream(msgspec.Struct):
+    """STREAM.INFO, CREATE, UPDATE."""
+
+    config: _StreamConfig
+    state: _StreamState
+    created: str
+
+    def __post_init__(self) -> None:
+        if datetime.fromisoformat(self.created).tzinfo is None:
+            raise ValueError("a time without a zone")
+
+
+class StreamPage(msgspec.Struct):
+    """STREAM.LIST."""
+
+    streams: list[Stream] | None = None
+    total: _Count = 0
+
+
+class Purged(msgspec.Struct):
+    """STREAM.PURGE."""
+
+    purged: _Count = 0
+
+
+class _ConsumerConfig(msgspec.Struct):
+    deliver_subject: str = ""
+    durable_name: str = ""
+    ack_policy: str = ""
+    filter_subject: str = ""
+    filter_subjects: list[str] | None = None
+    metadata: dict[str, str] | None = None
+    max_ack_pending: _Number = -1
+
+
+class _Delivered(msgspec.Struct):
+    consumer_seq: _Count = 0
+    stream_seq: _Count = 0
+
+
+class Consumer(msgspec.Struct):
+    """CONSUMER.INFO, CREATE."""
+
+    config: _ConsumerConfig
+    created: str = ""
+    delivered: _Delivered | None = None
+    num_pending: _Count = 0
+    num_ack_pending: _Count = 0
+    num_waiting: _Count = 0
+
+
+class Message(msgspec.Struct):
+    """STREAM.MSG.GET: a stored message: headers and payload are base64 in JSON."""
+
+    seq: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+    data: bytes = b""
+    hdrs: bytes = b""
