@@ -107,6 +107,14 @@ class MendedClient(Client):
             # It ended without a word, on something that it did not expect: a subject that is not UTF-8, for one.
             await self._process_op_err(ConnectionError("reading failed"))
 
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        try:
+            await super()._process_msg(sid, subject, reply, data, headers)
+        except Exception as error:
+            # Anybody may publish to an inbox, with a subject that is not UTF-8 or headers that are none: nats-py's own
+            # would end its read loop, and with it the connection.
+            self.logger.warning("a message that makes no sense is dropped: %s", describe(error))
+
     async def _process_pong(self) -> None:
         # nats-py's own fails on a waiter that has given up, and that ends its read loop.
         if self._pongs and self._pongs[0].done():

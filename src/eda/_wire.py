@@ -262,8 +262,11 @@ class Wire(MendedClient):
         """Take an INFO line. Raises FrameError when it is none."""
         try:
             info = msgspec.json.decode(line, type=dict[str, Any])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise FrameError("an INFO line that is no JSON object") from error
+        try:
             check_info(info)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise FrameError(describe(error)) from error
         self._max_payload = info.get("max_payload", self._max_payload)
         for call in list(self.on_info):
