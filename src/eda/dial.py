@@ -57,7 +57,7 @@ def connect(
     for name, value in (("cluster", cluster), ("client", client)):
         if value is not None and (not isinstance(value, str) or not value):
             raise ConfigError(f"{name} must be a text that is not empty, or None: {value!r}", argument=name)
-    if cluster is not None and not all(char.isalnum() or char in "_-" for char in cluster):
+    if cluster is not None and not re.fullmatch("[A-Za-z0-9_-]+", cluster):
         raise ConfigError(f"cluster must be the name of a JetStream domain: {cluster!r}", argument="cluster")
     if not isinstance(connect_timeout_s, int | float) or not 0 < connect_timeout_s <= 3600:
         raise ConfigError(
