@@ -34,12 +34,21 @@ class MendedClient(Client):
 
     # --- connecting --------------------------------------------------------------------------------------------------
 
+    def _setup_nkeys_connect(self) -> None:
+        try:
+            super()._setup_nkeys_connect()
+        except Exception as error:
+            failed = _unusable(error)
+        else:
+            return
+        raise failed
+
     def _connect_command(self) -> bytes:
         try:
             return super()._connect_command()
         except Exception as error:
-            # Its text might quote a file that holds a secret.
-            raise NatsError(f"nats: authentication: the credentials can't be used ({type(error).__name__})") from None
+            failed = _unusable(error)
+        raise failed
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         check_info(info)
@@ -148,6 +157,11 @@ class MendedClient(Client):
 def describe(error: BaseException) -> str:
     """Return an error's text, which may be a peer's, or its type where it has none."""
     return printable(str(error)) or type(error).__name__
+
+
+def _unusable(error: Exception) -> NatsError:
+    """Return what to raise, with nothing behind it: the error's text might quote a file that holds a secret."""
+    return NatsError(f"nats: authentication: the credentials can't be used ({type(error).__name__})")
 
 
 class _Secrets:

@@ -147,7 +147,8 @@ class Wire(MendedClient):
         self.closing = True
         self.out.connected(None)
         self._abort()
-        await self.close()
+        if self._flush_queue is not None:  # it got so far that there is something to close
+            await self.close()
 
     def _schedule_flush(self) -> None:
         self._loop.call_soon(self.out.flush)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from eda.errors import ConfigError
 
@@ -72,15 +72,14 @@ def _parse_url(url: object) -> tuple[str, str | None, str | None]:
     full = url if "://" in url else f"nats://{url}"
     # Shown in errors: all after the last @ of the part before a path, so never a password.
     shown = full.partition("://")[0] + "://" + full.partition("://")[2].rpartition("@")[2]
-    try:
-        parts = urlsplit(full)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        # What stands for the port may be a password whose host was forgotten.
+    parts = _split(full)
+    if parts is None:
+        # What stands for the port may be a password whose host was forgotten: neither it nor Python's error is shown.
         scheme, _, rest = shown.partition("://")
         if not rest.startswith("["):
             shown = f"{scheme}://{rest.partition(':')[0]}"
-        raise ConfigError(f"addr: {shown!r} is not a URL, or its port is no number", argument="addr") from None
+        raise ConfigError(f"addr: {shown!r} is not a URL, or its port is no number", argument="addr")
+    host, port = parts.hostname, parts.port
     if parts.scheme not in ("nats", "tls"):
         raise ConfigError(f"addr: {shown!r} has the scheme {parts.scheme!r}; nats and tls are known", argument="addr")
     if not host or any(char.isspace() or ord(char) < 32 for char in full):
@@ -93,3 +92,13 @@ def _parse_url(url: object) -> tuple[str, str | None, str | None]:
     user = unquote(parts.username) if parts.username is not None else None
     password = unquote(parts.password) if parts.password is not None else None
     return f"{parts.scheme}://{where}:{port or 4222}", user, password
+
+
+def _split(url: str) -> SplitResult | None:
+    """Take a URL apart; None where it can't be, its port included."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018
+    except ValueError:
+        return None
+    return parts
