@@ -31,6 +31,7 @@ class MendedClient(Client):
         self.logger = logger
         self._attempts = 0
         self._nuid: Any = _Secrets()
+        self._had_tls = False
 
     # --- connecting --------------------------------------------------------------------------------------------------
 
@@ -53,10 +54,12 @@ class MendedClient(Client):
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
         check_info(info)
         server = self._current_server
-        if initial_connection and (self.options.get("tls") or (server is not None and server.uri.scheme == "tls")):
+        is_asked_for = self.options.get("tls") or (server is not None and server.uri.scheme == "tls")
+        if initial_connection and (is_asked_for or self._had_tls):
             if not info.get("tls_required") and not info.get("tls_available"):
                 # nats-py would go on in the clear, with the credentials.
-                raise NatsError("nats: TLS was asked for, and the server has none")
+                why = "asked for" if is_asked_for else "used before"
+                raise NatsError(f"nats: TLS was {why}, and the server has none")
             info["tls_required"] = True
         if info.get("connect_urls"):
             info["connect_urls"] = named = usable_urls(info)
@@ -78,6 +81,7 @@ class MendedClient(Client):
         except Exception as error:
             # nats-py expects some errors only; any other would keep it from the next server.
             raise NatsError(f"nats: the handshake failed: {describe(error)}") from error
+        self._had_tls = self._had_tls or bool(self._server_info.get("tls_required"))
         if self._status == Client.CONNECTING:
             # The answer to the first PING was no PONG: nats-py goes on without a word.
             if self._transport is None or self._transport.at_eof():

@@ -280,6 +280,11 @@ class Wire(MendedClient):
         return version if isinstance(version, str) else ""
 
     @property
+    def answers_subject(self) -> str:
+        """What `request` listens to for its answers; empty before the first one."""
+        return f"{self._resp_sub_prefix.decode()}*" if self._resp_sub_prefix else ""
+
+    @property
     def info(self) -> dict[str, Any]:
         """What the server said of itself when the connection was made."""
         return self._server_info

@@ -231,6 +231,8 @@ async def ask(
     def on_refused(kind: str, refused: str) -> None:
         if kind == "publish" and refused == subject:
             end(ServerError(403, 0, f"no permission to publish to {subject}"))
+        elif kind == "subscription" and refused == wire.answers_subject:
+            end(ServerError(403, 0, f"no permission to subscribe to {refused}"))
 
     def on_lost() -> None:
         if not outlives_loss:

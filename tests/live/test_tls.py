@@ -42,7 +42,9 @@ class Authority:
             .sign(self.key, hashes.SHA256())
         )
 
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    def _builder(
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, ends: timedelta = timedelta(days=1)
+    ) -> x509.CertificateBuilder:
         now = datetime.now(UTC)
         return (
             x509.CertificateBuilder()
@@ -50,15 +52,15 @@ class Authority:
             .issuer_name(self.name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(days=1))
-            .not_valid_after(now + timedelta(days=1))
+            .not_valid_before(now - timedelta(days=2))
+            .not_valid_after(now + ends)
         )
 
-    def issue(self, name: str, *names: x509.GeneralName) -> dict[str, str]:
-        """Write a certificate for these names and its key; give nats-server's settings for them."""
+    def issue(self, name: str, *names: x509.GeneralName, ends: timedelta = timedelta(days=1)) -> dict[str, str]:
+        """Write a certificate for these names and its key; give nats-server's settings for them. `ends`: from now."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
-            self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key)
+            self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key, ends)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
             .sign(self.key, hashes.SHA256())
@@ -233,3 +235,73 @@ async def test_tls_when_the_client_shows_a_certificate_is_let_in(authority: Auth
             await conn.publish("stream")
         with pytest.raises(eda.ConnectError):
             await eda.connect(server.url, tls=authority.context(), connect_timeout_s=1)
+
+
+async def test_tls_when_the_clients_certificate_is_of_another_authority_is_refused(
+    authority: Authority, tmp_path: Path
+) -> None:
+    ca_file = tmp_path / "ca.crt"
+    ca_file.write_bytes(authority.certificate.public_bytes(serialization.Encoding.PEM))
+    settings = authority.issue("server", *LOOPBACK) | {"ca_file": str(ca_file), "verify": True}
+    stranger = Authority(tmp_path, "authority").issue("stranger", x509.RFC822Name("me@example.org"))
+    context = authority.context()
+    context.load_cert_chain(stranger["cert_file"], stranger["key_file"])
+    async with eda.EmbeddedServer(config={"tls": settings}) as server:
+        begin = time.monotonic()
+        with pytest.raises(eda.ConnectError):
+            await eda.connect(server.url, tls=context, connect_timeout_s=1)
+        assert time.monotonic() - begin < 3
+
+
+async def test_tls_when_the_certificate_has_expired_fails_at_once(authority: Authority) -> None:
+    settings = authority.issue("server", *LOOPBACK, ends=timedelta(days=-1))
+    async with eda.EmbeddedServer(config={"tls": settings}) as server:
+        begin = time.monotonic()
+        with pytest.raises(eda.ConnectError, match="certificate has expired"):
+            await eda.connect(server.url, tls=authority.context())
+        assert time.monotonic() - begin < 2
+
+
+async def test_tls_when_another_answers_after_a_break_gets_no_credentials(
+    authority: Authority, tmp_path: Path, logged: Logged
+) -> None:
+    """Who takes over the address, with a certificate of another authority or with none, is told nothing."""
+    impostor_tls = Authority(tmp_path, "impostor").issue("impostor", *LOOPBACK)
+    with_tls = eda.EmbeddedServer(config={"tls": impostor_tls})
+    async with tls_server(authority) as server, with_tls, eda.EmbeddedServer() as in_the_clear:
+        async with Proxy(server.port) as proxy:
+            conn = await eda.connect(proxy.url(server.url), tls=authority.context())
+            await conn.publish("stream")
+            proxy.sent.clear()
+            for impostor in (with_tls, in_the_clear):
+                proxy.target = impostor.port
+                n_accepted = proxy.n_accepted
+                proxy.drop()
+                await until(lambda n=n_accepted: proxy.n_accepted > n + 1)
+            proxy.target = server.port
+            await asyncio.wait_for(conn.publish("stream"), 10)
+            assert server.token.encode() not in proxy.sent
+            assert b"CONNECT" not in proxy.sent
+            await conn.close()
+    assert logged.find("certificate verify failed|TLS was asked for")
+    assert server.token not in logged.text()
+
+
+async def test_tls_when_only_the_server_asked_for_it_is_insisted_on_after_a_break(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plain nats:// URL: the first server wanted TLS, so who has none later is another one, and gets no token."""
+    ca_file = tmp_path / "ca.crt"
+    ca_file.write_bytes(authority.certificate.public_bytes(serialization.Encoding.PEM))
+    monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))
+    async with tls_server(authority) as server, eda.EmbeddedServer() as impostor, Proxy(server.port) as proxy:
+        async with eda.connect(proxy.url(server.url)) as conn:
+            await conn.publish("stream")
+            proxy.sent.clear()
+            proxy.target = impostor.port
+            n_accepted = proxy.n_accepted
+            proxy.drop()
+            await until(lambda: proxy.n_accepted > n_accepted + 1)
+            assert not proxy.sent
+            proxy.target = server.port
+            await asyncio.wait_for(conn.publish("stream"), 10)
