@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import eda
-from helpers import Logged, until
+from helpers import Logged, until, wire_of
 from nats_jwt import Operator
 from publishing import Outcomes
 
@@ -151,3 +151,24 @@ async def test_subscription_when_acknowledging_is_forbidden_leaves_everything_to
         info = await admin._link.api.consumer_info("stream", "shared")  # type: ignore[union-attr]
         assert info is not None
         assert info["ack_floor"]["stream_seq"] == 0, "something was acknowledged"
+
+
+async def test_inboxes_when_nobody_may_publish_to_them_everything_works_and_forging_is_refused(
+    tmp_path: Path, logged: Logged
+) -> None:
+    """What SECURITY.md advises: JetStream's answers come from the server itself, and eda never publishes to an inbox."""
+    async with two_users("user", {"pub": {"deny": ["_INBOX.>"]}}, tmp_path) as (_, conn):
+        seen: list[str] = []
+        async with asyncio.timeout(20):
+            await conn.publish("stream", event(1))
+            async with conn.publisher("stream") as pub:
+                await pub.send(event(2))
+            await conn.publish_batch("stream", [event(3)])
+            for options in ({"durable": True}, {"durable": True, "serial": True, "name": "in-order"}, {}):
+                async with conn.subscribe("stream", lambda event: seen.append(event.id), backfill=True, **options):
+                    await until(lambda: len(seen) == 3)
+                seen.clear()
+            assert not logged.find("forbids")
+            logged.expect("the server forbids: .*_INBOX.x.1")
+            await wire_of(conn).publish("_INBOX.x.1", b'{"stream":"stream","seq":1}')
+            await until(lambda: logged.find("forbids"))
