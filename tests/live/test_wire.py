@@ -301,7 +301,6 @@ GARBAGE = {
     "info that is deep": b"INFO " + b'{"a":' * 5000 + b"\r\n",
     "info with odd urls": b'INFO {"connect_urls":[5]}\r\n',
     "line without end": b"x" * (1 << 21),
-    "request answer on a bad subject": b"MSG \xff\xfe 1 1\r\nx\r\n",
 }
 
 

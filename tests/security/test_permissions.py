@@ -156,7 +156,7 @@ async def test_subscription_when_acknowledging_is_forbidden_leaves_everything_to
 async def test_inboxes_when_nobody_may_publish_to_them_everything_works_and_forging_is_refused(
     tmp_path: Path, logged: Logged
 ) -> None:
-    """What SECURITY.md advises: JetStream's answers come from the server itself, and eda never publishes to an inbox."""
+    """What SECURITY.md advises: JetStream's answers come from the server itself, and eda publishes to no inbox."""
     async with two_users("user", {"pub": {"deny": ["_INBOX.>"]}}, tmp_path) as (_, conn):
         seen: list[str] = []
         async with asyncio.timeout(20):
