@@ -1,12 +1,13 @@
 # Every target does all its own set-up in $(VENV). It needs Python >= 3.11 (with venv and its headers), a C compiler and make.
 #
-#   make test ARGS="tests/unit -x"                     ARGS is passed on: demo, test, wheel, bench-micro
+#   make test ARGS="tests/unit -x"                     ARGS is passed on: demo, test, wheel, bench, bench-…
 #   make test PYTHON=python3.13 VENV=.venv-3.13        another Python
 #   EDA_DEBUG=1 make test                              bounds checks and assertions; switching it rebuilds
 
 PYTHON = python3
 VENV   = .venv
 ARGS   =
+ADDR   =
 # The tests wait more than they work, so three share two cores; one file stays in one process. PARALLEL= for one after the other.
 PARALLEL = -n 3 --dist loadfile
 
@@ -18,7 +19,7 @@ BUILT   := $(VENV)/.built$(filter 1,$(EDA_DEBUG))
 SERVERS := $(CURDIR)/.servers
 WORKFLOWS := $(wildcard .github/workflows/*.yml)
 
-.PHONY: help demo test wheel lint bench bench-micro clean
+.PHONY: help demo test wheel lint bench bench-plots bench-bars bench-micro clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1 - \2/p' Makefile
@@ -30,7 +31,13 @@ test: $(VENV)/.extra-test  ## all tests, against real servers; ARGS="tests/unit 
 	$(BIN)/python tests/servers.py install
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
-bench: $(VENV)/.extra-test $(VENV)/.extra-bench  ## all benchmarks on the embedded server, and the table of ratios; takes minutes
+bench: $(VENV)/.extra-test $(VENV)/.extra-bench  ## all benchmarks beside the rivals, in 15 minutes; ADDR=nats://... ARGS=--quick ARGS=--help
+	cd bench && $(abspath $(BIN))/python -m suite $(if $(ADDR),--addr '$(ADDR)') $(ARGS)
+
+bench-plots: $(VENV)/.extra-test $(VENV)/.extra-bench  ## the same, and the plots that README shows are made anew
+	cd bench && $(abspath $(BIN))/python -m suite --plots ../docs/plots $(ARGS)
+
+bench-bars: $(VENV)/.extra-test $(VENV)/.extra-bench  ## the ratios that must hold, one by one; takes minutes
 	$(BIN)/python -m pytest bench $(ARGS)
 
 bench-micro: $(VENV)/.extra-test $(VENV)/.extra-bench  ## run each micro benchmark once, untimed; ARGS="--benchmark-enable" times them

@@ -10,7 +10,7 @@ import eda
 from eda._event import Event
 from eda._send import Target, frame_of
 
-__all__ = ["connect", "publish_latency_us"]
+__all__ = ["connect", "publish_latency_us", "publish_times_ns"]
 
 
 def connect(server: eda.EmbeddedServer) -> socket.socket:
@@ -30,6 +30,11 @@ def connect(server: eda.EmbeddedServer) -> socket.socket:
 
 def publish_latency_us(server: eda.EmbeddedServer, stream: str, events: list[Event]) -> float:
     """Send each event's frame, wait for its acknowledgement; returns the median microseconds."""
+    return statistics.median(publish_times_ns(server, stream, events)) / 1000
+
+
+def publish_times_ns(server: eda.EmbeddedServer, stream: str, events: list[Event]) -> list[int]:
+    """The same; returns the nanoseconds of each."""
     target = Target(stream, 1 << 20)
     inbox = b"_INBOX.bare0000000000000000000."
     frames = [frame_of(target, event, inbox, seq) for seq, event in enumerate(events, 1)]
@@ -44,4 +49,4 @@ def publish_latency_us(server: eda.EmbeddedServer, stream: str, events: list[Eve
             while not answer.endswith(b"}\r\n"):
                 answer += link.recv(65536)
             took.append(time.perf_counter_ns() - started)
-    return statistics.median(took) / 1000
+    return took
