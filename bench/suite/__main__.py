@@ -30,7 +30,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 @click.option("--quick", is_flag=True, help="Everything once and briefly: to see that it works, not for figures.")
 @click.option("--minutes", default=11.5, show_default=True, help="What the live part may take.")
 @click.option("--only", multiple=True, metavar="GROUP", help="Only these groups, like 'consume'; without micro.")
-@click.option("--contender", multiple=True, metavar="NAME", help="Only these, like 'nats-py'.")
+@click.option("--contender", multiple=True, metavar="NAME", help="Only these, like 'nats-py' or 'nats-py, push'.")
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="Where the results go.")
 @click.option("--plots", type=click.Path(path_type=Path), help="Write the plots here as well, one SVG each.")
 def main(

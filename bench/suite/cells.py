@@ -49,8 +49,8 @@ class Cell:
         return f"{self.group}, {self.size} B, {self.storage}, {self.subscriptions} subscriptions"
 
     def of(self, names: tuple[str, ...]) -> Cell:
-        """Return the same with none but these contenders."""
-        return replace(self, contenders=tuple(each for each in self.contenders if each.name in names))
+        """Return the same with none but these contenders: `nats-py`, or one row, `nats-py, push`."""
+        return replace(self, contenders=tuple(each for each in self.contenders if {each.name, each.label} & {*names}))
 
     @property
     def limit(self) -> int:

@@ -53,8 +53,16 @@ def plots(report: dict[str, Any]) -> dict[str, str]:
     drawn = {}
     for name, draw in made.items():
         if (figure := draw()) is not None:
+            figure.supxlabel(caption(report), fontsize=6, color="#555555")
             drawn[name] = svg(figure)
     return drawn
+
+
+def caption(report: dict[str, Any]) -> str:
+    """Return on what it was measured, in one line."""
+    machine = report["machine"]
+    parts = [machine["cpu"], f"{machine['cores']} cores", machine["kernel"], machine["python"], machine["server"]]
+    return ", ".join([*parts, report["date"][:10]])
 
 
 def svg(figure: Figure) -> str:

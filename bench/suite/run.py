@@ -33,7 +33,7 @@ _numbers = itertools.count(1)
 
 @dataclass
 class Suite:
-    """A run of cells. `minutes`: what it may take; each measurement gets its part, and the rest one round if it is late."""
+    """A run of cells. `minutes`: what it may take; each measurement gets its part; who is late gets one round."""
 
     servers: Servers
     cells: list[Cell]

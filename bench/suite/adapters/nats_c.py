@@ -20,7 +20,7 @@ HEADER = "#include <nats/nats.h>\n"
 def version() -> str | None:
     """Return the installed library's version, None where there is none to compile against."""
     compiler = shutil.which("cc")
-    if compiler is None:
+    if compiler is None or not SOURCE.exists():  # an sdist has no C
         return None
     shown = subprocess.run(
         [compiler, "-E", "-P", "-"], input=HEADER + "version=NATS_VERSION_STRING\n", capture_output=True, text=True
