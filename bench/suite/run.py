@@ -68,6 +68,9 @@ class Suite:
         """Whether a short round goes before those that count: for the headlines; each process warms up anyway."""
         return cell.rounds > 2 and not self.quick
 
+    def _rounds(self, cell: Cell) -> int:
+        return 1 if time.monotonic() > self.late_at else cell.rounds
+
     def _possible(self, cell: Cell) -> Cell:
         """Return the cell with those contenders that can be run here."""
         if self.servers.lacks(cell.storage):
@@ -104,8 +107,7 @@ class Suite:
                 if self._warms_up(cell):
                     for contender in cell.contenders:
                         await self._one(conn, url, cell, contender, stream, min(seconds, 0.3))
-                late = time.monotonic() > self.late_at
-                for _ in range(1 if late else cell.rounds):
+                for _ in range(self._rounds(cell)):
                     for contender in cell.contenders:
                         if found := await self._one(conn, url, cell, contender, stream, seconds):
                             measured[contender].append(found)
@@ -157,7 +159,7 @@ class Suite:
             common = min(capacity.values()) / 2
             for level in (*SHARES, 0.0):
                 measured: dict[Contender, list[tuple[Result, list[Any]]]] = defaultdict(list)
-                for _ in range(cell.rounds):
+                for _ in range(self._rounds(cell)):
                     for contender, most in capacity.items():
                         rate = max(LATENCY_RATE_MIN, most * level) if level else common
                         if found := await self._one(conn, url, cell, contender, "", span, rate):
