@@ -14,6 +14,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+import eda
 from suite import machine
 from suite.cells import cells
 from suite.micro import run_micro
@@ -45,11 +46,15 @@ def main(
     """Measure eda and its rivals side by side."""
     console = Console()
     began = time.monotonic()
+    try:
+        described = asyncio.run(machine.describe(addr))
+    except eda.EdaError as error:
+        raise click.ClickException(str(error)) from None
     report: dict[str, Any] = {
         "schema": SCHEMA,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "quick": quick,
-        "machine": machine.describe(addr),
+        "machine": described,
     }
     micro, failure = ([], "") if only else run_micro()
     suite = asyncio.run(live(addr, quick, minutes, only, contender, console))

@@ -51,6 +51,7 @@ async def test_suite_when_quick_measures_writes_and_prints(tmp_path: Path, serve
     written = quick_json(tmp_path)
     report = json.loads(written.read_text())
     assert report["schema"] == 1
+    assert report["machine"]["server"].endswith(", the user's")
     assert not [notice for notice in report["notices"] if "failed" in notice]
     rows = {(row["group"], row["contender"]): row for row in report["results"]}
     for key in (("publish single", "eda, single"), ("consume", "eda, key"), ("consume", "nats-py, fetch")):
@@ -72,6 +73,13 @@ async def test_suite_when_nobody_is_meant_says_so() -> None:
     code, out = await run_suite("--only", "no such group")
     assert code == 2
     assert "no group and contender of these names" in out
+
+
+async def test_suite_when_no_server_answers_says_so_in_one_line() -> None:
+    code, out = await run_suite("--quick", "--only", "consume", "--addr", "nats://user:very-secret@127.0.0.1:1")
+    assert code == 1
+    assert out.startswith("Error: cannot connect to nats://127.0.0.1:1")
+    assert "very-secret" not in out
 
 
 async def test_check_when_the_count_is_not_the_servers_raises(
