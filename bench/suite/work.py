@@ -125,8 +125,10 @@ def envelope_of(size: int) -> bytes:
 
 
 def ack_pending_of(size: int) -> int:
-    """Return what a consumer may have unacknowledged: as much as eda holds, so that nobody is measured receiving what it
-    does not come to handle; and few enough bytes, since the server drops who leaves 64 MB in its buffer unread.
+    """Return what a consumer may have unacknowledged.
+
+    As much as eda holds: nobody is to be measured receiving what it does not come to handle. And few enough bytes: the
+    server drops who leaves 64 MB in its buffer unread.
     """
     return min(4096, MAX_PENDING_BYTES // size)
 
