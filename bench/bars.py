@@ -57,9 +57,9 @@ BARS = [
     Bar("fast ingest: client CPU under nats-py's", "nats-py volume CPU us", "eda fast CPU us", ">=", 12),
     Bar("window: client CPU under nats-py's", "nats-py volume CPU us", "eda window CPU us", ">=", 12),
     Bar(
-        "send_many: times protobuf serialising prepared messages", "protobuf serialise ns", "eda send_many ns", ">=", 3
+        "send_many: times protobuf serialising prepared messages", "protobuf serialise ns", "eda send many ns", ">=", 3
     ),
-    Bar("send_many: times protobuf building and serialising", "protobuf build ns", "eda send_many ns", ">=", 10),
+    Bar("send_many: times protobuf building and serialising", "protobuf build ns", "eda send many ns", ">=", 10),
     Bar(
         "memory, 5,000,000 events through a publisher: end over begin",
         "publisher rss end MB",

@@ -16,23 +16,15 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 import bare_reader
 import eda
-from eda._codec import encode_event
-from eda._dispatch import Dispatcher
-from eda._frame import Outbound, Parser
 from eda._nuid import next_nuid
 from eda._send import Target, frame_of
+from micro.dispatch import make_event
 from test_live import delete
 
 N = 200_000
 N_SLOW = 5_000  # for what takes a round trip per event
 N_LATENCY = 2_000
-N_DISPATCH = 1_000
 STREAM = "consume"
-DATA = bytes(range(128))
-
-
-def make_event(n: int) -> eda.Event:
-    return eda.Event(type="reading-recorded", aggregate=f"sensor-{n % 10_000}", data=eda.Bytes(DATA))
 
 
 @pytest.fixture(scope="module")
@@ -260,74 +252,3 @@ def test_delivery_latency(server: eda.EmbeddedServer, duel: Callable[..., None])
         ("bare delivery us", lambda: bare_delivery_us(server, stream)),
     )
     delete(server, stream)
-
-
-# --- dispatch alone --------------------------------------------------------------------------------------------------
-
-
-class _Host:
-    """The host and source of a dispatcher without a server."""
-
-    def make_future(self) -> asyncio.Future[None]:
-        return asyncio.get_running_loop().create_future()
-
-    def pull(self, n: int, n_bytes: int) -> None:
-        """There is nobody to ask."""
-
-
-async def handle_one(event: eda.Event) -> None:
-    _ = event.type, event.data
-
-
-async def dispatch_ns(rounds: int) -> tuple[float, float]:
-    """The fastest round of each, ns per event: from bytes to the acknowledgement, and of awaiting the handler alone."""
-    written: list[bytes] = []
-    out = Outbound(lambda: None)
-    out.connected(lambda data: written.__setitem__(slice(None), [data]))
-    host: Any = _Host()
-    dispatcher = Dispatcher(
-        host, host, handle_one, out, stream=STREAM, consumer="me", inbox=b"_INBOX.me.", limit=4096,
-        limit_bytes=1 << 30,
-    )  # fmt: skip
-    parser = Parser()
-    parser.register(1, dispatcher)
-    worker = asyncio.ensure_future(dispatcher.work(0))
-    dispatcher.set_task(0, worker)
-    await asyncio.sleep(0)
-    ours, plain = [], []
-    seq = 0
-    for _ in range(rounds):
-        frames = []
-        for n in range(N_DISPATCH):
-            seq += 1
-            envelope = encode_event(make_event(n), next_nuid(), "bench", time.time_ns())
-            reply = b"$JS.ACK.%s.me.1.%d.%d.%d.0" % (STREAM.encode(), seq, seq, time.time_ns())
-            headers = b"NATS/1.0\r\nNats-Msg-Id: %s\r\n\r\n" % next_nuid().encode()
-            frames.append(
-                b"HMSG %s.reading-recorded.sensor-1 1 %s %d %d\r\n%s%s\r\n"
-                % (STREAM.encode(), reply, len(headers), len(headers) + len(envelope), headers, envelope)
-            )
-        data = b"".join(frames)
-        events = [make_event(n) for n in range(N_DISPATCH)]
-        handled = dispatcher.n_handled + N_DISPATCH
-        started = time.perf_counter_ns()
-        parser.feed(data)
-        while dispatcher.n_handled < handled:  # noqa: ASYNC110
-            await asyncio.sleep(0)
-        out.flush()
-        ours.append((time.perf_counter_ns() - started) / N_DISPATCH)
-        started = time.perf_counter_ns()
-        for event in events:
-            await handle_one(event)
-        plain.append((time.perf_counter_ns() - started) / N_DISPATCH)
-    worker.cancel()
-    await asyncio.wait({worker})
-    return min(ours), min(plain)
-
-
-def test_dispatch_alone(benchmark: Any, note: Note) -> None:
-    ours, plain = benchmark.pedantic(
-        lambda: asyncio.run(dispatch_ns(100 if benchmark.enabled else 1)), rounds=1, iterations=1
-    )
-    note("eda dispatch ns", ours)
-    note("plain await ns", plain)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-import timeit
 from collections.abc import Callable
 from typing import Any
 
@@ -13,13 +12,9 @@ import pytest
 
 import eda
 import replay
-from eda._frame import Outbound, Parser
 from eda._nuid import next_nuid
-from eda._publish import Ingest
-from eda._send import Target
-from reference import Envelope
+from micro.codec import DATA
 from test_live import delete, make_event, nats_publish_s, rss_mb
-from test_micro_codec import DATA, EVENT, FIELDS, TIME_NS
 
 N = 200_000
 N_RIVAL = 50_000
@@ -95,59 +90,6 @@ def test_publisher(server: eda.EmbeddedServer, duel: Callable[..., None], note: 
         ("nats-py publish_async volume s", lambda: nats_volume_s(server, note)),
         rounds=5,
     )
-
-
-# --- client CPU alone ------------------------------------------------------------------------------------------------
-
-
-class _Sink:
-    """The host of an Ingest whose server is a list."""
-
-    def __getattr__(self, name: str) -> object:
-        return lambda *_: None
-
-
-def test_send_many_cpu(benchmark: Any, note: Callable[[str, float], None]) -> None:
-    """1,000 prepared events into frames, window and buffer, and their acknowledgement, without a server."""
-    ids = [next_nuid() for _ in range(1000)]
-    events = [EVENT.replace(id=event_id) for event_id in ids]
-    values = [FIELDS | {"id": event_id, "time": TIME_NS, "data": DATA, "encoding": "bytes"} for event_id in ids]
-    messages = [Envelope(**value) for value in values]
-    written: list[bytes] = []
-    out = Outbound(lambda: None)
-    out.connected(lambda data: written.__setitem__(slice(None), [data]))
-    inbox = b"_INBOX.sink0000000000000000000."
-    core = Ingest(
-        _Sink(), out, Target("volume", 1 << 20), inbox, "bench",
-        dedup=True, tell=False, max_pending=4096, max_bytes=1 << 30, give_up_s=30.0,
-    )  # fmt: skip
-    parser = Parser()
-    parser.register(1, core)
-
-    def send_many() -> None:
-        core.use_batch(b"batch", 500)
-        core.resume()
-        core.accept_many(events, 0, [])
-        payload = b'{"type":"ack","seq":1000,"msgs":500}'
-        parser.feed(b"MSG %bbatch.500.fail.1000.1.$FI 1 %d\r\n%b\r\n" % (inbox, len(payload), payload))
-        assert core.n_pending == 0
-
-    def serialise() -> None:
-        for message in messages:
-            message.SerializeToString()
-
-    def build() -> None:
-        for value in values:
-            Envelope(**value).SerializeToString()
-
-    best: dict[str, float] = {}
-    contenders = {"eda send_many ns": send_many, "protobuf serialise ns": serialise, "protobuf build ns": build}
-    for _ in range(40 if benchmark.enabled else 1):
-        for name, contender in contenders.items():
-            best[name] = min(best.get(name, 1e9), timeit.timeit(contender, number=1) * 1e6)
-    for name, ns in best.items():
-        note(name, ns)
-    benchmark(send_many)
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,35 @@
+"""What the micro benchmarks and the gates run, one module an area: ours, and its reference doing the same work.
+
+A module's `CONTENDERS` are makers: each does its set-up and gives one round of work, which can be repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+__all__ = ["AREAS", "Maker", "Round", "maker_of"]
+
+AREAS = ("codec", "frame", "ledger", "window", "dispatch")
+
+
+@dataclass(frozen=True)
+class Round:
+    """Work on `n` events or messages; what it returns is for checks, that contenders did the same."""
+
+    run: Callable[[], Any]
+    n: int = 1
+
+
+Maker = Callable[[], Round]
+
+
+def maker_of(name: str) -> Maker:
+    """Return the contender called `area.contender`. Raises KeyError when there is none."""
+    area, _, contender = name.partition(".")
+    if area not in AREAS:
+        raise KeyError(name)
+    makers: dict[str, Maker] = import_module(f"micro.{area}").CONTENDERS
+    return makers[contender]

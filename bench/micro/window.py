@@ -1,0 +1,188 @@
+"""Publishing at volume without a server: events into frames, window and buffer, and their acknowledgements.
+
+Beside a window of plain Python (whose frames are made by our codec, so that only the window differs), and beside the
+official protobuf package making nothing but the envelopes.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from eda._data import Bytes
+from eda._event import Event
+from eda._frame import Outbound, Parser
+from eda._nuid import next_nuid
+from eda._publish import Ingest
+from eda._send import Target, frame_of
+from micro import Maker, Round
+from micro.codec import DATA, EVENT, FIELDS, TIME_NS
+from reference import Envelope
+
+__all__ = ["CONTENDERS", "N_EVENTS"]
+
+N_EVENTS = 1000
+STREAM = "volume"
+INBOX = b"_INBOX.sink0000000000000000000."
+TARGET = Target(STREAM, 1 << 20)
+IDS = [next_nuid() for _ in range(N_EVENTS)]
+EVENTS = [EVENT.replace(id=event_id) for event_id in IDS]
+VALUES = [FIELDS | {"id": event_id, "time": TIME_NS, "data": DATA, "encoding": "bytes"} for event_id in IDS]
+
+
+class _Nobody:
+    """The host of an Ingest whose server is made up."""
+
+    def __getattr__(self, name: str) -> object:
+        return lambda *_: None
+
+
+class Sink:
+    """An Ingest, a parser for its answers, and the last chunk that it wrote."""
+
+    def __init__(self) -> None:
+        self.n_written = 0
+        self.out = Outbound(lambda: None)
+        self.out.connected(self._write)
+        self.core = Ingest(
+            _Nobody(), self.out, TARGET, INBOX, "bench",
+            dedup=True, tell=False, max_pending=4096, max_bytes=1 << 30, give_up_s=30.0,
+        )  # fmt: skip
+        self.parser = Parser()
+        self.parser.register(1, self.core)
+
+    def _write(self, data: bytes) -> None:
+        self.n_written += len(data)
+
+
+def message(reply: bytes, payload: bytes) -> bytes:
+    return b"MSG %b 1 %d\r\n%b\r\n" % (reply, len(payload), payload)
+
+
+def window_answers() -> bytes:
+    return b"".join(
+        message(INBOX + b"%d" % seq, b'{"stream":"volume","seq":%d}' % seq) for seq in range(1, N_EVENTS + 1)
+    )
+
+
+Ends = tuple[int, int, int]
+
+
+def eda_window() -> Round:
+    """One acknowledgement each; a new window each round, so that the answers can be made beforehand."""
+    answers = window_answers()
+
+    def run() -> Ends:
+        sink = Sink()
+        sink.core.use_window()
+        sink.core.resume()
+        sink.core.accept_many(EVENTS, 0, [])
+        sink.out.flush()
+        sink.parser.feed(answers)
+        return sink.core.n_acknowledged, sink.core.n_pending, sink.n_written
+
+    return Round(run, N_EVENTS)
+
+
+class DictWindow:
+    """Publishes that wait for their acknowledgement, by number: [event, frame, deadline]."""
+
+    def __init__(self) -> None:
+        self.pending: dict[int, list[Any]] = {}
+        self.buffer: list[bytes] = []
+        self.n_bytes = self.n_acknowledged = self.seq = 0
+
+    def accept(self, event: Event) -> str:
+        self.seq += 1
+        frame = frame_of(TARGET, event, INBOX, self.seq)
+        self.pending[self.seq] = [event, frame, time.monotonic() + 30.0]
+        self.n_bytes += len(frame)
+        self.buffer.append(frame)
+        return event.id
+
+    def flush(self) -> bytes:
+        data = b"".join(self.buffer)
+        self.buffer.clear()
+        return data
+
+    def feed(self, data: bytes) -> None:
+        at = 0
+        while (end := data.find(b"\r\n", at)) >= 0:
+            _, subject, _, size = data[at:end].split(b" ")
+            at = end + 2 + int(size) + 2
+            answer = json.loads(data[end + 2 : at - 2])
+            entry = self.pending.pop(int(subject[len(INBOX) :]), None)
+            if entry is not None and answer.get("stream") == STREAM:
+                self.n_bytes -= len(entry[1])
+                self.n_acknowledged += 1
+
+
+def dict_window() -> Round:
+    answers = window_answers()
+
+    def run() -> Ends:
+        window = DictWindow()
+        for event in EVENTS:
+            window.accept(event)
+        n_written = len(window.flush())
+        window.feed(answers)
+        return window.n_acknowledged, len(window.pending), n_written
+
+    return Round(run, N_EVENTS)
+
+
+def _accept(sink: Sink, events: list[Event]) -> int:
+    """Take the events into a fast-ingest batch, and its acknowledgement."""
+    sink.core.use_batch(b"batch", 500)
+    sink.core.resume()
+    sink.core.accept_many(events, 0, [])
+    n = len(events)
+    reply = INBOX + b"batch.500.fail.%d.1.$FI" % n
+    sink.parser.feed(message(reply, b'{"type":"ack","seq":%d,"msgs":500}' % n))
+    return sink.core.n_pending
+
+
+def eda_send_many() -> Round:
+    """1,000 prepared events, fast ingest: what `send_many` does."""
+    sink = Sink()
+    return Round(lambda: _accept(sink, EVENTS), N_EVENTS)
+
+
+def eda_build_and_send() -> Round:
+    """From the construction of each event to its bytes in the buffer, and the acknowledgement of all."""
+    sink = Sink()
+    values: list[dict[str, Any]] = [FIELDS | {"id": event_id, "time": TIME_NS} for event_id in IDS]
+
+    def run() -> int:
+        return _accept(sink, [Event(data=Bytes(DATA), **value) for value in values])
+
+    return Round(run, N_EVENTS)
+
+
+def protobuf_serialise() -> Round:
+    messages = [Envelope(**value) for value in VALUES]
+
+    def run() -> int:
+        for each in messages:
+            each.SerializeToString()
+        return 0
+
+    return Round(run, N_EVENTS)
+
+
+def protobuf_build() -> Round:
+    def run() -> int:
+        for value in VALUES:
+            Envelope(**value).SerializeToString()
+        return 0
+
+    return Round(run, N_EVENTS)
+
+
+CONTENDERS: dict[str, Maker] = {
+    maker.__name__: maker
+    for maker in (
+        eda_window, dict_window, eda_send_many, eda_build_and_send, protobuf_serialise, protobuf_build,
+    )
+}  # fmt: skip
