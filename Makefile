@@ -19,7 +19,7 @@ BUILT   := $(VENV)/.built$(filter 1,$(EDA_DEBUG))
 SERVERS := $(CURDIR)/.servers
 WORKFLOWS := $(wildcard .github/workflows/*.yml)
 
-.PHONY: help demo test wheel lint bench bench-plots bench-bars bench-micro clean
+.PHONY: help demo test wheel lint bench bench-plots bench-bars bench-micro gate clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1 - \2/p' Makefile
@@ -42,6 +42,9 @@ bench-bars: $(VENV)/.extra-test $(VENV)/.extra-bench  ## the ratios that must ho
 
 bench-micro: $(VENV)/.extra-test $(VENV)/.extra-bench  ## run each micro benchmark once, untimed; ARGS="--benchmark-enable" times them
 	$(BIN)/python -m pytest bench/test_micro*.py --benchmark-disable $(ARGS)
+
+gate: $(VENV)/.extra-test $(VENV)/.extra-bench  ## the ratios of bench/gates.toml must hold; needs valgrind
+	$(BIN)/python bench/gate.py
 
 lint: $(VENV)/.extra-lint $(VENV)/.actionlint  ## ruff, cython-lint, mypy, actionlint
 	$(BIN)/ruff check $(LINTED)
