@@ -2,7 +2,8 @@
 
 Importing takes valgrind longer than all the counting, so it is done once. Then it forks: a process for each CPU, which
 share the contenders between them; and of these, for each contender, one for a few rounds, one for many, and one for a
-few again. Callgrind writes a total for each. Many less few is what the rounds took: start-up, imports and set-up are in all three.
+few again. Callgrind writes a total for each. Many less few is what the rounds took: start-up, imports and set-up are in
+all three.
 Says in a line of JSON per contender which processes to compare.
 """
 
