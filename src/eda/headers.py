@@ -20,7 +20,6 @@ __all__ = [
     "REPLAY_FOR",
     "escape_text",
     "read_headers",
-    "replay_for",
     "size_of_headers",
 ]
 
@@ -37,7 +36,6 @@ REPLAY_FOR = "Eda-Replay-For"
 MAX_TEXT = 1024  # bytes, escaped
 
 _FIRST_LINE = b"NATS/1.0"
-_REPLAY_FOR_LINE = f"\r\n{REPLAY_FOR}:".encode()
 
 
 def escape_text(text: str, max_bytes: int = MAX_TEXT) -> str:
@@ -71,16 +69,3 @@ def read_headers(block: bytes) -> dict[str, str]:
         if colon:
             headers.setdefault(name.decode(errors="replace"), value.strip().decode(errors="replace"))
     return headers
-
-
-def replay_for(headers: bytes) -> str | None:
-    """Return whom a replayed event is for, as its header block tells: any other subscription passes it over.
-
-    None: it is for all, having been published and not replayed.
-    """
-    at = headers.find(_REPLAY_FOR_LINE)
-    if at < 0:
-        return None
-    begin = at + len(_REPLAY_FOR_LINE)
-    end = headers.find(b"\r\n", begin)
-    return headers[begin : end if end >= 0 else len(headers)].strip().decode(errors="replace")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eda.headers import MAX_TEXT, escape_text, read_headers, replay_for, size_of_headers
+from eda.headers import MAX_TEXT, escape_text, read_headers, size_of_headers
 
 
 @pytest.mark.parametrize(
@@ -68,21 +68,3 @@ def test_size_of_headers_when_compared_with_the_block_is_its_length() -> None:
 )
 def test_read_headers_when_given_any_block_gives_what_is_there(block: bytes, headers: dict[str, str]) -> None:
     assert read_headers(block) == headers
-
-
-@pytest.mark.parametrize(
-    ("block", "name"),
-    [
-        (b"NATS/1.0\r\nNats-Msg-Id: x\r\nEda-Replay-For: billing\r\n\r\n", "billing"),
-        (b"NATS/1.0\r\nEda-Replay-For:billing\r\nNats-Msg-Id: x\r\n\r\n", "billing"),
-        (b"NATS/1.0\r\nEda-Replay-For: \r\n\r\n", ""),
-        (b"NATS/1.0\r\nEda-Replay-For: cut", "cut"),
-        (b"NATS/1.0\r\nEda-Replay-For: \xff\r\n\r\n", "\ufffd"),
-        (b"NATS/1.0\r\nNats-Msg-Id: x\r\n\r\n", None),
-        (b"NATS/1.0\r\nX-Eda-Replay-For: no\r\n\r\n", None),
-        (b"NATS/1.0\r\nNats-Msg-Id: Eda-Replay-For: no\r\n\r\n", None),
-        (b"", None),
-    ],
-)
-def test_replay_for_when_given_a_block_names_the_subscription(block: bytes, name: str | None) -> None:
-    assert replay_for(block) == name
