@@ -1,6 +1,6 @@
 # Every target does all its own set-up in $(VENV). It needs Python >= 3.11 (with venv and its headers), a C compiler and make.
 #
-#   make test ARGS="tests/unit -x"                     ARGS is passed on: demo, test, wheel, bench, bench-…
+#   make test ARGS="tests/unit -x"                     ARGS is passed on: demo, test, sanitize, wheel, bench, bench-…
 #   make test PYTHON=python3.13 VENV=.venv-3.13        another Python
 #   EDA_DEBUG=1 make test                              bounds checks and assertions; switching it rebuilds
 
@@ -11,6 +11,9 @@ ADDR   =
 # The tests wait more than they work, so three share two cores; one file stays in one process. PARALLEL= for one after the other.
 PARALLEL = -n 3 --dist loadfile
 
+# How long each fuzz target runs.
+SECONDS = 60
+
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LINTED  = src tests bench setup.py .ci
@@ -19,7 +22,7 @@ BUILT   := $(VENV)/.built$(filter 1,$(EDA_DEBUG))
 SERVERS := $(CURDIR)/.servers
 WORKFLOWS := $(wildcard .github/workflows/*.yml)
 
-.PHONY: help demo test wheel lint bench bench-plots bench-bars bench-micro gate clean
+.PHONY: help demo test fuzz fuzz-build sanitize memcheck wheel lint bench bench-plots bench-bars bench-micro gate clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1 - \2/p' Makefile
@@ -30,6 +33,36 @@ demo: $(BUILT)  ## publish and consume 200,000 events, check that none was lost;
 test: $(VENV)/.extra-test  ## all tests, against real servers; ARGS="tests/unit -x"
 	$(BIN)/python tests/servers.py install
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+
+fuzz: $(VENV)/.extra-fuzz fuzz-build  ## every fuzz target for SECONDS=60, guided by coverage of the compiled modules where there is clang
+	set -e; for target in $(notdir $(wildcard tests/fuzz/corpus/*)); do \
+	$(BIN)/python tests/fuzz/run.py $$target -max_total_time=$(SECONDS) >build/fuzz/$$target.log 2>&1 \
+	|| { tail -n 40 build/fuzz/$$target.log; exit 1; }; \
+	sed -n "s/.*DONE/$$target:/p" build/fuzz/$$target.log; done
+
+# All of libFuzzer but its main: atheris takes the one that is loaded already, and the compiled modules find it there.
+fuzz-build: $(BUILT)
+	mkdir -p build/fuzz
+	if ! command -v clang >/dev/null; then \
+	echo "fuzz: no clang, so only Python code guides the search" >&2; rm -rf build/fuzz/lib build/fuzz/libfuzzer.so; \
+	else set -e; CC=clang CFLAGS="-g -fsanitize-coverage=inline-8bit-counters,pc-table,trace-cmp,indirect-calls" \
+	$(call build_into,build/fuzz); \
+	clang++ -shared -o build/fuzz/libfuzzer.so -Wl,--whole-archive \
+	$$(clang -print-resource-dir)/lib/linux/libclang_rt.fuzzer_no_main-$$(uname -m).a -Wl,--no-whole-archive; fi
+
+# Not the leak tests: they count blocks and memory, which are the sanitizer's here.
+# Nor what is about milliseconds.
+SANITIZED = tests/unit tests/fuzz --ignore-glob='*test_leaks*' --deselect tests/unit/test_publish_answers.py::test_limit_when_answers_are_quick_grows_up_to_the_window
+
+sanitize: $(VENV)/.extra-test  ## unit tests and fuzz corpora with AddressSanitizer and UBSan in the compiled modules; needs gcc
+	CC=gcc CFLAGS="-g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined" \
+	LDFLAGS="-fsanitize=address,undefined" $(call build_into,build/sanitize)
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" PYTHONMALLOC=malloc \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=build/sanitize/lib \
+	$(BIN)/python -m pytest $(PARALLEL) -p no:cacheprovider --timeout=0 $(SANITIZED) $(ARGS)
+
+memcheck: $(VENV)/.extra-test  ## the codec's tests and the fuzz corpora under valgrind
+	$(BIN)/python tests/memcheck.py tests/unit/test_codec_refusals.py tests/unit/test_codec.py tests/fuzz
 
 bench: $(VENV)/.extra-test $(VENV)/.extra-bench  ## all benchmarks beside the rivals, in 15 minutes; ADDR=nats://... ARGS=--quick ARGS=--help
 	cd bench && $(abspath $(BIN))/python -m suite $(if $(ADDR),--addr '$(ADDR)') $(ARGS)
@@ -93,6 +126,9 @@ $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb
 $(PIP) -r $(VENV)/requires.txt
 CYTHON_FORCE_REGEN=1 $(PIP) --no-build-isolation -e '.[server,cli,uvloop]'
 endef
+
+# A copy of the package, compiled otherwise, that PYTHONPATH puts before the ordinary one.
+build_into = $(BIN)/python setup.py --quiet build --build-lib $(1)/lib --build-temp $(1)/temp
 
 $(BUILT): $(SOURCES) setup.py pyproject.toml $(VENV)/.created
 # The stamp is as old as the start of the build: what is edited meanwhile is built next time.
