@@ -24,9 +24,9 @@ def resident() -> int:
         return 0
 
 
-def growth(path: Callable[[], Any], n: int) -> tuple[int, int, int]:
-    """Run the path n times; return by how much blocks, tracked objects and bytes grew."""
-    for _ in range(2_000):
+def growth(path: Callable[[], Any], n: int, *, n_before: int = 2_000) -> tuple[int, int, int]:
+    """Run the path n times, after n_before times; return by how much blocks, tracked objects and bytes grew."""
+    for _ in range(n_before):
         path()
     gc.collect()
     blocks, tracked, size = sys.getallocatedblocks(), len(gc.get_objects()), resident()

@@ -27,9 +27,16 @@ EVENT = decode_event(PAYLOADS[0])
 class Flow:
     """Events through a rig that keeps nothing of them, until none is held any more."""
 
-    def __init__(self, rig: Rig, change: Callable[[Rig], None] | None = None, **parts: Any) -> None:
+    def __init__(
+        self,
+        rig: Rig,
+        change: Callable[[Rig], None] | None = None,
+        turn: Callable[[Rig], None] | None = None,
+        **parts: Any,
+    ) -> None:
         self.rig = rig
-        self.change = change
+        self.change = change  # once, when the handlers have begun
+        self.turn = turn  # in every turn of the loop
         self.parts = parts
         self.seq = 0
 
@@ -45,6 +52,8 @@ class Flow:
             while rig.dispatcher.n_held or rig.dispatcher.n_running:
                 await asyncio.sleep(0)
                 rig.dispatcher.take_due()
+                if self.turn is not None:
+                    self.turn(rig)
             rig.flush()
             for kept in (rig.seen, rig.failures, rig.undecodable, rig.buried, rig.retries, rig.asked, rig.pulls):
                 kept.clear()
@@ -89,6 +98,17 @@ class Given:
             raise GivenBack
 
 
+async def waiting(event: eda.Event) -> None:
+    if event.attempt == 1:
+        await asyncio.get_running_loop().create_future()
+
+
+def time_out(rig: Rig) -> None:
+    """Cancel every handler that runs, as the watch does."""
+    for index in range(rig.concurrency):
+        rig.dispatcher.cancel_overdue(index)
+
+
 def fence(rig: Rig) -> None:
     rig.dispatcher.fence()
     rig.dispatcher.set_lease(2**64 - 1)
@@ -112,6 +132,9 @@ PATHS: dict[str, dict[str, Any]] = {
     "shared": {"handler": nothing},
     "shared-asynchronous": {"handler": asynchronous, "concurrency": 5},
     "shared-batch": {"handler": nothing, "batch": 30},
+    "shared-failing": {"handler": failing_once},
+    "shared-timed-out": {"handler": waiting, "concurrency": 50, "turn": time_out},
+    "shared-batch-failing": {"handler": failing_in_part, "batch": 30},
     "shared-rejecting": {"handler": rejecting},
     "shared-undecodable": {"handler": nothing, "parts": {"payload": b"\xff" * 200}},
     "shared-filtered": {"handler": nothing, "types": ["x"]},
@@ -122,6 +145,7 @@ PATHS: dict[str, dict[str, Any]] = {
     "ordered": {"handler": nothing, "ordered": True},
     "ordered-asynchronous": {"handler": asynchronous, "ordered": True, "concurrency": 5},
     "ordered-failing": {"handler": failing_once, "ordered": True},
+    "ordered-timed-out": {"handler": waiting, "ordered": True, "concurrency": 50, "turn": time_out},
     "ordered-rejecting": {"handler": rejecting, "ordered": True},
     "ordered-undecodable": {"handler": nothing, "ordered": True, "parts": {"payload": b"\xff" * 200}},
     "ordered-filtered": {"handler": nothing, "ordered": True, "types": ["x"]},
@@ -147,13 +171,13 @@ PATHS: dict[str, dict[str, Any]] = {
 async def test_memory_when_100000_events_take_a_way_does_not_grow(path: dict[str, Any]) -> None:
     options = dict(path)
     handler, parts = options.pop("handler"), options.pop("parts", {})
-    change, delay_ns = options.pop("change", None), options.pop("kept", 0)
+    change, turn, delay_ns = options.pop("change", None), options.pop("turn", None), options.pop("kept", 0)
     record = options.pop("record", 0)
     rig = Rig(handler, limit=10**4, **options)
     rig.record_answer = record
     if delay_ns:
         rig.on_failure = lambda event, error: delay_ns  # type: ignore[method-assign]
-    flow = Flow(rig, change, **parts)
+    flow = Flow(rig, change, turn, **parts)
     await flow.run(5_000)
     gc.collect()
     blocks, tracked, size = sys.getallocatedblocks(), len(gc.get_objects()), resident()
