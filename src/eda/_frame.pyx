@@ -35,14 +35,18 @@ cdef class Sink:
         raise NotImplementedError
 
 
+cdef inline bint is_blank(unsigned char byte) noexcept nogil:
+    return byte == 32 or byte == 9
+
+
 cdef inline const unsigned char* end_of_token(const unsigned char* pos, const unsigned char* end) noexcept nogil:
-    while pos < end and pos[0] != 32 and pos[0] != 9:
+    while pos < end and not is_blank(pos[0]):
         pos += 1
     return pos
 
 
 cdef inline const unsigned char* skip_blanks(const unsigned char* pos, const unsigned char* end) noexcept nogil:
-    while pos < end and (pos[0] == 32 or pos[0] == 9):
+    while pos < end and is_blank(pos[0]):
         pos += 1
     return pos
 
@@ -151,15 +155,15 @@ cdef class Parser:
         if line_end > pos and (line_end - 1)[0] == 13:
             line_end -= 1
         n = line_end - pos
-        if n >= 4 and memcmp(pos, b"MSG ", 4) == 0:
+        if n >= 4 and memcmp(pos, b"MSG", 3) == 0 and is_blank(pos[3]):
             return self.parse_message(pos, line_end, end, False, others)
-        if n >= 5 and memcmp(pos, b"HMSG ", 5) == 0:
+        if n >= 5 and memcmp(pos, b"HMSG", 4) == 0 and is_blank(pos[4]):
             return self.parse_message(pos, line_end, end, True, others)
         if n == 3 and memcmp(pos, b"+OK", 3) == 0:
             pass
         elif n == 4 and (memcmp(pos, b"PING", 4) == 0 or memcmp(pos, b"PONG", 4) == 0):
             others.append((pos[:4], b""))
-        elif n > 5 and (memcmp(pos, b"-ERR ", 5) == 0 or memcmp(pos, b"INFO ", 5) == 0):
+        elif n > 5 and is_blank(pos[4]) and (memcmp(pos, b"-ERR", 4) == 0 or memcmp(pos, b"INFO", 4) == 0):
             others.append((pos[:4], pos[5:n]))
         else:
             raise FrameError(f"unknown protocol line {pos[:min(n, 40)]!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 import tracemalloc
 from collections import deque
 from typing import Any
@@ -177,6 +178,13 @@ def test_parser_when_given_any_stream_in_any_pieces_agrees_with_the_slow_one(
         reader.feed(stream[pos : pos + size])
         pos += size
     assert reader.result == slow_parse(stream)[:2]
+
+
+def test_parser_when_a_tab_follows_the_verb_takes_it_for_a_blank() -> None:
+    stream = message(OURS, b"x", reply=b"r") + message_with_headers(OURS, HEADERS) + b"INFO {}\r\n-ERR 'x'\r\n"
+    tabbed = re.sub(rb"\b(H?MSG|INFO|ERR) ", rb"\1\t", stream)
+    assert tabbed.count(b"\t") == 4
+    assert Reader().feed(tabbed).result == Reader().feed(stream).result
 
 
 # --- who gets what ---------------------------------------------------------------------------------------------------
