@@ -5,11 +5,14 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["MAX_BLOCKS", "MAX_RSS", "growth", "resident"]
+from eda._data import Bytes, Data
+from eda._event import Event
+
+__all__ = ["MAX_BLOCKS", "MAX_RSS", "References", "growth", "resident"]
 
 # What the interpreter itself may come to hold meanwhile (caches, counters); one leaked object each would be 100,000.
 MAX_BLOCKS = 2_000
@@ -24,13 +27,41 @@ def resident() -> int:
         return 0
 
 
-def growth(path: Callable[[], Any], n: int, *, n_before: int = 2_000) -> tuple[int, int, int]:
-    """Run the path n times, after n_before times; return by how much blocks, tracked objects and bytes grew."""
+# What compiled code refers to all the time. To refer once more to what is there already costs nothing, so only
+# its count shows that. (From Python 3.12 on, the first few have none.)
+_EVERYWHERE = (None, True, False, "", b"", (), 0, 1, Event, Data, Bytes, ValueError, type(None), str, bytes, dict)
+
+
+class References:
+    """Counts the references to objects that outlive a path."""
+
+    def __init__(self, *shared: object) -> None:
+        self._shared = (*_EVERYWHERE, *shared)
+        self._before = self._count()
+
+    def _count(self) -> list[int]:
+        return [sys.getrefcount(each) for each in self._shared]
+
+    def check(self) -> None:
+        """Raise AssertionError where there are many more, or many less, than at first."""
+        for each, before, after in zip(self._shared, self._before, self._count(), strict=True):
+            assert abs(after - before) < MAX_BLOCKS, f"{after - before:+} references to {each!r:.80}"
+
+
+def growth(
+    path: Callable[[], Any], n: int, *, n_before: int = 2_000, shared: Iterable[object] = ()
+) -> tuple[int, int, int]:
+    """Run the path n times, after n_before times; return by how much blocks, tracked objects and bytes grew.
+
+    AssertionError where the references to what is `shared` by all times, or by everybody, are not as many as before.
+    """
     for _ in range(n_before):
         path()
     gc.collect()
+    references = References(*shared)
     blocks, tracked, size = sys.getallocatedblocks(), len(gc.get_objects()), resident()
     for _ in range(n):
         path()
     gc.collect()
+    references.check()
     return sys.getallocatedblocks() - blocks, len(gc.get_objects()) - tracked, resident() - size

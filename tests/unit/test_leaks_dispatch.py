@@ -16,7 +16,7 @@ from eda._codec import decode_event, encode_event
 from eda._dispatch import GivenBack
 from eda._ledger import SharedLedger
 from eda._ledger_ordered import OrderedLedger
-from leaks import MAX_BLOCKS, MAX_RSS, growth, resident
+from leaks import MAX_BLOCKS, MAX_RSS, References, growth, resident
 
 N = 100_000
 AT_ONCE = 500
@@ -180,9 +180,11 @@ async def test_memory_when_100000_events_take_a_way_does_not_grow(path: dict[str
     flow = Flow(rig, change, turn, **parts)
     await flow.run(5_000)
     gc.collect()
+    references = References(handler, rig, rig.dispatcher, rig.dispatcher.ledger, rig.out, EVENT, *PAYLOADS)
     blocks, tracked, size = sys.getallocatedblocks(), len(gc.get_objects()), resident()
     await flow.run(N)
     gc.collect()
+    references.check()
     assert sys.getallocatedblocks() - blocks < MAX_BLOCKS
     assert len(gc.get_objects()) - tracked < MAX_BLOCKS
     assert resident() - size < MAX_RSS
