@@ -30,7 +30,9 @@ def main(*arguments: str) -> int:
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout=0", *arguments]
     # Without CPython's own allocator, so that each object has borders that are watched.
     status = subprocess.run([*valgrind, *pytest], env=os.environ | {"PYTHONMALLOC": "malloc"}, check=False).returncode
-    errors = ET.parse(REPORT).getroot().findall("error")
+    found = ET.parse(REPORT).getroot().findall("error")
+    # As XML, valgrind tells of leaks whatever it was told.
+    errors = [error for error in found if not (error.findtext("kind") or "").startswith("Leak_")]
     ours = [error for error in errors if any(OURS in (obj.text or "") for obj in error.iter("obj"))]
     print(f"memcheck: {len(errors)} errors, {len(ours)} of them with eda on the stack")
     for error in ours:

@@ -34,7 +34,7 @@ def main(target: str, *options: str) -> None:
     for folder in (found, findings):
         folder.mkdir(parents=True, exist_ok=True)
     arguments = [
-        sys.argv[0],
+        f"{sys.executable} {__file__} {target}",  # a merge starts itself anew, through a shell
         f"-artifact_prefix={findings / target}-",
         "-max_len=2048",
         "-timeout=10",
@@ -42,7 +42,7 @@ def main(target: str, *options: str) -> None:
         "-print_final_stats=1",
         *options,
     ]
-    if "-merge=1" not in options:
+    if all(option.startswith("-") for option in options):
         arguments += [str(found), str(HERE / "corpus" / target)]
     atheris.Setup(arguments, check)
     atheris.Fuzz()
