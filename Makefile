@@ -1,6 +1,6 @@
 # Every target does all its own set-up in $(VENV). It needs Python >= 3.11 (with venv and its headers), a C compiler and make.
 #
-#   make test ARGS="tests/unit -x"                     ARGS is passed on: demo, test, sanitize, wheel, bench, bench-…
+#   make test ARGS="tests/unit -x"                     ARGS is passed on: demo, test, faults, sanitize, wheel, bench, bench-…
 #   make test PYTHON=python3.13 VENV=.venv-3.13        another Python
 #   EDA_DEBUG=1 make test                              bounds checks and assertions; switching it rebuilds
 
@@ -22,7 +22,7 @@ BUILT   := $(VENV)/.built$(filter 1,$(EDA_DEBUG))
 SERVERS := $(CURDIR)/.servers
 WORKFLOWS := $(wildcard .github/workflows/*.yml)
 
-.PHONY: help demo test fuzz fuzz-build sanitize memcheck wheel lint bench bench-plots bench-bars bench-micro gate clean
+.PHONY: help demo test faults soak fuzz fuzz-build sanitize memcheck wheel lint bench bench-plots bench-bars bench-micro gate clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1 - \2/p' Makefile
@@ -33,6 +33,12 @@ demo: $(BUILT)  ## publish and consume 200,000 events, check that none was lost;
 test: $(VENV)/.extra-test  ## all tests, against real servers; ARGS="tests/unit -x"
 	$(BIN)/python tests/servers.py install
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+
+faults: $(VENV)/.extra-test  ## the fault suite in its long form (make test has the short one); ARGS="-k cluster"; takes 20 minutes
+	EDA_FAULTS=long $(BIN)/python -m pytest tests/faults --timeout 900 $(PARALLEL) $(ARGS)
+
+soak: $(VENV)/.extra-test  ## 8 publishers and 8 subscriptions for 10 minutes: memory and descriptors stay flat
+	EDA_SOAK_S=600 $(BIN)/python -m pytest tests/faults/test_soak.py --timeout 760 $(ARGS)
 
 fuzz: $(VENV)/.extra-fuzz fuzz-build  ## every fuzz target for SECONDS=60, guided by coverage of the compiled modules where there is clang
 	set -e; for target in $(notdir $(wildcard tests/fuzz/corpus/*)); do \

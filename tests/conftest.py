@@ -28,7 +28,7 @@ def logged(request: pytest.FixtureRequest) -> Iterator[Logged]:
         logger.setLevel(logging.INFO)
     try:
         yield handler
-        if request.path.parent.name in ("live", "security"):
+        if request.path.parent.name in ("faults", "live", "security"):
             gc.collect()  # a task destroyed while pending, an exception never retrieved: said when they are collected
     finally:
         for logger, level in zip(loggers, levels, strict=True):
@@ -37,3 +37,13 @@ def logged(request: pytest.FixtureRequest) -> Iterator[Logged]:
     problems = handler.problems()
     if problems:
         pytest.fail("logged:\n" + "\n".join(problems), pytrace=False)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the fault tests counted."""
+    passed = terminalreporter.stats.get("passed", [])
+    counted = [(each.nodeid, text) for each in passed for key, text in each.user_properties if key == "counts"]
+    if counted:
+        terminalreporter.section("handled again, and counted")
+    for nodeid, text in counted:
+        terminalreporter.line(f"{nodeid.rpartition('/')[2]}: {text}")

@@ -32,7 +32,8 @@ class FaultyProxy:
     `target`: the server's port, which may change between connections. `refusing`: new connections are closed at once.
     `delay_s`: wait so long before each write. `rate`: pass at most so many bytes per second and way. `one_byte`: write
     every byte on its own. `lost`: ways whose bytes are read and thrown away. `drop_if(message)`: whether a whole
-    message from the server (its line and all that follows) is taken out of the stream.
+    message from the server (its line and all that follows) is taken out of the stream. `change(message)`: what is passed on
+    in its place.
     """
 
     def __init__(self, port: int) -> None:
@@ -44,6 +45,7 @@ class FaultyProxy:
         self.one_byte = False
         self.lost: set[Way] = set()
         self.drop_if: Callable[[bytes], bool] | None = None
+        self.change: Callable[[bytes], bytes] = _same
         self.n_accepted = 0
         self.n_cut = 0
         self.n_dropped = 0
@@ -122,7 +124,7 @@ class FaultyProxy:
             while data := await reader.read(READ_SIZE):
                 if way == DOWN:
                     messages, rest = split_messages(rest + data)
-                    data = b"".join(each for each in messages if not self._drops(each))
+                    data = b"".join(self.change(each) for each in messages if not self._drops(each))
                 await self._flowing.wait()
                 if way in self.lost:
                     continue
@@ -151,6 +153,10 @@ class FaultyProxy:
             await asyncio.sleep(0)  # so that it is read before the next one comes
         elif self.rate:
             await asyncio.sleep(len(data) / self.rate)
+
+
+def _same(message: bytes) -> bytes:
+    return message
 
 
 def split_messages(data: bytes) -> tuple[list[bytes], bytes]:

@@ -1,0 +1,55 @@
+"""Servers that are harmed, seeds that are printed, and counts that end up in the summary."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import AsyncIterator, Callable, Mapping
+
+import pytest
+
+import eda
+import eda.shared
+import eda.subscription
+import eda.watch
+from faulty_proxy import FaultyProxy
+
+
+@pytest.fixture
+async def own_server() -> AsyncIterator[eda.EmbeddedServer]:
+    async with eda.EmbeddedServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def proxy(own_server: eda.EmbeddedServer) -> AsyncIterator[FaultyProxy]:
+    async with FaultyProxy(own_server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def chance() -> random.Random:
+    """Random places and moments; EDA_FAULTS_SEED repeats those of a run that failed."""
+    seed = int(os.environ.get("EDA_FAULTS_SEED") or random.randrange(2**32))
+    print(f"EDA_FAULTS_SEED={seed}")
+    return random.Random(seed)
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest) -> Callable[[Mapping[str, object]], None]:
+    """Have counts printed in the run's summary."""
+
+    def report(counts: Mapping[str, object]) -> None:
+        text = ", ".join(f"{key} {value}" for key, value in counts.items())
+        request.node.user_properties.append(("counts", text))
+
+    return report
+
+
+@pytest.fixture(autouse=True)
+def short_lease(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Let an event's lease at the server be 2 s rather than 30."""
+    for module in (eda.shared, eda.subscription):
+        monkeypatch.setattr(module, "ACK_WAIT_S", 2.0)
+    monkeypatch.setattr(eda.watch, "TICK_MAX_S", 0.2)
+    return 2.0

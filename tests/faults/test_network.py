@@ -1,0 +1,80 @@
+"""A network that cuts, delays, throttles, holds, drops and crumbles what passes, under load."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import eda
+from faulty_proxy import DOWN, UP, FaultyProxy
+from helpers import until
+from scene import Scene, scaled
+
+Report = Callable[[Mapping[str, object]], None]
+
+
+async def test_load_when_connections_are_cut_at_random_bytes_loses_nothing(
+    own_server: eda.EmbeddedServer, proxy: FaultyProxy, tmp_path: Path, chance: random.Random, report: Report
+) -> None:
+    """Cut after so many bytes, in either direction, in the middle of a frame if it comes so.
+
+    Duplicates: shared, up to its prefetch for each cut; ordered ones none.
+    """
+    n = scaled(30, 500)
+    async with Scene(proxy.url(own_server.url), tmp_path, reader_url=own_server.url) as scene:
+        for _ in range(n):
+            before = proxy.n_accepted
+            scene.harm()
+            proxy.cut_after(chance.randrange(20_000), chance.choice((UP, DOWN)))
+            await until(lambda before=before: proxy.n_accepted > before, 30)
+            scene.harm()
+        await scene.more(100)
+    report(scene.duplicates | {"events": len(scene.stored), "cuts": proxy.n_cut})
+    assert proxy.n_cut >= n
+    assert scene.duplicates["shared"] <= 200 * n
+    assert scene.duplicates["serial"] == scene.duplicates["key"] == 0
+
+
+async def test_load_when_every_byte_comes_alone_loses_nothing(
+    own_server: eda.EmbeddedServer, proxy: FaultyProxy, tmp_path: Path, report: Report
+) -> None:
+    """Each byte is a packet of its own, both ways. Duplicates: none."""
+    proxy.one_byte = True
+    scene = Scene(proxy.url(own_server.url), tmp_path, reader_url=own_server.url, pause_s=0.05)
+    async with scene:
+        await scene.more(scaled(30, 500), 120)
+    report(scene.duplicates | {"events": len(scene.stored), "bytes": proxy.n_bytes[DOWN]})
+    assert sum(scene.duplicates.values()) == 0
+
+
+async def test_load_when_the_network_is_slow_held_and_lossy_by_turns_loses_nothing(
+    own_server: eda.EmbeddedServer, proxy: FaultyProxy, tmp_path: Path, chance: random.Random, report: Report
+) -> None:
+    """Delayed, throttled, held, one direction lost and then cut. Duplicates: shared, up to its prefetch for each turn."""
+    n = scaled(1, 10)
+    async with Scene(proxy.url(own_server.url), tmp_path, reader_url=own_server.url) as scene:
+        for _ in range(n):
+            scene.harm()
+            proxy.delay_s = 0.02
+            await scene.more(50)
+            proxy.delay_s = 0
+            proxy.rate = 200_000
+            await scene.more(50)
+            proxy.rate = None
+            proxy.hold()
+            await asyncio.sleep(chance.random())
+            proxy.release()
+            for way in (UP, DOWN):
+                await scene.more(50)
+                scene.harm()
+                proxy.lost = {way}
+                await asyncio.sleep(0.2)
+                # What is lost leaves both ends in the middle of a frame: nothing but a new connection helps.
+                proxy.cut()
+                proxy.lost = set()
+                scene.harm()
+        await scene.more(50)
+    report(scene.duplicates | {"events": len(scene.stored), "turns": n})
+    assert scene.duplicates["shared"] <= 3 * 200 * n
