@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +16,7 @@ import eda.cursor_hold
 import eda.cursor_key
 import eda.cursor_silence
 from helpers import until
+from processes import spawn
 
 __all__ = ["QUICK", "Call", "Members"]
 
@@ -64,13 +62,12 @@ class Members:
         """Start members of these names, one after the other: the first one is active."""
         for name in names:
             given = {"url": self.url, "stream": self.stream, "journal": str(self.journal), "member": name} | orders
-            environment = {**os.environ, "EDA_TEST_MEMBER": json.dumps(given)}
-            with (self.journal.parent / f"{name}.log").open("wb") as log:
-                command = [sys.executable, "-W", "error", str(SCRIPT)]
-                streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stderr": log}
-                self._processes[name] = subprocess.Popen(command, env=environment, **streams)  # noqa: ASYNC220
+            self._processes[name] = spawn(SCRIPT, "EDA_TEST_MEMBER", given, self.journal.parent / f"{name}.log")
             await until(lambda name=name: self.times(name, "open") or self.has_died(name), 20)
             assert self.times(name, "open"), self.log(name)
+
+    def process(self, name: str) -> subprocess.Popen[bytes]:
+        return self._processes[name]
 
     def log(self, name: str) -> str:
         """Return what a member has logged."""

@@ -1,0 +1,118 @@
+"""Consumers and publishers in processes of their own that are killed at random moments."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import eda
+from evidence import (
+    Journal,
+    Line,
+    assert_each_handled,
+    assert_key_order,
+    assert_no_repeat_without_fault,
+    assert_serial_order,
+    assert_stored_once,
+    n_duplicates,
+    read_stream,
+)
+from helpers import until
+from members import QUICK, Members
+from processes import kill_at_random, spawn
+from publishing import MODES
+from scene import KINDS, scaled
+
+Report = Callable[[Mapping[str, object]], None]
+PUBLISHER = Path(__file__).parents[1] / "publishing_process.py"
+QUICK_LEASES: dict[str, Any] = {
+    "eda.shared.ACK_WAIT_S": 1.0,
+    "eda.subscription.ACK_WAIT_S": 1.0,
+    "eda.watch.TICK_MAX_S": 0.2,
+}
+# Serial at most one place's worth is repeated: what was handled since the cursor was stored, at most every 5 ms.
+MOST_AGAIN = {"shared": 200, "serial": 100, "key": 200}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_consumer_when_killed_again_and_again_handles_all_that_is_stored(
+    own_server: eda.EmbeddedServer, tmp_path: Path, chance: random.Random, report: Report, kind: str
+) -> None:
+    """SIGKILL at a random moment, a new process each time, the same name.
+
+    Duplicates: what had not been acknowledged, or was handled since the place was last stored: up to the prefetch for
+    each kill. Within one process nothing is handled again after its acknowledgement.
+    """
+    n = scaled(3, 50)
+    members = Members(tmp_path / "journal", own_server.url, "stream")
+    options = {key: value for key, value in KINDS[kind].items() if key != "prefetch"} | {
+        "name": "team",
+        "prefetch": 200,
+    }
+    orders: dict[str, Any] = {"options": options, "constants": QUICK | QUICK_LEASES, "sleep_s": 0.001}
+    acknowledged: list[str] = []
+    try:
+        async with eda.connect(own_server.url) as conn:
+            for number in range(n):
+                async with conn.publisher("stream", on_ack=lambda each, _: acknowledged.append(each)) as publisher:
+                    await publisher.send_many([eda.Event(type="t", aggregate=str(i % 20)) for i in range(300)])
+                done = len(set(members.handled()))
+                await members.start(f"m{number}", **orders)
+                await members.until_handled(done + 1)
+                await kill_at_random(members.process(f"m{number}"), chance, 0.3)
+            await members.start("last", **orders)
+            stored = await read_stream(own_server.url, "stream")
+            await members.until_handled(len(stored), 60)
+            await members.close("last")
+    finally:
+        members.end()
+    lines = [Line(member, what, str(seq), ns) for member, what, seq, _, ns in members.lines() if seq]
+    again = n_duplicates(lines)
+    report({"handled again": again, "events": len(stored), "kills": n})
+    assert_stored_once(acknowledged, stored)
+    assert len(stored) == len(acknowledged) == 300 * n
+    assert_each_handled(lines, stored)
+    assert_no_repeat_without_fault(lines)
+    if kind == "serial":
+        assert_serial_order(lines, stored)
+    elif kind == "key":
+        assert_key_order(lines, stored)
+    assert again <= MOST_AGAIN[kind] * n
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_publisher_when_its_process_is_killed_again_and_again_stores_each_event_once(
+    own_server: eda.EmbeddedServer, tmp_path: Path, chance: random.Random, report: Report, mode: str
+) -> None:
+    """Each next process sends what is not known to be acknowledged, under the same ids: all are stored once, in order."""
+    n, n_events = scaled(3, 50), scaled(3_000, 20_000)
+    journal = Journal(tmp_path / "journal")
+    orders = {"url": own_server.url, "stream": "stream", "journal": str(journal.path), "n": n_events, "mode": mode}
+    for number in range(n):
+        process = spawn(PUBLISHER, "EDA_TEST_PUBLISHER", orders, tmp_path / f"log-{number}")
+        try:
+            opened = number + 1
+            await until(lambda opened=opened: len(journal.events("open")) >= opened, 20)
+            await kill_at_random(process, chance, 0.1)
+        finally:
+            process.kill()
+            process.wait()
+    last = spawn(PUBLISHER, "EDA_TEST_PUBLISHER", orders, tmp_path / "log")
+    try:
+        await until(lambda: last.poll() is not None, 60)
+    finally:
+        last.kill()
+        last.wait()
+    assert last.returncode == 0, (tmp_path / "log").read_text()
+    stored = await read_stream(own_server.url, "stream")
+    sent = Counter(journal.events("sent"))
+    report({"sent again": sum(sent.values()) - len(sent), "events": len(stored), "kills": n})
+    assert len(set(journal.events("acked"))) == n_events
+    assert_stored_once(journal.events("acked"), stored)
+    ids = [each.id for each in stored]
+    assert ids == sorted(sent)
