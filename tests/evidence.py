@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import nats
 from nats.aio.msg import Msg
+from nats.errors import TimeoutError as NatsTimeout
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 __all__ = [
@@ -77,9 +78,13 @@ async def read_stream(url: str | list[str], stream: str, *, timeout_s: float = 3
         js = client.jetstream()
         wanted = (await js.stream_info(stream)).state.messages
         found: list[Stored] = []
+        seen: set[int] = set()  # a consumer whose creation was not answered may deliver beside the next one
         complete = asyncio.Event()
 
         async def take(message: Msg) -> None:
+            if message.metadata.sequence.stream in seen:
+                return
+            seen.add(message.metadata.sequence.stream)
             tokens = message.subject.split(".")
             aggregate = tokens[2] if len(tokens) == 3 else ""
             sequence = message.metadata.sequence.stream
@@ -92,8 +97,13 @@ async def read_stream(url: str | list[str], stream: str, *, timeout_s: float = 3
         config = ConsumerConfig(
             deliver_subject=inbox, deliver_policy=DeliverPolicy.ALL, ack_policy=AckPolicy.NONE, mem_storage=True
         )
+        while wanted:  # a cluster in which a node has just come back may leave a request without an answer
+            try:
+                await js.add_consumer(stream, config)
+                break
+            except NatsTimeout:
+                await client.flush()
         if wanted:
-            await js.add_consumer(stream, config)
             await asyncio.wait_for(complete.wait(), timeout_s)
         return found
     finally:

@@ -32,8 +32,8 @@ class FaultyProxy:
     `target`: the server's port, which may change between connections. `refusing`: new connections are closed at once.
     `delay_s`: wait so long before each write. `rate`: pass at most so many bytes per second and way. `one_byte`: write
     every byte on its own. `lost`: ways whose bytes are read and thrown away. `drop_if(message)`: whether a whole
-    message from the server (its line and all that follows) is taken out of the stream. `change(message)`: what is passed on
-    in its place.
+    message from the server (its line and all that follows) is taken out of the stream. `change(message)`: what is
+    passed on in its place.
     """
 
     def __init__(self, port: int) -> None:

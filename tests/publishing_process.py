@@ -1,7 +1,7 @@
 """A publisher in a process of its own: journals what it sends and what is acknowledged, until it is killed or done.
 
-Its orders (EDA_TEST_PUBLISHER, JSON): url, stream, journal, n, mode. It sends the events e1 to en that the journal does not
-have as acknowledged, under the same ids, as a program does that takes up its work again.
+Its orders (EDA_TEST_PUBLISHER, JSON): url, stream, journal, n, mode. It sends the events e1 to en that the journal does
+not have as acknowledged, under the same ids, as a program does that takes up its work again.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import asyncio
 from eda._send import Target
 from eda._wire import Wire
 from eda.api import Api
+from eda.errors import EdaError
 from eda.options import StreamOptions
 from eda.streams import StreamInfo, Streams
 
@@ -43,9 +44,17 @@ class Targets:
         return await asyncio.shield(task)
 
     async def recover(self, stream: str) -> None:
-        """Nobody answers for a stream that was published to: see whether it is there. Raises what `ensure` does."""
-        self.known.pop(stream, None)
-        await self.find(stream)
+        """Nobody answers for a stream that was published to: see whether it is there. Raises what `ensure` does.
+
+        What is known of it stays until an answer says otherwise: a cluster that elects a leader may take longer over
+        this question than over the publishes.
+        """
+        try:
+            await self.find(stream)
+        except EdaError as error:
+            if not error.retryable:
+                self.known.pop(stream, None)
+            raise
 
     async def look_at(self, stream: str, max_pending: int) -> tuple[Target, StreamInfo, bool]:
         """Return where events go, the stream, and whether it takes fast ingest from a window of this size."""

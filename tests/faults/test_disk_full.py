@@ -61,7 +61,8 @@ async def test_publish_when_the_disk_is_full_stores_what_it_acknowledged_and_goe
             await until(lambda: any(writer.errors for writer in writers), 60)
             full = sum(len(writer.acknowledged) for writer in writers)
             assert os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize < MIB
-            subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+            resized = await asyncio.create_subprocess_exec("mount", "-o", "remount,size=64m", str(small_disk))
+            assert await resized.wait() == 0
             await server.kill()
             await server.start()
             await until(lambda: sum(len(writer.acknowledged) for writer in writers) > full + 20, 60)
@@ -88,6 +89,11 @@ async def test_publish_when_the_servers_store_is_at_its_limit_fails_with_the_ser
             await task
             stored = await read_stream(server.url, "stream")
             assert_stored_once(writer.acknowledged, stored)
-            report({"acknowledged": len(writer.acknowledged), "error": str(writer.errors[0])})
+            reason = writer.errors[0].__cause__
+            while reason is not None and not isinstance(reason, eda.ServerError):
+                reason = reason.__cause__
+            report({"acknowledged": len(writer.acknowledged), "reason": str(reason)})
+            assert isinstance(reason, eda.ServerError)
+            assert reason.err_code == 10023
             assert await conn.streams.purge("stream") == len(stored)
             await conn.publish("stream")

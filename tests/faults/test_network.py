@@ -52,7 +52,7 @@ async def test_load_when_every_byte_comes_alone_loses_nothing(
 async def test_load_when_the_network_is_slow_held_and_lossy_by_turns_loses_nothing(
     own_server: eda.EmbeddedServer, proxy: FaultyProxy, tmp_path: Path, chance: random.Random, report: Report
 ) -> None:
-    """Delayed, throttled, held, one direction lost and then cut. Duplicates: shared, up to its prefetch for each turn."""
+    """Delayed, throttled, held, one direction lost, cut. Duplicates: shared, its prefetch for each cut and hold."""
     n = scaled(1, 10)
     async with Scene(proxy.url(own_server.url), tmp_path, reader_url=own_server.url) as scene:
         for _ in range(n):

@@ -89,7 +89,7 @@ async def test_consumer_when_killed_again_and_again_handles_all_that_is_stored(
 async def test_publisher_when_its_process_is_killed_again_and_again_stores_each_event_once(
     own_server: eda.EmbeddedServer, tmp_path: Path, chance: random.Random, report: Report, mode: str
 ) -> None:
-    """Each next process sends what is not known to be acknowledged, under the same ids: all are stored once, in order."""
+    """Each next one sends what is not known to be acknowledged, under the same ids: all are stored once, in order."""
     n, n_events = scaled(3, 50), scaled(3_000, 20_000)
     journal = Journal(tmp_path / "journal")
     orders = {"url": own_server.url, "stream": "stream", "journal": str(journal.path), "n": n_events, "mode": mode}

@@ -57,7 +57,7 @@ def n_descriptors() -> int:
 async def test_soak_when_eight_publishers_and_eight_subscriptions_run_stays_flat(
     own_server: eda.EmbeddedServer, report: Callable[[Mapping[str, object]], None]
 ) -> None:
-    """Each subscription on a connection of its own. Without faults nothing comes twice, and all that is stored comes."""
+    """Each subscription on a connection of its own. Nothing comes twice, and all that is stored comes."""
     n_acked = 0
     sizes: list[int] = []
     descriptors: list[int] = []

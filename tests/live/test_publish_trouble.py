@@ -17,6 +17,7 @@ import pytest
 import eda
 import eda._wire
 import eda.single
+from faulty_proxy import FaultyProxy
 from helpers import Admin, Connect, Proxy, freeze, sender_of, until, wire_of
 
 
@@ -238,3 +239,34 @@ async def test_single_publisher_when_closed_forgets_its_clock(conn: eda.Conn, st
     wire_of(conn).out.connected(None)  # what is published goes nowhere
     with pytest.raises(eda.Timeout):
         await asyncio.wait_for(conn.publish(stream, timeout_s=0.2), 5)
+
+
+async def test_publish_when_the_stream_has_no_leader_for_a_while_does_not_wait_for_what_is_known(
+    server: eda.EmbeddedServer, connect: Connect, stream: str
+) -> None:
+    """A publish gets 503, and nobody says whether the stream is there: the next ones go out all the same."""
+    async with FaultyProxy(server.port) as proxy:
+        conn = await connect(proxy.url(server.url))
+        await conn.publish(stream)
+        n_refused = 0
+
+        def refuse(message: bytes) -> bytes:
+            nonlocal n_refused
+            line, _, rest = message.partition(b"\r\n")
+            if n_refused or not rest.startswith(b'{"stream":"%b"' % stream.encode()):
+                return message
+            n_refused += 1
+            head = b"NATS/1.0 503\r\n\r\n"
+            return b"H%b %d %d\r\n%b\r\n" % (line.rpartition(b" ")[0], len(head), len(head), head)
+
+        proxy.change = refuse
+        proxy.drop_if = lambda message: b"stream_info_response" in message
+        refused = asyncio.create_task(conn.publish(stream))
+        await until(lambda: proxy.n_dropped)
+        async with asyncio.timeout(2):
+            await conn.publish(stream)
+            await refused
+        assert n_refused == 1
+        proxy.drop_if = None
+        assert (await conn.streams.info(stream)).events == 3
+        await conn.close()
