@@ -143,7 +143,8 @@ class Api:
             wait_s = timeout_s if has_jetstream else min(timeout_s, 0.5)
             answer = await self.request("INFO", timeout_s=wait_s, shape=Account)
         except ServerError as error:
-            if error.code == 503 or error.err_code in NOT_ENABLED:
+            # Nobody is there to answer. 503 with an error code of JetStream's own means that it elects a leader.
+            if (error.code == 503 and not error.err_code) or error.err_code in NOT_ENABLED:
                 needs = "a server and account with JetStream on"
                 raise NotSupported("JetStream", needs=needs, server=server) from error
             raise

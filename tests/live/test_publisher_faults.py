@@ -213,3 +213,28 @@ async def test_publisher_when_the_network_is_slow_is_acknowledged(
         await load.more(1000)
         proxy.rate = None
     assert load.pub.stats().resent == 0
+
+
+async def test_publisher_when_the_cluster_has_no_leader_after_a_reconnect_loses_nothing(
+    own_server: eda.EmbeddedServer, proxy: FaultyProxy, mode: str
+) -> None:
+    """What is asked of JetStream is answered by 503 until there is one: that is no verdict on the events."""
+    n_told = 0
+
+    def without_leader(message: bytes) -> bytes:
+        nonlocal n_told
+        line, _, body = message.partition(b"\r\n")
+        if b"account_info_response" not in body:
+            return message
+        n_told += 1
+        answer = b'{"error":{"code":503,"err_code":10008,"description":"JetStream system temporarily unavailable"}}'
+        return b"%b %d\r\n%b\r\n" % (line.rpartition(b" ")[0], len(answer), answer)
+
+    async with Load(own_server, mode, url=proxy.url(own_server.url)) as load:
+        await load.more()
+        proxy.change = without_leader
+        proxy.cut()
+        await until(lambda: n_told >= 4)
+        assert load.pub.stats().failed == 0
+        proxy.change = bytes
+        await load.more(1000)
