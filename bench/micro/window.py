@@ -26,6 +26,7 @@ N_EVENTS = 1000
 STREAM = "volume"
 INBOX = b"_INBOX.sink0000000000000000000."
 TARGET = Target(STREAM, 1 << 20)
+CAUSE, TRACE = FIELDS["cause"], FIELDS["meta"]["trace"]
 IDS = [next_nuid() for _ in range(N_EVENTS)]
 EVENTS = [EVENT.replace(id=event_id) for event_id in IDS]
 VALUES = [FIELDS | {"id": event_id, "time": TIME_NS, "data": DATA, "encoding": "bytes"} for event_id in IDS]
@@ -152,10 +153,18 @@ def eda_send_many() -> Round:
 def eda_build_and_send() -> Round:
     """From the construction of each event to its bytes in the buffer, and the acknowledgement of all."""
     sink = Sink()
-    values: list[dict[str, Any]] = [FIELDS | {"id": event_id, "time": TIME_NS} for event_id in IDS]
 
     def run() -> int:
-        return _accept(sink, [Event(data=Bytes(DATA), **value) for value in values])
+        return _accept(
+            sink,
+            [
+                Event(
+                    id=event_id, time=TIME_NS, data=Bytes(DATA), type="reading-recorded", schema="reading/1",
+                    cause=CAUSE, client="sensor-gateway", aggregate="sensor-17", meta={"tenant": "acme", "trace": TRACE},
+                )
+                for event_id in IDS
+            ],
+        )  # fmt: skip
 
     return Round(run, N_EVENTS)
 
@@ -173,8 +182,11 @@ def protobuf_serialise() -> Round:
 
 def protobuf_build() -> Round:
     def run() -> int:
-        for value in VALUES:
-            Envelope(**value).SerializeToString()
+        for event_id in IDS:
+            Envelope(
+                id=event_id, time=TIME_NS, data=DATA, type="reading-recorded", schema="reading/1", encoding="bytes",
+                cause=CAUSE, client="sensor-gateway", aggregate="sensor-17", meta={"tenant": "acme", "trace": TRACE},
+            ).SerializeToString()  # fmt: skip
         return 0
 
     return Round(run, N_EVENTS)

@@ -65,3 +65,4 @@ cdef Data received_data(bytes raw, Span* encoding, Span* payload, Span* event_id
 # passes over a full window or ring.
 cdef void leave_to_refcount(object it) noexcept
 cdef bint is_left_to_refcount(object it) noexcept
+cdef void give_to_collector(object it) noexcept

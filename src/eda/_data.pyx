@@ -14,6 +14,7 @@ __all__ = ["JSON", "Bytes", "Data", "MsgPack", "Proto", "String"]
 
 cdef extern from "Python.h":
     void PyObject_GC_UnTrack(PyObject* it)
+    void PyObject_GC_Track(PyObject* it)
     int PyObject_GC_IsTracked(PyObject* it)
 
 
@@ -23,6 +24,11 @@ cdef void leave_to_refcount(object it) noexcept:
 
 cdef bint is_left_to_refcount(object it) noexcept:
     return not PyObject_GC_IsTracked(<PyObject*>it)
+
+
+cdef void give_to_collector(object it) noexcept:
+    if not PyObject_GC_IsTracked(<PyObject*>it):
+        PyObject_GC_Track(<PyObject*>it)
 
 
 cdef str encoding_name(const unsigned char* text, Py_ssize_t n):
@@ -115,10 +121,13 @@ cdef Idle idle
 
 # No local variable of the type may be made here: it would count a reference to what has none left.
 cdef void dealloc_data(PyObject* it) noexcept:
-    if (<Data>it)._raw is None or not has_room(&idle):
+    if PyObject_GC_IsTracked(it) or not has_room(&idle):
         idle.other(it)
         return
-    (<Data>it)._raw = None
+    if (<Data>it)._raw is not None:
+        (<Data>it)._raw = None
+    if (<Data>it)._value is not None:
+        (<Data>it)._value = None
     # The type stays: setting all to None, and back, would count references to None for longer than the rest takes.
     if (<Data>it)._encoded is not None:
         (<Data>it)._encoded = None
@@ -130,17 +139,23 @@ cdef void dealloc_data(PyObject* it) noexcept:
 watch_idle(&idle, <PyTypeObject*>Data, dealloc_data)
 
 
+cdef Data new_data():
+    """Return one that is left to refcount."""
+    cdef Data data
+    if idle.n:
+        return <Data>take_idle(&idle)
+    data = Data.__new__(Data)
+    leave_to_refcount(data)
+    return data
+
+
 cdef Data received_data(bytes raw, Span* encoding, Span* payload, Span* event_id):
     cdef Data data
     # A writer that names no encoding wrote plain bytes.
     cdef str type = "bytes" if encoding.n == 0 else encoding_name(
         <const unsigned char*>PyBytes_AS_STRING(raw) + encoding.start, encoding.n
     )
-    if idle.n:
-        data = <Data>take_idle(&idle)
-    else:
-        data = Data.__new__(Data)
-        leave_to_refcount(data)
+    data = new_data()
     data.type = type
     data._raw = raw
     data._span = payload[0]
@@ -159,11 +174,13 @@ def _restore_data(str type not None, bytes encoded not None):
 
 
 cdef Data make_data(str encoding, object value):
-    cdef Data data = Data.__new__(Data)
+    cdef Data data = new_data()
     data.type = encoding
     data._value = value
-    if type(value) is bytes or type(value) is str or value is None:
-        leave_to_refcount(data)
+    if data._event_id.n:
+        data._event_id.n = 0                # of what it was before
+    if not (type(value) is bytes or type(value) is str or value is None):
+        give_to_collector(data)
     return data
 
 

@@ -39,6 +39,7 @@ cdef class Event:
     cdef uint32_t attempt_
     cdef bint ascii             # all texts in `raw` are ASCII; else each may be either
 
+    cdef int fill(self, PyObject** given) except -1
     cdef Data get_data(self)
     cdef dict get_meta(self)
     cdef str get_text(self, int field)

@@ -10,59 +10,29 @@ from cpython.object cimport PyObject, PyObject_GenericGetAttr, PyTypeObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint32_t
-
-from datetime import datetime, timedelta, timezone
+from libc.string cimport memset
 
 from eda._bytes cimport READ_OK, Cursor, is_ascii, skip_field, take_bytes, take_tag
 from eda._data cimport (
-    NIL, Data, Idle, has_room, is_left_to_refcount, leave_to_refcount, put_idle, received_data, take_idle, watch_idle,
+    NIL, Data, Idle, give_to_collector, has_room, is_left_to_refcount, leave_to_refcount, put_idle, received_data, take_idle, watch_idle,
 )
+from eda._fields cimport check_meta, check_text, check_time, to_datetime, to_rfc3339
 from eda._texts cimport ascii_text, shared_text
 
 from eda.errors import ConfigError
 
 __all__ = ["Event"]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_INT64_MIN = -(2**63)
-_INT64_MAX = 2**63 - 1
+# Arguments, behind the TextFields.
+cdef enum:
+    G_STREAM = N_TEXT
+    N_GIVEN_TEXT
+    G_DATA = N_GIVEN_TEXT
+    G_TIME
+    G_META
+    N_GIVEN
 
-
-cdef str check_text(str name, object value):
-    if not isinstance(value, str):
-        raise ConfigError(f"{name} must be a str, not {type(value).__name__}", argument=name)
-    return value if type(value) is str else str.__str__(value)     # of a subclass, such as StrEnum
-
-
-cdef int64_t check_time(object value) except? -1:
-    if value is None:
-        return 0
-    if isinstance(value, datetime):
-        if value.utcoffset() is None:
-            raise ConfigError(f"time must be an aware datetime: {value!r} has no time zone", argument="time")
-        delta = value - _EPOCH
-        value = (delta.days * 86400 + delta.seconds) * 1_000_000_000 + delta.microseconds * 1000
-    elif not isinstance(value, int) or isinstance(value, bool):
-        raise ConfigError(
-            f"time must be an aware datetime or int nanoseconds since 1970, not {type(value).__name__}", argument="time"
-        )
-    if not _INT64_MIN <= value <= _INT64_MAX:
-        raise ConfigError(f"time does not fit into 64-bit nanoseconds since 1970: {value}", argument="time")
-    return value
-
-
-cdef dict check_meta(object value):
-    if value is None:
-        return None
-    cdef dict meta
-    try:
-        meta = dict(value)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"meta must map str to str, not be {type(value).__name__}", argument="meta") from error
-    for key, text in meta.items():
-        if not isinstance(key, str) or not isinstance(text, str):
-            raise ConfigError(f"meta must map str to str; the entry {key!r} does not", argument="meta")
-    return meta
+cdef tuple TEXT_NAMES = ("id", "type", "schema", "cause", "client", "aggregate", "stream")
 
 
 cdef Data check_data(object value):
@@ -75,19 +45,6 @@ cdef Data check_data(object value):
             argument="data",
         )
     return value
-
-
-cdef object to_datetime(int64_t ns):
-    if ns == 0:
-        return None
-    return _EPOCH + timedelta(microseconds=ns // 1000)
-
-
-cdef str to_rfc3339(int64_t ns):
-    if ns == 0:
-        return None
-    whole = _EPOCH + timedelta(seconds=ns // 1_000_000_000)
-    return f"{whole:%Y-%m-%dT%H:%M:%S}.{ns % 1_000_000_000:09d}Z"
 
 
 @cython.final
@@ -104,36 +61,51 @@ cdef class Event:
         self, *, object type="", object data=None, object id="", object time=None, object schema="",
         object cause="", object client="", object aggregate="", object meta=None, object stream="",
     ):
-        # Checking may run code of the user. It meets an event that is empty or whole, never one that still changes.
-        cdef str type_text = check_text("type", type)
-        cdef Data data_checked = check_data(data)
-        cdef str id_text = check_text("id", id)
-        cdef int64_t time_ns = check_time(time)
-        cdef str schema_text = check_text("schema", schema)
-        cdef str cause_text = check_text("cause", cause)
-        cdef str client_text = check_text("client", client)
-        cdef str aggregate_text = check_text("aggregate", aggregate)
-        cdef dict meta_checked = check_meta(meta)
-        cdef str stream_text = check_text("stream", stream)
+        cdef PyObject* given[N_GIVEN]
+        given[F_ID] = <PyObject*>id
+        given[F_TYPE] = <PyObject*>type
+        given[F_SCHEMA] = <PyObject*>schema
+        given[F_CAUSE] = <PyObject*>cause
+        given[F_CLIENT] = <PyObject*>client
+        given[F_AGGREGATE] = <PyObject*>aggregate
+        given[G_STREAM] = <PyObject*>stream
+        given[G_DATA] = <PyObject*>data
+        given[G_TIME] = <PyObject*>time
+        given[G_META] = <PyObject*>meta
+        self.fill(given)
+
+    cdef int fill(self, PyObject** given) except -1:
+        """Set the fields from arguments, NULL where there is none; whoever calls keeps them alive."""
+        cdef int i
+        cdef str text
+        for i in range(N_GIVEN_TEXT):
+            if given[i] is not NULL and not isinstance(<object>given[i], str):
+                check_text(TEXT_NAMES[i], <object>given[i])
+        # Checking these may run code of the user. It meets an event that is empty or whole, never one that still changes.
+        cdef Data data = NIL if given[G_DATA] is NULL else check_data(<object>given[G_DATA])
+        cdef int64_t time_ns = 0 if given[G_TIME] is NULL else check_time(<object>given[G_TIME])
+        cdef dict meta = None if given[G_META] is NULL else check_meta(<object>given[G_META])
         if self.texts[F_ID] is not NULL or self.raw is not None:
             raise TypeError("an Event can't be changed: replace() makes a changed copy")
-        self.set_text(F_ID, id_text)        # always: by it a made event is known
-        if type_text:
-            self.set_text(F_TYPE, type_text)
-        if schema_text:
-            self.set_text(F_SCHEMA, schema_text)
-        if cause_text:
-            self.set_text(F_CAUSE, cause_text)
-        if client_text:
-            self.set_text(F_CLIENT, client_text)
-        if aggregate_text:
-            self.set_text(F_AGGREGATE, aggregate_text)
-        self._data = data_checked
-        self._meta = meta_checked
-        self._stream = stream_text
+        self.set_text(F_ID, "")             # always: by it a made event is known
+        for i in range(N_GIVEN_TEXT):
+            if given[i] is NULL:
+                continue
+            text = check_text(TEXT_NAMES[i], <object>given[i])
+            if not text:
+                continue
+            if i == G_STREAM:
+                self._stream = text
+            else:
+                self.set_text(i, text)
+        self._data = data
+        self._meta = meta
         self.time_ns_ = time_ns
-        if is_left_to_refcount(self._data):
+        if is_left_to_refcount(data):
             leave_to_refcount(self)
+        else:
+            give_to_collector(self)
+        return 0
 
     def __getattribute__(self, name):
         # What handlers read, without a search through the type: 4 ns instead of 13. Names in code are interned.
@@ -371,6 +343,68 @@ cdef str clipped(str text):
     return repr(text) if len(text) <= 40 else repr(text[:40]) + "…"
 
 
+cdef extern from "Python.h":
+    bint PyObject_GC_IsTracked(PyObject* it) noexcept
+
+
+cdef extern from *:
+    """
+    static inline void eda_set_vectorcall(PyTypeObject* type, void* call) {
+        type->tp_vectorcall = (vectorcallfunc)call;
+    }
+    """
+    void set_vectorcall "eda_set_vectorcall"(PyTypeObject* type, void* call) noexcept
+    Py_ssize_t PyVectorcall_NARGS(size_t n_args) noexcept
+
+
+cdef PyObject* make_event(PyObject* cls, PyObject** args, size_t n_args, PyObject* names) except NULL:
+    """Do what a call of the type does, without a dict of the arguments: making that takes as long as all else."""
+    cdef PyObject* given[N_GIVEN]
+    cdef Event event = new_event()
+    cdef Py_ssize_t i
+    cdef Py_ssize_t n_positional = PyVectorcall_NARGS(n_args)
+    cdef str name
+    memset(given, 0, sizeof(given))
+    for i in range(len(<tuple>names) if names is not NULL else 0):
+        name = <str>(<tuple>names)[i]
+        # Names in code are interned.
+        if name is "type":
+            given[F_TYPE] = args[i]
+        elif name is "data":
+            given[G_DATA] = args[i]
+        elif name is "id":
+            given[F_ID] = args[i]
+        elif name is "aggregate":
+            given[F_AGGREGATE] = args[i]
+        elif name is "meta":
+            given[G_META] = args[i]
+        elif name is "time":
+            given[G_TIME] = args[i]
+        elif name is "cause":
+            given[F_CAUSE] = args[i]
+        elif name is "schema":
+            given[F_SCHEMA] = args[i]
+        elif name is "client":
+            given[F_CLIENT] = args[i]
+        else:
+            n_positional = -1
+            break
+    if n_positional == 0:
+        event.fill(given)
+    else:                                   # what it says of odd arguments is Cython's
+        n_positional = PyVectorcall_NARGS(n_args)
+        keywords = <tuple>names if names is not NULL else ()
+        event.__init__(
+            *[<object>args[i] for i in range(n_positional)],
+            **{keywords[i]: <object>args[n_positional + i] for i in range(len(keywords))},
+        )
+    Py_INCREF(event)
+    return <PyObject*>event
+
+
+set_vectorcall(<PyTypeObject*>Event, <void*>make_event)
+
+
 cdef Idle idle
 
 
@@ -380,7 +414,7 @@ cdef void dealloc_event(PyObject* it) noexcept:
     for i in range(N_TEXT):
         Py_XDECREF((<Event>it).texts[i])
         (<Event>it).texts[i] = NULL
-    if (<Event>it).raw is None or not has_room(&idle):
+    if PyObject_GC_IsTracked(it) or not has_room(&idle):
         idle.other(it)
         return
     (<Event>it).raw = None

@@ -19,7 +19,7 @@ DESIGN = SOURCE.parents[1] / "docs" / "design.md"
 LEVELS: list[set[str]] = [
     {"_bytes", "_nuid", "encodings", "errors"},
     {
-        *("_data", "_texts", "addresses", "answers", "cursor_value", "headers", "options", "server_config"),
+        *("_data", "_fields", "_texts", "addresses", "answers", "cursor_value", "headers", "options", "server_config"),
         *("server_info", "shapes", "subjects"),
     },
     {"_event"},
