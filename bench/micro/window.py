@@ -160,7 +160,8 @@ def eda_build_and_send() -> Round:
             [
                 Event(
                     id=event_id, time=TIME_NS, data=Bytes(DATA), type="reading-recorded", schema="reading/1",
-                    cause=CAUSE, client="sensor-gateway", aggregate="sensor-17", meta={"tenant": "acme", "trace": TRACE},
+                    cause=CAUSE, client="sensor-gateway", aggregate="sensor-17",
+                    meta={"tenant": "acme", "trace": TRACE},
                 )
                 for event_id in IDS
             ],
