@@ -87,5 +87,15 @@ BARS = [
         "<=",
         1.5,
     ),
+    Bar(
+        "Event() to buffer: times faster than protobuf building it",
+        "protobuf build ns",
+        "eda build and send ns",
+        ">=",
+        4.4,
+    ),
+    Bar(
+        "bytes to handler: times faster than protobuf building it", "protobuf build ns", "eda to handler ns", ">=", 3.67
+    ),
     Bar("dispatch alone: over awaiting the handler", "eda dispatch ns", "plain await ns", "<=", 6),
 ]

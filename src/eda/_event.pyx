@@ -14,7 +14,8 @@ from libc.string cimport memset
 
 from eda._bytes cimport READ_OK, Cursor, is_ascii, skip_field, take_bytes, take_tag
 from eda._data cimport (
-    NIL, Data, Idle, give_to_collector, has_room, is_left_to_refcount, leave_to_refcount, put_idle, received_data, take_idle, watch_idle,
+    NIL, Data, Idle, give_to_collector, has_room, is_left_to_refcount, leave_to_refcount, put_idle, received_data,
+    take_idle, watch_idle,
 )
 from eda._fields cimport check_meta, check_text, check_time, to_datetime, to_rfc3339
 from eda._texts cimport ascii_text, shared_text
@@ -81,7 +82,7 @@ cdef class Event:
         for i in range(N_GIVEN_TEXT):
             if given[i] is not NULL and not isinstance(<object>given[i], str):
                 check_text(TEXT_NAMES[i], <object>given[i])
-        # Checking these may run code of the user. It meets an event that is empty or whole, never one that still changes.
+        # Checking these may run code of the user. It meets an event that is empty or whole, never a changing one.
         cdef Data data = NIL if given[G_DATA] is NULL else check_data(<object>given[G_DATA])
         cdef int64_t time_ns = 0 if given[G_TIME] is NULL else check_time(<object>given[G_TIME])
         cdef dict meta = None if given[G_META] is NULL else check_meta(<object>given[G_META])
