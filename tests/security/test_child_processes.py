@@ -9,6 +9,7 @@ import pytest
 
 import eda
 from eda.cli.sides import Side
+from eda.cli.work import Work
 from eda.server_config import secrets_in
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
@@ -36,7 +37,8 @@ async def test_demo_side_when_at_work_does_not_show_the_token() -> None:
     async with eda.EmbeddedServer() as server:
         async with eda.connect(server.url) as conn:
             await conn.streams.create("stream")
-        async with Side("handle", server.url, "stream", 10, lambda *_: None, lambda _: None) as side:
+        work = Work(client="test", events=10)
+        async with Side("handle", server.url, "stream", work, lambda *_: None, lambda _: None) as side:
             await side.ready()
             seen = seen_of(side._process.pid)
             assert "eda.cli.worker" in seen

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from eda.cli.check import N_SENSORS, ReadModel, Verdict, check, n_readings_of, sensor_id, value_of
+from eda.cli.check import N_SENSORS, Arrivals, ReadModel, Verdict, check, sensor_id, share_of, value_of
 
 N_EVENTS = 3 * N_SENSORS + 1  # sensor 0 has four readings, every other one three
 ALL_IS_WELL = Verdict(lost=0, duplicated=0, reordered=0, unexpected=0, wrong_values=0)
@@ -20,7 +20,7 @@ def readings(n_events: int = N_EVENTS) -> list[Reading]:
     every = [
         (count, sensor_id(sensor), value_of(sensor, count))
         for sensor in range(N_SENSORS)
-        for count in range(1, n_readings_of(sensor, n_events) + 1)
+        for count in range(1, share_of(sensor, n_events, N_SENSORS) + 1)
     ]
     return [(sensor, count, value) for count, sensor, value in sorted(every)]
 
@@ -135,10 +135,32 @@ def test_check_when_an_aggregate_was_never_published_fails() -> None:
 
 @pytest.mark.parametrize("n_events", [1, 999, 12_345, 100_000_000])
 def test_readings_when_shared_out_add_up(n_events: int) -> None:
-    assert sum(n_readings_of(sensor, n_events) for sensor in range(N_SENSORS)) == n_events
+    assert sum(share_of(sensor, n_events, N_SENSORS) for sensor in range(N_SENSORS)) == n_events
 
 
 def test_value_of_when_counting_on_changes_every_time() -> None:
     for sensor in (0, 1, 999):
         values = [value_of(sensor, count) for count in range(1, 1000)]
         assert all(one != other for one, other in pairwise(values))
+
+
+@pytest.mark.parametrize(
+    ("came", "lost", "beyond", "duplicated"),
+    [
+        ([1, 2, 3], 0, 0, 0),
+        ([1, 3, 2], 0, 0, 0),
+        ([1, 3], 1, 0, 0),
+        ([1, 2], 1, 0, 0),
+        ([], 3, 0, 0),
+        ([1, 2, 2, 3], 0, 0, 1),
+        ([1, 2, 3, 4], 0, 1, 0),
+        ([1, 3, 5], 1, 2, 0),
+    ],
+)
+def test_arrivals_when_the_number_published_is_told_afterwards_are_judged_by_it(
+    came: list[int], lost: int, beyond: int, duplicated: int
+) -> None:
+    arrivals = Arrivals({"a": 1000})
+    for number in came:
+        arrivals.arrive("a", number)
+    assert (arrivals.n_lost({"a": 3}), arrivals.n_beyond({"a": 3}), arrivals.n_duplicated) == (lost, beyond, duplicated)

@@ -24,13 +24,16 @@ def _make_main() -> Callable[..., Any]:
         return _refuse
     import click
 
-    from eda.cli.demo import VERSION, demo
+    from eda.cli.bench import bench
+    from eda.cli.demo import demo
+    from eda.cli.report import VERSION
 
     @click.group(context_settings={"help_option_names": ["-h", "--help"]})
     @click.version_option(VERSION, prog_name="eda")
     def group() -> None:
         """Event-driven architectures on NATS JetStream."""
 
+    group.add_command(bench)
     group.add_command(demo)
     return group
 

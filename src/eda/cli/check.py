@@ -1,11 +1,11 @@
-"""What the demo publishes, and whether all of it arrived: no input or output, so that tests can lie to it."""
+"""Whether all that was published arrived: no input or output, so that tests can lie to it."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["N_SENSORS", "ReadModel", "Verdict", "check", "n_readings_of", "sensor_id", "value_of"]
+__all__ = ["N_SENSORS", "Arrivals", "ReadModel", "Verdict", "check", "sensor_id", "share_of", "value_of"]
 
 N_SENSORS = 1000
 
@@ -15,9 +15,9 @@ def sensor_id(sensor: int) -> str:
     return f"sensor-{sensor:04d}"
 
 
-def n_readings_of(sensor: int, n_events: int) -> int:
-    """Return how many of all events are this sensor's; they are shared out evenly."""
-    return n_events // N_SENSORS + (sensor < n_events % N_SENSORS)
+def share_of(place: int, n_events: int, n_places: int) -> int:
+    """Return how many of all events are those of one place, from 0; they are shared out evenly."""
+    return n_events // n_places + (place < n_events % n_places)
 
 
 def value_of(sensor: int, count: int) -> float:
@@ -25,48 +25,68 @@ def value_of(sensor: int, count: int) -> float:
     return ((sensor * 7919 + count * 104_729) % 100_003) / 100
 
 
-class ReadModel:
-    """The latest value of each sensor, and in which order its readings came.
+class Arrivals:
+    """In which order events came that are numbered from 1 within their aggregate.
 
-    `missing` are counts that were skipped and did not come later; memory is bounded by what is missing.
+    `missing` are numbers that were skipped and did not come later; memory is bounded by what is missing.
     """
 
-    def __init__(self, n_events: int) -> None:
-        self.n_events = n_events
-        self.latest: dict[str, float] = {}
-        sensors = range(min(N_SENSORS, n_events))
-        self.n_readings = {sensor_id(i): n_readings_of(i, n_events) for i in sensors}
-        self.next = dict.fromkeys(self.n_readings, 1)
+    def __init__(self, n_expected: dict[str, int]) -> None:
+        self.n_expected = n_expected
+        self.next = dict.fromkeys(n_expected, 1)
         self.missing: dict[str, set[int]] = {}
         self.n_received = 0
         self.n_duplicated = 0
         self.n_reordered = 0
         self.n_unexpected = 0
 
-    def add(self, sensor: str, count: int, value: float) -> None:
-        """Take a reading, the `count`-th of its sensor, from 1."""
+    def arrive(self, aggregate: str, number: int) -> None:
+        """Take an event, that of this number of its aggregate."""
         self.n_received += 1
-        if count == self.next.get(sensor) and count <= self.n_readings[sensor]:
-            self.next[sensor] = count + 1
+        if number == self.next.get(aggregate) and number <= self.n_expected[aggregate]:
+            self.next[aggregate] = number + 1
         else:
-            self._add_out_of_turn(sensor, count)
-        self.latest[sensor] = value
+            self._arrive_out_of_turn(aggregate, number)
 
-    def _add_out_of_turn(self, sensor: str, count: int) -> None:
-        """Tell a reading that came early from one that came late, twice, or from nowhere."""
-        due = self.next.get(sensor)
-        if due is None or not 1 <= count <= self.n_readings[sensor]:
+    def _arrive_out_of_turn(self, aggregate: str, number: int) -> None:
+        """Tell an event that came early from one that came late, twice, or from nowhere."""
+        due = self.next.get(aggregate)
+        if due is None or not 1 <= number <= self.n_expected[aggregate]:
             self.n_unexpected += 1
             return
-        missing = self.missing.setdefault(sensor, set())
-        if count > due:
-            missing.update(range(due, count))
-            self.next[sensor] = count + 1
-        elif count in missing:
-            missing.remove(count)
+        missing = self.missing.setdefault(aggregate, set())
+        if number > due:
+            missing.update(range(due, number))
+            self.next[aggregate] = number + 1
+        elif number in missing:
+            missing.remove(number)
             self.n_reordered += 1
         else:
             self.n_duplicated += 1
+
+    def n_lost(self, published: dict[str, int]) -> int:
+        """Return how many did not come, of so many published of each aggregate."""
+        never_reached = sum(max(n + 1 - self.next[aggregate], 0) for aggregate, n in published.items())
+        skipped = sum(number <= published[aggregate] for aggregate, some in self.missing.items() for number in some)
+        return never_reached + skipped
+
+    def n_beyond(self, published: dict[str, int]) -> int:
+        """Return how far the numbers that came go beyond those published."""
+        return sum(max(self.next[aggregate] - 1 - n, 0) for aggregate, n in published.items())
+
+
+class ReadModel(Arrivals):
+    """The demo's: the latest value of each sensor, and in which order its readings came."""
+
+    def __init__(self, n_events: int) -> None:
+        sensors = range(min(N_SENSORS, n_events))
+        super().__init__({sensor_id(i): share_of(i, n_events, N_SENSORS) for i in sensors})
+        self.latest: dict[str, float] = {}
+
+    def add(self, sensor: str, count: int, value: float) -> None:
+        """Take a reading, the `count`-th of its sensor, from 1."""
+        self.arrive(sensor, count)
+        self.latest[sensor] = value
 
 
 @dataclass(frozen=True)
@@ -97,10 +117,9 @@ class Verdict:
 def check(n_events: int, received: ReadModel) -> Verdict:
     """Compare what was received with what was published."""
     sensors = range(min(N_SENSORS, n_events))
-    expected = {sensor_id(i): value_of(i, n_readings_of(i, n_events)) for i in sensors}
-    never_reached = sum(received.n_readings[sensor] + 1 - due for sensor, due in received.next.items())
+    expected = {sensor_id(i): value_of(i, share_of(i, n_events, N_SENSORS)) for i in sensors}
     return Verdict(
-        lost=never_reached + sum(map(len, received.missing.values())),
+        lost=received.n_lost(received.n_expected),
         duplicated=received.n_duplicated,
         reordered=received.n_reordered,
         unexpected=received.n_unexpected,

@@ -1,4 +1,4 @@
-"""Both sides of the demo at work on one server: the parent of the processes of eda.cli.worker."""
+"""Both sides of a run at work on one server: the parent of the processes of eda.cli.worker."""
 
 from __future__ import annotations
 
@@ -12,22 +12,25 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Self
 
+import msgspec
+
 import eda
 from eda.addresses import parse_addresses
+from eda.cli.work import Work
 
-__all__ = ["DemoError", "Figures", "run_sides"]
+__all__ = ["Figures", "SideFailed", "run_sides"]
 
 STOP_TIMEOUT_S = 5.0
 MAX_LOG_LINES = 50
 
 
-class DemoError(Exception):
+class SideFailed(Exception):
     """A side ended without a result; the text says why."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What a run of the demo took."""
+    """What a run took."""
 
     server: str
     published: dict[str, Any]
@@ -35,16 +38,16 @@ class Figures:
 
 
 async def run_sides(
-    n_events: int,
+    work: Work,
     addr: str | None,
     on_server: Callable[[str], None],
     on_progress: Callable[[str, int], None],
     on_log: Callable[[str], None],
 ) -> Figures:
-    """Publish and handle `n_events` on the server at `addr` (None: an embedded one), in a stream of their own that goes
+    """Do the work on the server at `addr` (None: an embedded one), in a stream of their own that goes
     away again.
 
-    Raises EdaError when the server can't be used, DemoError when a side fails.
+    Raises EdaError when the server can't be used, SideFailed when a side fails.
     """
     async with AsyncExitStack() as stack:
         addresses = parse_addresses(addr or "embedded:")
@@ -54,23 +57,28 @@ async def run_sides(
         else:
             assert addr is not None
             url, name = addr, f"server {addresses}, file storage"
-        conn = await stack.enter_async_context(eda.connect(url, client="eda-demo-admin"))
-        stream = f"eda-demo-{secrets.token_hex(8)}"
+        conn = await stack.enter_async_context(eda.connect(url, client=f"{work.client}-admin"))
+        stream = f"{work.client}-{secrets.token_hex(8)}"
         # The server keeps every id for so long, millions at this speed; a publish may take half as long, its default.
-        await conn.streams.create(stream, eda.StreamOptions(dedup_window_s=60.0))
+        try:
+            await conn.streams.create(stream, eda.StreamOptions(dedup_window_s=60.0))
+        except (asyncio.CancelledError, eda.Timeout):  # it may be there all the same
+            await _delete(conn, stream, on_log)
+            raise
         stack.push_async_callback(_delete, conn, stream, on_log)
         on_server(name)
         # The handling side first, so that it is there when the first event comes.
-        handling = Side("handle", url, stream, n_events, on_progress, on_log)
+        handling = Side("handle", url, stream, work, on_progress, on_log)
+        stack.push_async_callback(_forget, conn, stream, work, handling, on_log)
         await stack.enter_async_context(handling)
         await handling.ready()
-        publishing = Side("publish", url, stream, n_events, on_progress, on_log)
+        publishing = Side("publish", url, stream, work, on_progress, on_log)
         await stack.enter_async_context(publishing)
         await asyncio.wait({publishing.outcome, handling.outcome}, return_when=asyncio.FIRST_COMPLETED)
         if handling.outcome.done():
             handling.outcome.result()
         published = await publishing.outcome
-        handling.say("published")
+        handling.say(json.dumps(published["published"]))
         return Figures(name, published, await handling.outcome)
 
 
@@ -84,10 +92,23 @@ async def _delete(conn: eda.Conn, stream: str, on_log: Callable[[str], None]) ->
         on_log(f"the stream {stream} could not be deleted: {error}")
 
 
+async def _forget(conn: eda.Conn, stream: str, work: Work, handling: Side, on_log: Callable[[str], None]) -> None:
+    """Remove the offsets that a handling side has left behind that was killed; else it has done so itself."""
+    if not handling.was_killed or work.kind == "shared":
+        return
+    try:
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            for number in range(1, work.subscriptions + 1):
+                await (await conn.subscribe(stream, lambda _: None, work.options(number))).unsubscribe()
+    except (eda.EdaError, TimeoutError) as error:
+        on_log(f"the offsets of {stream} in the bucket eda-cursors could not be removed: {error}")
+
+
 class Side:
     """A process that publishes or handles: entered, it runs; left, it is gone.
 
-    `outcome` is its result; it fails with DemoError when there is none.
+    `outcome` is its result; it fails with SideFailed when there is none. `was_killed`: once left, whether it could not
+    put things in order.
     """
 
     outcome: asyncio.Task[dict[str, Any]]
@@ -97,16 +118,17 @@ class Side:
         name: str,
         url: str,
         stream: str,
-        n_events: int,
+        work: Work,
         on_progress: Callable[[str, int], None],
         on_log: Callable[[str], None],
     ) -> None:
         self.name = name
         self._url = url
-        self._arguments = [name, stream, str(n_events)]
+        self._arguments = [name, stream, msgspec.json.encode(work).decode()]
         self._on_progress = on_progress
         self._on_log = on_log
         self._ready = asyncio.Event()
+        self.was_killed = False
 
     async def __aenter__(self) -> Self:
         self._process = await asyncio.create_subprocess_exec(
@@ -137,12 +159,13 @@ class Side:
             if self._process.returncode is None:
                 self._process.kill()
                 await self._process.wait()
+            self.was_killed = (self._process.returncode or 0) < 0
             await asyncio.wait({self.outcome})
             if not self.outcome.cancelled():
                 self.outcome.exception()
 
     async def ready(self) -> None:
-        """Return when it is at work. Raises DemoError when it ended before."""
+        """Return when it is at work. Raises SideFailed when it ended before."""
         ready = asyncio.ensure_future(self._ready.wait())
         await asyncio.wait({ready, self.outcome}, return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
@@ -174,7 +197,7 @@ class Side:
         finally:
             log.cancel()
         if result is None:
-            raise DemoError(f"the {self.name} side failed: {error or last or f'it ended with code {code}'}")
+            raise SideFailed(f"the {self.name} side failed: {error or last or f'it ended with code {code}'}")
         return result
 
     async def _follow_log(self) -> str:

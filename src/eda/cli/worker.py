@@ -1,9 +1,10 @@
-"""One side of the demo, in a process of its own so that its CPU time is its own: `python -m eda.cli.worker`.
+"""One side of a run, in a process of its own so that its CPU time is its own: `python -m eda.cli.worker`.
 
-Arguments: `publish` or `handle`, the stream, the number of events. The first line of stdin is the server's URL: neither
+Arguments: `publish` or `handle`, the stream, the work as JSON. The first line of stdin is the server's URL: neither
 a list of processes nor the environment shows it there. Says how it goes in lines of JSON on stdout: `{"ready": true}`,
 `{"n": …}` ten times a second, and `{"result": {…}}` or `{"error": "…"}` at the end. Later the handling side is told
-`published` on stdin when all events are in the stream; the end of stdin means that nobody listens any more.
+on stdin, as a list in JSON, how many events each publisher has in the stream; the end of stdin means that nobody
+listens any more.
 """
 
 from __future__ import annotations
@@ -15,19 +16,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 import eda
-from eda.cli.check import N_SENSORS, ReadModel, check, sensor_id, value_of
+from eda.cli.work import Receiver, Work
 
-__all__ = ["CLIENT", "EVENT_TYPE", "main"]
-
-EVENT_TYPE = "reading-recorded"
-CLIENT = "eda-demo"
+__all__ = ["main"]
 
 TELL_S = 0.1
 # Nothing may come any more: a duplicate would have come by then.
@@ -35,15 +34,8 @@ QUIET_S = 0.3
 # Something is missing: longer than the 30 s after which the server sends an unacknowledged event again.
 STALLED_S = 45.0
 MAX_SAMPLES = 1_000_000
-
-
-class Reading(msgspec.Struct):
-    """The payload of an event."""
-
-    sensor: str
-    value: float
-    count: int
-    published_ns: int
+# So many events are sent between two looks at the clock.
+LOOK_EVERY = 64
 
 
 class Progress:
@@ -53,79 +45,143 @@ class Progress:
         self.n = 0
 
 
-async def publish_readings(conn: eda.Conn, stream: str, n_events: int, progress: Progress) -> None:
-    """Publish all readings, of one sensor after the other; a publisher keeps their order. Raises PublishFailed."""
-    async with conn.publisher(stream) as publisher:
-        for number in range(n_events):
-            count, sensor = number // N_SENSORS + 1, number % N_SENSORS
-            reading = Reading(sensor_id(sensor), value_of(sensor, count), count, time.time_ns())
-            await publisher.send(eda.Event(type=EVENT_TYPE, aggregate=reading.sensor, data=eda.JSON(reading)))
-            if sensor == 0:
-                progress.n = publisher.stats().acknowledged
-    progress.n = n_events
+class Latencies:
+    """Times from publish to handler: of all events, or of every 2nd, 4th, … so that they stay below MAX_SAMPLES."""
+
+    def __init__(self) -> None:
+        self.samples_ns: list[int] = []
+        self._every = 1
+        self._n = 0
+
+    def add(self, latency_ns: int) -> None:
+        """Take one."""
+        self._n += 1
+        if self._n % self._every == 0:
+            self.samples_ns.append(latency_ns)
+            if len(self.samples_ns) >= MAX_SAMPLES:
+                del self.samples_ns[::2]
+                self._every *= 2
 
 
-async def publish(url: str, stream: str, n_events: int, progress: Progress, _: asyncio.Event) -> dict[str, Any]:
-    """Publish, and return what it took."""
-    async with eda.connect(url, client=CLIENT, auto_create=False) as conn:
+async def publish_events(publisher: eda.Publisher, number: int, work: Work, deadline: float, progress: Progress) -> int:
+    """Publish one publisher's events until there are no more or the time is over, and return how many."""
+    n_sent = n_told = 0
+    async with publisher:
+        for event in work.published_by(number):
+            await publisher.send(event)
+            n_sent += 1
+            if n_sent % LOOK_EVERY == 0:
+                stats = publisher.stats()
+                progress.n += stats.acknowledged - n_told
+                n_told = stats.acknowledged
+                # A stream that is full refuses all that follows; closing the publisher says why.
+                if stats.failed or time.monotonic() >= deadline:
+                    break
+    progress.n += n_sent - n_told
+    return n_sent
+
+
+async def publish(
+    url: str, stream: str, work: Work, progress: Progress, _: asyncio.Future[list[int]]
+) -> dict[str, Any]:
+    """Publish, and return what it took. Raises PublishFailed."""
+    async with eda.connect(url, client=work.client, auto_create=False) as conn:
+        publishers = [await conn.publisher(stream, mode=work.mode) for _ in range(work.publishers)]
         tell(ready=True)
         began, cpu_began = time.monotonic(), time.process_time()
-        await publish_readings(conn, stream, n_events, progress)
-        return {"seconds": time.monotonic() - began, "cpu_s": time.process_time() - cpu_began}
+        deadline = began + (work.seconds or float("inf"))
+        published = await asyncio.gather(
+            *(publish_events(each, number, work, deadline, progress) for number, each in enumerate(publishers))
+        )
+        return {
+            "seconds": time.monotonic() - began,
+            "cpu_s": time.process_time() - cpu_began,
+            "published": published,
+            "mode": publishers[0].stats().mode,
+            "peak_memory": peak_memory(),
+        }
 
 
-async def handle(url: str, stream: str, n_events: int, progress: Progress, published: asyncio.Event) -> dict[str, Any]:
-    """Build the read model, and return what it took and whether it is right."""
-    model = ReadModel(n_events)
-    latencies_ns: list[int] = []
-    every = -(-n_events // MAX_SAMPLES)
+async def handle(
+    url: str, stream: str, work: Work, progress: Progress, published: asyncio.Future[list[int]]
+) -> dict[str, Any]:
+    """Handle all events in each subscription, and return what it took and whether all is right."""
+    latencies = Latencies()
+    receivers = [work.receiver() for _ in range(work.subscriptions)]
     first_ns = last_ns = 0
 
-    def on_reading(event: eda.Event) -> None:
-        nonlocal first_ns, last_ns
-        reading: Reading = event.data.decode(into=Reading)
-        model.add(event.aggregate, reading.count, reading.value)
-        last_ns = time.time_ns()
-        if progress.n % every == 0:
-            latencies_ns.append(last_ns - reading.published_ns)
-        if not first_ns:
-            first_ns = reading.published_ns
-        progress.n += 1
+    def handler_of(receiver: Receiver) -> Callable[[eda.Event], None]:
+        take = receiver.take
 
-    async with eda.connect(url, client=CLIENT, auto_create=False) as conn:
-        async with conn.subscribe(stream, on_reading, backfill=True, durable=True) as sub:
-            tell(ready=True)
-            cpu_began = time.process_time()
-            await until_quiet(sub, n_events, progress, published)
+        def on_event(event: eda.Event) -> None:
+            nonlocal first_ns, last_ns
+            published_ns = take(event)
+            last_ns = time.time_ns()
+            latencies.add(last_ns - published_ns)
+            if not first_ns:
+                first_ns = published_ns
+            progress.n += 1
+
+        return on_event
+
+    async with eda.connect(url, client=work.client, auto_create=False) as conn, AsyncExitStack() as stack:
+        subs = []
+        for number, receiver in enumerate(receivers, 1):
+            subs.append(conn.subscribe(stream, handler_of(receiver), work.options(number)))
+            # An offset that is kept outside of the stream would outlive it.
+            stack.push_async_callback(subs[-1].unsubscribe)
+            await subs[-1]
+        tell(ready=True)
+        cpu_began = time.process_time()
+        await until_quiet(subs, progress, published)
+        await asyncio.gather(*(sub.close() for sub in subs))
         cpu_s = time.process_time() - cpu_began
-    latencies_ns.sort()
+    latencies.samples_ns.sort()
+    checks = [receiver.check(published.result()) for receiver in receivers]
     return {
         "seconds": (last_ns - first_ns) / 1e9,
         "cpu_s": cpu_s,
-        "p50_ms": percentile(latencies_ns, 0.5) / 1e6,
-        "p99_ms": percentile(latencies_ns, 0.99) / 1e6,
-        "check": check(n_events, model).to_dict(),
+        "p50_ms": percentile(latencies.samples_ns, 0.5) / 1e6,
+        "p99_ms": percentile(latencies.samples_ns, 0.99) / 1e6,
+        "peak_memory": peak_memory(),
+        "check": {name: sum(each[name] for each in checks) for name in checks[0]},
     }
 
 
-async def until_quiet(sub: eda.Subscription, n_events: int, progress: Progress, published: asyncio.Event) -> None:
-    """Return when all was published and nothing comes any more. Raises what ended the subscription."""
-    ended = asyncio.ensure_future(sub.wait())
+async def until_quiet(subs: list[eda.Subscription], progress: Progress, published: asyncio.Future[list[int]]) -> None:
+    """Return when all was published and nothing comes any more. Raises what ended a subscription."""
+    waits = [asyncio.ensure_future(sub.wait()) for sub in subs]
     seen, since = -1, 0.0
     try:
         while True:
-            await asyncio.wait({ended}, timeout=TELL_S)
-            if ended.done():
-                await ended
-                raise eda.Closed(f"subscription to {sub.stream}")
-            stats = sub.stats()
-            if progress.n != seen or not published.is_set():
+            await asyncio.wait(waits, timeout=TELL_S, return_when=asyncio.FIRST_COMPLETED)
+            for sub, ended in zip(subs, waits, strict=True):
+                if ended.done():
+                    await ended
+                    raise eda.Closed(f"subscription to {sub.stream}")
+            if progress.n != seen or not published.done():
                 seen, since = progress.n, time.monotonic()
-            complete = progress.n >= n_events and not (stats.pending or stats.buffered or stats.in_flight)
+                continue
+            every = [sub.stats() for sub in subs]
+            complete = progress.n >= sum(published.result()) * len(subs)
+            complete &= not any(stats.pending or stats.buffered or stats.in_flight for stats in every)
             if time.monotonic() - since > (QUIET_S if complete else STALLED_S):
                 return
     finally:
-        ended.cancel()
+        for ended in waits:
+            ended.cancel()
+
+
+def peak_memory() -> int | None:
+    """Return the most bytes of memory that this process held; None where the system does not tell.
+
+    Not from getrusage: what that counts begins with what the parent held.
+    """
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return None
 
 
 def percentile(ordered: list[int], share: float) -> int:
@@ -167,22 +223,25 @@ async def tell_progress(progress: Progress) -> None:
         tell(n=progress.n)
 
 
-async def run(url: str, side: str, stream: str, n_events: int) -> None:
+async def run(url: str, side: str, stream: str, work: Work) -> None:
     """Do the work of a side and tell the result."""
     loop = asyncio.get_running_loop()
     this = asyncio.current_task()
     assert this is not None
-    published = asyncio.Event()
+    published: asyncio.Future[list[int]] = loop.create_future()
     progress = Progress()
 
     def on_line(line: bytes) -> None:
         if not loop.is_closed():
-            loop.call_soon_threadsafe(published.set if line == b"published" else this.cancel)
+            if line:
+                loop.call_soon_threadsafe(published.set_result, json.loads(line))
+            else:
+                loop.call_soon_threadsafe(this.cancel)
 
     threading.Thread(target=listen, args=(on_line,), daemon=True).start()
     telling = asyncio.ensure_future(tell_progress(progress))
     try:
-        result = await (publish if side == "publish" else handle)(url, stream, n_events, progress, published)
+        result = await (publish if side == "publish" else handle)(url, stream, work, progress, published)
     finally:
         telling.cancel()
     tell(n=progress.n)
@@ -191,14 +250,14 @@ async def run(url: str, side: str, stream: str, n_events: int) -> None:
 
 def main() -> int:
     """Run the side that the arguments name; with uvloop where it is installed."""
-    side, stream, n_events = sys.argv[1:]
+    side, stream, work = sys.argv[1:]
     url = read_line()
     loop_factory = None
     with suppress(ImportError):
         loop_factory = import_module("uvloop").new_event_loop
     try:
         with asyncio.Runner(loop_factory=loop_factory) as runner:
-            runner.run(run(url, side, stream, int(n_events)))
+            runner.run(run(url, side, stream, msgspec.json.decode(work, type=Work)))
     except (eda.EdaError, OSError) as error:
         tell(error=str(error))
         return 1

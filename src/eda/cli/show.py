@@ -1,0 +1,90 @@
+"""A run as its user sees it: bars while it goes, the report at the end, errors in one line, the exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from eda.cli.report import VERSION, Titles, print_report, python_name, report_of
+from eda.cli.sides import Figures, SideFailed, run_sides
+from eda.cli.work import Work
+from eda.errors import EdaError
+
+__all__ = ["addr_option", "json_option", "run_and_show"]
+
+INTERRUPTED = 130
+
+addr_option = click.option(
+    "--addr",
+    metavar="URL",
+    help="A NATS server of yours, with JetStream; a stream of its own is made there and deleted again. "
+    "[default: an embedded nats-server]",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of bars and a table.")
+
+
+def run_and_show(work: Work, addr: str | None, as_json: bool, titles: Titles, asked: dict[str, Any]) -> None:
+    """Do the work and print its report. Raises Exit or ClickException unless all is well."""
+    try:
+        figures = asyncio.run(_run_quietly(work, addr) if as_json else _run_with_bars(work, addr))
+    except KeyboardInterrupt:
+        click.echo("interrupted", err=True)
+        raise click.exceptions.Exit(INTERRUPTED) from None
+    except (EdaError, SideFailed, OSError) as error:
+        raise click.ClickException(" ".join(str(error).split())) from None
+    report = report_of(work, figures, asked)
+    if as_json:
+        click.echo(json.dumps(report))
+    else:
+        print_report(report, titles, Console())
+        sys.stdout.flush()
+    if not report["ok"]:
+        raise click.exceptions.Exit(1)
+
+
+async def _run_quietly(work: Work, addr: str | None) -> Figures:
+    return await run_sides(work, addr, lambda _: None, lambda *_: None, lambda line: click.echo(line, err=True))
+
+
+async def _run_with_bars(work: Work, addr: str | None) -> Figures:
+    console = Console()
+    columns = (TextColumn("{task.description:>7}"), BarColumn(), _Done(), _Rate(), TimeElapsedColumn())
+    bars = Progress(*columns, console=console)
+    # How many events there will be is not known beforehand where a time is given.
+    totals = {"publish": work.events, "handle": work.events and work.events * work.subscriptions}
+    tasks = {name: bars.add_task(name, total=total, start=False) for name, total in totals.items()}
+
+    def show(name: str, n: int) -> None:
+        task = tasks[name]
+        if n:
+            bars.start_task(task)
+        bars.update(task, completed=n)
+
+    def begin(server: str) -> None:
+        console.print(Text(f"eda {VERSION}, {python_name()}\n{server}"))
+        bars.start()
+
+    try:
+        return await run_sides(work, addr, begin, show, lambda line: console.print(Text(line)))
+    finally:
+        if bars.live.is_started:
+            bars.stop()
+
+
+class _Done(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        done = f"{task.completed:.0f}"
+        return Text(f"{done}/{task.total:.0f}" if task.total is not None else done)
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:>9,.0f}/s" if speed else "         -/s")

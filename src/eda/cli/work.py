@@ -1,0 +1,177 @@
+"""What the command asks of both sides, and what its events are: the readings of the demo, or payloads of one size."""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Callable, Iterator
+from typing import Literal, Protocol
+
+import msgspec
+
+import eda
+from eda.cli.check import N_SENSORS, Arrivals, ReadModel, check, sensor_id, share_of, value_of
+
+__all__ = ["MAX_EVENTS", "MIN_SIZES", "Kind", "Receiver", "Work"]
+
+MAX_EVENTS = 100_000_000
+
+Kind = Literal["shared", "exclusive", "serial"]
+
+_HEAD = struct.Struct("<QQ")  # number, published_ns
+# A JSON payload without padding: an event's number has up to 9 digits, its time 19 until the year 2286.
+_BARE_JSON = len('{"number":,"published_ns":,"pad":""}') + 19
+
+MIN_SIZES = {"bytes": _HEAD.size, "json": _BARE_JSON + len(str(MAX_EVENTS))}
+
+
+class Reading(msgspec.Struct):
+    """The payload of an event of the demo."""
+
+    sensor: str
+    value: float
+    count: int
+    published_ns: int
+
+
+class Padded(msgspec.Struct):
+    """The payload of an event of the benchmark, in JSON."""
+
+    number: int
+    published_ns: int
+    pad: str
+
+
+class Receiver(Protocol):
+    """What becomes of one subscription's events."""
+
+    def take(self, event: eda.Event) -> int:
+        """Return when the event was published, in ns of Unix time."""
+
+    def check(self, published: list[int]) -> dict[str, int]:
+        """Return what is wrong, so many events having been published by each publisher."""
+
+
+class Work(msgspec.Struct, frozen=True, kw_only=True):
+    """What to publish, for so many `events` or `seconds`, and how to subscribe. Nothing in it is secret.
+
+    `size` is that of the payload in bytes, 0 for the demo's readings. Each subscription gets every event.
+    """
+
+    client: str
+    events: int | None = None
+    seconds: float | None = None
+    size: int = 0
+    encoding: Literal["bytes", "json"] = "json"
+    publishers: int = 1
+    subscriptions: int = 1
+    mode: Literal["auto", "window", "fast"] = "auto"
+    kind: Kind = "shared"
+
+    def published_by(self, publisher: int) -> Iterator[eda.Event]:
+        """Give a publisher's events, each made when it is asked for."""
+        n_events = MAX_EVENTS if self.events is None else share_of(publisher, self.events, self.publishers)
+        return self._payloads(publisher, n_events) if self.size else readings(n_events)
+
+    def _payloads(self, publisher: int, n_events: int) -> Iterator[eda.Event]:
+        aggregate = aggregate_of(publisher)
+        make = making(self.encoding, self.size)
+        for number in range(1, n_events + 1):
+            yield eda.Event(type="bench-event", aggregate=aggregate, data=make(number, time.time_ns()))
+
+    def options(self, number: int) -> eda.SubscriptionOptions:
+        """Return the options of the subscription of that number, from 1."""
+        name = f"subscription-{number}"
+        exclusive, serial = self.kind == "exclusive", self.kind == "serial"
+        return eda.SubscriptionOptions(name=name, backfill=True, durable=True, exclusive=exclusive, serial=serial)
+
+    def receiver(self) -> Receiver:
+        """Return what checks a subscription's events."""
+        if self.size:
+            return Payloads(self)
+        assert self.events is not None
+        return Readings(self.events)
+
+
+def readings(n_events: int) -> Iterator[eda.Event]:
+    """Give the demo's events, of one sensor after the other."""
+    for at in range(n_events):
+        count, sensor = at // N_SENSORS + 1, at % N_SENSORS
+        reading = Reading(sensor_id(sensor), value_of(sensor, count), count, time.time_ns())
+        yield eda.Event(type="reading-recorded", aggregate=reading.sensor, data=eda.JSON(reading))
+
+
+def aggregate_of(publisher: int) -> str:
+    """Return the aggregate of all events of a publisher of the benchmark."""
+    return f"publisher-{publisher + 1}"
+
+
+def making(encoding: str, size: int) -> Callable[[int, int], eda.Data]:
+    """Return what makes payloads of that size."""
+    if encoding == "bytes":
+        rest = bytes(size - _HEAD.size)
+        return lambda number, now_ns: eda.Bytes(_HEAD.pack(number, now_ns) + rest)
+    room = size - _BARE_JSON
+    return lambda number, now_ns: eda.JSON(Padded(number, now_ns, "x" * (room - len(str(number)))))
+
+
+class Readings:
+    """The demo's receiver: builds the read model."""
+
+    def __init__(self, n_events: int) -> None:
+        self._n_events = n_events
+        self._model = ReadModel(n_events)
+
+    def take(self, event: eda.Event) -> int:
+        """Put the reading into the model."""
+        reading: Reading = event.data.decode(into=Reading)
+        self._model.add(event.aggregate, reading.count, reading.value)
+        return reading.published_ns
+
+    def check(self, published: list[int]) -> dict[str, int]:
+        """Compare the model with what was published."""
+        return check(self._n_events, self._model).to_dict()
+
+
+class Payloads:
+    """The benchmark's receiver: reads each payload, and keeps account of numbers and sizes."""
+
+    def __init__(self, work: Work) -> None:
+        self._size = work.size
+        self._take = self._take_bytes if work.encoding == "bytes" else self._take_json
+        self._arrivals = Arrivals(dict.fromkeys(map(aggregate_of, range(work.publishers)), MAX_EVENTS))
+        # A shared subscription promises no order.
+        self._ordered = work.kind != "shared"
+        self._last_sequence = 0
+        self._n_reordered = 0
+        self._n_wrong_size = 0
+
+    def take(self, event: eda.Event) -> int:
+        """Count the event."""
+        number, published_ns, size = self._take(event.data)
+        self._arrivals.arrive(event.aggregate, number)
+        if size != self._size:
+            self._n_wrong_size += 1
+        if self._ordered:
+            self._n_reordered += event.sequence < self._last_sequence
+            self._last_sequence = event.sequence
+        return published_ns
+
+    def _take_bytes(self, data: eda.Data) -> tuple[int, int, int]:
+        payload: bytes = data.decode()
+        return *_HEAD.unpack_from(payload), len(payload)
+
+    def _take_json(self, data: eda.Data) -> tuple[int, int, int]:
+        padded: Padded = data.decode(into=Padded)
+        return padded.number, padded.published_ns, _BARE_JSON + len(str(padded.number)) + len(padded.pad)
+
+    def check(self, published: list[int]) -> dict[str, int]:
+        """Compare what came with what was published."""
+        by_aggregate = {aggregate_of(publisher): n for publisher, n in enumerate(published)}
+        return {
+            "lost": self._arrivals.n_lost(by_aggregate),
+            "duplicated": self._arrivals.n_duplicated,
+            "reordered": self._n_reordered,
+            "unexpected": self._arrivals.n_unexpected + self._arrivals.n_beyond(by_aggregate),
+            "wrong_size": self._n_wrong_size,
+        }
