@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,42 +12,11 @@ from typing import Any
 import pytest
 
 import eda
+from commands import DEADLINE_S, published, run_eda, run_interrupted
 
 N_EVENTS = 2000
-DEADLINE_S = 60
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
-
-
-async def run_eda(*arguments: str, code: str | None = None) -> tuple[int | None, str, str]:
-    """Run the command and give its exit code, what it printed, and what it printed to stderr."""
-    how = ["-m", "eda.cli"] if code is None else ["-c", code]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *how,
-        *arguments,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "COLUMNS": "100", "PYTHONIOENCODING": "utf-8"},
-    )
-    try:
-        async with asyncio.timeout(DEADLINE_S):
-            out, err = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    return process.returncode, out.decode(), err.decode()
-
-
-async def published(conn: eda.Conn) -> None:
-    """Return when some stream has an event."""
-    async with asyncio.timeout(DEADLINE_S):
-        while True:
-            if any(info.events for info in await conn.streams.list()):
-                return
-            await asyncio.sleep(0.02)
 
 
 def assert_passed(report: dict[str, Any]) -> None:
@@ -101,10 +67,11 @@ async def test_demo_when_not_json_prints_bars_and_table() -> None:
 
 
 async def test_demo_when_the_check_fails_says_so_and_ends_with_1() -> None:
-    code = "import sys, eda.cli.demo as demo, eda.cli as cli\n"
-    code += "report = demo._report\n"
-    code += "def lie(n, figures):\n    figures.handled['check']['lost'] = 3\n    return report(n, figures)\n"
-    code += "demo._report = lie\ncli.main(sys.argv[1:])\n"
+    code = "import sys, eda.cli.show as show, eda.cli as cli\n"
+    code += "report = show.report_of\n"
+    code += "def lie(work, figures, asked):\n    figures.handled['check']['lost'] = 3\n"
+    code += "    return report(work, figures, asked)\n"
+    code += "show.report_of = lie\ncli.main(sys.argv[1:])\n"
     ended, out, _ = await run_eda("demo", "--events", "10", code=code)
     assert ended == 1
     assert "check failed: 3 lost" in out
@@ -164,21 +131,9 @@ async def test_demo_when_the_address_is_no_url_is_refused_in_one_line() -> None:
 @posix_only
 async def test_demo_when_interrupted_ends_and_deletes_its_stream() -> None:
     async with eda.EmbeddedServer() as server, eda.connect(server.url, client="test") as conn:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "eda.cli", "demo", "--events", "100000000", "--json", "--addr", server.url),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        try:
-            await published(conn)
-            async with asyncio.timeout(DEADLINE_S):
-                process.send_signal(signal.SIGINT)
-                out, err = await process.communicate()
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        assert (process.returncode, out, err) == (130, b"", b"interrupted\n")
+        addr = ("--addr", server.url)
+        ended = await run_interrupted(conn, "demo", "--events", "100000000", "--json", *addr)
+        assert ended == (130, "", "interrupted\n")
         assert await conn.streams.list() == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isnan
 from typing import Any
 
 import click
@@ -74,11 +75,14 @@ def bench(
 ) -> None:
     """Publish from one process and handle in another, as fast as it goes, and tell what it took.
 
-    Uses a stream of its own, in file storage, and deletes it at the end, with its consumers and kept offsets. Publish
-    to handler is the time at full load: much of it is spent waiting for events that came before.
+    Uses a stream of its own, in file storage, and deletes it at the end, with its consumers and kept offsets (the
+    bucket eda-cursors, which those of exclusive and serial subscriptions need, stays). Publish to handler is the time
+    at full load: much of it is spent waiting for events that came before.
 
     Ends with 0 when nothing was lost and nothing came twice, with 1 when something was or failed.
     """
+    if seconds is not None and isnan(seconds):  # which is in every range
+        raise click.BadParameter("nan is no time", param_hint="--seconds")
     if events and seconds:
         raise click.UsageError("--events and --seconds each say when to end; give one of them")
     if exclusive and serial:
