@@ -27,9 +27,13 @@ cdef dict check_meta(object value):
         meta = (<dict>value).copy() if type(value) is dict else dict(value)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"meta must map str to str, not be {type(value).__name__}", argument="meta") from error
+    cdef bint has_odd = False
     for key, text in meta.items():
         if not isinstance(key, str) or not isinstance(text, str):
             raise ConfigError(f"meta must map str to str; the entry {key!r} does not", argument="meta")
+        has_odd = has_odd or type(key) is not str or type(text) is not str
+    if has_odd:                             # of a subclass: anything may hang on it, and an event is left to refcount
+        return {check_text("meta", key): check_text("meta", text) for key, text in meta.items()}
     return meta
 
 

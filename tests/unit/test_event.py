@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import enum
+import gc
 import pickle
+import weakref
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any
 
@@ -167,6 +169,21 @@ def test_event_when_the_meta_given_out_changes_keeps_its_own(make: Any) -> None:
     event.meta["k"] = "changed"
     event.to_dict()["meta"]["k"] = "changed"
     assert event.meta == {"k": "v"}
+
+
+class Text(str):
+    """A text on which anything may hang."""
+
+
+def test_event_when_its_meta_is_of_subclasses_has_plain_texts_and_makes_no_cycle() -> None:
+    text = Text("v")
+    event = Event(meta={Text("k"): text})
+    text.event = event  # type: ignore[attr-defined]
+    gone = weakref.ref(text)
+    assert [(type(key), type(value)) for key, value in event.meta.items()] == [(str, str)]
+    del text, event
+    gc.collect()
+    assert gone() is None
 
 
 def test_event_when_subclassed_refuses() -> None:
