@@ -279,32 +279,38 @@ cdef class Dispatcher(Outcomes):
         try:
             try:
                 delay_ns = await self.host.try_on_record(event)
-                if delay_ns > 0 and not self.closing:
-                    self.ledger.retry(slot, monotonic_ns() + <uint64_t>delay_ns, event, None)
-                    self.host.on_retry(delay_ns / 1e9)
-                    return
-                if delay_ns < 0:
-                    error = Exhausted()
-                elif delay_ns > 0:
-                    error = GivenBack()
-                else:
-                    self.running[index] = (event,) if self.batch else event
-                    try:
-                        result = self.handler([event] if self.batch else event)
-                        if result is not None:
-                            if is_coroutine(result) or hasattr(result, "__await__"):
-                                await result
-                            elif isinstance(result, (GeneratorType, AsyncGeneratorType)):
-                                error = self.host.refuse(result)
-                    finally:
-                        self.running[index] = None
-                        await self.host.end_record(event)
             except BaseException as caught:
-                error = caught
-            if error is None and self.cancelled[index] == NOT_CANCELLED:
-                self.succeed(slot)
+                await self.conclude(index, [slot], caught)
+                return
+            if delay_ns > 0 and not self.closing:
+                self.ledger.retry(slot, monotonic_ns() + <uint64_t>delay_ns, event, None)
+                self.host.on_retry(delay_ns / 1e9)
+                return
+            if delay_ns != 0:
+                error = Exhausted() if delay_ns < 0 else GivenBack()
             else:
-                await self.conclude(index, [slot], error)
+                self.running[index] = (event,) if self.batch else event
+                try:
+                    result = self.handler([event] if self.batch else event)
+                    if result is not None:
+                        if is_coroutine(result) or hasattr(result, "__await__"):
+                            await result
+                        elif isinstance(result, (GeneratorType, AsyncGeneratorType)):
+                            error = self.host.refuse(result)
+                except BaseException as caught:
+                    error = caught
+                self.running[index] = None
+                # What was handled is acknowledged before anything is waited for; what is given back is off the record
+                # before the next one has it.
+                if error is None and self.cancelled[index] == NOT_CANCELLED:
+                    self.succeed(slot)
+                    await self.host.end_record(event)
+                    return
+                if not isinstance(error, (Exception, GeneratorExit)):
+                    await self.host.end_record(event)
+            await self.conclude(index, [slot], error)
+            if isinstance(error, Exception):
+                await self.host.end_record(event)
         finally:
             self.alone = False
             self.wake_all()

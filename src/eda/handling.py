@@ -186,8 +186,6 @@ class Handling:
             n_refused = self._n_refused[event.sequence] = self._n_refused.get(event.sequence, 0) + 1
             return int(BURY_RETRY.delay_s(n_refused) * NS)
         self._n_refused.pop(event.sequence, None)
-        if isinstance(error, Exhausted):
-            await self.end_record(event)
         self.n_dead += 1
         return BURIED
 

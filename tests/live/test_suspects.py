@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 import eda
+import eda.suspects
 from eda.api import NS
 from eda.errors import ServerError, Timeout
 from eda.suspects import BEGUN_BEFORE, Suspects
-from helpers import Admin, Logged, wire_of
+from helpers import Admin, Logged, until, wire_of
 
 SUBJECT = "$KV.eda-cursors.{}.team.{}"
 
@@ -69,9 +70,48 @@ async def test_suspect_when_the_record_is_forbidden_is_handled_and_told_of_once(
     assert len(logged.find("comes again without end")) == 1
 
 
-async def test_suspect_when_nobody_answers_waits(suspects: Suspects, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fall_silent(event: eda.Event) -> None:
+async def test_suspects_when_nobody_answers_all_wait_ever_longer(
+    suspects: Suspects, monkeypatch: pytest.MonkeyPatch, stream: str, admin: Admin
+) -> None:
+    n_asked = 0
+
+    async def fall_silent(*_: object) -> None:
+        nonlocal n_asked
+        n_asked += 1
         raise Timeout("publish", 5.0)
 
-    monkeypatch.setattr(suspects, "_store", fall_silent)
-    assert 0 < await suspects.begin(event(3)) <= NS
+    await suspects.begin(event(3, sequence=1))  # there is a bucket
+    with monkeypatch.context() as patch:
+        patch.setattr(eda.suspects, "publish_once", fall_silent)
+        pauses = []
+        for sequence in (7, 8, 9):
+            pauses.append(await suspects.begin(event(3, sequence=sequence)) / NS)
+            assert 0 < await suspects.begin(event(3, sequence=99)) / NS <= pauses[-1], "none is asked for meanwhile"
+            suspects._not_before = 0.0
+    assert pauses == [0.5, 1.0, 2.0]
+    assert n_asked == 3
+    assert await suspects.begin(event(3)) == 0
+    suspects._not_before = 0.0
+
+
+async def test_suspect_when_it_is_not_known_to_be_on_record_is_taken_off(
+    suspects: Suspects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await suspects.begin(event(3, sequence=1))
+    store = eda.suspects.publish_once
+
+    async def lose_the_answer(*arguments: Any) -> None:
+        await store(*arguments)
+        raise Timeout("publish", 5.0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(eda.suspects, "publish_once", lose_the_answer)
+        assert await suspects.begin(event(3)) > 0
+    suspects._not_before = 0.0
+    # Nobody has begun it, so nobody may take it for one that killed its process.
+    await until(lambda: is_off(suspects))
+    assert await suspects.begin(event(4)) == 0
+
+
+async def is_off(suspects: Suspects) -> bool:
+    return await suspects._read(event(3)) == 0

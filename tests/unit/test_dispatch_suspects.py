@@ -57,7 +57,7 @@ async def test_suspect_when_on_record_from_before_is_exhausted(make: Make) -> No
     ((event, _, error),) = rig.buried
     assert isinstance(error, Exhausted)
     assert event.attempt == 4
-    assert rig.records == [("begin", 1)]
+    assert rig.records == RECORD
     assert rig.flush() == [(delivery(1, 4)[1], b"")]
 
 
@@ -149,3 +149,28 @@ async def test_suspect_when_the_worker_is_cancelled_is_given_back_and_off_the_re
     assert rig.tasks[0].cancelled()
     assert rig.flush() == [(delivery(1, 3)[1], b"-NAK")]
     assert rig.dispatcher.n_held == 0
+
+
+async def test_suspect_when_handled_is_acknowledged_before_the_record_is_waited_for(make: Make) -> None:
+    rig = make(max_attempts=3)
+    purged = asyncio.Event()
+    rig.end_record = lambda event: purged.wait()  # type: ignore[method-assign, assignment, return-value]
+    rig.deliver(1, attempt=3)
+    await settle()
+    assert rig.flush() == [(delivery(1, 3)[1], b"")]
+    rig.tasks[0].cancel()  # as when closing takes too long
+    await settle()
+    assert rig.tasks[0].cancelled()
+    assert rig.flush() == []
+    assert (rig.dispatcher.n_handled, rig.dispatcher.n_held) == (1, 0)
+
+
+async def test_suspect_when_the_worker_is_cancelled_before_it_is_begun_is_given_back(make: Make) -> None:
+    rig = make(max_attempts=3)
+    rig.try_on_record = lambda event: asyncio.Event().wait()  # type: ignore[method-assign, assignment, return-value]
+    rig.deliver(1, attempt=3)
+    await settle()
+    rig.tasks[0].cancel()
+    await settle()
+    assert rig.seen == []
+    assert rig.flush() == [(delivery(1, 3)[1], b"-NAK")]
