@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import ssl
 from collections.abc import Callable, Iterable
@@ -97,11 +98,12 @@ def _check_file(name: str, path: object) -> str:
     if not isinstance(path, str | Path):
         raise ConfigError(f"{name} must be the path of a file, not {type(path).__name__}", argument=name)
     text = str(path)
-    if len(text) > 1024 or not text.isprintable() or _SEED.search(text):
+    may_be_path = len(text) <= 1024 and text.isprintable()
+    if may_be_path and os.path.isfile(text):
+        return text
+    if not may_be_path or _SEED.search(text):
         raise ConfigError(f"{name} must be the path of a file, not what stands in it", argument=name)
-    if not Path(path).is_file():
-        raise ConfigError(f"{name}: there is no file {text!r}", argument=name)
-    return text
+    raise ConfigError(f"{name}: there is no file {text!r}", argument=name)
 
 
 def _check_type(name: str, value: object, wanted: type) -> None:

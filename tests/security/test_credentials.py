@@ -275,3 +275,10 @@ async def test_secret_when_its_file_makes_no_sense_fails_at_once_and_is_not_show
 def test_options_when_copied_and_shown_have_no_secret() -> None:
     conn = eda.connect("nats://127.0.0.1:1", user="me", password="hunter2")
     assert "hunter2" not in repr(copy.copy(conn._options))
+
+
+async def test_credentials_when_their_path_looks_like_a_secret_are_read_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "monkeyJobs.creds"
+    path.write_text("not read before connecting")
+    conn = eda.connect("nats://127.0.0.1:1", credentials=path)
+    assert repr(conn)
