@@ -26,6 +26,8 @@ def read_slowly(reply: bytes) -> Parts | None:
     tokens = reply.split(b".")
     if tokens[:2] != [b"$JS", b"ACK"] or b"" in tokens or len(tokens) == 10 or len(tokens) < 9:
         return None
+    if len(tokens) > 9 and not (len(reply) <= 1024 and re.fullmatch(rb"[!-~]*", reply) and not set(reply) & set(b"*>")):
+        return None
     stream, consumer, *numbers = tokens[2:9] if len(tokens) == 9 else tokens[4:11]
     if not all(re.fullmatch(rb"[0-9]{1,19}", each) and int(each) < 2**63 for each in numbers):
         return None
