@@ -44,15 +44,17 @@ async def published(conn: eda.Conn) -> None:
             await asyncio.sleep(0.02)
 
 
-async def run_interrupted(conn: eda.Conn, *arguments: str) -> tuple[int | None, str, str]:
-    """Run the command and interrupt it when some stream has an event; gives what `run_eda` does."""
+async def run_interrupted(
+    conn: eda.Conn, *arguments: str, by: signal.Signals = signal.SIGINT
+) -> tuple[int | None, str, str]:
+    """Run the command and send it a signal when some stream has an event; gives what `run_eda` does."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "eda.cli", *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     try:
         await published(conn)
         async with asyncio.timeout(DEADLINE_S):
-            process.send_signal(signal.SIGINT)
+            process.send_signal(by)
             out, err = await process.communicate()
     finally:
         if process.returncode is None:

@@ -120,9 +120,12 @@ async def test_bench_when_given_a_server_leaves_nothing_there_and_all_else_alone
 
 
 @posix_only
-async def test_bench_when_interrupted_leaves_nothing(own_server: eda.EmbeddedServer, conn: eda.Conn) -> None:
+@pytest.mark.parametrize(("by", "code", "said"), [("SIGINT", 130, "interrupted\n"), ("SIGTERM", 143, "terminated\n")])
+async def test_bench_when_interrupted_leaves_nothing(
+    own_server: eda.EmbeddedServer, conn: eda.Conn, by: str, code: int, said: str
+) -> None:
     arguments = ("bench", "--seconds", "600", "--exclusive", "--json", "--addr", own_server.url)
-    assert await run_interrupted(conn, *arguments) == (130, "", "interrupted\n")
+    assert await run_interrupted(conn, *arguments, by=signal.Signals[by]) == (code, "", said)
     streams = {info.name: info.events for info in await conn.streams.list()}
     assert set(streams) == {"KV_eda-cursors"}
     assert await offsets(own_server) == []

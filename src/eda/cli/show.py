@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
+from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -20,6 +23,7 @@ from eda.errors import EdaError
 __all__ = ["addr_option", "json_option", "run_and_show"]
 
 INTERRUPTED = 130
+TERMINATED = 143
 
 addr_option = click.option(
     "--addr",
@@ -33,7 +37,10 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 def run_and_show(work: Work, addr: str | None, as_json: bool, titles: Titles, asked: dict[str, Any]) -> None:
     """Do the work and print its report. Raises Exit or ClickException unless all is well."""
     try:
-        figures = asyncio.run(_run_quietly(work, addr) if as_json else _run_with_bars(work, addr))
+        figures = asyncio.run(_until_told(_run_quietly(work, addr) if as_json else _run_with_bars(work, addr)))
+    except asyncio.CancelledError:
+        click.echo("terminated", err=True)
+        raise click.exceptions.Exit(TERMINATED) from None
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)
         raise click.exceptions.Exit(INTERRUPTED) from None
@@ -47,6 +54,16 @@ def run_and_show(work: Work, addr: str | None, as_json: bool, titles: Titles, as
         sys.stdout.flush()
     if not report["ok"]:
         raise click.exceptions.Exit(1)
+
+
+async def _until_told(running: Coroutine[Any, Any, Figures]) -> Figures:
+    """Run to the end, or until somebody wants the process to end: the stream is deleted then, as on Ctrl-C."""
+    task = asyncio.current_task()
+    assert task is not None
+    for name in ("SIGTERM", "SIGHUP"):
+        with suppress(AttributeError, NotImplementedError):  # Windows
+            asyncio.get_running_loop().add_signal_handler(getattr(signal, name), task.cancel)
+    return await running
 
 
 async def _run_quietly(work: Work, addr: str | None) -> Figures:

@@ -89,7 +89,7 @@ async def _delete(conn: eda.Conn, stream: str, on_log: Callable[[str], None]) ->
     except eda.StreamNotFound:
         pass
     except (eda.EdaError, TimeoutError) as error:
-        on_log(f"the stream {stream} could not be deleted: {error}")
+        on_log(f"the stream {stream} could not be deleted: {_why(error)}")
 
 
 async def _forget(conn: eda.Conn, stream: str, work: Work, handling: Side, on_log: Callable[[str], None]) -> None:
@@ -101,7 +101,11 @@ async def _forget(conn: eda.Conn, stream: str, work: Work, handling: Side, on_lo
             for number in range(1, work.subscriptions + 1):
                 await (await conn.subscribe(stream, lambda _: None, work.options(number))).unsubscribe()
     except (eda.EdaError, TimeoutError) as error:
-        on_log(f"the offsets of {stream} in the bucket eda-cursors could not be removed: {error}")
+        on_log(f"the offsets of {stream} in the bucket eda-cursors could not be removed: {_why(error)}")
+
+
+def _why(error: Exception) -> str:
+    return str(error) or f"no answer within {STOP_TIMEOUT_S:g} s"
 
 
 class Side:
@@ -157,9 +161,10 @@ class Side:
             pass
         finally:
             if self._process.returncode is None:
+                self.was_killed = True
                 self._process.kill()
                 await self._process.wait()
-            self.was_killed = (self._process.returncode or 0) < 0
+            self.was_killed = self.was_killed or (self._process.returncode or 0) < 0
             await asyncio.wait({self.outcome})
             if not self.outcome.cancelled():
                 self.outcome.exception()

@@ -34,8 +34,9 @@ QUIET_S = 0.3
 # Something is missing: longer than the 30 s after which the server sends an unacknowledged event again.
 STALLED_S = 45.0
 MAX_SAMPLES = 1_000_000
-# So many events are sent between two looks at the clock.
+# So many events are sent between two looks at the clock, or so many bytes if that is less.
 LOOK_EVERY = 64
+LOOK_BYTES = 1 << 20
 
 
 class Progress:
@@ -66,11 +67,12 @@ class Latencies:
 async def publish_events(publisher: eda.Publisher, number: int, work: Work, deadline: float, progress: Progress) -> int:
     """Publish one publisher's events until there are no more or the time is over, and return how many."""
     n_sent = n_told = 0
+    look_every = max(1, min(LOOK_EVERY, LOOK_BYTES // max(work.size, 1)))
     async with publisher:
         for event in work.published_by(number):
             await publisher.send(event)
             n_sent += 1
-            if n_sent % LOOK_EVERY == 0:
+            if n_sent % look_every == 0:
                 stats = publisher.stats()
                 progress.n += stats.acknowledged - n_told
                 n_told = stats.acknowledged
