@@ -77,28 +77,27 @@ cdef class Event:
 
     cdef int fill(self, PyObject** given) except -1:
         """Set the fields from arguments, NULL where there is none; whoever calls keeps them alive."""
+        # Checking may run code of the user, which meets an event that is empty or whole.
         cdef int i
         cdef str text
         for i in range(N_GIVEN_TEXT):
             if given[i] is not NULL and not isinstance(<object>given[i], str):
                 check_text(TEXT_NAMES[i], <object>given[i])
-        # Checking these may run code of the user. It meets an event that is empty or whole, never a changing one.
         cdef Data data = NIL if given[G_DATA] is NULL else check_data(<object>given[G_DATA])
         cdef int64_t time_ns = 0 if given[G_TIME] is NULL else check_time(<object>given[G_TIME])
         cdef dict meta = None if given[G_META] is NULL else check_meta(<object>given[G_META])
         if self.texts[F_ID] is not NULL or self.raw is not None:
             raise TypeError("an Event can't be changed: replace() makes a changed copy")
-        self.set_text(F_ID, "")             # always: by it a made event is known
         for i in range(N_GIVEN_TEXT):
             if given[i] is NULL:
                 continue
-            text = check_text(TEXT_NAMES[i], <object>given[i])
-            if not text:
-                continue
+            text = <str>given[i] if type(<object>given[i]) is str else check_text(TEXT_NAMES[i], <object>given[i])
             if i == G_STREAM:
                 self._stream = text
-            else:
+            elif text:
                 self.set_text(i, text)
+        if self.texts[F_ID] is NULL:
+            self.set_text(F_ID, "")         # always: by it a made event is known
         self._data = data
         self._meta = meta
         self.time_ns_ = time_ns
