@@ -42,7 +42,7 @@ soak: $(VENV)/.extra-test  ## 8 publishers and 8 subscriptions for 10 minutes: m
 
 fuzz: $(VENV)/.extra-fuzz fuzz-build  ## every fuzz target for SECONDS=60, guided by coverage of the compiled modules where there is clang
 	set -e; for target in $(notdir $(wildcard tests/fuzz/corpus/*)); do \
-	$(BIN)/python tests/fuzz/run.py $$target -max_total_time=$(SECONDS) >build/fuzz/$$target.log 2>&1 \
+	$(BIN)/python tests/fuzz/run.py $$target -max_total_time=$(SECONDS) $(ARGS) >build/fuzz/$$target.log 2>&1 \
 	|| { tail -n 40 build/fuzz/$$target.log; exit 1; }; \
 	sed -n "s/.*DONE/$$target:/p" build/fuzz/$$target.log; done
 
