@@ -40,9 +40,9 @@ faults: $(VENV)/.extra-test  ## the fault suite in its long form (make test has 
 soak: $(VENV)/.extra-test  ## 8 publishers and 8 subscriptions for 10 minutes: memory and descriptors stay flat
 	EDA_SOAK_S=600 $(BIN)/python -m pytest tests/faults/test_soak.py --timeout 760 $(ARGS)
 
-fuzz: $(VENV)/.extra-fuzz fuzz-build  ## every fuzz target for SECONDS=60, guided by coverage of the compiled modules where there is clang
+fuzz: $(VENV)/.extra-fuzz fuzz-build  ## every fuzz target for SECONDS=60, or for RUNS=5000, the same each time; guided by coverage of the compiled modules where there is clang
 	set -e; for target in $(notdir $(wildcard tests/fuzz/corpus/*)); do \
-	$(BIN)/python tests/fuzz/run.py $$target -max_total_time=$(SECONDS) $(ARGS) >build/fuzz/$$target.log 2>&1 \
+	$(BIN)/python tests/fuzz/run.py $$target -max_total_time=$(SECONDS) $(if $(RUNS),-seed=1 -runs=$(RUNS)) >build/fuzz/$$target.log 2>&1 \
 	|| { tail -n 40 build/fuzz/$$target.log; exit 1; }; \
 	sed -n "s/.*DONE/$$target:/p" build/fuzz/$$target.log; done
 

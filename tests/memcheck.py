@@ -25,6 +25,7 @@ def main(*arguments: str) -> int:
         "--show-leak-kinds=none",  # as XML, it told of them all the same: 500 MB
         "--num-callers=40",
         "--error-limit=no",
+        "--child-silent-after-fork=yes",  # into the same report
         "--xml=yes",
         f"--xml-file={REPORT}",
     ]

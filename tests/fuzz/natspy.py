@@ -53,6 +53,8 @@ def plain_part(stream: bytes) -> bytes:
         end = line.end()
         if line["info"] is not None and not is_info(line["info"]):
             return stream[:at]
+        if line["headers"] and stream[end:].lstrip()[:1].isdigit():
+            return stream[:at]  # which nats-py's expression takes for the size, over the end of the line
         if line["n"] is not None:
             if int(line["n_headers"] or 0) > int(line["n"]):
                 return stream[:at]
