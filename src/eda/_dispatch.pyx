@@ -180,7 +180,6 @@ cdef class Dispatcher(Outcomes):
         cdef uint64_t began, now
         cdef object error, linger
         cdef Py_ssize_t most
-        cdef bint awaited
         while True:
             if self.closing:
                 return
@@ -236,26 +235,14 @@ cdef class Dispatcher(Outcomes):
                 self.wake()                     # one wake stands for a batch of arrivals
             began = now
             error = None
-            awaited = True
             if not events:
                 error = self.ledger.verdict_of(<int32_t>slots[0])
             else:
-                self.running[index] = tuple(events)     # the list is the handler's
                 try:
-                    awaited = False
-                    result = self.handler(events)
-                    if result is not None:
-                        if is_coroutine(result) or hasattr(result, "__await__"):
-                            awaited = True
-                            await result
-                        elif isinstance(result, (GeneratorType, AsyncGeneratorType)):
-                            error = self.host.refuse(result)
+                    error = await self.call(index, tuple(events), events)
                 except BaseException as caught:
                     error = caught
-                self.running[index] = None
             now = monotonic_ns()
-            if not awaited and now - began > self.timeout_ns:
-                self.host.on_overrun(<object>self.ledger.held[<int32_t>slots[0]].event, (now - began) / 1e9)
             if error is None and self.cancelled[index] == NOT_CANCELLED:
                 for slot in slots:
                     self.succeed(slot)
@@ -265,15 +252,38 @@ cdef class Dispatcher(Outcomes):
             self.clock_ns = now
             self.n_timed += len(slots)
             self.busy_ns += now - began
-            events = error = result = None
+            events = error = None
             if self.confirming:
                 await self.confirm()
+
+    async def call(self, int index, tuple events, object given):
+        """Run the handler, given its events in the form it takes them; returns what it failed with, or None.
+
+        `work_by_event` does the same in line: one coroutine less for each event.
+        """
+        cdef object error = None
+        cdef bint awaited = False
+        cdef uint64_t began = monotonic_ns()
+        self.running[index] = events
+        try:
+            result = self.handler(given)
+            if result is not None:
+                if is_coroutine(result) or hasattr(result, "__await__"):
+                    awaited = True
+                    await result
+                elif isinstance(result, (GeneratorType, AsyncGeneratorType)):
+                    error = self.host.refuse(result)
+        except BaseException as caught:
+            error = caught
+        self.running[index] = None
+        if not awaited and monotonic_ns() - began > self.timeout_ns:
+            self.host.on_overrun(events[0], (monotonic_ns() - began) / 1e9)
+        return error
 
     async def work_alone(self, int index, int32_t slot):
         """See a suspect through: what kills the process must be known to be this one, by whoever comes after us."""
         cdef Event event = <Event>self.ledger.held[slot].event
         cdef object error = None
-        cdef object result
         cdef int64_t delay_ns
         self.alone = True
         try:
@@ -289,17 +299,10 @@ cdef class Dispatcher(Outcomes):
             if delay_ns != 0:
                 error = Exhausted() if delay_ns < 0 else GivenBack()
             else:
-                self.running[index] = (event,) if self.batch else event
                 try:
-                    result = self.handler([event] if self.batch else event)
-                    if result is not None:
-                        if is_coroutine(result) or hasattr(result, "__await__"):
-                            await result
-                        elif isinstance(result, (GeneratorType, AsyncGeneratorType)):
-                            error = self.host.refuse(result)
+                    error = await self.call(index, (event,), [event] if self.batch else event)
                 except BaseException as caught:
                     error = caught
-                self.running[index] = None
                 # What was handled is acknowledged before anything is waited for; what is given back is off the record
                 # before the next one has it.
                 if error is None and self.cancelled[index] == NOT_CANCELLED:

@@ -33,7 +33,7 @@ cdef enum:
     G_META
     N_GIVEN
 
-cdef tuple TEXT_NAMES = ("id", "type", "schema", "cause", "client", "aggregate", "stream")
+cdef tuple NAMES = ("id", "type", "schema", "cause", "client", "aggregate", "stream", "data", "time", "meta")
 
 
 cdef Data check_data(object value):
@@ -82,7 +82,7 @@ cdef class Event:
         cdef str text
         for i in range(N_GIVEN_TEXT):
             if given[i] is not NULL and not isinstance(<object>given[i], str):
-                check_text(TEXT_NAMES[i], <object>given[i])
+                check_text(NAMES[i], <object>given[i])
         cdef Data data = NIL if given[G_DATA] is NULL else check_data(<object>given[G_DATA])
         cdef int64_t time_ns = 0 if given[G_TIME] is NULL else check_time(<object>given[G_TIME])
         cdef dict meta = None if given[G_META] is NULL else check_meta(<object>given[G_META])
@@ -91,7 +91,7 @@ cdef class Event:
         for i in range(N_GIVEN_TEXT):
             if given[i] is NULL:
                 continue
-            text = <str>given[i] if type(<object>given[i]) is str else check_text(TEXT_NAMES[i], <object>given[i])
+            text = <str>given[i] if type(<object>given[i]) is str else check_text(NAMES[i], <object>given[i])
             if i == G_STREAM:
                 self._stream = text
             elif text:
@@ -255,28 +255,19 @@ cdef class Event:
         copy.sequence_ = self.sequence_
         copy.attempt_ = self.attempt_
         for name, value in fields.items():
-            if name == "id":
-                copy.set_text(F_ID, check_text(name, value))
-            elif name == "type":
-                copy.set_text(F_TYPE, check_text(name, value))
-            elif name == "schema":
-                copy.set_text(F_SCHEMA, check_text(name, value))
-            elif name == "cause":
-                copy.set_text(F_CAUSE, check_text(name, value))
-            elif name == "client":
-                copy.set_text(F_CLIENT, check_text(name, value))
-            elif name == "aggregate":
-                copy.set_text(F_AGGREGATE, check_text(name, value))
-            elif name == "stream":
+            if name not in NAMES:
+                raise ConfigError(f"an event has no field {name!r} to replace", argument=name)
+            i = NAMES.index(name)
+            if i < N_TEXT:
+                copy.set_text(i, check_text(name, value))
+            elif i == G_STREAM:
                 copy._stream = check_text(name, value)
-            elif name == "meta":
-                copy._meta = check_meta(value)
-            elif name == "data":
+            elif i == G_DATA:
                 copy._data = check_data(value)
-            elif name == "time":
+            elif i == G_TIME:
                 copy.time_ns_ = check_time(value)
             else:
-                raise ConfigError(f"an event has no field {name!r} to replace", argument=name)
+                copy._meta = check_meta(value)
         return copy
 
     def to_dict(self):
@@ -363,29 +354,15 @@ cdef PyObject* make_event(PyObject* cls, PyObject** args, size_t n_args, PyObjec
     cdef Event event = new_event()
     cdef Py_ssize_t i
     cdef Py_ssize_t n_positional = PyVectorcall_NARGS(n_args)
-    cdef str name
+    cdef PyObject* name
+    cdef int place
     memset(given, 0, sizeof(given))
     for i in range(len(<tuple>names) if names is not NULL else 0):
-        name = <str>(<tuple>names)[i]
-        # Names in code are interned.
-        if name is "type":
-            given[F_TYPE] = args[i]
-        elif name is "data":
-            given[G_DATA] = args[i]
-        elif name is "id":
-            given[F_ID] = args[i]
-        elif name is "aggregate":
-            given[F_AGGREGATE] = args[i]
-        elif name is "meta":
-            given[G_META] = args[i]
-        elif name is "time":
-            given[G_TIME] = args[i]
-        elif name is "cause":
-            given[F_CAUSE] = args[i]
-        elif name is "schema":
-            given[F_SCHEMA] = args[i]
-        elif name is "client":
-            given[F_CLIENT] = args[i]
+        name = <PyObject*>(<tuple>names)[i]
+        for place in range(N_GIVEN):
+            if name == <PyObject*>NAMES[place]:     # names in code are interned
+                given[place] = args[i]
+                break
         else:
             n_positional = -1
             break
