@@ -82,22 +82,30 @@ cdef struct Cursor:
     const unsigned char* end     # one past the last byte; never read
 
 
+cdef inline bint nine_bytes(const unsigned char* data, uint64_t* value) noexcept nogil:
+    """Read a varint of exactly nine bytes, as times take; False when it is anything else."""
+    cdef uint64_t word
+    if not IS_LITTLE or data[8] >= 0x80:
+        return False
+    memcpy(&word, data, 8)
+    if word & 0x8080808080808080ULL != 0x8080808080808080ULL:
+        return False
+    # Seven bits of each of the first eight bytes are moved together in three steps.
+    word = (word & 0x007F007F007F007FULL) | (word & 0x7F007F007F007F00ULL) >> 1
+    word = (word & 0x00003FFF00003FFFULL) | (word & 0x3FFF00003FFF0000ULL) >> 2
+    word = (word & 0x000000000FFFFFFFULL) | (word & 0x0FFFFFFF00000000ULL) >> 4
+    value[0] = word | <uint64_t>data[8] << 56
+    return True
+
+
 cdef inline ReadError take_varint(Cursor* c, uint64_t* value) noexcept nogil:
     """Read a varint of one to ten bytes; bits past the 64th are dropped, as other readers do."""
     cdef uint64_t result = 0
     cdef unsigned int shift = 0
     cdef unsigned char byte
-    # Times take nine bytes: seven bits of each of the first eight are moved together in three steps.
-    if IS_LITTLE and c.end - c.pos > 8 and c.pos[8] < 0x80:
-        memcpy(&result, c.pos, 8)
-        if result & 0x8080808080808080ULL == 0x8080808080808080ULL:
-            result = (result & 0x007F007F007F007FULL) | (result & 0x7F007F007F007F00ULL) >> 1
-            result = (result & 0x00003FFF00003FFFULL) | (result & 0x3FFF00003FFF0000ULL) >> 2
-            result = (result & 0x000000000FFFFFFFULL) | (result & 0x0FFFFFFF00000000ULL) >> 4
-            value[0] = result | <uint64_t>c.pos[8] << 56
-            c.pos += 9
-            return READ_OK
-        result = 0
+    if c.end - c.pos > 8 and nine_bytes(c.pos, value):
+        c.pos += 9
+        return READ_OK
     while shift < 70:
         if c.pos == c.end:
             return READ_TRUNCATED

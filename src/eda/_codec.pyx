@@ -12,7 +12,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from eda._bytes cimport (
     READ_FIELD_ZERO, READ_GROUP, READ_LENGTH, READ_OK, READ_TRUNCATED, READ_UTF8, READ_VARINT, READ_WIRE_TYPE,
-    WIRE_BYTES, WIRE_VARINT, Cursor, ReadError, Writer, copy_bytes, copy_varint, is_ascii, is_utf8,
+    WIRE_BYTES, WIRE_VARINT, Cursor, ReadError, Writer, copy_bytes, copy_varint, is_ascii, is_utf8, nine_bytes,
     release, reserve, size_of_varint, skip_field, take_bytes, take_tag, take_varint,
 )
 from eda._data cimport Data
@@ -241,78 +241,136 @@ cdef inline void note_span(Event event, unsigned char what, const unsigned char*
     span.n = <uint32_t>n
 
 
-cdef bint is_plain_meta(const unsigned char* pos, const unsigned char* end) noexcept nogil:
-    """Whether a meta entry that is ASCII throughout holds nothing but its key and value; False in case of doubt."""
+# Taking what comes next: a field that is not there, or is odd in any way, is not taken, and the position stays.
+# Where the position is at `end`, what is read is the zero behind every bytes object, or other bytes before it: no tag
+# is zero, and the length behind another does not fit.
+
+
+cdef inline const unsigned char* take_text(Event event, int span, unsigned char tag, const unsigned char* base,
+                                           const unsigned char* pos, const unsigned char* end) noexcept nogil:
     cdef Py_ssize_t n
-    while pos < end:
-        if (pos[0] != META_KEY and pos[0] != META_VALUE) or end - pos < 2:
-            return False
-        n = pos[1]
-        pos += 2
-        if end - pos < n:
-            return False
-        pos += n
-    return True
+    if pos[0] != tag:
+        return pos
+    n = pos[1]
+    if n >= 0x80 or end - pos - 2 < n:
+        return pos
+    event.spans[span].start = <uint32_t>(pos + 2 - base)
+    event.spans[span].n = <uint32_t>n
+    return pos + 2 + n
+
+
+cdef inline const unsigned char* take_time(int64_t* time_ns, unsigned char tag, const unsigned char* pos,
+                                           const unsigned char* end) noexcept nogil:
+    """Take a number of nine bytes, as times from 1972 to 2262 are."""
+    cdef uint64_t number
+    if pos[0] != tag or end - pos < 10 or not nine_bytes(pos + 1, &number):
+        return pos
+    time_ns[0] = <int64_t>number
+    return pos + 10
+
+
+cdef inline const unsigned char* take_payload(Event event, const unsigned char* base, const unsigned char* pos,
+                                              const unsigned char* end) noexcept nogil:
+    cdef Py_ssize_t n
+    cdef const unsigned char* data
+    if pos[0] != (N_DATA << 3 | WIRE_BYTES):
+        return pos
+    n = pos[1]
+    data = pos + 2
+    if n >= 0x80:
+        if data > end or data[0] >= 0x80:
+            return pos
+        n = n - 0x80 + (<Py_ssize_t>data[0] << 7)
+        data += 1
+    if end - data < n:
+        return pos
+    event.spans[S_PAYLOAD].start = <uint32_t>(data - base)
+    event.spans[S_PAYLOAD].n = <uint32_t>n
+    return data + n
+
+
+cdef inline const unsigned char* take_meta(const unsigned char* pos, const unsigned char* end) noexcept nogil:
+    """Take an entry of a key and a value."""
+    cdef Py_ssize_t n, n_key
+    if pos[0] != (N_META << 3 | WIRE_BYTES) or end - pos < 6:
+        return pos
+    n = pos[1]
+    if n < 4 or n >= 0x80 or end - pos - 2 < n or pos[2] != META_KEY:
+        return pos
+    n_key = pos[3]
+    if n_key > n - 4 or pos[4 + n_key] != META_VALUE or pos[5 + n_key] != n - 4 - n_key:
+        return pos
+    return pos + 2 + n
 
 
 cdef bint read_plain(Event event, const unsigned char* base, const unsigned char* pos,
                      const unsigned char* end) noexcept nogil:
-    """Read an envelope of known fields, whose texts are ASCII; False for all others, whatever was noted of them.
+    """Read an envelope whose fields come as writers write them, mostly; False where something has to be looked at.
 
-    Texts are checked in runs, over several fields at once: tags and short lengths are ASCII, too.
+    Texts are checked in runs, over several fields at once: tags and short lengths are ASCII, too. In a run that is not
+    ASCII each text has to be UTF-8 for itself, and then all is read again, by read_field().
     """
     cdef const unsigned char* run = pos         # begin of what has to be ASCII and was not looked at
+    cdef const unsigned char* begin
     cdef const unsigned char* at
-    cdef Py_ssize_t n
-    cdef unsigned char tag, what
-    cdef uint64_t number
+    cdef const unsigned char* begin_meta
+    cdef uint32_t field
     cdef Cursor c
-    c.end = end
-    while pos < end:
+    event.ascii = True
+    while pos != end:
+        begin = pos
+        pos = take_text(event, F_ID, N_ID << 3 | WIRE_BYTES, base, pos, end)
         at = pos
-        tag = pos[0]
-        what = SPAN_OF_TAG[tag]
-        if what == IS_NUMBER:
-            if not is_ascii(run, pos - run):
-                return False
-            c.pos = pos + 1
-            if take_varint(&c, &number) != READ_OK:
-                return False
-            if tag == N_TIME << 3 | WIRE_VARINT:
-                event.time_ns_ = <int64_t>number
-            else:
-                event.ack_time_ns_ = <int64_t>number
-            pos = run = c.pos
-            continue
-        if what == 0 or end - pos < 2:
-            return False
-        n = pos[1]
-        pos += 2
-        if n >= 0x80:
-            if pos == end or pos[0] >= 0x80:
-                return False
-            n = n - 0x80 + (<Py_ssize_t>pos[0] << 7)
-            pos += 1
+        pos = take_time(&event.time_ns_, N_TIME << 3 | WIRE_VARINT, pos, end)
+        if pos != at:
             if not is_ascii(run, at - run):
                 return False
             run = pos
-        if end - pos < n:
-            return False
-        if what == IS_META:
-            if not is_plain_meta(pos, pos + n):
+        pos = take_text(event, F_TYPE, N_TYPE << 3 | WIRE_BYTES, base, pos, end)
+        pos = take_text(event, F_SCHEMA, N_SCHEMA << 3 | WIRE_BYTES, base, pos, end)
+        pos = take_text(event, F_CAUSE, N_CAUSE << 3 | WIRE_BYTES, base, pos, end)
+        pos = take_text(event, F_CLIENT, N_CLIENT << 3 | WIRE_BYTES, base, pos, end)
+        at = pos
+        pos = take_payload(event, base, pos, end)
+        if pos != at:
+            if not is_ascii(run, at - run):
                 return False
-            if event.meta_span.n == 0:
-                event.meta_span.start = <uint32_t>(at - base)
-            event.meta_span.n = <uint32_t>(pos + n - base) - event.meta_span.start
-        else:
-            note_span(event, what, base, pos, n)
-            if what == IS_PAYLOAD:
-                if run <= at and not is_ascii(run, at - run):
-                    return False
-                run = pos + n
-        pos += n
-    event.ascii = True
+            run = pos
+        pos = take_text(event, S_ENCODING, N_ENCODING << 3 | WIRE_BYTES, base, pos, end)
+        at = pos
+        while True:
+            begin_meta = pos
+            pos = take_meta(pos, end)
+            if pos == begin_meta:
+                break
+        if pos != at:
+            note_meta(event, base, at, pos)
+        at = pos
+        pos = take_time(&event.ack_time_ns_, N_ACK_TIME << 3 | WIRE_VARINT, pos, end)
+        if pos != at:
+            if not is_ascii(run, at - run):
+                return False
+            run = pos
+        pos = take_text(event, F_AGGREGATE, N_AGGREGATE << 3 | WIRE_BYTES, base, pos, end)
+        if pos == begin:
+            if not is_ascii(run, pos - run):
+                return False
+            c.pos = pos
+            c.end = end
+            if read_field(event, &c, base, &field) != READ_OK:
+                return False
+            if not is_ascii(pos, c.pos - pos):
+                event.ascii = False
+            pos = run = c.pos
     return is_ascii(run, end - run)
+
+
+cdef inline void note_meta(Event event, const unsigned char* base, const unsigned char* begin,
+                           const unsigned char* end) noexcept nogil:
+    """Note where entries are, behind those before."""
+    if event.meta_span.n == 0:
+        event.meta_span.start = <uint32_t>(begin - base)
+    event.meta_span.n = <uint32_t>(end - base) - event.meta_span.start
 
 
 cdef ReadError read_field(Event event, Cursor* c, const unsigned char* base, uint32_t* field) noexcept nogil:
@@ -341,9 +399,7 @@ cdef ReadError read_field(Event event, Cursor* c, const unsigned char* base, uin
             note_span(event, what, base, data, n)
             return READ_OK
         error = check_meta_entry(data, n)
-        if event.meta_span.n == 0:
-            event.meta_span.start = <uint32_t>(tag_at - base)
-        event.meta_span.n = <uint32_t>(c.pos - base) - event.meta_span.start
+        note_meta(event, base, tag_at, c.pos)
         return error
     if field[0] == N_TIME or field[0] == N_ACK_TIME:
         if wire_type != WIRE_VARINT:
@@ -426,7 +482,7 @@ def encode_event(Event event not None, str id not None="", str client not None="
         release(&w)
 
 
-def decode_event(bytes envelope not None):
+def decode_event(bytes envelope not None, /):
     """Return the event of an envelope. Raises DecodeError saying what is wrong, and at which byte."""
     cdef Event event = new_event()
     cdef Refusal refusal

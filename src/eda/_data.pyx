@@ -121,7 +121,7 @@ cdef Idle idle
 
 # No local variable of the type may be made here: it would count a reference to what has none left.
 cdef void dealloc_data(PyObject* it) noexcept:
-    if PyObject_GC_IsTracked(it) or not has_room(&idle):
+    if ((<Data>it)._raw is None and PyObject_GC_IsTracked(it)) or not has_room(&idle):
         idle.other(it)
         return
     if (<Data>it)._raw is not None:

@@ -391,7 +391,8 @@ cdef void dealloc_event(PyObject* it) noexcept:
     for i in range(N_TEXT):
         Py_XDECREF((<Event>it).texts[i])
         (<Event>it).texts[i] = NULL
-    if PyObject_GC_IsTracked(it) or not has_room(&idle):
+    # Received ones never are tracked; asking takes longer than looking at `raw`.
+    if ((<Event>it).raw is None and PyObject_GC_IsTracked(it)) or not has_room(&idle):
         idle.other(it)
         return
     (<Event>it).raw = None
