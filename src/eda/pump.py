@@ -341,9 +341,9 @@ class Pump:
         elif self.state in UNDER_WAY and self.state != "ending" and core.waited_s() > self._ack_timeout_s:
             self._logger.info("publisher to %s: no acknowledgement in %g s", self.stream, self._ack_timeout_s)
             self._again(0)
-        elif quiet:
+        elif quiet and not core.room_wanted:
             self.flush()
-        elif core.waited_s() > TAIL_S:
+        elif quiet or core.waited_s() > TAIL_S:
             self.full()
 
     def _rest(self) -> None:
