@@ -8,7 +8,7 @@ import time
 import bare
 import eda
 from eda._event import Event
-from eda._frame import Outbound
+from eda._outbound import Outbound
 from eda._publish import Ingest
 from eda._send import Target
 

@@ -8,8 +8,9 @@ from typing import Any
 import eda
 from eda._codec import encode_event
 from eda._dispatch import Dispatcher
-from eda._frame import Outbound, Parser
+from eda._frame import Parser
 from eda._intake import Exhausted, Undecodable
+from eda._outbound import Outbound
 from eda.errors import DecodeError
 from eda.handlers import PartialFailure, Reject, refuse_result
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from eda._codec import decode_event
 from eda._data import Bytes
 from eda._event import Event
-from eda._frame import Outbound, Parser
+from eda._frame import Parser
+from eda._outbound import Outbound
 from eda._publish import Ingest
 from eda._send import Target
 

@@ -12,8 +12,9 @@ from typing import Any
 import eda
 from eda._codec import encode_event
 from eda._dispatch import Dispatcher
-from eda._frame import Outbound, Parser
+from eda._frame import Parser
 from eda._nuid import next_nuid
+from eda._outbound import Outbound
 from micro import Maker, Round
 from micro.codec import DATA, EVENT
 

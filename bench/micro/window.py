@@ -12,8 +12,9 @@ from typing import Any
 
 from eda._data import Bytes
 from eda._event import Event
-from eda._frame import Outbound, Parser
+from eda._frame import Parser
 from eda._nuid import next_nuid
+from eda._outbound import Outbound
 from eda._publish import Ingest
 from eda._send import Target, frame_of
 from micro import Maker, Round

@@ -5,19 +5,23 @@ byte and notes where each field is; `Event` makes Python values of them when the
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from cpython.dict cimport PyDict_Next
 from cpython.exc cimport PyErr_Clear
 from cpython.object cimport PyObject
+from cpython.tuple cimport PyTuple_GET_ITEM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from eda._bytes cimport (
     READ_FIELD_ZERO, READ_GROUP, READ_LENGTH, READ_OK, READ_TRUNCATED, READ_UTF8, READ_VARINT, READ_WIRE_TYPE,
-    WIRE_BYTES, WIRE_VARINT, Cursor, ReadError, Writer, copy_bytes, copy_varint, is_ascii, is_utf8, nine_bytes,
-    release, reserve, size_of_varint, skip_field, take_bytes, take_tag, take_varint,
+    WIRE_BYTES, WIRE_VARINT, Cursor, ReadError, Writer, copy_bytes, copy_length, copy_varint, is_ascii, is_utf8,
+    likely, release, reserve, size_of_length, size_of_varint, skip_field, take_bytes, take_tag, take_varint,
 )
 from eda._data cimport Data
+from eda._envelope cimport (
+    N_ACK_TIME, N_AGGREGATE, N_CAUSE, N_CLIENT, N_DATA, N_ENCODING, N_ID, N_META, N_SCHEMA, N_TIME, N_TYPE, take_meta,
+    take_payload, take_text, take_time,
+)
 from eda._event cimport (
-    F_AGGREGATE, F_CAUSE, F_CLIENT, F_ID, F_SCHEMA, F_TYPE, N_SPANS, S_ENCODING, S_PAYLOAD, Event, Span, forget_read,
+    F_AGGREGATE, F_CAUSE, F_CLIENT, F_ID, F_SCHEMA, F_TYPE, N_SPANS, S_ENCODING, S_PAYLOAD, Event, forget_read,
     new_event,
 )
 
@@ -25,38 +29,29 @@ from eda.errors import DecodeError, EncodeError
 
 __all__ = ["decode_event", "encode_event"]
 
-# Field numbers of the envelope (docs/wire.md).
-cdef enum:
-    N_ID = 1
-    N_TIME = 2
-    N_TYPE = 3
-    N_SCHEMA = 4
-    N_CAUSE = 5
-    N_CLIENT = 6
-    N_DATA = 7
-    N_ENCODING = 8
-    N_META = 10
-    N_ACK_TIME = 11
-    N_AGGREGATE = 12
-
 cdef const char** FIELD_NAMES = [
     "", "id", "time", "type", "schema", "cause", "client", "data", "encoding", "", "meta", "ack_time", "aggregate",
 ]
 
 
-cdef extern from "Python.h":
+cdef extern from *:
+    """
+    /* The UTF-8 of a text that is ASCII throughout: it follows the head (PEP 393). */
+    static inline int eda_ascii_of(PyObject* text, const unsigned char** data, Py_ssize_t* n) {
+        if (!PyUnicode_IS_COMPACT_ASCII(text)) return 0;
+        *data = (const unsigned char*)((PyASCIIObject*)text + 1);
+        *n = PyUnicode_GET_LENGTH(text);
+        return 1;
+    }
+    """
+    bint ascii_of "eda_ascii_of"(PyObject* text, const unsigned char** data, Py_ssize_t* n) noexcept
     # Declared without `except NULL`: the caller looks at the result, which is cheaper than a try.
     const char* as_utf8 "PyUnicode_AsUTF8AndSize"(PyObject* text, Py_ssize_t* n)
-    bint is_compact_ascii "PyUnicode_IS_COMPACT_ASCII"(PyObject* text)
-    Py_ssize_t length_of "PyUnicode_GET_LENGTH"(PyObject* text)
-    void* data_of "PyUnicode_DATA"(PyObject* text)
 
 
 cdef inline int utf8_of(PyObject* text, str field, Text* part) except -1:
     """Borrow the text's UTF-8 form, which the str keeps."""
-    if is_compact_ascii(text):
-        part.data = <const unsigned char*>data_of(text)
-        part.n = length_of(text)
+    if likely(ascii_of(text, &part.data, &part.n)):
         return 0
     part.data = <const unsigned char*>as_utf8(text, &part.n)
     if part.data is NULL:
@@ -70,12 +65,15 @@ cdef int refuse_text(str field) except -1:
 
 
 cdef inline Py_ssize_t size_of_text(Py_ssize_t n) noexcept:
-    if n < 0x80:
+    if likely(n < 0x80):
         return n + 2 if n else 0
-    return 1 + size_of_varint(<uint64_t>n) + n
+    return 1 + size_of_length(n) + n
 
 
-cdef inline int plan_text(Event event, int index, PyObject* default, str name, Plan* plan) except -1:
+# The plan_*() return how many bytes they will take: adding them up in the plan would store and load it each time.
+
+
+cdef inline Py_ssize_t plan_text(Event event, int index, PyObject* default, str name, Plan* plan) except -1:
     """Plan one text field; `default` (a str, or NULL) stands in where it is empty."""
     cdef Text* part = &plan.text[index]
     if event.texts[index] is NULL:
@@ -86,55 +84,57 @@ cdef inline int plan_text(Event event, int index, PyObject* default, str name, P
         utf8_of(event.texts[index], name, part)
     if part.n == 0 and default is not NULL:
         utf8_of(default, name, part)
-    plan.size += size_of_text(part.n)
-    return 0
+    return size_of_text(part.n)
 
 
-cdef int plan_meta(dict meta, Plan* plan) except -1:
+cdef inline int utf8_of_entry(tuple meta, Py_ssize_t i, Text* entry) except -1:
+    utf8_of(<PyObject*>PyTuple_GET_ITEM(meta, 2 * i), "meta", &entry[0])
+    return utf8_of(<PyObject*>PyTuple_GET_ITEM(meta, 2 * i + 1), "meta", &entry[1])
+
+
+cdef Py_ssize_t plan_meta(tuple meta, Plan* plan) except -1:
     cdef Text* entry
     cdef Text spare[2]
-    cdef PyObject* key
-    cdef PyObject* value
-    cdef Py_ssize_t cursor = 0
-    while PyDict_Next(meta, &cursor, &key, &value):
-        entry = &plan.meta[2 * plan.n_meta] if plan.n_meta < MAX_PLANNED else &spare[0]
-        plan.n_meta += 1
-        utf8_of(key, "meta", &entry[0])
-        utf8_of(value, "meta", &entry[1])
-        plan.size += size_of_meta(&entry[0])
-    return 0
+    cdef Py_ssize_t i, size = 0
+    plan.n_meta = len(meta) // 2
+    for i in range(plan.n_meta):
+        entry = &plan.meta[2 * i] if i < MAX_PLANNED else &spare[0]
+        utf8_of_entry(meta, i, entry)
+        size += size_of_meta(entry)
+    return size
 
 
 cdef inline Py_ssize_t size_of_meta(Text* entry) noexcept:
     cdef Py_ssize_t n = size_of_text(entry[0].n) + size_of_text(entry[1].n)
-    return 1 + size_of_varint(<uint64_t>n) + n
+    return 1 + size_of_length(n) + n
 
 
 cdef int plan_envelope(Event event, str id, str client, int64_t now_ns, Plan* plan) except -1:
     # First of all, since encoding may run code of the user: what is borrowed after it stays.
     cdef Data data = event.get_data() if event._data is None else event._data
     cdef bytes payload = data.encoded() if data._encoded is None else data._encoded
-    cdef dict meta = event.get_meta() if event._meta is None else event._meta
-    plan.size = 0
-    plan_text(event, F_ID, <PyObject*>id, "id", plan)
-    plan_text(event, F_TYPE, NULL, "type", plan)
-    plan_text(event, F_SCHEMA, NULL, "schema", plan)
-    plan_text(event, F_CAUSE, NULL, "cause", plan)
-    plan_text(event, F_CLIENT, <PyObject*>client, "client", plan)
-    plan_text(event, F_AGGREGATE, NULL, "aggregate", plan)
+    cdef tuple meta = event.get_meta() if event._meta is None else event._meta
+    cdef Py_ssize_t size
+    size = plan_text(event, F_ID, <PyObject*>id, "id", plan)
+    size += plan_text(event, F_TYPE, NULL, "type", plan)
+    size += plan_text(event, F_SCHEMA, NULL, "schema", plan)
+    size += plan_text(event, F_CAUSE, NULL, "cause", plan)
+    size += plan_text(event, F_CLIENT, <PyObject*>client, "client", plan)
+    size += plan_text(event, F_AGGREGATE, NULL, "aggregate", plan)
     plan.time_ns = event.time_ns_ if event.time_ns_ != 0 else now_ns
     plan.ack_time_ns = event.ack_time_ns_
     if plan.time_ns != 0:
-        plan.size += 1 + size_of_varint(<uint64_t>plan.time_ns)
+        size += 1 + size_of_varint(<uint64_t>plan.time_ns)
     if plan.ack_time_ns != 0:
-        plan.size += 1 + size_of_varint(<uint64_t>plan.ack_time_ns)
+        size += 1 + size_of_varint(<uint64_t>plan.ack_time_ns)
     plan.payload.data = <const unsigned char*>PyBytes_AS_STRING(payload)
     plan.payload.n = PyBytes_GET_SIZE(payload)
     utf8_of(<PyObject*>data.type, "encoding", &plan.encoding)
-    plan.size += size_of_text(plan.payload.n) + size_of_text(plan.encoding.n)
+    size += size_of_text(plan.payload.n) + size_of_text(plan.encoding.n)
     plan.n_meta = 0
     if meta is not None:
-        plan_meta(meta, plan)
+        size += plan_meta(meta, plan)
+    plan.size = size
     return 0
 
 
@@ -142,7 +142,7 @@ cdef inline unsigned char* copy_text(unsigned char* to, unsigned int field, Text
     if part.n == 0:
         return to
     to[0] = <unsigned char>(field << 3 | WIRE_BYTES)
-    to = copy_varint(to + 1, <uint64_t>part.n)
+    to = copy_length(to + 1, part.n)
     return copy_bytes(to, part.data, part.n)
 
 
@@ -155,16 +155,14 @@ cdef inline unsigned char* copy_number(unsigned char* to, unsigned int field, in
 
 cdef unsigned char* copy_meta(unsigned char* to, Text* entry) noexcept:
     to[0] = N_META << 3 | WIRE_BYTES
-    to = copy_varint(to + 1, <uint64_t>(size_of_text(entry[0].n) + size_of_text(entry[1].n)))
+    to = copy_length(to + 1, size_of_text(entry[0].n) + size_of_text(entry[1].n))
     to = copy_text(to, 1, &entry[0])
     return copy_text(to, 2, &entry[1])
 
 
 cdef unsigned char* copy_envelope(unsigned char* to, Event event, Plan* plan) except NULL:
     cdef Text entry[2]
-    cdef PyObject* key
-    cdef PyObject* value
-    cdef Py_ssize_t cursor = 0, i
+    cdef Py_ssize_t i
     to = copy_text(to, N_ID, &plan.text[F_ID])
     to = copy_number(to, N_TIME, plan.time_ns)
     to = copy_text(to, N_TYPE, &plan.text[F_TYPE])
@@ -173,13 +171,11 @@ cdef unsigned char* copy_envelope(unsigned char* to, Event event, Plan* plan) ex
     to = copy_text(to, N_CLIENT, &plan.text[F_CLIENT])
     to = copy_text(to, N_DATA, &plan.payload)
     to = copy_text(to, N_ENCODING, &plan.encoding)
-    if plan.n_meta <= MAX_PLANNED:
-        for i in range(plan.n_meta):
+    for i in range(plan.n_meta):
+        if plan.n_meta <= MAX_PLANNED:
             to = copy_meta(to, &plan.meta[2 * i])
-    else:
-        while PyDict_Next(event._meta, &cursor, &key, &value):
-            utf8_of(key, "meta", &entry[0])
-            utf8_of(value, "meta", &entry[1])
+        else:
+            utf8_of_entry(event._meta, i, entry)
             to = copy_meta(to, entry)
     to = copy_number(to, N_ACK_TIME, plan.ack_time_ns)
     return copy_text(to, N_AGGREGATE, &plan.text[F_AGGREGATE])
@@ -210,97 +206,22 @@ cdef ReadError check_meta_entry(const unsigned char* data, Py_ssize_t n) noexcep
     return READ_OK
 
 
-# By tag byte: one more than the TextField, or one of these; 0 for all other tags.
+# By field number: one more than what has a span, or IS_META; 0 for all other fields.
 cdef enum:
     IS_PAYLOAD = S_PAYLOAD + 1
     IS_META = N_SPANS + 1
-    IS_NUMBER = N_SPANS + 2
-    META_KEY = 1 << 3 | WIRE_BYTES
-    META_VALUE = 2 << 3 | WIRE_BYTES
 
-cdef unsigned char[256] SPAN_OF_TAG
-SPAN_OF_TAG[:] = [0] * 256
-SPAN_OF_TAG[N_ID << 3 | WIRE_BYTES] = F_ID + 1
-SPAN_OF_TAG[N_TYPE << 3 | WIRE_BYTES] = F_TYPE + 1
-SPAN_OF_TAG[N_SCHEMA << 3 | WIRE_BYTES] = F_SCHEMA + 1
-SPAN_OF_TAG[N_CAUSE << 3 | WIRE_BYTES] = F_CAUSE + 1
-SPAN_OF_TAG[N_CLIENT << 3 | WIRE_BYTES] = F_CLIENT + 1
-SPAN_OF_TAG[N_AGGREGATE << 3 | WIRE_BYTES] = F_AGGREGATE + 1
-SPAN_OF_TAG[N_META << 3 | WIRE_BYTES] = IS_META
-SPAN_OF_TAG[N_TIME << 3 | WIRE_VARINT] = IS_NUMBER
-SPAN_OF_TAG[N_ACK_TIME << 3 | WIRE_VARINT] = IS_NUMBER
-SPAN_OF_TAG[N_DATA << 3 | WIRE_BYTES] = IS_PAYLOAD
-SPAN_OF_TAG[N_ENCODING << 3 | WIRE_BYTES] = S_ENCODING + 1
-
-
-cdef inline void note_span(Event event, unsigned char what, const unsigned char* base, const unsigned char* data,
-                           Py_ssize_t n) noexcept nogil:
-    """Note where a field with a length is."""
-    cdef Span* span = &event.spans[what - 1]
-    span.start = <uint32_t>(data - base)
-    span.n = <uint32_t>n
-
-
-# Taking what comes next: a field that is not there, or is odd in any way, is not taken, and the position stays.
-# Where the position is at `end`, what is read is the zero behind every bytes object, or other bytes before it: no tag
-# is zero, and the length behind another does not fit.
-
-
-cdef inline const unsigned char* take_text(Event event, int span, unsigned char tag, const unsigned char* base,
-                                           const unsigned char* pos, const unsigned char* end) noexcept nogil:
-    cdef Py_ssize_t n
-    if pos[0] != tag:
-        return pos
-    n = pos[1]
-    if n >= 0x80 or end - pos - 2 < n:
-        return pos
-    event.spans[span].start = <uint32_t>(pos + 2 - base)
-    event.spans[span].n = <uint32_t>n
-    return pos + 2 + n
-
-
-cdef inline const unsigned char* take_time(int64_t* time_ns, unsigned char tag, const unsigned char* pos,
-                                           const unsigned char* end) noexcept nogil:
-    """Take a number of nine bytes, as times from 1972 to 2262 are."""
-    cdef uint64_t number
-    if pos[0] != tag or end - pos < 10 or not nine_bytes(pos + 1, &number):
-        return pos
-    time_ns[0] = <int64_t>number
-    return pos + 10
-
-
-cdef inline const unsigned char* take_payload(Event event, const unsigned char* base, const unsigned char* pos,
-                                              const unsigned char* end) noexcept nogil:
-    cdef Py_ssize_t n
-    cdef const unsigned char* data
-    if pos[0] != (N_DATA << 3 | WIRE_BYTES):
-        return pos
-    n = pos[1]
-    data = pos + 2
-    if n >= 0x80:
-        if data > end or data[0] >= 0x80:
-            return pos
-        n = n - 0x80 + (<Py_ssize_t>data[0] << 7)
-        data += 1
-    if end - data < n:
-        return pos
-    event.spans[S_PAYLOAD].start = <uint32_t>(data - base)
-    event.spans[S_PAYLOAD].n = <uint32_t>n
-    return data + n
-
-
-cdef inline const unsigned char* take_meta(const unsigned char* pos, const unsigned char* end) noexcept nogil:
-    """Take an entry of a key and a value."""
-    cdef Py_ssize_t n, n_key
-    if pos[0] != (N_META << 3 | WIRE_BYTES) or end - pos < 6:
-        return pos
-    n = pos[1]
-    if n < 4 or n >= 0x80 or end - pos - 2 < n or pos[2] != META_KEY:
-        return pos
-    n_key = pos[3]
-    if n_key > n - 4 or pos[4 + n_key] != META_VALUE or pos[5 + n_key] != n - 4 - n_key:
-        return pos
-    return pos + 2 + n
+cdef unsigned char[16] SPAN_OF_FIELD
+SPAN_OF_FIELD[:] = [0] * 16
+SPAN_OF_FIELD[N_ID] = F_ID + 1
+SPAN_OF_FIELD[N_TYPE] = F_TYPE + 1
+SPAN_OF_FIELD[N_SCHEMA] = F_SCHEMA + 1
+SPAN_OF_FIELD[N_CAUSE] = F_CAUSE + 1
+SPAN_OF_FIELD[N_CLIENT] = F_CLIENT + 1
+SPAN_OF_FIELD[N_AGGREGATE] = F_AGGREGATE + 1
+SPAN_OF_FIELD[N_META] = IS_META
+SPAN_OF_FIELD[N_DATA] = IS_PAYLOAD
+SPAN_OF_FIELD[N_ENCODING] = S_ENCODING + 1
 
 
 cdef bint read_plain(Event event, const unsigned char* base, const unsigned char* pos,
@@ -319,24 +240,24 @@ cdef bint read_plain(Event event, const unsigned char* base, const unsigned char
     event.ascii = True
     while pos != end:
         begin = pos
-        pos = take_text(event, F_ID, N_ID << 3 | WIRE_BYTES, base, pos, end)
+        pos = take_text(&event.spans[F_ID], N_ID << 3 | WIRE_BYTES, base, pos, end)
         at = pos
         pos = take_time(&event.time_ns_, N_TIME << 3 | WIRE_VARINT, pos, end)
         if pos != at:
             if not is_ascii(run, at - run):
                 return False
             run = pos
-        pos = take_text(event, F_TYPE, N_TYPE << 3 | WIRE_BYTES, base, pos, end)
-        pos = take_text(event, F_SCHEMA, N_SCHEMA << 3 | WIRE_BYTES, base, pos, end)
-        pos = take_text(event, F_CAUSE, N_CAUSE << 3 | WIRE_BYTES, base, pos, end)
-        pos = take_text(event, F_CLIENT, N_CLIENT << 3 | WIRE_BYTES, base, pos, end)
+        pos = take_text(&event.spans[F_TYPE], N_TYPE << 3 | WIRE_BYTES, base, pos, end)
+        pos = take_text(&event.spans[F_SCHEMA], N_SCHEMA << 3 | WIRE_BYTES, base, pos, end)
+        pos = take_text(&event.spans[F_CAUSE], N_CAUSE << 3 | WIRE_BYTES, base, pos, end)
+        pos = take_text(&event.spans[F_CLIENT], N_CLIENT << 3 | WIRE_BYTES, base, pos, end)
         at = pos
-        pos = take_payload(event, base, pos, end)
+        pos = take_payload(&event.spans[S_PAYLOAD], base, pos, end)
         if pos != at:
             if not is_ascii(run, at - run):
                 return False
             run = pos
-        pos = take_text(event, S_ENCODING, N_ENCODING << 3 | WIRE_BYTES, base, pos, end)
+        pos = take_text(&event.spans[S_ENCODING], N_ENCODING << 3 | WIRE_BYTES, base, pos, end)
         at = pos
         while True:
             begin_meta = pos
@@ -351,7 +272,7 @@ cdef bint read_plain(Event event, const unsigned char* base, const unsigned char
             if not is_ascii(run, at - run):
                 return False
             run = pos
-        pos = take_text(event, F_AGGREGATE, N_AGGREGATE << 3 | WIRE_BYTES, base, pos, end)
+        pos = take_text(&event.spans[F_AGGREGATE], N_AGGREGATE << 3 | WIRE_BYTES, base, pos, end)
         if pos == begin:
             if not is_ascii(run, pos - run):
                 return False
@@ -386,7 +307,7 @@ cdef ReadError read_field(Event event, Cursor* c, const unsigned char* base, uin
     error = take_tag(c, field, &wire_type)
     if error != READ_OK:
         return error
-    what = SPAN_OF_TAG[field[0] << 3 | WIRE_BYTES] if field[0] < 16 else 0
+    what = SPAN_OF_FIELD[field[0]] if field[0] < 16 else 0
     if what:
         if wire_type != WIRE_BYTES:
             return READ_WIRE_TYPE
@@ -396,7 +317,8 @@ cdef ReadError read_field(Event event, Cursor* c, const unsigned char* base, uin
         if what != IS_META:
             if what != IS_PAYLOAD and not is_utf8(data, n):
                 return READ_UTF8
-            note_span(event, what, base, data, n)
+            event.spans[what - 1].start = <uint32_t>(data - base)
+            event.spans[what - 1].n = <uint32_t>n
             return READ_OK
         error = check_meta_entry(data, n)
         note_meta(event, base, tag_at, c.pos)

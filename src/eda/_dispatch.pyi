@@ -3,7 +3,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Protocol, final
 
 from eda._event import Event
-from eda._frame import Outbound
+from eda._outbound import Outbound
 from eda._outcome import Outcomes
 
 __all__ = ["Dispatcher", "GivenBack"]

@@ -24,7 +24,7 @@ cdef class Event:
     # Text fields by TextField, owned str or NULL: not read yet, and then the span says where in `raw` the text is.
     # Plain pointers, since an event has many and most are never read.
     cdef PyObject* texts[N_TEXT]
-    cdef dict _meta             # None: no entries, or not read yet (then the span is not empty)
+    cdef tuple _meta            # key, value, key, value …; None: no entries, or not read yet (then it has a span)
     cdef Data _data             # None: not read yet
     cdef str _stream
     # Received events own one bytes object: acknowledgement subject, then envelope. None for events made by the user.
@@ -41,7 +41,7 @@ cdef class Event:
 
     cdef int fill(self, PyObject** given) except -1
     cdef Data get_data(self)
-    cdef dict get_meta(self)
+    cdef tuple get_meta(self)
     cdef str get_text(self, int field)
     cdef str read_text(self, int field)
     cdef int set_text(self, int field, str text) except -1

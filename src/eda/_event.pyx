@@ -17,7 +17,7 @@ from eda._data cimport (
     NIL, Data, Idle, give_to_collector, has_room, is_left_to_refcount, leave_to_refcount, put_idle, received_data,
     take_idle, watch_idle,
 )
-from eda._fields cimport check_meta, check_text, check_time, to_datetime, to_rfc3339
+from eda._fields cimport check_meta, check_text, check_time, flatten, to_datetime, to_dict, to_rfc3339
 from eda._texts cimport ascii_text, shared_text
 
 from eda.errors import ConfigError
@@ -85,7 +85,7 @@ cdef class Event:
                 check_text(NAMES[i], <object>given[i])
         cdef Data data = NIL if given[G_DATA] is NULL else check_data(<object>given[G_DATA])
         cdef int64_t time_ns = 0 if given[G_TIME] is NULL else check_time(<object>given[G_TIME])
-        cdef dict meta = None if given[G_META] is NULL else check_meta(<object>given[G_META])
+        cdef tuple meta = None if given[G_META] is NULL else check_meta(<object>given[G_META])
         if self.texts[F_ID] is not NULL or self.raw is not None:
             raise TypeError("an Event can't be changed: replace() makes a changed copy")
         for i in range(N_GIVEN_TEXT):
@@ -154,10 +154,10 @@ cdef class Event:
                 )
         return self._data
 
-    cdef dict get_meta(self):
+    cdef tuple get_meta(self):
         if self._meta is None and self.meta_span.n:
-            self._meta = read_meta(
-                <const unsigned char*>PyBytes_AS_STRING(self.raw) + self.meta_span.start, self.meta_span.n
+            self._meta = flatten(
+                read_meta(<const unsigned char*>PyBytes_AS_STRING(self.raw) + self.meta_span.start, self.meta_span.n)
             )
         return self._meta
 
@@ -199,8 +199,7 @@ cdef class Event:
     @property
     def meta(self):
         """A copy of the event's metadata."""
-        cdef dict meta = self.get_meta()
-        return {} if meta is None else meta.copy()
+        return to_dict(self.get_meta())
 
     @property
     def stream(self):
@@ -277,7 +276,7 @@ cdef class Event:
         not registered. Times are RFC 3339 with nanoseconds, None where not set. `meta` is left out when it is empty.
         """
         cdef Data data = self.get_data()
-        cdef dict meta = self.get_meta()
+        cdef tuple meta = self.get_meta()
         cdef dict result = {
             "stream": self.stream,
             "id": self.get_text(F_ID),
@@ -291,7 +290,7 @@ cdef class Event:
             "aggregate": self.get_text(F_AGGREGATE),
         }
         if meta:
-            result["meta"] = meta.copy()
+            result["meta"] = to_dict(meta)
         return result
 
     def __eq__(self, other):
@@ -307,7 +306,7 @@ cdef class Event:
             and self.get_text(F_CAUSE) == that.get_text(F_CAUSE)
             and self.get_text(F_CLIENT) == that.get_text(F_CLIENT)
             and self.get_text(F_AGGREGATE) == that.get_text(F_AGGREGATE)
-            and (self.get_meta() or {}) == (that.get_meta() or {})
+            and self.meta == that.meta
             and self.get_data() == that.get_data()
         )
 
@@ -325,7 +324,7 @@ cdef class Event:
     def __reduce__(self):
         return _restore_event, (
             self.get_text(F_ID), self.get_text(F_TYPE), self.get_text(F_SCHEMA), self.get_text(F_CAUSE),
-            self.get_text(F_CLIENT), self.get_text(F_AGGREGATE), self.get_meta(), self.get_data(), self._stream,
+            self.get_text(F_CLIENT), self.get_text(F_AGGREGATE), self.meta, self.get_data(), self._stream,
             self.time_ns_, self.ack_time_ns_, self.sequence_, self.attempt_,
         )
 
@@ -464,7 +463,7 @@ def _restore_event(
     event.set_text(F_CAUSE, cause)
     event.set_text(F_CLIENT, client)
     event.set_text(F_AGGREGATE, aggregate)
-    event._meta = meta
+    event._meta = check_meta(meta)
     event._data = data
     if event._data._raw is not None:
         event._data._event_id_text = id

@@ -1,5 +1,9 @@
 """The fields of an event: what users give is checked, and times are turned into what users read."""
 
+from cpython.dict cimport PyDict_Next
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF
+from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.stdint cimport int64_t
 
 from datetime import datetime, timedelta, timezone
@@ -19,22 +23,45 @@ cdef str check_text(str name, object value):
     return value if type(value) is str else str.__str__(value)     # of a subclass, such as StrEnum
 
 
-cdef dict check_meta(object value):
+cdef tuple check_meta(object value):
     if value is None:
         return None
     cdef dict meta
     try:
-        meta = (<dict>value).copy() if type(value) is dict else dict(value)
+        meta = value if type(value) is dict else dict(value)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"meta must map str to str, not be {type(value).__name__}", argument="meta") from error
-    cdef bint has_odd = False
-    for key, text in meta.items():
-        if not isinstance(key, str) or not isinstance(text, str):
-            raise ConfigError(f"meta must map str to str; the entry {key!r} does not", argument="meta")
-        has_odd = has_odd or type(key) is not str or type(text) is not str
-    if has_odd:                             # of a subclass: anything may hang on it, and an event is left to refcount
-        return {check_text("meta", key): check_text("meta", text) for key, text in meta.items()}
-    return meta
+    return flatten(meta) if meta else None
+
+
+cdef tuple flatten(dict meta):
+    cdef tuple texts = PyTuple_New(2 * len(meta))
+    cdef PyObject* key
+    cdef PyObject* value
+    cdef str text
+    cdef Py_ssize_t cursor = 0, i = 0
+    # Nothing in between runs code of the user, who may hold the dict.
+    while i < len(texts) and PyDict_Next(meta, &cursor, &key, &value):
+        if not isinstance(<object>key, str) or not isinstance(<object>value, str):
+            raise ConfigError(f"meta must map str to str; the entry {<object>key!r} does not", argument="meta")
+        # Of a subclass anything may hang on it, and an event is left to refcount.
+        text = <str>key if type(<object>key) is str else check_text("meta", <object>key)
+        Py_INCREF(text)
+        PyTuple_SET_ITEM(texts, i, text)
+        text = <str>value if type(<object>value) is str else check_text("meta", <object>value)
+        Py_INCREF(text)
+        PyTuple_SET_ITEM(texts, i + 1, text)
+        i += 2
+    return texts
+
+
+cdef dict to_dict(tuple meta):
+    cdef dict result = {}
+    cdef Py_ssize_t i
+    if meta is not None:
+        for i in range(0, len(meta), 2):
+            result[meta[i]] = meta[i + 1]
+    return result
 
 
 cdef int64_t check_time(object value) except? -1:

@@ -39,28 +39,6 @@ cdef class Parser:
     cdef list parse(self)
 
 
-# Outgoing bytes of one connection. Publishes are kept in chunks, so that a window can send them again without a copy
-# of its own; commands (acknowledgements, pulls) are not.
-cdef class Chunk:
-    cdef bytes data                 # set when the chunk is taken for writing
-
-
-cdef class Outbound:
-    cdef Writer publishes
-    cdef Writer commands
-    cdef Chunk chunk                # of `publishes`; None while that is empty
-    cdef object schedule            # callable: flush() soon, at the latest at the end of this turn of the loop
-    cdef object write               # callable(bytes), or None while there is no connection
-    cdef bint scheduled
-    cdef public bint at_once        # write what comes now: there is nobody to share the write with
-    cdef readonly bint paused       # the transport's buffer is full: callers should wait
-    cdef readonly unsigned long long n_writes
-
-    cdef Chunk current_chunk(self)
-    cdef int touch(self) except -1
-    cpdef int flush(self) except -1
-
-
 # The reply subject of a JetStream delivery, taken apart.
 cdef struct Delivery:
     const unsigned char* stream
@@ -106,6 +84,3 @@ cdef Py_ssize_t count_token(const unsigned char* text, Py_ssize_t n) noexcept no
 
 # Write a text that is not its own token; the caller has reserved what size_of_token() said.
 cdef unsigned char* copy_token(unsigned char* to, const unsigned char* text, Py_ssize_t n) noexcept nogil
-
-cdef int put_publish(Outbound out, const unsigned char* subject, Py_ssize_t n_subject, const char* payload,
-                     Py_ssize_t n_payload) except -1

@@ -1,19 +1,16 @@
-"""The NATS client protocol: inbound bytes > frames, frames > outbound bytes, and JetStream's reply subjects.
+"""The NATS client protocol: inbound bytes > frames, subject tokens, and JetStream's reply subjects.
 
 Sources: https://docs.nats.io/reference/reference-protocols/nats-protocol and ADR-15 (acknowledgement subjects).
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy, memmove
 
-from eda._bytes cimport (
-    Writer, copy_byte, copy_bytes, parse_decimal, put_byte, put_bytes, put_decimal, release, reserve,
-)
+from eda._bytes cimport Writer, copy_byte, copy_bytes, parse_decimal, release, reserve
 
-__all__ = ["FrameError", "Outbound", "Parser", "Sink"]
+__all__ = ["FrameError", "Parser", "Sink"]
 
 cdef enum:
     READ_SIZE = 256 * 1024          # what one read takes at most, as asyncio's own transports read
@@ -21,7 +18,6 @@ cdef enum:
     MAX_LINE = 1024 * 1024          # INFO may be long; the server's own limit for other lines is 4,096
     MAX_PAYLOAD = 64 * 1024 * 1024 + 64 * 1024      # the server's hard limit, and its headers
     MAX_REPLY = 1024                # names of streams and consumers have 255 at most
-    CHUNK_SIZE = 64 * 1024          # outgoing bytes that are written without waiting for the end of the turn
 
 
 class FrameError(Exception):
@@ -226,91 +222,6 @@ cdef class Parser:
         return at - pos
 
 
-@cython.final
-cdef class Chunk:
-    """A stretch of outgoing publishes, kept while one of them may have to be sent again."""
-
-
-@cython.final
-cdef class Outbound:
-    """Collects outgoing frames and writes them once per turn of the event loop, or at 64 KiB.
-
-    Without a connection publishes are dropped (their window sends them again) and commands kept: an acknowledgement
-    is worth as much after a reconnect. `schedule` is called when there is something to write; it must see to a call
-    of `flush()` in this turn of the loop.
-    """
-
-    def __cinit__(self, object schedule):
-        self.schedule = schedule
-
-    def __dealloc__(self):
-        release(&self.publishes)
-        release(&self.commands)
-
-    def connected(self, object write):
-        """Write through `write` from now on, or not at all (None)."""
-        self.write = write
-        self.paused = False
-        if write is not None and self.commands.pos:
-            self.touch()
-
-    def set_paused(self, bint paused):
-        """Note that the transport's buffer is full, or has room again."""
-        self.paused = paused
-
-    def command(self, bytes frame not None):
-        """Add a whole frame that is not part of any window."""
-        if reserve(&self.commands, len(frame)) < 0:
-            raise MemoryError
-        put_bytes(&self.commands, <const char*>frame, len(frame))
-        self.touch()
-
-    @property
-    def size(self):
-        """Bytes that wait for the next write."""
-        return self.publishes.pos + self.commands.pos
-
-    cdef Chunk current_chunk(self):
-        if self.chunk is None:
-            self.chunk = Chunk.__new__(Chunk)
-        return self.chunk
-
-    cdef int touch(self) except -1:
-        """Something was added: see that it gets written."""
-        if self.at_once:
-            self.flush()
-        elif self.publishes.pos + self.commands.pos >= CHUNK_SIZE and (self.write is not None or self.publishes.pos):
-            self.flush()
-        elif not self.scheduled:
-            self.scheduled = True
-            self.schedule()
-        return 0
-
-    cpdef int flush(self) except -1:
-        """Write everything now."""
-        cdef bytes publishes = None
-        cdef bytes commands = None
-        self.scheduled = False
-        if self.publishes.pos:
-            publishes = PyBytes_FromStringAndSize(<char*>self.publishes.buf, self.publishes.pos)
-            self.publishes.pos = 0
-            if self.chunk is not None:
-                self.chunk.data = publishes
-                self.chunk = None
-        if self.write is None:
-            return 0
-        if self.commands.pos:
-            commands = PyBytes_FromStringAndSize(<char*>self.commands.buf, self.commands.pos)
-            self.commands.pos = 0
-        if publishes is not None:
-            self.n_writes += 1
-            self.write(publishes if commands is None else commands + publishes)
-        elif commands is not None:
-            self.n_writes += 1
-            self.write(commands)
-        return 0
-
-
 cdef bint is_plain(const unsigned char* text, Py_ssize_t n) noexcept nogil:
     """Whether all is printable ASCII, without spaces and wildcards."""
     cdef Py_ssize_t i
@@ -414,23 +325,6 @@ cdef unsigned char* copy_token(unsigned char* to, const unsigned char* text, Py_
         else:
             to = copy_byte(to, text[i])
     return to
-
-
-cdef int put_publish(Outbound out, const unsigned char* subject, Py_ssize_t n_subject, const char* payload,
-                     Py_ssize_t n_payload) except -1:
-    """Add PUB <subject> <n>: payload, as a command. The subject must come from a trusted place or have been checked."""
-    cdef Writer* w = &out.commands
-    if reserve(w, 4 + n_subject + 1 + 20 + 2 + n_payload + 2) < 0:
-        raise MemoryError
-    put_bytes(w, b"PUB ", 4)
-    put_bytes(w, subject, n_subject)
-    put_byte(w, 32)
-    put_decimal(w, <uint64_t>n_payload)
-    put_bytes(w, b"\r\n", 2)
-    if n_payload:
-        put_bytes(w, payload, n_payload)
-    put_bytes(w, b"\r\n", 2)
-    return out.touch()
 
 
 def escape_token(str text not None):

@@ -7,7 +7,8 @@ from libc.string cimport memchr, memcmp, memcpy, memmove
 from eda._bytes cimport monotonic_ns
 from eda._codec cimport Refusal, read_envelope, refusal_error
 from eda._event cimport F_AGGREGATE, F_TYPE, Event, new_event
-from eda._frame cimport Delivery, Frame, Outbound, Sink, put_publish, read_delivery, status_of
+from eda._frame cimport Delivery, Frame, Sink, read_delivery, status_of
+from eda._outbound cimport Outbound, put_publish
 from eda._ledger cimport SharedLedger
 from eda._ledger_ordered cimport OrderedLedger
 

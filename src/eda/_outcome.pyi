@@ -1,7 +1,7 @@
 from typing import Any
 
-from eda._frame import Outbound
 from eda._intake import Intake
+from eda._outbound import Outbound
 
 __all__ = ["Outcomes"]
 

@@ -9,7 +9,7 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 from eda._bytes cimport monotonic_ns
 from eda._codec cimport Refusal, read_envelope
 from eda._event cimport Event, new_event
-from eda._frame cimport put_publish
+from eda._outbound cimport put_publish
 from eda._intake cimport Intake
 from eda._ledger cimport FREE, ORPHAN
 

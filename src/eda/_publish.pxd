@@ -3,7 +3,8 @@ from libc.stdint cimport int64_t, uint64_t
 from eda._acks cimport Place, PublishWindow
 from eda._bytes cimport Writer
 from eda._event cimport Event
-from eda._frame cimport Frame, Outbound, Sink
+from eda._frame cimport Frame, Sink
+from eda._outbound cimport Outbound
 from eda._send cimport Reply, Target
 
 

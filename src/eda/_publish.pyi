@@ -2,7 +2,8 @@ from typing import Protocol, final
 
 from eda._acks import PublishWindow
 from eda._event import Event
-from eda._frame import Outbound, Sink
+from eda._frame import Sink
+from eda._outbound import Outbound
 from eda._send import Target
 
 __all__ = ["Ingest"]

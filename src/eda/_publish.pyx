@@ -18,7 +18,8 @@ from eda._bytes cimport (
 )
 from eda._codec cimport Plan, id_in, plan_envelope
 from eda._event cimport Event
-from eda._frame cimport Chunk, Frame, Outbound, Sink, status_of
+from eda._frame cimport Frame, Sink, status_of
+from eda._outbound cimport Chunk, Outbound, touch
 from eda._send cimport (
     Reply, Target, id_of, put_again, put_frame, put_reply, read_ack, read_flow, size_of_reply, went_to,
 )
@@ -147,7 +148,7 @@ cdef class Ingest(Sink):
             w = &self.scratch
             w.pos = 0
             put_frame(w, self.target, event, &plan, &reply, self.dedup)
-            chunk.data = PyBytes_FromStringAndSize(<char*>w.buf, w.pos)
+            chunk.keep(PyBytes_FromStringAndSize(<char*>w.buf, w.pos))
         place = open_place(self.window, event, chunk, start, w.pos - start, now, 0, now + self.give_up_ns)
         place.n_envelope = <unsigned int>plan.size
         self.n_accepted += 1
@@ -156,7 +157,7 @@ cdef class Ingest(Sink):
             if self.fast:
                 self.n_batch += 1
                 place.batch_seq = self.n_batch
-            self.out.touch()
+            touch(self.out)
         else:
             place.n_tries = 0
         return id
@@ -232,14 +233,14 @@ cdef class Ingest(Sink):
         put_byte(w, 32)
         put_reply(w, &reply)
         put_bytes(w, b" 0\r\n\r\n", 6)
-        self.out.touch()
+        touch(self.out)
         self.stop()
 
     cdef int write_place(self, uint64_t seq, int operation) except -1:
         """Write a waiting event's frame with the reply subject that fits now."""
         cdef Place* place = self.window.find(seq)
         cdef Chunk chunk = <Chunk>place.chunk
-        cdef const char* frame = PyBytes_AS_STRING(chunk.data) + place.start
+        cdef const char* frame = chunk.data + place.start
         cdef const char* subject
         cdef Py_ssize_t n_subject
         cdef Reply reply
@@ -255,7 +256,7 @@ cdef class Ingest(Sink):
         if place.n_tries:
             self.n_resent += 1
         place.n_tries += 1
-        return self.out.touch()
+        return touch(self.out)
 
     def use_target(self, Target target not None):
         """Publish to this from now on; returns the (sequence, bytes) of pending events that are too large for it."""
@@ -345,10 +346,10 @@ cdef class Ingest(Sink):
         if place is NULL or place.n_tries == 0 or place.batch_seq:
             return 0                    # settled before, or never sent this way: forged
         chunk = <Chunk>place.chunk
-        if chunk.data is None:
+        if chunk.data is NULL:
             return 0                    # not even handed over: forged
         if frame.n_headers == 0 and read_ack(frame.payload, frame.n_payload, &stream, &n_stream, &stream_seq):
-            if went_to(<const unsigned char*>PyBytes_AS_STRING(chunk.data) + place.start, place.n, stream, n_stream):
+            if went_to(<const unsigned char*>chunk.data + place.start, place.n, stream, n_stream):
                 self.adapt(monotonic_ns() - place.sent_ns)
                 self.settle(seq, stream_seq)
                 return self.go_on()
@@ -467,9 +468,9 @@ cdef class Ingest(Sink):
     cdef const char* written_at(self, Place* place) except NULL:
         """Where the frame of a pending event is as it was first written; the place keeps it."""
         cdef Chunk chunk = <Chunk>place.chunk
-        if chunk.data is None:
+        if chunk.data is NULL:
             self.out.flush()
-        return PyBytes_AS_STRING(chunk.data) + place.start
+        return chunk.data + place.start
 
     cdef bytes frame_at(self, uint64_t seq):
         """The frame of a pending event as it was first written; empty when it is settled."""

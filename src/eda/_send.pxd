@@ -4,13 +4,15 @@ from eda._acks cimport PublishWindow
 from eda._bytes cimport Writer, copy_bytes, copy_decimal, size_of_decimal
 from eda._codec cimport Plan, Text
 from eda._event cimport Event
-from eda._frame cimport Frame, Outbound, Sink
+from eda._frame cimport Frame, Sink
+from eda._outbound cimport Outbound
 
 
 # Where events go: what does not change from one event of a stream to the next.
 cdef class Target:
     cdef readonly str stream
     cdef bytes head                         # how each frame to it begins: HPUB <stream>.
+    cdef str plain_type                     # the type last seen that is its own token; None: none yet
     cdef readonly Py_ssize_t max_payload    # bytes of header and envelope that the server takes in one message
 
 

@@ -4,7 +4,8 @@ from typing import Any, final
 
 from eda._acks import PublishWindow
 from eda._event import Event
-from eda._frame import Outbound, Sink
+from eda._frame import Sink
+from eda._outbound import Outbound
 
 __all__ = ["Target", "WindowSender", "check_event_id", "frame_of"]
 

@@ -2,17 +2,19 @@
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
 from libc.stdint cimport uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
 from eda._acks cimport Place, PublishWindow
 from eda._bytes cimport (
-    Writer, copy_byte, copy_bytes, copy_decimal, has_unprintable, monotonic_ns, parse_decimal, put_bytes, reserve,
-    size_of_decimal, wall_ns,
+    Writer, copy_byte, copy_bytes, copy_decimal, has_unprintable, likely, monotonic_ns, parse_decimal, put_bytes,
+    reserve, size_of_decimal, wall_ns,
 )
 from eda._codec cimport Plan, Text, copy_envelope, plan_envelope
 from eda._event cimport F_AGGREGATE, F_ID, F_TYPE, Event
-from eda._frame cimport Chunk, Frame, Outbound, Sink, copy_token, size_of_token, status_of
+from eda._frame cimport Frame, Sink, copy_token, size_of_token, status_of
+from eda._outbound cimport Chunk, Outbound, touch
 from eda._nuid cimport new_nuid
 
 from eda.errors import ConfigError
@@ -41,26 +43,32 @@ cdef class Target:
 
 cdef str id_of(Event event):
     """The id that the event is published under: its own, or a new one. `put_frame` checks it."""
-    cdef str id = event.get_text(F_ID)
-    return id if id != "" else new_nuid()
+    cdef PyObject* text = event.texts[F_ID]
+    cdef str id = <str>text if text is not NULL else event.get_text(F_ID)
+    return id if id else new_nuid()
 
 
-cdef int check_id(const unsigned char* id, Py_ssize_t n) except -1:
+cdef inline int check_id(const unsigned char* id, Py_ssize_t n) except -1:
     cdef Py_ssize_t i = 0
     cdef uint64_t word, bad
-    if n > MAX_ID:
-        raise ConfigError(
-            f"id has {n} bytes, at most {MAX_ID} are allowed: {id[:40].decode('utf-8', 'replace')!r}…", argument="id"
-        )
-    if n >= 8:
+    if likely(8 <= n <= MAX_ID):
         memcpy(&word, id + n - 8, 8)
         bad = has_unprintable(word)
         while i < n - 8:
             memcpy(&word, id + i, 8)
             bad |= has_unprintable(word)
             i += 8
-        if bad == 0:
+        if likely(bad == 0):
             return 0
+    return check_odd_id(id, n)
+
+
+cdef int check_odd_id(const unsigned char* id, Py_ssize_t n) except -1:
+    cdef Py_ssize_t i
+    if n > MAX_ID:
+        raise ConfigError(
+            f"id has {n} bytes, at most {MAX_ID} are allowed: {id[:40].decode('utf-8', 'replace')!r}…", argument="id"
+        )
     for i in range(n):
         if id[i] <= 32 or id[i] > 126:
             raise ConfigError(
@@ -75,13 +83,25 @@ def check_event_id(str id not None):
     check_id(utf8, len(utf8))
 
 
+cdef inline Py_ssize_t size_of_type(Target target, Event event, Text* type) noexcept:
+    """size_of_token(), asked once while the type is the same str as before."""
+    cdef PyObject* text = event.texts[F_TYPE]
+    cdef Py_ssize_t n
+    if text == <PyObject*>target.plain_type:
+        return type.n
+    n = size_of_token(type.data, type.n)
+    if n == type.n and text is not NULL:
+        target.plain_type = <str>text
+    return n
+
+
 cdef int put_frame(Writer* w, Target target, Event event, Plan* plan, Reply* reply, bint dedup) except -1:
     cdef Text* id = &plan.text[F_ID]
     cdef Text* type = &plan.text[F_TYPE]
     cdef Text* aggregate = &plan.text[F_AGGREGATE]
     cdef Py_ssize_t n_header = N_HEADER + id.n if dedup else 0
     cdef Py_ssize_t n_total = n_header + plan.size
-    cdef Py_ssize_t n_type = size_of_token(type.data, type.n)
+    cdef Py_ssize_t n_type = size_of_type(target, event, type)
     cdef Py_ssize_t n_aggregate = size_of_token(aggregate.data, aggregate.n)
     cdef Py_ssize_t n_head = PyBytes_GET_SIZE(target.head)
     cdef const unsigned char* head = <const unsigned char*>PyBytes_AS_STRING(target.head)
@@ -253,11 +273,11 @@ cdef class WindowSender(Sink):
         if place is NULL:
             return 0
         chunk = <Chunk>place.chunk
-        if chunk.data is None:
+        if chunk.data is NULL:
             return 0                    # an answer to what was not sent yet: forged
         if frame.n_headers == 0 and read_ack(frame.payload, frame.n_payload, &stream, &n_stream, &stream_seq):
             if went_to(
-                <const unsigned char*>PyBytes_AS_STRING(chunk.data) + place.start, place.n, stream, n_stream
+                <const unsigned char*>chunk.data + place.start, place.n, stream, n_stream
             ):
                 return self.settle(seq, stream_seq)
         self.on_answer(seq, status_of(frame), frame.payload[:frame.n_payload])
@@ -293,7 +313,7 @@ cdef class WindowSender(Sink):
         except BaseException:
             w.pos = start               # nothing of it may be written
             raise
-        self.out.touch()
+        touch(self.out)
         return seq
 
     def publish(self, Target target not None, Event event not None, object waiter, double resend_s, double give_up_s):
@@ -329,17 +349,17 @@ cdef class WindowSender(Sink):
         if place is NULL:
             return
         chunk = <Chunk>place.chunk
-        if chunk.data is None:
+        if chunk.data is NULL:
             return                      # it waits to be written for the first time
         if (<object>place.waiter).done():
             return                      # cancelled
         if reserve(w, place.n) < 0:
             raise MemoryError
-        put_bytes(w, PyBytes_AS_STRING(chunk.data) + place.start, place.n)
+        put_bytes(w, chunk.data + place.start, place.n)
         place.sent_ns = monotonic_ns()
         place.resend_ns = place.sent_ns + <uint64_t>(resend_s * 1e9)
         place.n_tries += 1
-        self.out.touch()
+        touch(self.out)
 
     def defer(self, uint64_t seq, double delay_s):
         """Have a pending publish come up as due after `delay_s`, and return how often it was sent."""
@@ -356,7 +376,7 @@ cdef class WindowSender(Sink):
         if place is NULL:
             return ""
         chunk = <Chunk>place.chunk
-        if chunk.data is None:
+        if chunk.data is NULL:
             return ""
         return chunk.data[place.start + 5:place.start + place.n].partition(b" ")[0].decode()
 
@@ -368,9 +388,9 @@ cdef class WindowSender(Sink):
         if place is NULL:
             return 0
         chunk = <Chunk>place.chunk
-        if chunk.data is None:
+        if chunk.data is NULL:
             return 0
-        frame = PyBytes_AS_STRING(chunk.data) + place.start
+        frame = chunk.data + place.start
         return place.n - (<const char*>memchr(frame, 10, place.n) + 1 - frame) - 2
 
     def due(self):

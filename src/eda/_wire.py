@@ -19,7 +19,8 @@ from nats.aio.subscription import Subscription as NatsSubscription
 from nats.errors import Error as NatsError
 
 from eda._client import MendedClient, describe
-from eda._frame import FrameError, Outbound, Parser, Sink
+from eda._frame import FrameError, Parser, Sink
+from eda._outbound import Outbound
 from eda._tap import Tap
 from eda.errors import Closed, ConnectError, EdaError, NotSupported, Timeout, printable
 from eda.server_info import check_info

@@ -10,7 +10,8 @@ import re
 from eda._acks import PublishWindow
 from eda._data import Bytes
 from eda._event import Event
-from eda._frame import Outbound, Parser
+from eda._frame import Parser
+from eda._outbound import Outbound
 from eda._send import Target, WindowSender
 from eda.answers import decode_answer
 from fuzz.cuts import messages

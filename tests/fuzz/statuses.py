@@ -13,7 +13,7 @@ from typing import Any
 from dispatching import Rig, delivery
 from eda._codec import encode_event
 from eda._event import Event
-from eda._frame import Outbound
+from eda._outbound import Outbound
 from eda.pulls import Pulls
 from fuzz.cuts import messages
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 import eda
 from eda._acks import PublishWindow
-from eda._frame import Outbound, Parser
+from eda._frame import Parser
+from eda._outbound import Outbound
 from eda._send import Target, WindowSender
 
 

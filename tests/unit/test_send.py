@@ -12,7 +12,8 @@ import pytest
 import eda
 from eda._acks import PublishWindow
 from eda._codec import decode_event
-from eda._frame import Outbound, Parser
+from eda._frame import Parser
+from eda._outbound import Outbound
 from eda._send import Target, WindowSender, frame_of
 
 INBOX = b"_INBOX.me."

@@ -1,4 +1,4 @@
-"""eda._frame.Outbound: one write per turn or at 64 KiB, in order; what is kept without a connection and what not."""
+"""eda._outbound.Outbound: one write per turn or at 64 KiB, in order; what is kept without a connection and what not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 from eda._acks import PublishWindow
 from eda._data import Bytes
 from eda._event import Event
-from eda._frame import Collector, Outbound, Parser
+from eda._frame import Collector, Parser
+from eda._outbound import Outbound
 from eda._send import Target, WindowSender
 
 CHUNK = 64 * 1024
@@ -21,13 +22,16 @@ class Waiter:
     def done(self) -> bool:
         return False
 
+    def set_exception(self, error: BaseException) -> None:
+        """Take the outcome, and nothing else."""
+
 
 class Wire:
     """An Outbound with its loop and its transport written out: turns are taken by hand."""
 
     def __init__(self, *, connected: bool = True) -> None:
         self.n_scheduled = 0
-        self.written: list[bytes] = []
+        self.written: list[bytes | memoryview] = []
         self.out = Outbound(self.schedule)
         self.sender = WindowSender(PublishWindow(10_000), self.out, b"inbox.", "c", print)
         self.target = Target("s", 2**20)
@@ -84,7 +88,7 @@ def test_flush_when_both_came_writes_commands_first_in_one_write() -> None:
     wire.publish("i2")
     wire.out.command(b"PONG\r\n")
     wire.out.flush()
-    (text,) = wire.written
+    (text,) = map(bytes, wire.written)
     assert text.startswith(b"PING\r\nPONG\r\nHPUB ")
     assert ids_in(text.removeprefix(b"PING\r\nPONG\r\n")) == [b"i1", b"i2"]
 
@@ -156,6 +160,65 @@ def test_command_when_it_is_large_alone_is_written_whole(size: int) -> None:
     wire = Wire()
     wire.out.command(b"x" * size)
     assert wire.written == [b"x" * size]
+
+
+# --- chunks ----------------------------------------------------------------------------------------------------------
+
+
+def test_chunk_when_the_transport_keeps_it_does_not_change_while_others_are_written() -> None:
+    wire = Wire()
+    copies: list[bytes] = []
+    n = 0
+    while len(wire.written) < 100:  # more than are kept for the next ones
+        wire.publish(f"i{n}", 1000)
+        n += 1
+        copies += [bytes(chunk) for chunk in wire.written[len(copies) :]]
+    assert any(isinstance(chunk, memoryview) and chunk.readonly for chunk in wire.written)
+    assert list(map(bytes, wire.written)) == copies
+    assert ids_in(wire.text) == [b"i%d" % i for i in range(n)]
+
+
+def test_chunk_when_nobody_keeps_it_is_used_again_without_what_was_in_it() -> None:
+    wire = Wire()
+    ids = []
+    for i in range(2000):
+        wire.publish(f"i{i}", 1000 + i % 7)
+        for chunk in wire.written:
+            ids += ids_in(bytes(chunk))
+        wire.written.clear()
+        wire.sender.fail(i + 1, RuntimeError())  # settled: its chunk may go
+    wire.out.flush()
+    for chunk in wire.written:
+        ids += ids_in(bytes(chunk))
+    assert ids == [b"i%d" % i for i in range(2000)]
+
+
+def test_chunk_when_a_publish_of_it_is_sent_again_has_the_same_bytes() -> None:
+    wire = Wire()
+    n = 0
+    while not wire.written:
+        wire.publish(f"i{n}", 1000)
+        n += 1
+    first = bytes(wire.written.pop())
+    for i in range(200):
+        wire.publish(f"j{i}", 1000)
+    for seq in range(1, n + 1):
+        wire.sender.resend(seq, 5.0)
+    wire.out.flush()
+    assert wire.text.endswith(first)
+
+
+@pytest.mark.parametrize("size", [0, 40_000, 48_000, 50_000, 65_536, 200_000, 1_000_000])
+def test_flush_when_a_publish_of_any_size_goes_with_a_command_writes_both_in_one(size: int) -> None:
+    wire = Wire()
+    for i in range(3):
+        wire.written.clear()
+        wire.out.command(b"PING\r\n")
+        wire.publish(f"i{i}", size)
+        wire.out.flush()
+        (text,) = map(bytes, wire.written)
+        assert text.startswith(b"PING\r\nHPUB ")
+        assert ids_in(text.removeprefix(b"PING\r\n")) == [b"i%d" % i]
 
 
 # --- without a connection --------------------------------------------------------------------------------------------

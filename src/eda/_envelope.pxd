@@ -1,0 +1,86 @@
+# The envelope's fields (docs/wire.md), and taking them as writers write them. Inline.
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from eda._bytes cimport WIRE_BYTES, nine_bytes
+from eda._data cimport Span
+
+
+# Field numbers.
+cdef enum:
+    N_ID = 1
+    N_TIME = 2
+    N_TYPE = 3
+    N_SCHEMA = 4
+    N_CAUSE = 5
+    N_CLIENT = 6
+    N_DATA = 7
+    N_ENCODING = 8
+    N_META = 10
+    N_ACK_TIME = 11
+    N_AGGREGATE = 12
+    # Tags within an entry of meta.
+    META_KEY = 1 << 3 | WIRE_BYTES
+    META_VALUE = 2 << 3 | WIRE_BYTES
+
+
+# Taking what comes next: a field that is not there, or is odd in any way, is not taken, and the position stays.
+# Where the position is at `end`, what is read is the zero behind every bytes object, or other bytes before it: no tag
+# is zero, and the length behind another does not fit.
+
+
+cdef inline const unsigned char* take_text(Span* span, unsigned char tag, const unsigned char* base,
+                                           const unsigned char* pos, const unsigned char* end) noexcept nogil:
+    cdef Py_ssize_t n
+    if pos[0] != tag:
+        return pos
+    n = pos[1]
+    if n >= 0x80 or end - pos - 2 < n:
+        return pos
+    span.start = <uint32_t>(pos + 2 - base)
+    span.n = <uint32_t>n
+    return pos + 2 + n
+
+
+cdef inline const unsigned char* take_time(int64_t* time_ns, unsigned char tag, const unsigned char* pos,
+                                           const unsigned char* end) noexcept nogil:
+    """Take a number of nine bytes, as times from 1972 to 2262 are."""
+    cdef uint64_t number
+    if pos[0] != tag or end - pos < 10 or not nine_bytes(pos + 1, &number):
+        return pos
+    time_ns[0] = <int64_t>number
+    return pos + 10
+
+
+cdef inline const unsigned char* take_payload(Span* span, const unsigned char* base, const unsigned char* pos,
+                                              const unsigned char* end) noexcept nogil:
+    cdef Py_ssize_t n
+    cdef const unsigned char* data
+    if pos[0] != (N_DATA << 3 | WIRE_BYTES):
+        return pos
+    n = pos[1]
+    data = pos + 2
+    if n >= 0x80:
+        if data > end or data[0] >= 0x80:
+            return pos
+        n = n - 0x80 + (<Py_ssize_t>data[0] << 7)
+        data += 1
+    if end - data < n:
+        return pos
+    span.start = <uint32_t>(data - base)
+    span.n = <uint32_t>n
+    return data + n
+
+
+cdef inline const unsigned char* take_meta(const unsigned char* pos, const unsigned char* end) noexcept nogil:
+    """Take an entry of a key and a value."""
+    cdef Py_ssize_t n, n_key
+    if pos[0] != (N_META << 3 | WIRE_BYTES) or end - pos < 6:
+        return pos
+    n = pos[1]
+    if n < 4 or n >= 0x80 or end - pos - 2 < n or pos[2] != META_KEY:
+        return pos
+    n_key = pos[3]
+    if n_key > n - 4 or pos[4 + n_key] != META_VALUE or pos[5 + n_key] != n - 4 - n_key:
+        return pos
+    return pos + 2 + n
