@@ -14,7 +14,7 @@ from libc.string cimport memchr, memcmp
 
 from eda._acks cimport Place, PublishWindow, close_place, has_place, open_place
 from eda._bytes cimport (
-    Writer, monotonic_ns, parse_decimal, put_byte, put_bytes, release, reserve, wall_ns,
+    Writer, coarse_ns, monotonic_ns, parse_decimal, put_byte, put_bytes, release, reserve, wall_ns,
 )
 from eda._codec cimport Plan, id_in, plan_envelope
 from eda._event cimport Event
@@ -100,7 +100,7 @@ cdef class Ingest(Sink):
         """Do what `accept` does, if nothing else has to be looked at: else return None, and nothing was taken."""
         if type(event) is not Event or not (self.watched and self.writing) or self.out.paused or self.full():
             return None
-        return self.put(<Event>event, monotonic_ns(), wall_ns())
+        return self.put(<Event>event, coarse_ns(), wall_ns())
 
     def accept_many(self, list events not None, Py_ssize_t begin, list ids not None):
         """Take events from `begin` on until the window is full, adding their ids; returns where it stopped.
