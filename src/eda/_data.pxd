@@ -6,7 +6,7 @@ from libc.stdint cimport uint32_t
 # again spares what tp_new and tp_dealloc do for every object: zero it, track and untrack it, save an exception.
 cdef extern from *:
     """
-    #define EDA_MAX_IDLE 1024
+    #define EDA_MAX_IDLE 4096
     typedef struct {
         PyObject* items[EDA_MAX_IDLE];
         int n;
