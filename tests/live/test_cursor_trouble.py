@@ -232,6 +232,7 @@ async def test_holder_when_the_server_is_away_for_longer_than_its_lease_is_fence
         active = await until(
             lambda: next((each for each in (holder, standby) if each.cursor.lease_until_ns > time.monotonic_ns()), None)
         )
+        await until(lambda: len(holder.story) == 3)  # it may hear of it after the standby is active
         assert holder.story in (["active", "fenced", "unfenced"], ["active", "fenced", "lost"])
         assert not overlaps(holder, standby)
         await active.cursor.confirmed(9)
