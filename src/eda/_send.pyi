@@ -1,4 +1,3 @@
-import asyncio
 from collections.abc import Callable
 from typing import Any, final
 
@@ -6,6 +5,7 @@ from eda._acks import PublishWindow
 from eda._event import Event
 from eda._frame import Sink
 from eda._outbound import Outbound
+from eda._waits import Wait
 
 __all__ = ["Target", "WindowSender", "check_event_id", "frame_of"]
 
@@ -39,9 +39,7 @@ class WindowSender(Sink):
         client: str,
         on_answer: Callable[[int, int, bytes], None],
     ) -> None: ...
-    def publish(
-        self, target: Target, event: Event, waiter: asyncio.Future[Any], resend_s: float, give_up_s: float
-    ) -> str: ...
+    def publish(self, target: Target, event: Event, waiter: Wait[Any], resend_s: float, give_up_s: float) -> str: ...
     def fail(self, seq: int, error: BaseException) -> None: ...
     def resend(self, seq: int, resend_s: float) -> None: ...
     def defer(self, seq: int, delay_s: float) -> int: ...

@@ -246,7 +246,7 @@ cdef bint went_to(const unsigned char* frame, Py_ssize_t n, const unsigned char*
 cdef class WindowSender(Sink):
     """Publishes events and settles them by their acknowledgements, one each.
 
-    A plain acknowledgement resolves the waiter (an asyncio future); every other answer goes to
+    A plain acknowledgement resolves the waiter (a future); every other answer goes to
     `on_answer(seq, status, payload)`, which decides.
     """
 

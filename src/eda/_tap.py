@@ -7,6 +7,7 @@ import logging
 from typing import Any, Protocol
 
 from eda._frame import FrameError, Parser
+from eda._waits import Waits
 
 __all__ = ["Tap", "TapOwner"]
 
@@ -15,6 +16,7 @@ class TapOwner(Protocol):
     """What a tap needs of its connection."""
 
     parser: Parser
+    waits: Waits
     logger: logging.Logger
 
     def server_error(self, text: str) -> None:
@@ -47,12 +49,16 @@ class Tap(asyncio.BufferedProtocol):
     def buffer_updated(self, n: int) -> None:
         if self.lost:
             return
+        waits = self.wire.waits
+        waits.begin()
         try:
             others = self.parser.received(n)
             if others is not None:
                 self.pass_on(others)
         except Exception as error:
             self.fail(error)
+        finally:
+            waits.end()
 
     def feed(self, data: bytes) -> None:
         """Parse what nats-py's reader had already read when the tap was put in."""

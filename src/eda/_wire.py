@@ -22,6 +22,7 @@ from eda._client import MendedClient, describe
 from eda._frame import FrameError, Parser, Sink
 from eda._outbound import Outbound
 from eda._tap import Tap
+from eda._waits import Waits
 from eda.errors import Closed, ConnectError, EdaError, NotSupported, Timeout, printable
 from eda.server_info import check_info
 
@@ -38,8 +39,9 @@ SHUT_TIMEOUT_S = 5.0
 class Wire(MendedClient):
     """One connection to the servers.
 
-    `out` takes outgoing frames; `attach` gives a sink the frames of a subject. `on_lost` and `on_restored` are called,
-    without arguments, when the connection is gone and when it stands again with all subscriptions in place;
+    `out` takes outgoing frames; `attach` gives a sink the frames of a subject; `waits` end by what sinks read.
+    `on_lost` and `on_restored` are called, without arguments, when the connection is gone and when it stands again with
+    all subscriptions in place;
     `on_refused(kind, subject)` when the server forbids "publish" or "subscription" on a subject; `on_info` when it has
     said what it takes now.
     """
@@ -48,6 +50,7 @@ class Wire(MendedClient):
         super().__init__(logger)
         self.parser = Parser()
         self._loop = asyncio.get_running_loop()
+        self.waits = Waits(self._loop, asyncio.current_task, asyncio.CancelledError)
         self.out = Outbound(self._schedule_flush)
         self.on_lost: list[Callable[[], None]] = []
         self.on_restored: list[Callable[[], None]] = []

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from eda._mailbox import monotonic_ns
+from eda._waits import Wait
 from eda._wire import Wire
 from eda.answers import Answer
 from eda.api import NS
 from eda.cursor_key import ANSWER_S, BUCKET_STREAM, CONFLICTS, RETRY_S, CursorKey, Write, is_stored, settling
-from eda.cursor_value import Kept, Value, new_value
+from eda.cursor_value import Kept, Value, new_value, template_of
 from eda.errors import Closed, EdaError, ServerError, Timeout
 
 __all__ = ["LEASE_S", "CursorOwner", "Hold", "HoldOwner", "read_patiently"]
@@ -95,10 +96,12 @@ class Hold:
         self._is_over = False
         self._is_ready = False  # a write goes out when there is progress: none is under way or timed
         self._flight: Write | None = None
+        self._says = (0, "")  # the position that it writes, and when the stream was made
+        self._template = b""  # what is written, but for the position; empty: to be made anew
         self._pause: asyncio.TimerHandle | None = None
         self._watchdog: asyncio.TimerHandle | None = None
         self._looking: asyncio.Task[None] | None = None
-        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._waiters: list[tuple[int, Wait[None]]] = []
 
     def start(self) -> None:
         """Begin to write and to watch the time."""
@@ -110,22 +113,25 @@ class Hold:
     def advance(self, seq: int, *, untried: bool = False) -> None:
         """Note that everything up to `seq` is done, and maybe that nobody has tried the next."""
         if seq > self.target or (untried and self.tries):
-            self.target = max(seq, self.target)
-            self.tries = 0 if untried else self.tries
+            self._move(seq)
+            if untried:
+                self.tries = 0
+                self._template = b""
             if self._is_ready:
                 self._write_soon()
 
-    async def confirmed(self, seq: int) -> None:
-        """Return when everything up to `seq` is kept. Raises Closed when the hold is over first."""
-        self.target = max(seq, self.target)
+    def confirmed(self, seq: int) -> Awaitable[None]:
+        """Return what is done when everything up to `seq` is kept. It raises Closed when the hold is over first."""
+        self._move(seq)
+        waiter: Wait[None] = self._wire.waits.new()
         if self.stored >= seq:
-            return
-        if self._is_over:
-            raise self._lost()
-        waiter: asyncio.Future[None] = self._loop.create_future()
-        self._waiters.append((seq, waiter))
-        self._write()
-        await waiter
+            waiter.set_result(None)
+        elif self._is_over:
+            waiter.set_exception(self._lost())
+        else:
+            self._waiters.append((seq, waiter))
+            self._write()
+        return waiter
 
     def restart(self, created: str, seq: int) -> None:
         """Go on at `seq` of an event stream that was made again at `created`."""
@@ -133,6 +139,7 @@ class Hold:
         self.start_at = 0
         self.target = self.base = self.stored = seq
         self.tries = 0
+        self._template = b""
         self.give_up_waiting(seq)
         self._write()
 
@@ -148,6 +155,13 @@ class Hold:
     def _value(self, holder: str) -> Value:
         tries = self.tries if self.target == self.base else 0
         return new_value(self.target, self._epoch, holder, tries, self._filter, self.created, self.start_at)
+
+    def _move(self, seq: int) -> None:
+        """Note that everything up to `seq` is done."""
+        if seq > self.target:
+            if self.target == self.base:
+                self._template = b""  # nobody vanished at the new position
+            self.target = seq
 
     def _write_soon(self) -> None:
         pause_ns = self._sent_ns + int(PAUSE_S * NS) - monotonic_ns()
@@ -165,7 +179,10 @@ class Hold:
         self._is_ready = False
         if self._is_over or self._flight is not None or self._looking is not None or not self._wire.is_up:
             return  # what ends that state writes
-        self._flight = self._key.write(self._value(self._holder), self._revision, self._on_answer)
+        if not self._template:
+            self._template = template_of(self._value(self._holder))
+        self._says = (self.target, self.created)
+        self._flight = self._key.write(self._template % self.target, self._revision, self._on_answer)
         self._sent_ns = self._flight.sent_ns
 
     def _next(self) -> None:
@@ -189,7 +206,7 @@ class Hold:
             self._revision = answer.seq
             self._refusal = ""
             self.lease_ns = max(self.lease_ns, write.sent_ns + int(LEASE_S * NS))
-            self._confirm(write.value)
+            self._confirm(*self._says)
             if self.is_fenced and monotonic_ns() < self.lease_ns:
                 self.is_fenced = False
                 self._logger.info("subscription %s of %s: goes on", self._key.name, self._key.stream)
@@ -208,14 +225,14 @@ class Hold:
             self._refusal = refusal
             self._pause = self._loop.call_later(SIGN_OF_LIFE_S, self._write)
 
-    def _confirm(self, value: Value) -> None:
-        if value.created == self.created:
+    def _confirm(self, seq: int, created: str) -> None:
+        if created == self.created:
             # A write from before `restart` may say more than is done.
-            self.stored = max(self.stored, min(value.seq, self.target))
+            self.stored = max(self.stored, min(seq, self.target))
         waiters, self._waiters = self._waiters, []
-        for seq, waiter in waiters:
-            if seq > self.stored:
-                self._waiters.append((seq, waiter))
+        for wanted, waiter in waiters:
+            if wanted > self.stored:
+                self._waiters.append((wanted, waiter))
             elif not waiter.done():
                 waiter.set_result(None)
         self._owner.on_confirmed(self.stored, self.lease_ns)
@@ -237,7 +254,7 @@ class Hold:
         self._looking = self._flight = None
         if kept.value is not None and self.is_ours(kept):
             self._revision = kept.revision
-            self._confirm(kept.value)
+            self._confirm(kept.value.seq, kept.value.created)
             self._write()
         else:
             self._on_gone(kept)
@@ -257,6 +274,7 @@ class Hold:
         """Fence, look for a lost answer, give a sign of life, each when it is due."""
         if self._is_over:
             return
+        self._template = b""  # it holds the time, for people: to the second
         now = monotonic_ns()
         fences = not self.is_fenced and now >= self.lease_ns
         self.is_fenced |= fences

@@ -74,7 +74,6 @@ class Write(msgspec.Struct, eq=False):
     """A write under way. `on_answer(write, answer)` is called at most once, at any time."""
 
     tail: bytes
-    value: Value
     sent_ns: int
     on_answer: Callable[[Write, Answer], None]
 
@@ -147,18 +146,17 @@ class CursorKey:
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
-    def write(self, value: Value, revision: int, on_answer: Callable[[Write, Answer], None]) -> Write:
+    def write(self, value: bytes, revision: int, on_answer: Callable[[Write, Answer], None]) -> Write:
         """Replace that revision, at once; only while the connection is up. Earlier writes are not answered any more.
 
         A write that the end of a connection keeps from the server may be sent after the reconnect. It does no harm
         then: it still names the revision that it replaces, and while that is the last one nobody has come in between.
         """
         self._n_writes += 1
-        payload = encode_value(value)
         headers = b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: %d\r\n\r\n" % revision
-        sizes = (self._n_writes, len(headers), len(headers) + len(payload))
-        frame = b"%b%d %d %d\r\n%b%b\r\n" % (self._head, *sizes, headers, payload)
-        self._last = write = Write(b"%d" % self._n_writes, value, monotonic_ns(), on_answer)
+        sizes = (self._n_writes, len(headers), len(headers) + len(value))
+        frame = b"%b%d %d %d\r\n%b%b\r\n" % (self._head, *sizes, headers, value)
+        self._last = write = Write(b"%d" % self._n_writes, monotonic_ns(), on_answer)
         out = self._wire.out
         out.at_once = not out.size  # nobody to share the write with: save the turn of the loop
         out.command(frame)
@@ -187,7 +185,7 @@ class CursorKey:
                 raise Closed("connection")
             await asyncio.sleep(0.02)
         waiter: asyncio.Future[Answer] = self._loop.create_future()
-        write = self.write(value, revision, settling(waiter))
+        write = self.write(encode_value(value), revision, settling(waiter))
         answer = await self.outcome(waiter)
         if answer.error is not None and answer.error.err_code not in CONFLICTS:
             if not answer.error.may_pass:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-__all__ = ["Kept", "Value", "decode_value", "encode_value", "is_marker", "may_be_free", "new_value"]
+__all__ = ["Kept", "Value", "decode_value", "encode_value", "is_marker", "may_be_free", "new_value", "template_of"]
 
 _Sequence = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Number = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -61,6 +61,12 @@ def new_value(seq: int, epoch: int, holder: str, tries: int, filter: list[str], 
     return Value(
         seq=seq, epoch=epoch, holder=holder, tries=tries, filter=filter, updated=now, created=created, start=start
     )
+
+
+def template_of(value: Value) -> bytes:
+    """Return how the value is written, with a place for another sequence: `template % seq`."""
+    text = encode_value(msgspec.structs.replace(value, seq=0)).replace(b"%", b"%%")
+    return text.replace(b'"seq":0', b'"seq":%d', 1)  # within a string the quotes would be escaped
 
 
 def decode_value(text: bytes) -> Value:

@@ -90,13 +90,14 @@ class Holder:
 
     def on_confirmed(self, seq: int, lease_until_ns: int) -> None:
         """The offset `seq` is stored: store what was done meanwhile, or wait for more."""
-        self._extend()
         if not self._is_begun:
             return
-        if self._dispatcher.position > seq:
+        dispatcher = self._dispatcher
+        dispatcher.set_lease(lease_until_ns)
+        if dispatcher.position > seq:
             self.on_progress()
         else:
-            self._dispatcher.tell_progress()
+            dispatcher.tell_progress()
 
     # --- what the dispatcher's host asks -----------------------------------------------------------------------------
 

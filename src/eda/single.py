@@ -10,6 +10,7 @@ from typing import Any
 from eda._acks import PublishWindow
 from eda._event import Event
 from eda._send import Target, WindowSender
+from eda._waits import Wait
 from eda._wire import Wire
 from eda.answers import decode_answer
 from eda.errors import Closed, ConfigError, ServerError, Timeout
@@ -41,6 +42,7 @@ class SinglePublisher:
         self._recover = recover
         self._loop = asyncio.get_running_loop()
         self._out = wire.out
+        self._waits = wire.waits
         inbox = wire.new_inbox()
         self._inbox = f"{inbox}.*"
         self._sender = WindowSender(PublishWindow(MAX_PENDING), wire.out, f"{inbox}.".encode(), client, self._on_answer)
@@ -78,13 +80,13 @@ class SinglePublisher:
             raise Timeout("publish", timeout_s, event_id=event_id) from error
         return max(deadline - self._loop.time(), 0.001)
 
-    def send(self, target: Target, event: Event, timeout_s: float) -> tuple[str, asyncio.Future[int]]:
+    def send(self, target: Target, event: Event, timeout_s: float) -> tuple[str, Wait[int]]:
         """Send an event; returns its id, and what is done when the stream has acknowledged it.
 
-        The future fails with Timeout, ServerError, Closed, or what `recover` raises. When it is cancelled the event may
+        The wait fails with Timeout, ServerError, Closed, or what `recover` raises. When it is cancelled the event may
         be stored or not, and is not sent again.
         """
-        waiter: asyncio.Future[int] = self._loop.create_future()
+        waiter: Wait[int] = self._waits.new()
         sender = self._sender
         if sender.n_pending:
             event_id = sender.publish(target, event, waiter, RESEND_S, timeout_s)

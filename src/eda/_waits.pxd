@@ -1,0 +1,20 @@
+cdef class Waits:
+    cdef readonly object loop
+    cdef object current_task
+    cdef object cancelled_error
+    cdef list ended                 # waits that have ended in this read, whose tasks have not gone on
+    cdef bint is_reading
+
+    cdef int go_on(self) except -1
+
+
+cdef class Wait:
+    cdef Waits waits
+    cdef public bint _asyncio_future_blocking       # the task's, and ours: whether it is awaited properly
+    cdef object callback            # the task's; None: nobody waits yet
+    cdef object context
+    cdef object value
+    cdef object error
+    cdef bint is_done
+
+    cdef int finish(self, object value, object error, bint within_a_read) except -1
