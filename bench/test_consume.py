@@ -187,7 +187,7 @@ def test_consume_one_at_a_time(server: eda.EmbeddedServer, stream: str, duel: Ca
         ("eda strict s", lambda: asyncio.run(eda_read_s(server, N_SLOW, serial="strict"))),
         ("nats-py one at a time s", lambda: asyncio.run(nats_push_s(server, N_SLOW, 1))),
         ("eda serial few s", lambda: asyncio.run(eda_read_s(server, N, serial=True)) * N_SLOW / N),
-        rounds=5,
+        rounds=9,
     )
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 import eda
+from eda.pump import Pump
+from faulty_proxy import FaultyProxy
 from helpers import LOOPS, Admin, Connect, Logged, until
 from publishing import MODES, Outcomes, numbered, stored_ids
 
@@ -270,6 +272,26 @@ async def test_send_when_events_trickle_waits_for_no_flow_interval(conn: eda.Con
             await asyncio.sleep(0.001)
     assert pub.stats().resent == 0
     assert sorted(took)[len(took) // 2] < 0.1, "the median event waited for the rest of a flow interval"
+
+
+async def test_send_when_acknowledgements_are_slow_keeps_its_batch_while_it_waits_for_room(
+    connect: Connect, server: eda.EmbeddedServer, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # To the clock, a sender that waits for room looks like one that pauses.
+    commits = []
+    commit = Pump._commit
+    monkeypatch.setattr(Pump, "_commit", lambda pump: (commits.append(pump), commit(pump)))
+    async with FaultyProxy(server.port) as proxy:
+        conn = await connect(proxy.url(server.url))
+        proxy.delay_s = 0.02
+        async with conn.publisher(stream, mode="fast", max_pending=2000) as pub:
+            for _ in range(20_000):
+                await pub.send(eda.Event())
+            await pub.flush()
+            assert pub.stats().acknowledged == 20_000
+        proxy.delay_s = 0.0
+        await conn.close()
+    assert len(commits) <= 3, "its begin, the tail, and a pause of the machine"
 
 
 @both
