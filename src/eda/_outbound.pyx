@@ -1,7 +1,7 @@
 """Outgoing bytes of one connection: written together, and kept in chunks while they may have to be sent again."""
 
 cimport cython
-from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES, PyBUF_WRITABLE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, malloc
@@ -16,6 +16,8 @@ cdef enum:
     MIN_OWN = 48 * 1024
     MAX_IDLE = 32
     MAX_IDLE_SIZE = CHUNK_SIZE * 2
+
+cdef const char* UNSIGNED_BYTE = "B"
 
 # Buffers of chunks that are gone, at most 4 MiB: the memory of a new one would be zeroed by the system, page by page.
 cdef Writer[MAX_IDLE] idle
@@ -45,6 +47,7 @@ cdef void take_new(Writer* w) noexcept:
 
 
 @cython.final
+@cython.auto_pickle(False)              # a copy would give the same buffer back once more
 cdef class Chunk:
     """A stretch of outgoing publishes; its bytes never change."""
 
@@ -63,14 +66,28 @@ cdef class Chunk:
         return 0
 
     def __getbuffer__(self, Py_buffer* view, int flags):
-        PyBuffer_FillInfo(view, self, <void*>self.data, self.n, True, flags)
+        # By hand: PyBuffer_FillInfo() knows nothing of the None that Cython has put there, and loses it.
+        if flags & PyBUF_WRITABLE:
+            raise BufferError("what is written can't be changed")
+        view.obj = self
+        view.buf = <void*>self.data
+        view.len = self.n
+        view.readonly = True
+        view.itemsize = 1
+        view.format = <char*>UNSIGNED_BYTE if flags & PyBUF_FORMAT else NULL
+        view.ndim = 1
+        view.shape = &view.len if flags & PyBUF_ND else NULL
+        view.strides = &view.itemsize if flags & PyBUF_STRIDES == PyBUF_STRIDES else NULL
+        view.suboffsets = NULL
+        view.internal = NULL
 
 
 cdef object take_chunk(Chunk chunk, Writer* w):
     """Move what was written into the chunk, and return it as what can be handed to a transport."""
-    if w.pos < MIN_OWN:
-        chunk.keep(PyBytes_FromStringAndSize(<char*>w.buf, w.pos))
+    cdef Py_ssize_t n = w.pos
+    if n < MIN_OWN:
         w.pos = 0
+        chunk.keep(PyBytes_FromStringAndSize(<char*>w.buf, n))
         return chunk.owner
     chunk.data = <const char*>w.buf
     chunk.n = w.pos
@@ -138,10 +155,12 @@ cdef class Outbound:
         """Write everything now."""
         cdef object publishes = None
         cdef bytes commands = None
+        cdef Chunk chunk
         self.scheduled = False
         if self.publishes.pos:
-            publishes = take_chunk(self.current_chunk(), &self.publishes)
-            self.chunk = None
+            chunk = self.current_chunk()
+            self.chunk = None               # whatever fails now, it takes no more
+            publishes = take_chunk(chunk, &self.publishes)
         if self.write is None:
             return 0
         if self.commands.pos:

@@ -18,3 +18,5 @@ cdef class Wait:
     cdef bint is_done
 
     cdef int finish(self, object value, object error, bint within_a_read) except -1
+    cdef tuple take_callback(self)
+    cdef int call_soon(self) except -1

@@ -7,10 +7,13 @@ some microseconds, where a whole round trip takes a hundred. A task takes anythi
 
 cimport cython
 
+from contextvars import copy_context
+
 __all__ = ["Wait", "Waits"]
 
 
 @cython.final
+@cython.auto_pickle(False)
 cdef class Waits:
     """The waits of one connection. `current_task` and `cancelled_error` are asyncio's."""
 
@@ -47,14 +50,16 @@ cdef class Waits:
             while at_once and i < len(ended):
                 wait = ended[i]
                 i += 1
-                wait.context.run(wait.callback, wait)
+                callback, context = wait.take_callback()
+                context.run(callback, wait)
         finally:
             for wait in ended[i:]:
-                self.loop.call_soon(wait.callback, wait, context=wait.context)
+                wait.call_soon()
         return 0
 
 
 @cython.final
+@cython.auto_pickle(False)
 cdef class Wait:
     """Stands for an asyncio future, for one task that awaits it."""
 
@@ -64,8 +69,12 @@ cdef class Wait:
 
     def add_done_callback(self, callback, *, context=None):
         """Call the task back at the end."""
+        if self.callback is not None:
+            raise RuntimeError("somebody waits already")
         self.callback = callback
-        self.context = context
+        self.context = copy_context() if context is None else context
+        if self.is_done:
+            self.call_soon()
 
     def done(self):
         """Whether the wait is over."""
@@ -97,7 +106,18 @@ cdef class Wait:
         if within_a_read:
             self.waits.ended.append(self)
         else:
-            self.waits.loop.call_soon(self.callback, self, context=self.context)
+            self.call_soon()
+        return 0
+
+    cdef tuple take_callback(self):
+        """Return callback and context, which end with the wait: they hold the task and all that it has."""
+        cdef tuple taken = (self.callback, self.context)
+        self.callback = self.context = None
+        return taken
+
+    cdef int call_soon(self) except -1:
+        callback, context = self.take_callback()
+        self.waits.loop.call_soon(callback, self, context=context)
         return 0
 
     def result(self):

@@ -36,6 +36,7 @@ FLOW = 500  # events per acknowledgement asked for: the server grants no more
 MAX_OUTSTANDING = 8  # flow acknowledgements under way; more gains nothing
 TICK_S = 0.005  # also how long the tail of a batch waits for another event before it is committed
 TAIL_S = 0.05  # how long an event waits for the rest of a flow interval while others keep coming
+OVERDUE_S = 0.5  # how long a sender that waits for room waits for an acknowledgement of the flow: then for the batch's
 PAUSE_FIRST_S = 0.05
 PAUSE_MAX_S = 2.0
 ENDING_S = 0.25  # how long a batch that the server has forgotten may owe its final acknowledgement
@@ -341,7 +342,7 @@ class Pump:
         elif self.state in UNDER_WAY and self.state != "ending" and core.waited_s() > self._ack_timeout_s:
             self._logger.info("publisher to %s: no acknowledgement in %g s", self.stream, self._ack_timeout_s)
             self._again(0)
-        elif quiet and not core.room_wanted:
+        elif quiet and (not core.room_wanted or core.waited_s() > OVERDUE_S):
             self.flush()
         elif quiet or core.waited_s() > TAIL_S:
             self.full()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import io
+import sys
 from typing import Any
 
 import pytest
@@ -206,6 +209,34 @@ def test_chunk_when_a_publish_of_it_is_sent_again_has_the_same_bytes() -> None:
         wire.sender.resend(seq, 5.0)
     wire.out.flush()
     assert wire.text.endswith(first)
+
+
+def test_chunk_when_it_is_asked_for_as_a_buffer_is_read_only_and_of_plain_bytes() -> None:
+    wire = Wire()
+    n = 0
+    while not wire.written:
+        wire.publish(f"i{n}", 1000)
+        n += 1
+    (view,) = wire.written
+    assert isinstance(view, memoryview)
+    assert (view.readonly, view.format, view.itemsize, view.ndim, view.c_contiguous) == (True, "B", 1, 1, True)
+    assert view[5:].tobytes() == bytes(view)[5:]
+    with pytest.raises(TypeError):
+        copy.copy(view.obj)
+    with pytest.raises(TypeError, match="read-write"):
+        io.BytesIO(b"x" * len(view)).readinto(view.obj)  # type: ignore[arg-type]
+
+
+def test_chunk_when_many_are_written_leaves_no_reference_behind() -> None:
+    before = sys.getrefcount(None)
+    for _ in range(3):
+        wire = Wire()
+        wire.out.connected(lambda data: None)
+        for i in range(3000):
+            wire.publish(f"i{i}", 48_000)
+            wire.out.flush()
+            wire.sender.fail(i + 1, RuntimeError())
+    assert abs(sys.getrefcount(None) - before) < 1000
 
 
 @pytest.mark.parametrize("size", [0, 40_000, 48_000, 50_000, 65_536, 200_000, 1_000_000])

@@ -197,6 +197,37 @@ async def test_second_task_when_it_awaits_the_same_wait_is_refused() -> None:
     assert await first == 1
 
 
+async def test_wait_when_it_is_taken_for_a_future_by_others_calls_them_back() -> None:
+    waits = new_waits()
+    late: Wait[int] = waits.new()
+    early: Wait[int] = waits.new()
+    early.set_result(1)
+    called: list[object] = []
+    late.add_done_callback(called.append)
+    early.add_done_callback(called.append)
+    with pytest.raises(RuntimeError, match="somebody waits already"):
+        late.add_done_callback(called.append)
+    await read(lambda: late.set_result(2), waits=waits)
+    await asyncio.sleep(0)
+    assert sorted(called, key=id) == sorted([early, late], key=id)
+
+
+async def test_wait_when_it_is_over_holds_its_task_no_longer() -> None:
+    waits = new_waits()
+    kept: list[Wait[int]] = [waits.new(), waits.new(), waits.new()]
+    tasks = [asyncio.create_task(awaited(wait)) for wait in kept]
+    gone = [weakref.ref(task) for task in tasks]
+    await asyncio.sleep(0)
+    kept[0].set_result(1)
+    tasks[1].cancel()
+    await read(lambda: kept[2].set_result(1), waits=waits)
+    await asyncio.gather(*tasks, return_exceptions=True)
+    tasks.clear()
+    await asyncio.sleep(0.01)  # the loop's own references
+    gc.collect()
+    assert [task() for task in gone] == [None] * 3
+
+
 async def test_wait_when_it_is_ended_twice_says_so() -> None:
     wait: Wait[int] = new_waits().new()
     with pytest.raises(RuntimeError, match="not over"):
