@@ -47,6 +47,14 @@ class Wire:
     def publish(self, id: str, size: int = 0) -> None:
         self.sender.publish(self.target, Event(id=id, data=Bytes(bytes(size))), Waiter(), 5.0, 30.0)
 
+    def fill(self) -> int:
+        """Publish until a chunk is full and written; returns how many that took."""
+        n = 0
+        while not self.written:
+            self.publish(f"i{n}", 1000)
+            n += 1
+        return n
+
     @property
     def text(self) -> bytes:
         return b"".join(self.written)
@@ -141,10 +149,7 @@ def test_command_when_64_kib_have_gathered_is_written_at_once() -> None:
 def test_publish_when_64_kib_have_gathered_is_written_at_once() -> None:
     wire = Wire()
     wire.out.command(b"PING\r\n")
-    n = 0
-    while not wire.written:
-        wire.publish(f"i{n}", 1000)
-        n += 1
+    n = wire.fill()
     assert CHUNK <= len(wire.text) < CHUNK + 2000
     assert ids_in(wire.text.removeprefix(b"PING\r\n")) == [b"i%d" % i for i in range(n)]
 
@@ -198,10 +203,7 @@ def test_chunk_when_nobody_keeps_it_is_used_again_without_what_was_in_it() -> No
 
 def test_chunk_when_a_publish_of_it_is_sent_again_has_the_same_bytes() -> None:
     wire = Wire()
-    n = 0
-    while not wire.written:
-        wire.publish(f"i{n}", 1000)
-        n += 1
+    n = wire.fill()
     first = bytes(wire.written.pop())
     for i in range(200):
         wire.publish(f"j{i}", 1000)
@@ -213,10 +215,7 @@ def test_chunk_when_a_publish_of_it_is_sent_again_has_the_same_bytes() -> None:
 
 def test_chunk_when_it_is_asked_for_as_a_buffer_is_read_only_and_of_plain_bytes() -> None:
     wire = Wire()
-    n = 0
-    while not wire.written:
-        wire.publish(f"i{n}", 1000)
-        n += 1
+    wire.fill()
     (view,) = wire.written
     assert isinstance(view, memoryview)
     assert (view.readonly, view.format, view.itemsize, view.ndim, view.c_contiguous) == (True, "B", 1, 1, True)
