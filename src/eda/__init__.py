@@ -24,6 +24,7 @@ from eda.errors import (
 from eda.handlers import PartialFailure, Reject, threaded
 from eda.options import Retry, StreamOptions, SubscriptionOptions
 from eda.publisher import Publisher, PublisherStats
+from eda.receipt import Receipt
 from eda.server import EmbeddedServer
 from eda.streams import StreamInfo
 from eda.subscription import Subscription, SubscriptionStats
@@ -50,6 +51,7 @@ __all__ = [
     "PublishFailed",
     "Publisher",
     "PublisherStats",
+    "Receipt",
     "Reject",
     "Retry",
     "ServerError",

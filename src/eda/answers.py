@@ -63,6 +63,7 @@ class Answer(msgspec.Struct):
     type: str = ""
     error: Refused | None = None
     stream: str = ""
+    domain: str = ""
     seq: _Count = 0
     batch: str = ""
     count: _Count = 0

@@ -52,6 +52,7 @@ class Api:
     def __init__(self, wire: Wire, domain: str | None) -> None:
         self.wire = wire
         self.prefix = f"$JS.{domain}.API" if domain else "$JS.API"
+        self.domain = domain or ""  # of the streams that are meant, as their answers name it; known after `look`
         self.level = 0
 
     async def request(
@@ -149,6 +150,7 @@ class Api:
                 raise NotSupported("JetStream", needs=needs, server=server) from error
             raise
         self.level = answer.get("api", {}).get("level", 0)
+        self.domain = answer.get("domain", "")
 
     @property
     def has_atomic(self) -> bool:

@@ -26,6 +26,11 @@ class Account(msgspec.Struct):
     """INFO."""
 
     api: _Limits = msgspec.field(default_factory=_Limits)
+    domain: str = ""
+
+
+class _Origin(msgspec.Struct):
+    name: str
 
 
 class _StreamConfig(msgspec.Struct):
@@ -41,8 +46,16 @@ class _StreamConfig(msgspec.Struct):
     discard: str = "old"
     allow_atomic: bool = False
     allow_batched: bool = False
+    retention: str = "limits"
+    mirror: _Origin | None = None
+    sources: list[_Origin] | None = None
+    no_ack: bool = False
     deny_delete: bool = False
+    deny_purge: bool = False
     sealed: bool = False
+    max_msgs_per_subject: _Number = -1
+    max_msg_size: _Number = -1
+    max_consumers: _Number = -1
 
 
 class _StreamState(msgspec.Struct):

@@ -34,6 +34,12 @@ class StreamInfo:
 
     `atomic` and `fast_ingest` tell whether the stream takes atomic and fast-ingest batches. `options` are its settings
     in eda's words; what eda has no word for stays untouched by `Streams.update`.
+
+    The fields from `retention` on are settings that other tools give a stream. `retention`: `limits`, `interest` or
+    `workqueue`. `mirror`: the stream that this one copies, None for a stream of its own; `sources`: the streams that
+    are copied into it. `no_ack`: the stream never acknowledges a publish. `sealed`: nothing can be stored or removed;
+    `deny_delete`, `deny_purge`: no single event, or no range of them, can be removed. `max_events_per_subject`,
+    `max_event_bytes` and `max_consumers` are limits; None where there is none.
     """
 
     name: str
@@ -46,6 +52,16 @@ class StreamInfo:
     options: StreamOptions
     atomic: bool
     fast_ingest: bool
+    retention: str = "limits"
+    mirror: str | None = None
+    sources: tuple[str, ...] = ()
+    no_ack: bool = False
+    sealed: bool = False
+    deny_delete: bool = False
+    deny_purge: bool = False
+    max_events_per_subject: int | None = None
+    max_event_bytes: int | None = None
+    max_consumers: int | None = None
 
 
 class Streams:
@@ -185,6 +201,16 @@ def _to_info(answer: dict[str, Any]) -> StreamInfo:
         options=_to_options(config, limit("max_bytes"), limit("max_msgs"), atomic, fast_ingest),
         atomic=atomic,
         fast_ingest=fast_ingest,
+        retention=config.get("retention") or "limits",
+        mirror=(config.get("mirror") or {}).get("name"),
+        sources=tuple(source["name"] for source in config.get("sources") or ()),
+        no_ack=bool(config.get("no_ack", False)),
+        sealed=bool(config.get("sealed", False)),
+        deny_delete=bool(config.get("deny_delete", False)),
+        deny_purge=bool(config.get("deny_purge", False)),
+        max_events_per_subject=limit("max_msgs_per_subject"),
+        max_event_bytes=limit("max_msg_size"),
+        max_consumers=limit("max_consumers"),
     )
 
 
