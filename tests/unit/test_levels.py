@@ -19,7 +19,18 @@ DESIGN = SOURCE.parents[1] / "docs" / "design.md"
 LEVELS: list[set[str]] = [
     {"_bytes", "_nuid", "_waits", "encodings", "errors"},
     {
-        *("_data", "_fields", "_texts", "addresses", "answers", "cursor_value", "headers", "options", "receipt"),
+        *(
+            "_data",
+            "_fields",
+            "_texts",
+            "addresses",
+            "answers",
+            "callbacks",
+            "cursor_value",
+            "headers",
+            "options",
+            "receipt",
+        ),
         *("server_config", "server_info", "shapes", "subjects"),
     },
     {"_envelope", "_event"},
