@@ -26,8 +26,9 @@ from eda.options import Retry, StreamOptions, SubscriptionOptions
 from eda.publisher import Publisher, PublisherStats
 from eda.receipt import Receipt
 from eda.server import EmbeddedServer
+from eda.stats import SubscriptionStats
 from eda.streams import StreamInfo
-from eda.subscription import Subscription, SubscriptionStats
+from eda.subscription import Subscription
 
 __all__ = [
     "JSON",

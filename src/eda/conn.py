@@ -18,11 +18,12 @@ from eda.handlers import check_handler
 from eda.kinds import durable_name
 from eda.link import Link, LinkOptions, open_link
 from eda.options import SubscriptionOptions, merge_options
+from eda.parts import Handler
 from eda.publisher import Mode, Publisher, check_publisher_options
 from eda.server import EmbeddedServer
 from eda.streams import Streams
 from eda.subjects import check_stream_name
-from eda.subscription import Handler, Subscription
+from eda.subscription import Subscription
 
 __all__ = ["Conn"]
 

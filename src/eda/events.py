@@ -11,7 +11,8 @@ from typing import Any, Self
 from eda._dispatch import GivenBack
 from eda.errors import ConfigError, Timeout
 from eda.options import SubscriptionOptions
-from eda.subscription import Handler, Subscription
+from eda.parts import Handler
+from eda.subscription import Subscription
 
 __all__ = ["Events"]
 

@@ -1,62 +1,21 @@
-"""Subscription: the life of one, of either kind: opening, closing, counts."""
+"""Subscription: the life of one, of either kind, as users hold it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from typing import Any, Self
 
-from eda._dispatch import Dispatcher
-from eda.cursor import Cursor
 from eda.errors import Closed
-from eda.handling import Handling
-from eda.holder import Holder
-from eda.kinds import is_ordered, refuse_other_kind
 from eda.link import Link
 from eda.options import SubscriptionOptions
-from eda.ordered import OrderedSource
-from eda.shared import ACK_WAIT_S, SharedSource
-from eda.streams import StreamInfo
-from eda.suspects import Suspects
-from eda.watch import Watch
+from eda.parts import Handler, Parts
+from eda.stats import SubscriptionStats
 
-__all__ = ["Handler", "Subscription", "SubscriptionStats"]
-
-Handler = Callable[[Any], Any]
+__all__ = ["Subscription"]
 
 BARRIER_S = 5.0
-
-
-@dataclass(frozen=True)
-class SubscriptionStats:
-    """What a subscription has done since it was opened, in events."""
-
-    handled: int
-    """done after their handler returned"""
-    failed: int
-    """handled without success: the handler raised, or ran too long"""
-    redelivered: int
-    """deliveries by the server that were not the event's first"""
-    dead_lettered: int
-    """moved to the dead-letter stream"""
-    in_flight: int
-    """being handled now"""
-    buffered: int
-    """received, waiting for a handler"""
-    last_sequence: int
-    """the highest stream sequence handled"""
-    pending: int
-    """in the stream, not delivered to any member yet, as of the latest delivery"""
-    passed_over: int
-    """done without a handler: the filter did not match their envelope, or `dead_letter` is None and they were dead"""
-    undecodable: int
-    """no envelope"""
-    skipped: int
-    """gone from the stream (expired, purged, deleted) before they were delivered; 0 with a filter, which hides them"""
-    active: bool
-    """whether this member gets events; False while another member of an exclusive name does"""
 
 
 class Subscription:
@@ -79,71 +38,41 @@ class Subscription:
         self.stream = stream
         self.options = options
         self._wire = link.wire
-        self._link = link
         self._logger = logger
-        self._client = client
         self._on_closed = on_closed
         self.on_closing: Callable[[], None] = _nothing
         self.on_finished: Callable[[], None] = _nothing
         self.close_timeout_s = options.timeout_s
         self._loop = asyncio.get_running_loop()
-        self._durable = durable_name
-        ordered = is_ordered(options)
-        self._source: SharedSource | OrderedSource
-        self._holder: Holder | None = None
-        self._cursor: Cursor | None = None
-        if ordered:
-            self._name = durable_name or "private"
-            self._source = OrderedSource(
-                link.wire, link.api, link.streams, logger, stream, self._name, options, self._end, self._on_rewound
-            )
-        else:
-            self._source = SharedSource(link.wire, link.api, logger, stream, options, durable_name, self._end)
-            self._name = self._source.consumer
-        self._handling = Handling(logger, stream, self._name, options, link.dead_letters.store)
-        self._dispatcher = Dispatcher(
-            self._handling,
-            self._source,
+        self._parts = Parts(
+            link,
+            logger,
+            client,
+            stream,
             handler,
-            link.wire.out,
-            stream=stream,
-            consumer=self._source.consumer,
-            name=self._name,
-            inbox=self._source.inbox,
-            limit=options.prefetch,
-            limit_bytes=options.prefetch_bytes,
-            ordered=ordered,
-            serial=bool(options.serial),
-            strict=options.serial == "strict",
-            concurrency=options.concurrency,
-            batch=options.batch,
-            linger_s=options.linger_s,
-            timeout_s=options.timeout_s,
-            types=options.types,
-            aggregate=options.aggregate,
-            key=options.key,
-            max_attempts=options.retry.max_attempts or 0,
+            options,
+            durable_name,
+            on_end=self._end,
+            on_worker_failed=self._on_worker_failed,
+            is_active=lambda: self.is_active,
         )
-        self._handling.use(self._dispatcher)
-        self._watch = Watch(
-            logger, stream, self._name, options, self._dispatcher, self._source, ACK_WAIT_S, lambda: self.is_active
-        )
-        self._workers: list[asyncio.Task[None]] = []
+        self._source = self._parts.source
+        self._dispatcher = self._parts.dispatcher
         self._error: Exception | None = None
         self._forgetting = False
         self._opening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
-        link.wire.on_refused.append(self._source.on_refused)
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed.is_set() else "open" if self._workers else "not opened"
+        opened = self._parts.workers.are_started
+        state = "closed" if self._closed.is_set() else "open" if opened else "not opened"
         return f"<Subscription {self.name!r} to {self.stream!r}, {state}>"
 
     @property
     def name(self) -> str:
         """Who keeps the offset: the given name, the client's, or a generated one."""
-        return self._name
+        return self._parts.name
 
     @property
     def is_closed(self) -> bool:
@@ -153,7 +82,8 @@ class Subscription:
     @property
     def is_active(self) -> bool:
         """Whether this member gets events: False while another one of an exclusive name does, or it is not open."""
-        return bool(self._workers) and (self._holder is None or self._holder.is_active) and not self._closed.is_set()
+        holder, is_open = self._parts.holder, self._parts.workers.are_started and not self._closed.is_set()
+        return is_open and (holder is None or holder.is_active)
 
     # --- opening -----------------------------------------------------------------------------------------------------
 
@@ -173,7 +103,7 @@ class Subscription:
         if self._opening is None:
             if self._closing is not None:
                 raise Closed(f"subscription to {self.stream}")
-            self._opening = self._loop.create_task(self._open())
+            self._opening = self._loop.create_task(self._parts.open())
         opening = self._opening
         try:
             await asyncio.shield(opening)
@@ -190,64 +120,8 @@ class Subscription:
             raise
         return self
 
-    async def _open(self) -> None:
-        info = await self._link.targets.ensure(self.stream)
-        link, reset, ordered = self._link, self.options.reset, is_ordered(self.options)
-        if self._durable is not None:
-            await refuse_other_kind(link.wire, link.api, self.stream, self._durable, ordered=ordered, reset=reset)
-        source = self._source
-        if isinstance(source, SharedSource):
-            await source.open()
-        for index in range(self.options.concurrency):
-            worker = self._loop.create_task(
-                self._dispatcher.work(index), name=f"eda {self.stream}/{self.name} worker {index}"
-            )
-            worker.add_done_callback(self._on_worker_done)
-            self._dispatcher.set_task(index, worker)
-            self._workers.append(worker)
-        if isinstance(source, SharedSource):
-            self._handling.suspects = Suspects(
-                link.wire, link.api, self._logger, self.stream, self.name, info.options.replicas
-            )
-            await source.start(self._dispatcher)
-        else:
-            source.open(info)
-            await source.attach(self._dispatcher)
-            if self._durable is None:
-                self._dispatcher.begin_at(await source.first_position())
-                await source.begin()
-            else:
-                await self._open_cursor(source, info)
-        self._watch.start()
-
-    async def _open_cursor(self, source: OrderedSource, info: StreamInfo) -> None:
-        holder = self._holder = Holder(source, self._dispatcher, self._end)
-        self._cursor = holder.cursor = Cursor(
-            self._wire,
-            self._link.api,
-            self._logger,
-            holder,
-            stream=self.stream,
-            name=self._name,
-            client=self._client,
-            filter=source.filter,
-            replicas=info.options.replicas,
-            start=source.start,
-        )
-        self._handling.on_progress = holder.on_progress
-        self._handling.confirmed = holder.confirmed
-        await self._cursor.open(reset=self.options.reset, first=source.first_position)
-
-    def _on_rewound(self, position: int) -> None:
-        if self._holder is not None:
-            self._holder.on_rewound(position)
-        else:
-            self._dispatcher.begin_at(position)
-
-    def _on_worker_done(self, worker: asyncio.Task[None]) -> None:
+    def _on_worker_failed(self, worker: asyncio.Task[None]) -> None:
         """A worker that ends before the subscription closes was cancelled from outside, or has a bug."""
-        if self._dispatcher.closing:
-            return
         error = None if worker.cancelled() else worker.exception()
         if error is None:
             self._error = Closed(f"subscription to {self.stream}: the task of its handlers was cancelled, and it")
@@ -272,12 +146,11 @@ class Subscription:
 
     def is_run_by(self, task: asyncio.Task[Any] | None) -> bool:
         """Whether the task is one that runs this subscription's handlers."""
-        return task in self._workers
+        return self._parts.workers.run(task)
 
     def cancel_handlers(self) -> None:
         """Cancel the handlers that run; their events come again."""
-        for worker in self._workers:
-            worker.cancel()
+        self._parts.workers.cancel()
 
     async def unsubscribe(self) -> None:
         """Close, and forget the offset. In a handler it returns at once, as `close` does."""
@@ -289,10 +162,7 @@ class Subscription:
     async def _forget(self) -> None:
         if self._forgetting and not self._wire.is_closed:
             self._forgetting = False
-            if isinstance(self._source, SharedSource):
-                await self._source.forget()
-            elif self._cursor is not None:
-                await self._cursor.forget()
+            await self._parts.forget()
 
     async def wait(self) -> None:
         """Wait until the subscription is closed; raises what ended it if that was an error."""
@@ -319,76 +189,34 @@ class Subscription:
         return self._closing
 
     async def _close(self) -> None:
-        timeout_s = self.close_timeout_s
+        parts, timeout_s = self._parts, self.close_timeout_s
         if self._opening is not None and not self._opening.done():
             await asyncio.wait({self._opening})
-        self._handling.close()
         try:
-            # Nothing may be given back while a pull is open: the server would send it here again.
-            await self._source.stop(min(timeout_s, BARRIER_S))
+            await parts.stop(min(timeout_s, BARRIER_S))
             self.on_closing()
             await asyncio.sleep(0)  # what is in hand is given back before what comes after it
-            self._dispatcher.give_back()
-            if self._cursor is not None:
-                self._cursor.give_up_waiting()  # the last write of all says as much
-            if self._workers:
-                await self._end_workers(timeout_s)
-            await self._keep_offset(min(timeout_s, BARRIER_S))
+            parts.give_back()
+            n_late = await parts.workers.end(timeout_s)
+            if n_late:
+                self._logger.warning(
+                    "subscription %s to %s: %d handlers were cancelled %g s after close; their events come again",
+                    self.name, self.stream, n_late, timeout_s,
+                )  # fmt: skip
+            await parts.keep_offset(min(timeout_s, BARRIER_S), failed=self._error is not None)
             await self._forget()
         finally:
             self._finished()
 
-    async def _end_workers(self, timeout_s: float) -> None:
-        _, late = await asyncio.wait(self._workers, timeout=timeout_s)
-        for worker in late:
-            worker.cancel()
-        if late:
-            self._logger.warning(
-                "subscription %s to %s: %d handlers were cancelled %g s after close; their events come again",
-                self.name, self.stream, len(late), timeout_s,
-            )  # fmt: skip
-            await asyncio.wait(late, timeout=1.0)
-
-    async def _keep_offset(self, timeout_s: float) -> None:
-        """See that the server has what was done."""
-        if self._holder is not None and self._cursor is not None:
-            self._holder.close()
-            # While a handler runs that ignores its cancellation, nobody should be invited to handle its event.
-            keeps = self._dispatcher.n_running > 0
-            if not await self._cursor.close(self._dispatcher.position, keeps=keeps, timeout_s=timeout_s):
-                self._logger.warning(
-                    "subscription %s to %s: its last offset is not confirmed; events may come again",
-                    self.name, self.stream,
-                )  # fmt: skip
-        elif isinstance(self._source, SharedSource) and self._error is None:
-            await self._source.confirm(timeout_s)
-
     def _finished(self) -> None:
-        self._watch.stop()
-        if self._source.on_refused in self._wire.on_refused:
-            self._wire.on_refused.remove(self._source.on_refused)
-        self._source.release()
+        self._parts.release()
         self._closed.set()
         self._on_closed(self)
         self.on_finished()
 
     def stats(self) -> SubscriptionStats:
         """Return the counts as of now."""
-        dispatcher = self._dispatcher
-        return SubscriptionStats(
-            handled=dispatcher.n_handled,
-            failed=dispatcher.n_failed,
-            redelivered=dispatcher.n_redelivered,
-            dead_lettered=self._handling.n_dead,
-            in_flight=dispatcher.n_running,
-            buffered=dispatcher.n_waiting,
-            last_sequence=dispatcher.last_seq,
-            pending=dispatcher.n_pending,
-            passed_over=dispatcher.n_passed_over + self._handling.n_discarded,
-            undecodable=dispatcher.n_undecodable,
-            skipped=dispatcher.n_skipped,
-            active=self.is_active,
-        )
+        return self._parts.stats(active=self.is_active)
 
 
 def _nothing() -> None:

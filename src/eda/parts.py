@@ -1,0 +1,217 @@
+"""What a subscription consists of: how its parts are put together, opened, and closed in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from eda._dispatch import Dispatcher
+from eda.cursor import Cursor
+from eda.handling import Handling
+from eda.holder import Holder
+from eda.kinds import is_ordered, refuse_other_kind
+from eda.link import Link
+from eda.options import SubscriptionOptions
+from eda.ordered import OrderedSource
+from eda.shared import ACK_WAIT_S, SharedSource
+from eda.stats import SubscriptionStats
+from eda.streams import StreamInfo
+from eda.suspects import Suspects
+from eda.watch import Watch
+from eda.workers import Workers
+
+__all__ = ["Handler", "Parts"]
+
+Handler = Callable[[Any], Any]
+
+
+class Parts:
+    """Source, dispatcher, workers and what else a subscription of either kind is made of.
+
+    `on_end(error)` is called when it can't go on, `on_worker_failed(worker)` when one of the tasks that run handlers
+    ends early; `is_active()` tells whether this member gets events.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        logger: logging.Logger,
+        client: str,
+        stream: str,
+        handler: Handler,
+        options: SubscriptionOptions,
+        durable_name: str | None,
+        *,
+        on_end: Callable[[Exception], None],
+        on_worker_failed: Callable[[asyncio.Task[None]], None],
+        is_active: Callable[[], bool],
+    ) -> None:
+        self._link = link
+        self._logger = logger
+        self._client = client
+        self._stream = stream
+        self._options = options
+        self._durable = durable_name
+        self._on_end = on_end
+        self.source: SharedSource | OrderedSource
+        self.holder: Holder | None = None
+        self._cursor: Cursor | None = None
+        ordered = is_ordered(options)
+        if ordered:
+            self.name = durable_name or "private"
+            self.source = OrderedSource(
+                link.wire, link.api, link.streams, logger, stream, self.name, options, on_end, self._on_rewound
+            )
+        else:
+            self.source = SharedSource(link.wire, link.api, logger, stream, options, durable_name, on_end)
+            self.name = self.source.consumer
+        self._handling = Handling(logger, stream, self.name, options, link.dead_letters.store)
+        self.dispatcher = Dispatcher(
+            self._handling,
+            self.source,
+            handler,
+            link.wire.out,
+            stream=stream,
+            consumer=self.source.consumer,
+            name=self.name,
+            inbox=self.source.inbox,
+            limit=options.prefetch,
+            limit_bytes=options.prefetch_bytes,
+            ordered=ordered,
+            serial=bool(options.serial),
+            strict=options.serial == "strict",
+            concurrency=options.concurrency,
+            batch=options.batch,
+            linger_s=options.linger_s,
+            timeout_s=options.timeout_s,
+            types=options.types,
+            aggregate=options.aggregate,
+            key=options.key,
+            max_attempts=options.retry.max_attempts or 0,
+        )
+        self._handling.use(self.dispatcher)
+        self._watch = Watch(logger, stream, self.name, options, self.dispatcher, self.source, ACK_WAIT_S, is_active)
+        self.workers = Workers(self.dispatcher, f"{stream}/{self.name}", on_worker_failed)
+
+    # --- opening -----------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Begin to read and to handle. Raises ConfigError, StreamNotFound, ServerError, Closed.
+
+        Whatever comes of it, `stop` and the rest of closing take it apart again.
+        """
+        link, options = self._link, self._options
+        link.wire.on_refused.append(self.source.on_refused)
+        info = await link.targets.ensure(self._stream)
+        if self._durable is not None:
+            await refuse_other_kind(
+                link.wire, link.api, self._stream, self._durable, ordered=is_ordered(options), reset=options.reset
+            )
+        source = self.source
+        if isinstance(source, SharedSource):
+            await source.open()
+            self.workers.start(options.concurrency)
+            self._handling.suspects = Suspects(
+                link.wire, link.api, self._logger, self._stream, self.name, info.options.replicas
+            )
+            await source.start(self.dispatcher)
+        else:
+            self.workers.start(options.concurrency)
+            source.open(info)
+            await source.attach(self.dispatcher)
+            if self._durable is None:
+                self.dispatcher.begin_at(await source.first_position())
+                await source.begin()
+            else:
+                await self._open_cursor(source, info)
+        self._watch.start()
+
+    async def _open_cursor(self, source: OrderedSource, info: StreamInfo) -> None:
+        holder = self.holder = Holder(source, self.dispatcher, self._on_end)
+        self._cursor = holder.cursor = Cursor(
+            self._link.wire,
+            self._link.api,
+            self._logger,
+            holder,
+            stream=self._stream,
+            name=self.name,
+            client=self._client,
+            filter=source.filter,
+            replicas=info.options.replicas,
+            start=source.start,
+        )
+        self._handling.on_progress = holder.on_progress
+        self._handling.confirmed = holder.confirmed
+        await self._cursor.open(reset=self._options.reset, first=source.first_position)
+
+    def _on_rewound(self, position: int) -> None:
+        if self.holder is not None:
+            self.holder.on_rewound(position)
+        else:
+            self.dispatcher.begin_at(position)
+
+    # --- closing, in this order --------------------------------------------------------------------------------------
+
+    async def stop(self, timeout_s: float) -> None:
+        """Hand out nothing more, and stop the deliveries."""
+        self.dispatcher.stop()
+        self._handling.close()
+        # Nothing may be given back while a pull is open: the server would send it here again.
+        await self.source.stop(timeout_s)
+
+    def give_back(self) -> None:
+        """Give back what no handler has begun."""
+        self.dispatcher.give_back()
+        if self._cursor is not None:
+            self._cursor.give_up_waiting()  # the last write of all says as much
+
+    async def keep_offset(self, timeout_s: float, *, failed: bool) -> None:
+        """See that the server has what was done. `failed`: the subscription ends by an error."""
+        if self.holder is not None and self._cursor is not None:
+            self.holder.close()
+            # While a handler runs that ignores its cancellation, nobody should be invited to handle its event.
+            keeps = self.dispatcher.n_running > 0
+            if not await self._cursor.close(self.dispatcher.position, keeps=keeps, timeout_s=timeout_s):
+                self._logger.warning(
+                    "subscription %s to %s: its last offset is not confirmed; events may come again",
+                    self.name, self._stream,
+                )  # fmt: skip
+        elif isinstance(self.source, SharedSource) and not failed:
+            await self.source.confirm(timeout_s)
+
+    async def forget(self) -> None:
+        """Forget the offset. Raises ServerError, Timeout, Closed."""
+        if isinstance(self.source, SharedSource):
+            await self.source.forget()
+        elif self._cursor is not None:
+            await self._cursor.forget()
+
+    def release(self) -> None:
+        """Let go of the connection."""
+        self._watch.stop()
+        on_refused = self._link.wire.on_refused
+        if self.source.on_refused in on_refused:
+            on_refused.remove(self.source.on_refused)
+        self.source.release()
+
+    # --- counts ------------------------------------------------------------------------------------------------------
+
+    def stats(self, *, active: bool) -> SubscriptionStats:
+        """Return the counts as of now."""
+        dispatcher = self.dispatcher
+        return SubscriptionStats(
+            handled=dispatcher.n_handled,
+            failed=dispatcher.n_failed,
+            redelivered=dispatcher.n_redelivered,
+            dead_lettered=self._handling.n_dead,
+            in_flight=dispatcher.n_running,
+            buffered=dispatcher.n_waiting,
+            last_sequence=dispatcher.last_seq,
+            pending=dispatcher.n_pending,
+            passed_over=dispatcher.n_passed_over + self._handling.n_discarded,
+            undecodable=dispatcher.n_undecodable,
+            skipped=dispatcher.n_skipped,
+            active=active,
+        )
