@@ -111,7 +111,7 @@ class Wire(MendedClient):
             if isinstance(error, EdaError) or not isinstance(error, Exception):
                 raise
             cause = last[0] if last and isinstance(error, TimeoutError) else error
-            raise ConnectError(address, describe(cause)) from cause
+            raise ConnectError(address, describe(cause), retryable=not _is_refusal(cause)) from cause
         finally:
             if self._fatal.done():
                 self._fatal.exception()
@@ -333,8 +333,15 @@ class Wire(MendedClient):
 
 def _is_final(error: BaseException) -> bool:
     """Whether trying again can't help: wrong credentials or an untrusted certificate."""
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return False  # the connection broke during the handshake, as it may at any time
     text = str(error).lower()
     return isinstance(error, ssl.SSLError) or "authorization" in text or "authentication" in text
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether a server was reached, and refused us or had to be refused."""
+    return _is_final(error) or "tls" in str(error).lower()
 
 
 async def _abandon(task: asyncio.Task[Any]) -> None:

@@ -6,15 +6,11 @@ from typing import Annotated
 
 import msgspec
 
-from eda.errors import ServerError
+from eda.errors import ServerError, may_pass
 
 __all__ = ["Answer", "Refused", "decode_answer"]
 
 # Source of the codes: server/errors.json of nats-server.
-# Busy, electing, no responders, queue full, store failed, the same id on its way: may be over soon.
-_RETRY_CODES = frozenset({408, 429, 503})
-_RETRY_ERR_CODES = frozenset({10008, 10077, 10158, 10167})
-_STORE_FAILED = 10077
 _BATCH_DISABLED = 10205
 _BATCH_UNKNOWN = 10208
 _TOO_MANY_BATCHES = frozenset({10210, 10211})
@@ -33,9 +29,7 @@ class Refused(msgspec.Struct):
     @property
     def may_pass(self) -> bool:
         """Whether the same publish may succeed later."""
-        if self.err_code == _STORE_FAILED and self.description.startswith(("maximum ", "message too large")):
-            return False  # the stream is full and takes no new events, or takes none of this size
-        return self.code in _RETRY_CODES or self.err_code in _RETRY_ERR_CODES
+        return may_pass(self.code, self.err_code, self.description)
 
     @property
     def bars_batches(self) -> bool:

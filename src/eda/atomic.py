@@ -44,8 +44,7 @@ WRITE_SIZE = 256 * 1024
 # server/errors.json of nats-server.
 NO_MESSAGE = 10037
 UNSUPPORTED_HEADER = 10177  # 2.12.0 takes no message ids in a batch
-# A batch that was cut off by a lost connection, or forgotten by a new leader; too many batches of others at once.
-TRY_AGAIN = frozenset({10176, 10210})
+INCOMPLETE_BATCH = 10176  # it was cut off by a lost connection, or forgotten by a new leader: may pass, as a whole
 
 
 class AtomicBatch:
@@ -193,7 +192,7 @@ class AtomicBatch:
                 if refused is None:
                     return
                 self._why = self._error_of(refused)
-                if not (refused.may_pass or refused.err_code in TRY_AGAIN):
+                if not (refused.may_pass or refused.err_code == INCOMPLETE_BATCH):
                     landed = await self._landed() if self._unsure else False
                     if landed:
                         return

@@ -40,15 +40,57 @@ __all__ = [
     "UnknownEncoding",
 ]
 
-# 408, 429 and 503: the server is slow, full or electing; 10167: its inbound queue for the stream is full.
-_RETRYABLE_CODES = frozenset({408, 429, 503})
-_RETRYABLE_ERR_CODES = frozenset({10167})
-
 MAX_TEXT = 1000  # characters of what a server said
 
 # Greedy up to the last @: a password may hold one itself, and better hide a host than show a password. What
 # begins with a slash is a path.
 _USERINFO = re.compile(r"(?<=://)[^\s/]\S*@")
+
+# Which refusals may pass: the one list of it. Source of the codes: server/errors.json of nats-server.
+# 408, 429, 503: the server is slow, has too much to do, has no leader or no room for now; nobody responds.
+_PASSING_CODES = frozenset({408, 429, 503})
+_PASSING_ERR_CODES = frozenset(
+    {
+        10004,  # not all servers of the cluster have answered
+        10007,  # the cluster has not assigned it to a server yet
+        10008,  # JetStream is unavailable for now
+        10009,  # a server that leads no more
+        10023,  # insufficient resources
+        10026,  # as many consumers as allowed: some of them go by themselves
+        10041,  # Raft: no leader, or too slow
+        10075,  # a replica is being moved
+        10077,  # storing failed
+        10104,  # storing a consumer failed
+        10118,  # the servers of the stream are away
+        10119,  # the servers of the consumer are away
+        10124,  # the stream is being moved
+        10158,  # the same message id is on its way
+        10163,  # an expected sequence can't be checked yet
+        10167,  # the stream's inbound queue is full
+        10202,  # the cluster is changing its members
+        10210,  # as many atomic batches as allowed
+        10211,  # as many fast-ingest batches as allowed
+        10226,  # the stream is being moved
+    }
+)
+# They come with one of the codes above, and say that the server can't do it at all.
+_FINAL_ERR_CODES = frozenset(
+    {
+        10010,  # a cluster is needed
+        10036,  # not in a cluster
+        10063,  # not the expected sequence
+    }
+)
+_STORE_FAILED = 10077
+# With 10077: the stream is full and takes no new messages, or none of this size.
+_FINAL_STORE_FAILURES = ("maximum ", "message too large")
+
+
+def may_pass(code: int, err_code: int, description: str = "") -> bool:
+    """Return whether what the server has refused in these words may succeed later, with nothing changed."""
+    if err_code in _FINAL_ERR_CODES or (err_code == _STORE_FAILED and description.startswith(_FINAL_STORE_FAILURES)):
+        return False
+    return code in _PASSING_CODES or err_code in _PASSING_ERR_CODES
 
 
 class EdaError(Exception):
@@ -102,14 +144,16 @@ class ConfigError(EdaError, ValueError):
 
 
 class ConnectError(EdaError):
-    """Tell that no server could be reached, naming the address (never its password) and the reason."""
+    """Tell that no server could be reached, or that one refused us; names the address (never its password) and why.
 
-    retryable = True
+    `retryable` is False where the credentials or a certificate are refused.
+    """
 
-    def __init__(self, address: str, reason: str) -> None:
+    def __init__(self, address: str, reason: str, *, retryable: bool = True) -> None:
         super().__init__()
         self.address = _USERINFO.sub("", address)
         self.reason = _USERINFO.sub("", reason)
+        self.retryable = retryable
 
     def __str__(self) -> str:
         return f"cannot connect to {self.address.rstrip(':')}: {self.reason}"
@@ -242,7 +286,7 @@ class ServerError(EdaError):
         self.err_code = err_code
         self.description = printable(description)
         self.operation = operation
-        self.retryable = code in _RETRYABLE_CODES or err_code in _RETRYABLE_ERR_CODES
+        self.retryable = may_pass(code, err_code, description)
 
     def __str__(self) -> str:
         operation = f"{self.operation}: " if self.operation else ""

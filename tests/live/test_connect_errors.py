@@ -90,6 +90,7 @@ async def test_connect_when_the_credentials_are_wrong_fails_at_once_without_the_
     assert seconds < 1
     assert error.address == f"nats://127.0.0.1:{server.port}"
     assert "authorization" in str(error).lower()
+    assert not error.retryable
     assert not shows(error, SECRET)
     assert SECRET not in logged.text()
 

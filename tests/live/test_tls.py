@@ -181,6 +181,7 @@ def test_tls_when_the_authority_is_unknown_fails_at_once(
                     await eda.connect(server.url, tls=tls)
                 assert time.monotonic() - begin < 2
                 assert server.token not in f"{caught.value}{caught.value!r}"
+                assert not caught.value.retryable
 
     run(new_loop, main)
 
@@ -190,9 +191,10 @@ def test_tls_when_the_certificate_is_for_another_name_fails_at_once(authority: A
     async def main() -> None:
         async with tls_server(authority, x509.DNSName("example.org")) as server:
             begin = time.monotonic()
-            with pytest.raises(eda.ConnectError, match=r"127\.0\.0\.1"):
+            with pytest.raises(eda.ConnectError, match=r"127\.0\.0\.1") as caught:
                 await eda.connect(server.url, tls=authority.context())
             assert time.monotonic() - begin < 2
+            assert not caught.value.retryable
 
     run(new_loop, main)
 
@@ -218,8 +220,9 @@ async def test_tls_when_it_is_asked_for_and_the_server_has_none_sends_no_credent
     async with eda.EmbeddedServer() as server, Proxy(server.port) as proxy:
         url = proxy.url(server.url)
         for addr, tls in ((url, authority.context()), (url.replace("nats:", "tls:"), None)):
-            with pytest.raises(eda.ConnectError, match="TLS"):
+            with pytest.raises(eda.ConnectError, match="TLS") as caught:
                 await eda.connect(addr, tls=tls, connect_timeout_s=0.5)
+            assert not caught.value.retryable
         assert not proxy.sent
 
 
@@ -233,8 +236,9 @@ async def test_tls_when_the_client_shows_a_certificate_is_let_in(authority: Auth
     async with eda.EmbeddedServer(config={"tls": settings}) as server:
         async with eda.connect(server.url, tls=context) as conn:
             await conn.publish("stream")
-        with pytest.raises(eda.ConnectError):
+        with pytest.raises(eda.ConnectError) as caught:
             await eda.connect(server.url, tls=authority.context(), connect_timeout_s=1)
+        assert not caught.value.retryable
 
 
 async def test_tls_when_the_clients_certificate_is_of_another_authority_is_refused(
@@ -248,18 +252,20 @@ async def test_tls_when_the_clients_certificate_is_of_another_authority_is_refus
     context.load_cert_chain(stranger["cert_file"], stranger["key_file"])
     async with eda.EmbeddedServer(config={"tls": settings}) as server:
         begin = time.monotonic()
-        with pytest.raises(eda.ConnectError):
+        with pytest.raises(eda.ConnectError) as caught:
             await eda.connect(server.url, tls=context, connect_timeout_s=1)
         assert time.monotonic() - begin < 3
+        assert not caught.value.retryable
 
 
 async def test_tls_when_the_certificate_has_expired_fails_at_once(authority: Authority) -> None:
     settings = authority.issue("server", *LOOPBACK, ends=timedelta(days=-1))
     async with eda.EmbeddedServer(config={"tls": settings}) as server:
         begin = time.monotonic()
-        with pytest.raises(eda.ConnectError, match="certificate has expired"):
+        with pytest.raises(eda.ConnectError, match="certificate has expired") as caught:
             await eda.connect(server.url, tls=authority.context())
         assert time.monotonic() - begin < 2
+        assert not caught.value.retryable
 
 
 async def test_tls_when_another_answers_after_a_break_gets_no_credentials(

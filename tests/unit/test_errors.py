@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from eda import errors
+from eda.answers import Refused
 from eda.errors import (
     Closed,
     CodecError,
@@ -24,6 +25,7 @@ from eda.errors import (
     StreamNotFound,
     Timeout,
     UnknownEncoding,
+    may_pass,
 )
 
 SAMPLES: list[tuple[type[EdaError], dict[str, Any]]] = [
@@ -131,19 +133,53 @@ def test_retryable_when_asked_tells_what_may_pass(cls: type[EdaError], data: dic
     assert cls(**data).retryable is (cls in (ConnectError, Timeout))
 
 
+def test_connect_error_when_the_server_refused_us_is_not_retryable() -> None:
+    error = ConnectError("nats://127.0.0.1:4222", "Authorization Violation", retryable=False)
+    assert not error.retryable
+    assert not pickle.loads(pickle.dumps(error)).retryable
+
+
 @pytest.mark.parametrize(
-    ("code", "err_code", "retryable"),
+    ("code", "err_code", "description", "passes"),
     [
-        (503, 0, True),
-        (429, 0, True),
-        (408, 0, True),
-        (400, 10167, True),
-        (400, 10058, False),
-        (404, 10059, False),
+        (503, 0, "no responders", True),
+        (429, 0, "", True),
+        (408, 0, "", True),
+        (429, 10167, "too many requests", True),
+        (400, 10167, "too many requests", True),
+        (503, 10008, "JetStream system temporarily unavailable", True),
+        (500, 10008, "JetStream system temporarily unavailable", True),
+        (500, 10009, "JetStream cluster can not handle request", True),
+        (500, 10118, "stream is offline", True),
+        (500, 10041, "raft: not leader", True),
+        (400, 10026, "maximum consumers limit reached", True),
+        (409, 10158, "duplicate message id is in process", True),
+        (503, 10163, "expected last sequence per subject temporarily unavailable", True),
+        (429, 10210, "atomic publish too many inflight", True),
+        (429, 10211, "batch publish too many inflight", True),
+        (503, 10077, "no space left on device", True),
+        (503, 10077, "maximum messages exceeded", False),
+        (503, 10077, "maximum bytes exceeded", False),
+        (503, 10077, "message too large", False),
+        (503, 10036, "not currently supported in clustered mode", False),
+        (503, 10010, "JetStream clustering support required", False),
+        (400, 10002, "resource limits exceeded for account", False),
+        (400, 10003, "bad request", False),
+        (400, 10054, "message size exceeds maximum allowed", False),
+        (400, 10058, "stream name already in use", False),
+        (404, 10059, "stream not found", False),
+        (400, 10071, "wrong last sequence: 7", False),
+        (400, 10121, "consumer max ack pending exceeds system limit of 1000", False),
+        (403, 0, "no permission", False),
+        (500, 0, "an answer that makes no sense", False),
     ],
 )
-def test_server_error_when_temporary_is_retryable(code: int, err_code: int, retryable: bool) -> None:
-    assert ServerError(code, err_code, "text").retryable is retryable
+def test_refusal_when_it_may_pass_is_the_same_everywhere(
+    code: int, err_code: int, description: str, passes: bool
+) -> None:
+    assert may_pass(code, err_code, description) is passes
+    assert ServerError(code, err_code, description).retryable is passes
+    assert Refused(code, err_code, description).may_pass is passes
 
 
 def test_codec_error_when_the_event_is_learned_later_names_it() -> None:
