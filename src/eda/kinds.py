@@ -1,4 +1,4 @@
-"""The two kinds of subscription, and the one name that only one of them may have."""
+"""The two kinds of subscription: which of them a stream allows, and the one name that only one of them may have."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from eda.api import Api
 from eda.cursor_key import BUCKET, CursorKey
 from eda.errors import ConfigError, ServerError
 from eda.options import SubscriptionOptions
-from eda.subjects import check_name
+from eda.streams import StreamInfo
+from eda.subjects import check_name, stream_subjects
 
-__all__ = ["durable_name", "is_ordered", "refuse_other_kind"]
+__all__ = ["durable_name", "is_ordered", "refuse_other_kind", "refuse_retention", "server_filter"]
 
 FORBIDDEN = 403
 
@@ -36,6 +37,56 @@ def is_ordered(options: SubscriptionOptions) -> bool:
     """Whether the subscription reads the stream by itself, rather than share a consumer with others."""
     is_private = not options.durable and options.name is None
     return bool(options.serial or options.exclusive or options.key) or is_private
+
+
+def server_filter(info: StreamInfo, wanted: list[str], *, filters_well: bool) -> list[str]:
+    """Return the subjects that the server may be asked to filter by; empty: the client filters alone.
+
+    `wanted` is what `filter_subjects` gives. The server can filter only where every event of the stream has a subject
+    that begins with the stream's name. A mirror and a sourced stream keep the subjects of their origin, and a stream
+    that somebody else made has subjects of its own: there such a filter would match nothing, without an error.
+    """
+    has_own_subjects = set(info.subjects) <= set(stream_subjects(info.name))
+    is_copy = info.mirror is not None or info.sources or info.subject_transform is not None
+    if not filters_well or is_copy or not has_own_subjects:
+        return []
+    if info.retention == "workqueue":
+        # Two consumers of a work queue may not ask for the same subject, so none asks for the bare stream.
+        return [subject for subject in wanted if subject != info.name]
+    return wanted
+
+
+def refuse_retention(info: StreamInfo, options: SubscriptionOptions, *, filters_well: bool) -> None:
+    """Raise ConfigError when the stream's retention takes the subscription's promise away.
+
+    A stream that does not keep its events until a limit removes each event that was acknowledged, and a reader without
+    acknowledgements acknowledges by reading. So only consumers that acknowledge lose nothing there.
+    """
+    if info.retention == "limits":
+        return
+    where = f"stream {info.name!r} has retention={info.retention!r}, which removes an event once it is acknowledged"
+    if is_ordered(options):
+        asked = next((each for each in ("serial", "exclusive", "key") if getattr(options, each)), "a private one")
+        raise ConfigError(
+            f"{where}: an ordered subscription ({asked}) reads without acknowledging and would lose events. Use a "
+            "shared one: name=... (with durable=True to keep the offset), without serial, exclusive and key.",
+            argument="stream",
+        )
+    if info.retention != "workqueue":
+        return
+    if not options.backfill:
+        raise ConfigError(
+            f"{where}: what a work queue holds is still to be handled, so a subscription begins with its first event. "
+            "Use backfill=True, without start.",
+            argument="backfill",
+        )
+    is_filtered = options.types is not None or options.aggregate is not None
+    if is_filtered and not server_filter(info, [f"{info.name}.x"], filters_well=filters_well):
+        raise ConfigError(
+            f"{where}: the server can't filter this stream by type or aggregate, and a filter in the client would "
+            "remove the events that other subscriptions wait for. Subscribe without types and aggregate.",
+            argument="types" if options.types is not None else "aggregate",
+        )
 
 
 async def refuse_other_kind(wire: Wire, api: Api, stream: str, name: str, *, ordered: bool, reset: bool) -> None:

@@ -161,6 +161,9 @@ class SubscriptionOptions:
             if value and self.name is not None and not self.durable:
                 message = f"{option}={value!r} with name={self.name!r} needs durable=True"
                 raise ConfigError(message, argument=option)
+        if self.exclusive and not self.durable:
+            message = "exclusive=True needs durable=True: without a kept offset no other member can take over"
+            raise ConfigError(message, argument="exclusive")
         if self.reset and not self.durable:
             message = "reset=True needs durable=True: there is no kept offset without"
             raise ConfigError(message, argument="reset")

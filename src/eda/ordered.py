@@ -15,7 +15,8 @@ from typing import Any
 from eda._nuid import next_nuid
 from eda._wire import Wire
 from eda.api import NS, Api
-from eda.errors import Closed, ConsumerDeleted, EdaError, ServerError, StreamNotFound
+from eda.errors import Closed, ConfigError, ConsumerDeleted, EdaError, ServerError, StreamNotFound
+from eda.kinds import refuse_retention, server_filter
 from eda.options import SubscriptionOptions
 from eda.pulls import PRIVATE_LIFE_S, Pulls
 from eda.streams import StreamInfo, Streams
@@ -51,6 +52,7 @@ class OrderedSource(Pulls):
         self._name = name
         self._options = options
         self.filter = filter_subjects(stream, options.types, options.aggregate)
+        self._server_filter: list[str] = []  # known once the stream is
         self._on_rewound = on_rewound
         self.on_nothing_pending: Callable[[], None] = lambda: None  # behind what is done
         self._created: datetime | None = None  # of the stream, when the subscription was opened
@@ -64,6 +66,12 @@ class OrderedSource(Pulls):
     def open(self, info: StreamInfo) -> None:
         """Note the stream as it is when the subscription is opened."""
         self._created = info.created
+        self._note(info)
+
+    def _note(self, info: StreamInfo) -> None:
+        """Take what the stream's settings are now. Raises ConfigError when they allow no ordered subscription."""
+        refuse_retention(info, self._options, filters_well=self._api.filters_well)
+        self._server_filter = server_filter(info, self.filter, filters_well=self._api.filters_well)
 
     async def first_position(self) -> int:
         """Return the sequence before the first event that the options ask for. Raises StreamNotFound, ServerError."""
@@ -95,8 +103,8 @@ class OrderedSource(Pulls):
             "mem_storage": True,
             "num_replicas": 1,
         }
-        if self.filter and self._api.filters_well:
-            config["filter_subjects"] = self.filter
+        if self._server_filter:
+            config["filter_subjects"] = self._server_filter
         return config
 
     # --- reading -----------------------------------------------------------------------------------------------------
@@ -148,7 +156,7 @@ class OrderedSource(Pulls):
                 if n_wanted == self._n_wanted:
                     return
                 continue
-            except StreamNotFound as error:
+            except (StreamNotFound, ConfigError) as error:
                 self._on_end(error)
                 return
             except Closed:
@@ -169,6 +177,7 @@ class OrderedSource(Pulls):
         if self._created is not None and info.created != self._created:
             self._on_end(ConsumerDeleted(self._stream, self._name, "the stream was deleted and made again"))
             return
+        self._note(info)
         # A start that is still to come is above the end as well, until something was read.
         is_to_come = dispatcher.highest == self.start - 1 and not dispatcher.seen
         if info.last_sequence < dispatcher.highest and not is_to_come:

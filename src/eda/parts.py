@@ -11,7 +11,7 @@ from eda._dispatch import Dispatcher
 from eda.cursor import Cursor
 from eda.handling import Handling
 from eda.holder import Holder
-from eda.kinds import is_ordered, refuse_other_kind
+from eda.kinds import is_ordered, refuse_other_kind, refuse_retention
 from eda.link import Link
 from eda.options import SubscriptionOptions
 from eda.ordered import OrderedSource
@@ -105,13 +105,14 @@ class Parts:
         link, options = self._link, self._options
         link.wire.on_refused.append(self.source.on_refused)
         info = await link.targets.ensure(self._stream)
+        refuse_retention(info, options, filters_well=link.api.filters_well)
         if self._durable is not None:
             await refuse_other_kind(
                 link.wire, link.api, self._stream, self._durable, ordered=is_ordered(options), reset=options.reset
             )
         source = self.source
         if isinstance(source, SharedSource):
-            await source.open()
+            await source.open(info)
             self.workers.start(options.concurrency)
             self._handling.suspects = Suspects(
                 link.wire, link.api, self._logger, self._stream, self.name, info.options.replicas

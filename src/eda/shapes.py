@@ -33,6 +33,10 @@ class _Origin(msgspec.Struct):
     name: str
 
 
+class _Transform(msgspec.Struct):
+    dest: str = ""
+
+
 class _StreamConfig(msgspec.Struct):
     name: str
     subjects: list[str] | None = None
@@ -49,6 +53,7 @@ class _StreamConfig(msgspec.Struct):
     retention: str = "limits"
     mirror: _Origin | None = None
     sources: list[_Origin] | None = None
+    subject_transform: _Transform | None = None
     no_ack: bool = False
     deny_delete: bool = False
     deny_purge: bool = False

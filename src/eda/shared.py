@@ -15,8 +15,10 @@ from eda._nuid import next_nuid
 from eda._wire import Wire
 from eda.api import NS, Api
 from eda.errors import Closed, ConfigError, ConsumerDeleted, EdaError, ServerError, StreamNotFound
+from eda.kinds import server_filter
 from eda.options import SubscriptionOptions
 from eda.pulls import PRIVATE_LIFE_S, Pulls
+from eda.streams import StreamInfo
 from eda.subjects import filter_subjects
 
 __all__ = ["ACK_WAIT_S", "SharedSource"]
@@ -48,6 +50,7 @@ class SharedSource(Pulls):
         self._options = options
         self._durable = durable_name
         self._filter = filter_subjects(stream, options.types, options.aggregate)
+        self._server_filter: list[str] = []  # known once the stream is
         self.consumer = durable_name or options.name or f"eda-{next_nuid()}"
         self._created: str | None = None  # tells the consumer from a later one of the same name
         self._floor = (0, 0, 0)  # stream and consumer sequence delivered before, events pending
@@ -56,8 +59,9 @@ class SharedSource(Pulls):
 
     # --- the consumer ------------------------------------------------------------------------------------------------
 
-    async def open(self) -> None:
+    async def open(self, stream: StreamInfo) -> None:
         """Create the consumer or attach to the kept one. Raises ConfigError naming what contradicts the options."""
+        self._server_filter = server_filter(stream, self._filter, filters_well=self._api.filters_well)
         if self._options.reset:
             await self._api.delete_consumer(self._stream, self.consumer)
         info = await self._api.consumer_info(self._stream, self.consumer)
@@ -90,8 +94,8 @@ class SharedSource(Pulls):
         if self._filter:
             # The server's filter may be left out (the client filters, too), so what was asked for is noted apart.
             wanted["metadata"] = {FILTER_NOTE: " ".join(self._filter)}
-            if self._api.filters_well:
-                wanted["filter_subjects"] = self._filter
+            if self._server_filter:
+                wanted["filter_subjects"] = self._server_filter
         return wanted
 
     def _new_config(self) -> dict[str, Any]:

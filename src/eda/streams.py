@@ -37,7 +37,8 @@ class StreamInfo:
 
     The fields from `retention` on are settings that other tools give a stream. `retention`: `limits`, `interest` or
     `workqueue`. `mirror`: the stream that this one copies, None for a stream of its own; `sources`: the streams that
-    are copied into it. `no_ack`: the stream never acknowledges a publish. `sealed`: nothing can be stored or removed;
+    are copied into it; `subject_transform`: what the stream turns subjects into, None: it keeps them. `no_ack`: the
+    stream never acknowledges a publish. `sealed`: nothing can be stored or removed;
     `deny_delete`, `deny_purge`: no single event, or no range of them, can be removed. `max_events_per_subject`,
     `max_event_bytes` and `max_consumers` are limits; None where there is none.
     """
@@ -55,6 +56,7 @@ class StreamInfo:
     retention: str = "limits"
     mirror: str | None = None
     sources: tuple[str, ...] = ()
+    subject_transform: str | None = None
     no_ack: bool = False
     sealed: bool = False
     deny_delete: bool = False
@@ -204,6 +206,7 @@ def _to_info(answer: dict[str, Any]) -> StreamInfo:
         retention=config.get("retention") or "limits",
         mirror=(config.get("mirror") or {}).get("name"),
         sources=tuple(source["name"] for source in config.get("sources") or ()),
+        subject_transform=(config.get("subject_transform") or {}).get("dest"),
         no_ack=bool(config.get("no_ack", False)),
         sealed=bool(config.get("sealed", False)),
         deny_delete=bool(config.get("deny_delete", False)),
