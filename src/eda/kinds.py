@@ -10,9 +10,38 @@ from eda.options import SubscriptionOptions
 from eda.streams import StreamInfo
 from eda.subjects import check_name, stream_subjects
 
-__all__ = ["durable_name", "is_ordered", "refuse_other_kind", "refuse_retention", "server_filter"]
+__all__ = ["DurableNames", "durable_name", "is_ordered", "refuse_other_kind", "refuse_retention", "server_filter"]
 
 FORBIDDEN = 403
+
+
+class DurableNames:
+    """The names under which the open durable subscriptions of a connection keep their offsets."""
+
+    def __init__(self) -> None:
+        self._in_use: dict[tuple[str, str], list[bool]] = {}
+
+    def take(self, stream: str, name: str, *, is_given: bool) -> None:
+        """Note that a subscription to `stream` uses the name; not `is_given`: it is the client's.
+
+        Two subscriptions that both forgot their name would share one offset, and each would miss the events of the
+        other. Raises ConfigError for the second one.
+        """
+        users = self._in_use.setdefault((stream, name), [])
+        if users and not (is_given and all(users)):
+            raise ConfigError(
+                f"another durable subscription of this connection to stream {stream!r} keeps its offset under the "
+                f"client's name {name!r}, so the two would share their events: give each of them name=...",
+                argument="name",
+            )
+        users.append(is_given)
+
+    def release(self, stream: str, name: str, *, is_given: bool) -> None:
+        """Take back a `take`."""
+        users = self._in_use[stream, name]
+        users.remove(is_given)
+        if not users:
+            del self._in_use[stream, name]
 
 
 def durable_name(options: SubscriptionOptions, client: str | None) -> str | None:

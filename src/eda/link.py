@@ -12,6 +12,7 @@ from eda.addresses import Addresses
 from eda.api import Api
 from eda.dead_letters import DeadLetters
 from eda.errors import Closed, ConnectError, Timeout
+from eda.kinds import DurableNames
 from eda.options import StreamOptions
 from eda.single import SinglePublisher
 from eda.streams import Streams
@@ -30,6 +31,7 @@ class Link:
     targets: Targets
     single: SinglePublisher
     dead_letters: DeadLetters
+    durable_names: DurableNames
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,4 +64,4 @@ async def open_link(addresses: Addresses, client: str, logger: logging.Logger, o
         if isinstance(error, Timeout | Closed):
             raise ConnectError(str(addresses), str(error)) from error
         raise
-    return Link(wire, api, streams, targets, single, DeadLetters(wire, api, logger, targets.ensure))
+    return Link(wire, api, streams, targets, single, DeadLetters(wire, api, logger, targets.ensure), DurableNames())

@@ -54,6 +54,7 @@ class Parts:
         self._stream = stream
         self._options = options
         self._durable = durable_name
+        self._has_name = False  # among the connection's durable names
         self._on_end = on_end
         self.source: SharedSource | OrderedSource
         self.holder: Holder | None = None
@@ -104,6 +105,9 @@ class Parts:
         """
         link, options = self._link, self._options
         link.wire.on_refused.append(self.source.on_refused)
+        if self._durable is not None:
+            link.durable_names.take(self._stream, self._durable, is_given=options.name is not None)
+            self._has_name = True
         info = await link.targets.ensure(self._stream)
         refuse_retention(info, options, filters_well=link.api.filters_well)
         if self._durable is not None:
@@ -191,6 +195,10 @@ class Parts:
 
     def release(self) -> None:
         """Let go of the connection."""
+        if self._has_name and self._durable is not None:
+            self._has_name = False
+            is_given = self._options.name is not None
+            self._link.durable_names.release(self._stream, self._durable, is_given=is_given)
         self._watch.stop()
         on_refused = self._link.wire.on_refused
         if self.source.on_refused in on_refused:

@@ -140,8 +140,8 @@ async def test_ordered_when_the_retention_changes_while_it_is_open_ends_with_the
     subscription = await conn.subscribe(stream, print, name="n", durable=True, serial=True, backfill=True)
     config = (await admin.api(f"STREAM.INFO.{stream}"))["config"]
     await admin.api(f"STREAM.UPDATE.{stream}", config | {"retention": "interest"})
-    for reader in await admin.consumers(stream):  # it begins anew, and looks
-        await admin.js.delete_consumer(stream, reader)
+    (reader,) = await until(lambda: admin.consumers(stream))
+    await admin.js.delete_consumer(stream, reader)  # it begins anew, and looks
     with pytest.raises(eda.ConfigError, match="retention='interest'"):
         async with asyncio.timeout(10):
             await subscription.wait()

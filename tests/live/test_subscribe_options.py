@@ -407,3 +407,39 @@ async def test_durable_when_a_foreign_consumer_fits_is_used_and_updated(
     kept = (await admin.consumer(stream, "me"))["config"]
     assert (kept["ack_wait"], kept["max_deliver"], kept["description"]) == (int(30e9), -1, "kept")
     assert logged.find("updating")
+
+
+@pytest.mark.parametrize("kind", [{}, {"serial": True}, {"exclusive": True}, {"key": "aggregate"}])
+@pytest.mark.parametrize("other", [{}, {"name": "shop"}])
+async def test_durable_when_a_second_one_without_name_would_share_its_offset_is_refused(
+    connect: Connect, stream: str, kind: dict[str, Any], other: dict[str, Any]
+) -> None:
+    conn = await connect(client="shop")
+    await conn.publish(stream)
+    first: list[int] = []
+    async with conn.subscribe(stream, lambda event: first.append(event.sequence), durable=True, backfill=True, **kind):
+        with pytest.raises(eda.ConfigError, match=r"'shop'.*give each of them name=") as caught:
+            await conn.subscribe(stream, print, durable=True, **kind, **other)
+        assert caught.value.argument == "name"
+        await until(lambda: first)
+        async with conn.subscribe(stream, print, durable=True, name="mine", **kind):  # one with a name of its own
+            pass
+    async with conn.subscribe(stream, print, durable=True, **kind):  # the first one is closed
+        pass
+    async with conn.subscribe(stream, print, durable=True, name="shop", **kind):
+        with pytest.raises(eda.ConfigError, match="give each of them name="):
+            await conn.subscribe(stream, print, durable=True, **kind)
+        async with conn.subscribe(stream, print, durable=True, name="shop", **kind):  # a member, and meant as one
+            pass
+
+
+async def test_durable_when_two_streams_are_subscribed_to_without_name_is_two_offsets(
+    connect: Connect, stream: str
+) -> None:
+    conn = await connect(client="shop")
+    other = f"{stream}-other"
+    try:
+        async with conn.subscribe(stream, print, durable=True), conn.subscribe(other, print, durable=True):
+            pass
+    finally:
+        await conn.streams.delete(other)
