@@ -62,6 +62,7 @@ class Wire(MendedClient):
         self._writable: asyncio.Future[None] | None = None
         self._opened = False
         self.closing = False
+        self.asks_leave: set[str] = set()  # subjects that may well be forbidden: no error
 
     # --- opening and closing ---------------------------------------------------------------------------------------
 
@@ -257,7 +258,8 @@ class Wire(MendedClient):
         if "permissions violation" in lower:
             kind = "subscription" if "subscription to" in lower else "publish"
             subject = text.partition('"')[2].partition('"')[0]
-            self.logger.error("the server forbids: %s", text)
+            log = self.logger.debug if subject in self.asks_leave else self.logger.error
+            log("the server forbids: %s", text)
             for call in list(self.on_refused):
                 call(kind, subject)
             return

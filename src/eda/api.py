@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 import msgspec
 from nats.aio.msg import Msg
@@ -23,7 +24,7 @@ from eda.answers import Refused
 from eda.errors import Closed, NotSupported, ServerError, StreamNotFound, Timeout
 from eda.shapes import Account, Consumer, Message
 
-__all__ = ["ATTEMPT_TIMEOUT_S", "NS", "REQUEST_TIMEOUT_S", "Api", "ask", "translated"]
+__all__ = ["ATTEMPT_TIMEOUT_S", "NS", "REQUEST_TIMEOUT_S", "Api", "ask", "translated", "while_answerable"]
 
 MAX_ANSWER = 8 * 1024 * 1024  # bytes: a page of 256 streams has less than one of them
 
@@ -36,6 +37,8 @@ CONSUMER_NOT_FOUND = 10014
 NOT_ENABLED = frozenset({10039, 10076})
 
 NS = 1_000_000_000  # nanoseconds per second
+
+_T = TypeVar("_T")
 
 
 class _MessageAnswer(msgspec.Struct):
@@ -54,6 +57,19 @@ class Api:
         self.prefix = f"$JS.{domain}.API" if domain else "$JS.API"
         self.domain = domain or ""  # of the streams that are meant, as their answers name it; known after `look`
         self.level = 0
+        self._is_mapped = bool(domain)
+
+    def kv_subject(self, subject: str) -> str:
+        """Return where a `$KV.` subject is published, so that it reaches the domain's bucket.
+
+        `$KV.>` itself crosses no leaf node: the bucket of the server that the connection is with would take it.
+        """
+        return f"{self.prefix}.{subject}" if self._is_mapped else subject
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the domain is another one than that of the server that the connection is with."""
+        return self._is_mapped and self.wire.info.get("domain") != self.domain
 
     async def request(
         self,
@@ -189,6 +205,24 @@ class Api:
                 return None
             raise translated(error, stream) from error
 
+    async def twin_domain(self, stream: str, name: str) -> str:
+        """Return the domain of the connection's own server if it has a consumer of these names as well, else "".
+
+        The reply subjects of most servers' deliveries hold no domain: one acknowledgement reaches both consumers.
+        """
+        domain: str = self.wire.info.get("domain", "")
+        if not self.is_foreign or not domain:
+            return ""
+        subject = f"$JS.API.CONSUMER.INFO.{stream}.{name}"
+        self.wire.asks_leave.add(subject)
+        try:
+            answer = await ask(self.wire, subject, b"", ATTEMPT_TIMEOUT_S)
+            return domain if "config" in msgspec.json.decode(answer.data, type=dict[str, Any]) else ""
+        except (NatsError, ServerError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return ""  # nobody there, or it is not for us to know
+        finally:
+            self.wire.asks_leave.discard(subject)
+
     async def create_consumer(
         self, stream: str, name: str, config: dict[str, Any], *, action: str = "create"
     ) -> dict[str, Any]:
@@ -219,11 +253,21 @@ async def ask(
     *,
     outlives_loss: bool = False,
 ) -> Msg:
-    """Send a request once and return the answer.
+    """Send a request once and return the first answer. Raises what `while_answerable` does, and nats-py's own errors.
 
-    Ends without one as soon as none can come any more: with ServerError (403) when the server forbids the subject,
-    Closed, and nats-py's ConnectionReconnectingError when the connection is lost. `outlives_loss`: that is no end, for
-    what must not be sent twice. Raises nats-py's own errors, too.
+    `outlives_loss`: a lost connection is no end, for what must not be sent twice.
+    """
+    request = wire.request(subject, payload, timeout=timeout_s, headers=headers)
+    return await while_answerable(wire, subject, request, outlives_loss=outlives_loss)
+
+
+async def while_answerable(
+    wire: Wire, subject: str, request: Coroutine[Any, Any, _T], *, outlives_loss: bool = False
+) -> _T:
+    """Return what the request to a subject returns, unless no answer can come any more.
+
+    Then raises ServerError (403) when the server forbids the subject, Closed, or nats-py's ConnectionReconnectingError
+    when the connection is lost.
     """
     cut: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
 
@@ -248,7 +292,6 @@ async def ask(
     listening = [(wire.on_refused, on_refused), (wire.on_lost, on_lost), (wire.on_closed, on_closed)]
     for calls, call in listening:
         calls.append(call)
-    request = wire.request(subject, payload, timeout=timeout_s, headers=headers)
     asking = asyncio.get_running_loop().create_task(request)
     either: set[asyncio.Future[Any]] = {asking, cut}
     try:

@@ -298,7 +298,7 @@ class Cursor:
         try:
             await self._key.watch(self._silence.on_hint)
             while not await self._try_once():
-                await self._silence.last()
+                await self._silence.last(is_told=self._key.has_hints)
         except Exception as error:  # what `first` raises among them
             self._end(error)
 

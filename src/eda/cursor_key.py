@@ -86,10 +86,11 @@ class CursorKey:
         self._api = api
         self.stream = stream
         self.name = name
-        self.subject = f"$KV.{BUCKET}.{stream}.{name}"
+        self.subject = f"$KV.{BUCKET}.{stream}.{name}"  # as it is in the bucket
+        self.target = api.kv_subject(self.subject)  # as it is published
         self.has_bucket = True  # as far as the last read tells
         self._inbox = wire.new_inbox()
-        self._head = f"HPUB {self.subject} {self._inbox}.".encode()
+        self._head = f"HPUB {self.target} {self._inbox}.".encode()
         self._n_writes = 0
         self._last: Write | None = None
         self._answers: NatsSubscription | None = None
@@ -97,10 +98,15 @@ class CursorKey:
         self._loop = asyncio.get_running_loop()
 
     @property
+    def has_hints(self) -> bool:
+        """Whether writes to the key can be heard: those in another domain can't."""
+        return not self._api.is_foreign
+
+    @property
     def needs(self) -> frozenset[str]:
         """The subjects without which it does not work."""
         verbs = (f"STREAM.MSG.GET.{BUCKET_STREAM}", f"STREAM.CREATE.{BUCKET_STREAM}")
-        return frozenset({self.subject, f"{self._inbox}.*", *(f"{self._api.prefix}.{verb}" for verb in verbs)})
+        return frozenset({self.target, f"{self._inbox}.*", *(f"{self._api.prefix}.{verb}" for verb in verbs)})
 
     # --- opening and closing -----------------------------------------------------------------------------------------
 
@@ -118,13 +124,15 @@ class CursorKey:
     async def watch(self, on_hint: Callable[[bytes, bool], None]) -> None:
         """Call `on_hint(payload, may_be_free)` for what is published to the key, by whomever. Raises Closed.
 
-        A hint proves nothing: it need not have been stored, and may come from anybody.
+        A hint proves nothing: it need not have been stored, and may come from anybody. None comes from another domain.
         """
 
         def take(tail: bytes, headers: bytes, payload: bytes) -> None:
             on_hint(payload, may_be_free(payload))
 
-        if self._hints is None:
+        # `$KV.>` crosses no leaf node. The subject as the domain maps it must not be subscribed to in its place: the
+        # leaf node then finds nobody any more who answers the domain's API (seen with nats-server 2.15.1).
+        if self._hints is None and self.has_hints:
             self._hints = await self._attach(self.subject, Mailbox(0, take))
 
     async def unwatch(self) -> None:
@@ -170,6 +178,8 @@ class CursorKey:
         answer = decode_answer(503 if headers.startswith(b"NATS/1.0 503") else 0, payload)
         if answer is None or answer.type:
             return  # as if it were lost
+        if answer.error is None and answer.domain != self._api.domain:
+            return  # of another domain's bucket
         if answer.error is None and answer.stream != BUCKET_STREAM:
             answer = Answer(error=Refused(500, 0, f"stream {answer.stream!r} owns the subject {self.subject}"))
         self._last = None
@@ -262,7 +272,7 @@ class CursorKey:
             except Timeout:
                 continue
             try:
-                reply = await self._wire.request(self.subject, b"", timeout=ANSWER_S, headers=headers)
+                reply = await self._wire.request(self.target, b"", timeout=ANSWER_S, headers=headers)
             except (NatsTimeout, TimeoutError):
                 continue  # lost on its way there or back: look
             except NatsError as error:

@@ -13,6 +13,7 @@ __all__ = ["TAKEOVER_S", "Silence"]
 
 TAKEOVER_S = 5.0  # without a new revision; a second more than a lease, so that running handlers can end
 HINT_PAUSE_S = 0.1  # hints have the key read no more often
+DEAF_PAUSE_S = 1.0  # between two reads, where no hints arrive
 
 _NS = 1_000_000_000
 
@@ -54,11 +55,13 @@ class Silence:
         """Begin anew: the connection is back. The holder may have been cut off as well, and gets its time to return."""
         self._since_ns = monotonic_ns()
 
-    async def last(self) -> None:
-        """Return when the key should be read again."""
+    async def last(self, *, is_told: bool = True) -> None:
+        """Return when the key should be read again. `is_told`: hints may arrive, and it need not be read for them."""
         is_held = self.seen.value is not None and self.seen.value.holder
         while is_held and not self._wake.is_set():
             left_s = (self._since_ns - monotonic_ns()) / _NS + TAKEOVER_S
+            if not is_told:
+                left_s = min(left_s, (self._read_ns - monotonic_ns()) / _NS + DEAF_PAUSE_S)
             if left_s <= 0:
                 break
             with suppress(TimeoutError):

@@ -135,7 +135,7 @@ class DeadLetters:
         if over > 0:
             headers = headers | {DEAD_ERROR: escape_text(error, max(len(headers[DEAD_ERROR]) - over, 0))}
         try:
-            return await publish_once(self._wire, to, subject, payload, headers)
+            return await publish_once(self._wire, to, subject, payload, headers, domain=self._api.domain)
         except ServerError as refused:
             if refused.code == 503:
                 self._known.discard(to)  # it may have been deleted: the next attempt looks
@@ -221,7 +221,7 @@ class DeadLetters:
         deadline = monotonic() + timeout_s
         while True:
             try:
-                await publish_once(self._wire, stream, subject, envelope, headers)
+                await publish_once(self._wire, stream, subject, envelope, headers, domain=self._api.domain)
                 return
             except EdaError as error:
                 if not error.retryable or monotonic() + REPLAY_PAUSE_S > deadline:

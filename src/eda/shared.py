@@ -62,6 +62,14 @@ class SharedSource(Pulls):
     async def open(self, stream: StreamInfo) -> None:
         """Create the consumer or attach to the kept one. Raises ConfigError naming what contradicts the options."""
         self._server_filter = server_filter(stream, self._filter, filters_well=self._api.filters_well)
+        twin = await self._api.twin_domain(self._stream, self.consumer)
+        if twin:
+            raise ConfigError(
+                f"stream {self._stream!r} has a subscription {self.consumer!r} in the domain {twin!r} as well as in "
+                f"{self._api.domain!r}, and what is acknowledged in one would be acknowledged in both: use another "
+                "name, or an exclusive subscription (exclusive, serial, key)",
+                argument="name",
+            )
         if self._options.reset:
             await self._api.delete_consumer(self._stream, self.consumer)
         info = await self._api.consumer_info(self._stream, self.consumer)

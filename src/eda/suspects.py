@@ -113,16 +113,20 @@ class Suspects:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return 0  # nothing that we wrote
 
+    async def _publish(self, event: Event, text: bytes) -> None:
+        subject = self._api.kv_subject(self._subject(event))
+        await publish_once(self._wire, BUCKET_STREAM, subject, text, {}, domain=self._api.domain)
+
     async def _store(self, event: Event) -> None:
         text = msgspec.json.encode(_Record(delivery=event.attempt))
         try:
             try:
-                await publish_once(self._wire, BUCKET_STREAM, self._subject(event), text, {})
+                await self._publish(event, text)
             except ServerError as error:
                 if error.code != 503:
                     raise
                 await self._key.ensure_bucket(self._replicas)
-                await publish_once(self._wire, BUCKET_STREAM, self._subject(event), text, {})
+                await self._publish(event, text)
         except BaseException:
             # It may be stored or not, and nobody begins it now. Not waited for: this may be the end of everything.
             if self._wire.is_up:

@@ -75,7 +75,7 @@ async def test_suspects_when_nobody_answers_all_wait_ever_longer(
 ) -> None:
     n_asked = 0
 
-    async def fall_silent(*_: object) -> None:
+    async def fall_silent(*_: object, **__: object) -> None:
         nonlocal n_asked
         n_asked += 1
         raise Timeout("publish", 5.0)
@@ -100,8 +100,8 @@ async def test_suspect_when_it_is_not_known_to_be_on_record_is_taken_off(
     await suspects.begin(event(3, sequence=1))
     store = eda.suspects.publish_once
 
-    async def lose_the_answer(*arguments: Any) -> None:
-        await store(*arguments)
+    async def lose_the_answer(*arguments: Any, **options: Any) -> None:
+        await store(*arguments, **options)
         raise Timeout("publish", 5.0)
 
     with monkeypatch.context() as patch:
