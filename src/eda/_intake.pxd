@@ -33,6 +33,7 @@ cdef class Intake(Sink):
     cdef bytes inbox                # subject prefix of statuses, with its last dot
     cdef frozenset types            # None: all
     cdef str aggregate              # None: all
+    cdef bint doubts                # shared: what the filter does not want may be another member's
     cdef object key_of              # None, or a function of the event
     cdef bint by_aggregate          # the key is the aggregate
     cdef uint64_t max_attempts      # 0: without end

@@ -134,6 +134,7 @@ cdef class Intake(Sink):
         cdef Event event
         cdef int32_t slot
         cdef uint64_t n_missing, n_elsewhere
+        cdef bint is_wanted
         # Between two first deliveries every consumer sequence is one event, ours or another member's.
         if delivery.n_delivered == 1 and delivery.stream_seq > self.stream_seq:
             n_missing = delivery.stream_seq - self.stream_seq - 1
@@ -154,10 +155,15 @@ cdef class Intake(Sink):
         event = self.read(frame, delivery, frame.n_reply)
         verdict = self.verdict
         event.attempt_ = <unsigned int>delivery.n_delivered
-        if verdict is None and (not self.wants(event) or is_for_another(frame, self.name_utf8)):
-            self.n_passed_over += 1
-            put_publish(self.out, frame.reply, frame.n_reply, NULL, 0)
-            return self.refill()
+        if verdict is None:
+            is_wanted = self.wants(event)
+            if not is_wanted and self.doubts:
+                self.source.on_unwanted(delivery.stream_seq, frame.reply[:frame.n_reply])
+                return self.refill()
+            if not is_wanted or is_for_another(frame, self.name_utf8):
+                self.n_passed_over += 1
+                put_publish(self.out, frame.reply, frame.n_reply, NULL, 0)
+                return self.refill()
         slot = self.shared.add(event, delivery.stream_seq, self.clock_ns)
         # What was received and not begun comes again as well, counted: a delivery is not yet an attempt.
         if verdict is None and self.suspect_from and delivery.n_delivered >= self.suspect_from:
@@ -165,6 +171,22 @@ cdef class Intake(Sink):
         if verdict is not None:
             self.shared.judge(slot, verdict)
         return self.arrived()
+
+    def doubt_unwanted(self):
+        """Shared: ask the source about events that the filter does not want, rather than acknowledge them.
+
+        For a consumer whose own filter should have kept them away.
+        """
+        self.doubts = True
+
+    def pass_over(self, bytes reply not None):
+        """Shared: acknowledge a delivery that `on_unwanted` was told of."""
+        self.n_passed_over += 1
+        put_publish(self.out, <const unsigned char*>PyBytes_AS_STRING(reply), PyBytes_GET_SIZE(reply), NULL, 0)
+
+    def give_back_delivery(self, bytes reply not None):
+        """Shared: have a delivery that `on_unwanted` was told of delivered to another member."""
+        put_publish(self.out, <const unsigned char*>PyBytes_AS_STRING(reply), PyBytes_GET_SIZE(reply), b"-NAK", 4)
 
     cdef int take_ordered(self, Frame* frame, Delivery* delivery) except -1:
         cdef Event event

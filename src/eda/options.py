@@ -110,6 +110,7 @@ class SubscriptionOptions:
     start: int | datetime | None = None
     types: Collection[str] | None = None
     aggregate: str | None = None
+    on_filter_change: Literal["refuse", "from_here"] = "refuse"
     batch: int | None = None
     linger_s: float = 0.01
     prefetch: int = 4096
@@ -129,6 +130,7 @@ class SubscriptionOptions:
         for option in ("backfill", "durable", "reset", "exclusive"):
             _check_choice(option, getattr(self, option), (False, True))
         _check_choice("serial", self.serial, (False, True, "strict"))
+        _check_choice("on_filter_change", self.on_filter_change, ("refuse", "from_here"))
         if not (self.key is None or self.key == "aggregate" or callable(self.key)):
             raise ConfigError(f"key must be 'aggregate' or a function, not {self.key!r}", argument="key")
         _check_int("concurrency", self.concurrency, 1, _MAX_CONCURRENCY)

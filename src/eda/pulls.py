@@ -55,6 +55,7 @@ class Pulls:
         self._retry: asyncio.TimerHandle | None = None
         self._retry_s = RETRY_FIRST_S
         self._stopped = False
+        self.stands_by = False  # a shared one whose filter no longer covers the consumer's
 
     # --- what the two kinds do ---------------------------------------------------------------------------------------
 
@@ -68,6 +69,10 @@ class Pulls:
 
     def on_restored(self) -> None:
         """Go on after a reconnect."""
+        raise NotImplementedError
+
+    def on_unwanted(self, seq: int, reply: bytes) -> None:
+        """Take a delivery that the subscription's filter does not want; only a shared one is asked."""
         raise NotImplementedError
 
     def on_heartbeat(self, last_consumer_seq: int) -> None:

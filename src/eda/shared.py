@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,10 +15,11 @@ from eda._dispatch import Dispatcher
 from eda._nuid import next_nuid
 from eda._wire import Wire
 from eda.api import NS, Api
-from eda.errors import Closed, ConfigError, ConsumerDeleted, EdaError, ServerError, StreamNotFound
+from eda.errors import Closed, ConfigError, ConsumerDeleted, EdaError, ServerError, StreamNotFound, Timeout
 from eda.kinds import server_filter
 from eda.options import SubscriptionOptions
 from eda.pulls import PRIVATE_LIFE_S, Pulls
+from eda.shared_filter import FILTER_NOTE, Unwanted, covers, kept_filter, shown
 from eda.streams import StreamInfo
 from eda.subjects import filter_subjects
 
@@ -26,9 +28,9 @@ __all__ = ["ACK_WAIT_S", "SharedSource"]
 ACK_WAIT_S = 30.0
 MAX_ACK_PENDING = 65_536
 LOOK_PAUSE_S = 0.5
+BARRIER_S = 5.0
 SAME_S = 0.02  # between two creations of a consumer there is at least a round trip, or two
 CONSUMER_EXISTS = 10148
-FILTER_NOTE = "eda-filter"  # consumer metadata
 # Settings of a kept consumer that take something away from its events, or make pulls impossible.
 FOREIGN_SETTINGS = ("headers_only", "max_batch", "max_expires", "max_bytes", "priority_policy", "priority_groups")
 
@@ -51,6 +53,8 @@ class SharedSource(Pulls):
         self._durable = durable_name
         self._filter = filter_subjects(stream, options.types, options.aggregate)
         self._server_filter: list[str] = []  # known once the stream is
+        self._unwanted = Unwanted(logger, self._filter, self._ask, self._on_narrow)
+        self._standing_by: asyncio.Task[None] | None = None
         self.consumer = durable_name or options.name or f"eda-{next_nuid()}"
         self._created: str | None = None  # tells the consumer from a later one of the same name
         self._floor = (0, 0, 0)  # stream and consumer sequence delivered before, events pending
@@ -83,7 +87,7 @@ class SharedSource(Pulls):
             info = await self._api.consumer_info(self._stream, self.consumer)
             if info is None:
                 raise ConsumerDeleted(self._stream, self.consumer, "while subscribing")
-        await self._adopt(info["config"])
+        await self._adopt(info)
         self._note(info)
 
     def _note(self, info: dict[str, Any]) -> None:
@@ -125,19 +129,21 @@ class SharedSource(Pulls):
             config["deliver_policy"] = "new"
         return config
 
-    async def _adopt(self, kept: dict[str, Any]) -> None:
+    async def _adopt(self, info: dict[str, Any]) -> None:
         """Use a consumer that exists: refuse what contradicts, update what may differ."""
-        wanted = self._wanted()
+        kept, wanted = info["config"], self._wanted()
         differences = []
         if kept.get("deliver_subject"):
             differences.append(f"it pushes to {kept['deliver_subject']!r}, a pull consumer is needed")
         if kept.get("ack_policy") != "explicit":
             differences.append(f"its ack_policy is {kept.get('ack_policy')!r}, 'explicit' is needed")
-        noted = (kept.get("metadata") or {}).get(FILTER_NOTE, "").split()
-        kept_filter = noted or kept.get("filter_subjects") or [each for each in [kept.get("filter_subject")] if each]
-        if set(kept_filter) != set(self._filter):
-            asked = sorted(self._filter) or "nothing"
-            differences.append(f"it filters {sorted(kept_filter) or 'nothing'}, the options ask for {asked}")
+        theirs = kept_filter(kept)
+        changes_filter = set(theirs) != set(self._filter)
+        if changes_filter and self._options.on_filter_change == "refuse":
+            differences.append(
+                f"it filters {shown(theirs)}, the options ask for {shown(self._filter)} (on_filter_change='from_here' "
+                "changes the filter from the kept position onward)"
+            )
         if bool(kept.get("durable_name")) != (self._durable is not None):
             differences.append(f"it was made with durable={bool(kept.get('durable_name'))}")
         differences += [
@@ -152,6 +158,8 @@ class SharedSource(Pulls):
                 + ". Use another name, or reset=True to forget its offset.",
                 argument="name",
             )
+        if changes_filter:
+            kept = await self._change_filter(info, theirs)
         updatable = ("ack_wait", "max_deliver", "max_ack_pending")
         changed = {key: wanted[key] for key in updatable if kept.get(key) != wanted[key]}
         if changed or kept.get("backoff"):
@@ -159,14 +167,51 @@ class SharedSource(Pulls):
             config = {key: value for key, value in kept.items() if key != "backoff"} | changed
             await self._api.create_consumer(self._stream, self.consumer, config, action="update")
 
+    async def _change_filter(self, info: dict[str, Any], theirs: list[str]) -> dict[str, Any]:
+        """Have the consumer ask for what this member wants, from its position onward; returns its new settings."""
+        kept, mine = info["config"], self._filter
+        where = f"subscription {self.consumer!r} of stream {self._stream!r}"
+        if not self._is_filtered_by_server(kept, theirs) or bool(mine) != bool(self._server_filter):
+            raise ConfigError(
+                f"{where}: its members filter in the client, and would acknowledge what a changed filter asks for. "
+                "on_filter_change='from_here' needs nats-server 2.12 and a stream with subjects of its own name. Use "
+                "another name, or reset=True to forget its offset.",
+                argument="on_filter_change",
+            )
+        if not covers(mine, theirs) and (info.get("num_waiting") or info.get("num_ack_pending")):
+            raise ConfigError(
+                f"{where}: it filters {shown(theirs)} for members that are attached; the narrower filter "
+                f"{shown(mine)} would withhold their events. Close them first.",
+                argument="on_filter_change",
+            )
+        metadata = {key: value for key, value in (kept.get("metadata") or {}).items() if key != FILTER_NOTE}
+        config = {key: value for key, value in kept.items() if key not in ("filter_subject", "filter_subjects")}
+        if mine:
+            metadata[FILTER_NOTE] = " ".join(mine)
+            config["filter_subjects"] = self._server_filter
+        made = await self._api.create_consumer(
+            self._stream, self.consumer, config | {"metadata": metadata}, action="update"
+        )
+        self._logger.warning(
+            "%s: its filter was %s and is %s now, from its position onward", where, shown(theirs), shown(mine)
+        )
+        changed: dict[str, Any] = made["config"]
+        return changed
+
+    def _is_filtered_by_server(self, config: dict[str, Any], theirs: list[str]) -> bool:
+        return not theirs or bool(config.get("filter_subjects") or config.get("filter_subject"))
+
     async def start(self, dispatcher: Dispatcher) -> None:
         """Begin to supply the dispatcher."""
         dispatcher.set_floor(*self._floor)
+        if self._server_filter:
+            dispatcher.doubt_unwanted()
         await self.attach(dispatcher)
         dispatcher.refill()
 
     async def stop(self, timeout_s: float) -> None:
         """Stop the deliveries; returns when none is under way any more, or nobody can tell."""
+        self._unwanted.stop()
         if self._checking is not None:
             self._checking.cancel()
         await super().stop(timeout_s)
@@ -195,6 +240,38 @@ class SharedSource(Pulls):
         """Delete the consumer, and with it the offset."""
         await self._api.delete_consumer(self._stream, self.consumer)
 
+    # --- a filter that others changed --------------------------------------------------------------------------------
+
+    def on_unwanted(self, seq: int, reply: bytes) -> None:
+        """Acknowledge a delivery, unless it is another member's by now."""
+        if self._dispatcher is not None:
+            self._unwanted.add(self._dispatcher, seq, reply)
+
+    async def _ask(self) -> dict[str, Any] | None:
+        return await self._api.consumer_info(self._stream, self.consumer)
+
+    def _on_narrow(self, theirs: list[str]) -> None:
+        """Stand by: the consumer's events are for members that want them all."""
+        if self.stands_by or self._stopped:
+            return
+        self.stands_by = True
+        self._logger.warning(
+            "subscription %s to %s stands by: another member changed the consumer's filter to %s, and this member "
+            "handles %s only; it gives back what it holds",
+            self.consumer, self._stream, shown(theirs), shown(self._filter),
+        )  # fmt: skip
+        self._standing_by = self._loop.create_task(self._stand_by())
+
+    async def _stand_by(self) -> None:
+        """End the deliveries, and give back what no handler has begun."""
+        if self._subscription is not None:
+            await self._wire.detach(self._subscription)  # with it, the server forgets the pulls
+            with suppress(Timeout, Closed):
+                await self._wire.barrier(BARRIER_S)
+        self.forget_pulls()
+        if self._dispatcher is not None:
+            self._dispatcher.give_back()
+
     # --- is it still there? ------------------------------------------------------------------------------------------
 
     def on_gone(self, why: str) -> None:
@@ -216,7 +293,7 @@ class SharedSource(Pulls):
 
     def pull(self, n: int, n_bytes: int | None) -> None:
         """Ask for more, of a consumer that is known to be the one."""
-        if self._is_sure:
+        if self._is_sure and not self.stands_by:
             super().pull(n, n_bytes)
 
     async def _look(self, why: str) -> None:
@@ -237,6 +314,8 @@ class SharedSource(Pulls):
             await asyncio.sleep(LOOK_PAUSE_S)
         if info is None or not self._is_same(info) or info["config"].get("deliver_subject"):
             self._on_end(ConsumerDeleted(self._stream, self.consumer, why))
+        elif not covers(self._filter, kept_filter(info["config"])):
+            self._on_narrow(kept_filter(info["config"]))
         elif self._dispatcher is not None and not self._stopped:
             was_sure, self._is_sure = self._is_sure, True
             self.pull_anew(pause=was_sure)

@@ -83,7 +83,7 @@ class Subscription:
     def is_active(self) -> bool:
         """Whether this member gets events: False while another one of an exclusive name does, or it is not open."""
         holder, is_open = self._parts.holder, self._parts.workers.are_started and not self._closed.is_set()
-        return is_open and (holder is None or holder.is_active)
+        return is_open and not self._parts.source.stands_by and (holder is None or holder.is_active)
 
     # --- opening -----------------------------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ LEVELS: list[set[str]] = [
     {"_intake", "_publish", "_wire", "cursor_silence"},
     {"_outcome", "api"},
     {"_dispatch", "atomic", "cursor_key", "once", "renewal", "single", "streams"},
-    {"cursor_hold", "dead_letters", "kinds", "pulls", "pump", "suspects", "targets", "workers"},
+    {"cursor_hold", "dead_letters", "kinds", "pulls", "pump", "shared_filter", "suspects", "targets", "workers"},
     {"cursor", "handling", "link", "ordered", "publisher", "shared", "watch"},
     {"holder"},
     {"parts"},

@@ -1,0 +1,112 @@
+"""The filter of a shared consumer: who may change it, and what a member does whose own filter is narrower.
+
+A member acknowledges what its filter does not want, because the consumer would deliver it again for ever. That loses
+an event when another member has widened the consumer's filter meanwhile. So a member looks at the consumer before it
+acknowledges such an event, and stands by when the consumer's filter is no longer its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from eda._dispatch import Dispatcher
+from eda.errors import Closed, EdaError
+
+__all__ = ["FILTER_NOTE", "Unwanted", "covers", "kept_filter", "shown"]
+
+FILTER_NOTE = "eda-filter"  # consumer metadata
+LOOK_PAUSE_S = 0.5
+
+
+def kept_filter(config: dict[str, Any]) -> list[str]:
+    """Return the subjects that a consumer's members want; empty: all.
+
+    The server's filter may be left out, since the client filters, too. So what was asked for is noted apart.
+    """
+    noted: list[str] = (config.get("metadata") or {}).get(FILTER_NOTE, "").split()
+    single = config.get("filter_subject")
+    return noted or config.get("filter_subjects") or ([single] if single else [])
+
+
+def shown(subjects: list[str]) -> str:
+    """Return a filter as messages show it."""
+    return str(sorted(subjects)) if subjects else "nothing"
+
+
+def covers(wide: list[str], narrow: list[str]) -> bool:
+    """Whether every subject that `narrow` matches is matched by `wide`; an empty filter matches all."""
+    if not wide or not narrow:
+        return not wide
+    return all(any(_covers_subject(one, other) for one in wide) for other in narrow)
+
+
+def _covers_subject(wide: str, narrow: str) -> bool:
+    ours, theirs = wide.split("."), narrow.split(".")
+    for index, token in enumerate(ours):
+        if token == ">":
+            return len(theirs) > index
+        if index >= len(theirs) or theirs[index] == ">" or token not in ("*", theirs[index]):
+            return False
+    return len(ours) == len(theirs)
+
+
+class Unwanted:
+    """Deliveries that the member's filter does not want, until it is known whether they may be acknowledged.
+
+    `look` returns the consumer as it is, None when it is gone. `on_narrow(theirs)` is called when the consumer's
+    filter, `theirs`, is not covered by the member's own: such events are for other members.
+    """
+
+    def __init__(
+        self,
+        logger: logging.Logger,
+        mine: list[str],
+        look: Callable[[], Awaitable[dict[str, Any] | None]],
+        on_narrow: Callable[[list[str]], None],
+    ) -> None:
+        self._logger = logger
+        self._mine = mine
+        self._look = look
+        self._on_narrow = on_narrow
+        # Acknowledgement subjects by stream sequence. The server's max_ack_pending bounds them.
+        self._replies: dict[int, bytes] = {}
+        self._asking: asyncio.Task[None] | None = None
+
+    def add(self, dispatcher: Dispatcher, seq: int, reply: bytes) -> None:
+        """Take a delivery; it is acknowledged or given back soon."""
+        self._replies[seq] = reply
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.get_running_loop().create_task(self._settle(dispatcher))
+
+    def stop(self) -> None:
+        """Settle nothing more; the lease of what is left ends."""
+        if self._asking is not None:
+            self._asking.cancel()
+
+    async def _settle(self, dispatcher: Dispatcher) -> None:
+        while self._replies:
+            asked, self._replies = self._replies, {}
+            try:
+                info = await self._look()
+            except Closed:
+                return
+            except EdaError as error:
+                self._logger.info("could not look at a consumer's filter: %s", error)
+                self._replies = asked | self._replies
+                await asyncio.sleep(LOOK_PAUSE_S)
+                continue
+            if info is None:
+                return  # the member ends, and learns it elsewhere
+            theirs = kept_filter(info["config"])
+            if covers(self._mine, theirs):
+                # It was delivered before this look, under a filter that was ours.
+                for reply in asked.values():
+                    dispatcher.pass_over(reply)
+            else:
+                for reply in (asked | self._replies).values():
+                    dispatcher.give_back_delivery(reply)
+                self._replies.clear()
+                self._on_narrow(theirs)

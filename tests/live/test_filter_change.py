@@ -1,0 +1,149 @@
+"""A kept subscription whose filter grows or shrinks: refused, or changed from here on, in a rolling deployment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import eda
+from helpers import Admin, Connect, Logged, until
+
+SHARED: dict[str, Any] = {"name": "n", "durable": True, "backfill": True}
+FROM_HERE: dict[str, Any] = SHARED | {"on_filter_change": "from_here"}
+
+
+async def publish(conn: eda.Conn, stream: str, *types: str) -> None:
+    for event_type in types:
+        await conn.publish(stream, eda.Event(type=event_type))
+
+
+async def take(conn: eda.Conn, stream: str, n: int, **options: Any) -> list[str]:
+    """Return the types of the first `n` events handled."""
+    seen: list[str] = []
+    async with conn.subscribe(stream, lambda event: seen.append(event.type), **options):
+        await until(lambda: len(seen) >= n)
+    return seen
+
+
+@pytest.mark.parametrize("kind", [{}])
+@pytest.mark.parametrize("types", [["a", "b"], None, ["b"]])
+async def test_filter_when_it_changed_is_refused_naming_the_option(
+    conn: eda.Conn, stream: str, kind: dict[str, Any], types: list[str] | None
+) -> None:
+    await publish(conn, stream, "a", "b")
+    await take(conn, stream, 1, types=["a"], **SHARED, **kind)
+    with pytest.raises(eda.ConfigError, match=r"on_filter_change='from_here'") as caught:
+        await conn.subscribe(stream, print, types=types, **SHARED, **kind)
+    assert caught.value.argument == "name"
+    await publish(conn, stream, "a")
+    assert await take(conn, stream, 1, types=["a"], **SHARED, **kind) == ["a"]  # as it was
+
+
+@pytest.mark.parametrize("kind", [{}])
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (["a"], ["a", "b"], ["a", "b"]),
+        (["a"], None, ["a", "b", "c"]),
+        (["a", "b"], ["b"], ["b"]),
+        (["a"], ["c"], ["c"]),
+        (None, ["a"], ["a"]),
+    ],
+)
+async def test_filter_when_changed_from_here_holds_from_the_position_onward(
+    conn: eda.Conn,
+    stream: str,
+    logged: Logged,
+    kind: dict[str, Any],
+    before: list[str] | None,
+    after: list[str] | None,
+    expected: list[str],
+) -> None:
+    await publish(conn, stream, "a", "b", "c")
+    n = 3 if before is None else len(before)
+    assert await take(conn, stream, n, types=before, **SHARED, **kind) == ["a", "b", "c"][:n]
+    await publish(conn, stream, "a", "b", "c")
+    assert await take(conn, stream, len(expected), types=after, **FROM_HERE, **kind) == expected
+    assert logged.find("its filter was .* and is .* now")
+    await publish(conn, stream, "a", "b", "c")
+    assert await take(conn, stream, len(expected), types=after, **SHARED, **kind) == expected
+
+
+async def test_filter_when_a_member_with_the_old_one_is_attached_loses_nothing(
+    connect: Connect, stream: str, admin: Admin, logged: Logged
+) -> None:
+    """A rolling deployment: the new release asks for one type more while the old release still runs."""
+    old_conn, new_conn = await connect(), await connect()
+    old: list[str] = []
+    new: list[str] = []
+    await publish(old_conn, stream, "a")
+    async with old_conn.subscribe(stream, lambda event: old.append(event.type), types=["a"], **SHARED) as older:
+        await until(lambda: old)
+        async with new_conn.subscribe(stream, lambda event: new.append(event.type), types=["a", "b"], **FROM_HERE):
+            for _ in range(50):
+                await publish(new_conn, stream, "b", "a")
+            await until(lambda: not older.stats().active)
+            await until(lambda: new.count("b") == 50 and old.count("a") + new.count("a") == 51)
+            assert "b" not in old
+            assert len(logged.find("stands by: another member changed the consumer's filter")) == 1
+            # Also events that no filter by subject keeps away.
+            stored = await admin.js.get_msg(stream, 2)
+            await admin.js.publish(stream, stored.data or b"")
+            await until(lambda: new.count("b") == 51)
+            with pytest.raises(eda.ConfigError, match="on_filter_change"):
+                await old_conn.subscribe(stream, print, types=["a"], **SHARED)
+            with pytest.raises(eda.ConfigError, match="would withhold their events") as caught:
+                await old_conn.subscribe(stream, print, types=["a"], **FROM_HERE)
+            assert caught.value.argument == "on_filter_change"
+    info = await admin.consumer(stream, "n")
+    assert (info["num_pending"], info["num_ack_pending"]) == (0, 0)
+
+
+async def test_filter_when_a_member_with_the_old_one_was_cut_off_stands_by_after_the_reconnect(
+    connect: Connect, stream: str, own_server: eda.EmbeddedServer
+) -> None:
+    from faulty_proxy import FaultyProxy
+
+    async with FaultyProxy(own_server.port) as proxy:
+        old_conn = await connect(proxy.url(own_server.url))
+        new_conn = await connect(own_server.url)
+        old: list[str] = []
+        new: list[str] = []
+        await publish(new_conn, stream, "a")
+        async with old_conn.subscribe(stream, lambda event: old.append(event.type), types=["a"], **SHARED) as older:
+            await until(lambda: old)
+            proxy.cut()
+            async with new_conn.subscribe(stream, lambda event: new.append(event.type), types=["a", "b"], **FROM_HERE):
+                await until(lambda: not older.stats().active)
+                await publish(new_conn, stream, "a", "b", "b")
+                await until(lambda: len(new) == 3)
+
+
+async def test_unwanted_when_the_filter_is_still_the_members_own_is_acknowledged(
+    conn: eda.Conn, stream: str, admin: Admin
+) -> None:
+    """An event on the bare stream's subject, and one whose subject lies about its type."""
+    await publish(conn, stream, "b")
+    payload = (await admin.js.get_msg(stream, 1)).data or b""
+    seen: list[str] = []
+    async with conn.subscribe(stream, lambda event: seen.append(event.type), types=["a"], **SHARED) as subscription:
+        await admin.js.publish(stream, payload)
+        await admin.js.publish(f"{stream}.a._", payload)
+        await publish(conn, stream, "a")
+        await until(lambda: subscription.stats().passed_over == 2 and seen == ["a"])
+    info = await admin.consumer(stream, "n")
+    assert (info["num_pending"], info["num_ack_pending"]) == (0, 0)
+
+
+@pytest.mark.old_server
+async def test_filter_when_only_the_client_filters_is_not_changed(
+    conn: eda.Conn, stream: str, admin: Admin, server_version: str
+) -> None:
+    body = {"name": stream, "subjects": [f"foreign.{stream}.>"], "storage": "file"}
+    await admin.api(f"STREAM.CREATE.{stream}", body)
+    async with conn.subscribe(stream, print, types=["a"], **SHARED):
+        with pytest.raises(eda.ConfigError, match="filter in the client") as caught:
+            await conn.subscribe(stream, print, types=["a", "b"], **FROM_HERE)
+    assert caught.value.argument == "on_filter_change"
+    assert (await admin.consumer(stream, "n"))["config"]["metadata"]["eda-filter"].split()[-1] == f"{stream}.a.*"
