@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 from nats.aio.subscription import Subscription as NatsSubscription
@@ -24,6 +25,9 @@ EXPIRES_S = 30.0
 HEARTBEAT_S = 5.0
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 2.0
+# Statuses of pulls that may pass: a change of leader and the like, too many pulls, nobody responds.
+PASSING = frozenset({404, 408, 409, 429, 503})
+N_REFUSALS = 3  # so many pulls in a row that are refused for good end the subscription
 
 
 class Pulls:
@@ -52,6 +56,8 @@ class Pulls:
         self._n_seen = 0
         self._seen_at = 0.0
         self._seen_at_full = 0  # the last sequence when a pull ended because the next event was too large for it
+        self._n_refused = 0  # pulls in a row
+        self._seen_at_refusal = 0  # the last sequence then
         self._retry: asyncio.TimerHandle | None = None
         self._retry_s = RETRY_FIRST_S
         self._stopped = False
@@ -138,12 +144,16 @@ class Pulls:
 
     def on_status(self, status: int, tail: bytes, headers: bytes) -> None:
         """Take what the server says of a pull."""
-        dispatcher = self._dispatcher
-        if dispatcher is None or self._stopped:
+        if self._dispatcher is None or self._stopped:
             return
-        if not tail.isdigit() or len(tail) > 18 or int(tail) < self._first_valid:
+        if not tail.isdigit() or len(tail) > 18 or not self._first_valid <= int(tail) < self._next_pull:
             return
+        self._or_end(self._take_status, self._dispatcher, status, tail, headers)
+
+    def _take_status(self, dispatcher: Dispatcher, status: int, tail: bytes, headers: bytes) -> None:
         description, numbers = _read_status(headers)
+        if status in PASSING or status == 100:
+            self._n_refused = 0
         if status == 100:
             last = numbers.get(b"nats-last-consumer")
             if last is not None:
@@ -168,11 +178,29 @@ class Pulls:
         elif status == 409 and "push based" in description:
             self.on_gone("it was replaced by a push consumer")
         else:
-            # Leadership change, server shutdown, limits exceeded, 503: nothing is known of any pull.
+            if 400 <= status < 500 and status not in PASSING and self._is_refused_again(dispatcher):
+                self._on_end(ServerError(status, 0, description, operation=f"pull from consumer {self.consumer}"))
+                return
+            # Leadership change, server shutdown, too many pulls, nobody responds: nothing is known of any pull.
             self._logger.info("stream %s: pulling again after %d %s", self._stream, status, description)
             self.pull_anew(pause=True)
             if status == 503:
                 self.on_silent("nobody answers for it")
+
+    def _is_refused_again(self, dispatcher: Dispatcher) -> bool:
+        """Count a refusal that is for good. One alone proves nothing: whoever knows the inbox may publish there."""
+        if dispatcher.seen != self._seen_at_refusal:
+            self._seen_at_refusal, self._n_refused = dispatcher.seen, 0
+        self._n_refused += 1
+        return self._n_refused == N_REFUSALS
+
+    def _or_end(self, call: Callable[..., object], *args: Any) -> None:
+        """Make a call; an error that nobody expected ends the subscription: it would be there without pulls."""
+        try:
+            call(*args)
+        except Exception as error:
+            self._logger.critical("subscription to %s: pulling failed", self._stream, exc_info=error)
+            self._on_end(error)
 
     def pull_anew(self, *, pause: bool) -> None:
         """Forget all pulls, and pull again, after a pause that grows while it keeps failing."""
@@ -189,7 +217,7 @@ class Pulls:
         self._retry = None
         if self._dispatcher is not None and not self._stopped:
             self._seen_at = self._loop.time()
-            self._dispatcher.refill()
+            self._or_end(self._dispatcher.refill)
 
     def forget_pulls(self) -> None:
         """Take no more notice of what is said of pulls sent so far."""
@@ -207,9 +235,10 @@ class Pulls:
 
     def tick(self) -> None:
         """Notice, a few times a second, when the server has fallen silent though it owes events or heartbeats."""
-        dispatcher = self._dispatcher
-        if dispatcher is None or self._stopped:
-            return
+        if self._dispatcher is not None and not self._stopped:
+            self._or_end(self._tick, self._dispatcher)
+
+    def _tick(self, dispatcher: Dispatcher) -> None:
         now = self._loop.time()
         if dispatcher.n_received != self._n_seen or not self._wire.is_up or dispatcher.credit == 0:
             self._n_seen = dispatcher.n_received

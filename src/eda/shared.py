@@ -281,7 +281,7 @@ class SharedSource(Pulls):
     def on_silent(self, why: str) -> None:
         """See whether the consumer is still there."""
         if self._checking is None or self._checking.done():
-            self._checking = self._loop.create_task(self._look(why))
+            self._checking = self._loop.create_task(self._look_or_end(why))
 
     def on_restored(self) -> None:
         """Pull again, since the server has forgotten the pulls of the old connection; but from no other consumer.
@@ -296,18 +296,30 @@ class SharedSource(Pulls):
         if self._is_sure and not self.stands_by:
             super().pull(n, n_bytes)
 
+    async def _look_or_end(self, why: str) -> None:
+        """Look at the consumer; whatever fails for good ends the subscription."""
+        try:
+            await self._look(why)
+        except Closed:
+            return
+        except Exception as error:
+            if not isinstance(error, EdaError):
+                self._logger.critical(
+                    "consumer %s of %s: looking at it failed", self.consumer, self._stream, exc_info=error
+                )
+            self._on_end(error)
+
     async def _look(self, why: str) -> None:
-        """End the subscription if its stream or consumer is gone, else pull again."""
+        """End the subscription if its stream or consumer is gone, else pull again. Raises what is refused for good."""
         while True:
             try:
                 info = await self._api.consumer_info(self._stream, self.consumer)
                 break
-            except StreamNotFound as error:
-                self._on_end(error)
-                return
-            except Closed:
-                return
+            except (StreamNotFound, Closed):
+                raise
             except EdaError as error:
+                if not error.retryable:
+                    raise
                 self._logger.info(
                     "consumer %s of %s: %s, and asking failed: %s", self.consumer, self._stream, why, error
                 )
