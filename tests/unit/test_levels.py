@@ -23,6 +23,7 @@ LEVELS: list[set[str]] = [
             "_data",
             "_fields",
             "_texts",
+            "adapting",
             "addresses",
             "answers",
             "callbacks",
