@@ -106,7 +106,7 @@ class Rig:
         self.core = Ingest(
             self.host,
             self.out,
-            Target("s", options.pop("max_payload", 2**20)),
+            Target("s", options.pop("max_payload", 2**20), options.pop("domain", "")),
             b"inbox.",
             "me",
             dedup=options.pop("dedup", True),
@@ -166,10 +166,11 @@ class Rig:
             line = b"MSG %b 1 %d\r\n" % (subject.encode(), len(payload))
         assert self.parser.feed(line + header + payload + b"\r\n") is None
 
-    def acknowledge(self, seq: int, stream_seq: int = 7, stream: str = "s") -> None:
+    def acknowledge(self, seq: int, stream_seq: int = 7, stream: str = "s", domain: str = "") -> None:
         """Window: acknowledge one event, after what was to be written is."""
         self.out.flush()
-        self.tell(f"inbox.{seq}", b'{"stream":"%b", "seq":%d}' % (stream.encode(), stream_seq))
+        name = f'{stream}","domain":"{domain}' if domain else stream
+        self.tell(f"inbox.{seq}", b'{"stream":"%b", "seq":%d}' % (name.encode(), stream_seq))
 
     def flow(self, n: int, messages: int = 10, *, batch: str = "") -> None:
         """Fast ingest: acknowledge the first `n` of the batch."""

@@ -6,6 +6,8 @@ from cpython.ref cimport Py_DECREF, Py_XDECREF
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
 
+from eda._bytes cimport monotonic_ns
+
 __all__ = ["PublishWindow"]
 
 cdef enum:
@@ -90,3 +92,16 @@ cdef class PublishWindow:
         """Return the unsettled sequences in order."""
         cdef uint64_t seq
         return [seq for seq in range(self.base, self.next_seq) if self.places[seq & self.mask].waiter is not NULL]
+
+    def overdue(self):
+        """Return the unsettled sequences that are past their time; they were opened in the order of it."""
+        cdef uint64_t now = monotonic_ns()
+        cdef uint64_t seq
+        cdef list result = []
+        for seq in range(self.base, self.next_seq):
+            place = self.find(seq)
+            if place is not NULL:
+                if now < place.give_up_ns:
+                    break
+                result.append(seq)
+        return result

@@ -1,17 +1,13 @@
 from libc.stdint cimport int64_t, uint64_t
 
-from eda._acks cimport Place, PublishWindow
 from eda._bytes cimport Writer
 from eda._event cimport Event
-from eda._frame cimport Frame, Sink
-from eda._outbound cimport Outbound
-from eda._send cimport Reply, Target
+from eda._frame cimport Frame
+from eda._pending cimport Pending
+from eda._send cimport Reply
 
 
-cdef class Ingest(Sink):
-    cdef readonly PublishWindow window      # a place's waiter is its Event
-    cdef Outbound out
-    cdef Target target
+cdef class Ingest(Pending):
     cdef object host                        # IngestHost in _publish.pyi
     cdef str client
     cdef bint dedup
@@ -24,12 +20,12 @@ cdef class Ingest(Sink):
     cdef readonly bint fast                 # fast ingest, else the window
     cdef readonly bint writing              # events may be written as they are accepted
     cdef readonly uint64_t limit            # the most events that may be unanswered
-    cdef uint64_t cursor                    # the first sequence that is not written yet; never below window.base
     # Fast ingest: the batch that events go into.
     cdef bytes reply                        # its reply subjects up to the sequence: <inbox><batch>.<flow>.fail.
     cdef bytes subject                      # of its first event: one that this stream listens to and we may publish to
     cdef readonly uint64_t n_batch          # events written into it
-    cdef readonly uint64_t n_settled        # of them, acknowledged
+    cdef readonly uint64_t n_settled        # of them, settled by acknowledgements
+    cdef readonly uint64_t n_flowed         # with `by_end`: events of the batch that are acknowledged in the flow
 
     cdef public bint watched                # the host's timer runs: it need not hear of what is written at once
 
@@ -48,6 +44,7 @@ cdef class Ingest(Sink):
     cdef readonly uint64_t n_failed
 
     cdef bint full(self) noexcept
+    cdef uint64_t flowed(self) noexcept
     cdef str put(self, Event event, uint64_t now, int64_t time_ns)
     cpdef int stop(self) except -1
     cdef int write_waiting(self, uint64_t n, int operation) except -1
@@ -55,8 +52,6 @@ cdef class Ingest(Sink):
     cdef int write_place(self, uint64_t seq, int operation) except -1
     cdef int go_on(self) except -1
     cdef Event take_out(self, uint64_t seq)
-    cdef const char* written_at(self, Place* place) except NULL
-    cdef bytes frame_at(self, uint64_t seq)
     cdef int settle(self, uint64_t seq, uint64_t stream_seq) except -1
     cdef int settle_batch(self, uint64_t n) except -1
     cdef int wake(self) except -1

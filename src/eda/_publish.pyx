@@ -13,15 +13,14 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memchr, memcmp
 
 from eda._acks cimport Place, PublishWindow, close_place, has_place, open_place
-from eda._bytes cimport (
-    Writer, coarse_ns, monotonic_ns, parse_decimal, put_byte, put_bytes, release, reserve, wall_ns,
-)
-from eda._codec cimport Plan, id_in, plan_envelope
+from eda._bytes cimport Writer, coarse_ns, monotonic_ns, parse_decimal, release, wall_ns
+from eda._codec cimport Plan, plan_envelope
 from eda._event cimport Event
-from eda._frame cimport Frame, Sink, status_of
+from eda._frame cimport Frame, status_of
 from eda._outbound cimport Chunk, Outbound, touch
+from eda._pending cimport Pending
 from eda._send cimport (
-    Reply, Target, id_of, put_again, put_frame, put_reply, read_ack, read_flow, size_of_reply, went_to,
+    Ack, Reply, Target, id_of, is_from, put_again, put_empty, put_frame, read_ack, read_flow,
 )
 
 from eda.errors import ConfigError
@@ -46,7 +45,7 @@ cdef enum:
 
 
 @cython.final
-cdef class Ingest(Sink):
+cdef class Ingest(Pending):
     """The events of one publisher on their way to one stream, in the order they were accepted.
 
     Accepted events are written at once while `writing` is set and `limit` allows; the others wait in the window until
@@ -60,6 +59,7 @@ cdef class Ingest(Sink):
         self.host = host
         self.out = out
         self.target = target
+        self.by_end = len(target.domain) > 0
         self.inbox = inbox
         self.client = client
         self.dedup = dedup
@@ -169,19 +169,39 @@ cdef class Ingest(Sink):
         self.fast = False
         self.writing = False
         self.limit = min(self.max_pending, <uint64_t>MIN_WINDOW * 4)
-        self.n_timed = self.sum_ns = 0
+        self.n_flowed = self.n_timed = self.sum_ns = 0
 
     def use_batch(self, bytes batch not None, int flow):
         """Switch to a new fast-ingest batch, which asks for an acknowledgement of every `flow` events."""
         self.fast = True
         self.writing = False
         self.reply = b"%b%b.%d.fail." % (self.inbox, batch, flow)
-        self.n_batch = self.n_settled = 0
+        self.n_batch = self.n_settled = self.n_flowed = 0
         self.limit = self.max_pending
 
     def set_limit(self, uint64_t limit):
         """Allow so many unanswered events, at most `max_pending`."""
-        self.limit = min(limit, self.max_pending) if limit else 1
+        self.limit = min(limit + self.flowed(), self.max_pending) if limit else 1
+
+    cdef uint64_t flowed(self) noexcept:
+        """How many of the unsettled events the server has acknowledged in the flow, where that settles none."""
+        cdef Place* place
+        if self.n_flowed == 0:
+            return 0
+        place = self.window.find(self.window.base)
+        if place is NULL or place.batch_seq == 0 or place.batch_seq > self.n_flowed:
+            return 0
+        return self.n_flowed - place.batch_seq + 1
+
+    @property
+    def n_answered(self):
+        """Fast ingest: how many events of the batch the server has acknowledged, settled or not."""
+        return max(self.n_settled, self.n_flowed)
+
+    @property
+    def needs_end(self):
+        """Fast ingest: whether only the end of the batch can make room."""
+        return self.by_end and (self.limit >= self.max_pending or self.window.n_bytes > self.max_bytes // 4 * 3)
 
     cpdef int stop(self) except -1:
         """Write nothing of what is accepted until further notice."""
@@ -224,15 +244,8 @@ cdef class Ingest(Sink):
     def commit(self):
         """Fast ingest: end the batch after the events written so far."""
         cdef Reply reply
-        cdef Writer* w = &self.out.publishes
         self.fill_reply(&reply, 0, OP_COMMIT_EMPTY)
-        if reserve(w, 4 + len(self.subject) + 1 + size_of_reply(&reply) + 6) < 0:
-            raise MemoryError
-        put_bytes(w, b"PUB ", 4)
-        put_bytes(w, PyBytes_AS_STRING(self.subject), PyBytes_GET_SIZE(self.subject))
-        put_byte(w, 32)
-        put_reply(w, &reply)
-        put_bytes(w, b" 0\r\n\r\n", 6)
+        put_empty(&self.out.publishes, self.subject, &reply)
         touch(self.out)
         self.stop()
 
@@ -258,74 +271,6 @@ cdef class Ingest(Sink):
         place.n_tries += 1
         return touch(self.out)
 
-    def use_target(self, Target target not None):
-        """Publish to this from now on; returns the (sequence, bytes) of pending events that are too large for it."""
-        cdef list result = []
-        cdef uint64_t seq
-        cdef Py_ssize_t n
-        self.target = target
-        for seq in self.window.pending():
-            frame = self.frame_at(seq)
-            n = len(frame) - frame.index(b"\n") - 3     # what follows the first line, less the last line end
-            if n > target.max_payload:
-                result.append((seq, n))
-        return result
-
-    @property
-    def n_waiting(self):
-        """Accepted events that are not written yet (upper bound: settled ones among them count)."""
-        return self.window.next_seq - self.cursor
-
-    @property
-    def is_out(self):
-        """Whether an event that was written is unsettled."""
-        return self.window.base < self.cursor
-
-    @property
-    def awaits_verdict(self):
-        """Fast ingest: whether the oldest unsettled event is the first of the batch."""
-        cdef Place* place = self.window.find(self.window.base)
-        return place is not NULL and place.batch_seq == 1
-
-    @property
-    def n_pending(self):
-        """Accepted events that are not settled."""
-        return self.window.n_pending
-
-    @property
-    def n_bytes(self):
-        """The bytes of their frames."""
-        return self.window.n_bytes
-
-    @property
-    def oldest(self):
-        """The sequence of the oldest unsettled event; the next one's where there is none."""
-        return self.window.base
-
-    @property
-    def newest(self):
-        """The sequence that the next event will get."""
-        return self.window.next_seq
-
-    def waited_s(self):
-        """How long the oldest unsettled event has waited for its answer since it was last written; 0 if it was not."""
-        if not self.window.base < self.cursor:
-            return 0.0
-        return (monotonic_ns() - self.window.find(self.window.base).sent_ns) / 1e9
-
-    def overdue(self):
-        """Return the sequences that are past their time."""
-        cdef uint64_t now = monotonic_ns()
-        cdef uint64_t seq
-        cdef list result = []
-        for seq in range(self.window.base, self.window.next_seq):
-            place = self.window.find(seq)
-            if place is not NULL:
-                if now < place.give_up_ns:
-                    break               # they were accepted in order
-                result.append(seq)
-        return result
-
     # --- answers -------------------------------------------------------------------------------------------------
 
     cdef int take_frame(self, Frame* frame) except -1:
@@ -339,19 +284,17 @@ cdef class Ingest(Sink):
 
     cdef int take_window_answer(self, Frame* frame, uint64_t seq) except -1:
         cdef Place* place = self.window.find(seq)
-        cdef const unsigned char* stream
-        cdef Py_ssize_t n_stream
-        cdef uint64_t stream_seq
+        cdef Ack ack
         cdef Chunk chunk
         if place is NULL or place.n_tries == 0 or place.batch_seq:
             return 0                    # settled before, or never sent this way: forged
         chunk = <Chunk>place.chunk
         if chunk.data is NULL:
             return 0                    # not even handed over: forged
-        if frame.n_headers == 0 and read_ack(frame.payload, frame.n_payload, &stream, &n_stream, &stream_seq):
-            if went_to(<const unsigned char*>chunk.data + place.start, place.n, stream, n_stream):
+        if frame.n_headers == 0 and read_ack(frame.payload, frame.n_payload, &ack):
+            if is_from(&ack, <const unsigned char*>chunk.data + place.start, place.n, self.target.domain):
                 self.adapt(monotonic_ns() - place.sent_ns)
-                self.settle(seq, stream_seq)
+                self.settle(seq, ack.seq)
                 return self.go_on()
         self.host.on_window_answer(seq, status_of(frame), frame.payload[:frame.n_payload])
         return self.go_on()
@@ -395,7 +338,10 @@ cdef class Ingest(Sink):
         if read_flow(frame.payload, frame.n_payload, &n, &n_messages):
             if n > self.n_batch:
                 return 0
-            self.settle_batch(n)
+            if not self.by_end:
+                self.settle_batch(n)
+            elif n > self.n_flowed:     # whose flow it is nobody says: another domain may have a stream of this name
+                self.n_flowed = n
             self.host.on_flow(min(n_messages, self.max_pending))
             return self.wake()
         self.host.on_batch_answer(seq, status_of(frame), frame.payload[:frame.n_payload])
@@ -404,8 +350,11 @@ cdef class Ingest(Sink):
     cdef int wake(self) except -1:
         """Tell the host what it waits for: enough room that it is worth waking a sender, or the end of a flush."""
         cdef uint64_t limit = self.limit if self.writing else self.max_pending
+        cdef uint64_t n_flowed = min(self.flowed(), limit) if self.writing and self.room_wanted else 0
+        limit -= n_flowed
         if (
-            self.room_wanted and self.window.next_seq - self.window.base <= limit - (limit + 3) // 4
+            self.room_wanted
+            and self.window.next_seq - self.window.base - n_flowed <= limit - (limit + 3) // 4
             and self.window.n_bytes <= self.max_bytes - self.max_bytes // 4
         ):
             self.room_wanted = False
@@ -464,29 +413,6 @@ cdef class Ingest(Sink):
         if self.cursor < self.window.base:
             self.cursor = self.window.base
         return event
-
-    cdef const char* written_at(self, Place* place) except NULL:
-        """Where the frame of a pending event is as it was first written; the place keeps it."""
-        cdef Chunk chunk = <Chunk>place.chunk
-        if chunk.data is NULL:
-            self.out.flush()
-        return chunk.data + place.start
-
-    cdef bytes frame_at(self, uint64_t seq):
-        """The frame of a pending event as it was first written; empty when it is settled."""
-        cdef Place* place = self.window.find(seq)
-        return b"" if place is NULL else self.written_at(place)[:place.n]
-
-    def id_at(self, uint64_t seq):
-        """The id that a pending event goes under."""
-        cdef Place* place = self.window.find(seq)
-        if place is NULL:
-            return ""
-        return id_in(<const unsigned char*>self.written_at(place) + place.n - 2 - place.n_envelope)
-
-    def pending_to(self, bytes subject not None):
-        """Return the sequences of the pending events that go to this subject."""
-        return [seq for seq in self.window.pending() if self.frame_at(seq).split(b" ", 2)[1] == subject]
 
     def fail(self, uint64_t seq):
         """Take a pending event out of the window; returns (event under its id, id), or None when it is settled."""

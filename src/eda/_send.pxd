@@ -11,6 +11,7 @@ from eda._outbound cimport Outbound
 # Where events go: what does not change from one event of a stream to the next.
 cdef class Target:
     cdef readonly str stream
+    cdef readonly bytes domain              # of the stream; empty where the server has no domain
     cdef bytes head                         # how each frame to it begins: HPUB <stream>.
     cdef str plain_type                     # the type last seen that is its own token; None: none yet
     cdef readonly Py_ssize_t max_payload    # bytes of header and envelope that the server takes in one message
@@ -21,10 +22,11 @@ cdef class WindowSender(Sink):
     cdef readonly Outbound out
     cdef readonly bytes inbox               # subject prefix of acknowledgements, with its last dot
     cdef str client                         # for events without one
+    cdef readonly bytes domain              # of the streams that are published to
     cdef object on_answer                   # callable(seq, status, payload): whatever is not a plain acknowledgement
     cdef readonly uint64_t n_acknowledged
 
-    cdef int settle(self, uint64_t seq, uint64_t stream_seq) except -1
+    cdef int settle(self, uint64_t seq, int64_t stream_seq) except -1
     cdef uint64_t put(self, Target target, Event event, str id, object waiter, uint64_t resend_ns,
                       uint64_t give_up_ns) except 0
 
@@ -62,12 +64,24 @@ cdef int put_frame(Writer* w, Target target, Event event, Plan* plan, Reply* rep
 cdef int put_again(Writer* w, const char* frame, Py_ssize_t n, Reply* reply, const char** subject,
                    Py_ssize_t* n_subject) except -1
 
+# A plain acknowledgement. Borrowed from its text.
+cdef struct Ack:
+    const unsigned char* stream
+    Py_ssize_t n_stream
+    const unsigned char* domain
+    Py_ssize_t n_domain             # 0: it names none
+    uint64_t seq
+    bint duplicate                  # the stream had the id already
+
+
 # Read {"stream":"S", ["domain":"D",] "seq":N …}; False for anything else, errors included.
-cdef bint read_ack(const unsigned char* text, Py_ssize_t n, const unsigned char** stream, Py_ssize_t* n_stream,
-                   uint64_t* seq) noexcept nogil
+cdef bint read_ack(const unsigned char* text, Py_ssize_t n, Ack* ack) noexcept nogil
 
 # Read a flow acknowledgement of fast ingest, {"type":"ack","seq":N,"msgs":M}; False for anything else.
 cdef bint read_flow(const unsigned char* text, Py_ssize_t n, uint64_t* seq, uint64_t* messages) noexcept nogil
 
-# Whether a frame that was sent went to the stream that an acknowledgement names.
-cdef bint went_to(const unsigned char* frame, Py_ssize_t n, const unsigned char* stream, Py_ssize_t n_stream) noexcept
+# Whether an acknowledgement names the stream that a frame was sent to, and its domain.
+cdef bint is_from(Ack* ack, const unsigned char* frame, Py_ssize_t n, bytes domain) noexcept
+
+# Write PUB <subject> <reply> without a payload; the writer grows.
+cdef int put_empty(Writer* w, bytes subject, Reply* reply) except -1

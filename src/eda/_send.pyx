@@ -3,13 +3,13 @@
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
 from eda._acks cimport Place, PublishWindow
 from eda._bytes cimport (
-    Writer, copy_byte, copy_bytes, copy_decimal, has_unprintable, likely, monotonic_ns, parse_decimal, put_bytes,
-    reserve, size_of_decimal, wall_ns,
+    Writer, copy_byte, copy_bytes, copy_decimal, has_unprintable, likely, monotonic_ns, parse_decimal, put_byte,
+    put_bytes, reserve, size_of_decimal, wall_ns,
 )
 from eda._codec cimport Plan, Text, copy_envelope, plan_envelope
 from eda._event cimport F_AGGREGATE, F_ID, F_TYPE, Event
@@ -31,8 +31,9 @@ cdef enum:
 cdef class Target:
     """A stream that events are published to."""
 
-    def __init__(self, str stream not None, Py_ssize_t max_payload):
+    def __init__(self, str stream not None, Py_ssize_t max_payload, str domain not None=""):
         self.stream = stream
+        self.domain = domain.encode()
         self.head = b"HPUB %b." % stream.encode("ascii")
         self.max_payload = max_payload
 
@@ -188,24 +189,33 @@ def frame_of(Target target not None, Event event not None, bytes inbox not None,
     return PyBytes_FromStringAndSize(<char*>scratch.buf, scratch.pos)
 
 
-cdef bint read_ack(const unsigned char* text, Py_ssize_t n, const unsigned char** stream, Py_ssize_t* n_stream,
-                   uint64_t* seq) noexcept nogil:
+cdef inline const unsigned char* take_name(const unsigned char* pos, const unsigned char* end,
+                                           const unsigned char** name, Py_ssize_t* n) noexcept nogil:
+    """Read up to a closing quote, and what separates it from the next key; NULL where it needs a JSON decoder."""
+    cdef const unsigned char* quote = <const unsigned char*>memchr(pos, 34, end - pos)
+    if quote is NULL or memchr(pos, 92, quote - pos) is not NULL:
+        return NULL
+    name[0] = pos
+    n[0] = quote - pos
+    pos = quote + 1
+    if pos < end and pos[0] == 44:
+        pos += 1
+        while pos < end and pos[0] == 32:
+            pos += 1
+    return pos
+
+
+cdef bint read_ack(const unsigned char* text, Py_ssize_t n, Ack* ack) noexcept nogil:
     cdef const unsigned char* end = text + n
     cdef const unsigned char* pos
-    cdef const unsigned char* quote
     cdef Py_ssize_t n_digits = 0
     if n < 20 or memcmp(text, b'{"stream":"', 11) != 0:
         return False
-    pos = text + 11
-    quote = <const unsigned char*>memchr(pos, 34, end - pos)
-    if quote is NULL or memchr(pos, 92, quote - pos) is not NULL:
-        return False
-    stream[0] = pos
-    n_stream[0] = quote - pos
-    pos = quote + 1
-    while end - pos > 7 and memcmp(pos, b'"seq":', 6) != 0:
-        pos += 1
-    if end - pos <= 7:
+    pos = take_name(text + 11, end, &ack.stream, &ack.n_stream)
+    ack.n_domain = 0
+    if pos is not NULL and end - pos > 10 and memcmp(pos, b'"domain":"', 10) == 0:
+        pos = take_name(pos + 10, end, &ack.domain, &ack.n_domain)
+    if pos is NULL or end - pos <= 7 or memcmp(pos, b'"seq":', 6) != 0:
         return False
     pos += 6
     while pos < end and pos[0] == 32:
@@ -213,7 +223,33 @@ cdef bint read_ack(const unsigned char* text, Py_ssize_t n, const unsigned char*
     while pos + n_digits < end and 48 <= pos[n_digits] <= 57:
         n_digits += 1
     # A number that goes on otherwise is none of the server's.
-    return parse_decimal(pos, n_digits, seq) and seq[0] > 0 and pos + n_digits < end and pos[n_digits] in b",} "
+    if not parse_decimal(pos, n_digits, &ack.seq) or ack.seq == 0 or pos + n_digits >= end:
+        return False
+    pos += n_digits
+    if likely(pos[0] == 125 and pos + 1 == end):
+        ack.duplicate = False
+        return True
+    return read_rest(pos, end, ack)
+
+
+cdef bint read_rest(const unsigned char* pos, const unsigned char* end, Ack* ack) noexcept nogil:
+    """Read what follows the number: , "duplicate": true} or something else; a domain has to stand before."""
+    cdef const unsigned char* at = pos
+    if pos[0] not in b",} ":
+        return False
+    while end - at > 9:
+        if memcmp(at, b'"domain":', 9) == 0:
+            return False
+        at += 1
+    while pos < end and pos[0] in b", ":
+        pos += 1
+    ack.duplicate = False
+    if end - pos > 15 and memcmp(pos, b'"duplicate":', 12) == 0:
+        pos += 12
+        while pos < end and pos[0] == 32:
+            pos += 1
+        ack.duplicate = end - pos > 4 and memcmp(pos, b"true", 4) == 0
+    return True
 
 
 cdef bint read_flow(const unsigned char* text, Py_ssize_t n, uint64_t* seq, uint64_t* messages) noexcept nogil:
@@ -238,16 +274,33 @@ cdef bint read_flow(const unsigned char* text, Py_ssize_t n, uint64_t* seq, uint
     return parse_decimal(pos, n_digits, messages) and pos + n_digits + 1 == end and (end - 1)[0] == 125
 
 
-cdef bint went_to(const unsigned char* frame, Py_ssize_t n, const unsigned char* stream, Py_ssize_t n_stream) noexcept:
+cdef bint is_from(Ack* ack, const unsigned char* frame, Py_ssize_t n, bytes domain) noexcept:
     cdef Py_ssize_t n_verb = 5 if frame[0] == 72 else 4         # HPUB or PUB
-    return n_verb + n_stream < n and memcmp(frame + n_verb, stream, n_stream) == 0 and frame[n_verb + n_stream] == 46
+    return (
+        ack.n_domain == PyBytes_GET_SIZE(domain)
+        and (ack.n_domain == 0 or memcmp(ack.domain, PyBytes_AS_STRING(domain), ack.n_domain) == 0)
+        and n_verb + ack.n_stream < n and memcmp(frame + n_verb, ack.stream, ack.n_stream) == 0
+        and frame[n_verb + ack.n_stream] == 46
+    )
+
+
+cdef int put_empty(Writer* w, bytes subject, Reply* reply) except -1:
+    if reserve(w, 4 + PyBytes_GET_SIZE(subject) + 1 + size_of_reply(reply) + 6) < 0:
+        raise MemoryError
+    put_bytes(w, b"PUB ", 4)
+    put_bytes(w, PyBytes_AS_STRING(subject), PyBytes_GET_SIZE(subject))
+    put_byte(w, 32)
+    put_reply(w, reply)
+    put_bytes(w, b" 0\r\n\r\n", 6)
+    return 0
 
 
 cdef class WindowSender(Sink):
     """Publishes events and settles them by their acknowledgements, one each.
 
-    A plain acknowledgement resolves the waiter (a future); every other answer goes to
-    `on_answer(seq, status, payload)`, which decides.
+    A plain acknowledgement, by the stream and the domain that are meant, resolves the waiter (a future) with the stream
+    sequence, negative where the stream had the id already; every other answer goes to `on_answer(seq, status,
+    payload)`, which decides.
     """
 
     def __init__(self, PublishWindow window not None, Outbound out not None, bytes inbox not None, str client not None,
@@ -256,13 +309,13 @@ cdef class WindowSender(Sink):
         self.out = out
         self.inbox = inbox
         self.client = client
+        self.domain = b""
         self.on_answer = on_answer
 
     cdef int take_frame(self, Frame* frame) except -1:
         cdef Py_ssize_t n_inbox = PyBytes_GET_SIZE(self.inbox)
-        cdef uint64_t seq, stream_seq
-        cdef const unsigned char* stream
-        cdef Py_ssize_t n_stream
+        cdef uint64_t seq
+        cdef Ack ack
         cdef Place* place
         cdef Chunk chunk
         if frame.n_subject <= n_inbox or not parse_decimal(
@@ -275,15 +328,13 @@ cdef class WindowSender(Sink):
         chunk = <Chunk>place.chunk
         if chunk.data is NULL:
             return 0                    # an answer to what was not sent yet: forged
-        if frame.n_headers == 0 and read_ack(frame.payload, frame.n_payload, &stream, &n_stream, &stream_seq):
-            if went_to(
-                <const unsigned char*>chunk.data + place.start, place.n, stream, n_stream
-            ):
-                return self.settle(seq, stream_seq)
+        if frame.n_headers == 0 and read_ack(frame.payload, frame.n_payload, &ack):
+            if is_from(&ack, <const unsigned char*>chunk.data + place.start, place.n, self.domain):
+                return self.settle(seq, -<int64_t>ack.seq if ack.duplicate else <int64_t>ack.seq)
         self.on_answer(seq, status_of(frame), frame.payload[:frame.n_payload])
         return 0
 
-    cdef int settle(self, uint64_t seq, uint64_t stream_seq) except -1:
+    cdef int settle(self, uint64_t seq, int64_t stream_seq) except -1:
         waiter = self.window.settle(seq)
         self.n_acknowledged += 1
         if not waiter.done():
@@ -313,6 +364,8 @@ cdef class WindowSender(Sink):
         except BaseException:
             w.pos = start               # nothing of it may be written
             raise
+        if self.domain is not target.domain:
+            self.domain = target.domain     # all streams of a connection have the same one
         touch(self.out)
         return seq
 

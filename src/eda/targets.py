@@ -61,11 +61,11 @@ class Targets:
         await self._api.look(LOOK_TIMEOUT_S)
         info = await self.ensure(stream)
         can_fast = info.fast_ingest and self._api.has_fast_ingest and max_pending >= 4
-        return Target(stream, self._wire.max_payload), info, can_fast
+        return Target(stream, self._wire.max_payload, self._api.domain), info, can_fast
 
     async def _resolve(self, stream: str) -> tuple[Target, float]:
         info = await self.ensure(stream)
-        found = Target(stream, self._wire.max_payload), info.options.dedup_window_s / 2
+        found = Target(stream, self._wire.max_payload, self._api.domain), info.options.dedup_window_s / 2
         self.known[stream] = found
         return found
 

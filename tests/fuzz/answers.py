@@ -21,16 +21,20 @@ __all__ = ["check"]
 
 N_EVENTS = 4
 SUBJECT = re.compile(rb"[^ \t\r\n]+")
-ACK = re.compile(rb'\{"stream":"s"(?:(?!"seq":).)*"seq": *([0-9]{1,19})[,} ]', re.DOTALL)
+ACK = re.compile(rb'\{"stream":"s"(?:, *)?(?:"domain":""(?:, *)?)?"seq": *([0-9]{1,19})(?=[,} ])(.*)', re.DOTALL)
+DUPLICATE = re.compile(rb'[, ]*"duplicate": *true.', re.DOTALL)
 FLOW = re.compile(rb'\{"type":"ack","seq":([0-9]{1,19}),"msgs":([0-9]{1,19})\}', re.DOTALL)
 EVENTS = [Event(id=f"e{i}", type="t", data=Bytes(b"x")) for i in range(N_EVENTS)]
 
 
 def acknowledged(headers: bytes, payload: bytes) -> int:
-    """The sequence in a plain acknowledgement of stream `s`, as slow code reads it; 0 for anything else."""
+    """The sequence in a plain acknowledgement of stream `s`, as slow code reads it; 0 for anything else.
+
+    Negative where the stream had the id already.
+    """
     found = ACK.match(payload) if not headers and len(payload) >= 20 else None
-    seq = int(found[1]) if found else 0
-    return seq if seq < 2**63 else 0
+    seq = int(found[1]) if found and b'"domain":' not in found[2] else 0
+    return 0 if seq >= 2**63 else -seq if found and DUPLICATE.match(found[2]) else seq
 
 
 def number(text: bytes) -> int:

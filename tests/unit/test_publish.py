@@ -338,10 +338,10 @@ def test_overdue_when_events_are_past_their_time_names_them_in_order() -> None:
     rig = Rig(give_up_s=0.05)
     rig.accept(3)
     rig.core.fail(2)
-    assert rig.core.overdue() == []
+    assert rig.core.window.overdue() == []
     time.sleep(0.06)
     rig.accept(1)
-    assert rig.core.overdue() == [1, 3]
+    assert rig.core.window.overdue() == [1, 3]
 
 
 def test_pending_to_when_events_go_there_names_them() -> None:

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from eda._send import Target
 from ingesting import Rig
 
 # --- the window's answers --------------------------------------------------------------------------------------------
@@ -276,3 +277,62 @@ def test_settle_first_when_the_batch_has_not_so_many_refuses() -> None:
     assert rig.core.settle_first(0)
     assert rig.core.n_acknowledged == 3
     assert not rig.core.awaits_verdict
+
+
+# --- domains ---------------------------------------------------------------------------------------------------------
+
+
+def test_acknowledgement_when_of_another_domain_is_handed_on_and_settles_nothing() -> None:
+    rig = Rig(domain="hub")
+    rig.window()
+    rig.accept(2)
+    for domain in ("", "edge", "hu", "hub2", "HUB"):
+        rig.acknowledge(1, domain=domain)
+    assert rig.core.n_pending == 2
+    assert len(rig.host.answers) == 5
+    rig.acknowledge(1, domain="hub")
+    assert rig.core.n_pending == 1
+    rig.core.use_target(Target("s", 2**20))
+    rig.acknowledge(2, domain="hub")
+    assert rig.core.n_pending == 1
+    rig.acknowledge(2)
+    assert rig.core.n_pending == 0
+
+
+def test_flow_when_there_are_domains_paces_and_settles_nothing() -> None:
+    rig = Rig(domain="hub", max_pending=100)
+    rig.accept(60)
+    rig.begin_batch()
+    rig.core.set_limit(20)
+    rig.core.resume()
+    assert len(rig.written()) == 20
+    rig.core.room_wanted = True
+    rig.flow(10)
+    rig.core.set_limit(20)
+    rig.core.resume()
+    assert len(rig.written()) == 10
+    assert (rig.core.n_pending, rig.core.n_acknowledged, rig.core.n_answered) == (60, 0, 10)
+    assert not rig.core.needs_end
+    rig.flow(30)
+    rig.core.set_limit(20)
+    rig.core.resume()
+    rig.flow(50)
+    rig.core.set_limit(60)
+    rig.core.resume()
+    assert len(rig.written()) == 30
+    assert rig.core.limit == 100
+    assert rig.core.needs_end, "the window is full of what only the end of the batch settles"
+    rig.flow(60)
+    assert not rig.core.room_wanted, "a sender was not told of the room that is left"
+    assert rig.core.settle_first(60)
+    assert (rig.core.n_pending, rig.core.n_acknowledged) == (0, 60)
+
+
+def test_flow_when_there_are_domains_and_bytes_run_out_needs_the_end() -> None:
+    rig = Rig(domain="hub", max_bytes=4000)
+    rig.accept(2)
+    rig.batch_open()
+    rig.core.set_limit(80)
+    assert not rig.core.needs_end
+    rig.accept(1, size=3500)
+    assert rig.core.needs_end

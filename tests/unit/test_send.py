@@ -212,9 +212,9 @@ def test_room_when_the_window_is_full_is_none_until_the_oldest_is_settled() -> N
         b'{"stream":"orders","seq":7}',
         b'{"stream":"orders", "seq":7}',
         b'{"stream":"orders","seq": 7}',
-        b'{"stream":"orders","seq":7,"duplicate":true}',
-        b'{"stream":"orders","domain":"hub","seq":7}',
-        b'{"stream":"orders","seq":7,"domain":"hub"}',
+        b'{"stream":"orders","seq":7,"duplicate":false}',
+        b'{"stream":"orders","domain":"","seq":7}',
+        b'{"stream":"orders","seq":7, "value":"5"}',
         b'{"stream":"orders","seq":7 }',
     ],
 )
@@ -227,6 +227,32 @@ def test_acknowledgement_when_plain_settles_the_publish(payload: bytes) -> None:
     assert (rig.sender.n_pending, rig.sender.n_acknowledged, rig.answers) == (0, 1, [])
     rig.answer(1, payload)  # once more
     assert (rig.sender.n_pending, rig.sender.n_acknowledged, rig.answers) == (0, 1, [])
+
+
+@pytest.mark.parametrize("text", ['"duplicate": true}', '"duplicate":true}', '"duplicate":true,"x":1}'])
+def test_acknowledgement_when_it_is_of_a_duplicate_says_so(text: str) -> None:
+    rig = Rig()
+    waiter = rig.publish()[1]
+    rig.flush()
+    rig.answer(1, b'{"stream":"orders", "seq":7,%b' % text.encode())
+    assert waiter.result(0) == -7
+
+
+@pytest.mark.parametrize("space", [b"", b" "])
+@pytest.mark.parametrize("domain", ["hub", "h", "a domain, \u00e9"])
+def test_acknowledgement_when_of_the_domain_that_is_meant_settles_the_publish(domain: str, space: bytes) -> None:
+    rig = Rig()
+    rig.target = Target("orders", 2**20, domain)
+    waiter = rig.publish()[1]
+    rig.flush()
+    for other in (b"edge", b"", b"hub2", b"hu", b"HUB"):
+        rig.answer(1, b'{"stream":"orders","domain":"%b","seq":5}' % other)
+    rig.answer(1, b'{"stream":"orders","seq":5}')
+    rig.answer(1, b'{"stream":"orders","seq":5,"domain":"hub"}')
+    assert not waiter.done()
+    assert len(rig.answers) == 7
+    rig.answer(1, b'{"stream":"orders",%b"domain":"%b",%b"seq":7}' % (space, domain.encode(), space))
+    assert waiter.result(0) == 7
 
 
 def test_acknowledgements_when_in_any_order_settle_each_their_own() -> None:
@@ -245,6 +271,7 @@ def test_acknowledgements_when_in_any_order_settle_each_their_own() -> None:
     [
         *(b"", b"{}", b"null", b'{"stream":"orders"}', b'{"stream":"orders","seq":0}', b'{"stream":"orders","seq":-1}'),
         *(b'{"stream":"orders","seq":x}', b'{"stream":"orders","seq":99999999999999999999999}', b'{"seq":7}'),
+        *(b'{"stream":"orders","domain":"hub","seq":7}', b'{"stream":"orders","seq":7,"domain":"hub"}'),
         *(b'{"stream":"order","seq":7}', b'{"stream":"orders2","seq":7}', b'{"stream":"","seq":7}'),
         *(b'{"stream":"ORDERS","seq":7}', b'{"stream":"ord\\u0065rs","seq":7}'),
         *(b'{"error":{"code":503}}', b'{"stream":"orders', b"\xff" * 40, b'{"stream":"' + b"o" * 100_000),

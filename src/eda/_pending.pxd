@@ -1,0 +1,19 @@
+from libc.stdint cimport uint64_t
+
+from eda._acks cimport Place, PublishWindow
+from eda._frame cimport Sink
+from eda._outbound cimport Outbound
+from eda._send cimport Target
+
+
+# The events of one publisher that are not settled.
+cdef class Pending(Sink):
+    cdef readonly PublishWindow window      # a place's waiter is its Event
+    cdef Outbound out
+    cdef Target target
+    # With a domain only the end of a batch says who has stored its events: what comes before it only paces.
+    cdef readonly bint by_end
+    cdef uint64_t cursor                    # the first sequence that is not written yet; never below window.base
+
+    cdef const char* written_at(self, Place* place) except NULL
+    cdef bytes frame_at(self, uint64_t seq)
