@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import nats
@@ -14,9 +14,14 @@ from nats.aio.msg import Msg
 import eda
 from eda._codec import decode_event
 
-__all__ = ["MODES", "Outcomes", "numbered", "stored_ids"]
+__all__ = ["MODES", "Outcomes", "ids_of", "numbered", "stored_ids"]
 
 MODES = ("fast", "window")
+
+
+def ids_of(receipts: Iterable[eda.Receipt]) -> list[str]:
+    """Give the ids of what is stored."""
+    return [receipt.id for receipt in receipts]
 
 
 def numbered(n: int, *, start: int = 0, size: int = 16) -> list[eda.Event]:

@@ -3,6 +3,7 @@ from datetime import datetime
 from typing import Any, final
 
 from eda._data import Data
+from eda.receipt import Receipt
 
 __all__ = ["Event"]
 
@@ -16,7 +17,7 @@ class Event:
         id: str = "",
         time: datetime | int | None = None,
         schema: str = "",
-        cause: str = "",
+        cause: str | Receipt = "",
         client: str = "",
         aggregate: str = "",
         meta: Mapping[str, str] | None = None,

@@ -54,8 +54,8 @@ cdef class Event:
     """A domain event. Immutable; `replace()` gives a changed copy.
 
     `time` takes an aware datetime or int nanoseconds since 1970. Fields that are left empty (`id`, `time`, `client`)
-    are filled in on the wire when the event is published; the event itself never changes. Raises ConfigError naming the
-    field that does not fit.
+    are filled in on the wire when the event is published; the event itself never changes. `cause` takes an id, or the
+    Receipt of the event that is the cause. Raises ConfigError naming the field that does not fit.
     """
 
     def __init__(

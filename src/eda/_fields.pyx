@@ -9,6 +9,7 @@ from libc.stdint cimport int64_t
 from datetime import datetime, timedelta, timezone
 
 from eda.errors import ConfigError
+from eda.receipt import Receipt
 
 __all__: list = []
 
@@ -19,7 +20,9 @@ _INT64_MAX = 2**63 - 1
 
 cdef str check_text(str name, object value):
     if not isinstance(value, str):
-        raise ConfigError(f"{name} must be a str, not {type(value).__name__}", argument=name)
+        if type(value) is not Receipt or name != "cause" or not isinstance(value.id, str):
+            raise ConfigError(f"{name} must be a str, not {type(value).__name__}", argument=name)
+        value = value.id
     return value if type(value) is str else str.__str__(value)     # of a subclass, such as StrEnum
 
 

@@ -15,18 +15,17 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
-from nats.aio.msg import Msg
-from nats.errors import Error as NatsError
-from nats.errors import NoRespondersError
-
 from eda._codec import encode_event
 from eda._event import Event
 from eda._nuid import next_nuid
 from eda._send import check_event_id
 from eda._wire import Wire
-from eda.answers import Answer, Refused, decode_answer
+from eda.answers import Answer, Refused
 from eda.api import Api
 from eda.errors import Closed, CodecError, ConfigError, EdaError, NotSupported, ServerError, Timeout
+from eda.lost_batch import find_batch, is_whole_since
+from eda.receipt import Receipt
+from eda.replies import Replies
 from eda.shapes import Stream
 from eda.subjects import subject_of
 
@@ -42,7 +41,6 @@ PAUSE_S = 0.1
 WRITE_SIZE = 256 * 1024
 
 # server/errors.json of nats-server.
-NO_MESSAGE = 10037
 UNSUPPORTED_HEADER = 10177  # 2.12.0 takes no message ids in a batch
 INCOMPLETE_BATCH = 10176  # it was cut off by a lost connection, or forgotten by a new leader: may pass, as a whole
 
@@ -77,8 +75,8 @@ class AtomicBatch:
         self._cut: asyncio.Future[Answer | None]
         self._read(events, client)
 
-    async def publish(self, *, last_seq: int, created: datetime, longest_s: float) -> list[str]:
-        """Send the batch and return the ids once all of it is stored.
+    async def publish(self, *, last_seq: int, created: datetime, longest_s: float) -> list[Receipt]:
+        """Send the batch and return its receipts once all of it is stored.
 
         `last_seq` and `created` are the stream's, from before; `longest_s` is how long its ids are remembered for sure.
 
@@ -94,14 +92,14 @@ class AtomicBatch:
         self._from_seq = last_seq + 1
         self._created = created
         self._cut = asyncio.get_running_loop().create_future()
-        timeout_s = min(TIMEOUT_S, longest_s)
+        self._timeout_s = timeout_s = min(TIMEOUT_S, longest_s)
         wire = self._wire
         wire.on_lost.append(self._on_lost)
         wire.on_closed.append(self._on_lost)
         wire.on_refused.append(self._on_refused)
         try:
             async with asyncio.timeout(timeout_s) as limit:
-                await self._settle()
+                first = await self._settle()
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -112,7 +110,7 @@ class AtomicBatch:
             wire.on_lost.remove(self._on_lost)
             wire.on_closed.remove(self._on_lost)
             wire.on_refused.remove(self._on_refused)
-        return self.ids
+        return [Receipt(each, self._stream, first + at, 0, False) for at, each in enumerate(self.ids)]
 
     # --- building ----------------------------------------------------------------------------------------------------
 
@@ -181,8 +179,8 @@ class AtomicBatch:
 
     # --- sending -----------------------------------------------------------------------------------------------------
 
-    async def _settle(self) -> None:
-        """Try until the batch is stored. Raises what it fails with for good."""
+    async def _settle(self) -> int:
+        """Try until the batch is stored: returns its first sequence. Raises what it fails with for good."""
         while True:
             if self._wire.is_closed or self._wire.closing:
                 raise Closed("connection")
@@ -190,14 +188,14 @@ class AtomicBatch:
             if answer is not None:
                 refused = answer.error
                 if refused is None:
-                    return
+                    return answer.seq - len(self.ids) + 1  # `seq` is that of the last one
                 self._why = self._error_of(refused)
                 if not (refused.may_pass or refused.err_code == INCOMPLETE_BATCH):
-                    landed = await self._landed() if self._unsure else False
-                    if landed:
-                        return
-                    if landed is False:
+                    if not self._unsure:
                         raise self._why
+                    landed = await self._landed()
+                    if landed:
+                        return landed
                 elif refused.code == 503:
                     await self._look_for_stream()
             await asyncio.sleep(PAUSE_S)
@@ -228,31 +226,24 @@ class AtomicBatch:
             self._wire.out.flush()
         subject, envelope = self._messages[-1]
         headers = self._headers(len(self._messages) - 1, batch)
-        # Its frame goes through nats-py and so behind what was just written.
-        request = self._wire.request(subject, envelope, timeout=ACK_TIMEOUT_S, headers=headers)
-        asking = asyncio.get_running_loop().create_task(request)
-        was_unsure, self._unsure = self._unsure, True
-        try:
-            either: set[asyncio.Future[Any]] = {asking, self._cut}
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            answer = self._answer_of(asking) if asking.done() else self._cut.result()
-        finally:
-            asking.cancel()
+        was_unsure = self._unsure
+        async with Replies(self._wire, self._stream, self._api.domain) as replies:
+            if self._cut.done():
+                return self._cut.result()
+            self._unsure = True
+            # Its frame goes through nats-py and so behind what was just written.
+            await self._wire.publish(subject, envelope, reply=replies.inbox, headers=headers)
+            either: set[asyncio.Future[Any]] = {replies.answer, self._cut}
+            await asyncio.wait(either, timeout=ACK_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+            if replies.answer.done():
+                answer = replies.answer.result()
+            elif self._cut.done():
+                answer = self._cut.result()
+            else:
+                answer = None
+                self._logger.info("publish_batch to %s: no answer in %g s", self._stream, ACK_TIMEOUT_S)
         if answer is not None:
             self._unsure = was_unsure
-        return answer
-
-    def _answer_of(self, asked: asyncio.Task[Msg]) -> Answer | None:
-        try:
-            answer = decode_answer(0, asked.result().data)
-        except NoRespondersError:
-            return decode_answer(503, b"")
-        except NatsError as error:
-            self._logger.info("publish_batch to %s: no answer (%s)", self._stream, error)
-            return None
-        if answer is not None and answer.error is None and answer.stream != self._stream:
-            owner = f"stream {answer.stream!r} owns the subject of stream {self._stream!r}"
-            return Answer(error=Refused(500, 0, owner))
         return answer
 
     def _on_lost(self) -> None:
@@ -272,29 +263,29 @@ class AtomicBatch:
         except (ServerError, Timeout) as error:
             self._logger.info("publish_batch to %s: %s", self._stream, error)
 
-    async def _landed(self) -> bool | None:
-        """Whether a try is in the stream, which is all of it then; None when the stream does not tell."""
-        subject = self._messages[-1][0]
-        seq = self._from_seq
+    async def _landed(self) -> int:
+        """Return where a try begins in the stream, after one without an answer and a refusal; 0: look again later.
+
+        Raises the refusal when no try is in the stream; Timeout when nobody can tell any more.
+        """
+        assert self._why is not None
         try:
-            while True:
-                asked: dict[str, Any] = {"seq": seq, "next_by_subj": subject}
-                try:
-                    found = await self._api.message(self._stream, asked)
-                except ServerError as error:
-                    if error.err_code != NO_MESSAGE:
-                        raise
-                    break
-                if any(b"\r\nNats-Batch-Id: %b\r\n" % batch.encode() in found.hdrs for batch in self._batches):
-                    return True
-                seq = found.seq + 1
+            subjects = [subject for subject, _ in self._messages]
+            # Before the look: what goes away during the look is missing afterwards.
+            found = await find_batch(self._api, self._stream, subjects, self._batches, self._from_seq)
+            if found:
+                return found
             info = await self._api.request(f"STREAM.INFO.{self._stream}", shape=Stream)
+            created = datetime.fromisoformat(info["created"])
+            if created != self._created:
+                self._created, self._from_seq = created, 1  # another stream by that name: from its beginning
+                return 0
+            is_whole = await is_whole_since(self._api, self._stream, info["state"], self._from_seq)
         except (ServerError, Timeout) as error:
             self._logger.info("publish_batch to %s: looking for it: %s", self._stream, error)
-            return None
-        created = datetime.fromisoformat(info["created"])
-        if created != self._created:
-            self._created, self._from_seq = created, 1  # another stream by that name: look again, from its beginning
-            return None
-        # What was stored meanwhile may be gone again: by a limit, a purge, a work queue.
-        return False if info["state"]["first_seq"] <= self._from_seq else None
+            return 0
+        if is_whole:
+            raise self._why
+        late = Timeout("publish_batch", self._timeout_s)
+        late.add_note("The stream has lost events since: whether it had stored the batch, nobody can tell.")
+        raise late from self._why

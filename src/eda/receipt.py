@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 __all__ = ["Receipt"]
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True, gc=False):  # a Struct, because one is made for each publish
     """Say where an event is stored. `str(receipt)` is the event's id, and an Event's `cause` takes a receipt.
 
     `id`: the event's id; `stream` and `sequence`: its place; `index`: its place in a pack, 0 for an event on its own.

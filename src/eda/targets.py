@@ -7,17 +7,44 @@ import asyncio
 from eda._send import Target
 from eda._wire import Wire
 from eda.api import Api
-from eda.errors import EdaError
+from eda.errors import ConfigError, EdaError
 from eda.options import StreamOptions
 from eda.streams import StreamInfo, Streams
 
-__all__ = ["Targets"]
+__all__ = ["PUBLISH_TIMEOUT_S", "Known", "Targets"]
 
 LOOK_TIMEOUT_S = 10.0
+PUBLISH_TIMEOUT_S = 30.0
+
+
+class Known:
+    """What a publish has to know of its stream.
+
+    `longest_s` is the longest publish timeout that the stream's duplicate window allows, `usual_s` the one of a publish
+    that names none.
+    """
+
+    __slots__ = ("longest_s", "target", "usual_s")
+
+    def __init__(self, target: Target, window_s: float) -> None:
+        self.target = target
+        self.longest_s = window_s / 2
+        self.usual_s = min(PUBLISH_TIMEOUT_S, self.longest_s)
+
+    def check_timeout(self, timeout_s: object) -> None:
+        """Raise ConfigError unless a publish may take so long."""
+        if isinstance(timeout_s, float | int) and 0.001 <= timeout_s <= self.longest_s:
+            return
+        raise ConfigError(
+            f"timeout_s={timeout_s!r} must be between 0.001 and {self.longest_s:g}: half of the duplicate window "
+            f"({self.longest_s * 2:g} s) of stream {self.target.stream!r}, past which a late retry could be stored "
+            "twice",
+            argument="timeout_s",
+        )
 
 
 class Targets:
-    """Where events go, by stream, with the longest publish timeout (seconds) that the duplicate window allows."""
+    """The streams that events go to, by name."""
 
     def __init__(self, wire: Wire, api: Api, streams: Streams, defaults: StreamOptions, *, auto_create: bool) -> None:
         self._wire = wire
@@ -25,8 +52,8 @@ class Targets:
         self._streams = streams
         self._defaults = defaults
         self._auto_create = auto_create
-        self.known: dict[str, tuple[Target, float]] = {}
-        self._resolving: dict[str, asyncio.Task[tuple[Target, float]]] = {}
+        self.known: dict[str, Known] = {}
+        self._resolving: dict[str, asyncio.Task[Known]] = {}
         wire.on_info.append(self._on_info)
         wire.on_restored.append(self._on_info)
 
@@ -34,7 +61,7 @@ class Targets:
         """Return the stream as it is, created if it may be. Raises StreamNotFound, ServerError."""
         return await self._streams.ensure(stream, self._defaults, create=self._auto_create)
 
-    async def find(self, stream: str) -> tuple[Target, float]:
+    async def find(self, stream: str) -> Known:
         """Return what `known` has of the stream after looking it up, once at a time. Raises what `ensure` does."""
         task = self._resolving.get(stream)
         if task is None:
@@ -63,17 +90,17 @@ class Targets:
         can_fast = info.fast_ingest and self._api.has_fast_ingest and max_pending >= 4
         return Target(stream, self._wire.max_payload, self._api.domain), info, can_fast
 
-    async def _resolve(self, stream: str) -> tuple[Target, float]:
+    async def _resolve(self, stream: str) -> Known:
         info = await self.ensure(stream)
-        found = Target(stream, self._wire.max_payload, self._api.domain), info.options.dedup_window_s / 2
-        self.known[stream] = found
+        target = Target(stream, self._wire.max_payload, self._api.domain)
+        self.known[stream] = found = Known(target, info.options.dedup_window_s)
         return found
 
-    def _resolved(self, stream: str, task: asyncio.Task[tuple[Target, float]]) -> None:
+    def _resolved(self, stream: str, task: asyncio.Task[Known]) -> None:
         del self._resolving[stream]
         if not task.cancelled():
             task.exception()  # those who wanted to know may have been cancelled
 
     def _on_info(self) -> None:
-        for target, _ in self.known.values():
-            target.set_max_payload(self._wire.max_payload)
+        for known in self.known.values():
+            known.target.set_max_payload(self._wire.max_payload)

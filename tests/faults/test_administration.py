@@ -91,7 +91,7 @@ async def test_load_when_the_stream_is_deleted_ends_every_subscription(
     async def publish(conn: eda.Conn) -> None:
         try:
             while True:
-                acknowledged.append(await conn.publish("stream", timeout_s=5))
+                acknowledged.append((await conn.publish("stream", timeout_s=5)).id)
         except eda.EdaError as error:
             errors.append(error)
 

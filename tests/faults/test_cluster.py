@@ -25,7 +25,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
 async def test_cluster_when_up_stores_on_three_nodes_and_tells_its_leaders(cluster: Cluster) -> None:
     async with eda.connect(cluster.urls) as conn:
         await conn.streams.create("s", eda.StreamOptions(replicas=3))
-        event_id = await conn.publish("s")
+        event_id = (await conn.publish("s")).id
     leader = await cluster.leader("s")
     await cluster.until_current("s")
     await cluster.kill(leader)

@@ -43,7 +43,7 @@ class Writer:
         event = eda.Event(data=eda.Bytes(os.urandom(50_000)))
         while not self.ending:
             try:
-                self.acknowledged.append(await self.conn.publish("stream", event, timeout_s=3))
+                self.acknowledged.append((await self.conn.publish("stream", event, timeout_s=3)).id)
             except eda.EdaError as error:
                 self.errors.append(error)
                 await asyncio.sleep(0.05)

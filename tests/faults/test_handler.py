@@ -42,7 +42,7 @@ async def test_handler_when_it_never_returns_comes_again_and_loses_nothing(
         journal.note(kind, "end", event.sequence)
 
     async with eda.connect(own_server.url) as conn:
-        ids = [await conn.publish("stream", eda.Event(type="t", aggregate=str(i % 7))) for i in range(60)]
+        ids = [(await conn.publish("stream", eda.Event(type="t", aggregate=str(i % 7)))).id for i in range(60)]
         options = KINDS[kind] | {"timeout_s": 0.5, "retry": eda.Retry(initial_s=0.05)}
         async with conn.subscribe("stream", handle, name="me", **options):
             await until(lambda: stuck)

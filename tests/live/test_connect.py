@@ -353,7 +353,7 @@ async def test_embedded_when_closed_ends_the_server() -> None:
 async def test_embedded_when_it_has_a_directory_keeps_the_events(tmp_path: Path) -> None:
     addr = f"embedded://{tmp_path}/some%20data"
     async with eda.connect(addr) as conn:
-        sent = await conn.publish("stream", eda.Event(type="kept"))
+        sent = (await conn.publish("stream", eda.Event(type="kept"))).id
     got: asyncio.Queue[eda.Event] = asyncio.Queue()
     async with eda.connect(addr) as conn, conn.subscribe("stream", got.put_nowait, backfill=True):
         event = await asyncio.wait_for(got.get(), 5)

@@ -14,7 +14,7 @@ import pytest
 import eda
 import eda.atomic
 from helpers import Admin, Connect, freeze, until, wire_of
-from publishing import numbered, stored_ids
+from publishing import ids_of, numbered, stored_ids
 
 N = 1000
 IDS = [event.id for event in numbered(N)]
@@ -37,7 +37,7 @@ async def test_batch_when_the_server_is_killed_within_is_stored_once(
         await asyncio.sleep(patience_s)
         await own_server.kill()
         await own_server.start()
-        assert await asyncio.wait_for(publishing, 25) == IDS
+        assert ids_of(await asyncio.wait_for(publishing, 25)) == IDS
         assert await stored_ids(own_server.url, "stream") == IDS
 
 
@@ -105,7 +105,7 @@ async def test_batch_when_the_server_is_frozen_meanwhile_is_stored_once(
     async with eda.connect(own_server.url) as conn:
         await conn.publish_batch("stream", [])
         monkeypatch.setattr(eda.atomic.AtomicBatch, "_try", freezing)
-        assert await asyncio.wait_for(conn.publish_batch("stream", numbered(N)), 20) == IDS
+        assert ids_of(await asyncio.wait_for(conn.publish_batch("stream", numbered(N)), 20)) == IDS
         assert n_tries >= 4
         assert await stored_ids(own_server.url, "stream") == IDS
 
@@ -123,7 +123,7 @@ async def test_batch_when_nobody_knows_the_stream_any_more_creates_it_or_says_so
     creating, other = await connect(), await connect(auto_create=False)
     await creating.streams.create(stream)
     monkeypatch.setattr(eda.atomic.AtomicBatch, "_try", deleting)
-    assert await creating.publish_batch(stream, numbered(3)) == IDS[:3]
+    assert ids_of(await creating.publish_batch(stream, numbered(3))) == IDS[:3]
     with pytest.raises(eda.StreamNotFound):
         await other.publish_batch(stream, numbered(3))
 
@@ -158,7 +158,9 @@ async def test_batch_when_cancelled_is_stored_whole_or_not_at_all(
     await asyncio.wait({publishing})
     assert publishing.cancelled() or cancelled_at > 17
     # Nothing of it is in the way of what follows.
-    assert await conn.publish_batch(stream, numbered(N, start=N)) == [event.id for event in numbered(N, start=N)]
+    assert ids_of(await conn.publish_batch(stream, numbered(N, start=N))) == [
+        event.id for event in numbered(N, start=N)
+    ]
     stored = await stored_ids(server.url, stream)
     assert stored[:-N] in ([], [event.id for event in events])
     assert stored[:-N] == [] or cancelled_at > 17

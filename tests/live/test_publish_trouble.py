@@ -53,7 +53,7 @@ async def test_publish_when_the_server_is_killed_meanwhile_stores_each_event_onc
             await asyncio.wait(publishing, return_when=asyncio.FIRST_COMPLETED)
             await own_server.kill()
             await own_server.start()
-            ids += await asyncio.wait_for(asyncio.gather(*publishing), 20)
+            ids += [receipt.id for receipt in await asyncio.wait_for(asyncio.gather(*publishing), 20)]
         assert len(set(ids)) == 3000
         assert Counter(await stored_ids(own_server, "stream")) == Counter(["first", *ids])
 
@@ -94,7 +94,7 @@ async def test_publish_when_the_server_thaws_in_time_succeeds(
             publishing = asyncio.gather(*(conn.publish("stream") for _ in range(100)))
             await asyncio.sleep(0.3)
             assert not publishing.done()
-        ids = await asyncio.wait_for(publishing, 10)
+        ids = [receipt.id for receipt in await asyncio.wait_for(publishing, 10)]
         assert sorted((await stored_ids(own_server, "stream"))[1:]) == sorted(ids)
 
 

@@ -59,7 +59,7 @@ async def go_on(server: eda.EmbeddedServer) -> None:
 
     async def publish(conn: eda.Conn) -> None:
         while not done:
-            sent.append(await conn.publish("stream", eda.Event(type="t", aggregate=str(len(sent) % 7))))
+            sent.append((await conn.publish("stream", eda.Event(type="t", aggregate=str(len(sent) % 7)))).id)
 
     async with eda.connect(server.url, client="me") as conn:
         async with conn.subscribe("stream", lambda event: seen.update([event.id]), durable=True, backfill=True):
@@ -264,7 +264,7 @@ async def test_reconnect_when_the_connection_drops_again_and_again_goes_on(
                 n = proxy.n_accepted
                 proxy.drop()
                 await until(lambda n=n: proxy.n_accepted > n)
-                ids |= set(await asyncio.wait_for(publishing, 10))
+                ids |= {receipt.id for receipt in await asyncio.wait_for(publishing, 10)}
             await until(lambda: seen == ids)
         assert (await conn.streams.info("stream")).events == len(ids) == 200
 

@@ -172,7 +172,7 @@ async def test_timeout_when_the_handler_ignores_it_is_reported_and_not_handled_b
 async def test_timeout_when_a_plain_function_overruns_is_reported(
     conn: eda.Conn, stream: str, logged: Logged, batch: int | None
 ) -> None:
-    sent = await conn.publish(stream, eda.Event(type="slow-one"))
+    sent = (await conn.publish(stream, eda.Event(type="slow-one"))).id
     options = KEPT | {"timeout_s": 0.1, "batch": batch}
     async with conn.subscribe(stream, lambda given: time.sleep(0.15), **options) as subscription:
         await until(lambda: subscription.stats().handled == 1)

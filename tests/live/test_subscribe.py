@@ -18,7 +18,7 @@ pytestmark = pytest.mark.old_server
 
 async def publish(conn: eda.Conn, stream: str, n: int, **fields: Any) -> list[str]:
     """Publish `n` events in order; returns their ids."""
-    return [await conn.publish(stream, eda.Event(**fields)) for _ in range(n)]
+    return [(await conn.publish(stream, eda.Event(**fields))).id for _ in range(n)]
 
 
 async def test_subscription_when_entered_gets_new_events_in_order(conn: eda.Conn, stream: str) -> None:
@@ -227,9 +227,9 @@ async def test_members_when_they_share_a_name_share_the_events(connect: Connect,
 
     for conn, mine in zip(conns, seen, strict=True):
         await conn.subscribe(stream, functools.partial(handle, mine), name="team", durable=True, prefetch=8)
-    ids = await asyncio.gather(*(conns[0].publish(stream) for _ in range(300)))
+    sent = await asyncio.gather(*(conns[0].publish(stream) for _ in range(300)))
     await until(lambda: sum(mine.total() for mine in seen) == 300)
-    assert sum(seen, Counter()) == Counter(ids)
+    assert sum(seen, Counter()) == Counter(receipt.id for receipt in sent)
     assert all(mine.total() >= 30 for mine in seen)
 
 
@@ -238,9 +238,9 @@ async def test_members_when_named_and_not_durable_share_too(connect: Connect, st
     conns = [await connect() for _ in range(2)]
     for conn in conns:
         await conn.subscribe(stream, lambda event: seen.append(event.id), name="team")
-    ids = await asyncio.gather(*(conns[0].publish(stream) for _ in range(100)))
+    sent = await asyncio.gather(*(conns[0].publish(stream) for _ in range(100)))
     await until(lambda: len(seen) >= 100)
-    assert Counter(seen) == Counter(ids)
+    assert Counter(seen) == Counter(receipt.id for receipt in sent)
 
 
 async def test_members_when_private_each_see_all(connect: Connect, conn: eda.Conn, stream: str) -> None:

@@ -23,7 +23,8 @@ async def test_close_when_a_handler_runs_waits_for_it_and_gives_the_rest_back(
     connect: Connect, stream: str, admin: Admin
 ) -> None:
     first, second = await connect(), await connect()
-    ids = await asyncio.gather(*(first.publish(stream) for _ in range(N_QUICK + 100)))
+    sent = await asyncio.gather(*(first.publish(stream) for _ in range(N_QUICK + 100)))
+    ids = [receipt.id for receipt in sent]
     running, release = asyncio.Event(), asyncio.Event()
     seen: list[str] = []
 
@@ -77,7 +78,8 @@ async def test_close_when_events_keep_coming_loses_none_and_keeps_none(
 
     async def publish() -> None:
         while not done:
-            sent.extend(await asyncio.gather(*(other.publish(stream) for _ in range(200))))
+            receipts = await asyncio.gather(*(other.publish(stream) for _ in range(200)))
+            sent.extend(receipt.id for receipt in receipts)
 
     sent: list[str] = []
     publishing = asyncio.create_task(publish())
@@ -173,7 +175,7 @@ async def test_close_of_the_connection_when_a_handler_publishes_lets_it(
         await release.wait()
         await conn.publish(f"{stream}-copy", event)
 
-    sent = await conn.publish(stream)
+    sent = (await conn.publish(stream)).id
     await conn.subscribe(stream, handle, **TEAM)
     await running.wait()
     closing = asyncio.create_task(conn.close())

@@ -28,7 +28,7 @@ async def test_handler_when_it_fails_is_called_again_after_growing_delays(
         if event.attempt < 6:
             raise ValueError("not yet")
 
-    sent = await conn.publish(stream, eda.Event(type="order-placed"))
+    sent = (await conn.publish(stream, eda.Event(type="order-placed"))).id
     retry = eda.Retry(initial_s=0.05, factor=2, max_s=0.2)
     async with conn.subscribe(stream, handle, backfill=True, name="me", retry=retry) as subscription:
         await until(lambda: subscription.stats().handled == 1)
@@ -135,7 +135,7 @@ async def test_event_when_its_handler_failed_can_be_decoded_later(conn: eda.Conn
         if event.attempt == 1:
             event.data.decode(int)
 
-    sent = await conn.publish(stream, eda.Event(data=eda.JSON("text")))
+    sent = (await conn.publish(stream, eda.Event(data=eda.JSON("text")))).id
     logged._expected.remove("handler failed.*cannot decode")
     async with conn.subscribe(stream, handle, backfill=True, name="me", retry=QUICK):
         await until(lambda: len(kept) == 2)
@@ -162,7 +162,7 @@ async def test_timeout_when_passed_cancels_the_handler_and_the_event_comes_again
         finally:
             ended.append((event.attempt, time.monotonic() - begin))
 
-    sent = await conn.publish(stream)
+    sent = (await conn.publish(stream)).id
     options: dict[str, Any] = {"backfill": True, "name": "me", "retry": QUICK, "timeout_s": 0.2}
     async with conn.subscribe(stream, handle, **options) as subscription:
         await until(lambda: subscription.stats().handled == 1)
@@ -222,7 +222,7 @@ async def test_timeout_when_the_handler_has_its_own_leaves_that_alone(conn: eda.
         except TimeoutError:
             caught.append(event.id)
 
-    ids = [await conn.publish(stream) for _ in range(3)]
+    ids = [(await conn.publish(stream)).id for _ in range(3)]
     async with conn.subscribe(stream, handle, backfill=True, name="me", timeout_s=1) as subscription:
         await until(lambda: subscription.stats().handled == 3)
     assert caught == ids
@@ -297,5 +297,5 @@ async def test_handler_when_it_publishes_and_subscribes_works(conn: eda.Conn, st
             seen.append(event.cause)
 
     async with conn.subscribe(stream, handle):
-        ids = [await conn.publish(stream, eda.Event(type="first")) for _ in range(20)]
+        ids = [(await conn.publish(stream, eda.Event(type="first"))).id for _ in range(20)]
         await until(lambda: seen == ids)

@@ -128,7 +128,7 @@ async def test_login_when_right_works_and_shows_no_secret(login: Login, everythi
         reprs = [repr(conn), str(conn), repr(conn._options), repr(conn._addresses), str(conn._addresses)]
         async with conn:
             seen: list[str] = []
-            sent = await conn.publish("stream")
+            sent = (await conn.publish("stream")).id
             async with conn.subscribe("stream", lambda event: seen.append(event.id), backfill=True) as subscription:
                 await until(lambda: seen == [sent])
                 reprs += [repr(conn), repr(subscription), repr(conn._link), repr(conn.streams), repr(server)]

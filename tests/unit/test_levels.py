@@ -17,18 +17,21 @@ DESIGN = SOURCE.parents[1] / "docs" / "design.md"
 
 # A module imports only from lower levels. The same table stands in docs/design.md.
 LEVELS: list[set[str]] = [
-    {"_bytes", "_nuid", "_waits", "encodings", "errors"},
+    {"_bytes", "_nuid", "_waits", "encodings", "errors", "receipt"},
     {
         *("_data", "_fields", "_texts", "adapting", "addresses", "answers", "callbacks", "cursor_value", "headers"),
-        *("options", "receipt", "server_config", "server_info", "shapes", "stats", "subjects"),
+        *("options", "server_config", "server_info", "shapes", "stats", "subjects"),
     },
     {"_envelope", "_event"},
     {"_acks", "_codec", "_frame", "_ledger", "_outbound", "handlers"},
     {"_client", "_ledger_ordered", "_mailbox", "_send", "_tap", "server"},
     {"_intake", "_pending", "_wire", "cursor_silence"},
-    {"_outcome", "_publish", "api"},
-    {"_dispatch", "atomic", "cursor_key", "once", "renewal", "single", "streams", "verdicts"},
-    {"cursor_hold", "dead_letters", "kinds", "pulls", "shared_filter", "steps", "suspects", "targets", "workers"},
+    {"_outcome", "_publish", "api", "replies"},
+    {"_dispatch", "cursor_key", "lost_batch", "once", "renewal", "single", "streams", "verdicts"},
+    {
+        *("atomic", "cursor_hold", "dead_letters", "kinds", "pulls", "shared_filter", "steps", "suspects", "targets"),
+        "workers",
+    },
     {"cursor", "handling", "link", "ordered", "pump", "shared", "watch"},
     {"holder", "publisher"},
     {"parts"},

@@ -1,0 +1,79 @@
+"""The answer to one message that is published to a stream: it counts only from the stream and domain that are meant."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Self
+
+from nats.aio.subscription import Subscription as NatsSubscription
+from nats.errors import Error as NatsError
+
+from eda._mailbox import Mailbox
+from eda._wire import Wire
+from eda.answers import Answer, Refused, decode_answer
+from eda.errors import Closed
+
+__all__ = ["Replies"]
+
+REFUSAL_WAIT_S = 0.3
+
+
+class Replies:
+    """An inbox for the answer to one message; entered, it listens.
+
+    Every stream that listens to the subject answers: one of the same name in another JetStream domain as well. nats-py
+    takes the first answer to a request, whosever it is; here the others are passed over. A refusal names no domain:
+    where there are domains, an acknowledgement that follows it soon counts instead.
+    """
+
+    def __init__(self, wire: Wire, stream: str, domain: str) -> None:
+        self._wire = wire
+        self._stream = stream
+        self._domain = domain
+        self.inbox = wire.new_inbox()
+        self._loop = asyncio.get_running_loop()
+        self._answer: asyncio.Future[Answer | None] = self._loop.create_future()
+        self._refusal: asyncio.TimerHandle | None = None
+        self._subscription: NatsSubscription | None = None
+
+    async def __aenter__(self) -> Self:
+        try:
+            self._subscription = await self._wire.attach(self.inbox, Mailbox(0, self._take))
+        except NatsError as error:
+            raise Closed("connection") from error
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._refusal is not None:
+            self._refusal.cancel()
+        if self._subscription is not None:
+            self._wire.release(self._subscription)
+            with suppress(NatsError):  # closed meanwhile, and the subscription with it
+                await self._wire.detach(self._subscription)
+
+    @property
+    def answer(self) -> asyncio.Future[Answer | None]:
+        """Done with the answer; its result is None for an answer that makes no sense."""
+        return self._answer
+
+    def _take(self, tail: bytes, headers: bytes, payload: bytes) -> None:
+        if self._answer.done():
+            return
+        answer = decode_answer(503 if headers.startswith(b"NATS/1.0 503") else 0, payload)
+        if answer is not None:
+            if answer.error is None and answer.domain != self._domain:
+                return
+            if answer.error is None:
+                if answer.stream != self._stream:
+                    owner = f"stream {answer.stream!r} owns the subject of stream {self._stream!r}"
+                    answer = Answer(error=Refused(500, 0, owner))
+            elif self._domain and answer.error.code != 503:
+                if self._refusal is None:
+                    self._refusal = self._loop.call_later(REFUSAL_WAIT_S, self._settle, answer)
+                return
+        self._settle(answer)
+
+    def _settle(self, answer: Answer | None) -> None:
+        if not self._answer.done():
+            self._answer.set_result(answer)
