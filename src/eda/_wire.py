@@ -120,33 +120,41 @@ class Wire(MendedClient):
         self._opened = True
         self._connected()
 
-    async def shut(self) -> None:
-        """Write what is left and close the connection for good, whatever state it is in."""
+    async def shut(self, timeout_s: float = float("inf")) -> bool:
+        """Write what is left and close the connection for good, whatever state it is in.
+
+        Returns whether all was written within `timeout_s`, 5 s at most. After that the connection is cut.
+        """
         self.closing = True
+        in_time = True
+        timeout_s = min(timeout_s, SHUT_TIMEOUT_S)
         try:
             if self._opened and not self.is_closed:
                 self.out.flush()
-                await self._close_in_time()
+                in_time = await self._close_in_time(timeout_s)
             # Python 3.11's wait_for may swallow a cancellation: nats-py then goes on connecting, and is open again.
             while self._reconnection_task is not None and not self._reconnection_task.done():
                 self._reconnection_task.cancel()
                 await asyncio.wait({self._reconnection_task}, timeout=0.1)
             if self._opened and not self.is_closed:
-                await self._close_in_time()
+                await self._close_in_time(timeout_s)
         finally:
             self.out.connected(None)
             self._release_writers()
+        return in_time
 
-    async def _close_in_time(self) -> None:
+    async def _close_in_time(self, timeout_s: float) -> bool:
         closing = self._loop.create_task(self.close())
+        in_time = False
         try:
-            await asyncio.wait({closing}, timeout=SHUT_TIMEOUT_S)
+            in_time = bool((await asyncio.wait({closing}, timeout=timeout_s))[0])
         finally:
             if not closing.done():
                 self._abort()
         await asyncio.wait({closing})
         if not closing.cancelled() and (error := closing.exception()) is not None:
-            self.logger.warning("closing the connection: %s", describe(error))
+            self.logger.warning("closing the connection failed: %s", describe(error))
+        return in_time
 
     async def _quietly_close(self) -> None:
         self.closing = True
@@ -299,10 +307,23 @@ class Wire(MendedClient):
 
     async def attach(self, subject: str, sink: Sink) -> NatsSubscription:
         """Give the sink all messages on `subject`, across reconnects."""
-        subscription = await self.subscribe(subject)
+        next_id = self._sid + 1
+        try:
+            subscription = await self.subscribe(subject)
+        except BaseException:
+            self._forget(next_id)
+            raise
         self._write_pending()
         self.parser.register(subscription._id, sink)
         return subscription
+
+    def _forget(self, subscription_id: int) -> None:
+        """Take back a subscription that was begun, for its caller was cancelled."""
+        if self._subs.pop(subscription_id, None) is not None:
+            command = b"UNSUB %d\r\n" % subscription_id
+            self._pending.append(command)
+            self._pending_data_size += len(command)
+            self._write_pending()
 
     async def detach(self, subscription: NatsSubscription) -> None:
         """Stop the messages; frames under way still reach the sink until `release`."""

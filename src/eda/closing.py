@@ -1,4 +1,4 @@
-"""Closing what uses a connection, in order: handlers, publishers, batches."""
+"""Closing a connection in order, within one deadline: handlers, publishers, batches, single publishes, the wire."""
 
 from __future__ import annotations
 
@@ -6,45 +6,87 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
-from eda.errors import PublishFailed
+from eda.deadline import CANCELLED_WAIT_S, Deadline
+from eda.errors import ConfigError, PublishFailed
 from eda.link import Link
 from eda.publisher import Publisher
 from eda.subscription import Subscription
 
-__all__ = ["close_users", "drain"]
+__all__ = ["CLOSE_TIMEOUT_S", "KEEPS", "Closing", "check_close_timeout"]
 
 CLOSE_TIMEOUT_S = 30.0
 
+KEEPS = 0.1  # of the time that is left when a step begins: for the steps after it
 
-async def close_users(
-    subscriptions: Iterable[Subscription],
-    publishers: Iterable[Publisher],
-    batches: Iterable[asyncio.Future[None]],
-    logger: logging.Logger,
-) -> None:
-    """Close what uses a connection, each kind within 30 s; logs what was left."""
-    subscriptions = list(subscriptions)
-    # Handlers that are running may publish until they are done.
-    closing = [asyncio.ensure_future(each.close()) for each in subscriptions]
-    if closing:
-        _, late = await asyncio.wait(closing, timeout=CLOSE_TIMEOUT_S)
-        if late:
-            logger.warning("closing the connection: %d subscriptions did not close in %g s", len(late), CLOSE_TIMEOUT_S)
-            for each in subscriptions:
-                each.cancel_handlers()
-            await asyncio.wait(late, timeout=1.0)
-    for publisher in list(publishers):
+
+def check_close_timeout(timeout_s: object) -> float:
+    """Return the seconds that closing may take. Raises ConfigError."""
+    if not isinstance(timeout_s, int | float) or isinstance(timeout_s, bool) or not 0 <= timeout_s < float("inf"):
+        raise ConfigError(f"timeout_s must be a number of seconds, 0 or more: {timeout_s!r}", argument="timeout_s")
+    return float(timeout_s)
+
+
+class Closing:
+    """Closes what uses a connection, then the connection. `left_undone` collects what there was no time for."""
+
+    def __init__(self, logger: logging.Logger, deadline: Deadline) -> None:
+        self._logger = logger
+        self._deadline = deadline
+        self.left_undone: list[str] = []
+
+    async def close_users(
+        self,
+        subscriptions: Iterable[Subscription],
+        publishers: Iterable[Publisher],
+        batches: Iterable[asyncio.Future[None]],
+    ) -> None:
+        """Close subscriptions, flush and close publishers, and wait for batches."""
+        # Handlers that are running may publish until they are done.
+        await self._close_subscriptions(list(subscriptions))
+        await self._close_publishers(list(publishers), list(batches))
+
+    async def _close_subscriptions(self, subscriptions: list[Subscription]) -> None:
+        deadline = self._deadline
+        keeps_s = deadline.left_s * KEEPS
+        closing = {each.begin_close(): each for each in subscriptions}
+        for each in subscriptions:
+            each.hurry(deadline.left_s - keeps_s)
+        late = await deadline.wait(closing, keeps_s=keeps_s)
+        for task, each in closing.items():
+            if task in late:
+                task.cancel()
+                self.left_undone.append(f"subscription {each.name} to {each.stream}")
+        await deadline.wait(late, CANCELLED_WAIT_S, keeps_s=keeps_s / 2)
+
+    async def _close_publishers(self, publishers: list[Publisher], batches: list[asyncio.Future[None]]) -> None:
+        deadline = self._deadline
+        keeps_s = deadline.left_s * KEEPS
+        flushing = {asyncio.ensure_future(self._flush(each)): each for each in publishers}
+        late = await deadline.wait({*flushing, *batches}, keeps_s=keeps_s)
+        for task, publisher in flushing.items():
+            if task in late:
+                task.cancel()
+                self.left_undone.append(f"{publisher.stats().pending} events of the publisher to {publisher.stream}")
+        n_batches = len(late.intersection(batches))
+        if n_batches:
+            self.left_undone.append(f"{n_batches} calls of publish_batch")
+        closing = [asyncio.ensure_future(each.close()) for each in publishers]
+        for unclosed in await deadline.wait(closing, keeps_s=keeps_s / 2):
+            unclosed.cancel()
+
+    async def _flush(self, publisher: Publisher) -> None:
         try:
-            await asyncio.wait_for(publisher.flush(), CLOSE_TIMEOUT_S)
-        except (PublishFailed, TimeoutError) as error:
-            logger.warning("closing the connection: publisher to %s: %s", publisher.stream, error)
-        await publisher.close()
-    batches = list(batches)
-    if batches:
-        await asyncio.wait(batches, timeout=CLOSE_TIMEOUT_S)
+            await publisher.flush()
+        except PublishFailed as error:
+            self._logger.warning("closing the connection: publisher to %s: %s", publisher.stream, error)
 
-
-async def drain(link: Link) -> None:
-    """Take no more publishes, and wait for those under way, at most 30 s."""
-    link.wire.closing = True
-    await link.single.drain(CLOSE_TIMEOUT_S)
+    async def close_link(self, link: Link) -> None:
+        """Take no more publishes, wait for those under way, and cut the connection."""
+        deadline = self._deadline
+        link.wire.closing = True
+        n_unsettled = await link.single.drain(deadline, keeps_s=deadline.left_s * KEEPS)
+        if n_unsettled:
+            self.left_undone.append(f"{n_unsettled} publishes")
+        link.single.close()
+        if not await link.wire.shut(deadline.left_s):
+            self.left_undone.append("writing to the server")

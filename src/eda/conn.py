@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable, Generator, Iterable
-from typing import Any, Self
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from eda._event import Event
-from eda._nuid import next_nuid
-from eda.addresses import Addresses, parse_addresses
 from eda.atomic import AtomicBatch
-from eda.closing import close_users, drain
 from eda.errors import Closed, ConfigError, NotSupported, Timeout
 from eda.events import Events
 from eda.handlers import check_handler
 from eda.kinds import durable_name
-from eda.link import Link, LinkOptions, open_link
+from eda.lifetime import Lifetime
 from eda.options import SubscriptionOptions, merge_options
 from eda.parts import Handler
 from eda.publisher import Mode, Publisher, check_publisher_options
 from eda.receipt import Receipt
-from eda.server import EmbeddedServer
 from eda.streams import Streams
 from eda.subjects import check_stream_name
 from eda.subscription import Subscription
@@ -31,179 +26,13 @@ __all__ = ["Conn"]
 _EMPTY = Event()
 
 
-class Conn:
+class Conn(Lifetime):
     """A connection to the event streams. Made by `connect`; await it or enter it to open it.
+
+    Leaving the context closes it, within 30 s; when the block is cancelled, within 2 s.
 
     Safe to use from any task of the event loop that opened it.
     """
-
-    def __init__(
-        self,
-        addresses: Addresses,
-        client: str | None,
-        logger: logging.Logger,
-        options: LinkOptions,
-        on_state: Callable[[str], object] | None,
-    ) -> None:
-        self.client = client or f"eda-{next_nuid()}"
-        self._named = client is not None
-        self._addresses = addresses
-        self._logger = logger
-        self._options = options
-        self._on_state = on_state
-        self._state = "new"
-        self._server: EmbeddedServer | None = None
-        self._link: Link | None = None
-        self._subscriptions: set[Subscription] = set()
-        self._publishers: set[Publisher] = set()
-        self._batches: set[asyncio.Future[None]] = set()  # done when the batch is
-        self._opening: asyncio.Task[None] | None = None
-        self._n_waiting = 0  # for it to open
-        self._was_opened = False  # for somebody who was there to see it
-        self._closing: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def __repr__(self) -> str:
-        return f"<Conn {self.client!r} to {self._addresses}, {self._state}>"
-
-    # --- opening and closing -----------------------------------------------------------------------------------------
-
-    def __await__(self) -> Generator[Any, None, Self]:
-        return self._opened().__await__()
-
-    async def __aenter__(self) -> Self:
-        return await self._opened()
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def _opened(self) -> Self:
-        """Open once, however many wait for it. When the last of those is cancelled, what was opened is closed again."""
-        if self._state == "closed" or self._closing is not None:
-            raise Closed("connection")
-        if self._opening is None:
-            self._opening = asyncio.get_running_loop().create_task(self._open())
-        self._n_waiting += 1
-        try:
-            # Not awaited itself: that would cancel it for all, and maybe too late for it to notice.
-            await asyncio.wait({self._opening})
-        except BaseException:
-            if self._n_waiting == 1 and not self._was_opened:
-                await self.close()
-            raise
-        finally:
-            self._n_waiting -= 1
-        if self._opening.cancelled():
-            raise Closed("connection")
-        try:
-            self._opening.result()
-        except BaseException:
-            self._set_state("closed")
-            raise
-        self._was_opened = True
-        return self
-
-    async def _open(self) -> None:
-        addresses = self._addresses
-        try:
-            if addresses.embedded:
-                self._server = EmbeddedServer(addresses.embedded_dir)
-                await self._server.start()
-                addresses = parse_addresses(self._server.url)
-            link = await open_link(addresses, self.client, self._logger, self._options)
-        except BaseException:
-            await self._stop_server()
-            raise
-        self._link = link
-        link.wire.on_lost.append(self._on_lost)
-        link.wire.on_restored.append(self._on_restored)
-        self._set_state("connected")
-
-    async def close(self) -> None:
-        """Close subscriptions, flush what is being published, then the connection, within 30 s; logs what was left.
-
-        Safe to call twice, and from a handler: there it returns at once, and closing goes on when the handler is done.
-        Cancelled, it goes on without its caller.
-        """
-        if self._closing is None:
-            for each in self._subscriptions:
-                each.stop()
-            self._closing = asyncio.get_running_loop().create_task(self._close())
-        task = asyncio.current_task()
-        if not any(each.is_run_by(task) for each in self._subscriptions):
-            await asyncio.shield(self._closing)
-
-    async def _close(self) -> None:
-        if self._opening is not None:
-            self._opening.cancel()
-            await asyncio.wait({self._opening})
-            if not self._opening.cancelled():
-                self._opening.exception()  # those who waited for it may have given up
-        link = self._link
-        if link is None:
-            self._set_state("closed")
-            return
-        try:
-            await close_users(self._subscriptions, self._publishers, self._batches, self._logger)
-            for task in self._tasks:
-                task.cancel()
-            await drain(link)
-        finally:
-            self._link = None
-            link.single.close()
-            try:
-                await link.wire.shut()
-            finally:
-                try:
-                    await self._stop_server()
-                finally:
-                    self._set_state("closed")
-
-    async def _stop_server(self) -> None:
-        server, self._server = self._server, None
-        if server is not None:
-            await server.stop()
-
-    # --- state -------------------------------------------------------------------------------------------------------
-
-    @property
-    def state(self) -> str:
-        """`connected`, `disconnected` or `reconnected` (up again after it was down), `closed`; `new` before opening."""
-        return self._state
-
-    def _set_state(self, state: str) -> None:
-        if state == self._state:
-            return
-        self._state = state
-        if self._on_state is None:
-            return
-        try:
-            self._on_state(state)
-        except Exception:
-            self._logger.exception("on_state(%r) failed", state)
-
-    def _on_lost(self) -> None:
-        self._logger.warning("disconnected from %s", self._addresses)
-        self._set_state("disconnected")
-
-    def _on_restored(self) -> None:
-        self._logger.info("reconnected to %s", self._addresses)
-        task = asyncio.get_running_loop().create_task(self._look_again())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        self._set_state("reconnected")
-
-    async def _look_again(self) -> None:
-        """It may be another server, of another version."""
-        try:
-            await self._open_link().api.look(self._options.timeout_s)
-        except Exception as error:
-            self._logger.warning("asking the server what it can do: %s", error)
-
-    def _open_link(self) -> Link:
-        if self._link is None:
-            raise Closed("connection (await eda.connect(...) first)" if self._state == "new" else "connection")
-        return self._link
 
     # --- streams -----------------------------------------------------------------------------------------------------
 
@@ -345,7 +174,7 @@ class Conn:
         check_stream_name(stream)
         merged = merge_options(options, overrides)
         check_handler(handler, batch=merged.batch is not None)
-        subscription = Subscription(
+        return Subscription(
             link,
             self._logger,
             self.client,
@@ -353,10 +182,9 @@ class Conn:
             handler,
             merged,
             durable_name(merged, self.client if self._named else None),
+            self._admit,
             self._subscriptions.discard,
         )
-        self._subscriptions.add(subscription)
-        return subscription
 
     def events(self, stream: str, options: SubscriptionOptions | None = None, **overrides: Any) -> Events:
         """Subscribe without a handler: `async for event in conn.events(stream, ...)`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import weakref
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import Any, Self
@@ -12,7 +13,7 @@ from eda._dispatch import GivenBack
 from eda.errors import ConfigError, Timeout
 from eda.options import SubscriptionOptions
 from eda.parts import Handler
-from eda.subscription import Subscription
+from eda.subscription import CANCELLED_CLOSE_S, Subscription
 
 __all__ = ["Events"]
 
@@ -23,6 +24,7 @@ class Events:
     """The events of a subscription, one after the other; made by `Conn.events`.
 
     An event is acknowledged when the next one is asked for. Iterate inside `async with`, so that the last one is too.
+    An iterator that is dropped without that gives back what it has, and a warning in the log says so.
     """
 
     def __init__(
@@ -34,19 +36,15 @@ class Events:
         if options.concurrency != 1:
             raise ConfigError("an iterator gives one event at a time: no concurrency", argument="concurrency")
         self._timeout_s = options.timeout_s
-        self._logger = logger
-        self._loop = asyncio.get_running_loop()
+        # The subscription must not keep its iterator: when nobody has that any more, nobody asks for events.
+        self._feed = feed = _Feed()
         # Its time runs from when an event is taken, not from when it is there to be taken: so it is kept here.
-        self._subscription = subscribe(self._handle, replace(options, timeout_s=NO_TIMEOUT_S))
-        self._subscription.on_closing = self._on_closing
-        self._subscription.on_finished = self._wake
+        self._subscription = subscribe(feed.handle, replace(options, timeout_s=NO_TIMEOUT_S))
+        self._subscription.on_closing = feed.on_closing
+        self._subscription.on_finished = feed.wake
         self._subscription.close_timeout_s = options.timeout_s
-        self._opening: asyncio.Future[Subscription] | None = None
         self._is_asked = False
-        self._waiter: asyncio.Future[None] | None = None  # of who asks for an event
-        self._offered: Any = None  # what the handler has and nobody has asked for yet
-        self._outcome: asyncio.Future[None] | None = None  # of what the handler has
-        self._timer: asyncio.TimerHandle | None = None
+        weakref.finalize(self, _dropped, self._subscription, feed.loop, logger).atexit = False
 
     def __repr__(self) -> str:
         return f"<Events of {self._subscription!r}>"
@@ -69,66 +67,18 @@ class Events:
         if self._is_asked:
             raise RuntimeError("the next event is being waited for already")
         self._is_asked = True
+        feed, subscription = self._feed, self._subscription
         try:
-            await self._opened()
-            self._settle(None)
-            while self._offered is None:
-                if self._subscription.is_closed:
-                    await self._subscription.wait()
+            await subscription.opened(gives_up=False)
+            feed.settle(None)
+            while feed.offered is None:
+                if subscription.is_closed:
+                    await subscription.wait()
                     raise StopAsyncIteration
-                self._waiter = self._loop.create_future()
-                await self._waiter
+                await feed.wait()
         finally:
-            self._waiter = None
             self._is_asked = False
-        event, self._offered = self._offered, None
-        first = event[0] if isinstance(event, list) else event
-        self._timer = self._loop.call_later(min(self._timeout_s, 1e6), self._on_timeout, first.id)
-        return event
-
-    async def _opened(self) -> None:
-        """Open the subscription, whoever of those that ask for its events gives up."""
-        if self._opening is None:
-            self._opening = asyncio.ensure_future(self._subscription)
-            self._opening.add_done_callback(lambda done: done.cancelled() or done.exception())
-        await asyncio.shield(self._opening)
-
-    async def _handle(self, event: Any) -> None:
-        """Offer an event, and wait for what becomes of it."""
-        self._offered = event
-        self._outcome = self._loop.create_future()
-        self._wake()
-        try:
-            await self._outcome
-        finally:
-            self._outcome = None
-            self._offered = None
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def _settle(self, error: BaseException | None) -> None:
-        """Say what became of the event in hand."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._offered is not None or self._outcome is None or self._outcome.done():
-            return
-        if error is None:
-            self._outcome.set_result(None)
-        else:
-            self._outcome.set_exception(error)
-
-    def _on_timeout(self, event_id: str) -> None:
-        self._settle(Timeout("handling", self._timeout_s, event_id=event_id))
-
-    def _on_closing(self) -> None:
-        """Give back what was offered, or is in hand."""
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._outcome is not None and not self._outcome.done():
-            self._outcome.set_exception(GivenBack())
+        return feed.take(self._timeout_s)
 
     # --- as a context manager ----------------------------------------------------------------------------------------
 
@@ -136,15 +86,95 @@ class Events:
         return self.__aenter__().__await__()
 
     async def __aenter__(self) -> Self:
-        await self._opened()
+        await self._subscription.opened()
         return self
 
     async def __aexit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
         if exc_type is None:
-            self._settle(None)
-            await asyncio.sleep(0)
+            self._feed.settle(None)  # before the subscription begins to close, which would give it back
+        elif not issubclass(exc_type, Exception):
+            self._subscription.hurry(CANCELLED_CLOSE_S)
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the subscription; what is in hand comes again."""
+        """Close the subscription; what is in hand comes again. Cancelled, it goes on without its caller, for 2 s."""
         await self._subscription.close()
+
+
+class _Feed:
+    """What stands between a worker, which has an event, and whoever asks for the next one."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.offered: Any = None  # what the handler has and nobody has asked for yet
+        self._outcome: asyncio.Future[None] | None = None  # of what the handler has
+        self._waiter: asyncio.Future[None] | None = None  # of who asks for an event
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def handle(self, event: Any) -> None:
+        """Offer an event, and wait for what becomes of it."""
+        self.offered = event
+        self._outcome = self.loop.create_future()
+        self.wake()
+        try:
+            await self._outcome
+        finally:
+            self._outcome = None
+            self.offered = None
+
+    def wake(self) -> None:
+        """Wake who asks."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def wait(self) -> None:
+        """Wait until something is offered, or nothing will be any more."""
+        self._waiter = self.loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def take(self, timeout_s: float) -> Any:
+        """Return what is offered; it is given back as failed unless it is settled within `timeout_s`."""
+        event, self.offered = self.offered, None
+        first = event[0] if isinstance(event, list) else event
+        self._timer = self.loop.call_later(min(timeout_s, 1e6), self._on_timeout, timeout_s, first.id)
+        return event
+
+    def _on_timeout(self, timeout_s: float, event_id: str) -> None:
+        self.settle(Timeout("handling", timeout_s, event_id=event_id))
+
+    def settle(self, error: BaseException | None) -> None:
+        """Say what became of the event in hand."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.offered is not None or self._outcome is None or self._outcome.done():
+            return
+        if error is None:
+            self._outcome.set_result(None)
+        else:
+            self._outcome.set_exception(error)
+
+    def on_closing(self) -> None:
+        """Give back what was offered, or is in hand."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._outcome is not None and not self._outcome.done():
+            self._outcome.set_exception(GivenBack())
+
+
+def _dropped(subscription: Subscription, loop: asyncio.AbstractEventLoop, logger: logging.Logger) -> None:
+    """Close the subscription of an iterator that nobody has any more. Any thread may call this."""
+    if not subscription.is_under_way or loop.is_closed():
+        return
+    logger.warning(
+        "an iterator over subscription %s to %s was dropped without being closed: what it had is given back. Iterate "
+        "inside `async with conn.events(...) as events`, which also acknowledges the last event",
+        subscription.name, subscription.stream,
+    )  # fmt: skip
+    try:
+        loop.call_soon_threadsafe(subscription.begin_close)
+    except RuntimeError:
+        return  # the loop was closed just now, and the connection is gone with it

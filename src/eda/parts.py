@@ -9,6 +9,7 @@ from typing import Any
 
 from eda._dispatch import Dispatcher
 from eda.cursor import Cursor
+from eda.cursor_key import CursorKey
 from eda.handling import Handling
 from eda.holder import Holder
 from eda.kinds import is_ordered, refuse_other_kind, refuse_retention
@@ -172,8 +173,11 @@ class Parts:
         if self._cursor is not None:
             self._cursor.give_up_waiting()  # the last write of all says as much
 
-    async def keep_offset(self, timeout_s: float, *, failed: bool) -> None:
-        """See that the server has what was done. `failed`: the subscription ends by an error."""
+    async def keep_offset(self, timeout_s: float, *, failed: bool) -> bool:
+        """See that the server has what was done; returns whether it has. `failed`: the subscription ends by an error.
+
+        What is not confirmed is logged.
+        """
         if self.holder is not None and self._cursor is not None:
             self.holder.close()
             # While a handler runs that ignores its cancellation, nobody should be invited to handle its event.
@@ -183,8 +187,10 @@ class Parts:
                     "subscription %s to %s: its last offset is not confirmed; events may come again",
                     self.name, self._stream,
                 )  # fmt: skip
-        elif isinstance(self.source, SharedSource) and not failed:
-            await self.source.confirm(timeout_s)
+                return False
+        elif isinstance(self.source, SharedSource) and not failed and self.workers.are_started:
+            return await self.source.confirm(timeout_s)
+        return True
 
     async def forget(self) -> None:
         """Forget the offset. Raises ServerError, Timeout, Closed."""
@@ -192,6 +198,8 @@ class Parts:
             await self.source.forget()
         elif self._cursor is not None:
             await self._cursor.forget()
+        elif self._durable is not None:
+            await CursorKey(self._link.wire, self._link.api, self._stream, self._durable).delete()
 
     def release(self) -> None:
         """Let go of the connection."""

@@ -170,10 +170,10 @@ class EmbeddedServer:
             if self._held.home:  # the configuration is read only once, and the token is in it
                 (self._held.home / "nats.conf").unlink(missing_ok=True)
 
-    async def stop(self) -> None:
-        """Stop the server, after 5 s by force, and remove its temporary files; no effect if it is stopped."""
+    async def stop(self, timeout_s: float = _STOP_TIMEOUT_S) -> None:
+        """Stop the server, after `timeout_s` by force, and remove its temporary files; no effect if it is stopped."""
         try:
-            await self._end(_STOP_TIMEOUT_S)
+            await self._end(timeout_s)
         finally:
             self._held.release()
 
@@ -186,7 +186,7 @@ class EmbeddedServer:
         if process is None:
             return
         try:
-            if patience_s:
+            if patience_s > 0:
                 process.terminate()
                 await _exited(process, patience_s)
             process.kill()

@@ -13,6 +13,7 @@ from eda._send import Target, WindowSender
 from eda._waits import Wait
 from eda._wire import Wire
 from eda.answers import decode_answer
+from eda.deadline import Deadline
 from eda.errors import Closed, ConfigError, ServerError, Timeout
 
 __all__ = ["SinglePublisher"]
@@ -100,16 +101,15 @@ class SinglePublisher:
             self._arm(min(RESEND_S, timeout_s))
         return event_id, waiter
 
-    async def drain(self, timeout_s: float) -> None:
-        """Wait until everything is settled, at most `timeout_s`."""
-        deadline = self._loop.time() + timeout_s
+    async def drain(self, deadline: Deadline, *, keeps_s: float) -> int:
+        """Wait until everything is settled, or `keeps_s` before the deadline; returns how many publishes are not."""
         for seq in self._sender.due()[1]:
             self._sender.fail(seq, Timeout("publish", 0.0))  # cancelled: nobody waits for it
         while self._sender.n_pending and not self._wire.is_closed:
-            if self._loop.time() > deadline:
-                self._logger.warning("closing the connection: %d publishes are unsettled", self._sender.n_pending)
-                return
+            if deadline.left_s <= keeps_s:
+                return self._sender.n_pending
             await asyncio.sleep(0.005)
+        return 0
 
     def close(self) -> None:
         """Fail what is still pending."""

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Self
 
-from eda.errors import Closed
+from eda.deadline import Deadline
+from eda.errors import Closed, Timeout
 from eda.link import Link
 from eda.options import SubscriptionOptions
 from eda.parts import Handler, Parts
 from eda.stats import SubscriptionStats
 
-__all__ = ["Subscription"]
+__all__ = ["CANCELLED_CLOSE_S", "Subscription"]
 
 BARRIER_S = 5.0
+KEEPS_S = 2.0  # of a deadline, for storing the offset once the handlers are done
+CANCELLED_CLOSE_S = 2.0
 
 
 class Subscription:
     """Events of a stream on their way to a handler. Made by `Conn.subscribe`; await it or enter it to begin.
 
-    Leaving the context closes it; an error that ended it before is raised there, as `wait` does.
+    Leaving the context closes it; an error that ended it before is raised there, as `wait` does. When the block is
+    cancelled, closing takes 2 s at most: handlers that still run after 1 s are cancelled, and their events come again.
     """
 
     def __init__(
@@ -33,12 +37,13 @@ class Subscription:
         handler: Handler,
         options: SubscriptionOptions,
         durable_name: str | None,
+        on_opening: Callable[[Subscription], None],
         on_closed: Callable[[Subscription], None],
     ) -> None:
         self.stream = stream
         self.options = options
-        self._wire = link.wire
         self._logger = logger
+        self._on_opening = on_opening
         self._on_closed = on_closed
         self.on_closing: Callable[[], None] = _nothing
         self.on_finished: Callable[[], None] = _nothing
@@ -60,6 +65,8 @@ class Subscription:
         self._dispatcher = self._parts.dispatcher
         self._error: Exception | None = None
         self._forgetting = False
+        self._not_forgotten: Exception | None = None  # why the offset is still kept
+        self._deadline = Deadline()  # of closing; far away until somebody is in a hurry
         self._opening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
@@ -80,6 +87,11 @@ class Subscription:
         return self._closed.is_set()
 
     @property
+    def is_under_way(self) -> bool:
+        """Whether it is open or being opened, and nobody has begun to close it."""
+        return self._opening is not None and self._closing is None
+
+    @property
     def is_active(self) -> bool:
         """Whether this member gets events: False while another one of an exclusive name does, or it is not open."""
         holder, is_open = self._parts.holder, self._parts.workers.are_started and not self._closed.is_set()
@@ -88,36 +100,47 @@ class Subscription:
     # --- opening -----------------------------------------------------------------------------------------------------
 
     def __await__(self) -> Generator[Any, None, Self]:
-        return self._opened().__await__()
+        return self.opened().__await__()
 
     async def __aenter__(self) -> Self:
-        return await self._opened()
+        return await self.opened()
 
     async def __aexit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
+        if exc_type is not None and not issubclass(exc_type, Exception):
+            self.hurry(CANCELLED_CLOSE_S)
         await self.close()
         if exc_type is None and self._error is not None:
             raise self._error
 
-    async def _opened(self) -> Self:
-        """Open once, however often it is awaited. Raises ConfigError, StreamNotFound, ServerError, Closed."""
+    async def opened(self, *, gives_up: bool = True) -> Self:
+        """Open once, however often it is awaited. Raises ConfigError, StreamNotFound, ServerError, Closed.
+
+        Cancelled, it is closed again; not so with `gives_up=False`, for a caller that may ask again.
+        """
         if self._opening is None:
             if self._closing is not None:
                 raise Closed(f"subscription to {self.stream}")
+            self._on_opening(self)
             self._opening = self._loop.create_task(self._parts.open())
+            self._opening.add_done_callback(_retrieve)
         opening = self._opening
         try:
-            await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if opening.cancelled() and task is not None and not task.cancelling():
-                raise Closed(f"subscription to {self.stream}") from None  # another caller had it opened, and gave up
-            # Whoever wanted it has given up, perhaps in the very turn in which it was open.
-            opening.cancel()
-            self._begin_close()
-            raise
+            # Not awaited itself: that would cancel it for all, and maybe too late for it to notice.
+            if not opening.done():
+                await asyncio.wait({opening})
         except BaseException:
-            await asyncio.shield(self._begin_close())
+            # Whoever wanted it has given up, perhaps in the very turn in which it was open.
+            if gives_up:
+                self.hurry(CANCELLED_CLOSE_S)
+                self.begin_close()
             raise
+        if opening.cancelled():
+            # Somebody closed it, or opened it as well and gave up.
+            raise self._error or Closed(f"subscription to {self.stream}")
+        error = opening.exception()
+        if error is not None:
+            await asyncio.shield(self.begin_close())
+            raise error
         return self
 
     def _on_worker_failed(self, worker: asyncio.Task[None]) -> None:
@@ -131,42 +154,75 @@ class Subscription:
                 error if isinstance(error, Exception) else Closed(f"subscription to {self.stream}: {error!r}, it")
             )
             self._logger.critical("subscription %s to %s failed", self.name, self.stream, exc_info=error)
-        self._begin_close()
+        self.begin_close()
 
     # --- closing -----------------------------------------------------------------------------------------------------
 
     async def close(self) -> None:
         """Stop deliveries, let running handlers finish (up to `timeout_s`), give back the rest, keep the offset.
 
-        Safe to call twice, and from a handler: there it returns at once, and closing goes on when the handler is done.
+        Safe to call twice. Called in a handler, or in a task or thread that a running handler has started, it returns
+        at once, and closing goes on when the handler is done. Cancelled, it goes on without its caller, for 2 s at
+        most: handlers are cancelled after the first of them.
         """
-        closing = self._begin_close()
-        if not self.is_run_by(asyncio.current_task()):
+        closing = self.begin_close()
+        if self.is_run_by_caller():
+            return
+        try:
             await asyncio.shield(closing)
+        except asyncio.CancelledError:
+            self.hurry(CANCELLED_CLOSE_S)
+            raise
 
-    def is_run_by(self, task: asyncio.Task[Any] | None) -> bool:
-        """Whether the task is one that runs this subscription's handlers."""
-        return self._parts.workers.run(task)
+    def is_run_by_caller(self) -> bool:
+        """Whether the caller is one of this subscription's handlers, or was started by one that still runs."""
+        return self._parts.workers.run_caller()
 
     def cancel_handlers(self) -> None:
         """Cancel the handlers that run; their events come again."""
         self._parts.workers.cancel()
 
     async def unsubscribe(self) -> None:
-        """Close, and forget the offset. In a handler it returns at once, as `close` does."""
+        """Close, and forget the offset. In a handler it returns at once, as `close` does.
+
+        Raises ServerError, Timeout, Closed when the offset could not be forgotten; calling it again tries again. When
+        that fails after a handler has called it, `wait` raises the error.
+        """
         self._forgetting = True
         await self.close()
-        if not self.is_run_by(asyncio.current_task()):
+        if self.is_run_by_caller():
+            return
+        if self._forgetting:  # it was closed before
             await self._forget()
+        elif self._not_forgotten is not None:
+            error, self._not_forgotten = self._not_forgotten, None
+            raise error
 
     async def _forget(self) -> None:
-        if self._forgetting and not self._wire.is_closed:
-            self._forgetting = False
+        self._forgetting = False
+        self._not_forgotten = None
+        try:
             await self._parts.forget()
+        except Timeout as error:
+            what = f"forgetting the offset of subscription {self.name} to {self.stream} (unsubscribe() tries again)"
+            raise Timeout(what, error.timeout_s) from error
+
+    async def _forget_at_the_end(self) -> None:
+        """Nobody may be waiting for this, so its failure is kept."""
+        error: Exception
+        try:
+            if await self._deadline.run(_done(self._forget())):
+                return
+            error = Closed(f"subscription {self.name} to {self.stream}: there was no time to forget its offset, and it")
+        except Exception as failed:
+            error = failed
+        self._not_forgotten = error
+        self._error = self._error or error
+        self._logger.error("subscription %s to %s: forgetting its offset failed: %s", self.name, self.stream, error)
 
     async def wait(self) -> None:
         """Wait until the subscription is closed; raises what ended it if that was an error."""
-        await self._opened()
+        await self.opened()
         await self._closed.wait()
         if self._error is not None:
             raise self._error
@@ -176,35 +232,54 @@ class Subscription:
         if self._closing is None:
             self._error = error
             self._logger.error("subscription %s to %s ends: %s", self.name, self.stream, error)
-            self._begin_close()
+            self.begin_close()
 
     def stop(self) -> None:
         """Hand out nothing more, from now on; `close` does the rest."""
         self._dispatcher.stop()
 
-    def _begin_close(self) -> asyncio.Task[None]:
+    def hurry(self, timeout_s: float) -> None:
+        """Be closed within `timeout_s` from when this is said; half of it is for the handlers that run."""
+        self._deadline.shorten(timeout_s)
+
+    def begin_close(self) -> asyncio.Task[None]:
+        """Close without waiting for it; returns the task that does."""
         if self._closing is None:
             self.stop()
+            if self._opening is not None and self._opening is not asyncio.current_task():
+                self._opening.cancel()
             self._closing = self._loop.create_task(self._close())
         return self._closing
 
     async def _close(self) -> None:
-        parts, timeout_s = self._parts, self.close_timeout_s
-        if self._opening is not None and not self._opening.done():
-            await asyncio.wait({self._opening})
+        parts, deadline = self._parts, self._deadline
+        own_s, brief_s = self.close_timeout_s, min(self.close_timeout_s, BARRIER_S)
         try:
-            await parts.stop(min(timeout_s, BARRIER_S))
+            if self._opening is not None:
+                await deadline.wait({self._opening}, keeps_s=deadline.left_s / 2)
+            quarter_s = deadline.left_s / 4
+            await deadline.run(parts.stop(min(brief_s, quarter_s)), quarter_s + 0.1)
             self.on_closing()
             await asyncio.sleep(0)  # what is in hand is given back before what comes after it
             parts.give_back()
-            n_late = await parts.workers.end(timeout_s)
+            began = self._loop.time()
+            n_late = await parts.workers.end(deadline, own_s, keeps_s=min(KEEPS_S, deadline.left_s / 2))
             if n_late:
                 self._logger.warning(
-                    "subscription %s to %s: %d handlers were cancelled %g s after close; their events come again",
-                    self.name, self.stream, n_late, timeout_s,
+                    "subscription %s to %s: %d handlers were cancelled %.3g s after close; their events come again",
+                    self.name, self.stream, n_late, self._loop.time() - began,
                 )  # fmt: skip
-            await parts.keep_offset(min(timeout_s, BARRIER_S), failed=self._error is not None)
-            await self._forget()
+            keeping = parts.keep_offset(min(brief_s, deadline.left_s), failed=self._error is not None)
+            if await deadline.run(keeping) is None:
+                self._logger.warning(
+                    "subscription %s to %s: there was no time to confirm its offset; events may come again",
+                    self.name, self.stream,
+                )  # fmt: skip
+            if self._forgetting:
+                await self._forget_at_the_end()
+        except Exception as error:
+            self._error = self._error or error
+            self._logger.exception("closing subscription %s to %s failed", self.name, self.stream)
         finally:
             self._finished()
 
@@ -221,3 +296,15 @@ class Subscription:
 
 def _nothing() -> None:
     """Nobody wants to know."""
+
+
+def _retrieve(opening: asyncio.Task[None]) -> None:
+    """Those who waited for it may have given up."""
+    if not opening.cancelled():
+        opening.exception()
+
+
+async def _done(work: Coroutine[Any, Any, None]) -> bool:
+    """Do something; the answer tells it from what was not done in time."""
+    await work
+    return True

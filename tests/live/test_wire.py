@@ -170,7 +170,7 @@ async def test_shut_when_closing_fails_anyway_is_over_and_tells(
     async with opened(server.url) as wire:
         monkeypatch.setattr(Client, "_close", close)
     assert wire.is_closed
-    assert logged.find("closing the connection: nobody expects this", logging.WARNING)
+    assert logged.find("closing the connection failed: nobody expects this", logging.WARNING)
 
 
 # --- frames ----------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ DESIGN = SOURCE.parents[1] / "docs" / "design.md"
 
 # A module imports only from lower levels. The same table stands in docs/design.md.
 LEVELS: list[set[str]] = [
-    {"_bytes", "_nuid", "_waits", "encodings", "errors", "receipt"},
+    {"_bytes", "_nuid", "_waits", "deadline", "encodings", "errors", "receipt"},
     {
         *("_data", "_fields", "_texts", "adapting", "addresses", "answers", "callbacks", "cursor_value", "headers"),
         *("options", "server_config", "server_info", "shapes", "stats", "subjects"),
@@ -37,6 +37,7 @@ LEVELS: list[set[str]] = [
     {"parts"},
     {"subscription"},
     {"closing", "events"},
+    {"lifetime"},
     {"conn"},
     {"dial"},
     {"__init__", "cli"},

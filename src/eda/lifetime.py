@@ -1,0 +1,225 @@
+"""The life of a connection: opening, closing, and what state it is in."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Generator
+from typing import Any, Self
+
+from eda._nuid import next_nuid
+from eda.addresses import Addresses, parse_addresses
+from eda.closing import CLOSE_TIMEOUT_S, KEEPS, Closing, check_close_timeout
+from eda.deadline import Deadline
+from eda.errors import Closed
+from eda.link import Link, LinkOptions, open_link
+from eda.publisher import Publisher
+from eda.server import EmbeddedServer
+from eda.subscription import CANCELLED_CLOSE_S, Subscription
+
+__all__ = ["Lifetime"]
+
+SERVER_TIMEOUT_S = 5.0
+
+
+class Lifetime:
+    """What `Conn` is made of, without what users do with it."""
+
+    def __init__(
+        self,
+        addresses: Addresses,
+        client: str | None,
+        logger: logging.Logger,
+        options: LinkOptions,
+        on_state: Callable[[str], object] | None,
+    ) -> None:
+        self.client = client or f"eda-{next_nuid()}"
+        self._named = client is not None
+        self._addresses = addresses
+        self._logger = logger
+        self._options = options
+        self._on_state = on_state
+        self._state = "new"
+        self._server: EmbeddedServer | None = None
+        self._link: Link | None = None
+        self._subscriptions: set[Subscription] = set()
+        self._publishers: set[Publisher] = set()
+        self._batches: set[asyncio.Future[None]] = set()  # done when the batch is
+        self._opening: asyncio.Task[None] | None = None
+        self._n_waiting = 0  # for it to open
+        self._was_opened = False  # for somebody who was there to see it
+        self._closing: asyncio.Task[None] | None = None
+        self._deadline: Deadline | None = None  # of closing
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __repr__(self) -> str:
+        return f"<Conn {self.client!r} to {self._addresses}, {self._state}>"
+
+    # --- opening and closing -----------------------------------------------------------------------------------------
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self._opened().__await__()
+
+    async def __aenter__(self) -> Self:
+        return await self._opened()
+
+    async def __aexit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
+        is_cancelled = exc_type is not None and not issubclass(exc_type, Exception)
+        await self.close(CANCELLED_CLOSE_S if is_cancelled else CLOSE_TIMEOUT_S)
+
+    async def _opened(self) -> Self:
+        """Open once, however many wait for it. When the last of those is cancelled, what was opened is closed again."""
+        if self._state == "closed" or self._closing is not None:
+            raise Closed("connection")
+        if self._opening is None:
+            self._opening = asyncio.get_running_loop().create_task(self._open())
+        self._n_waiting += 1
+        try:
+            # Not awaited itself: that would cancel it for all, and maybe too late for it to notice.
+            await asyncio.wait({self._opening})
+        except BaseException:
+            if self._n_waiting == 1 and not self._was_opened:
+                await self.close(CANCELLED_CLOSE_S)
+            raise
+        finally:
+            self._n_waiting -= 1
+        if self._opening.cancelled():
+            raise Closed("connection")
+        try:
+            self._opening.result()
+        except BaseException:
+            self._set_state("closed")
+            raise
+        self._was_opened = True
+        return self
+
+    async def _open(self) -> None:
+        addresses = self._addresses
+        try:
+            if addresses.embedded:
+                self._server = EmbeddedServer(addresses.embedded_dir)
+                await self._server.start()
+                addresses = parse_addresses(self._server.url)
+            link = await open_link(addresses, self.client, self._logger, self._options)
+            if self._closing is not None:  # the cancellation may have been swallowed on its way
+                await link.wire.shut()
+                raise Closed("connection")
+        except BaseException:
+            await self._stop_server()
+            raise
+        self._link = link
+        link.wire.on_lost.append(self._on_lost)
+        link.wire.on_restored.append(self._on_restored)
+        self._set_state("connected")
+
+    async def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
+        """Close subscriptions, flush what is being published, then close the connection, all within `timeout_s`.
+
+        Handlers that still run are cancelled in time for their subscription's offset to be stored. A warning in the log
+        says what was left undone.
+
+        Safe to call twice: the shorter time counts. Called in a handler, or in a task or thread that a running handler
+        has started, it returns at once, and closing goes on when the handler is done. Cancelled, it goes on without its
+        caller, for 2 s at most. Raises ConfigError for a `timeout_s` that is no time.
+        """
+        timeout_s = check_close_timeout(timeout_s)
+        if self._deadline is None:
+            self._deadline = Deadline(timeout_s)
+        else:
+            self._hurry(timeout_s)
+        if self._closing is None:
+            for each in self._subscriptions:
+                each.stop()
+            self._closing = asyncio.get_running_loop().create_task(self._close(self._deadline))
+        if any(each.is_run_by_caller() for each in self._subscriptions):
+            return
+        try:
+            await asyncio.shield(self._closing)
+        except asyncio.CancelledError:
+            self._hurry(CANCELLED_CLOSE_S)
+            raise
+
+    def _hurry(self, timeout_s: float) -> None:
+        if self._deadline is not None:
+            self._deadline.shorten(timeout_s)
+            for each in self._subscriptions:
+                each.hurry(timeout_s * (1 - KEEPS))
+
+    async def _close(self, deadline: Deadline) -> None:
+        closing = Closing(self._logger, deadline)
+        if self._opening is not None:
+            self._opening.cancel()
+            await deadline.wait({self._opening})
+        link = self._link
+        try:
+            if link is not None:
+                await closing.close_users(self._subscriptions, self._publishers, self._batches)
+                for task in self._tasks:
+                    task.cancel()
+        finally:
+            self._link = None
+            try:
+                if link is not None:
+                    await closing.close_link(link)
+            finally:
+                try:
+                    await self._stop_server(deadline.left_s)
+                finally:
+                    self._set_state("closed")
+        if closing.left_undone:
+            self._logger.warning(
+                "the connection was closed before these had ended: %s; events that were not acknowledged come again, "
+                "publishes that were not acknowledged may be stored or not", ", ".join(closing.left_undone),
+            )  # fmt: skip
+
+    async def _stop_server(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            await server.stop(min(timeout_s, SERVER_TIMEOUT_S))
+
+    # --- state -------------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        """`connected`, `disconnected` or `reconnected` (up again after it was down), `closed`; `new` before opening."""
+        return self._state
+
+    def _set_state(self, state: str) -> None:
+        if state == self._state:
+            return
+        self._state = state
+        if self._on_state is None:
+            return
+        try:
+            self._on_state(state)
+        except Exception:
+            self._logger.exception("on_state(%r) failed", state)
+
+    def _on_lost(self) -> None:
+        self._logger.warning("disconnected from %s", self._addresses)
+        self._set_state("disconnected")
+
+    def _on_restored(self) -> None:
+        self._logger.info("reconnected to %s", self._addresses)
+        task = asyncio.get_running_loop().create_task(self._look_again())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self._set_state("reconnected")
+
+    async def _look_again(self) -> None:
+        """It may be another server, of another version."""
+        try:
+            await self._open_link().api.look(self._options.timeout_s)
+        except Exception as error:
+            self._logger.warning("asking the server what it can do: %s", error)
+
+    def _open_link(self) -> Link:
+        if self._link is None:
+            raise Closed("connection (await eda.connect(...) first)" if self._state == "new" else "connection")
+        return self._link
+
+    def _admit(self, subscription: Subscription) -> None:
+        """Take a subscription that is opened into those that the connection closes. Raises Closed."""
+        if self._closing is not None:
+            raise Closed("connection")
+        self._subscriptions.add(subscription)
