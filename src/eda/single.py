@@ -22,6 +22,7 @@ MAX_PENDING = 1 << 20
 RESEND_S = 5.0
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 2.0
+REFUSAL_WAIT_S = 0.3
 
 
 class SinglePublisher:
@@ -170,6 +171,9 @@ class SinglePublisher:
             self._sender.fail(seq, owner)
         elif answer.error.may_pass:
             self._again(seq, answer.error.as_error(stream))
+        elif self._sender.domain:
+            # A refusal names no domain. If another one's stream has refused, the acknowledgement that counts follows.
+            self._loop.call_later(REFUSAL_WAIT_S, self._sender.fail, seq, answer.error.as_error(stream))
         else:
             self._sender.fail(seq, answer.error.as_error(stream))
 
