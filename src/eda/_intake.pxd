@@ -43,6 +43,7 @@ cdef class Intake(Sink):
     # Credit: what the server may still send. held + credit <= allowed, but for redeliveries of lost credit.
     cdef Pull[MAX_PULLS] pulls      # the oldest first
     cdef int n_pulls
+    cdef int max_pulls              # at most MAX_PULLS
     cdef readonly int64_t limit
     cdef readonly int64_t limit_bytes
     cdef readonly int64_t allowed   # shared: about a second's work, at most `limit`

@@ -93,6 +93,7 @@ cdef class Intake(Sink):
         self.least = min(max(least, n_workers), limit)
         self.allowed = limit if ordered else min(limit, max(self.least, FIRST_ALLOWED))
         self.min_room = max(1, self.allowed // 4)
+        self.max_pulls = MAX_PULLS
         self.clock_ns = monotonic_ns()
 
     # --- deliveries in -------------------------------------------------------------------------------------------
@@ -337,7 +338,7 @@ cdef class Intake(Sink):
             return 0
         self.adapt()
         room = self.allowed - self.ledger.n_held - self.credit
-        if room < self.min_room or self.n_pulls == MAX_PULLS:
+        if room < self.min_room or self.n_pulls >= self.max_pulls:
             return 0
         room_bytes = self.limit_bytes - <int64_t>self.ledger.n_bytes
         for i in range(self.n_pulls):
@@ -361,6 +362,10 @@ cdef class Intake(Sink):
             self.n_pulls -= 1
             memmove(&self.pulls[0], &self.pulls[1], self.n_pulls * sizeof(Pull))
         return 0
+
+    def set_max_pulls(self, int64_t n):
+        """Have at most `n` pulls under way: the consumer keeps no more; 0: it does not say."""
+        self.max_pulls = <int>min(n, MAX_PULLS) if n > 0 else MAX_PULLS
 
     def grant(self, uint64_t number, int64_t n, int64_t n_bytes):
         """Note a pull: the server may send this much more."""

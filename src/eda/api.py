@@ -22,6 +22,7 @@ from nats.errors import TimeoutError as NatsTimeout
 from eda._wire import Wire
 from eda.answers import Refused
 from eda.errors import Closed, NotSupported, ServerError, StreamNotFound, Timeout
+from eda.limits import lowered_consumer
 from eda.shapes import Account, Consumer, Message
 
 __all__ = ["ATTEMPT_TIMEOUT_S", "NS", "REQUEST_TIMEOUT_S", "Api", "ask", "translated", "while_answerable"]
@@ -226,12 +227,19 @@ class Api:
     async def create_consumer(
         self, stream: str, name: str, config: dict[str, Any], *, action: str = "create"
     ) -> dict[str, Any]:
-        """Create (or, with action "update", change) a consumer. Raises StreamNotFound, ServerError."""
-        body = {"stream_name": stream, "config": config, "action": action}
-        try:
-            return await self.request(f"CONSUMER.CREATE.{stream}.{name}", body, shape=Consumer)
-        except ServerError as error:
-            raise translated(error, stream) from error
+        """Create (or, with action "update", change) a consumer, with less where a limit allows no more.
+
+        Raises StreamNotFound, ServerError.
+        """
+        while True:
+            body = {"stream_name": stream, "config": config, "action": action}
+            try:
+                return await self.request(f"CONSUMER.CREATE.{stream}.{name}", body, shape=Consumer)
+            except ServerError as error:
+                lowered = lowered_consumer(config, error)
+                if lowered is None:
+                    raise translated(error, stream) from error
+                config = lowered
 
     async def delete_consumer(self, stream: str, name: str) -> bool:
         """Delete a consumer; returns whether there was one."""

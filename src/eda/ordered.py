@@ -201,6 +201,7 @@ class OrderedSource(Pulls):
             return
         self.consumer = name
         self.forget_pulls()
+        self.use_limits(made["config"])
         n_pending = made.get("num_pending", 0)
         dispatcher.use_reader(name, n_pending)
         if not n_pending and dispatcher.highest == dispatcher.position:

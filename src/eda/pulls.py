@@ -17,6 +17,7 @@ from eda._dispatch import Dispatcher
 from eda._wire import Wire
 from eda.api import NS, Api
 from eda.errors import Closed, EdaError, ServerError, Timeout
+from eda.limits import PullLimits
 
 __all__ = ["PRIVATE_LIFE_S", "Pulls"]
 
@@ -53,6 +54,8 @@ class Pulls:
         self._loop = asyncio.get_running_loop()
         self._next_pull = 1
         self._first_valid = 1  # pulls before this one are over, whatever is still said of them
+        self.limits = PullLimits()
+        self._limited_from = 1  # the first pull that keeps to them
         self._n_seen = 0
         self._seen_at = 0.0
         self._seen_at_full = 0  # the last sequence when a pull ended because the next event was too large for it
@@ -129,11 +132,10 @@ class Pulls:
             return
         if not self.consumer:
             return
-        request: dict[str, int] = {
-            "batch": n,
-            "expires": int(EXPIRES_S * NS),
-            "idle_heartbeat": int(HEARTBEAT_S * NS),
-        }
+        n_wanted = n
+        n, expires_ns, n_bytes = self.limits.within(n, int(EXPIRES_S * NS), n_bytes)
+        # The server refuses a heartbeat that is longer than half of the time.
+        request = {"batch": n, "expires": expires_ns, "idle_heartbeat": min(int(HEARTBEAT_S * NS), expires_ns // 2)}
         if n_bytes is not None:
             request["max_bytes"] = n_bytes
         body = msgspec.json.encode(request)
@@ -141,6 +143,8 @@ class Pulls:
         self._wire.out.command(head + body + b"\r\n")
         self._dispatcher.grant(self._next_pull, n, n_bytes or 0)
         self._next_pull += 1
+        if n < n_wanted:
+            self._dispatcher.refill()  # the rest by another pull
 
     def on_status(self, status: int, tail: bytes, headers: bytes) -> None:
         """Take what the server says of a pull."""
@@ -173,6 +177,9 @@ class Pulls:
                 # Nothing else is held, and still it does not fit: one event, whatever its size.
                 dispatcher.revoke_all()
                 self.pull(1, None)
+        elif status == 409 and self._learns(int(tail), description):
+            dispatcher.revoke(int(tail), -1)
+            dispatcher.refill()
         elif status == 409 and "consumer deleted" in description:
             self.on_gone("it was deleted")
         elif status == 409 and "push based" in description:
@@ -186,6 +193,20 @@ class Pulls:
             self.pull_anew(pause=True)
             if status == 503:
                 self.on_silent("nobody answers for it")
+
+    def use_limits(self, config: dict[str, Any]) -> None:
+        """Keep pulls within what the consumer's settings allow."""
+        self.limits.read(config)
+        if self._dispatcher is not None:
+            self._dispatcher.set_max_pulls(self.limits.n_waiting)
+
+    def _learns(self, number: int, description: str) -> bool:
+        """Whether that pull was too large, and the next ones will not be."""
+        is_news = self.limits.learn(description)
+        if is_news:
+            self._limited_from = self._next_pull
+            self._logger.info("stream %s: pulls are made smaller: %s", self._stream, description)
+        return is_news is True or (is_news is False and number < self._limited_from)
 
     def _is_refused_again(self, dispatcher: Dispatcher) -> bool:
         """Count a refusal that is for good. One alone proves nothing: whoever knows the inbox may publish there."""

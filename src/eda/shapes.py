@@ -103,6 +103,20 @@ class _ConsumerConfig(msgspec.Struct):
     filter_subjects: list[str] | None = None
     metadata: dict[str, str] | None = None
     max_ack_pending: _Number = -1
+    max_batch: _Number = 0
+    max_expires: _Number = 0
+    max_bytes: _Number = 0
+    max_waiting: _Number = 0
+    ack_wait: _Count = 0
+    max_deliver: _Number = -1
+    backoff: list[_Count] | None = None
+    inactive_threshold: _Count = 0
+    headers_only: bool = False
+    replay_policy: str = "instant"
+    mem_storage: bool = False
+    num_replicas: _Count = 0
+    priority_policy: str | None = None
+    priority_groups: list[str] | None = None
 
 
 class _Delivered(msgspec.Struct):
@@ -119,6 +133,7 @@ class Consumer(msgspec.Struct):
     num_pending: _Count = 0
     num_ack_pending: _Count = 0
     num_waiting: _Count = 0
+    paused: bool = False
 
 
 class Message(msgspec.Struct):

@@ -32,7 +32,7 @@ BARRIER_S = 5.0
 SAME_S = 0.02  # between two creations of a consumer there is at least a round trip, or two
 CONSUMER_EXISTS = 10148
 # Settings of a kept consumer that take something away from its events, or make pulls impossible.
-FOREIGN_SETTINGS = ("headers_only", "max_batch", "max_expires", "max_bytes", "priority_policy", "priority_groups")
+FOREIGN_SETTINGS = ("headers_only", "priority_policy", "priority_groups")
 
 
 class SharedSource(Pulls):
@@ -79,18 +79,34 @@ class SharedSource(Pulls):
         info = await self._api.consumer_info(self._stream, self.consumer)
         if info is None:
             try:
-                self._note(await self._api.create_consumer(self._stream, self.consumer, self._new_config()))
-                return
+                made = await self._api.create_consumer(self._stream, self.consumer, self._new_config())
             except ServerError as error:
                 if error.err_code != CONSUMER_EXISTS:
                     raise
+            else:
+                await self._refuse_limited_life(made["config"])
+                self._note(made)
+                return
             info = await self._api.consumer_info(self._stream, self.consumer)
             if info is None:
                 raise ConsumerDeleted(self._stream, self.consumer, "while subscribing")
         await self._adopt(info)
         self._note(info)
 
+    async def _refuse_limited_life(self, config: dict[str, Any]) -> None:
+        """Raise ConfigError when the stream gives a durable consumer an end, and delete that consumer."""
+        if self._durable is None or not config.get("inactive_threshold"):
+            return
+        await self._api.delete_consumer(self._stream, self.consumer)
+        raise ConfigError(
+            f"stream {self._stream!r} has consumer_limits with inactive_threshold: the server would delete the durable "
+            f"subscription {self.consumer!r} and its offset after {config['inactive_threshold'] / NS:g} s without a "
+            "member. Use an ordered subscription (exclusive, serial or key), which keeps its offset elsewhere.",
+            argument="durable",
+        )
+
     def _note(self, info: dict[str, Any]) -> None:
+        self.limits.read(info["config"])
         delivered = info.get("delivered") or {}
         self._created = info.get("created")
         self._floor = (delivered.get("stream_seq", 0), delivered.get("consumer_seq", 0), info.get("num_pending", 0))
@@ -207,6 +223,7 @@ class SharedSource(Pulls):
         if self._server_filter:
             dispatcher.doubt_unwanted()
         await self.attach(dispatcher)
+        dispatcher.set_max_pulls(self.limits.n_waiting)
         dispatcher.refill()
 
     async def stop(self, timeout_s: float) -> None:

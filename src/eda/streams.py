@@ -10,6 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from eda.adapting import adapted
 from eda.api import ATTEMPT_TIMEOUT_S, NS, REQUEST_TIMEOUT_S, Api, translated
 from eda.errors import NotSupported, ServerError, StreamNotFound, Timeout
 from eda.options import StreamOptions
@@ -24,6 +25,9 @@ LIST_TIMEOUT_S = 60.0
 STREAM_NAME_IN_USE = 10058
 STREAM_CREATE = 10049
 STREAM_STORE_FAILED = 10077
+MAX_BYTES_REQUIRED = 10113
+
+DEFAULT_WINDOW_S = StreamOptions().dedup_window_s
 
 _SHAPES: dict[str, type[Struct]] = {"INFO": Stream, "UPDATE": Stream, "PURGE": Purged}
 
@@ -97,18 +101,27 @@ class Streams:
     async def create(self, name: str, options: StreamOptions | None = None) -> StreamInfo:
         """Create the stream, or return it when it exists with the same settings.
 
-        Raises ServerError when it exists with others (err_code 10058), NotSupported when `atomic` or `fast_ingest` is
-        asked of a server that has it not.
+        A server that limits duplicate windows gives it a shorter one than the default. Raises ServerError when it
+        exists with other settings (err_code 10058), NotSupported when `atomic` or `fast_ingest` is asked of a server
+        that has it not.
         """
         check_stream_name(name)
         # These are not for `update` to change: who made the stream otherwise had a reason.
         fixed = {"name": name, "subjects": stream_subjects(name), "retention": "limits", "allow_direct": True}
-        config = fixed | self._to_settings(options or StreamOptions())
+        options = options or StreamOptions()
+        config = fixed | self._to_settings(options)
         deadline = time.monotonic() + REQUEST_TIMEOUT_S
         while True:
             try:
                 return _to_info(await self._api.request(f"STREAM.CREATE.{name}", config, shape=Stream))
             except ServerError as error:
+                # A shorter window keeps the promise: the longest timeouts follow it.
+                lowered = adapted(config, error) if options.dedup_window_s <= DEFAULT_WINDOW_S else None
+                if lowered is not None:
+                    config = lowered
+                    continue
+                if error.err_code == MAX_BYTES_REQUIRED:
+                    raise _with_hint(error) from error
                 # A stream of that name was deleted just now, and its directory is still going away.
                 gone = error.err_code in (STREAM_CREATE, STREAM_STORE_FAILED)
                 if not gone or error.code != 500 or time.monotonic() > deadline:
@@ -180,6 +193,11 @@ class Streams:
         if self._api.has_fast_ingest:
             settings["allow_batched"] = options.fast_ingest is not False
         return settings
+
+
+def _with_hint(error: ServerError) -> ServerError:
+    hint = "set max_bytes in StreamOptions(max_bytes=...), for streams that eda creates: connect(stream_defaults=...)"
+    return ServerError(error.code, error.err_code, f"{error.description}: {hint}", operation=error.operation)
 
 
 def _to_info(answer: dict[str, Any]) -> StreamInfo:

@@ -20,7 +20,7 @@ LEVELS: list[set[str]] = [
     {"_bytes", "_nuid", "_waits", "deadline", "encodings", "errors", "receipt"},
     {
         *("_data", "_fields", "_texts", "adapting", "addresses", "answers", "callbacks", "cursor_value", "headers"),
-        *("options", "server_config", "server_info", "shapes", "stats", "subjects"),
+        *("limits", "options", "server_config", "server_info", "shapes", "stats", "subjects"),
     },
     {"_envelope", "_event"},
     {"_acks", "_codec", "_frame", "_ledger", "_outbound", "handlers"},

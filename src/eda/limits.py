@@ -1,0 +1,102 @@
+"""The limits of consumers and of pulls, read from settings or learnt from refusals.
+
+Source: nats-server's server/consumer.go (checkConsumerCfg, processNextMsgRequest). A server puts its `max_request_batch` on every consumer, as `max_batch`. Other limits are told in the
+text of the refusal only.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from eda.errors import ServerError
+
+__all__ = ["PullLimits", "lowered_consumer", "seconds_of"]
+
+NS = 1_000_000_000
+
+# JetStream error codes.
+MAX_ACK_PENDING_EXCEEDED = 10121
+INACTIVE_THRESHOLD_EXCEEDED = 10153
+
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:h|ms|us|µs|μs|ns|m|s))+")
+_PART = re.compile(r"(\d+(?:\.\d+)?)(h|ms|us|µs|μs|ns|m|s)")
+_UNIT_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9}
+_LIMIT = re.compile(r"limit of (\S+)$")
+_SETTING = {"requestbatch": "n", "requestexpires": "expires_ns", "requestmaxbytes": "n_bytes"}
+_EXCEEDED = re.compile(r"exceeded max(requestbatch|requestexpires|requestmaxbytes) of (\S+)")
+
+
+def seconds_of(text: str) -> float | None:
+    """Return the seconds of a duration as Go writes it ("1m30s"), None for any other text."""
+    if not _DURATION.fullmatch(text):
+        return None
+    return sum(float(number) * _UNIT_S[unit] for number, unit in _PART.findall(text))
+
+
+def _duration_ns(text: str) -> int | None:
+    seconds = seconds_of(text)
+    return None if seconds is None else int(seconds * NS)
+
+
+def _count(text: str) -> int | None:
+    return int(text) if text.isdecimal() and len(text) < 19 else None
+
+
+def lowered_consumer(config: dict[str, Any], refusal: ServerError) -> dict[str, Any] | None:
+    """Return a consumer's settings as the refusal allows them; None when it is for another reason."""
+    found = _LIMIT.search(refusal.description)
+    if found is None:
+        return None
+    if refusal.err_code == MAX_ACK_PENDING_EXCEEDED:
+        setting, most = "max_ack_pending", _count(found[1])
+    elif refusal.err_code == INACTIVE_THRESHOLD_EXCEEDED:
+        setting, most = "inactive_threshold", _duration_ns(found[1])
+    else:
+        return None
+    asked = config.get(setting, 0)
+    if not most or (0 < asked <= most):
+        return None  # not what was asked for: the same would be refused again
+    return config | {setting: most}
+
+
+class PullLimits:
+    """What one consumer allows a single pull to ask for; 0 where it sets no limit."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.expires_ns = 0
+        self.n_bytes = 0
+        self.n_waiting = 0
+
+    def read(self, config: dict[str, Any]) -> None:
+        """Take the limits of the consumer's settings in place of those known before."""
+        self.n = max(config.get("max_batch") or 0, 0)
+        self.expires_ns = max(config.get("max_expires") or 0, 0)
+        self.n_bytes = max(config.get("max_bytes") or 0, 0)
+        self.n_waiting = max(config.get("max_waiting") or 0, 0)
+
+    def learn(self, description: str) -> bool | None:
+        """Take the limit that a refused pull's status names, in lower case.
+
+        Returns whether that is news; None when the status names no limit.
+        """
+        found = _EXCEEDED.search(description)
+        most = None if found is None else _duration_ns(found[2]) if found[1] == "requestexpires" else _count(found[2])
+        if found is None or not most:
+            return None
+        setting = _SETTING[found[1]]
+        if 0 < getattr(self, setting) <= most:
+            return False
+        setattr(self, setting, most)
+        return True
+
+    def within(self, n: int, expires_ns: int, n_bytes: int | None) -> tuple[int, int, int | None]:
+        """Return what a pull may ask for of what is wanted."""
+        if self.n:
+            n = min(n, self.n)
+        if self.expires_ns:
+            expires_ns = min(expires_ns, self.expires_ns)
+        if self.n_bytes and n_bytes is not None:
+            n_bytes = min(n_bytes, self.n_bytes)
+        return n, expires_ns, n_bytes
