@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import eda
@@ -60,6 +61,7 @@ class Rig:
         self.overruns: list[tuple[eda.Event, float]] = []
         self.buried: list[tuple[eda.Event, bytes, BaseException]] = []
         self.bury_delay_ns = -1
+        self.openings: list[int] = []  # of the circuit
         self.records: list[tuple[str, int]] = []  # of suspects
         self.record_answer = 0
         self.retries: list[float] = []
@@ -204,6 +206,15 @@ class Rig:
             return -1
         self.failures.append((event, error))
         return -1 if isinstance(error, Exhausted | Reject) else 250
+
+    def on_failures(self, events: Sequence[eda.Event], errors: Sequence[BaseException]) -> list[int]:
+        return [self.on_failure(event, error) for event, error in zip(events, errors, strict=True)]
+
+    def is_failure(self, errors: Sequence[BaseException]) -> bool:
+        return any(not isinstance(error, Undecodable | Exhausted | Reject) for error in errors)
+
+    def on_circuit(self, n_openings: int) -> None:
+        self.openings.append(n_openings)
 
     async def bury(self, event: eda.Event, payload: bytes, error: BaseException) -> int:
         self.buried.append((event, payload, error))

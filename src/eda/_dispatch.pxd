@@ -21,9 +21,9 @@ cdef class Dispatcher(Outcomes):
     cdef list running               # what they run: the Event, the list of them, or None
     cdef list cancelled             # a Cancelled
     cdef uint64_t slice_ns          # monotonic: when the loop was last given back
-    cdef bint alone                 # a suspect is at work, and nothing beside it
 
     cdef object ask_again(self, int32_t slot, Event event)
     cdef int check_task(self, int index) except -1
     cdef int32_t next_slot(self, int index, uint64_t now) except -2
+    cdef int32_t next_alone(self, int index) except -2
     cdef bint is_suspect(self, int32_t slot) except -1

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, Protocol, final
 
 from eda._event import Event
@@ -25,8 +25,13 @@ class DispatchHost(Protocol):
         """Tell of a plain function that ran too long."""
     def errors_of(self, events: list[Event], error: BaseException) -> list[BaseException | None]:
         """What each event of a failed handler call has failed with; None: it was handled."""
-    def on_failure(self, event: Event, error: BaseException) -> int:
-        """Tell of a failed event; returns the nanoseconds until it comes again, negative: it is dead."""
+    def on_failures(self, events: Sequence[Event], errors: Sequence[BaseException]) -> list[int]:
+        """Tell of the events that one call of the handler has failed; for each the nanoseconds until it comes again,
+        negative: it is dead."""
+    def is_failure(self, errors: Sequence[BaseException]) -> bool:
+        """Whether a call of the handler that ended with these counts for the circuit."""
+    def on_circuit(self, n_openings: int) -> None:
+        """The circuit has opened, for so many times in a row: `try_one` is to be called. 0: it is closed."""
     def bury(self, event: Event, payload: bytes, error: BaseException) -> Awaitable[int]:
         """Store a dead letter; gives a negative number, or the nanoseconds after which to try again."""
     def try_on_record(self, event: Event) -> Awaitable[int]:
@@ -70,6 +75,7 @@ class Dispatcher(Outcomes):
         linger_s: float = 0.0,
         timeout_s: float = 30.0,
         strict: bool = False,
+        circuit: int = 0,
         ordered: bool = False,
         serial: bool = False,
         types: Iterable[str] | None = None,

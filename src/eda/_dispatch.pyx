@@ -11,7 +11,7 @@ from types import AsyncGeneratorType, GeneratorType
 from eda._bytes cimport monotonic_ns
 from eda._event cimport Event
 from eda._ledger cimport ORPHAN, WAITING
-from eda._outcome cimport Outcomes
+from eda._outcome cimport BY_CIRCUIT, BY_PAUSE, BY_SUSPECT, HALF_OPEN, Outcomes
 
 from eda._intake import Exhausted, Suspect, Undecodable
 
@@ -80,14 +80,30 @@ cdef class Dispatcher(Outcomes):
     cdef int32_t next_slot(self, int index, uint64_t now) except -2:
         """The event that may be handled now, or -1."""
         cdef int32_t slot
-        if now >= self.lease_until_ns or self.confirming or self.alone:
+        if now >= self.lease_until_ns or self.confirming or self.barred:
             return -1
-        if (self.n_careful or self.is_strict) and self.ledger.n_running:
-            return -1
+        if self.one_by_one:
+            return self.next_alone(index)
         slot = self.ledger.take_ready()
         if slot >= 0 and self.ledger.held[slot].is_judged and self.ledger.n_running > 1 and self.is_suspect(slot):
             self.ledger.put_back(slot)          # whoever ends last comes back for it
             return -1
+        return slot
+
+    cdef int32_t next_alone(self, int index) except -2:
+        """The same where one event is handled at a time."""
+        cdef int32_t slot
+        if self.ledger.n_running and (self.n_careful or self.is_strict):
+            return -1
+        slot = self.ledger.take_ready()
+        if slot < 0:
+            return -1
+        if self.ledger.held[slot].is_judged and self.ledger.n_running > 1 and self.is_suspect(slot):
+            self.ledger.put_back(slot)
+            return -1
+        if self.circuit_state == HALF_OPEN:
+            self.trying = index
+            self.barred |= BY_CIRCUIT
         return slot
 
     cdef bint is_suspect(self, int32_t slot) except -1:
@@ -189,14 +205,14 @@ cdef class Dispatcher(Outcomes):
                 self.check_task(index)
                 self.slice_ns = monotonic_ns()
                 continue
-            if self.ledger.n_ready() == 0 or now >= self.lease_until_ns or self.confirming:
+            if self.ledger.n_ready() == 0 or now >= self.lease_until_ns or self.confirming or self.barred:
                 self.check_task(index)
                 future = self.host.make_future()
                 self.idle.append(future)
                 await future
                 self.slice_ns = monotonic_ns()
                 continue
-            most = 1 if self.n_careful else self.batch
+            most = 1 if self.n_careful or self.circuit_state == HALF_OPEN else self.batch
             if self.ledger.n_ready() < most and self.linger_s > 0 and self.ledger.n_held < self.limit:
                 linger = self.host.make_future_within(self.linger_s)
                 self.lingering.append(linger)
@@ -285,7 +301,7 @@ cdef class Dispatcher(Outcomes):
         cdef Event event = <Event>self.ledger.held[slot].event
         cdef object error = None
         cdef int64_t delay_ns
-        self.alone = True
+        self.barred |= BY_SUSPECT
         try:
             try:
                 delay_ns = await self.host.try_on_record(event)
@@ -295,6 +311,13 @@ cdef class Dispatcher(Outcomes):
             if delay_ns > 0 and not self.closing:
                 self.ledger.retry(slot, monotonic_ns() + <uint64_t>delay_ns, event, None)
                 self.host.on_retry(delay_ns / 1e9)
+                return
+            if delay_ns == 0 and not self.closing and (
+                self.barred & BY_PAUSE or (self.barred & BY_CIRCUIT and self.trying != index)
+            ):
+                # Paused meanwhile. It is kept: given back, its next delivery would find the record of this one.
+                await self.host.end_record(event)
+                self.ledger.put_back(slot)
                 return
             if delay_ns != 0:
                 error = Exhausted() if delay_ns < 0 else GivenBack()
@@ -315,11 +338,18 @@ cdef class Dispatcher(Outcomes):
             if isinstance(error, Exception):
                 await self.host.end_record(event)
         finally:
-            self.alone = False
+            self.barred &= ~BY_SUSPECT
+            self.end_trial(index)
             self.wake_all()
 
     async def conclude(self, int index, list slots, object error):
         """See to what did not simply succeed: failed, cancelled, out of time."""
+        try:
+            await self.judge(index, slots, error)
+        finally:
+            self.end_trial(index)
+
+    async def judge(self, int index, list slots, object error):
         cdef int32_t slot
         cdef Event event
         cdef int why = self.cancelled[index]
@@ -349,6 +379,7 @@ cdef class Dispatcher(Outcomes):
             error = self.host.overdue_error(<object>self.ledger.held[<int32_t>slots[0]].event, error)
         errors = self.host.errors_of([<object>self.ledger.held[<int32_t>slot].event for slot in slots], error)
         waits = []
+        failed = []
         for slot, each in zip(slots, errors):
             if each is None:
                 self.succeed(slot)
@@ -359,14 +390,21 @@ cdef class Dispatcher(Outcomes):
             if self.ledger.held[slot].is_dead:
                 waits.append((slot, each))
                 continue
-            event = <Event>self.ledger.held[slot].event
-            if not isinstance(each, (Exhausted, Undecodable)):
-                self.n_failed += 1
-            delay_ns = self.host.on_failure(event, each)
-            if delay_ns >= 0:
-                self.try_again(slot, delay_ns)
-            else:
-                waits.append((slot, each))
+            failed.append((slot, each))
+        if failed:
+            events = [<object>self.ledger.held[<int32_t>slot].event for slot, _ in failed]
+            errors = [each for _, each in failed]
+            if not isinstance(errors[0], (Exhausted, Undecodable)):
+                self.n_failed += len(failed)
+            delays = self.host.on_failures(events, errors)
+            if len(failed) == len(slots) and self.host.is_failure(errors):
+                self.note_failure(index, (<Event>events[0]).sequence_)
+            for (slot, each), delay in zip(failed, delays):
+                delay_ns = delay
+                if delay_ns >= 0:
+                    self.try_again(slot, delay_ns)
+                else:
+                    waits.append((slot, each))
         for position, (slot, each) in enumerate(waits):
             event = <Event>self.ledger.held[slot].event
             try:

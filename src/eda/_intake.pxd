@@ -49,6 +49,7 @@ cdef class Intake(Sink):
     cdef readonly int64_t allowed   # shared: about a second's work, at most `limit`
     cdef int64_t least              # allowed is never less
     cdef int64_t min_room           # ask again when so much of `allowed` is free
+    cdef bint withheld              # paused, or the circuit is not closed: `allowed` is not what was measured
     cdef readonly int64_t credit
     cdef uint64_t n_timed           # events handled in `busy_ns` of the workers' time, for `allowed`
     cdef uint64_t busy_ns
@@ -78,6 +79,7 @@ cdef class Intake(Sink):
     cdef int hold_ordered(self, Event event, uint64_t seq, object verdict) except -1
     cdef int spend(self, int64_t size) noexcept
     cdef int adapt(self) noexcept
+    cdef int withhold(self, bint withheld, int64_t allowed) except -1
     cdef int arrived(self) except -1
     cdef int progressed(self) except -1
     cpdef int refill(self) except -1

@@ -91,6 +91,7 @@ cdef class Intake(Sink):
         self.limit_bytes = limit_bytes
         self.n_workers = n_workers
         self.least = min(max(least, n_workers), limit)
+        self.withheld = False
         self.allowed = limit if ordered else min(limit, max(self.least, FIRST_ALLOWED))
         self.min_room = max(1, self.allowed // 4)
         self.max_pulls = MAX_PULLS
@@ -320,7 +321,7 @@ cdef class Intake(Sink):
     cdef int adapt(self) noexcept:
         """Shared: hold about a second's work, as measured; other members want the rest."""
         cdef double rate
-        if self.shared is None or self.n_timed == 0:
+        if self.shared is None or self.n_timed == 0 or self.withheld:
             return 0
         rate = <double>self.n_timed * self.n_workers * 1e9 / <double>(self.busy_ns + 1)
         self.allowed = self.limit if rate >= <double>self.limit else max(self.least, <int64_t>rate, 2)
@@ -330,6 +331,17 @@ cdef class Intake(Sink):
             self.n_timed //= 2
             self.busy_ns //= 2
         return 0
+
+    cdef int withhold(self, bint withheld, int64_t allowed) except -1:
+        """Have no more than `allowed` events held, pulls included, or end that."""
+        self.withheld = withheld
+        if withheld:
+            self.allowed = allowed
+        else:
+            self.allowed = self.limit if self.ordered is not None else min(self.limit, max(self.least, FIRST_ALLOWED))
+        self.min_room = max(1, self.allowed // 4)
+        self.adapt()
+        return self.refill()
 
     cpdef int refill(self) except -1:
         """Have the source pull when enough is free."""

@@ -18,6 +18,7 @@ from eda._intake import Undecodable
 __all__ = ["Outcomes"]
 
 cdef uint64_t FOR_EVER = 0xFFFFFFFFFFFFFFFFULL
+cdef uint64_t KEPT_NS = 5_000_000_000       # how long a shared subscription whose circuit is open keeps what it holds
 
 
 cdef Event copy_of(Event event, unsigned int attempt):
@@ -38,10 +39,15 @@ cdef Event copy_of(Event event, unsigned int attempt):
 cdef class Outcomes(Intake):
     """The answers to deliveries, the wake-ups of workers, and the lease under which they work."""
 
-    def __init__(self, object host, object source, object out, *, int batch=0, bint strict=False, **intake):
+    def __init__(
+        self, object host, object source, object out, *, int batch=0, bint strict=False, int circuit=0, **intake
+    ):
         super().__init__(host, source, out, **intake)
         self.batch = batch
-        self.is_strict = strict
+        self.is_strict = self.one_by_one = strict
+        self.circuit = circuit
+        self.failed_in_row = set()
+        self.trying = -1
         self.idle = []
         self.lingering = []
         self.lease_until_ns = FOR_EVER
@@ -52,6 +58,8 @@ cdef class Outcomes(Intake):
         """The handler has handled the event."""
         cdef Event event = <Event>self.ledger.held[slot].event
         self.n_handled += 1
+        if self.failing:
+            self.note_success()
         if event.sequence_ > self.last_seq:
             self.last_seq = event.sequence_
         if self.shared is not None:
@@ -78,6 +86,7 @@ cdef class Outcomes(Intake):
                 self.confirming = self.lease_until_ns != FOR_EVER and not self.closing
                 if self.n_careful:
                     self.n_careful -= 1
+                    self.one_by_one = self.n_careful or self.is_strict or self.circuit_state == HALF_OPEN
             if not self.confirming:             # else the offset is stored by who waits for that
                 self.progressed()
         return self.refill()
@@ -133,6 +142,92 @@ cdef class Outcomes(Intake):
             self.out, <const unsigned char*>PyBytes_AS_STRING(renewed), PyBytes_GET_SIZE(renewed), payload, n
         )
 
+    # --- the circuit, and pauses ---------------------------------------------------------------------------------
+
+    cdef int note_failure(self, int index, uint64_t seq) except -1:
+        """Worker `index` has called the handler for the event with this sequence, and it failed."""
+        if self.circuit == 0:
+            return 0
+        if self.circuit_state == CLOSED:
+            self.failing = True
+            self.failed_in_row.add(seq)         # one that fails again and again counts once
+            if len(self.failed_in_row) >= self.circuit:
+                self.open_circuit()
+        elif self.circuit_state == HALF_OPEN and index == self.trying:
+            self.open_circuit()
+        return 0
+
+    cdef int open_circuit(self) except -1:
+        self.failed_in_row.clear()
+        if self.circuit_state == CLOSED:
+            self.opened_ns = monotonic_ns()
+        self.circuit_state = OPEN
+        self.n_openings += 1
+        self.trying = -1
+        self.adjust()
+        self.host.on_circuit(self.n_openings)
+        return 0
+
+    def try_one(self):
+        """Let one event be handled, since the pause of an open circuit is over."""
+        if self.circuit_state == OPEN:
+            self.circuit_state = HALF_OPEN
+            self.adjust()
+
+    cdef int note_success(self) except -1:
+        """Close the circuit, or forget the failures so far."""
+        self.failed_in_row.clear()
+        self.failing = False
+        if self.circuit_state != CLOSED:
+            self.circuit_state = CLOSED
+            self.n_openings = 0
+            self.trying = -1
+            self.gave_back = False
+            self.adjust()
+            self.host.on_circuit(0)
+        return 0
+
+    cdef int end_trial(self, int index) except -1:
+        """A worker's event has ended. If it was tried and did neither succeed nor fail, another one is."""
+        if self.trying == index:
+            self.trying = -1
+            self.adjust()
+        return 0
+
+    cdef int adjust(self) except -1:
+        """Bring what depends on pause and circuit in line with them."""
+        cdef bint is_shut = self.circuit_state == OPEN or self.trying >= 0
+        self.one_by_one = self.n_careful or self.is_strict or self.circuit_state == HALF_OPEN
+        self.barred = (self.barred & ~BY_CIRCUIT) | (BY_CIRCUIT if is_shut else 0)
+        # Half open, a shared subscription asks for the one event; what an ordered one holds is nobody else's.
+        self.withhold(
+            self.circuit_state != CLOSED or self.barred & BY_PAUSE,
+            1 if self.circuit_state == HALF_OPEN and not self.barred & BY_PAUSE else 0,
+        )
+        return 0 if self.barred else self.wake_all()
+
+    def pause(self):
+        """Start no handler until `resume`."""
+        if not self.barred & BY_PAUSE:
+            self.barred |= BY_PAUSE
+            self.adjust()
+
+    def resume(self):
+        """Let handlers start again."""
+        if self.barred & BY_PAUSE:
+            self.barred &= ~BY_PAUSE
+            self.adjust()
+
+    @property
+    def is_paused(self):
+        """Whether no handler starts because of `pause`."""
+        return self.barred & BY_PAUSE != 0
+
+    @property
+    def is_circuit_open(self):
+        """Whether so many events have failed in a row that at most one is handled, now and then."""
+        return self.circuit_state != CLOSED
+
     # --- waking --------------------------------------------------------------------------------------------------
 
     cdef int arrived(self) except -1:
@@ -171,6 +266,13 @@ cdef class Outcomes(Intake):
         self.clock_ns = monotonic_ns()
         if self.shared is None or self.ledger.n_held == 0 or self.out.write is None:
             return 0
+        if (
+            self.circuit_state != CLOSED and not self.gave_back and self.credit == 0
+            and self.clock_ns - self.opened_ns > KEPT_NS
+        ):
+            # Others may do better. Only once, and when no pull can bring it here again: each delivery is an attempt.
+            self.gave_back = True
+            self.give_back()
         for slot in range(self.ledger.n_slots):
             if self.ledger.held[slot].state != FREE and self.clock_ns - self.ledger.held[slot].lease_ns >= age_ns:
                 reply = self.shared.reply_of(slot)
@@ -206,6 +308,9 @@ cdef class Outcomes(Intake):
         self.consumer_utf8 = b""
         self.first_attempt = tries + 1
         self.n_careful = self.limit if tries else 0
+        self.one_by_one = self.n_careful or self.is_strict
+        if self.failing:
+            self.note_success()                 # of what failed nothing is held any more
 
     def set_lease(self, uint64_t until_ns):
         """Let handlers start until then (monotonic nanoseconds)."""

@@ -211,4 +211,4 @@ class Conn(Lifetime):
         Raises ConfigError; StreamNotFound for either stream; ServerError, Timeout, Closed: those before it failed have
         been replayed then, as they have when it is cancelled.
         """
-        return await self._open_link().dead_letters.replay(stream, name, limit=limit, dead_letter=dead_letter)
+        return await self._open_link().replay.replay(stream, name, limit=limit, dead_letter=dead_letter)

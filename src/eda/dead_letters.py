@@ -1,81 +1,127 @@
-"""Dead letters: events that a subscription has given up, kept in a stream of their own until somebody replays them."""
+"""Dead letters: events that a subscription has given up, stored in a stream of their own until they are replayed."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from time import monotonic, time_ns
-from typing import Any, Literal
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from time import time_ns
+from typing import Literal
 
-from eda._codec import decode_event, encode_event
-from eda._event import Event
 from eda._nuid import next_nuid
 from eda._wire import Wire
 from eda.answers import Answer
-from eda.api import NS, Api, translated
-from eda.errors import ConfigError, DecodeError, EdaError, ServerError, Timeout
+from eda.api import NS, Api
+from eda.errors import ConfigError, EdaError, ServerError, StreamNotFound, Timeout
 from eda.headers import (
     DEAD_ATTEMPTS,
+    DEAD_DIGEST,
     DEAD_ERROR,
+    DEAD_OMITTED,
     DEAD_REASON,
     DEAD_SEQUENCE,
     DEAD_STREAM,
+    DEAD_SUBJECT,
     DEAD_SUBSCRIPTION,
     DEAD_TIME,
     MSG_ID,
-    REPLAY_FOR,
     escape_text,
-    read_headers,
     size_of_headers,
 )
-from eda.once import publish_once
-from eda.shapes import Stream
-from eda.subjects import check_name, check_stream_name, subject_of
+from eda.letters import digest_of, read_letter, subject_or_none
+from eda.once import is_too_large, publish_once
+from eda.streams import StreamInfo
+from eda.subjects import check_stream_name, is_covered, subject_of
 
-__all__ = ["DeadLetters", "Reason"]
+__all__ = ["DeadLetters", "Reason", "may_pass"]
 
 Reason = Literal["rejected", "attempts", "undecodable"]
 
 TIMEOUT_S = 5.0
-REPLAY_TIMEOUT_S = 30.0
-REPLAY_PAUSE_S = 0.1
-MAX_LINE = 4096  # the server's default max_control_line
-N_REPLY = 128  # more than a reply subject and the sizes take of it
-MAX_HEADERS = 64 * 1024  # bytes of a letter's that are looked at; its own have some thousand
-MAX_READS = 16  # letters that are asked for at once; their payloads are in memory together
+OVERHEAD = 64  # bytes: more than a stream's storage adds to a message, beside its subject
 
-# server/errors.json of nats-server.
-NO_MESSAGE = 10037
-# No such sequence; a message that can't be deleted, which is what an older server says when it is gone.
-NOTHING_TO_DELETE = frozenset({10043, 10057})
+# server/errors.json of nats-server: no room in the stream, the account or the server, which an operator can end.
+NO_ROOM = frozenset({10002, 10027, 10028, 10047, 10077})
 
-_EPOCH = datetime.fromtimestamp(0, UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class _Letter:
-    """A message in a dead-letter stream."""
-
-    sequence: int
-    headers: dict[str, str]
-    payload: bytes
+_ADVICE = "a dead-letter stream needs retention 'limits' and the subjects '{0}' and '{0}.>': eda creates one like that"
 
 
 class DeadLetters:
-    """Stores dead letters and replays them. `ensure` gives a stream that exists, or raises."""
+    """Stores dead letters. `ensure` gives a stream, created where it may be; `find` one that exists; both raise."""
 
     def __init__(
-        self, wire: Wire, api: Api, logger: logging.Logger, ensure: Callable[[str], Awaitable[object]]
+        self,
+        wire: Wire,
+        api: Api,
+        ensure: Callable[[str], Awaitable[StreamInfo]],
+        find: Callable[[str], Awaitable[StreamInfo]],
     ) -> None:
         self._wire = wire
         self._api = api
-        self._logger = logger
         self._ensure = ensure
-        self._known: set[str] = set()  # the dead-letter streams that were there when last used
+        self._find = find
+        # The dead-letter streams that were fit when last looked at, with the most bytes that a letter may have there.
+        self._known: dict[str, int] = {}
+
+    # --- is the stream fit? ------------------------------------------------------------------------------------------
+
+    async def check(self, to: str, stream: StreamInfo) -> None:
+        """Raise ConfigError when `to` can't keep the dead letters of `stream`, as far as the server tells now.
+
+        A dead-letter stream that does not exist passes: it is created when it is first needed.
+        """
+        if to in (stream.mirror, *stream.sources):
+            message = (
+                f"dead_letter: stream {stream.name!r} copies stream {to!r}, so each dead letter would come back as an "
+                "event, for ever; name a stream that it does not copy, or None"
+            )
+            raise ConfigError(message, argument="dead_letter")
+        if is_covered(subject_of(to, "", ""), stream.subjects):
+            message = (
+                f"dead_letter: stream {stream.name!r} itself listens to the subjects of stream {to!r}, so each dead "
+                "letter would come back as an event, for ever; name a stream with other subjects, or None"
+            )
+            raise ConfigError(message, argument="dead_letter")
+        if to in self._known:
+            return
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                found = await self._find(to)
+        except (EdaError, TimeoutError):
+            return  # there is none yet, or the server does not say: the first dead letter finds out
+        await self._note(found, subject_of(to, "", ""))
+
+    async def _look(self, to: str, subject: str) -> int:
+        """Return the most bytes that a letter may have in the stream, created if need be. ConfigError: it is unfit."""
+        return await self._note(await self._ensure(to), subject)
+
+    async def _note(self, info: StreamInfo, subject: str) -> int:
+        to, why = info.name, ""
+        if info.mirror is not None:
+            why = f"is a mirror of {info.mirror!r}, and nothing can be published to it"
+        elif info.sealed:
+            why = "is sealed, and nothing can be stored in it"
+        elif info.no_ack:
+            why = "has no_ack set: it never confirms that a letter is stored"
+        elif not is_covered(subject, info.subjects):
+            listens = ", ".join(map(repr, info.subjects)) or "nothing"
+            why = f"does not listen to {subject!r} (it listens to {listens})"
+        elif info.retention == "interest" and not await self._has_consumers(to):
+            why = "has retention 'interest' and no consumer, so it keeps no letter"
+        if why:
+            message = f"dead_letter: stream {to!r} {why}; " + _ADVICE.format(to)
+            raise ConfigError(message, argument="dead_letter")
+        most = info.max_event_bytes or self._wire.max_payload
+        if info.options.max_bytes is not None:
+            most = min(most, info.options.max_bytes - OVERHEAD - len(subject.encode()))
+        if info.retention != "interest":  # its consumers may go any time
+            self._known[to] = most
+        return most
+
+    async def _has_consumers(self, to: str) -> bool:
+        info = await self._api.request(f"STREAM.INFO.{to}")
+        n: object = (info.get("state") or {}).get("consumer_count")
+        return isinstance(n, int) and n > 0
 
     # --- storing -----------------------------------------------------------------------------------------------------
 
@@ -92,19 +138,22 @@ class DeadLetters:
         sequence: int,
         subscription: str,
         attempts: int,
+        subject: str = "",
     ) -> None:
         """Store a message in the dead-letter stream `to`, once; it is stored when this returns.
 
         `payload` is kept as it is; `event_type` and `aggregate` (both empty for what is undecodable) make the subject,
-        and all else becomes headers. One attempt of at most 5 s: whoever calls tries again. Stored already by an
-        earlier attempt, it is not stored twice within the stream's duplicate window.
+        and all else becomes headers. `subject` is the message's own subject. A message that is too large with these
+        headers loses the end of the error's text, then its payload: headers say where that lies, and what it is. One
+        attempt of at most 5 s: whoever calls tries again. Stored already by an earlier attempt, it is not stored twice
+        within the stream's duplicate window.
 
-        Raises StreamNotFound where the stream may not be created; ServerError, Timeout, Closed; ConfigError for a
-        message that is over the server's max_payload even without the text of its error. Then, and when cancelled, it
-        may be stored or not.
+        Raises ConfigError for a stream that can't keep letters, or not even this one's headers; StreamNotFound where it
+        may not be created; ServerError, Timeout, Closed (`may_pass` tells which are worth another attempt). Then, and
+        when cancelled, it may be stored or not.
         """
         check_stream_name(to)
-        subject = _subject_of(to, event_type, aggregate) or subject_of(to, "", "")
+        letter_subject = subject_or_none(to, event_type, aggregate) or subject_of(to, "", "")
         headers = {
             MSG_ID: f"dead:{subscription}:{sequence}",
             DEAD_REASON: escape_text(reason),
@@ -115,187 +164,95 @@ class DeadLetters:
             DEAD_ATTEMPTS: str(attempts),
             DEAD_TIME: _rfc3339(time_ns()),
         }
+        without = headers | {
+            DEAD_SUBJECT: escape_text(subject or subject_or_none(stream, event_type, aggregate) or stream),
+            DEAD_OMITTED: str(len(payload)),
+        }
         try:
             async with asyncio.timeout(TIMEOUT_S) as limit:
-                if to not in self._known:
-                    await self._ensure(to)
-                    self._known.add(to)
-                answer = await self._store(to, subject, payload, headers, error)
-                if answer.duplicate and not await self._is_same(to, answer.seq, payload, headers):
-                    # An event of another stream, or of one by this name that is gone, has the place under this id.
-                    headers[MSG_ID] += f":{next_nuid()}"
-                    await self._store(to, subject, payload, headers, error)
+                most = self._known.get(to)
+                if most is None:
+                    most = await self._look(to, letter_subject)
+                try:
+                    await self._store(to, letter_subject, headers, payload, without, error, most)
+                except ServerError as refused:
+                    if not is_too_large(refused):
+                        raise
+                    # The stream takes less than it did when it was looked at.
+                    most = min(await self._look(to, letter_subject), size_of_headers(headers) + len(payload) - 1)
+                    await self._store(to, letter_subject, headers, payload, without, error, most)
         except TimeoutError as late:
             if not limit.expired():
                 raise
+            self._known.pop(to, None)  # a stream that was changed to no_ack does not answer
             raise Timeout(f"storing a dead letter in {to}", TIMEOUT_S) from late
+        except Timeout:
+            self._known.pop(to, None)
+            raise
 
-    async def _store(self, to: str, subject: str, payload: bytes, headers: dict[str, str], error: str) -> Answer:
-        over = size_of_headers(headers) + len(payload) - self._wire.max_payload
-        if over > 0:
-            headers = headers | {DEAD_ERROR: escape_text(error, max(len(headers[DEAD_ERROR]) - over, 0))}
+    async def _store(
+        self,
+        to: str,
+        subject: str,
+        headers: dict[str, str],
+        payload: bytes,
+        without: dict[str, str],
+        error: str,
+        most: int,
+    ) -> None:
+        """Store the letter, whole if it has at most `most` bytes, else with the headers `without`."""
+        most = min(most, self._wire.max_payload)
+        fit, kept = _fitted(to, headers, payload, without, error, most)
+        answer = await self._publish(to, subject, kept, fit)
+        if answer.duplicate and not await self._is_same(to, answer.seq, kept, fit):
+            # An event of another stream, or of one by this name that is gone, has the place under this id.
+            other_id = {MSG_ID: f"{headers[MSG_ID]}:{next_nuid()}"}
+            fit, kept = _fitted(to, headers | other_id, payload, without | other_id, error, most)
+            await self._publish(to, subject, kept, fit)
+
+    async def _publish(self, to: str, subject: str, payload: bytes, headers: dict[str, str]) -> Answer:
         try:
             return await publish_once(self._wire, to, subject, payload, headers, domain=self._api.domain)
         except ServerError as refused:
             if refused.code == 503:
-                self._known.discard(to)  # it may have been deleted: the next attempt looks
+                self._known.pop(to, None)  # it may have been deleted, or changed: the next attempt looks
             raise
 
     async def _is_same(self, to: str, sequence: int, payload: bytes, headers: dict[str, str]) -> bool:
         """Whether the message at this place is the one with this payload and origin."""
-        letter = await self._read(to, {"seq": sequence})
-        origin = (DEAD_STREAM, DEAD_SEQUENCE, DEAD_SUBSCRIPTION)
+        letter = await read_letter(self._api, to, {"seq": sequence})
+        origin = (DEAD_STREAM, DEAD_SEQUENCE, DEAD_SUBSCRIPTION, DEAD_DIGEST)
         return (
             letter is not None
             and letter.payload == payload
-            and all(letter.headers.get(name) == headers[name] for name in origin)
+            and all(letter.headers.get(name) == headers.get(name) for name in origin)
         )
 
-    # --- replaying ---------------------------------------------------------------------------------------------------
 
-    async def replay(self, stream: str, name: str, *, dead_letter: str | None = None, limit: int | None = None) -> int:
-        """Publish the dead letters of subscription `name` back into `stream`, and return how many.
-
-        In their order, for that subscription alone; each is removed once the stream has acknowledged it. Those that
-        come while this runs are left for the next time. What was undecodable stays where it is: replaying it can't
-        help. `dead_letter` is the stream they are in (None: `{stream}-dead`), `limit` the most to replay.
-
-        An event comes back under a new id, the same for each try of one dead letter; so one that was published and,
-        because of a crash, not removed is stored once if it is tried again within the stream's duplicate window.
-
-        Raises ConfigError, StreamNotFound for either stream; ServerError, Timeout, Closed: those before have been
-        replayed, as they have when it is cancelled.
-        """
-        check_stream_name(stream)
-        check_name(name)
-        dead = _dead_letter_stream(stream, dead_letter)
-        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
-            raise ConfigError(f"limit must be an int of 1 or more, or None, not {limit!r}", argument="limit")
-        dead_info = await self._info(dead)
-        config = dead_info["config"]
-        if config.get("deny_delete") or config.get("sealed"):
-            message = (
-                f"stream {dead!r} lets nobody delete a message, so a dead letter would be replayed again and again"
-            )
-            raise ConfigError(message, argument="dead_letter" if dead_letter else "stream")
-        window_s = (await self._info(stream))["config"].get("duplicate_window", 0) / NS
-        timeout_s = min(REPLAY_TIMEOUT_S, max(window_s / 2, 0.1))
-        # Made again under its old name, the stream counts from 1 again: its creation is part of who it is.
-        made_us = (datetime.fromisoformat(dead_info["created"]) - _EPOCH) // timedelta(microseconds=1)
-        n_replayed = 0
-        state = dead_info["state"]
-        try:
-            async with contextlib.aclosing(self._letters(dead, state["first_seq"], state["last_seq"])) as letters:
-                async for letter in letters:
-                    event = self._replayable(dead, letter, stream, name)
-                    if event is None:
-                        continue
-                    event_id = f"replay:{dead}:{made_us:x}:{letter.sequence}"
-                    await self._publish_back(stream, name, event, event_id, timeout_s)
-                    await self._remove(dead, letter.sequence)
-                    n_replayed += 1
-                    if n_replayed == limit:
-                        break
-        except EdaError as error:
-            error.add_note(f"{n_replayed} dead letters were replayed before")
-            raise
-        return n_replayed
-
-    def _replayable(self, dead: str, letter: _Letter, stream: str, name: str) -> Event | None:
-        """Return the event to replay; None for a letter of others, or one that replaying can't help."""
-        headers = letter.headers
-        if headers.get(DEAD_SUBSCRIPTION) != name or headers.get(DEAD_STREAM) != stream:
-            return None
-        if headers.get(DEAD_REASON) == "undecodable":
-            return None
-        try:
-            return decode_event(letter.payload)
-        except DecodeError as error:
-            self._logger.warning("stream %s, sequence %d is no event and stays: %s", dead, letter.sequence, error)
-            return None
-
-    async def _publish_back(self, stream: str, name: str, event: Event, event_id: str, timeout_s: float) -> None:
-        subject = _subject_of(stream, event.type, event.aggregate) or stream
-        envelope = encode_event(event.replace(id=event_id))
-        headers = {MSG_ID: event_id, REPLAY_FOR: name}
-        deadline = monotonic() + timeout_s
-        while True:
-            try:
-                await publish_once(self._wire, stream, subject, envelope, headers, domain=self._api.domain)
-                return
-            except EdaError as error:
-                if not error.retryable or monotonic() + REPLAY_PAUSE_S > deadline:
-                    raise
-            await asyncio.sleep(REPLAY_PAUSE_S)
-
-    async def _remove(self, dead: str, sequence: int) -> None:
-        try:
-            await self._api.request(f"STREAM.MSG.DELETE.{dead}", {"seq": sequence, "no_erase": True})
-        except ServerError as error:
-            # Somebody else has replayed it at the same time, or an attempt before this one got no answer.
-            if error.err_code not in NOTHING_TO_DELETE or await self._read(dead, {"seq": sequence}) is not None:
-                raise translated(error, dead) from error
-
-    async def _letters(self, dead: str, first: int, last: int) -> AsyncGenerator[_Letter, None]:
-        """Give the messages from `first` to `last` in order.
-
-        Several are asked for at once. Each request names a place and gets the first message from there on, so that gaps
-        cost little: where the same message comes twice, fewer are asked for next.
-        """
-        width = 1
-        while first <= last:
-            places = range(first, min(first + width, last + 1))
-            asked = [self._read(dead, {"seq": place, "next_by_subj": ">"}) for place in places]
-            found: dict[int, _Letter] = {}
-            for answer in await asyncio.gather(*asked, return_exceptions=True):
-                if isinstance(answer, BaseException):
-                    raise answer
-                if answer is not None and answer.sequence <= last:
-                    found[answer.sequence] = answer
-            if not found:
-                return
-            for sequence in sorted(found):
-                yield found[sequence]
-            first = max(found) + 1
-            width = min(len(found) * 2, MAX_READS)
-
-    # --- the server --------------------------------------------------------------------------------------------------
-
-    async def _info(self, stream: str) -> dict[str, Any]:
-        try:
-            return await self._api.request(f"STREAM.INFO.{stream}", shape=Stream)
-        except ServerError as error:
-            raise translated(error, stream) from error
-
-    async def _read(self, stream: str, place: dict[str, Any]) -> _Letter | None:
-        """Return the message at a place; None where there is none."""
-        try:
-            found = await self._api.message(stream, place)
-        except ServerError as error:
-            if error.err_code == NO_MESSAGE:
-                return None
-            raise translated(error, stream) from error
-        return _Letter(found.seq, read_headers(found.hdrs[:MAX_HEADERS]), found.data)
+def _fitted(
+    to: str, headers: dict[str, str], payload: bytes, without: dict[str, str], error: str, most: int
+) -> tuple[dict[str, str], bytes]:
+    """Return headers and payload of a letter that has at most `most` bytes. ConfigError: there is no such letter."""
+    over = size_of_headers(headers) + len(payload) - most
+    if over > len(headers[DEAD_ERROR]):
+        headers, payload = without | {DEAD_DIGEST: digest_of(payload)}, b""
+        over = size_of_headers(headers) - most
+    if over > len(headers[DEAD_ERROR]):
+        message = (
+            f"dead_letter: stream {to!r} takes messages of at most {most} bytes, and the headers of the dead letter "
+            f"{headers[MSG_ID]} alone have {most + over}"
+        )
+        raise ConfigError(message, argument="dead_letter")
+    if over > 0:
+        headers = headers | {DEAD_ERROR: escape_text(error, max(len(headers[DEAD_ERROR]) - over, 0))}
+    return headers, payload
 
 
-def _subject_of(stream: str, event_type: str, aggregate: str) -> str | None:
-    """Return the event's subject; None where it can't be one, above all because it is too long for a protocol line."""
-    try:
-        subject = subject_of(stream, event_type, aggregate)
-    except ConfigError:
-        return None
-    return subject if len(subject.encode()) + N_REPLY <= MAX_LINE else None
-
-
-def _dead_letter_stream(stream: str, given: str | None) -> str:
-    name = "{stream}-dead" if given is None else given
-    try:
-        name = name.replace("{stream}", stream)
-        check_stream_name(name)
-    except (AttributeError, TypeError, ConfigError) as error:
-        message = f"dead_letter must be the name of a stream, not {name!r}"
-        raise ConfigError(message, argument="dead_letter") from error
-    return name
+def may_pass(error: Exception) -> bool:
+    """Whether storing a dead letter failed in a way that may pass, or that an operator can end."""
+    if isinstance(error, ServerError) and error.err_code in NO_ROOM:
+        return True
+    return isinstance(error, StreamNotFound) or (isinstance(error, EdaError) and error.retryable)
 
 
 def _rfc3339(time_ns: int) -> str:

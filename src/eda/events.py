@@ -41,7 +41,7 @@ class Events:
         # Its time runs from when an event is taken, not from when it is there to be taken: so it is kept here.
         self._subscription = subscribe(feed.handle, replace(options, timeout_s=NO_TIMEOUT_S))
         self._subscription.on_closing = feed.on_closing
-        self._subscription.on_finished = feed.wake
+        self._subscription.on_finished = self._subscription.on_resumed = feed.wake
         self._subscription.close_timeout_s = options.timeout_s
         self._is_asked = False
         weakref.finalize(self, _dropped, self._subscription, feed.loop, logger).atexit = False
@@ -71,7 +71,7 @@ class Events:
         try:
             await subscription.opened(gives_up=False)
             feed.settle(None)
-            while feed.offered is None:
+            while feed.offered is None or subscription.is_paused:
                 if subscription.is_closed:
                     await subscription.wait()
                     raise StopAsyncIteration

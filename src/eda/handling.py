@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from eda._dispatch import Dispatcher
 from eda._event import Event
 from eda._intake import Exhausted, Undecodable
-from eda.errors import ConfigError, Timeout
+from eda.dead_letters import may_pass
+from eda.errors import Closed, ConfigError, Timeout
+from eda.failure_log import FailureLog
 from eda.handlers import PartialFailure, Reject, refuse_result
 from eda.options import Retry, SubscriptionOptions
 from eda.suspects import Suspects
@@ -28,14 +30,23 @@ NS = 1_000_000_000
 class Handling:
     """A dispatcher's host: futures, and the judgement over what failed.
 
-    `bury` stores a dead letter. What an ordered subscription's offset needs is set by its owner: `on_progress()` when
-    the position has moved, `confirmed(position)` to wait until it is stored; `suspects`, for a shared one.
+    `bury` stores a dead letter; `on_end(error)` is called when none can be stored for good. What an ordered
+    subscription's offset needs is set by its owner: `on_progress()` when the position has moved, `confirmed(position)`
+    to wait until it is stored; `suspects`, for a shared one.
     """
 
     def __init__(
-        self, logger: logging.Logger, stream: str, name: str, options: SubscriptionOptions, bury: Bury
+        self,
+        logger: logging.Logger,
+        stream: str,
+        name: str,
+        options: SubscriptionOptions,
+        bury: Bury,
+        on_end: Callable[[Exception], None],
     ) -> None:
         self._logger = logger
+        self._fields = {"eda_stream": stream, "eda_subscription": name}
+        self._on_end = on_end
         self._stream = stream
         self._name = name
         self._options = options
@@ -43,6 +54,7 @@ class Handling:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        self._circuit_timer: asyncio.TimerHandle | None = None
         self._dispatcher: Dispatcher | None = None
         self.on_progress: Callable[[], None] = lambda: None
         self.confirmed: Callable[[int], Awaitable[None]] = _at_once
@@ -53,22 +65,34 @@ class Handling:
         if dead_letter == "{stream}-dead" and stream.endswith("-dead"):
             dead_letter = None  # the dead letters of dead letters would have no end
         self.dead_letter = None if dead_letter is None else dead_letter.replace("{stream}", stream)
+        if self.dead_letter == stream:
+            raise ConfigError(
+                f"dead_letter={options.dead_letter!r} is the stream {stream!r} itself, so each dead letter would come "
+                "back as an event, for ever; name another stream, or None to have such events logged and skipped",
+                argument="dead_letter",
+            )
         if self.dead_letter is not None and len(self.dead_letter) > MAX_STREAM_NAME:
             raise ConfigError(
                 f"dead_letter {self.dead_letter!r} is too long for a stream: at most {MAX_STREAM_NAME} characters",
                 argument="dead_letter",
             )
+        self._log = FailureLog(logger, stream, name, self.dead_letter)
         self._n_refused: dict[int, int] = {}  # how often the dead-letter stream did not take it, by sequence
 
     def use(self, dispatcher: Dispatcher) -> None:
         """Name the dispatcher whose host this is."""
         self._dispatcher = dispatcher
 
+    def release(self) -> None:
+        """Tell the log what it was not told yet: no handler runs any more."""
+        self._log.flush()
+
     def close(self) -> None:
         """Retry nothing more."""
         self._dispatcher = None
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._circuit_timer):
+            if timer is not None:
+                timer.cancel()
 
     # --- what the dispatcher asks for --------------------------------------------------------------------------------
 
@@ -99,11 +123,7 @@ class Handling:
 
     def on_overrun(self, event: Event, seconds: float) -> None:
         """Tell of a plain function that held up everything for longer than it may take."""
-        self._logger.warning(
-            "the handler of %s took %.3g s for event %s of type %r (sequence %d), over timeout_s=%g: a plain function "
-            "can't be cancelled and holds up the event loop; eda.threaded runs it in a thread",
-            self._stream, seconds, event.id, event.type, event.sequence, self._options.timeout_s,
-        )  # fmt: skip
+        self._log.tell_overrun(event, seconds, self._options.timeout_s)
 
     # --- failures ----------------------------------------------------------------------------------------------------
 
@@ -116,40 +136,47 @@ class Handling:
             return found
         return [error] * len(events)
 
-    def on_failure(self, event: Event, error: BaseException) -> int:
-        """Tell of a failed event; returns the nanoseconds until it comes again, or a negative number: it is dead."""
-        if isinstance(error, Undecodable):
-            self._logger.error(
-                "stream %s, sequence %d is no event and is passed over: %s",
-                self._stream, event.sequence, error.__cause__,
+    def on_failures(self, events: Sequence[Event], errors: Sequence[BaseException]) -> list[int]:
+        """Say what becomes of the events that one call of the handler has failed, each with its error.
+
+        Returns for each the nanoseconds until it is handled again, or BURIED. The log has one record of all of them.
+        """
+        delays = [self._delay_ns(event, error) for event, error in zip(events, errors, strict=True)]
+        self._log.tell_failed(events, errors, [None if delay < 0 else delay / NS for delay in delays])
+        return delays
+
+    def is_failure(self, errors: Sequence[BaseException]) -> bool:
+        """Whether a call of the handler that ended with these counts for the circuit: it was not the events' fault."""
+        return any(not isinstance(error, Undecodable | Exhausted | Reject) for error in errors)
+
+    def on_circuit(self, n_openings: int) -> None:
+        """Have one event tried after a pause, which grows with the openings in a row; 0: the circuit is closed."""
+        if self._circuit_timer is not None:
+            self._circuit_timer.cancel()
+            self._circuit_timer = None
+        if n_openings == 0:
+            self._logger.info(
+                "subscription %s to stream %s: a handler has succeeded, and events are handled again as before",
+                self._name, self._stream, extra=self._fields,
             )  # fmt: skip
-            return BURIED
-        if isinstance(error, Exhausted):
-            self._logger.error(
-                "event %s of type %r (stream %s, sequence %d) was tried %d times by processes that did not live to say "
-                "how it ended, and is not tried again",
-                event.id, event.type, self._stream, event.sequence, event.attempt - 1,
-            )  # fmt: skip
-            return BURIED
-        if isinstance(error, Reject):
-            self._logger.error(
-                "handler rejected event %s of type %r (stream %s, sequence %d): %s",
-                event.id, event.type, self._stream, event.sequence, error,
-            )  # fmt: skip
+            return
+        pause_s = self._options.retry.delay_s(n_openings)
+        log = self._logger.warning if n_openings == 1 else self._logger.info
+        log(
+            "subscription %s to stream %s: handlers failed for %s events in a row; no handler starts for %g s, then "
+            "one event is tried",
+            self._name, self._stream, self._options.circuit, pause_s, extra=self._fields,
+        )  # fmt: skip
+        if self._dispatcher is not None:
+            self._circuit_timer = self._loop.call_later(pause_s, self._dispatcher.try_one)
+
+    def _delay_ns(self, event: Event, error: BaseException) -> int:
+        if isinstance(error, Undecodable | Exhausted | Reject):
             return BURIED
         most = self._options.retry.max_attempts
         if most is not None and event.attempt >= most:
-            self._logger.error(
-                "handler failed for event %s of type %r (stream %s, sequence %d, attempt %d), for the last time",
-                event.id, event.type, self._stream, event.sequence, event.attempt, exc_info=error,
-            )  # fmt: skip
             return BURIED
-        delay_s = self._options.retry.delay_s(event.attempt)
-        self._logger.error(
-            "handler failed for event %s of type %r (stream %s, sequence %d, attempt %d); it comes again in %g s",
-            event.id, event.type, self._stream, event.sequence, event.attempt, delay_s, exc_info=error,
-        )  # fmt: skip
-        return int(delay_s * NS)
+        return int(self._options.retry.delay_s(event.attempt) * NS)
 
     async def bury(self, event: Event, payload: bytes, error: BaseException) -> int:
         """Store a dead letter; returns a negative number, or the nanoseconds after which to try again."""
@@ -179,15 +206,23 @@ class Handling:
                 attempts=attempts,
             )
         except Exception as problem:  # whatever it is, the event must not go with it
-            self._logger.error(
-                "dead-letter stream %s does not take event %s (stream %s, sequence %d), which is kept: %s",
-                self.dead_letter, event.id, self._stream, event.sequence, problem,
-            )  # fmt: skip
-            n_refused = self._n_refused[event.sequence] = self._n_refused.get(event.sequence, 0) + 1
-            return int(BURY_RETRY.delay_s(n_refused) * NS)
+            return self._not_buried(event, problem)
         self._n_refused.pop(event.sequence, None)
         self.n_dead += 1
         return BURIED
+
+    def _not_buried(self, event: Event, problem: Exception) -> int:
+        """Return the nanoseconds until another attempt to store a dead letter, if there is to be one."""
+        if isinstance(problem, Closed):
+            return NS  # the event is given back
+        if not may_pass(problem):
+            self._log.tell_unstorable(event, problem)
+            self._on_end(problem)
+            return NS
+        n_refused = self._n_refused[event.sequence] = self._n_refused.get(event.sequence, 0) + 1
+        delay_s = BURY_RETRY.delay_s(n_refused)
+        self._log.tell_not_stored(event, problem, delay_s)
+        return int(delay_s * NS)
 
     # --- suspects ----------------------------------------------------------------------------------------------------
 

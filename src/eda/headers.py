@@ -9,10 +9,13 @@ from __future__ import annotations
 
 __all__ = [
     "DEAD_ATTEMPTS",
+    "DEAD_DIGEST",
     "DEAD_ERROR",
+    "DEAD_OMITTED",
     "DEAD_REASON",
     "DEAD_SEQUENCE",
     "DEAD_STREAM",
+    "DEAD_SUBJECT",
     "DEAD_SUBSCRIPTION",
     "DEAD_TIME",
     "MAX_TEXT",
@@ -31,6 +34,9 @@ DEAD_SEQUENCE = "Eda-Dead-Sequence"
 DEAD_SUBSCRIPTION = "Eda-Dead-Subscription"
 DEAD_ATTEMPTS = "Eda-Dead-Attempts"
 DEAD_TIME = "Eda-Dead-Time"
+DEAD_SUBJECT = "Eda-Dead-Subject"
+DEAD_OMITTED = "Eda-Dead-Omitted"
+DEAD_DIGEST = "Eda-Dead-Digest"
 REPLAY_FOR = "Eda-Replay-For"
 
 MAX_TEXT = 1024  # bytes, escaped

@@ -14,6 +14,7 @@ from eda.dead_letters import DeadLetters
 from eda.errors import Closed, ConnectError, Timeout
 from eda.kinds import DurableNames
 from eda.options import StreamOptions
+from eda.replay import Replay
 from eda.single import SinglePublisher
 from eda.streams import Streams
 from eda.targets import Targets
@@ -31,6 +32,7 @@ class Link:
     targets: Targets
     single: SinglePublisher
     dead_letters: DeadLetters
+    replay: Replay
     durable_names: DurableNames
 
 
@@ -64,4 +66,5 @@ async def open_link(addresses: Addresses, client: str, logger: logging.Logger, o
         if isinstance(error, Timeout | Closed):
             raise ConnectError(str(addresses), str(error)) from error
         raise
-    return Link(wire, api, streams, targets, single, DeadLetters(wire, api, logger, targets.ensure), DurableNames())
+    dead_letters, replay = DeadLetters(wire, api, targets.ensure, streams.info), Replay(wire, api, logger)
+    return Link(wire, api, streams, targets, single, dead_letters, replay, DurableNames())

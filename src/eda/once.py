@@ -15,11 +15,15 @@ from eda.api import ask, while_answerable
 from eda.errors import Closed, ConfigError, ServerError, Timeout
 from eda.headers import MSG_ID, size_of_headers
 
-__all__ = ["ONCE_TIMEOUT_S", "publish_once"]
+__all__ = ["ONCE_TIMEOUT_S", "is_too_large", "publish_once"]
 
 ONCE_TIMEOUT_S = 5.0
 MAX_ANSWERS = 64
 REFUSAL_WAIT_S = 1.0  # a refusal does not say whose it is: for so long another stream's acknowledgement may follow
+
+# server/errors.json of nats-server.
+MESSAGE_TOO_LARGE = 10054
+STORE_FAILED = 10077
 
 
 async def publish_once(
@@ -109,6 +113,14 @@ async def _heard(
         if not wire.is_closed:
             await wire.detach(subscription)
         wire.release(subscription)
+
+
+def is_too_large(error: Exception) -> bool:
+    """Whether `publish_once` failed because the message is over a limit of the server or the stream."""
+    if isinstance(error, ServerError):
+        too_large = error.err_code == STORE_FAILED and error.description.startswith("message too large")
+        return too_large or error.err_code == MESSAGE_TOO_LARGE
+    return isinstance(error, ConfigError) and error.argument == "data"
 
 
 async def _until_up(wire: Wire, operation: str) -> None:

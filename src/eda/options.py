@@ -115,6 +115,7 @@ class SubscriptionOptions:
     linger_s: float = 0.01
     prefetch: int = 4096
     prefetch_bytes: int = 32 * 2**20
+    circuit: int | None = 10
     retry: Retry = field(default_factory=Retry)
     dead_letter: str | None = "{stream}-dead"
 
@@ -142,6 +143,7 @@ class SubscriptionOptions:
         _check_int("prefetch_bytes", self.prefetch_bytes, 1, _MAX_INT)
         _check_int("batch", self.batch, 1, _MAX_CONCURRENCY, or_none=True)
         _check_number("linger_s", self.linger_s, least=0)
+        _check_int("circuit", self.circuit, 1, _MAX_CONCURRENCY, or_none=True)
         if not isinstance(self.retry, Retry):
             raise ConfigError(f"retry must be a Retry, not {self.retry!r}", argument="retry")
         _check_matches("dead_letter", self.dead_letter, _STREAM_NAME, placeholder="{stream}")

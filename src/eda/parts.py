@@ -69,7 +69,7 @@ class Parts:
         else:
             self.source = SharedSource(link.wire, link.api, logger, stream, options, durable_name, on_end)
             self.name = self.source.consumer
-        self._handling = Handling(logger, stream, self.name, options, link.dead_letters.store)
+        self._handling = Handling(logger, stream, self.name, options, link.dead_letters.store, on_end)
         self.dispatcher = Dispatcher(
             self._handling,
             self.source,
@@ -92,6 +92,7 @@ class Parts:
             aggregate=options.aggregate,
             key=options.key,
             max_attempts=options.retry.max_attempts or 0,
+            circuit=options.circuit or 0,
         )
         self._handling.use(self.dispatcher)
         self._watch = Watch(logger, stream, self.name, options, self.dispatcher, self.source, ACK_WAIT_S, is_active)
@@ -111,6 +112,8 @@ class Parts:
             self._has_name = True
         info = await link.targets.ensure(self._stream)
         refuse_retention(info, options, filters_well=link.api.filters_well)
+        if self._handling.dead_letter is not None:
+            await link.dead_letters.check(self._handling.dead_letter, info)
         if self._durable is not None:
             await refuse_other_kind(
                 link.wire, link.api, self._stream, self._durable, ordered=is_ordered(options), reset=options.reset
@@ -208,6 +211,7 @@ class Parts:
             is_given = self._options.name is not None
             self._link.durable_names.release(self._stream, self._durable, is_given=is_given)
         self._watch.stop()
+        self._handling.release()
         on_refused = self._link.wire.on_refused
         if self.source.on_refused in on_refused:
             on_refused.remove(self.source.on_refused)
@@ -231,4 +235,6 @@ class Parts:
             undecodable=dispatcher.n_undecodable,
             skipped=dispatcher.n_skipped,
             active=active,
+            paused=dispatcher.is_paused,
+            circuit_open=dispatcher.is_circuit_open,
         )

@@ -35,3 +35,7 @@ class SubscriptionStats:
     """gone from the stream (expired, purged, deleted) before they were delivered; 0 with a filter, which hides them"""
     active: bool
     """whether this member gets events; False while another member of an exclusive name does"""
+    paused: bool = False
+    """whether `pause` was called, and `resume` was not yet"""
+    circuit_open: bool = False
+    """whether `circuit` handlers in a row failed and none has succeeded since: at most one event is tried at a time"""

@@ -14,6 +14,7 @@ __all__ = [
     "check_stream_name",
     "escape_token",
     "filter_subjects",
+    "is_covered",
     "parse_subject",
     "stream_subjects",
     "subject_of",
@@ -72,6 +73,20 @@ def stream_subjects(stream: str) -> list[str]:
     """Give the subjects that the stream listens to. ConfigError: a bad stream name."""
     check_stream_name(stream)
     return [stream, f"{stream}.>"]
+
+
+def is_covered(subject: str, patterns: Collection[str]) -> bool:
+    """Whether one of the patterns (subjects, perhaps with wildcards) takes the subject."""
+    tokens = subject.split(".")
+    for pattern in patterns:
+        wanted = pattern.split(".")
+        if wanted[-1] == ">" and len(tokens) >= len(wanted):
+            wanted, own = wanted[:-1], tokens[: len(wanted) - 1]
+        else:
+            own = tokens
+        if len(wanted) == len(own) and all(each in ("*", token) for each, token in zip(wanted, own, strict=True)):
+            return True
+    return False
 
 
 def filter_subjects(stream: str, types: Collection[str] | None, aggregate: str | None) -> list[str]:

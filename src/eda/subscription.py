@@ -47,6 +47,7 @@ class Subscription:
         self._on_closed = on_closed
         self.on_closing: Callable[[], None] = _nothing
         self.on_finished: Callable[[], None] = _nothing
+        self.on_resumed: Callable[[], None] = _nothing
         self.close_timeout_s = options.timeout_s
         self._loop = asyncio.get_running_loop()
         self._parts = Parts(
@@ -96,6 +97,11 @@ class Subscription:
         """Whether this member gets events: False while another one of an exclusive name does, or it is not open."""
         holder, is_open = self._parts.holder, self._parts.workers.are_started and not self._closed.is_set()
         return is_open and not self._parts.source.stands_by and (holder is None or holder.is_active)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether `pause` was called, and `resume` was not yet."""
+        return self._dispatcher.is_paused
 
     # --- opening -----------------------------------------------------------------------------------------------------
 
@@ -155,6 +161,21 @@ class Subscription:
             )
             self._logger.critical("subscription %s to %s failed", self.name, self.stream, exc_info=error)
         self.begin_close()
+
+    # --- pausing -----------------------------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Start no handler until `resume`; those that run go on.
+
+        What was received is kept: leases are extended, and an active member stays the active one. The server is asked
+        for no more events. Calling it again changes nothing, and closing works as ever.
+        """
+        self._dispatcher.pause()
+
+    def resume(self) -> None:
+        """Start handlers again. Calling it again changes nothing."""
+        self._dispatcher.resume()
+        self.on_resumed()
 
     # --- closing -----------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ import eda
 import eda.dead_letters
 from dead_letters import letters_of, stored
 from eda._codec import decode_event, encode_event
-from eda.dead_letters import DeadLetters
+from eda.replay import Replay
 from helpers import Admin, Logged, Proxy, until
 
 
@@ -123,15 +123,15 @@ async def test_replay_when_there_are_gaps_and_a_limit_finds_every_letter_once_in
 async def test_replay_when_one_dies_again_meanwhile_leaves_it_for_the_next_time(
     conn: eda.Conn, admin: Admin, stream: str, dead: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def remove(letters: DeadLetters, dead: str, sequence: int) -> None:
+    async def remove(letters: Replay, dead: str, sequence: int) -> None:
         await original(letters, dead, sequence)
         await bury(conn, stream, 100 + sequence)
 
-    original = DeadLetters._remove
+    original = Replay._remove
     await conn.publish(stream)
     for number in range(3):
         await bury(conn, stream, number)
-    monkeypatch.setattr(DeadLetters, "_remove", remove)
+    monkeypatch.setattr(Replay, "_remove", remove)
     async with asyncio.timeout(10):
         assert await conn.replay_dead(stream, "billing") == 3
     assert len(await stored(admin, dead)) == 3
@@ -141,17 +141,17 @@ async def test_replay_when_one_dies_again_meanwhile_leaves_it_for_the_next_time(
 async def test_replay_when_it_breaks_between_publishing_and_removing_stores_once(
     conn: eda.Conn, admin: Admin, stream: str, dead: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def remove(letters: DeadLetters, dead: str, sequence: int) -> None:
+    async def remove(letters: Replay, dead: str, sequence: int) -> None:
         if sequence == 2:
             raise eda.Timeout("removing", 1.0)
         await original(letters, dead, sequence)
 
-    original = DeadLetters._remove
+    original = Replay._remove
     await conn.publish(stream, eda.Event(type="first"))
     for number in range(3):
         await bury(conn, stream, number)
     with monkeypatch.context() as patch:
-        patch.setattr(DeadLetters, "_remove", remove)
+        patch.setattr(Replay, "_remove", remove)
         with pytest.raises(eda.Timeout) as caught:
             await conn.replay_dead(stream, "billing")
     assert caught.value.__notes__ == ["1 dead letters were replayed before"]

@@ -29,8 +29,9 @@ class Bench:
     def __init__(self, stream: str = "orders", **options: Any) -> None:
         self.stored: list[tuple[str, dict[str, Any]]] = []
         self.refusal: Exception | None = None
+        self.ended: list[Exception] = []
         settings = SubscriptionOptions(**options)
-        self.handling = Handling(logging.getLogger("eda"), stream, "billing", settings, self._bury)
+        self.handling = Handling(logging.getLogger("eda"), stream, "billing", settings, self._bury, self.ended.append)
 
     async def _bury(self, into: str, **letter: Any) -> None:
         if self.refusal is not None:
@@ -39,7 +40,7 @@ class Bench:
 
     async def fail(self, error: BaseException, event: eda.Event = ONE) -> int:
         """Do what a dispatcher does with a failed event; returns the delay, or BURIED."""
-        delay_ns = self.handling.on_failure(event, error)
+        (delay_ns,) = self.handling.on_failures([event], [error])
         return delay_ns if delay_ns >= 0 else await self.handling.bury(event, PAYLOAD, error)
 
 
@@ -164,7 +165,9 @@ async def test_errors_when_asked_for_say_what_happened() -> None:
 
 async def test_plain_function_when_it_took_too_long_is_told_of(logged: Logged) -> None:
     Bench(timeout_s=2.5).handling.on_overrun(ONE, 7.25)
-    assert logged.find(r"the handler of orders took 7.25 s for event id-1 .* over timeout_s=2.5: .*eda.threaded")
+    assert logged.find(
+        r"the handler took 7.25 s for event id-1 .* subscription billing.* over timeout_s=2.5: .*eda.threaded"
+    )
 
 
 async def test_future_when_nobody_sets_it_is_done_in_time() -> None:

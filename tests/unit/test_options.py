@@ -45,6 +45,7 @@ def test_subscription_options_when_default_are_as_documented() -> None:
         "linger_s": 0.01,
         "prefetch": 4096,
         "prefetch_bytes": 33_554_432,
+        "circuit": 10,
         "retry": {"initial_s": 0.1, "factor": 2.0, "max_s": 30.0, "max_attempts": None},
         "dead_letter": "{stream}-dead",
     }
@@ -133,6 +134,7 @@ def test_types_when_a_str_is_refused_with_what_to_write() -> None:
         ("linger_s", BAD_NUMBERS),
         ("prefetch", [0, 65_537, *BAD_NUMBERS]),
         ("prefetch_bytes", [0, 1.5, 2**63, *BAD_NUMBERS]),
+        ("circuit", [0, -1, True, 1.5, "1", 65_537]),
         ("retry", [None, 5, {"max_attempts": 3}]),
         ("dead_letter", ["", "a b", "{name}-dead", "-dead", "d\n", 5, True]),
     ],

@@ -1,0 +1,283 @@
+"""What the log is told of events that failed: which event of which subscription, and how often at most.
+
+While a database is away, a handler can fail thousands of times a second, and each record has a traceback. So there is a
+bound for each kind of failure, and a summary counts what was left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from time import monotonic
+from typing import Any
+
+from eda._event import Event
+from eda._intake import Exhausted, Undecodable
+from eda.errors import printable
+from eda.handlers import Reject
+
+__all__ = ["FailureLog", "error_text", "event_text", "fields_of"]
+
+BURST = 10  # records of one kind at once
+RECORDS_PER_S = 1.0  # records of one kind in the long run
+SUMMARY_S = 5.0  # from the first record that is left out to the summary
+
+MAX_TYPE = 200  # characters of a type
+
+# How a summary begins; each has a bound of its own.
+FAILED = "handler failed for %d more events"
+FAILED_LAST = "handler failed, for the last time, for %d more events"
+REJECTED = "handler rejected %d more events"
+
+
+def event_text(event: Event) -> str:
+    """Return the event's id and type as they may stand in a log line: a peer may have written them."""
+    return f"{printable(event.id)} of type {event.type[:MAX_TYPE]!r}"
+
+
+def error_text(error: BaseException | None) -> str:
+    """Return the error's type and text in one line."""
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # the class is the user's own
+        return name
+    return printable(f"{name}: {text}" if text else name)
+
+
+def fields_of(stream: str, subscription: str, event: Event) -> dict[str, Any]:
+    """Return the fields that log records about an event have (`extra=`)."""
+    return {
+        "eda_stream": stream,
+        "eda_subscription": subscription,
+        "eda_sequence": event.sequence,
+        "eda_event_id": printable(event.id),
+        "eda_type": printable(event.type),
+        "eda_attempt": event.attempt,
+    }
+
+
+class _Kind:
+    """One kind of failure: how many records it may still make, and what was left out."""
+
+    __slots__ = ("budget", "last", "n_left_out", "refilled_at", "since")
+
+    def __init__(self) -> None:
+        self.budget = float(BURST)
+        self.refilled_at = monotonic()
+        self.n_left_out = 0
+        self.since = 0.0
+        self.last: tuple[Event, str] | None = None
+
+    def take(self, now: float) -> bool:
+        """Whether one more record may be made now."""
+        self.budget = min(BURST, self.budget + (now - self.refilled_at) * RECORDS_PER_S)
+        self.refilled_at = now
+        if self.budget < 1:
+            return False
+        self.budget -= 1
+        return True
+
+
+class FailureLog:
+    """Tells the log of one subscription's failures, at a bounded rate for each kind of them."""
+
+    def __init__(self, logger: logging.Logger, stream: str, subscription: str, dead_letter: str | None) -> None:
+        self._logger = logger
+        self._stream = stream
+        self._subscription = subscription
+        self._dead_letter = dead_letter
+        self._fate = (
+            "skipped, as dead_letter is None"
+            if dead_letter is None
+            else f"to be stored in dead-letter stream {dead_letter}"
+        )
+        self._loop = asyncio.get_running_loop()
+        self._kinds: dict[str, _Kind] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    # --- what there is to tell ---------------------------------------------------------------------------------------
+
+    def tell_failed(
+        self, events: Sequence[Event], errors: Sequence[BaseException], delays_s: Sequence[float | None]
+    ) -> None:
+        """Tell what one call of the handler has failed: each event with its error and the seconds to its next attempt.
+
+        None in place of the seconds means that there is no other attempt. All make one record, and those that were
+        rejected another one.
+        """
+        rejected = [place for place, error in enumerate(errors) if isinstance(error, Reject)]
+        if rejected:
+            self._tell_rejected([events[place] for place in rejected], errors[rejected[0]])
+        failed = [place for place, error in enumerate(errors) if not isinstance(error, Reject)]
+        if len(failed) > 1:
+            self._tell_batch(
+                [events[place] for place in failed], errors[failed[0]], [delays_s[each] for each in failed]
+            )
+        elif failed:
+            self._tell_one(events[failed[0]], errors[failed[0]], delays_s[failed[0]])
+
+    def _tell_rejected(self, events: list[Event], error: BaseException) -> None:
+        event, text = events[0], error_text(error).partition(": ")[2]
+        if len(events) > 1:
+            self._tell(
+                REJECTED,
+                events,
+                "handler rejected %d events of a batch (stream %s, subscription %s, sequences %d to %d); they are %s; "
+                "the first is event %s: %s",
+                len(events), self._stream, self._subscription, *_ends(events), self._fate, event_text(event), text,
+            )  # fmt: skip
+        else:
+            self._tell(
+                REJECTED,
+                events,
+                "handler rejected event %s (stream %s, subscription %s, sequence %d, attempt %d), which is %s: %s",
+                *self._names(event), self._fate, text, error=error,
+            )  # fmt: skip
+
+    def _tell_batch(self, events: list[Event], error: BaseException, delays_s: list[float | None]) -> None:
+        n_dead = delays_s.count(None)
+        again_s = max((delay_s for delay_s in delays_s if delay_s is not None), default=0.0)
+        fate = f"they are handled again in {again_s:g} s"
+        if n_dead:
+            fate = f"{n_dead} of them for the last time, and {'is' if n_dead == 1 else 'are'} {self._fate}"
+            if n_dead < len(events):
+                fate += f"; the others are handled again in {again_s:g} s"
+        self._tell(
+            FAILED_LAST if n_dead else FAILED,
+            events,
+            "handler failed for %d events of a batch (stream %s, subscription %s, sequences %d to %d); %s; the first "
+            "is event %s, attempt %d",
+            len(events), self._stream, self._subscription, *_ends(events), fate, event_text(events[0]),
+            events[0].attempt, error=error, traceback=True,
+        )  # fmt: skip
+
+    def _tell_one(self, event: Event, error: BaseException, delay_s: float | None) -> None:
+        if isinstance(error, Undecodable):
+            cause = error.__cause__
+            self._tell(
+                "each of %d more messages is no event",
+                [event],
+                "stream %s, sequence %d is no event and, in subscription %s, is %s: %s",
+                self._stream, event.sequence, self._subscription, self._fate, error_text(cause),
+                error=cause,
+            )  # fmt: skip
+        elif isinstance(error, Exhausted):
+            self._tell(
+                "%d more events were tried by processes that did not live to say how it ended",
+                [event],
+                "event %s (stream %s, subscription %s, sequence %d) was tried %d times by processes that did not live "
+                "to say how it ended; it is not tried again but is %s",
+                *self._names(event)[:-1], event.attempt - 1, self._fate,
+            )  # fmt: skip
+        elif delay_s is None:
+            self._tell(
+                FAILED_LAST,
+                [event],
+                "handler failed for event %s (stream %s, subscription %s, sequence %d, attempt %d), for the last time; "
+                "it is %s",
+                *self._names(event), self._fate, error=error, traceback=True,
+            )  # fmt: skip
+        else:
+            self._tell(
+                FAILED,
+                [event],
+                "handler failed for event %s (stream %s, subscription %s, sequence %d, attempt %d); it comes again in "
+                "%g s",
+                *self._names(event), delay_s, error=error, traceback=True,
+            )  # fmt: skip
+
+    def tell_not_stored(self, event: Event, error: BaseException, delay_s: float) -> None:
+        """Tell that a dead letter could not be stored, and is tried again in `delay_s`."""
+        self._tell(
+            "dead-letter stream does not take event (%d more times), which is kept;",
+            [event],
+            "dead-letter stream %s does not take event %s (stream %s, subscription %s, sequence %d, attempt %d), which "
+            "is kept: %s; it is tried again in %g s",
+            self._dead_letter, *self._names(event), error_text(error), delay_s, error=error,
+        )  # fmt: skip
+
+    def tell_unstorable(self, event: Event, error: BaseException) -> None:
+        """Tell that a dead letter can't be stored, which ends the subscription."""
+        self._tell(
+            "dead-letter stream can't take %d more events",
+            [event],
+            "dead-letter stream %s can't take event %s (stream %s, subscription %s, sequence %d, attempt %d), which is "
+            "kept; the subscription ends: %s",
+            self._dead_letter, *self._names(event), error_text(error), error=error,
+        )  # fmt: skip
+
+    def tell_overrun(self, event: Event, seconds: float, timeout_s: float) -> None:
+        """Tell of a plain function that held up the event loop for longer than a handler may take."""
+        self._tell(
+            "the handler took too long for %d more events",
+            [event],
+            "the handler took %.3g s for event %s (stream %s, subscription %s, sequence %d, attempt %d), over "
+            "timeout_s=%g: a plain function can't be cancelled and holds up the event loop; eda.threaded runs it in a "
+            "thread",
+            seconds, *self._names(event), timeout_s, level=logging.WARNING,
+        )  # fmt: skip
+
+    def _names(self, event: Event) -> tuple[object, ...]:
+        return event_text(event), self._stream, self._subscription, event.sequence, event.attempt
+
+    # --- at a bounded rate -------------------------------------------------------------------------------------------
+
+    def _tell(
+        self,
+        kind: str,
+        events: Sequence[Event],
+        message: str,
+        *args: object,
+        error: BaseException | None = None,
+        level: int = logging.ERROR,
+        traceback: bool = False,
+    ) -> None:
+        """Log one record about `events`, or count them as left out.
+
+        `kind` begins the summary, with %d for the number of events, such as "handler failed for %d more events". Each
+        kind has a bound of its own.
+        """
+        state = self._kinds.get(kind)
+        if state is None:
+            state = self._kinds[kind] = _Kind()
+        now = monotonic()
+        if not state.take(now):
+            if not state.n_left_out:
+                state.since = now
+            state.n_left_out += len(events)
+            state.last = events[-1], error_text(error) if error is not None else ""
+            if self._timer is None:
+                self._timer = self._loop.call_later(SUMMARY_S, self.flush)
+            return
+        extra = fields_of(self._stream, self._subscription, events[0])
+        if len(events) > 1:
+            first, last = _ends(events)
+            extra |= {"eda_sequence": first, "eda_last_sequence": last, "eda_count": len(events)}
+        self._logger.log(level, message, *args, exc_info=error if traceback else None, extra=extra)
+
+    def flush(self) -> None:
+        """Log what was left out since the last summary."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        now = monotonic()
+        for kind, state in self._kinds.items():
+            if not state.n_left_out or state.last is None:
+                continue
+            event, text = state.last
+            extra = fields_of(self._stream, self._subscription, event) | {"eda_left_out": state.n_left_out}
+            self._logger.error(
+                f"{kind} in %.3g s, not logged one by one (stream %s, subscription %s); the last is event %s, sequence "
+                "%d, attempt %d%s",
+                state.n_left_out, now - state.since, self._stream, self._subscription, event_text(event),
+                event.sequence, event.attempt, f": {text}" if text else "", extra=extra,
+            )  # fmt: skip
+            state.n_left_out = 0
+            state.last = None
+
+
+def _ends(events: Sequence[Event]) -> tuple[int, int]:
+    sequences = [event.sequence for event in events]
+    return min(sequences), max(sequences)

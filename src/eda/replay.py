@@ -1,0 +1,218 @@
+"""`conn.replay_dead`: a subscription's dead letters back into the stream that they came from."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from typing import Any
+
+from eda._codec import decode_event, encode_event
+from eda._event import Event
+from eda._wire import Wire
+from eda.api import NS, Api, translated
+from eda.errors import ConfigError, DecodeError, EdaError, ServerError
+from eda.headers import (
+    DEAD_DIGEST,
+    DEAD_OMITTED,
+    DEAD_REASON,
+    DEAD_SEQUENCE,
+    DEAD_STREAM,
+    DEAD_SUBSCRIPTION,
+    MSG_ID,
+    REPLAY_FOR,
+)
+from eda.letters import Letter, digest_of, read_letter, subject_or_none
+from eda.once import is_too_large, publish_once
+from eda.shapes import Stream
+from eda.subjects import check_name, check_stream_name
+
+__all__ = ["Replay"]
+
+REPLAY_TIMEOUT_S = 30.0
+REPLAY_PAUSE_S = 0.1
+MAX_READS = 16  # letters that are asked for at once; their payloads are in memory together
+
+# server/errors.json of nats-server: no such sequence; a message that can't be deleted, which is what an older server
+# says when it is gone.
+NOTHING_TO_DELETE = frozenset({10043, 10057})
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
+
+
+class Replay:
+    """Replays dead letters."""
+
+    def __init__(self, wire: Wire, api: Api, logger: logging.Logger) -> None:
+        self._wire = wire
+        self._api = api
+        self._logger = logger
+
+    async def replay(self, stream: str, name: str, *, dead_letter: str | None = None, limit: int | None = None) -> int:
+        """Publish the dead letters of subscription `name` back into `stream`, and return how many.
+
+        In their order, for that subscription alone; each is removed once the stream has acknowledged it. Those that
+        come while this runs are left for the next time. What was undecodable stays where it is: replaying it can't
+        help. `dead_letter` is the stream they are in (None: `{stream}-dead`), `limit` the most to replay.
+
+        An event comes back under a new id, the same for each try of one dead letter; so one that was published and,
+        because of a crash, not removed is stored once if it is tried again within the stream's duplicate window.
+
+        A letter without its payload (it was too large) is replayed with the payload that still lies in `stream`. Where
+        that is gone, or the event is too large for the headers of a replay, the letter stays, and a warning says so.
+
+        Raises ConfigError, StreamNotFound for either stream; ServerError, Timeout, Closed: those before have been
+        replayed, as they have when it is cancelled.
+        """
+        check_stream_name(stream)
+        check_name(name)
+        dead = _dead_letter_stream(stream, dead_letter)
+        if dead == stream:
+            message = f"dead_letter is the stream {stream!r} itself: dead letters lie in a stream of their own"
+            raise ConfigError(message, argument="dead_letter")
+        if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+            raise ConfigError(f"limit must be an int of 1 or more, or None, not {limit!r}", argument="limit")
+        dead_info = await self._info(dead)
+        config = dead_info["config"]
+        if config.get("deny_delete") or config.get("sealed"):
+            message = (
+                f"stream {dead!r} lets nobody delete a message, so a dead letter would be replayed again and again"
+            )
+            raise ConfigError(message, argument="dead_letter" if dead_letter else "stream")
+        window_s = (await self._info(stream))["config"].get("duplicate_window", 0) / NS
+        timeout_s = min(REPLAY_TIMEOUT_S, max(window_s / 2, 0.1))
+        # Made again under its old name, the stream counts from 1 again: its creation is part of who it is.
+        made_us = (datetime.fromisoformat(dead_info["created"]) - _EPOCH) // timedelta(microseconds=1)
+        n_replayed = 0
+        state = dead_info["state"]
+        try:
+            async with contextlib.aclosing(self._letters(dead, state["first_seq"], state["last_seq"])) as letters:
+                async for letter in letters:
+                    event = await self._replayable(dead, letter, stream, name)
+                    if event is None:
+                        continue
+                    event_id = f"replay:{dead}:{made_us:x}:{letter.sequence}"
+                    try:
+                        await self._publish_back(stream, name, event, event_id, timeout_s)
+                    except EdaError as error:
+                        if not is_too_large(error):
+                            raise
+                        self._stays(
+                            dead, letter, f"it is too large to be published with the headers of a replay: {error}"
+                        )
+                        continue
+                    await self._remove(dead, letter.sequence)
+                    n_replayed += 1
+                    if n_replayed == limit:
+                        break
+        except EdaError as error:
+            error.add_note(f"{n_replayed} dead letters were replayed before")
+            raise
+        return n_replayed
+
+    async def _replayable(self, dead: str, letter: Letter, stream: str, name: str) -> Event | None:
+        """Return the event to replay; None for a letter of others, or one that replaying can't help."""
+        headers = letter.headers
+        if headers.get(DEAD_SUBSCRIPTION) != name or headers.get(DEAD_STREAM) != stream:
+            return None
+        if headers.get(DEAD_REASON) == "undecodable":
+            return None
+        payload = letter.payload
+        if DEAD_OMITTED in headers:
+            omitted = await self._omitted(dead, letter, stream)
+            if omitted is None:
+                return None
+            payload = omitted
+        try:
+            return decode_event(payload)
+        except DecodeError as error:
+            self._logger.warning("stream %s, sequence %d is no event and stays: %s", dead, letter.sequence, error)
+            return None
+
+    async def _omitted(self, dead: str, letter: Letter, stream: str) -> bytes | None:
+        """Return the payload that was too large for the letter, from where it lies; None where it does not any more."""
+        sequence = letter.headers.get(DEAD_SEQUENCE, "")
+        if not (sequence.isascii() and sequence.isdigit() and len(sequence) < 19 and int(sequence)):
+            self._stays(dead, letter, "it does not say where its payload lies")
+            return None
+        original = await read_letter(self._api, stream, {"seq": int(sequence)})
+        if original is None:
+            self._stays(dead, letter, f"its payload is gone from stream {stream}, sequence {sequence}")
+            return None
+        if digest_of(original.payload) != letter.headers.get(DEAD_DIGEST):
+            self._stays(dead, letter, f"stream {stream} has another message at sequence {sequence} now")
+            return None
+        return original.payload
+
+    def _stays(self, dead: str, letter: Letter, why: str) -> None:
+        self._logger.warning(
+            "the dead letter in stream %s, sequence %d is not replayed and stays: %s", dead, letter.sequence, why
+        )
+
+    async def _publish_back(self, stream: str, name: str, event: Event, event_id: str, timeout_s: float) -> None:
+        subject = subject_or_none(stream, event.type, event.aggregate) or stream
+        envelope = encode_event(event.replace(id=event_id))
+        headers = {MSG_ID: event_id, REPLAY_FOR: name}
+        deadline = monotonic() + timeout_s
+        while True:
+            try:
+                await publish_once(self._wire, stream, subject, envelope, headers, domain=self._api.domain)
+                return
+            except EdaError as error:
+                if not error.retryable or monotonic() + REPLAY_PAUSE_S > deadline:
+                    raise
+            await asyncio.sleep(REPLAY_PAUSE_S)
+
+    async def _remove(self, dead: str, sequence: int) -> None:
+        try:
+            await self._api.request(f"STREAM.MSG.DELETE.{dead}", {"seq": sequence, "no_erase": True})
+        except ServerError as error:
+            # Somebody else has replayed it at the same time, or an attempt before this one got no answer.
+            if (
+                error.err_code not in NOTHING_TO_DELETE
+                or await read_letter(self._api, dead, {"seq": sequence}) is not None
+            ):
+                raise translated(error, dead) from error
+
+    async def _letters(self, dead: str, first: int, last: int) -> AsyncGenerator[Letter, None]:
+        """Give the messages from `first` to `last` in order.
+
+        Several are asked for at once. Each request names a place and gets the first message from there on, so that gaps
+        cost little: where the same message comes twice, fewer are asked for next.
+        """
+        width = 1
+        while first <= last:
+            places = range(first, min(first + width, last + 1))
+            asked = [read_letter(self._api, dead, {"seq": place, "next_by_subj": ">"}) for place in places]
+            found: dict[int, Letter] = {}
+            for answer in await asyncio.gather(*asked, return_exceptions=True):
+                if isinstance(answer, BaseException):
+                    raise answer
+                if answer is not None and answer.sequence <= last:
+                    found[answer.sequence] = answer
+            if not found:
+                return
+            for sequence in sorted(found):
+                yield found[sequence]
+            first = max(found) + 1
+            width = min(len(found) * 2, MAX_READS)
+
+    async def _info(self, stream: str) -> dict[str, Any]:
+        try:
+            return await self._api.request(f"STREAM.INFO.{stream}", shape=Stream)
+        except ServerError as error:
+            raise translated(error, stream) from error
+
+
+def _dead_letter_stream(stream: str, given: str | None) -> str:
+    name = "{stream}-dead" if given is None else given
+    try:
+        name = name.replace("{stream}", stream)
+        check_stream_name(name)
+    except (AttributeError, TypeError, ConfigError) as error:
+        message = f"dead_letter must be the name of a stream, not {name!r}"
+        raise ConfigError(message, argument="dead_letter") from error
+    return name
