@@ -14,8 +14,8 @@ import eda.cursor_hold
 import eda.cursor_key
 import eda.cursor_silence
 from eda._mailbox import monotonic_ns
+from eda.bucket import BUCKET, BUCKET_STREAM, Bucket
 from eda.cursor import Cursor
-from eda.cursor_key import BUCKET, BUCKET_STREAM
 from helpers import Admin, until, wire_of
 
 __all__ = ["Keys", "Member", "overlaps", "shorten"]
@@ -45,7 +45,7 @@ class Member:
             name=name,
             client=f"m{next(_numbers)}",
             filter=filter or [],
-            replicas=1,
+            bucket=Bucket(),
         )
 
     async def _first(self) -> int:

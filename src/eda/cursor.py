@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from eda._nuid import next_nuid
 from eda._wire import Wire
 from eda.api import Api
+from eda.bucket import Bucket
 from eda.cursor_hold import CursorOwner, Hold, read_patiently
 from eda.cursor_key import RETRY_S, CursorKey, is_stored
 from eda.cursor_silence import Silence
@@ -31,7 +32,7 @@ MAX_CLIENT = 128  # characters of the client's name in `holder`
 class Cursor:
     """The cursor of one member. `close` it at the end, also after an `open` that failed or was cancelled and `on_end`.
 
-    `filter`: the subjects that the subscription asks for; `replicas`: of the bucket, should it have to be made;
+    `filter`: the subjects that the subscription asks for; `bucket`: what is wanted of the one it is kept in;
     `start`: the sequence that it begins at if that is what it was told.
     """
 
@@ -46,7 +47,7 @@ class Cursor:
         name: str,
         client: str,
         filter: list[str],
-        replicas: int,
+        bucket: Bucket,
         start: int = 0,
     ) -> None:
         self._wire = wire
@@ -55,7 +56,7 @@ class Cursor:
         self._stream = stream
         self._name = name
         self._filter = filter
-        self._replicas = replicas
+        self._bucket = bucket
         self._start = start
         readable = client[:MAX_CLIENT].encode("utf-8", "replace").decode()
         self.holder = f"{readable}-{next_nuid()}"
@@ -183,8 +184,7 @@ class Cursor:
         if reset:
             await self._key.delete()
         kept = await self._first_read()
-        if not self._key.has_bucket:
-            await self._key.ensure_bucket(self._replicas)
+        await self._key.ensure_bucket(self._bucket)
         while True:
             if kept.value is not None:
                 self._check_filter(kept.value)

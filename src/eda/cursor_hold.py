@@ -16,7 +16,8 @@ from eda._waits import Wait
 from eda._wire import Wire
 from eda.answers import Answer
 from eda.api import NS
-from eda.cursor_key import ANSWER_S, BUCKET_STREAM, CONFLICTS, RETRY_S, CursorKey, Write, is_stored, settling
+from eda.bucket import BUCKET_STREAM
+from eda.cursor_key import ANSWER_S, CONFLICTS, RETRY_S, CursorKey, Write, is_stored, settling
 from eda.cursor_value import Kept, Value, new_value, template_of
 from eda.errors import Closed, EdaError, ServerError, Timeout
 

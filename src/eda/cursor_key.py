@@ -1,14 +1,10 @@
-"""The key in which a cursor is kept: how it is read, written, watched and deleted. `cursor` knows what for.
-
-Source: ADR-8 (key-value buckets: names and settings).
-"""
+"""The key in which a cursor is kept: how it is read, written, watched and deleted. `cursor` knows what for."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 import msgspec
 from nats.aio.subscription import Subscription as NatsSubscription
@@ -17,17 +13,18 @@ from nats.errors import TimeoutError as NatsTimeout
 
 from eda._mailbox import Mailbox, monotonic_ns
 from eda._wire import Wire
+from eda.adapting import adapted
 from eda.answers import Answer, Refused, decode_answer
 from eda.api import REQUEST_TIMEOUT_S, STREAM_NOT_FOUND, Api, translated
+from eda.bucket import BUCKET, BUCKET_STREAM, MAX_BYTES, Bucket, fault_of, settings_of
 from eda.cursor_value import Kept, Value, decode_value, encode_value, is_marker, may_be_free
 from eda.errors import Closed, ConfigError, ServerError, Timeout
 from eda.shapes import Stream
 
 __all__ = [
     "ANSWER_S",
-    "BUCKET",
-    "BUCKET_STREAM",
     "CONFLICTS",
+    "EXPECTED",
     "NO_MESSAGE",
     "RETRY_S",
     "CursorKey",
@@ -36,8 +33,8 @@ __all__ = [
     "settling",
 ]
 
-BUCKET = "eda-cursors"
-BUCKET_STREAM = f"KV_{BUCKET}"
+EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+_EXPECTED = EXPECTED.encode()
 
 ANSWER_S = 1.0  # an answer that takes longer is taken for lost
 READ_TIMEOUT_S = 2.0
@@ -46,28 +43,13 @@ RETRY_S = 0.25
 # JetStream error codes (server/errors.json of nats-server).
 NO_MESSAGE = 10037
 STREAM_NAME_IN_USE = 10058
+MESSAGE_TOO_LARGE = 10054
+ROLLUP_FORBIDDEN = 10111
+# There are not so many servers, or no cluster.
+TOO_MANY_REPLICAS = frozenset({10005, 10074})
 STREAM_GOING_AWAY = frozenset({10049, 10077})
 # Another revision is the last one; another write is under way.
 CONFLICTS = frozenset({10071, 10164})
-
-# A bucket as nats.go creates it, with a history of 1.
-_BUCKET_SETTINGS: dict[str, Any] = {
-    "name": BUCKET_STREAM,
-    "subjects": [f"$KV.{BUCKET}.>"],
-    "retention": "limits",
-    "storage": "file",
-    "discard": "new",
-    "max_consumers": -1,
-    "max_msgs": -1,
-    "max_msgs_per_subject": 1,
-    "max_bytes": -1,
-    "max_age": 0,
-    "max_msg_size": -1,
-    "duplicate_window": 120_000_000_000,
-    "allow_direct": True,
-    "allow_rollup_hdrs": True,
-    "deny_delete": True,
-}
 
 
 class Write(msgspec.Struct, eq=False):
@@ -161,7 +143,7 @@ class CursorKey:
         then: it still names the revision that it replaces, and while that is the last one nobody has come in between.
         """
         self._n_writes += 1
-        headers = b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: %d\r\n\r\n" % revision
+        headers = b"NATS/1.0\r\n%b: %d\r\n\r\n" % (_EXPECTED, revision)
         sizes = (self._n_writes, len(headers), len(headers) + len(value))
         frame = b"%b%d %d %d\r\n%b%b\r\n" % (self._head, *sizes, headers, value)
         self._last = write = Write(b"%d" % self._n_writes, monotonic_ns(), on_answer)
@@ -188,16 +170,24 @@ class CursorKey:
     async def put(self, value: Value, revision: int) -> tuple[Answer, int]:
         """Write when the connection is up, and wait; returns the answer and when the write was sent.
 
-        The answer is empty where none came. Raises ServerError for a refusal that is final, Closed.
+        The answer is empty where none came. Raises ServerError for a refusal that is final, ConfigError for one because
+        of the value's size, Closed.
         """
         while not self._wire.is_up:
             if self._wire.is_closed:
                 raise Closed("connection")
             await asyncio.sleep(0.02)
         waiter: asyncio.Future[Answer] = self._loop.create_future()
-        write = self.write(encode_value(value), revision, settling(waiter))
+        text = encode_value(value)
+        write = self.write(text, revision, settling(waiter))
         answer = await self.outcome(waiter)
         if answer.error is not None and answer.error.err_code not in CONFLICTS:
+            if answer.error.err_code == MESSAGE_TOO_LARGE:
+                raise ConfigError(
+                    f"the offset {self.stream}.{self.name} has {len(text)} bytes, and max_msg_size of the bucket "
+                    f"{BUCKET} (stream {BUCKET_STREAM}) allows less: raise it, or take out the limit with -1",
+                    argument="durable",
+                )
             if not answer.error.may_pass:
                 raise answer.error.as_error(BUCKET_STREAM)
             await asyncio.sleep(RETRY_S)
@@ -243,16 +233,51 @@ class CursorKey:
 
     # --- making and deleting -----------------------------------------------------------------------------------------
 
-    async def ensure_bucket(self, replicas: int) -> None:
-        """Create the bucket unless there is one, which is left as it is. Raises ServerError, Timeout."""
+    async def ensure_bucket(self, bucket: Bucket) -> None:
+        """Create the bucket, or see whether the one that is there can keep an offset. It is never changed.
+
+        Raises ConfigError, which names the setting; ServerError, Timeout.
+        """
+        fault = "" if not self.has_bucket and await self.create_bucket(bucket) else await self.bucket_fault(bucket)
+        if fault:
+            raise ConfigError(
+                f"the offset {self.stream}.{self.name} can't be kept in the bucket {BUCKET}: its stream "
+                f"{BUCKET_STREAM} has {fault}. A shared subscription (without exclusive, serial and key) needs no "
+                "offset there.",
+                argument="durable",
+            )
+
+    async def bucket_fault(self, bucket: Bucket) -> str:
+        """Return what keeps the bucket that is there from keeping what is written; "": nothing, or we may not look."""
+        subject = f"{self._api.prefix}.STREAM.INFO.{BUCKET_STREAM}"
+        self._wire.asks_leave.add(subject)
+        try:
+            answer = await self._api.request(f"STREAM.INFO.{BUCKET_STREAM}", shape=Stream)
+        except ServerError as error:
+            if error.code == 403 or error.err_code == STREAM_NOT_FOUND:
+                return ""
+            raise
+        finally:
+            self._wire.asks_leave.discard(subject)
+        return fault_of(answer["config"], bucket)
+
+    async def create_bucket(self, bucket: Bucket) -> bool:
+        """Create the bucket as the server allows; returns False when there is one. Raises ServerError, Timeout."""
         deadline = self._loop.time() + REQUEST_TIMEOUT_S
+        config = settings_of(bucket)
         while True:
             try:
-                await self._api.request(f"STREAM.CREATE.{BUCKET_STREAM}", _BUCKET_SETTINGS | {"num_replicas": replicas})
-                return
+                await self._api.request(f"STREAM.CREATE.{BUCKET_STREAM}", config)
+                return True
             except ServerError as error:
                 if error.err_code == STREAM_NAME_IN_USE:
-                    return
+                    return False
+                changed = adapted(config, error, max_bytes=MAX_BYTES)
+                if changed is None and error.err_code in TOO_MANY_REPLICAS:
+                    changed = config | {"num_replicas": bucket.least_replicas}
+                if changed is not None and changed != config:
+                    config = changed
+                    continue
                 # One of that name was deleted just now, and its directory is still going away.
                 going_away = error.err_code in STREAM_GOING_AWAY and error.code == 500
                 if not going_away or self._loop.time() > deadline:
@@ -281,7 +306,11 @@ class CursorKey:
                 await asyncio.sleep(0.05)
                 continue
             answer = decode_answer(0, reply.data)
-            if answer is not None and answer.error is not None and not answer.error.may_pass:
+            if answer is None or answer.error is None:
+                continue
+            if answer.error.err_code == ROLLUP_FORBIDDEN and "Nats-Rollup" in headers:
+                headers = {"KV-Operation": "DEL"}  # what it replaces may stay, but is not the last any more
+            elif not answer.error.may_pass:
                 raise answer.error.as_error(BUCKET_STREAM)
         raise Timeout(f"forgetting the offset {self.stream}.{self.name}", timeout_s)
 

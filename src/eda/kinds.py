@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from eda._wire import Wire
 from eda.api import Api
-from eda.cursor_key import BUCKET, CursorKey
+from eda.bucket import BUCKET
+from eda.cursor_key import CursorKey
 from eda.errors import ConfigError, ServerError
 from eda.options import SubscriptionOptions
 from eda.streams import StreamInfo

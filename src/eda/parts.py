@@ -123,7 +123,7 @@ class Parts:
             await source.open(info)
             self.workers.start(options.concurrency)
             self._handling.suspects = Suspects(
-                link.wire, link.api, self._logger, self._stream, self.name, info.options.replicas
+                link.wire, link.api, self._logger, self._stream, self.name, link.targets.bucket_for(info.options)
             )
             await source.start(self.dispatcher)
         else:
@@ -148,7 +148,7 @@ class Parts:
             name=self.name,
             client=self._client,
             filter=source.filter,
-            replicas=info.options.replicas,
+            bucket=self._link.targets.bucket_for(info.options),
             start=source.start,
         )
         self._handling.on_progress = holder.on_progress

@@ -7,6 +7,7 @@ import asyncio
 from eda._send import Target
 from eda._wire import Wire
 from eda.api import Api
+from eda.bucket import Bucket, bucket_for
 from eda.errors import ConfigError, EdaError
 from eda.options import StreamOptions
 from eda.streams import StreamInfo, Streams
@@ -60,6 +61,10 @@ class Targets:
     async def ensure(self, stream: str) -> StreamInfo:
         """Return the stream as it is, created if it may be. Raises StreamNotFound, ServerError."""
         return await self._streams.ensure(stream, self._defaults, create=self._auto_create)
+
+    def bucket_for(self, stream: StreamOptions) -> Bucket:
+        """Return what is wanted of the bucket of offsets for the subscriptions to a stream with these options."""
+        return bucket_for(stream, self._defaults)
 
     async def find(self, stream: str) -> Known:
         """Return what `known` has of the stream after looking it up, once at a time. Raises what `ensure` does."""

@@ -13,7 +13,7 @@ from nats.js.api import KeyValueConfig
 
 import eda
 from cursors import Keys, Member
-from eda.cursor_key import BUCKET, BUCKET_STREAM
+from eda.bucket import BUCKET, BUCKET_STREAM
 from helpers import Admin, Connect, Logged, until
 
 

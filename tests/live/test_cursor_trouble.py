@@ -11,7 +11,7 @@ import pytest
 
 import eda
 from cursors import Keys, Member, overlaps, shorten
-from eda.cursor_key import BUCKET, BUCKET_STREAM
+from eda.bucket import BUCKET, BUCKET_STREAM
 from faulty_proxy import DOWN, UP, FaultyProxy
 from helpers import Admin, Connect, Logged, until
 

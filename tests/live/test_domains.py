@@ -13,7 +13,7 @@ import nats
 import pytest
 
 import eda
-from eda.cursor_key import BUCKET, BUCKET_STREAM
+from eda.bucket import BUCKET, BUCKET_STREAM
 from eda.once import publish_once
 from helpers import Connect, Logged, free_port, until, wire_of
 

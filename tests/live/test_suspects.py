@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 import eda
 import eda.suspects
 from eda.api import NS
+from eda.bucket import Bucket
 from eda.errors import ServerError, Timeout
 from eda.suspects import BEGUN_BEFORE, Suspects
 from helpers import Admin, Logged, until, wire_of
@@ -24,8 +27,13 @@ def event(attempt: int, sequence: int = 7) -> Any:
 
 @pytest.fixture
 async def suspects(conn: eda.Conn, stream: str) -> Suspects:
+    await conn.streams.create(stream)
+    return made_for(conn, stream)
+
+
+def made_for(conn: eda.Conn, stream: str) -> Suspects:
     link = conn._link
-    return Suspects(wire_of(conn), link.api, logging.getLogger("eda"), stream, "team", 1)
+    return Suspects(wire_of(conn), link.api, logging.getLogger("eda"), stream, "team", Bucket())
 
 
 @pytest.mark.old_server
@@ -61,7 +69,7 @@ async def test_suspect_when_the_record_is_none_is_begun(
 async def test_suspect_when_the_record_is_forbidden_is_handled_and_told_of_once(
     suspects: Suspects, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
-    async def refuse(event: eda.Event) -> None:
+    async def refuse(event: eda.Event, revision: int) -> bool:
         raise ServerError(403, 0, "no permission")
 
     logged.expect("comes again without end")
@@ -75,9 +83,9 @@ async def test_suspects_when_nobody_answers_all_wait_ever_longer(
 ) -> None:
     n_asked = 0
 
-    async def fall_silent(*_: object, **__: object) -> None:
+    async def fall_silent(wire: object, stream: str, subject: str, text: bytes, *_: object, **__: object) -> None:
         nonlocal n_asked
-        n_asked += 1
+        n_asked += b'"delivery":0' not in text  # those take a record back
         raise Timeout("publish", 5.0)
 
     await suspects.begin(event(3, sequence=1))  # there is a bucket
@@ -90,6 +98,7 @@ async def test_suspects_when_nobody_answers_all_wait_ever_longer(
             suspects._not_before = 0.0
     assert pauses == [0.5, 1.0, 2.0]
     assert n_asked == 3
+    await until(lambda: not suspects._voiding)
     assert await suspects.begin(event(3)) == 0
     suspects._not_before = 0.0
 
@@ -113,5 +122,95 @@ async def test_suspect_when_it_is_not_known_to_be_on_record_is_taken_off(
     assert await suspects.begin(event(4)) == 0
 
 
+async def test_suspect_when_the_stream_was_made_again_has_its_last_attempt(
+    suspects: Suspects, conn: eda.Conn, stream: str
+) -> None:
+    assert await suspects.begin(event(3)) == 0
+    await conn.streams.delete(stream)
+    await conn.streams.create(stream)
+    other = made_for(conn, stream)
+    assert await other.begin(event(4)) == 0, "it is another event, of the same sequence"
+    assert await other.begin(event(5)) == BEGUN_BEFORE
+    await other.end(event(5))
+
+
+async def test_suspect_when_another_member_has_it_on_record_meanwhile_leaves_that_alone(
+    suspects: Suspects, conn: eda.Conn, stream: str
+) -> None:
+    other = made_for(conn, stream)
+    assert await suspects.begin(event(3)) == 0
+    await other._key.stream_created()
+    other._created = suspects._created
+    found = await other._read(7)
+    assert await other._store(event(4), found.revision)
+    await suspects.end(event(3))
+    assert (await other._read(7)).record.delivery == 4
+    assert not await suspects._store(event(3), found.revision), "it was written in between"
+    await other.end(event(4))
+    assert await is_off(other)
+
+
+@pytest.mark.parametrize("late_s", [0.0, 0.6], ids=["lost", "late"])
+async def test_suspect_when_its_record_arrives_after_its_clean_up_is_not_found(
+    suspects: Suspects, monkeypatch: pytest.MonkeyPatch, conn: eda.Conn, stream: str, late_s: float
+) -> None:
+    """The record is on its way while it is given up; whatever comes first at the server, nobody finds it."""
+    await suspects.begin(event(3, sequence=1))
+    store = eda.suspects.publish_once
+    late: list[asyncio.Task[Any]] = []
+
+    async def hold_back(*arguments: Any, **options: Any) -> Any:
+        if late:
+            return await store(*arguments, **options)
+
+        async def send() -> None:
+            await asyncio.sleep(late_s)
+            with suppress(ServerError):
+                await store(*arguments, **options)
+
+        late.append(asyncio.create_task(send()))
+        raise Timeout("publish", 5.0)
+
+    monkeypatch.setattr(eda.suspects, "publish_once", hold_back)
+    assert await suspects.begin(event(3)) > 0
+    suspects._not_before = 0.0
+    await until(lambda: late[0].done() and not suspects._voiding)
+    assert not (await suspects._read(7)).record.delivery
+    other = made_for(conn, stream)
+    assert await other.begin(event(4)) == 0, "nobody had begun it"
+    await other.end(event(4))
+
+
+@pytest.mark.old_server
+async def test_suspect_when_purges_are_denied_is_taken_off_all_the_same(
+    own_server: eda.EmbeddedServer, stream: str, logged: Logged
+) -> None:
+    async with eda.connect(own_server.url, client="c") as conn:
+        await conn.streams.create(stream)
+        settings = {"name": "KV_eda-cursors", "subjects": ["$KV.eda-cursors.>"], "deny_purge": True}
+        assert conn._link is not None
+        await conn._link.api.request("STREAM.CREATE.KV_eda-cursors", settings | {"max_msgs_per_subject": 1})
+        suspects = made_for(conn, stream)
+        assert await suspects.begin(event(3)) == 0
+        await suspects.end(event(3))
+        assert await is_off(suspects)
+        assert await suspects.begin(event(4)) == 0
+    assert not logged.find("stays on record")
+
+
+async def test_suspects_when_the_bucket_forgets_say_so_once_and_go_on(
+    own_server: eda.EmbeddedServer, stream: str, logged: Logged
+) -> None:
+    logged.expect(r"comes again without end: the bucket eda-cursors \(stream KV_eda-cursors\) has max_age=1000000000:")
+    async with eda.connect(own_server.url, client="c") as conn:
+        await conn.streams.create(stream)
+        assert conn._link is not None
+        settings = {"name": "KV_eda-cursors", "subjects": ["$KV.eda-cursors.>"], "max_age": NS, "duplicate_window": NS}
+        await conn._link.api.request("STREAM.CREATE.KV_eda-cursors", settings)
+        suspects = made_for(conn, stream)
+        assert [await suspects.begin(event(3)), await suspects.begin(event(4))] == [0, BEGUN_BEFORE]
+    assert len(logged.find("comes again without end")) == 1
+
+
 async def is_off(suspects: Suspects) -> bool:
-    return await suspects._read(event(3)) == 0
+    return not (await suspects._read(7)).record.delivery and not suspects._voiding

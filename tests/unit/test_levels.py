@@ -22,7 +22,7 @@ LEVELS: list[set[str]] = [
         *("_data", "_fields", "_texts", "adapting", "addresses", "answers", "callbacks", "cursor_value", "headers"),
         *("limits", "options", "server_config", "server_info", "shapes", "stats", "subjects"),
     },
-    {"_envelope", "_event"},
+    {"_envelope", "_event", "bucket"},
     {"_acks", "_codec", "_frame", "_ledger", "_outbound", "handlers"},
     {"_client", "_ledger_ordered", "_mailbox", "_send", "_tap", "server"},
     {"_intake", "_pending", "_wire", "cursor_silence"},

@@ -1,0 +1,107 @@
+"""The key-value bucket in which offsets and records are kept: its settings, and what is wrong with those of others.
+
+Source: ADR-8 (key-value buckets: names and settings).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from eda.options import StreamOptions
+
+__all__ = ["BUCKET", "BUCKET_STREAM", "MAX_BYTES", "MIN_MESSAGE", "Bucket", "bucket_for", "fault_of", "settings_of"]
+
+BUCKET = "eda-cursors"
+BUCKET_STREAM = f"KV_{BUCKET}"
+
+MAX_BYTES = 64 * 2**20  # where an account demands a limit: room for a hundred thousand offsets
+MIN_MESSAGE = 2048  # bytes of a write: an offset with some filters, and its headers
+
+# As nats.go creates a bucket, with a history of 1. The oldest of a full one must not go: it refuses the newest.
+_SETTINGS: dict[str, Any] = {
+    "name": BUCKET_STREAM,
+    "subjects": [f"$KV.{BUCKET}.>"],
+    "retention": "limits",
+    "discard": "new",
+    "max_consumers": -1,
+    "max_msgs": -1,
+    "max_msgs_per_subject": 1,
+    "max_bytes": -1,
+    "max_age": 0,
+    "max_msg_size": -1,
+    "duplicate_window": 120_000_000_000,
+    "allow_direct": True,
+    "allow_rollup_hdrs": True,
+    "deny_delete": True,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """What a subscription wants of the bucket.
+
+    `replicas` and `storage` are for one that has to be made; `least_replicas` where those are refused. `outlives`: its
+    stream is on disk and outlives a restart of the servers, so what is kept of it has to.
+    """
+
+    replicas: int = 1
+    storage: str = "file"
+    least_replicas: int = 1
+    outlives: bool = True
+
+
+def bucket_for(stream: StreamOptions, defaults: StreamOptions) -> Bucket:
+    """Return what the subscriptions to a stream want, on a connection with these `stream_defaults`."""
+    in_memory = stream.storage == "memory"
+    return Bucket(
+        replicas=max(stream.replicas, defaults.replicas),
+        storage="memory" if in_memory and defaults.storage == "memory" else "file",
+        least_replicas=stream.replicas,
+        outlives=not in_memory,
+    )
+
+
+def settings_of(bucket: Bucket) -> dict[str, Any]:
+    """Return the settings of a bucket that is to be made."""
+    return _SETTINGS | {"num_replicas": bucket.replicas, "storage": bucket.storage}
+
+
+def fault_of(config: dict[str, Any], bucket: Bucket) -> str:
+    """Return what keeps a bucket with these settings from keeping an offset; "": nothing does.
+
+    `config` is the stream's configuration as the server gives it. It names the setting, what comes of it, and the
+    value that works.
+    """
+    for setting, is_wrong, consequence, remedy in _faults(config, bucket):
+        if is_wrong:
+            return f"{setting}={config.get(setting)!r}: {consequence}; {remedy} works"
+    return ""
+
+
+def _faults(config: dict[str, Any], bucket: Bucket) -> list[tuple[str, bool, str, str]]:
+    drops_old = config.get("discard", "old") == "old"
+    vanishes = "the oldest offsets vanish when it is full"
+    unwritten = "nothing can be written to it"
+    unanswered = "no write is confirmed"
+    message_size = config.get("max_msg_size", -1)
+    in_memory = config.get("storage") == "memory" and config.get("num_replicas", 1) < 2
+    covers = not _SUBJECTS.isdisjoint(config.get("subjects") or ())
+    return [
+        ("max_age", config.get("max_age", 0) > 0, "the offset of a subscription that is away longer vanishes", "0"),
+        ("max_bytes", config.get("max_bytes", -1) > 0 and drops_old, vanishes, "-1, or discard 'new',"),
+        ("max_msgs", config.get("max_msgs", -1) > 0 and drops_old, vanishes, "-1, or discard 'new',"),
+        ("max_msg_size", 0 <= message_size < MIN_MESSAGE, "an offset is too large for it", f"{MIN_MESSAGE} or more"),
+        ("discard_new_per_subject", bool(config.get("discard_new_per_subject")), "an offset can't move on", "False"),
+        ("retention", config.get("retention", "limits") != "limits", "what is read or not read vanishes", "'limits'"),
+        ("no_ack", bool(config.get("no_ack")), unanswered, "False"),
+        ("sealed", bool(config.get("sealed")), unwritten, "False"),
+        ("mirror", bool(config.get("mirror")), unwritten, "a bucket of its own"),
+        ("allow_msg_counter", bool(config.get("allow_msg_counter")), unwritten, "False"),
+        ("subject_transform", bool(config.get("subject_transform")), "an offset is stored elsewhere", "None"),
+        ("subjects", not covers, unwritten, f"{_SETTINGS['subjects']!r}"),
+        ("storage", in_memory and bucket.outlives, "offsets are gone when its server restarts", "'file'"),
+    ]
+
+
+_SUBJECTS = frozenset({f"$KV.{BUCKET}.>", "$KV.*.>", "$KV.>"})
