@@ -8,18 +8,16 @@ from time import monotonic
 from nats.errors import ConnectionReconnectingError, NoRespondersError
 from nats.errors import Error as NatsError
 
-from eda._mailbox import Mailbox
 from eda._wire import Wire
 from eda.answers import Answer, decode_answer
 from eda.api import ask, while_answerable
 from eda.errors import Closed, ConfigError, ServerError, Timeout
 from eda.headers import MSG_ID, size_of_headers
+from eda.replies import Replies
 
 __all__ = ["ONCE_TIMEOUT_S", "is_too_large", "publish_once"]
 
 ONCE_TIMEOUT_S = 5.0
-MAX_ANSWERS = 64
-REFUSAL_WAIT_S = 1.0  # a refusal does not say whose it is: for so long another stream's acknowledgement may follow
 
 # server/errors.json of nats-server.
 MESSAGE_TOO_LARGE = 10054
@@ -47,13 +45,13 @@ async def publish_once(
         reply = await ask(wire, subject, payload, ONCE_TIMEOUT_S, headers)
         answer = decode_answer(0, reply.data)
         if answer is not None and _may_be_of_another(answer, domain):
-            request = _heard(wire, stream, domain, subject, payload, headers)
-            answer = await while_answerable(wire, subject, request)
+            async with Replies(wire, stream, domain) as replies:
+                answer = await while_answerable(wire, subject, _answered(wire, subject, payload, headers, replies))
     except ConnectionReconnectingError as error:
         raise ServerError(503, 0, "the connection was lost before the answer came", operation=operation) from error
     except NoRespondersError as error:
         raise ServerError(503, 0, "no responders", operation=operation) from error
-    except NatsError as error:
+    except (TimeoutError, NatsError) as error:
         if wire.is_closed:
             raise Closed("connection") from error
         raise Timeout(operation, ONCE_TIMEOUT_S) from error
@@ -64,14 +62,7 @@ async def publish_once(
     if answer.stream != stream:
         owner = f"stream {answer.stream!r} owns the subject of stream {stream!r}"
         raise ServerError(500, 0, owner, operation=operation)
-    if answer.domain != domain:
-        owner = f"stream {stream!r} of domain {answer.domain!r} took it, that of domain {domain!r} did not answer"
-        raise ServerError(503, 0, owner, operation=operation)
     return answer
-
-
-def _is_meant(answer: Answer, stream: str, domain: str) -> bool:
-    return answer.error is None and answer.stream == stream and answer.domain == domain
 
 
 def _may_be_of_another(answer: Answer, domain: str) -> bool:
@@ -80,39 +71,13 @@ def _may_be_of_another(answer: Answer, domain: str) -> bool:
     return bool(domain) if answer.error is not None else answer.domain != domain
 
 
-async def _heard(
-    wire: Wire, stream: str, domain: str, subject: str, payload: bytes, headers: dict[str, str]
+async def _answered(
+    wire: Wire, subject: str, payload: bytes, headers: dict[str, str], replies: Replies
 ) -> Answer | None:
-    """Publish, and return the acknowledgement that is meant; where none comes, the last other answer, None for none."""
-    loop = asyncio.get_running_loop()
-    answers: asyncio.Queue[Answer | None] = asyncio.Queue(MAX_ANSWERS)
-
-    def take(tail: bytes, status: bytes, data: bytes) -> None:
-        if not answers.full():  # so many streams do not answer: somebody floods the inbox
-            answers.put_nowait(decode_answer(503 if status.startswith(b"NATS/1.0 503") else 0, data))
-
-    inbox = wire.new_inbox()
-    subscription = await wire.attach(inbox, Mailbox(0, take))
-    last: Answer | None = None
-    try:
-        async with asyncio.timeout(ONCE_TIMEOUT_S) as limit:
-            await wire.publish(subject, payload, reply=inbox, headers=headers)
-            while True:
-                answer = await answers.get()
-                if answer is None:
-                    continue
-                if _is_meant(answer, stream, domain):
-                    return answer
-                if last is None and answer.error is not None:
-                    limit.reschedule(loop.time() + REFUSAL_WAIT_S)
-                if last is None or last.error is None:
-                    last = answer
-    except TimeoutError:
-        return last
-    finally:
-        if not wire.is_closed:
-            await wire.detach(subscription)
-        wire.release(subscription)
+    """Publish, and return the answer. Raises TimeoutError after 5 s, and nats-py's own errors."""
+    await wire.publish(subject, payload, reply=replies.inbox, headers=headers or None)
+    async with asyncio.timeout(ONCE_TIMEOUT_S):
+        return await replies.answer
 
 
 def is_too_large(error: Exception) -> bool:
