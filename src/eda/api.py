@@ -53,11 +53,12 @@ _decode_message = msgspec.json.Decoder(_MessageAnswer).decode
 class Api:
     """JetStream API requests within one domain."""
 
-    def __init__(self, wire: Wire, domain: str | None) -> None:
+    def __init__(self, wire: Wire, domain: str | None, client: str = "") -> None:
         self.wire = wire
         self.prefix = f"$JS.{domain}.API" if domain else "$JS.API"
         self.domain = domain or ""  # of the streams that are meant, as their answers name it; known after `look`
         self.level = 0
+        self.client = client  # the connection's name, for the labels of what is made
         self._is_mapped = bool(domain)
 
     def kv_subject(self, subject: str) -> str:

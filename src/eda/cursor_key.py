@@ -19,6 +19,7 @@ from eda.api import REQUEST_TIMEOUT_S, STREAM_NOT_FOUND, Api, translated
 from eda.bucket import BUCKET, BUCKET_STREAM, MAX_BYTES, Bucket, fault_of, settings_of
 from eda.cursor_value import Kept, Value, decode_value, encode_value, is_marker, may_be_free
 from eda.errors import Closed, ConfigError, ServerError, Timeout
+from eda.labels import labels
 from eda.shapes import Stream
 
 __all__ = [
@@ -264,7 +265,7 @@ class CursorKey:
     async def create_bucket(self, bucket: Bucket) -> bool:
         """Create the bucket as the server allows; returns False when there is one. Raises ServerError, Timeout."""
         deadline = self._loop.time() + REQUEST_TIMEOUT_S
-        config = settings_of(bucket)
+        config = settings_of(bucket) | labels("bucket", client=self._api.client, what="offsets of subscriptions")
         while True:
             try:
                 await self._api.request(f"STREAM.CREATE.{BUCKET_STREAM}", config)

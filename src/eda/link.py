@@ -55,7 +55,7 @@ async def open_link(addresses: Addresses, client: str, logger: logging.Logger, o
     try:
         deadline = time.monotonic() + options.timeout_s
         await wire.open(addresses.urls, timeout_s=options.timeout_s, name=client, **security)
-        api = Api(wire, options.domain)
+        api = Api(wire, options.domain, client)
         await api.look(max(deadline - time.monotonic(), 0.1))
         streams = Streams(api)
         targets = Targets(wire, api, streams, options.stream_defaults, auto_create=options.auto_create)

@@ -17,6 +17,7 @@ from eda._wire import Wire
 from eda.api import NS, Api
 from eda.errors import Closed, ConfigError, ConsumerDeleted, EdaError, ServerError, StreamNotFound
 from eda.kinds import refuse_retention, server_filter
+from eda.labels import labels
 from eda.options import SubscriptionOptions
 from eda.pulls import PRIVATE_LIFE_S, Pulls
 from eda.streams import StreamInfo, Streams
@@ -103,6 +104,8 @@ class OrderedSource(Pulls):
             "mem_storage": True,
             "num_replicas": 1,
         }
+        what = f"reader of subscription {self._name} of stream {self._stream}"
+        config |= labels("reader", client=self._api.client, what=what, subscription=self._name)
         if self._server_filter:
             config["filter_subjects"] = self._server_filter
         return config

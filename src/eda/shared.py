@@ -17,6 +17,7 @@ from eda._wire import Wire
 from eda.api import NS, Api
 from eda.errors import Closed, ConfigError, ConsumerDeleted, EdaError, ServerError, StreamNotFound, Timeout
 from eda.kinds import server_filter
+from eda.labels import labels
 from eda.options import SubscriptionOptions
 from eda.pulls import PRIVATE_LIFE_S, Pulls
 from eda.shared_filter import FILTER_NOTE, Unwanted, covers, kept_filter, shown
@@ -126,9 +127,15 @@ class SharedSource(Pulls):
                 wanted["filter_subjects"] = self._server_filter
         return wanted
 
+    def _labels(self) -> dict[str, Any]:
+        what = f"subscription {self.consumer} of stream {self._stream}"
+        return labels("shared", client=self._api.client, what=what, subscription=self.consumer)
+
     def _new_config(self) -> dict[str, Any]:
         options = self._options
-        config = self._wanted() | {"name": self.consumer, "replay_policy": "instant"}
+        wanted, label = self._wanted(), self._labels()
+        config = wanted | label | {"name": self.consumer, "replay_policy": "instant"}
+        config["metadata"] = label["metadata"] | wanted.get("metadata", {})
         if self._durable is not None:
             config["durable_name"] = self._durable
         else:

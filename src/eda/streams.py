@@ -13,6 +13,7 @@ from msgspec import Struct
 from eda.adapting import adapted
 from eda.api import ATTEMPT_TIMEOUT_S, NS, REQUEST_TIMEOUT_S, Api, translated
 from eda.errors import NotSupported, ServerError, StreamNotFound, Timeout
+from eda.labels import labels, labels_of
 from eda.options import StreamOptions
 from eda.shapes import Purged, Stream, StreamPage
 from eda.subjects import check_stream_name, stream_subjects
@@ -109,7 +110,9 @@ class Streams:
         # These are not for `update` to change: who made the stream otherwise had a reason.
         fixed = {"name": name, "subjects": stream_subjects(name), "retention": "limits", "allow_direct": True}
         options = options or StreamOptions()
-        config = fixed | self._to_settings(options)
+        label = labels("stream", client=self._api.client, what=f"stream {name}")
+        config = fixed | label | self._to_settings(options)
+        is_relabelled = False
         deadline = time.monotonic() + REQUEST_TIMEOUT_S
         while True:
             try:
@@ -119,6 +122,11 @@ class Streams:
                 lowered = adapted(config, error) if options.dedup_window_s <= DEFAULT_WINDOW_S else None
                 if lowered is not None:
                     config = lowered
+                    continue
+                if error.err_code == STREAM_NAME_IN_USE and not is_relabelled:
+                    # Perhaps it differs by who made it only: the server compares descriptions and metadata as well.
+                    is_relabelled = True
+                    config = config | labels_of((await self._request("INFO", name))["config"])
                     continue
                 if error.err_code == MAX_BYTES_REQUIRED:
                     raise _with_hint(error) from error

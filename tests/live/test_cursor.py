@@ -124,7 +124,8 @@ async def test_bucket_when_made_is_as_a_key_value_client_makes_it(own_server: ed
         await js.create_key_value(KeyValueConfig(bucket="theirs", history=1, direct=True))
         theirs: dict[str, Any] = (await Admin(member.wire).api("STREAM.INFO.KV_theirs"))["config"]
         for config in (ours, theirs):
-            for key in ("name", "subjects", "metadata", "allow_msg_ttl"):  # the last one is of no use without limits
+            # The last one is of no use without limits.
+            for key in ("name", "subjects", "description", "metadata", "allow_msg_ttl"):
                 config.pop(key, None)
         assert ours == theirs
         kv = await js.key_value(BUCKET)

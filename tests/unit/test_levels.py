@@ -19,8 +19,19 @@ DESIGN = SOURCE.parents[1] / "docs" / "design.md"
 LEVELS: list[set[str]] = [
     {"_bytes", "_nuid", "_waits", "deadline", "encodings", "errors", "receipt"},
     {
-        *("_data", "_fields", "_texts", "adapting", "addresses", "answers", "callbacks", "cursor_value", "headers"),
-        *("limits", "options", "server_config", "server_info", "shapes", "stats", "subjects"),
+        *(
+            "_data",
+            "_fields",
+            "_texts",
+            "adapting",
+            "addresses",
+            "answers",
+            "callbacks",
+            "cursor_value",
+            "headers",
+            "labels",
+        ),
+        *("labels", "limits", "options", "server_config", "server_info", "shapes", "stats", "subjects"),
     },
     {"_envelope", "_event", "bucket"},
     {"_acks", "_codec", "_frame", "_ledger", "_outbound", "handlers"},

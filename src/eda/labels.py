@@ -1,0 +1,49 @@
+"""What eda writes on the consumers and streams that it makes, for whoever looks at the server."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+__all__ = ["CLIENT", "KIND", "SUBSCRIPTION", "VERSION", "labels", "labels_of"]
+
+# Keys of the metadata of a consumer or stream, kept by servers since 2.10.
+SUBSCRIPTION = "eda-subscription"
+CLIENT = "eda-client"
+KIND = "eda-kind"
+VERSION = "eda-version"
+
+MAX_TEXT = 128  # characters of a client's name: the server takes 4 KiB of a description
+
+
+def labels(kind: str, *, client: str, what: str, subscription: str = "") -> dict[str, Any]:
+    """Return `description` and `metadata` for what a client makes: `kind` of it for programs, `what` for people.
+
+    A client's name may be any text: it is escaped and shortened.
+    """
+    shown = _shown(client)
+    metadata = {KIND: kind, CLIENT: shown, VERSION: _version()}
+    if subscription:
+        metadata[SUBSCRIPTION] = subscription
+    return {"description": f"eda: {what}, made by {shown}", "metadata": metadata}
+
+
+def labels_of(config: dict[str, Any]) -> dict[str, Any]:
+    """Return description and metadata of a configuration that exists, for one that is not to differ in them."""
+    # The server's own notes are for it to make.
+    theirs = {key: value for key, value in (config.get("metadata") or {}).items() if not key.startswith("_nats.")}
+    return {"description": config.get("description", ""), "metadata": theirs}
+
+
+def _shown(text: str) -> str:
+    escaped = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[: MAX_TEXT + 1])
+    return escaped if len(escaped) <= MAX_TEXT else f"{escaped[: MAX_TEXT - 1]}…"
+
+
+@cache
+def _version() -> str:
+    try:
+        return version("eda-fast")
+    except PackageNotFoundError:
+        return "unknown"
