@@ -25,7 +25,8 @@ setup(
     ext_modules=cythonize(
         extensions,
         include_path=["src"],
-        build_dir="build/cython",
+        # Two environments in one tree may differ in this, and must not compile each other's C.
+        build_dir="build/cython-debug" if DEBUG else "build/cython",
         compiler_directives={
             "language_level": 3,
             "wraparound": False,

@@ -140,8 +140,10 @@ def check_handler(handler: object, *, batch: bool) -> None:
     try:
         # Not what a decorator wraps but what it makes: that is what is called.
         signature = inspect.signature(handler, follow_wrapped=False)
-    except (TypeError, ValueError):
-        return  # of some compiled functions nobody can tell
+    except Exception:
+        # Some compiled functions have none that can be read. From Python 3.14 on, annotations are evaluated here, which
+        # may fail in any way.
+        return
     try:
         signature.bind(object())
     except TypeError as error:
