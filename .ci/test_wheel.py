@@ -1,8 +1,8 @@
 """Run the tests of a wheel as cibuildwheel does: python .ci/test_wheel.py <wheel> <sources> <folder>
 
 Makes a virtual environment in <folder>/venv, installs the wheel with the extras of `test-extras`, copies the
-`test-sources` out of <sources> into the empty folder <folder>/tests, and runs each `test-command` there. The settings are
-those of <sources>/pyproject.toml.
+`test-sources` out of <sources> into the empty folder <folder>/tests, and runs each `test-command` there. The settings
+are those of <sources>/pyproject.toml.
 """
 
 import os

@@ -130,7 +130,8 @@ class Rig:
     ) -> int:
         """Feed deliveries; returns what they count against a pull's max_bytes."""
         if payload is None:
-            payload = encode_event(event or eda.Event(type="t"))
+            event = event or eda.Event(type="t")
+            payload = encode_event(event, "" if event.type else "i1")  # no envelope is without both
         size = 0
         for seq in seqs:
             if self.n_delivered is not None:

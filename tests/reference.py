@@ -12,7 +12,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError as ReferenceError
 from hypothesis import strategies as st
 
-from eda._codec import decode_event, encode_event
+from eda._codec import decode_fields, encode_event
 from eda._data import JSON, Data
 from eda._event import Event
 
@@ -30,10 +30,13 @@ NUMBERS = {
     "meta": 10,
     "ack_time": 11,
     "aggregate": 12,
+    "version": 13,
 }
 TEXTS = ("id", "type", "schema", "cause", "client", "aggregate")
 TIMES = ("time", "ack_time")
-WIRE_TYPES = {number: VARINT if name in TIMES else BYTES for name, number in NUMBERS.items()}
+INTEGERS = (*TIMES, "version")
+PACK = (15, 17, 18, 19)  # they mark a pack of events
+WIRE_TYPES = {number: VARINT if name in INTEGERS else BYTES for name, number in NUMBERS.items()}
 EVENT_NAMES = {name: f"{name}_ns" if name in TIMES else name for name in NUMBERS}
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
@@ -57,7 +60,7 @@ def _make_envelope() -> Any:
                 type_name=".reference.Envelope.MetaEntry",
             )
             continue
-        of_type = {"data": kind.TYPE_BYTES, "time": kind.TYPE_INT64, "ack_time": kind.TYPE_INT64}
+        of_type = {"data": kind.TYPE_BYTES} | dict.fromkeys(INTEGERS, kind.TYPE_INT64)
         message.field.add(name=name, number=number, type=of_type.get(name, kind.TYPE_STRING), label=kind.LABEL_OPTIONAL)
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
@@ -150,6 +153,10 @@ def group(number: int, *contents: bytes) -> bytes:
     return tag(number, GROUP) + b"".join(contents) + tag(number, GROUP_END)
 
 
+def group_number(field: bytes) -> int:
+    return _read_varint(field, 0)[0] >> 3
+
+
 def meta_entry(*contents: bytes) -> bytes:
     return bytes_field(NUMBERS["meta"], b"".join(contents))
 
@@ -157,7 +164,7 @@ def meta_entry(*contents: bytes) -> bytes:
 def received(ack_time_ns: int = 0, **fields: Any) -> Event:
     """Return the event as it comes out of its envelope, nothing read yet."""
     envelope = encode_event(Event(**fields))
-    return decode_event(envelope + (number_field(NUMBERS["ack_time"], ack_time_ns) if ack_time_ns else b""))
+    return decode_fields(envelope + (number_field(NUMBERS["ack_time"], ack_time_ns) if ack_time_ns else b""))
 
 
 def delivered(event: Event, stream: str, sequence: int, attempt: int) -> Event:
@@ -183,6 +190,7 @@ def as_reference_takes_it(envelope: bytes) -> bytes | None:
     The differences, all of them:
 
     * a known field with the wrong wire type: we refuse it, the reference takes it for an unknown field;
+    * a field that marks a pack of events: we refuse it, the reference takes it for an unknown field;
     * field number 0 inside an unknown group: we refuse it, as outside; the reference does not look;
     * a length written with more than five bytes: we read it, as any varint; the reference refuses it;
     * a map entry with an unknown field: we take the entry without it; the reference sets the whole entry aside.
@@ -204,6 +212,8 @@ def _rewrite(data: bytes, wire_types: dict[int, int], *, in_entry: bool) -> Iter
         start = pos
         number, wire_type, pos = _read_tag(data, pos)
         known = wire_types.get(number)
+        if number in PACK and not in_entry:
+            raise Refused
         value_at = pos
         pos = _skip(data, number, wire_type, pos)
         if known is not None and known != wire_type:
@@ -277,7 +287,7 @@ events = st.builds(
     type=texts,
     data=datas,
     id=texts,
-    time=times_ns,
+    time=times_ns.map(lambda time_ns: time_ns or None),
     schema=texts,
     cause=texts,
     client=texts,
@@ -287,13 +297,13 @@ events = st.builds(
 messages = st.builds(
     Envelope,
     **dict.fromkeys(TEXTS, texts),
-    **dict.fromkeys(TIMES, times_ns),
+    **dict.fromkeys(INTEGERS, times_ns),
     data=st.binary(),
     encoding=texts | st.sampled_from(["", "json", "bytes"]),
     meta=metas,
 )
 
-_unknown_numbers = st.sampled_from([9, 13, 15, 16, 2047, 2048, 2**29 - 1])
+_unknown_numbers = st.sampled_from([9, 14, 16, 20, 2047, 2048, 2**29 - 1])
 _unknown_scalars = st.one_of(
     st.builds(number_field, _unknown_numbers, st.integers(0, 2**64 - 1), st.integers(0, 10)),
     st.builds(bytes_field, _unknown_numbers, st.binary(max_size=20), st.integers(0, 5)),
@@ -304,7 +314,7 @@ unknown_fields = st.recursive(
     _unknown_scalars,
     lambda inner: st.builds(lambda number, contents: group(number, *contents), st.integers(1, 20), st.lists(inner)),
     max_leaves=6,
-).filter(lambda field: field[0] & 7 != GROUP or field[0] >> 3 not in WIRE_TYPES)
+).filter(lambda field: field[0] & 7 != GROUP or group_number(field) not in (*WIRE_TYPES, *PACK))
 _entry_parts = st.lists(st.builds(bytes_field, st.sampled_from([1, 2]), texts.map(str.encode)), max_size=3)
 known_fields = st.one_of(
     st.builds(
@@ -312,7 +322,7 @@ known_fields = st.one_of(
     ),
     st.builds(bytes_field, st.just(NUMBERS["data"]), st.binary(), st.integers(0, 5)),
     st.builds(bytes_field, st.just(NUMBERS["encoding"]), texts.map(str.encode)),
-    st.builds(number_field, st.sampled_from([NUMBERS[name] for name in TIMES]), times_ns, st.integers(0, 10)),
+    st.builds(number_field, st.sampled_from([NUMBERS[name] for name in INTEGERS]), times_ns, st.integers(0, 10)),
     _entry_parts.map(lambda parts: meta_entry(*parts)),
 )
 # Any envelope that any writer may produce: fields in any order, repeated, needlessly long, unknown ones between.

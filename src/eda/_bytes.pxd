@@ -81,6 +81,9 @@ cdef enum ReadError:
     READ_WIRE_TYPE = 5       # an unknown wire type, or the wrong one for a known field
     READ_GROUP = 6           # a group that does not close, or closes another, or nests too deep
     READ_UTF8 = 7            # a string that is not UTF-8
+    READ_PACK = 8            # a field that marks a pack of events
+    READ_EMPTY = 9           # zero bytes
+    READ_NAMELESS = 10       # neither id nor type
 
 
 # Protobuf wire types (protobuf encoding specification).

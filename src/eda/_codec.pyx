@@ -11,14 +11,15 @@ from cpython.tuple cimport PyTuple_GET_ITEM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from eda._bytes cimport (
-    READ_FIELD_ZERO, READ_GROUP, READ_LENGTH, READ_OK, READ_TRUNCATED, READ_UTF8, READ_VARINT, READ_WIRE_TYPE,
-    WIRE_BYTES, WIRE_VARINT, Cursor, ReadError, Writer, copy_bytes, copy_length, copy_varint, is_ascii, is_utf8,
-    likely, release, reserve, size_of_length, size_of_varint, skip_field, take_bytes, take_tag, take_varint,
+    READ_EMPTY, READ_FIELD_ZERO, READ_GROUP, READ_LENGTH, READ_NAMELESS, READ_OK, READ_PACK, READ_TRUNCATED, READ_UTF8,
+    READ_VARINT, READ_WIRE_TYPE, WIRE_BYTES, WIRE_VARINT, Cursor, ReadError, Writer, copy_bytes, copy_length,
+    copy_varint, is_ascii, is_utf8, likely, release, reserve, size_of_length, size_of_varint, skip_field, take_bytes, take_tag,
+    take_varint,
 )
 from eda._data cimport Data
 from eda._envelope cimport (
-    N_ACK_TIME, N_AGGREGATE, N_CAUSE, N_CLIENT, N_DATA, N_ENCODING, N_ID, N_META, N_SCHEMA, N_TIME, N_TYPE, take_meta,
-    take_payload, take_text, take_time,
+    N_ACK_TIME, N_AGGREGATE, N_CAUSE, N_CLIENT, N_DATA, N_ENCODING, N_ID, N_META, N_PACK, N_PACK_FROM, N_PACK_TO,
+    N_SCHEMA, N_TIME, N_TYPE, N_VERSION, take_meta, take_payload, take_text, take_time,
 )
 from eda._event cimport (
     F_AGGREGATE, F_CAUSE, F_CLIENT, F_ID, F_SCHEMA, F_TYPE, N_SPANS, S_ENCODING, S_PAYLOAD, Event, forget_read,
@@ -27,10 +28,11 @@ from eda._event cimport (
 
 from eda.errors import DecodeError, EncodeError
 
-__all__ = ["decode_event", "encode_event"]
+__all__ = ["decode_event", "decode_fields", "encode_event"]
 
 cdef const char** FIELD_NAMES = [
     "", "id", "time", "type", "schema", "cause", "client", "data", "encoding", "", "meta", "ack_time", "aggregate",
+    "version",
 ]
 
 
@@ -323,19 +325,35 @@ cdef ReadError read_field(Event event, Cursor* c, const unsigned char* base, uin
         error = check_meta_entry(data, n)
         note_meta(event, base, tag_at, c.pos)
         return error
-    if field[0] == N_TIME or field[0] == N_ACK_TIME:
+    if field[0] == N_TIME or field[0] == N_ACK_TIME or field[0] == N_VERSION:
         if wire_type != WIRE_VARINT:
             return READ_WIRE_TYPE
         error = take_varint(c, &number)
         if field[0] == N_TIME:
             event.time_ns_ = <int64_t>number
-        else:
+        elif field[0] == N_ACK_TIME:
             event.ack_time_ns_ = <int64_t>number
+        else:
+            event.version_ = <int64_t>number
         return error
+    if field[0] == N_PACK or N_PACK_FROM <= field[0] <= N_PACK_TO:
+        return READ_PACK
     return skip_field(c, field[0], wire_type)
 
 
 cdef int read_envelope(Event event, bytes raw, Py_ssize_t start, Py_ssize_t end, Refusal* refusal) noexcept:
+    if read_fields(event, raw, start, end, refusal) < 0:
+        return -1
+    if event.spans[F_ID].n == 0 and event.spans[F_TYPE].n == 0:
+        refusal.error = READ_NAMELESS if end != start else READ_EMPTY
+        refusal.offset = 0
+        refusal.field = 0
+        return -1
+    event.raw = raw
+    return 0
+
+
+cdef inline int read_fields(Event event, bytes raw, Py_ssize_t start, Py_ssize_t end, Refusal* refusal) noexcept:
     cdef const unsigned char* base = <const unsigned char*>PyBytes_AS_STRING(raw)
     cdef Cursor c
     cdef const unsigned char* begin
@@ -354,7 +372,6 @@ cdef int read_envelope(Event event, bytes raw, Py_ssize_t start, Py_ssize_t end,
                 refusal.offset = begin - base - start
                 refusal.field = field
                 return -1
-    event.raw = raw
     return 0
 
 
@@ -366,12 +383,15 @@ cdef dict REASONS = {
     READ_WIRE_TYPE: "wrong wire type",
     READ_GROUP: "a group is not closed, or nests too deep",
     READ_UTF8: "not UTF-8",
+    READ_PACK: "it marks a pack of events, which can't be read here",
+    READ_EMPTY: "the message has no payload",
+    READ_NAMELESS: "it has neither an id nor a type, so it is no event",
 }
 
 
 cdef object refusal_error(Refusal* refusal):
     reason = REASONS[refusal.error]
-    if refusal.field and refusal.field < 13 and FIELD_NAMES[refusal.field][0]:
+    if refusal.field and refusal.field <= N_VERSION and FIELD_NAMES[refusal.field][0]:
         reason = f"{FIELD_NAMES[refusal.field].decode()}: {reason}"
     elif refusal.field:
         reason = f"field {refusal.field}: {reason}"
@@ -410,4 +430,14 @@ def decode_event(bytes envelope not None, /):
     cdef Refusal refusal
     if read_envelope(event, envelope, 0, len(envelope), &refusal) < 0:
         raise refusal_error(&refusal)
+    return event
+
+
+def decode_fields(bytes envelope not None, /):
+    """The same of fields that need not make an event, as neither id nor type need be among them."""
+    cdef Event event = new_event()
+    cdef Refusal refusal
+    if read_fields(event, envelope, 0, len(envelope), &refusal) < 0:
+        raise refusal_error(&refusal)
+    event.raw = envelope
     return event

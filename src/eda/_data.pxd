@@ -54,9 +54,13 @@ cdef class Data:
     cdef str _event_id_text     # unpickled data: the event's id; else None
 
     cdef bytes encoded(self)
+    cdef bytes encoded_or_none(self)
 
 
 cdef Data NIL
+
+# The Data that a user gives for an event, NIL for None; raises ConfigError.
+cdef Data check_data(object value)
 
 # Data of stretches of `raw` that the codec has checked.
 cdef Data received_data(bytes raw, Span* encoding, Span* payload, Span* event_id)

@@ -8,6 +8,7 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memcmp
 
 from eda.encodings import decode_value, encode_value
+from eda.errors import ConfigError
 
 __all__ = ["JSON", "Bytes", "Data", "MsgPack", "Proto", "String"]
 
@@ -58,10 +59,12 @@ cdef class Data:
     the bytes it came with.
     """
 
-    def __init__(self, str type not None, object value=None):
+    def __init__(self, object type, object value=None):
         if self.type is not None:
             raise TypeError("Data can't be changed")
-        self.type = type
+        if not isinstance(type, str):
+            raise TypeError(f"the type of Data must be a str, not {type.__class__.__name__}")
+        self.type = str.__str__(type)           # also of a subclass, such as StrEnum
         self._value = value
 
     def encode(self):
@@ -90,6 +93,8 @@ cdef class Data:
                 self._encoded = PyBytes_FromStringAndSize(PyBytes_AS_STRING(self._raw) + self._span.start, self._span.n)
             elif type(self._value) is bytes and self.type == "bytes":
                 self._encoded = self._value
+            elif self.type is None:
+                raise TypeError("this Data was made without a type: by Data.__new__ and no __init__")
             else:
                 encoded = encode_value(self.type, self._value)
                 # It may have been encoded meanwhile, by the encoder itself or another thread: the first one stays,
@@ -98,15 +103,50 @@ cdef class Data:
                     self._encoded = encoded
         return self._encoded
 
+    cdef bytes encoded_or_none(self):
+        """Return the encoded bytes; None where the value can't be encoded."""
+        try:
+            return self.encoded()
+        except Exception:
+            return None
+
     def __eq__(self, other):
+        # Data that can't be encoded is equal where the values are: comparing raises nothing.
+        if self is other:
+            return True
         if not isinstance(other, Data):
             return NotImplemented
-        return self.type == (<Data>other).type and self.encoded() == (<Data>other).encoded()
+        if self.type != (<Data>other).type:
+            return False
+        cdef bytes mine = self.encoded_or_none()
+        cdef bytes others = (<Data>other).encoded_or_none()
+        if mine is not None or others is not None:
+            return mine == others
+        try:
+            return bool(self._value is (<Data>other)._value or self._value == (<Data>other)._value)
+        except Exception:
+            return False
 
     def __hash__(self):
-        return hash((self.type, self.encoded()))
+        cdef bytes encoded = self.encoded_or_none()
+        if encoded is not None:
+            return hash((self.type, encoded))
+        try:
+            return hash((self.type, self._value))
+        except Exception:
+            return hash(self.type)
+
+    def __copy__(self):
+        return self
+
+    def __deepcopy__(self, memo):
+        # What the value is later makes no difference once it is encoded. Raises what `encode()` raises.
+        self.encoded()
+        return self
 
     def __repr__(self):
+        if self.type is None:
+            return "<Data without a type>"
         name = self.type if len(self.type) <= 40 else f"{self.type[:40]}…"
         if self._raw is not None:
             return f"<Data {name} {self._span.n} bytes>"
@@ -185,6 +225,20 @@ cdef Data make_data(str encoding, object value):
 
 
 cdef Data NIL = make_data("nil", None)
+
+
+cdef Data check_data(object value):
+    if value is None:
+        return NIL
+    if not isinstance(value, Data):
+        raise ConfigError(
+            "data must be made by eda.JSON, eda.Bytes, eda.String, eda.Proto or eda.MsgPack, "
+            f"not {type(value).__name__}",
+            argument="data",
+        )
+    if (<Data>value).type is None:
+        raise ConfigError("data was made without a type: by Data.__new__ and no __init__", argument="data")
+    return value
 
 
 def Bytes(value):

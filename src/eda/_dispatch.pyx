@@ -9,7 +9,7 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 from types import AsyncGeneratorType, GeneratorType
 
 from eda._bytes cimport monotonic_ns
-from eda._event cimport Event
+from eda._event cimport Event, end_of_envelope
 from eda._ledger cimport ORPHAN, WAITING
 from eda._outcome cimport BY_CIRCUIT, BY_PAUSE, BY_SUSPECT, HALF_OPEN, Outcomes
 
@@ -408,7 +408,7 @@ cdef class Dispatcher(Outcomes):
         for position, (slot, each) in enumerate(waits):
             event = <Event>self.ledger.held[slot].event
             try:
-                delay_ns = await self.host.bury(event, event.raw[event.reply.n:], each)
+                delay_ns = await self.host.bury(event, event.raw[event.reply.n:end_of_envelope(event)], each)
             except BaseException:
                 self.give_back_all([slot for slot, _ in waits[position:]])
                 raise

@@ -19,6 +19,11 @@ cdef enum:
     N_META = 10
     N_ACK_TIME = 11
     N_AGGREGATE = 12
+    N_VERSION = 13              # read, never written
+    # 15 and 17 to 19 mark a pack of events.
+    N_PACK = 15
+    N_PACK_FROM = 17
+    N_PACK_TO = 19
     # Tags within an entry of meta.
     META_KEY = 1 << 3 | WIRE_BYTES
     META_VALUE = 2 << 3 | WIRE_BYTES

@@ -12,15 +12,17 @@ from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memset
 
-from eda._bytes cimport READ_OK, Cursor, is_ascii, skip_field, take_bytes, take_tag
+from eda._bytes cimport is_ascii
 from eda._data cimport (
-    NIL, Data, Idle, give_to_collector, has_room, is_left_to_refcount, leave_to_refcount, put_idle, received_data,
-    take_idle, watch_idle,
+    NIL, Data, Idle, check_data, give_to_collector, has_room, is_left_to_refcount, leave_to_refcount, put_idle,
+    received_data, take_idle, watch_idle,
 )
-from eda._fields cimport check_meta, check_text, check_time, flatten, to_datetime, to_dict, to_rfc3339
+from eda._fields cimport check_meta, check_text, check_time, flatten, read_meta, to_datetime, to_dict, to_rfc3339
 from eda._texts cimport ascii_text, shared_text
 
 from eda.errors import ConfigError
+from eda.headers import NO_HEADERS, foreign_headers
+from eda.subjects import subject_of
 
 __all__ = ["Event"]
 
@@ -36,26 +38,15 @@ cdef enum:
 cdef tuple NAMES = ("id", "type", "schema", "cause", "client", "aggregate", "stream", "data", "time", "meta")
 
 
-cdef Data check_data(object value):
-    if value is None:
-        return NIL
-    if not isinstance(value, Data):
-        raise ConfigError(
-            "data must be made by eda.JSON, eda.Bytes, eda.String, eda.Proto or eda.MsgPack, "
-            f"not {type(value).__name__}",
-            argument="data",
-        )
-    return value
-
-
 @cython.final
 @cython.freelist(256)
 cdef class Event:
     """A domain event. Immutable; `replace()` gives a changed copy.
 
-    `time` takes an aware datetime or int nanoseconds since 1970. Fields that are left empty (`id`, `time`, `client`)
-    are filled in on the wire when the event is published; the event itself never changes. `cause` takes an id, or the
-    Receipt of the event that is the cause. Raises ConfigError naming the field that does not fit.
+    `time` takes an aware datetime or int nanoseconds since 1970. It can't be 1970-01-01 itself, number 0, which says in
+    an envelope that no time is set. Fields that are left empty (`id`, `time`, `client`) are filled in on the wire when
+    the event is published; the event itself never changes. `cause` takes an id, or the Receipt of the event that is
+    the cause. Raises ConfigError naming the field that does not fit.
     """
 
     def __init__(
@@ -142,6 +133,26 @@ cdef class Event:
         Py_INCREF(text)
         self.texts[field] = <PyObject*>text
         Py_XDECREF(old)
+        return 0
+
+    cdef int keep(self, bytes raw, Py_ssize_t start, Py_ssize_t n_headers, Py_ssize_t n_subject) except -1:
+        """Take up headers and a subject, which follow each other in `raw`."""
+        self.raw = raw
+        self.headers_span.start = <uint32_t>start
+        self.headers_span.n = <uint32_t>n_headers
+        self.subject_span.start = <uint32_t>(start + n_headers)
+        self.subject_span.n = <uint32_t>n_subject
+        return 0
+
+    cdef bytes kept(self, Span* span):
+        return self.raw[span.start:span.start + span.n] if span.n else b""
+
+    cdef int take_id(self, str id) except -1:
+        """Take the id that the message's headers have, where its envelope has none."""
+        cdef Data data = self.get_data()
+        self.set_text(F_ID, id)
+        if data is not NIL:
+            data._event_id_text = id
         return 0
 
     cdef Data get_data(self):
@@ -236,6 +247,31 @@ cdef class Event:
         """Which delivery this is: 1 for the first, 0 before the event was received."""
         return self.attempt_
 
+    @property
+    def version(self):
+        """The event's version in its aggregate, which only an event store writes; 0 where not set."""
+        return self.version_
+
+    @property
+    def headers(self):
+        """The headers of a message that another program wrote, by name, read-only; empty for the events of eda.
+
+        Without those that belong to NATS (`Nats-…`) and to eda (`Eda-…`). Of a name that is there twice, the first. Not
+        kept by `replace()`.
+        """
+        if self.headers_span.n == 0:
+            return NO_HEADERS
+        return foreign_headers(self.kept(&self.headers_span))
+
+    @property
+    def subject(self):
+        """The subject that a received event was stored under; empty before. Not kept by `replace()`."""
+        if self.subject_span.n:
+            return self.kept(&self.subject_span).decode(errors="replace")
+        if self.raw is None or not self._stream:
+            return ""
+        return subject_of(self._stream, self.get_text(F_TYPE), self.get_text(F_AGGREGATE))
+
     def is_type(self, *types):
         """Tell whether the event's type is one of `types`."""
         return self.get_text(F_TYPE) in types
@@ -300,6 +336,7 @@ cdef class Event:
         return (
             self.time_ns_ == that.time_ns_
             and self.ack_time_ns_ == that.ack_time_ns_
+            and self.version_ == that.version_
             and self.get_text(F_ID) == that.get_text(F_ID)
             and self.get_text(F_TYPE) == that.get_text(F_TYPE)
             and self.get_text(F_SCHEMA) == that.get_text(F_SCHEMA)
@@ -311,7 +348,20 @@ cdef class Event:
         )
 
     def __hash__(self):
-        return hash(self.get_text(F_ID))
+        if self.get_text(F_ID):
+            return hash(self.get_text(F_ID))
+        # Events that are not published yet have none, and a set of them must not be one heap.
+        return hash((
+            self.get_text(F_TYPE), self.get_text(F_SCHEMA), self.get_text(F_CAUSE), self.get_text(F_CLIENT),
+            self.get_text(F_AGGREGATE), self.time_ns_, frozenset(self.meta.items()), self.get_data(),
+        ))
+
+    def __copy__(self):
+        return self
+
+    def __deepcopy__(self, memo):
+        self.get_data().__deepcopy__(memo)
+        return self
 
     def __repr__(self):
         text = f"<Event {clipped(self.get_text(F_TYPE))} id={clipped(self.get_text(F_ID))}"
@@ -325,7 +375,8 @@ cdef class Event:
         return _restore_event, (
             self.get_text(F_ID), self.get_text(F_TYPE), self.get_text(F_SCHEMA), self.get_text(F_CAUSE),
             self.get_text(F_CLIENT), self.get_text(F_AGGREGATE), self.meta, self.get_data(), self._stream,
-            self.time_ns_, self.ack_time_ns_, self.sequence_, self.attempt_,
+            self.time_ns_, self.ack_time_ns_, self.sequence_, self.attempt_, self.version_,
+            self.kept(&self.headers_span), self.subject.encode(),
         )
 
 
@@ -418,43 +469,9 @@ cdef Event new_event():
     return event
 
 
-cdef dict read_meta(const unsigned char* data, Py_ssize_t n):
-    """Collect the meta entries of a stretch of envelope that the codec has checked."""
-    cdef Cursor c
-    cdef Cursor entry
-    cdef uint32_t field, wire_type
-    cdef const unsigned char* text
-    cdef Py_ssize_t n_text
-    cdef dict meta = {}
-    c.pos = data
-    c.end = data + n
-    while c.pos < c.end and take_tag(&c, &field, &wire_type) == READ_OK:
-        if field != 10:
-            if skip_field(&c, field, wire_type) != READ_OK:
-                break
-            continue
-        if take_bytes(&c, &text, &n_text) != READ_OK:
-            break
-        entry.pos = text
-        entry.end = text + n_text
-        key = value = ""
-        while entry.pos < entry.end and take_tag(&entry, &field, &wire_type) == READ_OK:
-            if field > 2:
-                if skip_field(&entry, field, wire_type) != READ_OK:
-                    break
-                continue
-            if take_bytes(&entry, &text, &n_text) != READ_OK:
-                break
-            if field == 1:
-                key = PyUnicode_DecodeUTF8(<const char*>text, n_text, NULL)
-            else:
-                value = PyUnicode_DecodeUTF8(<const char*>text, n_text, NULL)
-        meta[key] = value
-    return meta
-
-
 def _restore_event(
-    id, type, schema, cause, client, aggregate, meta, data, stream, time_ns, ack_time_ns, sequence, attempt
+    id, type, schema, cause, client, aggregate, meta, data, stream, time_ns, ack_time_ns, sequence, attempt, version=0,
+    bytes headers=b"", bytes subject=b"",
 ):
     cdef Event event = Event.__new__(Event)
     event.set_text(F_ID, id)
@@ -472,4 +489,8 @@ def _restore_event(
     event.ack_time_ns_ = ack_time_ns
     event.sequence_ = sequence
     event.attempt_ = attempt
+    event.version_ = version
+    if headers or subject:
+        event.keep(headers + subject, 0, <Py_ssize_t>len(headers), <Py_ssize_t>len(subject))
+        leave_to_refcount(event)            # as all that has `raw`: its data came from bytes, too
     return event

@@ -4,7 +4,10 @@ from cpython.dict cimport PyDict_Next
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
-from libc.stdint cimport int64_t
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.stdint cimport int64_t, uint32_t
+
+from eda._bytes cimport READ_OK, Cursor, skip_field, take_bytes, take_tag
 
 from datetime import datetime, timedelta, timezone
 
@@ -67,6 +70,41 @@ cdef dict to_dict(tuple meta):
     return result
 
 
+cdef dict read_meta(const unsigned char* data, Py_ssize_t n):
+    """Collect the meta entries of a stretch of envelope that the codec has checked."""
+    cdef Cursor c
+    cdef Cursor entry
+    cdef uint32_t field, wire_type
+    cdef const unsigned char* text
+    cdef Py_ssize_t n_text
+    cdef dict meta = {}
+    c.pos = data
+    c.end = data + n
+    while c.pos < c.end and take_tag(&c, &field, &wire_type) == READ_OK:
+        if field != 10:
+            if skip_field(&c, field, wire_type) != READ_OK:
+                break
+            continue
+        if take_bytes(&c, &text, &n_text) != READ_OK:
+            break
+        entry.pos = text
+        entry.end = text + n_text
+        key = value = ""
+        while entry.pos < entry.end and take_tag(&entry, &field, &wire_type) == READ_OK:
+            if field > 2:
+                if skip_field(&entry, field, wire_type) != READ_OK:
+                    break
+                continue
+            if take_bytes(&entry, &text, &n_text) != READ_OK:
+                break
+            if field == 1:
+                key = PyUnicode_DecodeUTF8(<const char*>text, n_text, NULL)
+            else:
+                value = PyUnicode_DecodeUTF8(<const char*>text, n_text, NULL)
+        meta[key] = value
+    return meta
+
+
 cdef int64_t check_time(object value) except? -1:
     if value is None:
         return 0
@@ -80,7 +118,14 @@ cdef int64_t check_time(object value) except? -1:
             f"time must be an aware datetime or int nanoseconds since 1970, not {type(value).__name__}", argument="time"
         )
     if not _INT64_MIN <= value <= _INT64_MAX:
-        raise ConfigError(f"time does not fit into 64-bit nanoseconds since 1970: {value}", argument="time")
+        raise ConfigError("time does not fit into 64-bit nanoseconds since 1970: 1677 to 2262", argument="time")
+    if value == 0:
+        # It would be stored as the time of the publish.
+        raise ConfigError(
+            "time must not be 1970-01-01 00:00:00 UTC: an envelope says by this time that none is set; with None the "
+            "event gets the time of its publish",
+            argument="time",
+        )
     return value
 
 

@@ -75,6 +75,8 @@ cdef class Intake(Sink):
     cdef int take_shared(self, Frame* frame, Delivery* delivery) except -1
     cdef int take_ordered(self, Frame* frame, Delivery* delivery) except -1
     cdef Event read(self, Frame* frame, Delivery* delivery, Py_ssize_t n_reply)
+    cdef bint is_aside(self, Frame* frame) except -1
+    cdef int keep_rest(self, Event event, bytes raw, Frame* frame) except -1
     cdef bint wants(self, Event event) except -1
     cdef int hold_ordered(self, Event event, uint64_t seq, object verdict) except -1
     cdef int spend(self, int64_t size) noexcept

@@ -2,15 +2,18 @@
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, int64_t, uint64_t
-from libc.string cimport memchr, memcmp, memcpy, memmove
+from libc.string cimport memcmp, memcpy, memmove
 
 from eda._bytes cimport monotonic_ns
 from eda._codec cimport Refusal, read_envelope, refusal_error
-from eda._event cimport F_AGGREGATE, F_TYPE, Event, new_event
+from eda._event cimport F_AGGREGATE, F_ID, F_TYPE, Event, new_event
+from eda._foreign cimport is_for_another, is_marker, is_ours, is_schedule
 from eda._frame cimport Delivery, Frame, Sink, read_delivery, status_of
 from eda._outbound cimport Outbound, put_publish
 from eda._ledger cimport SharedLedger
 from eda._ledger_ordered cimport OrderedLedger
+
+from eda.headers import id_in_headers
 
 __all__ = ["Exhausted", "Intake", "Suspect", "Undecodable"]
 
@@ -29,28 +32,6 @@ class Exhausted(Exception):
 
 class Suspect(Exception):
     """The verdict on an event that may be what kills whoever handles it: it is handled alone, and on record."""
-
-
-cdef bint is_for_another(Frame* frame, bytes name) noexcept:
-    """Whether the message was replayed for a subscription of another name (docs/wire.md: Eda-Replay-For)."""
-    cdef const unsigned char* pos = frame.headers
-    cdef const unsigned char* end = pos + frame.n_headers
-    cdef const unsigned char* line_end
-    while pos < end:
-        line_end = <const unsigned char*>memchr(pos, 10, end - pos)
-        if line_end is NULL:
-            return False
-        if line_end - pos > 15 and memcmp(pos, b"Eda-Replay-For:", 15) == 0:
-            pos += 15
-            while pos < line_end and pos[0] == 32:
-                pos += 1
-            while line_end > pos and ((line_end - 1)[0] == 13 or (line_end - 1)[0] == 32):
-                line_end -= 1
-            return line_end - pos != PyBytes_GET_SIZE(name) or memcmp(
-                pos, PyBytes_AS_STRING(name), line_end - pos
-            ) != 0
-        pos = line_end + 1
-    return False
 
 
 cdef class Intake(Sink):
@@ -134,9 +115,9 @@ cdef class Intake(Sink):
 
     cdef int take_shared(self, Frame* frame, Delivery* delivery) except -1:
         cdef Event event
+        cdef bint is_unwanted
         cdef int32_t slot
         cdef uint64_t n_missing, n_elsewhere
-        cdef bint is_wanted
         # Between two first deliveries every consumer sequence is one event, ours or another member's.
         if delivery.n_delivered == 1 and delivery.stream_seq > self.stream_seq:
             n_missing = delivery.stream_seq - self.stream_seq - 1
@@ -157,15 +138,14 @@ cdef class Intake(Sink):
         event = self.read(frame, delivery, frame.n_reply)
         verdict = self.verdict
         event.attempt_ = <unsigned int>delivery.n_delivered
-        if verdict is None:
-            is_wanted = self.wants(event)
-            if not is_wanted and self.doubts:
-                self.source.on_unwanted(delivery.stream_seq, frame.reply[:frame.n_reply])
-                return self.refill()
-            if not is_wanted or is_for_another(frame, self.name_utf8):
-                self.n_passed_over += 1
-                put_publish(self.out, frame.reply, frame.n_reply, NULL, 0)
-                return self.refill()
+        is_unwanted = verdict is None and not self.wants(event)
+        if is_unwanted and self.doubts:
+            self.source.on_unwanted(delivery.stream_seq, frame.reply[:frame.n_reply])
+            return self.refill()
+        if is_unwanted or (event.headers_span.n and self.is_aside(frame)):
+            self.n_passed_over += 1
+            put_publish(self.out, frame.reply, frame.n_reply, NULL, 0)
+            return self.refill()
         slot = self.shared.add(event, delivery.stream_seq, self.clock_ns)
         # What was received and not begun comes again as well, counted: a delivery is not yet an attempt.
         if verdict is None and self.suspect_from and delivery.n_delivered >= self.suspect_from:
@@ -205,7 +185,7 @@ cdef class Intake(Sink):
             self.n_skipped += delivery.stream_seq - ledger.highest - 1
         event = self.read(frame, delivery, 0)
         verdict = self.verdict
-        if verdict is None and (not self.wants(event) or is_for_another(frame, self.name_utf8)):
+        if (verdict is None and not self.wants(event)) or (event.headers_span.n and self.is_aside(frame)):
             self.n_passed_over += 1
             ledger.pass_over(delivery.stream_seq)
             self.progressed()
@@ -250,13 +230,30 @@ cdef class Intake(Sink):
             self.verdict = Undecodable()
             self.verdict.__cause__ = refusal_error(&refusal)
             event = new_event()
-            event.raw = raw
+            self.keep_rest(event, raw, frame)
+        elif not is_ours(
+            frame, <const unsigned char*>PyBytes_AS_STRING(raw), event, PyBytes_GET_SIZE(self.stream_utf8)
+        ):
+            self.keep_rest(event, raw, frame)
+            if event.spans[F_ID].n == 0:
+                event.take_id(id_in_headers(frame.headers[:frame.n_headers]))
         event.reply.n = <unsigned int>n_reply
         event._stream = self.stream
         event.sequence_ = delivery.stream_seq
         if event.ack_time_ns_ == 0:
             event.ack_time_ns_ = delivery.time_ns
         return event
+
+    cdef bint is_aside(self, Frame* frame) except -1:
+        """Whether the message's headers say that it is no event for this subscription."""
+        if is_schedule(frame) or is_marker(frame):
+            return True
+        return self.verdict is None and is_for_another(frame, self.name_utf8)
+
+    cdef int keep_rest(self, Event event, bytes raw, Frame* frame) except -1:
+        """Have the event keep the headers and the subject of its message."""
+        cdef bytes all = raw + frame.headers[:frame.n_headers] + frame.subject[:frame.n_subject]
+        return event.keep(all, PyBytes_GET_SIZE(raw), frame.n_headers, frame.n_subject)
 
     cdef bint wants(self, Event event) except -1:
         """Whether the filter takes the event; the server's may be wider."""

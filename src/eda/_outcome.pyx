@@ -8,7 +8,7 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from eda._bytes cimport monotonic_ns
 from eda._codec cimport Refusal, read_envelope
-from eda._event cimport Event, new_event
+from eda._event cimport F_ID, Event, end_of_envelope, new_event
 from eda._outbound cimport put_publish
 from eda._intake cimport Intake
 from eda._ledger cimport FREE, ORPHAN
@@ -25,10 +25,14 @@ cdef Event copy_of(Event event, unsigned int attempt):
     """The same received event for another attempt: a handler may have kept the one it had."""
     cdef Event copy = new_event()
     cdef Refusal refusal
-    if read_envelope(copy, event.raw, event.reply.n, PyBytes_GET_SIZE(event.raw), &refusal) < 0:
+    if read_envelope(copy, event.raw, event.reply.n, end_of_envelope(event), &refusal) < 0:
         copy = new_event()
         copy.raw = event.raw
+    elif copy.spans[F_ID].n == 0:
+        copy.take_id(event.get_text(F_ID))      # of the header
     copy.reply = event.reply
+    copy.headers_span = event.headers_span
+    copy.subject_span = event.subject_span
     copy._stream = event._stream
     copy.sequence_ = event.sequence_
     copy.attempt_ = attempt

@@ -7,6 +7,10 @@ Source: ADR-4 for the block.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+
 __all__ = [
     "DEAD_ATTEMPTS",
     "DEAD_DIGEST",
@@ -20,8 +24,11 @@ __all__ = [
     "DEAD_TIME",
     "MAX_TEXT",
     "MSG_ID",
+    "NO_HEADERS",
     "REPLAY_FOR",
     "escape_text",
+    "foreign_headers",
+    "id_in_headers",
     "read_headers",
     "size_of_headers",
 ]
@@ -41,7 +48,11 @@ REPLAY_FOR = "Eda-Replay-For"
 
 MAX_TEXT = 1024  # bytes, escaped
 
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
 _FIRST_LINE = b"NATS/1.0"
+_ID = re.compile(r"[!-~]{1,128}")
+_NOT_FOREIGN = ("Nats-", "Eda-")  # what servers and clients act upon, and what eda writes
 
 
 def escape_text(text: str, max_bytes: int = MAX_TEXT) -> str:
@@ -75,3 +86,15 @@ def read_headers(block: bytes) -> dict[str, str]:
         if colon:
             headers.setdefault(name.decode(errors="replace"), value.strip().decode(errors="replace"))
     return headers
+
+
+def foreign_headers(block: bytes) -> Mapping[str, str]:
+    """Give the headers that are neither of NATS nor of eda, read-only: they may be published again as they are."""
+    headers = read_headers(block)
+    return MappingProxyType({name: text for name, text in headers.items() if not name.startswith(_NOT_FOREIGN)})
+
+
+def id_in_headers(block: bytes) -> str:
+    """Give the message id in a block; empty where there is none, or one that no event could be published with."""
+    message_id = read_headers(block).get(MSG_ID, "")
+    return message_id if _ID.fullmatch(message_id) else ""

@@ -64,7 +64,7 @@ def test_check_when_it_is_not_callable_raises_with_its_name(call: Any) -> None:
         check_callback("on_x", call)
 
 
-@pytest.mark.parametrize("call", [None, print, [].append, functools.partial(print, 1), dict, lambda *_: None], ids=str)
+@pytest.mark.parametrize("call", [None, print, [].append, functools.partial(print, 1), dict, lambda *_: None], ids=type)
 def test_check_when_it_is_plain_says_nothing(call: Any) -> None:
     check_callback("on_x", call)
 

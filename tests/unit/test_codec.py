@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
@@ -9,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import reference
-from eda._codec import decode_event, encode_event
+from eda._codec import decode_fields as decode_event
+from eda._codec import encode_event
 from eda._data import JSON, Bytes, Data, MsgPack, Proto, String
 from eda._event import Event
-from eda.errors import EncodeError, UnknownEncoding
+from eda.errors import ConfigError, EncodeError, UnknownEncoding
 from reference import (
     BYTES,
     EVENT_NAMES,
@@ -159,7 +161,7 @@ def test_encode_when_a_meta_entry_has_empty_texts_leaves_them_out() -> None:
 
 def test_encode_when_everything_is_set_writes_ascending_numbers() -> None:
     event = with_ack_time(Event(data=Bytes(b"d"), **FULL), 9)
-    assert field_numbers(encode_event(event)) == sorted(NUMBERS.values())
+    assert field_numbers(encode_event(event)) == sorted(set(NUMBERS.values()) - {NUMBERS["version"]})
 
 
 @given(reference.events)
@@ -291,7 +293,7 @@ def test_decode_when_a_meta_entry_has_an_unknown_field_skips_it(extra: bytes) ->
 
 
 def test_decode_when_other_fields_are_between_meta_entries_finds_all() -> None:
-    between = bytes_field(3, b"t") + number_field(2, 5) + group(13, number_field(1, 1)) + bytes_field(7, b"R\x00")
+    between = bytes_field(3, b"t") + number_field(2, 5) + group(14, number_field(1, 1)) + bytes_field(7, b"R\x00")
     parts = [meta_entry(bytes_field(1, b"a")), between, meta_entry(bytes_field(1, b"b")), bytes_field(12, b"x")]
     event = decode_event(b"".join(parts))
     assert event.meta == {"a": "", "b": ""}
@@ -300,12 +302,12 @@ def test_decode_when_other_fields_are_between_meta_entries_finds_all() -> None:
 
 UNKNOWN = {
     "varint": number_field(9, 300),
-    "ten-byte-varint": number_field(13, 2**64 - 1),
-    "padded-varint": number_field(13, 1, size=10),
-    "bytes": bytes_field(13, b"\xff" * 300),
+    "ten-byte-varint": number_field(14, 2**64 - 1),
+    "padded-varint": number_field(16, 1, size=10),
+    "bytes": bytes_field(14, b"\xff" * 300),
     "empty-bytes": bytes_field(9, b""),
     "fixed32": fixed32_field(14),
-    "fixed64": fixed64_field(15),
+    "fixed64": fixed64_field(16),
     "largest-number": bytes_field(2**29 - 1, b"x"),
     "group": group(9, number_field(1, 1), bytes_field(2, b"x"), fixed32_field(3), fixed64_field(4)),
     "empty-group": group(16),
@@ -344,6 +346,25 @@ def test_decode_when_a_tag_has_needless_bytes_reads_it(size: int) -> None:
     assert decode_event(varint(NUMBERS["type"] << 3 | BYTES, size) + b"\x01x").type == "x"
 
 
+@pytest.mark.parametrize("version", [1, -1, 127, 128, 2**63 - 1, -(2**63)])
+def test_version_when_an_event_store_wrote_it_is_read_and_not_written_again(version: int) -> None:
+    envelope = Envelope(id="i1", type="t", version=version).SerializeToString()
+    event = decode_event(envelope)
+    assert event.version == version
+    assert Envelope.FromString(encode_event(event)).version == 0
+    assert event.replace(type="u").version == 0
+    assert pickle.loads(pickle.dumps(event)).version == version
+    assert event != decode_event(Envelope(id="i1", type="t").SerializeToString())
+
+
+def test_version_when_nobody_wrote_it_is_0_and_no_user_may_set_it() -> None:
+    assert (Event(type="t").version, decode_event(Envelope(type="t").SerializeToString()).version) == (0, 0)
+    with pytest.raises(TypeError):
+        Event(version=1)  # type: ignore[call-arg]
+    with pytest.raises(ConfigError, match="version"):
+        Event().replace(version=1)
+
+
 # --- republishing ----------------------------------------------------------------------------------------------------
 
 
@@ -352,7 +373,7 @@ def test_decode_when_a_tag_has_needless_bytes_reads_it(size: int) -> None:
 def test_republish_when_an_event_was_not_read_keeps_every_field(message: Any) -> None:
     envelope = message.SerializeToString()
     again = Envelope.FromString(encode_event(decode_event(envelope), id="new", client="me", now_ns=7))
-    filled = {"id": message.id or "new", "client": message.client or "me", "time": message.time or 7}
+    filled = {"id": message.id or "new", "client": message.client or "me", "time": message.time or 7, "version": 0}
     assert fields_of_message(again) == fields_of_message(message) | filled
 
 

@@ -159,7 +159,7 @@ async def test_message_when_it_is_no_delivery_of_ours_is_not_answered(make: Call
 async def test_delivery_when_it_names_domain_and_account_is_ours(make: Callable[..., Rig]) -> None:
     rig = make()
     reply = b"$JS.ACK.hub.acchash.orders.me.1.5.1.1.0.random"
-    rig.feed(b"orders.t._", reply, encode_event(eda.Event()))
+    rig.feed(b"orders.t._", reply, encode_event(eda.Event(type="t")))
     await settle()
     assert rig.seen[0].sequence == 5
     assert rig.flush() == [(reply, b"")]

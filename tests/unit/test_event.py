@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import reference
-from eda._codec import decode_event, encode_event
+from eda._codec import decode_fields as decode_event
+from eda._codec import encode_event
 from eda._data import JSON, Bytes, String
 from eda._event import Event
 from eda.errors import ConfigError

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import reference
-from eda._codec import decode_event, encode_event
+from eda._codec import decode_fields as decode_event
+from eda._codec import encode_event
 from eda._data import JSON, Bytes, Data, MsgPack, Proto, String
 from eda._event import Event
 from eda.encodings import register_encoding

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import reference
-from eda._codec import decode_event
+from eda._codec import decode_fields as decode_event
 from eda._data import JSON, Bytes, MsgPack, Proto, String
 from eda._event import Event
-from eda.errors import DecodeError
+from eda.errors import ConfigError, DecodeError
 from reference import FULL, INT64_MAX, INT64_MIN, Envelope, delivered, received
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -29,21 +29,45 @@ MIN_TIME, MAX_TIME = EPOCH.replace(year=1678), EPOCH.replace(year=2262)
 zones = st.integers(-86_399, 86_399).map(lambda seconds: timezone(timedelta(seconds=seconds)))
 
 
-@given(st.datetimes(MIN_TIME.replace(tzinfo=None), MAX_TIME.replace(tzinfo=None), timezones=zones))
+@given(
+    st.datetimes(MIN_TIME.replace(tzinfo=None), MAX_TIME.replace(tzinfo=None), timezones=zones).filter(
+        lambda time: time != EPOCH
+    )
+)
 @settings(deadline=None)
 def test_time_when_a_datetime_goes_in_the_same_instant_comes_out(time: datetime) -> None:
     event = Event(time=time)
     assert event.time_ns == (time - EPOCH) // timedelta(microseconds=1) * 1000
-    assert event.time == (None if time == EPOCH else time)
-    assert event.time is None or event.time.tzinfo is UTC
+    assert event.time == time
+    assert event.time is not None
+    assert event.time.tzinfo is UTC
 
 
-@given(reference.times_ns)
+@given(reference.times_ns.filter(bool))
 @settings(deadline=None)
 def test_time_when_nanoseconds_go_in_they_come_out(time_ns: int) -> None:
     for event in (Event(time=time_ns), received(time=time_ns)):
         assert event.time_ns == time_ns
-        assert event.time == (EPOCH + timedelta(microseconds=time_ns // 1000) if time_ns else None)
+        assert event.time == EPOCH + timedelta(microseconds=time_ns // 1000)
+
+
+@pytest.mark.parametrize("time", [EPOCH, EPOCH.astimezone(timezone(timedelta(hours=5))), 0], ids=str)
+def test_time_when_it_is_the_one_that_stands_for_none_is_refused(time: Any) -> None:
+    for make in (lambda: Event(time=time), lambda: Event(time=5).replace(time=time)):
+        with pytest.raises(ConfigError, match=r"^time must not be 1970-01-01") as caught:
+            make()
+        assert caught.value.argument == "time"
+
+
+def test_time_when_it_is_none_is_not_set() -> None:
+    for event in (Event(time=None), Event(time=5).replace(time=None), received()):
+        assert (event.time, event.time_ns, event.to_dict()["time"]) == (None, 0, None)
+
+
+@pytest.mark.parametrize("time", [2**63, -(2**63) - 1, 10**5000, datetime.max.replace(tzinfo=UTC)], ids=type)
+def test_time_when_it_does_not_fit_into_64_bits_is_refused(time: Any) -> None:
+    with pytest.raises(ConfigError, match="time does not fit"):
+        Event(time=time)
 
 
 @given(reference.times_ns.filter(bool))
@@ -107,7 +131,6 @@ def test_to_dict_when_meta_is_empty_leaves_it_out() -> None:
 @pytest.mark.parametrize(
     ("time_ns", "text"),
     [
-        (0, None),
         (1, "1970-01-01T00:00:00.000000001Z"),
         (-1, "1969-12-31T23:59:59.999999999Z"),
         (INT64_MAX, "2262-04-11T23:47:16.854775807Z"),
@@ -115,7 +138,7 @@ def test_to_dict_when_meta_is_empty_leaves_it_out() -> None:
         (951_782_400_000_000_000, "2000-02-29T00:00:00.000000000Z"),
     ],
 )
-def test_to_dict_when_times_are_set_has_them_to_the_nanosecond(time_ns: int, text: str | None) -> None:
+def test_to_dict_when_times_are_set_has_them_to_the_nanosecond(time_ns: int, text: str) -> None:
     fields = received(ack_time_ns=time_ns, time=time_ns).to_dict()
     assert (fields["time"], fields["ack_time"]) == (text, text)
 

@@ -19,7 +19,7 @@ from eda._ledger import Ledger, SharedLedger
 from eda._ledger_ordered import OrderedLedger
 
 # Many small ones, and one that is large enough to be noticed in n_bytes.
-EVENTS = [decode_event(encode_event(eda.Event(type="t" * n))) for n in (*range(20), 5000)]
+EVENTS = [decode_event(encode_event(eda.Event(type="t" * n))) for n in (*range(1, 21), 5000)]
 SIZES = [len(encode_event(event)) for event in EVENTS]
 WAITING, RUNNING, RETRYING, DONE, ORPHAN = "waiting", "running", "retrying", "done", "orphan"
 FIRST_SLOTS = 256

@@ -35,7 +35,7 @@ LEVELS: list[set[str]] = [
     },
     {"_envelope", "_event", "bucket"},
     {"_acks", "_codec", "_frame", "_ledger", "_outbound", "handlers"},
-    {"_client", "_ledger_ordered", "_mailbox", "_send", "_tap", "server"},
+    {"_client", "_foreign", "_ledger_ordered", "_mailbox", "_send", "_tap", "server"},
     {"_intake", "_pending", "_wire", "cursor_silence"},
     {"_outcome", "_publish", "api", "failure_log", "replies"},
     {"_dispatch", "cursor_key", "letters", "lost_batch", "once", "renewal", "single", "streams", "verdicts"},

@@ -1,0 +1,108 @@
+# Messages that others wrote, told from those that eda publishes. Inline.
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdint cimport uint64_t
+from libc.string cimport memchr, memcmp, memcpy
+
+from eda._event cimport F_AGGREGATE, F_ID, F_TYPE, Event
+from eda._frame cimport Frame
+
+
+cdef extern from *:
+    """
+    static const unsigned char EDA_HEAD[] = "NATS/1.0\\r\\nNats-Msg-Id: ";
+    """
+    const unsigned char* HEAD "EDA_HEAD"        # what comes before the id in the headers of an event
+
+
+cdef enum:
+    N_HEAD = 23
+
+
+cdef inline const unsigned char* find_header(Frame* frame, const char* name, Py_ssize_t n,
+                                             Py_ssize_t* n_value) noexcept nogil:
+    """Return the value of a header, and how long it is; NULL where there is none. `name` ends with a colon."""
+    cdef const unsigned char* pos = frame.headers
+    cdef const unsigned char* end = pos + frame.n_headers
+    cdef const unsigned char* line_end
+    while pos < end:
+        line_end = <const unsigned char*>memchr(pos, 10, end - pos)
+        if line_end is NULL:
+            return NULL
+        if line_end - pos > n and memcmp(pos, name, n) == 0:
+            pos += n
+            while pos < line_end and pos[0] == 32:
+                pos += 1
+            while line_end > pos and ((line_end - 1)[0] == 13 or (line_end - 1)[0] == 32):
+                line_end -= 1
+            n_value[0] = line_end - pos
+            return pos
+        pos = line_end + 1
+    return NULL
+
+
+cdef inline bint is_for_another(Frame* frame, bytes name) noexcept:
+    """Whether the message was replayed for a subscription of another name (docs/wire.md: Eda-Replay-For)."""
+    cdef Py_ssize_t n = 0
+    cdef const unsigned char* value = find_header(frame, b"Eda-Replay-For:", 15, &n)
+    if value is NULL:
+        return False
+    return n != PyBytes_GET_SIZE(name) or memcmp(value, PyBytes_AS_STRING(name), n) != 0
+
+
+cdef inline bint is_schedule(Frame* frame) noexcept nogil:
+    """Whether it tells the server to publish a message later, or time and again: that message is the event (ADR-51)."""
+    cdef Py_ssize_t n
+    return find_header(frame, b"Nats-Schedule:", 14, &n) is not NULL
+
+
+cdef inline bint is_marker(Frame* frame) noexcept nogil:
+    """Whether the server stored it in place of messages that it removed (ADR-43)."""
+    cdef Py_ssize_t n
+    return frame.n_payload == 0 and find_header(frame, b"Nats-Marker-Reason:", 19, &n) is not NULL
+
+
+cdef inline bint same_text(const unsigned char* a, const unsigned char* b, Py_ssize_t n) noexcept nogil:
+    """memcmp, for so few bytes that its call would cost most of the time."""
+    cdef uint64_t x, y
+    while n >= 8:
+        memcpy(&x, a, 8)
+        memcpy(&y, b, 8)
+        if x != y:
+            return False
+        a += 8
+        b += 8
+        n -= 8
+    while n > 0:
+        n -= 1
+        if a[n] != b[n]:
+            return False
+    return True
+
+
+cdef inline bint is_ours(Frame* frame, const unsigned char* base, Event event, Py_ssize_t n_stream) noexcept nogil:
+    """Whether the message is as eda publishes it: its id the only header, and on the subject of its type and aggregate.
+
+    Texts that are escaped in a subject make it another one: what that costs is memory.
+    """
+    cdef Py_ssize_t n_id = event.spans[F_ID].n
+    cdef Py_ssize_t n_type = event.spans[F_TYPE].n
+    cdef Py_ssize_t n_aggregate = event.spans[F_AGGREGATE].n
+    cdef const unsigned char* subject = frame.subject + n_stream + 1
+    if frame.n_headers != 0 and (
+        frame.n_headers != N_HEAD + n_id + 4 or not same_text(frame.headers, HEAD, N_HEAD)
+    ):
+        return False
+    if frame.n_subject != n_stream + 2 + n_type + n_aggregate + (n_type == 0) + (n_aggregate == 0):
+        return False
+    if n_type == 0:
+        if subject[0] != 95:            # _
+            return False
+        subject += 2
+    else:
+        if not same_text(subject, base + event.spans[F_TYPE].start, n_type):
+            return False
+        subject += n_type + 1
+    if n_aggregate == 0:
+        return subject[0] == 95
+    return same_text(subject, base + event.spans[F_AGGREGATE].start, n_aggregate)

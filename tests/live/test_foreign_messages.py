@@ -1,0 +1,113 @@
+"""docs/wire.md, the rules for other writers: what becomes of their ids, headers, subjects and schedules."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+import eda
+from eda._codec import encode_event
+from helpers import Admin, Logged, until
+
+KINDS: dict[str, dict[str, Any]] = {
+    "shared": {"name": "me", "durable": True, "backfill": True},
+    "ordered": {"name": "me", "durable": True, "backfill": True, "serial": True},
+}
+every_kind = pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
+
+
+@every_kind
+@pytest.mark.old_server
+async def test_message_when_another_program_wrote_it_shows_its_headers_id_and_subject(
+    conn: eda.Conn, stream: str, admin: Admin, options: dict[str, Any]
+) -> None:
+    await conn.streams.create(stream)
+    envelope = encode_event(eda.Event(type="paid", aggregate="7"))
+    headers = {"Nats-Msg-Id": "go-1", "traceparent": "00-ab"}
+    await admin.js.publish(f"{stream}.7.paid", envelope, headers=headers)
+    await admin.js.publish(stream, envelope)
+    receipt = await conn.publish(stream, eda.Event(type="paid", aggregate="7"))
+    seen: list[eda.Event] = []
+    async with conn.subscribe(stream, seen.append, **options):
+        await until(lambda: len(seen) == 3)
+    assert [event.id for event in seen] == ["go-1", "", str(receipt)]
+    assert [dict(event.headers) for event in seen] == [{"traceparent": "00-ab"}, {}, {}]
+    assert [event.subject for event in seen] == [f"{stream}.7.paid", stream, f"{stream}.paid.7"]
+
+
+@every_kind
+async def test_event_when_its_id_was_in_the_headers_keeps_it_in_another_stream(
+    conn: eda.Conn, stream: str, admin: Admin, options: dict[str, Any]
+) -> None:
+    await conn.streams.create(stream)
+    await admin.js.publish(stream, encode_event(eda.Event(type="t")), headers={"Nats-Msg-Id": "go-1", "a": "b"})
+    seen: list[eda.Event] = []
+
+    async def forward(event: eda.Event) -> None:
+        await conn.publish(f"{stream}-to", event)
+
+    async with conn.subscribe(stream, forward, **options), conn.subscribe(f"{stream}-to", seen.append, backfill=True):
+        await until(lambda: seen)
+    assert (seen[0].id, seen[0].type, dict(seen[0].headers)) == ("go-1", "t", {})
+
+
+@every_kind
+async def test_subject_when_it_has_another_depth_is_read_and_filtered_by_the_envelope_only_on_the_stream_itself(
+    conn: eda.Conn, stream: str, admin: Admin, options: dict[str, Any]
+) -> None:
+    await conn.streams.create(stream)
+    envelope = encode_event(eda.Event(type="paid", id="i"))
+    for subject in (f"{stream}.deep.er.and.deeper", stream, f"{stream}.paid", f"{stream}.paid._"):
+        await admin.js.publish(subject, envelope)
+    everything: list[int] = []
+    filtered: list[int] = []
+    async with (
+        conn.subscribe(stream, lambda event: everything.append(event.sequence), **options),
+        conn.subscribe(
+            stream, lambda event: filtered.append(event.sequence), types=["paid"], **options | {"name": "filtered"}
+        ),
+    ):
+        await until(lambda: len(everything) == 4 and 4 in filtered)
+    assert sorted(everything) == [1, 2, 3, 4]
+    assert sorted(filtered) == [2, 4]
+
+
+@every_kind
+async def test_message_when_it_is_a_schedule_is_no_event_and_what_it_publishes_is(
+    conn: eda.Conn, stream: str, admin: Admin, options: dict[str, Any], logged: Logged
+) -> None:
+    config = {"name": stream, "subjects": [stream, f"{stream}.>"], "allow_msg_schedules": True}
+    await admin.api(f"STREAM.CREATE.{stream}", config | {"allow_direct": True, "allow_msg_ttl": True})
+    at = (datetime.now(UTC) + timedelta(seconds=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    schedule = {"Nats-Schedule": f"@at {at}", "Nats-Schedule-Target": f"{stream}.due._", "kept": "yes"}
+    await admin.js.publish(f"{stream}.plans.1", encode_event(eda.Event(type="due", id="i1")), headers=schedule)
+    seen: list[eda.Event] = []
+    async with conn.subscribe(stream, seen.append, **options):
+        await until(lambda: seen)
+        await asyncio.sleep(0.05)
+    assert [(event.id, event.subject) for event in seen] == [("i1", f"{stream}.due._")]
+    assert seen[0].sequence == 2
+    assert not any(name.startswith("Nats-") for name in seen[0].headers)
+
+
+async def test_packs_when_another_program_writes_them_are_refused_with_the_reason(
+    conn: eda.Conn, stream: str, admin: Admin, logged: Logged
+) -> None:
+    logged.expect(f"stream {stream}, sequence 1 is no event")
+    await conn.streams.create(stream)
+    await admin.js.publish(stream, b"\x0a\x02i1" + b"\x78\x01")
+    await conn.streams.create(f"{stream}-dead")
+    async with conn.subscribe(stream, print, name="me", durable=True, backfill=True):
+        dead = await until(lambda: _dead_letter(admin, f"{stream}-dead"))
+    assert "marks a pack of events" in dead["Eda-Dead-Error"]
+
+
+async def _dead_letter(admin: Admin, stream: str) -> dict[str, str]:
+    info = await admin.api(f"STREAM.INFO.{stream}")
+    if not info["state"]["messages"]:
+        return {}
+    message = await admin.js.get_msg(stream, seq=1)
+    return dict(message.headers or {})
