@@ -16,6 +16,7 @@ __all__ = ["CLOSE_TIMEOUT_S", "KEEPS", "Closing", "check_close_timeout"]
 
 CLOSE_TIMEOUT_S = 30.0
 
+LEAST_S = 0.05  # for cancelling what runs
 KEEPS = 0.1  # of the time that is left when a step begins: for the steps after it
 
 
@@ -23,7 +24,7 @@ def check_close_timeout(timeout_s: object) -> float:
     """Return the seconds that closing may take. Raises ConfigError."""
     if not isinstance(timeout_s, int | float) or isinstance(timeout_s, bool) or not 0 <= timeout_s < float("inf"):
         raise ConfigError(f"timeout_s must be a number of seconds, 0 or more: {timeout_s!r}", argument="timeout_s")
-    return float(timeout_s)
+    return max(float(timeout_s), LEAST_S)
 
 
 class Closing:

@@ -52,9 +52,13 @@ class Deadline:
     async def run(
         self, work: Coroutine[Any, Any, T], at_most_s: float = float("inf"), *, keeps_s: float = 0.0
     ) -> T | None:
-        """Run something; returns None when it had to be cancelled. Raises what it raises."""
+        """Run something, at least as far as it goes without waiting; returns None when it had to be cancelled.
+
+        Raises what it raises.
+        """
         task = self._loop.create_task(work)
         try:
+            await asyncio.sleep(0)  # however late it is, it is begun
             late = await self.wait({task}, at_most_s, keeps_s=keeps_s)
         except BaseException:
             _give_up(task)

@@ -301,6 +301,10 @@ class Subscription:
         except Exception as error:
             self._error = self._error or error
             self._logger.exception("closing subscription %s to %s failed", self.name, self.stream)
+            parts.workers.cancel()
+        except BaseException:
+            parts.workers.cancel()  # there was no time for anything
+            raise
         finally:
             self._finished()
 

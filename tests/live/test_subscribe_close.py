@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 import eda
-import eda.closing
+from cursors import Keys
+from eda.api import Api
+from eda.cursor_key import CursorKey
 from helpers import N_QUICK, Admin, Connect, Logged, Proxy, until
 
 TEAM: dict[str, Any] = {"name": "team", "durable": True, "backfill": True}
@@ -318,6 +320,96 @@ async def test_unsubscribe_when_closed_before_or_gone_does_no_harm(conn: eda.Con
     assert await admin.consumers(stream) == []
     await admin.js.delete_stream(stream)
     await subscription.unsubscribe()
+
+
+@pytest.mark.parametrize("kind", [{}, {"serial": True}], ids=["shared", "serial"])
+async def test_unsubscribe_when_it_fails_after_a_handler_called_it_is_what_wait_raises(
+    conn: eda.Conn, stream: str, admin: Admin, logged: Logged, monkeypatch: pytest.MonkeyPatch, kind: dict[str, Any]
+) -> None:
+    refused = eda.ServerError(403, 0, "no")
+
+    async def refuse(*_: object) -> None:
+        raise refused
+
+    async def handle(event: eda.Event) -> None:
+        await subscription.unsubscribe()
+
+    await conn.publish(stream)
+    with monkeypatch.context() as patch:
+        patch.setattr(Api, "delete_consumer", refuse)
+        patch.setattr(CursorKey, "delete", refuse)
+        subscription = await conn.subscribe(stream, handle, **TEAM, **kind)
+        with pytest.raises(eda.ServerError) as caught:
+            await asyncio.wait_for(subscription.wait(), 5)
+        assert caught.value is refused
+        assert subscription.is_closed
+        assert subscription.stats().handled == 1
+        logged.expect("forgetting its offset failed")
+        with pytest.raises(eda.ServerError):
+            await subscription.unsubscribe()
+    await subscription.unsubscribe()  # again, and now it can be
+    assert await admin.consumers(stream) == []
+    kept = await Keys(admin, stream, "team").get()
+    assert kept is None
+
+
+@pytest.mark.parametrize("kind", [{}, {"serial": True}], ids=["shared", "serial"])
+async def test_unsubscribe_when_it_fails_raises_and_can_be_called_again(
+    conn: eda.Conn, stream: str, admin: Admin, logged: Logged, monkeypatch: pytest.MonkeyPatch, kind: dict[str, Any]
+) -> None:
+    async def refuse(*_: object) -> None:
+        raise eda.Timeout("asking", 1)
+
+    subscription = await conn.subscribe(stream, print, **TEAM, **kind)
+    logged.expect("forgetting its offset failed")
+    with monkeypatch.context() as patch:
+        patch.setattr(Api, "delete_consumer", refuse)
+        patch.setattr(CursorKey, "delete", refuse)
+        with pytest.raises(eda.Timeout, match="forgetting the offset of subscription team"):
+            await subscription.unsubscribe()
+    assert subscription.is_closed
+    await subscription.unsubscribe()
+    assert await admin.consumers(stream) == []
+
+
+async def test_unsubscribe_when_the_connection_is_closed_raises(connect: Connect, stream: str, admin: Admin) -> None:
+    """Silence would say that the offset is gone."""
+    conn = await connect()
+    subscription = await conn.subscribe(stream, print, **TEAM)
+    await conn.close()
+    with pytest.raises(eda.Closed):
+        await subscription.unsubscribe()
+    assert await admin.consumers(stream) == ["team"]
+
+
+@pytest.mark.parametrize("kind", [{}, {"serial": True}], ids=["shared", "serial"])
+async def test_unsubscribe_when_it_was_never_opened_forgets_what_was_kept_before(
+    conn: eda.Conn, stream: str, admin: Admin, kind: dict[str, Any]
+) -> None:
+    await conn.publish(stream)
+    async with conn.subscribe(stream, print, **TEAM, **kind) as subscription:
+        await until(lambda: subscription.stats().handled)
+    await conn.subscribe(stream, print, **TEAM, **kind).unsubscribe()
+    assert await admin.consumers(stream) == []
+    assert await Keys(admin, stream, "team").get() is None
+
+
+@pytest.mark.parametrize("kind", [{}, {"serial": True}], ids=["shared", "serial"])
+async def test_unsubscribe_when_the_server_is_away_for_a_moment_forgets_when_it_is_back(
+    own_server: eda.EmbeddedServer, kind: dict[str, Any]
+) -> None:
+    async with eda.connect(own_server.url) as conn:
+        await conn.publish("s")
+        subscription = await conn.subscribe("s", print, **TEAM, **kind)
+        await until(lambda: subscription.stats().handled)
+        await own_server.kill()
+        forgetting = asyncio.create_task(subscription.unsubscribe())
+        await until(lambda: conn.state == "disconnected")
+        await own_server.start()
+        await asyncio.wait_for(forgetting, 20)
+        seen: list[int] = []
+        async with conn.subscribe("s", lambda event: seen.append(event.sequence), **TEAM, **kind):
+            await until(lambda: seen, 5)
 
 
 # --- a connection that is down ---------------------------------------------------------------------------------------
