@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 import eda
-import eda.closing
 from evidence import Journal, assert_each_handled, assert_key_order, assert_stored_once, read_stream
 from helpers import Logged, until
 from scene import KINDS

@@ -16,7 +16,6 @@ import pytest
 
 import eda
 import eda._wire
-import eda.closing
 import eda.streams
 import servers as old_servers
 from helpers import LOOPS, Logged, Proxy, freeze, until, wire_of
