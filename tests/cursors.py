@@ -16,6 +16,7 @@ import eda.cursor_silence
 from eda._mailbox import monotonic_ns
 from eda.bucket import BUCKET, BUCKET_STREAM, Bucket
 from eda.cursor import Cursor
+from eda.position import Place
 from helpers import Admin, until, wire_of
 
 __all__ = ["Keys", "Member", "overlaps", "shorten"]
@@ -48,8 +49,8 @@ class Member:
             bucket=Bucket(),
         )
 
-    async def _first(self) -> int:
-        return self.first
+    async def _first(self) -> Place:
+        return Place(self.first)
 
     async def open(self, *, reset: bool = False, first: int = 0) -> Member:
         self.first = first

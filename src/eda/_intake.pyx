@@ -183,6 +183,7 @@ cdef class Intake(Sink):
             return self.refill()                # from before where we wanted to begin
         if self.sees_all:
             self.n_skipped += delivery.stream_seq - ledger.highest - 1
+        ledger.highest_ns = delivery.time_ns
         event = self.read(frame, delivery, 0)
         verdict = self.verdict
         if (verdict is None and not self.wants(event)) or (event.headers_span.n and self.is_aside(frame)):
@@ -312,6 +313,16 @@ cdef class Intake(Sink):
     def highest(self):
         """Ordered: the last sequence received."""
         return self.ordered.highest if self.ordered is not None else 0
+
+    @property
+    def position_ns(self):
+        """Ordered: when the stream stored the event at `position`, nanoseconds since 1970; 0: not known."""
+        return self.ordered.position_ns if self.ordered is not None else 0
+
+    @property
+    def highest_ns(self):
+        """Ordered: when the stream stored the event at `highest`; 0: not known."""
+        return self.ordered.highest_ns if self.ordered is not None else 0
 
     # --- credit --------------------------------------------------------------------------------------------------
 

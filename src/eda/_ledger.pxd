@@ -1,5 +1,5 @@
 from cpython.object cimport PyObject
-from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from eda._event cimport Event
 
@@ -17,6 +17,7 @@ cdef enum HeldState:
 # One delivery that is held. It has one event today; a delivery of several is done when `n_left` is 0.
 cdef struct Held:
     uint64_t seq                # stream sequence
+    int64_t stored_ns           # ordered: when the stream stored it, nanoseconds since 1970; 0: not known
     uint64_t lease_ns           # monotonic: when it was received; shared: when its lease last began
     uint64_t due_ns             # monotonic, RETRYING: when it comes again
     PyObject* event             # owned; NULL when DONE

@@ -1,4 +1,4 @@
-from libc.stdint cimport int32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from eda._event cimport Event
 from eda._ledger cimport Ledger
@@ -20,6 +20,10 @@ cdef class OrderedLedger(Ledger):
     cdef Lane only              # serial: one lane for all; else None
     cdef readonly uint64_t position
     cdef readonly uint64_t highest      # the last sequence received; where reading goes on
+    # When the stream stored those two, nanoseconds since 1970; 0: not known. A sequence alone does not say which event
+    # it is: a stream that lost its end gives it out again.
+    cdef readonly int64_t position_ns
+    cdef public int64_t highest_ns      # set before what it belongs to is added
 
     cpdef int32_t add(self, Event event, uint64_t seq, uint64_t now_ns) except -2
     cpdef int32_t add_keyed(self, Event event, uint64_t seq, uint64_t now_ns, object key) except -2
@@ -31,4 +35,4 @@ cdef class OrderedLedger(Ledger):
     cdef int advance(self) except -1
     cdef int leave_lane(self, int32_t slot) except -1
     cdef bint cut(self, Lane lane) noexcept
-    cpdef int drop(self, uint64_t position) except -1
+    cpdef int drop(self, uint64_t position, int64_t stored_ns=*) except -1

@@ -3,7 +3,7 @@
 cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
-from libc.stdint cimport int32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport free, malloc
 
 from eda._event cimport Event
@@ -61,6 +61,7 @@ cdef class OrderedLedger(Ledger):
         self.order[self.order_tail & <uint64_t>(self.n_slots - 1)] = slot
         self.order_tail += 1
         self.highest = self.held[slot].seq
+        self.held[slot].stored_ns = self.highest_ns
         return 0
 
     cpdef int32_t add(self, Event event, uint64_t seq, uint64_t now_ns) except -2:
@@ -134,10 +135,12 @@ cdef class OrderedLedger(Ledger):
         cdef int32_t last
         if self.order_head == self.order_tail:
             self.highest = self.position = seq
+            self.position_ns = self.highest_ns
             return 0
         last = self.order[(self.order_tail - 1) & <uint64_t>(self.n_slots - 1)]
         if self.held[last].state == DONE:
             self.highest = self.held[last].seq = seq        # one entry serves for a run of them
+            self.held[last].stored_ns = self.highest_ns
         else:
             self.append(self.hold(None, seq, 0))
         return 0
@@ -185,11 +188,12 @@ cdef class OrderedLedger(Ledger):
                 break
             self.order_head += 1
             self.position = self.held[slot].seq
+            self.position_ns = self.held[slot].stored_ns
             self.let_go(slot)
         return 0
 
-    cpdef int drop(self, uint64_t position) except -1:
-        """Forget everything, and go on behind `position`.
+    cpdef int drop(self, uint64_t position, int64_t stored_ns=0) except -1:
+        """Forget everything, and go on behind `position`, whose event was stored then.
 
         Handlers that still run end without effect, but until then keep what comes with their key waiting.
         """
@@ -221,6 +225,7 @@ cdef class OrderedLedger(Ledger):
                 Py_XDECREF(left)
                 self.let_go(slot)
         self.position = self.highest = position
+        self.position_ns = self.highest_ns = stored_ns
         return 0
 
     cdef bint cut(self, Lane lane) noexcept:

@@ -300,15 +300,17 @@ cdef class Outcomes(Intake):
 
     # --- ordered: position and lease -----------------------------------------------------------------------------
 
-    def begin_at(self, uint64_t position, uint64_t tries=0):
+    def begin_at(self, uint64_t position, uint64_t tries=0, int64_t stored_ns=0):
         """Drop everything, and take the first event after `position` as one that was tried `tries` times.
+
+        `stored_ns`: when the stream stored the event at `position`; 0: not known.
 
         Where it was, events are handled one by one for a while, each stored before the next: what kills the process is
         then known to be the first.
         """
         if self.ordered is None:
             raise TypeError("a shared subscription has no position")
-        self.ordered.drop(position)
+        self.ordered.drop(position, stored_ns)
         self.consumer_utf8 = b""
         self.first_attempt = tries + 1
         self.n_careful = self.limit if tries else 0

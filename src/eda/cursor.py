@@ -12,6 +12,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+import msgspec
+
 from eda._nuid import next_nuid
 from eda._wire import Wire
 from eda.api import Api
@@ -19,8 +21,11 @@ from eda.bucket import Bucket
 from eda.cursor_hold import CursorOwner, Hold, read_patiently
 from eda.cursor_key import RETRY_S, CursorKey, is_stored
 from eda.cursor_silence import Silence
-from eda.cursor_value import Kept, Value, new_value
+from eda.cursor_value import Kept, Value, new_value, successor
 from eda.errors import Closed, ConfigError, ConsumerDeleted, EdaError, ServerError, Timeout
+from eda.listening import Listening
+from eda.patience import Patience
+from eda.position import Place
 
 __all__ = ["Cursor"]
 
@@ -63,13 +68,18 @@ class Cursor:
         self.epoch = 0  # of the last attempt to take the key
         self._key = CursorKey(wire, api, stream, name)
         self._loop = asyncio.get_running_loop()
-        self._first: Callable[[], Awaitable[int]] | None = None
+        self._first: Callable[[], Awaitable[Place]] | None = None
         self._hold: Hold | None = None
         self._taking: Value | None = None  # what may be in the key by now
         self._task: asyncio.Task[None] | None = None  # opens or stands by
         self._is_open = False
         self._is_closed = False
         self._error: Exception | None = None
+        self._listening = Listening(
+            wire, on_lost=self._on_wire_lost, on_restored=self._on_wire_restored,
+            on_refused=self._on_wire_refused, on_closed=lambda: self._end(Closed("connection")),
+        )  # fmt: skip
+        self._patience = Patience()  # with refusals to let it take the key
         self._silence = Silence()  # of the holder that this one stands by for
 
     # --- what the owner calls ----------------------------------------------------------------------------------------
@@ -90,11 +100,16 @@ class Cursor:
         return self._hold.created if self._hold is not None else ""
 
     @property
+    def time_ns(self) -> int:
+        """When the event at the position was stored, nanoseconds since 1970; 0 while not active or not known."""
+        return self._hold.time_ns if self._hold is not None else 0
+
+    @property
     def start(self) -> int:
         """The sequence that the position was told to begin at, while active; 0: none was told."""
         return self._hold.start_at if self._hold is not None else 0
 
-    async def open(self, *, reset: bool, first: Callable[[], Awaitable[int]]) -> None:
+    async def open(self, *, reset: bool, first: Callable[[], Awaitable[Place]]) -> None:
         """Take the key if it is free (`on_active` is called before this returns), else begin to stand by.
 
         `reset`: forget a kept position first. `first` gives the position to begin with where none is kept, or the kept
@@ -103,7 +118,7 @@ class Cursor:
         Raises ConfigError (another filter, or no cursor in the key), StreamNotFound, ServerError, Timeout, Closed.
         """
         self._first = first
-        self._hook()
+        self._listening.begin()
         beginning = self._task = self._loop.create_task(self._begin(reset))
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
@@ -121,28 +136,30 @@ class Cursor:
             raise self._error
         self._is_open = True
 
-    def advance(self, seq: int, *, untried: bool = False) -> None:
-        """Note that everything up to `seq` is done, or that nobody has tried the next. Written within milliseconds."""
+    def advance(self, seq: int, time_ns: int = 0, *, untried: bool = False) -> None:
+        """Note that everything up to `seq`, stored at `time_ns`, is done, or that nobody has tried the next."""
         if self._hold is not None:
-            self._hold.advance(seq, untried=untried)
+            self._hold.advance(seq, time_ns, untried=untried)
 
-    async def confirmed(self, seq: int) -> None:
+    async def confirmed(self, seq: int, time_ns: int = 0) -> None:
         """Return when everything up to `seq` is done and kept; written at once. Raises Closed when the key is lost."""
         if self._hold is None:
             raise Closed(f"the hold on the offset {self._stream}.{self._name}")
-        await self._hold.confirmed(seq)
+        await self._hold.confirmed(seq, time_ns)
 
-    def restart(self, created: str, seq: int) -> None:
-        """Go on at `seq` of an event stream that was made again at `created`, while active."""
+    def restart(self, created: str, seq: int, time_ns: int = 0) -> None:
+        """Go back to `seq`, while active: the event stream has lost its end, or was made again at `created`."""
         if self._hold is not None:
-            self._hold.restart(created, seq)
+            self._hold.restart(created, seq, time_ns)
 
     def give_up_waiting(self) -> None:
         """End the waits of `confirmed`, with Closed."""
         if self._hold is not None:
             self._hold.give_up_waiting()
 
-    async def close(self, seq: int = 0, *, keeps: bool = False, timeout_s: float = CLOSE_TIMEOUT_S) -> bool:
+    async def close(
+        self, seq: int = 0, time_ns: int = 0, *, keeps: bool = False, timeout_s: float = CLOSE_TIMEOUT_S
+    ) -> bool:
         """Keep the position `seq`, if it is further than what was said, and give the key up: a standby takes over.
 
         `keeps`: the key is not given up but left, so that a standby takes it over in 5 s.
@@ -154,7 +171,7 @@ class Cursor:
             async with asyncio.timeout(timeout_s):
                 await self._stopped()
                 if hold is not None:
-                    return await hold.release(seq, keeps=keeps)
+                    return await hold.release(seq, time_ns, keeps=keeps)
                 if taking is not None:
                     # Whether it was stored is open. A hold that is given up looks.
                     await self._new_hold(taking, 0, 0).release(0)
@@ -241,17 +258,16 @@ class Cursor:
         """Return what takes the key over in place of the old value."""
         assert self._first is not None
         created = await self._key.stream_created()
-        if old is None:
-            seq, epoch, tries, start = await self._first(), 1, 0, self._start
-        elif old.created and old.created != created:
-            seq, epoch, tries, start = await self._first(), old.epoch + 1, 0, self._start
+        if old is not None and old.created in ("", created):
+            return successor(msgspec.structs.replace(old, created=created), self.holder, self._filter)
+        if old is not None:
             self._logger.warning(
                 "subscription %s of %s: the stream was made again at %s; the position %d is of the one of %s, and void",
                 self._name, self._stream, created, old.seq, old.created,
             )  # fmt: skip
-        else:
-            seq, epoch, tries, start = old.seq, old.epoch + 1, old.tries + bool(old.holder), old.start
-        return new_value(seq, epoch, self.holder, tries, self._filter, created, start)
+        place = await self._first()
+        epoch = old.epoch + 1 if old is not None else 1
+        return new_value(place.seq, epoch, self.holder, 0, self._filter, created, self._start, place.stored_ns)
 
     def _check_open(self) -> None:
         # Python 3.11's wait_for, in nats-py's requests, may swallow the cancellation by `close`.
@@ -300,6 +316,8 @@ class Cursor:
             while not await self._try_once():
                 await self._silence.last(is_told=self._key.has_hints)
         except Exception as error:  # what `first` raises among them
+            if not isinstance(error, EdaError):
+                self._logger.critical("subscription %s of %s failed", self._name, self._stream, exc_info=error)
             self._end(error)
 
     async def _try_once(self) -> bool:
@@ -310,6 +328,7 @@ class Cursor:
         assert value is not None
         if value.holder:
             if not self._silence.is_long:
+                self._patience = Patience()
                 return False
             self._logger.warning(
                 "subscription %s of %s: %s is silent; taking over", self._name, self._stream, value.holder
@@ -318,6 +337,8 @@ class Cursor:
         try:
             taken = await self._take(kept)
         except (ServerError, Timeout) as error:
+            if not self._patience.allows(error):
+                raise
             self._logger.warning("subscription %s of %s: taking over: %s", self._name, self._stream, error)
             await asyncio.sleep(RETRY_S)
             return False
@@ -326,14 +347,8 @@ class Cursor:
         return taken is None
 
     def _judge(self, kept: Kept) -> None:
-        """Remember what was read. Raises ConsumerDeleted when it is not what the key was turned into by its holders.
-
-        A new holder has a new epoch; in the same one only its holder writes, and may give it up.
-        """
-        seen, now = self._silence.seen.value, kept.value
-        if seen is None or now is None or now.epoch < seen.epoch:
-            raise self._deleted(kept)
-        if now.epoch == seen.epoch and now.holder not in (seen.holder, ""):
+        """Remember what was read. Raises ConsumerDeleted when it is not what the key was turned into by its holders."""
+        if not self._silence.follows(kept):
             raise self._deleted(kept)
         self._silence.note(kept)
 
@@ -342,7 +357,7 @@ class Cursor:
     def _stop(self) -> tuple[Hold | None, Value | None]:
         """Do nothing on our own any more; returns what may still be in the key of ours."""
         self._is_closed = True
-        self._unhook()
+        self._listening.end()
         if self._task is not None and self._task is not asyncio.current_task(self._loop):
             self._task.cancel()
         hold, self._hold = self._hold, None
@@ -366,19 +381,6 @@ class Cursor:
 
     # --- the connection ----------------------------------------------------------------------------------------------
 
-    def _hook(self) -> None:
-        self._wire.on_lost.append(self._on_wire_lost)
-        self._wire.on_restored.append(self._on_wire_restored)
-        self._wire.on_refused.append(self._on_wire_refused)
-        self._wire.on_closed.append(self._on_wire_closed)
-
-    def _unhook(self) -> None:
-        if self._on_wire_lost in self._wire.on_lost:
-            self._wire.on_lost.remove(self._on_wire_lost)
-            self._wire.on_restored.remove(self._on_wire_restored)
-            self._wire.on_refused.remove(self._on_wire_refused)
-            self._wire.on_closed.remove(self._on_wire_closed)
-
     def _on_wire_lost(self) -> None:
         if self._hold is not None:
             self._hold.on_wire_lost()
@@ -393,6 +395,3 @@ class Cursor:
             self._logger.warning("no permission to subscribe to %s: a takeover takes longer", subject)
         elif subject in self._key.needs:
             self._end(ServerError(403, 0, f"no permission for {subject}, where offsets are kept"))
-
-    def _on_wire_closed(self) -> None:
-        self._end(Closed("connection"))

@@ -20,6 +20,7 @@ from eda.bucket import BUCKET_STREAM
 from eda.cursor_key import ANSWER_S, CONFLICTS, RETRY_S, CursorKey, Write, is_stored, settling
 from eda.cursor_value import Kept, Value, new_value, template_of
 from eda.errors import Closed, EdaError, ServerError, Timeout
+from eda.patience import Patience
 
 __all__ = ["LEASE_S", "CursorOwner", "Hold", "HoldOwner", "read_patiently"]
 
@@ -88,6 +89,7 @@ class Hold:
         self.tries = value.tries
         self.base = value.seq  # the position that was taken over
         self.target = value.seq  # what is done
+        self.time_ns = value.time_ns  # when the stream stored the event at `target`; 0: not known
         self.stored = value.seq  # what is confirmed of it
         self.lease_ns = sent_ns + int(LEASE_S * NS)
         self.is_fenced = False
@@ -98,7 +100,8 @@ class Hold:
         self._is_ready = False  # a write goes out when there is progress: none is under way or timed
         self._flight: Write | None = None
         self._says = (0, "")  # the position that it writes, and when the stream was made
-        self._template = b""  # what is written, but for the position; empty: to be made anew
+        self._is_stale = False  # the key has a position that `restart` has taken back
+        self._template = b""  # what is written, but for position and time; empty: to be made anew
         self._pause: asyncio.TimerHandle | None = None
         self._watchdog: asyncio.TimerHandle | None = None
         self._looking: asyncio.Task[None] | None = None
@@ -111,19 +114,19 @@ class Hold:
 
     # --- progress ----------------------------------------------------------------------------------------------------
 
-    def advance(self, seq: int, *, untried: bool = False) -> None:
-        """Note that everything up to `seq` is done, and maybe that nobody has tried the next."""
+    def advance(self, seq: int, time_ns: int = 0, *, untried: bool = False) -> None:
+        """Note that everything up to `seq`, stored at `time_ns`, is done, and maybe that nobody has tried the next."""
         if seq > self.target or (untried and self.tries):
-            self._move(seq)
+            self._move(seq, time_ns)
             if untried:
                 self.tries = 0
                 self._template = b""
             if self._is_ready:
                 self._write_soon()
 
-    def confirmed(self, seq: int) -> Awaitable[None]:
+    def confirmed(self, seq: int, time_ns: int = 0) -> Awaitable[None]:
         """Return what is done when everything up to `seq` is kept. It raises Closed when the hold is over first."""
-        self._move(seq)
+        self._move(seq, time_ns)
         waiter: Wait[None] = self._wire.waits.new()
         if self.stored >= seq:
             waiter.set_result(None)
@@ -134,11 +137,13 @@ class Hold:
             self._write()
         return waiter
 
-    def restart(self, created: str, seq: int) -> None:
-        """Go on at `seq` of an event stream that was made again at `created`."""
+    def restart(self, created: str, seq: int, time_ns: int = 0) -> None:
+        """Go back to `seq`, stored at `time_ns`: the event stream has lost its end, or was made again at `created`."""
         self.created = created
         self.start_at = 0
         self.target = self.base = self.stored = seq
+        self.time_ns = time_ns
+        self._is_stale = True  # also while a write is under way, which says more than is done
         self.tries = 0
         self._template = b""
         self.give_up_waiting(seq)
@@ -155,14 +160,17 @@ class Hold:
 
     def _value(self, holder: str) -> Value:
         tries = self.tries if self.target == self.base else 0
-        return new_value(self.target, self._epoch, holder, tries, self._filter, self.created, self.start_at)
+        return new_value(
+            self.target, self._epoch, holder, tries, self._filter, self.created, self.start_at, self.time_ns
+        )
 
-    def _move(self, seq: int) -> None:
+    def _move(self, seq: int, time_ns: int) -> None:
         """Note that everything up to `seq` is done."""
         if seq > self.target:
             if self.target == self.base:
                 self._template = b""  # nobody vanished at the new position
             self.target = seq
+            self.time_ns = time_ns
 
     def _write_soon(self) -> None:
         pause_ns = self._sent_ns + int(PAUSE_S * NS) - monotonic_ns()
@@ -183,12 +191,14 @@ class Hold:
         if not self._template:
             self._template = template_of(self._value(self._holder))
         self._says = (self.target, self.created)
-        self._flight = self._key.write(self._template % self.target, self._revision, self._on_answer)
+        self._is_stale = False
+        text = self._template % (self.target, self.time_ns)
+        self._flight = self._key.write(text, self._revision, self._on_answer)
         self._sent_ns = self._flight.sent_ns
 
     def _next(self) -> None:
         """Write what has come meanwhile, or wait for it."""
-        if self._waiters:
+        if self._waiters or self._is_stale:
             self._write()
         elif self.target > self.stored:
             self._write_soon()
@@ -246,8 +256,10 @@ class Hold:
         """Find out what became of a write. This gives no lease: a value that is read says not when it was written."""
         try:
             kept = await read_patiently(self._key, self._logger)
-        except EdaError as error:
+        except Exception as error:
             self._looking = None
+            if not isinstance(error, EdaError):
+                self._logger.critical("subscription %s of %s failed", self._key.name, self._key.stream, exc_info=error)
             self._on_failed(error)
             return
         if self._looking is not asyncio.current_task():
@@ -321,14 +333,14 @@ class Hold:
         self._stop_looking()
         self.give_up_waiting()
 
-    async def release(self, seq: int, *, keeps: bool = False) -> bool:
+    async def release(self, seq: int, time_ns: int = 0, *, keeps: bool = False) -> bool:
         """End the hold, the key without a holder and with the position `seq` at least; returns whether it is kept.
 
         `keeps`: the key stays ours, for others to wait until it has aged. Raises EdaError. Takes as long as it takes.
         """
         flight = self._flight
         self.drop()
-        self.target = max(seq, self.target)
+        self._move(seq, time_ns)
         if flight is not None:
             waiter: asyncio.Future[Answer] = self._loop.create_future()
             flight.on_answer = settling(waiter)
@@ -358,10 +370,13 @@ class Hold:
 
 
 async def read_patiently(key: CursorKey, logger: logging.Logger) -> Kept:
-    """Read the key, however long that takes. Raises ConfigError, Closed."""
+    """Read the key, however long that takes. Raises ConfigError, Closed, and ServerError when refused for good."""
+    patience = Patience()
     while True:
         try:
             return await key.read()
         except (ServerError, Timeout) as error:
+            if not patience.allows(error):
+                raise
             logger.debug("subscription %s of %s: reading its offset: %s", key.name, key.stream, error)
         await asyncio.sleep(RETRY_S)

@@ -40,6 +40,16 @@ class Silence:
             self._since_ns = next(dates, self._read_ns)
         self.seen = kept
 
+    def follows(self, kept: Kept) -> bool:
+        """Whether what was just read is what the holders of the key may have made of what was read before.
+
+        A new holder has a new epoch; in the same one only its holder writes, and may give it up.
+        """
+        seen, now = self.seen.value, kept.value
+        if seen is None or now is None or now.epoch < seen.epoch:
+            return False
+        return now.epoch > seen.epoch or now.holder in (seen.holder, "")
+
     @property
     def is_long(self) -> bool:
         """Whether, when it was read last, the key had not changed for as long as it takes."""

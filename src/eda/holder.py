@@ -9,6 +9,7 @@ from eda._dispatch import Dispatcher
 from eda.cursor import Cursor
 from eda.errors import Closed
 from eda.ordered import OrderedSource
+from eda.position import Place
 
 __all__ = ["Holder"]
 
@@ -45,6 +46,7 @@ class Holder:
         """Begin behind `position`, as soon as nothing from before is at work."""
         self.is_active = True
         self._activating = self._loop.create_task(self._activate(position, tries))
+        self._activating.add_done_callback(self._on_activated)
 
     async def _activate(self, position: int, tries: int) -> None:
         dispatcher = self._dispatcher
@@ -52,15 +54,20 @@ class Holder:
         # the workers to tell of.
         while dispatcher.n_running:  # noqa: ASYNC110
             await asyncio.sleep(ORPHANS_POLL_S)
-        dispatcher.begin_at(position, tries)
+        dispatcher.begin_at(position, tries, self._held.time_ns)
         dispatcher.set_lease(self._held.lease_until_ns)
         dispatcher.tell_progress()
         self._source.start = self._held.start
         self._source.begin_soon()
 
+    def _on_activated(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):
+            self.on_end(error)
+
     def on_nothing_pending(self) -> None:
         """There is no event behind what is done: those who died here did not die of it."""
-        self._held.advance(self._dispatcher.position, untried=True)
+        self._held.advance(self._dispatcher.position, self._dispatcher.position_ns, untried=True)
 
     def on_fenced(self) -> None:
         """Stop handlers: the lease is over."""
@@ -104,19 +111,19 @@ class Holder:
     def on_progress(self) -> None:
         """The position has moved."""
         if self._is_begun:
-            self._held.advance(self._dispatcher.position)
+            self._held.advance(self._dispatcher.position, self._dispatcher.position_ns)
 
     async def confirmed(self, position: int) -> None:
         """Return when the offset is stored, or another member has it."""
         try:
-            await self._held.confirmed(position)
+            await self._held.confirmed(position, self._dispatcher.position_ns)
         except Closed:
             return  # no handler starts without the lease
 
-    def on_rewound(self, position: int) -> None:
+    def on_rewound(self, place: Place) -> None:
         """Go back to there: the stream has lost its end."""
-        self._dispatcher.begin_at(position)
-        self._held.restart(self._held.created, position)
+        self._dispatcher.begin_at(place.seq, 0, place.stored_ns)
+        self._held.restart(self._held.created, *place)
 
     def close(self) -> None:
         """Begin nothing more."""

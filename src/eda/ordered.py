@@ -9,21 +9,26 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from eda._nuid import next_nuid
 from eda._wire import Wire
-from eda.api import NS, Api
-from eda.errors import Closed, ConfigError, ConsumerDeleted, EdaError, ServerError, StreamNotFound
+from eda.api import Api
+from eda.errors import Closed, ConsumerDeleted, EdaError, ServerError
 from eda.kinds import refuse_retention, server_filter
 from eda.labels import labels
 from eda.options import SubscriptionOptions
-from eda.pulls import PRIVATE_LIFE_S, Pulls
+from eda.patience import Patience
+from eda.position import UNREAD_NS, Place, last_whole, place_of, reader_config, sequence_at, tell_of_start
+from eda.pulls import Pulls
 from eda.streams import StreamInfo, Streams
 from eda.subjects import filter_subjects
 
 __all__ = ["OrderedSource"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 RENEW_FIRST_S = 0.05
 RENEW_MAX_S = 2.0
@@ -32,7 +37,7 @@ RENEW_MAX_S = 2.0
 class OrderedSource(Pulls):
     """Keeps a dispatcher supplied with every event of a stream, in order, from wherever it wants to go on.
 
-    `on_rewound(position)` is called when the stream has lost its end (a server that died before it synced): all is read
+    `on_rewound(place)` is called when the stream has lost its end (a server that died before it synced): all is read
     again from there on.
     """
 
@@ -46,7 +51,7 @@ class OrderedSource(Pulls):
         name: str,
         options: SubscriptionOptions,
         on_end: Callable[[Exception], None],
-        on_rewound: Callable[[int], None],
+        on_rewound: Callable[[Place], None],
     ) -> None:
         super().__init__(wire, api, logger, stream, on_end)
         self._streams = streams
@@ -58,6 +63,7 @@ class OrderedSource(Pulls):
         self.on_nothing_pending: Callable[[], None] = lambda: None  # behind what is done
         self._created: datetime | None = None  # of the stream, when the subscription was opened
         self.start = options.start if isinstance(options.start, int) else 0  # the sequence told to begin at
+        self._is_start_told = False
         self._reading = False
         self._n_wanted = 0  # readers asked for so far; the latest is the one that counts
         self._renewing: asyncio.Task[None] | None = None
@@ -74,38 +80,22 @@ class OrderedSource(Pulls):
         refuse_retention(info, self._options, filters_well=self._api.filters_well)
         self._server_filter = server_filter(info, self.filter, filters_well=self._api.filters_well)
 
-    async def first_position(self) -> int:
-        """Return the sequence before the first event that the options ask for. Raises StreamNotFound, ServerError."""
+    async def first_place(self) -> Place:
+        """Return the place before the first event that the options ask for. Raises StreamNotFound, ServerError."""
         info = await self._streams.info(self._stream)
         options = self._options
         if options.backfill:
-            return max(info.first_sequence - 1, 0)
-        if isinstance(options.start, datetime):
-            return await self._position_at(options.start)
-        return options.start - 1 if options.start is not None else info.last_sequence
-
-    async def _position_at(self, start: datetime) -> int:
-        """Have the server find the time: a consumer that begins there tells its place."""
-        name = f"eda-r-{next_nuid()}"
-        config = self._config(name) | {
-            "deliver_policy": "by_start_time",
-            "opt_start_time": start.astimezone(UTC).isoformat().replace("+00:00", "Z"),
-        }
-        made = await self._api.create_consumer(self._stream, name, config)
-        await self._api.delete_consumer(self._stream, name)
-        return int((made.get("delivered") or {}).get("stream_seq", 0))
+            return Place(info.first_sequence - 1, UNREAD_NS) if info.first_sequence > 1 else Place(0)
+        if options.start is None:
+            return Place(info.last_sequence, info.last_time_ns)
+        start = options.start
+        if isinstance(start, datetime):
+            start = await sequence_at(self._api, self._stream, (start - _EPOCH) // _MICROSECOND * 1000)
+        return await place_of(self._api, self._stream, start - 1)
 
     def _config(self, name: str) -> dict[str, Any]:
-        config: dict[str, Any] = {
-            "name": name,
-            "ack_policy": "none",
-            "replay_policy": "instant",
-            "inactive_threshold": int(PRIVATE_LIFE_S * NS),
-            "mem_storage": True,
-            "num_replicas": 1,
-        }
         what = f"reader of subscription {self._name} of stream {self._stream}"
-        config |= labels("reader", client=self._api.client, what=what, subscription=self._name)
+        config = reader_config(name) | labels("reader", client=self._api.client, what=what, subscription=self._name)
         if self._server_filter:
             config["filter_subjects"] = self._server_filter
         return config
@@ -152,6 +142,7 @@ class OrderedSource(Pulls):
 
     async def _renew_until_done(self) -> None:
         pause_s = RENEW_FIRST_S
+        patience = Patience()
         while self._reading and not self._stopped:
             n_wanted = self._n_wanted
             try:
@@ -159,14 +150,18 @@ class OrderedSource(Pulls):
                 if n_wanted == self._n_wanted:
                     return
                 continue
-            except (StreamNotFound, ConfigError) as error:
-                self._on_end(error)
-                return
             except Closed:
                 return
             except EdaError as error:
-                log = self._logger.info if getattr(error, "retryable", False) else self._logger.warning
+                if not patience.allows(error):
+                    self._on_end(error)
+                    return
+                log = self._logger.info if error.retryable else self._logger.warning
                 log("subscription %s to %s can't read: %s", self._name, self._stream, error)
+            except Exception as error:
+                self._logger.critical("subscription %s to %s failed", self._name, self._stream, exc_info=error)
+                self._on_end(error)
+                return
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, RENEW_MAX_S)
 
@@ -182,17 +177,21 @@ class OrderedSource(Pulls):
             return
         self._note(info)
         # A start that is still to come is above the end as well, until something was read.
-        is_to_come = dispatcher.highest == self.start - 1 and not dispatcher.seen
-        if info.last_sequence < dispatcher.highest and not is_to_come:
-            self._logger.warning(
-                "stream %s ends at sequence %d now, before %d, which was read: its server has lost what was not "
-                "synced; subscription %s goes on there",
-                self._stream, info.last_sequence, dispatcher.highest, self._name,
-            )  # fmt: skip
-            # What was read and not handled is read again, as far as it is still there.
-            self._on_rewound(min(dispatcher.position, info.last_sequence))
+        if dispatcher.highest == self.start - 1 and not dispatcher.highest_ns and not dispatcher.seen:
+            if not self._is_start_told:
+                self._is_start_told = True
+                tell_of_start(self._logger, self._stream, self._name, self.start, info.last_sequence)
+        else:
+            whole = await self._last_whole(info)
             if n_wanted != self._n_wanted:
                 return
+            if whole is not None:
+                self._logger.warning(
+                    "stream %s has lost its end: event %d, which was read, is not there any more, and the stream ends "
+                    "at %d now; subscription %s goes on behind %d",
+                    self._stream, dispatcher.highest, info.last_sequence, self._name, whole.seq,
+                )  # fmt: skip
+                self._on_rewound(whole)
         name = f"eda-r-{next_nuid()}"
         config = self._config(name) | {
             "deliver_policy": "by_start_sequence",
@@ -211,6 +210,24 @@ class OrderedSource(Pulls):
             dispatcher.forget_tries()
             self.on_nothing_pending()
         dispatcher.refill()
+
+    async def _last_whole(self, info: StreamInfo) -> Place | None:
+        """Return where to go on when the stream does not have what was read of it any more, None when it has.
+
+        What was read and not handled is read again then, as far as it is still there.
+        """
+        dispatcher = self._dispatcher
+        assert dispatcher is not None
+        read = Place(dispatcher.highest, dispatcher.highest_ns)
+        whole = await last_whole(self._api, self._stream, read, info)
+        if whole == read:
+            return None
+        while True:
+            done = Place(dispatcher.position, dispatcher.position_ns)
+            if done != read:
+                whole = await last_whole(self._api, self._stream, done, info)
+            if done.seq == dispatcher.position:  # no handler has ended meanwhile
+                return whole
 
     # --- troubles ----------------------------------------------------------------------------------------------------
 

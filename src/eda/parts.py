@@ -16,6 +16,7 @@ from eda.kinds import is_ordered, refuse_other_kind, refuse_retention
 from eda.link import Link
 from eda.options import SubscriptionOptions
 from eda.ordered import OrderedSource
+from eda.position import Place
 from eda.shared import ACK_WAIT_S, SharedSource
 from eda.stats import SubscriptionStats
 from eda.streams import StreamInfo
@@ -131,7 +132,8 @@ class Parts:
             source.open(info)
             await source.attach(self.dispatcher)
             if self._durable is None:
-                self.dispatcher.begin_at(await source.first_position())
+                place = await source.first_place()
+                self.dispatcher.begin_at(place.seq, 0, place.stored_ns)
                 await source.begin()
             else:
                 await self._open_cursor(source, info)
@@ -153,13 +155,13 @@ class Parts:
         )
         self._handling.on_progress = holder.on_progress
         self._handling.confirmed = holder.confirmed
-        await self._cursor.open(reset=self._options.reset, first=source.first_position)
+        await self._cursor.open(reset=self._options.reset, first=source.first_place)
 
-    def _on_rewound(self, position: int) -> None:
+    def _on_rewound(self, place: Place) -> None:
         if self.holder is not None:
-            self.holder.on_rewound(position)
+            self.holder.on_rewound(place)
         else:
-            self.dispatcher.begin_at(position)
+            self.dispatcher.begin_at(place.seq, 0, place.stored_ns)
 
     # --- closing, in this order --------------------------------------------------------------------------------------
 
@@ -185,7 +187,8 @@ class Parts:
             self.holder.close()
             # While a handler runs that ignores its cancellation, nobody should be invited to handle its event.
             keeps = self.dispatcher.n_running > 0
-            if not await self._cursor.close(self.dispatcher.position, keeps=keeps, timeout_s=timeout_s):
+            place = Place(self.dispatcher.position, self.dispatcher.position_ns)
+            if not await self._cursor.close(*place, keeps=keeps, timeout_s=timeout_s):
                 self._logger.warning(
                     "subscription %s to %s: its last offset is not confirmed; events may come again",
                     self.name, self._stream,

@@ -7,15 +7,31 @@ Source: https://docs.nats.io/reference/reference-protocols/nats_api_reference.
 
 from __future__ import annotations
 
-from datetime import datetime
+import re
+from datetime import UTC, datetime
 from typing import Annotated
 
 import msgspec
 
-__all__ = ["Account", "Consumer", "Message", "Purged", "Stream", "StreamPage"]
+__all__ = ["Account", "Consumer", "Message", "Purged", "Stream", "StreamPage", "nanoseconds"]
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Number = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TIME = re.compile(r"([^.]+)(?:\.(\d{1,9})\d*)?(Z|[+-]\d\d:\d\d)")
+
+
+def nanoseconds(text: str) -> int:
+    """Return a server's time (RFC 3339) in nanoseconds since 1970; 0 for what is none."""
+    parts = _TIME.fullmatch(text)
+    try:
+        since = datetime.fromisoformat(parts[1] + parts[3]) - _EPOCH if parts else None
+    except ValueError:
+        since = None
+    if parts is None or since is None:
+        return 0
+    return (since.days * 86_400 + since.seconds) * 1_000_000_000 + int((parts[2] or "").ljust(9, "0"))
 
 
 class _Limits(msgspec.Struct):
@@ -68,6 +84,8 @@ class _StreamState(msgspec.Struct):
     bytes: _Count
     first_seq: _Count
     last_seq: _Count
+    last_ts: str = ""
+    subjects: dict[str, _Count] | None = None
 
 
 class Stream(msgspec.Struct):
@@ -142,3 +160,4 @@ class Message(msgspec.Struct):
     seq: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
     data: bytes = b""
     hdrs: bytes = b""
+    time: str = ""

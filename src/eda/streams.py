@@ -15,10 +15,10 @@ from eda.api import ATTEMPT_TIMEOUT_S, NS, REQUEST_TIMEOUT_S, Api, translated
 from eda.errors import NotSupported, ServerError, StreamNotFound, Timeout
 from eda.labels import labels, labels_of
 from eda.options import StreamOptions
-from eda.shapes import Purged, Stream, StreamPage
+from eda.shapes import Purged, Stream, StreamPage, nanoseconds
 from eda.subjects import check_stream_name, stream_subjects
 
-__all__ = ["StreamInfo", "Streams"]
+__all__ = ["StreamInfo", "Streams", "counted"]
 
 LIST_TIMEOUT_S = 60.0
 
@@ -45,7 +45,8 @@ class StreamInfo:
     are copied into it; `subject_transform`: what the stream turns subjects into, None: it keeps them. `no_ack`: the
     stream never acknowledges a publish. `sealed`: nothing can be stored or removed;
     `deny_delete`, `deny_purge`: no single event, or no range of them, can be removed. `max_events_per_subject`,
-    `max_event_bytes` and `max_consumers` are limits; None where there is none.
+    `max_event_bytes` and `max_consumers` are limits; None where there is none. `last_time_ns`: when the last event was
+    stored, in nanoseconds since 1970; 0 where there was none.
     """
 
     name: str
@@ -69,6 +70,7 @@ class StreamInfo:
     max_events_per_subject: int | None = None
     max_event_bytes: int | None = None
     max_consumers: int | None = None
+    last_time_ns: int = 0
 
 
 class Streams:
@@ -208,6 +210,15 @@ def _with_hint(error: ServerError) -> ServerError:
     return ServerError(error.code, error.err_code, f"{error.description}: {hint}", operation=error.operation)
 
 
+async def counted(api: Api, name: str, subject: str) -> tuple[StreamInfo, int]:
+    """Return the stream, and how many messages it has on that one subject. Raises StreamNotFound, ServerError."""
+    try:
+        answer = await api.request(f"STREAM.INFO.{name}", {"subjects_filter": subject}, shape=Stream)
+    except ServerError as error:
+        raise translated(error, name) from error
+    return _to_info(answer), (answer["state"].get("subjects") or {}).get(subject, 0)
+
+
 def _to_info(answer: dict[str, Any]) -> StreamInfo:
     config = answer["config"]
     state = answer["state"]
@@ -224,6 +235,7 @@ def _to_info(answer: dict[str, Any]) -> StreamInfo:
         bytes=state["bytes"],
         first_sequence=state["first_seq"],
         last_sequence=state["last_seq"],
+        last_time_ns=max(nanoseconds(state.get("last_ts") or ""), 0),
         created=datetime.fromisoformat(answer["created"]),
         subjects=tuple(config.get("subjects") or ()),
         options=_to_options(config, limit("max_bytes"), limit("max_msgs"), atomic, fast_ingest),

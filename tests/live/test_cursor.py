@@ -44,7 +44,7 @@ async def test_open_when_there_is_no_key_makes_it_and_is_active(conn: eda.Conn, 
     created = (await keys.admin.api(f"STREAM.INFO.{stream}"))["created"]
     assert value == {
         "v": 1, "seq": 7, "epoch": 1, "holder": member.cursor.holder, "tries": 0, "filter": ["a.b", "a"],
-        "created": created, "start": 0,
+        "created": created, "start": 0, "time": "0",
     }  # fmt: skip
     assert re.fullmatch(r"m\d+-\w{22}", member.cursor.holder)
     assert await member.close()

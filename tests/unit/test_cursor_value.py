@@ -10,20 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eda.cursor_value import Value, decode_value, encode_value, is_marker, may_be_free, new_value
+from eda.cursor_value import Value, decode_value, encode_value, is_marker, may_be_free, new_value, template_of
 
 GOOD: dict[str, Any] = {"v": 1, "seq": 5, "epoch": 2, "holder": "a-b", "tries": 0, "filter": ["s.a.*", "s"]}
 
 
 def test_value_when_written_is_json_in_the_documented_order() -> None:
-    value = new_value(5, 2, "a-b", 1, ["s"], "2026-01-02T03:04:05.6Z", 6)
+    value = new_value(5, 2, "a-b", 1, ["s"], "2026-01-02T03:04:05.6Z", 6, 1764357600123456789)
     written = json.loads(encode_value(value))
-    assert list(written) == ["v", "seq", "epoch", "holder", "tries", "filter", "updated", "created", "start"]
+    assert list(written) == ["v", "seq", "epoch", "holder", "tries", "filter", "updated", "created", "start", "time"]
     age = datetime.now(UTC) - datetime.fromisoformat(written.pop("updated"))
     assert abs(age.total_seconds()) < 60
     assert written == {
         "v": 1, "seq": 5, "epoch": 2, "holder": "a-b", "tries": 1, "filter": ["s"], "created": "2026-01-02T03:04:05.6Z",
-        "start": 6,
+        "start": 6, "time": "1764357600123456789",
     }  # fmt: skip
 
 
@@ -33,12 +33,13 @@ texts = st.text(st.characters(exclude_categories=["Cs"]))
 sequences = st.integers(0, 2**63 - 1)
 
 
-@given(sequences, st.integers(0, 2**53), texts, st.integers(0, 2**53), st.lists(texts), texts, sequences)
+@given(sequences, st.integers(0, 2**53), texts, st.integers(0, 2**53), st.lists(texts), texts, sequences, sequences)
 def test_value_when_written_and_read_is_the_same(
-    seq: int, epoch: int, holder: str, tries: int, filter: list[str], created: str, start: int
+    seq: int, epoch: int, holder: str, tries: int, filter: list[str], created: str, start: int, time_ns: int
 ) -> None:
-    value = new_value(seq, epoch, holder, tries, filter, created, start)
+    value = new_value(seq, epoch, holder, tries, filter, created, start, time_ns % (9 * 10**18))
     read = decode_value(encode_value(value))
+    assert decode_value(template_of(value) % (seq, value.time_ns)) == read
     fields = [name for name in Value.__struct_fields__ if name != "updated"]
     assert [getattr(read, name) for name in fields] == [getattr(value, name) for name in fields]
     assert may_be_free(encode_value(value)) or holder
@@ -66,6 +67,7 @@ def test_value_when_a_key_is_missing_is_refused(key: str) -> None:
         *(("holder", wrong) for wrong in (None, 5, ["a"], {})),
         *(("filter", wrong) for wrong in (None, "s", [None], [["s"]], {"s": 1})),
         *(("created", wrong) for wrong in (None, 5, [])),
+        *(("time", wrong) for wrong in (None, 5, "", "-1", "1.5", "9" * 19, "1" * 20)),
     ],
 )
 def test_value_when_a_key_has_a_wrong_value_is_refused(key: str, wrong: object) -> None:

@@ -1,0 +1,125 @@
+"""Which event a position is, and whether the stream still has it.
+
+A server that lost its power comes back without what was not synced, and gives those sequences to other events. So a
+sequence alone does not say which event it is; with the time at which the stream stored it, it does.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from eda._nuid import next_nuid
+from eda.api import NS, Api, translated
+from eda.errors import ServerError
+from eda.labels import labels
+from eda.shapes import nanoseconds
+from eda.streams import StreamInfo
+
+__all__ = [
+    "READER_LIFE_S",
+    "UNREAD_NS",
+    "Place",
+    "last_whole",
+    "place_of",
+    "reader_config",
+    "sequence_at",
+    "tell_of_start",
+]
+
+READER_LIFE_S = 60.0
+NO_MESSAGE = 10037
+FORBIDDEN = 403
+
+UNREAD_NS = 1  # the time of a position before the stream's first event: whatever is stored came later
+
+
+class Place(NamedTuple):
+    """A position: its sequence, and when the stream stored that event, in nanoseconds since 1970; 0: not known."""
+
+    seq: int
+    stored_ns: int = 0
+
+
+def reader_config(name: str) -> dict[str, Any]:
+    """Return the settings that all throw-away consumers have."""
+    return {
+        "name": name,
+        "ack_policy": "none",
+        "replay_policy": "instant",
+        "inactive_threshold": int(READER_LIFE_S * NS),
+        "mem_storage": True,
+        "num_replicas": 1,
+    }
+
+
+def tell_of_start(logger: logging.Logger, stream: str, name: str, start: int, last: int) -> None:
+    """Say that a start lies beyond the stream's end, if it does: an event that is yet to come there may be far away."""
+    if start > last + 1:
+        logger.warning(
+            "subscription %s of stream %s starts at %d, but the stream ends at %d: it gets nothing until the stream is "
+            "there",
+            name, stream, start, last,
+        )  # fmt: skip
+
+
+async def sequence_at(api: Api, stream: str, time_ns: int) -> int:
+    """Return the sequence of the first event stored at that time or later, the next one's where there is none.
+
+    The server finds it: a consumer that begins there tells its place. Raises StreamNotFound, ServerError, Timeout,
+    Closed.
+    """
+    name = f"eda-r-{next_nuid()}"
+    seconds, rest_ns = divmod(time_ns, NS)
+    settings = reader_config(name) | {
+        "deliver_policy": "by_start_time",
+        "opt_start_time": f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest_ns:09d}Z",
+    }
+    settings |= labels("reader", client=api.client, what=f"finds a time in stream {stream}")
+    made = await api.create_consumer(stream, name, settings)
+    await api.delete_consumer(stream, name)
+    return int((made.get("delivered") or {}).get("stream_seq", 0)) + 1
+
+
+async def place_of(api: Api, stream: str, seq: int) -> Place:
+    """Return the place of the event with that sequence. Raises StreamNotFound, ServerError, Timeout, Closed."""
+    return Place(seq, await _stored_at(api, stream, seq))
+
+
+async def last_whole(api: Api, stream: str, place: Place, info: StreamInfo) -> Place:
+    """Return the place while the stream has all that it had up to there; else the place before the first new event.
+
+    The event itself may be gone (expired, deleted, purged): then the stream is whole as long as nothing up to there was
+    stored later than it. Raises StreamNotFound, ServerError, Timeout, Closed.
+    """
+    if not place.seq:
+        return place
+    if not place.stored_ns:  # written before positions had times: only a stream that is too short shows anything
+        end = info.last_sequence
+        return place if end >= place.seq else await place_of(api, stream, end)
+    stored_ns = await _stored_at(api, stream, place.seq)
+    if stored_ns == place.stored_ns:
+        return place
+    if not stored_ns and place.seq < info.first_sequence and place.seq <= info.last_sequence:
+        return place
+    first = await sequence_at(api, stream, place.stored_ns + 1)
+    if first > place.seq:
+        if not stored_ns:
+            return place
+        # It is another event, which an earlier time was given to: the server's clock went back, and can't tell what
+        # else is new.
+        first = max(info.first_sequence, 1)
+    return Place(first - 1, await _stored_at(api, stream, first - 1) or place.stored_ns)
+
+
+async def _stored_at(api: Api, stream: str, seq: int) -> int:
+    """Return when the event was stored, 0 where there is none, or we may not look."""
+    if not seq:
+        return 0
+    try:
+        return nanoseconds((await api.message(stream, {"seq": seq})).time)
+    except ServerError as error:
+        if error.err_code == NO_MESSAGE or error.code == FORBIDDEN:
+            return 0
+        raise translated(error, stream) from error

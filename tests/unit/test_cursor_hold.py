@@ -1,0 +1,130 @@
+"""eda.cursor_hold against a key that notes what is written and answers when it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from eda._mailbox import monotonic_ns
+from eda._waits import Waits
+from eda.answers import Answer
+from eda.cursor_hold import Hold
+from eda.cursor_key import BUCKET_STREAM, Write
+from eda.cursor_value import Kept, Value, decode_value, new_value
+from helpers import until
+
+
+class Key:
+    """A key of the bucket: `written` are the values, the last one under way until it is answered."""
+
+    stream, name = "s", "n"
+
+    def __init__(self) -> None:
+        self.written: list[Value] = []
+        self.sizes: list[int] = []
+        self.revision = 1
+        self._write: Write | None = None
+
+    def write(self, value: bytes, revision: int, on_answer: Callable[[Write, Answer], None]) -> Write:
+        assert revision == self.revision
+        self.written.append(decode_value(value))
+        self.sizes.append(len(value))
+        self._write = Write(b"", monotonic_ns(), on_answer)
+        return self._write
+
+    async def read(self) -> Kept:
+        return Kept(self.revision, self.written[-1])
+
+    def store(self) -> None:
+        """Answer what is under way: it is stored."""
+        write, self._write = self._write, None
+        assert write is not None
+        self.revision += 1
+        write.on_answer(write, Answer(stream=BUCKET_STREAM, seq=self.revision))
+
+    @property
+    def places(self) -> list[tuple[int, int]]:
+        return [(value.seq, value.time_ns) for value in self.written]
+
+
+def make_hold(key: Key, filter: list[str] | None = None) -> Hold:
+    loop = asyncio.get_running_loop()
+    wire: Any = SimpleNamespace(is_up=True, waits=Waits(loop, asyncio.current_task, asyncio.CancelledError))
+    owner: Any = SimpleNamespace(on_confirmed=lambda *_: None, on_fenced=lambda: None, on_unfenced=lambda: None)
+    value = new_value(0, 1, "me", 0, filter or [], "c")
+
+    def fail(*_: object) -> None:
+        pytest.fail("the key is ours")
+
+    hold = Hold(wire, key, logging.getLogger("eda"), owner, value, 1, monotonic_ns(), fail, fail)  # type: ignore[arg-type]
+    hold.start()
+    return hold
+
+
+async def test_restart_when_a_write_is_under_way_writes_the_lower_position_as_soon_as_it_may() -> None:
+    key = Key()
+    hold = make_hold(key)
+    hold.advance(10, 100)
+    await until(lambda: key.places == [(10, 100)])
+    hold.restart("c", 5, 50)
+    assert key.places == [(10, 100)]
+    key.store()
+    assert key.places == [(10, 100), (5, 50)]
+    key.store()
+    assert hold.stored == 5
+    assert len(key.written) == 2
+    hold.drop()
+
+
+async def test_restart_when_nothing_is_under_way_writes_at_once() -> None:
+    key = Key()
+    hold = make_hold(key)
+    hold.advance(10, 100)
+    await until(lambda: key.places == [(10, 100)])
+    key.store()
+    hold.restart("c", 5, 50)
+    assert key.places == [(10, 100), (5, 50)]
+    hold.drop()
+
+
+async def test_restart_when_a_write_is_under_way_and_there_is_progress_writes_that() -> None:
+    key = Key()
+    hold = make_hold(key)
+    hold.advance(10, 100)
+    await until(lambda: key.places == [(10, 100)])
+    hold.restart("c", 5, 50)
+    hold.advance(6, 60)
+    key.store()
+    assert key.places == [(10, 100), (6, 60)]
+    hold.drop()
+
+
+async def test_restart_when_the_answer_to_a_write_is_lost_writes_the_lower_position_after_looking(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("eda.cursor_hold.ANSWER_S", 0.05)
+    key = Key()
+    hold = make_hold(key)
+    hold.advance(10, 100)
+    await until(lambda: key.places == [(10, 100)])
+    hold.restart("c", 5, 50)
+    key.revision += 1  # stored, and nobody hears of it
+    await until(lambda: key.places == [(10, 100), (5, 50)])
+    hold.drop()
+
+
+async def test_restart_when_somebody_waits_for_the_higher_position_ends_the_wait() -> None:
+    key = Key()
+    hold = make_hold(key)
+    waiting = hold.confirmed(10, 100)
+    hold.restart("c", 5, 50)
+    key.store()
+    assert key.places == [(10, 100), (5, 50)]
+    with pytest.raises(Exception, match="closed"):
+        await waiting
+    hold.drop()
