@@ -19,6 +19,7 @@ from eda.errors import Closed, ConfigError, ConsumerDeleted, EdaError, ServerErr
 from eda.kinds import server_filter
 from eda.labels import labels
 from eda.options import SubscriptionOptions
+from eda.position import tell_of_start
 from eda.pulls import PRIVATE_LIFE_S, Pulls
 from eda.shared_filter import FILTER_NOTE, Unwanted, covers, kept_filter, shown
 from eda.streams import StreamInfo
@@ -87,6 +88,8 @@ class SharedSource(Pulls):
             else:
                 await self._refuse_limited_life(made["config"])
                 self._note(made)
+                if isinstance(self._options.start, int):
+                    tell_of_start(self._logger, self._stream, self.consumer, self._options.start, stream.last_sequence)
                 return
             info = await self._api.consumer_info(self._stream, self.consumer)
             if info is None:
