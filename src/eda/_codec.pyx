@@ -13,8 +13,8 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from eda._bytes cimport (
     READ_EMPTY, READ_FIELD_ZERO, READ_GROUP, READ_LENGTH, READ_NAMELESS, READ_OK, READ_PACK, READ_TRUNCATED, READ_UTF8,
     READ_VARINT, READ_WIRE_TYPE, WIRE_BYTES, WIRE_VARINT, Cursor, ReadError, Writer, copy_bytes, copy_length,
-    copy_varint, is_ascii, is_utf8, likely, release, reserve, size_of_length, size_of_varint, skip_field, take_bytes, take_tag,
-    take_varint,
+    copy_varint, is_ascii, is_utf8, likely, release, reserve, size_of_length, size_of_varint, skip_field, take_bytes,
+    take_tag, take_varint,
 )
 from eda._data cimport Data
 from eda._envelope cimport (

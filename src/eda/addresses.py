@@ -39,7 +39,8 @@ def parse_addresses(addr: str | Iterable[str] | None) -> Addresses:
         addr = os.environ.get("EDA_URL") or os.environ.get("NATS_URL") or DEFAULT_URL
     if not isinstance(addr, str | Iterable):
         raise ConfigError(f"addr must be a URL or a list of URLs, not {type(addr).__name__}", argument="addr")
-    given = [part.strip() for part in addr.split(",")] if isinstance(addr, str) else list(addr)
+    given = [part.strip() for part in str.__str__(addr).split(",")] if isinstance(addr, str) else list(addr)
+    given = [str.__str__(url) if isinstance(url, str) else url for url in given]
     if not given:
         raise ConfigError("addr is an empty list", argument="addr")
     if isinstance(given[0], str) and given[0].startswith(EMBEDDED):

@@ -56,8 +56,8 @@ class Conn(Lifetime):
         link = self._open_link()
         known = link.targets.known.get(stream) if type(stream) is str else None
         if known is None:
-            check_stream_name(stream)
-            known = await link.targets.find(stream)
+            stream = check_stream_name(stream)
+            known = link.targets.known.get(stream) or await link.targets.find(stream)
         if event is None:
             event = _EMPTY
         elif type(event) is not Event:
@@ -103,7 +103,7 @@ class Conn(Lifetime):
         Closed.
         """
         link = self._open_link()
-        check_stream_name(stream)
+        stream = check_stream_name(stream)
         check_publisher_options(mode, max_pending, max_pending_bytes, ack_timeout_s, timeout_s, on_ack, on_error)
         publisher = Publisher(
             link.wire,
@@ -135,7 +135,7 @@ class Conn(Lifetime):
         of it is stored, or nothing.
         """
         link = self._open_link()
-        check_stream_name(stream)
+        stream = check_stream_name(stream)
         batch = AtomicBatch(link.wire, link.api, self._logger, self.client, stream, events, link.targets.recover)
         info = await link.targets.ensure(stream)
         if not (link.api.has_atomic and info.atomic):
@@ -171,7 +171,7 @@ class Conn(Lifetime):
         link = self._open_link()
         if self._closing is not None:
             raise Closed("connection")
-        check_stream_name(stream)
+        stream = check_stream_name(stream)
         merged = merge_options(options, overrides)
         check_handler(handler, batch=merged.batch is not None)
         return Subscription(

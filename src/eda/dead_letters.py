@@ -152,7 +152,7 @@ class DeadLetters:
         may not be created; ServerError, Timeout, Closed (`may_pass` tells which are worth another attempt). Then, and
         when cancelled, it may be stored or not.
         """
-        check_stream_name(to)
+        to = check_stream_name(to)
         letter_subject = subject_or_none(to, event_type, aggregate) or subject_of(to, "", "")
         headers = {
             MSG_ID: f"dead:{subscription}:{sequence}",

@@ -55,6 +55,7 @@ def connect(
     `connect_timeout_s` seconds, NotSupported when it has no JetStream. Once connected it reconnects for ever.
     """
     addresses = parse_addresses(addr)
+    cluster, client, user, password, token = map(_plain, (cluster, client, user, password, token))
     for name, value in (("cluster", cluster), ("client", client)):
         if value is not None and (not isinstance(value, str) or not value):
             raise ConfigError(f"{name} must be a text that is not empty, or None: {value!r}", argument=name)
@@ -93,11 +94,16 @@ def connect(
     return Conn(addresses, client, _SILENT if logger is None else logger, options, on_state)
 
 
+def _plain(text: str | None) -> str | None:
+    """Give a text of a subclass, such as StrEnum, as a str."""
+    return str.__str__(text) if isinstance(text, str) else text
+
+
 def _check_file(name: str, path: object) -> str:
     """Return the path of a file that is there. What seems to be the secret itself is not shown."""
     if not isinstance(path, str | Path):
         raise ConfigError(f"{name} must be the path of a file, not {type(path).__name__}", argument=name)
-    text = str(path)
+    text = str.__str__(path) if isinstance(path, str) else str(path)
     may_be_path = len(text) <= 1024 and text.isprintable()
     if may_be_path and os.path.isfile(text):
         return text

@@ -44,6 +44,7 @@ def register_encoding(name: str, encode: Encode, decode: Decode) -> None:
         raise ConfigError(f"name {name!r} is not valid Unicode", argument="name") from error
     if size > _MAX_NAME_BYTES:
         raise ConfigError(f"name {name!r} is longer than {_MAX_NAME_BYTES} bytes", argument="name")
+    name = str.__str__(name)  # also of a subclass, such as StrEnum
     if name in _BUILT_IN:
         raise ConfigError(f"name {name!r} is a built-in encoding", argument="name")
     for argument, function in (("encode", encode), ("decode", decode)):
@@ -125,9 +126,15 @@ def _decode_string(data: bytes) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Give a pydantic model, which msgspec does not know, as plain values."""
+    """Give what msgspec does not know as plain values: a pydantic model, and subclasses of str, int and float."""
     if hasattr(type(value), "model_dump"):
         return value.model_dump(mode="json")
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
     raise TypeError(f"{type(value).__qualname__} is not supported")
 
 

@@ -26,7 +26,7 @@ class Reject(Exception):
 
     def __init__(self, reason: str = "") -> None:
         # A reason that is no text must not turn a rejection into a failure, which is tried again.
-        self.reason = str(reason)
+        self.reason = str.__str__(reason) if isinstance(reason, str) else str(reason)
         super().__init__(self.reason)
 
     def __str__(self) -> str:

@@ -77,6 +77,7 @@ class StreamOptions:
     fast_ingest: bool | None = None
 
     def __post_init__(self) -> None:
+        _make_plain(self)
         _check_int("replicas", self.replicas, 1, 5)
         _check_choice("storage", self.storage, ("file", "memory"))
         _check_number("max_age_s", self.max_age_s, least=_MIN_SERVER_S, or_none=True)
@@ -120,6 +121,7 @@ class SubscriptionOptions:
     dead_letter: str | None = "{stream}-dead"
 
     def __post_init__(self) -> None:
+        _make_plain(self)
         self._check_each()
         if self.types is not None:
             object.__setattr__(self, "types", _as_types(self.types))
@@ -192,6 +194,14 @@ def merge_options(options: SubscriptionOptions | None, overrides: Mapping[str, A
     return replace(options, **overrides)
 
 
+def _make_plain(options: Any) -> None:
+    """Put a str in place of a text of a subclass, such as StrEnum, whose methods and type may be its own."""
+    for option in fields(options):
+        value = getattr(options, option.name)
+        if isinstance(value, str) and type(value) is not str:
+            object.__setattr__(options, option.name, str.__str__(value))
+
+
 def _check_int(option: str, value: object, least: int, most: int, *, or_none: bool = False) -> None:
     if value is None and or_none:
         return
@@ -262,4 +272,5 @@ def _as_types(types: object) -> tuple[str, ...]:
         raise ConfigError("types must not be empty: no event would match; None matches all", argument="types")
     for type_ in types:
         _check_text("types", type_)
-    return tuple(sorted(types) if isinstance(types, set | frozenset) else dict.fromkeys(types))
+    plain = map(str.__str__, types)
+    return tuple(sorted(plain) if isinstance(types, set | frozenset) else dict.fromkeys(plain))

@@ -239,7 +239,7 @@ class Publisher:
         were taken, and none after. Cancelled, those taken so far are sent.
         """
         ids: list[str] = []
-        if isinstance(events, list):
+        if type(events) is list:
             await self._send_list(events, ids)
         elif isinstance(events, AsyncIterable):
             async for event in events:

@@ -67,8 +67,8 @@ class Replay:
         Raises ConfigError, StreamNotFound for either stream; ServerError, Timeout, Closed: those before have been
         replayed, as they have when it is cancelled.
         """
-        check_stream_name(stream)
-        check_name(name)
+        stream = check_stream_name(stream)
+        name = check_name(name)
         dead = _dead_letter_stream(stream, dead_letter)
         if dead == stream:
             message = f"dead_letter is the stream {stream!r} itself: dead letters lie in a stream of their own"
@@ -210,8 +210,7 @@ class Replay:
 def _dead_letter_stream(stream: str, given: str | None) -> str:
     name = "{stream}-dead" if given is None else given
     try:
-        name = name.replace("{stream}", stream)
-        check_stream_name(name)
+        name = check_stream_name(str.__str__(name).replace("{stream}", stream))
     except (AttributeError, TypeError, ConfigError) as error:
         message = f"dead_letter must be the name of a stream, not {name!r}"
         raise ConfigError(message, argument="dead_letter") from error

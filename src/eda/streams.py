@@ -81,7 +81,7 @@ class Streams:
 
     async def info(self, name: str) -> StreamInfo:
         """Return the stream as it is now. Raises StreamNotFound."""
-        check_stream_name(name)
+        name = check_stream_name(name)
         return _to_info(await self._request("INFO", name))
 
     async def list(self) -> list[StreamInfo]:
@@ -108,7 +108,7 @@ class Streams:
         exists with other settings (err_code 10058), NotSupported when `atomic` or `fast_ingest` is asked of a server
         that has it not.
         """
-        check_stream_name(name)
+        name = check_stream_name(name)
         # These are not for `update` to change: who made the stream otherwise had a reason.
         fixed = {"name": name, "subjects": stream_subjects(name), "retention": "limits", "allow_direct": True}
         options = options or StreamOptions()
@@ -154,20 +154,20 @@ class Streams:
 
     async def update(self, name: str, options: StreamOptions) -> StreamInfo:
         """Change the settings that StreamOptions has words for; all others stay. Raises StreamNotFound, ServerError."""
-        check_stream_name(name)
+        name = check_stream_name(name)
         config: dict[str, Any] = (await self._request("INFO", name))["config"]
         config.update(self._to_settings(options))
         return _to_info(await self._request("UPDATE", name, config))
 
     async def purge(self, name: str) -> int:
         """Remove all events; returns how many. Raises StreamNotFound."""
-        check_stream_name(name)
+        name = check_stream_name(name)
         answer = await self._request("PURGE", name)
         return int(answer.get("purged", 0))
 
     async def delete(self, name: str) -> None:
         """Delete the stream with everything in it. Raises StreamNotFound."""
-        check_stream_name(name)
+        name = check_stream_name(name)
         await self._request("DELETE", name)
 
     async def _request(self, verb: str, name: str, body: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -29,19 +29,21 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _ESCAPES = {code: f"%{code:02X}" for code in (*range(0x21), 0x7F, *b".*>%")}
 
 
-def check_stream_name(name: str) -> None:
-    """Raise ConfigError unless the name is `[A-Za-z0-9][A-Za-z0-9_-]{0,63}`."""
+def check_stream_name(name: str) -> str:
+    """Give the name, also that of a subclass, as a str. ConfigError: it is not `[A-Za-z0-9][A-Za-z0-9_-]{0,63}`."""
     if not isinstance(name, str) or not _STREAM_NAME.fullmatch(name):
         raise ConfigError(
             f"stream must be 1 to 64 of A-Z a-z 0-9 _ - and begin with a letter or digit, not {name!r}",
             argument="stream",
         )
+    return str.__str__(name)
 
 
-def check_name(name: str) -> None:
-    """Raise ConfigError unless the subscription's name is `[A-Za-z0-9_-]{1,64}`."""
+def check_name(name: str) -> str:
+    """Give the subscription's name as a str. ConfigError: it is not `[A-Za-z0-9_-]{1,64}`."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ConfigError(f"name must be 1 to 64 of A-Z a-z 0-9 _ -, not {name!r}", argument="name")
+    return str.__str__(name)
 
 
 def escape_token(text: str) -> str:
@@ -65,13 +67,13 @@ def subject_of(stream: str, type: str, aggregate: str) -> str:
     Its length is not checked here: how much a protocol line may hold is the connection's to know.
     ConfigError: a bad stream name, or a type or aggregate that is not valid Unicode.
     """
-    check_stream_name(stream)
+    stream = check_stream_name(stream)
     return f"{stream}.{_escape(type, 'type')}.{_escape(aggregate, 'aggregate')}"
 
 
 def stream_subjects(stream: str) -> list[str]:
     """Give the subjects that the stream listens to. ConfigError: a bad stream name."""
-    check_stream_name(stream)
+    stream = check_stream_name(stream)
     return [stream, f"{stream}.>"]
 
 
@@ -96,7 +98,7 @@ def filter_subjects(stream: str, types: Collection[str] | None, aggregate: str |
     event matches. The empty text is a filter like any other: events without a type, or without an aggregate.
     ConfigError: a bad stream name, or a type or aggregate that can't be one.
     """
-    check_stream_name(stream)
+    stream = check_stream_name(stream)
     if types is None and aggregate is None:
         return []
     if isinstance(types, str):
@@ -125,6 +127,7 @@ def parse_subject(subject: str) -> tuple[str, str, str]:
 def _escape(text: str, argument: str) -> str:
     if not isinstance(text, str):
         raise ConfigError(f"{argument} must be a str, not {text!r}", argument=argument)
+    text = str.__str__(text)  # of a subclass, whose methods may be its own
     if text in ("", "_"):
         return "%5F" if text else "_"
     if not text.isascii():
