@@ -219,6 +219,16 @@ class FailureLog:
             seconds, *self._names(event), timeout_s, level=logging.WARNING,
         )  # fmt: skip
 
+    def tell_uncancelled(self, event: Event, seconds: float) -> None:
+        """Tell of a handler that goes on though it was cancelled."""
+        self._tell(
+            "the handler ignores its cancellation for %d more events",
+            [event],
+            "the handler ignores its cancellation: it has had event %s (stream %s, subscription %s, sequence %d, "
+            "attempt %d) for %.3g s, and nobody else gets that event until it ends",
+            *self._names(event), seconds,
+        )  # fmt: skip
+
     def _names(self, event: Event) -> tuple[object, ...]:
         return event_text(event), self._stream, self._subscription, event.sequence, event.attempt
 

@@ -60,6 +60,7 @@ class SharedSource(Pulls):
         self.consumer = durable_name or options.name or f"eda-{next_nuid()}"
         self._created: str | None = None  # tells the consumer from a later one of the same name
         self._floor = (0, 0, 0)  # stream and consumer sequence delivered before, events pending
+        self._kept_at = 0.0  # when the consumer was asked for something last, or is about to be
         self._is_sure = True  # False after a reconnect, until it was looked at
         self._checking: asyncio.Task[None] | None = None
 
@@ -322,6 +323,18 @@ class SharedSource(Pulls):
         """Ask for more, of a consumer that is known to be the one."""
         if self._is_sure and not self.stands_by:
             super().pull(n, n_bytes)
+
+    def tick(self) -> None:
+        """Keep a consumer that the server would remove, while we ask it for nothing: paused, or the circuit is open."""
+        super().tick()
+        now = self._loop.time()
+        if self._dispatcher is None or self._dispatcher.credit or not self._wire.is_up:
+            self._kept_at = now
+        elif self._durable is None and now - self._kept_at > PRIVATE_LIFE_S / 4 and not self._stopped:
+            self._kept_at = now
+            # No event fits into a byte, and number 0 is that of no pull of ours.
+            body = b'{"batch":1,"expires":1000000000,"max_bytes":1}'
+            self._wire.out.command(f"PUB {self.pull_subject} {self._inbox}.0 {len(body)}\r\n".encode() + body + b"\r\n")
 
     async def _look_or_end(self, why: str) -> None:
         """Look at the consumer; whatever fails for good ends the subscription."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from eda._dispatch import Dispatcher
 from eda._event import Event
+from eda.failure_log import FailureLog
 from eda.options import SubscriptionOptions
 from eda.pulls import Pulls
 
@@ -34,6 +35,8 @@ class Watch:
         is_active: Callable[[], bool],
     ) -> None:
         self._logger = logger
+        self._failures = FailureLog(logger, stream, name, None)
+        self._fields = {"eda_stream": stream, "eda_subscription": name}
         self._stream = stream
         self._name = name
         self._timeout_s = options.timeout_s
@@ -58,6 +61,7 @@ class Watch:
 
     def stop(self) -> None:
         """Tick no more."""
+        self._failures.flush()
         if self._timer is not None:
             self._timer.cancel()
         if self._asking is not None:
@@ -86,12 +90,7 @@ class Watch:
                 self._dispatcher.cancel_overdue(index)
             elif cancelled and now - cancelled >= max(self._timeout_s, 1.0):
                 self._running[index] = (what, since, float("inf"))
-                event = _first_of(what)
-                self._logger.error(
-                    "the handler of %s ignores its cancellation: it has had event %s of type %r (sequence %d) for %.3g "
-                    "s, and nobody else gets that until it ends",
-                    self._stream, event.id, event.type, event.sequence, now - since,
-                )  # fmt: skip
+                self._failures.tell_uncancelled(_first_of(what), now - since)
 
     # --- what is gone, what does not move ----------------------------------------------------------------------------
 
@@ -101,7 +100,7 @@ class Watch:
             self._logger.warning(
                 "subscription %s to %s: %d events were gone from the stream (expired, purged or deleted) before they "
                 "were delivered",
-                self._name, self._stream, n - self._n_skipped,
+                self._name, self._stream, n - self._n_skipped, extra=self._fields,
             )  # fmt: skip
             self._n_skipped = n
 
@@ -109,7 +108,7 @@ class Watch:
         dispatcher = self._dispatcher
         progress = (dispatcher.n_handled, dispatcher.n_dead, dispatcher.n_passed_over, dispatcher.n_undecodable)
         is_idle = dispatcher.n_held == 0 and dispatcher.n_pending == 0
-        if progress != self._progress or is_idle or not self._is_active():
+        if progress != self._progress or is_idle or dispatcher.is_paused or not self._is_active():
             self._progress = progress
             self._progress_at = now
             self._stalled = False
@@ -128,6 +127,8 @@ class Watch:
         dispatcher = self._dispatcher
         if not self._source.is_up:
             return "there is no connection"
+        if dispatcher.is_circuit_open:
+            return "handlers have failed for many events in a row, and none has succeeded since"
         running = [(what, since) for what, since, _ in self._running if what is not None]
         if running:
             if all(now - since < self._timeout_s for _, since in running):
@@ -145,6 +146,7 @@ class Watch:
         self._logger.warning(
             "subscription %s to %s has made no progress for %g s: %s (%d events held, %d pending)",
             self._name, self._stream, STALL_S, why, self._dispatcher.n_held, self._dispatcher.n_pending,
+            extra=self._fields,
         )  # fmt: skip
 
     async def _ask(self) -> None:

@@ -127,7 +127,9 @@ async def test_handler_when_it_ignores_its_cancellation_is_told_of_once(
             with contextlib.suppress(asyncio.CancelledError):
                 await end.wait()
 
-    logged.expect("ignores its cancellation: .* event id-1 of type 't' .sequence 1. for")
+    logged.expect(
+        "ignores its cancellation: .* event id-1 of type 't' .*subscription billing, sequence 1, attempt 1. for"
+    )
     end = asyncio.Event()
     rig = make(handle)
     watched = watch(rig, timeout_s=0.05)

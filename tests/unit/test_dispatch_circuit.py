@@ -1,0 +1,389 @@
+"""eda._dispatch, its circuit and pauses: no handler starts, what is held is kept, and one event is tried."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+import eda
+import eda._outcome
+from dispatching import Rig, delivery, settle
+from eda._intake import Undecodable
+
+Make = Callable[..., Rig]
+both = pytest.mark.parametrize("ordered", [False, True])
+
+
+class Database:
+    """What handlers need: away, or not."""
+
+    def __init__(self) -> None:
+        self.away = True
+        self.error: Exception = ConnectionError("away")
+        self.asked: list[int] = []
+
+    def handle(self, given: eda.Event | list[eda.Event]) -> None:
+        events = given if isinstance(given, list) else [given]
+        self.asked += [event.sequence for event in events]
+        if self.away:
+            raise self.error
+
+
+def rig_of(make: Make, database: Database, **options: object) -> Rig:
+    rig = make(database.handle, circuit=3, **options)
+    rig.on_failure = lambda event, error: -1 if isinstance(error, eda.Reject | Undecodable) else 3600 * 10**9  # type: ignore[method-assign]
+    return rig
+
+
+@both
+@pytest.mark.parametrize("concurrency", [1, 4])
+async def test_circuit_when_handlers_fail_in_a_row_opens_and_no_other_is_asked(
+    make: Make, ordered: bool, concurrency: int
+) -> None:
+    database = Database()
+    rig = rig_of(make, database, ordered=ordered, concurrency=concurrency)
+    rig.deliver(*range(1, 50))
+    await settle()
+    assert database.asked == [1, 2, 3]
+    assert rig.openings == [1]
+    assert rig.dispatcher.is_circuit_open
+    rig.dispatcher.try_one()
+    await settle()
+    assert database.asked == [1, 2, 3, 4]
+    assert rig.openings == [1, 2]
+    rig.dispatcher.try_one()
+    rig.dispatcher.try_one()
+    await settle()
+    assert rig.openings == [1, 2, 3]
+    database.away = False
+    rig.dispatcher.try_one()
+    await settle()
+    assert database.asked == list(range(1, 50))
+    assert rig.openings == [1, 2, 3, 0]
+    assert not rig.dispatcher.is_circuit_open
+
+
+@both
+async def test_circuit_when_one_event_fails_again_and_again_stays_closed(make: Make, ordered: bool) -> None:
+    database = Database()
+    rig = rig_of(make, database, ordered=ordered, serial=ordered)
+    rig.on_failure = lambda event, error: 0  # type: ignore[method-assign]
+    for attempt in range(1, 10):
+        if ordered and attempt > 1:
+            rig.dispatcher.take_due()
+        else:
+            rig.deliver(1, attempt=attempt)
+        await settle()
+    assert len(database.asked) == 9
+    assert rig.openings == []
+
+
+async def test_circuit_when_there_is_none_stays_closed(make: Make) -> None:
+    database = Database()
+    rig = make(database.handle)
+    rig.deliver(*range(1, 50))
+    await settle()
+    assert len(database.asked) == 49
+    assert rig.openings == []
+
+
+@both
+async def test_circuit_when_a_success_is_between_the_failures_stays_closed(make: Make, ordered: bool) -> None:
+    database = Database()
+    rig = rig_of(make, database, ordered=ordered)
+    for seq in range(1, 40):
+        database.away = seq % 3 != 0
+        rig.deliver(seq)
+        await settle()
+    assert len(database.asked) == 39
+    assert rig.openings == []
+
+
+@both
+async def test_circuit_when_events_are_rejected_or_are_none_stays_closed_and_half_open(
+    make: Make, ordered: bool
+) -> None:
+    database = Database()
+    database.error = eda.Reject("no")
+    rig = rig_of(make, database, ordered=ordered)
+    rig.deliver(1, 2, 3, 4, 5)
+    rig.deliver(6, 7, 8, 9, payload=b"\xff")
+    await settle()
+    assert rig.openings == []
+    assert rig.dispatcher.n_dead == 9
+    database.error = ConnectionError("away")
+    rig.deliver(10, 11, 12)
+    rig.deliver(13, payload=b"\xff")
+    rig.deliver(14, 15, 16)
+    await settle()
+    assert rig.openings == [1]
+    database.error = eda.Reject("no")
+    rig.dispatcher.try_one()
+    await settle()
+    # None of these says whether the database is there: one after the other is tried.
+    assert rig.dispatcher.is_circuit_open
+    assert rig.dispatcher.n_dead == 13
+    database.away = False
+    rig.deliver(17, 18)
+    await settle()
+    assert rig.openings == [1, 0]
+    assert database.asked[-2:] == [17, 18]
+
+
+@both
+async def test_circuit_when_half_open_has_one_handler_though_others_still_run(make: Make, ordered: bool) -> None:
+    rig = make(hold=True, circuit=2, concurrency=5, ordered=ordered)
+    rig.on_failure = lambda event, error: 3600 * 10**9  # type: ignore[method-assign]
+    rig.deliver(*range(1, 9))
+    await settle()
+    assert sorted(rig.held) == [1, 2, 3, 4, 5]
+    for seq in (1, 2):
+        rig.held[seq].set_exception(ConnectionError("away"))
+        await settle()
+    assert rig.openings == [1]
+    assert sorted(rig.held) in ([3, 4, 5], [3, 4, 5, 6])  # the first failure let another begin
+    n_running = len(rig.held)
+    rig.dispatcher.try_one()
+    await settle()
+    assert len(rig.held) == n_running + 1
+    rig.held[3].set_exception(ConnectionError("away"))  # from before: says nothing of the one that is tried
+    await settle()
+    assert rig.openings == [1]
+    assert len(rig.held) == n_running
+    rig.release(max(rig.held))
+    await settle()
+    assert rig.openings == [1, 0]
+    assert rig.dispatcher.n_running == 4  # all that is left
+
+
+@both
+async def test_circuit_when_batches_fail_counts_each_call_once_and_then_tries_one_event(
+    make: Make, ordered: bool
+) -> None:
+    database = Database()
+    rig = rig_of(make, database, ordered=ordered, batch=10)
+    for n in range(5):
+        rig.deliver(*range(10 * n + 1, 10 * n + 11))
+        await settle()
+    assert database.asked == list(range(1, 31))
+    assert rig.openings == [1]
+    database.away = False
+    rig.dispatcher.try_one()
+    await settle()
+    assert database.asked == list(range(1, 51))
+    assert rig.openings == [1, 0]
+
+
+async def test_circuit_when_a_batch_fails_in_part_stays_closed(make: Make) -> None:
+    def handle(events: list[eda.Event]) -> None:
+        raise eda.PartialFailure({events[0]: ValueError("x")})
+
+    rig = make(handle, circuit=1, batch=2)
+    for n in range(5):
+        rig.deliver(2 * n + 1, event=eda.Event(id=f"a{n}"))
+        rig.deliver(2 * n + 2, event=eda.Event(id=f"b{n}"))
+        await settle()
+    assert rig.dispatcher.n_handled > 0
+    assert rig.openings == []
+
+
+# --- credit and what is held -----------------------------------------------------------------------------------------
+
+
+async def test_circuit_when_open_asks_for_nothing_more_and_gives_back_what_is_held_when_no_pull_is_left(
+    make: Make,
+) -> None:
+    database = Database()
+    rig = rig_of(make, database)
+    rig.dispatcher.refill()
+    ((n, _),) = rig.pulls
+    rig.deliver(*range(1, n))
+    await settle()
+    assert rig.openings == [1]
+    n_pulls = len(rig.pulls)
+    rig.deliver(n)
+    await settle()
+    assert len(rig.pulls) == n_pulls
+    rig.flush()
+    began = rig.dispatcher.clock_ns
+    rig.dispatcher.tick(3600.0)
+    assert rig.flush() == []  # a pull is left: what is given back would come here again
+    rig.dispatcher.revoke_all()
+    rig.dispatcher.tick(3600.0)
+    assert rig.flush() == []  # it may be over soon
+    while rig.dispatcher.clock_ns < began + 5.1e9:
+        await asyncio.sleep(0.2)
+        rig.dispatcher.tick(3600.0)
+    assert rig.flush() == [(delivery(seq)[1], b"-NAK") for seq in range(4, n + 1)]
+    assert (rig.dispatcher.n_held, len(rig.pulls)) == (0, n_pulls)
+    rig.dispatcher.try_one()
+    assert [n for n, _ in rig.pulls[n_pulls:]] == [1]
+    rig.deliver(100)
+    await settle()
+    assert rig.openings == [1, 2]
+    assert len(rig.pulls) == n_pulls + 1
+    rig.dispatcher.try_one()
+    assert [n for n, _ in rig.pulls[n_pulls:]] == [1, 1]
+    database.away = False
+    rig.deliver(101)
+    await settle()
+    assert rig.openings == [1, 2, 0]
+    assert rig.pulls[-1][0] > 1
+
+
+@both
+async def test_leases_when_the_circuit_is_open_or_paused_are_extended(make: Make, ordered: bool) -> None:
+    database = Database()
+    rig = rig_of(make, database, ordered=ordered)
+    rig.deliver(1, 2, 3, 4, 5)
+    await settle()
+    rig.dispatcher.pause()
+    rig.flush()
+    assert rig.dispatcher.tick(0.0) == (0 if ordered else 2)
+    assert {payload for _, payload in rig.flush()} == (set() if ordered else {b"+WPI"})
+
+
+async def test_circuit_when_the_offset_is_lost_is_closed(make: Make) -> None:
+    database = Database()
+    rig = rig_of(make, database, ordered=True)
+    rig.deliver(1, 2, 3, 4)
+    await settle()
+    assert rig.openings == [1]
+    rig.dispatcher.begin_at(0)
+    assert rig.openings == [1, 0]
+    database.away = False
+    rig.read_anew()
+    rig.deliver(1, 2, 3, 4)
+    await settle()
+    assert database.asked == [1, 2, 3, 1, 2, 3, 4]
+    rig.dispatcher.try_one()  # the timer of before
+    assert not rig.dispatcher.is_circuit_open
+
+
+# --- pausing ---------------------------------------------------------------------------------------------------------
+
+
+@both
+@pytest.mark.parametrize("batch", [None, 3])
+async def test_pause_when_called_starts_no_handler_until_resumed(make: Make, ordered: bool, batch: int | None) -> None:
+    database = Database()
+    database.away = False
+    rig = make(database.handle, ordered=ordered, batch=batch)
+    rig.dispatcher.pause()
+    rig.dispatcher.pause()
+    rig.dispatcher.refill()
+    rig.deliver(1, 2, 3)
+    await settle()
+    assert (database.asked, rig.pulls) == ([], [])
+    assert rig.dispatcher.is_paused
+    assert rig.dispatcher.n_held == 3
+    rig.dispatcher.resume()
+    rig.dispatcher.resume()
+    assert not rig.dispatcher.is_paused
+    await settle()
+    assert database.asked == [1, 2, 3]
+    assert rig.pulls
+
+
+@both
+async def test_pause_when_handlers_run_lets_them_end(make: Make, ordered: bool) -> None:
+    rig = make(hold=True, ordered=ordered)
+    rig.deliver(1, 2)
+    await settle()
+    rig.dispatcher.pause()
+    rig.release(1)
+    await settle()
+    assert (rig.dispatcher.n_handled, rig.seqs) == (1, [1])
+    rig.dispatcher.resume()
+    await settle()
+    assert rig.seqs == [1, 2]
+
+
+@both
+async def test_pause_when_a_handler_calls_it_is_the_last(make: Make, ordered: bool) -> None:
+    def handle(event: eda.Event) -> None:
+        rig.seen.append(event)
+        rig.dispatcher.pause()
+
+    rig = make(handle, ordered=ordered)
+    rig.deliver(1, 2, 3)
+    await settle()
+    assert rig.seqs == [1]
+
+
+async def test_pause_when_a_batch_lingers_starts_it_after_resume(make: Make) -> None:
+    database = Database()
+    database.away = False
+    rig = make(database.handle, batch=5, linger_s=0.01)
+    rig.deliver(1, 2)
+    await settle()
+    rig.dispatcher.pause()
+    await asyncio.sleep(0.05)
+    assert database.asked == []
+    rig.dispatcher.resume()
+    for _ in range(100):
+        if database.asked:
+            break
+        await asyncio.sleep(0.01)
+    assert database.asked == [1, 2]
+
+
+@both
+async def test_pause_when_the_circuit_is_open_ends_neither_by_the_other(make: Make, ordered: bool) -> None:
+    database = Database()
+    rig = rig_of(make, database, ordered=ordered)
+    rig.deliver(*range(1, 10))
+    await settle()
+    rig.dispatcher.pause()
+    rig.dispatcher.try_one()
+    await settle()
+    assert database.asked == [1, 2, 3]
+    rig.dispatcher.resume()
+    await settle()
+    assert database.asked == [1, 2, 3, 4]  # the one that is tried
+    rig.dispatcher.pause()
+    database.away = False
+    rig.dispatcher.resume()
+    await settle()
+    assert database.asked == [1, 2, 3, 4]
+    rig.dispatcher.try_one()
+    await settle()
+    assert database.asked == list(range(1, 10))
+
+
+async def test_pause_when_a_suspect_is_put_on_record_keeps_it_and_takes_it_off(make: Make) -> None:
+    rig = make(max_attempts=2)
+    rig.deliver(1, attempt=2)
+    recording = asyncio.get_running_loop().create_future()
+
+    async def record(event: eda.Event) -> int:
+        rig.records.append(("begin", event.sequence))
+        await recording
+        return 0
+
+    rig.try_on_record = record  # type: ignore[method-assign]
+    await settle()
+    rig.dispatcher.pause()
+    recording.set_result(None)
+    await settle()
+    assert rig.seqs == []
+    assert rig.records == [("begin", 1), ("end", 1)]
+    assert rig.flush() == []
+    assert rig.dispatcher.n_held == 1
+    rig.dispatcher.resume()
+    await settle()
+    assert rig.seqs == [1]
+
+
+@both
+async def test_stop_when_paused_ends_the_workers_and_gives_back(make: Make, ordered: bool) -> None:
+    rig = make(ordered=ordered)
+    rig.dispatcher.pause()
+    rig.deliver(1, 2)
+    rig.dispatcher.stop()
+    await settle()
+    assert rig.tasks[0].done()
+    assert rig.dispatcher.give_back() == (0 if ordered else 2)
+    assert rig.seqs == []
