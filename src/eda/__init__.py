@@ -22,6 +22,7 @@ from eda.errors import (
     UnknownEncoding,
 )
 from eda.handlers import PartialFailure, Reject, threaded
+from eda.lag import SubscriptionInfo
 from eda.options import Retry, StreamOptions, SubscriptionOptions
 from eda.publisher import Publisher, PublisherStats
 from eda.receipt import Receipt
@@ -61,6 +62,7 @@ __all__ = [
     "StreamOptions",
     "String",
     "Subscription",
+    "SubscriptionInfo",
     "SubscriptionOptions",
     "SubscriptionStats",
     "Timeout",

@@ -35,6 +35,8 @@ PING_INTERVAL_S = 10
 MAX_PINGS = 2
 SHUT_TIMEOUT_S = 5.0
 
+OPTIONAL = "$EDA."  # subjects that may be forbidden: nothing but a count depends on them
+
 
 class Wire(MendedClient):
     """One connection to the servers.
@@ -266,7 +268,8 @@ class Wire(MendedClient):
         if "permissions violation" in lower:
             kind = "subscription" if "subscription to" in lower else "publish"
             subject = text.partition('"')[2].partition('"')[0]
-            log = self.logger.debug if subject in self.asks_leave else self.logger.error
+            is_optional = subject in self.asks_leave or subject.startswith(OPTIONAL)
+            log = self.logger.debug if is_optional else self.logger.error
             log("the server forbids: %s", text)
             for call in list(self.on_refused):
                 call(kind, subject)

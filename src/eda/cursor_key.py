@@ -21,6 +21,7 @@ from eda.cursor_value import Kept, Value, decode_value, encode_value, is_marker,
 from eda.errors import Closed, ConfigError, ServerError, Timeout
 from eda.labels import labels
 from eda.shapes import Stream
+from eda.standby import Standby
 
 __all__ = [
     "ANSWER_S",
@@ -78,6 +79,7 @@ class CursorKey:
         self._last: Write | None = None
         self._answers: NatsSubscription | None = None
         self._hints: NatsSubscription | None = None
+        self._standby = Standby(wire, api.domain, stream, name)
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -105,7 +107,7 @@ class CursorKey:
         await self._detach(answers)
 
     async def watch(self, on_hint: Callable[[bytes, bool], None]) -> None:
-        """Call `on_hint(payload, may_be_free)` for what is published to the key, by whomever. Raises Closed.
+        """Stand by: call `on_hint(payload, may_be_free)` for what is published to the key, by whomever. Raises Closed.
 
         A hint proves nothing: it need not have been stored, and may come from anybody. None comes from another domain.
         """
@@ -117,11 +119,13 @@ class CursorKey:
         # leaf node then finds nobody any more who answers the domain's API (seen with nats-server 2.15.1).
         if self._hints is None and self.has_hints:
             self._hints = await self._attach(self.subject, Mailbox(0, take))
+        await self._standby.begin()
 
     async def unwatch(self) -> None:
-        """Give no hints any more."""
+        """Stand by no more."""
         hints, self._hints = self._hints, None
         await self._detach(hints)
+        await self._standby.end()
 
     async def _attach(self, subject: str, mailbox: Mailbox) -> NatsSubscription:
         try:

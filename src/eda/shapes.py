@@ -13,7 +13,17 @@ from typing import Annotated
 
 import msgspec
 
-__all__ = ["Account", "Consumer", "Message", "Purged", "Stream", "StreamPage", "nanoseconds"]
+__all__ = [
+    "Account",
+    "Consumer",
+    "ConsumerPage",
+    "Message",
+    "Purged",
+    "Stream",
+    "StreamPage",
+    "Subjects",
+    "nanoseconds",
+]
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Number = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -140,6 +150,7 @@ class _ConsumerConfig(msgspec.Struct):
 class _Delivered(msgspec.Struct):
     consumer_seq: _Count = 0
     stream_seq: _Count = 0
+    last_active: str | None = None
 
 
 class Consumer(msgspec.Struct):
@@ -152,6 +163,30 @@ class Consumer(msgspec.Struct):
     num_ack_pending: _Count = 0
     num_waiting: _Count = 0
     paused: bool = False
+
+
+class _Listed(Consumer, kw_only=True):
+    name: str
+    ack_floor: _Delivered | None = None
+    num_redelivered: _Count = 0
+
+
+class ConsumerPage(msgspec.Struct):
+    """CONSUMER.LIST."""
+
+    consumers: list[_Listed] | None = None
+    total: _Count = 0
+
+
+class _SubjectsState(msgspec.Struct):
+    subjects: dict[str, _Count] | None = None
+
+
+class Subjects(msgspec.Struct):
+    """STREAM.INFO with `subjects_filter`."""
+
+    state: _SubjectsState
+    total: _Count = 0
 
 
 class Message(msgspec.Struct):

@@ -236,3 +236,34 @@ async def test_cursor_when_its_key_is_forbidden_behind_a_leaf_node_says_which_su
     with pytest.raises(eda.ServerError, match=r"no permission for \$JS\.hub\.API\.\$KV"):
         async with asyncio.timeout(5):
             await sub.wait()
+
+
+async def test_subscriptions_when_the_stream_is_behind_a_leaf_node_are_those_of_its_domain(
+    sites: Sites, connect: Connect
+) -> None:
+    await store(sites.hub, *"ab")
+    conn = await gateway(connect, sites)
+    direct = await connect(sites.hub.server.url)
+    options: dict[str, Any] = {"name": "n", "durable": True, "serial": True, "backfill": True}
+    async with (
+        conn.subscribe(STREAM, print, **options) as active,
+        direct.subscribe(STREAM, print, **options),
+        conn.subscribe(STREAM, print, **options),
+        conn.subscribe(STREAM, print, name="team", durable=True, backfill=True),
+    ):
+        await until(lambda: active.is_active and active.stats().handled == 2)
+        for each in (conn, direct):
+            found = await until(lambda each=each: all_done(each, 2))
+            assert [(one.name, one.kind, one.lag, one.standbys) for one in found] == [
+                ("n", "ordered", 0, 2),
+                ("team", "shared", 0, None),
+            ]
+    await store(sites.hub, "c")
+    behind = await conn.subscriptions(STREAM)
+    assert [each.lag for each in behind] == [1, 1]
+    assert all(each.lag_s is not None and each.lag_s >= 0 for each in behind)
+
+
+async def all_done(conn: eda.Conn, n: int) -> list[eda.SubscriptionInfo]:
+    found = await conn.subscriptions(STREAM)
+    return found if [each.position for each in found] == [n] * 2 else []

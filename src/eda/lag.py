@@ -1,0 +1,322 @@
+"""`conn.subscriptions`: where the kept subscriptions of a stream are, and how far behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeVar
+
+import msgspec
+from nats.errors import Error as NatsError
+
+from eda._nuid import next_nuid
+from eda._wire import Wire
+from eda.api import NS, REQUEST_TIMEOUT_S, STREAM_NOT_FOUND, Api, ask, translated
+from eda.bucket import BUCKET, BUCKET_STREAM
+from eda.cursor_key import NO_MESSAGE, CursorKey
+from eda.cursor_value import Value
+from eda.errors import ConfigError, ServerError, Timeout
+from eda.kinds import server_filter
+from eda.labels import labels
+from eda.shapes import ConsumerPage, Stream, Subjects
+from eda.shared_filter import kept_filter
+from eda.standby import count_standbys
+from eda.streams import StreamInfo, Streams
+from eda.subjects import check_stream_name
+
+__all__ = ["Lags", "SubscriptionInfo"]
+
+AT_ONCE = 16  # requests under way
+PROBE_LIFE_S = 5.0  # of a consumer that is made to be counted by, should its deletion get lost
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+@dataclass(frozen=True)
+class SubscriptionInfo:
+    """A kept subscription as the server knows it, whether or not a member is there."""
+
+    name: str
+    """who keeps the offset"""
+    stream: str
+    """the stream that it reads"""
+    kind: Literal["shared", "ordered"]
+    """shared: members share the events; ordered: exclusive, serial or key, one member has them all"""
+    position: int
+    """the stream sequence up to which all is done; 0: nothing yet"""
+    lag: int | None
+    """events that are not done; None: nobody knows. Where only the client filters, those that do not match count too"""
+    lag_s: float | None
+    """how old the oldest event is that is not done, in seconds; 0.0: there is none, None: nobody knows"""
+    holder: str | None
+    """ordered: the member that has it, as its client and a random part; None: nobody, or the kind is shared"""
+    standbys: int | None
+    """ordered: members that stand by, as far as they answered in time; None: asking is forbidden, or shared"""
+    in_flight: int | None
+    """shared: events delivered and not acknowledged; None: ordered"""
+    redelivered: int | None
+    """shared: of those in flight, delivered more than once; None: ordered"""
+    updated: datetime | None
+    """ordered: when its member last wrote; shared: when an event was last delivered or acknowledged; None: never"""
+
+
+class _Seen:
+    """The stream, as it was looked at."""
+
+    def __init__(self, info: StreamInfo, answer: dict[str, Any]) -> None:
+        self.info = info
+        self.created: str = answer["created"]
+        state = answer["state"]
+        self.last: int = state["last_seq"]
+        self.first: int = state["first_seq"]
+        self.is_whole = not state.get("num_deleted")
+        self.has_direct = bool(answer["config"].get("allow_direct"))
+        # The server's clock and the times of its messages are the same one.
+        self.now = _time_of(answer.get("ts")) or datetime.now(UTC)
+
+    def age_s(self, time: datetime) -> float:
+        return max((self.now - time).total_seconds(), 0.0)
+
+
+class Lags:
+    """Reads where subscriptions are. Nothing on the server is changed by it."""
+
+    def __init__(self, wire: Wire, api: Api, streams: Streams) -> None:
+        self._wire = wire
+        self._api = api
+        self._streams = streams
+
+    async def read(self, stream: str) -> list[SubscriptionInfo]:
+        """Return the kept subscriptions of a stream, by name. Raises StreamNotFound, ServerError, Timeout, Closed."""
+        check_stream_name(stream)
+        info = await self._streams.info(stream)
+        try:
+            answer = await self._api.request(f"STREAM.INFO.{stream}", shape=Stream)
+        except ServerError as error:
+            raise translated(error, stream) from error
+        seen = _Seen(info, answer)
+        names = await self._names(stream)
+        consumers = await self._consumers(stream)
+        direct = f"{self._api.prefix}.DIRECT.GET.{stream}"
+        self._wire.asks_leave.add(direct)  # there is another way
+        try:
+            shared = await _each(consumers, lambda each: self._shared(seen, each))
+            ordered = [each for each in await _each(names, lambda name: self._ordered(seen, name)) if each is not None]
+        finally:
+            self._wire.asks_leave.discard(direct)
+        held = {each.name for each in ordered if each.holder is not None}
+        standbys = await count_standbys(self._wire, self._api.domain, stream, held) if held else Counter()
+        for place, each in enumerate(ordered):
+            ordered[place] = replace(each, standbys=standbys[each.name] if standbys is not None else None)
+        return sorted([*shared, *ordered], key=lambda each: (each.name, each.kind))
+
+    # --- ordered -----------------------------------------------------------------------------------------------------
+
+    async def _names(self, stream: str) -> list[str]:
+        """Return the names that have a key in the bucket."""
+        prefix = f"$KV.{BUCKET}.{stream}."
+        names: list[str] = []
+        while True:
+            body = {"subjects_filter": f"{prefix}*", "offset": len(names)}
+            try:
+                answer = await self._api.request(f"STREAM.INFO.{BUCKET_STREAM}", body, shape=Subjects)
+            except ServerError as error:
+                if error.err_code == STREAM_NOT_FOUND:
+                    return names
+                raise
+            page = [subject.removeprefix(prefix) for subject in answer["state"].get("subjects") or {}]
+            names += page
+            if not page or len(names) >= answer.get("total", 0):
+                return names
+
+    async def _ordered(self, seen: _Seen, name: str) -> SubscriptionInfo | None:
+        try:
+            value = (await CursorKey(self._wire, self._api, seen.info.name, name).read()).value
+        except ConfigError:
+            return None  # there is something, if no offset
+        if value is None:
+            return None
+        position, lag, lag_s = await self._behind(seen, value)
+
+        return SubscriptionInfo(
+            name=name,
+            stream=seen.info.name,
+            kind="ordered",
+            position=position,
+            lag=lag,
+            lag_s=lag_s,
+            holder=value.holder or None,
+            standbys=None,
+            in_flight=None,
+            redelivered=None,
+            updated=_time_of(value.updated),
+        )
+
+    async def _behind(self, seen: _Seen, value: Value) -> tuple[int, int | None, float | None]:
+        """Return position, events and seconds behind."""
+        if value.created and value.created != seen.created:
+            return 0, None, None  # of a stream that is gone: where it begins in this one is for its next member to say
+        if seen.last <= value.seq:
+            return value.seq, 0, 0.0
+        # What one subject matches, other servers than the newest count as well.
+        filter = server_filter(seen.info, value.filter, filters_well=True)
+        n: int | None = None
+        if not filter and seen.is_whole:
+            n = seen.last - max(value.seq, seen.first - 1)
+        n, oldest = await self._rest(seen, value.seq + 1, filter, n)
+        return value.seq, n, seen.age_s(oldest) if oldest is not None else 0.0 if n == 0 else None
+
+    # --- shared ------------------------------------------------------------------------------------------------------
+
+    async def _consumers(self, stream: str) -> list[dict[str, Any]]:
+        """Return the consumers that members may share: eda's readers acknowledge nothing, and are none."""
+        found: dict[str, dict[str, Any]] = {}
+        n_seen = 0
+        while True:
+            try:
+                answer = await self._api.request(f"CONSUMER.LIST.{stream}", {"offset": n_seen}, shape=ConsumerPage)
+            except ServerError as error:
+                raise translated(error, stream) from error
+            page = answer.get("consumers") or []
+            n_seen += len(page)
+            for each in page:
+                config = each["config"]
+                if config.get("ack_policy") == "explicit" and not config.get("deliver_subject"):
+                    found[each["name"]] = each
+            if not page or n_seen >= answer.get("total", 0):
+                return list(found.values())
+
+    async def _shared(self, seen: _Seen, consumer: dict[str, Any]) -> SubscriptionInfo:
+        delivered, floor = consumer.get("delivered") or {}, consumer.get("ack_floor") or {}
+        in_flight = consumer.get("num_ack_pending", 0)
+        position = floor.get("stream_seq", 0)
+        if not in_flight:
+            position = max(position, delivered.get("stream_seq", 0))
+        lag = consumer.get("num_pending", 0) + in_flight
+        lag_s: float | None = 0.0
+        if lag:
+            lag_s = await self._age_of_oldest(seen, consumer, position)
+        times = [_time_of(each.get("last_active")) for each in (delivered, floor)]
+        return SubscriptionInfo(
+            name=consumer["name"],
+            stream=seen.info.name,
+            kind="shared",
+            position=position,
+            lag=lag,
+            lag_s=lag_s,
+            holder=None,
+            standbys=None,
+            in_flight=in_flight,
+            redelivered=consumer.get("num_redelivered", 0),
+            updated=max((time for time in times if time is not None), default=None),
+        )
+
+    async def _age_of_oldest(self, seen: _Seen, consumer: dict[str, Any], position: int) -> float | None:
+        config = consumer["config"]
+        filter = server_filter(seen.info, kept_filter(config), filters_well=True)
+        begin = max(position + 1, config.get("opt_start_seq") or 0)
+        _, oldest = await self._rest(seen, begin, filter, 0)
+        if oldest is None:
+            return None
+        # Nothing is acknowledged yet: it may have begun behind what lies at its position.
+        since = [_time_of(config.get("opt_start_time"))]
+        if config.get("deliver_policy") == "new":
+            since.append(_time_of(consumer.get("created")))
+        return seen.age_s(max([oldest, *(time for time in since if time is not None)]))
+
+    # --- what is left ------------------------------------------------------------------------------------------------
+
+    async def _rest(
+        self, seen: _Seen, begin: int, filter: list[str], n: int | None
+    ) -> tuple[int | None, datetime | None]:
+        """Return how many events there are from `begin` on, unless `n` says it, and the time of the first one."""
+        counts: list[int | None] = []
+        times: list[datetime] = []
+        for subject in filter or [">"]:
+            left, time = await self._next(seen, begin, subject)
+            if left is None and n is None:
+                left = await self._counted(seen, begin, subject)
+            counts.append(left)
+            if time is not None:
+                times.append(time)
+        if n is None and None not in counts:
+            n = sum(count for count in counts if count is not None)
+        return n, min(times, default=None)
+
+    async def _next(self, seen: _Seen, begin: int, subject: str) -> tuple[int | None, datetime | None]:
+        """Return how many messages match from `begin` on (None: the server does not tell), and the first one's time."""
+        stream, place = seen.info.name, {"seq": begin, "next_by_subj": subject}
+        if seen.has_direct:
+            with suppress(NatsError, ServerError, ValueError):  # the other way tells what is the matter
+                wanted = msgspec.json.encode(place | {"batch": 1})
+                answer = await ask(self._wire, f"{self._api.prefix}.DIRECT.GET.{stream}", wanted, REQUEST_TIMEOUT_S)
+                headers = answer.headers or {}
+                if headers.get("Status") == "404":
+                    return 0, None
+                time = _time_of(headers.get("Nats-Time-Stamp"))
+                if time is not None:
+                    left = headers.get("Nats-Num-Pending")
+                    return int(left) + 1 if left is not None else None, time
+        try:
+            message = await self._api.message(stream, place)
+        except ServerError as error:
+            if error.err_code != NO_MESSAGE:
+                raise
+            return 0, None
+        return None, _time_of(message.time)
+
+    async def _counted(self, seen: _Seen, begin: int, subject: str) -> int | None:
+        """Return what a consumer that begins there would get: servers before 2.11 tell it no other way."""
+        if seen.info.retention != "limits":
+            return None  # a consumer is an interest there, and may take away what it reads
+        stream, name = seen.info.name, f"eda-r-{next_nuid()}"
+        config: dict[str, Any] = {
+            "name": name,
+            "ack_policy": "none",
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": begin,
+            "inactive_threshold": int(PROBE_LIFE_S * NS),
+            "mem_storage": True,
+            "num_replicas": 1,
+            "filter_subject": subject,
+        }
+        config |= labels("reader", client=self._api.client, what=f"a look at stream {stream}")
+        made = await self._api.create_consumer(stream, name, config)
+        with suppress(ServerError, Timeout):  # it goes by itself
+            await self._api.delete_consumer(stream, name)
+        return int(made.get("num_pending", 0))
+
+
+def _time_of(text: object) -> datetime | None:
+    """Return a server's or a member's time; None for what is none, and for the zero of Go's times."""
+    if not isinstance(text, str):
+        return None
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return time if time.tzinfo is not None and time.year > 1 else None
+
+
+async def _each(items: Iterable[_T], work: Callable[[_T], Awaitable[_R]]) -> list[_R]:
+    """Do the same with all, some at once, and return the outcomes in order. The first error ends it."""
+    waiting = iter(enumerate(items))
+    done: dict[int, _R] = {}
+
+    async def run() -> None:
+        for place, item in waiting:
+            done[place] = await work(item)
+
+    runs = [asyncio.ensure_future(run()) for _ in range(AT_ONCE)]
+    try:
+        await asyncio.gather(*runs)
+    finally:
+        for each in runs:
+            each.cancel()
+        await asyncio.wait(runs)
+    return [done[place] for place in sorted(done)]
