@@ -161,6 +161,8 @@ class Lags:
         """Return position, events and seconds behind."""
         if value.created and value.created != seen.created:
             return 0, None, None  # of a stream that is gone: where it begins in this one is for its next member to say
+        if seen.last < value.seq and value.start != value.seq + 1:
+            return value.seq, None, None  # the stream has lost its end
         if seen.last <= value.seq:
             return value.seq, 0, 0.0
         # What one subject matches, other servers than the newest count as well.
