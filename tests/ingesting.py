@@ -67,6 +67,10 @@ class Host:
         self.answers: list[tuple[str, int, int, bytes]] = []
         self.acknowledged: Counter[str] = Counter()
         self.sequences: list[int] = []
+        self.receipts: list[tuple[Any, int]] = []
+
+    def on_receipt(self, receipt: Any, sequence: int) -> None:
+        self.receipts.append((receipt, sequence))
 
     def on_room(self) -> None:
         self.n_room += 1

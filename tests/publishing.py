@@ -75,6 +75,7 @@ class Outcomes:
         self.failed: Counter[str] = Counter()
         self.sequences: list[int] = []
         self.errors: dict[str, Exception] = {}
+        self.failures: list[tuple[eda.Event, Exception]] = []
 
     @property
     def callbacks(self) -> dict[str, Any]:
@@ -87,6 +88,7 @@ class Outcomes:
     def on_error(self, event: eda.Event, error: Exception) -> None:
         self.failed[event.id] += 1
         self.errors[event.id] = error
+        self.failures.append((event, error))
 
     def check(self, sent: list[str], stored: list[str], stats: eda.PublisherStats, *, in_order: bool = True) -> None:
         """Assert that each event that was sent had one outcome, and that the stream holds what it should, once.

@@ -24,10 +24,10 @@ from eda.errors import (
 from eda.handlers import PartialFailure, Reject, threaded
 from eda.lag import SubscriptionInfo
 from eda.options import Retry, StreamOptions, SubscriptionOptions
-from eda.publisher import Publisher, PublisherStats
+from eda.publisher import Publisher
 from eda.receipt import Receipt
 from eda.server import EmbeddedServer
-from eda.stats import SubscriptionStats
+from eda.stats import PublisherStats, SubscriptionStats
 from eda.streams import StreamInfo
 from eda.subscription import Subscription
 

@@ -8,11 +8,12 @@ from eda._send cimport Target
 
 # The events of one publisher that are not settled.
 cdef class Pending(Sink):
-    cdef readonly PublishWindow window      # a place's waiter is its Event
+    cdef readonly PublishWindow window      # a place's waiter is its Event; resend_ns: when it was accepted
     cdef Outbound out
     cdef Target target
     # With a domain only the end of a batch says who has stored its events: what comes before it only paces.
     cdef readonly bint by_end
+    cdef uint64_t give_up_ns                # an event fails this long after it was accepted
     cdef uint64_t cursor                    # the first sequence that is not written yet; never below window.base
 
     cdef const char* written_at(self, Place* place) except NULL

@@ -72,6 +72,22 @@ cdef class Pending(Sink):
             return 0.0
         return (monotonic_ns() - self.window.find(self.window.base).sent_ns) / 1e9
 
+    def relied_s(self):
+        """How long ago the oldest event was accepted, if it was written: to write it again relies on the stream's memory
+        of ids. 0 if it was not."""
+        cdef Place* place = self.window.find(self.window.base)
+        if place is NULL or place.n_tries == 0:
+            return 0.0
+        return (monotonic_ns() - place.resend_ns) / 1e9
+
+    def give_up_after(self, double give_up_s):
+        """Have events fail so long after they were accepted, pending ones too."""
+        cdef Place* place
+        self.give_up_ns = <uint64_t>(give_up_s * 1e9)
+        for seq in self.window.pending():
+            place = self.window.find(seq)
+            place.give_up_ns = place.resend_ns + self.give_up_ns
+
     @property
     def domain(self):
         """The domain of the stream; empty where there is none."""

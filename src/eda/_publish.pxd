@@ -13,7 +13,6 @@ cdef class Ingest(Pending):
     cdef bint dedup
     cdef bint tell                          # the host wants every acknowledgement
     cdef bytes inbox                        # subject prefix of all answers, with its last dot
-    cdef uint64_t give_up_ns                # an event fails this long after it was accepted
     cdef readonly uint64_t max_pending
     cdef readonly uint64_t max_bytes
 
@@ -25,6 +24,8 @@ cdef class Ingest(Pending):
     cdef bytes subject                      # of its first event: one that this stream listens to and we may publish to
     cdef readonly uint64_t n_batch          # events written into it
     cdef readonly uint64_t n_settled        # of them, settled by acknowledgements
+    cdef bint apart                         # it is that of an event which wants a receipt
+    cdef readonly dict receipts             # sequence > what the host waits with for where the event is stored
     cdef readonly uint64_t n_flowed         # with `by_end`: events of the batch that are acknowledged in the flow
 
     cdef public bint watched                # the host's timer runs: it need not hear of what is written at once
@@ -43,17 +44,24 @@ cdef class Ingest(Pending):
     cdef readonly uint64_t n_resent
     cdef readonly uint64_t n_failed
 
+    # Who may call: `running_loop()` has to be `loop`. None in tests.
+    cdef object loop
+    cdef object running_loop
+    cdef int64_t thread                     # the one that made this
+
     cdef bint full(self) noexcept
+    cdef int check_caller(self) except -1
     cdef uint64_t flowed(self) noexcept
-    cdef str put(self, Event event, uint64_t now, int64_t time_ns)
+    cdef str put(self, Event event, uint64_t now, int64_t time_ns, bint at_once)
     cpdef int stop(self) except -1
     cdef int write_waiting(self, uint64_t n, int operation) except -1
     cdef void fill_reply(self, Reply* reply, uint64_t seq, int operation) noexcept
     cdef int write_place(self, uint64_t seq, int operation) except -1
     cdef int go_on(self) except -1
     cdef Event take_out(self, uint64_t seq)
-    cdef int settle(self, uint64_t seq, uint64_t stream_seq) except -1
-    cdef int settle_batch(self, uint64_t n) except -1
+    cdef int settle(self, uint64_t seq, int64_t stream_seq) except -1
+    cdef int settle_batch(self, uint64_t n, int64_t stream_seq) except -1
+    cdef bint next_apart(self) except -1
     cdef int wake(self) except -1
     cdef int adapt(self, uint64_t took_ns) except -1
     cdef int take_window_answer(self, Frame* frame, uint64_t seq) except -1

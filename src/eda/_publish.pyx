@@ -8,6 +8,7 @@ Source for fast ingest: ADR-50 and nats-server's server/stream.go (getFastBatch)
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
+from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memchr, memcmp
@@ -25,7 +26,12 @@ from eda._send cimport (
 
 from eda.errors import ConfigError
 
-__all__ = ["Ingest"]
+__all__ = ["OTHER_LOOP", "Ingest"]
+
+OTHER_LOOP = (
+    "a publisher can be used only in the event loop, and the thread, that opened its connection: use it there, for "
+    "instance with asyncio.run_coroutine_threadsafe(publisher.send(event), loop), or open a connection in this loop"
+)
 
 cdef enum:
     MIN_WINDOW = 256
@@ -54,7 +60,8 @@ cdef class Ingest(Pending):
 
     def __init__(
         self, object host, Outbound out not None, Target target not None, bytes inbox not None, str client not None, *,
-        bint dedup, bint tell, uint64_t max_pending, uint64_t max_bytes, double give_up_s
+        bint dedup, bint tell, uint64_t max_pending, uint64_t max_bytes, double give_up_s, object loop=None,
+        object running_loop=None
     ):
         self.host = host
         self.out = out
@@ -67,6 +74,10 @@ cdef class Ingest(Pending):
         self.max_pending = max_pending
         self.max_bytes = max_bytes
         self.give_up_ns = <uint64_t>(give_up_s * 1e9)
+        self.loop = loop
+        self.running_loop = running_loop
+        self.thread = PyThread_get_thread_ident()
+        self.receipts = {}
         self.window = PublishWindow(max_pending)
         self.limit = max_pending
         self.cursor = 1
@@ -89,18 +100,54 @@ cdef class Ingest(Pending):
         """Whether the next event has to wait."""
         return self.full()
 
+    @property
+    def n_room(self):
+        """How many events there may be room for, if they are as large as those that are pending."""
+        cdef uint64_t most = self.limit if self.writing else self.max_pending
+        cdef uint64_t n = self.window.next_seq - self.window.base
+        cdef uint64_t room = most - n if most > n else 0
+        if self.window.n_bytes and room:
+            n = self.max_bytes - self.window.n_bytes if self.max_bytes > self.window.n_bytes else 0
+            room = min(room, n * self.window.n_pending // self.window.n_bytes)
+        return room
+
+    cdef int check_caller(self) except -1:
+        """Raise ConfigError for a caller from another event loop or thread: nobody there would be woken."""
+        if self.running_loop is not None and self.running_loop() is not self.loop:
+            raise ConfigError(OTHER_LOOP, argument="loop")
+        return 0
+
     def accept(self, Event event not None):
         """Take an event into the window and return its id; the caller has asked `is_full`.
 
         Raises ConfigError or EncodeError, and then nothing was taken.
         """
-        return self.put(event, monotonic_ns(), wall_ns())
+        self.check_caller()
+        return self.put(event, monotonic_ns(), wall_ns(), True)
+
+    def accept_apart(self, Event event not None, object receipt not None):
+        """Do what `accept` does for an event that wants a receipt; returns its sequence in the window and its id.
+
+        The answer to it has to be about it alone: fast ingest, it gets a batch of its own. `receipt` is kept in
+        `receipts` until the host hears of it, by `on_receipt` or because the event failed.
+        """
+        cdef uint64_t seq
+        self.check_caller()
+        id = self.put(event, monotonic_ns(), wall_ns(), not self.fast)
+        seq = self.window.next_seq - 1
+        self.receipts[seq] = receipt
+        return seq, id
 
     def accept_flowing(self, event):
         """Do what `accept` does, if nothing else has to be looked at: else return None, and nothing was taken."""
         if type(event) is not Event or not (self.watched and self.writing) or self.out.paused or self.full():
             return None
-        return self.put(<Event>event, coarse_ns(), wall_ns())
+        # `accept` says what is wrong. While a write is due, the loop that owes it is the one that runs in this thread.
+        if self.thread != PyThread_get_thread_ident():
+            return None
+        if not self.out.scheduled and self.running_loop is not None and self.running_loop() is not self.loop:
+            return None
+        return self.put(<Event>event, coarse_ns(), wall_ns(), True)
 
     def accept_many(self, list events not None, Py_ssize_t begin, list ids not None):
         """Take events from `begin` on until the window is full, adding their ids; returns where it stopped.
@@ -110,17 +157,18 @@ cdef class Ingest(Pending):
         cdef Py_ssize_t i = begin
         cdef uint64_t now = monotonic_ns()      # for all of them: they are accepted within microseconds
         cdef int64_t time_ns = wall_ns()
+        self.check_caller()
         while i < len(events) and not self.full():
             event = events[i]
             if not isinstance(event, Event):
                 raise ConfigError(
                     f"events[{len(ids)}] must be an eda.Event, not {type(event).__name__}", argument="events"
                 )
-            ids.append(self.put(<Event>event, now, time_ns))
+            ids.append(self.put(<Event>event, now, time_ns, True))
             i += 1
         return i
 
-    cdef str put(self, Event event, uint64_t now, int64_t time_ns):
+    cdef str put(self, Event event, uint64_t now, int64_t time_ns, bint at_once):
         cdef Plan plan
         cdef Reply reply
         cdef str id = id_of(event)
@@ -133,7 +181,7 @@ cdef class Ingest(Pending):
         # Encoding may run code of the user: only what follows it may rely on the state.
         plan_envelope(event, id, self.client, time_ns, &plan)
         seq = self.window.next_seq
-        direct = self.writing and self.cursor == seq and seq - self.window.base < self.limit
+        direct = at_once and self.writing and self.cursor == seq and seq - self.window.base < self.limit
         # What may fail comes first, so that nothing is written of an event that was not taken.
         if not has_place(self.window):
             self.window.grow()
@@ -149,7 +197,7 @@ cdef class Ingest(Pending):
             w.pos = 0
             put_frame(w, self.target, event, &plan, &reply, self.dedup)
             chunk.keep(PyBytes_FromStringAndSize(<char*>w.buf, w.pos))
-        place = open_place(self.window, event, chunk, start, w.pos - start, now, 0, now + self.give_up_ns)
+        place = open_place(self.window, event, chunk, start, w.pos - start, now, now, now + self.give_up_ns)
         place.n_envelope = <unsigned int>plan.size
         self.n_accepted += 1
         if direct:
@@ -177,6 +225,7 @@ cdef class Ingest(Pending):
         self.writing = False
         self.reply = b"%b%b.%d.fail." % (self.inbox, batch, flow)
         self.n_batch = self.n_settled = self.n_flowed = 0
+        self.apart = False
         self.limit = self.max_pending
 
     def set_limit(self, uint64_t limit):
@@ -216,6 +265,7 @@ cdef class Ingest(Pending):
 
     def write_first(self, bint commit):
         """Write the oldest waiting event alone. Fast ingest: it starts the batch, with `commit` also ends it."""
+        self.apart = self.fast and self.next_apart()
         self.write_waiting(1, OP_COMMIT if commit else OP_START)
 
     def resume(self):
@@ -226,11 +276,23 @@ cdef class Ingest(Pending):
     cdef int write_waiting(self, uint64_t n, int operation) except -1:
         """Write up to `n` of the waiting events, as `limit` allows."""
         while n and self.cursor < self.window.next_seq and self.cursor - self.window.base < self.limit:
+            if operation == OP_APPEND and self.fast and len(self.receipts) and self.next_apart():
+                break                   # not in this batch
             self.cursor += 1
             if self.window.find(self.cursor - 1) is not NULL:
                 self.write_place(self.cursor - 1, operation)
                 n -= 1
         return 0
+
+    cdef bint next_apart(self) except -1:
+        while self.cursor < self.window.next_seq and self.window.find(self.cursor) is NULL:
+            self.cursor += 1
+        return self.cursor in self.receipts
+
+    @property
+    def waits_apart(self):
+        """Fast ingest: whether the next event to be written wants a batch of its own."""
+        return self.fast and self.next_apart()
 
     cdef void fill_reply(self, Reply* reply, uint64_t seq, int operation) noexcept:
         """The reply subject of the next message: its place in the batch, or the event's own sequence."""
@@ -294,7 +356,7 @@ cdef class Ingest(Pending):
         if frame.n_headers == 0 and read_ack(frame.payload, frame.n_payload, &ack):
             if is_from(&ack, <const unsigned char*>chunk.data + place.start, place.n, self.target.domain):
                 self.adapt(monotonic_ns() - place.sent_ns)
-                self.settle(seq, ack.seq)
+                self.settle(seq, -<int64_t>ack.seq if ack.duplicate else <int64_t>ack.seq)
                 return self.go_on()
         self.host.on_window_answer(seq, status_of(frame), frame.payload[:frame.n_payload])
         return self.go_on()
@@ -338,8 +400,8 @@ cdef class Ingest(Pending):
         if read_flow(frame.payload, frame.n_payload, &n, &n_messages):
             if n > self.n_batch:
                 return 0
-            if not self.by_end:
-                self.settle_batch(n)
+            if not (self.by_end or self.apart):
+                self.settle_batch(n, 0)
             elif n > self.n_flowed:     # whose flow it is nobody says: another domain may have a stream of this name
                 self.n_flowed = n
             self.host.on_flow(min(n_messages, self.max_pending))
@@ -364,8 +426,9 @@ cdef class Ingest(Pending):
             self.host.on_flushed()
         return 0
 
-    cdef int settle_batch(self, uint64_t n) except -1:
-        """Settle the first `n` events of the batch."""
+    cdef int settle_batch(self, uint64_t n, int64_t stream_seq) except -1:
+        """Settle the first `n` events of the batch; a batch of one knows its event's place in the stream."""
+        cdef bint tell = self.tell or len(self.receipts) > 0
         cdef PublishWindow window = self.window
         cdef Place* place
         cdef PyObject* event
@@ -377,8 +440,8 @@ cdef class Ingest(Pending):
             place = &window.places[window.base & window.mask]
             if place.batch_seq == 0 or place.batch_seq > n:
                 break
-            if self.tell:
-                self.settle(window.base, 0)
+            if tell:
+                self.settle(window.base, stream_seq)
                 continue
             event = place.waiter
             chunk = place.chunk
@@ -391,20 +454,25 @@ cdef class Ingest(Pending):
             Py_XDECREF(event)
         return 0
 
-    def settle_first(self, uint64_t n):
-        """Settle the first `n` events of the batch; False, and nothing is settled, when it has not so many."""
+    def settle_first(self, uint64_t n, int64_t stream_seq=0):
+        """Settle the first `n` events of the batch; False, and nothing is settled, when it has not so many.
+
+        `stream_seq` is where the last one is stored, negative where the stream had its id already.
+        """
         if n > self.n_batch:
             return False
-        self.settle_batch(n)
+        self.settle_batch(n, stream_seq if self.n_batch == 1 else 0)
         return True
 
-    cdef int settle(self, uint64_t seq, uint64_t stream_seq) except -1:
+    cdef int settle(self, uint64_t seq, int64_t stream_seq) except -1:
         cdef str id = self.id_at(seq) if self.tell else None
         if self.take_out(seq) is None:
             return 0
         self.n_acknowledged += 1
+        if len(self.receipts) and seq in self.receipts:
+            self.host.on_receipt(self.receipts.pop(seq), stream_seq)
         if id is not None:
-            self.host.on_acknowledged(id, stream_seq)
+            self.host.on_acknowledged(id, 0 if self.fast else abs(stream_seq))
         return 0
 
     cdef Event take_out(self, uint64_t seq):

@@ -232,6 +232,11 @@ class Wire(MendedClient):
                 call()
 
     @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop that opened the connection."""
+        return self._loop
+
+    @property
     def is_up(self) -> bool:
         """Whether frames that are added to `out` get written now."""
         return self._tap is not None and not self._tap.lost and self.is_connected

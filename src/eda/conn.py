@@ -16,7 +16,8 @@ from eda.lag import Lags, SubscriptionInfo
 from eda.lifetime import Lifetime
 from eda.options import SubscriptionOptions, merge_options
 from eda.parts import Handler
-from eda.publisher import Mode, Publisher, check_publisher_options
+from eda.publisher import Mode, Publisher
+from eda.publisher_options import check_publisher_options
 from eda.receipt import Receipt
 from eda.streams import Streams
 from eda.subjects import check_stream_name
@@ -86,7 +87,7 @@ class Conn(Lifetime):
         max_pending: int = 4096,
         max_pending_bytes: int = 8 * 2**20,
         ack_timeout_s: float = 5.0,
-        timeout_s: float = 30.0,
+        timeout_s: float | None = None,
         on_ack: Callable[[str, int], object] | None = None,
         on_error: Callable[[Event, Exception], object] | None = None,
     ) -> Publisher:
@@ -97,33 +98,32 @@ class Conn(Lifetime):
         the server, and an event that has to be sent again may be stored twice. `max_pending` (1 to 65,536 events) and
         `max_pending_bytes` bound what is unacknowledged. `ack_timeout_s`: an event without an answer for so long is
         sent again. `timeout_s`: after so long it fails with Timeout; at most half of the stream's duplicate window.
-        `on_ack(event_id, sequence)` (sequence 0 in fast mode) and `on_error(event, error)`: each event reaches exactly
-        one of them, exactly once.
+        None: 30 s, or that half if it is less. `on_ack(event_id, sequence)` (sequence 0 in fast mode) and
+        `on_error(event, error)`, plain functions: each event reaches exactly one of them, exactly once.
 
         Raises ConfigError; entered, also NotSupported for a mode that can't be had, StreamNotFound, ServerError,
         Closed.
         """
         link = self._open_link()
         stream = check_stream_name(stream)
-        check_publisher_options(mode, max_pending, max_pending_bytes, ack_timeout_s, timeout_s, on_ack, on_error)
-        publisher = Publisher(
+        check_publisher_options(mode, dedup, max_pending, max_pending_bytes, ack_timeout_s, timeout_s, on_ack, on_error)
+        return Publisher(
             link.wire,
             self._logger,
             self.client,
             stream,
-            lambda: link.targets.look_at(stream, max_pending),
+            lambda is_new: link.targets.look_at(stream, max_pending, is_new=is_new),
+            self._admit_publisher,
             self._publishers.discard,
             mode=mode,
-            dedup=bool(dedup),
+            dedup=dedup,
             max_pending=max_pending,
             max_pending_bytes=max_pending_bytes,
             ack_timeout_s=float(ack_timeout_s),
-            timeout_s=float(timeout_s),
+            timeout_s=None if timeout_s is None else float(timeout_s),
             on_ack=on_ack,
             on_error=on_error,
         )
-        self._publishers.add(publisher)
-        return publisher
 
     async def publish_batch(self, stream: str, events: Iterable[Event]) -> list[Receipt]:
         """Publish up to 1,000 events, all or nothing; returns their receipts once they are stored.

@@ -218,6 +218,12 @@ class Lifetime:
             raise Closed("connection (await eda.connect(...) first)" if self._state == "new" else "connection")
         return self._link
 
+    def _admit_publisher(self, publisher: Publisher) -> None:
+        """Take a publisher that is opened into those that the connection closes. Raises Closed."""
+        if self._closing is not None:
+            raise Closed("connection")
+        self._publishers.add(publisher)
+
     def _admit(self, subscription: Subscription) -> None:
         """Take a subscription that is opened into those that the connection closes. Raises Closed."""
         if self._closing is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Protocol
+from typing import Any, Protocol
 
 from eda._publish import Ingest
 from eda._send import Target
@@ -13,6 +13,8 @@ from eda.answers import Refused
 from eda.errors import ConfigError, ServerError, Timeout
 from eda.renewal import Look, Renewal
 from eda.steps import PAUSE_MAX_S, UNDER_WAY, Mode, Steps
+from eda.streams import StreamInfo
+from eda.targets import PUBLISH_TIMEOUT_S
 
 __all__ = ["Mode", "Pump", "PumpOwner"]
 
@@ -35,6 +37,9 @@ class PumpOwner(Protocol):
     def on_acknowledged(self, event_id: str, sequence: int) -> None:
         """An event is stored."""
 
+    def on_receipt(self, receipt: Any, sequence: int) -> None:
+        """An event that wanted a receipt is stored."""
+
     def on_failed(self, seq: int, error: Exception) -> None:
         """A pending event can't be published."""
 
@@ -51,12 +56,13 @@ class Pump(Steps):
         look: Look,
         *,
         mode: Mode,
+        dedup: bool,
         ack_timeout_s: float,
-        timeout_s: float,
     ) -> None:
-        super().__init__(wire, logger, stream, mode=mode, ack_timeout_s=ack_timeout_s)
+        super().__init__(wire, logger, stream, mode=mode, dedup=dedup, ack_timeout_s=ack_timeout_s)
         self._owner = owner
-        self._timeout_s = timeout_s
+        self._wanted_timeout_s: float | None = None
+        self._timeout_s = PUBLISH_TIMEOUT_S
         self._timer: asyncio.TimerHandle | None = None
         self._n_seen = 0
         self._messages = 1  # events per flow acknowledgement, as the server last said
@@ -64,6 +70,24 @@ class Pump(Steps):
         self.on_room = owner.on_room
         self.on_flushed = owner.on_flushed
         self.on_acknowledged = owner.on_acknowledged
+        self.on_receipt = owner.on_receipt
+
+    def choose_timeout(self, wanted_s: float | None, info: StreamInfo) -> float:
+        """Return the seconds after which an event fails: as wanted, as the stream allows. Raises ConfigError."""
+        longest = info.options.dedup_window_s / 2
+        if wanted_s is not None and self._dedup and wanted_s > longest:
+            raise ConfigError(
+                f"timeout_s={wanted_s:g} must be at most {longest:g}: half of the duplicate window "
+                f"({longest * 2:g} s) of stream {self.stream!r}, past which a late retry could be stored twice",
+                argument="timeout_s",
+            )
+        self._wanted_timeout_s = wanted_s
+        self._timeout_s = self._allowed_s(info)
+        return self._timeout_s
+
+    def _allowed_s(self, info: StreamInfo) -> float:
+        wanted_s = self._wanted_timeout_s or PUBLISH_TIMEOUT_S
+        return min(wanted_s, info.options.dedup_window_s / 2) if self._dedup else wanted_s
 
     def start(self, core: Ingest, can_fast: bool) -> None:
         """Begin to write what `core` accepts."""
@@ -71,6 +95,7 @@ class Pump(Steps):
         self._verdicts.domain = core.domain
         self._choose(can_fast)
         self.state = "idle"
+        self._looked_at = self._loop.time()
         self._renewal.start()
 
     def close(self) -> None:
@@ -95,6 +120,16 @@ class Pump(Steps):
             self._pump_soon = True
             self._loop.call_soon(self._pump)
 
+    def accepted_apart(self) -> None:
+        """See that an event that wants a batch of its own gets it."""
+        self.accepted()
+        self._make_way()
+
+    def _make_way(self) -> None:
+        """Fast ingest: end the batch if what comes next wants one of its own."""
+        if self.state == "open" and self._core.waits_apart:
+            self._commit()
+
     def full(self) -> None:
         """See that what was accepted gets acknowledged without more of it."""
         core = self._core
@@ -107,6 +142,9 @@ class Pump(Steps):
             self._pump()
         elif self.state == "open" and self._core.fast and self._core.n_waiting == 0:
             self._commit()
+
+    def _look_again(self) -> None:
+        self._renewal.look_again()
 
     def _back_off(self, refused: Refused) -> None:
         if self.state in UNDER_WAY:
@@ -134,7 +172,9 @@ class Pump(Steps):
             self.state = "open"
         if self.state == "open":
             core.resume()
-            if core.flush_to:
+            if core.waits_apart:
+                self._commit()
+            elif core.flush_to:
                 self.flush()
             elif core.room_wanted:
                 self.full()
@@ -151,7 +191,9 @@ class Pump(Steps):
             return
         elif answer.stream != self.stream:
             self._logger.error("stream %r answers for stream %r", answer.stream, self.stream)
-        elif answer.batch == self._batch and core.settle_first(answer.count):
+        elif answer.batch == self._batch and core.settle_first(
+            answer.count, -answer.seq if answer.duplicate else answer.seq
+        ):
             if answer.count == core.n_batch:
                 self._worked()
                 self._next()
@@ -218,11 +260,7 @@ class Pump(Steps):
     def _on_time(self) -> None:
         core = self._core
         self._timer = self._loop.call_later(TICK_S, self._on_time)
-        overdue = core.window.overdue()
-        for seq in overdue:
-            late = Timeout("publish", self._timeout_s)
-            late.__cause__ = self._verdicts.cause
-            self._owner.on_failed(seq, late)
+        overdue = self._fail_overdue()
         refused = self._verdicts.refusals()
         for seq, error in refused:
             self._owner.on_failed(seq, error)
@@ -243,6 +281,15 @@ class Pump(Steps):
             self.flush()
         elif quiet or core.waited_s() > TAIL_S:
             self.full()
+
+    def _fail_overdue(self) -> bool:
+        """Fail what is past its time; returns whether there was any."""
+        overdue = self._core.window.overdue()
+        for seq in overdue:
+            late = Timeout("publish", self._timeout_s)
+            late.__cause__ = self._verdicts.cause
+            self._owner.on_failed(seq, late)
+        return bool(overdue)
 
     def _patience_s(self, quiet: bool) -> float:
         """How long the oldest event waits before its batch is ended for it."""
@@ -270,10 +317,18 @@ class Pump(Steps):
         self._next()
         self.state = "down"
 
-    def on_found(self, target: Target, can_fast: bool) -> None:
+    def on_found(self, target: Target, info: StreamInfo, can_fast: bool) -> None:
         """Go on with what the stream allows now."""
         if self.state not in ("down", "pausing"):
             return
+        self._looked_at = self._loop.time()
+        allowed_s = self._allowed_s(info)
+        if allowed_s != self._timeout_s:
+            text = "publisher to %s: the stream's duplicate window is %g s now: an event fails after %g s"
+            self._logger.warning(text, self.stream, info.options.dedup_window_s, allowed_s)
+            self._timeout_s = allowed_s
+            self._core.give_up_after(allowed_s)
+        self._fail_overdue()
         self._verdicts.domain = target.domain.decode()
         for seq, size in self._core.use_target(target):
             # The server would close the connection, every time.

@@ -10,14 +10,18 @@ from typing import Protocol
 from eda._send import Target
 from eda._wire import Wire
 from eda.errors import Closed, EdaError
+from eda.streams import StreamInfo
 
 __all__ = ["Look", "Renewal", "RenewalOwner"]
 
-# Where the stream's events go, the stream as it is, and whether it takes fast ingest from this publisher.
-Look = Callable[[], Awaitable[tuple[Target, object, bool]]]
+# Where the stream's events go, the stream as it is, and whether it takes fast ingest from this publisher. The argument:
+# whether it may be another server.
+Look = Callable[[bool], Awaitable[tuple[Target, StreamInfo, bool]]]
 
 PAUSE_FIRST_S = 0.05
 PAUSE_MAX_S = 2.0
+PATIENCE_FIRST_S = 0.5  # for one look: the answer may be lost
+PATIENCE_MAX_S = 10.0
 
 
 class RenewalOwner(Protocol):
@@ -26,7 +30,7 @@ class RenewalOwner(Protocol):
     def on_lost(self) -> None:
         """What was asked of the server is without an answer: it is another connection."""
 
-    def on_found(self, target: Target, can_fast: bool) -> None:
+    def on_found(self, target: Target, info: StreamInfo, can_fast: bool) -> None:
         """The stream is there, and this is what it takes now."""
 
     def on_gone(self, error: Exception) -> None:
@@ -68,17 +72,20 @@ class Renewal:
             self._wire.on_restored.remove(self._on_restored)
             self._wire.on_refused.remove(self._on_refused)
 
-    def look_again(self) -> None:
-        """Find out, once at a time, what the stream allows now, and tell."""
+    def look_again(self, *, is_new: bool = False) -> None:
+        """Find out, once at a time, what the stream allows now, and tell. `is_new`: it may be another server."""
         if self._looking is None or self._looking.done():
-            self._looking = asyncio.get_running_loop().create_task(self._looked())
+            self._looking = self._wire.loop.create_task(self._looked(is_new))
 
-    async def _looked(self) -> None:
-        pause_s = PAUSE_FIRST_S
+    async def _looked(self, is_new: bool) -> None:
+        pause_s, patience_s = PAUSE_FIRST_S, PATIENCE_FIRST_S
         while True:
             try:
-                target, _, can_fast = await self._look()
+                async with asyncio.timeout(patience_s):
+                    target, info, can_fast = await self._look(is_new)
                 break
+            except TimeoutError:
+                patience_s = min(patience_s * 2, PATIENCE_MAX_S)
             except EdaError as error:
                 if not error.retryable and not isinstance(error, Closed):
                     self._owner.on_gone(error)
@@ -87,7 +94,7 @@ class Renewal:
                 self._logger.exception("publisher to %s: looking at the stream failed", self._stream)
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, PAUSE_MAX_S)
-        self._owner.on_found(target, can_fast)
+        self._owner.on_found(target, info, can_fast)
 
     def _stop_looking(self) -> None:
         if self._looking is not None:
@@ -100,7 +107,7 @@ class Renewal:
 
     def _on_restored(self) -> None:
         self._on_lost()  # what was asked while nothing was written, too
-        self.look_again()
+        self.look_again(is_new=True)
 
     def _on_refused(self, kind: str, subject: str) -> None:
         if kind == "publish" and subject.partition(".")[0] == self._stream:

@@ -1,10 +1,10 @@
-"""What a subscription tells of itself."""
+"""What subscriptions and publishers tell of themselves."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["SubscriptionStats"]
+__all__ = ["PublisherStats", "SubscriptionStats"]
 
 
 @dataclass(frozen=True)
@@ -39,3 +39,16 @@ class SubscriptionStats:
     """whether `pause` was called, and `resume` was not yet"""
     circuit_open: bool = False
     """whether `circuit` handlers in a row failed and none has succeeded since: at most one event is tried at a time"""
+
+
+@dataclass(frozen=True)
+class PublisherStats:
+    """What became of a publisher's events. `sent` = `acknowledged` + `failed` + `pending`, always."""
+
+    sent: int
+    acknowledged: int
+    resent: int
+    failed: int
+    pending: int
+    pending_bytes: int
+    mode: str

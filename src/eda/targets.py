@@ -88,9 +88,13 @@ class Targets:
                 self.known.pop(stream, None)
             raise
 
-    async def look_at(self, stream: str, max_pending: int) -> tuple[Target, StreamInfo, bool]:
-        """Return where events go, the stream, and whether it takes fast ingest from a window of this size."""
-        await self._api.look(LOOK_TIMEOUT_S)
+    async def look_at(self, stream: str, max_pending: int, *, is_new: bool) -> tuple[Target, StreamInfo, bool]:
+        """Return where events go, the stream, and whether it takes fast ingest from a window of this size.
+
+        `is_new`: it may be another server than before, of another version.
+        """
+        if is_new:
+            await self._api.look(LOOK_TIMEOUT_S)
         info = await self.ensure(stream)
         can_fast = info.fast_ingest and self._api.has_fast_ingest and max_pending >= 4
         return Target(stream, self._wire.max_payload, self._api.domain), info, can_fast

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import time
 from collections.abc import AsyncIterator
@@ -96,8 +95,7 @@ async def test_publisher_when_the_meant_domain_is_gone_fails_with_who_has_answer
         await domains.hub.kill()
         ids = await pub.send_many(numbered(700, start=100))
         begin = time.monotonic()
-        with contextlib.suppress(eda.PublishFailed):
-            await pub.flush()
+        await pub.flush()
         assert 1 < time.monotonic() - begin < 10
     assert pub.stats().acknowledged == 100
     assert list(outcomes.failed) == ids
@@ -150,8 +148,7 @@ async def test_publisher_when_the_meant_domain_refuses_fails_though_another_stor
     outcomes = Outcomes()
     async with asyncio.timeout(30), gateway.publisher("orders", mode=mode, **outcomes.callbacks) as pub:
         await pub.send_many(numbered(8))
-        with contextlib.suppress(eda.PublishFailed):
-            await pub.flush()
+        await pub.flush()
     assert list(outcomes.acknowledged) == [event.id for event in numbered(5)]
     assert {type(error) for error in outcomes.errors.values()} == {eda.ServerError}
     assert await stored_ids(domains.hub.url, "orders") == list(outcomes.acknowledged)

@@ -212,9 +212,9 @@ async def test_answer_when_another_stream_owns_the_subject_fails_the_event(
         await admin.api(f"STREAM.CREATE.{other}", {"name": other, "subjects": [stream, f"{stream}.>"]})
         try:
             await pub.send(eda.Event(id="second"))
-            with pytest.raises(eda.PublishFailed, match=f"stream '{other}' owns the subject of '{stream}'"):
-                await pub.flush()
+            await pub.flush()
         finally:
             await admin.js.delete_stream(other)
     assert list(outcomes.acknowledged) == ["first"]
     assert list(outcomes.failed) == ["second"]
+    assert f"stream '{other}' owns the subject of '{stream}'" in str(outcomes.errors["second"])

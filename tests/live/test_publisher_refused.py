@@ -36,14 +36,12 @@ class Refusing:
         async with asyncio.timeout(20):
             self.ids += await self.pub.send_many(events)
 
-    async def flush(self) -> list[tuple[eda.Event, BaseException]]:
-        """Flush, and return what failed."""
+    async def flush(self) -> list[tuple[eda.Event, Exception]]:
+        """Flush, and return what failed since the last time."""
         async with asyncio.timeout(20):
-            try:
-                await self.pub.flush()
-            except eda.PublishFailed as error:
-                return error.failed
-            return []
+            await self.pub.flush()
+        failures, self.outcomes.failures = self.outcomes.failures, []
+        return failures
 
     async def check(self, n_failed: int, *, in_order: bool = True) -> None:
         stored = await stored_ids(self.url, self.stream)
@@ -265,15 +263,34 @@ async def test_send_when_more_than_ten_thousand_failures_are_kept_raises(
 ) -> None:
     await conn.streams.create(stream, eda.StreamOptions(max_events=1, discard="new"))
     sent = 0
-    async with Refusing(conn, server.url, stream, mode) as refusing:
+    async with conn.publisher(stream, mode=mode) as pub:  # type: ignore[arg-type]
         with pytest.raises(eda.PublishFailed) as caught:
             async with asyncio.timeout(60):
                 for event in numbered(30_000):
-                    refusing.ids.append(await refusing.pub.send(event))
+                    await pub.send(event)
                     sent += 1
-        assert 10_000 < len(caught.value.failed) <= 10_000 + 4096
-        assert str(caught.value).startswith(f"{len(caught.value.failed)} events could not be published; first: ")
-        await refusing.send(eda.Event(id="more"))
-        rest = await refusing.flush()
-        assert len(caught.value.failed) + len(rest) == sent
-        await refusing.check(sent)
+        told = [event.id for event, _ in caught.value.failed]
+        assert 10_000 < len(told) <= 10_000 + 4096
+        assert str(caught.value).startswith(f"{len(told)} events could not be published; first: ")
+        await pub.send(eda.Event(id="more"))
+        with pytest.raises(eda.PublishFailed) as rest:
+            await pub.flush()
+        told += [event.id for event, _ in rest.value.failed]
+        assert told == [*[event.id for event in numbered(sent)][1:], "more"]
+        assert pub.stats().failed == sent
+
+
+async def test_send_when_on_error_hears_of_failures_keeps_none_and_goes_on(
+    conn: eda.Conn, server: eda.EmbeddedServer, stream: str, mode: str
+) -> None:
+    await conn.streams.create(stream, eda.StreamOptions(max_events=1, discard="new"))
+    told: list[str] = []
+    n = 25_000
+    async with asyncio.timeout(120):
+        async with conn.publisher(stream, mode=mode, on_error=lambda event, _: told.append(event.id)) as pub:  # type: ignore[arg-type]
+            for event in numbered(n):
+                await pub.send(event)
+                assert not pub._failures
+            await pub.flush()
+            await pub.send(eda.Event(id="last"))
+    assert told == [*[event.id for event in numbered(n)][1:], "last"]

@@ -295,7 +295,7 @@ async def test_send_when_acknowledgements_are_slow_keeps_its_batch_while_it_wait
 
 
 @both
-@pytest.mark.parametrize("raised", [RuntimeError, asyncio.CancelledError])
+@pytest.mark.parametrize("raised", [RuntimeError, asyncio.CancelledError, GeneratorExit])
 async def test_callbacks_when_they_raise_break_nothing(
     conn: eda.Conn, server: eda.EmbeddedServer, stream: str, mode: str, raised: type[BaseException], logged: Logged
 ) -> None:
@@ -305,13 +305,11 @@ async def test_callbacks_when_they_raise_break_nothing(
     def on_error(event: eda.Event, error: Exception) -> None:
         raise raised("on purpose")
 
-    logged.expect("on_ack.* failed", "on_error failed")
+    logged.expect("on_ack.* failed", "on_error.* failed")
     await conn.streams.create(stream, eda.StreamOptions(max_events=20, discard="new"))
     async with conn.publisher(stream, mode=mode, on_ack=on_ack, on_error=on_error) as pub:
         await pub.send_many(numbered(30))
-        with pytest.raises(eda.PublishFailed) as caught:
-            await pub.flush()
-    assert len(caught.value.failed) == 10
+        await pub.flush()
     assert await stored_ids(server.url, stream) == [event.id for event in numbered(20)]
     assert (pub.stats().acknowledged, pub.stats().failed) == (20, 10)
 
