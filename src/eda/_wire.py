@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import time
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
@@ -34,6 +35,7 @@ SUPPORTED = "nats-py >=2.12,<2.17"
 PING_INTERVAL_S = 10
 MAX_PINGS = 2
 SHUT_TIMEOUT_S = 5.0
+ABANDON_S = 1.0
 
 OPTIONAL = "$EDA."  # subjects that may be forbidden: nothing but a count depends on them
 
@@ -83,8 +85,10 @@ class Wire(MendedClient):
             if _is_final(error) and self._fatal is not None and not self._fatal.done():
                 self._fatal.set_exception(error)
 
-        # nats-py annotates its seconds as int and takes floats. A silent server leaves the others their share.
-        options.update(connect_timeout=timeout_s / len(urls), reconnect_time_wait=0.1)
+        # nats-py annotates its seconds as int and takes floats. A silent server leaves the others their share. A lone
+        # server has until our own time-out. The two must not come at once: Python 3.11 would lose our cancellation.
+        share_s = timeout_s / len(urls) if len(urls) > 1 else timeout_s + ABANDON_S
+        options.update(connect_timeout=share_s, reconnect_time_wait=0.1)
         connecting = self._loop.create_task(
             self.connect(
                 list(urls),
@@ -376,7 +380,9 @@ def _is_refusal(error: BaseException) -> bool:
 
 
 async def _abandon(task: asyncio.Task[Any]) -> None:
-    task.cancel()
-    await asyncio.wait({task}, timeout=1.0)
-    if task.done() and not task.cancelled():
-        task.exception()
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    until = time.monotonic() + ABANDON_S
+    while not task.done() and time.monotonic() < until:
+        # Again and again: Python 3.11's wait_for may swallow a cancellation, and nats-py then goes on connecting.
+        task.cancel()
+        await asyncio.wait({task}, timeout=0.02)

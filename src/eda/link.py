@@ -62,7 +62,7 @@ async def open_link(addresses: Addresses, client: str, logger: logging.Logger, o
         single = SinglePublisher(wire, client, logger, targets.recover)
         await single.open()
     except BaseException as error:
-        await wire.shut()
+        await wire.shut(0)  # there is nothing to wait for
         if isinstance(error, Timeout | Closed):
             raise ConnectError(str(addresses), str(error)) from error
         raise

@@ -11,6 +11,7 @@ from typing import Any
 
 import nkeys
 import pytest
+from nats.aio.client import Client
 
 import eda
 from helpers import LOOPS, Logged, free_port, listening
@@ -195,6 +196,26 @@ def test_connect_when_the_peer_is_no_nats_server_fails_in_time(
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(main())
+
+
+async def test_connect_when_a_cancellation_is_swallowed_fails_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Python 3.11's wait_for does at times: nats-py then goes on connecting."""
+    n_swallowed = 0
+
+    async def connect_to_server(*_: object) -> None:
+        nonlocal n_swallowed
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                n_swallowed += 1
+                if n_swallowed > 3:
+                    raise
+
+    monkeypatch.setattr(Client, "_connect_to_server", connect_to_server)
+    _, seconds = await refused("nats://127.0.0.1:1", connect_timeout_s=0.5)
+    assert seconds < 1.0
+    assert n_swallowed == 4
 
 
 async def test_connect_when_jetstream_is_off_is_not_supported_at_once(executable: Path | None) -> None:

@@ -19,6 +19,7 @@ from cryptography.x509.oid import NameOID
 
 import eda
 import eda._wire
+from eda.api import Api
 from helpers import LOOPS, Logged, Proxy, until, wire_of
 
 every_loop = pytest.mark.parametrize("new_loop", LOOPS.values(), ids=LOOPS)
@@ -166,6 +167,26 @@ def test_tls_when_closed_with_a_silent_peer_ends_in_time(
             assert time.monotonic() - begin < 3
 
     monkeypatch.setattr(eda._wire, "SHUT_TIMEOUT_S", 0.3)
+    run(new_loop, main)
+
+
+@every_loop
+def test_tls_when_opening_fails_with_a_silent_peer_does_not_wait_for_it(
+    authority: Authority, new_loop: NewLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with tls_server(authority) as server, Proxy(server.port) as proxy:
+
+            async def look(api: Api, timeout_s: float) -> None:
+                proxy.hold()
+                raise eda.Timeout("asking", timeout_s)
+
+            monkeypatch.setattr(Api, "look", look)
+            begin = time.monotonic()
+            with pytest.raises(eda.ConnectError):
+                await eda.connect(proxy.url(server.url), tls=authority.context())
+            assert time.monotonic() - begin < 2
+
     run(new_loop, main)
 
 
