@@ -10,12 +10,12 @@ from typing import Any
 
 from eda.options import StreamOptions
 
-__all__ = ["BUCKET", "BUCKET_STREAM", "MAX_BYTES", "MIN_MESSAGE", "Bucket", "bucket_for", "fault_of", "settings_of"]
+__all__ = ["BUCKET", "BUCKET_STREAM", "MIN_MESSAGE", "Bucket", "bucket_for", "fault_of", "settings_of"]
 
 BUCKET = "eda-cursors"
 BUCKET_STREAM = f"KV_{BUCKET}"
 
-MAX_BYTES = 64 * 2**20  # where an account demands a limit: room for a hundred thousand offsets
+MAX_BYTES = 8 * 2**20  # where an account demands a limit, which it takes off its own: room for some 10,000 offsets
 MIN_MESSAGE = 2048  # bytes of a write: an offset with some filters, and its headers
 
 # As nats.go creates a bucket, with a history of 1. The oldest of a full one must not go: it refuses the newest.
@@ -41,13 +41,15 @@ _SETTINGS: dict[str, Any] = {
 class Bucket:
     """What a subscription wants of the bucket.
 
-    `replicas` and `storage` are for one that has to be made; `least_replicas` where those are refused. `outlives`: its
-    stream is on disk and outlives a restart of the servers, so what is kept of it has to.
+    `replicas` and `storage` are for one that has to be made; `least_replicas` where those are refused, `max_bytes`
+    where a limit is demanded. `outlives`: its stream is on disk and outlives a restart of the servers, so what is kept
+    of it has to.
     """
 
     replicas: int = 1
     storage: str = "file"
     least_replicas: int = 1
+    max_bytes: int = MAX_BYTES
     outlives: bool = True
 
 
@@ -58,6 +60,7 @@ def bucket_for(stream: StreamOptions, defaults: StreamOptions) -> Bucket:
         replicas=max(stream.replicas, defaults.replicas),
         storage="memory" if in_memory and defaults.storage == "memory" else "file",
         least_replicas=stream.replicas,
+        max_bytes=min(MAX_BYTES, defaults.max_bytes or MAX_BYTES),
         outlives=not in_memory,
     )
 

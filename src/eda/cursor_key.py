@@ -16,7 +16,7 @@ from eda._wire import Wire
 from eda.adapting import adapted
 from eda.answers import Answer, Refused, decode_answer
 from eda.api import REQUEST_TIMEOUT_S, STREAM_NOT_FOUND, Api, translated
-from eda.bucket import BUCKET, BUCKET_STREAM, MAX_BYTES, Bucket, fault_of, settings_of
+from eda.bucket import BUCKET, BUCKET_STREAM, Bucket, fault_of, settings_of
 from eda.cursor_value import Kept, Value, decode_value, encode_value, is_marker, may_be_free
 from eda.errors import Closed, ConfigError, ServerError, Timeout
 from eda.labels import labels
@@ -277,7 +277,7 @@ class CursorKey:
             except ServerError as error:
                 if error.err_code == STREAM_NAME_IN_USE:
                     return False
-                changed = adapted(config, error, max_bytes=MAX_BYTES)
+                changed = adapted(config, error, max_bytes=bucket.max_bytes)
                 if changed is None and error.err_code in TOO_MANY_REPLICAS:
                     changed = config | {"num_replicas": bucket.least_replicas}
                 if changed is not None and changed != config:

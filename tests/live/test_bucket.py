@@ -177,8 +177,8 @@ async def test_offset_when_it_is_too_large_for_the_bucket_is_refused_with_the_li
 @pytest.mark.parametrize(
     ("limits", "server", "expected"),
     [
-        ({"max_file": 200 * MIB, "max_bytes_required": True}, {}, {"max_bytes": 64 * MIB}),
-        ({"max_file": 20 * MIB, "max_bytes_required": True}, {}, {"max_bytes": 16 * MIB}),
+        ({"max_file": 200 * MIB, "max_bytes_required": True}, {}, {"max_bytes": 8 * MIB}),
+        ({"max_file": 5 * MIB, "max_bytes_required": True}, {}, {"max_bytes": 4 * MIB}),
         (
             {"max_file": 200 * MIB, "max_bytes_required": True, "disk_max_stream_bytes": 3 * MIB},
             {"limits": {"duplicate_window": "1m30s"}},
@@ -200,6 +200,16 @@ async def test_bucket_when_account_and_server_have_limits_keeps_to_them_and_lose
             assert {key: config[key] for key in expected} == expected
             assert config["discard"] == "new"
             assert len(await handled(conn, "orders", serial=True)) == 1
+
+
+async def test_bucket_when_the_defaults_have_a_limit_of_bytes_demands_no_more() -> None:
+    async with account({"max_file": 200 * MIB, "max_bytes_required": True}) as url:
+        defaults = eda.StreamOptions(max_bytes=3 * MIB, max_events=5, max_age_s=60, discard="old")
+        async with eda.connect(url, client="c", stream_defaults=defaults) as conn:
+            assert len(await handled(conn, "orders", serial=True)) == 1
+        config = await bucket_of(url)
+        assert (config["max_bytes"], config["max_msgs"], config["max_age"]) == (3 * MIB, -1, 0)
+        assert config["discard"] == "new"
 
 
 async def test_bucket_when_the_account_has_no_room_for_it_ends_with_the_servers_words() -> None:

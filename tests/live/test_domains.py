@@ -96,6 +96,10 @@ async def store(site: Site, *names: str, stream: str = STREAM) -> None:
             await conn.publish(stream, eda.Event(id=name, type="t", aggregate=name))
 
 
+async def has_no_consumer(site: Site) -> bool:
+    return not (await site.api(f"CONSUMER.NAMES.{STREAM}")).get("consumers")
+
+
 @pytest.mark.old_server
 @pytest.mark.parametrize("kind", ORDERED)
 async def test_ordered_when_its_stream_is_behind_a_leaf_node_keeps_its_offset_there(
@@ -114,6 +118,7 @@ async def test_ordered_when_its_stream_is_behind_a_leaf_node_keeps_its_offset_th
         assert sub.is_active
     assert list(await sites.hub.keys()) == [f"$KV.{BUCKET}.{STREAM}.n"]
     assert await sites.leaf.keys() == {}
+    await until(lambda: has_no_consumer(sites.hub))
     await store(sites.hub, "c")
     async with conn.subscribe(STREAM, handle, **options):
         await until(lambda: len(seen) == 3)
