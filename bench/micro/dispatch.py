@@ -15,6 +15,7 @@ from eda._dispatch import Dispatcher
 from eda._frame import Parser
 from eda._nuid import next_nuid
 from eda._outbound import Outbound
+from eda.subjects import subject_of
 from micro import Maker, Round
 from micro.codec import DATA, EVENT
 
@@ -64,13 +65,14 @@ def frames_of(events: list[eda.Event]) -> bytes:
     """Return deliveries as the server writes them, numbered from 1."""
     frames = []
     for seq, event in enumerate(events, 1):
-        envelope = encode_event(event, event.id or next_nuid(), "bench", time.time_ns())
+        event_id = event.id or next_nuid()
+        envelope = encode_event(event, event_id, "bench", time.time_ns())
         reply = b"$JS.ACK.%s.me.1.%d.%d.%d.0" % (STREAM.encode(), seq, seq, time.time_ns())
-        headers = b"NATS/1.0\r\nNats-Msg-Id: %s\r\n\r\n" % next_nuid().encode()
+        headers = b"NATS/1.0\r\nNats-Msg-Id: %s\r\n\r\n" % event_id.encode()
         sizes = b"%d %d" % (len(headers), len(headers) + len(envelope))
         frames.append(
-            b"HMSG %s.reading-recorded.sensor-1 1 %s %s\r\n%s%s\r\n"
-            % (STREAM.encode(), reply, sizes, headers, envelope)
+            b"HMSG %s 1 %s %s\r\n%s%s\r\n"
+            % (subject_of(STREAM, event.type, event.aggregate).encode(), reply, sizes, headers, envelope)
         )
     return b"".join(frames)
 

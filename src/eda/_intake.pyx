@@ -253,8 +253,13 @@ cdef class Intake(Sink):
 
     cdef int keep_rest(self, Event event, bytes raw, Frame* frame) except -1:
         """Have the event keep the headers and the subject of its message."""
-        cdef bytes all = raw + frame.headers[:frame.n_headers] + frame.subject[:frame.n_subject]
-        return event.keep(all, PyBytes_GET_SIZE(raw), frame.n_headers, frame.n_subject)
+        cdef Py_ssize_t n = PyBytes_GET_SIZE(raw)
+        cdef bytes all = PyBytes_FromStringAndSize(NULL, n + frame.n_headers + frame.n_subject)
+        cdef char* to = PyBytes_AS_STRING(all)
+        memcpy(to, PyBytes_AS_STRING(raw), n)
+        memcpy(to + n, frame.headers, frame.n_headers)
+        memcpy(to + n + frame.n_headers, frame.subject, frame.n_subject)
+        return event.keep(all, n, frame.n_headers, frame.n_subject)
 
     cdef bint wants(self, Event event) except -1:
         """Whether the filter takes the event; the server's may be wider."""
