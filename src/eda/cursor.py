@@ -18,11 +18,12 @@ from eda._nuid import next_nuid
 from eda._wire import Wire
 from eda.api import Api
 from eda.bucket import Bucket
+from eda.cursor_filter import CursorFilter, OnFilterChange
 from eda.cursor_hold import CursorOwner, Hold, read_patiently
 from eda.cursor_key import RETRY_S, CursorKey, is_stored
-from eda.cursor_silence import Silence
+from eda.cursor_silence import TAKEOVER_S, Silence
 from eda.cursor_value import Kept, Value, new_value, successor
-from eda.errors import Closed, ConfigError, ConsumerDeleted, EdaError, ServerError, Timeout
+from eda.errors import Closed, ConsumerDeleted, EdaError, ServerError, Timeout
 from eda.listening import Listening
 from eda.patience import Patience
 from eda.position import Place
@@ -37,7 +38,8 @@ MAX_CLIENT = 128  # characters of the client's name in `holder`
 class Cursor:
     """The cursor of one member. `close` it at the end, also after an `open` that failed or was cancelled and `on_end`.
 
-    `filter`: the subjects that the subscription asks for; `bucket`: what is wanted of the one it is kept in;
+    `filter`: the subjects that the subscription asks for; `on_filter_change`: what may be done where the kept ones
+    differ (CursorFilter); `bucket`: what is wanted of the one it is kept in;
     `start`: the sequence that it begins at if that is what it was told.
     """
 
@@ -52,6 +54,7 @@ class Cursor:
         name: str,
         client: str,
         filter: list[str],
+        on_filter_change: OnFilterChange = "refuse",
         bucket: Bucket,
         start: int = 0,
     ) -> None:
@@ -60,7 +63,7 @@ class Cursor:
         self._owner = owner
         self._stream = stream
         self._name = name
-        self._filter = filter
+        self._filter = CursorFilter(logger, stream, name, filter, on_filter_change)
         self._bucket = bucket
         self._start = start
         readable = client[:MAX_CLIENT].encode("utf-8", "replace").decode()
@@ -204,7 +207,7 @@ class Cursor:
         await self._key.ensure_bucket(self._bucket)
         while True:
             if kept.value is not None:
-                self._check_filter(kept.value)
+                self._filter.check(kept.value)
                 self._check_open()
                 if kept.value.holder:
                     self._silence.note(kept)
@@ -230,7 +233,8 @@ class Cursor:
 
         Raises StreamNotFound, ServerError, Timeout, Closed, and what `first` raises.
         """
-        value = await self._successor(kept.value)
+        old = kept.value
+        value = await self._successor(old)
         self._check_open()
         self.epoch = value.epoch
         self._taking = value
@@ -248,6 +252,8 @@ class Cursor:
         self._taking = None
         hold = self._hold = self._new_hold(value, answer.seq, sent_ns)
         self._logger.info("subscription %s of %s: active, after %d", self._name, self._stream, value.seq)
+        if old is not None:
+            self._filter.tell_change(old)
         try:
             self._owner.on_active(value.seq, value.tries, hold.lease_ns)
         finally:
@@ -259,7 +265,7 @@ class Cursor:
         assert self._first is not None
         created = await self._key.stream_created()
         if old is not None and old.created in ("", created):
-            return successor(msgspec.structs.replace(old, created=created), self.holder, self._filter)
+            return successor(msgspec.structs.replace(old, created=created), self.holder, self._filter.mine)
         if old is not None:
             self._logger.warning(
                 "subscription %s of %s: the stream was made again at %s; the position %d is of the one of %s, and void",
@@ -267,7 +273,7 @@ class Cursor:
             )  # fmt: skip
         place = await self._first()
         epoch = old.epoch + 1 if old is not None else 1
-        return new_value(place.seq, epoch, self.holder, 0, self._filter, created, self._start, place.stored_ns)
+        return new_value(place.seq, epoch, self.holder, 0, self._filter.mine, created, self._start, place.stored_ns)
 
     def _check_open(self) -> None:
         # Python 3.11's wait_for, in nats-py's requests, may swallow the cancellation by `close`.
@@ -278,15 +284,6 @@ class Cursor:
         return Hold(
             self._wire, self._key, self._logger, self._owner, value, revision, sent_ns, self._on_gone, self._end
         )
-
-    def _check_filter(self, value: Value) -> None:
-        if set(value.filter) != set(self._filter):
-            raise ConfigError(
-                f"subscription {self._name!r} of stream {self._stream!r} exists and differs: it filters "
-                f"{sorted(value.filter) or 'nothing'}, the options ask for {sorted(self._filter) or 'nothing'}. "
-                "Use another name, or reset=True to forget its offset.",
-                argument="name",
-            )
 
     def _on_gone(self, kept: Kept) -> None:
         """Stand by again after somebody took the key; end when it was deleted or made anew."""
@@ -333,7 +330,9 @@ class Cursor:
             self._logger.warning(
                 "subscription %s of %s: %s is silent; taking over", self._name, self._stream, value.holder
             )
-        self._check_filter(value)
+        if not self._filter.may_take_over(value):
+            await asyncio.sleep(TAKEOVER_S)
+            return False
         try:
             taken = await self._take(kept)
         except (ServerError, Timeout) as error:

@@ -150,6 +150,7 @@ class Parts:
             name=self.name,
             client=self._client,
             filter=source.filter,
+            on_filter_change=self._options.on_filter_change,
             bucket=self._link.targets.bucket_for(info.options),
             start=source.start,
         )

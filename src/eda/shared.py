@@ -21,9 +21,9 @@ from eda.labels import labels
 from eda.options import SubscriptionOptions
 from eda.position import tell_of_start
 from eda.pulls import PRIVATE_LIFE_S, Pulls
-from eda.shared_filter import FILTER_NOTE, Unwanted, covers, kept_filter, shown
+from eda.shared_filter import FILTER_NOTE, Unwanted, kept_filter
 from eda.streams import StreamInfo
-from eda.subjects import filter_subjects
+from eda.subjects import covers, filter_subjects, shown_filter
 
 __all__ = ["ACK_WAIT_S", "SharedSource"]
 
@@ -168,8 +168,8 @@ class SharedSource(Pulls):
         changes_filter = set(theirs) != set(self._filter)
         if changes_filter and self._options.on_filter_change == "refuse":
             differences.append(
-                f"it filters {shown(theirs)}, the options ask for {shown(self._filter)} (on_filter_change='from_here' "
-                "changes the filter from the kept position onward)"
+                f"it filters {shown_filter(theirs)}, the options ask for {shown_filter(self._filter)} "
+                "(on_filter_change='from_here' changes the filter from the kept position onward)"
             )
         if bool(kept.get("durable_name")) != (self._durable is not None):
             differences.append(f"it was made with durable={bool(kept.get('durable_name'))}")
@@ -207,8 +207,8 @@ class SharedSource(Pulls):
             )
         if not covers(mine, theirs) and (info.get("num_waiting") or info.get("num_ack_pending")):
             raise ConfigError(
-                f"{where}: it filters {shown(theirs)} for members that are attached; the narrower filter "
-                f"{shown(mine)} would withhold their events. Close them first.",
+                f"{where}: it filters {shown_filter(theirs)} for members that are attached; the narrower filter "
+                f"{shown_filter(mine)} would withhold their events. Close them first.",
                 argument="on_filter_change",
             )
         metadata = {key: value for key, value in (kept.get("metadata") or {}).items() if key != FILTER_NOTE}
@@ -220,7 +220,10 @@ class SharedSource(Pulls):
             self._stream, self.consumer, config | {"metadata": metadata}, action="update"
         )
         self._logger.warning(
-            "%s: its filter was %s and is %s now, from its position onward", where, shown(theirs), shown(mine)
+            "%s: its filter was %s and is %s now, from its position onward",
+            where,
+            shown_filter(theirs),
+            shown_filter(mine),
         )
         changed: dict[str, Any] = made["config"]
         return changed
@@ -286,7 +289,7 @@ class SharedSource(Pulls):
         self._logger.warning(
             "subscription %s to %s stands by: another member changed the consumer's filter to %s, and this member "
             "handles %s only; it gives back what it holds",
-            self.consumer, self._stream, shown(theirs), shown(self._filter),
+            self.consumer, self._stream, shown_filter(theirs), shown_filter(self._filter),
         )  # fmt: skip
         self._standing_by = self._loop.create_task(self._stand_by())
 

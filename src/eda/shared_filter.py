@@ -14,8 +14,9 @@ from typing import Any
 
 from eda._dispatch import Dispatcher
 from eda.errors import Closed, EdaError
+from eda.subjects import covers
 
-__all__ = ["FILTER_NOTE", "Unwanted", "covers", "kept_filter", "shown"]
+__all__ = ["FILTER_NOTE", "Unwanted", "kept_filter"]
 
 FILTER_NOTE = "eda-filter"  # consumer metadata
 LOOK_PAUSE_S = 0.5
@@ -29,28 +30,6 @@ def kept_filter(config: dict[str, Any]) -> list[str]:
     noted: list[str] = (config.get("metadata") or {}).get(FILTER_NOTE, "").split()
     single = config.get("filter_subject")
     return noted or config.get("filter_subjects") or ([single] if single else [])
-
-
-def shown(subjects: list[str]) -> str:
-    """Return a filter as messages show it."""
-    return str(sorted(subjects)) if subjects else "nothing"
-
-
-def covers(wide: list[str], narrow: list[str]) -> bool:
-    """Whether every subject that `narrow` matches is matched by `wide`; an empty filter matches all."""
-    if not wide or not narrow:
-        return not wide
-    return all(any(_covers_subject(one, other) for one in wide) for other in narrow)
-
-
-def _covers_subject(wide: str, narrow: str) -> bool:
-    ours, theirs = wide.split("."), narrow.split(".")
-    for index, token in enumerate(ours):
-        if token == ">":
-            return len(theirs) > index
-        if index >= len(theirs) or theirs[index] == ">" or token not in ("*", theirs[index]):
-            return False
-    return len(ours) == len(theirs)
 
 
 class Unwanted:

@@ -12,10 +12,12 @@ from eda.errors import ConfigError
 __all__ = [
     "check_name",
     "check_stream_name",
+    "covers",
     "escape_token",
     "filter_subjects",
     "is_covered",
     "parse_subject",
+    "shown_filter",
     "stream_subjects",
     "subject_of",
     "unescape_token",
@@ -106,6 +108,18 @@ def filter_subjects(stream: str, types: Collection[str] | None, aggregate: str |
     type_tokens = ["*"] if types is None else [_escape(type, "types") for type in types]
     aggregate_token = "*" if aggregate is None else _escape(aggregate, "aggregate")
     return list(dict.fromkeys([stream, *(f"{stream}.{token}.{aggregate_token}" for token in type_tokens)]))
+
+
+def shown_filter(subjects: list[str]) -> str:
+    """Return a filter as messages show it."""
+    return str(sorted(subjects)) if subjects else "nothing"
+
+
+def covers(wide: list[str], narrow: list[str]) -> bool:
+    """Whether every subject that `narrow` matches is matched by `wide`; an empty filter matches all."""
+    if not wide or not narrow:
+        return not wide
+    return all(is_covered(subject, wide) for subject in narrow)
 
 
 def parse_subject(subject: str) -> tuple[str, str, str]:

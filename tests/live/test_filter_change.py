@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from helpers import Admin, Connect, Logged, until
 
 SHARED: dict[str, Any] = {"name": "n", "durable": True, "backfill": True}
 FROM_HERE: dict[str, Any] = SHARED | {"on_filter_change": "from_here"}
+KINDS: list[dict[str, Any]] = [{}, {"serial": True}, {"exclusive": True}, {"key": "aggregate"}]
 
 
 async def publish(conn: eda.Conn, stream: str, *types: str) -> None:
@@ -26,7 +28,7 @@ async def take(conn: eda.Conn, stream: str, n: int, **options: Any) -> list[str]
     return seen
 
 
-@pytest.mark.parametrize("kind", [{}])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("types", [["a", "b"], None, ["b"]])
 async def test_filter_when_it_changed_is_refused_naming_the_option(
     conn: eda.Conn, stream: str, kind: dict[str, Any], types: list[str] | None
@@ -40,7 +42,7 @@ async def test_filter_when_it_changed_is_refused_naming_the_option(
     assert await take(conn, stream, 1, types=["a"], **SHARED, **kind) == ["a"]  # as it was
 
 
-@pytest.mark.parametrize("kind", [{}])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("before", "after", "expected"),
     [
@@ -60,9 +62,10 @@ async def test_filter_when_changed_from_here_holds_from_the_position_onward(
     after: list[str] | None,
     expected: list[str],
 ) -> None:
-    await publish(conn, stream, "a", "b", "c")
-    n = 3 if before is None else len(before)
-    assert await take(conn, stream, n, types=before, **SHARED, **kind) == ["a", "b", "c"][:n]
+    known = before or ["a", "b", "c"]
+    # The position is behind the last event that was handled, so this one comes last.
+    await publish(conn, stream, *({"a", "b", "c"} - set(known)), *known)
+    assert await take(conn, stream, len(known), types=before, **SHARED, **kind) == known
     await publish(conn, stream, "a", "b", "c")
     assert await take(conn, stream, len(expected), types=after, **FROM_HERE, **kind) == expected
     assert logged.find("its filter was .* and is .* now")
@@ -147,3 +150,54 @@ async def test_filter_when_only_the_client_filters_is_not_changed(
             await conn.subscribe(stream, print, types=["a", "b"], **FROM_HERE)
     assert caught.value.argument == "on_filter_change"
     assert (await admin.consumer(stream, "n"))["config"]["metadata"]["eda-filter"].split()[-1] == f"{stream}.a.*"
+
+
+async def test_ordered_when_a_standby_has_the_wider_filter_takes_over_with_it(
+    connect: Connect, stream: str, logged: Logged
+) -> None:
+    old_conn, new_conn = await connect(), await connect()
+    old: list[str] = []
+    new: list[str] = []
+    older = await old_conn.subscribe(stream, lambda event: old.append(event.type), types=["a"], serial=True, **SHARED)
+    idle = await old_conn.subscribe(stream, print, types=["a"], serial=True, **SHARED)
+    async with new_conn.subscribe(
+        stream, lambda event: new.append(event.type), types=["a", "b"], serial=True, **FROM_HERE
+    ) as newer:
+        await publish(old_conn, stream, "a", "b")
+        await until(lambda: old)
+        assert not newer.stats().active
+        await older.close()
+        # Either standby may be the first; a narrow one that was gives way to nobody, and is closed here.
+        await until(lambda: newer.stats().active or idle.stats().active)
+        if idle.stats().active:
+            await idle.close()
+        await until(lambda: newer.stats().active)
+        await publish(old_conn, stream, "b")
+        await until(lambda: new[-1:] == ["b"])
+        assert logged.find("its filter was .* and is .* now")
+        with pytest.raises(eda.ConfigError, match="on_filter_change='from_here'"):
+            await old_conn.subscribe(stream, print, types=["a"], serial=True, **SHARED)
+        with pytest.raises(eda.ConfigError, match="would withhold their events"):
+            await old_conn.subscribe(stream, print, types=["a"], serial=True, **FROM_HERE)
+    await idle.close()
+
+
+async def test_ordered_when_a_standby_has_the_old_filter_never_takes_the_key_back(
+    connect: Connect, stream: str, logged: Logged
+) -> None:
+    old_conn, new_conn = await connect(), await connect()
+    first = await old_conn.subscribe(stream, print, types=["a"], serial=True, **SHARED)
+    narrow = await old_conn.subscribe(stream, print, types=["a"], serial=True, **SHARED)
+    wide = await new_conn.subscribe(stream, print, types=["a", "b"], serial=True, **FROM_HERE)
+    # The narrow standby can't take the key while it is cut off from it: it is asked for by the wide one alone.
+    assert narrow._parts._cursor is not None
+    narrow._parts._cursor._filter.mine = [f"{stream}.other.*"]
+    await first.close()
+    await until(lambda: wide.stats().active)
+    await wide.close()
+    await until(lambda: logged.find("stands by and takes nothing over"))
+    await asyncio.sleep(0.3)
+    assert not narrow.stats().active
+    async with new_conn.subscribe(stream, print, types=["a", "b"], serial=True, **SHARED) as again:
+        await until(lambda: again.stats().active)
+    await narrow.close()

@@ -23,7 +23,7 @@ LEVELS: list[set[str]] = [
         *("labels", "limits", "options", "patience", "server_config", "server_info"),
         *("shapes", "stats", "subjects", "turns"),
     },
-    {"_envelope", "_event", "bucket", "publisher_options"},
+    {"_envelope", "_event", "bucket", "cursor_filter", "publisher_options"},
     {"_acks", "_codec", "_frame", "_ledger", "_outbound", "failures", "handlers"},
     {"_client", "_foreign", "_ledger_ordered", "_mailbox", "_send", "_tap", "server"},
     {"_intake", "_pending", "_wire", "cursor_silence"},
