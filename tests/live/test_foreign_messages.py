@@ -93,6 +93,24 @@ async def test_message_when_it_is_a_schedule_is_no_event_and_what_it_publishes_i
     assert not any(name.startswith("Nats-") for name in seen[0].headers)
 
 
+@pytest.mark.parametrize("dedup", [True, False])
+async def test_event_when_it_is_empty_has_an_id_however_it_is_published(
+    conn: eda.Conn, stream: str, dedup: bool
+) -> None:
+    ids = [str(await conn.publish(stream)), str(await conn.publish(stream, eda.Event()))]
+    for mode in ("window", "fast"):
+        async with conn.publisher(stream, mode=mode, dedup=dedup) as publisher:
+            ids.append(await publisher.send(eda.Event()))
+            ids += await publisher.send_many([eda.Event(), eda.Event()])
+    ids += map(str, await conn.publish_batch(stream, [eda.Event(), eda.Event()]))
+    seen: list[eda.Event] = []
+    async with conn.subscribe(stream, seen.append, backfill=True):
+        await until(lambda: len(seen) == len(ids))
+    assert [event.id for event in seen] == ids
+    assert all(ids)
+    assert all(not event.headers for event in seen)
+
+
 async def test_packs_when_another_program_writes_them_are_refused_with_the_reason(
     conn: eda.Conn, stream: str, admin: Admin, logged: Logged
 ) -> None:
