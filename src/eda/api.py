@@ -21,7 +21,7 @@ from nats.errors import TimeoutError as NatsTimeout
 
 from eda._wire import Wire
 from eda.answers import Refused
-from eda.errors import Closed, NotSupported, ServerError, StreamNotFound, Timeout
+from eda.errors import Closed, ConfigError, NotSupported, ServerError, StreamNotFound, Timeout
 from eda.limits import lowered_consumer
 from eda.shapes import Account, Consumer, Message
 
@@ -38,6 +38,8 @@ CONSUMER_NOT_FOUND = 10014
 NOT_ENABLED = frozenset({10039, 10076})
 
 NS = 1_000_000_000  # nanoseconds per second
+
+_OPTIONS = {"filter_subjects": "types", "filter_subject": "types", "eda-filter": "types"}  # as users know them
 
 _T = TypeVar("_T")
 
@@ -85,7 +87,8 @@ class Api:
         """Send one API request and return the answer, which has that shape; tries again while nobody responds.
 
         Also sent again when its answer has not come within `attempt_timeout_s`: what must not be done twice has no less
-        than `timeout_s` there. Raises ServerError with the server's own code, Timeout, Closed.
+        than `timeout_s` there. Raises ServerError with the server's own code, Timeout, Closed. Raises ConfigError for a
+        request that is over the server's max_payload.
         """
         data = await self._asked(verb, body, timeout_s, attempt_timeout_s)
         if len(data) > MAX_ANSWER:
@@ -128,6 +131,8 @@ class Api:
                     raise Timeout(f"JetStream request {verb}", timeout_s)
                 await asyncio.sleep(0.02)
                 continue
+            if len(payload) > self.wire.max_payload:
+                raise _too_large(verb, body or {}, len(payload), self.wire.max_payload)
             try:
                 answer = await ask(
                     self.wire,
@@ -313,6 +318,19 @@ async def while_answerable(
             calls.remove(call)
         if not asking.cancel() and not asking.cancelled():
             asking.exception()
+
+
+def _too_large(verb: str, body: dict[str, Any], n_bytes: int, most: int) -> ConfigError:
+    """Return the error of a request that the server would close the connection for; it names the largest setting."""
+    name, value = "", body
+    while isinstance(value, dict) and value:
+        name, value = max(value.items(), key=lambda item: len(msgspec.json.encode(item[1])))
+    values = f" with its {len(value)} values" if isinstance(value, list) else ""
+    return ConfigError(
+        f"JetStream request {verb} takes {n_bytes} bytes, more than the server's max_payload of {most}: "
+        f"{name}{values} takes {len(msgspec.json.encode(value))} of them",
+        argument=_OPTIONS.get(name, name),
+    )
 
 
 def _as_error(refused: Refused, verb: str) -> ServerError:

@@ -40,6 +40,7 @@ _EXPECTED = EXPECTED.encode()
 
 ANSWER_S = 1.0  # an answer that takes longer is taken for lost
 READ_TIMEOUT_S = 2.0
+N_HEADERS = 128  # more bytes than the headers of a write have
 RETRY_S = 0.25
 
 # JetStream error codes (server/errors.json of nats-server).
@@ -184,6 +185,12 @@ class CursorKey:
             await asyncio.sleep(0.02)
         waiter: asyncio.Future[Answer] = self._loop.create_future()
         text = encode_value(value)
+        if len(text) + N_HEADERS > self._wire.max_payload:  # the server would close the connection
+            raise ConfigError(
+                f"the offset {self.stream}.{self.name} takes {len(text)} bytes, more than the server's max_payload of "
+                f"{self._wire.max_payload}: its filter has {len(value.filter)} subjects",
+                argument="types",
+            )
         write = self.write(text, revision, settling(waiter))
         answer = await self.outcome(waiter)
         if answer.error is not None and answer.error.err_code not in CONFLICTS:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from typing import Any
 
 import pytest
 
 import eda
+from eda.cursor_key import CursorKey
+from eda.cursor_value import new_value
 from helpers import Logged, Proxy, until, wire_of
 
 
@@ -50,3 +54,34 @@ async def test_api_when_the_subject_is_forbidden_raises_at_once(logged: Logged) 
                 await conn.streams.list()
         assert caught.value.code == 403
         await conn.publish("stream")
+
+
+@pytest.mark.parametrize("kind", [{}, {"serial": True}, {"name": "me", "durable": True}, {"exclusive": True}])
+async def test_subscription_when_its_filter_is_over_max_payload_is_refused_at_once_naming_it(
+    conn: eda.Conn, stream: str, kind: dict[str, Any]
+) -> None:
+    await conn.publish(stream)
+    options = {"name": "me", "durable": True, **kind} if kind.get("exclusive") else kind
+    before = wire_of(conn).stats["reconnects"]
+    begin = time.monotonic()
+    with pytest.raises(eda.ConfigError, match="max_payload") as caught:
+        await conn.subscribe(stream, print, types=[f"t{n}" + "x" * 3000 for n in range(400)], **options)
+    assert time.monotonic() - begin < 3
+    assert caught.value.argument == "types"
+    assert "401" in str(caught.value)  # the subject of the stream itself is among them
+    assert not caught.value.retryable
+    await conn.publish(stream)
+    assert wire_of(conn).stats["reconnects"] == before
+    assert not conn._subscriptions
+
+
+async def test_cursor_when_its_filter_is_over_max_payload_is_refused_at_once(conn: eda.Conn, stream: str) -> None:
+    """The reader is made without a filter there, so the cursor alone is too large."""
+    await conn.publish(stream)
+    key = CursorKey(wire_of(conn), conn._link.api, stream, "me")  # type: ignore[union-attr]
+    await key.open()
+    value = new_value(0, 1, "h", 0, ["x" * 3000] * 400, "", 0)
+    with pytest.raises(eda.ConfigError, match=r"its filter has 400 subjects"):
+        await key.put(value, 0)
+    await key.close()
+    await conn.publish(stream)
