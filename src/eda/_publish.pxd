@@ -47,6 +47,7 @@ cdef class Ingest(Pending):
     # Who may call: `running_loop()` has to be `loop`. None in tests.
     cdef object loop
     cdef object running_loop
+    cdef uint64_t checked                   # the writes of `out` when the running loop was last asked for
     cdef int64_t thread                     # the one that made this
 
     cdef bint full(self) noexcept

@@ -77,6 +77,7 @@ cdef class Ingest(Pending):
         self.loop = loop
         self.running_loop = running_loop
         self.thread = PyThread_get_thread_ident()
+        self.checked = out.n_writes - 1
         self.receipts = {}
         self.window = PublishWindow(max_pending)
         self.limit = max_pending
@@ -142,11 +143,13 @@ cdef class Ingest(Pending):
         """Do what `accept` does, if nothing else has to be looked at: else return None, and nothing was taken."""
         if type(event) is not Event or not (self.watched and self.writing) or self.out.paused or self.full():
             return None
-        # `accept` says what is wrong. While a write is due, the loop that owes it is the one that runs in this thread.
+        # `accept` says what is wrong. The loop is asked for once per write: it does not stop before it has written.
         if self.thread != PyThread_get_thread_ident():
             return None
-        if not self.out.scheduled and self.running_loop is not None and self.running_loop() is not self.loop:
-            return None
+        if self.checked != self.out.n_writes:
+            if self.running_loop is not None and self.running_loop() is not self.loop:
+                return None
+            self.checked = self.out.n_writes
         return self.put(<Event>event, coarse_ns(), wall_ns(), True)
 
     def accept_many(self, list events not None, Py_ssize_t begin, list ids not None):

@@ -315,6 +315,58 @@ async def test_callbacks_when_they_raise_break_nothing(
 
 
 @both
+@pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt])
+def test_callbacks_when_they_are_to_end_the_program_end_it_after_all_of_the_read(
+    server: eda.EmbeddedServer, mode: str, raised: type[BaseException], logged: Logged
+) -> None:
+    logged.expect("on_ack.* failed")
+    stream = f"ending-{mode}-{raised.__name__}"
+    acknowledged: list[str] = []
+
+    def on_ack(event_id: str, sequence: int) -> None:
+        acknowledged.append(event_id)
+        if len(acknowledged) == 1:
+            raise raised("on purpose")
+
+    async def begin() -> None:
+        nonlocal conn, pub
+        conn = await eda.connect(server.url)
+        pub = await conn.publisher(stream, mode=mode, on_ack=on_ack)  # type: ignore[arg-type]
+        await pub.send_many(numbered(500))
+        await asyncio.sleep(10)
+
+    async def end() -> None:
+        await pub.flush()
+        assert conn.state == "connected"
+        await pub.close()
+        await conn.streams.delete(stream)
+        await conn.close()
+
+    conn: Any = None
+    pub: Any = None
+    with asyncio.Runner() as runner:
+        with pytest.raises(raised, match="on purpose"):
+            runner.run(begin())
+        runner.run(end())
+    assert acknowledged == [event.id for event in numbered(500)]
+
+
+@both
+async def test_callbacks_when_they_return_coroutines_say_once_that_these_never_run(
+    conn: eda.Conn, stream: str, mode: str, logged: Logged
+) -> None:
+    async def run(*_: object) -> None:
+        raise AssertionError
+
+    logged.expect("on_ack returned an awaitable", "on_error returned an awaitable")
+    await conn.streams.create(stream, eda.StreamOptions(max_events=20, discard="new"))
+    async with conn.publisher(stream, mode=mode, on_ack=lambda *_: run(), on_error=lambda *_: run()) as pub:
+        await pub.send_many(numbered(30))
+    assert len(logged.find("returned an awaitable")) == 2
+    assert (pub.stats().acknowledged, pub.stats().failed) == (20, 10)
+
+
+@both
 async def test_callbacks_when_they_send_more_have_it_published(
     conn: eda.Conn, server: eda.EmbeddedServer, stream: str, mode: str
 ) -> None:
@@ -329,6 +381,41 @@ async def test_callbacks_when_they_send_more_have_it_published(
         await until(lambda: len(tasks) == 300)
         await asyncio.wait_for(asyncio.gather(*tasks), 10)
     assert len(await stored_ids(server.url, stream)) == 600
+
+
+@both
+async def test_send_when_tens_of_thousands_wait_takes_them_in_order(
+    conn: eda.Conn, server: eda.EmbeddedServer, stream: str, mode: str
+) -> None:
+    n = 30_000
+    async with asyncio.timeout(60), conn.publisher(stream, mode=mode, max_pending=500) as pub:
+        sending = [asyncio.create_task(pub.send(event)) for event in numbered(n)]
+        await asyncio.sleep(0)
+        for task in sending[10_001::10_000]:
+            task.cancel()
+        await asyncio.gather(*sending, return_exceptions=True)
+    left = [event.id for event, task in zip(numbered(n), sending, strict=True) if not task.cancelled()]
+    assert len(left) in (n, n - 1, n - 2)
+    assert await stored_ids(server.url, stream) == left
+
+
+@both
+async def test_waiting_when_there_is_more_of_it_takes_each_no_longer(conn: eda.Conn, stream: str, mode: str) -> None:
+    async def took(n: int) -> float:
+        """The CPU time of each of so many tasks that send and flush."""
+
+        async def one() -> None:
+            await pub.send(eda.Event())
+            await pub.flush()
+
+        begin = time.process_time()
+        await asyncio.gather(*(one() for _ in range(n)))
+        return (time.process_time() - begin) / n
+
+    async with asyncio.timeout(60), conn.publisher(stream, mode=mode, max_pending=1000) as pub:
+        await took(1000)
+        few = min([await took(1000) for _ in range(3)])
+        assert await took(16_000) < 6 * few, "16 times as many took more than 6 times as long each"
 
 
 @both
