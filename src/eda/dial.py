@@ -14,6 +14,7 @@ from eda.addresses import parse_addresses
 from eda.conn import Conn
 from eda.errors import ConfigError
 from eda.link import LinkOptions
+from eda.log import safe_logger
 from eda.options import StreamOptions
 
 __all__ = ["connect"]
@@ -91,7 +92,7 @@ def connect(
         auto_create=auto_create,
         stream_defaults=stream_defaults or StreamOptions(),
     )
-    return Conn(addresses, client, _SILENT if logger is None else logger, options, on_state)
+    return Conn(addresses, client, safe_logger(_SILENT if logger is None else logger), options, on_state)
 
 
 def _plain(text: str | None) -> str | None:

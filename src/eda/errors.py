@@ -211,7 +211,8 @@ class EncodeError(CodecError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"cannot encode {self.value_type} as {self.encoding}{_of_event(self.event_id)}: {self.reason}"
+        encoding, reason = printable(self.encoding), printable(self.reason)
+        return f"cannot encode {self.value_type} as {encoding}{_of_event(self.event_id)}: {reason}"
 
 
 class DecodeError(CodecError):
@@ -227,7 +228,9 @@ class DecodeError(CodecError):
 
     def __str__(self) -> str:
         where = "" if self.offset is None else f" at byte {self.offset}"
-        return f"cannot decode {self.encoding}{_of_event(self.event_id)}{where}: {self.reason}"
+        # A peer wrote the encoding and the id, and what could not be decoded may be quoted in the reason.
+        encoding, reason = printable(self.encoding), printable(self.reason)
+        return f"cannot decode {encoding}{_of_event(self.event_id)}{where}: {reason}"
 
 
 class UnknownEncoding(CodecError):
@@ -311,4 +314,4 @@ def printable(text: str) -> str:
 
 
 def _of_event(event_id: str) -> str:
-    return f" of event {event_id}" if event_id else ""
+    return f" of event {printable(event_id)}" if event_id else ""

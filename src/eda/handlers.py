@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from eda._event import Event
-from eda.errors import ConfigError, picklable
+from eda.errors import ConfigError, picklable, printable
 
 __all__ = ["PartialFailure", "Reject", "check_handler", "refuse_result", "threaded"]
 
@@ -52,7 +52,7 @@ class PartialFailure(Exception):
             if not isinstance(event, Event):
                 raise _wrong_failures(f"has a key that is no eda.Event but a {type(event).__name__}")
             if not isinstance(error, BaseException):
-                raise _wrong_failures(f"has for event {event.id} no exception but {error!r}")
+                raise _wrong_failures(f"has for event {printable(event.id)} no exception but {error!r}")
         self.failures = dict(failures)
         super().__init__(self.failures)
 
@@ -60,7 +60,7 @@ class PartialFailure(Exception):
         event, error = next(iter(self.failures.items()))
         n_failed = len(self.failures)
         events = "1 event" if n_failed == 1 else f"{n_failed} events"
-        return f"{events} of the batch failed; first: event {event.id}: {str(error) or type(error).__name__}"
+        return f"{events} of the batch failed; first: event {printable(event.id)}: {str(error) or type(error).__name__}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), ({event: picklable(error) for event, error in self.failures.items()},)
