@@ -199,7 +199,7 @@ class Lags:
         position = floor.get("stream_seq", 0)
         if not in_flight:
             position = max(position, delivered.get("stream_seq", 0))
-        lag = consumer.get("num_pending", 0) + in_flight
+        lag = in_flight + await self._pending(seen, consumer)
         lag_s: float | None = 0.0
         if lag:
             lag_s = await self._age_of_oldest(seen, consumer, position)
@@ -217,6 +217,17 @@ class Lags:
             redelivered=consumer.get("num_redelivered", 0),
             updated=max((time for time in times if time is not None), default=None),
         )
+
+    async def _pending(self, seen: _Seen, consumer: dict[str, Any]) -> int:
+        """Return how many events were not delivered yet."""
+        config, pending = consumer["config"], int(consumer.get("num_pending", 0))
+        filter = server_filter(seen.info, kept_filter(config), filters_well=True)
+        if not pending or not filter or config.get("filter_subjects") or config.get("filter_subject"):
+            return pending
+        # Its members filter, since the server is too old to do it well: it delivers what does not match as well.
+        delivered = (consumer.get("delivered") or {}).get("stream_seq", 0)
+        matching, _ = await self._rest(seen, delivered + 1, filter, None)
+        return pending if matching is None else matching
 
     async def _age_of_oldest(self, seen: _Seen, consumer: dict[str, Any], position: int) -> float | None:
         config = consumer["config"]

@@ -229,6 +229,25 @@ async def test_shared_when_the_own_domain_has_one_of_the_name_is_refused(sites: 
             pass
 
 
+@pytest.mark.parametrize("kind", ["shared", "serial"])
+async def test_subscription_when_the_hub_restarts_goes_on(
+    sites: Sites, connect: Connect, kind: str, logged: Logged
+) -> None:
+    logged.allow("nats: encountered error")  # the plain client's connection to the hub
+    await store(sites.hub, "a")
+    conn = await gateway(connect, sites)
+    seen: list[str] = []
+    options: dict[str, Any] = {"name": "n", "durable": True, "backfill": True} | ORDERED.get(kind, {})
+    async with conn.subscribe(STREAM, lambda event: seen.append(event.id), **options):
+        await until(lambda: seen == ["a"])
+        await sites.hub.server.kill()
+        await sites.hub.server.start()
+        await store(sites.hub, "b")
+        await until(lambda: "b" in seen, 30)
+    assert seen[-1] == "b"
+    assert await sites.leaf.keys() == {}
+
+
 async def test_cursor_when_its_key_is_forbidden_behind_a_leaf_node_says_which_subject(
     sites: Sites, connect: Connect, logged: Logged
 ) -> None:

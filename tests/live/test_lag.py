@@ -130,6 +130,20 @@ async def at_position(conn: eda.Conn, stream: str, position: int) -> Any:
 
 
 @pytest.mark.old_server
+async def test_shared_when_it_filters_counts_what_it_would_get(conn: eda.Conn, stream: str) -> None:
+    await publish(conn, stream, "a")
+    await handle_all(conn, stream, types=["a", "b"])
+    await publish(conn, stream, *"ccacbcb")
+    behind = await info_of(conn, stream)
+    assert (behind.lag, behind.in_flight) == (3, 0)
+    assert behind.lag_s is not None
+    await handle_all(conn, stream, types=["a", "b"])
+    await publish(conn, stream, "c")
+    done = await info_of(conn, stream)
+    assert (done.lag, done.lag_s) == (0, 0.0)
+
+
+@pytest.mark.old_server
 async def test_shared_when_it_began_with_new_events_is_not_as_old_as_the_stream(conn: eda.Conn, stream: str) -> None:
     await publish(conn, stream, *"aa")
     await asyncio.sleep(0.5)

@@ -119,3 +119,14 @@ async def test_last_when_nobody_holds_the_key_does_not_wait_for_silence() -> Non
     silence.note(kept(3, holder=""))
     async with asyncio.timeout(1.0):
         await silence.last()
+
+
+async def test_last_when_no_hints_arrive_returns_long_before_the_takeover(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eda.cursor_silence, "DEAF_PAUSE_S", 0.05)
+    silence = Silence()
+    silence.note(kept(3))
+    async with asyncio.timeout(TAKEOVER_S / 2):
+        await silence.last(is_told=False)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.3):
+            await silence.last()
