@@ -71,6 +71,11 @@ class Api:
         return f"{self.prefix}.{subject}" if self._is_mapped else subject
 
     @property
+    def hears_streams(self) -> bool:
+        """Whether messages for streams can be heard as well: not surely those for another domain's."""
+        return not self._is_mapped
+
+    @property
     def is_foreign(self) -> bool:
         """Whether the domain is another one than that of the server that the connection is with."""
         return self._is_mapped and self.wire.info.get("domain") != self.domain

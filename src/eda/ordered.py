@@ -15,6 +15,7 @@ from typing import Any
 from eda._nuid import next_nuid
 from eda._wire import Wire
 from eda.api import Api
+from eda.bare_subject import BareSubject
 from eda.errors import Closed, ConsumerDeleted, EdaError, ServerError
 from eda.kinds import refuse_retention, server_filter
 from eda.labels import labels
@@ -59,6 +60,8 @@ class OrderedSource(Pulls):
         self._options = options
         self.filter = filter_subjects(stream, options.types, options.aggregate)
         self._server_filter: list[str] = []  # known once the stream is
+        self._bare = BareSubject(wire, api, logger, stream, self._on_bare_needed)
+        self._unasked_from: int | None = None  # from there on nobody asked for the stream's own subject
         self._on_rewound = on_rewound
         self.on_nothing_pending: Callable[[], None] = lambda: None  # behind what is done
         self._created: datetime | None = None  # of the stream, when the subscription was opened
@@ -97,8 +100,15 @@ class OrderedSource(Pulls):
         what = f"reader of subscription {self._name} of stream {self._stream}"
         config = reader_config(name) | labels("reader", client=self._api.client, what=what, subscription=self._name)
         if self._server_filter:
-            config["filter_subjects"] = self._server_filter
+            config["filter_subjects"] = self._asked
         return config
+
+    @property
+    def _asked(self) -> list[str]:
+        """The subjects that a reader asks the server for now."""
+        if self._bare.is_needed:
+            return self._server_filter
+        return [subject for subject in self._server_filter if subject != self._stream]
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -117,6 +127,7 @@ class OrderedSource(Pulls):
         """Read nothing more, until `begin`."""
         self._reading = False
         self._n_wanted += 1
+        self._unasked_from = None
         self._drop_reader()
 
     def _drop_reader(self) -> None:
@@ -169,7 +180,7 @@ class OrderedSource(Pulls):
         dispatcher = self._dispatcher
         assert dispatcher is not None
         n_wanted = self._n_wanted
-        info = await self._streams.info(self._stream)
+        info = await (self._bare.look() if self._server_filter else self._streams.info(self._stream))
         if n_wanted != self._n_wanted:
             return  # what was asked for is no longer what matters
         if self._created is not None and info.created != self._created:
@@ -192,11 +203,18 @@ class OrderedSource(Pulls):
                     self._stream, dispatcher.highest, info.last_sequence, self._name, whole.seq,
                 )  # fmt: skip
                 self._on_rewound(whole)
+        if self._bare.is_needed and self._unasked_from is not None:
+            await self._go_back_to_overtaken(self._unasked_from)
+            if n_wanted != self._n_wanted:
+                return
+            self._unasked_from = None
         name = f"eda-r-{next_nuid()}"
         config = self._config(name) | {
             "deliver_policy": "by_start_sequence",
             "opt_start_seq": dispatcher.highest + 1,
         }
+        if self._server_filter and not self._bare.is_needed and self._unasked_from is None:
+            self._unasked_from = dispatcher.highest
         made = await self._api.create_consumer(self._stream, name, config)
         if n_wanted != self._n_wanted or not self._reading or self._stopped:
             await self._api.delete_consumer(self._stream, name)
@@ -229,6 +247,26 @@ class OrderedSource(Pulls):
             if done.seq == dispatcher.position:  # no handler has ended meanwhile
                 return whole
 
+    async def _go_back_to_overtaken(self, unasked_from: int) -> None:
+        """Go back to a message on the stream's own subject that later events had overtaken when we heard of it."""
+        dispatcher = self._dispatcher
+        assert dispatcher is not None
+        n_wanted = self._n_wanted
+        seq = await self._bare.first_after(unasked_from)
+        if not 0 < seq <= dispatcher.highest:
+            return
+        before = await place_of(self._api, self._stream, seq - 1)
+        if n_wanted != self._n_wanted:
+            return
+        if dispatcher.position < seq:
+            before = Place(dispatcher.position, dispatcher.position_ns)
+        self._logger.warning(
+            "stream %s: message %d on the subject %s itself was overtaken by %d; subscription %s goes on behind %d, "
+            "and may handle events again",
+            self._stream, seq, self._stream, dispatcher.highest, self._name, before.seq,
+        )  # fmt: skip
+        self._on_rewound(before)
+
     # --- troubles ----------------------------------------------------------------------------------------------------
 
     def on_gap(self, expected: int, got: int) -> None:
@@ -244,6 +282,12 @@ class OrderedSource(Pulls):
         """Have another reader."""
         self._loop.call_soon(self._renew, f"its reader is out of reach: {why}")
 
+    def _on_bare_needed(self, why: str) -> None:
+        """Have another reader, which asks for the stream's own subject as well; take no more of the one we have."""
+        if self._dispatcher is not None and self._reading:
+            self._dispatcher.use_no_reader()
+        self._loop.call_soon(self._renew, why)
+
     def on_restored(self) -> None:
         """Have another reader: what was on its way to us when the connection broke is lost."""
         self._renew("the connection was lost")
@@ -256,6 +300,7 @@ class OrderedSource(Pulls):
     def on_refused(self, kind: str, subject: str) -> None:
         """End when readers are forbidden."""
         super().on_refused(kind, subject)
+        self._bare.on_refused(kind, subject)
         if kind == "publish" and subject.startswith(f"{self._api.prefix}.CONSUMER.CREATE.{self._stream}."):
             self._on_end(ServerError(403, 0, f"no permission to publish to {subject}"))
 
@@ -265,4 +310,5 @@ class OrderedSource(Pulls):
         if self._renewing is not None:
             self._renewing.cancel()
         self._drop_reader()
+        await self._bare.close()
         await super().stop(timeout_s)

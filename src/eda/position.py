@@ -117,9 +117,13 @@ async def _stored_at(api: Api, stream: str, seq: int) -> int:
     """Return when the event was stored, 0 where there is none, or we may not look."""
     if not seq:
         return 0
+    subject = f"{api.prefix}.STREAM.MSG.GET.{stream}"
+    api.wire.asks_leave.add(subject)
     try:
         return nanoseconds((await api.message(stream, {"seq": seq})).time)
     except ServerError as error:
         if error.err_code == NO_MESSAGE or error.code == FORBIDDEN:
             return 0
         raise translated(error, stream) from error
+    finally:
+        api.wire.asks_leave.discard(subject)

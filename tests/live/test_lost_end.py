@@ -311,12 +311,9 @@ async def test_position_when_its_event_is_gone_and_the_end_is_lost_begins_with_t
 
 
 @pytest.mark.parametrize("is_lost", [True, False])
-async def test_reader_when_it_may_not_fetch_messages_goes_by_their_times(
-    tmp_path: Path, is_lost: bool, logged: Logged
-) -> None:
+async def test_reader_when_it_may_not_fetch_messages_goes_by_their_times(tmp_path: Path, is_lost: bool) -> None:
     user = {"user": "u", "password": "p", "permissions": {"publish": {"deny": ["$JS.API.STREAM.MSG.GET.s"]}}}
     machine = Machine(tmp_path, None, config={"authorization": {"users": [user]}})
-    logged.allow("Permissions Violation")
     async with machine.server:
         await machine.publish(5)
         await machine.save()

@@ -30,8 +30,8 @@ LEVELS: list[set[str]] = [
     {"_outcome", "_publish", "api", "failure_log", "listening", "replies", "standby"},
     {"_dispatch", "cursor_key", "letters", "lost_batch", "once", "single", "streams", "verdicts"},
     {
-        *("atomic", "cursor_hold", "dead_letters", "kinds", "position", "pulls", "renewal", "replay", "shared_filter"),
-        *("steps", "suspects", "targets", "workers"),
+        *("atomic", "bare_subject", "cursor_hold", "dead_letters", "kinds", "position", "pulls", "renewal", "replay"),
+        *("shared_filter", "steps", "suspects", "targets", "workers"),
     },
     {"cursor", "handling", "lag", "link", "ordered", "pump", "shared", "watch"},
     {"holder", "publisher_life"},
