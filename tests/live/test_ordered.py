@@ -241,7 +241,7 @@ async def test_offset_when_closed_is_kept_and_nothing_comes_twice(
 
 async def test_offset_when_not_durable_is_not_kept(conn: eda.Conn, stream: str, admin: Admin) -> None:
     await publish(conn, stream, 5)
-    for options in ({}, {"serial": True}, {"key": "aggregate"}, {"exclusive": True}):
+    for options in ({}, {"serial": True}, {"key": "aggregate"}):
         seen = Seen()
         async with conn.subscribe(stream, seen, backfill=True, **options):
             await until(lambda seen=seen: len(seen) == 5)
