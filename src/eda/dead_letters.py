@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from time import time_ns
 from typing import Literal
@@ -28,7 +28,7 @@ from eda.headers import (
     escape_text,
     size_of_headers,
 )
-from eda.letters import digest_of, read_letter, subject_or_none
+from eda.letters import digest_of, kept_headers, read_letter, subject_or_none
 from eda.once import is_too_large, publish_once
 from eda.streams import StreamInfo
 from eda.subjects import check_stream_name, is_covered, subject_of
@@ -38,6 +38,7 @@ __all__ = ["DeadLetters", "Reason", "may_pass"]
 Reason = Literal["rejected", "attempts", "undecodable"]
 
 TIMEOUT_S = 5.0
+N_DIGEST = len(f"{DEAD_DIGEST}: ") + 64 + len("\r\n")
 OVERHEAD = 64  # bytes: more than a stream's storage adds to a message, beside its subject
 
 # server/errors.json of nats-server: no room in the stream, the account or the server, which an operator can end.
@@ -139,14 +140,16 @@ class DeadLetters:
         subscription: str,
         attempts: int,
         subject: str = "",
+        foreign: Mapping[str, str] | None = None,
     ) -> None:
         """Store a message in the dead-letter stream `to`, once; it is stored when this returns.
 
         `payload` is kept as it is; `event_type` and `aggregate` (both empty for what is undecodable) make the subject,
-        and all else becomes headers. `subject` is the message's own subject. A message that is too large with these
-        headers loses the end of the error's text, then its payload: headers say where that lies, and what it is. One
-        attempt of at most 5 s: whoever calls tries again. Stored already by an earlier attempt, it is not stored twice
-        within the stream's duplicate window.
+        and all else becomes headers. `subject` is the message's own subject, `foreign` are the headers that another
+        program gave it. A message that is too large with all that loses the end of the error's text, then the foreign
+        headers, then its payload: headers say where that lies, and what it is. One attempt of at most 5 s: whoever
+        calls tries again. Stored already by an earlier attempt, it is not stored twice within the stream's duplicate
+        window.
 
         Raises ConfigError for a stream that can't keep letters, or not even this one's headers; StreamNotFound where it
         may not be created; ServerError, Timeout, Closed (`may_pass` tells which are worth another attempt). Then, and
@@ -164,10 +167,12 @@ class DeadLetters:
             DEAD_ATTEMPTS: str(attempts),
             DEAD_TIME: _rfc3339(time_ns()),
         }
-        without = headers | {
-            DEAD_SUBJECT: escape_text(subject or subject_or_none(stream, event_type, aggregate) or stream),
-            DEAD_OMITTED: str(len(payload)),
-        }
+        usual = subject_or_none(stream, event_type, aggregate) or stream
+        kept = kept_headers(foreign or {})
+        if subject and subject != usual:
+            headers[DEAD_SUBJECT] = escape_text(subject)
+        headers = kept | headers
+        without = headers | {DEAD_SUBJECT: escape_text(subject or usual), DEAD_OMITTED: str(len(payload))}
         try:
             async with asyncio.timeout(TIMEOUT_S) as limit:
                 most = self._known.get(to)
@@ -233,19 +238,27 @@ def _fitted(
     to: str, headers: dict[str, str], payload: bytes, without: dict[str, str], error: str, most: int
 ) -> tuple[dict[str, str], bytes]:
     """Return headers and payload of a letter that has at most `most` bytes. ConfigError: there is no such letter."""
-    over = size_of_headers(headers) + len(payload) - most
-    if over > len(headers[DEAD_ERROR]):
-        headers, payload = without | {DEAD_DIGEST: digest_of(payload)}, b""
-        over = size_of_headers(headers) - most
-    if over > len(headers[DEAD_ERROR]):
-        message = (
-            f"dead_letter: stream {to!r} takes messages of at most {most} bytes, and the headers of the dead letter "
-            f"{headers[MSG_ID]} alone have {most + over}"
-        )
-        raise ConfigError(message, argument="dead_letter")
-    if over > 0:
-        headers = headers | {DEAD_ERROR: escape_text(error, max(len(headers[DEAD_ERROR]) - over, 0))}
-    return headers, payload
+    over = 0
+    for fit, kept in ((headers, payload), (_ours(headers), payload), (without, b""), (_ours(without), b"")):
+        over = size_of_headers(fit) + len(kept) - most
+        if fit.get(DEAD_OMITTED):
+            over += N_DIGEST
+        if over > len(fit[DEAD_ERROR]):
+            continue
+        if fit.get(DEAD_OMITTED):
+            fit = fit | {DEAD_DIGEST: digest_of(payload)}
+        if over > 0:
+            fit = fit | {DEAD_ERROR: escape_text(error, max(len(fit[DEAD_ERROR]) - over, 0))}
+        return fit, kept
+    message = (
+        f"dead_letter: stream {to!r} takes messages of at most {most} bytes, and the headers of the dead letter "
+        f"{headers[MSG_ID]} alone have {most + over}"
+    )
+    raise ConfigError(message, argument="dead_letter")
+
+
+def _ours(headers: dict[str, str]) -> dict[str, str]:
+    return {name: text for name, text in headers.items() if name == MSG_ID or name.startswith("Eda-")}
 
 
 def may_pass(error: Exception) -> bool:

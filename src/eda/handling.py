@@ -204,6 +204,8 @@ class Handling:
                 sequence=event.sequence,
                 subscription=self._name,
                 attempts=attempts,
+                subject=event.subject,
+                foreign=event.headers,
             )
         except Exception as problem:  # whatever it is, the event must not go with it
             return self._not_buried(event, problem)

@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 from eda.api import Api, translated
 from eda.errors import ConfigError, ServerError
-from eda.headers import read_headers
-from eda.subjects import subject_of
+from eda.headers import DEAD_SUBJECT, MAX_TEXT, foreign_headers, read_headers
+from eda.subjects import is_covered, subject_of
 
-__all__ = ["NO_MESSAGE", "Letter", "digest_of", "read_letter", "subject_or_none"]
+__all__ = [
+    "NO_MESSAGE",
+    "Letter",
+    "digest_of",
+    "kept_headers",
+    "own_headers",
+    "own_subject",
+    "read_letter",
+    "subject_or_none",
+]
 
 MAX_LINE = 4096  # the server's default max_control_line
 N_REPLY = 128  # more than a reply subject and the sizes take of it
 MAX_HEADERS = 64 * 1024  # bytes of a letter's headers that are read; the headers we write take a few thousand
+MAX_KEPT = 4096  # bytes of other programs' headers that a letter keeps
 NO_MESSAGE = 10037  # server/errors.json of nats-server
+
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9!#$&'*+.^_`|~-]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SUBJECT = re.compile(r"[^\s.*>\x00-\x1f\x7f]+(\.[^\s.*>\x00-\x1f\x7f]+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +43,7 @@ class Letter:
     sequence: int
     headers: dict[str, str]
     payload: bytes
+    block: bytes = b""  # the headers as they came
 
 
 async def read_letter(api: Api, stream: str, place: dict[str, Any]) -> Letter | None:
@@ -36,7 +54,8 @@ async def read_letter(api: Api, stream: str, place: dict[str, Any]) -> Letter | 
         if error.err_code == NO_MESSAGE:
             return None
         raise translated(error, stream) from error
-    return Letter(found.seq, read_headers(found.hdrs[:MAX_HEADERS]), found.data)
+    block = found.hdrs[:MAX_HEADERS]
+    return Letter(found.seq, read_headers(block), found.data, block)
 
 
 def digest_of(payload: bytes) -> str:
@@ -51,3 +70,38 @@ def subject_or_none(stream: str, event_type: str, aggregate: str) -> str | None:
     except ConfigError:
         return None
     return subject if len(subject.encode()) + N_REPLY <= MAX_LINE else None
+
+
+def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return what a letter keeps of a foreign message's headers: from the first on, at most 4 KiB together.
+
+    What may not be in a name or in a value is escaped: `%XX` for each byte of its UTF-8.
+    """
+    kept: dict[str, str] = {}
+    n_left = MAX_KEPT
+    for name, text in headers.items():
+        name, text = _NOT_IN_NAMES.sub(_escaped, name), _CONTROL.sub(_escaped, text)
+        n_left -= len(name) + len(text.encode()) + 4
+        if n_left < 0:
+            break
+        if name:
+            kept[name] = text
+    return kept
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in found[0].encode(errors="replace"))
+
+
+def own_headers(letter: Letter) -> dict[str, str]:
+    """Return the headers that the message had before it became a letter."""
+    return kept_headers(foreign_headers(letter.block))
+
+
+def own_subject(letter: Letter, subjects: list[str]) -> str | None:
+    """Return the subject that the message had, where a stream with these subjects takes it."""
+    escaped = letter.headers.get(DEAD_SUBJECT, "")
+    subject = unquote(escaped)
+    if len(escaped) > MAX_TEXT - 3 or not _SUBJECT.fullmatch(subject) or not is_covered(subject, subjects):
+        return None
+    return subject

@@ -25,7 +25,7 @@ from eda.headers import (
     MSG_ID,
     REPLAY_FOR,
 )
-from eda.letters import Letter, digest_of, read_letter, subject_or_none
+from eda.letters import Letter, digest_of, own_headers, own_subject, read_letter, subject_or_none
 from eda.once import is_too_large, publish_once
 from eda.shapes import Stream
 from eda.subjects import check_name, check_stream_name
@@ -82,7 +82,9 @@ class Replay:
                 f"stream {dead!r} lets nobody delete a message, so a dead letter would be replayed again and again"
             )
             raise ConfigError(message, argument="dead_letter" if dead_letter else "stream")
-        window_s = (await self._info(stream))["config"].get("duplicate_window", 0) / NS
+        config = (await self._info(stream))["config"]
+        subjects = config.get("subjects") or []
+        window_s = config.get("duplicate_window", 0) / NS
         timeout_s = min(REPLAY_TIMEOUT_S, max(window_s / 2, 0.1))
         # Made again under its old name, the stream counts from 1 again: its creation is part of who it is.
         made_us = (datetime.fromisoformat(dead_info["created"]) - _EPOCH) // timedelta(microseconds=1)
@@ -96,7 +98,7 @@ class Replay:
                         continue
                     event_id = f"replay:{dead}:{made_us:x}:{letter.sequence}"
                     try:
-                        await self._publish_back(stream, name, event, event_id, timeout_s)
+                        await self._publish_back(stream, name, event, event_id, letter, subjects, timeout_s)
                     except EdaError as error:
                         if not is_too_large(error):
                             raise
@@ -152,10 +154,19 @@ class Replay:
             "the dead letter in stream %s, sequence %d is not replayed and stays: %s", dead, letter.sequence, why
         )
 
-    async def _publish_back(self, stream: str, name: str, event: Event, event_id: str, timeout_s: float) -> None:
-        subject = subject_or_none(stream, event.type, event.aggregate) or stream
+    async def _publish_back(
+        self,
+        stream: str,
+        name: str,
+        event: Event,
+        event_id: str,
+        letter: Letter,
+        subjects: list[str],
+        timeout_s: float,
+    ) -> None:
+        subject = own_subject(letter, subjects) or subject_or_none(stream, event.type, event.aggregate) or stream
         envelope = encode_event(event.replace(id=event_id))
-        headers = {MSG_ID: event_id, REPLAY_FOR: name}
+        headers = own_headers(letter) | {MSG_ID: event_id, REPLAY_FOR: name}
         deadline = monotonic() + timeout_s
         while True:
             try:
