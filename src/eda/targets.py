@@ -12,7 +12,7 @@ from eda.errors import ConfigError, EdaError
 from eda.options import StreamOptions
 from eda.streams import StreamInfo, Streams
 
-__all__ = ["PUBLISH_TIMEOUT_S", "Known", "Targets"]
+__all__ = ["PUBLISH_TIMEOUT_S", "Known", "Targets", "check_takes_events"]
 
 LOOK_TIMEOUT_S = 10.0
 PUBLISH_TIMEOUT_S = 30.0
@@ -42,6 +42,31 @@ class Known:
             "twice",
             argument="timeout_s",
         )
+
+
+def check_takes_events(info: StreamInfo) -> None:
+    """Raise ConfigError unless events can be published to the stream, and are acknowledged there."""
+    name = info.name
+    if info.mirror is not None:
+        why = f"is a mirror of stream {info.mirror!r}: publish there"
+    elif info.sealed:
+        why = "is sealed: it takes no more events"
+    elif info.no_ack:
+        why = "has no_ack set: it acknowledges nothing, so nobody could know what it has stored"
+    elif not any(_may_take(name, pattern) for pattern in info.subjects):
+        subjects = ", ".join(info.subjects) or "nothing"
+        why = f"listens to {subjects}, not to {name}.<type>.<aggregate>, where events are published"
+    else:
+        return
+    raise ConfigError(f"events can't be published to stream {name!r}: it {why}", argument="stream")
+
+
+def _may_take(stream: str, pattern: str) -> bool:
+    """Whether a subject of a stream matches some subject of an event: the stream and two tokens."""
+    tokens = pattern.split(".")
+    if tokens[-1] == ">":
+        return len(tokens) <= 3 and (len(tokens) == 1 or tokens[0] in (stream, "*"))
+    return len(tokens) == 3 and tokens[0] in (stream, "*")
 
 
 class Targets:
@@ -96,11 +121,13 @@ class Targets:
         if is_new:
             await self._api.look(LOOK_TIMEOUT_S)
         info = await self.ensure(stream)
+        check_takes_events(info)
         can_fast = info.fast_ingest and self._api.has_fast_ingest and max_pending >= 4
         return Target(stream, self._wire.max_payload, self._api.domain), info, can_fast
 
     async def _resolve(self, stream: str) -> Known:
         info = await self.ensure(stream)
+        check_takes_events(info)
         target = Target(stream, self._wire.max_payload, self._api.domain)
         self.known[stream] = found = Known(target, info.options.dedup_window_s)
         return found
