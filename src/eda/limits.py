@@ -1,7 +1,7 @@
 """The limits of consumers and of pulls, read from settings or learnt from refusals.
 
-Source: nats-server's server/consumer.go (checkConsumerCfg, processNextMsgRequest). A server puts its `max_request_batch` on every consumer, as `max_batch`. Other limits are told in the
-text of the refusal only.
+Source: nats-server's server/consumer.go (checkConsumerCfg, processNextMsgRequest). A server puts its
+`max_request_batch` on every consumer, as `max_batch`. Other limits are told in the text of the refusal only.
 """
 
 from __future__ import annotations
