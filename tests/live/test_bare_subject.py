@@ -150,6 +150,7 @@ async def test_message_when_heard_of_after_later_events_came_is_gone_back_to(
         seen.append(event.id)
 
     async with conn.subscribe(stream, handle, **KINDS["serial"], **WANTED) as subscription:
+        await until(lambda: subscription._parts.source.consumer and subscription.stats().in_flight + len(seen) == 1)
         await admin.client.publish(stream, envelope("bare"))
         await admin.flush()
         await publish(publisher, stream, "3", "4")
