@@ -26,6 +26,7 @@ from eda.lag import SubscriptionInfo
 from eda.options import Retry, StreamOptions, SubscriptionOptions
 from eda.publisher import Publisher
 from eda.receipt import Receipt
+from eda.running import run
 from eda.server import EmbeddedServer
 from eda.stats import PublisherStats, SubscriptionStats
 from eda.streams import StreamInfo
@@ -69,5 +70,6 @@ __all__ = [
     "UnknownEncoding",
     "connect",
     "register_encoding",
+    "run",
     "threaded",
 ]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Any, Self
 
 from eda._nuid import next_nuid
@@ -20,6 +22,27 @@ from eda.subscription import CANCELLED_CLOSE_S, Subscription
 __all__ = ["Lifetime"]
 
 SERVER_TIMEOUT_S = 5.0
+
+
+# The connections that were opened since `closing_what_is_left` was entered. Tasks inherit it.
+_OPENED: ContextVar[list[Lifetime] | None] = ContextVar("eda_opened", default=None)
+
+
+@asynccontextmanager
+async def closing_what_is_left() -> AsyncIterator[None]:
+    """Close the connections that its block has opened in this loop, and left open."""
+    opened: list[Lifetime] = []
+    token = _OPENED.set(opened)
+    timeout_s = CLOSE_TIMEOUT_S
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            timeout_s = CANCELLED_CLOSE_S
+        raise
+    finally:
+        _OPENED.reset(token)
+        await asyncio.gather(*(each.close_in_own_loop(timeout_s) for each in list(opened)))
 
 
 class Lifetime:
@@ -50,6 +73,7 @@ class Lifetime:
         self._was_opened = False  # for somebody who was there to see it
         self._closing: asyncio.Task[None] | None = None
         self._deadline: Deadline | None = None  # of closing
+        self._opened_in: list[Lifetime] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
@@ -108,6 +132,9 @@ class Lifetime:
             await self._stop_server()
             raise
         self._link = link
+        self._opened_in = _OPENED.get()
+        if self._opened_in is not None:
+            self._opened_in.append(self)
         link.wire.on_lost.append(self._on_lost)
         link.wire.on_restored.append(self._on_restored)
         self._set_state("connected")
@@ -139,6 +166,15 @@ class Lifetime:
             self._hurry(CANCELLED_CLOSE_S)
             raise
 
+    async def close_in_own_loop(self, timeout_s: float) -> None:
+        """Close if it is open, and this is the loop in which it was opened. What goes wrong is logged."""
+        if self._state == "closed" or self._opening is None or self._opening.get_loop() != asyncio.get_running_loop():
+            return
+        try:
+            await self.close(timeout_s)
+        except Exception:
+            self._logger.exception("closing the connection to %s failed", self._addresses)
+
     def _hurry(self, timeout_s: float) -> None:
         if self._deadline is not None:
             self._deadline.shorten(timeout_s)
@@ -165,6 +201,8 @@ class Lifetime:
                 try:
                     await self._stop_server(deadline.left_s)
                 finally:
+                    if self._opened_in is not None and self in self._opened_in:
+                        self._opened_in.remove(self)
                     self._set_state("closed")
         if closing.left_undone:
             self._logger.warning(

@@ -42,7 +42,7 @@ class Block:
 
     @property
     def program(self) -> str:
-        if "asyncio.run(" in self.code:
+        if "eda.run(" in self.code or "asyncio.run(" in self.code:
             return self.code
         return AROUND.format(block=textwrap.indent(self.code, " " * 8))
 

@@ -40,7 +40,7 @@ LEVELS: list[set[str]] = [
     {"closing", "events"},
     {"lifetime"},
     {"conn"},
-    {"dial"},
+    {"dial", "running"},
     {"__init__", "cli"},
 ]
 
