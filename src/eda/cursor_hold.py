@@ -26,7 +26,8 @@ __all__ = ["LEASE_S", "CursorOwner", "Hold", "HoldOwner", "read_patiently"]
 
 LEASE_S = 4.0  # from the sending of the last confirmed write
 SIGN_OF_LIFE_S = 1.0
-PAUSE_S = 0.005  # between two writes of the position
+PAUSE_S = 0.005  # between two writes of the position, at least
+BYTES_PER_S = 256 * 1024  # each write has the whole filter: with a long one they are fewer
 
 
 class HoldOwner(Protocol):
@@ -101,6 +102,7 @@ class Hold:
         self._flight: Write | None = None
         self._says = (0, "")  # the position that it writes, and when the stream was made
         self._is_stale = False  # the key has a position that `restart` has taken back
+        self._n_bytes = 0  # of the last write
         self._template = b""  # what is written, but for position and time; empty: to be made anew
         self._pause: asyncio.TimerHandle | None = None
         self._watchdog: asyncio.TimerHandle | None = None
@@ -173,7 +175,8 @@ class Hold:
             self.time_ns = time_ns
 
     def _write_soon(self) -> None:
-        pause_ns = self._sent_ns + int(PAUSE_S * NS) - monotonic_ns()
+        pause_s = min(max(PAUSE_S, self._n_bytes / BYTES_PER_S), SIGN_OF_LIFE_S)
+        pause_ns = self._sent_ns + int(pause_s * NS) - monotonic_ns()
         if pause_ns <= 0:
             self._write()
         else:
@@ -193,6 +196,7 @@ class Hold:
         self._says = (self.target, self.created)
         self._is_stale = False
         text = self._template % (self.target, self.time_ns)
+        self._n_bytes = len(text)
         self._flight = self._key.write(text, self._revision, self._on_answer)
         self._sent_ns = self._flight.sent_ns
 

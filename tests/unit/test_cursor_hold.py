@@ -13,7 +13,7 @@ import pytest
 from eda._mailbox import monotonic_ns
 from eda._waits import Waits
 from eda.answers import Answer
-from eda.cursor_hold import Hold
+from eda.cursor_hold import BYTES_PER_S, Hold
 from eda.cursor_key import BUCKET_STREAM, Write
 from eda.cursor_value import Kept, Value, decode_value, new_value
 from helpers import until
@@ -46,6 +46,10 @@ class Key:
         assert write is not None
         self.revision += 1
         write.on_answer(write, Answer(stream=BUCKET_STREAM, seq=self.revision))
+
+    @property
+    def is_busy(self) -> bool:
+        return self._write is not None
 
     @property
     def places(self) -> list[tuple[int, int]]:
@@ -127,4 +131,32 @@ async def test_restart_when_somebody_waits_for_the_higher_position_ends_the_wait
     assert key.places == [(10, 100), (5, 50)]
     with pytest.raises(Exception, match="closed"):
         await waiting
+    hold.drop()
+
+
+@pytest.mark.parametrize("n_types", [1, 2000])
+async def test_writes_when_the_filter_is_long_are_fewer_so_that_their_bytes_have_a_bound(n_types: int) -> None:
+    """The whole filter is in every write. What somebody waits for is written at once all the same."""
+    key = Key()
+    hold = make_hold(key, [f"stream.a-type-with-a-long-name-{n}.*" for n in range(n_types)])
+    began = monotonic_ns()
+    seq = 0
+    while monotonic_ns() - began < 1_000_000_000:
+        seq += 1
+        hold.advance(seq, seq)
+        if key.is_busy:
+            key.store()
+        await asyncio.sleep(0.001)
+    elapsed_s = (monotonic_ns() - began) / 1e9
+    largest = max(key.sizes)
+    assert sum(key.sizes) <= BYTES_PER_S * elapsed_s + 2 * largest
+    assert len(key.sizes) >= (2 if n_types > 1 else 20)
+    assert (largest > 50_000) == (n_types > 1)
+    if key.is_busy:
+        key.store()
+    n = len(key.written)
+    waiting = hold.confirmed(seq + 1, 1)
+    assert len(key.written) == n + 1
+    key.store()
+    await waiting
     hold.drop()
