@@ -42,8 +42,8 @@ class Bucket:
     """What a subscription wants of the bucket.
 
     `replicas` and `storage` are for one that has to be made; `least_replicas` where those are refused, `max_bytes`
-    where a limit is demanded. `outlives`: its stream is on disk and outlives a restart of the servers, so what is kept
-    of it has to.
+    where a limit is demanded. `outlives`: the stream is on disk and outlives a restart of all servers, so what is kept
+    of it has to; one in memory, with replicas, outlives that of one server.
     """
 
     replicas: int = 1
@@ -88,7 +88,8 @@ def _faults(config: dict[str, Any], bucket: Bucket) -> list[tuple[str, bool, str
     unwritten = "nothing can be written to it"
     unanswered = "no write is confirmed"
     message_size = config.get("max_msg_size", -1)
-    in_memory = config.get("storage") == "memory" and config.get("num_replicas", 1) < 2
+    outlived = bucket.outlives or (bucket.least_replicas > 1 and config.get("num_replicas", 1) < 2)
+    in_memory = config.get("storage") == "memory"
     covers = not _SUBJECTS.isdisjoint(config.get("subjects") or ())
     return [
         ("max_age", config.get("max_age", 0) > 0, "the offset of a subscription that is away longer vanishes", "0"),
@@ -103,7 +104,7 @@ def _faults(config: dict[str, Any], bucket: Bucket) -> list[tuple[str, bool, str
         ("allow_msg_counter", bool(config.get("allow_msg_counter")), unwritten, "False"),
         ("subject_transform", bool(config.get("subject_transform")), "an offset is stored elsewhere", "None"),
         ("subjects", not covers, unwritten, f"{_SETTINGS['subjects']!r}"),
-        ("storage", in_memory and bucket.outlives, "offsets are gone when its server restarts", "'file'"),
+        ("storage", in_memory and outlived, "offsets are gone when its server restarts, events are not", "'file'"),
     ]
 
 

@@ -261,16 +261,13 @@ class CursorKey:
 
     async def bucket_fault(self, bucket: Bucket) -> str:
         """Return what keeps the bucket that is there from keeping what is written; "": nothing, or we may not look."""
-        subject = f"{self._api.prefix}.STREAM.INFO.{BUCKET_STREAM}"
-        self._wire.asks_leave.add(subject)
+        self._wire.asks_leave.add(f"{self._api.prefix}.STREAM.INFO.{BUCKET_STREAM}")
         try:
             answer = await self._api.request(f"STREAM.INFO.{BUCKET_STREAM}", shape=Stream)
         except ServerError as error:
             if error.code == 403 or error.err_code == STREAM_NOT_FOUND:
                 return ""
             raise
-        finally:
-            self._wire.asks_leave.discard(subject)
         return fault_of(answer["config"], bucket)
 
     async def create_bucket(self, bucket: Bucket) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -281,6 +282,26 @@ async def test_subscriptions_when_something_is_forbidden_say_what(logged: Logged
                                 await bound.subscriptions("orders")
                             assert caught.value.code == 403
                             assert subject in str(caught.value)
+
+
+@pytest.mark.parametrize("what", ["publish", "subscribe"])
+async def test_standby_when_it_may_not_answer_takes_over_and_is_not_counted(what: str, logged: Logged) -> None:
+    bound = {"user": "bound", "password": "p", "permissions": {what: {"deny": ["$EDA.>"]}}}
+    users = [{"user": "free", "password": "p"}, bound]
+    async with eda.EmbeddedServer(config={"authorization": {"users": users}}) as server:
+        address = f"nats://127.0.0.1:{server.port}"
+        async with (
+            eda.connect(address, user="free", password="p", client="c") as conn,
+            eda.connect(address, user="bound", password="p", client="d") as other,
+        ):
+            await publish(conn, "orders", "a")
+            options: dict[str, Any] = {"name": "n", "durable": True, "serial": True}
+            holding = await conn.subscribe("orders", print, **options)
+            async with other.subscribe("orders", print, **options) as waiting:
+                assert (await info_of(conn, "orders")).standbys == 0
+                await holding.close()
+                await until(lambda: waiting.is_active)
+    assert not logged.find("forbids", logging.WARNING)
 
 
 async def test_subscriptions_when_there_are_thousands_are_all_read(own_server: eda.EmbeddedServer, stream: str) -> None:
