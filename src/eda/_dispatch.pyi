@@ -53,6 +53,8 @@ class DispatchSource(Protocol):
         """Take a status message that came to the inbox's subject `tail`."""
     def pull(self, n: int, n_bytes: int) -> None:
         """Ask for this much more, and `grant` it."""
+    def on_stripped(self, seq: int, reply: bytes) -> None:
+        """Take a delivery whose body the consumer left out; ordered: it was the reader's last."""
     def on_unwanted(self, seq: int, reply: bytes) -> None:
         """Shared, after `doubt_unwanted`: take a delivery that the filter does not want, to be acknowledged or not."""
 

@@ -56,10 +56,25 @@ cdef inline bint is_schedule(Frame* frame) noexcept nogil:
     return find_header(frame, b"Nats-Schedule:", 14, &n) is not NULL
 
 
-cdef inline bint is_marker(Frame* frame) noexcept nogil:
-    """Whether the server stored it in place of messages that it removed (ADR-43)."""
-    cdef Py_ssize_t n
-    return frame.n_payload == 0 and find_header(frame, b"Nats-Marker-Reason:", 19, &n) is not NULL
+cdef enum:
+    MARKER = 1
+    STRIPPED = 2
+
+
+cdef inline int mark_of(Frame* frame) noexcept nogil:
+    """What the headers say of a message without a body; 0: nothing.
+
+    MARKER: the server (ADR-43), or a key-value client, has put it in place of messages that were removed.
+    STRIPPED: the consumer has left the body out. A message that was stored like that looks the same.
+    """
+    cdef Py_ssize_t n = 0
+    cdef const unsigned char* size
+    if find_header(frame, b"Nats-Marker-Reason:", 19, &n) is not NULL:
+        return MARKER
+    if find_header(frame, b"KV-Operation:", 13, &n) is not NULL:
+        return MARKER
+    size = find_header(frame, b"Nats-Msg-Size:", 14, &n)        # what it has in the stream
+    return 0 if size is NULL or (n == 1 and size[0] == 48) else STRIPPED
 
 
 cdef inline bint same_text(const unsigned char* a, const unsigned char* b, Py_ssize_t n) noexcept nogil:

@@ -55,6 +55,7 @@ cdef class Intake(Sink):
     cdef uint64_t busy_ns
     cdef int n_workers
     cdef readonly bint closing
+    cdef frozenset empty            # sequences of messages that look stripped and are known to have no body
     cdef object verdict             # of the event that was read last
 
     # To notice what is missing: the highest stream and consumer sequences of first deliveries.

@@ -7,12 +7,13 @@ from libc.string cimport memcmp, memcpy, memmove
 from eda._bytes cimport monotonic_ns
 from eda._codec cimport Refusal, read_envelope, refusal_error
 from eda._event cimport F_AGGREGATE, F_ID, F_TYPE, Event, new_event
-from eda._foreign cimport is_for_another, is_marker, is_ours, is_schedule
+from eda._foreign cimport MARKER, STRIPPED, is_for_another, is_ours, is_schedule, mark_of
 from eda._frame cimport Delivery, Frame, Sink, read_delivery, status_of
 from eda._outbound cimport Outbound, put_publish
 from eda._ledger cimport SharedLedger
 from eda._ledger_ordered cimport OrderedLedger
 
+from eda.errors import DecodeError
 from eda.headers import id_in_headers
 
 __all__ = ["Exhausted", "Intake", "Suspect", "Undecodable"]
@@ -76,6 +77,7 @@ cdef class Intake(Sink):
         self.allowed = limit if ordered else min(limit, max(self.least, FIRST_ALLOWED))
         self.min_room = max(1, self.allowed // 4)
         self.max_pulls = MAX_PULLS
+        self.empty = frozenset()
         self.clock_ns = monotonic_ns()
 
     # --- deliveries in -------------------------------------------------------------------------------------------
@@ -118,6 +120,7 @@ cdef class Intake(Sink):
         cdef bint is_unwanted
         cdef int32_t slot
         cdef uint64_t n_missing, n_elsewhere
+        cdef int mark
         # Between two first deliveries every consumer sequence is one event, ours or another member's.
         if delivery.n_delivered == 1 and delivery.stream_seq > self.stream_seq:
             n_missing = delivery.stream_seq - self.stream_seq - 1
@@ -135,6 +138,16 @@ cdef class Intake(Sink):
         if self.shared.lookup(delivery.stream_seq) >= 0:
             self.shared.renew(delivery.stream_seq, frame.reply[:frame.n_reply], self.clock_ns)
             return 0
+        if frame.n_payload == 0:
+            mark = mark_of(frame)
+            if mark == STRIPPED and delivery.stream_seq not in self.empty:
+                # It is nobody's yet: not handled, not acknowledged, and no place in the ledger.
+                self.source.on_stripped(delivery.stream_seq, frame.reply[:frame.n_reply])
+                return 0
+            if mark == MARKER:
+                self.n_passed_over += 1
+                put_publish(self.out, frame.reply, frame.n_reply, NULL, 0)
+                return self.refill()
         event = self.read(frame, delivery, frame.n_reply)
         verdict = self.verdict
         event.attempt_ = <unsigned int>delivery.n_delivered
@@ -170,9 +183,14 @@ cdef class Intake(Sink):
         """Shared: have a delivery that `on_unwanted` was told of delivered to another member."""
         put_publish(self.out, <const unsigned char*>PyBytes_AS_STRING(reply), PyBytes_GET_SIZE(reply), b"-NAK", 4)
 
+    def believe_empty(self, sequences):
+        """Take these messages for what they are: stored without a body. Replaces those named before."""
+        self.empty = frozenset(sequences)
+
     cdef int take_ordered(self, Frame* frame, Delivery* delivery) except -1:
         cdef Event event
         cdef OrderedLedger ledger = self.ordered
+        cdef int mark = 0
         if delivery.consumer_seq != self.consumer_seq + 1:
             self.consumer_utf8 = b""            # whatever else comes of this reader is not ours
             self.source.on_gap(self.consumer_seq + 1, delivery.consumer_seq)
@@ -181,9 +199,20 @@ cdef class Intake(Sink):
         self.stream_seq = delivery.stream_seq
         if delivery.stream_seq <= ledger.highest:
             return self.refill()                # from before where we wanted to begin
+        if frame.n_payload == 0:
+            mark = mark_of(frame)
+            if mark == STRIPPED and delivery.stream_seq not in self.empty:
+                self.consumer_utf8 = b""        # whatever else comes of this reader has no body either
+                self.source.on_stripped(delivery.stream_seq, b"")
+                return 0
         if self.sees_all:
             self.n_skipped += delivery.stream_seq - ledger.highest - 1
         ledger.highest_ns = delivery.time_ns
+        if mark == MARKER:
+            self.n_passed_over += 1
+            ledger.pass_over(delivery.stream_seq)
+            self.progressed()
+            return self.refill()
         event = self.read(frame, delivery, 0)
         verdict = self.verdict
         if (verdict is None and not self.wants(event)) or (event.headers_span.n and self.is_aside(frame)):
@@ -226,10 +255,12 @@ cdef class Intake(Sink):
         if frame.n_payload:
             memcpy(PyBytes_AS_STRING(raw) + n_reply, frame.payload, frame.n_payload)
         self.verdict = None
-        if read_envelope(event, raw, n_reply, n_reply + frame.n_payload, &refusal) < 0:
+        if frame.n_payload == 0 or read_envelope(event, raw, n_reply, n_reply + frame.n_payload, &refusal) < 0:
             self.n_undecodable += 1
             self.verdict = Undecodable()
-            self.verdict.__cause__ = refusal_error(&refusal)
+            self.verdict.__cause__ = refusal_error(&refusal) if frame.n_payload else DecodeError(
+                "envelope", "the message has no body", offset=0
+            )
             event = new_event()
             self.keep_rest(event, raw, frame)
         elif not is_ours(
@@ -247,7 +278,7 @@ cdef class Intake(Sink):
 
     cdef bint is_aside(self, Frame* frame) except -1:
         """Whether the message's headers say that it is no event for this subscription."""
-        if is_schedule(frame) or is_marker(frame):
+        if is_schedule(frame):
             return True
         return self.verdict is None and is_for_another(frame, self.name_utf8)
 

@@ -19,6 +19,8 @@ _MAX_INT = 2**63 - 1
 # The server refuses a shorter age or duplicate window (JetStream error 10052).
 _MIN_SERVER_S = 0.1
 _MAX_CONCURRENCY = 65_536
+DEFAULT_LEASE_S = 30.0
+MIN_LEASE_S = 1.0
 
 # As in eda.subjects, which is on the same level and so not imported.
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -116,6 +118,7 @@ class SubscriptionOptions:
     linger_s: float = 0.01
     prefetch: int = 4096
     prefetch_bytes: int = 32 * 2**20
+    lease_s: float = field(default_factory=lambda: DEFAULT_LEASE_S)
     circuit: int | None = 10
     retry: Retry = field(default_factory=Retry)
     dead_letter: str | None = "{stream}-dead"
@@ -145,6 +148,7 @@ class SubscriptionOptions:
         _check_int("prefetch_bytes", self.prefetch_bytes, 1, _MAX_INT)
         _check_int("batch", self.batch, 1, _MAX_CONCURRENCY, or_none=True)
         _check_number("linger_s", self.linger_s, least=0)
+        _check_number("lease_s", self.lease_s, least=MIN_LEASE_S)
         _check_int("circuit", self.circuit, 1, _MAX_CONCURRENCY, or_none=True)
         if not isinstance(self.retry, Retry):
             raise ConfigError(f"retry must be a Retry, not {self.retry!r}", argument="retry")
@@ -170,6 +174,13 @@ class SubscriptionOptions:
         if self.exclusive and not self.durable:
             message = "exclusive=True needs durable=True: without a kept offset no other member can take over"
             raise ConfigError(message, argument="exclusive")
+        is_private = self.name is None and not self.durable
+        if self.lease_s != DEFAULT_LEASE_S and (self.serial or self.exclusive or self.key or is_private):
+            message = (
+                f"lease_s={self.lease_s!r} is for shared subscriptions (with a name, or durable, and without serial, "
+                "exclusive and key); the lease of an ordered one is 5 s"
+            )
+            raise ConfigError(message, argument="lease_s")
         if self.reset and not self.durable:
             message = "reset=True needs durable=True: there is no kept offset without"
             raise ConfigError(message, argument="reset")

@@ -16,7 +16,8 @@ from eda._nuid import next_nuid
 from eda._wire import Wire
 from eda.api import Api
 from eda.bare_subject import BareSubject
-from eda.errors import Closed, ConsumerDeleted, EdaError, ServerError
+from eda.consumer_settings import changed_settings
+from eda.errors import Closed, ConsumerDeleted, EdaError, ServerError, StreamNotFound
 from eda.kinds import refuse_retention, server_filter
 from eda.labels import labels
 from eda.options import SubscriptionOptions
@@ -70,6 +71,9 @@ class OrderedSource(Pulls):
         self._reading = False
         self._n_wanted = 0  # readers asked for so far; the latest is the one that counts
         self._renewing: asyncio.Task[None] | None = None
+        self._made: dict[str, Any] = {}  # the reader's settings as it was made
+        self._looking: asyncio.Task[None] | None = None
+        self._may_look = True
 
     # --- where to begin ----------------------------------------------------------------------------------------------
 
@@ -222,6 +226,7 @@ class OrderedSource(Pulls):
         self.consumer = name
         self.forget_pulls()
         self.use_limits(made["config"])
+        self._made = made["config"]
         n_pending = made.get("num_pending", 0)
         dispatcher.use_reader(name, n_pending)
         if not n_pending and dispatcher.highest == dispatcher.position:
@@ -288,6 +293,39 @@ class OrderedSource(Pulls):
             self._dispatcher.use_no_reader()
         self._loop.call_soon(self._renew, why)
 
+    def look(self, why: str) -> None:
+        """See whether the reader is as it was made, and have another one if not."""
+        if self._reading and self.consumer and self._may_look and (self._looking is None or self._looking.done()):
+            self._looking = self._loop.create_task(self._look_at(self.consumer))
+
+    async def _look_at(self, reader: str) -> None:
+        try:
+            info = await self._api.consumer_info(self._stream, reader)
+        except Closed:
+            return
+        except StreamNotFound:
+            info = None
+        except EdaError as error:
+            # Who may not ask can read all the same.
+            self._may_look = error.retryable
+            self._logger.info("subscription %s to %s can't look at its reader: %s", self._name, self._stream, error)
+            return
+        if reader != self.consumer or self._stopped:
+            return
+        changed = changed_settings(self._made, info["config"]) if info is not None else "it is gone"
+        if changed:
+            self._logger.warning(
+                "subscription %s to %s: somebody changed its reader (%s); another one takes its place",
+                self._name, self._stream, changed,
+            )  # fmt: skip
+            self._renew("its reader was changed")
+
+    def on_stripped(self, seq: int, reply: bytes) -> None:
+        """Have another reader: this one leaves out bodies, unless the message has none in the stream either."""
+        if self._dispatcher is not None:
+            self._dispatcher.believe_empty([seq])  # of the next reader, which leaves out nothing
+        self._loop.call_soon(self._renew, f"sequence {seq} came without its body")
+
     def on_restored(self) -> None:
         """Have another reader: what was on its way to us when the connection broke is lost."""
         self._renew("the connection was lost")
@@ -307,8 +345,9 @@ class OrderedSource(Pulls):
     async def stop(self, timeout_s: float) -> None:
         """Stop the deliveries."""
         self._reading = False
-        if self._renewing is not None:
-            self._renewing.cancel()
+        for task in (self._renewing, self._looking):
+            if task is not None:
+                task.cancel()
         self._drop_reader()
         await self._bare.close()
         await super().stop(timeout_s)

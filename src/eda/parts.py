@@ -17,7 +17,7 @@ from eda.link import Link
 from eda.options import SubscriptionOptions
 from eda.ordered import OrderedSource
 from eda.position import Place
-from eda.shared import ACK_WAIT_S, SharedSource
+from eda.shared import SharedSource
 from eda.stats import SubscriptionStats
 from eda.streams import StreamInfo
 from eda.suspects import Suspects
@@ -96,7 +96,7 @@ class Parts:
             circuit=options.circuit or 0,
         )
         self._handling.use(self.dispatcher)
-        self._watch = Watch(logger, stream, self.name, options, self.dispatcher, self.source, ACK_WAIT_S, is_active)
+        self._watch = Watch(logger, stream, self.name, options, self.dispatcher, self.source, is_active)
         self.workers = Workers(self.dispatcher, f"{stream}/{self.name}", on_worker_failed)
 
     # --- opening -----------------------------------------------------------------------------------------------------

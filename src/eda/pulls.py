@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import msgspec
@@ -24,6 +25,8 @@ __all__ = ["PRIVATE_LIFE_S", "Pulls"]
 PRIVATE_LIFE_S = 60.0
 EXPIRES_S = 30.0
 HEARTBEAT_S = 5.0
+LOOK_EVERY_S = 10.0
+LOOK_SOON_S = 1.0
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 2.0
 # Statuses of pulls that may pass: a change of leader and the like, too many pulls, nobody responds.
@@ -56,6 +59,9 @@ class Pulls:
         self._first_valid = 1  # pulls before this one are over, whatever is still said of them
         self.limits = PullLimits()
         self._limited_from = 1  # the first pull that keeps to them
+        self.lease_s = inf  # how long the server waits for an acknowledgement
+        self._looked_at = self._loop.time()  # at the consumer
+        self._n_failed = 0  # then
         self._n_seen = 0
         self._seen_at = 0.0
         self._seen_at_full = 0  # the last sequence when a pull ended because the next event was too large for it
@@ -74,6 +80,14 @@ class Pulls:
 
     def on_silent(self, why: str) -> None:
         """See whether the consumer is still there."""
+        raise NotImplementedError
+
+    def look(self, why: str) -> None:
+        """See whether the consumer is as it has to be."""
+        raise NotImplementedError
+
+    def on_stripped(self, seq: int, reply: bytes) -> None:
+        """Take a delivery whose body the consumer has left out."""
         raise NotImplementedError
 
     def on_restored(self) -> None:
@@ -261,6 +275,7 @@ class Pulls:
 
     def _tick(self, dispatcher: Dispatcher) -> None:
         now = self._loop.time()
+        self._look_by_the_clock(dispatcher, now)
         if dispatcher.n_received != self._n_seen or not self._wire.is_up or dispatcher.credit == 0:
             self._n_seen = dispatcher.n_received
             self._seen_at = now
@@ -269,6 +284,16 @@ class Pulls:
             self._seen_at = now
             self.pull_anew(pause=False)
             self.on_silent("it is silent")
+
+    def _look_by_the_clock(self, dispatcher: Dispatcher, now: float) -> None:
+        """Look at the consumer every now and then, since nobody tells when it was edited; soon when handlers fail.
+
+        An event that failed is delivered again only if `max_deliver` still allows it.
+        """
+        every_s = LOOK_SOON_S if dispatcher.n_failed != self._n_failed else LOOK_EVERY_S
+        if self._wire.is_up and now - self._looked_at >= every_s:
+            self._looked_at, self._n_failed = now, dispatcher.n_failed
+            self.look("it is time to look")
 
     # --- what is the matter? -----------------------------------------------------------------------------------------
 

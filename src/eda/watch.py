@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 from eda._dispatch import Dispatcher
@@ -18,6 +19,7 @@ __all__ = ["Watch"]
 TICK_MAX_S = 1.0
 TICK_MIN_S = 0.01
 STALL_S = 10.0
+NO_LEASE_S = 1e9
 
 
 class Watch:
@@ -31,7 +33,6 @@ class Watch:
         options: SubscriptionOptions,
         dispatcher: Dispatcher,
         source: Pulls,
-        lease_s: float,
         is_active: Callable[[], bool],
     ) -> None:
         self._logger = logger
@@ -42,10 +43,9 @@ class Watch:
         self._timeout_s = options.timeout_s
         self._dispatcher = dispatcher
         self._source = source
-        self._lease_age_s = lease_s / 2
         self._is_active = is_active
         self._loop = asyncio.get_running_loop()
-        self._tick_s = max(TICK_MIN_S, min(TICK_MAX_S, options.timeout_s / 10))
+        self._tick_max_s = min(TICK_MAX_S, options.timeout_s / 10)
         self._timer: asyncio.TimerHandle | None = None
         # By worker: what it runs, since when, and when it was cancelled (0: not).
         self._running: list[tuple[Any, float, float]] = [(None, 0.0, 0.0)] * options.concurrency
@@ -57,7 +57,12 @@ class Watch:
 
     def start(self) -> None:
         """Begin to tick."""
-        self._timer = self._loop.call_later(self._tick_s, self._tick)
+        self._arm()
+
+    def _arm(self) -> None:
+        # The lease may have changed. Leases are extended at a third of it, so a tick must be well below that.
+        tick_s = max(TICK_MIN_S, min(self._tick_max_s, self._source.lease_s / 10))
+        self._timer = self._loop.call_later(tick_s, self._tick)
 
     def stop(self) -> None:
         """Tick no more."""
@@ -68,9 +73,10 @@ class Watch:
             self._asking.cancel()
 
     def _tick(self) -> None:
-        self._timer = self._loop.call_later(self._tick_s, self._tick)
+        self._arm()
         now = self._loop.time()
-        self._dispatcher.tick(self._lease_age_s)
+        lease_s = self._source.lease_s
+        self._dispatcher.tick(lease_s / 3 if lease_s < inf else NO_LEASE_S)
         self._look_at_handlers(now)
         self._source.tick()
         self._look_for_skipped()

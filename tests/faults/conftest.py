@@ -9,8 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 import pytest
 
 import eda
-import eda.parts
-import eda.shared
+import eda.options
 import eda.watch
 from faulty_proxy import FaultyProxy
 
@@ -49,7 +48,6 @@ def report(request: pytest.FixtureRequest) -> Callable[[Mapping[str, object]], N
 @pytest.fixture(autouse=True)
 def short_lease(monkeypatch: pytest.MonkeyPatch) -> float:
     """Let an event's lease at the server be 2 s rather than 30."""
-    for module in (eda.shared, eda.parts):
-        monkeypatch.setattr(module, "ACK_WAIT_S", 2.0)
+    monkeypatch.setattr(eda.options, "DEFAULT_LEASE_S", 2.0)
     monkeypatch.setattr(eda.watch, "TICK_MAX_S", 0.2)
     return 2.0

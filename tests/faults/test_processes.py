@@ -31,8 +31,7 @@ from scene import KINDS, scaled
 Report = Callable[[Mapping[str, object]], None]
 PUBLISHER = Path(__file__).parents[1] / "publishing_process.py"
 QUICK_LEASES: dict[str, Any] = {
-    "eda.shared.ACK_WAIT_S": 1.0,
-    "eda.parts.ACK_WAIT_S": 1.0,
+    "eda.options.DEFAULT_LEASE_S": 1.0,
     "eda.watch.TICK_MAX_S": 0.2,
 }
 # In every handler, so that 100 events take a third of a second: the process dies at work.

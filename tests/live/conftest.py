@@ -14,8 +14,7 @@ import pytest
 from nats.errors import Error as NatsError
 
 import eda
-import eda.parts
-import eda.shared
+import eda.options
 import eda.watch
 import servers as old_servers
 from helpers import Admin, Connect
@@ -123,7 +122,6 @@ async def conn(connect: Connect) -> eda.Conn:
 @pytest.fixture
 def short_lease(monkeypatch: pytest.MonkeyPatch) -> float:
     """Let an event's lease be short, for new consumers too."""
-    for module in (eda.shared, eda.parts):
-        monkeypatch.setattr(module, "ACK_WAIT_S", 1.0)
+    monkeypatch.setattr(eda.options, "DEFAULT_LEASE_S", 1.0)
     monkeypatch.setattr(eda.watch, "TICK_MAX_S", 0.2)
     return 1.0

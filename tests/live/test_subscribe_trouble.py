@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 import eda
-import eda.parts
+import eda.options
 import eda.pulls
-import eda.shared
 import eda.watch
 from helpers import N_QUICK, Admin, Connect, Logged, Proxy, until, wire_of
 
@@ -237,8 +236,8 @@ async def test_lease_when_it_ran_out_all_the_same_is_not_handled_beside_itself(
 async def test_memory_when_the_connection_is_away_for_long_holds_no_more_lease_extensions(
     server: eda.EmbeddedServer, connect: Connect, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (eda.shared, eda.parts):
-        monkeypatch.setattr(module, "ACK_WAIT_S", 0.02)
+    monkeypatch.setattr(eda.options, "MIN_LEASE_S", 0.02)
+    monkeypatch.setattr(eda.options, "DEFAULT_LEASE_S", 0.02)
     monkeypatch.setattr(eda.watch, "TICK_MAX_S", 0.01)
     async with Proxy(server.port) as proxy:
         conn = await connect(proxy.url(server.url))

@@ -28,6 +28,7 @@ class Source:
     def __init__(self) -> None:
         self.is_up = True
         self.n_ticks = 0
+        self.lease_s = 3600.0
         self.why: str | None = None
         self.n_asked = 0
 
@@ -44,11 +45,12 @@ class Watched:
 
     def __init__(self, rig: Rig, lease_s: float = 3600.0, **options: Any) -> None:
         self.source = Source()
+        self.source.lease_s = lease_s
         self.active = True
         settings = SubscriptionOptions(concurrency=rig.concurrency, **options)
         self.watch = Watch(
             logging.getLogger("eda"), "orders", "billing", settings, rig.dispatcher, self.source,  # type: ignore[arg-type]
-            lease_s, lambda: self.active,
+            lambda: self.active,
         )  # fmt: skip
         self.watch.start()
 
@@ -147,13 +149,13 @@ async def test_handler_when_it_ignores_its_cancellation_is_told_of_once(
 # --- leases, and what is gone ----------------------------------------------------------------------------------------
 
 
-async def test_lease_when_half_of_it_is_over_is_extended(make: Make, watch: Start) -> None:
+async def test_lease_when_a_third_of_it_is_over_is_extended(make: Make, watch: Start) -> None:
     rig = make(hold=True)
     watched = watch(rig, lease_s=0.2)
     rig.deliver(1, 2)
     await until(lambda: rig.dispatcher.n_running)
     assert rig.flush() == []
-    await watched.ticks(14)
+    await watched.ticks(9)
     found = rig.flush()
     assert sorted(found[:2]) == [(delivery(1)[1], b"+WPI"), (delivery(2)[1], b"+WPI")]
 

@@ -1,0 +1,310 @@
+"""The consumer of a shared subscription: made, attached to, and kept as its members need it."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+from eda.api import NS, Api
+from eda.consumer_settings import MAX_ACK_PENDING, Loss, Needs, healed, losses, shown_losses, unhealable
+from eda.errors import ConfigError, ConsumerDeleted, ServerError
+from eda.kinds import server_filter
+from eda.labels import labels
+from eda.options import SubscriptionOptions
+from eda.position import tell_of_start
+from eda.pulls import PRIVATE_LIFE_S
+from eda.shared_filter import FILTER_NOTE, kept_filter
+from eda.streams import StreamInfo
+from eda.subjects import covers, filter_subjects, shown_filter
+
+__all__ = ["SharedConsumer"]
+
+CONSUMER_EXISTS = 10148
+# Settings of a kept consumer that make pulls like ours impossible.
+FOREIGN_SETTINGS = ("priority_policy", "priority_groups")
+
+
+class SharedConsumer:
+    """One durable or named pull consumer. `lease_s` is its acknowledgement time-out, whoever has set it."""
+
+    def __init__(
+        self,
+        api: Api,
+        logger: logging.Logger,
+        stream: str,
+        name: str,
+        options: SubscriptionOptions,
+        *,
+        is_durable: bool,
+    ) -> None:
+        self._api = api
+        self._logger = logger
+        self._stream = stream
+        self._name = name
+        self._options = options
+        self._is_durable = is_durable
+        self.filter = filter_subjects(stream, options.types, options.aggregate)
+        self.server_filter: list[str] = []  # known once the stream is
+        self.lease_s = float(options.lease_s)
+        self._needs = Needs(0, 0, ())
+        self._is_file = True
+        self._told = ""  # what could not be changed, as the log was told
+
+    @property
+    def life_s(self) -> float:
+        """How long the server keeps the consumer without a member; 0 for ever."""
+        return self._needs.life_ns / NS
+
+    @property
+    def _where(self) -> str:
+        return f"subscription {self._name!r} of stream {self._stream!r}"
+
+    # --- opening -----------------------------------------------------------------------------------------------------
+
+    async def open(self, stream: StreamInfo) -> dict[str, Any]:
+        """Create the consumer or attach to the kept one; returns it. ConfigError names what contradicts the options."""
+        self.server_filter = server_filter(stream, self.filter, filters_well=self._api.filters_well)
+        self._is_file = stream.options.storage == "file"
+        self._needs = Needs(
+            ack_wait_ns=int(self._options.lease_s * NS),
+            life_ns=0 if self._is_durable else int(PRIVATE_LIFE_S * NS),
+            filter_subjects=tuple(self.server_filter),
+            replicas=stream.options.replicas,
+        )
+        twin = await self._api.twin_domain(self._stream, self._name)
+        if twin:
+            raise ConfigError(
+                f"stream {self._stream!r} has a subscription {self._name!r} in the domain {twin!r} as well as in "
+                f"{self._api.domain!r}, and what is acknowledged in one would be acknowledged in both: use another "
+                "name, or an exclusive subscription (exclusive, serial, key)",
+                argument="name",
+            )
+        if self._options.reset:
+            await self._api.delete_consumer(self._stream, self._name)
+        info = await self._api.consumer_info(self._stream, self._name)
+        if info is None:
+            try:
+                made = await self._api.create_consumer(self._stream, self._name, self._new_config())
+            except ServerError as error:
+                if error.err_code != CONSUMER_EXISTS:
+                    raise
+            else:
+                await self._refuse_limited_life(made["config"])
+                self._accept(made["config"])
+                if isinstance(self._options.start, int):
+                    tell_of_start(self._logger, self._stream, self._name, self._options.start, stream.last_sequence)
+                return made
+            info = await self._api.consumer_info(self._stream, self._name)
+            if info is None:
+                raise ConsumerDeleted(self._stream, self._name, "while subscribing")
+        config = await self._adopt(info)
+        return info | {"config": config}
+
+    async def _refuse_limited_life(self, config: dict[str, Any]) -> None:
+        """Raise ConfigError when the stream gives a durable consumer an end, and delete that consumer."""
+        if not self._is_durable or not config.get("inactive_threshold"):
+            return
+        await self._api.delete_consumer(self._stream, self._name)
+        raise ConfigError(_limited_life(self._stream, self._name, config), argument="durable")
+
+    def _new_config(self) -> dict[str, Any]:
+        options = self._options
+        label = labels("shared", client=self._api.client, what=self._where, subscription=self._name)
+        config: dict[str, Any] = label | {
+            "name": self._name,
+            "ack_policy": "explicit",
+            "ack_wait": self._needs.ack_wait_ns,
+            "max_deliver": -1,
+            "max_ack_pending": MAX_ACK_PENDING,
+            "replay_policy": "instant",
+        }
+        if self.filter:
+            # The server's filter may be left out (the client filters, too), so what was asked for is noted apart.
+            config["metadata"] = label["metadata"] | {FILTER_NOTE: " ".join(self.filter)}
+            if self.server_filter:
+                config["filter_subjects"] = self.server_filter
+        if self._is_durable:
+            config["durable_name"] = self._name
+        else:
+            config["inactive_threshold"] = self._needs.life_ns
+        if options.backfill:
+            config["deliver_policy"] = "all"
+        elif isinstance(options.start, datetime):
+            config["deliver_policy"] = "by_start_time"
+            config["opt_start_time"] = options.start.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        elif options.start is not None:
+            config["deliver_policy"] = "by_start_sequence"
+            config["opt_start_seq"] = options.start
+        else:
+            config["deliver_policy"] = "new"
+        return config
+
+    async def _adopt(self, info: dict[str, Any]) -> dict[str, Any]:
+        """Use a consumer that exists: refuse what contradicts, change back what takes something away."""
+        kept = info["config"]
+        differences = []
+        if kept.get("deliver_subject"):
+            differences.append(f"it pushes to {kept['deliver_subject']!r}, a pull consumer is needed")
+        if kept.get("ack_policy") != "explicit":
+            differences.append(f"its ack_policy is {kept.get('ack_policy')!r}, 'explicit' is needed")
+        theirs = kept_filter(kept)
+        changes_filter = set(theirs) != set(self.filter)
+        if changes_filter and self._options.on_filter_change == "refuse":
+            differences.append(
+                f"it filters {shown_filter(theirs)}, the options ask for {shown_filter(self.filter)} "
+                "(on_filter_change='from_here' changes the filter from the kept position onward)"
+            )
+        if bool(kept.get("durable_name")) != self._is_durable:
+            differences.append(f"it was made with durable={bool(kept.get('durable_name'))}")
+        differences += [
+            f"it has {setting}={kept[setting]!r}"
+            for setting in FOREIGN_SETTINGS
+            if kept.get(setting) not in (None, "", "none", [])
+        ]
+        differences += unhealable(kept, is_durable=self._is_durable, is_file=self._is_file)
+        if differences:
+            raise ConfigError(
+                f"{self._where} exists and differs: "
+                + "; ".join(differences)
+                + ". Use another name, or reset=True to forget its offset.",
+                argument="name",
+            )
+        self._refuse_other_lease(info)
+        if changes_filter:
+            kept = await self._change_filter(info, theirs)
+        return await self.heal(kept, opening=True)
+
+    def _refuse_other_lease(self, info: dict[str, Any]) -> None:
+        found_ns = info["config"].get("ack_wait", 0)
+        if found_ns != self._needs.ack_wait_ns and _is_attended(info):
+            raise ConfigError(
+                f"{self._where}: lease_s={self._options.lease_s:g} is not the {found_ns / NS:g} s (ack_wait) of the "
+                f"members that are attached. Use lease_s={found_ns / NS:g}, or close them first.",
+                argument="lease_s",
+            )
+
+    async def _change_filter(self, info: dict[str, Any], theirs: list[str]) -> dict[str, Any]:
+        """Have the consumer ask for what this member wants, from its position onward; returns its new settings."""
+        kept, mine = info["config"], self.filter
+        where = self._where
+        if not self._is_filtered_by_server(kept, theirs) or bool(mine) != bool(self.server_filter):
+            raise ConfigError(
+                f"{where}: its members filter in the client, and would acknowledge what a changed filter asks for. "
+                "on_filter_change='from_here' needs nats-server 2.12 and a stream with subjects of its own name. Use "
+                "another name, or reset=True to forget its offset.",
+                argument="on_filter_change",
+            )
+        if not covers(mine, theirs) and (info.get("num_waiting") or info.get("num_ack_pending")):
+            raise ConfigError(
+                f"{where}: it filters {shown_filter(theirs)} for members that are attached; the narrower filter "
+                f"{shown_filter(mine)} would withhold their events. Close them first.",
+                argument="on_filter_change",
+            )
+        metadata = {key: value for key, value in (kept.get("metadata") or {}).items() if key != FILTER_NOTE}
+        config = {key: value for key, value in kept.items() if key not in ("filter_subject", "filter_subjects")}
+        if mine:
+            metadata[FILTER_NOTE] = " ".join(mine)
+            config["filter_subjects"] = self.server_filter
+        made = await self._api.create_consumer(
+            self._stream, self._name, config | {"metadata": metadata}, action="update"
+        )
+        self._logger.warning(
+            "%s: its filter was %s and is %s now, from its position onward",
+            where,
+            shown_filter(theirs),
+            shown_filter(mine),
+        )
+        changed: dict[str, Any] = made["config"]
+        return changed
+
+    def _is_filtered_by_server(self, config: dict[str, Any], theirs: list[str]) -> bool:
+        return not theirs or bool(config.get("filter_subjects") or config.get("filter_subject"))
+
+    # --- kept as it has to be ----------------------------------------------------------------------------------------
+
+    async def heal(self, config: dict[str, Any], *, opening: bool = False) -> dict[str, Any]:
+        """Change back what takes something away from the consumer's members; returns its settings afterwards.
+
+        Raises ConfigError naming the setting where that is refused for good; ServerError, Timeout, Closed.
+        """
+        found = self._losses(config)
+        if (
+            opening
+            and config.get("ack_wait") != self._needs.ack_wait_ns
+            and not any(each.setting == "ack_wait" for each in found)
+        ):
+            found.append(Loss("ack_wait", config.get("ack_wait", 0), self._needs.ack_wait_ns))
+        if found:
+            config = await self._healed(config, found)
+        self._accept(config)
+        return config
+
+    async def _healed(self, config: dict[str, Any], found: list[Loss]) -> dict[str, Any]:
+        text = shown_losses(found)
+        try:
+            made = await self._api.create_consumer(self._stream, self._name, healed(config, found), action="update")
+        except ServerError as error:
+            if error.retryable:
+                raise
+            vital = [each for each in found if each.is_vital]
+            if vital:
+                raise ConfigError(
+                    f"{self._where}: its consumer has {shown_losses(vital)}, and that can't be changed: {error}",
+                    argument="name",
+                ) from error
+            if text != self._told:
+                self._told = text
+                self._logger.warning("%s: its consumer has %s, and that can't be changed: %s", self._where, text, error)
+            return config
+        after: dict[str, Any] = made["config"]
+        left = [each for each in self._losses(after) if each.is_vital]
+        if any(each.setting == "inactive_threshold" for each in left):
+            raise ConfigError(_limited_life(self._stream, self._name, after), argument="durable")
+        if left:
+            raise ConfigError(
+                f"{self._where}: its consumer has {shown_losses(left)}, and keeps that when it is changed",
+                argument="name",
+            )
+        self._logger.warning("%s: its consumer had %s; that was changed", self._where, text)
+        return after
+
+    def _losses(self, config: dict[str, Any]) -> list[Loss]:
+        noted = (config.get("metadata") or {}).get(FILTER_NOTE, "").split()
+        return losses(config, self._needs, is_filter_ours=set(noted) == set(self.filter))
+
+    def _accept(self, config: dict[str, Any]) -> None:
+        """Take the consumer as it is now: what the server did not allow is not asked for again and again."""
+        ack_wait_ns = min(config.get("ack_wait") or self._needs.ack_wait_ns, *config.get("backoff") or [2**62])
+        self.lease_s = max(ack_wait_ns, 1) / NS
+        most = config.get("max_ack_pending", -1)
+        self._needs = Needs(
+            ack_wait_ns=self._needs.ack_wait_ns,
+            life_ns=min(self._needs.life_ns, config.get("inactive_threshold") or self._needs.life_ns),
+            filter_subjects=self._needs.filter_subjects,
+            replicas=self._needs.replicas,
+            most_unacknowledged=min(most, MAX_ACK_PENDING) if most > 0 else MAX_ACK_PENDING,
+        )
+
+
+def _limited_life(stream: str, name: str, config: dict[str, Any]) -> str:
+    return (
+        f"stream {stream!r} has consumer_limits with inactive_threshold: the server would delete the durable "
+        f"subscription {name!r} and its offset after {config['inactive_threshold'] / NS:g} s without a member. Use an "
+        "ordered subscription (exclusive, serial or key), which keeps its offset elsewhere."
+    )
+
+
+def _is_attended(info: dict[str, Any]) -> bool:
+    """Whether some member seems to be attached: one pulls, or has events in hand that it got or settled just now."""
+    if info.get("num_waiting"):
+        return True
+    if not info.get("num_ack_pending"):
+        return False
+    times = [(info.get(part) or {}).get("last_active") for part in ("delivered", "ack_floor")]
+    try:
+        latest = max(datetime.fromisoformat(each) for each in times if each)
+        age_s = (datetime.fromisoformat(info["ts"]) - latest).total_seconds()
+    except (KeyError, TypeError, ValueError):
+        return True  # nobody can tell
+    return bool(age_s < info["config"].get("ack_wait", 0) / NS)
