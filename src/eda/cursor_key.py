@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
-_EXPECTED = EXPECTED.encode()
+_HEADERS = b"NATS/1.0\r\n" + EXPECTED.encode() + b": %d\r\n\r\n"
 
 ANSWER_S = 1.0  # an answer that takes longer is taken for lost
 READ_TIMEOUT_S = 2.0
@@ -149,7 +149,7 @@ class CursorKey:
         then: it still names the revision that it replaces, and while that is the last one nobody has come in between.
         """
         self._n_writes += 1
-        headers = b"NATS/1.0\r\n%b: %d\r\n\r\n" % (_EXPECTED, revision)
+        headers = _HEADERS % revision
         sizes = (self._n_writes, len(headers), len(headers) + len(value))
         frame = b"%b%d %d %d\r\n%b%b\r\n" % (self._head, *sizes, headers, value)
         self._last = write = Write(b"%d" % self._n_writes, monotonic_ns(), on_answer)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -31,7 +33,10 @@ from eda.subjects import check_stream_name
 __all__ = ["Lags", "SubscriptionInfo"]
 
 AT_ONCE = 16  # requests under way
+LIST_TIMEOUT_S = 60.0
 PROBE_LIFE_S = 5.0  # of a consumer that is made to be counted by, should its deletion get lost
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -120,19 +125,23 @@ class Lags:
     async def _names(self, stream: str) -> list[str]:
         """Return the names that have a key in the bucket."""
         prefix = f"$KV.{BUCKET}.{stream}."
-        names: list[str] = []
-        while True:
-            body = {"subjects_filter": f"{prefix}*", "offset": len(names)}
+        names: dict[str, None] = {}
+        n_seen = 0
+        deadline = monotonic() + LIST_TIMEOUT_S
+        while monotonic() < deadline:
+            body = {"subjects_filter": f"{prefix}*", "offset": n_seen}
             try:
                 answer = await self._api.request(f"STREAM.INFO.{BUCKET_STREAM}", body, shape=Subjects)
             except ServerError as error:
                 if error.err_code == STREAM_NOT_FOUND:
-                    return names
+                    return []
                 raise
             page = [subject.removeprefix(prefix) for subject in answer["state"].get("subjects") or {}]
-            names += page
-            if not page or len(names) >= answer.get("total", 0):
-                return names
+            n_seen, n_known = n_seen + len(page), len(names)
+            names |= dict.fromkeys(name for name in page if _NAME.fullmatch(name))
+            if n_seen >= answer.get("total", 0) or len(names) == n_known:
+                return list(names)
+        raise Timeout(f"listing the offsets of {stream}", LIST_TIMEOUT_S)
 
     async def _ordered(self, seen: _Seen, name: str) -> SubscriptionInfo | None:
         try:
@@ -179,19 +188,18 @@ class Lags:
         """Return the consumers that members may share: eda's readers acknowledge nothing, and are none."""
         found: dict[str, dict[str, Any]] = {}
         n_seen = 0
-        while True:
+        deadline = monotonic() + LIST_TIMEOUT_S
+        while monotonic() < deadline:
             try:
                 answer = await self._api.request(f"CONSUMER.LIST.{stream}", {"offset": n_seen}, shape=ConsumerPage)
             except ServerError as error:
                 raise translated(error, stream) from error
             page = answer.get("consumers") or []
-            n_seen += len(page)
-            for each in page:
-                config = each["config"]
-                if config.get("ack_policy") == "explicit" and not config.get("deliver_subject"):
-                    found[each["name"]] = each
-            if not page or n_seen >= answer.get("total", 0):
-                return list(found.values())
+            n_seen, n_known = n_seen + len(page), len(found)
+            found |= {each["name"]: each for each in page}
+            if n_seen >= answer.get("total", 0) or len(found) == n_known:
+                return [each for each in found.values() if _is_shared(each["config"])]
+        raise Timeout(f"listing the consumers of {stream}", LIST_TIMEOUT_S)
 
     async def _shared(self, seen: _Seen, consumer: dict[str, Any]) -> SubscriptionInfo:
         delivered, floor = consumer.get("delivered") or {}, consumer.get("ack_floor") or {}
@@ -273,8 +281,8 @@ class Lags:
                     return 0, None
                 time = _time_of(headers.get("Nats-Time-Stamp"))
                 if time is not None:
-                    left = headers.get("Nats-Num-Pending")
-                    return int(left) + 1 if left is not None else None, time
+                    left = headers.get("Nats-Num-Pending", "")
+                    return int(left) + 1 if left.isdecimal() and len(left) < 19 else None, time
         try:
             message = await self._api.message(stream, place)
         except ServerError as error:
@@ -303,6 +311,11 @@ class Lags:
         with suppress(ServerError, Timeout):  # it goes by itself
             await self._api.delete_consumer(stream, name)
         return int(made.get("num_pending", 0))
+
+
+def _is_shared(config: dict[str, Any]) -> bool:
+    """Whether members may share a consumer of these settings."""
+    return config.get("ack_policy") == "explicit" and not config.get("deliver_subject")
 
 
 def _time_of(text: object) -> datetime | None:

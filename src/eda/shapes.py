@@ -94,6 +94,7 @@ class _StreamState(msgspec.Struct):
     bytes: _Count
     first_seq: _Count
     last_seq: _Count
+    num_deleted: _Count = 0
     last_ts: str = ""
     subjects: dict[str, _Count] | None = None
 
@@ -125,6 +126,8 @@ class Purged(msgspec.Struct):
 
 class _ConsumerConfig(msgspec.Struct):
     deliver_subject: str = ""
+    deliver_policy: str = "all"
+    opt_start_seq: _Count = 0
     durable_name: str = ""
     ack_policy: str = ""
     filter_subject: str = ""

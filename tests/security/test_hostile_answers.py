@@ -69,6 +69,7 @@ OPERATIONS: dict[str, Callable[[eda.Conn], Awaitable[object]]] = {
     "batch": lambda conn: conn.publish_batch("s", [eda.Event()]),
     "ordered": lambda conn: conn.subscribe("s", print),
     "replay": lambda conn: conn.replay_dead("s", "me"),
+    "subscriptions": lambda conn: conn.subscriptions("s"),
 }
 
 
@@ -131,6 +132,29 @@ async def test_list_when_the_server_always_has_more_ends(fake: FakeServer, monke
         monkeypatch.setattr(eda.streams, "LIST_TIMEOUT_S", 0.0)
         with pytest.raises(eda.Timeout, match="listing the streams"):
             await conn.streams.list()
+
+
+CONSUMER = {"name": "n", "config": {"ack_policy": "explicit"}}
+
+
+@pytest.mark.parametrize("odd", [each for each in ODD_CONSUMERS.values() if isinstance(each, dict)], ids=repr)
+async def test_subscriptions_when_a_consumer_makes_no_sense_are_a_clear_error(odd: Any, fake: FakeServer) -> None:
+    fake.answers |= {"STREAM.INFO.KV*": {"state": {}}, "CONSUMER.LIST.s": {"total": 1, "consumers": [CONSUMER | odd]}}
+    async with eda.connect(fake.url) as conn, asyncio.timeout(5):
+        with pytest.raises(eda.ServerError, match=r"CONSUMER\.LIST.*makes no sense"):
+            await conn.subscriptions("s")
+
+
+@pytest.mark.parametrize("more", [2**62, 0])
+async def test_subscriptions_when_the_server_always_has_more_end(more: int, fake: FakeServer) -> None:
+    names = {"$KV.eda-cursors.s.n": 1, "$KV.eda-cursors.s.x y\r\nPUB a 0": 1, "other": 1}
+    fake.answers |= {
+        "STREAM.INFO.KV*": {"state": {"subjects": names}, "total": more},
+        "STREAM.MSG.GET.KV*": {"error": {"code": 404, "err_code": 10037}},
+        "CONSUMER.LIST.s": {"total": more, "consumers": [CONSUMER]},
+    }
+    async with eda.connect(fake.url) as conn, asyncio.timeout(5):
+        assert [each.name for each in await conn.subscriptions("s")] == ["n"]
 
 
 @pytest.mark.parametrize(
