@@ -20,6 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
+from eda.caretaker import Caretaker
 from eda.errors import Closed, ConfigError, ConnectError
 from eda.server_config import render, secrets_in
 
@@ -67,7 +68,8 @@ class EmbeddedServer:
 
     One object has one token and, once started, one port: after `kill` or `stop`, `start` brings it back
     under the same URL. Not for several tasks at once; on Linux it does not outlive the thread that started
-    it. ConfigError: no nats-server, or an argument that can't work.
+    it. When this process is killed, a small process beside it removes the temporary directory (not on Windows).
+    ConfigError: no nats-server, or an argument that can't work.
     """
 
     def __init__(
@@ -194,7 +196,7 @@ class EmbeddedServer:
         finally:
             process.kill()  # when cancelled above
             process.wait()
-            self._held.process = None
+            self._held.forget_process()
 
     async def _lock_dir(self, deadline: float) -> int | None:
         """Lock the directory, in which two servers would destroy the data; wait for one that is about to end.
@@ -240,6 +242,7 @@ class EmbeddedServer:
                 pass_fds=() if lock is None else (lock,),
                 creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
             )
+        self._held.watch_process()
 
     async def _wait_for_port(self, deadline: float) -> int:
         """Give the port, which the server writes once it accepts connections."""
@@ -287,12 +290,25 @@ class _Held:
         self.home: Path | None = None
         self.process: subprocess.Popen[bytes] | None = None
         self._owner = os.getpid()
+        self._caretaker: Caretaker | None = None
 
     def make_home(self) -> Path:
         if self.home is None:
             self.home = Path(tempfile.mkdtemp(prefix="eda-server-"))
             self._owner = os.getpid()
+            self._caretaker = Caretaker(self.home)
         return self.home
+
+    def watch_process(self) -> None:
+        """Have the process ended when this one is gone."""
+        if self._caretaker is not None and self.process is not None:
+            self._caretaker.watch(self.process.pid)
+
+    def forget_process(self) -> None:
+        """Note that it has ended."""
+        self.process = None
+        if self._caretaker is not None:
+            self._caretaker.watch(None)
 
     def release(self) -> None:
         """End the process and remove the directory, blocking: also the finalizer, and run at exit."""
@@ -309,6 +325,9 @@ class _Held:
         home, self.home = self.home, None
         if home:
             shutil.rmtree(home, ignore_errors=True)
+        caretaker, self._caretaker = self._caretaker, None
+        if caretaker is not None:
+            caretaker.end()
 
 
 async def _exited(process: subprocess.Popen[bytes], timeout_s: float) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -90,6 +91,19 @@ def run_script(code: str, temporary: Path) -> subprocess.Popen[str]:
 def left(temporary: Path, pattern: str = "*") -> list[str]:
     """Give the names of the files that are left there."""
     return [path.name for path in temporary.rglob(pattern)]
+
+
+def caretakers(temporary: Path) -> list[int]:
+    """Give the processes that wait to remove something there."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            arguments = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"eda-caretaker" in arguments and str(temporary).encode() in arguments[-2] and alive(int(path.parent.name)):
+            found.append(int(path.parent.name))
+    return found
 
 
 def read(path: str) -> str:
@@ -241,6 +255,84 @@ def test_server_when_the_parent_is_killed_ends(temporary: Path) -> None:
     with within(10) as tick:
         while alive(pid):
             tick()
+
+
+@linux_only
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
+@pytest.mark.parametrize("state", ["running", "started again", "frozen", "killed", "with a child"])
+def test_server_when_the_parent_is_ended_by_a_signal_leaves_no_process_and_no_file(
+    temporary: Path, signum: signal.Signals, state: str
+) -> None:
+    code = """
+        import asyncio, os, signal, sys
+        from eda.server import EmbeddedServer
+        async def main():
+            async with EmbeddedServer() as server:
+                pid = server.pid
+                if STATE in ("started again", "killed"):
+                    await server.kill()
+                if STATE == "started again":
+                    await server.start()
+                    pid = server.pid
+                if STATE == "with a child" and not os.fork():
+                    os.execvp("sleep", ["sleep", "60"])
+                print(pid, flush=True)
+                await asyncio.sleep(60)
+        asyncio.run(main())
+    """
+    with run_script(code.replace("STATE", repr(state)), temporary) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert left(temporary, "eda-server-*")
+        assert len(caretakers(temporary)) == 1
+        if state == "frozen":
+            os.kill(pid, signal.SIGSTOP)
+        parent.send_signal(signum)
+        parent.wait()
+        with within(20) as tick:
+            while (state != "killed" and alive(pid)) or list(temporary.iterdir()) or caretakers(temporary):
+                tick()
+
+
+@linux_only
+def test_server_when_all_its_processes_are_told_to_end_leaves_no_file(temporary: Path) -> None:
+    """As a service manager does it: it tells all that belong to the service."""
+    code = """
+        import asyncio
+        from eda.server import EmbeddedServer
+        async def main():
+            async with EmbeddedServer() as server:
+                print(server.pid, flush=True)
+                await asyncio.sleep(60)
+        asyncio.run(main())
+    """
+    with run_script(code, temporary) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        for each in (*caretakers(temporary), pid, parent.pid):
+            os.kill(each, signal.SIGTERM)
+        parent.wait()
+        with within(20) as tick:
+            while alive(pid) or list(temporary.iterdir()) or caretakers(temporary):
+                tick()
+
+
+async def test_stop_when_called_leaves_no_caretaker(temporary: Path) -> None:
+    async with EmbeddedServer() as server:
+        await server.kill()
+        await server.start()
+        assert len(caretakers(temporary)) == (sys.platform == "linux")
+    assert caretakers(temporary) == []
+    assert left(temporary) == []
+
+
+@linux_only
+async def test_stop_when_the_caretaker_was_killed_does_no_harm(temporary: Path) -> None:
+    async with EmbeddedServer() as server:
+        (caretaker,) = caretakers(temporary)
+        os.kill(caretaker, signal.SIGKILL)
+        assert server.running
+    assert left(temporary) == []
 
 
 @linux_only

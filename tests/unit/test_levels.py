@@ -24,7 +24,7 @@ LEVELS: list[set[str]] = [
         *("shapes", "stats", "subjects", "turns"),
     },
     {"_envelope", "_event", "bucket", "consumer_settings", "cursor_filter", "publisher_options"},
-    {"_acks", "_codec", "_frame", "_ledger", "_outbound", "failures", "handlers"},
+    {"_acks", "_codec", "_frame", "_ledger", "_outbound", "caretaker", "failures", "handlers"},
     {"_client", "_foreign", "_ledger_ordered", "_mailbox", "_send", "_tap", "server"},
     {"_intake", "_pending", "_wire", "cursor_silence"},
     {"_outcome", "_publish", "api", "failure_log", "listening", "replies", "standby"},
