@@ -1,3 +1,4 @@
+from cpython.pystate cimport PyThreadState
 from libc.stdint cimport int64_t, uint64_t
 
 from eda._bytes cimport Writer
@@ -48,7 +49,7 @@ cdef class Ingest(Pending):
     cdef object loop
     cdef object running_loop
     cdef uint64_t checked                   # the writes of `out` when the running loop was last asked for
-    cdef int64_t thread                     # the one that made this
+    cdef PyThreadState* thread              # the one that made this
 
     cdef bint full(self) noexcept
     cdef int check_caller(self) except -1

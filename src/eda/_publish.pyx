@@ -8,7 +8,7 @@ Source for fast ingest: ADR-50 and nats-server's server/stream.go (getFastBatch)
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
-from cpython.pythread cimport PyThread_get_thread_ident
+from cpython.pystate cimport PyThreadState, PyThreadState_Get
 from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memchr, memcmp
@@ -76,7 +76,7 @@ cdef class Ingest(Pending):
         self.give_up_ns = <uint64_t>(give_up_s * 1e9)
         self.loop = loop
         self.running_loop = running_loop
-        self.thread = PyThread_get_thread_ident()
+        self.thread = PyThreadState_Get()
         self.checked = out.n_writes - 1
         self.receipts = {}
         self.window = PublishWindow(max_pending)
@@ -144,7 +144,7 @@ cdef class Ingest(Pending):
         if type(event) is not Event or not (self.watched and self.writing) or self.out.paused or self.full():
             return None
         # `accept` says what is wrong. The loop is asked for once per write: it does not stop before it has written.
-        if self.thread != PyThread_get_thread_ident():
+        if self.thread != PyThreadState_Get():
             return None
         if self.checked != self.out.n_writes:
             if self.running_loop is not None and self.running_loop() is not self.loop:
