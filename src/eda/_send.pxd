@@ -15,6 +15,7 @@ cdef class Target:
     cdef bytes head                         # how each frame to it begins: HPUB <stream>.
     cdef str plain_type                     # the type last seen that is its own token; None: none yet
     cdef readonly Py_ssize_t max_payload    # bytes of header and envelope that the server takes in one message
+    cdef object check                       # callable(event) that may refuse it; None: the stream takes all events
 
 
 cdef class WindowSender(Sink):

@@ -31,11 +31,12 @@ cdef enum:
 cdef class Target:
     """A stream that events are published to."""
 
-    def __init__(self, str stream not None, Py_ssize_t max_payload, str domain not None=""):
+    def __init__(self, str stream not None, Py_ssize_t max_payload, str domain not None="", object check=None):
         self.stream = stream
         self.domain = domain.encode()
         self.head = b"HPUB %b." % stream.encode("ascii")
         self.max_payload = max_payload
+        self.check = check
 
     def set_max_payload(self, Py_ssize_t max_payload):
         """Note what the server takes now; another server may take less."""
@@ -111,6 +112,8 @@ cdef int put_frame(Writer* w, Target target, Event event, Plan* plan, Reply* rep
     # HPUB <subject> <reply> <header bytes> <total bytes>: at most so many bytes
     cdef Py_ssize_t n_line = 5 + n_subject + 1 + reply.n_prefix + 20 + reply.n_suffix + 1 + 20 + 1 + 20 + 2
     check_id(id.data, id.n)
+    if target.check is not None:
+        target.check(event)
     # The limit counts the reply subject as it is, and numbers of seven digits.
     if n_line > MAX_LINE and 5 + n_subject + 1 + size_of_reply(reply) + 11 + size_of_decimal(n_total) > MAX_LINE:
         raise ConfigError(
@@ -409,10 +412,19 @@ cdef class WindowSender(Sink):
         if reserve(w, place.n) < 0:
             raise MemoryError
         put_bytes(w, chunk.data + place.start, place.n)
+        if place.batch_seq == 0:
+            place.batch_seq = place.sent_ns     # of the first try
         place.sent_ns = monotonic_ns()
         place.resend_ns = place.sent_ns + <uint64_t>(resend_s * 1e9)
         place.n_tries += 1
         touch(self.out)
+
+    def age_s(self, uint64_t seq):
+        """The seconds since a pending publish was sent for the first time; 0 when it was settled or not written yet."""
+        cdef Place* place = self.window.find(seq)
+        if place is NULL or (<Chunk>place.chunk).data is NULL:
+            return 0.0
+        return (monotonic_ns() - (place.batch_seq if place.batch_seq else place.sent_ns)) / 1e9
 
     def defer(self, uint64_t seq, double delay_s):
         """Have a pending publish come up as due after `delay_s`, and return how often it was sent."""

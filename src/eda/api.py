@@ -23,6 +23,7 @@ from eda._wire import Wire
 from eda.answers import Refused
 from eda.errors import Closed, ConfigError, NotSupported, ServerError, StreamNotFound, Timeout
 from eda.limits import lowered_consumer
+from eda.loops import check_loop
 from eda.shapes import Account, Consumer, Message
 
 __all__ = ["ATTEMPT_TIMEOUT_S", "NS", "REQUEST_TIMEOUT_S", "Api", "ask", "translated", "while_answerable"]
@@ -58,6 +59,7 @@ class Api:
     def __init__(self, wire: Wire, domain: str | None, client: str = "") -> None:
         self.wire = wire
         self.prefix = f"$JS.{domain}.API" if domain else "$JS.API"
+        self._wanted = domain
         self.domain = domain or ""  # of the streams that are meant, as their answers name it; known after `look`
         self.level = 0
         self.client = client  # the connection's name, for the labels of what is made
@@ -125,6 +127,7 @@ class Api:
 
     async def _asked(self, verb: str, body: dict[str, Any] | None, timeout_s: float, attempt_timeout_s: float) -> bytes:
         """Return the answer as it came."""
+        check_loop(self.wire.loop)
         payload = msgspec.json.encode(body) if body is not None else b""
         deadline = time.monotonic() + timeout_s
         pause_s = 0.05
@@ -174,11 +177,19 @@ class Api:
         except ServerError as error:
             # Nobody is there to answer. 503 with an error code of JetStream's own means that it elects a leader.
             if (error.code == 503 and not error.err_code) or error.err_code in NOT_ENABLED:
-                needs = "a server and account with JetStream on"
-                raise NotSupported("JetStream", needs=needs, server=server) from error
+                raise self._missing(server) from error
             raise
         self.level = answer.get("api", {}).get("level", 0)
         self.domain = answer.get("domain", "")
+
+    def _missing(self, server: str) -> NotSupported:
+        needs = "a server and account with JetStream on"
+        if self._wanted is None:
+            return NotSupported("JetStream", needs=needs, server=server)
+        own = self.wire.info.get("domain")
+        found = f"{server}, which belongs to the domain {own!r}" if own else f"{server}, which belongs to no domain"
+        needs += " that answers for this domain (cluster=), here or behind a leaf node"
+        return NotSupported(f"the JetStream domain {self._wanted!r}", needs=needs, server=found)
 
     @property
     def has_atomic(self) -> bool:

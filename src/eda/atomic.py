@@ -21,12 +21,13 @@ from eda._nuid import next_nuid
 from eda._send import check_event_id
 from eda._wire import Wire
 from eda.answers import Answer, Refused
-from eda.api import Api
+from eda.api import NS, STREAM_NOT_FOUND, Api
 from eda.errors import Closed, CodecError, ConfigError, EdaError, NotSupported, ServerError, Timeout
 from eda.lost_batch import find_batch, is_whole_since
 from eda.receipt import Receipt
 from eda.replies import Replies
 from eda.shapes import Stream
+from eda.streams import StreamInfo, check_takes_events, check_takes_subject
 from eda.subjects import subject_of
 
 __all__ = ["MAX_EVENTS", "AtomicBatch"]
@@ -75,6 +76,12 @@ class AtomicBatch:
         self._cut: asyncio.Future[Answer | None]
         self._read(events, client)
 
+    def check_taken_by(self, info: StreamInfo) -> None:
+        """Raise ConfigError unless the stream takes all events of the batch."""
+        if not check_takes_events(info):
+            for subject, _ in self._messages:
+                check_takes_subject(info, subject)
+
     async def publish(self, *, last_seq: int, created: datetime, longest_s: float) -> list[Receipt]:
         """Send the batch and return its receipts once all of it is stored.
 
@@ -92,6 +99,7 @@ class AtomicBatch:
         self._from_seq = last_seq + 1
         self._created = created
         self._cut = asyncio.get_running_loop().create_future()
+        self._began = asyncio.get_running_loop().time()
         self._timeout_s = timeout_s = min(TIMEOUT_S, longest_s)
         wire = self._wire
         wire.on_lost.append(self._on_lost)
@@ -184,7 +192,9 @@ class AtomicBatch:
         while True:
             if self._wire.is_closed or self._wire.closing:
                 raise Closed("connection")
-            answer = await self._try() if self._wire.is_up else None
+            answer = None
+            if self._wire.is_up and (not self._unsure or await self._is_remembered()):
+                answer = await self._try()
             if answer is not None:
                 refused = answer.error
                 if refused is None:
@@ -199,6 +209,25 @@ class AtomicBatch:
                 elif refused.code == 503:
                     await self._look_for_stream()
             await asyncio.sleep(PAUSE_S)
+
+    async def _is_remembered(self) -> bool:
+        """Whether the stream still knows the ids of a try that may be stored; False: ask again later.
+
+        Raises Timeout when the duplicate window has become too short for another try.
+        """
+        try:
+            info = await self._api.request(f"STREAM.INFO.{self._stream}", shape=Stream)
+        except (ServerError, Timeout) as error:
+            self._logger.info("publish_batch to %s: looking at the stream: %s", self._stream, error)
+            # Where there is no stream, nothing can be stored twice: the next try says so.
+            return isinstance(error, ServerError) and error.err_code == STREAM_NOT_FOUND
+        longest_s = info["config"].get("duplicate_window", 0) / NS / 2
+        age_s = asyncio.get_running_loop().time() - self._began
+        if age_s <= longest_s:
+            return True
+        late = Timeout("publish_batch", round(age_s, 3))
+        late.add_note(f"It is not sent again: the stream's duplicate window is {longest_s * 2:g} s now.")
+        raise late from self._why
 
     def _error_of(self, refused: Refused) -> EdaError:
         if refused.err_code == UNSUPPORTED_HEADER:
@@ -235,12 +264,11 @@ class AtomicBatch:
             await self._wire.publish(subject, envelope, reply=replies.inbox, headers=headers)
             either: set[asyncio.Future[Any]] = {replies.answer, self._cut}
             await asyncio.wait(either, timeout=ACK_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
-            if replies.answer.done():
-                answer = replies.answer.result()
-            elif self._cut.done():
-                answer = self._cut.result()
-            else:
-                answer = None
+            answer = replies.answer.result() if replies.answer.done() else None
+            if self._cut.done() and (answer is None or answer.error is not None):
+                # What the server forbids it says by the way; that the batch has a gap then is no news.
+                answer = self._cut.result() or answer
+            elif answer is None:
                 self._logger.info("publish_batch to %s: no answer in %g s", self._stream, ACK_TIMEOUT_S)
         if answer is not None:
             self._unsure = was_unsure

@@ -33,7 +33,8 @@ class Conn(Lifetime):
 
     Leaving the context closes it, within 30 s; when the block is cancelled, within 2 s.
 
-    Safe to use from any task of the event loop that opened it.
+    Safe to use from any task of the event loop that opened it. From another loop or thread every call raises
+    ConfigError, and nothing is sent: use asyncio.run_coroutine_threadsafe there, or a connection of its own.
     """
 
     # --- streams -----------------------------------------------------------------------------------------------------
@@ -73,7 +74,7 @@ class Conn(Lifetime):
         try:
             sequence = await acknowledged
         except Timeout as error:
-            error.event_id, error.timeout_s = event_id, timeout_s
+            error.event_id, error.timeout_s = event_id, error.timeout_s or timeout_s
             raise
         duplicate = sequence < 0
         return Receipt(event_id, known.target.stream, -sequence if duplicate else sequence, 0, duplicate)
@@ -139,6 +140,7 @@ class Conn(Lifetime):
         stream = check_stream_name(stream)
         batch = AtomicBatch(link.wire, link.api, self._logger, self.client, stream, events, link.targets.recover)
         info = await link.targets.ensure(stream)
+        batch.check_taken_by(info)
         if not (link.api.has_atomic and info.atomic):
             raise NotSupported(
                 f"an atomic batch into stream {stream!r}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -98,7 +98,7 @@ def own_headers(letter: Letter) -> dict[str, str]:
     return kept_headers(foreign_headers(letter.block))
 
 
-def own_subject(letter: Letter, subjects: list[str]) -> str | None:
+def own_subject(letter: Letter, subjects: Collection[str]) -> str | None:
     """Return the subject that the message had, where a stream with these subjects takes it."""
     escaped = letter.headers.get(DEAD_SUBJECT, "")
     subject = unquote(escaped)

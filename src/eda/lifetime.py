@@ -15,6 +15,7 @@ from eda.closing import CLOSE_TIMEOUT_S, KEEPS, Closing, check_close_timeout
 from eda.deadline import Deadline
 from eda.errors import Closed
 from eda.link import Link, LinkOptions, open_link
+from eda.loops import check_loop, running_loop
 from eda.publisher import Publisher
 from eda.server import EmbeddedServer
 from eda.subscription import CANCELLED_CLOSE_S, Subscription
@@ -75,6 +76,7 @@ class Lifetime:
         self._deadline: Deadline | None = None  # of closing
         self._opened_in: list[Lifetime] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None  # the one that has opened it
 
     def __repr__(self) -> str:
         return f"<Conn {self.client!r} to {self._addresses}, {self._state}>"
@@ -95,7 +97,9 @@ class Lifetime:
         """Open once, however many wait for it. When the last of those is cancelled, what was opened is closed again."""
         if self._state == "closed" or self._closing is not None:
             raise Closed("connection")
+        check_loop(self._loop)
         if self._opening is None:
+            self._loop = asyncio.get_running_loop()
             self._opening = asyncio.get_running_loop().create_task(self._open())
         self._n_waiting += 1
         try:
@@ -150,6 +154,7 @@ class Lifetime:
         caller, for 2 s at most. Raises ConfigError for a `timeout_s` that is no time.
         """
         timeout_s = check_close_timeout(timeout_s)
+        check_loop(self._loop)
         if self._deadline is None:
             self._deadline = Deadline(timeout_s)
         else:
@@ -252,6 +257,8 @@ class Lifetime:
             self._logger.warning("asking the server what it can do: %s", error)
 
     def _open_link(self) -> Link:
+        if self._loop is not None and running_loop() is not self._loop:
+            check_loop(self._loop)
         if self._link is None:
             raise Closed("connection (await eda.connect(...) first)" if self._state == "new" else "connection")
         return self._link

@@ -58,8 +58,8 @@ async def open_link(addresses: Addresses, client: str, logger: logging.Logger, o
         api = Api(wire, options.domain, client)
         await api.look(max(deadline - time.monotonic(), 0.1))
         streams = Streams(api)
-        targets = Targets(wire, api, streams, options.stream_defaults, auto_create=options.auto_create)
-        single = SinglePublisher(wire, client, logger, targets.recover)
+        targets = Targets(api, streams, logger, options.stream_defaults, auto_create=options.auto_create)
+        single = SinglePublisher(wire, client, logger, targets.recover, targets.longest_s)
         await single.open()
     except BaseException as error:
         await wire.shut(0)  # there is nothing to wait for

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from eda.errors import ConfigError
 
-__all__ = ["Retry", "StreamOptions", "SubscriptionOptions", "merge_options"]
+__all__ = ["Retry", "StreamOptions", "SubscriptionOptions", "check_known", "merge_options"]
 
 # The server counts time in nanoseconds as a signed 64-bit integer, and sizes as one.
 _MAX_S = 9.0e9
@@ -196,13 +196,18 @@ def merge_options(options: SubscriptionOptions | None, overrides: Mapping[str, A
         options = SubscriptionOptions()
     elif not isinstance(options, SubscriptionOptions):
         raise ConfigError(f"options must be SubscriptionOptions, not {options!r}", argument="options")
-    known = [option.name for option in fields(SubscriptionOptions)]
-    for name in overrides:
+    check_known(SubscriptionOptions, overrides, "option")
+    return replace(options, **overrides)
+
+
+def check_known(kind: type, names: Collection[str], word: str) -> None:
+    """Raise ConfigError for a name that is no field of the dataclass, with what may have been meant."""
+    known = [option.name for option in fields(kind)]
+    for name in names:
         if name not in known:
             near = get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
-            raise ConfigError(f"unknown option {name!r}{hint}", argument=name)
-    return replace(options, **overrides)
+            raise ConfigError(f"unknown {word} {name!r}{hint}", argument=name)
 
 
 def _make_plain(options: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from eda._codec import decode_event, encode_event
 from eda._event import Event
 from eda._wire import Wire
-from eda.api import NS, Api, translated
+from eda.api import Api, translated
 from eda.errors import ConfigError, DecodeError, EdaError, ServerError
 from eda.headers import (
     DEAD_DIGEST,
@@ -28,6 +28,7 @@ from eda.headers import (
 from eda.letters import Letter, digest_of, own_headers, own_subject, read_letter, subject_or_none
 from eda.once import is_too_large, publish_once
 from eda.shapes import Stream
+from eda.streams import StreamInfo, Streams, check_takes_events, check_takes_subject
 from eda.subjects import check_name, check_stream_name
 
 __all__ = ["Replay"]
@@ -50,6 +51,7 @@ class Replay:
         self._wire = wire
         self._api = api
         self._logger = logger
+        self._streams = Streams(api)
 
     async def replay(self, stream: str, name: str, *, dead_letter: str | None = None, limit: int | None = None) -> int:
         """Publish the dead letters of subscription `name` back into `stream`, and return how many.
@@ -82,10 +84,8 @@ class Replay:
                 f"stream {dead!r} lets nobody delete a message, so a dead letter would be replayed again and again"
             )
             raise ConfigError(message, argument="dead_letter" if dead_letter else "stream")
-        config = (await self._info(stream))["config"]
-        subjects = config.get("subjects") or []
-        window_s = config.get("duplicate_window", 0) / NS
-        timeout_s = min(REPLAY_TIMEOUT_S, max(window_s / 2, 0.1))
+        info = await self._streams.info(stream)
+        check_takes_events(info)
         # Made again under its old name, the stream counts from 1 again: its creation is part of who it is.
         made_us = (datetime.fromisoformat(dead_info["created"]) - _EPOCH) // timedelta(microseconds=1)
         n_replayed = 0
@@ -98,7 +98,7 @@ class Replay:
                         continue
                     event_id = f"replay:{dead}:{made_us:x}:{letter.sequence}"
                     try:
-                        await self._publish_back(stream, name, event, event_id, letter, subjects, timeout_s)
+                        await self._publish_back(info, name, event, event_id, letter)
                     except EdaError as error:
                         if not is_too_large(error):
                             raise
@@ -154,26 +154,23 @@ class Replay:
             "the dead letter in stream %s, sequence %d is not replayed and stays: %s", dead, letter.sequence, why
         )
 
-    async def _publish_back(
-        self,
-        stream: str,
-        name: str,
-        event: Event,
-        event_id: str,
-        letter: Letter,
-        subjects: list[str],
-        timeout_s: float,
-    ) -> None:
-        subject = own_subject(letter, subjects) or subject_or_none(stream, event.type, event.aggregate) or stream
+    async def _publish_back(self, info: StreamInfo, name: str, event: Event, event_id: str, letter: Letter) -> None:
+        stream = info.name
+        subject = own_subject(letter, info.subjects) or subject_or_none(stream, event.type, event.aggregate) or stream
+        check_takes_subject(info, subject)
         envelope = encode_event(event.replace(id=event_id))
         headers = own_headers(letter) | {MSG_ID: event_id, REPLAY_FOR: name}
-        deadline = monotonic() + timeout_s
+        began = monotonic()
         while True:
             try:
                 await publish_once(self._wire, stream, subject, envelope, headers, domain=self._api.domain)
                 return
             except EdaError as error:
-                if not error.retryable or monotonic() + REPLAY_PAUSE_S > deadline:
+                if not error.retryable:
+                    raise
+                # Whatever the window was when this began, it counts as it is now.
+                window_s = (await self._streams.info(stream)).options.dedup_window_s
+                if monotonic() + REPLAY_PAUSE_S > began + min(REPLAY_TIMEOUT_S, window_s / 2):
                     raise
             await asyncio.sleep(REPLAY_PAUSE_S)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
+from time import monotonic
 from typing import Any
 
 from eda._acks import PublishWindow
@@ -23,13 +24,17 @@ RESEND_S = 5.0
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 2.0
 REFUSAL_WAIT_S = 0.3
+FRESH_S = 0.2  # how old the knowledge of a stream may be by which an event is sent again
+
+ID_ON_ITS_WAY = 10158  # server/errors.json of nats-server: an earlier try is being stored
 
 
 class SinglePublisher:
     """Publishes events one by one over a connection's shared window.
 
-    `recover` is called when nobody answers for a stream: it finds out whether the stream exists, creates it if it may,
-    and raises what a waiting publish should fail with.
+    `recover` is called when nobody answers for a stream, or an event is to be sent again: it finds out whether the
+    stream exists, creates it if it may, and raises what a waiting publish should fail with. `longest_s(stream, since)`
+    is how long the stream remembers ids for sure, as somebody saw since that time (monotonic); None: nobody has.
     """
 
     def __init__(
@@ -38,10 +43,12 @@ class SinglePublisher:
         client: str,
         logger: logging.Logger,
         recover: Callable[[str], Coroutine[Any, Any, None]],
+        longest_s: Callable[[str, float], float | None],
     ) -> None:
         self._wire = wire
         self._logger = logger
         self._recover = recover
+        self._longest_s = longest_s
         self._loop = asyncio.get_running_loop()
         self._out = wire.out
         self._waits = wire.waits
@@ -52,6 +59,9 @@ class SinglePublisher:
         self._timer_at = 0.0
         self._recovering: dict[str, asyncio.Task[None]] = {}
         self._why: dict[int, ServerError] = {}  # sequence > why the server could not store it when last asked
+        self._refused: set[int] = set()  # sequences all of whose tries were refused: none can be stored
+        self._unsure: set[int] = set()  # sequences with a try that was not answered
+        self._waiting: dict[str, list[int]] = {}  # stream > sequences to send again once it was looked at
         wire.on_restored.append(self._on_restored)
         wire.on_refused.append(self._on_refused)
         wire.on_closed.append(self._on_closed)
@@ -141,16 +151,49 @@ class SinglePublisher:
             late = Timeout("publish", 0.0)
             late.__cause__ = self._why.get(seq)
             self._sender.fail(seq, late)
-        for seq in resend:
-            if self._out.paused:
+        if self._out.paused:
+            for seq in resend:
                 self._sender.defer(seq, RESEND_S)  # more of the same is no help to a peer that takes nothing
-            else:
-                self._sender.resend(seq, RESEND_S)
-        if self._why:
+        else:
+            self._send_again(resend, monotonic() - FRESH_S)
+        if self._why or self._unsure or self._refused:
             pending = set(self._sender.window.pending())
             self._why = {seq: why for seq, why in self._why.items() if seq in pending}
+            self._unsure &= pending
+            self._refused &= pending
         if self._sender.n_pending:
             self._arm(min(next_s or RESEND_S, RESEND_S))
+
+    def _send_again(self, seqs: Iterable[int], since: float) -> None:
+        """Send events again, as far as that can't store one twice; `since`: what was seen of a stream then will do.
+
+        A try without an answer may have been stored, and the stream remembers its id for the duplicate window, which
+        somebody may have shortened: so the stream is looked at first. What was refused is stored nowhere.
+        """
+        for seq in seqs:
+            sender = self._sender
+            if seq in self._refused:
+                self._refused.discard(seq)
+                sender.resend(seq, RESEND_S)
+                continue
+            stream = sender.subject_of(seq).partition(".")[0]
+            if not stream:
+                continue  # settled, or not written yet
+            self._unsure.add(seq)
+            longest_s = self._longest_s(stream, since)
+            if longest_s is None:
+                sender.defer(seq, RESEND_S)
+                self._waiting.setdefault(stream, []).append(seq)
+                self._look_for(stream)
+            elif sender.age_s(seq) <= longest_s:
+                sender.resend(seq, RESEND_S)
+            else:
+                age_s = sender.age_s(seq)
+                late = Timeout("publish", round(age_s, 3))
+                window = f"the duplicate window of stream {stream!r} is {longest_s * 2:g} s now"
+                late.add_note(f"It is not sent again: {window}, and a late copy could be stored beside the first.")
+                late.__cause__ = self._why.get(seq)
+                sender.fail(seq, late)
 
     # --- answers -----------------------------------------------------------------------------------------------------
 
@@ -180,6 +223,8 @@ class SinglePublisher:
     def _again(self, seq: int, why: ServerError) -> None:
         """Have a publish sent again after a pause that grows."""
         self._why[seq] = why
+        if seq not in self._unsure and why.err_code != ID_ON_ITS_WAY:
+            self._refused.add(seq)
         n_tries = self._sender.defer(seq, BACKOFF_FIRST_S)
         pause_s = min(BACKOFF_FIRST_S * 2.0 ** min(max(n_tries - 1, 0), 10), BACKOFF_MAX_S)
         self._sender.defer(seq, pause_s)
@@ -194,11 +239,19 @@ class SinglePublisher:
 
     def _looked(self, stream: str, task: asyncio.Task[None]) -> None:
         self._recovering.pop(stream, None)
+        waiting = self._waiting.pop(stream, [])
         if task.cancelled():
             return
         error = task.exception()
-        if error is None or getattr(error, "retryable", False):
-            return  # it is there, or nobody can tell: the publishes go on until they time out
+        if error is None:
+            self._send_again(waiting, 0.0)
+            return
+        if getattr(error, "retryable", False):
+            # Nobody can tell: the publishes go on until they time out.
+            for seq in waiting:
+                self._sender.defer(seq, BACKOFF_MAX_S)
+            self._arm(BACKOFF_MAX_S)
+            return
         for seq in self._sender.window.pending():
             if self._sender.subject_of(seq).partition(".")[0] == stream:
                 self._sender.fail(seq, error)
@@ -206,13 +259,15 @@ class SinglePublisher:
     # --- the connection ----------------------------------------------------------------------------------------------
 
     def _on_restored(self) -> None:
+        again = []
         for seq in self._sender.window.pending():
             size, most = self._sender.size_of(seq), self._wire.max_payload
             if size > most:  # the server would close the connection, every time
                 message = f"an event of {size} bytes is over the max_payload of {most} that the server has now"
                 self._sender.fail(seq, ConfigError(message, argument="data"))
             else:
-                self._sender.resend(seq, RESEND_S)
+                again.append(seq)
+        self._send_again(again, monotonic() - FRESH_S)
 
     def _on_refused(self, kind: str, subject: str) -> None:
         if kind != "publish":

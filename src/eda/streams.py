@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
@@ -12,13 +13,13 @@ from msgspec import Struct
 
 from eda.adapting import adapted
 from eda.api import ATTEMPT_TIMEOUT_S, NS, REQUEST_TIMEOUT_S, Api, translated
-from eda.errors import NotSupported, ServerError, StreamNotFound, Timeout
+from eda.errors import ConfigError, NotSupported, ServerError, StreamNotFound, Timeout
 from eda.labels import labels, labels_of
-from eda.options import StreamOptions
+from eda.options import StreamOptions, check_known
 from eda.shapes import Purged, Stream, StreamPage, nanoseconds
-from eda.subjects import check_stream_name, stream_subjects
+from eda.subjects import check_stream_name, is_covered, overlaps, stream_subjects
 
-__all__ = ["StreamInfo", "Streams", "counted"]
+__all__ = ["StreamInfo", "Streams", "check_takes_events", "check_takes_subject", "counted"]
 
 LIST_TIMEOUT_S = 60.0
 
@@ -29,6 +30,20 @@ STREAM_STORE_FAILED = 10077
 MAX_BYTES_REQUIRED = 10113
 
 DEFAULT_WINDOW_S = StreamOptions().dedup_window_s
+
+# The server's word for a setting > eda's.
+_OPTION_OF = {
+    "storage": "storage",
+    "num_replicas": "replicas",
+    "max_age": "max_age_s",
+    "max_bytes": "max_bytes",
+    "max_msgs": "max_events",
+    "duplicate_window": "dedup_window_s",
+    "compression": "compression",
+    "discard": "discard",
+    "allow_atomic": "atomic",
+    "allow_batched": "fast_ingest",
+}
 
 _SHAPES: dict[str, type[Struct]] = {"INFO": Stream, "UPDATE": Stream, "PURGE": Purged}
 
@@ -73,11 +88,48 @@ class StreamInfo:
     last_time_ns: int = 0
 
 
+def check_takes_events(info: StreamInfo) -> bool:
+    """Whether the stream listens to the subjects of all events: else ask `check_takes_subject` for each of them.
+
+    Raises ConfigError when nothing can be published to it, or nobody would learn the outcome.
+    """
+    name = info.name
+    if info.mirror is not None:
+        why = f"it is a mirror of stream {info.mirror!r}: publish to that one"
+    elif info.sealed:
+        why = "it is sealed: nothing can be stored in it any more"
+    elif info.no_ack:
+        why = "it has no_ack: it acknowledges nothing, so nobody would learn whether an event is stored"
+    elif not any(overlaps(subject, f"{name}.*.*") for subject in info.subjects):
+        why = f"it does not listen to {name}.<type>.<aggregate>, the subjects of its events; {_listens_to(info)}"
+    else:
+        return is_covered(f"{name}.*.*", info.subjects)
+    raise ConfigError(f"stream {name!r} takes no events: {why}", argument="stream")
+
+
+def check_takes_subject(info: StreamInfo, subject: str) -> None:
+    """Raise ConfigError unless the stream listens to an event's subject."""
+    if not is_covered(subject, info.subjects):
+        message = f"stream {info.name!r} takes no event with this type and aggregate: it does not listen to {subject!r}"
+        raise ConfigError(f"{message}; {_listens_to(info)}", argument="type")
+
+
+def _listens_to(info: StreamInfo) -> str:
+    if info.subjects:
+        return f"it listens to {', '.join(info.subjects)}"
+    return f"it listens to no subject, and is filled from {', '.join(info.sources) or 'nowhere'}"
+
+
 class Streams:
     """The connection's streams: `conn.streams`."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
+        self._changed: list[Callable[[str, StreamInfo | None], None]] = []
+
+    def when_changed(self, call: Callable[[str, StreamInfo | None], None]) -> None:
+        """Have `call(name, info)` called after this connection has updated a stream, with None after a deletion."""
+        self._changed.append(call)
 
     async def info(self, name: str) -> StreamInfo:
         """Return the stream as it is now. Raises StreamNotFound."""
@@ -152,12 +204,42 @@ class Streams:
                 raise
             return await self.info(name)  # another client was quicker
 
-    async def update(self, name: str, options: StreamOptions) -> StreamInfo:
-        """Change the settings that StreamOptions has words for; all others stay. Raises StreamNotFound, ServerError."""
+    async def update(self, name: str, options: StreamOptions | None = None, **changes: Any) -> StreamInfo:
+        """Change a stream's settings: those that are named as keywords, fields of StreamOptions; all others stay.
+
+        With a whole StreamOptions, everything is replaced that it has words for. A `max_age_s` below the duplicate
+        window lowers that window, too.
+
+        Raises ConfigError for an unknown setting or both ways at once; StreamNotFound, NotSupported, ServerError.
+        """
         name = check_stream_name(name)
-        config: dict[str, Any] = (await self._request("INFO", name))["config"]
-        config.update(self._to_settings(options))
-        return _to_info(await self._request("UPDATE", name, config))
+        if options is not None and not isinstance(options, StreamOptions):
+            raise ConfigError(f"options must be StreamOptions, not {options!r}", argument="options")
+        if (options is None) == (not changes):
+            both = "either a StreamOptions or single settings" if changes else "at least one setting to change"
+            raise ConfigError(f"update takes {both}", argument="options")
+        check_known(StreamOptions, changes, "setting")
+        if changes:
+            replace(StreamOptions(), **changes)  # what can't be right by itself is refused before anything is sent
+        answer = await self._request("INFO", name)
+        config: dict[str, Any] = answer["config"]
+        settings = self._changed_settings(_to_info(answer).options, changes) if options is None else None
+        config.update(self._to_settings(options) if options is not None else settings or {})
+        info = _to_info(await self._request("UPDATE", name, config))
+        self._tell(name, info)
+        return info
+
+    def _changed_settings(self, before: StreamOptions, changes: dict[str, Any]) -> dict[str, Any]:
+        """Return what has to be set in the server's words. What is not named is not looked at."""
+        after = replace(before, **changes)
+        named = {each.name for each in fields(StreamOptions) if each.name in changes}
+        if after.dedup_window_s < before.dedup_window_s:
+            named.add("dedup_window_s")  # it can't be longer than the events live
+        return {key: value for key, value in self._to_settings(after).items() if _OPTION_OF.get(key) in named}
+
+    def _tell(self, name: str, info: StreamInfo | None) -> None:
+        for call in self._changed:
+            call(name, info)
 
     async def purge(self, name: str) -> int:
         """Remove all events; returns how many. Raises StreamNotFound."""
@@ -169,6 +251,7 @@ class Streams:
         """Delete the stream with everything in it. Raises StreamNotFound."""
         name = check_stream_name(name)
         await self._request("DELETE", name)
+        self._tell(name, None)
 
     async def _request(self, verb: str, name: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         try:

@@ -16,6 +16,7 @@ __all__ = [
     "escape_token",
     "filter_subjects",
     "is_covered",
+    "overlaps",
     "parse_subject",
     "shown_filter",
     "stream_subjects",
@@ -91,6 +92,17 @@ def is_covered(subject: str, patterns: Collection[str]) -> bool:
         if len(wanted) == len(own) and all(each in ("*", token) for each, token in zip(wanted, own, strict=True)):
             return True
     return False
+
+
+def overlaps(pattern: str, subject: str) -> bool:
+    """Whether some subject matches both, which may have wildcards."""
+    parts, tokens = pattern.split("."), subject.split(".")
+    for part, token in zip(parts, tokens, strict=False):
+        if ">" in (part, token):
+            return True
+        if "*" not in (part, token) and part != token:
+            return False
+    return len(parts) == len(tokens)
 
 
 def filter_subjects(stream: str, types: Collection[str] | None, aggregate: str | None) -> list[str]:

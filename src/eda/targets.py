@@ -1,18 +1,22 @@
-"""The streams that a connection publishes to: looked up once, created where that is wanted."""
+"""The streams that a connection publishes to: looked up once, created where wanted, looked at again in doubt."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+from time import monotonic
 
+from eda._event import Event
 from eda._send import Target
 from eda._wire import Wire
 from eda.api import Api
 from eda.bucket import Bucket, bucket_for
-from eda.errors import ConfigError, EdaError
+from eda.errors import ConfigError, EdaError, StreamNotFound
 from eda.options import StreamOptions
-from eda.streams import StreamInfo, Streams
+from eda.streams import StreamInfo, Streams, check_takes_events, check_takes_subject
+from eda.subjects import subject_of
 
-__all__ = ["PUBLISH_TIMEOUT_S", "Known", "Targets", "check_takes_events"]
+__all__ = ["PUBLISH_TIMEOUT_S", "Known", "Targets"]
 
 LOOK_TIMEOUT_S = 10.0
 PUBLISH_TIMEOUT_S = 30.0
@@ -22,15 +26,16 @@ class Known:
     """What a publish has to know of its stream.
 
     `longest_s` is the longest publish timeout that the stream's duplicate window allows, `usual_s` the one of a publish
-    that names none.
+    that names none. `seen_at` is when the server has said so (monotonic).
     """
 
-    __slots__ = ("longest_s", "target", "usual_s")
+    __slots__ = ("longest_s", "seen_at", "target", "usual_s")
 
     def __init__(self, target: Target, window_s: float) -> None:
         self.target = target
         self.longest_s = window_s / 2
         self.usual_s = min(PUBLISH_TIMEOUT_S, self.longest_s)
+        self.seen_at = monotonic()
 
     def check_timeout(self, timeout_s: object) -> None:
         """Raise ConfigError unless a publish may take so long."""
@@ -44,44 +49,32 @@ class Known:
         )
 
 
-def check_takes_events(info: StreamInfo) -> None:
-    """Raise ConfigError unless events can be published to the stream, and are acknowledged there."""
-    name = info.name
-    if info.mirror is not None:
-        why = f"is a mirror of stream {info.mirror!r}: publish there"
-    elif info.sealed:
-        why = "is sealed: it takes no more events"
-    elif info.no_ack:
-        why = "has no_ack set: it acknowledges nothing, so nobody could know what it has stored"
-    elif not any(_may_take(name, pattern) for pattern in info.subjects):
-        subjects = ", ".join(info.subjects) or "nothing"
-        why = f"listens to {subjects}, not to {name}.<type>.<aggregate>, where events are published"
-    else:
-        return
-    raise ConfigError(f"events can't be published to stream {name!r}: it {why}", argument="stream")
-
-
-def _may_take(stream: str, pattern: str) -> bool:
-    """Whether a subject of a stream matches some subject of an event: the stream and two tokens."""
-    tokens = pattern.split(".")
-    if tokens[-1] == ">":
-        return len(tokens) <= 3 and (len(tokens) == 1 or tokens[0] in (stream, "*"))
-    return len(tokens) == 3 and tokens[0] in (stream, "*")
-
-
 class Targets:
     """The streams that events go to, by name."""
 
-    def __init__(self, wire: Wire, api: Api, streams: Streams, defaults: StreamOptions, *, auto_create: bool) -> None:
-        self._wire = wire
+    def __init__(
+        self,
+        api: Api,
+        streams: Streams,
+        logger: logging.Logger,
+        defaults: StreamOptions,
+        *,
+        auto_create: bool,
+    ) -> None:
+        self._wire: Wire = api.wire
         self._api = api
         self._streams = streams
+        self._logger = logger
         self._defaults = defaults
         self._auto_create = auto_create
         self.known: dict[str, Known] = {}
         self._resolving: dict[str, asyncio.Task[Known]] = {}
-        wire.on_info.append(self._on_info)
-        wire.on_restored.append(self._on_info)
+        self._refreshing: asyncio.Task[None] | None = None
+        streams.when_changed(self._on_changed)
+        self._wire.on_info.append(self._on_info)
+        self._wire.on_lost.append(self._stop_refreshing)
+        self._wire.on_closed.append(self._stop_refreshing)
+        self._wire.on_restored.append(self._on_restored)
 
     async def ensure(self, stream: str) -> StreamInfo:
         """Return the stream as it is, created if it may be. Raises StreamNotFound, ServerError."""
@@ -92,7 +85,10 @@ class Targets:
         return bucket_for(stream, self._defaults)
 
     async def find(self, stream: str) -> Known:
-        """Return what `known` has of the stream after looking it up, once at a time. Raises what `ensure` does."""
+        """Return what `known` has of the stream after looking it up, once at a time.
+
+        Raises what `ensure` does, and ConfigError when events can't be published to it.
+        """
         task = self._resolving.get(stream)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._resolve(stream))
@@ -101,10 +97,10 @@ class Targets:
         return await asyncio.shield(task)
 
     async def recover(self, stream: str) -> None:
-        """Nobody answers for a stream that was published to: see whether it is there. Raises what `ensure` does.
+        """Look at a stream that was published to, and nobody answers, or that is to be published to again.
 
-        What is known of it stays until an answer says otherwise: a cluster that elects a leader may take longer over
-        this question than over the publishes.
+        Raises what `find` does. What is known of it stays until an answer says otherwise: a cluster that elects a
+        leader may take longer over this question than over the publishes.
         """
         try:
             await self.find(stream)
@@ -113,30 +109,79 @@ class Targets:
                 self.known.pop(stream, None)
             raise
 
+    def longest_s(self, stream: str, not_before: float) -> float | None:
+        """Return the longest publish timeout that the stream was seen to allow since a time (monotonic).
+
+        None: nobody has looked since.
+        """
+        known = self.known.get(stream)
+        return known.longest_s if known is not None and known.seen_at >= not_before else None
+
     async def look_at(self, stream: str, max_pending: int, *, is_new: bool) -> tuple[Target, StreamInfo, bool]:
         """Return where events go, the stream, and whether it takes fast ingest from a window of this size.
 
-        `is_new`: it may be another server than before, of another version.
+        `is_new`: it may be another server than before, of another version. Raises what `find` does.
         """
         if is_new:
             await self._api.look(LOOK_TIMEOUT_S)
         info = await self.ensure(stream)
-        check_takes_events(info)
         can_fast = info.fast_ingest and self._api.has_fast_ingest and max_pending >= 4
-        return Target(stream, self._wire.max_payload, self._api.domain), info, can_fast
+        return self._target(info), info, can_fast
+
+    def _target(self, info: StreamInfo) -> Target:
+        """Return where the stream's events go. Raises ConfigError when it takes none."""
+        check = None
+        if not check_takes_events(info):
+
+            def check(event: Event) -> None:
+                check_takes_subject(info, subject_of(info.name, event.type, event.aggregate))
+
+        return Target(info.name, self._wire.max_payload, self._api.domain, check)
 
     async def _resolve(self, stream: str) -> Known:
-        info = await self.ensure(stream)
-        check_takes_events(info)
-        target = Target(stream, self._wire.max_payload, self._api.domain)
-        self.known[stream] = found = Known(target, info.options.dedup_window_s)
-        return found
+        return self._note(await self.ensure(stream))
+
+    def _note(self, info: StreamInfo) -> Known:
+        self.known[info.name] = known = Known(self._target(info), info.options.dedup_window_s)
+        return known
 
     def _resolved(self, stream: str, task: asyncio.Task[Known]) -> None:
         del self._resolving[stream]
         if not task.cancelled():
             task.exception()  # those who wanted to know may have been cancelled
 
+    # --- what may have changed ---------------------------------------------------------------------------------------
+
+    def _on_changed(self, stream: str, info: StreamInfo | None) -> None:
+        """This connection has changed or deleted a stream."""
+        if self.known.pop(stream, None) is None or info is None:
+            return
+        try:
+            self._note(info)
+        except ConfigError as error:
+            self._logger.warning("%s", error)  # whoever publishes to it is told
+
     def _on_info(self) -> None:
         for known in self.known.values():
             known.target.set_max_payload(self._wire.max_payload)
+
+    def _on_restored(self) -> None:
+        """Look at all known streams again: it may be another server, and anything may have happened meanwhile."""
+        self._on_info()
+        self._stop_refreshing()
+        self._refreshing = asyncio.get_running_loop().create_task(self._refresh())
+
+    def _stop_refreshing(self) -> None:
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            self._refreshing = None
+
+    async def _refresh(self) -> None:
+        """Meanwhile publishes go out by what was known; nothing is sent again without a look of its own."""
+        for stream in list(self.known):
+            try:
+                self._note(await self._streams.info(stream))
+            except (StreamNotFound, ConfigError):
+                self.known.pop(stream, None)  # whoever publishes to it next finds out
+            except EdaError as error:
+                self._logger.info("looking at stream %s after a reconnect: %s", stream, error)

@@ -310,14 +310,17 @@ async def test_stream_when_there_is_none_and_none_may_be_made_is_not_found(conne
         await conn.publish_batch(stream, GOOD)
 
 
-async def test_stream_when_another_one_owns_the_subjects_fails(conn: eda.Conn, stream: str, admin: Admin) -> None:
+async def test_stream_when_it_listens_elsewhere_is_refused_before_anything_is_sent(
+    conn: eda.Conn, stream: str, admin: Admin
+) -> None:
     # A stream of that name that listens elsewhere, and another one that listens where its events go.
     other = {"num_replicas": 1, "storage": "file", "allow_atomic": True}
     await admin.api(f"STREAM.CREATE.{stream}", {"name": stream, "subjects": [f"{stream}-x"], **other})
     await admin.api(f"STREAM.CREATE.{stream}-o", {"name": f"{stream}-o", "subjects": [f"{stream}.>"], **other})
     try:
-        with pytest.raises(eda.ServerError, match=f"{stream}-o' owns the subject"):
+        with pytest.raises(eda.ConfigError, match=f"listens to {stream}-x$"):
             await conn.publish_batch(stream, GOOD)
+        assert (await conn.streams.info(f"{stream}-o")).events == 0
     finally:
         await admin.api(f"STREAM.DELETE.{stream}-o")
 

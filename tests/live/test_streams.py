@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from datetime import UTC, datetime
 from typing import Any
 
@@ -188,6 +189,93 @@ async def test_update_when_atomic_and_fast_ingest_are_left_open_leaves_them_on(c
     assert (info.atomic, info.fast_ingest) == (created.atomic, created.fast_ingest)
     off = await conn.streams.update(stream, eda.StreamOptions(atomic=False, fast_ingest=False))
     assert (off.atomic, off.fast_ingest) == (False, False)
+
+
+async def test_update_when_settings_are_named_changes_those_alone(conn: eda.Conn, stream: str) -> None:
+    before = eda.StreamOptions(
+        max_age_s=90 * 86400, max_events=10**6, dedup_window_s=77, compression="s2", discard="new", atomic=False,
+        fast_ingest=False,
+    )  # fmt: skip
+    await conn.streams.create(stream, before)
+    for changes in ({"max_bytes": 10**9}, {"max_events": None}, {"compression": None, "discard": "old"}):
+        info = await conn.streams.update(stream, **changes)
+        before = dataclasses.replace(before, **changes)
+        assert info.options == (await conn.streams.info(stream)).options == before
+
+
+async def test_update_when_what_publishers_may_use_is_named_changes_it(conn: eda.Conn, stream: str) -> None:
+    made = await conn.streams.create(stream)
+    if not made.fast_ingest:  # an older server
+        assert (await conn.streams.update(stream, fast_ingest=False)).options == made.options
+        with pytest.raises(eda.NotSupported):
+            await conn.streams.update(stream, fast_ingest=True)
+        return
+    off = await conn.streams.update(stream, atomic=False)
+    assert (off.atomic, off.fast_ingest) == (False, True)
+    off = await conn.streams.update(stream, fast_ingest=False)
+    assert (off.atomic, off.fast_ingest) == (False, False)
+    on = await conn.streams.update(stream, atomic=True, fast_ingest=None)  # None: as the server can
+    assert (on.atomic, on.fast_ingest) == (True, True)
+
+
+async def test_update_when_the_age_is_below_the_duplicate_window_lowers_it(conn: eda.Conn, stream: str) -> None:
+    await conn.streams.create(stream)
+    info = await conn.streams.update(stream, max_age_s=50)
+    assert (info.options.max_age_s, info.options.dedup_window_s) == (50, 50)
+    info = await conn.streams.update(stream, max_age_s=500)
+    assert (info.options.max_age_s, info.options.dedup_window_s) == (500, 50)
+    info = await conn.streams.update(stream, dedup_window_s=60, max_age_s=None)
+    assert (info.options.max_age_s, info.options.dedup_window_s) == (None, 60)
+
+
+async def test_update_when_settings_are_named_leaves_those_of_others(conn: eda.Conn, stream: str, admin: Admin) -> None:
+    config = {
+        "name": stream, "subjects": [f"{stream}.>", f"legacy-{stream}.>"], "max_msgs_per_subject": 7,
+        "duplicate_window": 123_456_789, "num_replicas": 1, "storage": "memory", "max_age": 987_654_321_987,
+    }  # fmt: skip
+    await admin.api(f"STREAM.CREATE.{stream}", config)
+    await conn.streams.update(stream, max_events=5)
+    kept = (await admin.api(f"STREAM.INFO.{stream}"))["config"]
+    assert {key: kept[key] for key in config} == config
+    assert kept["max_msgs"] == 5
+
+
+async def test_update_when_the_stream_is_a_mirror_changes_what_is_named(
+    conn: eda.Conn, stream: str, admin: Admin
+) -> None:
+    await conn.streams.create(stream)
+    mirror = f"{stream}-mirror"
+    await admin.api(f"STREAM.CREATE.{mirror}", {"name": mirror, "mirror": {"name": stream}})
+    try:
+        assert (await conn.streams.update(mirror, max_events=5)).options.max_events == 5
+    finally:
+        await admin.js.delete_stream(mirror)
+
+
+WRONG_UPDATES: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
+    "unknown": ((), {"max_age": 5}, "unknown setting 'max_age'; did you mean 'max_age_s'"),
+    "far from any": ((), {"zzz": 5}, "unknown setting 'zzz'; there are"),
+    "both": ((eda.StreamOptions(),), {"max_bytes": 5}, "either"),
+    "neither": ((), {}, "at least one"),
+    "out of range": ((), {"max_bytes": 0}, "max_bytes"),
+    "no number": ((), {"max_age_s": "5"}, "max_age_s"),
+    "no options": (({"max_bytes": 5},), {}, "StreamOptions"),
+}
+
+
+@pytest.mark.parametrize(("options", "changes", "says"), WRONG_UPDATES.values(), ids=WRONG_UPDATES)
+async def test_update_when_it_cannot_be_right_refuses_and_changes_nothing(
+    conn: eda.Conn, stream: str, options: tuple[Any, ...], changes: dict[str, Any], says: str
+) -> None:
+    created = await conn.streams.create(stream)
+    with pytest.raises(eda.ConfigError, match=says):
+        await conn.streams.update(stream, *options, **changes)
+    assert (await conn.streams.info(stream)).options == created.options
+
+
+async def test_update_when_there_is_no_such_stream_says_so(conn: eda.Conn) -> None:
+    with pytest.raises(eda.StreamNotFound):
+        await conn.streams.update("no-such-stream", max_bytes=5)
 
 
 # --- purge, delete, list ---------------------------------------------------------------------------------------------

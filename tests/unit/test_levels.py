@@ -20,7 +20,7 @@ LEVELS: list[set[str]] = [
     {"_bytes", "_nuid", "_waits", "deadline", "encodings", "errors", "receipt"},
     {
         *("_data", "_fields", "_texts", "adapting", "addresses", "answers", "callbacks", "cursor_value", "headers"),
-        *("labels", "limits", "log", "options", "patience", "server_config", "server_info"),
+        *("labels", "limits", "log", "loops", "options", "patience", "server_config", "server_info"),
         *("shapes", "stats", "subjects", "turns"),
     },
     {"_envelope", "_event", "bucket", "consumer_settings", "cursor_filter", "publisher_options"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +17,8 @@ from eda.subjects import (
     check_stream_name,
     escape_token,
     filter_subjects,
+    is_covered,
+    overlaps,
     parse_subject,
     stream_subjects,
     subject_of,
@@ -192,3 +195,28 @@ def test_filter_when_a_part_is_bad_names_it(stream: Any, types: Any, aggregate: 
     with pytest.raises(ConfigError) as caught:
         filter_subjects(stream, types, aggregate)
     assert caught.value.argument == argument
+
+
+# --- patterns --------------------------------------------------------------------------------------------------------
+
+PATTERNS = [".".join(tokens) for n in (1, 2, 3) for tokens in itertools.product(("a", "b", "*", ">"), repeat=n)]
+PATTERNS = [each for each in PATTERNS if ">" not in each[:-1]]
+SUBJECTS = [".".join(tokens) for n in (1, 2, 3, 4) for tokens in itertools.product("ab", repeat=n)]
+
+
+def matching(pattern: str) -> set[str]:
+    """The subjects that match a pattern, by a regular expression."""
+    expression = re.escape(pattern).replace(r"\*", r"[^.]+").replace(">", ".+")
+    return {subject for subject in SUBJECTS if re.fullmatch(expression, subject)}
+
+
+MATCHING = {pattern: matching(pattern) for pattern in PATTERNS}
+
+
+def test_patterns_when_compared_cover_and_overlap_as_the_subjects_say() -> None:
+    for one, other in itertools.product(PATTERNS, repeat=2):
+        assert overlaps(one, other) == bool(MATCHING[one] & MATCHING[other]), (one, other)
+        if ">" not in other:
+            assert is_covered(other, [one]) == (MATCHING[other] <= MATCHING[one]), (one, other)
+    for pattern, subject in itertools.product(PATTERNS, SUBJECTS):
+        assert is_covered(subject, [pattern]) == (subject in MATCHING[pattern]), (pattern, subject)
