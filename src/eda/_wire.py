@@ -215,15 +215,13 @@ class Wire(MendedClient):
 
     async def _on_restored(self) -> None:
         self._connected()
-        for call in list(self.on_restored):
-            call()
+        self._tell(self.on_restored)
         self._release_writers()
 
     async def _on_closed(self) -> None:
         self.out.connected(None)
         self._release_writers()
-        for call in list(self.on_closed):
-            call()
+        self._tell(self.on_closed)
 
     def lost(self, tap: Tap) -> None:
         """Note that the tap's connection is gone."""
@@ -232,8 +230,7 @@ class Wire(MendedClient):
         self.out.connected(None)
         self._release_writers()  # nothing to wait for: what is written now is kept, or dropped and sent again
         if self._opened and not self.closing:
-            for call in list(self.on_lost):
-                call()
+            self._tell(self.on_lost)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -244,6 +241,16 @@ class Wire(MendedClient):
     def is_up(self) -> bool:
         """Whether frames that are added to `out` get written now."""
         return self._tap is not None and not self._tap.lost and self.is_connected
+
+    def _tell(self, calls: list[Callable[..., None]], *arguments: str) -> None:
+        """Call each, whatever others raise: one that fails must not keep the connection from the rest of its users."""
+        for call in list(calls):
+            try:
+                call(*arguments)
+            except BaseException as error:
+                self.logger.critical("telling of a change of the connection failed", exc_info=error)
+                if isinstance(error, KeyboardInterrupt | SystemExit):
+                    self._loop.call_soon(_raise, error)  # it ends the loop, but when all have been told
 
     # --- back-pressure -----------------------------------------------------------------------------------------------
 
@@ -280,8 +287,7 @@ class Wire(MendedClient):
             is_optional = subject in self.asks_leave or subject.startswith(OPTIONAL)
             log = self.logger.debug if is_optional else self.logger.error
             log("the server forbids: %s", text)
-            for call in list(self.on_refused):
-                call(kind, subject)
+            self._tell(self.on_refused, kind, subject)
             return
         self.logger.warning("the server says: %s", text)
 
@@ -296,8 +302,7 @@ class Wire(MendedClient):
         except ValueError as error:
             raise FrameError(describe(error)) from error
         self._max_payload = info.get("max_payload", self._max_payload)
-        for call in list(self.on_info):
-            call()
+        self._tell(self.on_info)
 
     @property
     def server_version(self) -> str:
@@ -364,6 +369,10 @@ class Wire(MendedClient):
             if self.is_closed:
                 raise Closed("connection") from error
             raise Timeout("waiting for the server", timeout_s) from error
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 def _is_final(error: BaseException) -> bool:

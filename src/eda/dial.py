@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from eda.addresses import parse_addresses
+from eda.callbacks import check_callback
 from eda.conn import Conn
 from eda.errors import ConfigError
 from eda.link import LinkOptions
@@ -49,8 +50,8 @@ def connect(
     NATS_URL, then nats://127.0.0.1:4222. `cluster`: the JetStream domain. `client`: names the connection, its events
     and its durable subscriptions. `logger`: None is silent. `tls`, `user`, `password`, `token`, `credentials` (path of
     a .creds file), `nkey` (path of a seed file): as nats-py takes them. `auto_create`: create streams that do not
-    exist, with `stream_defaults`. `on_state(state)` is called with "connected", "disconnected", "reconnected" and
-    "closed".
+    exist, with `stream_defaults`. `on_state(state)`, a plain function, is called with "connected", "disconnected",
+    "reconnected" and "closed".
 
     Raises ConfigError for an argument that can't be right; awaited, ConnectError when no server is reached within
     `connect_timeout_s` seconds, NotSupported when it has no JetStream. Once connected it reconnects for ever.
@@ -62,10 +63,13 @@ def connect(
             raise ConfigError(f"{name} must be a text that is not empty, or None: {value!r}", argument=name)
     if cluster is not None and not re.fullmatch("[A-Za-z0-9_-]+", cluster):
         raise ConfigError(f"cluster must be the name of a JetStream domain: {cluster!r}", argument="cluster")
-    if not isinstance(connect_timeout_s, int | float) or not 0 < connect_timeout_s <= 3600:
+    is_number = isinstance(connect_timeout_s, int | float) and not isinstance(connect_timeout_s, bool)
+    if not is_number or not 0 < connect_timeout_s <= 3600:
         raise ConfigError(
             f"connect_timeout_s must be between 0 and 3600: {connect_timeout_s!r}", argument="connect_timeout_s"
         )
+    if not isinstance(auto_create, bool):
+        raise ConfigError(f"auto_create must be True or False, not {auto_create!r}", argument="auto_create")
     if (user is None) != (password is None):
         raise ConfigError("user and password must be given together", argument="user" if user is None else "password")
     for name, secret in (("user", user), ("password", password), ("token", token)):
@@ -79,8 +83,7 @@ def connect(
     _check_type("logger", logger, logging.Logger)
     _check_type("tls", tls, ssl.SSLContext)
     _check_type("stream_defaults", stream_defaults, StreamOptions)
-    if on_state is not None and not callable(on_state):
-        raise ConfigError(f"on_state must be callable, not {on_state!r}", argument="on_state")
+    check_callback("on_state", on_state)
     security: dict[str, Any] = {"tls": tls, "user": user, "password": password, "token": token}
     for name, option, path in (("credentials", "user_credentials", credentials), ("nkey", "nkeys_seed", nkey)):
         if path is not None:

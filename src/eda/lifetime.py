@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from eda._nuid import next_nuid
 from eda.addresses import Addresses, parse_addresses
+from eda.callbacks import Callback
 from eda.closing import CLOSE_TIMEOUT_S, KEEPS, Closing, check_close_timeout
 from eda.deadline import Deadline
 from eda.errors import Closed
@@ -62,7 +63,7 @@ class Lifetime:
         self._addresses = addresses
         self._logger = logger
         self._options = options
-        self._on_state = on_state
+        self._on_state = None if on_state is None else Callback("on_state", on_state, logger)
         self._state = "new"
         self._server: EmbeddedServer | None = None
         self._link: Link | None = None
@@ -231,12 +232,8 @@ class Lifetime:
         if state == self._state:
             return
         self._state = state
-        if self._on_state is None:
-            return
-        try:
+        if self._on_state is not None:
             self._on_state(state)
-        except Exception:
-            self._logger.exception("on_state(%r) failed", state)
 
     def _on_lost(self) -> None:
         self._logger.warning("disconnected from %s", self._addresses)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import functools
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import eda
 from eda._wire import Wire
 from eda.addresses import parse_addresses
-from helpers import LOOPS, Logged, free_port, listening, wire_of
+from helpers import LOOPS, Logged, Proxy, free_port, listening, until, wire_of
 
 PASSWORD = "s3cret/p@ss:w%rd"
 
@@ -164,6 +165,10 @@ def test_connect_when_a_bad_url_has_credentials_does_not_show_them(url: str) -> 
         ({"connect_timeout_s": 0}, "connect_timeout_s"),
         ({"connect_timeout_s": "5"}, "connect_timeout_s"),
         ({"connect_timeout_s": float("nan")}, "connect_timeout_s"),
+        ({"connect_timeout_s": True}, "connect_timeout_s"),
+        ({"auto_create": "no"}, "auto_create"),
+        ({"auto_create": 1}, "auto_create"),
+        ({"auto_create": None}, "auto_create"),
         ({"user": "me"}, "password"),
         ({"password": "me"}, "user"),
         ({"credentials": "/no/such.creds"}, "credentials"),
@@ -322,6 +327,81 @@ async def test_on_state_when_it_raises_is_logged_and_the_connection_works(
     logged.expect("on_state.'connected'. failed", "on_state.'closed'. failed")
     async with eda.connect(server.url, on_state=on_state) as conn:
         await works(conn, stream)
+
+
+class AsyncCall:
+    async def __call__(self, state: str) -> None: ...
+
+    async def method(self, state: str) -> None: ...
+
+
+async def async_on_state(state: str) -> None: ...
+
+
+async def async_generator(state: str) -> AsyncIterator[str]:
+    yield state
+
+
+def generator(state: str) -> Iterator[str]:
+    yield state
+
+
+@pytest.mark.parametrize(
+    "on_state",
+    [
+        async_on_state,
+        functools.partial(async_on_state),
+        functools.partial(functools.partial(AsyncCall())),
+        AsyncCall(),
+        AsyncCall().method,
+        async_generator,
+        generator,
+    ],
+    ids=["async def", "partial", "partial of an object", "object", "method", "async generator", "generator"],
+)
+def test_on_state_when_calling_it_would_run_nothing_is_refused(on_state: Any) -> None:
+    with pytest.raises(eda.ConfigError, match="on_state must be a plain function") as caught:
+        eda.connect("nats://127.0.0.1:1", on_state=on_state)
+    assert caught.value.argument == "on_state"
+
+
+async def test_on_state_when_it_returns_an_awaitable_is_told_once(server: eda.EmbeddedServer, logged: Logged) -> None:
+    logged.expect("on_state returned an awaitable")
+    async with eda.connect(server.url, on_state=lambda state: async_on_state(state)):
+        pass
+    assert len(logged.find("on_state returned an awaitable")) == 1
+
+
+class Strange(BaseException):
+    """Nothing that anybody expects."""
+
+
+@pytest.mark.parametrize("error", [Strange, asyncio.CancelledError, GeneratorExit, ValueError])
+async def test_on_state_when_it_raises_whatever_it_likes_the_connection_comes_back_and_works(
+    server: eda.EmbeddedServer, stream: str, logged: Logged, error: type[BaseException]
+) -> None:
+    states: list[str] = []
+    seen: list[str] = []
+
+    def on_state(state: str) -> None:
+        states.append(state)
+        raise error
+
+    logged.expect("on_state.'connected'. failed", "on_state.'disconnected'. failed", "on_state.'reconnected'. failed")
+    logged.allow("on_state.'closed'. failed")
+    async with Proxy(server.port) as proxy, eda.connect(proxy.url(server.url), on_state=on_state) as conn:
+        async with (
+            conn.subscribe(stream, lambda event: seen.append(event.id), backfill=True),
+            conn.publisher(stream) as publisher,
+        ):
+            await conn.publish(stream, eda.Event(id="before"))
+            proxy.drop()
+            await until(lambda: "reconnected" in states)
+            await conn.publish(stream, eda.Event(id="after"))
+            await publisher.send(eda.Event(id="last"))
+            await publisher.flush()
+            await until(lambda: seen == ["before", "after", "last"])
+    assert states == ["connected", "disconnected", "reconnected", "closed"]
 
 
 async def test_logger_when_none_is_silent(server: eda.EmbeddedServer, stream: str, logged: Logged) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 import tomllib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -174,6 +174,38 @@ async def test_shut_when_closing_fails_anyway_is_over_and_tells(
 
 
 # --- frames ----------------------------------------------------------------------------------------------------------
+
+
+class Strange(BaseException):
+    """Nothing that anybody expects."""
+
+
+@pytest.mark.parametrize("error", [Strange, ValueError, asyncio.CancelledError])
+async def test_hooks_when_one_raises_are_called_all_the_same(
+    own_server: eda.EmbeddedServer, logged: Logged, error: type[BaseException]
+) -> None:
+    told: list[str] = []
+
+    def bad(*_: str) -> None:
+        raise error
+
+    def note(what: str) -> Callable[..., None]:
+        return lambda *_: told.append(what)
+
+    logged.expect("telling of a change of the connection failed")
+    logged.allow("the server forbids")
+    async with Proxy(own_server.port) as proxy, opened(proxy.url(own_server.url)) as wire:
+        for name in ("on_lost", "on_restored", "on_refused", "on_info", "on_closed"):
+            hooks = getattr(wire, name)
+            hooks[:0] = [bad]
+            hooks.append(note(name))
+        proxy.inject(b"-ERR 'Permissions Violation for Publish to \"x\"'\r\n")
+        await until(lambda: "on_refused" in told)
+        proxy.drop()
+        await until(lambda: "on_restored" in told)
+        await wire.barrier(5)
+        wire.server_info(b'{"max_payload": 1048576}')
+    assert set(told) == {"on_lost", "on_restored", "on_refused", "on_info", "on_closed"}
 
 
 async def test_sink_when_attached_gets_every_frame_whatever_its_size(server: eda.EmbeddedServer, admin: Any) -> None:
