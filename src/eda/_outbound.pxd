@@ -16,10 +16,11 @@ cdef class Chunk:
 
 
 # Outgoing bytes of one connection. Publishes are kept in chunks, so that a window can send them again without a copy
-# of its own; commands (acknowledgements, pulls) are not.
+# of its own; commands (acknowledgements) and requests (pulls) are not.
 cdef class Outbound:
     cdef Writer publishes
     cdef Writer commands
+    cdef Writer requests
     cdef Chunk chunk                # of `publishes`; None while that is empty
     cdef object schedule            # callable: flush() soon, at the latest at the end of this turn of the loop
     cdef object write               # callable(bytes or memoryview), or None while there is no connection

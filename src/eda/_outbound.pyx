@@ -101,7 +101,8 @@ cdef class Outbound:
     """Collects outgoing frames and writes them once per turn of the event loop, or at 64 KiB.
 
     Without a connection publishes are dropped (their window sends them again) and commands kept: an acknowledgement
-    is worth as much after a reconnect. `schedule` is called when there is something to write; it must see to a call
+    is worth as much after a reconnect. Requests, such as pulls, end with their connection: one that was sent by the
+    next one would bring what nobody waits for. `schedule` is called when there is something to write; it must see to a call
     of `flush()` in this turn of the loop.
     """
 
@@ -111,11 +112,13 @@ cdef class Outbound:
     def __dealloc__(self):
         release(&self.publishes)
         release(&self.commands)
+        release(&self.requests)
 
     def connected(self, object write):
         """Write through `write` from now on, or not at all (None)."""
         self.write = write
         self.paused = False
+        self.requests.pos = 0
         if write is not None and self.commands.pos:
             touch(self)
 
@@ -130,10 +133,20 @@ cdef class Outbound:
         put_bytes(&self.commands, <const char*>frame, len(frame))
         touch(self)
 
+    def request(self, bytes frame not None):
+        """Add a whole frame that is written on this connection or not at all."""
+        if reserve(&self.requests, len(frame)) < 0:
+            raise MemoryError
+        put_bytes(&self.requests, <const char*>frame, len(frame))
+        if self.write is not None and self.requests.pos >= CHUNK_SIZE:
+            self.flush()
+        else:
+            self.see_to_it()
+
     @property
     def size(self):
         """Bytes that wait for the next write."""
-        return self.publishes.pos + self.commands.pos
+        return self.publishes.pos + self.commands.pos + self.requests.pos
 
     cdef Chunk current_chunk(self):
         if self.chunk is None:
@@ -155,6 +168,7 @@ cdef class Outbound:
         """Write everything now."""
         cdef object publishes = None
         cdef bytes commands = None
+        cdef bytes requests
         cdef Chunk chunk
         self.scheduled = False
         if self.publishes.pos:
@@ -162,10 +176,15 @@ cdef class Outbound:
             self.chunk = None               # whatever fails now, it takes no more
             publishes = take_chunk(chunk, &self.publishes)
         if self.write is None:
+            self.requests.pos = 0
             return 0
         if self.commands.pos:
             commands = PyBytes_FromStringAndSize(<char*>self.commands.buf, self.commands.pos)
             self.commands.pos = 0
+        if self.requests.pos:
+            requests = PyBytes_FromStringAndSize(<char*>self.requests.buf, self.requests.pos)
+            self.requests.pos = 0
+            commands = requests if commands is None else b"%b%b" % (commands, requests)
         if publishes is not None:
             self.n_writes += 1
             self.write(publishes if commands is None else b"%b%b" % (commands, publishes))

@@ -251,7 +251,7 @@ class AtomicBatch:
                 return self._cut.result()
             if not self._wire.is_up:
                 return None
-            self._wire.out.command(part)
+            self._wire.out.request(part)
             self._wire.out.flush()
         subject, envelope = self._messages[-1]
         headers = self._headers(len(self._messages) - 1, batch)

@@ -140,7 +140,7 @@ class OrderedSource(Pulls):
             self._dispatcher.use_no_reader()
         if self.consumer and self._wire.is_up:
             # Nobody waits for the answer: the server would remove it by itself after a minute.
-            self._wire.out.command(
+            self._wire.out.request(
                 f"PUB {self._api.prefix}.CONSUMER.DELETE.{self._stream}.{self.consumer} 0\r\n\r\n".encode()
             )
         self.consumer = ""

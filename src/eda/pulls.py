@@ -154,7 +154,7 @@ class Pulls:
             request["max_bytes"] = n_bytes
         body = msgspec.json.encode(request)
         head = f"PUB {self.pull_subject} {self._inbox}.{self._next_pull} {len(body)}\r\n".encode()
-        self._wire.out.command(head + body + b"\r\n")
+        self._wire.out.request(head + body + b"\r\n")
         self._dispatcher.grant(self._next_pull, n, n_bytes or 0)
         self._next_pull += 1
         if n < n_wanted:

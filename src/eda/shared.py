@@ -198,7 +198,7 @@ class SharedSource(Pulls):
             self._kept_at = now
             # No event fits into a byte, and number 0 is that of no pull of ours.
             body = b'{"batch":1,"expires":1000000000,"max_bytes":1}'
-            self._wire.out.command(f"PUB {self.pull_subject} {self._inbox}.0 {len(body)}\r\n".encode() + body + b"\r\n")
+            self._wire.out.request(f"PUB {self.pull_subject} {self._inbox}.0 {len(body)}\r\n".encode() + body + b"\r\n")
 
     async def _look_or_end(self, why: str) -> None:
         """Look at the consumer; whatever fails for good ends the subscription."""

@@ -263,6 +263,30 @@ async def test_memory_when_the_connection_is_away_for_long_holds_no_more_lease_e
         await conn.close()
 
 
+async def test_pull_when_the_connection_breaks_before_it_is_written_is_never_sent(
+    server: eda.EmbeddedServer, connect: Connect, stream: str
+) -> None:
+    """Its credit was forgotten with the connection: what it brought would be more than `prefetch` allows."""
+    async with Proxy(server.port) as proxy:
+        conn = await connect(proxy.url(server.url))
+        seen: list[int] = []
+        async with conn.subscribe(stream, lambda event: seen.append(event.sequence), **KEPT) as subscription:
+            await until(lambda: b"CONSUMER.MSG.NEXT" in proxy.sent)
+            tap = wire_of(conn)._tap
+            assert tap is not None
+            subscription._source.pull(7777, None)
+            tap.connection_lost(None)  # in the same turn, before the buffer is written
+            assert conn.state == "disconnected"
+            n_sent = len(proxy.sent)
+            proxy.drop()
+            await until(lambda: conn.state == "reconnected")
+            await conn.publish(stream)
+            await until(lambda: seen == [1])
+        assert b"CONSUMER.MSG.NEXT" in proxy.sent[n_sent:]
+        assert b"7777" not in proxy.sent
+        await conn.close()
+
+
 # --- a server that falls silent --------------------------------------------------------------------------------------
 
 

@@ -293,6 +293,54 @@ def test_connection_when_lost_between_turns_keeps_commands_and_drops_publishes()
     assert wire.written == [b"PING\r\n"]
 
 
+def test_connection_when_lost_between_turns_drops_requests_and_keeps_commands() -> None:
+    """A pull that the next connection sent would bring events that nobody has room for."""
+    wire = Wire()
+    wire.out.request(b"PUB pull1 0\r\n\r\n")
+    wire.out.command(b"PUB ack1 0\r\n\r\n")
+    wire.out.connected(None)
+    wire.out.request(b"PUB pull2 0\r\n\r\n")
+    wire.out.flush()
+    wire.out.request(b"PUB pull3 0\r\n\r\n")
+    wire.out.connected(wire.written.append)
+    wire.out.request(b"PUB pull4 0\r\n\r\n")
+    wire.out.flush()
+    assert wire.written == [b"PUB ack1 0\r\n\r\nPUB pull4 0\r\n\r\n"]
+    assert wire.out.size == 0
+
+
+def test_requests_when_there_is_no_connection_do_not_gather() -> None:
+    wire = Wire(connected=False)
+    for _ in range(100):
+        wire.out.request(b"x" * CHUNK)
+        wire.out.flush()
+    assert (wire.out.size, wire.out.n_writes) == (0, 0)
+
+
+def test_flush_when_all_kinds_came_writes_them_in_one() -> None:
+    wire = Wire()
+    wire.publish("i1")
+    wire.out.request(b"PUB pull 0\r\n\r\n")
+    wire.out.command(b"PING\r\n")
+    wire.out.flush()
+    (text,) = wire.written
+    assert text.startswith(b"PING\r\nPUB pull 0\r\n\r\nHPUB ")
+
+
+def test_request_when_64_kib_have_gathered_is_written_at_once() -> None:
+    wire = Wire()
+    wire.out.request(b"a" * (CHUNK - 1))
+    assert wire.written == []
+    wire.out.request(b"b")
+    assert wire.text == b"a" * (CHUNK - 1) + b"b"
+
+
+@pytest.mark.parametrize("request_", [None, "text", bytearray(b"x"), 5])
+def test_request_when_it_is_no_bytes_is_refused(request_: Any) -> None:
+    with pytest.raises(TypeError):
+        Wire().out.request(request_)
+
+
 def test_publishes_when_there_is_no_connection_do_not_gather() -> None:
     wire = Wire(connected=False)
     for i in range(1000):
