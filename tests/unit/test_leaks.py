@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +26,8 @@ ENVELOPE = encode_event(received(ack_time_ns=9, **FULL))
 WIDE = encode_event(Event(data=String("é"), meta={"é": "é"}, **dict.fromkeys(TEXTS, "é" * 40)))
 EVENT = Event(**FULL)
 PICKLED = pickle.dumps(EVENT)
+RESTORE, PARTS = EVENT.__reduce__()  # type: ignore[misc]
+FOREIGN = pickle.dumps(RESTORE(*PARTS[:-2], b"NATS/1.0\r\na: b\r\n\r\n", b"s.x"))
 MESSAGE = b"HMSG s.t.a 1 r 12 15\r\nNATS/1.0\r\n\r\nabc\r\n"
 SHARED = (ENVELOPE, WIDE, EVENT, PICKLED, MESSAGE, FULL["data"], *FULL.values(), DecodeError, FrameError, String)
 
@@ -87,6 +90,10 @@ PATHS: dict[str, Callable[[], Any]] = {
     "event-replaced": lambda: EVENT.replace(type="x" * 100, meta={"a": "b"}, data=Bytes(b"x"), time=1),
     "event-replace-refused": lambda: refused(EVENT.replace, type="x", nonsense=1),
     "event-pickled": lambda: pickle.loads(PICKLED) == pickle.loads(pickle.dumps(EVENT)),
+    "event-pickled-foreign": lambda: (pickle.loads(FOREIGN).headers["a"], pickle.dumps(pickle.loads(FOREIGN))),
+    "event-hashed": lambda: hash(Event(type="t", meta={"a": "b"}, data=JSON(object()))),
+    "event-compared-unencodable": lambda: Event(data=JSON([object()])) == Event(data=JSON([object()])),
+    "event-copied": lambda: (copy.copy(EVENT), copy.deepcopy(EVENT), refused(copy.deepcopy, JSON(object()))),
     "event-views": lambda: (repr(EVENT), hash(EVENT), EVENT.to_dict(), EVENT.time, EVENT.meta, EVENT.is_type("a")),
     "event-encoded": lambda: encode_event(Event(**FULL), "i", "c", 5),
     "event-encoded-wide": lambda: encode_event(decode_event(WIDE).replace(type="é" * 100)),

@@ -128,8 +128,22 @@ async def resting(event: eda.Event) -> None:
     await asyncio.sleep(0)
 
 
+def reading(event: eda.Event) -> None:
+    assert (event.id, event.headers["a"], event.subject) == ("x", "b", "orders.t._")
+
+
+def reading_and_failing_once(event: eda.Event) -> None:
+    reading(event)
+    failing_once(event)
+
+
+FOREIGN = {"headers": b"NATS/1.0\r\nNats-Msg-Id: x\r\na: b\r\n\r\n"}
+SCHEDULE = {"headers": b"NATS/1.0\r\nNats-Schedule: @at 2030-01-01T00:00:00Z\r\n\r\n"}
+
 PATHS: dict[str, dict[str, Any]] = {
     "shared": {"handler": nothing},
+    "shared-foreign": {"handler": reading, "parts": FOREIGN},
+    "shared-schedules": {"handler": nothing, "parts": SCHEDULE},
     "shared-asynchronous": {"handler": asynchronous, "concurrency": 5},
     "shared-batch": {"handler": nothing, "batch": 30},
     "shared-failing": {"handler": failing_once},
@@ -143,6 +157,7 @@ PATHS: dict[str, dict[str, Any]] = {
     "shared-redelivered": {"handler": resting, "change": redeliver},
     "shared-given-back": {"handler": Given()},
     "ordered": {"handler": nothing, "ordered": True},
+    "ordered-foreign-failing": {"handler": reading_and_failing_once, "ordered": True, "parts": FOREIGN},
     "ordered-asynchronous": {"handler": asynchronous, "ordered": True, "concurrency": 5},
     "ordered-failing": {"handler": failing_once, "ordered": True},
     "ordered-timed-out": {"handler": waiting, "ordered": True, "concurrency": 50, "turn": time_out},
