@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import sys
 import threading
@@ -238,6 +239,7 @@ async def run(url: str, side: str, stream: str, work: Work) -> None:
             if line:
                 loop.call_soon_threadsafe(published.set_result, json.loads(line))
             else:
+                logging.getLogger("eda").setLevel(logging.ERROR)  # that events are given up is what was asked for
                 loop.call_soon_threadsafe(this.cancel)
 
     threading.Thread(target=listen, args=(on_line,), daemon=True).start()
