@@ -97,7 +97,7 @@ class OrderedSource(Pulls):
             return Place(info.last_sequence, info.last_time_ns)
         start = options.start
         if isinstance(start, datetime):
-            start = await sequence_at(self._api, self._stream, (start - _EPOCH) // _MICROSECOND * 1000)
+            start = await sequence_at(self._api, self._stream, (start - _EPOCH) // _MICROSECOND * 1000, info)
         return await place_of(self._api, self._stream, start - 1)
 
     def _config(self, name: str) -> dict[str, Any]:

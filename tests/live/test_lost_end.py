@@ -268,15 +268,21 @@ async def test_events_when_read_and_not_handled_as_the_end_is_lost_come_as_far_a
 
 
 @pytest.mark.old_server
+@pytest.mark.parametrize("storage", ["file", "memory"])
 @pytest.mark.parametrize("how", ["deleted", "purged", "all purged", "deleted and grown"])
-async def test_position_when_its_event_is_gone_is_no_lost_end(machine: Machine, how: str, logged: Logged) -> None:
+async def test_position_when_its_event_is_gone_is_no_lost_end(
+    machine: Machine, how: str, storage: str, logged: Logged
+) -> None:
     options = DURABLE["serial"]
+    async with eda.connect(machine.server.url) as conn:
+        await conn.streams.create("s", eda.StreamOptions(storage=storage))
     await machine.publish(10)
     assert len(await handled(machine, options, 10)) == 10
     admin = await machine.admin()
     new: list[str] = []
     if how.startswith("deleted"):
-        await admin.api("STREAM.MSG.DELETE.s", {"seq": 10})
+        for seq in (2, 3, 4, 7, 9, 10):  # so many that nats-server 2.10 finds no time any more
+            await admin.api("STREAM.MSG.DELETE.s", {"seq": seq})
     else:
         new += [] if how == "all purged" else await machine.publish(2)
         await admin.api("STREAM.PURGE.s", {"keep": len(new)} if new else None)
@@ -324,6 +330,29 @@ async def test_reader_when_it_may_not_fetch_messages_goes_by_their_times(tmp_pat
             await machine.server.start()
         new = await machine.publish(9)
         assert await handled(machine, DURABLE["serial"], 9, more_s=0.1) == new
+
+
+@pytest.mark.old_server
+@pytest.mark.parametrize("storage", ["file", "memory"])
+async def test_start_when_a_time_and_events_were_deleted_begins_with_the_first_one_stored_then(
+    conn: eda.Conn, stream: str, admin: Admin, storage: str
+) -> None:
+    """nats-server 2.10 finds a place far from it in memory."""
+    await conn.streams.create(stream, eda.StreamOptions(storage=storage))
+    async with conn.publisher(stream) as publisher:
+        await publisher.send_many([eda.Event(type="t") for _ in range(60)])
+    times: dict[int, Any] = {}
+    async with conn.subscribe(stream, lambda event: times.update({event.sequence: event.ack_time}), backfill=True):
+        await until(lambda: len(times) == 60)
+    for seq in [*range(5, 40, 2), *range(40, 58)]:
+        await admin.api(f"STREAM.MSG.DELETE.{stream}", {"seq": seq})
+        del times[seq]
+    for start in (6, 20, 38, 58, 60):
+        seen: list[int] = []
+        async with conn.subscribe(stream, lambda event, seen=seen: seen.append(event.sequence), start=times[start]):
+            await until(lambda seen=seen: seen[-1:] == [60])
+        # Times of datetimes are to the microsecond, those of the server to the nanosecond.
+        assert seen == [seq for seq, time in times.items() if time >= times[start]]
 
 
 # --- kept positions --------------------------------------------------------------------------------------------------
