@@ -144,8 +144,9 @@ class PublisherLife:
     async def close(self) -> None:
         """Close without waiting for what is pending (`flush` does that): such events fail with Closed.
 
-        Cancelled, it goes on without its caller.
+        Cancelled, it goes on without its caller. From another event loop or thread it raises ConfigError.
         """
+        self._check_loop()
         await asyncio.shield(self._begin_close())
 
     def _begin_close(self) -> asyncio.Task[None]:

@@ -31,7 +31,11 @@ async def flush(pub: eda.Publisher) -> None:
     await pub.flush()
 
 
-USES = pytest.mark.parametrize("use", [send, send_many, send_and_wait, flush])
+async def close(pub: eda.Publisher) -> None:
+    await pub.close()
+
+
+USES = pytest.mark.parametrize("use", [send, send_many, send_and_wait, flush, close])
 
 
 @both
