@@ -19,8 +19,8 @@ NS = 1_000_000_000
 MAX_ACK_PENDING_EXCEEDED = 10121
 INACTIVE_THRESHOLD_EXCEEDED = 10153
 
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:h|ms|us|µs|μs|ns|m|s))+")
-_PART = re.compile(r"(\d+(?:\.\d+)?)(h|ms|us|µs|μs|ns|m|s)")
+_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:h|ms|us|µs|μs|ns|m|s))+")
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(h|ms|us|µs|μs|ns|m|s)")
 _UNIT_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9}
 _LIMIT = re.compile(r"limit of (\S+)$")
 _SETTING = {"requestbatch": "n", "requestexpires": "expires_ns", "requestmaxbytes": "n_bytes"}
@@ -40,7 +40,7 @@ def _duration_ns(text: str) -> int | None:
 
 
 def _count(text: str) -> int | None:
-    return int(text) if text.isdecimal() and len(text) < 19 else None
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None
 
 
 def lowered_consumer(config: dict[str, Any], refusal: ServerError) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ from eda.subjects import covers, filter_subjects, shown_filter
 __all__ = ["SharedConsumer"]
 
 CONSUMER_EXISTS = 10148
+CONSUMER_GONE = frozenset({10014, 10149})  # there is none, or none to update
 # Settings of a kept consumer that make pulls like ours impossible.
 FOREIGN_SETTINGS = ("priority_policy", "priority_groups")
 
@@ -247,6 +248,8 @@ class SharedConsumer:
         except ServerError as error:
             if error.retryable:
                 raise
+            if error.err_code in CONSUMER_GONE:
+                raise ConsumerDeleted(self._stream, self._name, "while its settings were changed") from error
             vital = [each for each in found if each.is_vital]
             if vital:
                 raise ConfigError(

@@ -95,6 +95,7 @@ async def test_marker_when_it_has_no_body_is_passed_over(
     assert seen.ids == ["one", "two"]
 
 
+@pytest.mark.old_server
 @every_kind
 async def test_message_when_somebody_stored_it_empty_is_a_dead_letter(
     kind: dict[str, Any], conn: eda.Conn, stream: str, admin: Admin, logged: Logged
@@ -114,6 +115,7 @@ async def test_message_when_somebody_stored_it_empty_is_a_dead_letter(
     await admin.js.delete_stream(f"{stream}-dead")
 
 
+@pytest.mark.old_server
 @every_kind
 async def test_event_when_the_consumer_leaves_its_body_out_is_handled_whole(
     kind: dict[str, Any], conn: eda.Conn, stream: str, admin: Admin, logged: Logged

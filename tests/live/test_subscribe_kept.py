@@ -12,6 +12,7 @@ import pytest
 import eda
 import eda.pulls
 import eda.watch
+from eda.api import Api
 from helpers import Admin, Logged, until
 
 NS = 1_000_000_000
@@ -236,3 +237,22 @@ async def test_subscription_when_it_may_not_acknowledge_ends_rather_than_handle_
             with pytest.raises(eda.ServerError, match="no permission"):
                 await asyncio.wait_for(sub.wait(), 10)
     assert len(handled) == 1
+
+
+async def test_consumer_when_it_is_deleted_before_it_can_be_changed_back_ends_as_deleted(
+    conn: eda.Conn, stream: str, admin: Admin, monkeypatch: pytest.MonkeyPatch, logged: Logged
+) -> None:
+    logged.expect("ends: .*was deleted")
+    subscription = await conn.subscribe(stream, print, name="team", durable=True)
+    await edit(admin, stream, max_deliver=3)
+    create = Api.create_consumer
+
+    async def after_the_deletion(*args: Any, **options: Any) -> Any:
+        await admin.js.delete_consumer(stream, "team")
+        return await create(*args, **options)
+
+    monkeypatch.setattr(Api, "create_consumer", after_the_deletion)
+    subscription._source.look("the test says so")
+    async with asyncio.timeout(10):
+        with pytest.raises(eda.ConsumerDeleted):
+            await subscription.wait()
