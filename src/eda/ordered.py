@@ -207,6 +207,8 @@ class OrderedSource(Pulls):
                     self._stream, dispatcher.highest, info.last_sequence, self._name, whole.seq,
                 )  # fmt: skip
                 self._on_rewound(whole)
+                if self._unasked_from is not None:
+                    self._unasked_from = min(self._unasked_from, whole.seq)
         if self._bare.is_needed and self._unasked_from is not None:
             await self._go_back_to_overtaken(self._unasked_from)
             if n_wanted != self._n_wanted:

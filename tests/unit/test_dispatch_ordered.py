@@ -50,6 +50,22 @@ async def test_deliveries_when_they_come_in_order_are_handled_in_order_and_not_a
     assert dispatcher.last_acknowledged() is None
 
 
+async def test_position_when_it_moves_has_the_time_at_which_its_event_was_stored(make: Make) -> None:
+    rig = make(hold=True, ordered=True)
+    dispatcher = rig.dispatcher
+    rig.deliver(3, time_ns=30)
+    rig.deliver(4, time_ns=40)
+    await settle()
+    assert (dispatcher.position_ns, dispatcher.highest_ns) == (0, 40)
+    rig.release(3)
+    await settle()
+    assert (dispatcher.position, dispatcher.position_ns) == (3, 30)
+    rig.deliver(3, time_ns=31)  # from before where we wanted to begin
+    assert (dispatcher.position_ns, dispatcher.highest_ns) == (30, 40)
+    dispatcher.begin_at(2, 0, 20)
+    assert (dispatcher.position_ns, dispatcher.highest_ns) == (20, 20)
+
+
 async def test_delivery_when_one_before_it_did_not_come_is_told_and_nothing_is_taken_until_there_is_a_new_reader(
     make: Make,
 ) -> None:

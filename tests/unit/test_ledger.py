@@ -179,6 +179,11 @@ class SharedMachine(Machine):
         assert all(self.ledger.lookup(seq) == -1 for seq in self.gone[-50:] if seq not in seqs)
 
 
+def stored_ns(seq: int) -> int:
+    """When the event with that sequence was stored."""
+    return seq * 3
+
+
 @settings(max_examples=100, stateful_step_count=60, deadline=None)
 class OrderedMachine(Machine):
     ledger: OrderedLedger
@@ -189,7 +194,7 @@ class OrderedMachine(Machine):
     def begin(self, kind: str, position: int) -> None:
         self.kind = kind
         self.ledger = OrderedLedger(serial=kind == "serial")
-        self.ledger.drop(position)
+        self.ledger.drop(position, stored_ns(position))
         self.position = self.highest = position
 
     def key_of(self, number: int) -> Any:
@@ -202,6 +207,7 @@ class OrderedMachine(Machine):
         seq = self.highest = self.highest + step
         key = self.key_of(which)
         event, size = EVENTS[which % len(EVENTS)], SIZES[which % len(EVENTS)]
+        self.ledger.highest_ns = stored_ns(seq)
         if key is None:
             slot = self.ledger.add(event, seq, self.now_ns)
         else:
@@ -228,6 +234,7 @@ class OrderedMachine(Machine):
     @rule(step=steps)
     def pass_over(self, step: int) -> None:
         self.highest += step
+        self.ledger.highest_ns = stored_ns(self.highest)
         self.ledger.pass_over(self.highest)
         ring = [held for held in self.held if held.state != ORPHAN]
         if not ring:
@@ -240,7 +247,7 @@ class OrderedMachine(Machine):
     @rule(position=st.integers(0, 2**41), back=st.booleans())
     def drop(self, position: int, back: bool) -> None:
         self.position = self.highest = self.position if back else position
-        self.ledger.drop(self.position)
+        self.ledger.drop(self.position, stored_ns(self.position))
         self.held = [held for held in self.held if held.state in (RUNNING, ORPHAN)]
         for held in self.held:
             held.state = ORPHAN
@@ -275,7 +282,9 @@ class OrderedMachine(Machine):
 
     @invariant()
     def places(self) -> None:
-        assert (self.ledger.position, self.ledger.highest) == (self.position, self.highest)
+        ledger = self.ledger
+        assert (ledger.position, ledger.highest) == (self.position, self.highest)
+        assert (ledger.position_ns, ledger.highest_ns) == (stored_ns(self.position), stored_ns(self.highest))
         assert sorted(held.seq for held in self.ready) == sorted(held.seq for held in self.may_be_handed_out())
         running = [held.key for held in self.of(RUNNING, ORPHAN) if held.key is not None]
         assert len(running) == len(set(running))
