@@ -148,6 +148,7 @@ cdef class Dispatcher(Outcomes):
                     if not isinstance(error, (Exhausted, Undecodable)):
                         error = self.ask_again(slot, event)
                         if self.ledger.held[slot].state == WAITING:
+                            self.end_trial(index)
                             continue
             if error is None:
                 self.running[index] = event

@@ -203,10 +203,10 @@ cdef class Outcomes(Intake):
         cdef bint is_shut = self.circuit_state == OPEN or self.trying >= 0
         self.one_by_one = self.n_careful or self.is_strict or self.circuit_state == HALF_OPEN
         self.barred = (self.barred & ~BY_CIRCUIT) | (BY_CIRCUIT if is_shut else 0)
-        # Half open, a shared subscription asks for the one event; what an ordered one holds is nobody else's.
+        # Half open, one event is asked for where none is held; what waits to be stored as a dead letter is not one.
         self.withhold(
             self.circuit_state != CLOSED or self.barred & BY_PAUSE,
-            1 if self.circuit_state == HALF_OPEN and not self.barred & BY_PAUSE else 0,
+            1 + self.ledger.n_retrying if self.circuit_state == HALF_OPEN and not self.barred & BY_PAUSE else 0,
         )
         return 0 if self.barred else self.wake_all()
 

@@ -264,7 +264,7 @@ def _ours(headers: dict[str, str]) -> dict[str, str]:
 def may_pass(error: Exception) -> bool:
     """Whether storing a dead letter failed in a way that may pass, or that an operator can end."""
     if isinstance(error, ServerError) and error.err_code in NO_ROOM:
-        return True
+        return not is_too_large(error)
     return isinstance(error, StreamNotFound) or (isinstance(error, EdaError) and error.retryable)
 
 

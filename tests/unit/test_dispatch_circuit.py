@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 
 import pytest
@@ -187,6 +188,49 @@ async def test_circuit_when_a_batch_fails_in_part_stays_closed(make: Make) -> No
         await settle()
     assert rig.dispatcher.n_handled > 0
     assert rig.openings == []
+
+
+async def test_circuit_when_half_open_and_a_key_that_failed_is_had_now_goes_on(make: Make) -> None:
+    """The event whose key could not be had waits in its lane then: it is not what is tried."""
+    database = Database()
+    keys_work = False
+
+    def key_of(event: eda.Event) -> str:
+        if not keys_work and event.sequence == 4:
+            raise ValueError("no key")
+        return "one"
+
+    rig = make(database.handle, circuit=1, ordered=True, key=key_of)
+    rig.on_failure = lambda event, error: 0 if event.sequence == 4 else 10**7  # type: ignore[method-assign]
+    rig.deliver(4, 5)
+    await settle()
+    assert rig.openings == [1]
+    keys_work = True
+    database.away = False
+    for _ in range(50):
+        rig.dispatcher.try_one()
+        rig.dispatcher.take_due()
+        await asyncio.sleep(0.005)
+    assert sorted(database.asked) == [4, 5]
+    assert not rig.dispatcher.is_circuit_open
+
+
+async def test_circuit_when_half_open_and_only_dead_letters_are_held_asks_for_an_event(make: Make) -> None:
+    database = Database()
+    rig = make(database.handle, circuit=1)
+    rig.on_failure = lambda event, error: -1  # type: ignore[method-assign]
+    rig.bury_delay_ns = 3600 * 10**9
+    rig.deliver(1)
+    await settle()
+    assert (rig.openings, rig.dispatcher.n_held) == ([1], 1)
+    rig.dispatcher.revoke_all()
+    rig.pulls.clear()
+    rig.dispatcher.try_one()
+    assert [n for n, _ in rig.pulls] == [1]
+    database.away = False
+    rig.deliver(2)
+    await settle()
+    assert rig.openings == [1, 0]
 
 
 # --- credit and what is held -----------------------------------------------------------------------------------------
@@ -387,3 +431,97 @@ async def test_stop_when_paused_ends_the_workers_and_gives_back(make: Make, orde
     assert rig.tasks[0].done()
     assert rig.dispatcher.give_back() == (0 if ordered else 2)
     assert rig.seqs == []
+
+
+# --- anything, in any order ------------------------------------------------------------------------------------------
+
+SETTINGS: dict[str, dict[str, object]] = {
+    "shared": {},
+    "shared_concurrent": {"concurrency": 3},
+    "shared_batch": {"batch": 3, "concurrency": 2, "linger_s": 0.001},
+    "ordered": {"ordered": True, "concurrency": 3},
+    "serial": {"ordered": True, "serial": True},
+    "strict": {"ordered": True, "serial": True, "strict": True},
+    "key": {"ordered": True, "concurrency": 3, "key": "aggregate"},
+    "ordered_batch": {"ordered": True, "batch": 3, "concurrency": 2},
+}
+
+
+@pytest.mark.parametrize("options", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("seed", range(12))
+async def test_events_when_failures_pauses_and_trials_come_in_any_order_are_all_handled_in_the_end(
+    make: Make, options: dict[str, object], seed: int
+) -> None:
+    chance = random.Random(seed)
+    outcomes = [None, ConnectionError("away"), eda.Reject("no"), asyncio.CancelledError()]
+    weights = [1, 4, 1, 0.2]
+    handled: set[int] = set()
+    n_started = 0
+    n_started_paused = 0
+
+    async def handle(given: eda.Event | list[eda.Event]) -> None:
+        nonlocal n_started, n_started_paused
+        n_started += 1
+        n_started_paused += rig.dispatcher.is_paused
+        for _ in range(chance.choice([0, 0, 1, 5])):
+            await asyncio.sleep(0)
+        outcome = chance.choices(outcomes, weights)[0]
+        if outcome is not None:
+            raise outcome
+        handled.update(event.sequence for event in (given if isinstance(given, list) else [given]))
+
+    rig = make(handle, circuit=3, max_attempts=0, **options)
+    again_ns = -1 if options.get("ordered") is None else 10
+    dead: set[int] = set()
+
+    def on_failure(event: eda.Event, error: BaseException) -> int:
+        if isinstance(error, eda.Reject | Undecodable):
+            return -1
+        if again_ns < 0:
+            lost.append(event.sequence)  # the server's to deliver again
+            return 10
+        return again_ns
+
+    async def bury(event: eda.Event, payload: bytes, error: BaseException) -> int:
+        await asyncio.sleep(0)
+        if chance.random() < 0.3:
+            return 10
+        dead.add(event.sequence)
+        return -1
+
+    lost: list[int] = []
+    rig.on_failure = on_failure  # type: ignore[method-assign]
+    rig.bury = bury  # type: ignore[method-assign]
+    seq = 0
+    for _ in range(150):
+        what = chance.randrange(8)
+        if what <= 2:
+            seq += 1
+            payload = b"\xff" if chance.random() < 0.1 else None
+            rig.deliver(seq, event=eda.Event(type="t", aggregate=chance.choice("ab")), payload=payload)
+        elif what == 3 and lost:
+            rig.deliver(lost.pop(), attempt=2)
+        elif what == 4:
+            rig.dispatcher.try_one()
+        elif what == 5:
+            rig.dispatcher.take_due()
+        elif what == 6:
+            chance.choice([rig.dispatcher.pause, rig.dispatcher.resume])()
+        for _ in range(chance.choice([0, 1, 10])):
+            await asyncio.sleep(0)
+    weights[:] = [1, 0, 0, 0]
+    rig.dispatcher.resume()
+    for _ in range(400):
+        while lost:
+            rig.deliver(lost.pop(), attempt=2)
+        rig.dispatcher.try_one()
+        rig.dispatcher.take_due()
+        await asyncio.sleep(0.001 if options.get("linger_s") else 0)
+        if len(handled | dead) == seq:
+            break
+    assert handled | dead == set(range(1, seq + 1))
+    await settle()
+    assert n_started_paused == 0
+    assert rig.dispatcher.n_held == 0
+    if handled and not dead:
+        assert not rig.dispatcher.is_circuit_open
