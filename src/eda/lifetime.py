@@ -165,12 +165,20 @@ class Lifetime:
                 each.stop()
             self._closing = asyncio.get_running_loop().create_task(self._close(self._deadline))
         if any(each.is_run_by_caller() for each in self._subscriptions):
+            self._closing.add_done_callback(self._log_failure)
             return
         try:
             await asyncio.shield(self._closing)
         except asyncio.CancelledError:
+            self._closing.add_done_callback(self._log_failure)
             self._hurry(CANCELLED_CLOSE_S)
             raise
+
+    def _log_failure(self, closing: asyncio.Task[None]) -> None:
+        """Tell of a failure that no caller of `close` may be there to hear of."""
+        error = None if closing.cancelled() else closing.exception()
+        if error is not None:
+            self._logger.error("closing the connection to %s failed", self._addresses, exc_info=error)
 
     async def close_in_own_loop(self, timeout_s: float) -> None:
         """Close if it is open, and this is the loop in which it was opened. What goes wrong is logged."""

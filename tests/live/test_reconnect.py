@@ -207,6 +207,29 @@ async def test_close_when_the_server_is_away_and_closing_fails_is_closed_with_ev
     assert process.returncode is not None
 
 
+async def test_close_when_it_fails_after_a_handler_called_it_is_logged(
+    server: eda.EmbeddedServer, monkeypatch: pytest.MonkeyPatch, logged: Logged
+) -> None:
+    async def shut(wire: eda._wire.Wire, timeout_s: float) -> None:
+        await original(wire, timeout_s)
+        raise RuntimeError("nobody expects this")
+
+    async def handle(event: eda.Event) -> None:
+        await conn.close()
+
+    original = eda._wire.Wire.shut
+    conn = await eda.connect(server.url)
+    await conn.publish("closes-in-a-handler")
+    with monkeypatch.context() as patch:
+        patch.setattr(eda._wire.Wire, "shut", shut)
+        await conn.subscribe("closes-in-a-handler", handle, backfill=True)
+        await until(lambda: conn.state == "closed")
+        await until(lambda: logged.find("closing the connection to .* failed"))
+    logged.expect("closing the connection to .* failed")
+    async with eda.connect(server.url) as other:
+        await other.streams.delete("closes-in-a-handler")
+
+
 async def test_close_when_the_server_is_frozen_ends_in_time(own_server: eda.EmbeddedServer) -> None:
     conn = await eda.connect(own_server.url)
     await conn.publish("stream")
