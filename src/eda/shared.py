@@ -17,6 +17,7 @@ from eda._wire import Wire
 from eda.api import Api
 from eda.errors import Closed, ConsumerDeleted, EdaError, ServerError, StreamNotFound, Timeout
 from eda.options import SubscriptionOptions
+from eda.patience import Patience
 from eda.pulls import Pulls
 from eda.shared_consumer import SharedConsumer
 from eda.shared_filter import Unwanted, kept_filter
@@ -218,10 +219,17 @@ class SharedSource(Pulls):
 
         Raises what is refused for good.
         """
+        patience = Patience()
+        was_missed = False
         while True:
             stripped = dict(self._stripped)  # before asking: the answer says nothing of later ones
             try:
                 info = await self._api.consumer_info(self._stream, self.consumer)
+                if info is None and not was_missed and not self._pulls_anew:
+                    # Nobody has said that it was deleted: a cluster that restarts may not know it yet.
+                    was_missed = True
+                    await asyncio.sleep(LOOK_PAUSE_S)
+                    continue
                 if info is None or not self._is_same(info) or info["config"].get("deliver_subject"):
                     raise ConsumerDeleted(self._stream, self.consumer, why)
                 if not covers(self._filter, kept_filter(info["config"])):
@@ -233,7 +241,7 @@ class SharedSource(Pulls):
             except (StreamNotFound, ConsumerDeleted, Closed):
                 raise
             except EdaError as error:
-                if not error.retryable:
+                if not patience.allows(error):
                     raise
                 self._logger.info(
                     "consumer %s of %s: %s, and asking failed: %s", self.consumer, self._stream, why, error
@@ -243,8 +251,9 @@ class SharedSource(Pulls):
             self._note(info)
             if stripped and self._dispatcher is not None:
                 # A consumer that leaves no body out has delivered them as they are, or was healed by another member:
-                # they come again, and then they are taken for what they are.
-                self._dispatcher.believe_empty([] if was_stripping else stripped)
+                # the stream knows. They come again, and then they are taken for what they are.
+                empty = [] if was_stripping else [seq for seq in sorted(stripped) if await self._is_stored_empty(seq)]
+                self._dispatcher.believe_empty(empty)
                 self._give_back_stripped(list(stripped))
             if not self._stripped:
                 break
@@ -252,6 +261,15 @@ class SharedSource(Pulls):
             pauses = self._pulls_anew and self._is_sure
             self._is_sure, self._pulls_anew = True, False
             self.pull_anew(pause=pauses)
+
+    async def _is_stored_empty(self, seq: int) -> bool:
+        """Whether the stream has that message without a body. Who may not read the stream believes the consumer."""
+        try:
+            return not (await self._api.message(self._stream, {"seq": seq})).data
+        except ServerError as error:
+            return not error.retryable
+        except Timeout:
+            return False
 
     def _give_back_stripped(self, sequences: list[int]) -> None:
         """Have these deliveries made again, in order."""

@@ -152,6 +152,34 @@ async def test_event_when_two_members_share_a_stripping_consumer_is_handled_whol
     assert sorted(seen.data) == sorted(list(range(100)) * 3)
 
 
+async def test_event_when_an_operator_insists_on_stripping_it_is_handled_whole(
+    connect: Any, stream: str, admin: Admin
+) -> None:
+    """Whoever looks may find a consumer that was changed back already, and is stripping again a moment later."""
+    ours, theirs = await connect(), await connect()
+    seen = Seen()
+
+    async def insist() -> None:
+        while True:
+            await edit(admin, stream, "me", headers_only=True)
+            await asyncio.sleep(0.02)
+
+    options = SHARED | {"prefetch": 20, "retry": eda.Retry(max_attempts=2)}
+    async with ours.subscribe(stream, seen, **options) as one, theirs.subscribe(stream, seen, **options) as other:
+        insisting = asyncio.create_task(insist())
+        try:
+            for n in range(200):
+                await ours.publish(stream, eda.Event(id=str(n), data=eda.JSON(n)))
+        finally:
+            insisting.cancel()
+            await asyncio.wait({insisting})
+        await until(lambda: len(set(seen.ids)) == 200, 20)
+        for subscription in (one, other):
+            assert (subscription.stats().undecodable, subscription.stats().dead_lettered) == (0, 0)
+    assert sorted(set(seen.data)) == list(range(200))
+    await until(lambda: settled(admin, stream))
+
+
 @every_kind
 async def test_message_when_it_was_stored_without_its_body_is_a_dead_letter(
     kind: dict[str, Any], conn: eda.Conn, stream: str, admin: Admin, logged: Logged
