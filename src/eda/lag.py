@@ -306,7 +306,7 @@ class Lags:
             "num_replicas": 1,
             "filter_subject": subject,
         }
-        config |= labels("reader", client=self._api.client, what=f"a look at stream {stream}")
+        config |= labels("reader", client=self._api.client, what=f"a look at stream {stream!r}")
         made = await self._api.create_consumer(stream, name, config)
         with suppress(ServerError, Timeout):  # it goes by itself
             await self._api.delete_consumer(stream, name)

@@ -101,7 +101,7 @@ class OrderedSource(Pulls):
         return await place_of(self._api, self._stream, start - 1)
 
     def _config(self, name: str) -> dict[str, Any]:
-        what = f"reader of subscription {self._name} of stream {self._stream}"
+        what = f"reader of subscription {self._name!r} of stream {self._stream!r}"
         config = reader_config(name) | labels("reader", client=self._api.client, what=what, subscription=self._name)
         if self._server_filter:
             config["filter_subjects"] = self._asked

@@ -94,7 +94,7 @@ async def _sequence_by_server(api: Api, stream: str, time_ns: int) -> int:
         "deliver_policy": "by_start_time",
         "opt_start_time": f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest_ns:09d}Z",
     }
-    settings |= labels("reader", client=api.client, what=f"finds a time in stream {stream}")
+    settings |= labels("reader", client=api.client, what=f"a look for a time in stream {stream!r}")
     made = await api.create_consumer(stream, name, settings)
     await api.delete_consumer(stream, name)
     return int((made.get("delivered") or {}).get("stream_seq", 0)) + 1

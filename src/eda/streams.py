@@ -164,7 +164,7 @@ class Streams:
         # These are not for `update` to change: who made the stream otherwise had a reason.
         fixed = {"name": name, "subjects": stream_subjects(name), "retention": "limits", "allow_direct": True}
         options = options or StreamOptions()
-        label = labels("stream", client=self._api.client, what=f"stream {name}")
+        label = labels("stream", client=self._api.client, what=f"stream {name!r}")
         config = fixed | label | self._to_settings(options)
         is_relabelled = False
         deadline = time.monotonic() + REQUEST_TIMEOUT_S

@@ -35,7 +35,7 @@ async def test_labels_when_a_subscription_opens_say_who_made_stream_and_consumer
     assert shown == "billing" or shown.startswith('Zoë "\\r\\n\\x00 xxx')
     async with conn.subscribe(stream, print, name="team", durable=True, types=["t"]):
         config = (await admin.consumer(stream, "team"))["config"]
-        assert config["description"] == f"eda: subscription team of stream {stream}, made by {shown}"
+        assert config["description"] == f"eda: subscription 'team' of stream {stream!r}, made by {shown}"
         assert config["metadata"]["eda-filter"]
         assert config["metadata"][KIND] == "shared"
         assert config["metadata"][SUBSCRIPTION] == "team"
@@ -43,7 +43,7 @@ async def test_labels_when_a_subscription_opens_say_who_made_stream_and_consumer
         await until(lambda: sub.is_active)
         (reader,) = await until(lambda: readers(admin, stream))
         config = (await admin.consumer(stream, reader))["config"]
-        assert config["description"].startswith(f"eda: reader of subscription in-order of stream {stream}")
+        assert config["description"].startswith(f"eda: reader of subscription 'in-order' of stream {stream!r}")
         assert (config["metadata"][KIND], config["metadata"][SUBSCRIPTION]) == ("reader", "in-order")
 
 
