@@ -111,9 +111,10 @@ def wire_of(conn: eda.Conn) -> Wire:
 
 
 def sender_of(conn: eda.Conn) -> WindowSender:
-    """Return what publishes the events of `conn.publish`."""
+    """Return what publishes the events of `conn.publish`, where there is one stream."""
     assert conn._link is not None
-    return conn._link.single._sender
+    (single,) = conn._link.singles._of_stream.values()
+    return single._sender
 
 
 class Proxy:

@@ -85,9 +85,9 @@ class Closing:
         """Take no more publishes, wait for those under way, and cut the connection."""
         deadline = self._deadline
         link.wire.closing = True
-        n_unsettled = await link.single.drain(deadline, keeps_s=deadline.left_s * KEEPS)
+        n_unsettled = await link.singles.drain(deadline, keeps_s=deadline.left_s * KEEPS)
         if n_unsettled:
             self.left_undone.append(f"{n_unsettled} publishes")
-        link.single.close()
+        link.singles.close()
         if not await link.wire.shut(deadline.left_s):
             self.left_undone.append("writing to the server")

@@ -69,8 +69,9 @@ class Conn(Lifetime):
             timeout_s = known.usual_s
         else:
             known.check_timeout(timeout_s)
-        left_s = timeout_s if link.single.is_ready else await link.single.ready(timeout_s, event.id)
-        event_id, acknowledged = link.single.send(known.target, event, left_s)
+        single = known.single
+        left_s = timeout_s if single.is_ready else await single.ready(timeout_s, event.id)
+        event_id, acknowledged = single.send(known.target, event, left_s)
         try:
             sequence = await acknowledged
         except Timeout as error:

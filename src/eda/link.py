@@ -15,7 +15,7 @@ from eda.errors import Closed, ConnectError, Timeout
 from eda.kinds import DurableNames
 from eda.options import StreamOptions
 from eda.replay import Replay
-from eda.single import SinglePublisher
+from eda.single import Singles
 from eda.streams import Streams
 from eda.targets import Targets
 
@@ -30,7 +30,7 @@ class Link:
     api: Api
     streams: Streams
     targets: Targets
-    single: SinglePublisher
+    singles: Singles
     dead_letters: DeadLetters
     replay: Replay
     durable_names: DurableNames
@@ -59,12 +59,10 @@ async def open_link(addresses: Addresses, client: str, logger: logging.Logger, o
         await api.look(max(deadline - time.monotonic(), 0.1))
         streams = Streams(api)
         targets = Targets(api, streams, logger, options.stream_defaults, auto_create=options.auto_create)
-        single = SinglePublisher(wire, client, logger, targets.recover, targets.longest_s)
-        await single.open()
     except BaseException as error:
         await wire.shut(0)  # there is nothing to wait for
         if isinstance(error, Timeout | Closed):
             raise ConnectError(str(addresses), str(error)) from error
         raise
     dead_letters, replay = DeadLetters(wire, api, targets.ensure, streams.info), Replay(wire, api, logger)
-    return Link(wire, api, streams, targets, single, dead_letters, replay, DurableNames())
+    return Link(wire, api, streams, targets, targets.singles, dead_letters, replay, DurableNames())

@@ -8,6 +8,8 @@ from collections.abc import Callable, Coroutine, Iterable
 from time import monotonic
 from typing import Any
 
+from nats.errors import Error as NatsError
+
 from eda._acks import PublishWindow
 from eda._event import Event
 from eda._send import Target, WindowSender
@@ -17,7 +19,7 @@ from eda.answers import decode_answer
 from eda.deadline import Deadline
 from eda.errors import Closed, ConfigError, ServerError, Timeout
 
-__all__ = ["SinglePublisher"]
+__all__ = ["SinglePublisher", "Singles"]
 
 MAX_PENDING = 1 << 20
 RESEND_S = 5.0
@@ -29,8 +31,8 @@ FRESH_S = 0.2  # how old the knowledge of a stream may be by which an event is s
 ID_ON_ITS_WAY = 10158  # server/errors.json of nats-server: an earlier try is being stored
 
 
-class SinglePublisher:
-    """Publishes events one by one over a connection's shared window.
+class Singles:
+    """The publishers of events one by one, one for each stream: a stream that does not answer fills its own window.
 
     `recover` is called when nobody answers for a stream, or an event is to be sent again: it finds out whether the
     stream exists, creates it if it may, and raises what a waiting publish should fail with. `longest_s(stream, since)`
@@ -45,16 +47,53 @@ class SinglePublisher:
         recover: Callable[[str], Coroutine[Any, Any, None]],
         longest_s: Callable[[str, float], float | None],
     ) -> None:
-        self._wire = wire
-        self._logger = logger
-        self._recover = recover
-        self._longest_s = longest_s
+        self.wire = wire
+        self.client = client
+        self.logger = logger
+        self.recover = recover
+        self.longest_s = longest_s
+        self.last: WindowSender | None = None  # the one that has sent an event last
+        self._of_stream: dict[str, SinglePublisher] = {}
+
+    async def open(self, stream: str) -> SinglePublisher:
+        """Return the stream's publisher, which listens to the acknowledgements. Raises Closed."""
+        single = self._of_stream.get(stream)
+        if single is None:
+            single = SinglePublisher(self)
+            try:
+                await single.open()
+            except NatsError as error:
+                raise Closed("connection") from error
+            self._of_stream[stream] = single
+        return single
+
+    async def drain(self, deadline: Deadline, *, keeps_s: float) -> int:
+        """Wait until everything is settled, or `keeps_s` before the deadline; returns how many publishes are not."""
+        singles = list(self._of_stream.values())
+        return sum(await asyncio.gather(*(each.drain(deadline, keeps_s=keeps_s) for each in singles)))
+
+    def close(self) -> None:
+        """Fail what is still pending."""
+        for single in self._of_stream.values():
+            single.close()
+
+
+class SinglePublisher:
+    """Publishes the events of one stream one by one."""
+
+    def __init__(self, singles: Singles) -> None:
+        self._singles = singles
+        self._wire = wire = singles.wire
+        self._logger = singles.logger
+        self._recover = singles.recover
+        self._longest_s = singles.longest_s
         self._loop = asyncio.get_running_loop()
         self._out = wire.out
         self._waits = wire.waits
         inbox = wire.new_inbox()
         self._inbox = f"{inbox}.*"
-        self._sender = WindowSender(PublishWindow(MAX_PENDING), wire.out, f"{inbox}.".encode(), client, self._on_answer)
+        window = PublishWindow(MAX_PENDING)
+        self._sender = WindowSender(window, wire.out, f"{inbox}.".encode(), singles.client, self._on_answer)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._recovering: dict[str, asyncio.Task[None]] = {}
@@ -100,7 +139,9 @@ class SinglePublisher:
         """
         waiter: Wait[int] = self._waits.new()
         sender = self._sender
-        if sender.n_pending:
+        last = self._singles.last
+        self._singles.last = sender
+        if sender.n_pending or (last is not None and last.n_pending):
             event_id = sender.publish(target, event, waiter, RESEND_S, timeout_s)
         else:
             self._out.at_once = True  # nobody to share the write with: save the turn of the loop

@@ -13,6 +13,7 @@ from eda.api import Api
 from eda.bucket import Bucket, bucket_for
 from eda.errors import ConfigError, EdaError, StreamNotFound
 from eda.options import StreamOptions
+from eda.single import SinglePublisher, Singles
 from eda.streams import StreamInfo, Streams, check_takes_events, check_takes_subject
 from eda.subjects import subject_of
 
@@ -26,13 +27,14 @@ class Known:
     """What a publish has to know of its stream.
 
     `longest_s` is the longest publish timeout that the stream's duplicate window allows, `usual_s` the one of a publish
-    that names none. `seen_at` is when the server has said so (monotonic).
+    that names none. `single` publishes to it. `seen_at` is when the server has said so (monotonic).
     """
 
-    __slots__ = ("longest_s", "seen_at", "target", "usual_s")
+    __slots__ = ("longest_s", "seen_at", "single", "target", "usual_s")
 
-    def __init__(self, target: Target, window_s: float) -> None:
+    def __init__(self, target: Target, window_s: float, single: SinglePublisher) -> None:
         self.target = target
+        self.single = single
         self.longest_s = window_s / 2
         self.usual_s = min(PUBLISH_TIMEOUT_S, self.longest_s)
         self.seen_at = monotonic()
@@ -68,6 +70,7 @@ class Targets:
         self._defaults = defaults
         self._auto_create = auto_create
         self.known: dict[str, Known] = {}
+        self.singles = Singles(api.wire, api.client, logger, self.recover, self.longest_s)
         self._resolving: dict[str, asyncio.Task[Known]] = {}
         self._refreshing: asyncio.Task[None] | None = None
         streams.when_changed(self._on_changed)
@@ -139,10 +142,12 @@ class Targets:
         return Target(info.name, self._wire.max_payload, self._api.domain, check)
 
     async def _resolve(self, stream: str) -> Known:
-        return self._note(await self.ensure(stream))
+        info = await self.ensure(stream)
+        target = self._target(info)
+        return self._note(info, target, await self.singles.open(info.name))
 
-    def _note(self, info: StreamInfo) -> Known:
-        self.known[info.name] = known = Known(self._target(info), info.options.dedup_window_s)
+    def _note(self, info: StreamInfo, target: Target, single: SinglePublisher) -> Known:
+        self.known[info.name] = known = Known(target, info.options.dedup_window_s, single)
         return known
 
     def _resolved(self, stream: str, task: asyncio.Task[Known]) -> None:
@@ -154,10 +159,11 @@ class Targets:
 
     def _on_changed(self, stream: str, info: StreamInfo | None) -> None:
         """This connection has changed or deleted a stream."""
-        if self.known.pop(stream, None) is None or info is None:
+        known = self.known.pop(stream, None)
+        if known is None or info is None:
             return
         try:
-            self._note(info)
+            self._note(info, self._target(info), known.single)
         except ConfigError as error:
             self._logger.warning("%s", error)  # whoever publishes to it is told
 
@@ -178,9 +184,10 @@ class Targets:
 
     async def _refresh(self) -> None:
         """Meanwhile publishes go out by what was known; nothing is sent again without a look of its own."""
-        for stream in list(self.known):
+        for stream, known in list(self.known.items()):
             try:
-                self._note(await self._streams.info(stream))
+                info = await self._streams.info(stream)
+                self._note(info, self._target(info), known.single)
             except (StreamNotFound, ConfigError):
                 self.known.pop(stream, None)  # whoever publishes to it next finds out
             except EdaError as error:

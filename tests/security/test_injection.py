@@ -187,7 +187,7 @@ def test_event_when_its_texts_are_anything_is_one_publish_of_exactly_them(way: s
 
 def _atomic_stream() -> dict[str, Any]:
     return {
-        "config": {"name": "s", "duplicate_window": 120_000_000_000, "allow_atomic": True},
+        "config": {"name": "s", "subjects": ["s.>"], "duplicate_window": 120_000_000_000, "allow_atomic": True},
         "state": {"messages": 0, "bytes": 0, "first_seq": 0, "last_seq": 0},
         "created": "2026-01-01T00:00:00Z",
     }

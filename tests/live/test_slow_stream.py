@@ -1,0 +1,62 @@
+"""A stream that does not answer: publishes to other streams go on, whatever it holds."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+import eda
+import eda.single
+from faulty_proxy import FaultyProxy
+from helpers import Connect
+from publishing import numbered, stored_ids
+
+
+async def test_publish_when_another_streams_window_is_full_goes_on(
+    server: eda.EmbeddedServer, connect: Connect, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its window is full, and later publishes to it wait; the others do not know of it."""
+    monkeypatch.setattr(eda.single, "MAX_PENDING", 100)
+    async with FaultyProxy(server.port) as proxy:
+        conn = await connect(proxy.url(server.url))
+        slow = f"{stream}-slow"
+        await conn.publish(slow)
+        try:
+            proxy.drop_if = lambda message: b'{"stream":"%b"' % slow.encode() in message
+            stuck = [asyncio.create_task(conn.publish(slow, event)) for event in numbered(150)]
+            await asyncio.sleep(0)
+            async with asyncio.timeout(4):
+                receipts = await asyncio.gather(*(conn.publish(stream, event) for event in numbered(90)))
+                for event in numbered(1000, start=1000):  # more than a window has places
+                    receipts.append(await conn.publish(stream, event))
+            assert [each.id for each in receipts] == await stored_ids(server.url, stream)
+            assert not any(task.done() for task in stuck)
+            proxy.drop_if = None
+            for task in stuck:
+                task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.gather(*stuck, return_exceptions=True)
+        finally:
+            await conn.streams.delete(slow)
+        await conn.close()
+
+
+async def test_publish_when_one_event_waits_long_does_not_stop_its_own_stream_early(
+    server: eda.EmbeddedServer, connect: Connect, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer was lost: until the event is sent again, its stream takes as many as the window has places."""
+    monkeypatch.setattr(eda.single, "MAX_PENDING", 1000)
+    async with FaultyProxy(server.port) as proxy:
+        conn = await connect(proxy.url(server.url))
+        await conn.publish(stream)
+        proxy.drop_if = lambda message: b'"seq":2}' in message
+        lost = asyncio.create_task(conn.publish(stream, eda.Event(id="lost")))
+        await asyncio.sleep(0)
+        async with asyncio.timeout(4):
+            for event in numbered(900):
+                await conn.publish(stream, event)
+        assert not lost.done()
+        assert (await asyncio.wait_for(lost, 10)).sequence == 2
+        await conn.close()
