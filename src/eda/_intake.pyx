@@ -267,8 +267,6 @@ cdef class Intake(Sink):
             frame, <const unsigned char*>PyBytes_AS_STRING(raw), event, PyBytes_GET_SIZE(self.stream_utf8)
         ):
             self.keep_rest(event, raw, frame)
-            if event.spans[F_ID].n == 0:
-                event.take_id(id_in_headers(frame.headers[:frame.n_headers]))
         event.reply.n = <unsigned int>n_reply
         event._stream = self.stream
         event.sequence_ = delivery.stream_seq
@@ -290,7 +288,10 @@ cdef class Intake(Sink):
         memcpy(to, PyBytes_AS_STRING(raw), n)
         memcpy(to + n, frame.headers, frame.n_headers)
         memcpy(to + n + frame.n_headers, frame.subject, frame.n_subject)
-        return event.keep(all, n, frame.n_headers, frame.n_subject)
+        event.keep(all, n, frame.n_headers, frame.n_subject)
+        if event.spans[F_ID].n == 0:
+            event.take_id(id_in_headers(frame.headers[:frame.n_headers]))
+        return 0
 
     cdef bint wants(self, Event event) except -1:
         """Whether the filter takes the event; the server's may be wider."""

@@ -28,7 +28,7 @@ cdef Event copy_of(Event event, unsigned int attempt):
     if read_envelope(copy, event.raw, event.reply.n, end_of_envelope(event), &refusal) < 0:
         copy = new_event()
         copy.raw = event.raw
-    elif copy.spans[F_ID].n == 0:
+    if copy.spans[F_ID].n == 0:
         copy.take_id(event.get_text(F_ID))      # of the header
     copy.reply = event.reply
     copy.headers_span = event.headers_span

@@ -17,6 +17,7 @@ from eda.headers import (
     DEAD_ATTEMPTS,
     DEAD_DIGEST,
     DEAD_ERROR,
+    DEAD_ID,
     DEAD_OMITTED,
     DEAD_REASON,
     DEAD_SEQUENCE,
@@ -141,12 +142,15 @@ class DeadLetters:
         attempts: int,
         subject: str = "",
         foreign: Mapping[str, str] | None = None,
+        event_id: str = "",
     ) -> None:
         """Store a message in the dead-letter stream `to`, once; it is stored when this returns.
 
         `payload` is kept as it is; `event_type` and `aggregate` (both empty for what is undecodable) make the subject,
         and all else becomes headers. `subject` is the message's own subject, `foreign` are the headers that another
-        program gave it. A message that is too large with all that loses the end of the error's text, then the foreign
+        program gave it, `event_id` is the id that stood in those alone.
+
+        A message that is too large with all that loses the end of the error's text, then the foreign
         headers, then its payload: headers say where that lies, and what it is. One attempt of at most 5 s: whoever
         calls tries again. Stored already by an earlier attempt, it is not stored twice within the stream's duplicate
         window.
@@ -171,6 +175,8 @@ class DeadLetters:
         kept = kept_headers(foreign or {})
         if subject and subject != usual:
             headers[DEAD_SUBJECT] = escape_text(subject)
+        if event_id:
+            headers[DEAD_ID] = escape_text(event_id)
         headers = kept | headers
         without = headers | {DEAD_SUBJECT: escape_text(subject or usual), DEAD_OMITTED: str(len(payload))}
         try:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
+from eda._codec import decode_event
 from eda._dispatch import Dispatcher
 from eda._event import Event
 from eda._intake import Exhausted, Undecodable
@@ -206,6 +207,7 @@ class Handling:
                 attempts=attempts,
                 subject=event.subject,
                 foreign=event.headers,
+                event_id=_id_beside(event, payload, error),
             )
         except Exception as problem:  # whatever it is, the event must not go with it
             return self._not_buried(event, problem)
@@ -257,6 +259,13 @@ class Handling:
             next_s = self._dispatcher.take_due()
             if next_s is not None:
                 self.on_retry(next_s)
+
+
+def _id_beside(event: Event, payload: bytes, error: BaseException) -> str:
+    """Return the id that stood in the message's headers alone: the letter has another one there."""
+    if not event.id or isinstance(error, Undecodable) or not decode_event(payload).id:
+        return event.id
+    return ""
 
 
 def _text_of(error: BaseException) -> str:

@@ -15,6 +15,7 @@ __all__ = [
     "DEAD_ATTEMPTS",
     "DEAD_DIGEST",
     "DEAD_ERROR",
+    "DEAD_ID",
     "DEAD_OMITTED",
     "DEAD_REASON",
     "DEAD_SEQUENCE",
@@ -42,6 +43,7 @@ DEAD_SUBSCRIPTION = "Eda-Dead-Subscription"
 DEAD_ATTEMPTS = "Eda-Dead-Attempts"
 DEAD_TIME = "Eda-Dead-Time"
 DEAD_SUBJECT = "Eda-Dead-Subject"
+DEAD_ID = "Eda-Dead-Id"
 DEAD_OMITTED = "Eda-Dead-Omitted"
 DEAD_DIGEST = "Eda-Dead-Digest"
 REPLAY_FOR = "Eda-Replay-For"
@@ -95,6 +97,10 @@ def foreign_headers(block: bytes) -> Mapping[str, str]:
 
 
 def id_in_headers(block: bytes) -> str:
-    """Give the message id in a block; empty where there is none, or one that no event could be published with."""
-    message_id = read_headers(block).get(MSG_ID, "")
+    """Give the message id in a block; empty where there is none, or one that no event could be published with.
+
+    Of a dead letter it is the id that the message had before.
+    """
+    headers = read_headers(block)
+    message_id = headers.get(DEAD_ID) or headers.get(MSG_ID, "")
     return message_id if _ID.fullmatch(message_id) else ""

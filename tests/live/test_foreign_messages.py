@@ -55,6 +55,30 @@ async def test_event_when_its_id_was_in_the_headers_keeps_it_in_another_stream(
 
 
 @every_kind
+async def test_dead_letter_when_only_its_headers_had_an_id_keeps_it(
+    conn: eda.Conn, stream: str, admin: Admin, options: dict[str, Any], logged: Logged
+) -> None:
+    logged.expect("handler rejected event", "is no event")
+    await conn.streams.create(stream)
+    ids = {"go-1": encode_event(eda.Event(type="t")), "go-2": b"\xff", "go-3": encode_event(eda.Event(id="own"))}
+    for message_id, payload in ids.items():
+        await admin.js.publish(stream, payload, headers={"Nats-Msg-Id": message_id})
+
+    def handle(event: eda.Event) -> None:
+        raise eda.Reject("no")
+
+    async with conn.subscribe(stream, handle, **options) as subscription:
+        await until(lambda: subscription.stats().dead_lettered == 3)
+    letters = [(await admin.js.get_msg(f"{stream}-dead", seq=n)).headers or {} for n in (1, 2, 3)]
+    kept = {letter["Eda-Dead-Sequence"]: letter.get("Eda-Dead-Id") for letter in letters}
+    assert kept == {"1": "go-1", "2": "go-2", "3": None}
+    seen: list[eda.Event] = []
+    async with conn.subscribe(f"{stream}-dead", seen.append, backfill=True):
+        await until(lambda: len(seen) == 2)
+    assert {event.id for event in seen} == {"go-1", "own"}
+
+
+@every_kind
 async def test_subject_when_it_has_another_depth_is_read_and_filtered_by_the_envelope_only_on_the_stream_itself(
     conn: eda.Conn, stream: str, admin: Admin, options: dict[str, Any]
 ) -> None:

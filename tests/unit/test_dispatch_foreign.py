@@ -168,10 +168,11 @@ def test_subject_when_an_event_was_not_received_is_empty() -> None:
 
 async def test_headers_when_a_message_is_no_event_are_given_to_its_dead_letter(make: Make) -> None:
     rig = make()
-    rig.feed(b"orders.odd", delivery(1)[1], b"\xff\xfe", block("a: b", "Nats-TTL: 1h"))
+    rig.feed(b"orders.odd", delivery(1)[1], b"\xff\xfe", block("a: b", "Nats-TTL: 1h", "Nats-Msg-Id: go-1"))
     await settle()
     ((event, payload, _),) = rig.buried
-    assert (dict(event.headers), event.subject, payload) == ({"a": "b"}, "orders.odd", b"\xff\xfe")
+    assert (event.id, dict(event.headers), event.subject) == ("go-1", {"a": "b"}, "orders.odd")
+    assert payload == b"\xff\xfe"
 
 
 # --- markers ---------------------------------------------------------------------------------------------------------
