@@ -295,6 +295,28 @@ def test_server_when_the_parent_is_ended_by_a_signal_leaves_no_process_and_no_fi
 
 
 @linux_only
+def test_server_when_the_parent_is_killed_while_it_starts_leaves_no_file(temporary: Path, tmp_path: Path) -> None:
+    """Its configuration, with the token in it, among them."""
+    never_ready = tmp_path / "never-ready"
+    never_ready.write_text("#!/bin/sh\nexec sleep 60\n")
+    never_ready.chmod(0o700)
+    code = f"""
+        import asyncio
+        from eda.server import EmbeddedServer
+        asyncio.run(EmbeddedServer(executable={str(never_ready)!r}, ready_timeout_s=60).start())
+    """
+    with run_script(code, temporary) as parent:
+        with within(20) as tick:
+            while not list(temporary.glob("eda-server-*/nats.conf")):
+                tick()
+        parent.kill()
+        parent.wait()
+        with within(20) as tick:
+            while list(temporary.iterdir()) or caretakers(temporary):
+                tick()
+
+
+@linux_only
 def test_server_when_all_its_processes_are_told_to_end_leaves_no_file(temporary: Path) -> None:
     """As a service manager does it: it tells all that belong to the service."""
     code = """
