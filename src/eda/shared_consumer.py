@@ -270,6 +270,12 @@ class SharedConsumer:
                 argument="name",
             )
         self._logger.warning("%s: its consumer had %s; that was changed", self._where, text)
+        if any(each.setting == "max_deliver" for each in found):
+            self._logger.warning(
+                "%s: an event that had used up max_deliver before that is not delivered again: the server has "
+                "forgotten it. A subscription of another name, or with reset=True, reads the stream anew",
+                self._where,
+            )  # fmt: skip
         return after
 
     def _losses(self, config: dict[str, Any]) -> list[Loss]:

@@ -80,6 +80,7 @@ async def test_durable_when_the_kept_one_takes_something_away_is_changed_back(
         await until(lambda: seen == [1])
         config = (await admin.consumer(stream, "team"))["config"]
         assert {setting: config.get(setting) for setting in after} == after
+    assert bool(logged.find("used up max_deliver")) is ("max_deliver" in changes)
     for setting, value in changes.items():
         assert logged.find(f"{setting}=.*is needed.*that was changed", logging.WARNING), (setting, value)
 
