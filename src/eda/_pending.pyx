@@ -1,6 +1,5 @@
 """The events of a publisher that are accepted and not settled: what is asked about them, event by event or in sum."""
 
-from cpython.bytes cimport PyBytes_AS_STRING
 from libc.stdint cimport uint64_t
 
 from eda._acks cimport Place
@@ -73,8 +72,10 @@ cdef class Pending(Sink):
         return (monotonic_ns() - self.window.find(self.window.base).sent_ns) / 1e9
 
     def relied_s(self):
-        """How long ago the oldest event was accepted, if it was written: to write it again relies on the stream's memory
-        of ids. 0 if it was not."""
+        """How long ago the oldest event was accepted; 0 if it was not written.
+
+        To write it again relies on the stream's memory of ids.
+        """
         cdef Place* place = self.window.find(self.window.base)
         if place is NULL or place.n_tries == 0:
             return 0.0

@@ -8,7 +8,7 @@ Source for fast ingest: ADR-50 and nats-server's server/stream.go (getFastBatch)
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
-from cpython.pystate cimport PyThreadState, PyThreadState_Get
+from cpython.pystate cimport PyThreadState_Get
 from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memchr, memcmp
