@@ -9,7 +9,7 @@ import pytest
 
 import eda
 import eda.pulls
-import eda.shared
+import eda.shared_consumer
 from helpers import Admin, Connect, Proxy, until, wire_of
 
 KEPT: dict[str, Any] = {"name": "me", "durable": True, "backfill": True}
@@ -164,7 +164,7 @@ async def test_pause_when_the_connection_is_lost_goes_on_after_resume(own_server
 async def test_pause_when_the_consumer_is_not_durable_keeps_it_alive(
     conn: eda.Conn, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(eda.shared, "PRIVATE_LIFE_S", 2.0)
+    monkeypatch.setattr(eda.shared_consumer, "PRIVATE_LIFE_S", 2.0)
     monkeypatch.setattr(eda.pulls, "EXPIRES_S", 1.0)
     monkeypatch.setattr(eda.pulls, "HEARTBEAT_S", 0.3)
     seen = Seen()
