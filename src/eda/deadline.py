@@ -37,7 +37,10 @@ class Deadline:
     async def wait(
         self, futures: Iterable[asyncio.Future[Any]], at_most_s: float = float("inf"), *, keeps_s: float = 0.0
     ) -> set[asyncio.Future[Any]]:
-        """Wait until all are done; returns those that are not done `keeps_s` before the deadline, or in `at_most_s`."""
+        """Wait until all are done; returns those that are not done `keeps_s` before the deadline, or in `at_most_s`.
+
+        When the deadline is moved meanwhile, half of the time that is left then is for this wait at least.
+        """
         left = {each for each in futures if not each.done()}
         until = self._loop.time() + at_most_s
         while left:
@@ -45,7 +48,10 @@ class Deadline:
             if patience_s <= 0:
                 break
             timeout_s = None if patience_s == float("inf") else patience_s
-            await asyncio.wait({*left, self._moved}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            moved = self._moved
+            await asyncio.wait({*left, moved}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if moved.done():
+                keeps_s = min(keeps_s, self.left_s / 2)  # what was kept may be more than there is now
             left = {each for each in left if not each.done()}
         return left
 

@@ -279,7 +279,8 @@ class Subscription:
             if self._opening is not None:
                 await deadline.wait({self._opening}, keeps_s=deadline.left_s / 2)
             quarter_s = deadline.left_s / 4
-            await deadline.run(parts.stop(min(brief_s, quarter_s)), quarter_s + 0.1)
+            keeps_s = min(KEEPS_S, deadline.left_s / 2)
+            await deadline.run(parts.stop(min(brief_s, quarter_s)), quarter_s + 0.1, keeps_s=keeps_s)
             self.on_closing()
             await asyncio.sleep(0)  # what is in hand is given back before what comes after it
             parts.give_back()

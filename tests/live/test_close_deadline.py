@@ -219,6 +219,29 @@ async def test_close_when_its_caller_is_cancelled_goes_on_for_a_short_time(
     await conn.close(timeout_s=0.5)
 
 
+async def test_subscription_when_leaving_is_cancelled_lets_a_short_handler_finish(conn: eda.Conn, stream: str) -> None:
+    running, ended = asyncio.Event(), asyncio.Event()
+
+    async def handle(event: eda.Event) -> None:
+        running.set()
+        await asyncio.sleep(0.2)
+        ended.set()
+
+    async def use() -> None:
+        async with conn.subscribe(stream, handle, **DURABLE):
+            await running.wait()
+
+    await conn.publish(stream)
+    using = asyncio.create_task(use())
+    await running.wait()
+    await asyncio.sleep(0.02)  # it is leaving
+    using.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await using
+    await asyncio.wait_for(ended.wait(), 2)
+    await until(lambda: not conn._subscriptions, 3)
+
+
 # --- closing from what a handler has started -------------------------------------------------------------------------
 
 

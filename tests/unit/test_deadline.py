@@ -43,6 +43,16 @@ async def test_shorten_when_somebody_waits_wakes_it_in_time() -> None:
     task.cancel()
 
 
+async def test_shorten_when_more_was_to_be_kept_leaves_half_to_the_wait() -> None:
+    task, deadline = asyncio.create_task(never()), Deadline()
+    asyncio.get_running_loop().call_later(0.02, deadline.shorten, 0.6)
+    begin = time.monotonic()
+    assert await deadline.wait({task}, keeps_s=2.0) == {task}
+    assert time.monotonic() - begin > 0.25
+    assert deadline.left_s > 0.1
+    task.cancel()
+
+
 async def test_shorten_when_it_would_be_longer_has_no_effect() -> None:
     deadline = Deadline(0.5)
     deadline.shorten(60)
