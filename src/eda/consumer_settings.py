@@ -61,8 +61,8 @@ def losses(config: dict[str, Any], needs: Needs, *, is_filter_ours: bool) -> lis
     subjects = _filter_of(config)
     if is_filter_ours and set(subjects) != set(needs.filter_subjects):
         found.append(Loss("filter_subjects", subjects, list(needs.filter_subjects)))
-    if config.get("ack_wait", 0) < needs.ack_wait_ns:
-        found.append(Loss("ack_wait", config.get("ack_wait", 0), needs.ack_wait_ns, is_vital=False))
+    if 0 < config.get("ack_wait", 0) < needs.ack_wait_ns:
+        found.append(Loss("ack_wait", config["ack_wait"], needs.ack_wait_ns, is_vital=False))
     if not needs.life_ns and 0 < config.get("num_replicas", 0) < needs.replicas:
         found.append(Loss("num_replicas", config["num_replicas"], needs.replicas, is_vital=False))
     if 0 < config.get("max_ack_pending", -1) < needs.most_unacknowledged:
