@@ -69,9 +69,7 @@ async def test_subscription_when_its_filter_is_over_max_payload_is_refused_at_on
         await conn.subscribe(stream, print, types=[f"t{n}" + "x" * 3000 for n in range(400)], **options)
     assert time.monotonic() - begin < 3
     assert caught.value.argument == "types"
-    assert re.search(
-        "40[01] (values|subjects)", str(caught.value)
-    )
+    assert re.search("40[01] (values|subjects)", str(caught.value))
     assert not caught.value.retryable
     await conn.publish(stream)
     assert wire_of(conn).stats["reconnects"] == before
