@@ -14,7 +14,7 @@ cdef struct Place:
     uint64_t give_up_ns         # monotonic: failed when not answered by then
     uint32_t n_tries
     uint32_t n_envelope         # the frame's last bytes but two
-    uint64_t batch_seq          # fast ingest: its place in the batch it was last sent in; single: sent_ns of the first try
+    uint64_t batch_seq          # fast ingest: its place in the batch it was last sent in; single: first sent_ns, or 0
 
 
 # Publishes in the order of their sequence, from the oldest unsettled one on.
