@@ -44,7 +44,8 @@ class Deadline:
         left = {each for each in futures if not each.done()}
         until = self._loop.time() + at_most_s
         while left:
-            patience_s = min(self._at - keeps_s, until) - self._loop.time()
+            by = self._at if self._at == float("inf") else self._at - keeps_s  # half of for ever may be kept
+            patience_s = min(by, until) - self._loop.time()
             if patience_s <= 0:
                 break
             timeout_s = None if patience_s == float("inf") else patience_s

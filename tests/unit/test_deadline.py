@@ -33,6 +33,16 @@ async def test_wait_when_time_is_up_returns_what_is_not_done(
     task.cancel()
 
 
+async def test_wait_when_there_is_no_deadline_to_keep_time_of_sets_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of what is left is for ever as well: what is neither sooner nor later disturbs the loop's other timers."""
+    loop, done, timers = asyncio.get_running_loop(), asyncio.Event(), []
+    monkeypatch.setattr(loop, "call_later", lambda delay_s, *_: timers.append(delay_s), raising=False)
+    task, deadline = asyncio.create_task(done.wait()), Deadline()
+    loop.call_soon(done.set)
+    assert await deadline.wait({task}, keeps_s=deadline.left_s / 2) == set()
+    assert not timers
+
+
 async def test_shorten_when_somebody_waits_wakes_it_in_time() -> None:
     task, deadline = asyncio.create_task(never()), Deadline()
     assert deadline.left_s == float("inf")
