@@ -52,6 +52,7 @@ class Closing:
         closing = {each.begin_close(): each for each in subscriptions}
         for each in subscriptions:
             each.hurry(deadline.left_s - keeps_s)
+        await asyncio.sleep(0)  # however late it is, they are begun: a task that is cancelled before that closes nothing
         late = await deadline.wait(closing, keeps_s=keeps_s)
         for task, each in closing.items():
             if task in late:
@@ -67,11 +68,14 @@ class Closing:
         for task, publisher in flushing.items():
             if task in late:
                 task.cancel()
-                self.left_undone.append(f"{publisher.stats().pending} events of the publisher to {publisher.stream}")
+                n_pending = publisher.stats().pending
+                if n_pending:
+                    self.left_undone.append(f"{n_pending} events of the publisher to {publisher.stream}")
         n_batches = len(late.intersection(batches))
         if n_batches:
             self.left_undone.append(f"{n_batches} calls of publish_batch")
         closing = [asyncio.ensure_future(each.close()) for each in publishers]
+        await asyncio.sleep(0)  # as above
         for unclosed in await deadline.wait(closing, keeps_s=keeps_s / 2):
             unclosed.cancel()
 

@@ -55,6 +55,27 @@ class Busy:
 # --- one deadline ----------------------------------------------------------------------------------------------------
 
 
+@each_kind
+async def test_close_when_its_time_is_over_before_it_begins_leaves_nobody_waiting(
+    connect: Connect, stream: str, kind: str, logged: Logged
+) -> None:
+    """Something else had the event loop for longer than closing may take."""
+    conn = await connect()
+    subscription = await conn.subscribe(stream, print, **KINDS[kind])
+    publisher = conn.publisher(stream)
+    await publisher.__aenter__()
+    waiting = asyncio.create_task(subscription.wait())
+    closing = asyncio.create_task(conn.close(0))
+    await asyncio.sleep(0)
+    time.sleep(0.1)
+    await closing
+    await asyncio.wait_for(waiting, 5)
+    assert subscription.is_closed
+    with pytest.raises(eda.Closed):
+        await publisher.send(eda.Event())
+    assert not logged.find("0 events of the publisher", 30)
+
+
 @pytest.mark.parametrize("timeout_s", [0, 0.3, 2])
 async def test_close_when_the_server_is_frozen_ends_by_the_deadline_and_says_what_is_left(
     own_server: eda.EmbeddedServer, logged: Logged, timeout_s: float
