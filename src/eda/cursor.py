@@ -327,12 +327,13 @@ class Cursor:
             if not self._silence.is_long:
                 self._patience = Patience()
                 return False
-            self._logger.warning(
-                "subscription %s of %s: %s is silent; taking over", self._name, self._stream, value.holder
-            )
         if not self._filter.may_take_over(value):
             await asyncio.sleep(TAKEOVER_S)
             return False
+        if value.holder:
+            self._logger.warning(
+                "subscription %s of %s: %s is silent; taking over", self._name, self._stream, value.holder
+            )
         try:
             taken = await self._take(kept)
         except (ServerError, Timeout) as error:

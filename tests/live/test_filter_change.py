@@ -201,3 +201,22 @@ async def test_ordered_when_a_standby_has_the_old_filter_never_takes_the_key_bac
     async with new_conn.subscribe(stream, print, types=["a", "b"], serial=True, **SHARED) as again:
         await until(lambda: again.stats().active)
     await narrow.close()
+
+
+async def test_ordered_when_a_narrow_standby_outlives_the_wide_holder_never_says_that_it_takes_over(
+    connect: Connect, stream: str, logged: Logged
+) -> None:
+    old_conn, new_conn = await connect(), await connect()
+    first = await old_conn.subscribe(stream, print, types=["a"], serial=True, **SHARED)
+    wide = await new_conn.subscribe(stream, print, types=["a", "b"], serial=True, **FROM_HERE)
+    await first.close()
+    await until(lambda: wide.stats().active)
+    assert wide._parts._cursor is not None
+    # As an old release's member that lost the key to it: it may open no more, but stays.
+    narrow = await new_conn.subscribe(stream, print, types=["a", "b"], serial=True, **SHARED)
+    assert narrow._parts._cursor is not None
+    narrow._parts._cursor._filter.mine = [f"{stream}.a.*"]
+    wide._parts._cursor._stop()[0].drop()  # type: ignore[union-attr]  # as if it was killed
+    await until(lambda: logged.find("stands by and takes nothing over"), 15)
+    assert not logged.find("taking over")
+    await narrow.close()
