@@ -106,10 +106,13 @@ class Pulls:
     async def attach(self, dispatcher: Dispatcher) -> None:
         """Begin to listen for the dispatcher; nothing is pulled yet."""
         self._dispatcher = dispatcher
-        self._subscription = await self._wire.attach(f"{self._inbox}.*", dispatcher)
+        self._subscription = await self._attached(dispatcher)
         self._wire.on_restored.append(self._on_restored)
         self._wire.on_lost.append(self._on_lost)
         self._seen_at = self._loop.time()
+
+    async def _attached(self, dispatcher: Dispatcher) -> NatsSubscription:
+        return await self._wire.attach(f"{self._inbox}.*", dispatcher)
 
     async def stop(self, timeout_s: float) -> None:
         """Stop the deliveries; returns when none is under way any more, or nobody can tell."""

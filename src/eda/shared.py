@@ -94,8 +94,9 @@ class SharedSource(Pulls):
     async def stop(self, timeout_s: float) -> None:
         """Stop the deliveries; returns when none is under way any more, or nobody can tell."""
         self._unwanted.stop()
-        if self._checking is not None:
-            self._checking.cancel()
+        for task in (self._checking, self._standing_by):
+            if task is not None:
+                task.cancel()
         await super().stop(timeout_s)
 
     async def confirm(self, timeout_s: float) -> bool:
@@ -153,6 +154,21 @@ class SharedSource(Pulls):
         self.forget_pulls()
         if self._dispatcher is not None:
             self._dispatcher.give_back()
+
+    async def _come_back(self) -> None:
+        """Get events again: the consumer's filter is one that this member covers."""
+        if self._standing_by is not None:
+            await asyncio.wait({self._standing_by})
+        dispatcher, before = self._dispatcher, self._subscription
+        if dispatcher is None or before is None or self._stopped:
+            return
+        self._subscription = await self._attached(dispatcher)
+        self._wire.release(before)
+        self.stands_by, self._pulls_anew = False, True
+        self._logger.warning(
+            "subscription %s to %s no longer stands by: it handles all of the consumer's filter again",
+            self.consumer, self._stream,
+        )  # fmt: skip
 
     # --- is it still there? ------------------------------------------------------------------------------------------
 
@@ -237,7 +253,7 @@ class SharedSource(Pulls):
                     self._on_narrow(kept_filter(info["config"]))
                     return
                 was_stripping = bool(info["config"].get("headers_only"))
-                info["config"] = await self._kept.heal(info["config"])
+                info["config"] = await self._kept.heal(await self._kept.widen(info["config"]))
             except (StreamNotFound, ConsumerDeleted, Closed):
                 raise
             except EdaError as error:
@@ -249,6 +265,8 @@ class SharedSource(Pulls):
                 await asyncio.sleep(LOOK_PAUSE_S)
                 continue
             self._note(info)
+            if self.stands_by:
+                await self._come_back()
             if stripped and self._dispatcher is not None:
                 # A consumer that leaves no body out has delivered them as they are, or was healed by another member:
                 # the stream knows. They come again, and then they are taken for what they are.

@@ -51,6 +51,7 @@ class SharedConsumer:
         self._needs = Needs(0, 0, ())
         self._is_file = True
         self._told = ""  # what could not be changed, as the log was told
+        self._told_filter: list[str] = []  # another member's, narrower one, as the log was told
 
     @property
     def life_s(self) -> float:
@@ -187,8 +188,7 @@ class SharedConsumer:
 
     async def _change_filter(self, info: dict[str, Any], theirs: list[str]) -> dict[str, Any]:
         """Have the consumer ask for what this member wants, from its position onward; returns its new settings."""
-        kept, mine = info["config"], self.filter
-        where = self._where
+        kept, mine, where = info["config"], self.filter, self._where
         if not self._is_filtered_by_server(kept, theirs) or bool(mine) != bool(self.server_filter):
             raise ConfigError(
                 f"{where}: its members filter in the client, and would acknowledge what a changed filter asks for. "
@@ -202,6 +202,10 @@ class SharedConsumer:
                 f"{shown_filter(mine)} would withhold their events. Close them first.",
                 argument="on_filter_change",
             )
+        return await self._set_filter(kept, theirs)
+
+    async def _set_filter(self, kept: dict[str, Any], theirs: list[str]) -> dict[str, Any]:
+        mine = self.filter
         metadata = {key: value for key, value in (kept.get("metadata") or {}).items() if key != FILTER_NOTE}
         config = {key: value for key, value in kept.items() if key not in ("filter_subject", "filter_subjects")}
         if mine:
@@ -212,12 +216,35 @@ class SharedConsumer:
         )
         self._logger.warning(
             "%s: its filter was %s and is %s now, from its position onward",
-            where,
-            shown_filter(theirs),
-            shown_filter(mine),
-        )
+            self._where, shown_filter(theirs), shown_filter(mine),
+        )  # fmt: skip
         changed: dict[str, Any] = made["config"]
         return changed
+
+    async def widen(self, config: dict[str, Any]) -> dict[str, Any]:
+        """Ask again for what this member wants, where a narrower member has changed the filter; returns the settings.
+
+        That one could not know of this member, which was paused or cut off. With `on_filter_change="refuse"` the log
+        says what this member does not get. Raises ServerError, Timeout, Closed.
+        """
+        theirs = kept_filter(config)
+        if set(theirs) == set(self.filter):
+            return config
+        may_change = self._options.on_filter_change == "from_here" and bool(self.filter) == bool(self.server_filter)
+        if may_change and self._is_filtered_by_server(config, theirs):
+            try:
+                return await self._set_filter(config, theirs)
+            except ServerError as error:
+                if error.err_code in CONSUMER_GONE:
+                    raise ConsumerDeleted(self._stream, self._name, "while its filter was changed") from error
+                raise
+        if theirs != self._told_filter:
+            self._told_filter = theirs
+            self._logger.warning(
+                "%s: another member changed its filter to %s; this member asks for %s, and does not get the rest",
+                self._where, shown_filter(theirs), shown_filter(self.filter),
+            )  # fmt: skip
+        return config
 
     def _is_filtered_by_server(self, config: dict[str, Any], theirs: list[str]) -> bool:
         return not theirs or bool(config.get("filter_subjects") or config.get("filter_subject"))

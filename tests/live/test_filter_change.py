@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import eda
+from eda.shared import SharedSource
 from helpers import Admin, Connect, Logged, until
 
 SHARED: dict[str, Any] = {"name": "n", "durable": True, "backfill": True}
@@ -123,6 +124,50 @@ async def test_filter_when_a_member_with_the_old_one_was_cut_off_stands_by_after
                 await until(lambda: len(new) == 3)
 
 
+@pytest.mark.parametrize("wide", [["a", "b"], None])
+@pytest.mark.parametrize("on_filter_change", ["from_here", "refuse"])
+async def test_filter_when_it_is_narrowed_while_a_member_is_paused_is_widened_again_or_the_log_says_so(
+    connect: Connect, stream: str, admin: Admin, logged: Logged, wide: list[str] | None, on_filter_change: str
+) -> None:
+    """A paused member has no pulls at the server, so nobody can see that it is attached."""
+    conn, other = await connect(), await connect()
+    old: list[str] = []
+    new: list[str] = []
+    await publish(conn, stream, "a")
+    options = SHARED | {"on_filter_change": on_filter_change}
+    async with conn.subscribe(stream, lambda event: old.append(event.type), types=wide, **options) as paused:
+        await until(lambda: old)
+        paused.pause()
+        assert isinstance(paused._source, SharedSource)
+        paused._source.forget_pulls()
+        await paused._source._wire.detach(paused._source._subscription)  # the server forgets its pulls
+        await until(lambda: nobody_pulls(admin, stream))
+        async with other.subscribe(stream, lambda event: new.append(event.type), types=["a"], **FROM_HERE) as narrow:
+            paused._source._subscription = await paused._source._wire.attach(
+                f"{paused._source._inbox}.*", paused._dispatcher
+            )
+            paused.resume()
+            paused._source.look("it is time to look")
+            if on_filter_change == "from_here":
+                narrow._source.look("it is time to look")
+                await until(lambda: len(logged.find("its filter was .* and is .* now")) == 2)
+                narrow._source.look("it is time to look")
+                await until(lambda: not narrow.stats().active)
+                await publish(conn, stream, "b", "a")
+                await until(lambda: old[1:] == ["b", "a"])
+            else:
+                await until(lambda: logged.find("does not get the rest"))
+                paused._source.look("it is time to look")
+                await publish(conn, stream, "a")
+                await until(lambda: len(old) + len(new) == 2)
+                assert narrow.stats().active
+                assert len(logged.find("does not get the rest")) == 1
+
+
+async def nobody_pulls(admin: Admin, stream: str) -> bool:
+    return (await admin.consumer(stream, "n"))["num_waiting"] == 0
+
+
 async def test_unwanted_when_the_filter_is_still_the_members_own_is_acknowledged(
     conn: eda.Conn, stream: str, admin: Admin
 ) -> None:
@@ -220,3 +265,28 @@ async def test_ordered_when_a_narrow_standby_outlives_the_wide_holder_never_says
     await until(lambda: logged.find("stands by and takes nothing over"), 15)
     assert not logged.find("taking over")
     await narrow.close()
+
+
+async def test_shared_when_the_filter_fits_a_member_again_that_stood_by_gets_events_again(
+    connect: Connect, stream: str, logged: Logged
+) -> None:
+    """A deployment that is rolled back: members of the old release that still run."""
+    conn, other = await connect(), await connect()
+    old: list[str] = []
+    async with conn.subscribe(stream, lambda event: old.append(event.type), types=["a"], **SHARED) as older:
+        async with other.subscribe(stream, print, types=["a", "b"], **FROM_HERE):
+            older._source.look("it is time to look")
+            await until(lambda: not older.stats().active)
+        # Nothing is attached now, so a narrower filter may come.
+        back = await other.subscribe(stream, print, types=["a"], **FROM_HERE)
+        await back.close()
+        older._source.look("it is time to look")
+        await until(lambda: older.stats().active)
+        await publish(conn, stream, "b", "a", "a")
+        await until(lambda: old == ["a", "a"])
+        assert logged.find("no longer stands by")
+        # And once more.
+        async with other.subscribe(stream, print, types=["a", "b"], **FROM_HERE):
+            older._source.look("it is time to look")
+            await until(lambda: not older.stats().active)
+        assert len(logged.find("stands by: another member")) == 2
