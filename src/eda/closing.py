@@ -52,7 +52,7 @@ class Closing:
         closing = {each.begin_close(): each for each in subscriptions}
         for each in subscriptions:
             each.hurry(deadline.left_s - keeps_s)
-        await asyncio.sleep(0)  # however late it is, they are begun: a task that is cancelled before that closes nothing
+        await asyncio.sleep(0)  # however late it is, they are begun: cancelled before that they would close nothing
         late = await deadline.wait(closing, keeps_s=keeps_s)
         for task, each in closing.items():
             if task in late:

@@ -323,10 +323,9 @@ class Cursor:
         self._judge(kept)
         value = kept.value
         assert value is not None
-        if value.holder:
-            if not self._silence.is_long:
-                self._patience = Patience()
-                return False
+        if value.holder and not self._silence.is_long:
+            self._patience = Patience()
+            return False
         if not self._filter.may_take_over(value):
             await asyncio.sleep(TAKEOVER_S)
             return False

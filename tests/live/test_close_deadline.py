@@ -67,7 +67,7 @@ async def test_close_when_its_time_is_over_before_it_begins_leaves_nobody_waitin
     waiting = asyncio.create_task(subscription.wait())
     closing = asyncio.create_task(conn.close(0))
     await asyncio.sleep(0)
-    time.sleep(0.1)
+    time.sleep(0.1)  # noqa: ASYNC251
     await closing
     await asyncio.wait_for(waiting, 5)
     assert subscription.is_closed
