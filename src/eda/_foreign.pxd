@@ -95,7 +95,8 @@ cdef inline bint same_text(const unsigned char* a, const unsigned char* b, Py_ss
     return True
 
 
-cdef inline bint is_ours(Frame* frame, const unsigned char* base, Event event, Py_ssize_t n_stream) noexcept nogil:
+cdef inline bint is_ours(Frame* frame, const unsigned char* base, Event event, const unsigned char* stream,
+                         Py_ssize_t n_stream) noexcept nogil:
     """Whether the message is as eda publishes it: its id the only header, and on the subject of its type and aggregate.
 
     Texts that are escaped in a subject make it another one: what that costs is memory.
@@ -103,21 +104,28 @@ cdef inline bint is_ours(Frame* frame, const unsigned char* base, Event event, P
     cdef Py_ssize_t n_id = event.spans[F_ID].n
     cdef Py_ssize_t n_type = event.spans[F_TYPE].n
     cdef Py_ssize_t n_aggregate = event.spans[F_AGGREGATE].n
-    cdef const unsigned char* subject = frame.subject + n_stream + 1
+    cdef const unsigned char* subject = frame.subject
     if frame.n_headers != 0 and (
         frame.n_headers != N_HEAD + n_id + 4 or not same_text(frame.headers, HEAD, N_HEAD)
     ):
         return False
     if frame.n_subject != n_stream + 2 + n_type + n_aggregate + (n_type == 0) + (n_aggregate == 0):
         return False
+    # A mirror has the subjects of its origin, whose name may be as long.
+    if not same_text(subject, stream, n_stream) or subject[n_stream] != 46:        # .
+        return False
+    subject += n_stream + 1
     if n_type == 0:
         if subject[0] != 95:            # _
             return False
-        subject += 2
+        subject += 1
     else:
         if not same_text(subject, base + event.spans[F_TYPE].start, n_type):
             return False
-        subject += n_type + 1
+        subject += n_type
+    if subject[0] != 46:
+        return False
+    subject += 1
     if n_aggregate == 0:
         return subject[0] == 95
     return same_text(subject, base + event.spans[F_AGGREGATE].start, n_aggregate)

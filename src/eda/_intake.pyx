@@ -264,7 +264,8 @@ cdef class Intake(Sink):
             event = new_event()
             self.keep_rest(event, raw, frame)
         elif not is_ours(
-            frame, <const unsigned char*>PyBytes_AS_STRING(raw), event, PyBytes_GET_SIZE(self.stream_utf8)
+            frame, <const unsigned char*>PyBytes_AS_STRING(raw), event,
+            <const unsigned char*>PyBytes_AS_STRING(self.stream_utf8), PyBytes_GET_SIZE(self.stream_utf8)
         ):
             self.keep_rest(event, raw, frame)
         event.reply.n = <unsigned int>n_reply

@@ -147,6 +147,13 @@ async def test_id_when_both_have_one_is_that_of_the_envelope(make: Make) -> None
         ("order.paid", "50 %", "orders.order%2Epaid.50%20%25"),
         ("é", "_", "orders.é.%5F"),
         ("t", "a", "orders.one.two.three.four"),
+        ("t", "a", "stores.t.a"),  # a mirror has the subjects of its origin, whose name may be as long
+        ("t", "", "stores.t._"),
+        ("", "", "stores._._"),
+        ("order-paid", "4711", "orders.order-paid-4711"),
+        ("t", "", "orders.t-_"),
+        ("", "a", "orders._-a"),
+        ("t", "a", "orders-t.a"),
     ],
 )
 async def test_subject_when_an_event_was_received_is_that_of_its_message(
