@@ -341,6 +341,7 @@ class Pump(Steps):
     def on_gone(self, error: Exception) -> None:
         """Fail what is pending; what comes later finds out for itself."""
         self.fail_all(error)
+        self._again(0)  # the answer to what was out says nothing any more
         self._leave("down")
 
     def on_forbidden(self, subject: str) -> None:

@@ -72,6 +72,25 @@ async def test_publisher_when_the_stream_stops_taking_events_fails_what_is_pendi
     assert len(await stored_ids(server.url, stream)) == len(set(await stored_ids(server.url, stream)))
 
 
+@both
+async def test_publisher_when_its_stream_is_found_gone_while_an_event_is_out_goes_on_with_later_ones(
+    conn: eda.Conn, stream: str, mode: str
+) -> None:
+    outcomes = Outcomes()
+    async with conn.publisher(stream, mode=mode, **outcomes.callbacks) as pub:
+        first, second = [await pub.send(event) for event in numbered(2)]
+        pump = pub._pump
+        pump._probe = True  # as after any trouble: the oldest event goes alone
+        pump._pump()
+        assert pump.state in ("probing", "ending")
+        pump.on_gone(eda.StreamNotFound(stream))
+        third = await pub.send(numbered(1, start=2)[0])
+        async with asyncio.timeout(5):
+            await pub.flush()
+    assert list(outcomes.failed) == [first, second]
+    assert list(outcomes.acknowledged) == [third]
+
+
 @pytest.mark.parametrize("pattern", [">", "*.>", "s.>", "s.*.*", "*.*.*", "s.order.*", "s.*.x", "s.a.b", "s.a.>"])
 def test_subjects_when_an_event_may_go_there_are_taken(pattern: str) -> None:
     assert overlaps(pattern, "s.*.*")
