@@ -88,6 +88,11 @@ class Publisher(PublisherLife):
         self._pump.accepted_apart()
         try:
             sequence = await stored
+        except asyncio.CancelledError:
+            if stored.done() and not stored.cancelled() and (error := stored.exception()) is not None:
+                # It failed at the same time: who was to hear of it does not.
+                self._keep(seq, event if event.id else event.replace(id=event_id), error)
+            raise
         finally:
             core.receipts.pop(seq, None)
         return Receipt(event_id, self.stream, abs(sequence), 0, sequence < 0)

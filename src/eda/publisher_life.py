@@ -242,11 +242,16 @@ class PublisherLife:
             error.event_id = event_id
         if stored is not None and not stored.done():
             stored.set_exception(error)
-        elif self._on_error is None:
-            self._failures.add(seq, event, error)
-            self._overflows = self._failures.overflow
+        else:
+            self._keep(seq, event, error)
         if self._on_error is not None:
             self._on_error(event, error)
+
+    def _keep(self, seq: int, event: Event, error: BaseException) -> None:
+        """Keep a failure until somebody is told, unless `on_error` is."""
+        if self._on_error is None:
+            self._failures.add(seq, event, error)
+            self._overflows = self._failures.overflow
 
     def _on_wire_closed(self) -> None:
         if self._core is not None and not self._closed:

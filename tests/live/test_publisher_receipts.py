@@ -159,6 +159,44 @@ async def test_send_and_wait_when_cancelled_publishes_the_event_all_the_same(
 
 
 @both
+async def test_send_and_wait_when_cancelled_as_its_event_fails_leaves_the_failure_to_flush(
+    conn: eda.Conn, stream: str, mode: str
+) -> None:
+    async with conn.publisher(stream, mode=mode) as pub:
+        for event_id in ("kept", ""):
+            waiting = asyncio.create_task(pub.send_and_wait(eda.Event(id=event_id)))
+            await asyncio.sleep(0)
+            (seq,) = pub._core.receipts  # type: ignore[union-attr]
+            pub.on_failed(seq, eda.ServerError(500, 1, "refused"))
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            with pytest.raises(eda.PublishFailed) as caught:
+                await pub.flush()
+            ((event, error),) = caught.value.failed
+            assert (event.id == event_id or not event_id, bool(event.id)) == (True, True)
+            assert isinstance(error, eda.ServerError)
+            await pub.flush()
+
+
+@both
+async def test_send_and_wait_when_cancelled_as_its_event_fails_tells_on_error_once(
+    conn: eda.Conn, stream: str, mode: str
+) -> None:
+    outcomes = Outcomes()
+    async with conn.publisher(stream, mode=mode, **outcomes.callbacks) as pub:
+        waiting = asyncio.create_task(pub.send_and_wait(eda.Event(id="e")))
+        await asyncio.sleep(0)
+        (seq,) = pub._core.receipts  # type: ignore[union-attr]
+        pub.on_failed(seq, eda.ServerError(500, 1, "refused"))
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await pub.flush()
+    assert dict(outcomes.failed) == {"e": 1}
+
+
+@both
 @pytest.mark.parametrize("what", ["publisher", "connection"])
 async def test_send_and_wait_when_closed_raises_closed(
     connect: Connect, server: eda.EmbeddedServer, proxy: FaultyProxy, stream: str, mode: str, what: str
