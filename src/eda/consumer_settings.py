@@ -12,9 +12,23 @@ from typing import Any
 
 from eda.limits import NS
 
-__all__ = ["MAX_ACK_PENDING", "Loss", "Needs", "changed_settings", "healed", "losses", "shown_losses", "unhealable"]
+__all__ = [
+    "ALL_SUBJECTS",
+    "MAX_ACK_PENDING",
+    "Loss",
+    "Needs",
+    "changed_settings",
+    "healed",
+    "losses",
+    "shown_losses",
+    "subjects_of",
+    "unhealable",
+]
 
 MAX_ACK_PENDING = 65_536
+# The filter of a consumer that had one and shall have none. A server up to 2.15 at least tells a consumer whose filter
+# was taken away nothing of new messages, until it is asked again.
+ALL_SUBJECTS = ">"
 # Of a reader's settings, these may differ from what it was made with.
 UNIMPORTANT = frozenset({"metadata", "description"})
 
@@ -58,7 +72,7 @@ def losses(config: dict[str, Any], needs: Needs, *, is_filter_ours: bool) -> lis
         found.append(Loss("inactive_threshold", life_ns, 0))
     elif 0 < life_ns < needs.life_ns:
         found.append(Loss("inactive_threshold", life_ns, needs.life_ns, is_vital=False))
-    subjects = _filter_of(config)
+    subjects = subjects_of(config)
     if is_filter_ours and set(subjects) != set(needs.filter_subjects):
         found.append(Loss("filter_subjects", subjects, list(needs.filter_subjects)))
     if 0 < config.get("ack_wait", 0) < needs.ack_wait_ns:
@@ -68,6 +82,13 @@ def losses(config: dict[str, Any], needs: Needs, *, is_filter_ours: bool) -> lis
     if 0 < config.get("max_ack_pending", -1) < needs.most_unacknowledged:
         found.append(Loss("max_ack_pending", config["max_ack_pending"], needs.most_unacknowledged, is_vital=False))
     return found
+
+
+def subjects_of(config: dict[str, Any]) -> list[str]:
+    """Return the subjects that the server filters a consumer by; empty: it delivers all."""
+    single = config.get("filter_subject")
+    subjects: list[str] = config.get("filter_subjects") or ([single] if single else [])
+    return [] if ALL_SUBJECTS in subjects else subjects
 
 
 def unhealable(config: dict[str, Any], *, is_durable: bool, is_file: bool) -> list[str]:
@@ -86,7 +107,8 @@ def healed(config: dict[str, Any], found: list[Loss]) -> dict[str, Any]:
     for each in found:
         if each.setting == "filter_subjects":
             config.pop("filter_subject", None)
-        if each.needed == []:
+            config["filter_subjects"] = each.needed or [ALL_SUBJECTS]
+        elif each.needed == []:
             config.pop(each.setting, None)
         else:
             config[each.setting] = each.needed
@@ -106,12 +128,6 @@ def changed_settings(made: dict[str, Any], now: dict[str, Any]) -> str:
         if made.get(setting) != now.get(setting):
             return f"{setting} was {made.get(setting)!r} and is {now.get(setting)!r}"
     return ""
-
-
-def _filter_of(config: dict[str, Any]) -> list[str]:
-    single = config.get("filter_subject")
-    subjects: list[str] = config.get("filter_subjects") or ([single] if single else [])
-    return subjects
 
 
 def _shown(loss: Loss, value: Any) -> str:

@@ -19,6 +19,7 @@ from eda._nuid import next_nuid
 from eda._wire import Wire
 from eda.api import NS, REQUEST_TIMEOUT_S, STREAM_NOT_FOUND, Api, ask, translated
 from eda.bucket import BUCKET, BUCKET_STREAM
+from eda.consumer_settings import subjects_of
 from eda.cursor_key import NO_MESSAGE, CursorKey
 from eda.cursor_value import Value
 from eda.errors import ConfigError, ServerError, Timeout
@@ -230,7 +231,7 @@ class Lags:
         """Return how many events were not delivered yet."""
         config, pending = consumer["config"], int(consumer.get("num_pending", 0))
         filter = server_filter(seen.info, kept_filter(config), filters_well=True)
-        if not pending or not filter or config.get("filter_subjects") or config.get("filter_subject"):
+        if not pending or not filter or subjects_of(config):
             return pending
         # Its members filter, since the server is too old to do it well: it delivers what does not match as well.
         delivered = (consumer.get("delivered") or {}).get("stream_seq", 0)

@@ -7,7 +7,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 from eda.api import NS, Api
-from eda.consumer_settings import MAX_ACK_PENDING, Loss, Needs, healed, losses, shown_losses, unhealable
+from eda.consumer_settings import (
+    ALL_SUBJECTS,
+    MAX_ACK_PENDING,
+    Loss,
+    Needs,
+    healed,
+    losses,
+    shown_losses,
+    subjects_of,
+    unhealable,
+)
 from eda.errors import ConfigError, ConsumerDeleted, ServerError
 from eda.kinds import server_filter
 from eda.labels import labels
@@ -210,7 +220,7 @@ class SharedConsumer:
         config = {key: value for key, value in kept.items() if key not in ("filter_subject", "filter_subjects")}
         if mine:
             metadata[FILTER_NOTE] = " ".join(mine)
-            config["filter_subjects"] = self.server_filter
+        config["filter_subjects"] = self.server_filter or [ALL_SUBJECTS]
         made = await self._api.create_consumer(
             self._stream, self._name, config | {"metadata": metadata}, action="update"
         )
@@ -247,7 +257,7 @@ class SharedConsumer:
         return config
 
     def _is_filtered_by_server(self, config: dict[str, Any], theirs: list[str]) -> bool:
-        return not theirs or bool(config.get("filter_subjects") or config.get("filter_subject"))
+        return not theirs or bool(subjects_of(config))
 
     # --- kept as it has to be ----------------------------------------------------------------------------------------
 

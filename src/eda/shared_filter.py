@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from eda._dispatch import Dispatcher
+from eda.consumer_settings import subjects_of
 from eda.errors import Closed, EdaError
 from eda.subjects import covers
 
@@ -28,8 +29,7 @@ def kept_filter(config: dict[str, Any]) -> list[str]:
     The server's filter may be left out, since the client filters, too. So what was asked for is noted apart.
     """
     noted: list[str] = (config.get("metadata") or {}).get(FILTER_NOTE, "").split()
-    single = config.get("filter_subject")
-    return noted or config.get("filter_subjects") or ([single] if single else [])
+    return noted or subjects_of(config)
 
 
 class Unwanted:

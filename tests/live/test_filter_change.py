@@ -74,6 +74,25 @@ async def test_filter_when_changed_from_here_holds_from_the_position_onward(
     assert await take(conn, stream, len(expected), types=after, **SHARED, **kind) == expected
 
 
+async def test_filter_when_taken_away_gets_new_events_at_once(conn: eda.Conn, stream: str, admin: Admin) -> None:
+    """A server tells a consumer that has lost its filter nothing of new messages: it would look once in 5 s."""
+    await publish(conn, stream, "a")
+    await take(conn, stream, 1, types=["a"], **SHARED)
+    seen: list[str] = []
+    async with conn.subscribe(stream, lambda event: seen.append(event.type), **FROM_HERE), asyncio.timeout(9):
+        for n in range(1, 4):  # each would take 5 s
+            await publish(conn, stream, "b")
+            await until(lambda n=n: len(seen) == n, 9)
+    assert [each.lag for each in await conn.subscriptions(stream)] == [0]
+    # It counts as no filter: one is a change again, and none is not.
+    await publish(conn, stream, "b")
+    assert await take(conn, stream, 1, **SHARED) == ["b"]
+    with pytest.raises(eda.ConfigError, match="it filters all events"):
+        await conn.subscribe(stream, print, types=["a"], **SHARED)
+    await publish(conn, stream, "b", "a")
+    assert await take(conn, stream, 1, types=["a"], **FROM_HERE) == ["a"]
+
+
 async def test_filter_when_a_member_with_the_old_one_is_attached_loses_nothing(
     connect: Connect, stream: str, admin: Admin, logged: Logged
 ) -> None:
