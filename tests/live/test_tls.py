@@ -125,7 +125,7 @@ def test_tls_when_the_server_is_killed_connects_again(
                     await asyncio.sleep(0.005)
                     await server.kill()
                     await server.start()
-                    ids = set(await publishing)
+                    ids = {receipt.id for receipt in await publishing}
                     await until(lambda ids=ids: ids <= seen)
             assert (await conn.streams.info("stream")).events == 150
 
