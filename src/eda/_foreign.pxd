@@ -107,6 +107,7 @@ cdef inline bint is_ours(Frame* frame, const unsigned char* base, Event event, c
     cdef const unsigned char* subject = frame.subject
     if frame.n_headers != 0 and (
         frame.n_headers != N_HEAD + n_id + 4 or not same_text(frame.headers, HEAD, N_HEAD)
+        or not same_text(frame.headers + N_HEAD, base + event.spans[F_ID].start, n_id)
     ):
         return False
     if frame.n_subject != n_stream + 2 + n_type + n_aggregate + (n_type == 0) + (n_aggregate == 0):

@@ -71,6 +71,16 @@ async def test_headers_when_they_are_as_long_as_ours_are_told_apart(make: Make, 
 
 
 @both_kinds
+@pytest.mark.parametrize("line", ["X: 1", "Eda-Replay-For: another", "Nats-Schedule: @every 1h"])
+async def test_headers_when_two_are_as_long_as_ours_are_told_apart(make: Make, ordered: bool, line: str) -> None:
+    rig = make(ordered=ordered, name="me")
+    payload = encode_event(eda.Event(id="i" * len(f"i1\r\n{line}"), type="t"))
+    rig.feed(b"orders.t._", delivery(1)[1], payload, block("Nats-Msg-Id: i1", line))
+    await settle()
+    assert [dict(event.headers) for event in rig.seen] == ([{"X": "1"}] if line == "X: 1" else [])
+
+
+@both_kinds
 async def test_headers_when_a_handler_fails_are_there_again(make: Make, ordered: bool) -> None:
     seen: list[eda.Event] = []
 
