@@ -306,7 +306,14 @@ class SharedConsumer:
                 f"{self._where}: its consumer has {shown_losses(left)}, and keeps that when it is changed",
                 argument="name",
             )
-        self._logger.warning("%s: its consumer had %s; that was changed", self._where, text)
+        # The server may have lowered what we asked for, to a limit of the stream or the account.
+        less = {each.setting for each in self._losses(after)}
+        changed = [each for each in found if each.setting not in less or after[each.setting] != config[each.setting]]
+        if changed:
+            allowed = ", as far as the server allows" if any(each.setting in less for each in changed) else ""
+            self._logger.warning(
+                "%s: its consumer had %s; that was changed%s", self._where, shown_losses(changed), allowed
+            )
         if any(each.setting == "max_deliver" for each in found):
             self._logger.warning(
                 "%s: an event that had used up max_deliver before that is not delivered again: the server has "

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import eda
-from helpers import Admin, until
+from helpers import Admin, Logged, until
 
 KINDS: dict[str, dict[str, Any]] = {
     "durable": {"name": "me", "durable": True},
@@ -150,6 +150,26 @@ async def test_consumer_when_the_stream_limits_consumers_is_made_with_that(
     await admin.api(f"STREAM.CREATE.{stream}", config)
     await asyncio.gather(*(conn.publish(stream) for _ in range(300)))
     await handled(conn, stream, 300, **KINDS[kind])
+
+
+async def test_consumer_when_it_has_what_the_stream_allows_is_not_said_to_be_changed(
+    conn: eda.Conn, stream: str, admin: Admin, logged: Logged
+) -> None:
+    config = {"name": stream, "subjects": [stream, f"{stream}.>"], "consumer_limits": {"max_ack_pending": 100}}
+    await admin.api(f"STREAM.CREATE.{stream}", config)
+    options: dict[str, Any] = {"name": "n", "durable": True}
+    for _ in range(2):
+        async with conn.subscribe(stream, print, **options):
+            assert (await admin.consumer(stream, "n"))["config"]["max_ack_pending"] == 100
+    assert not logged.find("that was changed")
+    # What could be changed is told, and how far.
+    kept = (await admin.consumer(stream, "n"))["config"] | {"max_ack_pending": 10, "max_deliver": 7}
+    await admin.api(f"CONSUMER.CREATE.{stream}.n", {"stream_name": stream, "config": kept, "action": "update"})
+    async with conn.subscribe(stream, print, **options):
+        assert (await admin.consumer(stream, "n"))["config"]["max_ack_pending"] == 100
+    (said,) = logged.find("that was changed")
+    assert "max_deliver=7" in said.getMessage() and "max_ack_pending=10 " in said.getMessage()
+    assert said.getMessage().endswith("that was changed, as far as the server allows")
 
 
 async def test_start_at_a_time_when_the_stream_limits_consumers_is_found(
