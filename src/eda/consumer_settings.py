@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eda.limits import NS
+from eda.subjects import covers
 
 __all__ = [
     "ALL_SUBJECTS",
@@ -54,10 +55,12 @@ class Loss:
     is_vital: bool = True
 
 
-def losses(config: dict[str, Any], needs: Needs, *, is_filter_ours: bool) -> list[Loss]:
+def losses(config: dict[str, Any], needs: Needs, *, is_filter_ours: bool, opening: bool = False) -> list[Loss]:
     """Return the settings that take something away, and can be changed.
 
-    `is_filter_ours`: the consumer is said to filter for members like this one.
+    `is_filter_ours`: the consumer is said to filter for members like this one. A filter that lets more through takes
+    nothing away, since members filter as well: it is narrowed for speed when a member is `opening`, and then left to
+    members on older servers, which can't rely on it.
     """
     found = []
     if config.get("headers_only"):
@@ -72,9 +75,10 @@ def losses(config: dict[str, Any], needs: Needs, *, is_filter_ours: bool) -> lis
         found.append(Loss("inactive_threshold", life_ns, 0))
     elif 0 < life_ns < needs.life_ns:
         found.append(Loss("inactive_threshold", life_ns, needs.life_ns, is_vital=False))
-    subjects = subjects_of(config)
-    if is_filter_ours and set(subjects) != set(needs.filter_subjects):
-        found.append(Loss("filter_subjects", subjects, list(needs.filter_subjects)))
+    subjects, needed = subjects_of(config), list(needs.filter_subjects)
+    lets_more_through = bool(_filter_of(config)) and covers(subjects, needed) and not opening
+    if is_filter_ours and set(subjects) != set(needed) and not lets_more_through:
+        found.append(Loss("filter_subjects", subjects, needed))
     if 0 < config.get("ack_wait", 0) < needs.ack_wait_ns:
         found.append(Loss("ack_wait", config["ack_wait"], needs.ack_wait_ns, is_vital=False))
     if not needs.life_ns and 0 < config.get("num_replicas", 0) < needs.replicas:
@@ -86,8 +90,7 @@ def losses(config: dict[str, Any], needs: Needs, *, is_filter_ours: bool) -> lis
 
 def subjects_of(config: dict[str, Any]) -> list[str]:
     """Return the subjects that the server filters a consumer by; empty: it delivers all."""
-    single = config.get("filter_subject")
-    subjects: list[str] = config.get("filter_subjects") or ([single] if single else [])
+    subjects = _filter_of(config)
     return [] if ALL_SUBJECTS in subjects else subjects
 
 
@@ -128,6 +131,12 @@ def changed_settings(made: dict[str, Any], now: dict[str, Any]) -> str:
         if made.get(setting) != now.get(setting):
             return f"{setting} was {made.get(setting)!r} and is {now.get(setting)!r}"
     return ""
+
+
+def _filter_of(config: dict[str, Any]) -> list[str]:
+    single = config.get("filter_subject")
+    subjects: list[str] = config.get("filter_subjects") or ([single] if single else [])
+    return subjects
 
 
 def _shown(loss: Loss, value: Any) -> str:

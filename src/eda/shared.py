@@ -98,6 +98,9 @@ class SharedSource(Pulls):
             if task is not None:
                 task.cancel()
         await super().stop(timeout_s)
+        if self._dispatcher is not None:
+            self._unwanted.give_back(self._dispatcher)
+            self._give_back_stripped(list(self._stripped))
 
     async def confirm(self, timeout_s: float) -> bool:
         """Have the server say that it has taken every acknowledgement sent; returns whether it did."""

@@ -266,7 +266,7 @@ class SharedConsumer:
 
         Raises ConfigError naming the setting where that is refused for good; ServerError, Timeout, Closed.
         """
-        found = self._losses(config)
+        found = self._losses(config, opening=opening)
         if (
             opening
             and config.get("ack_wait") != self._needs.ack_wait_ns
@@ -322,9 +322,10 @@ class SharedConsumer:
             )  # fmt: skip
         return after
 
-    def _losses(self, config: dict[str, Any]) -> list[Loss]:
+    def _losses(self, config: dict[str, Any], *, opening: bool = False) -> list[Loss]:
         noted = (config.get("metadata") or {}).get(FILTER_NOTE, "").split()
-        return losses(config, self._needs, is_filter_ours=set(noted) == set(self.filter))
+        is_ours = set(noted) == set(self.filter)
+        return losses(config, self._needs, is_filter_ours=is_ours, opening=opening)
 
     def _accept(self, config: dict[str, Any]) -> None:
         """Take the consumer as it is now: what the server did not allow is not asked for again and again."""

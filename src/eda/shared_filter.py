@@ -52,33 +52,46 @@ class Unwanted:
         self._on_narrow = on_narrow
         # Acknowledgement subjects by stream sequence. The server's max_ack_pending bounds them.
         self._replies: dict[int, bytes] = {}
+        self._asked: dict[int, bytes] = {}  # those that the look under way is for
         self._asking: asyncio.Task[None] | None = None
+        self._stopped = False
 
     def add(self, dispatcher: Dispatcher, seq: int, reply: bytes) -> None:
         """Take a delivery; it is acknowledged or given back soon."""
         self._replies[seq] = reply
-        if self._asking is None or self._asking.done():
+        if not self._stopped and (self._asking is None or self._asking.done()):
             self._asking = asyncio.get_running_loop().create_task(self._settle(dispatcher))
 
     def stop(self) -> None:
-        """Settle nothing more; the lease of what is left ends."""
+        """Settle nothing more."""
+        self._stopped = True
         if self._asking is not None:
             self._asking.cancel()
+
+    def give_back(self, dispatcher: Dispatcher) -> None:
+        """Give back what is not settled, after `stop`: who wants it shall not wait for its lease to end."""
+        for _, reply in sorted((self._asked | self._replies).items()):
+            dispatcher.give_back_delivery(reply)
+        self._asked, self._replies = {}, {}
 
     async def _settle(self, dispatcher: Dispatcher) -> None:
         while self._replies:
             asked, self._replies = self._replies, {}
+            self._asked = asked
             try:
                 info = await self._look()
             except Closed:
                 return
             except EdaError as error:
                 self._logger.info("could not look at a consumer's filter: %s", error)
-                self._replies = asked | self._replies
+                self._replies, self._asked = asked | self._replies, {}
                 await asyncio.sleep(LOOK_PAUSE_S)
                 continue
             if info is None:
                 return  # the member ends, and learns it elsewhere
+            if self._stopped:
+                return  # Python 3.11's wait_for, in nats-py's requests, may swallow the cancellation
+            self._asked = {}
             theirs = kept_filter(info["config"])
             if covers(self._mine, theirs):
                 # It was delivered before this look, under a filter that was ours.

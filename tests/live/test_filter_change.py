@@ -203,6 +203,27 @@ async def test_unwanted_when_the_filter_is_still_the_members_own_is_acknowledged
     assert (info["num_pending"], info["num_ack_pending"]) == (0, 0)
 
 
+async def test_unwanted_when_closed_before_it_is_known_whose_it_is_is_given_back(
+    conn: eda.Conn, stream: str, admin: Admin
+) -> None:
+    """Members that want it do not have to wait until its lease ends."""
+    await publish(conn, stream, "b")
+    payload = (await admin.js.get_msg(stream, 1)).data or b""
+    async with conn.subscribe(stream, print, types=["a"], **SHARED, lease_s=3600) as closed:
+        assert isinstance(closed._source, SharedSource)
+        closed._source._unwanted._look = asyncio.Event().wait  # type: ignore[assignment]
+        await admin.js.publish(stream, payload)
+        await admin.js.publish(stream, payload)
+        await until(lambda: are_unacknowledged(admin, stream, 2))
+    async with conn.subscribe(stream, print, types=["a"], **SHARED, lease_s=3600) as subscription:
+        await until(lambda: subscription.stats().passed_over == 2)
+    assert await are_unacknowledged(admin, stream, 0)
+
+
+async def are_unacknowledged(admin: Admin, stream: str, n: int) -> bool:
+    return (await admin.consumer(stream, "n"))["num_ack_pending"] == n
+
+
 @pytest.mark.old_server
 async def test_filter_when_only_the_client_filters_is_not_changed(
     conn: eda.Conn, stream: str, admin: Admin, server_version: str
@@ -309,3 +330,32 @@ async def test_shared_when_the_filter_fits_a_member_again_that_stood_by_gets_eve
             older._source.look("it is time to look")
             await until(lambda: not older.stats().active)
         assert len(logged.find("stands by: another member")) == 2
+
+
+@pytest.mark.parametrize("types", [["a"], ["a", "b"]])
+async def test_filter_when_members_know_different_servers_is_not_changed_to_and_fro(
+    connect: Connect, stream: str, admin: Admin, logged: Logged, monkeypatch: pytest.MonkeyPatch, types: list[str]
+) -> None:
+    """An upgrade to a server whose filters can be relied on, while one member is connected to an older one."""
+    old_conn, new_conn = await connect(), await connect()
+    old_api = old_conn._open_link().api
+    monkeypatch.setattr(type(old_api), "filters_well", property(lambda self: self is not old_api))
+    seen: list[str] = []
+    async with (
+        old_conn.subscribe(stream, lambda event: seen.append(event.type), types=types, **SHARED) as older,
+        new_conn.subscribe(stream, lambda event: seen.append(event.type), types=types, **SHARED) as newer,
+    ):
+        for _ in range(3):
+            for each in (older, newer):
+                assert isinstance(each._source, SharedSource)
+                each._source.look("it is time to look")
+                assert each._source._checking is not None
+                await each._source._checking
+        # The newer one asked for a filter, the older one can't rely on it: that is where it ends.
+        assert len(logged.find("that was changed")) == 2
+        config = (await admin.consumer(stream, "n"))["config"]
+        assert (config.get("filter_subjects") or [config.get("filter_subject")]) == [">"]
+        await publish(new_conn, stream, "a", "x", "a")
+        await until(lambda: seen == ["a", "a"] and older.stats().passed_over + newer.stats().passed_over == 1)
+    info = await admin.consumer(stream, "n")
+    assert (info["num_pending"], info["num_ack_pending"]) == (0, 0)

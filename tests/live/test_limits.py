@@ -168,7 +168,8 @@ async def test_consumer_when_it_has_what_the_stream_allows_is_not_said_to_be_cha
     async with conn.subscribe(stream, print, **options):
         assert (await admin.consumer(stream, "n"))["config"]["max_ack_pending"] == 100
     (said,) = logged.find("that was changed")
-    assert "max_deliver=7" in said.getMessage() and "max_ack_pending=10 " in said.getMessage()
+    assert "max_deliver=7" in said.getMessage()
+    assert "max_ack_pending=10 " in said.getMessage()
     assert said.getMessage().endswith("that was changed, as far as the server allows")
 
 

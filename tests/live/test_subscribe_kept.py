@@ -13,6 +13,7 @@ import eda
 import eda.pulls
 import eda.watch
 from eda.api import Api
+from eda.shared import SharedSource
 from helpers import Admin, Logged, until
 
 NS = 1_000_000_000
@@ -258,3 +259,20 @@ async def test_consumer_when_it_is_deleted_before_it_can_be_changed_back_ends_as
     async with asyncio.timeout(10):
         with pytest.raises(eda.ConsumerDeleted):
             await subscription.wait()
+
+
+async def test_stripped_event_when_closed_before_its_consumer_is_healed_is_given_back(
+    conn: eda.Conn, stream: str, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next member does not have to wait until its lease ends."""
+    options: dict[str, Any] = {"name": "team", "durable": True, "backfill": True, "lease_s": 3600}
+    seen: list[int] = []
+    async with conn.subscribe(stream, print, **options) as closed:
+        source = closed._source
+        assert isinstance(source, SharedSource)
+        monkeypatch.setattr(source._kept, "heal", lambda *_, **__: asyncio.Event().wait())
+        await edit(admin, stream, headers_only=True)
+        await conn.publish(stream)
+        await until(lambda: source._stripped)
+    async with conn.subscribe(stream, lambda event: seen.append(event.sequence), **options):
+        await until(lambda: seen == [1])
