@@ -25,6 +25,7 @@ from eda.cursor_value import Value
 from eda.errors import ConfigError, ServerError, Timeout
 from eda.kinds import server_filter
 from eda.labels import labels
+from eda.position import Place, last_whole
 from eda.shapes import ConsumerPage, Stream, Subjects
 from eda.shared_filter import kept_filter
 from eda.standby import count_standbys
@@ -171,17 +172,19 @@ class Lags:
         """Return position, events and seconds behind."""
         if value.created and value.created != seen.created:
             return 0, None, None  # of a stream that is gone: where it begins in this one is for its next member to say
-        if seen.last < value.seq and value.start != value.seq + 1:
-            return value.seq, None, None  # the stream has lost its end
-        if seen.last <= value.seq:
-            return value.seq, 0, 0.0
+        after = value.seq
+        if after and value.start != after + 1:  # a start may be still to come
+            # Where the stream has lost its end, its next member goes on behind what is left of it.
+            after = (await last_whole(self._api, seen.info.name, Place(after, value.time_ns), seen.info)).seq
+        if seen.last <= after:
+            return after, 0, 0.0
         # What one subject matches, other servers than the newest count as well.
         filter = server_filter(seen.info, value.filter, filters_well=True)
         n: int | None = None
         if not filter and seen.is_whole:
-            n = seen.last - max(value.seq, seen.first - 1)
-        n, oldest = await self._rest(seen, value.seq + 1, filter, n)
-        return value.seq, n, seen.age_s(oldest) if oldest is not None else 0.0 if n == 0 else None
+            n = seen.last - max(after, seen.first - 1)
+        n, oldest = await self._rest(seen, after + 1, filter, n)
+        return after, n, seen.age_s(oldest) if oldest is not None else 0.0 if n == 0 else None
 
     # --- shared ------------------------------------------------------------------------------------------------------
 

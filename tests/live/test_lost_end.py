@@ -116,6 +116,24 @@ async def test_end_when_lost_and_grown_again_while_nobody_reads_begins_with_the_
     assert not logged.find("lost its end")
 
 
+@pytest.mark.parametrize("n_new", [0, 2, 12])
+async def test_lag_when_the_end_is_lost_counts_from_where_the_next_member_goes_on(machine: Machine, n_new: int) -> None:
+    await machine.publish(3)
+    await machine.save()
+    await machine.publish(7)
+    await handled(machine, DURABLE["serial"], 10)
+    await machine.lose()
+    await machine.server.start()
+    new = await machine.publish(n_new)
+    async with eda.connect(machine.server.url, client="a") as conn:
+        (info,) = await conn.subscriptions("s")
+        assert (info.position, info.lag) == (3, n_new)
+    assert await handled(machine, DURABLE["serial"], n_new) == new
+    async with eda.connect(machine.server.url, client="a") as conn:
+        (info,) = await conn.subscriptions("s")
+        assert (info.position, info.lag) == (3 + n_new, 0)
+
+
 @pytest.mark.parametrize("is_grown", [True, False])
 async def test_end_when_all_events_are_lost_begins_with_the_first_new_one(
     machine: Machine, is_grown: bool, logged: Logged
