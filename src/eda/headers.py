@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
+from urllib.parse import unquote
 
 __all__ = [
     "DEAD_ATTEMPTS",
@@ -102,5 +103,5 @@ def id_in_headers(block: bytes) -> str:
     Of a dead letter it is the id that the message had before.
     """
     headers = read_headers(block)
-    message_id = headers.get(DEAD_ID) or headers.get(MSG_ID, "")
+    message_id = unquote(headers.get(DEAD_ID, "")) or headers.get(MSG_ID, "")
     return message_id if _ID.fullmatch(message_id) else ""

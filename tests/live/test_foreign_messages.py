@@ -79,6 +79,27 @@ async def test_dead_letter_when_only_its_headers_had_an_id_keeps_it(
 
 
 @every_kind
+async def test_dead_letter_when_the_id_of_its_headers_has_to_be_escaped_has_it_back(
+    conn: eda.Conn, stream: str, admin: Admin, options: dict[str, Any], logged: Logged
+) -> None:
+    logged.expect("handler rejected event")
+    await conn.streams.create(stream)
+    ids = ["50%", "a%41b", "%" * 128]
+    for message_id in ids:
+        await admin.js.publish(stream, encode_event(eda.Event(type="t")), headers={"Nats-Msg-Id": message_id})
+
+    def handle(event: eda.Event) -> None:
+        raise eda.Reject("no")
+
+    async with conn.subscribe(stream, handle, **options) as subscription:
+        await until(lambda: subscription.stats().dead_lettered == len(ids))
+    seen: list[eda.Event] = []
+    async with conn.subscribe(f"{stream}-dead", seen.append, backfill=True):
+        await until(lambda: len(seen) == len(ids))
+    assert [event.id for event in seen] == ids
+
+
+@every_kind
 async def test_subject_when_it_has_another_depth_is_read_and_filtered_by_the_envelope_only_on_the_stream_itself(
     conn: eda.Conn, stream: str, admin: Admin, options: dict[str, Any]
 ) -> None:
