@@ -238,6 +238,8 @@ def _check_number(
         if in_range and value <= _MAX_S:
             return
     bound = f"{least:g} or more" if above is None else f"more than {above:g}"
+    if isinstance(value, int | float) and value > _MAX_S:
+        bound = f"at most {_MAX_S:g}"
     none = " or None" if or_none else ""
     raise ConfigError(f"{option} must be a number, {bound}{none}, not {value!r}", argument=option)
 
@@ -272,7 +274,7 @@ def _check_start(start: object) -> None:
         if start.utcoffset() is None:
             message = f"start must be an aware datetime, {start!r} has no time zone"
             raise ConfigError(message, argument="start")
-    elif start is not None and (not isinstance(start, int) or isinstance(start, bool) or start < 1):
+    elif start is not None and (not isinstance(start, int) or isinstance(start, bool) or not 0 < start < 2**63):
         message = f"start must be a stream sequence from 1 or an aware datetime, not {start!r}"
         raise ConfigError(message, argument="start")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from eda._nuid import next_nuid
@@ -22,15 +22,13 @@ from eda.kinds import refuse_retention, server_filter
 from eda.labels import labels
 from eda.options import SubscriptionOptions
 from eda.patience import Patience
-from eda.position import UNREAD_NS, Place, last_whole, place_of, reader_config, sequence_at, tell_of_start
+from eda.position import UNREAD_NS, Place, last_whole, place_of, reader_config, sequence_at, start_ns, tell_of_start
 from eda.pulls import Pulls
 from eda.streams import StreamInfo, Streams
 from eda.subjects import filter_subjects
 
 __all__ = ["OrderedSource"]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 RENEW_FIRST_S = 0.05
 RENEW_MAX_S = 2.0
@@ -97,7 +95,7 @@ class OrderedSource(Pulls):
             return Place(info.last_sequence, info.last_time_ns)
         start = options.start
         if isinstance(start, datetime):
-            start = await sequence_at(self._api, self._stream, (start - _EPOCH) // _MICROSECOND * 1000, info)
+            start = await sequence_at(self._api, self._stream, start_ns(start), info)
         return await place_of(self._api, self._stream, start - 1)
 
     def _config(self, name: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ sequence alone does not say which event it is; with the time at which the stream
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from eda._nuid import next_nuid
@@ -24,13 +24,21 @@ __all__ = [
     "last_whole",
     "place_of",
     "reader_config",
+    "rfc3339",
     "sequence_at",
+    "start_ns",
     "tell_of_start",
 ]
 
 READER_LIFE_S = 60.0
 NO_MESSAGE = 10037
 FORBIDDEN = 403
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST = datetime(
+    2262, 1, 1, tzinfo=UTC
+)  # a server counts nanoseconds in 64 bits, and takes a later time for an early one
+_MICROSECOND = timedelta(microseconds=1)
 
 UNREAD_NS = 1  # the time of a position before the stream's first event: whatever is stored came later
 
@@ -52,6 +60,17 @@ def reader_config(name: str) -> dict[str, Any]:
         "mem_storage": True,
         "num_replicas": 1,
     }
+
+
+def start_ns(start: datetime) -> int:
+    """Return a time to start at in nanoseconds since 1970, as near to it as a server understands."""
+    return (min(max(start, _EPOCH), _LAST) - _EPOCH) // _MICROSECOND * 1000
+
+
+def rfc3339(time_ns: int) -> str:
+    """Return nanoseconds since 1970 as a server reads them."""
+    seconds, rest_ns = divmod(time_ns, NS)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest_ns:09d}Z"
 
 
 def tell_of_start(logger: logging.Logger, stream: str, name: str, start: int, last: int) -> None:
@@ -89,11 +108,7 @@ async def sequence_at(api: Api, stream: str, time_ns: int, info: StreamInfo) -> 
 async def _sequence_by_server(api: Api, stream: str, time_ns: int) -> int:
     """The same, from the place of a consumer that begins there."""
     name = f"eda-r-{next_nuid()}"
-    seconds, rest_ns = divmod(time_ns, NS)
-    settings = reader_config(name) | {
-        "deliver_policy": "by_start_time",
-        "opt_start_time": f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest_ns:09d}Z",
-    }
+    settings = reader_config(name) | {"deliver_policy": "by_start_time", "opt_start_time": rfc3339(time_ns)}
     settings |= labels("reader", client=api.client, what=f"a look for a time in stream {stream!r}")
     made = await api.create_consumer(stream, name, settings)
     await api.delete_consumer(stream, name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from eda.api import NS, Api
@@ -22,7 +22,7 @@ from eda.errors import ConfigError, ConsumerDeleted, ServerError
 from eda.kinds import server_filter
 from eda.labels import labels
 from eda.options import SubscriptionOptions
-from eda.position import tell_of_start
+from eda.position import rfc3339, start_ns, tell_of_start
 from eda.pulls import PRIVATE_LIFE_S
 from eda.shared_filter import FILTER_NOTE, kept_filter
 from eda.streams import StreamInfo
@@ -144,7 +144,7 @@ class SharedConsumer:
             config["deliver_policy"] = "all"
         elif isinstance(options.start, datetime):
             config["deliver_policy"] = "by_start_time"
-            config["opt_start_time"] = options.start.astimezone(UTC).isoformat().replace("+00:00", "Z")
+            config["opt_start_time"] = rfc3339(start_ns(options.start))
         elif options.start is not None:
             config["deliver_policy"] = "by_start_sequence"
             config["opt_start_seq"] = options.start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -65,3 +66,25 @@ async def test_start_when_still_beyond_the_end_is_said_by_whoever_reopens(
     logged.records.clear()
     async with conn.subscribe(stream, print, **options):
         await until(lambda: logged.find(BEYOND.format(stream, 20001, 1)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [
+        (datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14))), [1, 2]),
+        (datetime(1600, 1, 1, tzinfo=UTC), [1, 2]),
+        (datetime(2263, 1, 1, tzinfo=UTC), [2]),
+        (datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-14))), [2]),
+    ],
+)
+async def test_start_when_its_time_fits_into_no_64_bits_is_the_nearest_that_does(
+    conn: eda.Conn, stream: str, kind: str, start: datetime, expected: list[int]
+) -> None:
+    """A server counts nanoseconds since 1970: it took the year 9999 for an early one, and 1600 for a late one."""
+    await conn.publish(stream, eda.Event(type="t"))
+    seen: list[int] = []
+    async with conn.subscribe(stream, lambda event: seen.append(event.sequence), start=start, **KINDS[kind]):
+        await conn.publish(stream, eda.Event(type="t"))
+        await until(lambda: 2 in seen)
+    assert seen == expected

@@ -130,7 +130,7 @@ def test_types_when_a_str_is_refused_with_what_to_write() -> None:
         ("key", ["type", 5, True, ""]),
         ("concurrency", [0, 65_537, 2.0, *BAD_NUMBERS]),
         ("timeout_s", [0, 1e10, *BAD_NUMBERS]),
-        ("start", [0, -1, True, 1.5, "1", datetime(2024, 1, 1)]),
+        ("start", [0, -1, True, 1.5, "1", 2**63, datetime(2024, 1, 1)]),
         ("types", ["a", b"a", 5, {"a": 1}, iter(["a"])]),
         ("aggregate", [5, b"a", "\ud800"]),
         ("batch", [0, -1, True, 1.5, "1", 65_537]),
@@ -284,3 +284,8 @@ def test_merge_when_an_option_is_unknown_names_it_and_the_nearest(name: str, hin
 def test_merge_when_options_are_of_another_type_is_refused() -> None:
     with pytest.raises(ConfigError, match="options must be SubscriptionOptions"):
         merge_options({"serial": True}, {})  # type: ignore[arg-type]
+
+
+def test_number_when_it_is_too_large_is_refused_with_the_largest_allowed() -> None:
+    with pytest.raises(ConfigError, match=r"timeout_s must be a number, at most 9e\+09, not 1e\+30"):
+        SubscriptionOptions(timeout_s=1e30)
