@@ -312,7 +312,11 @@ class OrderedSource(Pulls):
             return
         if reader != self.consumer or self._stopped:
             return
-        changed = changed_settings(self._made, info["config"]) if info is not None else "it is gone"
+        if info is None:
+            # The server removes it when it is asked for nothing for a minute: paused, or handlers are slow.
+            self._renew("its reader is gone")
+            return
+        changed = changed_settings(self._made, info["config"])
         if changed:
             self._logger.warning(
                 "subscription %s to %s: somebody changed its reader (%s); another one takes its place",

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 import eda
+import eda.position
 import eda.pulls
 import eda.shared_consumer
-from helpers import Admin, Connect, Proxy, until, wire_of
+from helpers import Admin, Connect, Logged, Proxy, until, wire_of
 
 KEPT: dict[str, Any] = {"name": "me", "durable": True, "backfill": True}
 KINDS: dict[str, dict[str, Any]] = {
@@ -180,3 +181,23 @@ async def test_pause_when_the_consumer_is_not_durable_keeps_it_alive(
         await until(lambda: len(seen.seqs) == 10)
         assert seen.attempts == {1}
         assert subscription.stats().redelivered == 0
+
+
+@pytest.mark.parametrize("kind", ["private", "serial"])
+async def test_pause_when_the_server_removes_the_reader_meanwhile_does_not_say_that_somebody_changed_it(
+    conn: eda.Conn, stream: str, kind: str, monkeypatch: pytest.MonkeyPatch, logged: Logged
+) -> None:
+    """Nothing is asked of a reader while its subscription is paused, so it is gone after a minute."""
+    monkeypatch.setattr(eda.position, "READER_LIFE_S", 0.5)
+    monkeypatch.setattr(eda.pulls, "LOOK_EVERY_S", 0.3)
+    monkeypatch.setattr(eda.pulls, "EXPIRES_S", 1.0)
+    seen = Seen()
+    await conn.publish(stream)
+    async with conn.subscribe(stream, seen.handle, **KINDS[kind]) as subscription:
+        await until(lambda: seen.seqs == [1])
+        subscription.pause()
+        await until(lambda: logged.find("reads anew: its reader is gone"))
+        await conn.publish(stream)
+        subscription.resume()
+        await until(lambda: seen.seqs == [1, 2])
+    assert not logged.find("somebody changed")
