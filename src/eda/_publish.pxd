@@ -61,7 +61,7 @@ cdef class Ingest(Pending):
     cdef int write_place(self, uint64_t seq, int operation) except -1
     cdef int go_on(self) except -1
     cdef Event take_out(self, uint64_t seq)
-    cdef int settle(self, uint64_t seq, int64_t stream_seq) except -1
+    cpdef int settle(self, uint64_t seq, int64_t stream_seq) except -1
     cdef int settle_batch(self, uint64_t n, int64_t stream_seq) except -1
     cdef bint next_apart(self) except -1
     cdef int wake(self) except -1

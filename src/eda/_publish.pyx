@@ -467,7 +467,7 @@ cdef class Ingest(Pending):
         self.settle_batch(n, stream_seq if self.n_batch == 1 else 0)
         return True
 
-    cdef int settle(self, uint64_t seq, int64_t stream_seq) except -1:
+    cpdef int settle(self, uint64_t seq, int64_t stream_seq) except -1:
         cdef str id = self.id_at(seq) if self.tell else None
         if self.take_out(seq) is None:
             return 0

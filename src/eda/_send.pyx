@@ -344,6 +344,10 @@ cdef class WindowSender(Sink):
             waiter.set_result(stream_seq)
         return 0
 
+    def believe(self, uint64_t seq, int64_t stream_seq):
+        """Settle a pending publish by an acknowledgement that servers write in another way than is known here."""
+        self.settle(seq, stream_seq)
+
     cdef uint64_t put(self, Target target, Event event, str id, object waiter, uint64_t resend_ns,
                       uint64_t give_up_ns) except 0:
         cdef Plan plan

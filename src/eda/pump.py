@@ -231,7 +231,10 @@ class Pump(Steps):
             return  # an acknowledgement is not written like this
         refused = answer.error
         if refused is None:
-            if not self._verdicts.is_of_domain(answer) or answer.stream == self.stream:
+            if not self._verdicts.is_of_domain(answer):
+                return
+            if answer.stream == self.stream:  # written in another way than servers do
+                self._core.settle(seq, -answer.seq if answer.duplicate else answer.seq)
                 return
             error = ServerError(500, 0, f"stream {answer.stream!r} owns the subject of {self.stream!r}")
             self._owner.on_failed(seq, error)

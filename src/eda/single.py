@@ -250,6 +250,9 @@ class SinglePublisher:
         elif answer.error is None and answer.domain != self._sender.domain.decode():
             text = f"stream {answer.stream!r} of domain {answer.domain!r} has answered, the one that is meant has not"
             self._why[seq] = ServerError(503, 0, text, operation=f"publish to {stream}")
+        elif answer.error is None and answer.stream == stream:
+            if answer.seq:  # written in another way than servers do
+                self._sender.believe(seq, -answer.seq if answer.duplicate else answer.seq)
         elif answer.error is None:
             owner = ServerError(500, 0, f"stream {answer.stream!r} owns the subject of stream {stream!r}")
             self._sender.fail(seq, owner)

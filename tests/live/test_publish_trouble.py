@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import resource
 import signal
 import time
@@ -270,3 +271,27 @@ async def test_publish_when_the_stream_has_no_leader_for_a_while_does_not_wait_f
         proxy.drop_if = None
         assert (await conn.streams.info(stream)).events == 3
         await conn.close()
+
+
+@pytest.mark.parametrize("how", ["publish", "window"])
+async def test_publish_when_an_acknowledgement_is_written_in_another_order_is_acknowledged(
+    connect: Connect, server: eda.EmbeddedServer, stream: str, how: str
+) -> None:
+    """The order of keys in JSON says nothing."""
+
+    def reorder(message: bytes) -> bytes:
+        return re.sub(rb'{("stream":"[^"]*"),( ?)("seq":\d+)}', rb"{\3,\2\1}", message)
+
+    async with FaultyProxy(server.port) as proxy:
+        conn = await connect(proxy.url(server.url))
+        await conn.streams.create(stream)
+        proxy.change = reorder
+        async with asyncio.timeout(5):
+            if how == "publish":
+                receipts = [await conn.publish(stream, eda.Event(type="t")) for _ in range(3)]
+            else:
+                async with conn.publisher(stream, mode="window") as pub:
+                    await pub.send(eda.Event(type="t"))
+                    receipts = [await pub.send_and_wait(eda.Event(type="t")) for _ in range(2)]
+                    assert pub.stats().resent == 0
+        assert receipts[-1].sequence == 3
