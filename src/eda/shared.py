@@ -249,8 +249,11 @@ class SharedSource(Pulls):
                     was_missed = True
                     await asyncio.sleep(LOOK_PAUSE_S)
                     continue
-                if info is None or not self._is_same(info) or info["config"].get("deliver_subject"):
-                    raise ConsumerDeleted(self._stream, self.consumer, why)
+                if info is None or not self._is_same(info):
+                    reason = "" if info is None else "somebody made another one of its name"
+                    raise ConsumerDeleted(self._stream, self.consumer, reason)
+                if info["config"].get("deliver_subject"):
+                    raise ConsumerDeleted(self._stream, self.consumer, "it was replaced by a push consumer")
                 if not covers(self._filter, kept_filter(info["config"])):
                     self._give_back_stripped(list(self._stripped))
                     self._on_narrow(kept_filter(info["config"]))

@@ -276,3 +276,23 @@ async def test_stripped_event_when_closed_before_its_consumer_is_healed_is_given
         await until(lambda: source._stripped)
     async with conn.subscribe(stream, lambda event: seen.append(event.sequence), **options):
         await until(lambda: seen == [1])
+
+
+@pytest.mark.parametrize("is_paused", [True, False])
+@pytest.mark.parametrize("is_made_again", [True, False])
+async def test_consumer_when_deleted_the_error_says_what_was_found_rather_than_when(
+    conn: eda.Conn, stream: str, admin: Admin, logged: Logged, is_paused: bool, is_made_again: bool
+) -> None:
+    logged.expect("ends: .*was deleted")
+    subscription = await conn.subscribe(stream, print, name="team", durable=True, backfill=True)
+    if is_paused:
+        subscription.pause()
+        await asyncio.sleep(0.1)  # another consumer must not have been made in the same moment
+    assert await admin.api(f"CONSUMER.DELETE.{stream}.team")
+    if is_made_again:
+        await keep(admin, stream)
+    subscription._source.look("it is time to look")
+    with pytest.raises(eda.ConsumerDeleted) as caught:
+        await asyncio.wait_for(subscription.wait(), 10)
+    expected = f"consumer 'team' of stream '{stream}' was deleted"
+    assert str(caught.value) in (expected, f"{expected}: somebody made another one of its name")
