@@ -211,11 +211,15 @@ def check_known(kind: type, names: Collection[str], word: str) -> None:
 
 
 def _make_plain(options: Any) -> None:
-    """Put a str in place of a text of a subclass, such as StrEnum, whose methods and type may be its own."""
+    """Put a str, int or float in place of one of a subclass, such as StrEnum, whose methods and type may be its own."""
     for option in fields(options):
         value = getattr(options, option.name)
         if isinstance(value, str) and type(value) is not str:
             object.__setattr__(options, option.name, str.__str__(value))
+        elif isinstance(value, int) and type(value) not in (int, bool):
+            object.__setattr__(options, option.name, int.__int__(value))
+        elif isinstance(value, float) and type(value) is not float:
+            object.__setattr__(options, option.name, float.__float__(value))
 
 
 def _check_int(option: str, value: object, least: int, most: int, *, or_none: bool = False) -> None:

@@ -135,6 +135,33 @@ async def test_options_when_they_are_of_a_subclass_are_kept_as_texts(
         assert (await anext(events)).type == "other"
 
 
+class Counts(enum.IntEnum):
+    ONE = 1
+    MANY = 10**6
+
+
+class Seconds(float):
+    """A number of a subclass, as numpy has them."""
+
+
+async def test_options_when_their_numbers_are_of_a_subclass_are_kept_as_numbers(conn: eda.Conn, stream: str) -> None:
+    options = eda.StreamOptions(
+        replicas=Counts.ONE,
+        max_bytes=Counts.MANY,
+        max_events=Counts.MANY,
+        max_age_s=Seconds(60),
+        dedup_window_s=Seconds(9),
+    )
+    assert {type(getattr(options, name)) for name in ("replicas", "max_bytes", "max_age_s")} == {int, float}
+    assert (await conn.streams.create(stream, options)).options.max_bytes == 10**6
+    assert (await conn.streams.update(stream, max_events=Counts.ONE)).options.max_events == 1
+    await conn.publish(stream, EVENT)
+    kinds: list[dict[str, Any]] = [{}, {"name": "a", "durable": True}, {"name": "b", "durable": True, "serial": True}]
+    for kind in kinds:
+        async with conn.events(stream, start=Counts.ONE, timeout_s=Seconds(5), prefetch=Counts.ONE, **kind) as events:
+            assert (await anext(events)).sequence == 1
+
+
 async def _n_events(conn: eda.Conn, stream: str) -> int:
     try:
         return (await conn.streams.info(stream)).events
