@@ -338,7 +338,7 @@ class Cursor:
         except (ServerError, Timeout) as error:
             if not self._patience.allows(error):
                 raise
-            self._logger.warning("subscription %s of %s: taking over: %s", self._name, self._stream, error)
+            self._logger.warning("subscription %s of %s: taking over failed: %s", self._name, self._stream, error)
             await asyncio.sleep(RETRY_S)
             return False
         if taken is not None:

@@ -259,7 +259,7 @@ class Lifetime:
         try:
             await self._open_link().api.look(self._options.timeout_s)
         except Exception as error:
-            self._logger.warning("asking the server what it can do: %s", error)
+            self._logger.warning("asking the server what it can do failed: %s", error)
 
     def _open_link(self) -> Link:
         if self._loop is not None and running_loop() is not self._loop:

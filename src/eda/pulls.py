@@ -128,7 +128,9 @@ class Pulls:
         try:
             await self._wire.barrier(timeout_s)
         except (Timeout, Closed) as error:
-            self._logger.warning("closing a subscription to %s: %s", self._stream, error)
+            self._logger.warning(
+                "closing a subscription to %s: the end of its deliveries is not confirmed: %s", self._stream, error
+            )
 
     def release(self) -> None:
         """Forget the dispatcher."""

@@ -103,7 +103,7 @@ class Suspects:
         except EdaError as error:
             if error.retryable or not isinstance(error, ServerError):
                 log = self._logger.info if self._pause_s else self._logger.warning
-                log("subscription %s of %s: keeping record of a suspect: %s", self._name, self._stream, error)
+                log("subscription %s of %s: keeping record of a suspect failed: %s", self._name, self._stream, error)
                 self._pause_s = min(self._pause_s * 2 or PAUSE_FIRST_S, PAUSE_MAX_S)
                 self._not_before = time.monotonic() + self._pause_s
                 return int(self._pause_s * NS)
