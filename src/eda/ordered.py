@@ -310,6 +310,10 @@ class OrderedSource(Pulls):
             self._may_look = error.retryable
             self._logger.info("subscription %s to %s can't look at its reader: %s", self._name, self._stream, error)
             return
+        except Exception as error:
+            self._logger.critical("subscription %s to %s failed", self._name, self._stream, exc_info=error)
+            self._on_end(error)
+            return
         if reader != self.consumer or self._stopped:
             return
         if info is None:

@@ -49,7 +49,7 @@ class SharedSource(Pulls):
         self._durable = durable_name
         self._kept = SharedConsumer(api, logger, stream, self.consumer, options, is_durable=durable_name is not None)
         self._filter = self._kept.filter
-        self._unwanted = Unwanted(logger, self._filter, self._ask, self._on_narrow)
+        self._unwanted = Unwanted(logger, self._filter, self._ask, self._on_narrow, self._on_failed)
         self._standing_by: asyncio.Task[None] | None = None
         self._stripped: dict[int, bytes] = {}  # deliveries without a body: what acknowledges them, by sequence
         self._is_paused = False
@@ -227,11 +227,15 @@ class SharedSource(Pulls):
         except Closed:
             return
         except Exception as error:
-            if not isinstance(error, EdaError):
-                self._logger.critical(
-                    "consumer %s of %s: looking at it failed", self.consumer, self._stream, exc_info=error
-                )
-            self._on_end(error)
+            self._on_failed(error)
+
+    def _on_failed(self, error: Exception) -> None:
+        """End because of an error while looking at the consumer."""
+        if not isinstance(error, EdaError):
+            self._logger.critical(
+                "consumer %s of %s: looking at it failed", self.consumer, self._stream, exc_info=error
+            )
+        self._on_end(error)
 
     async def _look(self, why: str) -> None:
         """End the subscription if its stream or consumer is gone, else see that it is as it should be, and pull again.

@@ -36,7 +36,8 @@ class Unwanted:
     """Deliveries that the member's filter does not want, until it is known whether they may be acknowledged.
 
     `look` returns the consumer as it is, None when it is gone. `on_narrow(theirs)` is called when the consumer's
-    filter, `theirs`, is not covered by the member's own: such events are for other members.
+    filter, `theirs`, is not covered by the member's own: such events are for other members. `on_failed(error)` is
+    called when an error that nobody expected ends this.
     """
 
     def __init__(
@@ -45,11 +46,13 @@ class Unwanted:
         mine: list[str],
         look: Callable[[], Awaitable[dict[str, Any] | None]],
         on_narrow: Callable[[list[str]], None],
+        on_failed: Callable[[Exception], None],
     ) -> None:
         self._logger = logger
         self._mine = mine
         self._look = look
         self._on_narrow = on_narrow
+        self._on_failed = on_failed
         # Acknowledgement subjects by stream sequence. The server's max_ack_pending bounds them.
         self._replies: dict[int, bytes] = {}
         self._asked: dict[int, bytes] = {}  # those that the look under way is for
@@ -60,7 +63,7 @@ class Unwanted:
         """Take a delivery; it is acknowledged or given back soon."""
         self._replies[seq] = reply
         if not self._stopped and (self._asking is None or self._asking.done()):
-            self._asking = asyncio.get_running_loop().create_task(self._settle(dispatcher))
+            self._asking = asyncio.get_running_loop().create_task(self._settle_or_fail(dispatcher))
 
     def stop(self) -> None:
         """Settle nothing more."""
@@ -73,6 +76,12 @@ class Unwanted:
         for _, reply in sorted((self._asked | self._replies).items()):
             dispatcher.give_back_delivery(reply)
         self._asked, self._replies = {}, {}
+
+    async def _settle_or_fail(self, dispatcher: Dispatcher) -> None:
+        try:
+            await self._settle(dispatcher)
+        except Exception as error:
+            self._on_failed(error)
 
     async def _settle(self, dispatcher: Dispatcher) -> None:
         while self._replies:

@@ -296,3 +296,26 @@ async def test_consumer_when_deleted_the_error_says_what_was_found_rather_than_w
         await asyncio.wait_for(subscription.wait(), 10)
     expected = f"consumer 'team' of stream '{stream}' was deleted"
     assert str(caught.value) in (expected, f"{expected}: somebody made another one of its name")
+
+
+@pytest.mark.parametrize("kind", ["shared", "unwanted", "private"])
+async def test_subscription_when_looking_at_its_consumer_has_a_bug_ends_loudly(
+    conn: eda.Conn, stream: str, admin: Admin, logged: Logged, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    logged.expect("a bug")
+    logged.expect("failed")
+    await conn.publish(stream, eda.Event(type="b"))
+    options: dict[str, Any] = {} if kind == "private" else {"name": "team", "durable": True}
+    subscription = await conn.subscribe(stream, print, types=["a"], backfill=True, **options)
+    monkeypatch.setattr(Api, "consumer_info", fail)
+    if kind == "unwanted":
+        await admin.js.publish(stream, (await admin.js.get_msg(stream, 1)).data or b"")
+    else:
+        await until(lambda: subscription._source.consumer)
+        subscription._source.look("it is time to look")
+    with pytest.raises(RuntimeError, match="a bug"):
+        await asyncio.wait_for(subscription.wait(), 5)
+    assert logged.find("failed", logging.CRITICAL)
