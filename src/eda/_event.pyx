@@ -22,7 +22,6 @@ from eda._texts cimport ascii_text, shared_text
 
 from eda.errors import ConfigError
 from eda.headers import NO_HEADERS, foreign_headers
-from eda.subjects import subject_of
 
 __all__ = ["Event"]
 
@@ -270,7 +269,8 @@ cdef class Event:
             return self.kept(&self.subject_span).decode(errors="replace")
         if self.raw is None or not self._stream:
             return ""
-        return subject_of(self._stream, self.get_text(F_TYPE), self.get_text(F_AGGREGATE))
+        # Text by text, escaped or not: what has to be escaped, and was, is kept.
+        return f"{self._stream}.{self.get_text(F_TYPE) or '_'}.{self.get_text(F_AGGREGATE) or '_'}"
 
     def is_type(self, *types):
         """Tell whether the event's type is one of `types`."""

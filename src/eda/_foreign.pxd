@@ -99,7 +99,8 @@ cdef inline bint is_ours(Frame* frame, const unsigned char* base, Event event, c
                          Py_ssize_t n_stream) noexcept nogil:
     """Whether the message is as eda publishes it: its id the only header, and on the subject of its type and aggregate.
 
-    Texts that are escaped in a subject make it another one: what that costs is memory.
+    Texts that are escaped in a subject make it another one: what that costs is memory. Where another program has
+    written them as they are, it is on that subject.
     """
     cdef Py_ssize_t n_id = event.spans[F_ID].n
     cdef Py_ssize_t n_type = event.spans[F_TYPE].n

@@ -157,6 +157,14 @@ async def test_id_when_both_have_one_is_that_of_the_envelope(make: Make) -> None
         ("order.paid", "50 %", "orders.order%2Epaid.50%20%25"),
         ("é", "_", "orders.é.%5F"),
         ("t", "a", "orders.one.two.three.four"),
+        ("order.created", "4711", "orders.order.created.4711"),  # other programs escape nothing
+        ("t", "a.b", "orders.t.a.b"),
+        ("t", "order-4711.b", "orders.t.order-4711.b"),
+        ("50%", "", "orders.50%._"),
+        ("a*b", "a>b", "orders.a*b.a>b"),
+        ("order-created-at*", "a", "orders.order-created-at*.a"),
+        ("_", "_", "orders._._"),
+        ("\x01", "\x7f", "orders.\x01.\x7f"),
         ("t", "a", "stores.t.a"),  # a mirror has the subjects of its origin, whose name may be as long
         ("t", "", "stores.t._"),
         ("", "", "stores._._"),
