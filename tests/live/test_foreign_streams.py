@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from nats.js.errors import NotFoundError
 
 import eda
 from helpers import Admin, until
@@ -132,12 +133,13 @@ async def test_shared_when_only_the_client_could_filter_a_work_queue_is_refused(
     assert caught.value.argument == "types"
 
 
+@pytest.mark.parametrize("kind", [{"name": "n", "durable": True, "serial": True}, {}])
 async def test_ordered_when_the_retention_changes_while_it_is_open_ends_with_the_reason(
-    conn: eda.Conn, stream: str, admin: Admin, logged: Any
+    conn: eda.Conn, stream: str, admin: Admin, logged: Any, kind: dict[str, Any]
 ) -> None:
     logged.expect("retention='interest'")
     await conn.streams.create(stream)
-    subscription = await conn.subscribe(stream, print, name="n", durable=True, serial=True, backfill=True)
+    subscription = await conn.subscribe(stream, print, backfill=True, **kind)
     config = (await admin.api(f"STREAM.INFO.{stream}"))["config"]
     await admin.api(f"STREAM.UPDATE.{stream}", config | {"retention": "interest"})
     (reader,) = await until(lambda: admin.consumers(stream))
@@ -145,6 +147,93 @@ async def test_ordered_when_the_retention_changes_while_it_is_open_ends_with_the
     with pytest.raises(eda.ConfigError, match="retention='interest'"):
         async with asyncio.timeout(10):
             await subscription.wait()
+
+
+async def test_shared_when_the_retention_changes_while_it_is_open_goes_on(
+    conn: eda.Conn, stream: str, admin: Admin
+) -> None:
+    seen: list[str] = []
+    await conn.publish(stream, eda.Event(aggregate="before"))
+    async with conn.subscribe(
+        stream, lambda event: seen.append(event.aggregate), name="n", durable=True, backfill=True
+    ):
+        await until(lambda: seen)
+        config = (await admin.api(f"STREAM.INFO.{stream}"))["config"]
+        await admin.api(f"STREAM.UPDATE.{stream}", config | {"retention": "interest"})
+        await conn.publish(stream, eda.Event(aggregate="after"))
+        await until(lambda: seen == ["before", "after"])
+        await until(lambda: no_events(conn, stream))
+
+
+async def test_publish_when_nobody_has_interest_in_the_stream_stores_nothing(
+    conn: eda.Conn, stream: str, admin: Admin
+) -> None:
+    """The server's rule for an interest stream: it acknowledges the event, and drops it."""
+    await make(admin, stream, retention="interest")
+    assert (await conn.publish(stream, eda.Event(type="paid"))).sequence == 1
+    assert await no_events(conn, stream)
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "no_ack": {"no_ack": True},
+    "deny": {"deny_delete": True, "deny_purge": True},
+    "ttl": {"allow_msg_ttl": True, "subject_delete_marker_ttl": 1_000_000_000, "allow_rollup_hdrs": True},
+    "latest": {"max_msgs_per_subject": 1},
+    "sealed": {},
+}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {},
+        {"name": "n", "durable": True},
+        {"name": "n", "durable": True, "serial": True},
+        {"name": "n", "durable": True, "exclusive": True},
+        {"name": "n", "durable": True, "key": "aggregate"},
+    ],
+)
+@pytest.mark.parametrize("settings", SETTINGS)
+async def test_subscription_when_the_stream_has_settings_of_others_handles_what_it_holds(
+    conn: eda.Conn, stream: str, admin: Admin, settings: str, kind: dict[str, Any]
+) -> None:
+    await conn.streams.create(stream)
+    for n in range(3):
+        await conn.publish(stream, eda.Event(type="t", aggregate=f"a{n}"))
+    payloads = [(await admin.js.get_msg(stream, n + 1)).data or b"" for n in range(3)]
+    await admin.js.delete_stream(stream)
+    await make(admin, stream, **SETTINGS[settings])
+    for n, payload in enumerate(payloads):
+        await admin.client.publish(f"{stream}.t.a{n}", payload)
+    await admin.flush()
+    await until(lambda: holds(conn, stream, 3))
+    if settings == "ttl":
+        await admin.client.publish(f"{stream}.t.gone", payloads[0], headers={"Nats-TTL": "1s"})
+        await until(lambda: has_marker(admin, stream))
+    if settings == "latest":
+        await admin.client.publish(f"{stream}.t.a1", payloads[1])  # replaces sequence 2
+        await until(lambda: last_is(admin, stream, 4))
+    if settings == "sealed":
+        config = (await admin.api(f"STREAM.INFO.{stream}"))["config"]
+        await admin.api(f"STREAM.UPDATE.{stream}", config | {"sealed": True})
+    expected = ["a0", "a2", "a1"] if settings == "latest" else ["a0", "a1", "a2"]
+    assert await handled_by(conn, stream, 3, backfill=True, **kind) == expected
+
+
+async def holds(conn: eda.Conn, stream: str, n: int) -> bool:
+    return (await conn.streams.info(stream)).events == n
+
+
+async def has_marker(admin: Admin, stream: str) -> bool:
+    try:
+        last = await admin.js.get_msg(stream, await admin.last_seq(stream))
+    except NotFoundError:  # it has expired, and its marker is still to come
+        return False
+    return "Nats-Marker-Reason" in (last.headers or {})
+
+
+async def last_is(admin: Admin, stream: str, sequence: int) -> bool:
+    return await admin.last_seq(stream) == sequence
 
 
 async def test_info_when_the_stream_was_made_by_others_tells_what_it_is(

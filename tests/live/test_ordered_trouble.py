@@ -192,15 +192,16 @@ async def test_stream_when_purged_goes_on_and_says_what_was_skipped(
     assert sorted(seen) == [*range(1, 101), *range(1001, 1006)]
 
 
+@pytest.mark.parametrize("options", [{"serial": True}, {}], ids=["serial", "shared"])
 async def test_stream_when_events_expired_or_were_deleted_counts_them_as_skipped(
-    conn: eda.Conn, stream: str, admin: Admin, logged: Logged, monkeypatch: pytest.MonkeyPatch
+    conn: eda.Conn, stream: str, admin: Admin, logged: Logged, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
     monkeypatch.setattr(eda.watch, "TICK_MAX_S", 0.05)
     await conn.streams.create(stream, eda.StreamOptions(max_age_s=0.5))
     seen: list[int] = []
     handler = lambda event: seen.append(event.sequence)  # noqa: E731
     await publish(conn, stream, 10, timeout_s=0.25)
-    async with conn.subscribe(stream, handler, serial=True, **KEPT):
+    async with conn.subscribe(stream, handler, **options, **KEPT):
         await until(lambda: len(seen) == 10)
     await publish(conn, stream, 20, timeout_s=0.25)
 
@@ -210,7 +211,7 @@ async def test_stream_when_events_expired_or_were_deleted_counts_them_as_skipped
     await until(is_empty)
     await publish(conn, stream, 5, timeout_s=0.25)
     await admin.js.delete_msg(stream, 32)
-    async with conn.subscribe(stream, handler, serial=True, **KEPT) as subscription:
+    async with conn.subscribe(stream, handler, **options, **KEPT) as subscription:
         await until(lambda: len(seen) == 14)
         assert subscription.stats().skipped == 21
         await until(lambda: logged.find("21 events were gone|20 events were gone", logging.WARNING))
