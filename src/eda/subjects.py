@@ -124,7 +124,7 @@ def filter_subjects(stream: str, types: Collection[str] | None, aggregate: str |
 
 def shown_filter(subjects: list[str]) -> str:
     """Return a filter as messages show it."""
-    return str(sorted(subjects)) if subjects else "nothing"
+    return str(sorted(subjects)) if subjects else "nothing (all events)"
 
 
 def covers(wide: list[str], narrow: list[str]) -> bool:
