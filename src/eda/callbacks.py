@@ -50,7 +50,8 @@ class Callback:
     """A user's callback. Calling it never raises; a caller on the hot path calls `call` itself, and says how it ended.
 
     KeyboardInterrupt and SystemExit end the event loop as they do in any callback of it, but only when the read that
-    led to the call is done: the connection stays whole, and later callbacks of the same read run.
+    led to the call is done: the connection stays whole, and later callbacks of the same read run. They do so once: the
+    next call that raises would end the clean-up of the program, which is on its way.
     """
 
     def __init__(self, name: str, call: Callable[..., object], logger: logging.Logger) -> None:
@@ -59,6 +60,7 @@ class Callback:
         self.call = call
         self._logger = logger
         self._told = False
+        self._has_ended = False
 
     def __call__(self, *args: object) -> None:
         """Call it."""
@@ -73,7 +75,8 @@ class Callback:
     def failed(self, error: BaseException, *args: object) -> None:
         """Log what a call with these arguments raised; see that the loop ends by what is meant to end it."""
         self._logger.error("%s(%s) failed", self.name, ", ".join(map(repr, args)), exc_info=error)
-        if isinstance(error, _STOPS):
+        if isinstance(error, _STOPS) and not self._has_ended:
+            self._has_ended = True
             asyncio.get_running_loop().call_soon(_raise, error)
 
     def returned(self, result: object) -> None:

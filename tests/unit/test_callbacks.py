@@ -119,3 +119,28 @@ def test_callback_when_it_is_to_end_the_program_ends_the_loop_afterwards(raised:
     with pytest.raises(raised, match="on purpose"):
         asyncio.run(main())
     assert went_on
+
+
+@pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt])
+def test_callback_when_each_call_is_to_end_the_program_leaves_its_clean_up_alone(raised: type[BaseException]) -> None:
+    """Acknowledgements come many at a time: the second exit would end the clean-up that the first one began."""
+    cleaned = False
+
+    def fail(*_: object) -> None:
+        raise raised("on purpose")
+
+    async def main() -> None:
+        nonlocal cleaned
+        callback = Callback("on_x", fail, logging.getLogger("test"))
+        for n in range(3):
+            callback(n)
+        try:
+            await asyncio.sleep(5)
+        finally:
+            callback(4)
+            await asyncio.sleep(0.01)
+            cleaned = True
+
+    with pytest.raises(raised, match="on purpose"):
+        asyncio.run(main())
+    assert cleaned
