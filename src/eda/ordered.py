@@ -17,7 +17,7 @@ from eda._wire import Wire
 from eda.api import Api
 from eda.bare_subject import BareSubject
 from eda.consumer_settings import changed_settings
-from eda.errors import Closed, ConsumerDeleted, EdaError, ServerError, StreamNotFound
+from eda.errors import Closed, ConfigError, ConsumerDeleted, EdaError, ServerError, StreamNotFound
 from eda.kinds import refuse_retention, server_filter
 from eda.labels import labels
 from eda.options import SubscriptionOptions
@@ -299,12 +299,17 @@ class OrderedSource(Pulls):
             self._looking = self._loop.create_task(self._look_at(self.consumer))
 
     async def _look_at(self, reader: str) -> None:
+        known = self._server_filter
         try:
             info = await self._api.consumer_info(self._stream, reader)
+            self._note(await self._streams.info(self._stream))
         except Closed:
             return
         except StreamNotFound:
             info = None
+        except ConfigError as error:
+            self._on_end(error)  # the stream does not keep its events any more
+            return
         except EdaError as error:
             # Who may not ask can read all the same.
             self._may_look = error.retryable
@@ -315,6 +320,9 @@ class OrderedSource(Pulls):
             self._on_end(error)
             return
         if reader != self.consumer or self._stopped:
+            return
+        if info is not None and self._server_filter != known:
+            self._renew("the stream's subjects were changed")
             return
         if info is None:
             # The server removes it when it is asked for nothing for a minute: paused, or handlers are slow.

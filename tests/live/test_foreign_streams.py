@@ -10,6 +10,8 @@ import pytest
 from nats.js.errors import NotFoundError
 
 import eda
+import eda.pulls
+import eda.watch
 from helpers import Admin, until
 
 ORDERED: list[dict[str, Any]] = [
@@ -133,20 +135,48 @@ async def test_shared_when_only_the_client_could_filter_a_work_queue_is_refused(
     assert caught.value.argument == "types"
 
 
+@pytest.mark.parametrize("how", ["looks", "begins anew"])
 @pytest.mark.parametrize("kind", [{"name": "n", "durable": True, "serial": True}, {}])
 async def test_ordered_when_the_retention_changes_while_it_is_open_ends_with_the_reason(
-    conn: eda.Conn, stream: str, admin: Admin, logged: Any, kind: dict[str, Any]
+    conn: eda.Conn,
+    stream: str,
+    admin: Admin,
+    logged: Any,
+    kind: dict[str, Any],
+    how: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if how == "looks":
+        monkeypatch.setattr(eda.pulls, "LOOK_EVERY_S", 0.2)
+        monkeypatch.setattr(eda.watch, "TICK_MAX_S", 0.1)
     logged.expect("retention='interest'")
     await conn.streams.create(stream)
     subscription = await conn.subscribe(stream, print, backfill=True, **kind)
     config = (await admin.api(f"STREAM.INFO.{stream}"))["config"]
     await admin.api(f"STREAM.UPDATE.{stream}", config | {"retention": "interest"})
-    (reader,) = await until(lambda: admin.consumers(stream))
-    await admin.js.delete_consumer(stream, reader)  # it begins anew, and looks
+    if how == "begins anew":
+        (reader,) = await until(lambda: admin.consumers(stream))
+        await admin.js.delete_consumer(stream, reader)
     with pytest.raises(eda.ConfigError, match="retention='interest'"):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(8):
             await subscription.wait()
+
+
+async def test_filter_when_the_stream_gets_sources_while_subscribed_covers_them(
+    conn: eda.Conn, stream: str, other: str, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events of sources have subjects of their origin, so the server's filter must go."""
+    monkeypatch.setattr(eda.pulls, "LOOK_EVERY_S", 0.2)
+    monkeypatch.setattr(eda.watch, "TICK_MAX_S", 0.1)
+    await conn.streams.create(stream)
+    await conn.publish(other, eda.Event(type="paid", aggregate="sourced"))
+    seen: list[str] = []
+    async with conn.subscribe(
+        stream, lambda event: seen.append(event.aggregate), types=["paid"], backfill=True, serial=True
+    ):
+        config = (await admin.api(f"STREAM.INFO.{stream}"))["config"]
+        await admin.api(f"STREAM.UPDATE.{stream}", config | {"sources": [{"name": other}]})
+        await until(lambda: seen == ["sourced"])
 
 
 async def test_shared_when_the_retention_changes_while_it_is_open_goes_on(
