@@ -32,6 +32,7 @@ MAX_ANSWER = 8 * 1024 * 1024  # bytes: a page of 256 streams has less than one o
 
 REQUEST_TIMEOUT_S = 10.0
 ATTEMPT_TIMEOUT_S = 5.0
+FOREIGN_DOMAIN_S = 1.0  # how long a domain behind a leaf node that is still connecting is waited for
 
 # JetStream error codes (server/errors.json of nats-server).
 STREAM_NOT_FOUND = 10059
@@ -173,6 +174,8 @@ class Api:
             # A server that runs JetStream says so; its absence is final then, and worth no waiting.
             has_jetstream = bool(self.wire.info.get("jetstream"))
             wait_s = timeout_s if has_jetstream else min(timeout_s, 0.5)
+            if self._wanted is not None and self.wire.info.get("domain") != self._wanted:
+                wait_s = min(wait_s, FOREIGN_DOMAIN_S)
             answer = await self.request("INFO", timeout_s=wait_s, shape=Account)
         except ServerError as error:
             # Nobody is there to answer. 503 with an error code of JetStream's own means that it elects a leader.

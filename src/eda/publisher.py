@@ -109,6 +109,10 @@ class Publisher(PublisherLife):
         elif isinstance(events, AsyncIterable):
             async for event in events:
                 await self._send_list([event], ids)
+        elif not isinstance(events, Iterable):
+            raise ConfigError(
+                f"events must be an iterable of eda.Event, not {type(events).__name__}", argument="events"
+            )
         else:
             part: list[Event] = []
             try:

@@ -314,6 +314,12 @@ class SharedConsumer:
             self._logger.warning(
                 "%s: its consumer had %s; that was changed%s", self._where, shown_losses(changed), allowed
             )
+        if any(each.setting.startswith("filter") for each in found):
+            self._logger.warning(
+                "%s: events that the server passed over while the other filter held are not delivered. A subscription "
+                "of another name, or with reset=True, reads the stream anew",
+                self._where,
+            )
         if any(each.setting == "max_deliver" for each in found):
             self._logger.warning(
                 "%s: an event that had used up max_deliver before that is not delivered again: the server has "

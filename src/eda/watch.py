@@ -105,7 +105,7 @@ class Watch:
         if n != self._n_skipped:
             self._logger.warning(
                 "subscription %s to %s: %d events were gone from the stream (expired, purged or deleted) before they "
-                "were delivered",
+                "were delivered, or the server passed over them because somebody had changed the consumer's filter",
                 self._name, self._stream, n - self._n_skipped, extra=self._fields,
             )  # fmt: skip
             self._n_skipped = n

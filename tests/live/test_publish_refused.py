@@ -87,7 +87,7 @@ async def test_event_when_it_is_none_of_ours_is_refused(watched: Watched, event:
     assert type(event).__name__ in str(error)
 
 
-@pytest.mark.parametrize("timeout_s", [0, -1, 60.1, 1e9, float("inf"), float("nan"), "5", 5j], ids=repr)
+@pytest.mark.parametrize("timeout_s", [0, -1, 60.1, 1e9, float("inf"), float("nan"), "5", 5j, True], ids=repr)
 async def test_timeout_when_out_of_range_is_refused_naming_both(watched: Watched, timeout_s: Any) -> None:
     error = await refused(watched, eda.ConfigError, watched.stream, timeout_s=timeout_s)
     assert error.argument == "timeout_s"

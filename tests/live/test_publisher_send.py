@@ -434,3 +434,11 @@ async def test_stats_when_read_at_any_time_add_up(conn: eda.Conn, stream: str, m
             await pub.flush()
         stats = pub.stats()
     assert (stats.sent, stats.acknowledged, stats.failed, stats.pending) == (4100, 4000, 100, 0)
+
+
+@pytest.mark.parametrize("events", [None, eda.Event(), 5])
+async def test_send_many_when_it_is_given_no_iterable_is_refused(conn: eda.Conn, stream: str, events: object) -> None:
+    async with conn.publisher(stream) as publisher:
+        with pytest.raises(eda.ConfigError, match=f"not {type(events).__name__}") as caught:
+            await publisher.send_many(events)  # type: ignore[arg-type]
+    assert (caught.value.argument, publisher.stats().sent) == ("events", 0)
