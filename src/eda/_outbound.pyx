@@ -102,8 +102,8 @@ cdef class Outbound:
 
     Without a connection publishes are dropped (their window sends them again) and commands kept: an acknowledgement
     is worth as much after a reconnect. Requests, such as pulls, end with their connection: one that was sent by the
-    next one would bring what nobody waits for. `schedule` is called when there is something to write; it must see to a call
-    of `flush()` in this turn of the loop.
+    next one would bring what nobody waits for. `schedule` is called when there is something to write; it must see to a
+    call of `flush()` in this turn of the loop.
     """
 
     def __cinit__(self, object schedule):
