@@ -41,8 +41,7 @@ class Known:
 
     def check_timeout(self, timeout_s: object) -> None:
         """Raise ConfigError unless a publish may take so long."""
-        is_number = isinstance(timeout_s, float | int) and not isinstance(timeout_s, bool)
-        if is_number and 0.001 <= timeout_s <= self.longest_s:
+        if isinstance(timeout_s, float | int) and timeout_s is not True and 0.001 <= timeout_s <= self.longest_s:
             return
         raise ConfigError(
             f"timeout_s={timeout_s!r} must be between 0.001 and {self.longest_s:g}: half of the duplicate window "
