@@ -437,7 +437,8 @@ def decode_fields(bytes envelope not None, /):
     """The same of fields that need not make an event, as neither id nor type need be among them."""
     cdef Event event = new_event()
     cdef Refusal refusal
-    if read_fields(event, envelope, 0, len(envelope), &refusal) < 0:
-        raise refusal_error(&refusal)
+    if read_envelope(event, envelope, 0, len(envelope), &refusal) < 0:
+        if refusal.error != READ_NAMELESS and refusal.error != READ_EMPTY:      # these are all read
+            raise refusal_error(&refusal)
     event.raw = envelope
     return event
