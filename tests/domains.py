@@ -68,3 +68,15 @@ class Domains:
             await until(ask, READY_S)
         finally:
             await client.close()
+
+    async def change(self, domain: str, **settings: Any) -> None:
+        """Change the settings of the stream `orders` of one domain."""
+        client = await nats.connect(self.leaf.url, allow_reconnect=False)
+        try:
+            prefix = f"$JS.{domain}.API"
+            info = json.loads((await client.request(f"{prefix}.STREAM.INFO.orders", b"", timeout=5)).data)
+            config = json.dumps(info["config"] | settings).encode()
+            answer = json.loads((await client.request(f"{prefix}.STREAM.UPDATE.orders", config, timeout=5)).data)
+            assert "error" not in answer, answer
+        finally:
+            await client.close()

@@ -17,6 +17,7 @@ import eda
 import eda.options
 import eda.watch
 import servers as old_servers
+from domains import Domains
 from helpers import Admin, Connect
 
 CURRENT = "current"
@@ -125,3 +126,21 @@ def short_lease(monkeypatch: pytest.MonkeyPatch) -> float:
     monkeypatch.setattr(eda.options, "DEFAULT_LEASE_S", 1.0)
     monkeypatch.setattr(eda.watch, "TICK_MAX_S", 0.2)
     return 1.0
+
+
+@pytest.fixture
+async def domains(tmp_path: Path) -> AsyncIterator[Domains]:
+    """Both domains have a stream `orders`."""
+    async with Domains(tmp_path) as domains:
+        for server in (domains.hub, domains.leaf):
+            async with eda.connect(server.url) as conn:
+                await conn.streams.create("orders")
+        await domains.until_linked()
+        yield domains
+
+
+@pytest.fixture
+async def gateway(domains: Domains) -> AsyncIterator[eda.Conn]:
+    """A connection to the leaf that means the hub's streams."""
+    async with eda.connect(domains.leaf.url, cluster="hub", client="gateway") as conn:
+        yield conn

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
-import nats
 import pytest
 
 import eda
@@ -19,37 +15,6 @@ import eda.atomic
 from domains import Domains
 from helpers import freeze, until
 from publishing import ids_of, numbered, stored_ids
-
-
-@pytest.fixture
-async def domains(tmp_path: Path) -> AsyncIterator[Domains]:
-    """Both domains have a stream `orders`."""
-    async with Domains(tmp_path) as domains:
-        for server in (domains.hub, domains.leaf):
-            async with eda.connect(server.url) as conn:
-                await conn.streams.create("orders")
-        await domains.until_linked()
-        yield domains
-
-
-@pytest.fixture
-async def gateway(domains: Domains) -> AsyncIterator[eda.Conn]:
-    """A connection to the leaf that means the hub's streams."""
-    async with eda.connect(domains.leaf.url, cluster="hub", client="gateway") as conn:
-        yield conn
-
-
-async def change(domains: Domains, domain: str, **settings: Any) -> None:
-    """Change the settings of one domain's stream."""
-    client = await nats.connect(domains.leaf.url, allow_reconnect=False)
-    try:
-        prefix = f"$JS.{domain}.API"
-        info = json.loads((await client.request(f"{prefix}.STREAM.INFO.orders", b"", timeout=5)).data)
-        config = json.dumps(info["config"] | settings).encode()
-        answer = json.loads((await client.request(f"{prefix}.STREAM.UPDATE.orders", config, timeout=5)).data)
-        assert "error" not in answer, answer
-    finally:
-        await client.close()
 
 
 async def test_publish_when_two_domains_answer_gives_the_place_in_the_one_that_is_meant(
@@ -70,7 +35,7 @@ async def stored_at(conn: eda.Conn, n: int) -> bool:
 
 
 async def test_publish_when_another_domain_refuses_succeeds(domains: Domains, gateway: eda.Conn) -> None:
-    await change(domains, "edge", max_msg_size=10)
+    await domains.change("edge", max_msg_size=10)
     receipts = await asyncio.gather(*(gateway.publish("orders", event) for event in numbered(20)))
     assert sorted(ids_of(receipts)) == sorted(await stored_ids(domains.hub.url, "orders"))
 
@@ -78,7 +43,7 @@ async def test_publish_when_another_domain_refuses_succeeds(domains: Domains, ga
 async def test_publish_when_the_meant_domain_refuses_fails_though_another_stores(
     domains: Domains, gateway: eda.Conn
 ) -> None:
-    await change(domains, "hub", max_msg_size=10)
+    await domains.change("hub", max_msg_size=10)
     began = time.monotonic()
     with pytest.raises(eda.ServerError) as caught:
         await gateway.publish("orders", eda.Event(data=eda.Bytes(bytes(100))))
@@ -101,7 +66,7 @@ async def test_batch_when_two_domains_answer_is_that_of_the_one_that_is_meant(
 async def test_batch_when_another_domain_refuses_is_stored(
     domains: Domains, gateway: eda.Conn, settings: dict[str, Any]
 ) -> None:
-    await change(domains, "edge", **settings)
+    await domains.change("edge", **settings)
     for n in range(0, 50, 10):
         await gateway.publish_batch("orders", numbered(10, start=n))
     assert await stored_ids(domains.hub.url, "orders") == [event.id for event in numbered(50)]

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
 
-import nats
 import pytest
 
 import eda
@@ -18,37 +13,6 @@ from helpers import Logged, until
 from publishing import MODES, Outcomes, numbered, stored_ids
 
 both = pytest.mark.parametrize("mode", MODES)
-
-
-@pytest.fixture
-async def domains(tmp_path: Path) -> AsyncIterator[Domains]:
-    """Both domains have a stream `orders`."""
-    async with Domains(tmp_path) as domains:
-        for server in (domains.hub, domains.leaf):
-            async with eda.connect(server.url) as conn:
-                await conn.streams.create("orders")
-        await domains.until_linked()
-        yield domains
-
-
-@pytest.fixture
-async def gateway(domains: Domains) -> AsyncIterator[eda.Conn]:
-    """A connection to the leaf that means the hub's streams."""
-    async with eda.connect(domains.leaf.url, cluster="hub", client="gateway") as conn:
-        yield conn
-
-
-async def change(domains: Domains, domain: str, **settings: Any) -> None:
-    """Change the settings of one domain's stream."""
-    client = await nats.connect(domains.leaf.url, allow_reconnect=False)
-    try:
-        prefix = f"$JS.{domain}.API"
-        info = json.loads((await client.request(f"{prefix}.STREAM.INFO.orders", b"", timeout=5)).data)
-        config = json.dumps(info["config"] | settings).encode()
-        answer = json.loads((await client.request(f"{prefix}.STREAM.UPDATE.orders", config, timeout=5)).data)
-        assert "error" not in answer, answer
-    finally:
-        await client.close()
 
 
 @both
@@ -128,7 +92,7 @@ async def test_publisher_when_the_meant_domain_comes_back_stores_all(
 async def test_publisher_when_another_domain_refuses_is_acknowledged_by_the_one_that_is_meant(
     domains: Domains, gateway: eda.Conn, mode: str
 ) -> None:
-    await change(domains, "edge", max_msgs=5, discard="new", max_msg_size=300)
+    await domains.change("edge", max_msgs=5, discard="new", max_msg_size=300)
     outcomes = Outcomes()
     async with asyncio.timeout(30), gateway.publisher("orders", mode=mode, **outcomes.callbacks) as pub:
         ids = await pub.send_many(numbered(3))
@@ -144,7 +108,7 @@ async def test_publisher_when_another_domain_refuses_is_acknowledged_by_the_one_
 async def test_publisher_when_the_meant_domain_refuses_fails_though_another_stores(
     domains: Domains, gateway: eda.Conn, mode: str
 ) -> None:
-    await change(domains, "hub", max_msgs=5, discard="new")
+    await domains.change("hub", max_msgs=5, discard="new")
     outcomes = Outcomes()
     async with asyncio.timeout(30), gateway.publisher("orders", mode=mode, **outcomes.callbacks) as pub:
         await pub.send_many(numbered(8))
