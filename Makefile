@@ -17,7 +17,7 @@ SECONDS = 60
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LINTED  = src tests bench setup.py .ci
-SOURCES := $(wildcard src/eda/*.pyx src/eda/*.pxd)
+SOURCES := $(wildcard src/eda/*.pyx src/eda/*.pxd src/eda/*/*.pyx src/eda/*/*.pxd)
 BUILT   := $(VENV)/.built$(filter 1,$(EDA_DEBUG))
 SERVERS := $(CURDIR)/.servers
 WORKFLOWS := $(wildcard .github/workflows/*.yml)
@@ -58,7 +58,7 @@ fuzz-build: $(BUILT)
 
 # Not the leak tests: they count blocks and memory, which are the sanitizer's here.
 # Nor what is about milliseconds.
-SANITIZED = tests/unit tests/fuzz --ignore-glob='*test_leaks*' --deselect tests/unit/test_publish_answers.py::test_limit_when_answers_are_quick_grows_up_to_the_window
+SANITIZED = tests/unit tests/fuzz --ignore-glob='*test_leaks*' --deselect tests/unit/publishing/test_publish_answers.py::test_limit_when_answers_are_quick_grows_up_to_the_window
 
 sanitize: $(VENV)/.extra-test  ## unit tests and fuzz corpora with AddressSanitizer and UBSan in the compiled modules; needs gcc
 	CC=gcc CFLAGS="-g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined" \
@@ -116,7 +116,7 @@ wheel: $(VENV)/.created  ## sdist and wheel into dist/, then the tests against t
 	python -m pytest $(if $(ARGS),$(ARGS),--ignore=tests/unit)
 
 clean:  ## remove all that the other targets made
-	rm -rf $(VENV) .venv-* .servers build dist src/*.egg-info src/eda/*.so .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-* .servers build dist src/*.egg-info src/eda/*.so src/eda/*/*.so .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find src tests bench -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/.created:

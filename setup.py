@@ -17,8 +17,10 @@ macros = [("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1")] if DEBUG else [("C
 flags = [] if MSVC else (["-O0", "-g"] if DEBUG else ["-O3", "-Wno-unused-function"])
 
 extensions = [
-    Extension(f"eda.{path.stem}", [path.as_posix()], define_macros=macros, extra_compile_args=flags)
-    for path in sorted(Path("src/eda").glob("*.pyx"))
+    Extension(
+        ".".join(path.with_suffix("").parts[1:]), [path.as_posix()], define_macros=macros, extra_compile_args=flags
+    )
+    for path in sorted(Path("src/eda").rglob("*.pyx"))
 ]
 
 setup(

@@ -8,9 +8,9 @@ import time
 import bare
 import eda
 from eda._event import Event
-from eda._outbound import Outbound
-from eda._publish import Ingest
-from eda._send import Target
+from eda.publishing._publish import Ingest
+from eda.publishing._send import Target
+from eda.transport._outbound import Outbound
 
 __all__ = ["FLOW", "IN_FLIGHT", "Recording", "record", "replay_s"]
 

@@ -10,6 +10,8 @@ import pytest
 
 from helpers import Logged
 
+WITH_SERVERS = {"faults", "live", "security"}
+
 
 def pytest_collection_finish() -> None:
     """Spare the collections between tests what is there to stay."""
@@ -28,7 +30,7 @@ def logged(request: pytest.FixtureRequest) -> Iterator[Logged]:
         logger.setLevel(logging.INFO)
     try:
         yield handler
-        if request.path.parent.name in ("faults", "live", "security"):
+        if WITH_SERVERS & set(request.path.parts):
             gc.collect()  # a task destroyed while pending, an exception never retrieved: said when they are collected
     finally:
         for logger, level in zip(loggers, levels, strict=True):

@@ -10,13 +10,13 @@ import msgspec
 import pytest
 
 import eda
-import eda.cursor_hold
-import eda.cursor_key
-import eda.cursor_silence
-from eda._mailbox import monotonic_ns
-from eda.bucket import BUCKET, BUCKET_STREAM, Bucket
-from eda.cursor import Cursor
-from eda.position import Place
+import eda.cursors.hold
+import eda.cursors.key
+import eda.cursors.silence
+from eda.cursors.cursor import Cursor
+from eda.cursors.position import Place
+from eda.jetstream.bucket import BUCKET, BUCKET_STREAM, Bucket
+from eda.transport._mailbox import monotonic_ns
 from helpers import Admin, until, wire_of
 
 __all__ = ["Keys", "Member", "overlaps", "shorten"]
@@ -168,9 +168,9 @@ class Keys:
 def shorten(monkeypatch: pytest.MonkeyPatch, factor: float = 0.25) -> None:
     """Make all of a cursor's times shorter."""
     for module, names in {
-        eda.cursor_hold: ("LEASE_S", "SIGN_OF_LIFE_S", "ANSWER_S", "RETRY_S"),
-        eda.cursor_key: ("ANSWER_S", "RETRY_S"),
-        eda.cursor_silence: ("TAKEOVER_S",),
+        eda.cursors.hold: ("LEASE_S", "SIGN_OF_LIFE_S", "ANSWER_S", "RETRY_S"),
+        eda.cursors.key: ("ANSWER_S", "RETRY_S"),
+        eda.cursors.silence: ("TAKEOVER_S",),
     }.items():
         for name in names:
             monkeypatch.setattr(module, name, getattr(module, name) * factor)

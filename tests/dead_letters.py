@@ -6,7 +6,7 @@ import base64
 from typing import Any, NamedTuple
 
 import eda
-from eda.dead_letters import DeadLetters
+from eda.dead_letters.store import DeadLetters
 from eda.headers import read_headers
 from helpers import Admin
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import eda
 from eda._codec import encode_event
-from eda._dispatch import Dispatcher
-from eda._frame import Parser
-from eda._intake import Exhausted, Undecodable
-from eda._outbound import Outbound
 from eda.errors import DecodeError
 from eda.handlers import PartialFailure, Reject, refuse_result
+from eda.handling._dispatch import Dispatcher
+from eda.handling._intake import Exhausted, Undecodable
+from eda.transport._frame import Parser
+from eda.transport._outbound import Outbound
 
 __all__ = ["Rig", "delivery", "settle"]
 

@@ -19,8 +19,8 @@ from typing import Any
 from nats.aio.client import Client as NatsClient
 
 import eda
-from eda._send import WindowSender
-from eda._wire import Wire
+from eda.publishing._send import WindowSender
+from eda.transport.wire import Wire
 
 __all__ = [
     "LOOPS",

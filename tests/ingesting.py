@@ -1,4 +1,4 @@
-"""Drives eda._publish.Ingest without a server or a loop: its frames are read from memory, its answers made up."""
+"""Drives _publish.Ingest without a server or a loop: its frames are read from memory, its answers made up."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 from eda._codec import decode_event
 from eda._data import Bytes
 from eda._event import Event
-from eda._frame import Parser
-from eda._outbound import Outbound
-from eda._publish import Ingest
-from eda._send import Target
+from eda.publishing._publish import Ingest
+from eda.publishing._send import Target
+from eda.transport._frame import Parser
+from eda.transport._outbound import Outbound
 
 __all__ = ["Host", "Rig", "Written", "events", "placed"]
 

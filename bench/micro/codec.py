@@ -10,7 +10,7 @@ import msgpack
 from eda._codec import decode_event, encode_event
 from eda._data import Bytes
 from eda._event import Event
-from eda._send import Target, frame_of
+from eda.publishing._send import Target, frame_of
 from micro import Maker, Round
 from reference import Envelope
 

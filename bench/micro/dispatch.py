@@ -11,11 +11,11 @@ from typing import Any
 
 import eda
 from eda._codec import encode_event
-from eda._dispatch import Dispatcher
-from eda._frame import Parser
 from eda._nuid import next_nuid
-from eda._outbound import Outbound
-from eda.subjects import subject_of
+from eda.handling._dispatch import Dispatcher
+from eda.jetstream.subjects import subject_of
+from eda.transport._frame import Parser
+from eda.transport._outbound import Outbound
 from micro import Maker, Round
 from micro.codec import DATA, EVENT
 

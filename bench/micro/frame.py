@@ -8,8 +8,8 @@ from typing import Any
 
 from nats.protocol.parser import Parser as NatsParser
 
-from eda._frame import Collector, Parser
 from eda._nuid import next_nuid
+from eda.transport._frame import Collector, Parser
 from micro import Maker, Round
 from micro.codec import ENVELOPE
 

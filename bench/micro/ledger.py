@@ -8,8 +8,8 @@ from typing import Any
 
 from eda._codec import decode_event, encode_event
 from eda._event import Event
-from eda._ledger import SharedLedger
-from eda._ledger_ordered import OrderedLedger
+from eda.handling._ledger import SharedLedger
+from eda.handling._ledger_ordered import OrderedLedger
 from micro import Maker, Round
 from micro.codec import EVENT
 

@@ -12,11 +12,11 @@ from typing import Any
 
 from eda._data import Bytes
 from eda._event import Event
-from eda._frame import Parser
 from eda._nuid import next_nuid
-from eda._outbound import Outbound
-from eda._publish import Ingest
-from eda._send import Target, frame_of
+from eda.publishing._publish import Ingest
+from eda.publishing._send import Target, frame_of
+from eda.transport._frame import Parser
+from eda.transport._outbound import Outbound
 from micro import Maker, Round
 from micro.codec import DATA, EVENT, FIELDS, TIME_NS
 from reference import Envelope

@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 import eda
-from eda.cursor_key import BUCKET_STREAM
-from eda.cursor_value import decode_value
+from eda.cursors.key import BUCKET_STREAM
+from eda.cursors.value import decode_value
 from suite.work import Result, Task
 
 __all__ = ["WrongCount", "check"]

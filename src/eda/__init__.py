@@ -4,6 +4,7 @@ from eda._data import JSON, Bytes, Data, MsgPack, Proto, String
 from eda._event import Event
 from eda.conn import Conn
 from eda.dial import connect
+from eda.embedded.server import EmbeddedServer
 from eda.encodings import register_encoding
 from eda.errors import (
     Closed,
@@ -22,15 +23,14 @@ from eda.errors import (
     UnknownEncoding,
 )
 from eda.handlers import PartialFailure, Reject, threaded
-from eda.lag import SubscriptionInfo
+from eda.jetstream.streams import StreamInfo
 from eda.options import Retry, StreamOptions, SubscriptionOptions
-from eda.publisher import Publisher
+from eda.publishing.publisher import Publisher
 from eda.receipt import Receipt
 from eda.running import run
-from eda.server import EmbeddedServer
 from eda.stats import PublisherStats, SubscriptionStats
-from eda.streams import StreamInfo
-from eda.subscription import Subscription
+from eda.subscribing.lag import SubscriptionInfo
+from eda.subscribing.subscription import Subscription
 
 __all__ = [
     "JSON",

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from eda.deadline import CANCELLED_WAIT_S, Deadline
 from eda.errors import ConfigError, PublishFailed
 from eda.link import Link
-from eda.publisher import Publisher
-from eda.subscription import Subscription
+from eda.publishing.publisher import Publisher
+from eda.subscribing.subscription import Subscription
 
 __all__ = ["CLOSE_TIMEOUT_S", "KEEPS", "Closing", "check_close_timeout"]
 

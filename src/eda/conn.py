@@ -7,21 +7,21 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from eda._event import Event
-from eda.atomic import AtomicBatch
 from eda.errors import Closed, ConfigError, NotSupported, Timeout
-from eda.events import Events
 from eda.handlers import check_handler
-from eda.kinds import durable_name
-from eda.lag import Lags, SubscriptionInfo
+from eda.jetstream.streams import Streams
+from eda.jetstream.subjects import check_stream_name
 from eda.lifetime import Lifetime
 from eda.options import SubscriptionOptions, merge_options
-from eda.parts import Handler
-from eda.publisher import Mode, Publisher
-from eda.publisher_options import check_publisher_options
+from eda.publishing.publish_batch import AtomicBatch
+from eda.publishing.publisher import Mode, Publisher
+from eda.publishing.publisher_options import check_publisher_options
 from eda.receipt import Receipt
-from eda.streams import Streams
-from eda.subjects import check_stream_name
-from eda.subscription import Subscription
+from eda.subscribing.events import Events
+from eda.subscribing.kinds import durable_name
+from eda.subscribing.lag import Lags, SubscriptionInfo
+from eda.subscribing.parts import Handler
+from eda.subscribing.subscription import Subscription
 
 __all__ = ["Conn"]
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from eda.addresses import parse_addresses
 from eda.callbacks import check_callback
 from eda.conn import Conn
 from eda.errors import ConfigError
 from eda.link import LinkOptions
 from eda.log import safe_logger
 from eda.options import StreamOptions
+from eda.transport.addresses import parse_addresses
 
 __all__ = ["connect"]
 

@@ -10,16 +10,16 @@ from contextvars import ContextVar
 from typing import Any, Self
 
 from eda._nuid import next_nuid
-from eda.addresses import Addresses, parse_addresses
 from eda.callbacks import Callback
 from eda.closing import CLOSE_TIMEOUT_S, KEEPS, Closing, check_close_timeout
 from eda.deadline import Deadline
+from eda.embedded.server import EmbeddedServer
 from eda.errors import Closed
 from eda.link import Link, LinkOptions, open_link
-from eda.loops import check_loop, running_loop
-from eda.publisher import Publisher
-from eda.server import EmbeddedServer
-from eda.subscription import CANCELLED_CLOSE_S, Subscription
+from eda.publishing.publisher import Publisher
+from eda.subscribing.subscription import CANCELLED_CLOSE_S, Subscription
+from eda.transport.addresses import Addresses, parse_addresses
+from eda.transport.loops import check_loop, running_loop
 
 __all__ = ["Lifetime"]
 

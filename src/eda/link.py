@@ -7,33 +7,28 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from eda._wire import Wire
-from eda.addresses import Addresses
-from eda.api import Api
-from eda.dead_letters import DeadLetters
+from eda.dead_letters.replay import Replay
+from eda.dead_letters.store import DeadLetters
 from eda.errors import Closed, ConnectError, Timeout
-from eda.kinds import DurableNames
+from eda.jetstream.api import Api
+from eda.jetstream.streams import Streams
 from eda.options import StreamOptions
-from eda.replay import Replay
-from eda.single import Singles
-from eda.streams import Streams
-from eda.targets import Targets
+from eda.publishing.known_streams import Targets
+from eda.publishing.publish import Singles
+from eda.subscribing.kinds import DurableNames
+from eda.subscribing.services import Services
+from eda.transport.addresses import Addresses
+from eda.transport.wire import Wire
 
 __all__ = ["Link", "LinkOptions", "open_link"]
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
-    """The parts of an open connection."""
+class Link(Services):
+    """The parts of an open connection: those that subscriptions use, and the rest."""
 
-    wire: Wire
-    api: Api
-    streams: Streams
-    targets: Targets
     singles: Singles
-    dead_letters: DeadLetters
     replay: Replay
-    durable_names: DurableNames
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,5 +59,14 @@ async def open_link(addresses: Addresses, client: str, logger: logging.Logger, o
         if isinstance(error, Timeout | Closed):
             raise ConnectError(str(addresses), str(error)) from error
         raise
-    dead_letters, replay = DeadLetters(wire, api, targets.ensure, streams.info), Replay(wire, api, logger)
-    return Link(wire, api, streams, targets, targets.singles, dead_letters, replay, DurableNames())
+    dead_letters = DeadLetters(wire, api, targets.ensure, streams.info)
+    return Link(
+        wire,
+        api,
+        streams,
+        targets,
+        dead_letters,
+        DurableNames(),
+        singles=targets.singles,
+        replay=Replay(wire, api, logger),
+    )

@@ -22,7 +22,7 @@ _MAX_CONCURRENCY = 65_536
 DEFAULT_LEASE_S = 30.0
 MIN_LEASE_S = 1.0
 
-# As in eda.subjects, which is on the same level and so not imported.
+# As in eda.jetstream.subjects, which is on the same level and so not imported.
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _STREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 

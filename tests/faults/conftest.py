@@ -10,7 +10,7 @@ import pytest
 
 import eda
 import eda.options
-import eda.watch
+import eda.subscribing.monitor
 from faulty_proxy import FaultyProxy
 
 
@@ -49,5 +49,5 @@ def report(request: pytest.FixtureRequest) -> Callable[[Mapping[str, object]], N
 def short_lease(monkeypatch: pytest.MonkeyPatch) -> float:
     """Let an event's lease at the server be 2 s rather than 30."""
     monkeypatch.setattr(eda.options, "DEFAULT_LEASE_S", 2.0)
-    monkeypatch.setattr(eda.watch, "TICK_MAX_S", 0.2)
+    monkeypatch.setattr(eda.subscribing.monitor, "TICK_MAX_S", 0.2)
     return 2.0

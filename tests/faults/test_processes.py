@@ -32,7 +32,7 @@ Report = Callable[[Mapping[str, object]], None]
 PUBLISHER = Path(__file__).parents[1] / "publishing_process.py"
 QUICK_LEASES: dict[str, Any] = {
     "eda.options.DEFAULT_LEASE_S": 1.0,
-    "eda.watch.TICK_MAX_S": 0.2,
+    "eda.subscribing.monitor.TICK_MAX_S": 0.2,
 }
 # In every handler, so that 100 events take a third of a second: the process dies at work.
 BUSY_S = {"serial": 0.003, "shared": 0.012, "key": 0.02}

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 
-from eda._acks import PublishWindow
 from eda._data import Bytes
 from eda._event import Event
-from eda._frame import Parser
-from eda._outbound import Outbound
-from eda._send import Target, WindowSender
-from eda.answers import decode_answer
+from eda.jetstream.publish_answers import decode_answer
+from eda.publishing._acks import PublishWindow
+from eda.publishing._send import Target, WindowSender
+from eda.transport._frame import Parser
+from eda.transport._outbound import Outbound
 from fuzz.cuts import messages
 from ingesting import Rig
 

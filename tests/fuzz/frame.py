@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eda._frame import Collector, FrameError, Parser
+from eda.transport._frame import Collector, FrameError, Parser
 from fuzz.cuts import pieces
 
 __all__ = ["check"]

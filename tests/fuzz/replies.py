@@ -8,10 +8,10 @@ import re
 from dispatching import Rig
 from eda._codec import encode_event
 from eda._event import Event
-from eda._frame import escape_token as escape_compiled
-from eda._frame import parse_delivery
 from eda.errors import ConfigError
-from eda.subjects import escape_token, unescape_token
+from eda.jetstream.subjects import escape_token, unescape_token
+from eda.transport._frame import escape_token as escape_compiled
+from eda.transport._frame import parse_delivery
 
 __all__ = ["check"]
 

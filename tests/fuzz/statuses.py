@@ -13,8 +13,8 @@ from typing import Any
 from dispatching import Rig, delivery
 from eda._codec import encode_event
 from eda._event import Event
-from eda._outbound import Outbound
-from eda.pulls import Pulls
+from eda.subscribing.pulls import Pulls
+from eda.transport._outbound import Outbound
 from fuzz.cuts import messages
 
 __all__ = ["check"]

@@ -15,7 +15,7 @@ from nats.errors import Error as NatsError
 
 import eda
 import eda.options
-import eda.watch
+import eda.subscribing.monitor
 import servers as old_servers
 from domains import Domains
 from helpers import Admin, Connect
@@ -124,7 +124,7 @@ async def conn(connect: Connect) -> eda.Conn:
 def short_lease(monkeypatch: pytest.MonkeyPatch) -> float:
     """Let an event's lease be short, for new consumers too."""
     monkeypatch.setattr(eda.options, "DEFAULT_LEASE_S", 1.0)
-    monkeypatch.setattr(eda.watch, "TICK_MAX_S", 0.2)
+    monkeypatch.setattr(eda.subscribing.monitor, "TICK_MAX_S", 0.2)
     return 1.0
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import eda
-from eda._wire import Wire
-from eda.addresses import parse_addresses
+from eda.transport.addresses import parse_addresses
+from eda.transport.wire import Wire
 from helpers import LOOPS, Logged, Proxy, free_port, listening, until, wire_of
 
 PASSWORD = "s3cret/p@ss:w%rd"

@@ -13,8 +13,8 @@ import nats
 import pytest
 
 import eda
-from eda.bucket import BUCKET, BUCKET_STREAM
-from eda.once import publish_once
+from eda.jetstream.bucket import BUCKET, BUCKET_STREAM
+from eda.jetstream.store_message import publish_once
 from helpers import Connect, Logged, free_port, until, wire_of
 
 STREAM = "orders"

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import eda
-from eda.addresses import parse_addresses
 from eda.encodings import decode_value
+from eda.transport.addresses import parse_addresses
 from helpers import Connect, Logged, until
 
 

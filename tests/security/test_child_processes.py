@@ -10,7 +10,7 @@ import pytest
 import eda
 from eda.cli.sides import Side
 from eda.cli.work import Work
-from eda.server_config import secrets_in
+from eda.embedded.config import secrets_in
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from eda import errors
-from eda.answers import Refused
 from eda.errors import (
     Closed,
     CodecError,
@@ -27,6 +26,7 @@ from eda.errors import (
     UnknownEncoding,
     may_pass,
 )
+from eda.jetstream.publish_answers import Refused
 
 SAMPLES: list[tuple[type[EdaError], dict[str, Any]]] = [
     (ConfigError, {"message": "name 'a b' has a space", "argument": "name"}),

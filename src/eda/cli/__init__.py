@@ -1,4 +1,18 @@
-"""The `eda` command. Needs the extra eda-fast[cli]; without it the command says so."""
+"""The `eda` command. It needs the extra eda-fast[cli]; without it the command says so.
+
+It is a user of the package like any other, and offers nothing to the other wings.
+
+Files, each below those that import it:
+
+    check     whether all that was published arrived
+    work      what the two processes of a run are asked to do; the events, made and taken in
+    sides     the two processes of a run, seen from their parent
+    report    the figures of a run by name, and the table of them
+    show      a run as its user sees it: bars, errors, exit code
+    bench     `eda bench`: its options
+    demo      `eda demo`: its options
+    worker    one of the two processes: publishes or handles
+"""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from typing import Any, Self
 import msgspec
 
 import eda
-from eda.addresses import parse_addresses
 from eda.cli.work import Work
+from eda.transport.addresses import parse_addresses
 
 __all__ = ["Figures", "SideFailed", "run_sides"]
 

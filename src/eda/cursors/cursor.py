@@ -15,18 +15,18 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from eda._nuid import next_nuid
-from eda._wire import Wire
-from eda.api import Api
-from eda.bucket import Bucket
-from eda.cursor_filter import CursorFilter, OnFilterChange
-from eda.cursor_hold import CursorOwner, Hold, read_patiently
-from eda.cursor_key import RETRY_S, CursorKey, is_stored
-from eda.cursor_silence import TAKEOVER_S, Silence
-from eda.cursor_value import Kept, Value, new_value, successor
+from eda.cursors.filter import CursorFilter, OnFilterChange
+from eda.cursors.hold import CursorOwner, Hold, read_patiently
+from eda.cursors.key import RETRY_S, CursorKey, is_stored
+from eda.cursors.position import Place
+from eda.cursors.silence import TAKEOVER_S, Silence
+from eda.cursors.value import Kept, Value, new_value, successor
 from eda.errors import Closed, ConsumerDeleted, EdaError, ServerError, Timeout
-from eda.listening import Listening
-from eda.patience import Patience
-from eda.position import Place
+from eda.jetstream.api import Api
+from eda.jetstream.bucket import Bucket
+from eda.jetstream.patience import Patience
+from eda.transport.listening import Listening
+from eda.transport.wire import Wire
 
 __all__ = ["Cursor"]
 

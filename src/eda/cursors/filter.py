@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Literal
 
-from eda.cursor_value import Value
+from eda.cursors.value import Value
 from eda.errors import ConfigError
-from eda.subjects import covers, shown_filter
+from eda.jetstream.subjects import covers, shown_filter
 
 __all__ = ["CursorFilter", "OnFilterChange"]
 

@@ -11,16 +11,16 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from eda._mailbox import monotonic_ns
-from eda._waits import Wait
-from eda._wire import Wire
-from eda.answers import Answer
-from eda.api import NS
-from eda.bucket import BUCKET_STREAM
-from eda.cursor_key import ANSWER_S, CONFLICTS, RETRY_S, CursorKey, Write, is_stored, settling
-from eda.cursor_value import Kept, Value, new_value, template_of
+from eda.cursors.key import ANSWER_S, CONFLICTS, RETRY_S, CursorKey, Write, is_stored, settling
+from eda.cursors.value import Kept, Value, new_value, template_of
 from eda.errors import Closed, EdaError, ServerError, Timeout
-from eda.patience import Patience
+from eda.jetstream.api import NS
+from eda.jetstream.bucket import BUCKET_STREAM
+from eda.jetstream.patience import Patience
+from eda.jetstream.publish_answers import Answer
+from eda.transport._mailbox import monotonic_ns
+from eda.transport._waits import Wait
+from eda.transport.wire import Wire
 
 __all__ = ["LEASE_S", "CursorOwner", "Hold", "HoldOwner", "read_patiently"]
 

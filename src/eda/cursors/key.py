@@ -11,17 +11,17 @@ from nats.aio.subscription import Subscription as NatsSubscription
 from nats.errors import Error as NatsError
 from nats.errors import TimeoutError as NatsTimeout
 
-from eda._mailbox import Mailbox, monotonic_ns
-from eda._wire import Wire
-from eda.adapting import adapted
-from eda.answers import Answer, Refused, decode_answer
-from eda.api import REQUEST_TIMEOUT_S, STREAM_NOT_FOUND, Api, translated
-from eda.bucket import BUCKET, BUCKET_STREAM, Bucket, fault_of, settings_of
-from eda.cursor_value import Kept, Value, decode_value, encode_value, is_marker, may_be_free
+from eda.cursors.standby import Standby
+from eda.cursors.value import Kept, Value, decode_value, encode_value, is_marker, may_be_free
 from eda.errors import Closed, ConfigError, ServerError, Timeout
-from eda.labels import labels
-from eda.shapes import Stream
-from eda.standby import Standby
+from eda.jetstream.adapting import adapted
+from eda.jetstream.api import REQUEST_TIMEOUT_S, STREAM_NOT_FOUND, Api, translated
+from eda.jetstream.bucket import BUCKET, BUCKET_STREAM, Bucket, fault_of, settings_of
+from eda.jetstream.labels import labels
+from eda.jetstream.publish_answers import Answer, Refused, decode_answer
+from eda.jetstream.schemas import Stream
+from eda.transport._mailbox import Mailbox, monotonic_ns
+from eda.transport.wire import Wire
 
 __all__ = [
     "ANSWER_S",

@@ -11,11 +11,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from eda._nuid import next_nuid
-from eda.api import NS, Api, translated
 from eda.errors import ServerError
-from eda.labels import labels
-from eda.shapes import nanoseconds
-from eda.streams import StreamInfo
+from eda.jetstream.api import NS, Api, translated
+from eda.jetstream.labels import labels
+from eda.jetstream.schemas import nanoseconds
+from eda.jetstream.streams import StreamInfo
 
 __all__ = [
     "READER_LIFE_S",

@@ -6,8 +6,8 @@ import asyncio
 from collections import deque
 from contextlib import suppress
 
-from eda._mailbox import monotonic_ns
-from eda.cursor_value import Kept
+from eda.cursors.value import Kept
+from eda.transport._mailbox import monotonic_ns
 
 __all__ = ["TAKEOVER_S", "Silence"]
 

@@ -14,11 +14,11 @@ from contextlib import suppress
 from nats.aio.subscription import Subscription as NatsSubscription
 from nats.errors import Error as NatsError
 
-from eda._mailbox import Mailbox, monotonic_ns
 from eda._nuid import next_nuid
-from eda._wire import Wire
 from eda.errors import Closed
-from eda.subjects import escape_token
+from eda.jetstream.subjects import escape_token
+from eda.transport._mailbox import Mailbox, monotonic_ns
+from eda.transport.wire import Wire
 
 __all__ = ["ANSWERS_S", "Standby", "count_standbys"]
 

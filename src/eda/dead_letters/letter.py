@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-from eda.api import Api, translated
 from eda.errors import ConfigError, ServerError
 from eda.headers import DEAD_SUBJECT, MAX_TEXT, foreign_headers, read_headers
-from eda.subjects import is_covered, subject_of
+from eda.jetstream.api import Api, translated
+from eda.jetstream.subjects import is_covered, subject_of
 
 __all__ = [
     "NO_MESSAGE",

@@ -12,8 +12,7 @@ from typing import Any
 
 from eda._codec import decode_event, encode_event
 from eda._event import Event
-from eda._wire import Wire
-from eda.api import Api, translated
+from eda.dead_letters.letter import Letter, digest_of, own_headers, own_subject, read_letter, subject_or_none
 from eda.errors import ConfigError, DecodeError, EdaError, ServerError
 from eda.headers import (
     DEAD_DIGEST,
@@ -25,11 +24,12 @@ from eda.headers import (
     MSG_ID,
     REPLAY_FOR,
 )
-from eda.letters import Letter, digest_of, own_headers, own_subject, read_letter, subject_or_none
-from eda.once import is_too_large, publish_once
-from eda.shapes import Stream
-from eda.streams import StreamInfo, Streams, check_takes_events, check_takes_subject
-from eda.subjects import check_name, check_stream_name
+from eda.jetstream.api import Api, translated
+from eda.jetstream.schemas import Stream
+from eda.jetstream.store_message import is_too_large, publish_once
+from eda.jetstream.streams import StreamInfo, Streams, check_takes_events, check_takes_subject
+from eda.jetstream.subjects import check_name, check_stream_name
+from eda.transport.wire import Wire
 
 __all__ = ["Replay"]
 

@@ -9,9 +9,7 @@ from time import time_ns
 from typing import Literal
 
 from eda._nuid import next_nuid
-from eda._wire import Wire
-from eda.answers import Answer
-from eda.api import NS, Api
+from eda.dead_letters.letter import digest_of, kept_headers, read_letter, subject_or_none
 from eda.errors import ConfigError, EdaError, ServerError, StreamNotFound, Timeout
 from eda.headers import (
     DEAD_ATTEMPTS,
@@ -29,10 +27,12 @@ from eda.headers import (
     escape_text,
     size_of_headers,
 )
-from eda.letters import digest_of, kept_headers, read_letter, subject_or_none
-from eda.once import is_too_large, publish_once
-from eda.streams import StreamInfo
-from eda.subjects import check_stream_name, is_covered, subject_of
+from eda.jetstream.api import NS, Api
+from eda.jetstream.publish_answers import Answer
+from eda.jetstream.store_message import is_too_large, publish_once
+from eda.jetstream.streams import StreamInfo
+from eda.jetstream.subjects import check_stream_name, is_covered, subject_of
+from eda.transport.wire import Wire
 
 __all__ = ["DeadLetters", "Reason", "may_pass"]
 

@@ -20,9 +20,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
-from eda.caretaker import Caretaker
+from eda.embedded.caretaker import Caretaker
+from eda.embedded.config import render, secrets_in
 from eda.errors import Closed, ConfigError, ConnectError
-from eda.server_config import render, secrets_in
 
 if sys.platform != "win32":
     import fcntl

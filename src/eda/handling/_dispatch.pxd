@@ -1,7 +1,7 @@
 from libc.stdint cimport int32_t, uint64_t
 
 from eda._event cimport Event
-from eda._outcome cimport Outcomes
+from eda.handling._outcome cimport Outcomes
 
 
 # Why a worker's task was cancelled by us.

@@ -3,8 +3,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, Protocol, final
 
 from eda._event import Event
-from eda._outbound import Outbound
-from eda._outcome import Outcomes
+from eda.handling._outcome import Outcomes
+from eda.transport._outbound import Outbound
 
 __all__ = ["Dispatcher", "GivenBack"]
 

@@ -10,10 +10,10 @@ from types import AsyncGeneratorType, GeneratorType
 
 from eda._bytes cimport monotonic_ns
 from eda._event cimport Event, end_of_envelope
-from eda._ledger cimport ORPHAN, WAITING
-from eda._outcome cimport BY_CIRCUIT, BY_PAUSE, BY_SUSPECT, HALF_OPEN, Outcomes
+from eda.handling._ledger cimport ORPHAN, WAITING
+from eda.handling._outcome cimport BY_CIRCUIT, BY_PAUSE, BY_SUSPECT, HALF_OPEN, Outcomes
 
-from eda._intake import Exhausted, Suspect, Undecodable
+from eda.handling._intake import Exhausted, Suspect, Undecodable
 
 __all__ = ["Dispatcher", "GivenBack"]
 

@@ -5,7 +5,7 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
 from eda._event cimport F_AGGREGATE, F_ID, F_TYPE, Event
-from eda._frame cimport Frame
+from eda.transport._frame cimport Frame
 
 
 cdef extern from *:

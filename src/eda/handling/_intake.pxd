@@ -1,10 +1,10 @@
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from eda._event cimport Event
-from eda._frame cimport Delivery, Frame, Sink
-from eda._outbound cimport Outbound
-from eda._ledger cimport Ledger, SharedLedger
-from eda._ledger_ordered cimport OrderedLedger
+from eda.transport._frame cimport Delivery, Frame, Sink
+from eda.transport._outbound cimport Outbound
+from eda.handling._ledger cimport Ledger, SharedLedger
+from eda.handling._ledger_ordered cimport OrderedLedger
 
 
 cdef enum:

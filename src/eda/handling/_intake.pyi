@@ -1,7 +1,7 @@
 from collections.abc import Iterable
 
-from eda._frame import Sink
-from eda._ledger import Ledger
+from eda.handling._ledger import Ledger
+from eda.transport._frame import Sink
 
 __all__ = ["Exhausted", "Intake", "Suspect", "Undecodable"]
 

@@ -7,11 +7,11 @@ from libc.string cimport memcmp, memcpy, memmove
 from eda._bytes cimport monotonic_ns
 from eda._codec cimport Refusal, read_envelope, refusal_error
 from eda._event cimport F_AGGREGATE, F_ID, F_TYPE, Event, new_event
-from eda._foreign cimport MARKER, STRIPPED, is_for_another, is_ours, is_schedule, mark_of
-from eda._frame cimport Delivery, Frame, Sink, read_delivery, status_of
-from eda._outbound cimport Outbound, put_publish
-from eda._ledger cimport SharedLedger
-from eda._ledger_ordered cimport OrderedLedger
+from eda.handling._foreign cimport MARKER, STRIPPED, is_for_another, is_ours, is_schedule, mark_of
+from eda.transport._frame cimport Delivery, Frame, Sink, read_delivery, status_of
+from eda.transport._outbound cimport Outbound, put_publish
+from eda.handling._ledger cimport SharedLedger
+from eda.handling._ledger_ordered cimport OrderedLedger
 
 from eda.errors import DecodeError
 from eda.headers import id_in_headers

@@ -1,7 +1,7 @@
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from eda._event cimport Event
-from eda._ledger cimport Ledger
+from eda.handling._ledger cimport Ledger
 
 
 # The events of one key: the first one is ready, running or retrying, the others wait behind it.

@@ -1,7 +1,7 @@
 from typing import final
 
 from eda._event import Event
-from eda._ledger import Ledger
+from eda.handling._ledger import Ledger
 
 __all__ = ["OrderedLedger"]
 

@@ -7,7 +7,7 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport free, malloc
 
 from eda._event cimport Event
-from eda._ledger cimport DONE, FREE, ORPHAN, RUNNING, WAITING, Held, Ledger
+from eda.handling._ledger cimport DONE, FREE, ORPHAN, RUNNING, WAITING, Held, Ledger
 
 __all__ = ["OrderedLedger"]
 

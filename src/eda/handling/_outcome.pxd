@@ -1,7 +1,7 @@
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from eda._event cimport Event
-from eda._intake cimport Intake
+from eda.handling._intake cimport Intake
 
 
 # Why no handler may start: bits of `barred`.

@@ -1,7 +1,7 @@
 from typing import Any
 
-from eda._intake import Intake
-from eda._outbound import Outbound
+from eda.handling._intake import Intake
+from eda.transport._outbound import Outbound
 
 __all__ = ["Outcomes"]
 

@@ -9,11 +9,11 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 from eda._bytes cimport monotonic_ns
 from eda._codec cimport Refusal, read_envelope
 from eda._event cimport F_ID, Event, end_of_envelope, new_event
-from eda._outbound cimport put_publish
-from eda._intake cimport Intake
-from eda._ledger cimport FREE, ORPHAN
+from eda.transport._outbound cimport put_publish
+from eda.handling._intake cimport Intake
+from eda.handling._ledger cimport FREE, ORPHAN
 
-from eda._intake import Undecodable
+from eda.handling._intake import Undecodable
 
 __all__ = ["Outcomes"]
 

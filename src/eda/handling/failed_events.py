@@ -7,15 +7,15 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from eda._codec import decode_event
-from eda._dispatch import Dispatcher
 from eda._event import Event
-from eda._intake import Exhausted, Undecodable
-from eda.dead_letters import may_pass
+from eda.dead_letters.store import may_pass
 from eda.errors import Closed, ConfigError, Timeout
-from eda.failure_log import FailureLog
 from eda.handlers import PartialFailure, Reject, refuse_result
+from eda.handling._dispatch import Dispatcher
+from eda.handling._intake import Exhausted, Undecodable
+from eda.handling.failure_log import FailureLog
+from eda.handling.suspects import Suspects
 from eda.options import Retry, SubscriptionOptions
-from eda.suspects import Suspects
 
 __all__ = ["BURIED", "Bury", "Handling"]
 

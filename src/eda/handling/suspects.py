@@ -15,12 +15,12 @@ import msgspec
 
 from eda._event import Event
 from eda._nuid import next_nuid
-from eda._wire import Wire
-from eda.api import NS, STREAM_NOT_FOUND, Api
-from eda.bucket import BUCKET, BUCKET_STREAM, Bucket
-from eda.cursor_key import CONFLICTS, EXPECTED, NO_MESSAGE, CursorKey
+from eda.cursors.key import CONFLICTS, EXPECTED, NO_MESSAGE, CursorKey
 from eda.errors import Closed, EdaError, ServerError
-from eda.once import publish_once
+from eda.jetstream.api import NS, STREAM_NOT_FOUND, Api
+from eda.jetstream.bucket import BUCKET, BUCKET_STREAM, Bucket
+from eda.jetstream.store_message import publish_once
+from eda.transport.wire import Wire
 
 __all__ = ["BEGUN_BEFORE", "Suspects"]
 

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 from contextvars import ContextVar, copy_context
 
-from eda._dispatch import Dispatcher
 from eda.deadline import CANCELLED_WAIT_S, Deadline
+from eda.handling._dispatch import Dispatcher
 
 __all__ = ["Workers"]
 

@@ -19,12 +19,12 @@ from nats.errors import ConnectionReconnectingError, NoRespondersError
 from nats.errors import Error as NatsError
 from nats.errors import TimeoutError as NatsTimeout
 
-from eda._wire import Wire
-from eda.answers import Refused
 from eda.errors import Closed, ConfigError, NotSupported, ServerError, StreamNotFound, Timeout
-from eda.limits import lowered_consumer
-from eda.loops import check_loop
-from eda.shapes import Account, Consumer, Message
+from eda.jetstream.limits import lowered_consumer
+from eda.jetstream.publish_answers import Refused
+from eda.jetstream.schemas import Account, Consumer, Message
+from eda.transport.loops import check_loop
+from eda.transport.wire import Wire
 
 __all__ = ["ATTEMPT_TIMEOUT_S", "NS", "REQUEST_TIMEOUT_S", "Api", "ask", "translated", "while_answerable"]
 

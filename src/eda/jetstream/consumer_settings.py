@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from eda.limits import NS
-from eda.subjects import covers
+from eda.jetstream.limits import NS
+from eda.jetstream.subjects import covers
 
 __all__ = [
     "ALL_SUBJECTS",

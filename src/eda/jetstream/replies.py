@@ -9,10 +9,10 @@ from typing import Self
 from nats.aio.subscription import Subscription as NatsSubscription
 from nats.errors import Error as NatsError
 
-from eda._mailbox import Mailbox
-from eda._wire import Wire
-from eda.answers import Answer, Refused, decode_answer
 from eda.errors import Closed
+from eda.jetstream.publish_answers import Answer, Refused, decode_answer
+from eda.transport._mailbox import Mailbox
+from eda.transport.wire import Wire
 
 __all__ = ["Replies"]
 

@@ -8,12 +8,12 @@ from time import monotonic
 from nats.errors import ConnectionReconnectingError, NoRespondersError
 from nats.errors import Error as NatsError
 
-from eda._wire import Wire
-from eda.answers import Answer, decode_answer
-from eda.api import ask, while_answerable
 from eda.errors import Closed, ConfigError, ServerError, Timeout
 from eda.headers import MSG_ID, size_of_headers
-from eda.replies import Replies
+from eda.jetstream.api import ask, while_answerable
+from eda.jetstream.publish_answers import Answer, decode_answer
+from eda.jetstream.replies import Replies
+from eda.transport.wire import Wire
 
 __all__ = ["ONCE_TIMEOUT_S", "is_too_large", "publish_once"]
 

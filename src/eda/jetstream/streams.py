@@ -11,13 +11,13 @@ from typing import Any
 
 from msgspec import Struct
 
-from eda.adapting import adapted
-from eda.api import ATTEMPT_TIMEOUT_S, NS, REQUEST_TIMEOUT_S, Api, translated
 from eda.errors import ConfigError, NotSupported, ServerError, StreamNotFound, Timeout
-from eda.labels import labels, labels_of
+from eda.jetstream.adapting import adapted
+from eda.jetstream.api import ATTEMPT_TIMEOUT_S, NS, REQUEST_TIMEOUT_S, Api, translated
+from eda.jetstream.labels import labels, labels_of
+from eda.jetstream.schemas import Purged, Stream, StreamPage, nanoseconds
+from eda.jetstream.subjects import check_stream_name, is_covered, overlaps, stream_subjects
 from eda.options import StreamOptions, check_known
-from eda.shapes import Purged, Stream, StreamPage, nanoseconds
-from eda.subjects import check_stream_name, is_covered, overlaps, stream_subjects
 
 __all__ = ["StreamInfo", "Streams", "check_takes_events", "check_takes_subject", "counted"]
 

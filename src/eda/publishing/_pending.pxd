@@ -1,9 +1,9 @@
 from libc.stdint cimport uint64_t
 
-from eda._acks cimport Place, PublishWindow
-from eda._frame cimport Sink
-from eda._outbound cimport Outbound
-from eda._send cimport Target
+from eda.publishing._acks cimport Place, PublishWindow
+from eda.transport._frame cimport Sink
+from eda.transport._outbound cimport Outbound
+from eda.publishing._send cimport Target
 
 
 # The events of one publisher that are not settled.

@@ -1,6 +1,6 @@
-from eda._acks import PublishWindow
-from eda._frame import Sink
-from eda._send import Target
+from eda.publishing._acks import PublishWindow
+from eda.publishing._send import Target
+from eda.transport._frame import Sink
 
 __all__ = ["Pending"]
 

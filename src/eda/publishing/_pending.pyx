@@ -2,12 +2,12 @@
 
 from libc.stdint cimport uint64_t
 
-from eda._acks cimport Place
+from eda.publishing._acks cimport Place
 from eda._bytes cimport monotonic_ns
 from eda._codec cimport id_in
-from eda._frame cimport Sink
-from eda._outbound cimport Chunk
-from eda._send cimport Target
+from eda.transport._frame cimport Sink
+from eda.transport._outbound cimport Chunk
+from eda.publishing._send cimport Target
 
 __all__ = ["Pending"]
 

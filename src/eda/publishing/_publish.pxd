@@ -3,9 +3,9 @@ from libc.stdint cimport int64_t, uint64_t
 
 from eda._bytes cimport Writer
 from eda._event cimport Event
-from eda._frame cimport Frame
-from eda._pending cimport Pending
-from eda._send cimport Reply
+from eda.transport._frame cimport Frame
+from eda.publishing._pending cimport Pending
+from eda.publishing._send cimport Reply
 
 
 cdef class Ingest(Pending):

@@ -2,9 +2,9 @@ from collections.abc import Callable
 from typing import Any, Protocol, final
 
 from eda._event import Event
-from eda._outbound import Outbound
-from eda._pending import Pending
-from eda._send import Target
+from eda.publishing._pending import Pending
+from eda.publishing._send import Target
+from eda.transport._outbound import Outbound
 
 __all__ = ["OTHER_LOOP", "Ingest"]
 

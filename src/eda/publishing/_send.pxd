@@ -1,11 +1,11 @@
 from libc.stdint cimport int64_t, uint64_t
 
-from eda._acks cimport PublishWindow
+from eda.publishing._acks cimport PublishWindow
 from eda._bytes cimport Writer, copy_bytes, copy_decimal, size_of_decimal
 from eda._codec cimport Plan, Text
 from eda._event cimport Event
-from eda._frame cimport Frame, Sink
-from eda._outbound cimport Outbound
+from eda.transport._frame cimport Frame, Sink
+from eda.transport._outbound cimport Outbound
 
 
 # Where events go: what does not change from one event of a stream to the next.

@@ -1,11 +1,11 @@
 from collections.abc import Callable
 from typing import Any, final
 
-from eda._acks import PublishWindow
 from eda._event import Event
-from eda._frame import Sink
-from eda._outbound import Outbound
-from eda._waits import Wait
+from eda.publishing._acks import PublishWindow
+from eda.transport._frame import Sink
+from eda.transport._outbound import Outbound
+from eda.transport._waits import Wait
 
 __all__ = ["Target", "WindowSender", "check_event_id", "frame_of"]
 

@@ -6,15 +6,15 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
-from eda._acks cimport Place, PublishWindow
+from eda.publishing._acks cimport Place, PublishWindow
 from eda._bytes cimport (
     Writer, copy_byte, copy_bytes, copy_decimal, has_unprintable, likely, monotonic_ns, parse_decimal, put_byte,
     put_bytes, reserve, size_of_decimal, wall_ns,
 )
 from eda._codec cimport Plan, Text, copy_envelope, plan_envelope
 from eda._event cimport F_AGGREGATE, F_ID, F_TYPE, Event
-from eda._frame cimport Frame, Sink, copy_token, size_of_token, status_of
-from eda._outbound cimport Chunk, Outbound, touch
+from eda.transport._frame cimport Frame, Sink, copy_token, size_of_token, status_of
+from eda.transport._outbound cimport Chunk, Outbound, touch
 from eda._nuid cimport new_nuid
 
 from eda.errors import ConfigError

@@ -7,15 +7,15 @@ import logging
 from time import monotonic
 
 from eda._event import Event
-from eda._send import Target
-from eda._wire import Wire
-from eda.api import Api
-from eda.bucket import Bucket, bucket_for
 from eda.errors import ConfigError, EdaError, StreamNotFound
+from eda.jetstream.api import Api
+from eda.jetstream.bucket import Bucket, bucket_for
+from eda.jetstream.streams import StreamInfo, Streams, check_takes_events, check_takes_subject
+from eda.jetstream.subjects import subject_of
 from eda.options import StreamOptions
-from eda.single import SinglePublisher, Singles
-from eda.streams import StreamInfo, Streams, check_takes_events, check_takes_subject
-from eda.subjects import subject_of
+from eda.publishing._send import Target
+from eda.publishing.publish import SinglePublisher, Singles
+from eda.transport.wire import Wire
 
 __all__ = ["PUBLISH_TIMEOUT_S", "Known", "Targets"]
 

@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from eda.api import Api
 from eda.errors import ServerError
 from eda.headers import read_headers
+from eda.jetstream.api import Api
 
 __all__ = ["find_batch", "is_whole_since"]
 

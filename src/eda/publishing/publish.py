@@ -10,14 +10,14 @@ from typing import Any
 
 from nats.errors import Error as NatsError
 
-from eda._acks import PublishWindow
 from eda._event import Event
-from eda._send import Target, WindowSender
-from eda._waits import Wait
-from eda._wire import Wire
-from eda.answers import decode_answer
 from eda.deadline import Deadline
 from eda.errors import Closed, ConfigError, ServerError, Timeout
+from eda.jetstream.publish_answers import decode_answer
+from eda.publishing._acks import PublishWindow
+from eda.publishing._send import Target, WindowSender
+from eda.transport._waits import Wait
+from eda.transport.wire import Wire
 
 __all__ = ["SinglePublisher", "Singles"]
 

@@ -18,17 +18,17 @@ from typing import Any
 from eda._codec import encode_event
 from eda._event import Event
 from eda._nuid import next_nuid
-from eda._send import check_event_id
-from eda._wire import Wire
-from eda.answers import Answer, Refused
-from eda.api import NS, STREAM_NOT_FOUND, Api
 from eda.errors import Closed, CodecError, ConfigError, EdaError, NotSupported, ServerError, Timeout
-from eda.lost_batch import find_batch, is_whole_since
+from eda.jetstream.api import NS, STREAM_NOT_FOUND, Api
+from eda.jetstream.publish_answers import Answer, Refused
+from eda.jetstream.replies import Replies
+from eda.jetstream.schemas import Stream
+from eda.jetstream.streams import StreamInfo, check_takes_events, check_takes_subject
+from eda.jetstream.subjects import subject_of
+from eda.publishing._send import check_event_id
+from eda.publishing.lost_batch import find_batch, is_whole_since
 from eda.receipt import Receipt
-from eda.replies import Replies
-from eda.shapes import Stream
-from eda.streams import StreamInfo, check_takes_events, check_takes_subject
-from eda.subjects import subject_of
+from eda.transport.wire import Wire
 
 __all__ = ["MAX_EVENTS", "AtomicBatch"]
 

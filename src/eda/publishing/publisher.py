@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncIterable, Iterable
 
 from eda._event import Event
-from eda._publish import Ingest
 from eda.errors import Closed, CodecError, ConfigError, PublishFailed
-from eda.publisher_life import Mode, PublisherLife
+from eda.publishing._publish import Ingest
+from eda.publishing.publisher_life import Mode, PublisherLife
 from eda.receipt import Receipt
 
 __all__ = ["Mode", "Publisher"]

@@ -10,16 +10,16 @@ from typing import Any, Self
 from nats.aio.subscription import Subscription as NatsSubscription
 
 from eda._event import Event
-from eda._publish import OTHER_LOOP, Ingest
-from eda._wire import Wire
 from eda.callbacks import Callback
 from eda.errors import Closed, ConfigError, NotSupported, Timeout
-from eda.failures import Failures
-from eda.pump import Pump
-from eda.renewal import Look
+from eda.publishing._publish import OTHER_LOOP, Ingest
+from eda.publishing.failures import Failures
+from eda.publishing.pump import Pump
+from eda.publishing.renewal import Look
+from eda.publishing.steps import Mode
+from eda.publishing.turns import Marks, Turns
 from eda.stats import PublisherStats
-from eda.steps import Mode
-from eda.turns import Marks, Turns
+from eda.transport.wire import Wire
 
 __all__ = ["Mode", "PublisherLife"]
 

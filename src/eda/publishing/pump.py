@@ -6,15 +6,15 @@ import asyncio
 import logging
 from typing import Any, Protocol
 
-from eda._publish import Ingest
-from eda._send import Target
-from eda._wire import Wire
-from eda.answers import Refused
 from eda.errors import ConfigError, ServerError, Timeout
-from eda.renewal import Look, Renewal
-from eda.steps import PAUSE_MAX_S, UNDER_WAY, Mode, Steps
-from eda.streams import StreamInfo
-from eda.targets import PUBLISH_TIMEOUT_S
+from eda.jetstream.publish_answers import Refused
+from eda.jetstream.streams import StreamInfo
+from eda.publishing._publish import Ingest
+from eda.publishing._send import Target
+from eda.publishing.known_streams import PUBLISH_TIMEOUT_S
+from eda.publishing.renewal import Look, Renewal
+from eda.publishing.steps import PAUSE_MAX_S, UNDER_WAY, Mode, Steps
+from eda.transport.wire import Wire
 
 __all__ = ["Mode", "Pump", "PumpOwner"]
 

@@ -7,10 +7,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from eda._send import Target
-from eda._wire import Wire
 from eda.errors import Closed, EdaError
-from eda.streams import StreamInfo
+from eda.jetstream.streams import StreamInfo
+from eda.publishing._send import Target
+from eda.transport.wire import Wire
 
 __all__ = ["Look", "Renewal", "RenewalOwner"]
 

@@ -21,9 +21,9 @@ import logging
 from typing import Literal
 
 from eda._nuid import next_nuid
-from eda._publish import Ingest
-from eda._wire import Wire
-from eda.verdicts import Verdicts
+from eda.publishing._publish import Ingest
+from eda.publishing.verdicts import Verdicts
+from eda.transport.wire import Wire
 
 __all__ = ["PAUSE_MAX_S", "UNDER_WAY", "Mode", "Steps"]
 

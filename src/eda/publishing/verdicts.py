@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 from time import monotonic
 
-from eda.answers import Answer, Refused, decode_answer
 from eda.errors import ServerError
+from eda.jetstream.publish_answers import Answer, Refused, decode_answer
 
 __all__ = ["Verdicts"]
 

@@ -16,11 +16,11 @@ from contextlib import suppress
 from nats.aio.subscription import Subscription as NatsSubscription
 from nats.errors import Error as NatsError
 
-from eda._mailbox import Mailbox
-from eda._wire import Wire
-from eda.api import Api
 from eda.errors import Closed, ServerError
-from eda.streams import StreamInfo, counted
+from eda.jetstream.api import Api
+from eda.jetstream.streams import StreamInfo, counted
+from eda.transport._mailbox import Mailbox
+from eda.transport.wire import Wire
 
 __all__ = ["BareSubject"]
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import Any, Self
 
-from eda._dispatch import GivenBack
 from eda.errors import ConfigError, Timeout
+from eda.handling._dispatch import GivenBack
 from eda.options import SubscriptionOptions
-from eda.parts import Handler
-from eda.subscription import CANCELLED_CLOSE_S, Subscription
+from eda.subscribing.parts import Handler
+from eda.subscribing.subscription import CANCELLED_CLOSE_S, Subscription
 
 __all__ = ["Events"]
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from eda._wire import Wire
-from eda.api import Api
-from eda.bucket import BUCKET
-from eda.cursor_key import CursorKey
+from eda.cursors.key import CursorKey
 from eda.errors import ConfigError, ServerError
+from eda.jetstream.api import Api
+from eda.jetstream.bucket import BUCKET
+from eda.jetstream.streams import StreamInfo
+from eda.jetstream.subjects import check_name, stream_subjects
 from eda.options import SubscriptionOptions
-from eda.streams import StreamInfo
-from eda.subjects import check_name, stream_subjects
+from eda.transport.wire import Wire
 
 __all__ = ["DurableNames", "durable_name", "is_ordered", "refuse_other_kind", "refuse_retention", "server_filter"]
 

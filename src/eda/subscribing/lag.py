@@ -16,21 +16,21 @@ import msgspec
 from nats.errors import Error as NatsError
 
 from eda._nuid import next_nuid
-from eda._wire import Wire
-from eda.api import NS, REQUEST_TIMEOUT_S, STREAM_NOT_FOUND, Api, ask, translated
-from eda.bucket import BUCKET, BUCKET_STREAM
-from eda.consumer_settings import subjects_of
-from eda.cursor_key import NO_MESSAGE, CursorKey
-from eda.cursor_value import Value
+from eda.cursors.key import NO_MESSAGE, CursorKey
+from eda.cursors.position import Place, last_whole
+from eda.cursors.standby import count_standbys
+from eda.cursors.value import Value
 from eda.errors import ConfigError, ServerError, Timeout
-from eda.kinds import server_filter
-from eda.labels import labels
-from eda.position import Place, last_whole
-from eda.shapes import ConsumerPage, Stream, Subjects
-from eda.shared_filter import kept_filter
-from eda.standby import count_standbys
-from eda.streams import StreamInfo, Streams
-from eda.subjects import check_stream_name
+from eda.jetstream.api import NS, REQUEST_TIMEOUT_S, STREAM_NOT_FOUND, Api, ask, translated
+from eda.jetstream.bucket import BUCKET, BUCKET_STREAM
+from eda.jetstream.consumer_settings import subjects_of
+from eda.jetstream.labels import labels
+from eda.jetstream.schemas import ConsumerPage, Stream, Subjects
+from eda.jetstream.streams import StreamInfo, Streams
+from eda.jetstream.subjects import check_stream_name
+from eda.subscribing.kinds import server_filter
+from eda.subscribing.shared_filter import kept_filter
+from eda.transport.wire import Wire
 
 __all__ = ["Lags", "SubscriptionInfo"]
 

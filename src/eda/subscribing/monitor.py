@@ -8,11 +8,11 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
-from eda._dispatch import Dispatcher
 from eda._event import Event
-from eda.failure_log import FailureLog
+from eda.handling._dispatch import Dispatcher
+from eda.handling.failure_log import FailureLog
 from eda.options import SubscriptionOptions
-from eda.pulls import Pulls
+from eda.subscribing.pulls import Pulls
 
 __all__ = ["Watch"]
 

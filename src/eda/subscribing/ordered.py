@@ -13,19 +13,28 @@ from datetime import datetime
 from typing import Any
 
 from eda._nuid import next_nuid
-from eda._wire import Wire
-from eda.api import Api
-from eda.bare_subject import BareSubject
-from eda.consumer_settings import changed_settings
+from eda.cursors.position import (
+    UNREAD_NS,
+    Place,
+    last_whole,
+    place_of,
+    reader_config,
+    sequence_at,
+    start_ns,
+    tell_of_start,
+)
 from eda.errors import Closed, ConfigError, ConsumerDeleted, EdaError, ServerError, StreamNotFound
-from eda.kinds import refuse_retention, server_filter
-from eda.labels import labels
+from eda.jetstream.api import Api
+from eda.jetstream.consumer_settings import changed_settings
+from eda.jetstream.labels import labels
+from eda.jetstream.patience import Patience
+from eda.jetstream.streams import StreamInfo, Streams
+from eda.jetstream.subjects import filter_subjects
 from eda.options import SubscriptionOptions
-from eda.patience import Patience
-from eda.position import UNREAD_NS, Place, last_whole, place_of, reader_config, sequence_at, start_ns, tell_of_start
-from eda.pulls import Pulls
-from eda.streams import StreamInfo, Streams
-from eda.subjects import filter_subjects
+from eda.subscribing.bare_subject import BareSubject
+from eda.subscribing.kinds import refuse_retention, server_filter
+from eda.subscribing.pulls import Pulls
+from eda.transport.wire import Wire
 
 __all__ = ["OrderedSource"]
 

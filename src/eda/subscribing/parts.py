@@ -7,22 +7,22 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from eda._dispatch import Dispatcher
-from eda.cursor import Cursor
-from eda.cursor_key import CursorKey
-from eda.handling import Handling
-from eda.holder import Holder
-from eda.kinds import is_ordered, refuse_other_kind, refuse_retention
-from eda.link import Link
+from eda.cursors.cursor import Cursor
+from eda.cursors.key import CursorKey
+from eda.cursors.position import Place
+from eda.handling._dispatch import Dispatcher
+from eda.handling.failed_events import Handling
+from eda.handling.suspects import Suspects
+from eda.handling.workers import Workers
+from eda.jetstream.streams import StreamInfo
 from eda.options import SubscriptionOptions
-from eda.ordered import OrderedSource
-from eda.position import Place
-from eda.shared import SharedSource
 from eda.stats import SubscriptionStats
-from eda.streams import StreamInfo
-from eda.suspects import Suspects
-from eda.watch import Watch
-from eda.workers import Workers
+from eda.subscribing.kinds import is_ordered, refuse_other_kind, refuse_retention
+from eda.subscribing.monitor import Watch
+from eda.subscribing.ordered import OrderedSource
+from eda.subscribing.services import Services
+from eda.subscribing.shared import SharedSource
+from eda.subscribing.takeover import Holder
 
 __all__ = ["Handler", "Parts"]
 
@@ -38,7 +38,7 @@ class Parts:
 
     def __init__(
         self,
-        link: Link,
+        services: Services,
         logger: logging.Logger,
         client: str,
         stream: str,
@@ -50,7 +50,7 @@ class Parts:
         on_worker_failed: Callable[[asyncio.Task[None]], None],
         is_active: Callable[[], bool],
     ) -> None:
-        self._link = link
+        self._services = services
         self._logger = logger
         self._client = client
         self._stream = stream
@@ -65,17 +65,25 @@ class Parts:
         if ordered:
             self.name = durable_name or "private"
             self.source = OrderedSource(
-                link.wire, link.api, link.streams, logger, stream, self.name, options, on_end, self._on_rewound
+                services.wire,
+                services.api,
+                services.streams,
+                logger,
+                stream,
+                self.name,
+                options,
+                on_end,
+                self._on_rewound,
             )
         else:
-            self.source = SharedSource(link.wire, link.api, logger, stream, options, durable_name, on_end)
+            self.source = SharedSource(services.wire, services.api, logger, stream, options, durable_name, on_end)
             self.name = self.source.consumer
-        self._handling = Handling(logger, stream, self.name, options, link.dead_letters.store, on_end)
+        self._handling = Handling(logger, stream, self.name, options, services.dead_letters.store, on_end)
         self.dispatcher = Dispatcher(
             self._handling,
             self.source,
             handler,
-            link.wire.out,
+            services.wire.out,
             stream=stream,
             consumer=self.source.consumer,
             name=self.name,
@@ -106,25 +114,35 @@ class Parts:
 
         Whatever comes of it, `stop` and the rest of closing take it apart again.
         """
-        link, options = self._link, self._options
-        link.wire.on_refused.append(self.source.on_refused)
+        services, options = self._services, self._options
+        services.wire.on_refused.append(self.source.on_refused)
         if self._durable is not None:
-            link.durable_names.take(self._stream, self._durable, is_given=options.name is not None)
+            services.durable_names.take(self._stream, self._durable, is_given=options.name is not None)
             self._has_name = True
-        info = await link.targets.ensure(self._stream)
-        refuse_retention(info, options, filters_well=link.api.filters_well)
+        info = await services.targets.ensure(self._stream)
+        refuse_retention(info, options, filters_well=services.api.filters_well)
         if self._handling.dead_letter is not None:
-            await link.dead_letters.check(self._handling.dead_letter, info)
+            await services.dead_letters.check(self._handling.dead_letter, info)
         if self._durable is not None:
             await refuse_other_kind(
-                link.wire, link.api, self._stream, self._durable, ordered=is_ordered(options), reset=options.reset
+                services.wire,
+                services.api,
+                self._stream,
+                self._durable,
+                ordered=is_ordered(options),
+                reset=options.reset,
             )
         source = self.source
         if isinstance(source, SharedSource):
             await source.open(info)
             self.workers.start(options.concurrency)
             self._handling.suspects = Suspects(
-                link.wire, link.api, self._logger, self._stream, self.name, link.targets.bucket_for(info.options)
+                services.wire,
+                services.api,
+                self._logger,
+                self._stream,
+                self.name,
+                services.targets.bucket_for(info.options),
             )
             await source.start(self.dispatcher)
         else:
@@ -142,8 +160,8 @@ class Parts:
     async def _open_cursor(self, source: OrderedSource, info: StreamInfo) -> None:
         holder = self.holder = Holder(source, self.dispatcher, self._on_end)
         self._cursor = holder.cursor = Cursor(
-            self._link.wire,
-            self._link.api,
+            self._services.wire,
+            self._services.api,
             self._logger,
             holder,
             stream=self._stream,
@@ -151,7 +169,7 @@ class Parts:
             client=self._client,
             filter=source.filter,
             on_filter_change=self._options.on_filter_change,
-            bucket=self._link.targets.bucket_for(info.options),
+            bucket=self._services.targets.bucket_for(info.options),
             start=source.start,
         )
         self._handling.on_progress = holder.on_progress
@@ -206,17 +224,17 @@ class Parts:
         elif self._cursor is not None:
             await self._cursor.forget()
         elif self._durable is not None:
-            await CursorKey(self._link.wire, self._link.api, self._stream, self._durable).delete()
+            await CursorKey(self._services.wire, self._services.api, self._stream, self._durable).delete()
 
     def release(self) -> None:
         """Let go of the connection."""
         if self._has_name and self._durable is not None:
             self._has_name = False
             is_given = self._options.name is not None
-            self._link.durable_names.release(self._stream, self._durable, is_given=is_given)
+            self._services.durable_names.release(self._stream, self._durable, is_given=is_given)
         self._watch.stop()
         self._handling.release()
-        on_refused = self._link.wire.on_refused
+        on_refused = self._services.wire.on_refused
         if self.source.on_refused in on_refused:
             on_refused.remove(self.source.on_refused)
         self.source.release()

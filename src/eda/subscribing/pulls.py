@@ -14,11 +14,11 @@ from typing import Any
 import msgspec
 from nats.aio.subscription import Subscription as NatsSubscription
 
-from eda._dispatch import Dispatcher
-from eda._wire import Wire
-from eda.api import NS, Api
 from eda.errors import Closed, EdaError, ServerError, Timeout
-from eda.limits import PullLimits
+from eda.handling._dispatch import Dispatcher
+from eda.jetstream.api import NS, Api
+from eda.jetstream.limits import PullLimits
+from eda.transport.wire import Wire
 
 __all__ = ["PRIVATE_LIFE_S", "Pulls"]
 

@@ -11,18 +11,18 @@ from typing import Any
 
 from nats.errors import Error as NatsError
 
-from eda._dispatch import Dispatcher
 from eda._nuid import next_nuid
-from eda._wire import Wire
-from eda.api import Api
 from eda.errors import Closed, ConsumerDeleted, EdaError, ServerError, StreamNotFound, Timeout
+from eda.handling._dispatch import Dispatcher
+from eda.jetstream.api import Api
+from eda.jetstream.patience import Patience
+from eda.jetstream.streams import StreamInfo
+from eda.jetstream.subjects import covers, shown_filter
 from eda.options import SubscriptionOptions
-from eda.patience import Patience
-from eda.pulls import Pulls
-from eda.shared_consumer import SharedConsumer
-from eda.shared_filter import Unwanted, kept_filter
-from eda.streams import StreamInfo
-from eda.subjects import covers, shown_filter
+from eda.subscribing.pulls import Pulls
+from eda.subscribing.shared_consumer import SharedConsumer
+from eda.subscribing.shared_filter import Unwanted, kept_filter
+from eda.transport.wire import Wire
 
 __all__ = ["SharedSource"]
 

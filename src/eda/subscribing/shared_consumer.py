@@ -6,8 +6,10 @@ import logging
 from datetime import datetime
 from typing import Any
 
-from eda.api import NS, Api
-from eda.consumer_settings import (
+from eda.cursors.position import rfc3339, start_ns, tell_of_start
+from eda.errors import ConfigError, ConsumerDeleted, ServerError
+from eda.jetstream.api import NS, Api
+from eda.jetstream.consumer_settings import (
     ALL_SUBJECTS,
     MAX_ACK_PENDING,
     Loss,
@@ -18,15 +20,13 @@ from eda.consumer_settings import (
     subjects_of,
     unhealable,
 )
-from eda.errors import ConfigError, ConsumerDeleted, ServerError
-from eda.kinds import server_filter
-from eda.labels import labels
+from eda.jetstream.labels import labels
+from eda.jetstream.streams import StreamInfo
+from eda.jetstream.subjects import covers, filter_subjects, shown_filter
 from eda.options import SubscriptionOptions
-from eda.position import rfc3339, start_ns, tell_of_start
-from eda.pulls import PRIVATE_LIFE_S
-from eda.shared_filter import FILTER_NOTE, kept_filter
-from eda.streams import StreamInfo
-from eda.subjects import covers, filter_subjects, shown_filter
+from eda.subscribing.kinds import server_filter
+from eda.subscribing.pulls import PRIVATE_LIFE_S
+from eda.subscribing.shared_filter import FILTER_NOTE, kept_filter
 
 __all__ = ["SharedConsumer"]
 

@@ -12,10 +12,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from eda._dispatch import Dispatcher
-from eda.consumer_settings import subjects_of
 from eda.errors import Closed, EdaError
-from eda.subjects import covers
+from eda.handling._dispatch import Dispatcher
+from eda.jetstream.consumer_settings import subjects_of
+from eda.jetstream.subjects import covers
 
 __all__ = ["FILTER_NOTE", "Unwanted", "kept_filter"]
 

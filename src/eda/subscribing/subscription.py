@@ -9,10 +9,10 @@ from typing import Any, Self
 
 from eda.deadline import Deadline
 from eda.errors import Closed, Timeout
-from eda.link import Link
 from eda.options import SubscriptionOptions
-from eda.parts import Handler, Parts
 from eda.stats import SubscriptionStats
+from eda.subscribing.parts import Handler, Parts
+from eda.subscribing.services import Services
 
 __all__ = ["CANCELLED_CLOSE_S", "Subscription"]
 
@@ -30,7 +30,7 @@ class Subscription:
 
     def __init__(
         self,
-        link: Link,
+        services: Services,
         logger: logging.Logger,
         client: str,
         stream: str,
@@ -51,7 +51,7 @@ class Subscription:
         self.close_timeout_s = options.timeout_s
         self._loop = asyncio.get_running_loop()
         self._parts = Parts(
-            link,
+            services,
             logger,
             client,
             stream,

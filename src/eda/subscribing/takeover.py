@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from eda._dispatch import Dispatcher
-from eda.cursor import Cursor
+from eda.cursors.cursor import Cursor
+from eda.cursors.position import Place
 from eda.errors import Closed
-from eda.ordered import OrderedSource
-from eda.position import Place
+from eda.handling._dispatch import Dispatcher
+from eda.subscribing.ordered import OrderedSource
 
 __all__ = ["Holder"]
 

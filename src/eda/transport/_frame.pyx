@@ -328,7 +328,7 @@ cdef unsigned char* copy_token(unsigned char* to, const unsigned char* text, Py_
 
 
 def escape_token(str text not None):
-    """Return a text as a subject token: the compiled twin of eda.subjects.escape_token."""
+    """Return a text as a subject token: the compiled twin of eda.jetstream.subjects.escape_token."""
     cdef Writer w
     cdef bytes utf8 = text.encode()
     cdef Py_ssize_t size = size_of_token(utf8, len(utf8))

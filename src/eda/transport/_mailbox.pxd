@@ -1,4 +1,4 @@
-from eda._frame cimport Frame, Sink
+from eda.transport._frame cimport Frame, Sink
 
 
 cdef class Mailbox(Sink):

@@ -1,7 +1,7 @@
 from collections.abc import Callable
 from typing import final
 
-from eda._frame import Sink
+from eda.transport._frame import Sink
 
 __all__ = ["Mailbox", "monotonic_ns"]
 

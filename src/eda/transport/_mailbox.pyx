@@ -4,7 +4,7 @@ cimport cython
 from cpython.exc cimport PyErr_WriteUnraisable
 
 from eda._bytes cimport monotonic_ns as now_ns
-from eda._frame cimport Frame, Sink
+from eda.transport._frame cimport Frame, Sink
 
 __all__ = ["Mailbox", "monotonic_ns"]
 

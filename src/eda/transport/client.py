@@ -15,7 +15,7 @@ from nats.aio.client import Client, Server
 from nats.errors import Error as NatsError
 
 from eda.errors import EdaError, printable
-from eda.server_info import check_info, usable_urls
+from eda.transport.server_info import check_info, usable_urls
 
 __all__ = ["MendedClient", "describe"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from eda._wire import Wire
+from eda.transport.wire import Wire
 
 __all__ = ["Listening"]
 

@@ -6,8 +6,8 @@ import asyncio
 import logging
 from typing import Any, Protocol
 
-from eda._frame import FrameError, Parser
-from eda._waits import Waits
+from eda.transport._frame import FrameError, Parser
+from eda.transport._waits import Waits
 
 __all__ = ["Tap", "TapOwner"]
 

@@ -19,13 +19,13 @@ import msgspec
 from nats.aio.subscription import Subscription as NatsSubscription
 from nats.errors import Error as NatsError
 
-from eda._client import MendedClient, describe
-from eda._frame import FrameError, Parser, Sink
-from eda._outbound import Outbound
-from eda._tap import Tap
-from eda._waits import Waits
 from eda.errors import Closed, ConnectError, EdaError, NotSupported, Timeout, printable
-from eda.server_info import check_info
+from eda.transport._frame import FrameError, Parser, Sink
+from eda.transport._outbound import Outbound
+from eda.transport._waits import Waits
+from eda.transport.client import MendedClient, describe
+from eda.transport.server_info import check_info
+from eda.transport.tap import Tap
 
 __all__ = ["Wire"]
 

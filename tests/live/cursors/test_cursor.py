@@ -1,4 +1,4 @@
-"""eda.cursor on real servers: taking, keeping and giving up the key; what is found there; resetting."""
+"""eda.cursors.cursor on real servers: taking, keeping and giving up the key; what is found there; resetting."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nats.js.api import KeyValueConfig
 
 import eda
 from cursors import Keys, Member
-from eda.bucket import BUCKET, BUCKET_STREAM
+from eda.jetstream.bucket import BUCKET, BUCKET_STREAM
 from helpers import Admin, Connect, Logged, until
 
 

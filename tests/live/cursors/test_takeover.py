@@ -1,4 +1,4 @@
-"""eda.cursor standing by: who takes over, when, and that two never hold the key at the same time."""
+"""eda.cursors.cursor standing by: who takes over, when, and that two never hold the key at the same time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 import eda
 from cursors import Keys, Member, overlaps, shorten
-from eda._mailbox import monotonic_ns
+from eda.transport._mailbox import monotonic_ns
 from faulty_proxy import FaultyProxy
 from helpers import Admin, Connect, Logged, freeze, until, wire_of
 
@@ -305,7 +305,7 @@ async def test_members_when_the_connection_closes_end(conn: eda.Conn, stream: st
 async def test_process_when_frozen_while_holding_begins_nothing_after_another_took_over(
     server: eda.EmbeddedServer, conn: eda.Conn, stream: str
 ) -> None:
-    script = Path(__file__).parents[1] / "cursor_process.py"
+    script = Path(__file__).parents[2] / "cursor_process.py"
     process = await asyncio.create_subprocess_exec(
         sys.executable, script, server.url, stream, stdout=asyncio.subprocess.PIPE
     )

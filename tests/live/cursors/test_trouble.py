@@ -1,4 +1,4 @@
-"""eda.cursor when answers are lost, connections break, servers die, and others write to its key."""
+"""eda.cursors.cursor when answers are lost, connections break, servers die, and others write to its key."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 import eda
 from cursors import Keys, Member, overlaps, shorten
-from eda.bucket import BUCKET, BUCKET_STREAM
+from eda.jetstream.bucket import BUCKET, BUCKET_STREAM
 from faulty_proxy import DOWN, UP, FaultyProxy
 from helpers import Admin, Connect, Logged, until
 

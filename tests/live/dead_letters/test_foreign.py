@@ -14,8 +14,8 @@ from nats.errors import Error as NatsError
 import eda
 from dead_letters import letters_of, stored
 from eda._codec import encode_event
+from eda.dead_letters.letter import kept_headers
 from eda.headers import size_of_headers
-from eda.letters import kept_headers
 from helpers import Admin, Logged, until, wire_of
 
 KINDS: dict[str, dict[str, Any]] = {

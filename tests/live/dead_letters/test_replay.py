@@ -11,10 +11,10 @@ import pytest
 from nats.errors import Error as NatsError
 
 import eda
-import eda.dead_letters
+import eda.dead_letters.store
 from dead_letters import letters_of, stored
 from eda._codec import decode_event, encode_event
-from eda.replay import Replay
+from eda.dead_letters.replay import Replay
 from helpers import Admin, Logged, Proxy, until
 
 
@@ -97,7 +97,7 @@ async def test_replay_when_done_changes_the_id_only(conn: eda.Conn, admin: Admin
     assert found.id.endswith(":1")
     assert len(found.id) <= 128
     assert again.headers == {"Nats-Msg-Id": found.id, "Eda-Replay-For": "billing"}
-    assert again.subject == eda.subjects.subject_of(stream, event.type, event.aggregate)
+    assert again.subject == eda.jetstream.subjects.subject_of(stream, event.type, event.aggregate)
 
 
 @pytest.mark.old_server

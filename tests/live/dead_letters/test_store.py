@@ -11,8 +11,8 @@ from urllib.parse import unquote
 import pytest
 
 import eda
-import eda.dead_letters
-import eda.once
+import eda.dead_letters.store
+import eda.jetstream.store_message
 from dead_letters import Stored, letters_of, stored
 from eda._codec import decode_event, encode_event
 from eda.headers import read_headers, size_of_headers
@@ -111,7 +111,7 @@ async def test_store_when_type_and_aggregate_are_hostile_keeps_them_within_their
 ) -> None:
     await letters_of(conn).store(dead, **LETTER | {"event_type": text, "aggregate": text})
     (letter,) = await stored(admin, dead)
-    assert eda.subjects.parse_subject(letter.subject) == (dead, text, text)
+    assert eda.jetstream.subjects.parse_subject(letter.subject) == (dead, text, text)
     assert letter.n_header_lines == 8
 
 
@@ -212,7 +212,7 @@ async def test_store_when_the_name_is_none_raises_config_error(conn: eda.Conn, t
 async def test_store_when_nobody_answers_raises_timeout_in_time_and_works_later(
     own_server: eda.EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(eda.dead_letters, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(eda.dead_letters.store, "TIMEOUT_S", 0.3)
     async with Proxy(own_server.port) as proxy, eda.connect(proxy.url(own_server.url)) as conn:
         await letters_of(conn).store("dead", **LETTER | {"sequence": 1})
         proxy.hold()

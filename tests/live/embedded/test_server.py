@@ -1,4 +1,4 @@
-"""eda.server with a real nats-server: it starts, keeps its place, and leaves nothing behind."""
+"""eda.embedded.server with a real nats-server: it starts, keeps its place, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ import pytest
 from nats.aio.client import Client
 from nats.js.errors import ServiceUnavailableError
 
-from eda import server as module
+from eda.embedded import server as module
+from eda.embedded.server import EmbeddedServer
 from eda.errors import ConnectError
-from eda.server import EmbeddedServer
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs prctl and /proc")
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX")
@@ -240,7 +240,7 @@ async def test_start_when_the_configuration_is_wrong_tells_what_the_server_said(
 def test_server_when_the_parent_is_killed_ends(temporary: Path) -> None:
     code = """
         import asyncio
-        from eda.server import EmbeddedServer
+        from eda.embedded.server import EmbeddedServer
         async def main():
             async with EmbeddedServer() as server:
                 print(server.pid, flush=True)
@@ -265,7 +265,7 @@ def test_server_when_the_parent_is_ended_by_a_signal_leaves_no_process_and_no_fi
 ) -> None:
     code = """
         import asyncio, os, signal, sys
-        from eda.server import EmbeddedServer
+        from eda.embedded.server import EmbeddedServer
         async def main():
             async with EmbeddedServer() as server:
                 pid = server.pid
@@ -302,7 +302,7 @@ def test_server_when_the_parent_is_killed_while_it_starts_leaves_no_file(tempora
     never_ready.chmod(0o700)
     code = f"""
         import asyncio
-        from eda.server import EmbeddedServer
+        from eda.embedded.server import EmbeddedServer
         asyncio.run(EmbeddedServer(executable={str(never_ready)!r}, ready_timeout_s=60).start())
     """
     with run_script(code, temporary) as parent:
@@ -321,7 +321,7 @@ def test_server_when_all_its_processes_are_told_to_end_leaves_no_file(temporary:
     """As a service manager does it: it tells all that belong to the service."""
     code = """
         import asyncio
-        from eda.server import EmbeddedServer
+        from eda.embedded.server import EmbeddedServer
         async def main():
             async with EmbeddedServer() as server:
                 print(server.pid, flush=True)
@@ -361,7 +361,7 @@ async def test_stop_when_the_caretaker_was_killed_does_no_harm(temporary: Path) 
 def test_server_when_the_parent_forgets_it_ends_at_exit(temporary: Path) -> None:
     code = """
         import asyncio
-        from eda.server import EmbeddedServer
+        from eda.embedded.server import EmbeddedServer
         server = EmbeddedServer()
         asyncio.run(server.start())
         print(server.pid)
@@ -377,7 +377,7 @@ def test_server_when_the_parent_forgets_it_ends_at_exit(temporary: Path) -> None
 def test_server_when_a_forked_child_exits_stays(temporary: Path) -> None:
     code = """
         import asyncio, os, sys
-        from eda.server import EmbeddedServer
+        from eda.embedded.server import EmbeddedServer
         server = EmbeddedServer()
         asyncio.run(server.start())
         child = os.fork()

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import eda
-from eda.cursor_key import CursorKey
-from eda.cursor_value import new_value
+from eda.cursors.key import CursorKey
+from eda.cursors.value import new_value
 from helpers import Logged, Proxy, until, wire_of
 
 

@@ -13,7 +13,7 @@ import nats
 import pytest
 
 import eda
-from eda.bucket import BUCKET, BUCKET_STREAM
+from eda.jetstream.bucket import BUCKET, BUCKET_STREAM
 from helpers import Logged, until
 
 S = 10**9

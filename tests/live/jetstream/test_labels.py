@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 import eda
-from eda.bucket import BUCKET_STREAM
-from eda.labels import CLIENT, KIND, SUBSCRIPTION, VERSION
+from eda.jetstream.bucket import BUCKET_STREAM
+from eda.jetstream.labels import CLIENT, KIND, SUBSCRIPTION, VERSION
 from helpers import Admin, Connect, until
 
 ODD = 'Zoë "\r\n\x00 ' + "x" * 500

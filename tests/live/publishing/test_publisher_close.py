@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import eda
-import eda.publisher
+import eda.publishing.publisher
 from faulty_proxy import FaultyProxy
 from helpers import Connect, Logged, until
 from publishing import MODES, Outcomes, numbered, stored_ids
@@ -243,7 +243,7 @@ async def test_context_when_it_fails_with_a_silent_server_waits_for_some_seconds
     mode: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(eda.publisher, "FLUSH_ON_ERROR_S", 0.5)
+    monkeypatch.setattr(eda.publishing.publisher, "FLUSH_ON_ERROR_S", 0.5)
     conn = await connect(proxy.url(server.url))
     outcomes = Outcomes()
     with pytest.raises(LookupError):

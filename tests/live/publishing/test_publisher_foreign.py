@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import eda
-from eda.subjects import overlaps
+from eda.jetstream.subjects import overlaps
 from helpers import Admin, Connect, until
 from publishing import MODES, Outcomes, numbered, stored_ids
 

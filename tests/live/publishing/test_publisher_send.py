@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import eda
-from eda.pump import Pump
+from eda.publishing.pump import Pump
 from faulty_proxy import FaultyProxy
 from helpers import LOOPS, Admin, Connect, Logged, until
 from publishing import MODES, Outcomes, numbered, stored_ids

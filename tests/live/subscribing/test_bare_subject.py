@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import eda
-import eda.bare_subject
+import eda.subscribing.bare_subject
 from eda._codec import encode_event
 from helpers import Admin, Connect, Logged, Proxy, until, wire_of
 
@@ -119,11 +119,11 @@ async def test_message_when_published_to_the_streams_own_subject_during_an_outag
     assert seen == ["1", "2", "3"]
 
 
-class Deaf(eda.bare_subject.BareSubject):
+class Deaf(eda.subscribing.bare_subject.BareSubject):
     """Hears nothing of what is published to the stream's own subject."""
 
     async def _listen(self) -> None:
-        self._hints = await self._wire.attach(self._wire.new_inbox(), eda.bare_subject.Mailbox(0, print))
+        self._hints = await self._wire.attach(self._wire.new_inbox(), eda.subscribing.bare_subject.Mailbox(0, print))
 
 
 @pytest.mark.parametrize("is_handled", [True, False])
@@ -136,8 +136,8 @@ async def test_message_when_heard_of_after_later_events_came_is_gone_back_to(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As in a cluster, where it may be heard of by another way than that of the later events."""
-    monkeypatch.setattr(eda.ordered, "BareSubject", Deaf)
-    monkeypatch.setattr(eda.bare_subject, "SETTLE_S", 60.0)
+    monkeypatch.setattr(eda.subscribing.ordered, "BareSubject", Deaf)
+    monkeypatch.setattr(eda.subscribing.bare_subject, "SETTLE_S", 60.0)
     conn, publisher = await connect(), await connect()
     await publish(publisher, stream, "1")
     seen: list[str] = []
@@ -168,8 +168,8 @@ async def test_message_when_never_heard_of_is_found_by_a_second_look(
     connect: Connect, stream: str, admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It takes a moment until all servers of a cluster know of a subscription."""
-    monkeypatch.setattr(eda.ordered, "BareSubject", Deaf)
-    monkeypatch.setattr(eda.bare_subject, "SETTLE_S", 0.3)
+    monkeypatch.setattr(eda.subscribing.ordered, "BareSubject", Deaf)
+    monkeypatch.setattr(eda.subscribing.bare_subject, "SETTLE_S", 0.3)
     conn = await connect()
     await publish(conn, stream, "1")
     seen = Seen()
@@ -185,7 +185,7 @@ async def test_message_when_never_heard_of_is_found_by_a_second_look(
 async def test_filter_when_it_may_not_listen_or_look_asks_for_the_streams_own_subject(
     denied: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(eda.bare_subject, "SETTLE_S", 0.3)
+    monkeypatch.setattr(eda.subscribing.bare_subject, "SETTLE_S", 0.3)
     users = [{"user": "u", "password": "p", "permissions": denied}, {"user": "all", "password": "p"}]
     async with eda.EmbeddedServer(config={"authorization": {"users": users}}) as server:
         async with (

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import eda
-from eda.bucket import BUCKET, BUCKET_STREAM
+from eda.jetstream.bucket import BUCKET, BUCKET_STREAM
 from helpers import Admin, Connect, Logged, until, wire_of
 
 

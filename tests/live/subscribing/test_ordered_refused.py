@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import eda
-import eda.api
-import eda.cursor_key
-import eda.patience
+import eda.cursors.key
+import eda.jetstream.patience
 from cursors import Member, shorten
+from eda.jetstream.api import Api
 from helpers import Connect, Logged, Proxy, until
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -48,14 +48,14 @@ async def test_reader_when_it_can_not_be_had_any_more_ends_the_subscription_with
     logged: Logged,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(eda.patience, "REFUSED_S", 0.3)
+    monkeypatch.setattr(eda.jetstream.patience, "REFUSED_S", 0.3)
     logged.allow("ends: ", "failed$")
     async with Proxy(server.port) as proxy:
         conn = await connect(proxy.url(server.url))
         await conn.streams.create(stream)
         subscription = await conn.subscribe(stream, print, **KINDS[kind])
         await until(lambda: subscription._parts.source.consumer)
-        monkeypatch.setattr(eda.api.Api, "create_consumer", failing(eda.api.Api.create_consumer, error))
+        monkeypatch.setattr(Api, "create_consumer", failing(Api.create_consumer, error))
         proxy.drop()
         with pytest.raises(type(error), match=str(error)[:10]):
             await asyncio.wait_for(subscription.wait(), 10)
@@ -84,8 +84,8 @@ async def test_reader_when_it_can_not_be_had_for_a_moment_is_tried_again(
         await conn.streams.create(stream)
         subscription = await conn.subscribe(stream, lambda event: seen.append(event.sequence), **KINDS[kind])
         await until(lambda: subscription._parts.source.consumer)
-        fail = failing(eda.api.Api.create_consumer, error, times=times)
-        monkeypatch.setattr(eda.api.Api, "create_consumer", fail)
+        fail = failing(Api.create_consumer, error, times=times)
+        monkeypatch.setattr(Api, "create_consumer", fail)
         proxy.drop()
         await publisher.publish(stream, eda.Event(type="t"))
         await until(lambda: seen == [1])
@@ -97,13 +97,13 @@ async def test_standby_when_it_is_refused_for_good_ends_with_the_error(
     connect: Connect, stream: str, error: Exception, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shorten(monkeypatch)
-    monkeypatch.setattr(eda.patience, "REFUSED_S", 0.5)
+    monkeypatch.setattr(eda.jetstream.patience, "REFUSED_S", 0.5)
     logged.allow("failed$")
     conn = await connect()
     await conn.streams.create(stream)
     holder = await Member(conn, stream).open()
     standby = await Member(await connect(), stream).open()
-    monkeypatch.setattr(eda.cursor_key.CursorKey, "put", failing(eda.cursor_key.CursorKey.put, error))
+    monkeypatch.setattr(eda.cursors.key.CursorKey, "put", failing(eda.cursors.key.CursorKey.put, error))
     holder.vanish()
     await until(lambda: standby.story == ["end"])
     assert standby.tells("end")[0][0] is error
@@ -117,12 +117,12 @@ async def test_member_when_it_may_not_read_its_offset_any_more_ends_with_the_err
     connect: Connect, stream: str, is_holder: bool, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shorten(monkeypatch)
-    monkeypatch.setattr(eda.patience, "REFUSED_S", 0.5)
+    monkeypatch.setattr(eda.jetstream.patience, "REFUSED_S", 0.5)
     conn = await connect()
     await conn.streams.create(stream)
     holder = await Member(conn, stream).open()
     standby = await Member(await connect(), stream).open()
-    monkeypatch.setattr(eda.cursor_key.CursorKey, "read", failing(eda.cursor_key.CursorKey.read, FOR_GOOD))
+    monkeypatch.setattr(eda.cursors.key.CursorKey, "read", failing(eda.cursors.key.CursorKey.read, FOR_GOOD))
     ending = holder if is_holder else standby
     if is_holder:
         holder.cursor._hold._look()  # type: ignore[union-attr]

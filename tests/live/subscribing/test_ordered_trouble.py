@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import eda
-import eda.pulls
-import eda.watch
+import eda.subscribing.monitor
+import eda.subscribing.pulls
 from cursors import Keys, shorten
 from faulty_proxy import DOWN, FaultyProxy
 from helpers import Admin, Connect, Logged, Proxy, until, wire_of
@@ -172,7 +172,7 @@ async def test_lease_when_the_connection_is_away_for_longer_cancels_handlers_and
 async def test_stream_when_purged_goes_on_and_says_what_was_skipped(
     conn: eda.Conn, stream: str, kind: str, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(eda.watch, "TICK_MAX_S", 0.05)
+    monkeypatch.setattr(eda.subscribing.monitor, "TICK_MAX_S", 0.05)
     await publish(conn, stream, 1000)
     release = asyncio.Event()
     seen: list[int] = []
@@ -196,7 +196,7 @@ async def test_stream_when_purged_goes_on_and_says_what_was_skipped(
 async def test_stream_when_events_expired_or_were_deleted_counts_them_as_skipped(
     conn: eda.Conn, stream: str, admin: Admin, logged: Logged, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(eda.watch, "TICK_MAX_S", 0.05)
+    monkeypatch.setattr(eda.subscribing.monitor, "TICK_MAX_S", 0.05)
     await conn.streams.create(stream, eda.StreamOptions(max_age_s=0.5))
     seen: list[int] = []
     handler = lambda event: seen.append(event.sequence)  # noqa: E731
@@ -307,7 +307,7 @@ async def test_reader_when_deleted_behind_our_back_is_made_anew(
     conn: eda.Conn, stream: str, admin: Admin, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A pull that reaches the reader as it goes is answered by nobody: only the heartbeats that do not come tell.
-    monkeypatch.setattr(eda.pulls, "HEARTBEAT_S", 0.5)
+    monkeypatch.setattr(eda.subscribing.pulls, "HEARTBEAT_S", 0.5)
     orders = Orders(kind)
     async with conn.subscribe(stream, orders, prefetch=100, **KINDS[kind]):
         for n in range(1, 6):

@@ -16,7 +16,7 @@ from members import Members
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs POSIX signals")
 
-SHORT_LEASE = {"eda.options.DEFAULT_LEASE_S": 1.0, "eda.watch.TICK_MAX_S": 0.2}
+SHORT_LEASE = {"eda.options.DEFAULT_LEASE_S": 1.0, "eda.subscribing.monitor.TICK_MAX_S": 0.2}
 
 
 @pytest.fixture

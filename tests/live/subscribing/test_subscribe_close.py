@@ -13,8 +13,8 @@ import pytest
 
 import eda
 from cursors import Keys
-from eda.api import Api
-from eda.cursor_key import CursorKey
+from eda.cursors.key import CursorKey
+from eda.jetstream.api import Api
 from helpers import N_QUICK, Admin, Connect, Logged, Proxy, until
 
 TEAM: dict[str, Any] = {"name": "team", "durable": True, "backfill": True}

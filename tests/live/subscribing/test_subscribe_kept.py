@@ -10,10 +10,10 @@ import nats
 import pytest
 
 import eda
-import eda.pulls
-import eda.watch
-from eda.api import Api
-from eda.shared import SharedSource
+import eda.subscribing.monitor
+import eda.subscribing.pulls
+from eda.jetstream.api import Api
+from eda.subscribing.shared import SharedSource
 from helpers import Admin, Logged, until
 
 NS = 1_000_000_000
@@ -115,8 +115,8 @@ async def test_consumer_when_somebody_takes_something_away_while_subscribed_is_c
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have consumers looked at several times a second."""
-    monkeypatch.setattr(eda.pulls, "LOOK_EVERY_S", 0.2)
-    monkeypatch.setattr(eda.watch, "TICK_MAX_S", 0.1)
+    monkeypatch.setattr(eda.subscribing.pulls, "LOOK_EVERY_S", 0.2)
+    monkeypatch.setattr(eda.subscribing.monitor, "TICK_MAX_S", 0.1)
 
 
 @pytest.mark.parametrize("types", [None, ["a", "b"]], ids=["no filter", "two types"])

@@ -12,8 +12,8 @@ import pytest
 
 import eda
 import eda.options
-import eda.pulls
-import eda.watch
+import eda.subscribing.monitor
+import eda.subscribing.pulls
 from helpers import N_QUICK, Admin, Connect, Logged, Proxy, until, wire_of
 
 KEPT: dict[str, Any] = {"name": "me", "durable": True, "backfill": True}
@@ -238,7 +238,7 @@ async def test_memory_when_the_connection_is_away_for_long_holds_no_more_lease_e
 ) -> None:
     monkeypatch.setattr(eda.options, "MIN_LEASE_S", 0.02)
     monkeypatch.setattr(eda.options, "DEFAULT_LEASE_S", 0.02)
-    monkeypatch.setattr(eda.watch, "TICK_MAX_S", 0.01)
+    monkeypatch.setattr(eda.subscribing.monitor, "TICK_MAX_S", 0.01)
     async with Proxy(server.port) as proxy:
         conn = await connect(proxy.url(server.url))
         await asyncio.gather(*(conn.publish(stream) for _ in range(N_QUICK + 100)))
@@ -294,8 +294,8 @@ async def test_pull_when_the_server_falls_silent_is_made_anew(
     conn: eda.Conn, stream: str, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
     """A pull that the server has forgotten, as after a change of leader, sends no heartbeats any more."""
-    monkeypatch.setattr(eda.pulls, "HEARTBEAT_S", 0.1)
-    monkeypatch.setattr(eda.watch, "TICK_MAX_S", 0.05)
+    monkeypatch.setattr(eda.subscribing.pulls, "HEARTBEAT_S", 0.1)
+    monkeypatch.setattr(eda.subscribing.monitor, "TICK_MAX_S", 0.05)
     seen: list[eda.Event] = []
     async with conn.subscribe(stream, seen.append, **KEPT) as subscription:
         source = subscription._source

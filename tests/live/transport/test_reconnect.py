@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 import eda
-import eda._wire
-import eda.streams
+import eda.jetstream.streams
+import eda.transport.wire
 import servers as old_servers
 from helpers import LOOPS, Logged, Proxy, freeze, until, wire_of
 
@@ -158,7 +158,7 @@ async def test_api_when_the_request_was_given_up_is_not_sent_after_the_reconnect
 async def test_delete_and_purge_when_the_server_is_slow_are_done_once(
     own_server: eda.EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(eda.streams, "ATTEMPT_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(eda.jetstream.streams, "ATTEMPT_TIMEOUT_S", 0.1)
     async with Proxy(own_server.port) as proxy, eda.connect(proxy.url(own_server.url)) as conn:
         await conn.publish("stream")
         for work in (conn.streams.purge, conn.streams.delete):
@@ -192,14 +192,14 @@ async def test_close_when_the_server_is_away_ends_in_time(own_server: eda.Embedd
 async def test_close_when_the_server_is_away_and_closing_fails_is_closed_with_everything(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def shut(wire: eda._wire.Wire, timeout_s: float) -> None:
+    async def shut(wire: eda.transport.wire.Wire, timeout_s: float) -> None:
         await original(wire, timeout_s)
         raise RuntimeError("nobody expects this")
 
-    original = eda._wire.Wire.shut
+    original = eda.transport.wire.Wire.shut
     conn = await eda.connect("embedded:")
     process = conn._server.process if conn._server else None
-    monkeypatch.setattr(eda._wire.Wire, "shut", shut)
+    monkeypatch.setattr(eda.transport.wire.Wire, "shut", shut)
     with pytest.raises(RuntimeError):
         await conn.close()
     assert conn.state == "closed"
@@ -210,18 +210,18 @@ async def test_close_when_the_server_is_away_and_closing_fails_is_closed_with_ev
 async def test_close_when_it_fails_after_a_handler_called_it_is_logged(
     server: eda.EmbeddedServer, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
-    async def shut(wire: eda._wire.Wire, timeout_s: float) -> None:
+    async def shut(wire: eda.transport.wire.Wire, timeout_s: float) -> None:
         await original(wire, timeout_s)
         raise RuntimeError("nobody expects this")
 
     async def handle(event: eda.Event) -> None:
         await conn.close()
 
-    original = eda._wire.Wire.shut
+    original = eda.transport.wire.Wire.shut
     conn = await eda.connect(server.url)
     await conn.publish("closes-in-a-handler")
     with monkeypatch.context() as patch:
-        patch.setattr(eda._wire.Wire, "shut", shut)
+        patch.setattr(eda.transport.wire.Wire, "shut", shut)
         await conn.subscribe("closes-in-a-handler", handle, backfill=True)
         await until(lambda: conn.state == "closed")
         await until(lambda: logged.find("closing the connection to .* failed"))
@@ -252,7 +252,7 @@ async def test_close_when_the_server_is_frozen_ends_in_time(own_server: eda.Embe
 async def test_connection_when_the_server_falls_silent_is_given_up_and_made_anew(
     own_server: eda.EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(eda._wire, "PING_INTERVAL_S", 0.2)
+    monkeypatch.setattr(eda.transport.wire, "PING_INTERVAL_S", 0.2)
     async with Proxy(own_server.port) as proxy, eda.connect(proxy.url(own_server.url)) as conn:
         await conn.publish("stream")
         proxy.hold()
@@ -302,7 +302,7 @@ async def test_close_when_reconnecting_misses_its_cancellation_stays_closed(
     own_server: eda.EmbeddedServer, monkeypatch: pytest.MonkeyPatch, hook: str
 ) -> None:
     """As asyncio.wait_for does on Python 3.11 when what it waits for is done in the same turn of the loop."""
-    original = getattr(eda._wire.Wire, hook)
+    original = getattr(eda.transport.wire.Wire, hook)
     reached = asyncio.Event()
 
     async def deaf(*args: Any) -> None:
@@ -314,7 +314,7 @@ async def test_close_when_reconnecting_misses_its_cancellation_stays_closed(
     states: list[str] = []
     async with eda.connect(own_server.url, on_state=states.append) as conn:
         wire = wire_of(conn)
-        monkeypatch.setattr(eda._wire.Wire, hook, deaf)
+        monkeypatch.setattr(eda.transport.wire.Wire, hook, deaf)
         await own_server.kill()
         await own_server.start()
         await reached.wait()

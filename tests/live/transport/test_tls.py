@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 import eda
-import eda._wire
-from eda.api import Api
+import eda.transport.wire
+from eda.jetstream.api import Api
 from helpers import LOOPS, Logged, Proxy, until, wire_of
 
 every_loop = pytest.mark.parametrize("new_loop", LOOPS.values(), ids=LOOPS)
@@ -150,7 +150,7 @@ def test_tls_when_the_peer_falls_silent_connects_again(
             await asyncio.wait_for(asyncio.gather(*publishing), 15)
             await conn.close()
 
-    monkeypatch.setattr(eda._wire, "PING_INTERVAL_S", 0.2)
+    monkeypatch.setattr(eda.transport.wire, "PING_INTERVAL_S", 0.2)
     run(new_loop, main)
 
 
@@ -166,7 +166,7 @@ def test_tls_when_closed_with_a_silent_peer_ends_in_time(
             await conn.close()
             assert time.monotonic() - begin < 3
 
-    monkeypatch.setattr(eda._wire, "SHUT_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(eda.transport.wire, "SHUT_TIMEOUT_S", 0.3)
     run(new_loop, main)
 
 

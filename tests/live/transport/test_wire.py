@@ -1,4 +1,4 @@
-"""eda._wire on real connections: what it relies on inside nats-py, and what a server may say at any time."""
+"""eda.transport.wire on real connections: what it relies on inside nats-py, and what a server may say at any time."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from nats.aio.client import Client
 from nats.aio.transport import TcpTransport
 
 import eda
-import eda._wire
-from eda._client import MendedClient
-from eda._frame import Collector
-from eda._wire import Wire
-from eda.addresses import parse_addresses
+import eda.transport.wire
+from eda.transport._frame import Collector
+from eda.transport.addresses import parse_addresses
+from eda.transport.client import MendedClient
+from eda.transport.wire import Wire
 from helpers import Logged, Proxy, listening, until, wire_of
 
 # The names that we put over and beside nats-py's.
@@ -47,9 +47,9 @@ async def opened(url: str) -> AsyncIterator[Wire]:
 
 
 def test_requirement_when_compared_with_what_the_error_says_is_the_same() -> None:
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
     required = next(line for line in project["dependencies"] if line.startswith("nats-py"))
-    assert required.replace("[nkeys]", "") == eda._wire.SUPPORTED.replace(" ", "")
+    assert required.replace("[nkeys]", "") == eda.transport.wire.SUPPORTED.replace(" ", "")
     assert ",<" in required
 
 
@@ -114,7 +114,7 @@ async def test_connect_when_nats_pys_inside_has_changed_names_the_versions_suppo
     with pytest.raises(eda.NotSupported) as caught:
         await eda.connect(server.url)
     assert f"nats-py {version('nats-py')}" in str(caught.value)
-    assert eda._wire.SUPPORTED in str(caught.value)
+    assert eda.transport.wire.SUPPORTED in str(caught.value)
 
 
 # --- closing ---------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""eda.cursor_value: what may stand in a cursor's key, by whomever it was written."""
+"""eda.cursors.value: what may stand in a cursor's key, by whomever it was written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eda.cursor_value import Value, decode_value, encode_value, is_marker, may_be_free, new_value, template_of
+from eda.cursors.value import Value, decode_value, encode_value, is_marker, may_be_free, new_value, template_of
 
 GOOD: dict[str, Any] = {"v": 1, "seq": 5, "epoch": 2, "holder": "a-b", "tries": 0, "filter": ["s.a.*", "s"]}
 

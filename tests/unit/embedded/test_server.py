@@ -1,4 +1,4 @@
-"""eda.server with stand-ins for nats-server: finding it, refusals, starts and stops that fail."""
+"""eda.embedded.server with stand-ins for nats-server: finding it, refusals, starts and stops that fail."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from eda import server as module
+from eda.embedded import server as module
+from eda.embedded.server import EmbeddedServer
 from eda.errors import Closed, ConfigError, ConnectError
-from eda.server import EmbeddedServer
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="its stand-ins are shell scripts")
 

@@ -1,4 +1,4 @@
-"""eda._dispatch without a server: deliveries in, handlers run, answers out, and the credit that goes with them."""
+"""_dispatch without a server: deliveries in, handlers run, answers out, and the credit that goes with them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import eda
 from dispatching import Rig, delivery, settle
 from eda._codec import encode_event
-from eda._frame import Parser
+from eda.transport._frame import Parser
 
 
 async def test_delivery_when_it_comes_is_handled_and_acknowledged(make: Callable[..., Rig]) -> None:

@@ -1,4 +1,4 @@
-"""eda._dispatch with handlers of batches: when one is full, how long one lingers, what fails of it."""
+"""eda.handling._dispatch with handlers of batches: when one is full, how long one lingers, what fails of it."""
 
 from __future__ import annotations
 

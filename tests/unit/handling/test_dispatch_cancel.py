@@ -1,4 +1,4 @@
-"""eda._dispatch when workers are cancelled: by the clock, by somebody else, by both; and what is given back."""
+"""_dispatch when workers are cancelled: by the clock, by somebody else, by both; and what is given back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 import eda
 from dispatching import Rig, delivery, settle
-from eda._dispatch import GivenBack
+from eda.handling._dispatch import GivenBack
 from helpers import until
 
 Make = Callable[..., Rig]

@@ -1,4 +1,4 @@
-"""eda._dispatch, its circuit and pauses: no handler starts, what is held is kept, and one event is tried."""
+"""eda.handling._dispatch, its circuit and pauses: no handler starts, what is held is kept, and one event is tried."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Callable
 import pytest
 
 import eda
-import eda._outcome
+import eda.handling._outcome
 from dispatching import Rig, delivery, settle
-from eda._intake import Undecodable
+from eda.handling._intake import Undecodable
 
 Make = Callable[..., Rig]
 both = pytest.mark.parametrize("ordered", [False, True])

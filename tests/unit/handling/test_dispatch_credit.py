@@ -1,4 +1,4 @@
-"""The credit of eda._dispatch: what is asked for, what the server may still send, what is held."""
+"""The credit of eda.handling._dispatch: what is asked for, what the server may still send, what is held."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""eda._dispatch and dead letters: stored before anything is acknowledged, and kept until they are."""
+"""eda.handling._dispatch and dead letters: stored before anything is acknowledged, and kept until they are."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import eda
 from dispatching import Rig, delivery, settle
 from eda._codec import encode_event
-from eda._intake import Undecodable
+from eda.handling._intake import Undecodable
 
 Make = Callable[..., Rig]
 EVENT = eda.Event(id="id-1", type="t", data=eda.JSON({"a": 1}))

@@ -1,4 +1,4 @@
-"""What eda._dispatch holds beside dictionaries, over random histories; eda._ledger by itself is in test_ledger.py."""
+"""What _dispatch holds beside dictionaries, over random histories; _ledger by itself is in test_ledger.py."""
 
 from __future__ import annotations
 

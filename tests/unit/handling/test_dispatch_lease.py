@@ -1,4 +1,4 @@
-"""eda._dispatch under an offset that is held for a time: leases, fences, new beginnings, and events one by one."""
+"""_dispatch under an offset that is held for a time: leases, fences, new beginnings, and events one by one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 import eda
 from dispatching import Rig, settle
-from eda._intake import Exhausted
-from eda._mailbox import monotonic_ns
+from eda.handling._intake import Exhausted
+from eda.transport._mailbox import monotonic_ns
 
 Make = Callable[..., Rig]
 HOUR_NS = 3600 * 10**9

@@ -1,4 +1,4 @@
-"""eda._dispatch for ordered subscriptions: order, gaps, what must not overtake what, and retries in place."""
+"""eda.handling._dispatch for ordered subscriptions: order, gaps, what must not overtake what, and retries in place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pulls of eda._dispatch: what the server still owes, however it serves them, and how many it is asked for."""
+"""The pulls of _dispatch: what the server still owes, however it serves them, and how many it is asked for."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import pytest
 
 import eda
 from dispatching import Rig, delivery, settle
-from eda._intake import Exhausted
+from eda.handling._intake import Exhausted
 from helpers import until
 
 Make = Callable[..., Rig]

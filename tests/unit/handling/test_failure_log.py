@@ -1,4 +1,4 @@
-"""eda.failure_log: which event failed is told, in one line, one record for a call, and at a bounded rate."""
+"""eda.handling.failure_log: which event failed is told, in one line, one record for a call, and at a bounded rate."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import logging
 import pytest
 
 import eda
-import eda.failure_log
+import eda.handling.failure_log
 from eda._codec import decode_event, encode_event
-from eda._intake import Exhausted, Undecodable
-from eda.failure_log import FailureLog
+from eda.handling._intake import Exhausted, Undecodable
+from eda.handling.failure_log import FailureLog
 from helpers import Logged, until
 from reference import delivered
 
@@ -75,14 +75,14 @@ async def test_failure_when_told_names_the_event_and_the_subscription_also_as_fi
 async def test_line_when_a_peer_wrote_what_is_in_it_stays_one_line(logged: Logged, error: Exception) -> None:
     logged.expect("handler|no event|(was|were) tried")
     log = log_of()
-    for _ in range(eda.failure_log.BURST + 1):
+    for _ in range(eda.handling.failure_log.BURST + 1):
         log.tell_failed([foreign()], [error], [None])
     log.tell_not_stored(foreign(), eda.ServerError(503, 0, EVIL), 1.0)
     log.tell_unstorable(foreign(), ValueError(EVIL))
     log.tell_overrun(foreign(), 1.0, 0.5)
     log.flush()
     logged.allow("dead-letter stream")
-    assert len(logged.records) == eda.failure_log.BURST + 5 - 1
+    assert len(logged.records) == eda.handling.failure_log.BURST + 5 - 1
     for record in logged.records:
         texts = [record.getMessage(), *(str(getattr(record, name)) for name in FIELDS)]
         assert all(text.isprintable() for text in texts), texts
@@ -121,7 +121,7 @@ async def test_failures_when_there_are_too_many_are_counted_and_summed_up(
     logged.expect(
         "handler failed", "handler failed for 9.. more events in .*; the last is event id-1 .*ValueError: 999"
     )
-    monkeypatch.setattr(eda.failure_log, "SUMMARY_S", 0.1)
+    monkeypatch.setattr(eda.handling.failure_log, "SUMMARY_S", 0.1)
     log = log_of()
     for n in range(1000):
         log.tell_failed([event_of(n)], [ValueError(str(n))], [1.0])

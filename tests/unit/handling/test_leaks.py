@@ -13,9 +13,9 @@ import pytest
 import eda
 from dispatching import Rig, delivery, settle
 from eda._codec import decode_event, encode_event
-from eda._dispatch import GivenBack
-from eda._ledger import SharedLedger
-from eda._ledger_ordered import OrderedLedger
+from eda.handling._dispatch import GivenBack
+from eda.handling._ledger import SharedLedger
+from eda.handling._ledger_ordered import OrderedLedger
 from leaks import MAX_BLOCKS, MAX_RSS, References, growth, resident
 
 N = 100_000

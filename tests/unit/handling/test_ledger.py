@@ -1,4 +1,4 @@
-"""eda._ledger beside a plain model of what it holds, over random histories."""
+"""eda.handling._ledger beside a plain model of what it holds, over random histories."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 import eda
 from eda._codec import decode_event, encode_event
-from eda._ledger import Ledger, SharedLedger
-from eda._ledger_ordered import OrderedLedger
+from eda.handling._ledger import Ledger, SharedLedger
+from eda.handling._ledger_ordered import OrderedLedger
 
 # Many small ones, and one that is large enough to be noticed in n_bytes.
 EVENTS = [decode_event(encode_event(eda.Event(type="t" * n))) for n in (*range(1, 21), 5000)]

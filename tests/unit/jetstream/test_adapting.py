@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from eda.adapting import MIN_BYTES, adapted
 from eda.errors import ServerError
+from eda.jetstream.adapting import MIN_BYTES, adapted
 
 WINDOW = "duplicates window can not be larger then server limit of {}"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from eda.bucket import bucket_for, fault_of, settings_of
+from eda.jetstream.bucket import bucket_for, fault_of, settings_of
 from eda.options import StreamOptions
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eda.labels import labels, labels_of
+from eda.jetstream.labels import labels, labels_of
 
 
 def test_labels_when_made_name_who_made_what() -> None:

@@ -1,4 +1,4 @@
-"""eda.limits: durations as Go writes them, and what refusals say of limits."""
+"""eda.jetstream.limits: durations as Go writes them, and what refusals say of limits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from eda.errors import ServerError
-from eda.limits import PullLimits, lowered_consumer, seconds_of
+from eda.jetstream.limits import PullLimits, lowered_consumer, seconds_of
 
 NS = 1_000_000_000
 

@@ -1,4 +1,4 @@
-"""eda.subjects: names, tokens, subjects and filters."""
+"""eda.jetstream.subjects: names, tokens, subjects and filters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eda.errors import ConfigError
-from eda.subjects import (
+from eda.jetstream.subjects import (
     check_name,
     check_stream_name,
     escape_token,

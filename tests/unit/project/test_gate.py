@@ -115,4 +115,4 @@ def test_gates_when_nothing_can_be_measured_say_why(tmp_path: Path, capsys: pyte
 
 
 def test_gates_of_the_project_are_right() -> None:
-    assert len(load(Path(__file__).resolve().parents[2] / "bench" / "gates.toml")) > 20
+    assert len(load(Path(__file__).resolve().parents[3] / "bench" / "gates.toml")) > 20

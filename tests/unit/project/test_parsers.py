@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nats.errors import ProtocolError
 
-from eda._frame import FrameError
+from eda.transport._frame import FrameError
 from fuzz import natspy
 from fuzz.seeds import LINES
 

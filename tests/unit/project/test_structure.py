@@ -1,4 +1,4 @@
-"""The structure of src/eda as docs/design.md tells it: levels, sizes, what may be imported where, documented names."""
+"""The structure of src/eda as docs/design.md tells it: wings, order, sizes, imports, documented names."""
 
 from __future__ import annotations
 
@@ -12,41 +12,35 @@ import pytest
 
 import eda
 
-SOURCE = Path(__file__).resolve().parents[2] / "src" / "eda"
+SOURCE = Path(__file__).resolve().parents[3] / "src" / "eda"
 DESIGN = SOURCE.parents[1] / "docs" / "design.md"
 
-# A module imports only from lower levels. The same table stands in docs/design.md.
-LEVELS: list[set[str]] = [
-    {"_bytes", "_nuid", "_waits", "deadline", "encodings", "errors", "receipt"},
-    {
-        *("_data", "_fields", "_texts", "adapting", "addresses", "answers", "callbacks", "cursor_value", "headers"),
-        *("labels", "limits", "log", "loops", "options", "patience", "server_config", "server_info"),
-        *("shapes", "stats", "subjects", "turns"),
-    },
-    {"_envelope", "_event", "bucket", "consumer_settings", "cursor_filter", "publisher_options"},
-    {"_acks", "_codec", "_frame", "_ledger", "_outbound", "caretaker", "failures", "handlers"},
-    {"_client", "_foreign", "_ledger_ordered", "_mailbox", "_send", "_tap", "server"},
-    {"_intake", "_pending", "_wire", "cursor_silence"},
-    {"_outcome", "_publish", "api", "failure_log", "listening", "replies", "standby"},
-    {"_dispatch", "cursor_key", "letters", "lost_batch", "once", "single", "streams", "verdicts"},
-    {
-        *("atomic", "bare_subject", "cursor_hold", "dead_letters", "kinds", "position", "pulls", "renewal", "replay"),
-        *("shared_filter", "steps", "suspects", "targets", "workers"),
-    },
-    {"cursor", "handling", "lag", "link", "ordered", "pump", "shared_consumer", "watch"},
-    {"holder", "publisher_life", "shared"},
-    {"parts", "publisher"},
-    {"subscription"},
-    {"closing", "events"},
-    {"lifetime"},
-    {"conn"},
-    {"dial", "running"},
-    {"__init__", "cli"},
-]
+# The files at the top of src/eda, in three groups. A file imports only files that stand before it in its group.
+TOP: dict[str, list[str]] = {
+    "words": ["errors", "encodings", "callbacks", "deadline", "headers", "log", "options", "receipt", "stats"],
+    "event": ["_bytes", "_nuid", "_data", "_fields", "_texts", "_event", "_envelope", "_codec", "handlers"],
+    "front door": ["link", "closing", "lifetime", "conn", "dial", "running", "__init__"],
+}
 
-# Within a level nothing is imported, but for these: the error tree is below even its own level, and the command is a
-# user of the package.
-WITHIN_A_LEVEL = {("encodings", "errors"), ("cli", "__init__")}
+# For each group or wing, lowest first: the groups and wings that it may import. docs/design.md has the same table.
+MAY_IMPORT: dict[str, list[str]] = {
+    "words": [],
+    "event": ["words"],
+    "embedded": ["words"],
+    "transport": ["words", "event"],
+    "jetstream": ["words", "transport"],
+    "publishing": ["words", "event", "transport", "jetstream"],
+    "cursors": ["words", "event", "transport", "jetstream"],
+    "dead_letters": ["words", "event", "transport", "jetstream"],
+    "handling": ["words", "event", "transport", "jetstream", "cursors", "dead_letters"],
+    "subscribing": [
+        *("words", "event", "transport", "jetstream", "publishing", "cursors", "dead_letters", "handling"),
+    ],
+    "front door": [
+        *("words", "event", "embedded", "transport", "jetstream", "publishing", "dead_letters", "subscribing"),
+    ],
+    "cli": ["words", "transport", "front door"],
+}
 
 # Cython gives a `cdef readonly` field no place for a docstring.
 READONLY_FIELDS = {("Data", "type")}
@@ -60,15 +54,27 @@ _CIMPORT = re.compile(
 
 SOURCES = sorted(path for path in SOURCE.rglob("*") if path.suffix in {".py", ".pyx", ".pxd"})
 MODULES = [path for path in SOURCES if path.suffix != ".pxd"]
-LEVEL_OF = {module: level for level, modules in enumerate(LEVELS) for module in modules}
+GROUP_OF = {name: group for group, names in TOP.items() for name in names}
+WINGS = sorted(path.parent.name for path in SOURCE.glob("*/__init__.py"))
 
 in_a_checkout = pytest.mark.skipif(not SOURCE.is_dir(), reason="tests of the wheel have no sources")
 pytestmark = in_a_checkout
 
 
-def name_of(path: Path) -> str:
-    """Give the name by which the table knows a file: its own, or that of its package below eda."""
-    return path.relative_to(SOURCE).parts[0].removesuffix(path.suffix)
+def stem_of(path: Path) -> str:
+    return path.name.removesuffix(path.suffix)
+
+
+def group_of(path: Path) -> str:
+    """Return the wing of a file, or its group at the top."""
+    parts = path.relative_to(SOURCE).parts
+    return parts[0] if len(parts) > 1 else GROUP_OF[stem_of(path)]
+
+
+def files_in(wing: str) -> list[str]:
+    """Return the files that the docstring of a wing lists, in its order."""
+    text = ast.get_docstring(ast.parse((SOURCE / wing / "__init__.py").read_text(encoding="utf-8"))) or ""
+    return re.findall(r"^    (\w+)  +\S", text, re.MULTILINE)
 
 
 def imports_of(path: Path) -> set[str]:
@@ -100,40 +106,65 @@ def imports_of_cython(text: str) -> set[str]:
     return found
 
 
-def inner_imports_of(path: Path) -> set[str]:
-    """Give the modules of eda that a file imports, by the names in the table."""
+def inner_imports_of(path: Path) -> set[tuple[str, str]]:
+    """Return what a file imports of eda, as (group or wing, file)."""
     inner = set()
     for full in imports_of(path):
         package, *rest = full.split(".")
-        if package == "eda":
-            inner.add(rest[0] if rest and rest[0] in LEVEL_OF else "__init__")
-    return inner - {name_of(path)}
+        if package != "eda":
+            continue
+        if rest and rest[0] in WINGS:
+            inner.add((rest[0], rest[1] if len(rest) > 1 else "__init__"))
+        else:
+            name = rest[0] if rest and rest[0] in GROUP_OF else "__init__"
+            inner.add((GROUP_OF[name], name))
+    return inner - {(group_of(path), stem_of(path))}
 
 
 def shown(path: Path) -> str:
     return str(path.relative_to(SOURCE))
 
 
-def test_levels_when_compared_with_the_files_name_every_one_once() -> None:
-    assert sum(map(len, LEVELS)) == len(LEVEL_OF)
-    assert {name_of(path) for path in SOURCES} == set(LEVEL_OF)
+def test_top_when_compared_with_its_files_names_every_one_once() -> None:
+    names = [name for names in TOP.values() for name in names]
+    assert sorted(names) == sorted({stem_of(path) for path in SOURCES if path.parent == SOURCE})
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_wing_when_its_docstring_is_compared_with_its_files_lists_every_one_once(wing: str) -> None:
+    there = {stem_of(path) for path in SOURCES if path.parent.name == wing} - {"__init__", "__main__"}
+    assert sorted(files_in(wing)) == sorted(there)
+
+
+def test_wings_when_put_in_order_import_lower_ones_only() -> None:
+    assert set(MAY_IMPORT) == {*TOP, *WINGS}
+    order = list(MAY_IMPORT)
+    for group, others in MAY_IMPORT.items():
+        assert all(order.index(other) < order.index(group) for other in others), group
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=shown)
-def test_imports_when_read_lead_to_lower_levels_only(path: Path) -> None:
-    name = name_of(path)
-    wrong = [
-        other
-        for other in sorted(inner_imports_of(path))
-        if LEVEL_OF[other] >= LEVEL_OF[name] and (name, other) not in WITHIN_A_LEVEL
-    ]
-    assert not wrong, f"{shown(path)} (level {LEVEL_OF[name]}) imports {wrong}"
+def test_imports_when_read_lead_to_other_wings_as_the_table_says(path: Path) -> None:
+    group = group_of(path)
+    wrong = sorted(
+        f"{other}/{name}" for other, name in inner_imports_of(path) if other not in (group, *MAY_IMPORT[group])
+    )
+    assert not wrong, f"{shown(path)} ({group}) imports {wrong}"
 
 
-def test_exceptions_within_a_level_when_listed_are_used_and_are_within_one() -> None:
-    used = {(name_of(path), other) for path in SOURCES for other in inner_imports_of(path)}
-    assert used >= WITHIN_A_LEVEL
-    assert all(LEVEL_OF[name] == LEVEL_OF[other] for name, other in WITHIN_A_LEVEL)
+@pytest.mark.parametrize("path", SOURCES, ids=shown)
+def test_imports_when_they_stay_within_a_wing_lead_to_files_listed_before(path: Path) -> None:
+    group = group_of(path)
+    order = [*TOP.get(group, ()), *(files_in(group) if group in WINGS else ()), "__init__", "__main__"]
+    place = order.index(stem_of(path))
+    wrong = sorted(name for other, name in inner_imports_of(path) if other == group and order.index(name) > place)
+    assert not wrong, f"{shown(path)} imports {wrong}, which stand after it"
+
+
+def test_table_when_compared_with_the_imports_allows_none_that_nobody_uses() -> None:
+    used = {(group_of(path), other) for path in SOURCES for other, _ in inner_imports_of(path)}
+    allowed = {(group, other) for group, others in MAY_IMPORT.items() for other in others}
+    assert sorted(allowed - used) == []
 
 
 @pytest.mark.parametrize("path", [path for path in SOURCES if path.suffix != ".py"], ids=shown)
@@ -180,13 +211,14 @@ def test_public_member_when_looked_up_has_a_docstring(name: str) -> None:
     assert undocumented == []
 
 
-def test_design_when_read_has_the_same_levels_and_every_file() -> None:
+def test_design_when_read_has_the_same_table_and_every_file_at_the_top() -> None:
     text = DESIGN.read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (\d+) \| (.*?) \|", text, re.MULTILINE)
-    assert [(int(level), set(re.findall(r"`(\w+?)(?:\.pxd)?`", names))) for level, names in rows] == list(
-        enumerate(LEVELS)
-    )
-    assert [shown(path) for path in MODULES if f"`{shown(path)}`" not in text] == []
+    rows = re.findall(r"^\| `?([\w ]+?)/?`? \| [^|]+ \| ([^|]*) \|$", text, re.MULTILINE)
+    table = {
+        group: [name.strip(" `/") for name in others.split(",") if name.strip() != "nothing"] for group, others in rows
+    }
+    assert {group: table.get(group) for group in MAY_IMPORT} == MAY_IMPORT
+    assert [name for group in TOP.values() for name in group if f"`{name}" not in text] == []
 
 
 def test_import_parsers_when_given_every_form_find_all() -> None:

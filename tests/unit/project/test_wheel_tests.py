@@ -8,7 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_unit_tests_that_read_files_when_only_the_test_sources_are_there_pass(tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_unit_tests_that_read_files_when_only_the_test_sources_are_there_pass(tm
             shutil.copy(ROOT / name, tmp_path / name)
     reading = [
         path.relative_to(tmp_path)
-        for path in sorted((tmp_path / "tests" / "unit").glob("test_*.py"))
+        for path in sorted((tmp_path / "tests" / "unit").rglob("test_*.py"))
         if "__file__" in path.read_text(encoding="utf-8") and path.name != Path(__file__).name
     ]
     assert len(reading) >= 3

@@ -12,7 +12,7 @@ from proto_schema_parser.parser import Parser
 
 from reference import NUMBERS, PACK, Envelope
 
-WIRE = Path(__file__).resolve().parents[2] / "docs" / "wire.md"
+WIRE = Path(__file__).resolve().parents[3] / "docs" / "wire.md"
 
 
 def proto_block() -> str:

@@ -1,4 +1,4 @@
-"""eda._acks through what drives it: the window against a dictionary, over random histories."""
+"""eda.publishing._acks through what drives it: the window against a dictionary, over random histories."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import eda
-from eda._acks import PublishWindow
-from eda._frame import Parser
-from eda._outbound import Outbound
-from eda._send import Target, WindowSender
+from eda.publishing._acks import PublishWindow
+from eda.publishing._send import Target, WindowSender
+from eda.transport._frame import Parser
+from eda.transport._outbound import Outbound
 
 
 def test_window_when_made_without_a_place_is_refused() -> None:

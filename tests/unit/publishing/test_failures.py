@@ -1,9 +1,9 @@
-"""eda.failures: each failure is told to all who wait for it, and then forgotten."""
+"""eda.publishing.failures: each failure is told to all who wait for it, and then forgotten."""
 
 from __future__ import annotations
 
 import eda
-from eda.failures import MAX_KEPT, Failures
+from eda.publishing.failures import MAX_KEPT, Failures
 
 
 def add(failures: Failures, *seqs: int) -> None:

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from eda._acks import PublishWindow
 from eda._data import JSON, Bytes
 from eda._event import Event
-from eda._frame import Parser
-from eda._outbound import Outbound
-from eda._send import Target, WindowSender, frame_of
-from eda.answers import decode_answer
 from eda.errors import ConfigError, EncodeError
+from eda.jetstream.publish_answers import decode_answer
+from eda.publishing._acks import PublishWindow
+from eda.publishing._send import Target, WindowSender, frame_of
+from eda.transport._frame import Parser
+from eda.transport._outbound import Outbound
 from ingesting import Host, Rig
 from leaks import MAX_BLOCKS, MAX_RSS, growth
 

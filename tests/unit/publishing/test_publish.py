@@ -1,4 +1,4 @@
-"""eda._publish.Ingest: what is written when, what can't be sent, what fails."""
+"""eda.publishing._publish.Ingest: what is written when, what can't be sent, what fails."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 import eda
 from eda._codec import decode_event
-from eda._send import Target
+from eda.publishing._send import Target
 from ingesting import Host, Rig, events, placed
 
 # --- writing ---------------------------------------------------------------------------------------------------------

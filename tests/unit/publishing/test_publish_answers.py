@@ -1,4 +1,4 @@
-"""eda._publish.Ingest: which answer settles what, and how the window sizes itself by them."""
+"""eda.publishing._publish.Ingest: which answer settles what, and how the window sizes itself by them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from eda._send import Target
+from eda.publishing._send import Target
 from ingesting import Rig
 
 # --- the window's answers --------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""eda._publish.Ingest beside a plain model of it: accept, write, answer, restart and fail in any order."""
+"""eda.publishing._publish.Ingest beside a plain model of it: accept, write, answer, restart and fail in any order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""eda._send without a server: frames of publishes out, acknowledgements in, forged ones among them."""
+"""eda.publishing._send without a server: frames of publishes out, acknowledgements in, forged ones among them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 import eda
-from eda._acks import PublishWindow
 from eda._codec import decode_event
-from eda._frame import Parser
-from eda._outbound import Outbound
-from eda._send import Target, WindowSender, frame_of
+from eda.publishing._acks import PublishWindow
+from eda.publishing._send import Target, WindowSender, frame_of
+from eda.transport._frame import Parser
+from eda.transport._outbound import Outbound
 
 INBOX = b"_INBOX.me."
 

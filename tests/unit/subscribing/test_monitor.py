@@ -1,4 +1,4 @@
-"""eda.watch: time-outs, leases, and what the log is told when nothing moves, each once."""
+"""eda.subscribing.monitor: time-outs, leases, and what the log is told when nothing moves, each once."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 import eda
-import eda.watch
+import eda.subscribing.monitor
 from dispatching import Rig, delivery
 from eda.options import SubscriptionOptions
-from eda.watch import Watch
+from eda.subscribing.monitor import Watch
 from helpers import Logged, until
 
 Make = Callable[..., Rig]
@@ -61,8 +61,8 @@ class Watched:
 
 @pytest.fixture(autouse=True)
 def stall_s(monkeypatch: pytest.MonkeyPatch) -> float:
-    monkeypatch.setattr(eda.watch, "STALL_S", 0.1)
-    monkeypatch.setattr(eda.watch, "TICK_MAX_S", 0.01)
+    monkeypatch.setattr(eda.subscribing.monitor, "STALL_S", 0.1)
+    monkeypatch.setattr(eda.subscribing.monitor, "TICK_MAX_S", 0.01)
     return 0.1
 
 

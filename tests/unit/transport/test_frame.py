@@ -1,4 +1,4 @@
-"""eda._frame.Parser: any stream, cut anywhere, gives the frames that a slow reader in plain Python gives."""
+"""eda.transport._frame.Parser: any stream, cut anywhere, gives the frames that a slow reader in plain Python gives."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eda._frame import Collector, FrameError, Parser
+from eda.transport._frame import Collector, FrameError, Parser
 
 OURS = 2  # the subscription id of which we take the frames; all others go to the client underneath
 READ_SIZE = 256 * 1024

@@ -1,4 +1,4 @@
-"""eda._frame: JetStream's reply subjects taken apart, and subject tokens escaped."""
+"""eda.transport._frame: JetStream's reply subjects taken apart, and subject tokens escaped."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eda._frame import escape_token, parse_delivery
-from eda.subjects import escape_token as slow_escape_token
+from eda.jetstream.subjects import escape_token as slow_escape_token
+from eda.transport._frame import escape_token, parse_delivery
 
 Delivery = tuple[bytes, bytes, int, int, int, int, int]
 

@@ -1,4 +1,4 @@
-"""eda._frame.Parser: what is no NATS protocol is refused, wherever it is cut, and never crashes."""
+"""eda.transport._frame.Parser: what is no NATS protocol is refused, wherever it is cut, and never crashes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eda._frame import Collector, FrameError, Parser
+from eda.transport._frame import Collector, FrameError, Parser
 
 OURS = 2
 BEFORE = b"PING\r\nMSG s 2 3\r\nabc\r\nINFO {}\r\n"

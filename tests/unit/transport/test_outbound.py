@@ -1,4 +1,4 @@
-"""eda._outbound.Outbound: one write per turn or at 64 KiB, in order; what is kept without a connection and what not."""
+"""_outbound.Outbound: one write per turn or at 64 KiB, in order; what is kept without a connection and what not."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from eda._acks import PublishWindow
 from eda._data import Bytes
 from eda._event import Event
-from eda._frame import Collector, Parser
-from eda._outbound import Outbound
-from eda._send import Target, WindowSender
+from eda.publishing._acks import PublishWindow
+from eda.publishing._send import Target, WindowSender
+from eda.transport._frame import Collector, Parser
+from eda.transport._outbound import Outbound
 
 CHUNK = 64 * 1024
 

@@ -1,4 +1,4 @@
-"""eda._waits: tasks that go on within the read that ends their wait, and that asyncio does not tell from others."""
+"""_waits: tasks that go on within the read that ends their wait, and that asyncio does not tell from others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from eda._waits import Wait, Waits
+from eda.transport._waits import Wait, Waits
 from helpers import LOOPS
 
 

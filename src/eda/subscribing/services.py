@@ -1,0 +1,26 @@
+"""The parts of an open connection that a subscription uses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from eda.dead_letters.store import DeadLetters
+from eda.jetstream.api import Api
+from eda.jetstream.streams import Streams
+from eda.publishing.known_streams import Targets
+from eda.subscribing.kinds import DurableNames
+from eda.transport.wire import Wire
+
+__all__ = ["Services"]
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts of an open connection that a subscription uses. The front door puts them together."""
+
+    wire: Wire
+    api: Api
+    streams: Streams
+    targets: Targets
+    dead_letters: DeadLetters
+    durable_names: DurableNames
