@@ -79,7 +79,7 @@ def within(seconds: float) -> Iterator[Callable[[], None]]:
 
 def run_script(code: str, temporary: Path) -> subprocess.Popen[str]:
     """Run Python code in a process of its own, every warning an error."""
-    source = Path(module.__file__).parents[1]
+    source = Path(module.__file__).parents[2]
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(code)],
         env={**os.environ, "PYTHONPATH": str(source), "TMPDIR": str(temporary)},
