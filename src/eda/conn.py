@@ -17,10 +17,10 @@ from eda.publishing.publish_batch import AtomicBatch
 from eda.publishing.publisher import Mode, Publisher
 from eda.publishing.publisher_options import check_publisher_options
 from eda.receipt import Receipt
-from eda.subscribing.events import Events
-from eda.subscribing.kinds import durable_name
+from eda.subscribing.durable_names import durable_name
+from eda.subscribing.events_iterator import Events
 from eda.subscribing.lag import Lags, SubscriptionInfo
-from eda.subscribing.parts import Handler
+from eda.subscribing.pipeline import Handler
 from eda.subscribing.subscription import Subscription
 
 __all__ = ["Conn"]

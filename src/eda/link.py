@@ -15,7 +15,7 @@ from eda.jetstream.streams import Streams
 from eda.options import StreamOptions
 from eda.publishing.known_streams import Targets
 from eda.publishing.publish import Singles
-from eda.subscribing.kinds import DurableNames
+from eda.subscribing.durable_names import DurableNames
 from eda.subscribing.services import Services
 from eda.transport.addresses import Addresses
 from eda.transport.wire import Wire

@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 BUILT = HERE.parent.parent / "build" / "fuzz"
 
 # In Python, what of eda the targets reach; the compiled modules bring their own counters.
-INSTRUMENTED = ["eda.jetstream.publish_answers", "eda.headers", "eda.subscribing.pulls", "eda.jetstream.subjects"]
+INSTRUMENTED = ["eda.jetstream.publish_answers", "eda.headers", "eda.subscribing.source", "eda.jetstream.subjects"]
 
 
 def main(target: str, *options: str) -> None:

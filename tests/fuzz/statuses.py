@@ -13,7 +13,7 @@ from typing import Any
 from dispatching import Rig, delivery
 from eda._codec import encode_event
 from eda._event import Event
-from eda.subscribing.pulls import Pulls
+from eda.subscribing.source import Pulls
 from eda.transport._outbound import Outbound
 from fuzz.cuts import messages
 

@@ -13,7 +13,7 @@ Files, each below those that import it:
     _outcome         what becomes of an event that was handled, or not; the lease
     failure_log      what the log is told of failures, and how often at most
     _dispatch        ledger > handlers > outcomes: the workers
-    failed_events    what becomes of an event that failed
+    dispatcher_host  what becomes of an event that failed
     workers          the tasks that run a subscription's handlers
 """
 

@@ -6,19 +6,19 @@ a handler: `handling` does.
 Files, each below those that import it:
 
     bare_subject     messages on a stream's own subject, and readers that ask for them only where there are any
-    kinds            which kind a subscription is, and that a name has only one
+    durable_names    which kind a subscription is, and that a name has only one
     services         the parts of an open connection that a subscription uses
-    pulls            pulls from a consumer, what statuses and silence mean: for both kinds
-    shared_filter    the filter of a shared consumer: who may change it, and members with a narrower one
+    source           pulls from a consumer, what statuses and silence mean: for both kinds
+    unwanted         the filter of a shared consumer: who may change it, and members with a narrower one
     lag              `conn.subscriptions`: where kept subscriptions are, and how far behind
     monitor          time-outs, leases, and what the log is told when nothing moves
-    ordered          the ordered source: throw-away readers
+    ordered_source   throw-away readers for an ordered subscription
     shared_consumer  the consumer of a shared subscription: made, attached to, and changed back when others edit it
-    shared           the shared source: a durable consumer
+    shared_source    the source of a shared subscription: a durable consumer
     takeover         what holding or losing the cursor means for reader and handlers
-    parts            what a subscription is made of: put together, opened, closed in order
+    pipeline         what a subscription is made of: put together, opened, closed in order
     subscription     life of a subscription: what opens and closes it, and how it ends
-    events           `conn.events`: a subscription as an iterator
+    events_iterator  `conn.events`: a subscription as an iterator
 """
 
 __all__: list[str] = []

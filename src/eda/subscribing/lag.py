@@ -28,8 +28,8 @@ from eda.jetstream.labels import labels
 from eda.jetstream.schemas import ConsumerPage, Stream, Subjects
 from eda.jetstream.streams import StreamInfo, Streams
 from eda.jetstream.subjects import check_stream_name
-from eda.subscribing.kinds import server_filter
-from eda.subscribing.shared_filter import kept_filter
+from eda.subscribing.durable_names import server_filter
+from eda.subscribing.unwanted import kept_filter
 from eda.transport.wire import Wire
 
 __all__ = ["Lags", "SubscriptionInfo"]

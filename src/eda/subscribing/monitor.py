@@ -12,7 +12,7 @@ from eda._event import Event
 from eda.handling._dispatch import Dispatcher
 from eda.handling.failure_log import FailureLog
 from eda.options import SubscriptionOptions
-from eda.subscribing.pulls import Pulls
+from eda.subscribing.source import Pulls
 
 __all__ = ["Watch"]
 

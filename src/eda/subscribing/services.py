@@ -8,7 +8,7 @@ from eda.dead_letters.store import DeadLetters
 from eda.jetstream.api import Api
 from eda.jetstream.streams import Streams
 from eda.publishing.known_streams import Targets
-from eda.subscribing.kinds import DurableNames
+from eda.subscribing.durable_names import DurableNames
 from eda.transport.wire import Wire
 
 __all__ = ["Services"]

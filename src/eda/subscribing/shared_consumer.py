@@ -24,9 +24,9 @@ from eda.jetstream.labels import labels
 from eda.jetstream.streams import StreamInfo
 from eda.jetstream.subjects import covers, filter_subjects, shown_filter
 from eda.options import SubscriptionOptions
-from eda.subscribing.kinds import server_filter
-from eda.subscribing.pulls import PRIVATE_LIFE_S
-from eda.subscribing.shared_filter import FILTER_NOTE, kept_filter
+from eda.subscribing.durable_names import server_filter
+from eda.subscribing.source import PRIVATE_LIFE_S
+from eda.subscribing.unwanted import FILTER_NOTE, kept_filter
 
 __all__ = ["SharedConsumer"]
 

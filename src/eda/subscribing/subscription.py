@@ -11,7 +11,7 @@ from eda.deadline import Deadline
 from eda.errors import Closed, Timeout
 from eda.options import SubscriptionOptions
 from eda.stats import SubscriptionStats
-from eda.subscribing.parts import Handler, Parts
+from eda.subscribing.pipeline import Handler, Parts
 from eda.subscribing.services import Services
 
 __all__ = ["CANCELLED_CLOSE_S", "Subscription"]

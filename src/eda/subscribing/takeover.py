@@ -9,7 +9,7 @@ from eda.cursors.cursor import Cursor
 from eda.cursors.position import Place
 from eda.errors import Closed
 from eda.handling._dispatch import Dispatcher
-from eda.subscribing.ordered import OrderedSource
+from eda.subscribing.ordered_source import OrderedSource
 
 __all__ = ["Holder"]
 

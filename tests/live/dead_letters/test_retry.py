@@ -11,7 +11,7 @@ import pytest
 from nats.errors import Error as NatsError
 
 import eda
-import eda.handling.failed_events
+import eda.handling.dispatcher_host
 from cursors import Keys
 from dead_letters import stored
 from eda._codec import encode_event
@@ -210,7 +210,7 @@ async def test_dead_letter_when_its_stream_is_missing_keeps_the_event_until_it_i
     short_lease: float,
 ) -> None:
     logged.expect("rejected", "does not take event .* which is kept")
-    monkeypatch.setattr(eda.handling.failed_events, "BURY_RETRY", eda.Retry(initial_s=0.1, factor=1))
+    monkeypatch.setattr(eda.handling.dispatcher_host, "BURY_RETRY", eda.Retry(initial_s=0.1, factor=1))
     creator, conn = await connect(), await connect(auto_create=False)
     for _ in range(3):
         await creator.publish(stream, eda.Event(aggregate="a"))

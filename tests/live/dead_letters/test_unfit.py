@@ -10,7 +10,7 @@ import pytest
 from nats.errors import Error as NatsError
 
 import eda
-import eda.handling.failed_events
+import eda.handling.dispatcher_host
 from cursors import Keys
 from dead_letters import stored
 from helpers import Admin, Connect, Logged, until
@@ -193,7 +193,7 @@ async def test_dead_letter_when_its_stream_is_full_is_stored_once_an_operator_ma
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     logged.expect("rejected", "does not take event .* which is kept: .*maximum messages")
-    monkeypatch.setattr(eda.handling.failed_events, "BURY_RETRY", eda.Retry(initial_s=0.05, factor=1))
+    monkeypatch.setattr(eda.handling.dispatcher_host, "BURY_RETRY", eda.Retry(initial_s=0.05, factor=1))
     await conn.streams.create(dead, eda.StreamOptions(max_events=1, discard="new"))
     for _ in range(2):
         await conn.publish(stream, eda.Event(aggregate="a"))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import eda
-import eda.subscribing.pulls
+import eda.subscribing.source
 from helpers import Admin, Connect, Logged, until
 
 KEPT: dict[str, Any] = {"name": "me", "durable": True, "backfill": True}
@@ -102,8 +102,8 @@ async def test_circuit_when_it_is_open_leaves_the_events_to_other_members(
     connect: Connect, stream: str, admin: Admin, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logged.expect("handler failed")
-    monkeypatch.setattr(eda.subscribing.pulls, "EXPIRES_S", 2.0)
-    monkeypatch.setattr(eda.subscribing.pulls, "HEARTBEAT_S", 0.5)
+    monkeypatch.setattr(eda.subscribing.source, "EXPIRES_S", 2.0)
+    monkeypatch.setattr(eda.subscribing.source, "HEARTBEAT_S", 0.5)
     conn, other = await connect(), await connect()
     await fill(conn, stream)
     bad, good = Database(), Database()

@@ -136,7 +136,7 @@ async def test_message_when_heard_of_after_later_events_came_is_gone_back_to(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As in a cluster, where it may be heard of by another way than that of the later events."""
-    monkeypatch.setattr(eda.subscribing.ordered, "BareSubject", Deaf)
+    monkeypatch.setattr(eda.subscribing.ordered_source, "BareSubject", Deaf)
     monkeypatch.setattr(eda.subscribing.bare_subject, "SETTLE_S", 60.0)
     conn, publisher = await connect(), await connect()
     await publish(publisher, stream, "1")
@@ -168,7 +168,7 @@ async def test_message_when_never_heard_of_is_found_by_a_second_look(
     connect: Connect, stream: str, admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It takes a moment until all servers of a cluster know of a subscription."""
-    monkeypatch.setattr(eda.subscribing.ordered, "BareSubject", Deaf)
+    monkeypatch.setattr(eda.subscribing.ordered_source, "BareSubject", Deaf)
     monkeypatch.setattr(eda.subscribing.bare_subject, "SETTLE_S", 0.3)
     conn = await connect()
     await publish(conn, stream, "1")

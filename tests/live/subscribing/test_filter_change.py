@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import eda
-from eda.subscribing.shared import SharedSource
+from eda.subscribing.shared_source import SharedSource
 from helpers import Admin, Connect, Logged, until
 
 SHARED: dict[str, Any] = {"name": "n", "durable": True, "backfill": True}

@@ -10,7 +10,7 @@ import pytest
 
 import eda
 import eda.subscribing.monitor
-import eda.subscribing.pulls
+import eda.subscribing.source
 from cursors import Keys, shorten
 from faulty_proxy import DOWN, FaultyProxy
 from helpers import Admin, Connect, Logged, Proxy, until, wire_of
@@ -307,7 +307,7 @@ async def test_reader_when_deleted_behind_our_back_is_made_anew(
     conn: eda.Conn, stream: str, admin: Admin, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A pull that reaches the reader as it goes is answered by nobody: only the heartbeats that do not come tell.
-    monkeypatch.setattr(eda.subscribing.pulls, "HEARTBEAT_S", 0.5)
+    monkeypatch.setattr(eda.subscribing.source, "HEARTBEAT_S", 0.5)
     orders = Orders(kind)
     async with conn.subscribe(stream, orders, prefetch=100, **KINDS[kind]):
         for n in range(1, 6):

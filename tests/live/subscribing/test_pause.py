@@ -9,8 +9,8 @@ import pytest
 
 import eda
 import eda.cursors.position
-import eda.subscribing.pulls
 import eda.subscribing.shared_consumer
+import eda.subscribing.source
 from helpers import Admin, Connect, Logged, Proxy, until, wire_of
 
 KEPT: dict[str, Any] = {"name": "me", "durable": True, "backfill": True}
@@ -166,8 +166,8 @@ async def test_pause_when_the_consumer_is_not_durable_keeps_it_alive(
     conn: eda.Conn, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(eda.subscribing.shared_consumer, "PRIVATE_LIFE_S", 2.0)
-    monkeypatch.setattr(eda.subscribing.pulls, "EXPIRES_S", 1.0)
-    monkeypatch.setattr(eda.subscribing.pulls, "HEARTBEAT_S", 0.3)
+    monkeypatch.setattr(eda.subscribing.source, "EXPIRES_S", 1.0)
+    monkeypatch.setattr(eda.subscribing.source, "HEARTBEAT_S", 0.3)
     seen = Seen()
     async with conn.subscribe(stream, seen.handle, name="me") as subscription:
         await fill(conn, stream, 5)
@@ -189,8 +189,8 @@ async def test_pause_when_the_server_removes_the_reader_meanwhile_does_not_say_t
 ) -> None:
     """Nothing is asked of a reader while its subscription is paused, so it is gone after a minute."""
     monkeypatch.setattr(eda.cursors.position, "READER_LIFE_S", 0.5)
-    monkeypatch.setattr(eda.subscribing.pulls, "LOOK_EVERY_S", 0.3)
-    monkeypatch.setattr(eda.subscribing.pulls, "EXPIRES_S", 1.0)
+    monkeypatch.setattr(eda.subscribing.source, "LOOK_EVERY_S", 0.3)
+    monkeypatch.setattr(eda.subscribing.source, "EXPIRES_S", 1.0)
     seen = Seen()
     await conn.publish(stream)
     async with conn.subscribe(stream, seen.handle, **KINDS[kind]) as subscription:

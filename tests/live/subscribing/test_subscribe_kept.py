@@ -11,9 +11,9 @@ import pytest
 
 import eda
 import eda.subscribing.monitor
-import eda.subscribing.pulls
+import eda.subscribing.source
 from eda.jetstream.api import Api
-from eda.subscribing.shared import SharedSource
+from eda.subscribing.shared_source import SharedSource
 from helpers import Admin, Logged, until
 
 NS = 1_000_000_000
@@ -115,7 +115,7 @@ async def test_consumer_when_somebody_takes_something_away_while_subscribed_is_c
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have consumers looked at several times a second."""
-    monkeypatch.setattr(eda.subscribing.pulls, "LOOK_EVERY_S", 0.2)
+    monkeypatch.setattr(eda.subscribing.source, "LOOK_EVERY_S", 0.2)
     monkeypatch.setattr(eda.subscribing.monitor, "TICK_MAX_S", 0.1)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import eda
-import eda.subscribing.shared
+import eda.subscribing.shared_source
 from eda.errors import ServerError
 from eda.jetstream.api import Api
 from helpers import Connect, Logged, Proxy, until
@@ -98,7 +98,7 @@ async def test_look_at_the_consumer_when_it_fails_for_good_ends_with_the_error(
 async def test_look_at_the_consumer_when_its_refusal_may_pass_is_made_again(
     conn: eda.Conn, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(eda.subscribing.shared, "LOOK_PAUSE_S", 0.01)
+    monkeypatch.setattr(eda.subscribing.shared_source, "LOOK_PAUSE_S", 0.01)
     refusals = [ServerError(503, 10008, "JetStream system temporarily unavailable"), eda.Timeout("a request", 5.0)]
     look = Api.consumer_info
 

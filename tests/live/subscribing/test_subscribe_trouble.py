@@ -13,7 +13,7 @@ import pytest
 import eda
 import eda.options
 import eda.subscribing.monitor
-import eda.subscribing.pulls
+import eda.subscribing.source
 from helpers import N_QUICK, Admin, Connect, Logged, Proxy, until, wire_of
 
 KEPT: dict[str, Any] = {"name": "me", "durable": True, "backfill": True}
@@ -294,7 +294,7 @@ async def test_pull_when_the_server_falls_silent_is_made_anew(
     conn: eda.Conn, stream: str, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
     """A pull that the server has forgotten, as after a change of leader, sends no heartbeats any more."""
-    monkeypatch.setattr(eda.subscribing.pulls, "HEARTBEAT_S", 0.1)
+    monkeypatch.setattr(eda.subscribing.source, "HEARTBEAT_S", 0.1)
     monkeypatch.setattr(eda.subscribing.monitor, "TICK_MAX_S", 0.05)
     seen: list[eda.Event] = []
     async with conn.subscribe(stream, seen.append, **KEPT) as subscription:

@@ -11,17 +11,17 @@ from eda.cursors.cursor import Cursor
 from eda.cursors.key import CursorKey
 from eda.cursors.position import Place
 from eda.handling._dispatch import Dispatcher
-from eda.handling.failed_events import Handling
+from eda.handling.dispatcher_host import Handling
 from eda.handling.suspects import Suspects
 from eda.handling.workers import Workers
 from eda.jetstream.streams import StreamInfo
 from eda.options import SubscriptionOptions
 from eda.stats import SubscriptionStats
-from eda.subscribing.kinds import is_ordered, refuse_other_kind, refuse_retention
+from eda.subscribing.durable_names import is_ordered, refuse_other_kind, refuse_retention
 from eda.subscribing.monitor import Watch
-from eda.subscribing.ordered import OrderedSource
+from eda.subscribing.ordered_source import OrderedSource
 from eda.subscribing.services import Services
-from eda.subscribing.shared import SharedSource
+from eda.subscribing.shared_source import SharedSource
 from eda.subscribing.takeover import Holder
 
 __all__ = ["Handler", "Parts"]

@@ -1,4 +1,4 @@
-"""eda.handling.failed_events: what becomes of an event that failed, what the log is told, and the timer of retries."""
+"""eda.handling.dispatcher_host: what becomes of a failed event, what the log is told, and the timer of retries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import eda
 from eda._codec import decode_event, encode_event
 from eda.handling._intake import Exhausted, Undecodable
-from eda.handling.failed_events import BURIED, Handling
+from eda.handling.dispatcher_host import BURIED, Handling
 from eda.options import Retry, SubscriptionOptions
 from helpers import Logged, until
 from reference import delivered

@@ -12,7 +12,7 @@ from typing import Any, Self
 from eda.errors import ConfigError, Timeout
 from eda.handling._dispatch import GivenBack
 from eda.options import SubscriptionOptions
-from eda.subscribing.parts import Handler
+from eda.subscribing.pipeline import Handler
 from eda.subscribing.subscription import CANCELLED_CLOSE_S, Subscription
 
 __all__ = ["Events"]

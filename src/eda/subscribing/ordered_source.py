@@ -32,8 +32,8 @@ from eda.jetstream.streams import StreamInfo, Streams
 from eda.jetstream.subjects import filter_subjects
 from eda.options import SubscriptionOptions
 from eda.subscribing.bare_subject import BareSubject
-from eda.subscribing.kinds import refuse_retention, server_filter
-from eda.subscribing.pulls import Pulls
+from eda.subscribing.durable_names import refuse_retention, server_filter
+from eda.subscribing.source import Pulls
 from eda.transport.wire import Wire
 
 __all__ = ["OrderedSource"]

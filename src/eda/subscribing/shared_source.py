@@ -19,9 +19,9 @@ from eda.jetstream.patience import Patience
 from eda.jetstream.streams import StreamInfo
 from eda.jetstream.subjects import covers, shown_filter
 from eda.options import SubscriptionOptions
-from eda.subscribing.pulls import Pulls
 from eda.subscribing.shared_consumer import SharedConsumer
-from eda.subscribing.shared_filter import Unwanted, kept_filter
+from eda.subscribing.source import Pulls
+from eda.subscribing.unwanted import Unwanted, kept_filter
 from eda.transport.wire import Wire
 
 __all__ = ["SharedSource"]
