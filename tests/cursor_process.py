@@ -12,7 +12,7 @@ import sys
 
 import eda
 from cursors import Member
-from eda.transport._mailbox import monotonic_ns
+from eda.transport._callback_sink import monotonic_ns
 
 
 async def main(url: str, stream: str) -> None:

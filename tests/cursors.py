@@ -16,7 +16,7 @@ import eda.cursors.silence
 from eda.cursors.cursor import Cursor
 from eda.cursors.position import Place
 from eda.jetstream.bucket import BUCKET, BUCKET_STREAM, Bucket
-from eda.transport._mailbox import monotonic_ns
+from eda.transport._callback_sink import monotonic_ns
 from helpers import Admin, until, wire_of
 
 __all__ = ["Keys", "Member", "overlaps", "shorten"]

@@ -14,8 +14,8 @@ from eda._data import JSON, Bytes, Data, String
 from eda._event import Event
 from eda._nuid import next_nuid
 from eda.errors import DecodeError, EdaError
+from eda.transport._callback_sink import Mailbox
 from eda.transport._frame import Collector, FrameError, Parser, escape_token, parse_delivery
-from eda.transport._mailbox import Mailbox
 from eda.transport._outbound import Outbound
 from leaks import MAX_BLOCKS, MAX_RSS, growth, resident
 from reference import FULL, NUMBERS, TEXTS, bytes_field, fields_of_event, meta_entry, number_field, received

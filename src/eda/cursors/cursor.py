@@ -24,8 +24,8 @@ from eda.cursors.value import Kept, Value, new_value, successor
 from eda.errors import Closed, ConsumerDeleted, EdaError, ServerError, Timeout
 from eda.jetstream.api import Api
 from eda.jetstream.bucket import Bucket
-from eda.jetstream.patience import Patience
-from eda.transport.listening import Listening
+from eda.jetstream.grace_period import Patience
+from eda.transport.listener import Listening
 from eda.transport.wire import Wire
 
 __all__ = ["Cursor"]

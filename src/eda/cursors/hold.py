@@ -16,9 +16,9 @@ from eda.cursors.value import Kept, Value, new_value, template_of
 from eda.errors import Closed, EdaError, ServerError, Timeout
 from eda.jetstream.api import NS
 from eda.jetstream.bucket import BUCKET_STREAM
-from eda.jetstream.patience import Patience
+from eda.jetstream.grace_period import Patience
 from eda.jetstream.publish_answers import Answer
-from eda.transport._mailbox import monotonic_ns
+from eda.transport._callback_sink import monotonic_ns
 from eda.transport._waits import Wait
 from eda.transport.wire import Wire
 

@@ -14,13 +14,13 @@ from nats.errors import TimeoutError as NatsTimeout
 from eda.cursors.standby import Standby
 from eda.cursors.value import Kept, Value, decode_value, encode_value, is_marker, may_be_free
 from eda.errors import Closed, ConfigError, ServerError, Timeout
-from eda.jetstream.adapting import adapted
 from eda.jetstream.api import REQUEST_TIMEOUT_S, STREAM_NOT_FOUND, Api, translated
 from eda.jetstream.bucket import BUCKET, BUCKET_STREAM, Bucket, fault_of, settings_of
 from eda.jetstream.labels import labels
+from eda.jetstream.lowering import adapted
 from eda.jetstream.publish_answers import Answer, Refused, decode_answer
 from eda.jetstream.schemas import Stream
-from eda.transport._mailbox import Mailbox, monotonic_ns
+from eda.transport._callback_sink import Mailbox, monotonic_ns
 from eda.transport.wire import Wire
 
 __all__ = [

@@ -7,7 +7,7 @@ from collections import deque
 from contextlib import suppress
 
 from eda.cursors.value import Kept
-from eda.transport._mailbox import monotonic_ns
+from eda.transport._callback_sink import monotonic_ns
 
 __all__ = ["TAKEOVER_S", "Silence"]
 

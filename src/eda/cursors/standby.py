@@ -17,7 +17,7 @@ from nats.errors import Error as NatsError
 from eda._nuid import next_nuid
 from eda.errors import Closed
 from eda.jetstream.subjects import escape_token
-from eda.transport._mailbox import Mailbox, monotonic_ns
+from eda.transport._callback_sink import Mailbox, monotonic_ns
 from eda.transport.wire import Wire
 
 __all__ = ["ANSWERS_S", "Standby", "count_standbys"]

@@ -5,17 +5,17 @@ the checks of answers. It never handles or publishes a user's events.
 
 Files, each below those that import it:
 
-    adapting           a stream's settings, adapted to what a server or account refuses
+    lowering           a stream's settings, adapted to what a server or account refuses
     bucket             the bucket of offsets: its settings, and what is wrong with those of others
     labels             what eda writes on the consumers and streams that it makes: description, metadata
-    limits             the limits of consumers and of pulls: read from settings, learnt from refusals
-    patience           for how long a final refusal is not believed
+    pull_limits        the limits of consumers and of pulls: read from settings, learnt from refusals
+    grace_period       for how long a final refusal is not believed
     publish_answers    what the server answers to a publish
     schemas            what JetStream's answers must look like
     subjects           stream, type, aggregate <> subject; filters
     api                JetStream's JSON API; consumers
     consumer_settings  what a consumer's settings take away from its members, and what they should be
-    replies            the answer to one published message, from the stream and domain that are meant
+    answer_inbox       the answer to one published message, from the stream and domain that are meant
     store_message      one message into a stream, one acknowledgement, one attempt
     streams            `conn.streams`
 """

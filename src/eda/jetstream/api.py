@@ -20,8 +20,8 @@ from nats.errors import Error as NatsError
 from nats.errors import TimeoutError as NatsTimeout
 
 from eda.errors import Closed, ConfigError, NotSupported, ServerError, StreamNotFound, Timeout
-from eda.jetstream.limits import lowered_consumer
 from eda.jetstream.publish_answers import Refused
+from eda.jetstream.pull_limits import lowered_consumer
 from eda.jetstream.schemas import Account, Consumer, Message
 from eda.transport.loops import check_loop
 from eda.transport.wire import Wire

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from eda.jetstream.limits import NS
+from eda.jetstream.pull_limits import NS
 from eda.jetstream.subjects import covers
 
 __all__ = [

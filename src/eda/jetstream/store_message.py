@@ -10,9 +10,9 @@ from nats.errors import Error as NatsError
 
 from eda.errors import Closed, ConfigError, ServerError, Timeout
 from eda.headers import MSG_ID, size_of_headers
+from eda.jetstream.answer_inbox import Replies
 from eda.jetstream.api import ask, while_answerable
 from eda.jetstream.publish_answers import Answer, decode_answer
-from eda.jetstream.replies import Replies
 from eda.transport.wire import Wire
 
 __all__ = ["ONCE_TIMEOUT_S", "is_too_large", "publish_once"]

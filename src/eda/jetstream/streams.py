@@ -12,9 +12,9 @@ from typing import Any
 from msgspec import Struct
 
 from eda.errors import ConfigError, NotSupported, ServerError, StreamNotFound, Timeout
-from eda.jetstream.adapting import adapted
 from eda.jetstream.api import ATTEMPT_TIMEOUT_S, NS, REQUEST_TIMEOUT_S, Api, translated
 from eda.jetstream.labels import labels, labels_of
+from eda.jetstream.lowering import adapted
 from eda.jetstream.schemas import Purged, Stream, StreamPage, nanoseconds
 from eda.jetstream.subjects import check_stream_name, is_covered, overlaps, stream_subjects
 from eda.options import StreamOptions, check_known

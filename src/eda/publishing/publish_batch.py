@@ -19,9 +19,9 @@ from eda._codec import encode_event
 from eda._event import Event
 from eda._nuid import next_nuid
 from eda.errors import Closed, CodecError, ConfigError, EdaError, NotSupported, ServerError, Timeout
+from eda.jetstream.answer_inbox import Replies
 from eda.jetstream.api import NS, STREAM_NOT_FOUND, Api
 from eda.jetstream.publish_answers import Answer, Refused
-from eda.jetstream.replies import Replies
 from eda.jetstream.schemas import Stream
 from eda.jetstream.streams import StreamInfo, check_takes_events, check_takes_subject
 from eda.jetstream.subjects import subject_of

@@ -19,7 +19,7 @@ from nats.errors import Error as NatsError
 from eda.errors import Closed, ServerError
 from eda.jetstream.api import Api
 from eda.jetstream.streams import StreamInfo, counted
-from eda.transport._mailbox import Mailbox
+from eda.transport._callback_sink import Mailbox
 from eda.transport.wire import Wire
 
 __all__ = ["BareSubject"]

@@ -26,8 +26,8 @@ from eda.cursors.position import (
 from eda.errors import Closed, ConfigError, ConsumerDeleted, EdaError, ServerError, StreamNotFound
 from eda.jetstream.api import Api
 from eda.jetstream.consumer_settings import changed_settings
+from eda.jetstream.grace_period import Patience
 from eda.jetstream.labels import labels
-from eda.jetstream.patience import Patience
 from eda.jetstream.streams import StreamInfo, Streams
 from eda.jetstream.subjects import filter_subjects
 from eda.options import SubscriptionOptions

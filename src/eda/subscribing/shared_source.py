@@ -15,7 +15,7 @@ from eda._nuid import next_nuid
 from eda.errors import Closed, ConsumerDeleted, EdaError, ServerError, StreamNotFound, Timeout
 from eda.handling._dispatch import Dispatcher
 from eda.jetstream.api import Api
-from eda.jetstream.patience import Patience
+from eda.jetstream.grace_period import Patience
 from eda.jetstream.streams import StreamInfo
 from eda.jetstream.subjects import covers, shown_filter
 from eda.options import SubscriptionOptions

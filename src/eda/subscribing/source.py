@@ -17,7 +17,7 @@ from nats.aio.subscription import Subscription as NatsSubscription
 from eda.errors import Closed, EdaError, ServerError, Timeout
 from eda.handling._dispatch import Dispatcher
 from eda.jetstream.api import NS, Api
-from eda.jetstream.limits import PullLimits
+from eda.jetstream.pull_limits import PullLimits
 from eda.transport.wire import Wire
 
 __all__ = ["PRIVATE_LIFE_S", "Pulls"]

@@ -1,22 +1,23 @@
-"""The connection: nats-py's client, with our parser in front of it.
+"""The connection to the servers: nats-py's client, with eda's own parser and write buffer.
 
-It connects, logs in and reconnects (nats-py), reads frames and hands them to sinks in C, and collects what is written
-into one write per turn of the loop. It offers `Wire`, the frame parser and the outbound buffer. It knows nothing of
+nats-py connects, logs in and reconnects. This wing reads the incoming bytes, hands the frames of eda's subscriptions to
+sinks in C, and collects outgoing frames into one write per turn of the event loop. It offers `Wire` (one connection),
+`Parser` and `Sink` (frames in), `Outbound` (frames out), and futures that complete within a read. It knows nothing of
 JetStream, streams or events.
 
 Files, each below those that import it:
 
-    _frame       inbound bytes > frames; subject tokens; reply subjects
-    _outbound    outgoing bytes: one write per turn, chunks kept to be sent again
-    _waits       waits that end within the read that ends them
-    addresses    `addr` and environment > server URLs and credentials
-    loops        the event loop that a connection belongs to
-    server_info  a server's INFO, checked
-    _mailbox     messages > a Python callback, for answers that somebody waits for
-    client       nats-py's client, mended: closing in any state, reconnecting after any error
-    tap          the protocol between the transport and nats-py's stream reader
-    wire         that client with our parser in front of it
-    listening    hearing of what happens to a connection
+    _frame          the NATS protocol: incoming bytes > frames; subject tokens; reply subjects of deliveries
+    _outbound       outgoing bytes: one write per turn, and chunks that are kept until their events are acknowledged
+    _waits          futures that resume their task within the read that completes them
+    _callback_sink  a sink that calls a Python function with each message
+    addresses       the `addr` argument or the environment > server URLs and credentials
+    loops           the check that a connection is used in the event loop that opened it
+    server_info     the checks of a server's INFO
+    nats_client     nats-py's client, with fixes for reconnecting, closing and log-in
+    interceptor     the asyncio protocol that takes eda's frames out of what nats-py reads
+    wire            `Wire`: the client of `nats_client`, with the interceptor, parser and outbound buffer in place
+    listener        callbacks for the loss, return and end of a connection, added and removed together
 """
 
 __all__: list[str] = []

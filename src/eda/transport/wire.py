@@ -23,9 +23,9 @@ from eda.errors import Closed, ConnectError, EdaError, NotSupported, Timeout, pr
 from eda.transport._frame import FrameError, Parser, Sink
 from eda.transport._outbound import Outbound
 from eda.transport._waits import Waits
-from eda.transport.client import MendedClient, describe
+from eda.transport.interceptor import Tap
+from eda.transport.nats_client import MendedClient, describe
 from eda.transport.server_info import check_info
-from eda.transport.tap import Tap
 
 __all__ = ["Wire"]
 

@@ -14,7 +14,7 @@ import pytest
 
 import eda
 from cursors import Keys, Member, overlaps, shorten
-from eda.transport._mailbox import monotonic_ns
+from eda.transport._callback_sink import monotonic_ns
 from faulty_proxy import FaultyProxy
 from helpers import Admin, Connect, Logged, freeze, until, wire_of
 

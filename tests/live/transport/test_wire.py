@@ -21,7 +21,7 @@ import eda
 import eda.transport.wire
 from eda.transport._frame import Collector
 from eda.transport.addresses import parse_addresses
-from eda.transport.client import MendedClient
+from eda.transport.nats_client import MendedClient
 from eda.transport.wire import Wire
 from helpers import Logged, Proxy, listening, until, wire_of
 

@@ -14,7 +14,7 @@ from eda.cursors.hold import BYTES_PER_S, Hold
 from eda.cursors.key import BUCKET_STREAM, Write
 from eda.cursors.value import Kept, Value, decode_value, new_value
 from eda.jetstream.publish_answers import Answer
-from eda.transport._mailbox import monotonic_ns
+from eda.transport._callback_sink import monotonic_ns
 from eda.transport._waits import Waits
 from helpers import until
 

@@ -12,7 +12,7 @@ import pytest
 import eda
 from dispatching import Rig, settle
 from eda.handling._intake import Exhausted
-from eda.transport._mailbox import monotonic_ns
+from eda.transport._callback_sink import monotonic_ns
 
 Make = Callable[..., Rig]
 HOUR_NS = 3600 * 10**9

@@ -1,4 +1,4 @@
-"""eda.jetstream.limits: durations as Go writes them, and what refusals say of limits."""
+"""eda.jetstream.pull_limits: durations as Go writes them, and what refusals say of limits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from eda.errors import ServerError
-from eda.jetstream.limits import PullLimits, lowered_consumer, seconds_of
+from eda.jetstream.pull_limits import PullLimits, lowered_consumer, seconds_of
 
 NS = 1_000_000_000
 

@@ -1,4 +1,4 @@
-"""eda.transport._mailbox: messages > a Python callback."""
+"""eda.transport._callback_sink: messages > a Python callback."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import time
 
 import pytest
 
+from eda.transport._callback_sink import Mailbox, monotonic_ns
 from eda.transport._frame import Parser
-from eda.transport._mailbox import Mailbox, monotonic_ns
 
 MESSAGES = b"MSG inbox.12 1 3\r\nabc\r\nHMSG inbox.x.y 1 r 12 14\r\nNATS/1.0\r\n\r\nde\r\nMSG inb 1 0\r\n\r\n"
 

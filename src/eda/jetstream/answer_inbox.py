@@ -11,7 +11,7 @@ from nats.errors import Error as NatsError
 
 from eda.errors import Closed
 from eda.jetstream.publish_answers import Answer, Refused, decode_answer
-from eda.transport._mailbox import Mailbox
+from eda.transport._callback_sink import Mailbox
 from eda.transport.wire import Wire
 
 __all__ = ["Replies"]

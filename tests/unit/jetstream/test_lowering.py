@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from eda.errors import ServerError
-from eda.jetstream.adapting import MIN_BYTES, adapted
+from eda.jetstream.lowering import MIN_BYTES, adapted
 
 WINDOW = "duplicates window can not be larger then server limit of {}"
 
