@@ -12,6 +12,7 @@ import secrets
 from typing import Any
 
 from nats.aio.client import Client, Server
+from nats.aio.transport import TcpTransport
 from nats.errors import Error as NatsError
 
 from eda.errors import EdaError, printable
@@ -92,6 +93,11 @@ class MendedClient(Client):
         # nats-py leaves the socket of a handshake that failed open.
         self._abort()
         await super()._connect_to_server(s)
+        transport: Any = self._transport
+        if isinstance(transport, TcpTransport):
+            # From Python 3.12 on (cpython 136234), `writelines` on a connection that was lost has the loop watch the
+            # number of its socket, which may be that of the next connection by now: that one would never be made.
+            transport.writelines = lambda chunks: transport.write(b"".join(chunks))
 
     async def _attempt_reconnect(self) -> None:
         self._attempts = 0

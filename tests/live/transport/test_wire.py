@@ -255,6 +255,18 @@ async def test_barrier_when_commands_are_pending_comes_after_them(server: eda.Em
     assert sent.index(b"PUB subject") < sent.index(b"PING")
 
 
+async def test_commands_when_the_connection_was_just_lost_leave_the_number_of_its_socket_alone(
+    server: eda.EmbeddedServer,
+) -> None:
+    """The next connection may have that number: whoever watches it there keeps that connection from being made."""
+    async with opened(server.url) as wire:
+        transport: Any = wire._transport
+        number = transport._io_writer.get_extra_info("socket").fileno()
+        transport._io_writer.transport.abort()
+        transport.writelines([b"PING\r\n", b"PING\r\n"])
+        assert not asyncio.get_running_loop().remove_writer(number)
+
+
 async def test_barrier_when_nobody_answers_raises_timeout(server: eda.EmbeddedServer) -> None:
     async with Proxy(server.port) as proxy, opened(proxy.url(server.url)) as wire:
         proxy.hold()
