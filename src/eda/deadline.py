@@ -39,8 +39,9 @@ class Deadline:
     ) -> set[asyncio.Future[Any]]:
         """Wait until all are done; returns those that are not done `keeps_s` before the deadline, or in `at_most_s`.
 
-        When the deadline is moved meanwhile, half of the time that is left then is for this wait at least.
+        Half of the time that is left is for this wait at least, also when the deadline is moved meanwhile.
         """
+        keeps_s = min(keeps_s, self.left_s / 2)  # it may have been moved since the caller has looked
         left = {each for each in futures if not each.done()}
         until = self._loop.time() + at_most_s
         while left:

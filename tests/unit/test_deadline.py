@@ -63,6 +63,14 @@ async def test_shorten_when_more_was_to_be_kept_leaves_half_to_the_wait() -> Non
     task.cancel()
 
 
+async def test_shorten_when_the_wait_is_about_to_begin_leaves_half_to_the_wait() -> None:
+    """In the very turn in which `run` begins the work: more was to be kept than there is by then."""
+    deadline = Deadline()
+    asyncio.get_running_loop().call_soon(deadline.shorten, 1.5)
+    assert await deadline.run(asyncio.sleep(0.05, 7), keeps_s=2.0) == 7
+    assert deadline.left_s < 1.5
+
+
 async def test_shorten_when_it_would_be_longer_has_no_effect() -> None:
     deadline = Deadline(0.5)
     deadline.shorten(60)
