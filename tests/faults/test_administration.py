@@ -91,7 +91,8 @@ async def test_load_when_the_stream_is_deleted_ends_every_subscription(
     async def publish(conn: eda.Conn) -> None:
         try:
             while True:
-                acknowledged.append((await conn.publish("stream", timeout_s=5)).id)
+                # What is on its way while the stream is deleted gets no answer: 5 s later the stream is looked at.
+                acknowledged.append((await conn.publish("stream", timeout_s=25)).id)
         except eda.EdaError as error:
             errors.append(error)
 
@@ -110,7 +111,7 @@ async def test_load_when_the_stream_is_deleted_ends_every_subscription(
             stored = await read_stream(own_server.url, "stream")
             assert_stored_once(acknowledged[:before], stored)
             await admin.js.delete_stream("stream")
-            await asyncio.wait_for(task, 10)
+            await asyncio.wait_for(task, 30)
             for each in subscriptions:
                 with pytest.raises((eda.StreamNotFound, eda.ConsumerDeleted)):
                     await asyncio.wait_for(each.wait(), 20)
