@@ -93,8 +93,8 @@ class MendedClient(Client):
         # nats-py leaves the socket of a handshake that failed open.
         self._abort()
         await super()._connect_to_server(s)
-        transport: Any = self._transport
-        if isinstance(transport, TcpTransport):
+        if isinstance(self._transport, TcpTransport):
+            transport: Any = self._transport
             # From Python 3.12 on (cpython 136234), `writelines` on a connection that was lost has the loop watch the
             # number of its socket, which may be that of the next connection by now: that one would never be made.
             transport.writelines = lambda chunks: transport.write(b"".join(chunks))
