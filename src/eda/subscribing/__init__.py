@@ -15,7 +15,7 @@ Files, each below those that import it:
     ordered_source   throw-away readers for an ordered subscription
     shared_consumer  the consumer of a shared subscription: made, attached to, and changed back when others edit it
     shared_source    the source of a shared subscription: a durable consumer
-    takeover         what holding or losing the cursor means for reader and handlers
+    activation       reading and handling start when the member takes the cursor, and stop when it loses it
     pipeline         what a subscription is made of: put together, opened, closed in order
     subscription     life of a subscription: what opens and closes it, and how it ends
     events_iterator  `conn.events`: a subscription as an iterator

@@ -17,12 +17,12 @@ from eda.handling.workers import Workers
 from eda.jetstream.streams import StreamInfo
 from eda.options import SubscriptionOptions
 from eda.stats import SubscriptionStats
+from eda.subscribing.activation import Holder
 from eda.subscribing.durable_names import is_ordered, refuse_other_kind, refuse_retention
 from eda.subscribing.monitor import Watch
 from eda.subscribing.ordered_source import OrderedSource
 from eda.subscribing.services import Services
 from eda.subscribing.shared_source import SharedSource
-from eda.subscribing.takeover import Holder
 
 __all__ = ["Handler", "Parts"]
 
