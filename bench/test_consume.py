@@ -52,7 +52,7 @@ def cpu_s() -> float:
 
 
 async def eda_read_s(server: eda.EmbeddedServer, n: int, note: Note | None = None, **options: Any) -> float:
-    """Handle `n` events; returns the seconds until the offset of the last one is confirmed."""
+    """Handle `n` events; returns the seconds until the position of the last one is confirmed."""
     n_seen = 0
     done = asyncio.Event()
 

@@ -14,7 +14,7 @@ import eda.cursors.hold
 import eda.cursors.key
 import eda.cursors.silence
 from eda.cursors.cursor import Cursor
-from eda.cursors.position import Place
+from eda.cursors.position import Position
 from eda.jetstream.bucket import BUCKET, BUCKET_STREAM, Bucket
 from eda.transport._callback_sink import monotonic_ns
 from helpers import Admin, until, wire_of
@@ -49,8 +49,8 @@ class Member:
             bucket=Bucket(),
         )
 
-    async def _first(self) -> Place:
-        return Place(self.first)
+    async def _first(self) -> Position:
+        return Position(self.first)
 
     async def open(self, *, reset: bool = False, first: int = 0) -> Member:
         self.first = first

@@ -37,7 +37,7 @@ async def count(conn: eda.Conn, link: Any, task: Task, adapter: str) -> int:
     if task.workload != "consume":
         return (await conn.streams.info(task.stream)).events
     if adapter == "eda" and task.mode in ORDERED:
-        return sum([await kept_offset(link, task.stream, name) for name in task.consumers])
+        return sum([await kept_position(link, task.stream, name) for name in task.consumers])
     n = 0
     for name in task.consumers:
         info = await request(link, f"CONSUMER.INFO.{task.stream}.{name}")
@@ -45,7 +45,7 @@ async def count(conn: eda.Conn, link: Any, task: Task, adapter: str) -> int:
     return n
 
 
-async def kept_offset(link: Any, stream: str, name: str) -> int:
+async def kept_position(link: Any, stream: str, name: str) -> int:
     """Return the sequence up to which an ordered subscription is done, as docs/wire.md has it."""
     found = await link.jetstream().get_last_msg(BUCKET_STREAM, f"$KV.eda-cursors.{stream}.{name}")
     return decode_value(found.data).seq

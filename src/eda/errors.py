@@ -252,7 +252,7 @@ class StreamNotFound(EdaError):
 
 
 class ConsumerDeleted(EdaError):
-    """Tell that a subscription ended because its consumer or kept offset was deleted or reset."""
+    """Tell that a subscription ended because its consumer or kept position was deleted or reset."""
 
     def __init__(self, stream: str, consumer: str, reason: str = "") -> None:
         super().__init__()

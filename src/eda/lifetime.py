@@ -147,8 +147,8 @@ class Lifetime:
     async def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         """Close subscriptions, flush what is being published, then close the connection, all within `timeout_s`.
 
-        Handlers that still run are cancelled in time for their subscription's offset to be stored. A warning in the log
-        says what was left undone.
+        Handlers that still run are cancelled early enough for their subscription's position to be stored. A warning in
+        the log says what was left undone.
 
         Safe to call twice: the shorter time counts. Called in a handler, or in a task or thread that a running handler
         has started, it returns at once, and closing goes on when the handler is done. Cancelled, it goes on without its

@@ -172,7 +172,7 @@ class SubscriptionOptions:
                 message = f"{option}={value!r} with name={self.name!r} needs durable=True"
                 raise ConfigError(message, argument=option)
         if self.exclusive and not self.durable:
-            message = "exclusive=True needs durable=True: without a kept offset no other member can take over"
+            message = "exclusive=True needs durable=True: without a kept position no other member can take over"
             raise ConfigError(message, argument="exclusive")
         is_private = self.name is None and not self.durable
         if self.lease_s != DEFAULT_LEASE_S and (self.serial or self.exclusive or self.key or is_private):
@@ -182,7 +182,7 @@ class SubscriptionOptions:
             )
             raise ConfigError(message, argument="lease_s")
         if self.reset and not self.durable:
-            message = "reset=True needs durable=True: there is no kept offset without"
+            message = "reset=True needs durable=True: there is no kept position without"
             raise ConfigError(message, argument="reset")
         for option in ("concurrency", "batch"):
             value = getattr(self, option)

@@ -24,7 +24,7 @@ def run(main: Coroutine[Any, Any, T], *, loop_factory: Callable[[], asyncio.Abst
     """Run a program's main coroutine in an event loop of its own, and return its result: `eda.run(main())`.
 
     The first SIGINT or SIGTERM cancels `main` once. Its `async with` blocks then close in order, within 2 s each: the
-    offsets of what was handled are stored, and cursors are given up. Connections that `main` has left open are closed
+    positions of what was handled are stored, and cursors are given up. Connections that `main` has left open are closed
     as well. Then the process ends without a traceback (SystemExit), after SIGTERM with code 0, after SIGINT with 130. A
     `main` that returns all the same has its result returned. A second signal ends the process at once, by that signal.
 

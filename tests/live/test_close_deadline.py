@@ -107,7 +107,7 @@ async def test_close_when_the_server_is_frozen_ends_by_the_deadline_and_says_wha
     assert "1 publishes" in said.getMessage()
 
 
-async def test_close_when_the_server_is_well_and_a_handler_hangs_keeps_the_offset_in_time(
+async def test_close_when_the_server_is_well_and_a_handler_hangs_keeps_the_position_in_time(
     connect: Connect, stream: str, admin: Admin
 ) -> None:
     """What was handled stays handled, and the next member has the event in hand at once."""

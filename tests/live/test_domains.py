@@ -102,7 +102,7 @@ async def has_no_consumer(site: Site) -> bool:
 
 @pytest.mark.old_server
 @pytest.mark.parametrize("kind", ORDERED)
-async def test_ordered_when_its_stream_is_behind_a_leaf_node_keeps_its_offset_there(
+async def test_ordered_when_its_stream_is_behind_a_leaf_node_keeps_its_position_there(
     sites: Sites, connect: Connect, kind: str
 ) -> None:
     await store(sites.hub, "a", "b")

@@ -75,7 +75,7 @@ def bench(
 ) -> None:
     """Publish from one process and handle in another, as fast as it goes, and tell what it took.
 
-    Uses a stream of its own, in file storage, and deletes it at the end, with its consumers and kept offsets (the
+    Uses a stream of its own, in file storage, and deletes it at the end, with its consumers and kept cursors (the
     bucket eda-cursors, which those of exclusive and serial subscriptions need, stays). Publish to handler is the time
     at full load: much of it is spent waiting for events that came before.
 

@@ -93,7 +93,7 @@ async def _delete(conn: eda.Conn, stream: str, on_log: Callable[[str], None]) ->
 
 
 async def _forget(conn: eda.Conn, stream: str, work: Work, handling: Side, on_log: Callable[[str], None]) -> None:
-    """Remove the offsets that a handling side has left behind that was killed; else it has done so itself."""
+    """Remove the cursors that a handling side has left behind that was killed; else it has done so itself."""
     if not handling.was_killed or work.kind == "shared":
         return
     try:
@@ -101,7 +101,7 @@ async def _forget(conn: eda.Conn, stream: str, work: Work, handling: Side, on_lo
             for number in range(1, work.subscriptions + 1):
                 await (await conn.subscribe(stream, lambda _: None, work.options(number))).unsubscribe()
     except (eda.EdaError, TimeoutError) as error:
-        on_log(f"the offsets of {stream} in the bucket eda-cursors could not be removed: {_why(error)}")
+        on_log(f"the cursors of {stream} in the bucket eda-cursors could not be removed: {_why(error)}")
 
 
 def _why(error: Exception) -> str:

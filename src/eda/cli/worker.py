@@ -131,7 +131,7 @@ async def handle(
         subs = []
         for number, receiver in enumerate(receivers, 1):
             subs.append(conn.subscribe(stream, handler_of(receiver), work.options(number)))
-            # An offset that is kept outside of the stream would outlive it.
+            # A cursor that is kept outside of the stream would outlive it.
             stack.push_async_callback(subs[-1].unsubscribe)
             await subs[-1]
         tell(ready=True)

@@ -12,7 +12,7 @@ Files, each below those that import it:
     key       the key: read, written, watched, deleted
     silence   how long a standby has seen no new revision
     hold      the holder's time with it: group commit, lease, fence, lost answers
-    cursor    the kept offset of an ordered durable subscription: taking, losing, giving up
+    cursor    the cursor of an ordered durable subscription: taking, losing, giving up
 """
 
 __all__: list[str] = []

@@ -1,4 +1,4 @@
-"""The kept offset of an ordered durable subscription: position, lease and fence in one key of a key-value bucket.
+"""The cursor of an ordered durable subscription: position, lease and fence in one key of a key-value bucket.
 
 One member of a name holds the key (`cursor_hold`) and writes its position into it, at least every second. Each write
 names the revision that it replaces, so of two holders one fails. The others stand by: one that sees the same revision
@@ -18,7 +18,7 @@ from eda._nuid import next_nuid
 from eda.cursors.filter import CursorFilter, OnFilterChange
 from eda.cursors.hold import CursorOwner, Hold, read_patiently
 from eda.cursors.key import RETRY_S, CursorKey, is_stored
-from eda.cursors.position import Place
+from eda.cursors.position import Position
 from eda.cursors.silence import TAKEOVER_S, Silence
 from eda.cursors.value import Kept, Value, new_value, successor
 from eda.errors import Closed, ConsumerDeleted, EdaError, ServerError, Timeout
@@ -71,7 +71,7 @@ class Cursor:
         self.epoch = 0  # of the last attempt to take the key
         self._key = CursorKey(wire, api, stream, name)
         self._loop = asyncio.get_running_loop()
-        self._first: Callable[[], Awaitable[Place]] | None = None
+        self._first: Callable[[], Awaitable[Position]] | None = None
         self._hold: Hold | None = None
         self._taking: Value | None = None  # what may be in the key by now
         self._task: asyncio.Task[None] | None = None  # opens or stands by
@@ -112,7 +112,7 @@ class Cursor:
         """The sequence that the position was told to begin at, while active; 0: none was told."""
         return self._hold.start_at if self._hold is not None else 0
 
-    async def open(self, *, reset: bool, first: Callable[[], Awaitable[Place]]) -> None:
+    async def open(self, *, reset: bool, first: Callable[[], Awaitable[Position]]) -> None:
         """Take the key if it is free (`on_active` is called before this returns), else begin to stand by.
 
         `reset`: forget a kept position first. `first` gives the position to begin with where none is kept, or the kept
@@ -134,7 +134,7 @@ class Cursor:
         except Timeout:
             raise
         except TimeoutError as error:
-            raise Timeout(f"opening the offset {self._stream}.{self._name}", OPEN_TIMEOUT_S) from error
+            raise Timeout(f"opening the cursor {self._stream}.{self._name}", OPEN_TIMEOUT_S) from error
         if self._error is not None:
             raise self._error
         self._is_open = True
@@ -147,7 +147,7 @@ class Cursor:
     async def confirmed(self, seq: int, time_ns: int = 0) -> None:
         """Return when everything up to `seq` is done and kept; written at once. Raises Closed when the key is lost."""
         if self._hold is None:
-            raise Closed(f"the hold on the offset {self._stream}.{self._name}")
+            raise Closed(f"the hold on the cursor {self._stream}.{self._name}")
         await self._hold.confirmed(seq, time_ns)
 
     def restart(self, created: str, seq: int, time_ns: int = 0) -> None:
@@ -271,9 +271,11 @@ class Cursor:
                 "subscription %s of %s: the stream was made again at %s; the position %d is of the one of %s, and void",
                 self._name, self._stream, created, old.seq, old.created,
             )  # fmt: skip
-        place = await self._first()
+        position = await self._first()
         epoch = old.epoch + 1 if old is not None else 1
-        return new_value(place.seq, epoch, self.holder, 0, self._filter.mine, created, self._start, place.stored_ns)
+        return new_value(
+            position.seq, epoch, self.holder, 0, self._filter.mine, created, self._start, position.stored_ns
+        )
 
     def _check_open(self) -> None:
         # Python 3.11's wait_for, in nats-py's requests, may swallow the cancellation by `close`.
@@ -302,7 +304,7 @@ class Cursor:
 
     def _deleted(self, kept: Kept) -> ConsumerDeleted:
         done = "deleted" if kept.value is None else "reset"
-        return ConsumerDeleted(self._stream, self._name, f"its offset was {done}")
+        return ConsumerDeleted(self._stream, self._name, f"its position was {done}")
 
     # --- standing by -------------------------------------------------------------------------------------------------
 
@@ -393,4 +395,4 @@ class Cursor:
         if subject == self._key.subject and kind == "subscription":
             self._logger.warning("no permission to subscribe to %s: a takeover takes longer", subject)
         elif subject in self._key.needs:
-            self._end(ServerError(403, 0, f"no permission for {subject}, where offsets are kept"))
+            self._end(ServerError(403, 0, f"no permission for {subject}, where cursors are kept"))

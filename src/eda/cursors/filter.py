@@ -37,7 +37,7 @@ class CursorFilter:
         if self._on_change == "refuse":
             raise ConfigError(
                 f"{self._where} exists and differs: it filters {shown_filter(value.filter)}, the options ask for "
-                f"{shown_filter(self.mine)}. Use another name, reset=True to forget its offset, or "
+                f"{shown_filter(self.mine)}. Use another name, reset=True to forget its position, or "
                 "on_filter_change='from_here' to change the filter from the kept position onward.",
                 argument="name",
             )

@@ -235,7 +235,7 @@ class Hold:
             refusal = str(error.as_error(BUCKET_STREAM))
             if refusal != self._refusal:
                 self._logger.error(
-                    "subscription %s of %s: keeping its offset: %s", self._key.name, self._key.stream, refusal
+                    "subscription %s of %s: keeping its position: %s", self._key.name, self._key.stream, refusal
                 )
             self._refusal = refusal
             self._pause = self._loop.call_later(SIGN_OF_LIFE_S, self._write)
@@ -310,7 +310,7 @@ class Hold:
         self._watchdog = self._loop.call_later(max((min(due_ns) - now) / NS, 0.001), self._watch)
         if fences:
             self._logger.warning(
-                "subscription %s of %s: its offset could not be kept for %g s; nothing is handled until it is",
+                "subscription %s of %s: its position could not be kept for %g s; nothing is handled until it is",
                 self._key.name, self._key.stream, LEASE_S,
             )  # fmt: skip
             self._owner.on_fenced()
@@ -370,7 +370,7 @@ class Hold:
         return value.seq >= self.target and (value.epoch > self._epoch or not value.holder)
 
     def _lost(self) -> Closed:
-        return Closed(f"the hold on the offset {self._key.stream}.{self._key.name}")
+        return Closed(f"the hold on the cursor {self._key.stream}.{self._key.name}")
 
 
 async def read_patiently(key: CursorKey, logger: logging.Logger) -> Kept:
@@ -382,5 +382,5 @@ async def read_patiently(key: CursorKey, logger: logging.Logger) -> Kept:
         except (ServerError, Timeout) as error:
             if not patience.allows(error):
                 raise
-            logger.debug("subscription %s of %s: reading its offset: %s", key.name, key.stream, error)
+            logger.debug("subscription %s of %s: reading its position: %s", key.name, key.stream, error)
         await asyncio.sleep(RETRY_S)

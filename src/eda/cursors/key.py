@@ -187,7 +187,7 @@ class CursorKey:
         text = encode_value(value)
         if len(text) + N_HEADERS > self._wire.max_payload:  # the server would close the connection
             raise ConfigError(
-                f"the offset {self.stream}.{self.name} takes {len(text)} bytes, more than the server's max_payload of "
+                f"the cursor {self.stream}.{self.name} takes {len(text)} bytes, more than the server's max_payload of "
                 f"{self._wire.max_payload}: its filter has {len(value.filter)} subjects",
                 argument="types",
             )
@@ -196,7 +196,7 @@ class CursorKey:
         if answer.error is not None and answer.error.err_code not in CONFLICTS:
             if answer.error.err_code == MESSAGE_TOO_LARGE:
                 raise ConfigError(
-                    f"the offset {self.stream}.{self.name} has {len(text)} bytes, and max_msg_size of the bucket "
+                    f"the cursor {self.stream}.{self.name} has {len(text)} bytes, and max_msg_size of the bucket "
                     f"{BUCKET} (stream {BUCKET_STREAM}) allows less: raise it, or take out the limit with -1",
                     argument="durable",
                 )
@@ -230,7 +230,7 @@ class CursorKey:
             return Kept(message.seq, decode_value(message.data), message.data)
         except ValueError as error:
             raise ConfigError(
-                f"key {self.stream}.{self.name} of the bucket {BUCKET} holds no offset that can be read ({error}): "
+                f"key {self.stream}.{self.name} of the bucket {BUCKET} holds no cursor that can be read ({error}): "
                 "reset=True forgets it",
                 argument="name",
             ) from error
@@ -246,16 +246,16 @@ class CursorKey:
     # --- making and deleting -----------------------------------------------------------------------------------------
 
     async def ensure_bucket(self, bucket: Bucket) -> None:
-        """Create the bucket, or see whether the one that is there can keep an offset. It is never changed.
+        """Create the bucket, or see whether the one that is there can keep a cursor. It is never changed.
 
         Raises ConfigError, which names the setting; ServerError, Timeout.
         """
         fault = "" if not self.has_bucket and await self.create_bucket(bucket) else await self.bucket_fault(bucket)
         if fault:
             raise ConfigError(
-                f"the offset {self.stream}.{self.name} can't be kept in the bucket {BUCKET}: its stream "
+                f"the cursor {self.stream}.{self.name} can't be kept in the bucket {BUCKET}: its stream "
                 f"{BUCKET_STREAM} has {fault}. A shared subscription (without exclusive, serial and key) needs no "
-                "offset there.",
+                "cursor there.",
                 argument="durable",
             )
 
@@ -321,7 +321,7 @@ class CursorKey:
                 headers = {"KV-Operation": "DEL"}  # what it replaces may stay, but is not the last any more
             elif not answer.error.may_pass:
                 raise answer.error.as_error(BUCKET_STREAM)
-        raise Timeout(f"forgetting the offset {self.stream}.{self.name}", timeout_s)
+        raise Timeout(f"forgetting the cursor {self.stream}.{self.name}", timeout_s)
 
 
 def settling(waiter: asyncio.Future[Answer]) -> Callable[[Write, Answer], None]:

@@ -20,14 +20,14 @@ from eda.jetstream.streams import StreamInfo
 __all__ = [
     "READER_LIFE_S",
     "UNREAD_NS",
-    "Place",
-    "last_whole",
-    "place_of",
+    "Position",
+    "position_of",
     "reader_config",
     "rfc3339",
     "sequence_at",
     "start_ns",
-    "tell_of_start",
+    "surviving_position",
+    "warn_of_far_start",
 ]
 
 READER_LIFE_S = 60.0
@@ -43,7 +43,7 @@ _MICROSECOND = timedelta(microseconds=1)
 UNREAD_NS = 1  # the time of a position before the stream's first event: whatever is stored came later
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """A position: its sequence, and when the stream stored that event, in nanoseconds since 1970; 0: not known."""
 
     seq: int
@@ -73,7 +73,7 @@ def rfc3339(time_ns: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest_ns:09d}Z"
 
 
-def tell_of_start(logger: logging.Logger, stream: str, name: str, start: int, last: int) -> None:
+def warn_of_far_start(logger: logging.Logger, stream: str, name: str, start: int, last: int) -> None:
     """Say that a start lies beyond the stream's end, if it does: an event that is yet to come there may be far away."""
     if start > last + 1:
         logger.warning(
@@ -86,7 +86,7 @@ def tell_of_start(logger: logging.Logger, stream: str, name: str, start: int, la
 async def sequence_at(api: Api, stream: str, time_ns: int, info: StreamInfo) -> int:
     """Return the sequence of the first event stored at that time or later, the next one's where there is none.
 
-    Found by halving, one request each: where events were deleted, nats-server 2.10 finds a wrong place by itself.
+    Found by halving, one request each: where events were deleted, nats-server 2.10 finds a wrong sequence by itself.
     Raises StreamNotFound, ServerError, Timeout, Closed.
     """
     low, high, found = max(info.first_sequence, 1), info.last_sequence + 1, info.last_sequence + 1
@@ -106,7 +106,7 @@ async def sequence_at(api: Api, stream: str, time_ns: int, info: StreamInfo) -> 
 
 
 async def _sequence_by_server(api: Api, stream: str, time_ns: int) -> int:
-    """The same, from the place of a consumer that begins there."""
+    """The same, as the server finds it for a consumer that begins at that time."""
     name = f"eda-r-{next_nuid()}"
     settings = reader_config(name) | {"deliver_policy": "by_start_time", "opt_start_time": rfc3339(time_ns)}
     settings |= labels("reader", client=api.client, what=f"a look for a time in stream {stream!r}")
@@ -115,35 +115,35 @@ async def _sequence_by_server(api: Api, stream: str, time_ns: int) -> int:
     return int((made.get("delivered") or {}).get("stream_seq", 0)) + 1
 
 
-async def place_of(api: Api, stream: str, seq: int) -> Place:
-    """Return the place of the event with that sequence. Raises StreamNotFound, ServerError, Timeout, Closed."""
-    return Place(seq, await _stored_at(api, stream, seq))
+async def position_of(api: Api, stream: str, seq: int) -> Position:
+    """Return the position of the event with that sequence. Raises StreamNotFound, ServerError, Timeout, Closed."""
+    return Position(seq, await _stored_at(api, stream, seq))
 
 
-async def last_whole(api: Api, stream: str, place: Place, info: StreamInfo) -> Place:
-    """Return the place while the stream has all that it had up to there; else the place before the first new event.
+async def surviving_position(api: Api, stream: str, position: Position, info: StreamInfo) -> Position:
+    """Return the position if the stream still has all that it had up to it, else the one before the first new event.
 
     The event itself may be gone (expired, deleted, purged): then the stream is whole as long as nothing up to there was
     stored later than it. Raises StreamNotFound, ServerError, Timeout, Closed.
     """
-    if not place.seq:
-        return place
-    if not place.stored_ns:  # written before positions had times: only a stream that is too short shows anything
+    if not position.seq:
+        return position
+    if not position.stored_ns:  # written before positions had times: only a stream that is too short shows anything
         end = info.last_sequence
-        return place if end >= place.seq else await place_of(api, stream, end)
-    stored_ns = await _stored_at(api, stream, place.seq)
-    if stored_ns == place.stored_ns:
-        return place
-    if not stored_ns and place.seq < info.first_sequence and place.seq <= info.last_sequence:
-        return place
-    first = await sequence_at(api, stream, place.stored_ns + 1, info)
-    if first > place.seq:
+        return position if end >= position.seq else await position_of(api, stream, end)
+    stored_ns = await _stored_at(api, stream, position.seq)
+    if stored_ns == position.stored_ns:
+        return position
+    if not stored_ns and position.seq < info.first_sequence and position.seq <= info.last_sequence:
+        return position
+    first = await sequence_at(api, stream, position.stored_ns + 1, info)
+    if first > position.seq:
         if not stored_ns:
-            return place
+            return position
         # It is another event, which an earlier time was given to: the server's clock went back, and can't tell what
         # else is new.
         first = max(info.first_sequence, 1)
-    return Place(first - 1, await _stored_at(api, stream, first - 1) or place.stored_ns)
+    return Position(first - 1, await _stored_at(api, stream, first - 1) or position.stored_ns)
 
 
 async def _stored_at(api: Api, stream: str, seq: int) -> int:
@@ -158,12 +158,12 @@ async def _stored_at(api: Api, stream: str, seq: int) -> int:
         raise
 
 
-async def _message(api: Api, stream: str, place: dict[str, Any]) -> tuple[int, int]:
-    """Return sequence and time of the message at a place, zeros where there is none. Raises ServerError (403 …)."""
+async def _message(api: Api, stream: str, query: dict[str, Any]) -> tuple[int, int]:
+    """Return sequence and time of the message that is asked for, zeros if there is none. Raises ServerError (403 …)."""
     subject = f"{api.prefix}.STREAM.MSG.GET.{stream}"
     api.wire.asks_leave.add(subject)
     try:
-        message = await api.message(stream, place)
+        message = await api.message(stream, query)
         return message.seq, nanoseconds(message.time)
     except ServerError as error:
         if error.err_code == NO_MESSAGE:

@@ -1,4 +1,4 @@
-"""How many members stand by for an offset: they say so when they are asked.
+"""How many members stand by for a cursor: they say so when they are asked.
 
 A standby leaves no trace on the server. So whoever wants to know asks all of a stream at once, with a plain message,
 and counts who answers in time. The subjects cross leaf nodes. An answer goes to a subject of this purpose alone: nobody
@@ -33,7 +33,7 @@ def _subject(domain: str, stream: str, what: str) -> str:
 
 
 class Standby:
-    """Answers for a member that stands by for the offset `name`; `domain`: the stream's."""
+    """Answers for a member that stands by for the cursor `name`; `domain`: the stream's."""
 
     def __init__(self, wire: Wire, domain: str, stream: str, name: str) -> None:
         self._wire = wire
@@ -69,7 +69,7 @@ class Standby:
 
 
 async def count_standbys(wire: Wire, domain: str, stream: str, names: set[str]) -> Counter[str] | None:
-    """Return how many members stand by for each of these offsets, as far as they answer within 0.5 s.
+    """Return how many members stand by for each of these cursors, as far as they answer within 0.5 s.
 
     None where asking is forbidden. Raises Closed.
     """

@@ -31,9 +31,9 @@ NS = 1_000_000_000
 class Handling:
     """A dispatcher's host: futures, and the judgement over what failed.
 
-    `bury` stores a dead letter; `on_end(error)` is called when none can be stored for good. What an ordered
-    subscription's offset needs is set by its owner: `on_progress()` when the position has moved, `confirmed(position)`
-    to wait until it is stored; `suspects`, for a shared one.
+    `bury` stores a dead letter; `on_end(error)` is called when none can be stored for good. For an ordered
+    subscription, the owner sets `on_progress()`, called when the position has moved, and `confirmed(position)`, which
+    waits until the position is stored; for a shared one, the owner sets `suspects`.
     """
 
     def __init__(
@@ -282,4 +282,4 @@ def _set(future: asyncio.Future[None]) -> None:
 
 
 async def _at_once(position: int) -> None:
-    """There is no offset to store."""
+    """There is no position to store."""

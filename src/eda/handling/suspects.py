@@ -1,7 +1,7 @@
 """Which event killed the process: a shared subscription's record of the suspects that a handler has begun.
 
 A shared consumer counts deliveries, and those that no handler began count as well: what waited behind the event that
-killed the process has as many as that. So a suspect is put on record before it is begun, beside the offsets of ordered
+killed the process has as many as that. So a suspect is put on record before it is begun, beside the cursors of ordered
 subscriptions, and taken off when it has ended. Who finds one on record from an earlier delivery knows that it did not.
 """
 
@@ -152,9 +152,9 @@ class Suspects:
 
     async def _read(self, sequence: int) -> _Found:
         """Return what is on record of an event of this stream: delivery 0 for nothing."""
-        place = {"last_by_subj": self._subject(sequence)}
+        query = {"last_by_subj": self._subject(sequence)}
         try:
-            message = await self._api.message(BUCKET_STREAM, place, patience_s=TIMEOUT_S)
+            message = await self._api.message(BUCKET_STREAM, query, patience_s=TIMEOUT_S)
         except ServerError as error:
             if error.err_code not in (STREAM_NOT_FOUND, NO_MESSAGE):
                 raise

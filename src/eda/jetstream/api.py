@@ -112,17 +112,17 @@ class Api:
             raise ServerError(500, 0, f"an answer that makes no sense: {error}", operation=verb) from error
         return answer
 
-    async def message(self, stream: str, place: dict[str, Any], *, patience_s: float = REQUEST_TIMEOUT_S) -> Message:
-        """Return the stored message at a place. Raises ServerError (10037: there is none), Timeout, Closed."""
+    async def message(self, stream: str, query: dict[str, Any], *, patience_s: float = REQUEST_TIMEOUT_S) -> Message:
+        """Return the stored message that is asked for. Raises ServerError (10037: there is none), Timeout, Closed."""
         verb = f"STREAM.MSG.GET.{stream}"
-        data = await self._asked(verb, place, patience_s, min(ATTEMPT_TIMEOUT_S, patience_s / 2))
+        data = await self._asked(verb, query, patience_s, min(ATTEMPT_TIMEOUT_S, patience_s / 2))
         try:
             answer = _decode_message(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ServerError(500, 0, f"an answer that makes no sense: {error}", operation=verb) from error
         if answer.error is not None:
             raise _as_error(answer.error, verb)
-        if answer.message is None or answer.message.seq < place.get("seq", 1):
+        if answer.message is None or answer.message.seq < query.get("seq", 1):
             raise ServerError(500, 0, "an answer without the message", operation=verb)
         return answer.message
 

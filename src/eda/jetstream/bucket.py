@@ -1,4 +1,4 @@
-"""The key-value bucket in which offsets and records are kept: its settings, and what is wrong with those of others.
+"""The key-value bucket in which positions and records are kept: its settings, and what is wrong with those of others.
 
 Source: ADR-8 (key-value buckets: names and settings).
 """
@@ -15,8 +15,8 @@ __all__ = ["BUCKET", "BUCKET_STREAM", "MIN_MESSAGE", "Bucket", "bucket_for", "fa
 BUCKET = "eda-cursors"
 BUCKET_STREAM = f"KV_{BUCKET}"
 
-MAX_BYTES = 8 * 2**20  # where an account demands a limit, which it takes off its own: room for some 10,000 offsets
-MIN_MESSAGE = 2048  # bytes of a write: an offset with some filters, and its headers
+MAX_BYTES = 8 * 2**20  # where an account demands a limit, which it takes off its own: room for some 10,000 positions
+MIN_MESSAGE = 2048  # bytes of a write: a position with some filters, and its headers
 
 # As nats.go creates a bucket, with a history of 1. The oldest of a full one must not go: it refuses the newest.
 _SETTINGS: dict[str, Any] = {
@@ -71,7 +71,7 @@ def settings_of(bucket: Bucket) -> dict[str, Any]:
 
 
 def fault_of(config: dict[str, Any], bucket: Bucket) -> str:
-    """Return what keeps a bucket with these settings from keeping an offset; "": nothing does.
+    """Return what keeps a bucket with these settings from keeping a position; "": nothing does.
 
     `config` is the stream's configuration as the server gives it. It names the setting, what comes of it, and the
     value that works.
@@ -84,7 +84,7 @@ def fault_of(config: dict[str, Any], bucket: Bucket) -> str:
 
 def _faults(config: dict[str, Any], bucket: Bucket) -> list[tuple[str, bool, str, str]]:
     drops_old = config.get("discard", "old") == "old"
-    vanishes = "the oldest offsets vanish when it is full"
+    vanishes = "the oldest positions vanish when it is full"
     unwritten = "nothing can be written to it"
     unanswered = "no write is confirmed"
     message_size = config.get("max_msg_size", -1)
@@ -92,19 +92,19 @@ def _faults(config: dict[str, Any], bucket: Bucket) -> list[tuple[str, bool, str
     in_memory = config.get("storage") == "memory"
     covers = not _SUBJECTS.isdisjoint(config.get("subjects") or ())
     return [
-        ("max_age", config.get("max_age", 0) > 0, "the offset of a subscription that is away longer vanishes", "0"),
+        ("max_age", config.get("max_age", 0) > 0, "the position of a subscription that is away longer vanishes", "0"),
         ("max_bytes", config.get("max_bytes", -1) > 0 and drops_old, vanishes, "-1, or discard 'new',"),
         ("max_msgs", config.get("max_msgs", -1) > 0 and drops_old, vanishes, "-1, or discard 'new',"),
-        ("max_msg_size", 0 <= message_size < MIN_MESSAGE, "an offset is too large for it", f"{MIN_MESSAGE} or more"),
-        ("discard_new_per_subject", bool(config.get("discard_new_per_subject")), "an offset can't move on", "False"),
+        ("max_msg_size", 0 <= message_size < MIN_MESSAGE, "a position is too large for it", f"{MIN_MESSAGE} or more"),
+        ("discard_new_per_subject", bool(config.get("discard_new_per_subject")), "a position can't move on", "False"),
         ("retention", config.get("retention", "limits") != "limits", "what is read or not read vanishes", "'limits'"),
         ("no_ack", bool(config.get("no_ack")), unanswered, "False"),
         ("sealed", bool(config.get("sealed")), unwritten, "False"),
         ("mirror", bool(config.get("mirror")), unwritten, "a bucket of its own"),
         ("allow_msg_counter", bool(config.get("allow_msg_counter")), unwritten, "False"),
-        ("subject_transform", bool(config.get("subject_transform")), "an offset is stored elsewhere", "None"),
+        ("subject_transform", bool(config.get("subject_transform")), "a position is stored elsewhere", "None"),
         ("subjects", not covers, unwritten, f"{_SETTINGS['subjects']!r}"),
-        ("storage", in_memory and outlived, "offsets are gone when its server restarts, events are not", "'file'"),
+        ("storage", in_memory and outlived, "positions are gone when its server restarts, events are not", "'file'"),
     ]
 
 

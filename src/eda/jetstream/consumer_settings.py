@@ -100,7 +100,7 @@ def unhealable(config: dict[str, Any], *, is_durable: bool, is_file: bool) -> li
     if config.get("replay_policy", "instant") != "instant":
         wrong.append(f"it has replay_policy={config['replay_policy']!r}, which withholds events; 'instant' is needed")
     if is_durable and is_file and config.get("mem_storage"):
-        wrong.append("it has mem_storage=True, so a restart of the server would forget its offset")
+        wrong.append("it has mem_storage=True, so a restart of the server would forget its position")
     return wrong
 
 

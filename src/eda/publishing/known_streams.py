@@ -84,7 +84,7 @@ class Targets:
         return await self._streams.ensure(stream, self._defaults, create=self._auto_create)
 
     def bucket_for(self, stream: StreamOptions) -> Bucket:
-        """Return what is wanted of the bucket of offsets for the subscriptions to a stream with these options."""
+        """Return what is wanted of the bucket of cursors for the subscriptions to a stream with these options."""
         return bucket_for(stream, self._defaults)
 
     async def find(self, stream: str) -> Known:

@@ -1,4 +1,4 @@
-"""What it means for a subscription to hold its offset: when it reads, when handlers may start, what is stored."""
+"""What it means for a subscription to hold its position: when it reads, when handlers may start, what is stored."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import asyncio
 from collections.abc import Callable
 
 from eda.cursors.cursor import Cursor
-from eda.cursors.position import Place
+from eda.cursors.position import Position
 from eda.errors import Closed
 from eda.handling._dispatch import Dispatcher
 from eda.subscribing.ordered_source import OrderedSource
 
-__all__ = ["Holder"]
+__all__ = ["Activation"]
 
 ORPHANS_POLL_S = 0.01
 
 
-class Holder:
+class Activation:
     """Stands between a cursor and what works under it; the cursor calls `on_…`."""
 
     def __init__(self, source: OrderedSource, dispatcher: Dispatcher, on_end: Callable[[Exception], None]) -> None:
@@ -50,8 +50,8 @@ class Holder:
 
     async def _activate(self, position: int, tries: int) -> None:
         dispatcher = self._dispatcher
-        # A handler from before we lost the offset has not ended: its event must not be handled beside it. Too rare for
-        # the workers to tell of.
+        # A handler from before this member lost the cursor may still run. Its event must not be handled again at the
+        # same time. This is so rare that the workers don't report when they end.
         while dispatcher.n_running:  # noqa: ASYNC110
             await asyncio.sleep(ORPHANS_POLL_S)
         dispatcher.begin_at(position, tries, self._held.time_ns)
@@ -96,7 +96,7 @@ class Holder:
         self._on_end(error)
 
     def on_confirmed(self, seq: int, lease_until_ns: int) -> None:
-        """The offset `seq` is stored: store what was done meanwhile, or wait for more."""
+        """The position `seq` is stored: store what was done meanwhile, or wait for more."""
         if not self._is_begun:
             return
         dispatcher = self._dispatcher
@@ -114,16 +114,16 @@ class Holder:
             self._held.advance(self._dispatcher.position, self._dispatcher.position_ns)
 
     async def confirmed(self, position: int) -> None:
-        """Return when the offset is stored, or another member has it."""
+        """Return when the position is stored, or another member has it."""
         try:
             await self._held.confirmed(position, self._dispatcher.position_ns)
         except Closed:
             return  # no handler starts without the lease
 
-    def on_rewound(self, place: Place) -> None:
+    def on_rewound(self, position: Position) -> None:
         """Go back to there: the stream has lost its end."""
-        self._dispatcher.begin_at(place.seq, 0, place.stored_ns)
-        self._held.restart(self._held.created, *place)
+        self._dispatcher.begin_at(position.seq, 0, position.stored_ns)
+        self._held.restart(self._held.created, *position)
 
     def close(self) -> None:
         """Begin nothing more."""

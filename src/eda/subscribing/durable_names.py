@@ -17,7 +17,7 @@ FORBIDDEN = 403
 
 
 class DurableNames:
-    """The names under which the open durable subscriptions of a connection keep their offsets."""
+    """The names under which the open durable subscriptions of a connection keep their positions."""
 
     def __init__(self) -> None:
         self._in_use: dict[tuple[str, str], list[bool]] = {}
@@ -25,13 +25,13 @@ class DurableNames:
     def take(self, stream: str, name: str, *, is_given: bool) -> None:
         """Note that a subscription to `stream` uses the name; not `is_given`: it is the client's.
 
-        Two subscriptions that both forgot their name would share one offset, and each would miss the events of the
+        Two subscriptions that both forgot their name would share one position, and each would miss the events of the
         other. Raises ConfigError for the second one.
         """
         users = self._in_use.setdefault((stream, name), [])
         if users and not (is_given and all(users)):
             raise ConfigError(
-                f"another durable subscription of this connection to stream {stream!r} keeps its offset under the "
+                f"another durable subscription of this connection to stream {stream!r} keeps its position under the "
                 f"client's name {name!r}, so the two would share their events: give each of them name=...",
                 argument="name",
             )
@@ -46,12 +46,12 @@ class DurableNames:
 
 
 def durable_name(options: SubscriptionOptions, client: str | None) -> str | None:
-    """Return the name that a durable subscription's offset is kept under, None for others. Raises ConfigError."""
+    """Return the name that a durable subscription's position is kept under, None for others. Raises ConfigError."""
     if not options.durable or options.name is not None:
         return options.name if options.durable else None
     if client is None:
         raise ConfigError(
-            "a durable subscription keeps its offset under a name: give name=..., or client=... to connect()",
+            "a durable subscription keeps its position under a name: give name=..., or client=... to connect()",
             argument="name",
         )
     try:
@@ -99,7 +99,7 @@ def refuse_retention(info: StreamInfo, options: SubscriptionOptions, *, filters_
         asked = next((each for each in ("serial", "exclusive", "key") if getattr(options, each)), "a private one")
         raise ConfigError(
             f"{where}: an ordered subscription ({asked}) reads without acknowledging and would lose events. Use a "
-            "shared one: name=... (with durable=True to keep the offset), without serial, exclusive and key.",
+            "shared one: name=... (with durable=True to keep the position), without serial, exclusive and key.",
             argument="stream",
         )
     if info.retention != "workqueue":
@@ -120,7 +120,7 @@ def refuse_retention(info: StreamInfo, options: SubscriptionOptions, *, filters_
 
 
 async def refuse_other_kind(wire: Wire, api: Api, stream: str, name: str, *, ordered: bool, reset: bool) -> None:
-    """Raise ConfigError when the name has an offset of the other kind; with `reset` forget that offset."""
+    """Raise ConfigError when the name has a position of the other kind; with `reset` forget that position."""
     if ordered:
         if await api.consumer_info(stream, name) is None:
             return
@@ -138,11 +138,11 @@ async def refuse_other_kind(wire: Wire, api: Api, stream: str, name: str, *, ord
                 return
         except ServerError as error:
             if error.code == FORBIDDEN:
-                return  # who may not read offsets can have none there
+                return  # who may not read positions can have none there
             raise
         kept, asked = f"an exclusive one (a key in {BUCKET})", "a shared one"
     raise ConfigError(
         f"subscription {name!r} of stream {stream!r} exists and differs: it is {kept}, the options ask for {asked}. "
-        "Use another name, or reset=True to forget its offset.",
+        "Use another name, or reset=True to forget its position.",
         argument="name",
     )

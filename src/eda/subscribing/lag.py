@@ -17,7 +17,7 @@ from nats.errors import Error as NatsError
 
 from eda._nuid import next_nuid
 from eda.cursors.key import NO_MESSAGE, CursorKey
-from eda.cursors.position import Place, last_whole
+from eda.cursors.position import Position, surviving_position
 from eda.cursors.standby import count_standbys
 from eda.cursors.value import Value
 from eda.errors import ConfigError, ServerError, Timeout
@@ -49,7 +49,7 @@ class SubscriptionInfo:
     """A kept subscription as the server knows it, whether or not a member is there."""
 
     name: str
-    """who keeps the offset"""
+    """who keeps the position"""
     stream: str
     """the stream that it reads"""
     kind: Literal["shared", "ordered"]
@@ -118,8 +118,8 @@ class Lags:
             self._wire.asks_leave.discard(direct)
         held = {each.name for each in ordered if each.holder is not None}
         standbys = await count_standbys(self._wire, self._api.domain, stream, held) if held else Counter()
-        for place, each in enumerate(ordered):
-            ordered[place] = replace(each, standbys=standbys[each.name] if standbys is not None else None)
+        for index, each in enumerate(ordered):
+            ordered[index] = replace(each, standbys=standbys[each.name] if standbys is not None else None)
         return sorted([*shared, *ordered], key=lambda each: (each.name, each.kind))
 
     # --- ordered -----------------------------------------------------------------------------------------------------
@@ -143,13 +143,13 @@ class Lags:
             names |= dict.fromkeys(name for name in page if _NAME.fullmatch(name))
             if n_seen >= answer.get("total", 0) or len(names) == n_known:
                 return list(names)
-        raise Timeout(f"listing the offsets of {stream}", LIST_TIMEOUT_S)
+        raise Timeout(f"listing the positions of {stream}", LIST_TIMEOUT_S)
 
     async def _ordered(self, seen: _Seen, name: str) -> SubscriptionInfo | None:
         try:
             value = (await CursorKey(self._wire, self._api, seen.info.name, name).read()).value
         except ConfigError:
-            return None  # there is something, if no offset
+            return None  # there is something, if no position
         if value is None:
             return None
         position, lag, lag_s = await self._behind(seen, value)
@@ -175,7 +175,7 @@ class Lags:
         after = value.seq
         if after and value.start != after + 1:  # a start may be still to come
             # Where the stream has lost its end, its next member goes on behind what is left of it.
-            after = (await last_whole(self._api, seen.info.name, Place(after, value.time_ns), seen.info)).seq
+            after = (await surviving_position(self._api, seen.info.name, Position(after, value.time_ns), seen.info)).seq
         if seen.last <= after:
             return after, 0, 0.0
         # What one subject matches, other servers than the newest count as well.
@@ -275,10 +275,10 @@ class Lags:
 
     async def _next(self, seen: _Seen, begin: int, subject: str) -> tuple[int | None, datetime | None]:
         """Return how many messages match from `begin` on (None: the server does not tell), and the first one's time."""
-        stream, place = seen.info.name, {"seq": begin, "next_by_subj": subject}
+        stream, query = seen.info.name, {"seq": begin, "next_by_subj": subject}
         if seen.has_direct:
             with suppress(NatsError, ServerError, ValueError):  # the other way tells what is the matter
-                wanted = msgspec.json.encode(place | {"batch": 1})
+                wanted = msgspec.json.encode(query | {"batch": 1})
                 answer = await ask(self._wire, f"{self._api.prefix}.DIRECT.GET.{stream}", wanted, REQUEST_TIMEOUT_S)
                 headers = answer.headers or {}
                 if headers.get("Status") == "404":
@@ -288,7 +288,7 @@ class Lags:
                     left = headers.get("Nats-Num-Pending", "")
                     return int(left) + 1 if left.isdecimal() and len(left) < 19 else None, time
         try:
-            message = await self._api.message(stream, place)
+            message = await self._api.message(stream, query)
         except ServerError as error:
             if error.err_code != NO_MESSAGE:
                 raise
@@ -339,8 +339,8 @@ async def _each(items: Iterable[_T], work: Callable[[_T], Awaitable[_R]]) -> lis
     done: dict[int, _R] = {}
 
     async def run() -> None:
-        for place, item in waiting:
-            done[place] = await work(item)
+        for index, item in waiting:
+            done[index] = await work(item)
 
     runs = [asyncio.ensure_future(run()) for _ in range(AT_ONCE)]
     try:
@@ -349,4 +349,4 @@ async def _each(items: Iterable[_T], work: Callable[[_T], Awaitable[_R]]) -> lis
         for each in runs:
             each.cancel()
         await asyncio.wait(runs)
-    return [done[place] for place in sorted(done)]
+    return [done[index] for index in sorted(done)]

@@ -15,13 +15,13 @@ from typing import Any
 from eda._nuid import next_nuid
 from eda.cursors.position import (
     UNREAD_NS,
-    Place,
-    last_whole,
-    place_of,
+    Position,
+    position_of,
     reader_config,
     sequence_at,
     start_ns,
-    tell_of_start,
+    surviving_position,
+    warn_of_far_start,
 )
 from eda.errors import Closed, ConfigError, ConsumerDeleted, EdaError, ServerError, StreamNotFound
 from eda.jetstream.api import Api
@@ -46,7 +46,7 @@ RENEW_MAX_S = 2.0
 class OrderedSource(Pulls):
     """Keeps a dispatcher supplied with every event of a stream, in order, from wherever it wants to go on.
 
-    `on_rewound(place)` is called when the stream has lost its end (a server that died before it synced): all is read
+    `on_rewound(position)` is called when the stream has lost its end (a server that died before it synced): all is read
     again from there on.
     """
 
@@ -60,7 +60,7 @@ class OrderedSource(Pulls):
         name: str,
         options: SubscriptionOptions,
         on_end: Callable[[Exception], None],
-        on_rewound: Callable[[Place], None],
+        on_rewound: Callable[[Position], None],
     ) -> None:
         super().__init__(wire, api, logger, stream, on_end)
         self._streams = streams
@@ -94,18 +94,18 @@ class OrderedSource(Pulls):
         refuse_retention(info, self._options, filters_well=self._api.filters_well)
         self._server_filter = server_filter(info, self.filter, filters_well=self._api.filters_well)
 
-    async def first_place(self) -> Place:
-        """Return the place before the first event that the options ask for. Raises StreamNotFound, ServerError."""
+    async def first_position(self) -> Position:
+        """Return the position before the first event that the options ask for. Raises StreamNotFound, ServerError."""
         info = await self._streams.info(self._stream)
         options = self._options
         if options.backfill:
-            return Place(info.first_sequence - 1, UNREAD_NS) if info.first_sequence > 1 else Place(0)
+            return Position(info.first_sequence - 1, UNREAD_NS) if info.first_sequence > 1 else Position(0)
         if options.start is None:
-            return Place(info.last_sequence, info.last_time_ns)
+            return Position(info.last_sequence, info.last_time_ns)
         start = options.start
         if isinstance(start, datetime):
             start = await sequence_at(self._api, self._stream, start_ns(start), info)
-        return await place_of(self._api, self._stream, start - 1)
+        return await position_of(self._api, self._stream, start - 1)
 
     def _config(self, name: str) -> dict[str, Any]:
         what = f"reader of subscription {self._name!r} of stream {self._stream!r}"
@@ -202,9 +202,9 @@ class OrderedSource(Pulls):
         if dispatcher.highest == self.start - 1 and not dispatcher.highest_ns and not dispatcher.seen:
             if not self._is_start_told:
                 self._is_start_told = True
-                tell_of_start(self._logger, self._stream, self._name, self.start, info.last_sequence)
+                warn_of_far_start(self._logger, self._stream, self._name, self.start, info.last_sequence)
         else:
-            whole = await self._last_whole(info)
+            whole = await self._surviving_position(info)
             if n_wanted != self._n_wanted:
                 return
             if whole is not None:
@@ -243,21 +243,21 @@ class OrderedSource(Pulls):
             self.on_nothing_pending()
         dispatcher.refill()
 
-    async def _last_whole(self, info: StreamInfo) -> Place | None:
+    async def _surviving_position(self, info: StreamInfo) -> Position | None:
         """Return where to go on when the stream does not have what was read of it any more, None when it has.
 
         What was read and not handled is read again then, as far as it is still there.
         """
         dispatcher = self._dispatcher
         assert dispatcher is not None
-        read = Place(dispatcher.highest, dispatcher.highest_ns)
-        whole = await last_whole(self._api, self._stream, read, info)
+        read = Position(dispatcher.highest, dispatcher.highest_ns)
+        whole = await surviving_position(self._api, self._stream, read, info)
         if whole == read:
             return None
         while True:
-            done = Place(dispatcher.position, dispatcher.position_ns)
+            done = Position(dispatcher.position, dispatcher.position_ns)
             if done != read:
-                whole = await last_whole(self._api, self._stream, done, info)
+                whole = await surviving_position(self._api, self._stream, done, info)
             if done.seq == dispatcher.position:  # no handler has ended meanwhile
                 return whole
 
@@ -269,11 +269,11 @@ class OrderedSource(Pulls):
         seq = await self._bare.first_after(unasked_from)
         if not 0 < seq <= dispatcher.highest:
             return
-        before = await place_of(self._api, self._stream, seq - 1)
+        before = await position_of(self._api, self._stream, seq - 1)
         if n_wanted != self._n_wanted:
             return
         if dispatcher.position < seq:
-            before = Place(dispatcher.position, dispatcher.position_ns)
+            before = Position(dispatcher.position, dispatcher.position_ns)
         self._logger.warning(
             "stream %s: message %d on the subject %s itself was overtaken by %d; subscription %s goes on behind %d, "
             "and may handle events again",

@@ -9,7 +9,7 @@ from typing import Any
 
 from eda.cursors.cursor import Cursor
 from eda.cursors.key import CursorKey
-from eda.cursors.position import Place
+from eda.cursors.position import Position
 from eda.handling._dispatch import Dispatcher
 from eda.handling.dispatcher_host import Handling
 from eda.handling.suspects import Suspects
@@ -17,7 +17,7 @@ from eda.handling.workers import Workers
 from eda.jetstream.streams import StreamInfo
 from eda.options import SubscriptionOptions
 from eda.stats import SubscriptionStats
-from eda.subscribing.activation import Holder
+from eda.subscribing.activation import Activation
 from eda.subscribing.durable_names import is_ordered, refuse_other_kind, refuse_retention
 from eda.subscribing.monitor import Watch
 from eda.subscribing.ordered_source import OrderedSource
@@ -59,7 +59,7 @@ class Parts:
         self._has_name = False  # among the connection's durable names
         self._on_end = on_end
         self.source: SharedSource | OrderedSource
-        self.holder: Holder | None = None
+        self.activation: Activation | None = None
         self._cursor: Cursor | None = None
         ordered = is_ordered(options)
         if ordered:
@@ -150,20 +150,20 @@ class Parts:
             source.open(info)
             await source.attach(self.dispatcher)
             if self._durable is None:
-                place = await source.first_place()
-                self.dispatcher.begin_at(place.seq, 0, place.stored_ns)
+                position = await source.first_position()
+                self.dispatcher.begin_at(position.seq, 0, position.stored_ns)
                 await source.begin()
             else:
                 await self._open_cursor(source, info)
         self._watch.start()
 
     async def _open_cursor(self, source: OrderedSource, info: StreamInfo) -> None:
-        holder = self.holder = Holder(source, self.dispatcher, self._on_end)
-        self._cursor = holder.cursor = Cursor(
+        activation = self.activation = Activation(source, self.dispatcher, self._on_end)
+        self._cursor = activation.cursor = Cursor(
             self._services.wire,
             self._services.api,
             self._logger,
-            holder,
+            activation,
             stream=self._stream,
             name=self.name,
             client=self._client,
@@ -172,15 +172,15 @@ class Parts:
             bucket=self._services.targets.bucket_for(info.options),
             start=source.start,
         )
-        self._handling.on_progress = holder.on_progress
-        self._handling.confirmed = holder.confirmed
-        await self._cursor.open(reset=self._options.reset, first=source.first_place)
+        self._handling.on_progress = activation.on_progress
+        self._handling.confirmed = activation.confirmed
+        await self._cursor.open(reset=self._options.reset, first=source.first_position)
 
-    def _on_rewound(self, place: Place) -> None:
-        if self.holder is not None:
-            self.holder.on_rewound(place)
+    def _on_rewound(self, position: Position) -> None:
+        if self.activation is not None:
+            self.activation.on_rewound(position)
         else:
-            self.dispatcher.begin_at(place.seq, 0, place.stored_ns)
+            self.dispatcher.begin_at(position.seq, 0, position.stored_ns)
 
     # --- closing, in this order --------------------------------------------------------------------------------------
 
@@ -197,19 +197,19 @@ class Parts:
         if self._cursor is not None:
             self._cursor.give_up_waiting()  # the last write of all says as much
 
-    async def keep_offset(self, timeout_s: float, *, failed: bool) -> bool:
+    async def keep_position(self, timeout_s: float, *, failed: bool) -> bool:
         """See that the server has what was done; returns whether it has. `failed`: the subscription ends by an error.
 
         What is not confirmed is logged.
         """
-        if self.holder is not None and self._cursor is not None:
-            self.holder.close()
+        if self.activation is not None and self._cursor is not None:
+            self.activation.close()
             # While a handler runs that ignores its cancellation, nobody should be invited to handle its event.
             keeps = self.dispatcher.n_running > 0
-            place = Place(self.dispatcher.position, self.dispatcher.position_ns)
-            if not await self._cursor.close(*place, keeps=keeps, timeout_s=timeout_s):
+            position = Position(self.dispatcher.position, self.dispatcher.position_ns)
+            if not await self._cursor.close(*position, keeps=keeps, timeout_s=timeout_s):
                 self._logger.warning(
-                    "subscription %s to %s: its last offset is not confirmed; events may come again",
+                    "subscription %s to %s: its last position is not confirmed; events may come again",
                     self.name, self._stream,
                 )  # fmt: skip
                 return False
@@ -218,7 +218,7 @@ class Parts:
         return True
 
     async def forget(self) -> None:
-        """Forget the offset. Raises ServerError, Timeout, Closed."""
+        """Forget the position. Raises ServerError, Timeout, Closed."""
         if isinstance(self.source, SharedSource):
             await self.source.forget()
         elif self._cursor is not None:

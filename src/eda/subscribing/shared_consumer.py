@@ -6,7 +6,7 @@ import logging
 from datetime import datetime
 from typing import Any
 
-from eda.cursors.position import rfc3339, start_ns, tell_of_start
+from eda.cursors.position import rfc3339, start_ns, warn_of_far_start
 from eda.errors import ConfigError, ConsumerDeleted, ServerError
 from eda.jetstream.api import NS, Api
 from eda.jetstream.consumer_settings import (
@@ -105,7 +105,7 @@ class SharedConsumer:
                 await self._refuse_limited_life(made["config"])
                 self._accept(made["config"])
                 if isinstance(self._options.start, int):
-                    tell_of_start(self._logger, self._stream, self._name, self._options.start, stream.last_sequence)
+                    warn_of_far_start(self._logger, self._stream, self._name, self._options.start, stream.last_sequence)
                 return made
             info = await self._api.consumer_info(self._stream, self._name)
             if info is None:
@@ -179,7 +179,7 @@ class SharedConsumer:
             raise ConfigError(
                 f"{self._where} exists and differs: "
                 + "; ".join(differences)
-                + ". Use another name, or reset=True to forget its offset.",
+                + ". Use another name, or reset=True to forget its position.",
                 argument="name",
             )
         self._refuse_other_lease(info)
@@ -203,7 +203,7 @@ class SharedConsumer:
             raise ConfigError(
                 f"{where}: its members filter in the client, and would acknowledge what a changed filter asks for. "
                 "on_filter_change='from_here' needs nats-server 2.12 and a stream with subjects of its own name. Use "
-                "another name, or reset=True to forget its offset.",
+                "another name, or reset=True to forget its position.",
                 argument="on_filter_change",
             )
         if not covers(mine, theirs) and (info.get("num_waiting") or info.get("num_ack_pending")):
@@ -350,8 +350,8 @@ class SharedConsumer:
 def _limited_life(stream: str, name: str, config: dict[str, Any]) -> str:
     return (
         f"stream {stream!r} has consumer_limits with inactive_threshold: the server would delete the durable "
-        f"subscription {name!r} and its offset after {config['inactive_threshold'] / NS:g} s without a member. Use an "
-        "ordered subscription (exclusive, serial or key), which keeps its offset elsewhere."
+        f"subscription {name!r} and its position after {config['inactive_threshold'] / NS:g} s without a member. Use "
+        "an ordered subscription (exclusive, serial or key), which keeps its position elsewhere."
     )
 
 

@@ -123,7 +123,7 @@ class SharedSource(Pulls):
         return True
 
     async def forget(self) -> None:
-        """Delete the consumer, and with it the offset."""
+        """Delete the consumer, and with it the position."""
         await self._api.delete_consumer(self._stream, self.consumer)
 
     # --- a filter that others changed --------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from eda.subscribing.services import Services
 __all__ = ["CANCELLED_CLOSE_S", "Subscription"]
 
 BARRIER_S = 5.0
-KEEPS_S = 2.0  # of a deadline, for storing the offset once the handlers are done
+KEEPS_S = 2.0  # of a deadline, for storing the position once the handlers are done
 CANCELLED_CLOSE_S = 2.0
 
 
@@ -66,7 +66,7 @@ class Subscription:
         self._dispatcher = self._parts.dispatcher
         self._error: Exception | None = None
         self._forgetting = False
-        self._not_forgotten: Exception | None = None  # why the offset is still kept
+        self._not_forgotten: Exception | None = None  # why the position is still kept
         self._deadline = Deadline()  # of closing; far away until somebody is in a hurry
         self._opening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -79,7 +79,7 @@ class Subscription:
 
     @property
     def name(self) -> str:
-        """Who keeps the offset: the given name, the client's, or a generated one."""
+        """Who keeps the position: the given name, the client's, or a generated one."""
         return self._parts.name
 
     @property
@@ -95,8 +95,8 @@ class Subscription:
     @property
     def is_active(self) -> bool:
         """Whether this member gets events: False while another one of an exclusive name does, or it is not open."""
-        holder, is_open = self._parts.holder, self._parts.workers.are_started and not self._closed.is_set()
-        return is_open and not self._parts.source.stands_by and (holder is None or holder.is_active)
+        activation, is_open = self._parts.activation, self._parts.workers.are_started and not self._closed.is_set()
+        return is_open and not self._parts.source.stands_by and (activation is None or activation.is_active)
 
     @property
     def is_paused(self) -> bool:
@@ -180,7 +180,7 @@ class Subscription:
     # --- closing -----------------------------------------------------------------------------------------------------
 
     async def close(self) -> None:
-        """Stop deliveries, let running handlers finish (up to `timeout_s`), give back the rest, keep the offset.
+        """Stop deliveries, let running handlers finish (up to `timeout_s`), give back the rest, keep the position.
 
         Safe to call twice. Called in a handler, or in a task or thread that a running handler has started, it returns
         at once, and closing goes on when the handler is done. Cancelled, it goes on without its caller, for 2 s at
@@ -204,9 +204,9 @@ class Subscription:
         self._parts.workers.cancel()
 
     async def unsubscribe(self) -> None:
-        """Close, and forget the offset. In a handler it returns at once, as `close` does.
+        """Close, and forget the position. In a handler it returns at once, as `close` does.
 
-        Raises ServerError, Timeout, Closed when the offset could not be forgotten; calling it again tries again. When
+        Raises ServerError, Timeout, Closed when the position could not be forgotten; calling it again tries again. When
         that fails after a handler has called it, `wait` raises the error.
         """
         self._forgetting = True
@@ -225,7 +225,7 @@ class Subscription:
         try:
             await self._parts.forget()
         except Timeout as error:
-            what = f"forgetting the offset of subscription {self.name} to {self.stream} (unsubscribe() tries again)"
+            what = f"forgetting the position of subscription {self.name} to {self.stream} (unsubscribe() tries again)"
             raise Timeout(what, error.timeout_s) from error
 
     async def _forget_at_the_end(self) -> None:
@@ -234,12 +234,14 @@ class Subscription:
         try:
             if await self._deadline.run(_done(self._forget())):
                 return
-            error = Closed(f"subscription {self.name} to {self.stream}: there was no time to forget its offset, and it")
+            error = Closed(
+                f"subscription {self.name} to {self.stream}: there was no time to forget its position, and it"
+            )
         except Exception as failed:
             error = failed
         self._not_forgotten = error
         self._error = self._error or error
-        self._logger.error("subscription %s to %s: forgetting its offset failed: %s", self.name, self.stream, error)
+        self._logger.error("subscription %s to %s: forgetting its position failed: %s", self.name, self.stream, error)
 
     async def wait(self) -> None:
         """Wait until the subscription is closed; raises what ended it if that was an error."""
@@ -291,10 +293,10 @@ class Subscription:
                     "subscription %s to %s: %d handlers were cancelled %.3g s after close; their events come again",
                     self.name, self.stream, n_late, self._loop.time() - began,
                 )  # fmt: skip
-            keeping = parts.keep_offset(min(brief_s, deadline.left_s), failed=self._error is not None)
+            keeping = parts.keep_position(min(brief_s, deadline.left_s), failed=self._error is not None)
             if await deadline.run(keeping) is None:
                 self._logger.warning(
-                    "subscription %s to %s: there was no time to confirm its offset; events may come again",
+                    "subscription %s to %s: there was no time to confirm its position; events may come again",
                     self.name, self.stream,
                 )  # fmt: skip
             if self._forgetting:

@@ -37,7 +37,7 @@ async def conn(own_server: eda.EmbeddedServer) -> AsyncIterator[eda.Conn]:
 
 
 async def make_own(conn: eda.Conn) -> None:
-    """Make what a user has on a server: a stream with an event, and the offset of a subscription."""
+    """Make what a user has on a server: a stream with an event, and the cursor of a subscription."""
     await conn.publish("mine", eda.Event(type="kept"))
     async with conn.subscribe(
         "mine", lambda _: None, name="reader", durable=True, exclusive=True, backfill=True
@@ -45,8 +45,8 @@ async def make_own(conn: eda.Conn) -> None:
         await until(lambda: sub.stats().handled)
 
 
-async def offsets(server: eda.EmbeddedServer) -> list[str]:
-    """Give the keys that the bucket of offsets has."""
+async def cursors(server: eda.EmbeddedServer) -> list[str]:
+    """Give the keys that the bucket of cursors has."""
     client = await nats.connect(server.url)
     try:
         bucket = await client.jetstream().key_value("eda-cursors")
@@ -62,7 +62,7 @@ async def assert_only_own_left(server: eda.EmbeddedServer, conn: eda.Conn) -> No
     bucket = streams.pop("KV_eda-cursors", None)
     assert streams == {"mine": 1}
     assert bucket is not None
-    assert await offsets(server) == ["mine.reader"]
+    assert await cursors(server) == ["mine.reader"]
 
 
 def assert_agrees(report: dict[str, Any], n_subscriptions: int = 1) -> None:
@@ -128,7 +128,7 @@ async def test_bench_when_interrupted_leaves_nothing(
     assert await run_interrupted(conn, *arguments, by=signal.Signals[by]) == (code, "", said)
     streams = {info.name: info.events for info in await conn.streams.list()}
     assert set(streams) == {"KV_eda-cursors"}
-    assert await offsets(own_server) == []
+    assert await cursors(own_server) == []
 
 
 def children_of(pid: int) -> dict[str, int]:
@@ -150,7 +150,7 @@ async def test_bench_when_its_handling_side_is_killed_fails_and_leaves_nothing(
     try:
         await published(conn)
         async with asyncio.timeout(DEADLINE_S):
-            await until(lambda: offsets(own_server))
+            await until(lambda: cursors(own_server))
             os.kill(children_of(process.pid)["handle"], signal.SIGKILL)
             out, err = await process.communicate()
     finally:
@@ -160,7 +160,7 @@ async def test_bench_when_its_handling_side_is_killed_fails_and_leaves_nothing(
     assert (process.returncode, out) == (1, b"")
     assert err.decode().splitlines()[-1].startswith("Error: the handle side failed: it ended with code -9")
     assert {info.name for info in await conn.streams.list()} == {"KV_eda-cursors"}
-    assert await offsets(own_server) == []
+    assert await cursors(own_server) == []
 
 
 async def test_bench_when_the_account_has_no_room_says_so_soon() -> None:

@@ -278,7 +278,7 @@ async def test_cursor_when_it_may_not_publish_ends_and_says_what(stream: str, su
             await conn.streams.create(stream)
             async with eda.connect(server.url, user="mute", password="p") as mute:
                 member = Member(mute, stream)
-                with pytest.raises(eda.ServerError, match=r"no permission for \$.*where offsets are kept"):
+                with pytest.raises(eda.ServerError, match=r"no permission for \$.*where cursors are kept"):
                     await member.open()
                 assert not await member.close()
                 assert member.story == []

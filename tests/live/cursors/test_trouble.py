@@ -353,11 +353,11 @@ async def test_write_when_the_bucket_is_full_says_so_once_and_is_fenced(
         admin = Admin(member.wire)
         config = (await admin.api(f"STREAM.INFO.{BUCKET_STREAM}"))["config"]
         await admin.api(f"STREAM.UPDATE.{BUCKET_STREAM}", config | {"max_msg_size": 10})
-        logged.expect("keeping its offset: publish to KV_eda-cursors: message size exceeds maximum allowed")
+        logged.expect("keeping its position: publish to KV_eda-cursors: message size exceeds maximum allowed")
         await until(lambda: member.story == ["active", "fenced"])
         await admin.api(f"STREAM.UPDATE.{BUCKET_STREAM}", config)
         await until(lambda: member.story == ["active", "fenced", "unfenced"])
-        assert len(logged.find("keeping its offset")) == 1
+        assert len(logged.find("keeping its position")) == 1
         await member.cursor.confirmed(3)
         assert await member.close()
 

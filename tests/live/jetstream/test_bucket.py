@@ -1,4 +1,4 @@
-"""The bucket of offsets on real servers: what others made of it, and what accounts and servers demand."""
+"""The bucket of cursors on real servers: what others made of it, and what accounts and servers demand."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ async def handled(conn: eda.Conn, stream: str, **options: Any) -> list[str]:
         ({"subjects": None, "mirror": {"name": "orders"}}, r"mirror=.*: .*works"),
     ],
 )
-async def test_ordered_when_its_bucket_would_lose_the_offset_is_refused_and_names_the_setting(
+async def test_ordered_when_its_bucket_would_lose_the_position_is_refused_and_names_the_setting(
     own_server: eda.EmbeddedServer, settings: dict[str, Any], named: str, options: dict[str, Any]
 ) -> None:
     async with eda.connect(own_server.url, client="c") as conn:
@@ -124,7 +124,7 @@ async def test_ordered_when_its_bucket_would_lose_the_offset_is_refused_and_name
     ],
     ids=str,
 )
-async def test_ordered_when_its_buckets_settings_are_harmless_keeps_and_forgets_its_offset(
+async def test_ordered_when_its_buckets_settings_are_harmless_keeps_and_forgets_its_position(
     own_server: eda.EmbeddedServer, settings: dict[str, Any]
 ) -> None:
     async with eda.connect(own_server.url, client="c") as conn:
@@ -144,7 +144,7 @@ async def test_ordered_when_stream_and_bucket_are_in_memory_is_served(own_server
         assert len(await handled(conn, "orders", serial=True)) == 1
         assert (await bucket_of(own_server.url))["storage"] == "memory"
         await conn.streams.create("kept", eda.StreamOptions())
-        with pytest.raises(eda.ConfigError, match="storage='memory': offsets are gone when its server restarts"):
+        with pytest.raises(eda.ConfigError, match="storage='memory': positions are gone when its server restarts"):
             await conn.subscribe("kept", print, name="n", durable=True, serial=True)
 
 
@@ -159,7 +159,7 @@ async def test_ordered_when_the_buckets_settings_may_not_be_read_is_served(logge
     assert not logged.find("forbids", 30)
 
 
-async def test_offset_when_it_is_too_large_for_the_bucket_is_refused_with_the_limit(
+async def test_position_when_it_is_too_large_for_the_bucket_is_refused_with_the_limit(
     own_server: eda.EmbeddedServer,
 ) -> None:
     await api(own_server.url, f"STREAM.CREATE.{BUCKET_STREAM}", BASE | {"max_msg_size": 2048})
@@ -231,7 +231,7 @@ async def test_bucket_when_the_defaults_ask_for_more_replicas_than_there_are_has
     assert (await bucket_of(own_server.url))["num_replicas"] == 1
 
 
-async def test_bucket_when_it_is_full_refuses_the_new_offset_and_keeps_the_others(
+async def test_bucket_when_it_is_full_refuses_the_new_position_and_keeps_the_others(
     own_server: eda.EmbeddedServer,
 ) -> None:
     async with eda.connect(own_server.url, client="c") as conn:

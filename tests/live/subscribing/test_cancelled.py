@@ -64,7 +64,7 @@ async def cancel_at_any_moment(user: User) -> None:
 
 
 async def nothing_is_left(conn: eda.Conn, before: dict[str, int], admin: Admin, stream: str) -> None:
-    """Fail unless all is as before, and nobody on the server waits for events or holds an offset."""
+    """Fail unless all is as before, and nobody on the server waits for events or holds a cursor."""
     await until(lambda: held(conn) == before, 5)
 
     async def nobody_waits() -> bool:

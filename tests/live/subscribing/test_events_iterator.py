@@ -23,7 +23,7 @@ async def publish(conn: eda.Conn, stream: str, n: int) -> None:
 
 
 async def kept(admin: Admin, stream: str, kind: str) -> int:
-    """Return the offset on the server; for a shared one its acknowledgement floor."""
+    """Return the position on the server; for a shared subscription the acknowledgement floor."""
     if kind == "shared":
         return int((await admin.consumer(stream, "me"))["ack_floor"]["stream_seq"])
     value = await Keys(admin, stream, "me").get()

@@ -198,7 +198,7 @@ async def test_filter_when_given_lets_only_those_through(
     assert seen == wanted
 
 
-async def test_filter_when_nothing_matches_for_long_moves_the_offset_all_the_same(
+async def test_filter_when_nothing_matches_for_long_moves_the_position_all_the_same(
     conn: eda.Conn, stream: str, admin: Admin
 ) -> None:
     """What others publish to the stream's bare subject is looked at and passed over."""
@@ -219,7 +219,7 @@ async def test_filter_when_nothing_matches_for_long_moves_the_offset_all_the_sam
 
 
 @pytest.mark.parametrize("kind", DURABLE)
-async def test_offset_when_closed_is_kept_and_nothing_comes_twice(
+async def test_position_when_closed_is_kept_and_nothing_comes_twice(
     connect: Connect, stream: str, admin: Admin, kind: str
 ) -> None:
     seen = Seen()
@@ -239,7 +239,7 @@ async def test_offset_when_closed_is_kept_and_nothing_comes_twice(
     assert await admin.consumers(stream) == []
 
 
-async def test_offset_when_not_durable_is_not_kept(conn: eda.Conn, stream: str, admin: Admin) -> None:
+async def test_position_when_not_durable_is_not_kept(conn: eda.Conn, stream: str, admin: Admin) -> None:
     await publish(conn, stream, 5)
     for options in ({}, {"serial": True}, {"key": "aggregate"}):
         seen = Seen()
@@ -254,7 +254,7 @@ async def no_consumer(admin: Admin, stream: str) -> bool:
     return await admin.consumers(stream) == []
 
 
-async def test_offset_when_reset_is_forgotten_and_other_members_end(
+async def test_position_when_reset_is_forgotten_and_other_members_end(
     connect: Connect, stream: str, logged: Logged
 ) -> None:
     logged.expect("subscription me to .* ends: .*(reset|deleted)")
@@ -274,7 +274,7 @@ async def test_offset_when_reset_is_forgotten_and_other_members_end(
     assert again == seen == [1, 2, 3, 4, 5]
 
 
-async def test_unsubscribe_when_called_forgets_the_offset(conn: eda.Conn, stream: str, admin: Admin) -> None:
+async def test_unsubscribe_when_called_forgets_the_position(conn: eda.Conn, stream: str, admin: Admin) -> None:
     await publish(conn, stream, 5)
     for _ in range(2):
         seen = Seen()
@@ -286,7 +286,7 @@ async def test_unsubscribe_when_called_forgets_the_offset(conn: eda.Conn, stream
     await subscription.unsubscribe()
 
 
-async def test_unsubscribe_when_called_in_a_handler_forgets_the_offset_after_it(
+async def test_unsubscribe_when_called_in_a_handler_forgets_the_position_after_it(
     conn: eda.Conn, stream: str, admin: Admin
 ) -> None:
     after: list[int] = []
@@ -317,7 +317,7 @@ async def test_unsubscribe_when_called_in_a_handler_forgets_the_offset_after_it(
     ],
     ids=str,
 )
-async def test_name_when_its_offset_is_of_another_kind_is_refused_until_reset(
+async def test_name_when_its_position_is_of_another_kind_is_refused_until_reset(
     conn: eda.Conn, stream: str, first: dict[str, Any], second: dict[str, Any], said: str
 ) -> None:
     await publish(conn, stream, 3, type="a", aggregate="x")
@@ -335,7 +335,7 @@ async def test_name_when_its_offset_is_of_another_kind_is_refused_until_reset(
         await conn.subscribe(stream, print, name="me", durable=True, **first)
 
 
-async def test_name_when_its_offset_is_of_an_ordered_kind_may_change_among_those(conn: eda.Conn, stream: str) -> None:
+async def test_name_when_its_position_is_of_an_ordered_kind_may_change_among_those(conn: eda.Conn, stream: str) -> None:
     await publish(conn, stream, 4, aggregate="a")
     seen = Seen()
     for n, kind in enumerate(DURABLE):

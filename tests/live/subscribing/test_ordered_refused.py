@@ -113,7 +113,7 @@ async def test_standby_when_it_is_refused_for_good_ends_with_the_error(
 
 
 @pytest.mark.parametrize("is_holder", [True, False])
-async def test_member_when_it_may_not_read_its_offset_any_more_ends_with_the_error(
+async def test_member_when_it_may_not_read_its_position_any_more_ends_with_the_error(
     connect: Connect, stream: str, is_holder: bool, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shorten(monkeypatch)

@@ -285,7 +285,7 @@ async def test_stream_when_made_again_while_subscribed_ends_the_subscription(
         await conn.close()
 
 
-async def test_stream_when_made_again_begins_a_kept_offset_anew(
+async def test_stream_when_made_again_begins_a_kept_position_anew(
     conn: eda.Conn, stream: str, admin: Admin, logged: Logged
 ) -> None:
     for n in (10, 15):
@@ -349,7 +349,7 @@ async def test_reader_when_a_delivery_is_lost_reads_it_again(
         await conn.close()
 
 
-async def test_offset_when_it_is_deleted_ends_the_subscription(
+async def test_position_when_it_is_deleted_ends_the_subscription(
     conn: eda.Conn, stream: str, admin: Admin, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     logged.expect("subscription me to .* ends")

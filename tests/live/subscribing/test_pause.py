@@ -76,7 +76,7 @@ async def test_pause_when_called_starts_no_handler_until_resume_and_loses_nothin
 
 
 @pytest.mark.parametrize("kind", ["shared", "exclusive", "serial"])
-async def test_pause_when_it_lasts_keeps_leases_and_the_offset(
+async def test_pause_when_it_lasts_keeps_leases_and_the_position(
     connect: Connect, stream: str, kind: str, short_lease: float
 ) -> None:
     mine, others = Seen(), Seen()

@@ -167,12 +167,12 @@ async def test_subscription_when_the_stream_is_missing_creates_it(
 # --- what is kept ----------------------------------------------------------------------------------------------------
 
 
-async def test_offset_when_durable_is_kept_for_the_next_connection(connect: Connect, stream: str) -> None:
+async def test_position_when_durable_is_kept_for_the_next_connection(connect: Connect, stream: str) -> None:
     seen: list[int] = []
     for n in range(4):
         conn = await connect(client="me")
         await publish(conn, stream, 5)
-        # Once there is an offset, where to begin does not matter.
+        # Once a position is kept, where to begin does not matter.
         options: dict[str, Any] = [{"backfill": True}, {}, {"start": 3}, {"backfill": True}][n]
         async with conn.subscribe(stream, lambda event: seen.append(event.sequence), durable=True, **options):
             await until(lambda n=n: len(seen) == 5 * (n + 1))
@@ -180,7 +180,7 @@ async def test_offset_when_durable_is_kept_for_the_next_connection(connect: Conn
     assert seen == list(range(1, 21))
 
 
-async def test_offset_when_durable_is_named_after_the_client_or_the_option(
+async def test_position_when_durable_is_named_after_the_client_or_the_option(
     connect: Connect, stream: str, admin: Admin
 ) -> None:
     conn = await connect(client="billing")
@@ -191,7 +191,7 @@ async def test_offset_when_durable_is_named_after_the_client_or_the_option(
     assert (await admin.consumer(stream, "billing"))["config"]["durable_name"] == "billing"
 
 
-async def test_offset_when_reset_is_forgotten_first(connect: Connect, stream: str) -> None:
+async def test_position_when_reset_is_forgotten_first(connect: Connect, stream: str) -> None:
     conn = await connect(client="me")
     await publish(conn, stream, 3)
     for options in ({}, {"reset": True}, {"reset": True}):

@@ -281,7 +281,7 @@ async def test_subscription_when_its_caller_is_cancelled_as_it_opens_is_closed(
 
 
 @pytest.mark.old_server
-async def test_unsubscribe_when_called_forgets_the_offset(conn: eda.Conn, stream: str, admin: Admin) -> None:
+async def test_unsubscribe_when_called_forgets_the_position(conn: eda.Conn, stream: str, admin: Admin) -> None:
     await asyncio.gather(*(conn.publish(stream) for _ in range(10)))
     for _ in range(2):
         seen: list[int] = []
@@ -292,7 +292,7 @@ async def test_unsubscribe_when_called_forgets_the_offset(conn: eda.Conn, stream
         assert await admin.consumers(stream) == []
 
 
-async def test_unsubscribe_when_called_in_a_handler_forgets_the_offset_after_it(
+async def test_unsubscribe_when_called_in_a_handler_forgets_the_position_after_it(
     conn: eda.Conn, stream: str, admin: Admin, logged: Logged
 ) -> None:
     after: list[str] = []
@@ -344,7 +344,7 @@ async def test_unsubscribe_when_it_fails_after_a_handler_called_it_is_what_wait_
         assert caught.value is refused
         assert subscription.is_closed
         assert subscription.stats().handled == 1
-        logged.expect("forgetting its offset failed")
+        logged.expect("forgetting its position failed")
         with pytest.raises(eda.ServerError):
             await subscription.unsubscribe()
     await subscription.unsubscribe()  # again, and now it can be
@@ -361,11 +361,11 @@ async def test_unsubscribe_when_it_fails_raises_and_can_be_called_again(
         raise eda.Timeout("asking", 1)
 
     subscription = await conn.subscribe(stream, print, **TEAM, **kind)
-    logged.expect("forgetting its offset failed")
+    logged.expect("forgetting its position failed")
     with monkeypatch.context() as patch:
         patch.setattr(Api, "delete_consumer", refuse)
         patch.setattr(CursorKey, "delete", refuse)
-        with pytest.raises(eda.Timeout, match="forgetting the offset of subscription team"):
+        with pytest.raises(eda.Timeout, match="forgetting the position of subscription team"):
             await subscription.unsubscribe()
     assert subscription.is_closed
     await subscription.unsubscribe()
@@ -373,7 +373,7 @@ async def test_unsubscribe_when_it_fails_raises_and_can_be_called_again(
 
 
 async def test_unsubscribe_when_the_connection_is_closed_raises(connect: Connect, stream: str, admin: Admin) -> None:
-    """Silence would say that the offset is gone."""
+    """Silence would say that the position is gone."""
     conn = await connect()
     subscription = await conn.subscribe(stream, print, **TEAM)
     await conn.close()

@@ -411,7 +411,7 @@ async def test_durable_when_a_foreign_consumer_fits_is_used_and_updated(
 
 @pytest.mark.parametrize("kind", [{}, {"serial": True}, {"exclusive": True}, {"key": "aggregate"}])
 @pytest.mark.parametrize("other", [{}, {"name": "shop"}])
-async def test_durable_when_a_second_one_without_name_would_share_its_offset_is_refused(
+async def test_durable_when_a_second_one_without_name_would_share_its_position_is_refused(
     connect: Connect, stream: str, kind: dict[str, Any], other: dict[str, Any]
 ) -> None:
     conn = await connect(client="shop")
@@ -433,7 +433,7 @@ async def test_durable_when_a_second_one_without_name_would_share_its_offset_is_
             pass
 
 
-async def test_durable_when_two_streams_are_subscribed_to_without_name_is_two_offsets(
+async def test_durable_when_two_streams_are_subscribed_to_without_name_is_two_positions(
     connect: Connect, stream: str
 ) -> None:
     conn = await connect(client="shop")

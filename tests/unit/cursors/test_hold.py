@@ -52,7 +52,7 @@ class Key:
         return self._write is not None
 
     @property
-    def places(self) -> list[tuple[int, int]]:
+    def positions(self) -> list[tuple[int, int]]:
         return [(value.seq, value.time_ns) for value in self.written]
 
 
@@ -74,11 +74,11 @@ async def test_restart_when_a_write_is_under_way_writes_the_lower_position_as_so
     key = Key()
     hold = make_hold(key)
     hold.advance(10, 100)
-    await until(lambda: key.places == [(10, 100)])
+    await until(lambda: key.positions == [(10, 100)])
     hold.restart("c", 5, 50)
-    assert key.places == [(10, 100)]
+    assert key.positions == [(10, 100)]
     key.store()
-    assert key.places == [(10, 100), (5, 50)]
+    assert key.positions == [(10, 100), (5, 50)]
     key.store()
     assert hold.stored == 5
     assert len(key.written) == 2
@@ -89,10 +89,10 @@ async def test_restart_when_nothing_is_under_way_writes_at_once() -> None:
     key = Key()
     hold = make_hold(key)
     hold.advance(10, 100)
-    await until(lambda: key.places == [(10, 100)])
+    await until(lambda: key.positions == [(10, 100)])
     key.store()
     hold.restart("c", 5, 50)
-    assert key.places == [(10, 100), (5, 50)]
+    assert key.positions == [(10, 100), (5, 50)]
     hold.drop()
 
 
@@ -100,11 +100,11 @@ async def test_restart_when_a_write_is_under_way_and_there_is_progress_writes_th
     key = Key()
     hold = make_hold(key)
     hold.advance(10, 100)
-    await until(lambda: key.places == [(10, 100)])
+    await until(lambda: key.positions == [(10, 100)])
     hold.restart("c", 5, 50)
     hold.advance(6, 60)
     key.store()
-    assert key.places == [(10, 100), (6, 60)]
+    assert key.positions == [(10, 100), (6, 60)]
     hold.drop()
 
 
@@ -115,10 +115,10 @@ async def test_restart_when_the_answer_to_a_write_is_lost_writes_the_lower_posit
     key = Key()
     hold = make_hold(key)
     hold.advance(10, 100)
-    await until(lambda: key.places == [(10, 100)])
+    await until(lambda: key.positions == [(10, 100)])
     hold.restart("c", 5, 50)
     key.revision += 1  # stored, and nobody hears of it
-    await until(lambda: key.places == [(10, 100), (5, 50)])
+    await until(lambda: key.positions == [(10, 100), (5, 50)])
     hold.drop()
 
 
@@ -128,7 +128,7 @@ async def test_restart_when_somebody_waits_for_the_higher_position_ends_the_wait
     waiting = hold.confirmed(10, 100)
     hold.restart("c", 5, 50)
     key.store()
-    assert key.places == [(10, 100), (5, 50)]
+    assert key.positions == [(10, 100), (5, 50)]
     with pytest.raises(Exception, match="closed"):
         await waiting
     hold.drop()

@@ -289,7 +289,7 @@ async def test_leases_when_the_circuit_is_open_or_paused_are_extended(make: Make
     assert {payload for _, payload in rig.flush()} == (set() if ordered else {b"+WPI"})
 
 
-async def test_circuit_when_the_offset_is_lost_is_closed(make: Make) -> None:
+async def test_circuit_when_the_position_is_lost_is_closed(make: Make) -> None:
     database = Database()
     rig = rig_of(make, database, ordered=True)
     rig.deliver(1, 2, 3, 4)

@@ -1,4 +1,4 @@
-"""_dispatch under an offset that is held for a time: leases, fences, new beginnings, and events one by one."""
+"""_dispatch under a cursor that is held for a time: leases, fences, new beginnings, and events one by one."""
 
 from __future__ import annotations
 
