@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 import eda
-import eda.cursors.hold
-import eda.cursors.key
-import eda.cursors.silence
+import eda.cursors.entry
+import eda.cursors.held_cursor
+import eda.cursors.liveness
 from eda.cursors.cursor import Cursor
 from eda.cursors.position import Position
 from eda.jetstream.bucket import BUCKET, BUCKET_STREAM, Bucket
@@ -168,9 +168,9 @@ class Keys:
 def shorten(monkeypatch: pytest.MonkeyPatch, factor: float = 0.25) -> None:
     """Make all of a cursor's times shorter."""
     for module, names in {
-        eda.cursors.hold: ("LEASE_S", "SIGN_OF_LIFE_S", "ANSWER_S", "RETRY_S"),
-        eda.cursors.key: ("ANSWER_S", "RETRY_S"),
-        eda.cursors.silence: ("TAKEOVER_S",),
+        eda.cursors.held_cursor: ("LEASE_S", "SIGN_OF_LIFE_S", "ANSWER_S", "RETRY_S"),
+        eda.cursors.entry: ("ANSWER_S", "RETRY_S"),
+        eda.cursors.liveness: ("TAKEOVER_S",),
     }.items():
         for name in names:
             monkeypatch.setattr(module, name, getattr(module, name) * factor)

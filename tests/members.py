@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import eda.cursors.hold
-import eda.cursors.key
-import eda.cursors.silence
+import eda.cursors.entry
+import eda.cursors.held_cursor
+import eda.cursors.liveness
 from helpers import until
 from processes import spawn
 
@@ -26,9 +26,9 @@ SCRIPT = Path(__file__).with_name("member.py")
 QUICK: dict[str, Any] = {
     f"{module.__name__}.{name}": getattr(module, name) * 0.25
     for module, names in {
-        eda.cursors.hold: ("LEASE_S", "SIGN_OF_LIFE_S", "ANSWER_S", "RETRY_S"),
-        eda.cursors.key: ("ANSWER_S", "RETRY_S"),
-        eda.cursors.silence: ("TAKEOVER_S",),
+        eda.cursors.held_cursor: ("LEASE_S", "SIGN_OF_LIFE_S", "ANSWER_S", "RETRY_S"),
+        eda.cursors.entry: ("ANSWER_S", "RETRY_S"),
+        eda.cursors.liveness: ("TAKEOVER_S",),
     }.items()
     for name in names
 }

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import eda
-from eda.cursors.key import BUCKET_STREAM
+from eda.cursors.entry import BUCKET_STREAM
 from eda.cursors.value import decode_value
 from suite.work import Result, Task
 

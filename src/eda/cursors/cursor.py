@@ -15,11 +15,11 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from eda._nuid import next_nuid
-from eda.cursors.filter import CursorFilter, OnFilterChange
-from eda.cursors.hold import CursorOwner, Hold, read_patiently
-from eda.cursors.key import RETRY_S, CursorKey, is_stored
+from eda.cursors.entry import RETRY_S, CursorKey, is_stored
+from eda.cursors.filter_check import CursorFilter, OnFilterChange
+from eda.cursors.held_cursor import CursorOwner, Hold, read_patiently
+from eda.cursors.liveness import TAKEOVER_S, Silence
 from eda.cursors.position import Position
-from eda.cursors.silence import TAKEOVER_S, Silence
 from eda.cursors.value import Kept, Value, new_value, successor
 from eda.errors import Closed, ConsumerDeleted, EdaError, ServerError, Timeout
 from eda.jetstream.api import Api

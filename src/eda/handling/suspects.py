@@ -15,7 +15,7 @@ import msgspec
 
 from eda._event import Event
 from eda._nuid import next_nuid
-from eda.cursors.key import CONFLICTS, EXPECTED, NO_MESSAGE, CursorKey
+from eda.cursors.entry import CONFLICTS, EXPECTED, NO_MESSAGE, CursorKey
 from eda.errors import Closed, EdaError, ServerError
 from eda.jetstream.api import NS, STREAM_NOT_FOUND, Api
 from eda.jetstream.bucket import BUCKET, BUCKET_STREAM, Bucket

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eda.cursors.key import CursorKey
+from eda.cursors.entry import CursorKey
 from eda.errors import ConfigError, ServerError
 from eda.jetstream.api import Api
 from eda.jetstream.bucket import BUCKET

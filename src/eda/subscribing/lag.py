@@ -16,7 +16,7 @@ import msgspec
 from nats.errors import Error as NatsError
 
 from eda._nuid import next_nuid
-from eda.cursors.key import NO_MESSAGE, CursorKey
+from eda.cursors.entry import NO_MESSAGE, CursorKey
 from eda.cursors.position import Position, surviving_position
 from eda.cursors.standby import count_standbys
 from eda.cursors.value import Value

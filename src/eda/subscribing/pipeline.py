@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from eda.cursors.cursor import Cursor
-from eda.cursors.key import CursorKey
+from eda.cursors.entry import CursorKey
 from eda.cursors.position import Position
 from eda.handling._dispatch import Dispatcher
 from eda.handling.dispatcher_host import Handling

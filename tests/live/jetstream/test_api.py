@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import eda
-from eda.cursors.key import CursorKey
+from eda.cursors.entry import CursorKey
 from eda.cursors.value import new_value
 from helpers import Logged, Proxy, until, wire_of
 

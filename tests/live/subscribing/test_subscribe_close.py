@@ -13,7 +13,7 @@ import pytest
 
 import eda
 from cursors import Keys
-from eda.cursors.key import CursorKey
+from eda.cursors.entry import CursorKey
 from eda.jetstream.api import Api
 from helpers import N_QUICK, Admin, Connect, Logged, Proxy, until
 

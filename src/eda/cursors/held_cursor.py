@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from eda.cursors.key import ANSWER_S, CONFLICTS, RETRY_S, CursorKey, Write, is_stored, settling
+from eda.cursors.entry import ANSWER_S, CONFLICTS, RETRY_S, CursorKey, Write, is_stored, settling
 from eda.cursors.value import Kept, Value, new_value, template_of
 from eda.errors import Closed, EdaError, ServerError, Timeout
 from eda.jetstream.api import NS

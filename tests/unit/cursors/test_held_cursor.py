@@ -1,4 +1,4 @@
-"""eda.cursors.hold against a key that notes what is written and answers when it is told to."""
+"""eda.cursors.held_cursor against a key that notes what is written and answers when it is told to."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from eda.cursors.hold import BYTES_PER_S, Hold
-from eda.cursors.key import BUCKET_STREAM, Write
+from eda.cursors.entry import BUCKET_STREAM, Write
+from eda.cursors.held_cursor import BYTES_PER_S, Hold
 from eda.cursors.value import Kept, Value, decode_value, new_value
 from eda.jetstream.publish_answers import Answer
 from eda.transport._callback_sink import monotonic_ns
@@ -111,7 +111,7 @@ async def test_restart_when_a_write_is_under_way_and_there_is_progress_writes_th
 async def test_restart_when_the_answer_to_a_write_is_lost_writes_the_lower_position_after_looking(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("eda.cursors.hold.ANSWER_S", 0.05)
+    monkeypatch.setattr("eda.cursors.held_cursor.ANSWER_S", 0.05)
     key = Key()
     hold = make_hold(key)
     hold.advance(10, 100)

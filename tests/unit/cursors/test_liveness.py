@@ -1,4 +1,4 @@
-"""eda.cursors.silence: when a standby may take over, by its own clock."""
+"""eda.cursors.liveness: when a standby may take over, by its own clock."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-import eda.cursors.silence
-from eda.cursors.silence import HINT_PAUSE_S, TAKEOVER_S, Silence
+import eda.cursors.liveness
+from eda.cursors.liveness import HINT_PAUSE_S, TAKEOVER_S, Silence
 from eda.cursors.value import Kept, new_value
 
 NS = 10**9
@@ -27,7 +27,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(eda.cursors.silence, "monotonic_ns", clock)
+    monkeypatch.setattr(eda.cursors.liveness, "monotonic_ns", clock)
     return clock
 
 
@@ -104,7 +104,7 @@ async def test_last_when_a_hint_says_free_returns_at_once_but_not_more_often_tha
 
 
 async def test_last_when_hints_say_nothing_of_the_kind_waits_for_the_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(eda.cursors.silence, "TAKEOVER_S", 0.3)
+    monkeypatch.setattr(eda.cursors.liveness, "TAKEOVER_S", 0.3)
     loop = asyncio.get_running_loop()
     silence = Silence()
     silence.note(kept(3))
@@ -122,7 +122,7 @@ async def test_last_when_nobody_holds_the_key_does_not_wait_for_silence() -> Non
 
 
 async def test_last_when_no_hints_arrive_returns_long_before_the_takeover(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(eda.cursors.silence, "DEAF_PAUSE_S", 0.05)
+    monkeypatch.setattr(eda.cursors.liveness, "DEAF_PAUSE_S", 0.05)
     silence = Silence()
     silence.note(kept(3))
     async with asyncio.timeout(TAKEOVER_S / 2):
