@@ -9,14 +9,14 @@ from libc.stdint cimport int64_t, uint32_t
 
 from eda._bytes cimport READ_OK, Cursor, skip_field, take_bytes, take_tag
 
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 
 from eda.errors import ConfigError
 from eda.receipt import Receipt
+from eda.times import EPOCH
 
 __all__: list = []
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _INT64_MIN = -(2**63)
 _INT64_MAX = 2**63 - 1
 
@@ -111,7 +111,7 @@ cdef int64_t check_time(object value) except? -1:
     if isinstance(value, datetime):
         if value.utcoffset() is None:
             raise ConfigError(f"time must be an aware datetime: {value!r} has no time zone", argument="time")
-        delta = value - _EPOCH
+        delta = value - EPOCH
         value = (delta.days * 86400 + delta.seconds) * 1_000_000_000 + delta.microseconds * 1000
     elif not isinstance(value, int) or isinstance(value, bool):
         raise ConfigError(
@@ -132,11 +132,11 @@ cdef int64_t check_time(object value) except? -1:
 cdef object to_datetime(int64_t ns):
     if ns == 0:
         return None
-    return _EPOCH + timedelta(microseconds=ns // 1000)
+    return EPOCH + timedelta(microseconds=ns // 1000)
 
 
 cdef str to_rfc3339(int64_t ns):
     if ns == 0:
         return None
-    whole = _EPOCH + timedelta(seconds=ns // 1_000_000_000)
+    whole = EPOCH + timedelta(seconds=ns // 1_000_000_000)
     return f"{whole:%Y-%m-%dT%H:%M:%S}.{ns % 1_000_000_000:09d}Z"

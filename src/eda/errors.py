@@ -23,6 +23,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from eda import server_codes
+
 __all__ = [
     "Closed",
     "CodecError",
@@ -46,49 +48,50 @@ MAX_TEXT = 1000  # characters of what a server said
 # begins with a slash is a path.
 _USERINFO = re.compile(r"(?<=://)[^\s/]\S*@")
 
-# Which refusals may pass: the one list of it. Source of the codes: server/errors.json of nats-server.
+# Which refusals may pass: the one list of it.
 # 408, 429, 503: the server is slow, has too much to do, has no leader or no room for now; nobody responds.
 _PASSING_CODES = frozenset({408, 429, 503})
 _PASSING_ERR_CODES = frozenset(
     {
-        10004,  # not all servers of the cluster have answered
-        10007,  # the cluster has not assigned it to a server yet
-        10008,  # JetStream is unavailable for now
-        10009,  # a server that leads no more
-        10023,  # insufficient resources
-        10026,  # as many consumers as allowed: some of them go by themselves
-        10041,  # Raft: no leader, or too slow
-        10075,  # a replica is being moved
-        10077,  # storing failed
-        10104,  # storing a consumer failed
-        10118,  # the servers of the stream are away
-        10119,  # the servers of the consumer are away
-        10124,  # the stream is being moved
-        10158,  # the same message id is on its way
-        10163,  # an expected sequence can't be checked yet
-        10167,  # the stream's inbound queue is full
-        10202,  # the cluster is changing its members
-        10210,  # as many atomic batches as allowed
-        10211,  # as many fast-ingest batches as allowed
-        10226,  # the stream is being moved
+        server_codes.CLUSTER_INCOMPLETE,
+        server_codes.CLUSTER_NOT_ASSIGNED,
+        server_codes.CLUSTER_NOT_AVAILABLE,
+        server_codes.CLUSTER_NOT_LEADER,
+        server_codes.INSUFFICIENT_RESOURCES,
+        server_codes.MAX_CONSUMERS_REACHED,
+        server_codes.RAFT_FAILED,
+        server_codes.PEER_REMAP_FAILED,
+        server_codes.STORE_FAILED,
+        server_codes.CONSUMER_STORE_FAILED,
+        server_codes.STREAM_OFFLINE,
+        server_codes.CONSUMER_OFFLINE,
+        server_codes.STREAM_MOVING,
+        server_codes.DUPLICATE_UNDER_WAY,
+        server_codes.LAST_SEQUENCE_UNKNOWN,
+        server_codes.STREAM_QUEUE_FULL,
+        server_codes.CLUSTER_MEMBERS_CHANGING,
+        server_codes.ATOMIC_BATCHES_EXCEEDED,
+        server_codes.FAST_BATCHES_EXCEEDED,
+        server_codes.STREAM_SCALING,
     }
 )
 # They come with one of the codes above, and say that the server can't do it at all.
 _FINAL_ERR_CODES = frozenset(
     {
-        10010,  # a cluster is needed
-        10036,  # not in a cluster
-        10063,  # not the expected sequence
+        server_codes.CLUSTER_REQUIRED,
+        server_codes.CLUSTER_FEATURE_UNSUPPORTED,
+        server_codes.STREAM_SEQUENCE_MISMATCH,
     }
 )
-_STORE_FAILED = 10077
-# With 10077: the stream is full and takes no new messages, or none of this size.
+# With STORE_FAILED: the stream is full and takes no new messages, or none of this size.
 _FINAL_STORE_FAILURES = ("maximum ", "message too large")
 
 
 def may_pass(code: int, err_code: int, description: str = "") -> bool:
     """Return whether what the server has refused in these words may succeed later, with nothing changed."""
-    if err_code in _FINAL_ERR_CODES or (err_code == _STORE_FAILED and description.startswith(_FINAL_STORE_FAILURES)):
+    if err_code in _FINAL_ERR_CODES or (
+        err_code == server_codes.STORE_FAILED and description.startswith(_FINAL_STORE_FAILURES)
+    ):
         return False
     return code in _PASSING_CODES or err_code in _PASSING_ERR_CODES
 

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from typing import Any, Literal
 
 from eda.errors import ConfigError
+from eda.names import STREAM_NAME, SUBSCRIPTION_NAME
 
 __all__ = ["Retry", "StreamOptions", "SubscriptionOptions", "check_known", "merge_options"]
 
@@ -21,10 +22,6 @@ _MIN_SERVER_S = 0.1
 _MAX_CONCURRENCY = 65_536
 DEFAULT_LEASE_S = 30.0
 MIN_LEASE_S = 1.0
-
-# As in eda.jetstream.subjects, which is on the same level and so not imported.
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_STREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,7 +129,7 @@ class SubscriptionOptions:
 
     def _check_each(self) -> None:
         """Raise ConfigError for an option that is wrong by itself."""
-        _check_matches("name", self.name, _NAME)
+        _check_matches("name", self.name, SUBSCRIPTION_NAME)
         for option in ("backfill", "durable", "reset", "exclusive"):
             _check_choice(option, getattr(self, option), (False, True))
         _check_choice("serial", self.serial, (False, True, "strict"))
@@ -152,7 +149,7 @@ class SubscriptionOptions:
         _check_int("circuit", self.circuit, 1, _MAX_CONCURRENCY, or_none=True)
         if not isinstance(self.retry, Retry):
             raise ConfigError(f"retry must be a Retry, not {self.retry!r}", argument="retry")
-        _check_matches("dead_letter", self.dead_letter, _STREAM_NAME, placeholder="{stream}")
+        _check_matches("dead_letter", self.dead_letter, STREAM_NAME, placeholder="{stream}")
 
     def _check_together(self) -> None:
         """Raise ConfigError for options that contradict each other."""

@@ -14,12 +14,26 @@ from nats.errors import TimeoutError as NatsTimeout
 from eda.cursors.standby import Standby
 from eda.cursors.value import Kept, Value, decode_value, encode_value, is_marker, may_be_free
 from eda.errors import Closed, ConfigError, ServerError, Timeout
-from eda.jetstream.api import REQUEST_TIMEOUT_S, STREAM_NOT_FOUND, Api, translated
+from eda.jetstream.api import REQUEST_TIMEOUT_S, Api, translated
 from eda.jetstream.bucket import BUCKET, BUCKET_STREAM, Bucket, fault_of, settings_of
 from eda.jetstream.labels import labels
 from eda.jetstream.lowering import adapted
 from eda.jetstream.publish_answers import Answer, Refused, decode_answer
 from eda.jetstream.schemas import Stream
+from eda.server_codes import (
+    FORBIDDEN,
+    LAST_SEQUENCE_CONFLICT,
+    MESSAGE_NOT_FOUND,
+    MESSAGE_TOO_LARGE,
+    NO_PEERS,
+    REPLICAS_NOT_SUPPORTED,
+    ROLLUP_FORBIDDEN,
+    STORE_FAILED,
+    STREAM_CREATE_FAILED,
+    STREAM_NAME_IN_USE,
+    STREAM_NOT_FOUND,
+    WRONG_LAST_SEQUENCE,
+)
 from eda.transport._callback_sink import Mailbox, monotonic_ns
 from eda.transport.wire import Wire
 
@@ -27,7 +41,6 @@ __all__ = [
     "ANSWER_S",
     "CONFLICTS",
     "EXPECTED",
-    "NO_MESSAGE",
     "RETRY_S",
     "CursorKey",
     "Write",
@@ -43,16 +56,11 @@ READ_TIMEOUT_S = 2.0
 N_HEADERS = 128  # more bytes than the headers of a write have
 RETRY_S = 0.25
 
-# JetStream error codes (server/errors.json of nats-server).
-NO_MESSAGE = 10037
-STREAM_NAME_IN_USE = 10058
-MESSAGE_TOO_LARGE = 10054
-ROLLUP_FORBIDDEN = 10111
 # There are not so many servers, or no cluster.
-TOO_MANY_REPLICAS = frozenset({10005, 10074})
-STREAM_GOING_AWAY = frozenset({10049, 10077})
+TOO_MANY_REPLICAS = frozenset({NO_PEERS, REPLICAS_NOT_SUPPORTED})
+STREAM_GOING_AWAY = frozenset({STREAM_CREATE_FAILED, STORE_FAILED})
 # Another revision is the last one; another write is under way.
-CONFLICTS = frozenset({10071, 10164})
+CONFLICTS = frozenset({WRONG_LAST_SEQUENCE, LAST_SEQUENCE_CONFLICT})
 
 
 class Write(msgspec.Struct, eq=False):
@@ -220,9 +228,9 @@ class CursorKey:
         try:
             message = await self._api.message(BUCKET_STREAM, {"last_by_subj": self.subject}, patience_s=READ_TIMEOUT_S)
         except ServerError as error:
-            if error.err_code not in (STREAM_NOT_FOUND, NO_MESSAGE):
+            if error.err_code not in (STREAM_NOT_FOUND, MESSAGE_NOT_FOUND):
                 raise
-            self.has_bucket = error.err_code == NO_MESSAGE
+            self.has_bucket = error.err_code == MESSAGE_NOT_FOUND
             return Kept(0, None)
         if is_marker(message.hdrs):
             return Kept(message.seq, None)
@@ -265,7 +273,7 @@ class CursorKey:
         try:
             answer = await self._api.request(f"STREAM.INFO.{BUCKET_STREAM}", shape=Stream)
         except ServerError as error:
-            if error.code == 403 or error.err_code == STREAM_NOT_FOUND:
+            if error.code == FORBIDDEN or error.err_code == STREAM_NOT_FOUND:
                 return ""
             raise
         return fault_of(answer["config"], bucket)

@@ -14,10 +14,10 @@ from typing import Protocol
 from eda.cursors.entry import ANSWER_S, CONFLICTS, RETRY_S, CursorKey, Write, is_stored, settling
 from eda.cursors.value import Kept, Value, new_value, template_of
 from eda.errors import Closed, EdaError, ServerError, Timeout
-from eda.jetstream.api import NS
 from eda.jetstream.bucket import BUCKET_STREAM
 from eda.jetstream.grace_period import Patience
 from eda.jetstream.publish_answers import Answer
+from eda.times import NS
 from eda.transport._callback_sink import monotonic_ns
 from eda.transport._waits import Wait
 from eda.transport.wire import Wire

@@ -7,6 +7,7 @@ from collections import deque
 from contextlib import suppress
 
 from eda.cursors.value import Kept
+from eda.times import NS
 from eda.transport._callback_sink import monotonic_ns
 
 __all__ = ["TAKEOVER_S", "Silence"]
@@ -14,8 +15,6 @@ __all__ = ["TAKEOVER_S", "Silence"]
 TAKEOVER_S = 5.0  # without a new revision; a second more than a lease, so that running handlers can end
 HINT_PAUSE_S = 0.1  # hints have the key read no more often
 DEAF_PAUSE_S = 1.0  # between two reads, where no hints arrive
-
-_NS = 1_000_000_000
 
 
 class Silence:
@@ -53,7 +52,7 @@ class Silence:
     @property
     def is_long(self) -> bool:
         """Whether, when it was read last, the key had not changed for as long as it takes."""
-        return self._read_ns - self._since_ns >= int(TAKEOVER_S * _NS)
+        return self._read_ns - self._since_ns >= int(TAKEOVER_S * NS)
 
     def on_hint(self, text: bytes, may_be_free: bool) -> None:
         """Take what was published to the key, by whomever."""
@@ -69,13 +68,13 @@ class Silence:
         """Return when the key should be read again. `is_told`: hints may arrive, and it need not be read for them."""
         is_held = self.seen.value is not None and self.seen.value.holder
         while is_held and not self._wake.is_set():
-            left_s = (self._since_ns - monotonic_ns()) / _NS + TAKEOVER_S
+            left_s = (self._since_ns - monotonic_ns()) / NS + TAKEOVER_S
             if not is_told:
-                left_s = min(left_s, (self._read_ns - monotonic_ns()) / _NS + DEAF_PAUSE_S)
+                left_s = min(left_s, (self._read_ns - monotonic_ns()) / NS + DEAF_PAUSE_S)
             if left_s <= 0:
                 break
             with suppress(TimeoutError):
                 async with asyncio.timeout(left_s):
                     await self._wake.wait()
-        await asyncio.sleep(max((self._read_ns - monotonic_ns()) / _NS + HINT_PAUSE_S, 0.0))
+        await asyncio.sleep(max((self._read_ns - monotonic_ns()) / NS + HINT_PAUSE_S, 0.0))
         self._wake.clear()

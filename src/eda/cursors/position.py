@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 
 from eda._nuid import next_nuid
 from eda.errors import ServerError
-from eda.jetstream.api import NS, Api, translated
+from eda.jetstream.api import Api, translated
 from eda.jetstream.labels import labels
 from eda.jetstream.schemas import nanoseconds
 from eda.jetstream.streams import StreamInfo
+from eda.server_codes import FORBIDDEN, MESSAGE_NOT_FOUND
+from eda.times import EPOCH, NS
 
 __all__ = [
     "READER_LIFE_S",
@@ -31,10 +33,7 @@ __all__ = [
 ]
 
 READER_LIFE_S = 60.0
-NO_MESSAGE = 10037
-FORBIDDEN = 403
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST = datetime(
     2262, 1, 1, tzinfo=UTC
 )  # a server counts nanoseconds in 64 bits, and takes a later time for an early one
@@ -64,7 +63,7 @@ def reader_config(name: str) -> dict[str, Any]:
 
 def start_ns(start: datetime) -> int:
     """Return a time to start at in nanoseconds since 1970, as near to it as a server understands."""
-    return (min(max(start, _EPOCH), _LAST) - _EPOCH) // _MICROSECOND * 1000
+    return (min(max(start, EPOCH), _LAST) - EPOCH) // _MICROSECOND * 1000
 
 
 def rfc3339(time_ns: int) -> str:
@@ -166,7 +165,7 @@ async def _message(api: Api, stream: str, query: dict[str, Any]) -> tuple[int, i
         message = await api.message(stream, query)
         return message.seq, nanoseconds(message.time)
     except ServerError as error:
-        if error.err_code == NO_MESSAGE:
+        if error.err_code == MESSAGE_NOT_FOUND:
             return 0, 0
         raise translated(error, stream) from error
     finally:

@@ -12,10 +12,10 @@ from urllib.parse import unquote
 from eda.errors import ConfigError, ServerError
 from eda.headers import DEAD_SUBJECT, MAX_TEXT, foreign_headers, read_headers
 from eda.jetstream.api import Api, translated
-from eda.jetstream.subjects import is_covered, subject_of
+from eda.jetstream.subjects import fits_protocol_line, is_covered, subject_of
+from eda.server_codes import MESSAGE_NOT_FOUND
 
 __all__ = [
-    "NO_MESSAGE",
     "Letter",
     "digest_of",
     "kept_headers",
@@ -25,11 +25,8 @@ __all__ = [
     "subject_or_none",
 ]
 
-MAX_LINE = 4096  # the server's default max_control_line
-N_REPLY = 128  # more than a reply subject and the sizes take of it
 MAX_HEADERS = 64 * 1024  # bytes of a letter's headers that are read; the headers we write take a few thousand
 MAX_KEPT = 4096  # bytes of other programs' headers that a letter keeps
-NO_MESSAGE = 10037  # server/errors.json of nats-server
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9!#$&'*+.^_`|~-]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -51,7 +48,7 @@ async def read_letter(api: Api, stream: str, place: dict[str, Any]) -> Letter | 
     try:
         found = await api.message(stream, place)
     except ServerError as error:
-        if error.err_code == NO_MESSAGE:
+        if error.err_code == MESSAGE_NOT_FOUND:
             return None
         raise translated(error, stream) from error
     block = found.hdrs[:MAX_HEADERS]
@@ -69,7 +66,7 @@ def subject_or_none(stream: str, event_type: str, aggregate: str) -> str | None:
         subject = subject_of(stream, event_type, aggregate)
     except ConfigError:
         return None
-    return subject if len(subject.encode()) + N_REPLY <= MAX_LINE else None
+    return subject if fits_protocol_line(subject) else None
 
 
 def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:

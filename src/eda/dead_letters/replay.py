@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any
 
@@ -29,6 +29,8 @@ from eda.jetstream.schemas import Stream
 from eda.jetstream.store_message import is_too_large, publish_once
 from eda.jetstream.streams import StreamInfo, Streams, check_takes_events, check_takes_subject
 from eda.jetstream.subjects import check_name, check_stream_name
+from eda.server_codes import MESSAGE_DELETE_FAILED, SEQUENCE_NOT_FOUND
+from eda.times import EPOCH
 from eda.transport.wire import Wire
 
 __all__ = ["Replay"]
@@ -37,11 +39,9 @@ REPLAY_TIMEOUT_S = 30.0
 REPLAY_PAUSE_S = 0.1
 MAX_READS = 16  # letters that are asked for at once; their payloads are in memory together
 
-# server/errors.json of nats-server: no such sequence; a message that can't be deleted, which is what an older server
+# There is no such sequence; a message that can't be deleted, which is what an older server
 # says when it is gone.
-NOTHING_TO_DELETE = frozenset({10043, 10057})
-
-_EPOCH = datetime.fromtimestamp(0, UTC)
+NOTHING_TO_DELETE = frozenset({SEQUENCE_NOT_FOUND, MESSAGE_DELETE_FAILED})
 
 
 class Replay:
@@ -87,7 +87,7 @@ class Replay:
         info = await self._streams.info(stream)
         check_takes_events(info)
         # Made again under its old name, the stream counts from 1 again: its creation is part of who it is.
-        made_us = (datetime.fromisoformat(dead_info["created"]) - _EPOCH) // timedelta(microseconds=1)
+        made_us = (datetime.fromisoformat(dead_info["created"]) - EPOCH) // timedelta(microseconds=1)
         n_replayed = 0
         state = dead_info["state"]
         try:

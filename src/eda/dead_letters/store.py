@@ -27,11 +27,19 @@ from eda.headers import (
     escape_text,
     size_of_headers,
 )
-from eda.jetstream.api import NS, Api
+from eda.jetstream.api import Api
 from eda.jetstream.publish_answers import Answer
 from eda.jetstream.store_message import is_too_large, publish_once
 from eda.jetstream.streams import StreamInfo
 from eda.jetstream.subjects import check_stream_name, is_covered, subject_of
+from eda.server_codes import (
+    ACCOUNT_RESOURCES_EXCEEDED,
+    MAX_STREAMS_REACHED,
+    MEMORY_EXCEEDED,
+    STORAGE_EXCEEDED,
+    STORE_FAILED,
+)
+from eda.times import NS
 from eda.transport.wire import Wire
 
 __all__ = ["DeadLetters", "Reason", "may_pass"]
@@ -42,8 +50,8 @@ TIMEOUT_S = 5.0
 N_DIGEST = len(f"{DEAD_DIGEST}: ") + 64 + len("\r\n")
 OVERHEAD = 64  # bytes: more than a stream's storage adds to a message, beside its subject
 
-# server/errors.json of nats-server: no room in the stream, the account or the server, which an operator can end.
-NO_ROOM = frozenset({10002, 10027, 10028, 10047, 10077})
+# No room in the stream, the account or the server, which an operator can end.
+NO_ROOM = frozenset({ACCOUNT_RESOURCES_EXCEEDED, MAX_STREAMS_REACHED, MEMORY_EXCEEDED, STORAGE_EXCEEDED, STORE_FAILED})
 
 _ADVICE = "a dead-letter stream needs retention 'limits' and the subjects '{0}' and '{0}.>': eda creates one like that"
 

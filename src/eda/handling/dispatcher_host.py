@@ -15,7 +15,9 @@ from eda.handling._dispatch import Dispatcher
 from eda.handling._intake import Exhausted, Undecodable
 from eda.handling.failure_log import FailureLog
 from eda.handling.suspects import Suspects
+from eda.names import MAX_NAME
 from eda.options import Retry, SubscriptionOptions
+from eda.times import NS
 
 __all__ = ["BURIED", "Bury", "Handling"]
 
@@ -23,9 +25,7 @@ __all__ = ["BURIED", "Bury", "Handling"]
 Bury = Callable[..., Awaitable[None]]
 
 BURIED = -1  # in place of a delay
-MAX_STREAM_NAME = 64
 BURY_RETRY = Retry(initial_s=0.5, max_s=30.0)
-NS = 1_000_000_000
 
 
 class Handling:
@@ -72,9 +72,9 @@ class Handling:
                 "back as an event, for ever; name another stream, or None to have such events logged and skipped",
                 argument="dead_letter",
             )
-        if self.dead_letter is not None and len(self.dead_letter) > MAX_STREAM_NAME:
+        if self.dead_letter is not None and len(self.dead_letter) > MAX_NAME:
             raise ConfigError(
-                f"dead_letter {self.dead_letter!r} is too long for a stream: at most {MAX_STREAM_NAME} characters",
+                f"dead_letter {self.dead_letter!r} is too long for a stream: at most {MAX_NAME} characters",
                 argument="dead_letter",
             )
         self._log = FailureLog(logger, stream, name, self.dead_letter)

@@ -15,11 +15,13 @@ import msgspec
 
 from eda._event import Event
 from eda._nuid import next_nuid
-from eda.cursors.entry import CONFLICTS, EXPECTED, NO_MESSAGE, CursorKey
+from eda.cursors.entry import CONFLICTS, EXPECTED, CursorKey
 from eda.errors import Closed, EdaError, ServerError
-from eda.jetstream.api import NS, STREAM_NOT_FOUND, Api
+from eda.jetstream.api import Api
 from eda.jetstream.bucket import BUCKET, BUCKET_STREAM, Bucket
 from eda.jetstream.store_message import publish_once
+from eda.server_codes import MESSAGE_NOT_FOUND, STREAM_NOT_FOUND
+from eda.times import NS
 from eda.transport.wire import Wire
 
 __all__ = ["BEGUN_BEFORE", "Suspects"]
@@ -156,7 +158,7 @@ class Suspects:
         try:
             message = await self._api.message(BUCKET_STREAM, query, patience_s=TIMEOUT_S)
         except ServerError as error:
-            if error.err_code not in (STREAM_NOT_FOUND, NO_MESSAGE):
+            if error.err_code not in (STREAM_NOT_FOUND, MESSAGE_NOT_FOUND):
                 raise
             return _Found(_Record(), 0)
         try:

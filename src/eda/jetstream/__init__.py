@@ -5,10 +5,10 @@ the checks of answers. It never handles or publishes a user's events.
 
 Files, each below those that import it:
 
-    lowering           a stream's settings, adapted to what a server or account refuses
     bucket             the bucket of cursors: its settings, and what is wrong with those of others
     labels             what eda writes on the consumers and streams that it makes: description, metadata
     pull_limits        the limits of consumers and of pulls: read from settings, learnt from refusals
+    lowering           a stream's settings, adapted to what a server or account refuses
     grace_period       for how long a final refusal is not believed
     publish_answers    what the server answers to a publish
     schemas            what JetStream's answers must look like

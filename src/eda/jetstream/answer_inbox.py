@@ -14,9 +14,9 @@ from eda.jetstream.publish_answers import Answer, Refused, decode_answer
 from eda.transport._callback_sink import Mailbox
 from eda.transport.wire import Wire
 
-__all__ = ["Replies"]
+__all__ = ["REFUSAL_WAIT_S", "Replies"]
 
-REFUSAL_WAIT_S = 0.3
+REFUSAL_WAIT_S = 0.3  # how long after a refusal the acknowledgement of the right domain may still come
 
 
 class Replies:

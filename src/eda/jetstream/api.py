@@ -23,23 +23,17 @@ from eda.errors import Closed, ConfigError, NotSupported, ServerError, StreamNot
 from eda.jetstream.publish_answers import Refused
 from eda.jetstream.pull_limits import lowered_consumer
 from eda.jetstream.schemas import Account, Consumer, Message
+from eda.server_codes import CONSUMER_NOT_FOUND, NOT_ENABLED, NOT_ENABLED_FOR_ACCOUNT, STREAM_NOT_FOUND
 from eda.transport.loops import check_loop
 from eda.transport.wire import Wire
 
-__all__ = ["ATTEMPT_TIMEOUT_S", "NS", "REQUEST_TIMEOUT_S", "Api", "ask", "translated", "while_answerable"]
+__all__ = ["ATTEMPT_TIMEOUT_S", "REQUEST_TIMEOUT_S", "Api", "ask", "translated", "while_answerable"]
 
 MAX_ANSWER = 8 * 1024 * 1024  # bytes: a page of 256 streams has less than one of them
 
 REQUEST_TIMEOUT_S = 10.0
 ATTEMPT_TIMEOUT_S = 5.0
 FOREIGN_DOMAIN_S = 1.0  # how long a domain behind a leaf node that is still connecting is waited for
-
-# JetStream error codes (server/errors.json of nats-server).
-STREAM_NOT_FOUND = 10059
-CONSUMER_NOT_FOUND = 10014
-NOT_ENABLED = frozenset({10039, 10076})
-
-NS = 1_000_000_000  # nanoseconds per second
 
 _OPTIONS = {"filter_subjects": "types", "filter_subject": "types", "eda-filter": "types"}  # as users know them
 
@@ -179,7 +173,7 @@ class Api:
             answer = await self.request("INFO", timeout_s=wait_s, shape=Account)
         except ServerError as error:
             # Nobody is there to answer. 503 with an error code of JetStream's own means that it elects a leader.
-            if (error.code == 503 and not error.err_code) or error.err_code in NOT_ENABLED:
+            if (error.code == 503 and not error.err_code) or error.err_code in (NOT_ENABLED, NOT_ENABLED_FOR_ACCOUNT):
                 raise self._missing(server) from error
             raise
         self.level = answer.get("api", {}).get("level", 0)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from eda.jetstream.pull_limits import NS
 from eda.jetstream.subjects import covers
+from eda.times import NS
 
 __all__ = [
     "ALL_SUBJECTS",

@@ -6,28 +6,23 @@ import re
 from typing import Any
 
 from eda.errors import ServerError
+from eda.jetstream.pull_limits import nanoseconds_of
+from eda.server_codes import (
+    MAX_BYTES_REQUIRED,
+    MEMORY_EXCEEDED,
+    STORAGE_EXCEEDED,
+    STREAM_CONFIG_INVALID,
+    STREAM_MAX_BYTES_EXCEEDED,
+)
 
 __all__ = ["adapted"]
 
-# JetStream error codes (server/errors.json of nats-server).
-INVALID_CONFIG = 10052
-MAX_BYTES_REQUIRED = 10113
 # More bytes than the account allows one stream, than are left of the disk or of the account's, or of the memory.
-TOO_MANY_BYTES = frozenset({10122, 10047, 10028})
+TOO_MANY_BYTES = frozenset({STREAM_MAX_BYTES_EXCEEDED, STORAGE_EXCEEDED, MEMORY_EXCEEDED})
 
 MIN_BYTES = 64 * 1024
 
 _WINDOW = re.compile(r"duplicates? window .*limit of (\S+)")
-_PART = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s|us|µs|ns)")
-_UNIT_NS = {
-    "h": 3_600_000_000_000,
-    "m": 60_000_000_000,
-    "s": 1_000_000_000,
-    "ms": 1_000_000,
-    "us": 1000,
-    "µs": 1000,
-    "ns": 1,
-}
 
 
 def adapted(config: dict[str, Any], refused: ServerError, *, max_bytes: int | None = None) -> dict[str, Any] | None:
@@ -38,7 +33,7 @@ def adapted(config: dict[str, Any], refused: ServerError, *, max_bytes: int | No
     the caller's own, and stays as it is.
     """
     code, given = refused.err_code, config.get("max_bytes", -1)
-    if code == INVALID_CONFIG:
+    if code == STREAM_CONFIG_INVALID:
         window_ns = _window_in(refused.description)
         if 0 < window_ns < config.get("duplicate_window", 0):
             return config | {"duplicate_window": window_ns}
@@ -57,7 +52,4 @@ def _window_in(description: str) -> int:
     if found is None:
         return 0
     text = found.group(1).rstrip(".,;)")
-    parts = _PART.findall(text)
-    if "".join(number + unit for number, unit in parts) != text:
-        return 0
-    return int(sum(float(number) * _UNIT_NS[unit] for number, unit in parts))
+    return nanoseconds_of(text) or 0

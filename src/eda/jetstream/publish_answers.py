@@ -7,14 +7,9 @@ from typing import Annotated
 import msgspec
 
 from eda.errors import ServerError, may_pass
+from eda.server_codes import ATOMIC_BATCHES_EXCEEDED, FAST_BATCH_DISABLED, FAST_BATCH_UNKNOWN, FAST_BATCHES_EXCEEDED
 
 __all__ = ["Answer", "Refused", "decode_answer"]
-
-# Source of the codes: server/errors.json of nats-server.
-_BATCH_DISABLED = 10205
-_BATCH_UNKNOWN = 10208
-_TOO_MANY_BATCHES = frozenset({10210, 10211})
-
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
@@ -34,17 +29,17 @@ class Refused(msgspec.Struct):
     @property
     def bars_batches(self) -> bool:
         """Whether the stream does not take fast-ingest batches."""
-        return self.err_code == _BATCH_DISABLED
+        return self.err_code == FAST_BATCH_DISABLED
 
     @property
     def bars_more_batches(self) -> bool:
         """Whether there are as many batches as the server takes."""
-        return self.err_code in _TOO_MANY_BATCHES
+        return self.err_code in (ATOMIC_BATCHES_EXCEEDED, FAST_BATCHES_EXCEEDED)
 
     @property
     def is_echo(self) -> bool:
         """Whether this is no verdict: the batch of the event had ended before."""
-        return self.err_code == _BATCH_UNKNOWN
+        return self.err_code == FAST_BATCH_UNKNOWN
 
     def as_error(self, stream: str) -> ServerError:
         """Return the error that a publish to `stream` fails with."""

@@ -10,18 +10,14 @@ import re
 from typing import Any
 
 from eda.errors import ServerError
+from eda.server_codes import INACTIVE_THRESHOLD_EXCEEDED, MAX_ACK_PENDING_EXCEEDED
+from eda.times import NS
 
-__all__ = ["PullLimits", "lowered_consumer", "seconds_of"]
-
-NS = 1_000_000_000
-
-# JetStream error codes.
-MAX_ACK_PENDING_EXCEEDED = 10121
-INACTIVE_THRESHOLD_EXCEEDED = 10153
+__all__ = ["PullLimits", "lowered_consumer", "nanoseconds_of", "seconds_of"]
 
 _DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:h|ms|us|µs|μs|ns|m|s))+")
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(h|ms|us|µs|μs|ns|m|s)")
-_UNIT_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9}
+_UNIT_NS = {"h": 3600 * NS, "m": 60 * NS, "s": NS, "ms": 10**6, "us": 1000, "µs": 1000, "μs": 1000, "ns": 1}
 _LIMIT = re.compile(r"limit of (\S+)$")
 _SETTING = {"requestbatch": "n", "requestexpires": "expires_ns", "requestmaxbytes": "n_bytes"}
 _EXCEEDED = re.compile(r"exceeded max(requestbatch|requestexpires|requestmaxbytes) of (\S+)")
@@ -29,14 +25,15 @@ _EXCEEDED = re.compile(r"exceeded max(requestbatch|requestexpires|requestmaxbyte
 
 def seconds_of(text: str) -> float | None:
     """Return the seconds of a duration as Go writes it ("1m30s"), None for any other text."""
+    ns = nanoseconds_of(text)
+    return None if ns is None else ns / NS
+
+
+def nanoseconds_of(text: str) -> int | None:
+    """Return the nanoseconds of a duration as Go writes it ("1m30s"); None for any other text."""
     if not _DURATION.fullmatch(text):
         return None
-    return sum(float(number) * _UNIT_S[unit] for number, unit in _PART.findall(text))
-
-
-def _duration_ns(text: str) -> int | None:
-    seconds = seconds_of(text)
-    return None if seconds is None else int(seconds * NS)
+    return int(sum(float(number) * _UNIT_NS[unit] for number, unit in _PART.findall(text)))
 
 
 def _count(text: str) -> int | None:
@@ -51,7 +48,7 @@ def lowered_consumer(config: dict[str, Any], refusal: ServerError) -> dict[str, 
     if refusal.err_code == MAX_ACK_PENDING_EXCEEDED:
         setting, most = "max_ack_pending", _count(found[1])
     elif refusal.err_code == INACTIVE_THRESHOLD_EXCEEDED:
-        setting, most = "inactive_threshold", _duration_ns(found[1])
+        setting, most = "inactive_threshold", nanoseconds_of(found[1])
     else:
         return None
     asked = config.get(setting, 0)
@@ -82,7 +79,7 @@ class PullLimits:
         Returns whether that is news; None when the status names no limit.
         """
         found = _EXCEEDED.search(description)
-        most = None if found is None else _duration_ns(found[2]) if found[1] == "requestexpires" else _count(found[2])
+        most = None if found is None else nanoseconds_of(found[2]) if found[1] == "requestexpires" else _count(found[2])
         if found is None or not most:
             return None
         setting = _SETTING[found[1]]

@@ -8,10 +8,12 @@ Source: https://docs.nats.io/reference/reference-protocols/nats_api_reference.
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
 import msgspec
+
+from eda.times import EPOCH
 
 __all__ = [
     "Account",
@@ -28,7 +30,6 @@ __all__ = [
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Number = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIME = re.compile(r"([^.]+)(?:\.(\d{1,9})\d*)?(Z|[+-]\d\d:\d\d)")
 
 
@@ -36,7 +37,7 @@ def nanoseconds(text: str) -> int:
     """Return a server's time (RFC 3339) in nanoseconds since 1970; 0 for what is none."""
     parts = _TIME.fullmatch(text)
     try:
-        since = datetime.fromisoformat(parts[1] + parts[3]) - _EPOCH if parts else None
+        since = datetime.fromisoformat(parts[1] + parts[3]) - EPOCH if parts else None
     except ValueError:
         since = None
     if parts is None or since is None:

@@ -13,15 +13,12 @@ from eda.headers import MSG_ID, size_of_headers
 from eda.jetstream.answer_inbox import Replies
 from eda.jetstream.api import ask, while_answerable
 from eda.jetstream.publish_answers import Answer, decode_answer
+from eda.server_codes import MESSAGE_TOO_LARGE, STORE_FAILED
 from eda.transport.wire import Wire
 
 __all__ = ["ONCE_TIMEOUT_S", "is_too_large", "publish_once"]
 
 ONCE_TIMEOUT_S = 5.0
-
-# server/errors.json of nats-server.
-MESSAGE_TOO_LARGE = 10054
-STORE_FAILED = 10077
 
 
 async def publish_once(

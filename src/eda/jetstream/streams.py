@@ -12,22 +12,18 @@ from typing import Any
 from msgspec import Struct
 
 from eda.errors import ConfigError, NotSupported, ServerError, StreamNotFound, Timeout
-from eda.jetstream.api import ATTEMPT_TIMEOUT_S, NS, REQUEST_TIMEOUT_S, Api, translated
+from eda.jetstream.api import ATTEMPT_TIMEOUT_S, REQUEST_TIMEOUT_S, Api, translated
 from eda.jetstream.labels import labels, labels_of
 from eda.jetstream.lowering import adapted
 from eda.jetstream.schemas import Purged, Stream, StreamPage, nanoseconds
 from eda.jetstream.subjects import check_stream_name, is_covered, overlaps, stream_subjects
 from eda.options import StreamOptions, check_known
+from eda.server_codes import MAX_BYTES_REQUIRED, STORE_FAILED, STREAM_CREATE_FAILED, STREAM_NAME_IN_USE
+from eda.times import NS
 
-__all__ = ["StreamInfo", "Streams", "check_takes_events", "check_takes_subject", "counted"]
+__all__ = ["LIST_TIMEOUT_S", "StreamInfo", "Streams", "check_takes_events", "check_takes_subject", "counted"]
 
 LIST_TIMEOUT_S = 60.0
-
-# JetStream error codes (server/errors.json of nats-server).
-STREAM_NAME_IN_USE = 10058
-STREAM_CREATE = 10049
-STREAM_STORE_FAILED = 10077
-MAX_BYTES_REQUIRED = 10113
 
 DEFAULT_WINDOW_S = StreamOptions().dedup_window_s
 
@@ -185,7 +181,7 @@ class Streams:
                 if error.err_code == MAX_BYTES_REQUIRED:
                     raise _with_hint(error) from error
                 # A stream of that name was deleted just now, and its directory is still going away.
-                gone = error.err_code in (STREAM_CREATE, STREAM_STORE_FAILED)
+                gone = error.err_code in (STREAM_CREATE_FAILED, STORE_FAILED)
                 if not gone or error.code != 500 or time.monotonic() > deadline:
                     raise
             await asyncio.sleep(0.05)

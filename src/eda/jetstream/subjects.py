@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from contextlib import suppress
 from urllib.parse import unquote
 
 from eda.errors import ConfigError
+from eda.names import STREAM_NAME, SUBSCRIPTION_NAME
+from eda.transport._frame import MAX_CONTROL_LINE
 
 __all__ = [
     "check_name",
@@ -15,6 +16,7 @@ __all__ = [
     "covers",
     "escape_token",
     "filter_subjects",
+    "fits_protocol_line",
     "is_covered",
     "overlaps",
     "parse_subject",
@@ -24,8 +26,7 @@ __all__ = [
     "unescape_token",
 ]
 
-_STREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+N_REPLY = 128  # bytes of a protocol line: more than its reply subject and sizes take
 
 # What would end a token, a subject or a protocol line, the wildcards, and the escape itself: all ASCII, so
 # that escaping characters is the same as escaping the bytes of their UTF-8.
@@ -34,7 +35,7 @@ _ESCAPES = {code: f"%{code:02X}" for code in (*range(0x21), 0x7F, *b".*>%")}
 
 def check_stream_name(name: str) -> str:
     """Give the name, also that of a subclass, as a str. ConfigError: it is not `[A-Za-z0-9][A-Za-z0-9_-]{0,63}`."""
-    if not isinstance(name, str) or not _STREAM_NAME.fullmatch(name):
+    if not isinstance(name, str) or not STREAM_NAME.fullmatch(name):
         raise ConfigError(
             f"stream must be 1 to 64 of A-Z a-z 0-9 _ - and begin with a letter or digit, not {name!r}",
             argument="stream",
@@ -44,7 +45,7 @@ def check_stream_name(name: str) -> str:
 
 def check_name(name: str) -> str:
     """Give the subscription's name as a str. ConfigError: it is not `[A-Za-z0-9_-]{1,64}`."""
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not SUBSCRIPTION_NAME.fullmatch(name):
         raise ConfigError(f"name must be 1 to 64 of A-Z a-z 0-9 _ -, not {name!r}", argument="name")
     return str.__str__(name)
 
@@ -72,6 +73,11 @@ def subject_of(stream: str, type: str, aggregate: str) -> str:
     """
     stream = check_stream_name(stream)
     return f"{stream}.{_escape(type, 'type')}.{_escape(aggregate, 'aggregate')}"
+
+
+def fits_protocol_line(subject: str) -> bool:
+    """Return whether the server takes a message to this subject: its default `max_control_line` is 4,096 bytes."""
+    return len(subject.encode()) + N_REPLY <= MAX_CONTROL_LINE
 
 
 def stream_subjects(stream: str) -> list[str]:

@@ -13,7 +13,7 @@ from eda._bytes cimport (
 )
 from eda._codec cimport Plan, Text, copy_envelope, plan_envelope
 from eda._event cimport F_AGGREGATE, F_ID, F_TYPE, Event
-from eda.transport._frame cimport Frame, Sink, copy_token, size_of_token, status_of
+from eda.transport._frame cimport MAX_CONTROL_LINE, Frame, Sink, copy_token, size_of_token, status_of
 from eda.transport._outbound cimport Chunk, Outbound, touch
 from eda._nuid cimport new_nuid
 
@@ -22,7 +22,6 @@ from eda.errors import ConfigError
 __all__ = ["Target", "WindowSender", "check_event_id", "frame_of"]
 
 cdef enum:
-    MAX_LINE = 4096             # the server's default max_control_line, which it does not announce
     MAX_ID = 128
     N_HEADER = 27               # NATS/1.0\r\nNats-Msg-Id: \r\n\r\n without the id
 
@@ -115,10 +114,12 @@ cdef int put_frame(Writer* w, Target target, Event event, Plan* plan, Reply* rep
     if target.check is not None:
         target.check(event)
     # The limit counts the reply subject as it is, and numbers of seven digits.
-    if n_line > MAX_LINE and 5 + n_subject + 1 + size_of_reply(reply) + 11 + size_of_decimal(n_total) > MAX_LINE:
+    if n_line > MAX_CONTROL_LINE and (
+        5 + n_subject + 1 + size_of_reply(reply) + 11 + size_of_decimal(n_total) > MAX_CONTROL_LINE
+    ):
         raise ConfigError(
             f"type and aggregate make a subject of {n_subject} bytes, too long for the server's protocol line of "
-            f"{MAX_LINE}: type {event.type[:40]!r}, aggregate {event.aggregate[:40]!r}",
+            f"{MAX_CONTROL_LINE}: type {event.type[:40]!r}, aggregate {event.aggregate[:40]!r}",
             argument="type" if type.n > aggregate.n else "aggregate",
         )
     if n_total > target.max_payload:

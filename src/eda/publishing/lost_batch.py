@@ -13,10 +13,10 @@ from typing import Any
 from eda.errors import ServerError
 from eda.headers import read_headers
 from eda.jetstream.api import Api
+from eda.server_codes import MESSAGE_NOT_FOUND
 
 __all__ = ["find_batch", "is_whole_since"]
 
-NO_MESSAGE = 10037  # server/errors.json of nats-server
 MAX_READS = 16  # subjects that are looked through at once
 MAX_DELETED = 100_000  # removed messages that the server is asked to name
 
@@ -43,7 +43,7 @@ async def _find_in(api: Api, stream: str, subject: str, batches: Collection[str]
         try:
             found = await api.message(stream, {"seq": seq, "next_by_subj": subject})
         except ServerError as error:
-            if error.err_code != NO_MESSAGE:
+            if error.err_code != MESSAGE_NOT_FOUND:
                 raise
             return 0
         headers = read_headers(found.hdrs)

@@ -13,9 +13,11 @@ from nats.errors import Error as NatsError
 from eda._event import Event
 from eda.deadline import Deadline
 from eda.errors import Closed, ConfigError, ServerError, Timeout
+from eda.jetstream.answer_inbox import REFUSAL_WAIT_S
 from eda.jetstream.publish_answers import decode_answer
 from eda.publishing._acks import PublishWindow
 from eda.publishing._send import Target, WindowSender
+from eda.server_codes import DUPLICATE_UNDER_WAY
 from eda.transport._waits import Wait
 from eda.transport.wire import Wire
 
@@ -25,10 +27,7 @@ MAX_PENDING = 1 << 20
 RESEND_S = 5.0
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 2.0
-REFUSAL_WAIT_S = 0.3
 FRESH_S = 0.2  # how old the knowledge of a stream may be by which an event is sent again
-
-ID_ON_ITS_WAY = 10158  # server/errors.json of nats-server: an earlier try is being stored
 
 
 class Singles:
@@ -267,7 +266,7 @@ class SinglePublisher:
     def _again(self, seq: int, why: ServerError) -> None:
         """Have a publish sent again after a pause that grows."""
         self._why[seq] = why
-        if seq not in self._unsure and why.err_code != ID_ON_ITS_WAY:
+        if seq not in self._unsure and why.err_code != DUPLICATE_UNDER_WAY:
             self._refused.add(seq)
         n_tries = self._sender.defer(seq, BACKOFF_FIRST_S)
         pause_s = min(BACKOFF_FIRST_S * 2.0 ** min(max(n_tries - 1, 0), 10), BACKOFF_MAX_S)

@@ -20,30 +20,26 @@ from eda._event import Event
 from eda._nuid import next_nuid
 from eda.errors import Closed, CodecError, ConfigError, EdaError, NotSupported, ServerError, Timeout
 from eda.jetstream.answer_inbox import Replies
-from eda.jetstream.api import NS, STREAM_NOT_FOUND, Api
+from eda.jetstream.api import Api
 from eda.jetstream.publish_answers import Answer, Refused
 from eda.jetstream.schemas import Stream
 from eda.jetstream.streams import StreamInfo, check_takes_events, check_takes_subject
-from eda.jetstream.subjects import subject_of
+from eda.jetstream.subjects import fits_protocol_line, subject_of
 from eda.publishing._send import check_event_id
 from eda.publishing.lost_batch import find_batch, is_whole_since
 from eda.receipt import Receipt
+from eda.server_codes import ATOMIC_BATCH_HEADER_UNSUPPORTED, ATOMIC_BATCH_INCOMPLETE, STREAM_NOT_FOUND
+from eda.times import NS
 from eda.transport.wire import Wire
 
 __all__ = ["MAX_EVENTS", "AtomicBatch"]
 
 MAX_EVENTS = 1000  # the server's default limit
-MAX_LINE = 4096  # the server's default max_control_line
-N_REPLY = 128  # more than a reply subject and the sizes take of it
 N_BATCH_ID = 22
 TIMEOUT_S = 30.0
 ACK_TIMEOUT_S = 5.0
 PAUSE_S = 0.1
 WRITE_SIZE = 256 * 1024
-
-# server/errors.json of nats-server.
-UNSUPPORTED_HEADER = 10177  # 2.12.0 takes no message ids in a batch
-INCOMPLETE_BATCH = 10176  # it was cut off by a lost connection, or forgotten by a new leader: may pass, as a whole
 
 
 class AtomicBatch:
@@ -151,7 +147,7 @@ class AtomicBatch:
     def _misfit(self, index: int) -> str:
         """Return why the server would not take an event for its size; nothing when it does."""
         subject, envelope = self._messages[index]
-        if len(subject.encode()) + N_REPLY > MAX_LINE:
+        if not fits_protocol_line(subject):
             return "type and aggregate make a subject too long for the server's protocol line"
         n_total = len(self._header(index, "x" * N_BATCH_ID)) + len(envelope)
         if n_total > self._wire.max_payload:
@@ -200,7 +196,7 @@ class AtomicBatch:
                 if refused is None:
                     return answer.seq - len(self.ids) + 1  # `seq` is that of the last one
                 self._why = self._error_of(refused)
-                if not (refused.may_pass or refused.err_code == INCOMPLETE_BATCH):
+                if not (refused.may_pass or refused.err_code == ATOMIC_BATCH_INCOMPLETE):
                     if not self._unsure:
                         raise self._why
                     landed = await self._landed()
@@ -230,7 +226,7 @@ class AtomicBatch:
         raise late from self._why
 
     def _error_of(self, refused: Refused) -> EdaError:
-        if refused.err_code == UNSUPPORTED_HEADER:
+        if refused.err_code == ATOMIC_BATCH_HEADER_UNSUPPORTED:  # 2.12.0 takes no message ids in a batch
             server = f"nats-server {self._wire.server_version}"
             return NotSupported("an atomic batch of events with ids", needs="nats-server 2.12.1", server=server)
         return refused.as_error(self._stream)

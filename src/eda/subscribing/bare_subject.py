@@ -19,14 +19,13 @@ from nats.errors import Error as NatsError
 from eda.errors import Closed, ServerError
 from eda.jetstream.api import Api
 from eda.jetstream.streams import StreamInfo, counted
+from eda.server_codes import FORBIDDEN, MESSAGE_NOT_FOUND
 from eda.transport._callback_sink import Mailbox
 from eda.transport.wire import Wire
 
 __all__ = ["BareSubject"]
 
 SETTLE_S = 1.0  # by then a subscription is known to all servers of a cluster
-NO_MESSAGE = 10037
-FORBIDDEN = 403
 
 
 class BareSubject:
@@ -79,7 +78,7 @@ class BareSubject:
         try:
             return (await self._api.message(self._stream, {"seq": seq + 1, "next_by_subj": self._stream})).seq
         except ServerError as error:
-            if error.err_code == NO_MESSAGE:
+            if error.err_code == MESSAGE_NOT_FOUND:
                 return 0
             if error.code == FORBIDDEN:
                 return seq + 1

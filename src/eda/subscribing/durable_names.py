@@ -9,11 +9,10 @@ from eda.jetstream.bucket import BUCKET
 from eda.jetstream.streams import StreamInfo
 from eda.jetstream.subjects import check_name, stream_subjects
 from eda.options import SubscriptionOptions
+from eda.server_codes import FORBIDDEN
 from eda.transport.wire import Wire
 
 __all__ = ["DurableNames", "durable_name", "is_ordered", "refuse_other_kind", "refuse_retention", "server_filter"]
-
-FORBIDDEN = 403
 
 
 class DurableNames:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
@@ -16,29 +15,29 @@ import msgspec
 from nats.errors import Error as NatsError
 
 from eda._nuid import next_nuid
-from eda.cursors.entry import NO_MESSAGE, CursorKey
+from eda.cursors.entry import CursorKey
 from eda.cursors.position import Position, surviving_position
 from eda.cursors.standby import count_standbys
 from eda.cursors.value import Value
 from eda.errors import ConfigError, ServerError, Timeout
-from eda.jetstream.api import NS, REQUEST_TIMEOUT_S, STREAM_NOT_FOUND, Api, ask, translated
+from eda.jetstream.api import REQUEST_TIMEOUT_S, Api, ask, translated
 from eda.jetstream.bucket import BUCKET, BUCKET_STREAM
 from eda.jetstream.consumer_settings import subjects_of
 from eda.jetstream.labels import labels
 from eda.jetstream.schemas import ConsumerPage, Stream, Subjects
-from eda.jetstream.streams import StreamInfo, Streams
+from eda.jetstream.streams import LIST_TIMEOUT_S, StreamInfo, Streams
 from eda.jetstream.subjects import check_stream_name
+from eda.names import SUBSCRIPTION_NAME
+from eda.server_codes import MESSAGE_NOT_FOUND, STREAM_NOT_FOUND
 from eda.subscribing.durable_names import server_filter
 from eda.subscribing.unwanted import kept_filter
+from eda.times import NS
 from eda.transport.wire import Wire
 
 __all__ = ["Lags", "SubscriptionInfo"]
 
 AT_ONCE = 16  # requests under way
-LIST_TIMEOUT_S = 60.0
 PROBE_LIFE_S = 5.0  # of a consumer that is made to be counted by, should its deletion get lost
-
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -140,7 +139,7 @@ class Lags:
                 raise
             page = [subject.removeprefix(prefix) for subject in answer["state"].get("subjects") or {}]
             n_seen, n_known = n_seen + len(page), len(names)
-            names |= dict.fromkeys(name for name in page if _NAME.fullmatch(name))
+            names |= dict.fromkeys(name for name in page if SUBSCRIPTION_NAME.fullmatch(name))
             if n_seen >= answer.get("total", 0) or len(names) == n_known:
                 return list(names)
         raise Timeout(f"listing the positions of {stream}", LIST_TIMEOUT_S)
@@ -290,7 +289,7 @@ class Lags:
         try:
             message = await self._api.message(stream, query)
         except ServerError as error:
-            if error.err_code != NO_MESSAGE:
+            if error.err_code != MESSAGE_NOT_FOUND:
                 raise
             return 0, None
         return None, _time_of(message.time)

@@ -8,7 +8,7 @@ from typing import Any
 
 from eda.cursors.position import rfc3339, start_ns, warn_of_far_start
 from eda.errors import ConfigError, ConsumerDeleted, ServerError
-from eda.jetstream.api import NS, Api
+from eda.jetstream.api import Api
 from eda.jetstream.consumer_settings import (
     ALL_SUBJECTS,
     MAX_ACK_PENDING,
@@ -24,14 +24,15 @@ from eda.jetstream.labels import labels
 from eda.jetstream.streams import StreamInfo
 from eda.jetstream.subjects import covers, filter_subjects, shown_filter
 from eda.options import SubscriptionOptions
+from eda.server_codes import CONSUMER_DOES_NOT_EXIST, CONSUMER_EXISTS, CONSUMER_NOT_FOUND
 from eda.subscribing.durable_names import server_filter
 from eda.subscribing.source import PRIVATE_LIFE_S
 from eda.subscribing.unwanted import FILTER_NOTE, kept_filter
+from eda.times import NS
 
 __all__ = ["SharedConsumer"]
 
-CONSUMER_EXISTS = 10148
-CONSUMER_GONE = frozenset({10014, 10149})  # there is none, or none to update
+CONSUMER_GONE = frozenset({CONSUMER_NOT_FOUND, CONSUMER_DOES_NOT_EXIST})  # there is none, or none to update
 # Settings of a kept consumer that make pulls like ours impossible.
 FOREIGN_SETTINGS = ("priority_policy", "priority_groups")
 

@@ -20,14 +20,12 @@ from eda.jetstream.streams import StreamInfo
 from eda.jetstream.subjects import covers, shown_filter
 from eda.options import SubscriptionOptions
 from eda.subscribing.shared_consumer import SharedConsumer
-from eda.subscribing.source import Pulls
-from eda.subscribing.unwanted import Unwanted, kept_filter
+from eda.subscribing.source import BARRIER_S, Pulls
+from eda.subscribing.unwanted import LOOK_PAUSE_S, Unwanted, kept_filter
 from eda.transport.wire import Wire
 
 __all__ = ["SharedSource"]
 
-LOOK_PAUSE_S = 0.5
-BARRIER_S = 5.0
 SAME_S = 0.02  # between two creations of a consumer there is at least a round trip, or two
 
 

@@ -16,13 +16,15 @@ from nats.aio.subscription import Subscription as NatsSubscription
 
 from eda.errors import Closed, EdaError, ServerError, Timeout
 from eda.handling._dispatch import Dispatcher
-from eda.jetstream.api import NS, Api
+from eda.jetstream.api import Api
 from eda.jetstream.pull_limits import PullLimits
+from eda.times import NS
 from eda.transport.wire import Wire
 
-__all__ = ["PRIVATE_LIFE_S", "Pulls"]
+__all__ = ["BARRIER_S", "PRIVATE_LIFE_S", "Pulls"]
 
 PRIVATE_LIFE_S = 60.0
+BARRIER_S = 5.0  # how long the server may take to read everything that was written
 EXPIRES_S = 30.0
 HEARTBEAT_S = 5.0
 LOOK_EVERY_S = 10.0

@@ -13,10 +13,10 @@ from eda.options import SubscriptionOptions
 from eda.stats import SubscriptionStats
 from eda.subscribing.pipeline import Handler, Parts
 from eda.subscribing.services import Services
+from eda.subscribing.source import BARRIER_S
 
 __all__ = ["CANCELLED_CLOSE_S", "Subscription"]
 
-BARRIER_S = 5.0
 KEEPS_S = 2.0  # of a deadline, for storing the position once the handlers are done
 CANCELLED_CLOSE_S = 2.0
 

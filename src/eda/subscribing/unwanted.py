@@ -17,10 +17,10 @@ from eda.handling._dispatch import Dispatcher
 from eda.jetstream.consumer_settings import subjects_of
 from eda.jetstream.subjects import covers
 
-__all__ = ["FILTER_NOTE", "Unwanted", "kept_filter"]
+__all__ = ["FILTER_NOTE", "LOOK_PAUSE_S", "Unwanted", "kept_filter"]
 
 FILTER_NOTE = "eda-filter"  # consumer metadata
-LOOK_PAUSE_S = 0.5
+LOOK_PAUSE_S = 0.5  # between two looks at the consumer
 
 
 def kept_filter(config: dict[str, Any]) -> list[str]:

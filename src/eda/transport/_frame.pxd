@@ -4,6 +4,11 @@ from libc.string cimport memcpy
 from eda._bytes cimport ONES, Writer, has_unprintable, has_zero
 
 
+# Python reads these as attributes of the module.
+cpdef enum:
+    MAX_CONTROL_LINE = 4096         # bytes: the server's default max_control_line, which it does not announce
+
+
 # One message as it came in. All pointers lead into the parser's buffer and are valid only during take_frame().
 cdef struct Frame:
     const unsigned char* subject

@@ -1,6 +1,8 @@
 from typing import final
 
-__all__ = ["FrameError", "Parser", "Sink"]
+__all__ = ["MAX_CONTROL_LINE", "FrameError", "Parser", "Sink"]
+
+MAX_CONTROL_LINE: int
 
 class FrameError(Exception): ...
 class Sink: ...

@@ -10,12 +10,12 @@ from libc.string cimport memchr, memcmp, memcpy, memmove
 
 from eda._bytes cimport Writer, copy_byte, copy_bytes, parse_decimal, release, reserve
 
-__all__ = ["FrameError", "Parser", "Sink"]
+__all__ = ["MAX_CONTROL_LINE", "FrameError", "Parser", "Sink"]
 
 cdef enum:
     READ_SIZE = 256 * 1024          # what one read takes at most, as asyncio's own transports read
     MIN_READ = 32 * 1024            # less room than this at the buffer's end: move the rest to its begin
-    MAX_LINE = 1024 * 1024          # INFO may be long; the server's own limit for other lines is 4,096
+    MAX_LINE = 1024 * 1024          # of a line that we read: INFO may be longer than MAX_CONTROL_LINE
     MAX_PAYLOAD = 64 * 1024 * 1024 + 64 * 1024      # the server's hard limit, and its headers
     MAX_REPLY = 1024                # names of streams and consumers have 255 at most
 

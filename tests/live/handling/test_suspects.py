@@ -14,8 +14,8 @@ import eda
 import eda.handling.suspects
 from eda.errors import ServerError, Timeout
 from eda.handling.suspects import BEGUN_BEFORE, Suspects
-from eda.jetstream.api import NS
 from eda.jetstream.bucket import Bucket
+from eda.times import NS
 from helpers import Admin, Logged, until, wire_of
 
 SUBJECT = "$KV.eda-cursors.{}.team.{}"
