@@ -1,36 +1,41 @@
 """Event-driven architectures on NATS JetStream: domain events into durable, ordered streams, and out to handlers."""
 
-from eda._data import JSON, Bytes, Data, MsgPack, Proto, String
-from eda._event import Event
-from eda.conn import Conn
-from eda.dial import connect
-from eda.embedded.server import EmbeddedServer
-from eda.encodings import register_encoding
-from eda.errors import (
-    Closed,
-    CodecError,
-    ConfigError,
-    ConnectError,
-    ConsumerDeleted,
-    DecodeError,
-    EdaError,
-    EncodeError,
-    NotSupported,
-    PublishFailed,
-    ServerError,
-    StreamNotFound,
-    Timeout,
-    UnknownEncoding,
-)
-from eda.handlers import PartialFailure, Reject, threaded
-from eda.jetstream.streams import StreamInfo
-from eda.options import Retry, StreamOptions, SubscriptionOptions
-from eda.publishing.publisher import Publisher
-from eda.receipt import Receipt
-from eda.running import run
-from eda.stats import PublisherStats, SubscriptionStats
-from eda.subscribing.lag import SubscriptionInfo
-from eda.subscribing.subscription import Subscription
+# Type checkers take a variable of this name for true. The one of `typing` would cost more than all of this file.
+# Tools that freeze a program find the imports below as well.
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    from eda._data import JSON, Bytes, Data, MsgPack, Proto, String
+    from eda._event import Event
+    from eda.conn import Conn
+    from eda.dial import connect
+    from eda.embedded.server import EmbeddedServer
+    from eda.encodings import register_encoding
+    from eda.errors import (
+        Closed,
+        CodecError,
+        ConfigError,
+        ConnectError,
+        ConsumerDeleted,
+        DecodeError,
+        EdaError,
+        EncodeError,
+        NotSupported,
+        PublishFailed,
+        ServerError,
+        StreamNotFound,
+        Timeout,
+        UnknownEncoding,
+    )
+    from eda.handlers import PartialFailure, Reject, threaded
+    from eda.jetstream.streams import StreamInfo
+    from eda.options import Retry, StreamOptions, SubscriptionOptions
+    from eda.publishing.publisher import Publisher
+    from eda.receipt import Receipt
+    from eda.running import run
+    from eda.stats import PublisherStats, SubscriptionStats
+    from eda.subscribing.lag import SubscriptionInfo
+    from eda.subscribing.subscription import Subscription
 
 __all__ = [
     "JSON",
@@ -73,3 +78,52 @@ __all__ = [
     "run",
     "threaded",
 ]
+
+# The module that defines each public name. It is imported when one of its names is first used, so that a program that
+# needs few of them, such as `eda --help`, starts quickly. A test compares this table with the imports above.
+_NAMES_IN = {
+    "eda._data": "JSON Bytes Data MsgPack Proto String",
+    "eda._event": "Event",
+    "eda.conn": "Conn",
+    "eda.dial": "connect",
+    "eda.embedded.server": "EmbeddedServer",
+    "eda.encodings": "register_encoding",
+    "eda.errors": "Closed CodecError ConfigError ConnectError ConsumerDeleted DecodeError EdaError EncodeError "
+    "NotSupported PublishFailed ServerError StreamNotFound Timeout UnknownEncoding",
+    "eda.handlers": "PartialFailure Reject threaded",
+    "eda.jetstream.streams": "StreamInfo",
+    "eda.options": "Retry StreamOptions SubscriptionOptions",
+    "eda.publishing.publisher": "Publisher",
+    "eda.receipt": "Receipt",
+    "eda.running": "run",
+    "eda.stats": "PublisherStats SubscriptionStats",
+    "eda.subscribing.lag": "SubscriptionInfo",
+    "eda.subscribing.subscription": "Subscription",
+}
+_MODULE_OF = {name: module for module, names in _NAMES_IN.items() for name in names.split()}
+
+if not TYPE_CHECKING:  # a type checker that saw __getattr__ would accept any name
+    from _thread import RLock as _RLock
+
+    # nats-py's modules import each other in circles, so two threads must not begin to import them at the same time.
+    _LOADING = _RLock()
+
+    def __getattr__(name):
+        """Return a public name, or a module such as `eda.errors`, after its import. Raises AttributeError."""
+        import sys
+        from importlib import import_module
+
+        if name in _MODULE_OF:
+            with _LOADING:
+                value = getattr(import_module(_MODULE_OF[name]), name)
+            globals()[name] = value
+            return value
+        if f"eda.{name}" in _NAMES_IN:
+            with _LOADING:
+                return import_module(f"eda.{name}")
+        # From name and obj Python finds the name that was probably meant.
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+
+    def __dir__():
+        """Return all names, also those that were not used yet."""
+        return sorted({*globals(), *__all__})

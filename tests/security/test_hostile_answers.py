@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import eda
+import eda.jetstream.streams
 from eda._codec import encode_event
 from fake_server import Command, FakeServer, stream_info
 from helpers import Logged, until, wire_of

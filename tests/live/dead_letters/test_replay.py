@@ -12,6 +12,7 @@ from nats.errors import Error as NatsError
 
 import eda
 import eda.dead_letters.store
+import eda.jetstream.subjects
 from dead_letters import letters_of, stored
 from eda._codec import decode_event, encode_event
 from eda.dead_letters.replay import Replay

@@ -13,6 +13,7 @@ import pytest
 import eda
 import eda.dead_letters.store
 import eda.jetstream.store_message
+import eda.jetstream.subjects
 from dead_letters import Stored, letters_of, stored
 from eda._codec import decode_event, encode_event
 from eda.headers import read_headers, size_of_headers

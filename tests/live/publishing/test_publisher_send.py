@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import eda
+import eda._codec
 from eda.publishing.pump import Pump
 from faulty_proxy import FaultyProxy
 from helpers import LOOPS, Admin, Connect, Logged, until

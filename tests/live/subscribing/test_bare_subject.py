@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 import eda
+import eda._codec
 import eda.subscribing.bare_subject
+import eda.subscribing.ordered_source
 from eda._codec import encode_event
 from helpers import Admin, Connect, Logged, Proxy, until, wire_of
 

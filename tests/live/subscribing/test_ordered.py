@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import eda
+import eda._codec
 from cursors import Keys
 from helpers import Admin, Connect, Logged, until
 
