@@ -39,7 +39,7 @@ def record(stream: str, events: list[Event], *, fast: bool, dedup: bool) -> Reco
     """Have our publisher's own core write the events into memory."""
     written: list[bytes] = []
     out = Outbound(lambda: None)
-    out.connected(written.append)
+    out.set_write(written.append)
     core = Ingest(
         _Nobody(), out, Target(stream, 1 << 20), INBOX, "bench",
         dedup=dedup, tell=False, max_pending=len(events) + 1, max_bytes=1 << 40, give_up_s=3600,

@@ -72,7 +72,7 @@ class Rig:
         self.gaps: list[tuple[int, int]] = []
         self.n_delivered: int | None = 0 if options.get("ordered") else None  # of the reader
         self.out = Outbound(lambda: None)
-        self.out.connected(self.writes.append)
+        self.out.set_write(self.writes.append)
         self.dispatcher = Dispatcher(
             self, self, handler or (self._hold if hold else self.seen.append), self.out,
             stream="orders", consumer="me", inbox=b"_INBOX.me.", limit=limit, limit_bytes=limit_bytes,

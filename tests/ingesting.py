@@ -106,7 +106,7 @@ class Rig:
         self.host = host or Host()
         self._data: list[bytes] = []
         self.out = Outbound(lambda: None)
-        self.out.connected(self._data.append)
+        self.out.set_write(self._data.append)
         self.core = Ingest(
             self.host,
             self.out,
@@ -151,7 +151,7 @@ class Rig:
         self.core.resume()
 
     def connect(self, connected: bool = True) -> None:
-        self.out.connected(self._data.append if connected else None)
+        self.out.set_write(self._data.append if connected else None)
 
     def written(self) -> list[Written]:
         """Return what was written since the last call."""

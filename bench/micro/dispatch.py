@@ -92,7 +92,7 @@ def _dispatch(handler: Any, data: bytes) -> Round:
     """
     written: list[int] = [0]
     out = Outbound(lambda: None)
-    out.connected(lambda chunk: written.__setitem__(0, written[0] + chunk.count(b"PUB $JS.ACK.")))
+    out.set_write(lambda chunk: written.__setitem__(0, written[0] + chunk.count(b"PUB $JS.ACK.")))
     host: Any = _Host()
     dispatcher = Dispatcher(
         host, host, handler, out, stream=STREAM, consumer="me", inbox=b"_INBOX.me.", limit=4096, limit_bytes=1 << 30,

@@ -46,7 +46,7 @@ class Sink:
     def __init__(self) -> None:
         self.n_written = 0
         self.out = Outbound(lambda: None)
-        self.out.connected(self._write)
+        self.out.set_write(self._write)
         self.core = Ingest(
             _Nobody(), self.out, TARGET, INBOX, "bench",
             dedup=True, tell=False, max_pending=4096, max_bytes=1 << 30, give_up_s=30.0,

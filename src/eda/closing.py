@@ -93,5 +93,5 @@ class Closing:
         if n_unsettled:
             self.left_undone.append(f"{n_unsettled} publishes")
         link.singles.close()
-        if not await link.wire.shut(deadline.left_s):
+        if not await link.wire.close_within(deadline.left_s):
             self.left_undone.append("writing to the server")

@@ -87,7 +87,7 @@ _FINAL_ERR_CODES = frozenset(
 _FINAL_STORE_FAILURES = ("maximum ", "message too large")
 
 
-def may_pass(code: int, err_code: int, description: str = "") -> bool:
+def is_transient(code: int, err_code: int, description: str = "") -> bool:
     """Return whether what the server has refused in these words may succeed later, with nothing changed."""
     if err_code in _FINAL_ERR_CODES or (
         err_code == server_codes.STORE_FAILED and description.startswith(_FINAL_STORE_FAILURES)
@@ -292,7 +292,7 @@ class ServerError(EdaError):
         self.err_code = err_code
         self.description = printable(description)
         self.operation = operation
-        self.retryable = may_pass(code, err_code, description)
+        self.retryable = is_transient(code, err_code, description)
 
     def __str__(self) -> str:
         operation = f"{self.operation}: " if self.operation else ""

@@ -131,7 +131,7 @@ class Lifetime:
                 addresses = parse_addresses(self._server.url)
             link = await open_link(addresses, self.client, self._logger, self._options)
             if self._closing is not None:  # the cancellation may have been swallowed on its way
-                await link.wire.shut()
+                await link.wire.close_within()
                 raise Closed("connection")
         except BaseException:
             await self._stop_server()
@@ -257,7 +257,7 @@ class Lifetime:
     async def _look_again(self) -> None:
         """It may be another server, of another version."""
         try:
-            await self._open_link().api.look(self._options.timeout_s)
+            await self._open_link().api.discover(self._options.timeout_s)
         except Exception as error:
             self._logger.warning("asking the server what it can do failed: %s", error)
 

@@ -51,11 +51,11 @@ async def open_link(addresses: Addresses, client: str, logger: logging.Logger, o
         deadline = time.monotonic() + options.timeout_s
         await wire.open(addresses.urls, timeout_s=options.timeout_s, name=client, **security)
         api = Api(wire, options.domain, client)
-        await api.look(max(deadline - time.monotonic(), 0.1))
+        await api.discover(max(deadline - time.monotonic(), 0.1))
         streams = Streams(api)
         targets = Targets(api, streams, logger, options.stream_defaults, auto_create=options.auto_create)
     except BaseException as error:
-        await wire.shut(0)  # there is nothing to wait for
+        await wire.close_within(0)  # there is nothing to wait for
         if isinstance(error, Timeout | Closed):
             raise ConnectError(str(addresses), str(error)) from error
         raise

@@ -62,7 +62,7 @@ def check_answer(payload: bytes, headers: bytes) -> None:
             assert min(answer.seq, answer.count, answer.msgs) >= 0
             if answer.error is not None:
                 assert isinstance(str(answer.error.as_error("s")), str)
-                assert {answer.error.may_pass, answer.error.bars_batches, answer.error.is_echo} <= {True, False}
+                assert {answer.error.is_transient, answer.error.bars_batches, answer.error.is_echo} <= {True, False}
 
 
 class Waiter:
@@ -83,7 +83,7 @@ _parser = Parser()
 
 def check_single(data: bytes) -> None:
     out = Outbound(lambda: None)
-    out.connected(lambda written: None)
+    out.set_write(lambda written: None)
     answers: list[tuple[int, int, bytes]] = []
     window = PublishWindow(16)
     sender = WindowSender(window, out, b"inbox.", "me", lambda *answer: answers.append(answer))

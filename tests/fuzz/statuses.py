@@ -37,7 +37,7 @@ class Wire:
     def __init__(self) -> None:
         self.out = Outbound(lambda: None)
         self.written: list[bytes] = []
-        self.out.connected(self.written.append)
+        self.out.set_write(self.written.append)
         self.is_up = self.is_closed = True
 
     def new_inbox(self) -> str:

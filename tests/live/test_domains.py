@@ -154,7 +154,7 @@ async def test_ordered_when_members_are_on_both_sides_of_a_leaf_node_takes_over(
         await holding.close()
         await until(lambda: waiting.is_active, 3)  # it need not wait until the holder would be silent for long
     else:
-        await wire_of(conns[active]).shut()
+        await wire_of(conns[active]).close_within()
         await until(lambda: waiting.is_active, 8)
     await store(sites.hub, "d")
     await until(lambda: f"{standby}-d" in seen)

@@ -24,7 +24,7 @@ from eda.errors import (
     StreamNotFound,
     Timeout,
     UnknownEncoding,
-    may_pass,
+    is_transient,
 )
 from eda.jetstream.publish_answers import Refused
 
@@ -177,9 +177,9 @@ def test_connect_error_when_the_server_refused_us_is_not_retryable() -> None:
 def test_refusal_when_it_may_pass_is_the_same_everywhere(
     code: int, err_code: int, description: str, passes: bool
 ) -> None:
-    assert may_pass(code, err_code, description) is passes
+    assert is_transient(code, err_code, description) is passes
     assert ServerError(code, err_code, description).retryable is passes
-    assert Refused(code, err_code, description).may_pass is passes
+    assert Refused(code, err_code, description).is_transient is passes
 
 
 def test_codec_error_when_the_event_is_learned_later_names_it() -> None:

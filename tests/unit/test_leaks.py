@@ -14,7 +14,7 @@ from eda._data import JSON, Bytes, Data, String
 from eda._event import Event
 from eda._nuid import next_nuid
 from eda.errors import DecodeError, EdaError
-from eda.transport._callback_sink import Mailbox
+from eda.transport._callback_sink import CallbackSink
 from eda.transport._frame import Collector, FrameError, Parser, escape_token, parse_delivery
 from eda.transport._outbound import Outbound
 from leaks import MAX_BLOCKS, MAX_RSS, growth, resident
@@ -43,7 +43,7 @@ def refused(function: Callable[..., Any], *arguments: Any, **fields: Any) -> Non
 def outbound_round() -> None:
     written: list[bytes] = []
     out = Outbound(lambda: None)
-    out.connected(written.append)
+    out.set_write(written.append)
     out.command(b"PING\r\n")
     out.flush()
     out.command(b"left unwritten")
@@ -60,7 +60,7 @@ def parser_round(*pieces: bytes, sink: bool = True) -> None:
 
 def mailbox_round() -> None:
     parser = small_parser()
-    parser.register(1, Mailbox(2, lambda tail, headers, payload: None))
+    parser.register(1, CallbackSink(2, lambda tail, headers, payload: None))
     parser.feed(MESSAGE)
     parser.register(1, None)
 
@@ -125,7 +125,7 @@ PATHS: dict[str, Callable[[], Any]] = {
     "parser-refused-end": lambda: refused(parser_round, b"MSG s 1 1\r\nabc"),
     "parser-room": lambda: (small_parser().room(), refused(small_parser().received, -1)),
     "mailbox": mailbox_round,
-    "mailbox-refused": lambda: refused(Mailbox, -1, print),
+    "mailbox-refused": lambda: refused(CallbackSink, -1, print),
     "outbound": outbound_round,
     "outbound-unused": lambda: Outbound(print),
     "outbound-refused": lambda: refused(Outbound(print).command, None),

@@ -24,8 +24,8 @@ from eda.cursors.value import Kept, Value, new_value, successor
 from eda.errors import Closed, ConsumerDeleted, EdaError, ServerError, Timeout
 from eda.jetstream.api import Api
 from eda.jetstream.bucket import Bucket
-from eda.jetstream.grace_period import Patience
-from eda.transport.listener import Listening
+from eda.jetstream.grace_period import GracePeriod
+from eda.transport.listener import ConnectionListener
 from eda.transport.wire import Wire
 
 __all__ = ["Cursor"]
@@ -78,11 +78,11 @@ class Cursor:
         self._is_open = False
         self._is_closed = False
         self._error: Exception | None = None
-        self._listening = Listening(
+        self._listener = ConnectionListener(
             wire, on_lost=self._on_wire_lost, on_restored=self._on_wire_restored,
             on_refused=self._on_wire_refused, on_closed=lambda: self._end(Closed("connection")),
         )  # fmt: skip
-        self._patience = Patience()  # with refusals to let it take the key
+        self._grace = GracePeriod()  # with refusals to let it take the key
         self._silence = Silence()  # of the holder that this one stands by for
 
     # --- what the owner calls ----------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ class Cursor:
         Raises ConfigError (another filter, or no cursor in the key), StreamNotFound, ServerError, Timeout, Closed.
         """
         self._first = first
-        self._listening.begin()
+        self._listener.start()
         beginning = self._task = self._loop.create_task(self._begin(reset))
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
@@ -326,7 +326,7 @@ class Cursor:
         value = kept.value
         assert value is not None
         if value.holder and not self._silence.is_long:
-            self._patience = Patience()
+            self._grace = GracePeriod()
             return False
         if not self._filter.may_take_over(value):
             await asyncio.sleep(TAKEOVER_S)
@@ -338,7 +338,7 @@ class Cursor:
         try:
             taken = await self._take(kept)
         except (ServerError, Timeout) as error:
-            if not self._patience.allows(error):
+            if not self._grace.allows(error):
                 raise
             self._logger.warning("subscription %s of %s: taking over failed: %s", self._name, self._stream, error)
             await asyncio.sleep(RETRY_S)
@@ -358,7 +358,7 @@ class Cursor:
     def _stop(self) -> tuple[Hold | None, Value | None]:
         """Do nothing on our own any more; returns what may still be in the key of ours."""
         self._is_closed = True
-        self._listening.end()
+        self._listener.stop()
         if self._task is not None and self._task is not asyncio.current_task(self._loop):
             self._task.cancel()
         hold, self._hold = self._hold, None

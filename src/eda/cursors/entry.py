@@ -14,7 +14,7 @@ from nats.errors import TimeoutError as NatsTimeout
 from eda.cursors.standby import Standby
 from eda.cursors.value import Kept, Value, decode_value, encode_value, is_marker, may_be_free
 from eda.errors import Closed, ConfigError, ServerError, Timeout
-from eda.jetstream.api import REQUEST_TIMEOUT_S, Api, translated
+from eda.jetstream.api import REQUEST_TIMEOUT_S, Api, stream_error
 from eda.jetstream.bucket import BUCKET, BUCKET_STREAM, Bucket, fault_of, settings_of
 from eda.jetstream.labels import labels
 from eda.jetstream.lowering import adapted
@@ -34,7 +34,7 @@ from eda.server_codes import (
     STREAM_NOT_FOUND,
     WRONG_LAST_SEQUENCE,
 )
-from eda.transport._callback_sink import Mailbox, monotonic_ns
+from eda.transport._callback_sink import CallbackSink, monotonic_ns
 from eda.transport.wire import Wire
 
 __all__ = [
@@ -106,7 +106,7 @@ class CursorKey:
 
     async def open(self) -> None:
         """Subscribe to the answers. Raises Closed."""
-        self._answers = await self._attach(f"{self._inbox}.*", Mailbox(len(self._inbox) + 1, self._take_answer))
+        self._answers = await self._attach(f"{self._inbox}.*", CallbackSink(len(self._inbox) + 1, self._take_answer))
 
     async def close(self) -> None:
         """Hear nothing any more."""
@@ -127,7 +127,7 @@ class CursorKey:
         # `$KV.>` crosses no leaf node. The subject as the domain maps it must not be subscribed to in its place: the
         # leaf node then finds nobody any more who answers the domain's API (seen with nats-server 2.15.1).
         if self._hints is None and self.has_hints:
-            self._hints = await self._attach(self.subject, Mailbox(0, take))
+            self._hints = await self._attach(self.subject, CallbackSink(0, take))
         await self._standby.begin()
 
     async def unwatch(self) -> None:
@@ -136,7 +136,7 @@ class CursorKey:
         await self._detach(hints)
         await self._standby.end()
 
-    async def _attach(self, subject: str, mailbox: Mailbox) -> NatsSubscription:
+    async def _attach(self, subject: str, mailbox: CallbackSink) -> NatsSubscription:
         try:
             return await self._wire.attach(subject, mailbox)
         except NatsError as error:
@@ -208,7 +208,7 @@ class CursorKey:
                     f"{BUCKET} (stream {BUCKET_STREAM}) allows less: raise it, or take out the limit with -1",
                     argument="durable",
                 )
-            if not answer.error.may_pass:
+            if not answer.error.is_transient:
                 raise answer.error.as_error(BUCKET_STREAM)
             await asyncio.sleep(RETRY_S)
         return answer, write.sent_ns
@@ -246,9 +246,9 @@ class CursorKey:
     async def stream_created(self) -> str:
         """Return when the event stream was made, in the server's words. Raises StreamNotFound, ServerError, Timeout."""
         try:
-            created: str = (await self._api.request(f"STREAM.INFO.{self.stream}", shape=Stream))["created"]
+            created: str = (await self._api.request(f"STREAM.INFO.{self.stream}", schema=Stream))["created"]
         except ServerError as error:
-            raise translated(error, self.stream) from error
+            raise stream_error(error, self.stream) from error
         return created
 
     # --- making and deleting -----------------------------------------------------------------------------------------
@@ -269,9 +269,9 @@ class CursorKey:
 
     async def bucket_fault(self, bucket: Bucket) -> str:
         """Return what keeps the bucket that is there from keeping what is written; "": nothing, or we may not look."""
-        self._wire.asks_leave.add(f"{self._api.prefix}.STREAM.INFO.{BUCKET_STREAM}")
+        self._wire.may_be_forbidden.add(f"{self._api.prefix}.STREAM.INFO.{BUCKET_STREAM}")
         try:
-            answer = await self._api.request(f"STREAM.INFO.{BUCKET_STREAM}", shape=Stream)
+            answer = await self._api.request(f"STREAM.INFO.{BUCKET_STREAM}", schema=Stream)
         except ServerError as error:
             if error.code == FORBIDDEN or error.err_code == STREAM_NOT_FOUND:
                 return ""
@@ -327,7 +327,7 @@ class CursorKey:
                 continue
             if answer.error.err_code == ROLLUP_FORBIDDEN and "Nats-Rollup" in headers:
                 headers = {"KV-Operation": "DEL"}  # what it replaces may stay, but is not the last any more
-            elif not answer.error.may_pass:
+            elif not answer.error.is_transient:
                 raise answer.error.as_error(BUCKET_STREAM)
         raise Timeout(f"forgetting the cursor {self.stream}.{self.name}", timeout_s)
 

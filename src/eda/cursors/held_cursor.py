@@ -15,7 +15,7 @@ from eda.cursors.entry import ANSWER_S, CONFLICTS, RETRY_S, CursorKey, Write, is
 from eda.cursors.value import Kept, Value, new_value, template_of
 from eda.errors import Closed, EdaError, ServerError, Timeout
 from eda.jetstream.bucket import BUCKET_STREAM
-from eda.jetstream.grace_period import Patience
+from eda.jetstream.grace_period import GracePeriod
 from eda.jetstream.publish_answers import Answer
 from eda.times import NS
 from eda.transport._callback_sink import monotonic_ns
@@ -229,7 +229,7 @@ class Hold:
             self._next()
         elif error is None or error.err_code in CONFLICTS:
             self._look()
-        elif error.may_pass:
+        elif error.is_transient:
             self._pause = self._loop.call_later(RETRY_S, self._look)
         else:
             refusal = str(error.as_error(BUCKET_STREAM))
@@ -375,12 +375,12 @@ class Hold:
 
 async def read_patiently(key: CursorKey, logger: logging.Logger) -> Kept:
     """Read the key, however long that takes. Raises ConfigError, Closed, and ServerError when refused for good."""
-    patience = Patience()
+    grace = GracePeriod()
     while True:
         try:
             return await key.read()
         except (ServerError, Timeout) as error:
-            if not patience.allows(error):
+            if not grace.allows(error):
                 raise
             logger.debug("subscription %s of %s: reading its position: %s", key.name, key.stream, error)
         await asyncio.sleep(RETRY_S)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from eda._nuid import next_nuid
 from eda.errors import ServerError
-from eda.jetstream.api import Api, translated
+from eda.jetstream.api import Api, stream_error
 from eda.jetstream.labels import labels
 from eda.jetstream.schemas import nanoseconds
 from eda.jetstream.streams import StreamInfo
@@ -160,13 +160,13 @@ async def _stored_at(api: Api, stream: str, seq: int) -> int:
 async def _message(api: Api, stream: str, query: dict[str, Any]) -> tuple[int, int]:
     """Return sequence and time of the message that is asked for, zeros if there is none. Raises ServerError (403 …)."""
     subject = f"{api.prefix}.STREAM.MSG.GET.{stream}"
-    api.wire.asks_leave.add(subject)
+    api.wire.may_be_forbidden.add(subject)
     try:
         message = await api.message(stream, query)
         return message.seq, nanoseconds(message.time)
     except ServerError as error:
         if error.err_code == MESSAGE_NOT_FOUND:
             return 0, 0
-        raise translated(error, stream) from error
+        raise stream_error(error, stream) from error
     finally:
-        api.wire.asks_leave.discard(subject)
+        api.wire.may_be_forbidden.discard(subject)

@@ -17,7 +17,7 @@ from nats.errors import Error as NatsError
 from eda._nuid import next_nuid
 from eda.errors import Closed
 from eda.jetstream.subjects import escape_token
-from eda.transport._callback_sink import Mailbox, monotonic_ns
+from eda.transport._callback_sink import CallbackSink, monotonic_ns
 from eda.transport.wire import Wire
 
 __all__ = ["ANSWERS_S", "Standby", "count_standbys"]
@@ -47,7 +47,7 @@ class Standby:
         """Answer from now on. Raises Closed."""
         if self._subscription is None:
             try:
-                self._subscription = await self._wire.attach(self._question, Mailbox(0, self._take))
+                self._subscription = await self._wire.attach(self._question, CallbackSink(0, self._take))
             except NatsError as error:
                 raise Closed("connection") from error
 
@@ -90,7 +90,7 @@ async def count_standbys(wire: Wire, domain: str, stream: str, names: set[str]) 
 
     wire.on_refused.append(on_refused)
     try:
-        subscription = await wire.attach(answers, Mailbox(0, take))
+        subscription = await wire.attach(answers, CallbackSink(0, take))
         try:
             wire.out.command(f"PUB {question} {len(token)}\r\n{token}\r\n".encode())
             with suppress(TimeoutError):

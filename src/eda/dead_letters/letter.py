@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from eda.errors import ConfigError, ServerError
 from eda.headers import DEAD_SUBJECT, MAX_TEXT, foreign_headers, read_headers
-from eda.jetstream.api import Api, translated
+from eda.jetstream.api import Api, stream_error
 from eda.jetstream.subjects import fits_protocol_line, is_covered, subject_of
 from eda.server_codes import MESSAGE_NOT_FOUND
 
@@ -50,7 +50,7 @@ async def read_letter(api: Api, stream: str, place: dict[str, Any]) -> Letter | 
     except ServerError as error:
         if error.err_code == MESSAGE_NOT_FOUND:
             return None
-        raise translated(error, stream) from error
+        raise stream_error(error, stream) from error
     block = found.hdrs[:MAX_HEADERS]
     return Letter(found.seq, read_headers(block), found.data, block)
 

@@ -24,7 +24,7 @@ from eda.headers import (
     MSG_ID,
     REPLAY_FOR,
 )
-from eda.jetstream.api import Api, translated
+from eda.jetstream.api import Api, stream_error
 from eda.jetstream.schemas import Stream
 from eda.jetstream.store_message import is_too_large, publish_once
 from eda.jetstream.streams import StreamInfo, Streams, check_takes_events, check_takes_subject
@@ -183,7 +183,7 @@ class Replay:
                 error.err_code not in NOTHING_TO_DELETE
                 or await read_letter(self._api, dead, {"seq": sequence}) is not None
             ):
-                raise translated(error, dead) from error
+                raise stream_error(error, dead) from error
 
     async def _letters(self, dead: str, first: int, last: int) -> AsyncGenerator[Letter, None]:
         """Give the messages from `first` to `last` in order.
@@ -210,9 +210,9 @@ class Replay:
 
     async def _info(self, stream: str) -> dict[str, Any]:
         try:
-            return await self._api.request(f"STREAM.INFO.{stream}", shape=Stream)
+            return await self._api.request(f"STREAM.INFO.{stream}", schema=Stream)
         except ServerError as error:
-            raise translated(error, stream) from error
+            raise stream_error(error, stream) from error
 
 
 def _dead_letter_stream(stream: str, given: str | None) -> str:

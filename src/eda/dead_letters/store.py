@@ -42,7 +42,7 @@ from eda.server_codes import (
 from eda.times import NS
 from eda.transport.wire import Wire
 
-__all__ = ["DeadLetters", "Reason", "may_pass"]
+__all__ = ["DeadLetters", "Reason", "is_transient"]
 
 Reason = Literal["rejected", "attempts", "undecodable"]
 
@@ -164,8 +164,8 @@ class DeadLetters:
         window.
 
         Raises ConfigError for a stream that can't keep letters, or not even this one's headers; StreamNotFound where it
-        may not be created; ServerError, Timeout, Closed (`may_pass` tells which are worth another attempt). Then, and
-        when cancelled, it may be stored or not.
+        may not be created; ServerError, Timeout, Closed (`is_transient` tells which are worth another attempt). Then,
+        and when cancelled, it may be stored or not.
         """
         to = check_stream_name(to)
         letter_subject = subject_or_none(to, event_type, aggregate) or subject_of(to, "", "")
@@ -275,7 +275,7 @@ def _ours(headers: dict[str, str]) -> dict[str, str]:
     return {name: text for name, text in headers.items() if name == MSG_ID or name.startswith("Eda-")}
 
 
-def may_pass(error: Exception) -> bool:
+def is_transient(error: Exception) -> bool:
     """Whether storing a dead letter failed in a way that may pass, or that an operator can end."""
     if isinstance(error, ServerError) and error.err_code in NO_ROOM:
         return not is_too_large(error)

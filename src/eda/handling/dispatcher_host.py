@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from eda._codec import decode_event
 from eda._event import Event
-from eda.dead_letters.store import may_pass
+from eda.dead_letters.store import is_transient
 from eda.errors import Closed, ConfigError, Timeout
 from eda.handlers import PartialFailure, Reject, refuse_result
 from eda.handling._dispatch import Dispatcher
@@ -219,7 +219,7 @@ class Handling:
         """Return the nanoseconds until another attempt to store a dead letter, if there is to be one."""
         if isinstance(problem, Closed):
             return NS  # the event is given back
-        if not may_pass(problem):
+        if not is_transient(problem):
             self._log.tell_unstorable(event, problem)
             self._on_end(problem)
             return NS

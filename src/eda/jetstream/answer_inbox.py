@@ -11,15 +11,15 @@ from nats.errors import Error as NatsError
 
 from eda.errors import Closed
 from eda.jetstream.publish_answers import Answer, Refused, decode_answer
-from eda.transport._callback_sink import Mailbox
+from eda.transport._callback_sink import CallbackSink
 from eda.transport.wire import Wire
 
-__all__ = ["REFUSAL_WAIT_S", "Replies"]
+__all__ = ["REFUSAL_WAIT_S", "AnswerInbox"]
 
 REFUSAL_WAIT_S = 0.3  # how long after a refusal the acknowledgement of the right domain may still come
 
 
-class Replies:
+class AnswerInbox:
     """An inbox for the answer to one message; entered, it listens.
 
     Every stream that listens to the subject answers: one of the same name in another JetStream domain as well. nats-py
@@ -39,7 +39,7 @@ class Replies:
 
     async def __aenter__(self) -> Self:
         try:
-            self._subscription = await self._wire.attach(self.inbox, Mailbox(0, self._take))
+            self._subscription = await self._wire.attach(self.inbox, CallbackSink(0, self._take))
         except NatsError as error:
             raise Closed("connection") from error
         return self

@@ -27,7 +27,7 @@ from eda.server_codes import CONSUMER_NOT_FOUND, NOT_ENABLED, NOT_ENABLED_FOR_AC
 from eda.transport.loops import check_loop
 from eda.transport.wire import Wire
 
-__all__ = ["ATTEMPT_TIMEOUT_S", "REQUEST_TIMEOUT_S", "Api", "ask", "translated", "while_answerable"]
+__all__ = ["ATTEMPT_TIMEOUT_S", "REQUEST_TIMEOUT_S", "Api", "ask", "stream_error", "while_answerable"]
 
 MAX_ANSWER = 8 * 1024 * 1024  # bytes: a page of 256 streams has less than one of them
 
@@ -55,7 +55,7 @@ class Api:
         self.wire = wire
         self.prefix = f"$JS.{domain}.API" if domain else "$JS.API"
         self._wanted = domain
-        self.domain = domain or ""  # of the streams that are meant, as their answers name it; known after `look`
+        self.domain = domain or ""  # of the streams that are meant, as their answers name it; known after `discover`
         self.level = 0
         self.client = client  # the connection's name, for the labels of what is made
         self._is_mapped = bool(domain)
@@ -68,7 +68,7 @@ class Api:
         return f"{self.prefix}.{subject}" if self._is_mapped else subject
 
     @property
-    def hears_streams(self) -> bool:
+    def hears_publishes(self) -> bool:
         """Whether messages for streams can be heard as well: not surely those for another domain's."""
         return not self._is_mapped
 
@@ -84,9 +84,9 @@ class Api:
         *,
         timeout_s: float = REQUEST_TIMEOUT_S,
         attempt_timeout_s: float = ATTEMPT_TIMEOUT_S,
-        shape: type[msgspec.Struct] | None = None,
+        schema: type[msgspec.Struct] | None = None,
     ) -> dict[str, Any]:
-        """Send one API request and return the answer, which has that shape; tries again while nobody responds.
+        """Send one API request and return the answer, which has that schema; tries again while nobody responds.
 
         Also sent again when its answer has not come within `attempt_timeout_s`: what must not be done twice has no less
         than `timeout_s` there. Raises ServerError with the server's own code, Timeout, Closed. Raises ConfigError for a
@@ -100,8 +100,8 @@ class Api:
             refused = answer.get("error")
             if refused is not None:
                 raise _as_error(msgspec.convert(refused, Refused), verb)
-            if shape is not None:
-                msgspec.convert(answer, shape)
+            if schema is not None:
+                msgspec.convert(answer, schema)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ServerError(500, 0, f"an answer that makes no sense: {error}", operation=verb) from error
         return answer
@@ -161,7 +161,7 @@ class Api:
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, 1.0)
 
-    async def look(self, timeout_s: float) -> None:
+    async def discover(self, timeout_s: float) -> None:
         """Ask what the server can do. Raises NotSupported when it has no JetStream."""
         server = f"nats-server {self.wire.server_version}"
         try:
@@ -170,7 +170,7 @@ class Api:
             wait_s = timeout_s if has_jetstream else min(timeout_s, 0.5)
             if self._wanted is not None and self.wire.info.get("domain") != self._wanted:
                 wait_s = min(wait_s, FOREIGN_DOMAIN_S)
-            answer = await self.request("INFO", timeout_s=wait_s, shape=Account)
+            answer = await self.request("INFO", timeout_s=wait_s, schema=Account)
         except ServerError as error:
             # Nobody is there to answer. 503 with an error code of JetStream's own means that it elects a leader.
             if (error.code == 503 and not error.err_code) or error.err_code in (NOT_ENABLED, NOT_ENABLED_FOR_ACCOUNT):
@@ -199,7 +199,7 @@ class Api:
         return self.level >= 2 and self._version() >= (2, 14)
 
     @property
-    def filters_well(self) -> bool:
+    def filters_reliably(self) -> bool:
         """Whether consumers deliver all that several filters ask for.
 
         Up to 2.11.0 at least a literal filter beside one with a wildcard is passed over at times (nats-server 6824);
@@ -219,11 +219,11 @@ class Api:
     async def consumer_info(self, stream: str, name: str) -> dict[str, Any] | None:
         """Return the consumer as the server describes it; None when there is none. Raises StreamNotFound."""
         try:
-            return await self.request(f"CONSUMER.INFO.{stream}.{name}", shape=Consumer)
+            return await self.request(f"CONSUMER.INFO.{stream}.{name}", schema=Consumer)
         except ServerError as error:
             if error.err_code == CONSUMER_NOT_FOUND:
                 return None
-            raise translated(error, stream) from error
+            raise stream_error(error, stream) from error
 
     async def twin_domain(self, stream: str, name: str) -> str:
         """Return the domain of the connection's own server if it has a consumer of these names as well, else "".
@@ -234,14 +234,14 @@ class Api:
         if not self.is_foreign or not domain:
             return ""
         subject = f"$JS.API.CONSUMER.INFO.{stream}.{name}"
-        self.wire.asks_leave.add(subject)
+        self.wire.may_be_forbidden.add(subject)
         try:
             answer = await ask(self.wire, subject, b"", ATTEMPT_TIMEOUT_S)
             return domain if "config" in msgspec.json.decode(answer.data, type=dict[str, Any]) else ""
         except (NatsError, ServerError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return ""  # nobody there, or it is not for us to know
         finally:
-            self.wire.asks_leave.discard(subject)
+            self.wire.may_be_forbidden.discard(subject)
 
     async def create_consumer(
         self, stream: str, name: str, config: dict[str, Any], *, action: str = "create"
@@ -253,11 +253,11 @@ class Api:
         while True:
             body = {"stream_name": stream, "config": config, "action": action}
             try:
-                return await self.request(f"CONSUMER.CREATE.{stream}.{name}", body, shape=Consumer)
+                return await self.request(f"CONSUMER.CREATE.{stream}.{name}", body, schema=Consumer)
             except ServerError as error:
                 lowered = lowered_consumer(config, error)
                 if lowered is None:
-                    raise translated(error, stream) from error
+                    raise stream_error(error, stream) from error
                 config = lowered
 
     async def delete_consumer(self, stream: str, name: str) -> bool:
@@ -350,6 +350,6 @@ def _as_error(refused: Refused, verb: str) -> ServerError:
     return ServerError(refused.code, refused.err_code, refused.description, operation=verb)
 
 
-def translated(error: ServerError, stream: str) -> Exception:
+def stream_error(error: ServerError, stream: str) -> Exception:
     """Return StreamNotFound where that is what the server says, else its error."""
     return StreamNotFound(stream) if error.err_code == STREAM_NOT_FOUND else error

@@ -16,14 +16,14 @@ from eda.times import NS
 __all__ = [
     "ALL_SUBJECTS",
     "MAX_ACK_PENDING",
-    "Loss",
+    "Fault",
     "Needs",
     "changed_settings",
-    "healed",
-    "losses",
-    "shown_losses",
+    "find_faults",
+    "repaired",
+    "shown_faults",
     "subjects_of",
-    "unhealable",
+    "unrepairable",
 ]
 
 MAX_ACK_PENDING = 65_536
@@ -46,7 +46,7 @@ class Needs:
 
 
 @dataclass(frozen=True, slots=True)
-class Loss:
+class Fault:
     """A setting that takes something away. `is_vital`: without it no promise can be kept."""
 
     setting: str
@@ -55,7 +55,7 @@ class Loss:
     is_vital: bool = True
 
 
-def losses(config: dict[str, Any], needs: Needs, *, is_filter_ours: bool, opening: bool = False) -> list[Loss]:
+def find_faults(config: dict[str, Any], needs: Needs, *, is_filter_ours: bool, opening: bool = False) -> list[Fault]:
     """Return the settings that take something away, and can be changed.
 
     `is_filter_ours`: the consumer is said to filter for members like this one. A filter that lets more through takes
@@ -64,27 +64,27 @@ def losses(config: dict[str, Any], needs: Needs, *, is_filter_ours: bool, openin
     """
     found = []
     if config.get("headers_only"):
-        found.append(Loss("headers_only", True, False))
+        found.append(Fault("headers_only", True, False))
     most = config.get("max_deliver", -1)
     if most > 0:
-        found.append(Loss("max_deliver", most, -1))
+        found.append(Fault("max_deliver", most, -1))
     if config.get("backoff"):
-        found.append(Loss("backoff", [each / NS for each in config["backoff"]], []))
+        found.append(Fault("backoff", [each / NS for each in config["backoff"]], []))
     life_ns = config.get("inactive_threshold", 0)
     if life_ns and not needs.life_ns:
-        found.append(Loss("inactive_threshold", life_ns, 0))
+        found.append(Fault("inactive_threshold", life_ns, 0))
     elif 0 < life_ns < needs.life_ns:
-        found.append(Loss("inactive_threshold", life_ns, needs.life_ns, is_vital=False))
+        found.append(Fault("inactive_threshold", life_ns, needs.life_ns, is_vital=False))
     subjects, needed = subjects_of(config), list(needs.filter_subjects)
     lets_more_through = bool(_filter_of(config)) and covers(subjects, needed) and not opening
     if is_filter_ours and set(subjects) != set(needed) and not lets_more_through:
-        found.append(Loss("filter_subjects", subjects, needed))
+        found.append(Fault("filter_subjects", subjects, needed))
     if 0 < config.get("ack_wait", 0) < needs.ack_wait_ns:
-        found.append(Loss("ack_wait", config["ack_wait"], needs.ack_wait_ns, is_vital=False))
+        found.append(Fault("ack_wait", config["ack_wait"], needs.ack_wait_ns, is_vital=False))
     if not needs.life_ns and 0 < config.get("num_replicas", 0) < needs.replicas:
-        found.append(Loss("num_replicas", config["num_replicas"], needs.replicas, is_vital=False))
+        found.append(Fault("num_replicas", config["num_replicas"], needs.replicas, is_vital=False))
     if 0 < config.get("max_ack_pending", -1) < needs.most_unacknowledged:
-        found.append(Loss("max_ack_pending", config["max_ack_pending"], needs.most_unacknowledged, is_vital=False))
+        found.append(Fault("max_ack_pending", config["max_ack_pending"], needs.most_unacknowledged, is_vital=False))
     return found
 
 
@@ -94,7 +94,7 @@ def subjects_of(config: dict[str, Any]) -> list[str]:
     return [] if ALL_SUBJECTS in subjects else subjects
 
 
-def unhealable(config: dict[str, Any], *, is_durable: bool, is_file: bool) -> list[str]:
+def unrepairable(config: dict[str, Any], *, is_durable: bool, is_file: bool) -> list[str]:
     """Return what is wrong with a kept consumer's settings that can't be changed any more, in words."""
     wrong = []
     if config.get("replay_policy", "instant") != "instant":
@@ -104,7 +104,7 @@ def unhealable(config: dict[str, Any], *, is_durable: bool, is_file: bool) -> li
     return wrong
 
 
-def healed(config: dict[str, Any], found: list[Loss]) -> dict[str, Any]:
+def repaired(config: dict[str, Any], found: list[Fault]) -> dict[str, Any]:
     """Return the settings without the losses."""
     config = dict(config)
     for each in found:
@@ -118,7 +118,7 @@ def healed(config: dict[str, Any], found: list[Loss]) -> dict[str, Any]:
     return config
 
 
-def shown_losses(found: list[Loss]) -> str:
+def shown_faults(found: list[Fault]) -> str:
     """Return the losses as messages show them: each setting with both values."""
     return ", ".join(
         f"{each.setting}={_shown(each, each.found)} ({_shown(each, each.needed)} is needed)" for each in found
@@ -139,7 +139,7 @@ def _filter_of(config: dict[str, Any]) -> list[str]:
     return subjects
 
 
-def _shown(loss: Loss, value: Any) -> str:
+def _shown(loss: Fault, value: Any) -> str:
     if loss.setting in ("ack_wait", "inactive_threshold"):
         return f"{value / NS:g} s"
     return repr(value)

@@ -6,12 +6,12 @@ import time
 
 from eda.errors import EdaError, ServerError
 
-__all__ = ["REFUSED_S", "Patience"]
+__all__ = ["GRACE_S", "GracePeriod"]
 
-REFUSED_S = 2.0
+GRACE_S = 2.0
 
 
-class Patience:
+class GracePeriod:
     """What is tried again in the background, and for how long."""
 
     def __init__(self) -> None:
@@ -27,4 +27,4 @@ class Patience:
         now = time.monotonic()
         if self._since is None:
             self._since = now
-        return now - self._since < REFUSED_S
+        return now - self._since < GRACE_S

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from eda.errors import ServerError, may_pass
+from eda.errors import ServerError, is_transient
 from eda.server_codes import ATOMIC_BATCHES_EXCEEDED, FAST_BATCH_DISABLED, FAST_BATCH_UNKNOWN, FAST_BATCHES_EXCEEDED
 
 __all__ = ["Answer", "Refused", "decode_answer"]
@@ -22,9 +22,9 @@ class Refused(msgspec.Struct):
     description: str = ""
 
     @property
-    def may_pass(self) -> bool:
+    def is_transient(self) -> bool:
         """Whether the same publish may succeed later."""
-        return may_pass(self.code, self.err_code, self.description)
+        return is_transient(self.code, self.err_code, self.description)
 
     @property
     def bars_batches(self) -> bool:

@@ -13,7 +13,7 @@ from eda.errors import ServerError
 from eda.server_codes import INACTIVE_THRESHOLD_EXCEEDED, MAX_ACK_PENDING_EXCEEDED
 from eda.times import NS
 
-__all__ = ["PullLimits", "lowered_consumer", "nanoseconds_of", "seconds_of"]
+__all__ = ["PullLimits", "duration_s", "lowered_consumer", "nanoseconds_of"]
 
 _DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:h|ms|us|µs|μs|ns|m|s))+")
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(h|ms|us|µs|μs|ns|m|s)")
@@ -23,7 +23,7 @@ _SETTING = {"requestbatch": "n", "requestexpires": "expires_ns", "requestmaxbyte
 _EXCEEDED = re.compile(r"exceeded max(requestbatch|requestexpires|requestmaxbytes) of (\S+)")
 
 
-def seconds_of(text: str) -> float | None:
+def duration_s(text: str) -> float | None:
     """Return the seconds of a duration as Go writes it ("1m30s"), None for any other text."""
     ns = nanoseconds_of(text)
     return None if ns is None else ns / NS

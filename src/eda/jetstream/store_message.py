@@ -10,7 +10,7 @@ from nats.errors import Error as NatsError
 
 from eda.errors import Closed, ConfigError, ServerError, Timeout
 from eda.headers import MSG_ID, size_of_headers
-from eda.jetstream.answer_inbox import Replies
+from eda.jetstream.answer_inbox import AnswerInbox
 from eda.jetstream.api import ask, while_answerable
 from eda.jetstream.publish_answers import Answer, decode_answer
 from eda.server_codes import MESSAGE_TOO_LARGE, STORE_FAILED
@@ -42,8 +42,8 @@ async def publish_once(
         reply = await ask(wire, subject, payload, ONCE_TIMEOUT_S, headers)
         answer = decode_answer(0, reply.data)
         if answer is not None and _may_be_of_another(answer, domain):
-            async with Replies(wire, stream, domain) as replies:
-                answer = await while_answerable(wire, subject, _answered(wire, subject, payload, headers, replies))
+            async with AnswerInbox(wire, stream, domain) as inbox:
+                answer = await while_answerable(wire, subject, _answered(wire, subject, payload, headers, inbox))
     except ConnectionReconnectingError as error:
         raise ServerError(503, 0, "the connection was lost before the answer came", operation=operation) from error
     except NoRespondersError as error:
@@ -69,12 +69,12 @@ def _may_be_of_another(answer: Answer, domain: str) -> bool:
 
 
 async def _answered(
-    wire: Wire, subject: str, payload: bytes, headers: dict[str, str], replies: Replies
+    wire: Wire, subject: str, payload: bytes, headers: dict[str, str], inbox: AnswerInbox
 ) -> Answer | None:
     """Publish, and return the answer. Raises TimeoutError after 5 s, and nats-py's own errors."""
-    await wire.publish(subject, payload, reply=replies.inbox, headers=headers or None)
+    await wire.publish(subject, payload, reply=inbox.inbox, headers=headers or None)
     async with asyncio.timeout(ONCE_TIMEOUT_S):
-        return await replies.answer
+        return await inbox.answer
 
 
 def is_too_large(error: Exception) -> bool:

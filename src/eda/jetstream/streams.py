@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import Struct
 
 from eda.errors import ConfigError, NotSupported, ServerError, StreamNotFound, Timeout
-from eda.jetstream.api import ATTEMPT_TIMEOUT_S, REQUEST_TIMEOUT_S, Api, translated
+from eda.jetstream.api import ATTEMPT_TIMEOUT_S, REQUEST_TIMEOUT_S, Api, stream_error
 from eda.jetstream.labels import labels, labels_of
 from eda.jetstream.lowering import adapted
 from eda.jetstream.schemas import Purged, Stream, StreamPage, nanoseconds
@@ -21,7 +21,7 @@ from eda.options import StreamOptions, check_known
 from eda.server_codes import MAX_BYTES_REQUIRED, STORE_FAILED, STREAM_CREATE_FAILED, STREAM_NAME_IN_USE
 from eda.times import NS
 
-__all__ = ["LIST_TIMEOUT_S", "StreamInfo", "Streams", "check_takes_events", "check_takes_subject", "counted"]
+__all__ = ["LIST_TIMEOUT_S", "StreamInfo", "Streams", "check_takes_events", "check_takes_subject", "count_on_subject"]
 
 LIST_TIMEOUT_S = 60.0
 
@@ -41,7 +41,7 @@ _OPTION_OF = {
     "allow_batched": "fast_ingest",
 }
 
-_SHAPES: dict[str, type[Struct]] = {"INFO": Stream, "UPDATE": Stream, "PURGE": Purged}
+_SCHEMAS: dict[str, type[Struct]] = {"INFO": Stream, "UPDATE": Stream, "PURGE": Purged}
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Streams:
         n_seen = 0
         deadline = time.monotonic() + LIST_TIMEOUT_S
         while time.monotonic() < deadline:
-            answer = await self._api.request("STREAM.LIST", {"offset": n_seen}, shape=StreamPage)
+            answer = await self._api.request("STREAM.LIST", {"offset": n_seen}, schema=StreamPage)
             page = answer.get("streams") or []
             n_seen += len(page)
             n_known = len(streams)
@@ -166,7 +166,7 @@ class Streams:
         deadline = time.monotonic() + REQUEST_TIMEOUT_S
         while True:
             try:
-                return _to_info(await self._api.request(f"STREAM.CREATE.{name}", config, shape=Stream))
+                return _to_info(await self._api.request(f"STREAM.CREATE.{name}", config, schema=Stream))
             except ServerError as error:
                 # A shorter window keeps the promise: the longest timeouts follow it.
                 lowered = adapted(config, error) if options.dedup_window_s <= DEFAULT_WINDOW_S else None
@@ -253,10 +253,10 @@ class Streams:
         try:
             # A second purge would take what came after the first, a second deletion find nothing.
             patience_s = REQUEST_TIMEOUT_S if verb in ("PURGE", "DELETE") else ATTEMPT_TIMEOUT_S
-            shape = _SHAPES.get(verb)
-            return await self._api.request(f"STREAM.{verb}.{name}", body, attempt_timeout_s=patience_s, shape=shape)
+            schema = _SCHEMAS.get(verb)
+            return await self._api.request(f"STREAM.{verb}.{name}", body, attempt_timeout_s=patience_s, schema=schema)
         except ServerError as error:
-            raise translated(error, name) from error
+            raise stream_error(error, name) from error
 
     def _to_settings(self, options: StreamOptions) -> dict[str, Any]:
         server = f"nats-server {self._api.wire.server_version}"
@@ -289,12 +289,12 @@ def _with_hint(error: ServerError) -> ServerError:
     return ServerError(error.code, error.err_code, f"{error.description}: {hint}", operation=error.operation)
 
 
-async def counted(api: Api, name: str, subject: str) -> tuple[StreamInfo, int]:
+async def count_on_subject(api: Api, name: str, subject: str) -> tuple[StreamInfo, int]:
     """Return the stream, and how many messages it has on that one subject. Raises StreamNotFound, ServerError."""
     try:
-        answer = await api.request(f"STREAM.INFO.{name}", {"subjects_filter": subject}, shape=Stream)
+        answer = await api.request(f"STREAM.INFO.{name}", {"subjects_filter": subject}, schema=Stream)
     except ServerError as error:
-        raise translated(error, name) from error
+        raise stream_error(error, name) from error
     return _to_info(answer), (answer["state"].get("subjects") or {}).get(subject, 0)
 
 

@@ -18,7 +18,7 @@ from eda._bytes cimport Writer, coarse_ns, monotonic_ns, parse_decimal, release,
 from eda._codec cimport Plan, plan_envelope
 from eda._event cimport Event
 from eda.transport._frame cimport Frame, status_of
-from eda.transport._outbound cimport Chunk, Outbound, touch
+from eda.transport._outbound cimport Chunk, Outbound, write_soon
 from eda.publishing._pending cimport Pending
 from eda.publishing._send cimport (
     Ack, Reply, Target, id_of, is_from, put_again, put_empty, put_frame, read_ack, read_flow,
@@ -208,7 +208,7 @@ cdef class Ingest(Pending):
             if self.fast:
                 self.n_batch += 1
                 place.batch_seq = self.n_batch
-            touch(self.out)
+            write_soon(self.out)
         else:
             place.n_tries = 0
         return id
@@ -311,7 +311,7 @@ cdef class Ingest(Pending):
         cdef Reply reply
         self.fill_reply(&reply, 0, OP_COMMIT_EMPTY)
         put_empty(&self.out.publishes, self.subject, &reply)
-        touch(self.out)
+        write_soon(self.out)
         self.stop()
 
     cdef int write_place(self, uint64_t seq, int operation) except -1:
@@ -334,7 +334,7 @@ cdef class Ingest(Pending):
         if place.n_tries:
             self.n_resent += 1
         place.n_tries += 1
-        return touch(self.out)
+        return write_soon(self.out)
 
     # --- answers -------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from eda._bytes cimport (
 from eda._codec cimport Plan, Text, copy_envelope, plan_envelope
 from eda._event cimport F_AGGREGATE, F_ID, F_TYPE, Event
 from eda.transport._frame cimport MAX_CONTROL_LINE, Frame, Sink, copy_token, size_of_token, status_of
-from eda.transport._outbound cimport Chunk, Outbound, touch
+from eda.transport._outbound cimport Chunk, Outbound, write_soon
 from eda._nuid cimport new_nuid
 
 from eda.errors import ConfigError
@@ -374,7 +374,7 @@ cdef class WindowSender(Sink):
             raise
         if self.domain is not target.domain:
             self.domain = target.domain     # all streams of a connection have the same one
-        touch(self.out)
+        write_soon(self.out)
         return seq
 
     def publish(self, Target target not None, Event event not None, object waiter, double resend_s, double give_up_s):
@@ -422,7 +422,7 @@ cdef class WindowSender(Sink):
         place.sent_ns = monotonic_ns()
         place.resend_ns = place.sent_ns + <uint64_t>(resend_s * 1e9)
         place.n_tries += 1
-        touch(self.out)
+        write_soon(self.out)
 
     def age_s(self, uint64_t seq):
         """The seconds since a pending publish was sent for the first time; 0 when it was settled or not written yet."""

@@ -126,7 +126,7 @@ class Targets:
         `is_new`: it may be another server than before, of another version. Raises what `find` does.
         """
         if is_new:
-            await self._api.look(LOOK_TIMEOUT_S)
+            await self._api.discover(LOOK_TIMEOUT_S)
         info = await self.ensure(stream)
         can_fast = info.fast_ingest and self._api.has_fast_ingest and max_pending >= 4
         return self._target(info), info, can_fast

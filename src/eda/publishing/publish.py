@@ -125,7 +125,7 @@ class SinglePublisher:
                 while not self.is_ready:
                     if self._wire.is_closed or self._wire.closing:
                         raise Closed("connection")
-                    await (self._wire.writable() if self._out.paused else asyncio.sleep(0.01))
+                    await (self._wire.wait_writable() if self._out.paused else asyncio.sleep(0.01))
         except TimeoutError as error:
             raise Timeout("publish", timeout_s, event_id=event_id) from error
         return max(deadline - self._loop.time(), 0.001)
@@ -255,7 +255,7 @@ class SinglePublisher:
         elif answer.error is None:
             owner = ServerError(500, 0, f"stream {answer.stream!r} owns the subject of stream {stream!r}")
             self._sender.fail(seq, owner)
-        elif answer.error.may_pass:
+        elif answer.error.is_transient:
             self._again(seq, answer.error.as_error(stream))
         elif self._sender.domain:
             # A refusal names no domain. If another one's stream has refused, the acknowledgement that counts follows.

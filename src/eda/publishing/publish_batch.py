@@ -19,7 +19,7 @@ from eda._codec import encode_event
 from eda._event import Event
 from eda._nuid import next_nuid
 from eda.errors import Closed, CodecError, ConfigError, EdaError, NotSupported, ServerError, Timeout
-from eda.jetstream.answer_inbox import Replies
+from eda.jetstream.answer_inbox import AnswerInbox
 from eda.jetstream.api import Api
 from eda.jetstream.publish_answers import Answer, Refused
 from eda.jetstream.schemas import Stream
@@ -196,7 +196,7 @@ class AtomicBatch:
                 if refused is None:
                     return answer.seq - len(self.ids) + 1  # `seq` is that of the last one
                 self._why = self._error_of(refused)
-                if not (refused.may_pass or refused.err_code == ATOMIC_BATCH_INCOMPLETE):
+                if not (refused.is_transient or refused.err_code == ATOMIC_BATCH_INCOMPLETE):
                     if not self._unsure:
                         raise self._why
                     landed = await self._landed()
@@ -212,7 +212,7 @@ class AtomicBatch:
         Raises Timeout when the duplicate window has become too short for another try.
         """
         try:
-            info = await self._api.request(f"STREAM.INFO.{self._stream}", shape=Stream)
+            info = await self._api.request(f"STREAM.INFO.{self._stream}", schema=Stream)
         except (ServerError, Timeout) as error:
             self._logger.info("publish_batch to %s: looking at the stream: %s", self._stream, error)
             # Where there is no stream, nothing can be stored twice: the next try says so.
@@ -242,7 +242,7 @@ class AtomicBatch:
         batch = next_nuid()
         self._batches.append(batch)
         for part in self._parts(batch):
-            await self._wire.writable()
+            await self._wire.wait_writable()
             if self._cut.done():
                 return self._cut.result()
             if not self._wire.is_up:
@@ -252,7 +252,7 @@ class AtomicBatch:
         subject, envelope = self._messages[-1]
         headers = self._headers(len(self._messages) - 1, batch)
         was_unsure = self._unsure
-        async with Replies(self._wire, self._stream, self._api.domain) as replies:
+        async with AnswerInbox(self._wire, self._stream, self._api.domain) as replies:
             if self._cut.done():
                 return self._cut.result()
             self._unsure = True
@@ -299,7 +299,7 @@ class AtomicBatch:
             found = await find_batch(self._api, self._stream, subjects, self._batches, self._from_seq)
             if found:
                 return found
-            info = await self._api.request(f"STREAM.INFO.{self._stream}", shape=Stream)
+            info = await self._api.request(f"STREAM.INFO.{self._stream}", schema=Stream)
             created = datetime.fromisoformat(info["created"])
             if created != self._created:
                 self._created, self._from_seq = created, 1  # another stream by that name: from its beginning

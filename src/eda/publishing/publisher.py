@@ -151,7 +151,7 @@ class Publisher(PublisherLife):
                     raise self._all_failures()
                 if turns.is_first(turn):
                     if self._out.paused:
-                        await self._wire.writable()
+                        await self._wire.wait_writable()
                         continue
                     if not core.is_full:
                         return core

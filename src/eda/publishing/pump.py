@@ -213,7 +213,7 @@ class Pump(Steps):
                 self._await_end(ENDING_S)
             elif seq > core.n_batch:
                 self._await_end(min(ENDING_S, self._ending_by - self._loop.time()))
-        elif refused.may_pass:
+        elif refused.is_transient:
             self._back_off(refused)
         elif seq == 1 and core.awaits_verdict:
             # The answer to the first event of a batch is that event's verdict.
@@ -238,7 +238,7 @@ class Pump(Steps):
                 return
             error = ServerError(500, 0, f"stream {answer.stream!r} owns the subject of {self.stream!r}")
             self._owner.on_failed(seq, error)
-        elif not refused.may_pass:
+        elif not refused.is_transient:
             self._refuse(seq, refused)
         elif self.state == "open" or (self.state == "probing" and seq == self._core.oldest):
             self._back_off(refused)

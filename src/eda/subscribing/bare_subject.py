@@ -18,9 +18,9 @@ from nats.errors import Error as NatsError
 
 from eda.errors import Closed, ServerError
 from eda.jetstream.api import Api
-from eda.jetstream.streams import StreamInfo, counted
+from eda.jetstream.streams import StreamInfo, count_on_subject
 from eda.server_codes import FORBIDDEN, MESSAGE_NOT_FOUND
-from eda.transport._callback_sink import Mailbox
+from eda.transport._callback_sink import CallbackSink
 from eda.transport.wire import Wire
 
 __all__ = ["BareSubject"]
@@ -44,7 +44,7 @@ class BareSubject:
         self._stream = stream
         self._on_needed = on_needed
         self._loop = asyncio.get_running_loop()
-        self._must = not api.hears_streams
+        self._must = not api.hears_publishes
         self._hints: NatsSubscription | None = None
         self._again: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -54,12 +54,12 @@ class BareSubject:
         """Return the stream, having found out whether its own subject is needed. Raises StreamNotFound, ServerError."""
         if not self._must and self._hints is None:
             # Before the look: what comes in between is heard.
-            self._wire.asks_leave.add(self._stream)
+            self._wire.may_be_forbidden.add(self._stream)
             await self._listen()
         try:
-            info, n = await counted(self._api, self._stream, self._stream)
+            info, n = await count_on_subject(self._api, self._stream, self._stream)
         finally:
-            self._wire.asks_leave.discard(self._stream)  # a refusal comes before the answer
+            self._wire.may_be_forbidden.discard(self._stream)  # a refusal comes before the answer
         self._must |= n > 0
         self.is_needed = self._must
         if self._must:
@@ -74,7 +74,7 @@ class BareSubject:
         The next sequence, where we may not look at messages. Raises ServerError, Timeout, Closed.
         """
         subject = f"{self._api.prefix}.STREAM.MSG.GET.{self._stream}"
-        self._wire.asks_leave.add(subject)
+        self._wire.may_be_forbidden.add(subject)
         try:
             return (await self._api.message(self._stream, {"seq": seq + 1, "next_by_subj": self._stream})).seq
         except ServerError as error:
@@ -84,7 +84,7 @@ class BareSubject:
                 return seq + 1
             raise
         finally:
-            self._wire.asks_leave.discard(subject)
+            self._wire.may_be_forbidden.discard(subject)
 
     def on_refused(self, kind: str, subject: str) -> None:
         """Ask for the subject when we may not listen to it."""
@@ -106,7 +106,7 @@ class BareSubject:
             self._need(f"there is a message on {self._stream} itself")
 
         try:
-            self._hints = await self._wire.attach(self._stream, Mailbox(0, take))
+            self._hints = await self._wire.attach(self._stream, CallbackSink(0, take))
         except NatsError as error:
             raise Closed("connection") from error
 

@@ -68,7 +68,7 @@ def is_ordered(options: SubscriptionOptions) -> bool:
     return bool(options.serial or options.exclusive or options.key) or is_private
 
 
-def server_filter(info: StreamInfo, wanted: list[str], *, filters_well: bool) -> list[str]:
+def server_filter(info: StreamInfo, wanted: list[str], *, filters_reliably: bool) -> list[str]:
     """Return the subjects that the server may be asked to filter by; empty: the client filters alone.
 
     `wanted` is what `filter_subjects` gives. The server can filter only where every event of the stream has a subject
@@ -77,7 +77,7 @@ def server_filter(info: StreamInfo, wanted: list[str], *, filters_well: bool) ->
     """
     has_own_subjects = set(info.subjects) <= set(stream_subjects(info.name))
     is_copy = info.mirror is not None or info.sources or info.subject_transform is not None
-    if not filters_well or is_copy or not has_own_subjects:
+    if not filters_reliably or is_copy or not has_own_subjects:
         return []
     if info.retention == "workqueue":
         # Two consumers of a work queue may not ask for the same subject, so none asks for the bare stream.
@@ -85,7 +85,7 @@ def server_filter(info: StreamInfo, wanted: list[str], *, filters_well: bool) ->
     return wanted
 
 
-def refuse_retention(info: StreamInfo, options: SubscriptionOptions, *, filters_well: bool) -> None:
+def refuse_retention(info: StreamInfo, options: SubscriptionOptions, *, filters_reliably: bool) -> None:
     """Raise ConfigError when the stream's retention takes the subscription's promise away.
 
     A stream that does not keep its events until a limit removes each event that was acknowledged, and a reader without
@@ -110,7 +110,7 @@ def refuse_retention(info: StreamInfo, options: SubscriptionOptions, *, filters_
             argument="backfill",
         )
     is_filtered = options.types is not None or options.aggregate is not None
-    if is_filtered and not server_filter(info, [f"{info.name}.x"], filters_well=filters_well):
+    if is_filtered and not server_filter(info, [f"{info.name}.x"], filters_reliably=filters_reliably):
         raise ConfigError(
             f"{where}: the server can't filter this stream by type or aggregate, and a filter in the client would "
             "remove the events that other subscriptions wait for. Subscribe without types and aggregate.",

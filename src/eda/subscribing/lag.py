@@ -20,7 +20,7 @@ from eda.cursors.position import Position, surviving_position
 from eda.cursors.standby import count_standbys
 from eda.cursors.value import Value
 from eda.errors import ConfigError, ServerError, Timeout
-from eda.jetstream.api import REQUEST_TIMEOUT_S, Api, ask, translated
+from eda.jetstream.api import REQUEST_TIMEOUT_S, Api, ask, stream_error
 from eda.jetstream.bucket import BUCKET, BUCKET_STREAM
 from eda.jetstream.consumer_settings import subjects_of
 from eda.jetstream.labels import labels
@@ -102,19 +102,19 @@ class Lags:
         check_stream_name(stream)
         info = await self._streams.info(stream)
         try:
-            answer = await self._api.request(f"STREAM.INFO.{stream}", shape=Stream)
+            answer = await self._api.request(f"STREAM.INFO.{stream}", schema=Stream)
         except ServerError as error:
-            raise translated(error, stream) from error
+            raise stream_error(error, stream) from error
         seen = _Seen(info, answer)
         names = await self._names(stream)
         consumers = await self._consumers(stream)
         direct = f"{self._api.prefix}.DIRECT.GET.{stream}"
-        self._wire.asks_leave.add(direct)  # there is another way
+        self._wire.may_be_forbidden.add(direct)  # there is another way
         try:
             shared = await _each(consumers, lambda each: self._shared(seen, each))
             ordered = [each for each in await _each(names, lambda name: self._ordered(seen, name)) if each is not None]
         finally:
-            self._wire.asks_leave.discard(direct)
+            self._wire.may_be_forbidden.discard(direct)
         held = {each.name for each in ordered if each.holder is not None}
         standbys = await count_standbys(self._wire, self._api.domain, stream, held) if held else Counter()
         for index, each in enumerate(ordered):
@@ -132,7 +132,7 @@ class Lags:
         while monotonic() < deadline:
             body = {"subjects_filter": f"{prefix}*", "offset": n_seen}
             try:
-                answer = await self._api.request(f"STREAM.INFO.{BUCKET_STREAM}", body, shape=Subjects)
+                answer = await self._api.request(f"STREAM.INFO.{BUCKET_STREAM}", body, schema=Subjects)
             except ServerError as error:
                 if error.err_code == STREAM_NOT_FOUND:
                     return []
@@ -178,7 +178,7 @@ class Lags:
         if seen.last <= after:
             return after, 0, 0.0
         # What one subject matches, other servers than the newest count as well.
-        filter = server_filter(seen.info, value.filter, filters_well=True)
+        filter = server_filter(seen.info, value.filter, filters_reliably=True)
         n: int | None = None
         if not filter and seen.is_whole:
             n = seen.last - max(after, seen.first - 1)
@@ -194,9 +194,9 @@ class Lags:
         deadline = monotonic() + LIST_TIMEOUT_S
         while monotonic() < deadline:
             try:
-                answer = await self._api.request(f"CONSUMER.LIST.{stream}", {"offset": n_seen}, shape=ConsumerPage)
+                answer = await self._api.request(f"CONSUMER.LIST.{stream}", {"offset": n_seen}, schema=ConsumerPage)
             except ServerError as error:
-                raise translated(error, stream) from error
+                raise stream_error(error, stream) from error
             page = answer.get("consumers") or []
             n_seen, n_known = n_seen + len(page), len(found)
             found |= {each["name"]: each for each in page}
@@ -232,7 +232,7 @@ class Lags:
     async def _pending(self, seen: _Seen, consumer: dict[str, Any]) -> int:
         """Return how many events were not delivered yet."""
         config, pending = consumer["config"], int(consumer.get("num_pending", 0))
-        filter = server_filter(seen.info, kept_filter(config), filters_well=True)
+        filter = server_filter(seen.info, kept_filter(config), filters_reliably=True)
         if not pending or not filter or subjects_of(config):
             return pending
         # Its members filter, since the server is too old to do it well: it delivers what does not match as well.
@@ -242,7 +242,7 @@ class Lags:
 
     async def _age_of_oldest(self, seen: _Seen, consumer: dict[str, Any], position: int) -> float | None:
         config = consumer["config"]
-        filter = server_filter(seen.info, kept_filter(config), filters_well=True)
+        filter = server_filter(seen.info, kept_filter(config), filters_reliably=True)
         begin = max(position + 1, config.get("opt_start_seq") or 0)
         _, oldest = await self._rest(seen, begin, filter, 0)
         if oldest is None:

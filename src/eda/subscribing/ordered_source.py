@@ -26,7 +26,7 @@ from eda.cursors.position import (
 from eda.errors import Closed, ConfigError, ConsumerDeleted, EdaError, ServerError, StreamNotFound
 from eda.jetstream.api import Api
 from eda.jetstream.consumer_settings import changed_settings
-from eda.jetstream.grace_period import Patience
+from eda.jetstream.grace_period import GracePeriod
 from eda.jetstream.labels import labels
 from eda.jetstream.streams import StreamInfo, Streams
 from eda.jetstream.subjects import filter_subjects
@@ -91,8 +91,8 @@ class OrderedSource(Pulls):
 
     def _note(self, info: StreamInfo) -> None:
         """Take what the stream's settings are now. Raises ConfigError when they allow no ordered subscription."""
-        refuse_retention(info, self._options, filters_well=self._api.filters_well)
-        self._server_filter = server_filter(info, self.filter, filters_well=self._api.filters_well)
+        refuse_retention(info, self._options, filters_reliably=self._api.filters_reliably)
+        self._server_filter = server_filter(info, self.filter, filters_reliably=self._api.filters_reliably)
 
     async def first_position(self) -> Position:
         """Return the position before the first event that the options ask for. Raises StreamNotFound, ServerError."""
@@ -164,7 +164,7 @@ class OrderedSource(Pulls):
 
     async def _renew_until_done(self) -> None:
         pause_s = RENEW_FIRST_S
-        patience = Patience()
+        grace = GracePeriod()
         while self._reading and not self._stopped:
             n_wanted = self._n_wanted
             try:
@@ -175,7 +175,7 @@ class OrderedSource(Pulls):
             except Closed:
                 return
             except EdaError as error:
-                if not patience.allows(error):
+                if not grace.allows(error):
                     self._on_end(error)
                     return
                 log = self._logger.info if error.retryable else self._logger.warning

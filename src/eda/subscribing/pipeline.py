@@ -120,7 +120,7 @@ class Parts:
             services.durable_names.take(self._stream, self._durable, is_given=options.name is not None)
             self._has_name = True
         info = await services.targets.ensure(self._stream)
-        refuse_retention(info, options, filters_well=services.api.filters_well)
+        refuse_retention(info, options, filters_reliably=services.api.filters_reliably)
         if self._handling.dead_letter is not None:
             await services.dead_letters.check(self._handling.dead_letter, info)
         if self._durable is not None:

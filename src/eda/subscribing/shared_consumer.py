@@ -12,13 +12,13 @@ from eda.jetstream.api import Api
 from eda.jetstream.consumer_settings import (
     ALL_SUBJECTS,
     MAX_ACK_PENDING,
-    Loss,
+    Fault,
     Needs,
-    healed,
-    losses,
-    shown_losses,
+    find_faults,
+    repaired,
+    shown_faults,
     subjects_of,
-    unhealable,
+    unrepairable,
 )
 from eda.jetstream.labels import labels
 from eda.jetstream.streams import StreamInfo
@@ -77,7 +77,7 @@ class SharedConsumer:
 
     async def open(self, stream: StreamInfo) -> dict[str, Any]:
         """Create the consumer or attach to the kept one; returns it. ConfigError names what contradicts the options."""
-        self.server_filter = server_filter(stream, self.filter, filters_well=self._api.filters_well)
+        self.server_filter = server_filter(stream, self.filter, filters_reliably=self._api.filters_reliably)
         self._is_file = stream.options.storage == "file"
         self._needs = Needs(
             ack_wait_ns=int(self._options.lease_s * NS),
@@ -175,7 +175,7 @@ class SharedConsumer:
             for setting in FOREIGN_SETTINGS
             if kept.get(setting) not in (None, "", "none", [])
         ]
-        differences += unhealable(kept, is_durable=self._is_durable, is_file=self._is_file)
+        differences += unrepairable(kept, is_durable=self._is_durable, is_file=self._is_file)
         if differences:
             raise ConfigError(
                 f"{self._where} exists and differs: "
@@ -267,22 +267,22 @@ class SharedConsumer:
 
         Raises ConfigError naming the setting where that is refused for good; ServerError, Timeout, Closed.
         """
-        found = self._losses(config, opening=opening)
+        found = self._faults(config, opening=opening)
         if (
             opening
             and config.get("ack_wait") != self._needs.ack_wait_ns
             and not any(each.setting == "ack_wait" for each in found)
         ):
-            found.append(Loss("ack_wait", config.get("ack_wait", 0), self._needs.ack_wait_ns))
+            found.append(Fault("ack_wait", config.get("ack_wait", 0), self._needs.ack_wait_ns))
         if found:
-            config = await self._healed(config, found)
+            config = await self._repaired(config, found)
         self._accept(config)
         return config
 
-    async def _healed(self, config: dict[str, Any], found: list[Loss]) -> dict[str, Any]:
-        text = shown_losses(found)
+    async def _repaired(self, config: dict[str, Any], found: list[Fault]) -> dict[str, Any]:
+        text = shown_faults(found)
         try:
-            made = await self._api.create_consumer(self._stream, self._name, healed(config, found), action="update")
+            made = await self._api.create_consumer(self._stream, self._name, repaired(config, found), action="update")
         except ServerError as error:
             if error.retryable:
                 raise
@@ -291,7 +291,7 @@ class SharedConsumer:
             vital = [each for each in found if each.is_vital]
             if vital:
                 raise ConfigError(
-                    f"{self._where}: its consumer has {shown_losses(vital)}, and that can't be changed: {error}",
+                    f"{self._where}: its consumer has {shown_faults(vital)}, and that can't be changed: {error}",
                     argument="name",
                 ) from error
             if text != self._told:
@@ -299,21 +299,21 @@ class SharedConsumer:
                 self._logger.warning("%s: its consumer has %s, and that can't be changed: %s", self._where, text, error)
             return config
         after: dict[str, Any] = made["config"]
-        left = [each for each in self._losses(after) if each.is_vital]
+        left = [each for each in self._faults(after) if each.is_vital]
         if any(each.setting == "inactive_threshold" for each in left):
             raise ConfigError(_limited_life(self._stream, self._name, after), argument="durable")
         if left:
             raise ConfigError(
-                f"{self._where}: its consumer has {shown_losses(left)}, and keeps that when it is changed",
+                f"{self._where}: its consumer has {shown_faults(left)}, and keeps that when it is changed",
                 argument="name",
             )
         # The server may have lowered what we asked for, to a limit of the stream or the account.
-        less = {each.setting for each in self._losses(after)}
+        less = {each.setting for each in self._faults(after)}
         changed = [each for each in found if each.setting not in less or after[each.setting] != config[each.setting]]
         if changed:
             allowed = ", as far as the server allows" if any(each.setting in less for each in changed) else ""
             self._logger.warning(
-                "%s: its consumer had %s; that was changed%s", self._where, shown_losses(changed), allowed
+                "%s: its consumer had %s; that was changed%s", self._where, shown_faults(changed), allowed
             )
         if any(each.setting.startswith("filter") for each in found):
             self._logger.warning(
@@ -329,10 +329,10 @@ class SharedConsumer:
             )  # fmt: skip
         return after
 
-    def _losses(self, config: dict[str, Any], *, opening: bool = False) -> list[Loss]:
+    def _faults(self, config: dict[str, Any], *, opening: bool = False) -> list[Fault]:
         noted = (config.get("metadata") or {}).get(FILTER_NOTE, "").split()
         is_ours = set(noted) == set(self.filter)
-        return losses(config, self._needs, is_filter_ours=is_ours, opening=opening)
+        return find_faults(config, self._needs, is_filter_ours=is_ours, opening=opening)
 
     def _accept(self, config: dict[str, Any]) -> None:
         """Take the consumer as it is now: what the server did not allow is not asked for again and again."""

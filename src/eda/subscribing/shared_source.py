@@ -15,7 +15,7 @@ from eda._nuid import next_nuid
 from eda.errors import Closed, ConsumerDeleted, EdaError, ServerError, StreamNotFound, Timeout
 from eda.handling._dispatch import Dispatcher
 from eda.jetstream.api import Api
-from eda.jetstream.grace_period import Patience
+from eda.jetstream.grace_period import GracePeriod
 from eda.jetstream.streams import StreamInfo
 from eda.jetstream.subjects import covers, shown_filter
 from eda.options import SubscriptionOptions
@@ -240,7 +240,7 @@ class SharedSource(Pulls):
 
         Raises what is refused for good.
         """
-        patience = Patience()
+        grace = GracePeriod()
         was_missed = False
         while True:
             stripped = dict(self._stripped)  # before asking: the answer says nothing of later ones
@@ -265,7 +265,7 @@ class SharedSource(Pulls):
             except (StreamNotFound, ConsumerDeleted, Closed):
                 raise
             except EdaError as error:
-                if not patience.allows(error):
+                if not grace.allows(error):
                     raise
                 self._logger.info(
                     "consumer %s of %s: %s, and asking failed: %s", self.consumer, self._stream, why, error

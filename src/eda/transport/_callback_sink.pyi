@@ -3,10 +3,10 @@ from typing import final
 
 from eda.transport._frame import Sink
 
-__all__ = ["Mailbox", "monotonic_ns"]
+__all__ = ["CallbackSink", "monotonic_ns"]
 
 @final
-class Mailbox(Sink):
+class CallbackSink(Sink):
     def __init__(self, n_prefix: int, callback: Callable[[bytes, bytes, bytes], object]) -> None: ...
 
 def monotonic_ns() -> int: ...

@@ -6,11 +6,11 @@ from cpython.exc cimport PyErr_WriteUnraisable
 from eda._bytes cimport monotonic_ns as now_ns
 from eda.transport._frame cimport Frame, Sink
 
-__all__ = ["Mailbox", "monotonic_ns"]
+__all__ = ["CallbackSink", "monotonic_ns"]
 
 
 @cython.final
-cdef class Mailbox(Sink):
+cdef class CallbackSink(Sink):
     """Gives each message to `callback(tail, headers, payload)`, all bytes.
 
     `tail` is the subject without its first `n_prefix` bytes. What the callback raises is reported as unraisable: an

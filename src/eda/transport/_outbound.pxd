@@ -30,16 +30,16 @@ cdef class Outbound:
     cdef readonly unsigned long long n_writes
 
     cdef Chunk current_chunk(self)
-    cdef int see_to_it(self) except -1
+    cdef int write_or_schedule(self) except -1
     cpdef int flush(self) except -1
 
 
-cdef inline int touch(Outbound out) except -1:
+cdef inline int write_soon(Outbound out) except -1:
     """Something was added: see that it gets written."""
     # What happens for most events of many comes first: there will be a write, and it is not due.
     if out.scheduled and not out.at_once and out.publishes.pos + out.commands.pos < CHUNK_SIZE:
         return 0
-    return out.see_to_it()
+    return out.write_or_schedule()
 
 
 cdef int put_publish(Outbound out, const unsigned char* subject, Py_ssize_t n_subject, const char* payload,

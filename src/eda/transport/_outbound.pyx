@@ -114,13 +114,13 @@ cdef class Outbound:
         release(&self.commands)
         release(&self.requests)
 
-    def connected(self, object write):
+    def set_write(self, object write):
         """Write through `write` from now on, or not at all (None)."""
         self.write = write
         self.paused = False
         self.requests.pos = 0
         if write is not None and self.commands.pos:
-            touch(self)
+            write_soon(self)
 
     def set_paused(self, bint paused):
         """Note that the transport's buffer is full, or has room again."""
@@ -131,7 +131,7 @@ cdef class Outbound:
         if reserve(&self.commands, len(frame)) < 0:
             raise MemoryError
         put_bytes(&self.commands, <const char*>frame, len(frame))
-        touch(self)
+        write_soon(self)
 
     def request(self, bytes frame not None):
         """Add a whole frame that is written on this connection or not at all."""
@@ -141,7 +141,7 @@ cdef class Outbound:
         if self.write is not None and self.requests.pos >= CHUNK_SIZE:
             self.flush()
         else:
-            self.see_to_it()
+            self.write_or_schedule()
 
     @property
     def size(self):
@@ -153,7 +153,7 @@ cdef class Outbound:
             self.chunk = Chunk.__new__(Chunk)
         return self.chunk
 
-    cdef int see_to_it(self) except -1:
+    cdef int write_or_schedule(self) except -1:
         """Have what was added written: now, or at the end of the turn."""
         if self.at_once:
             self.flush()
@@ -208,4 +208,4 @@ cdef int put_publish(Outbound out, const unsigned char* subject, Py_ssize_t n_su
     if n_payload:
         put_bytes(w, payload, n_payload)
     put_bytes(w, b"\r\n", 2)
-    return touch(out)
+    return write_soon(out)

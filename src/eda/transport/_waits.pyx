@@ -29,12 +29,12 @@ cdef class Waits:
         wait.waits = self
         return wait
 
-    def begin(self):
+    def begin_read(self):
         """Note that bytes are being read: tasks whose waits end go on when all of them are understood."""
         self.is_reading = True
 
-    def end(self):
-        """Let the tasks go on whose waits have ended since `begin`, in that order."""
+    def end_read(self):
+        """Let the tasks go on whose waits have ended since `begin_read`, in that order."""
         self.is_reading = False
         if self.ended:
             self.go_on()

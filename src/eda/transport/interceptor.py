@@ -9,10 +9,10 @@ from typing import Any, Protocol
 from eda.transport._frame import FrameError, Parser
 from eda.transport._waits import Waits
 
-__all__ = ["Tap", "TapOwner"]
+__all__ = ["Interceptor", "InterceptorOwner"]
 
 
-class TapOwner(Protocol):
+class InterceptorOwner(Protocol):
     """What a tap needs of its connection."""
 
     parser: Parser
@@ -25,32 +25,32 @@ class TapOwner(Protocol):
     def server_info(self, line: bytes) -> None:
         """Take the JSON of an INFO line. Raises FrameError when it is none."""
 
-    def lost(self, tap: Tap) -> None:
+    def connection_lost(self, interceptor: Interceptor) -> None:
         """The tap's connection is gone."""
 
-    def pause(self, tap: Tap, paused: bool) -> None:
+    def set_paused(self, interceptor: Interceptor, paused: bool) -> None:
         """The transport's write buffer is full, or has room again."""
 
 
-class Tap(asyncio.BufferedProtocol):
+class Interceptor(asyncio.BufferedProtocol):
     """Stands between the transport and nats-py's stream reader."""
 
-    def __init__(self, wire: TapOwner, inner: Any, reader: asyncio.StreamReader, transport: Any) -> None:
+    def __init__(self, wire: InterceptorOwner, inner: Any, reader: asyncio.StreamReader, transport: Any) -> None:
         self.wire = wire
         self.inner = inner
         self.reader = reader
         self.transport = transport
         self.parser = wire.parser
-        self.lost = False
+        self.is_lost = False
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self.parser.room()
 
     def buffer_updated(self, n: int) -> None:
-        if self.lost:
+        if self.is_lost:
             return
         waits = self.wire.waits
-        waits.begin()
+        waits.begin_read()
         try:
             others = self.parser.received(n)
             if others is not None:
@@ -58,7 +58,7 @@ class Tap(asyncio.BufferedProtocol):
         except Exception as error:
             self.fail(error)
         finally:
-            waits.end()
+            waits.end_read()
 
     def feed(self, data: bytes) -> None:
         """Parse what nats-py's reader had already read when the tap was put in."""
@@ -82,27 +82,27 @@ class Tap(asyncio.BufferedProtocol):
         self.wire.logger.error(
             "the connection is dropped: %s", error, exc_info=None if isinstance(error, FrameError) else error
         )
-        self.lose()
+        self.note_lost()
         self.transport.abort()
 
-    def lose(self) -> None:
-        if not self.lost:
-            self.lost = True
-            self.wire.lost(self)
+    def note_lost(self) -> None:
+        if not self.is_lost:
+            self.is_lost = True
+            self.wire.connection_lost(self)
 
     def eof_received(self) -> Any:
-        self.lose()
+        self.note_lost()
         # nats-py's protocol does not know when it is over TLS, where a connection can't stay half open.
         return self.inner.eof_received() and self.transport.get_extra_info("sslcontext") is None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.lose()
+        self.note_lost()
         self.inner.connection_lost(exc)
 
     def pause_writing(self) -> None:
         self.inner.pause_writing()
-        self.wire.pause(self, True)
+        self.wire.set_paused(self, True)
 
     def resume_writing(self) -> None:
         self.inner.resume_writing()
-        self.wire.pause(self, False)
+        self.wire.set_paused(self, False)

@@ -7,10 +7,10 @@ from typing import Any
 
 from eda.transport.wire import Wire
 
-__all__ = ["Listening"]
+__all__ = ["ConnectionListener"]
 
 
-class Listening:
+class ConnectionListener:
     """Calls for what happens to a connection, begun and ended together."""
 
     def __init__(
@@ -29,12 +29,12 @@ class Listening:
             (wire.on_closed, on_closed),
         ]
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """Call from now on."""
         for calls, call in self._calls:
             calls.append(call)
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """Call no more; harmless when it has not begun."""
         for calls, call in self._calls:
             if call in calls:

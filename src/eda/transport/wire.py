@@ -1,8 +1,8 @@
-"""The connection: nats-py's client with our parser in front of it.
+"""One connection to the servers: nats-py's client, with eda's parser and write buffer.
 
-nats-py connects, authenticates, upgrades to TLS and reconnects. After each handshake `Tap` takes the transport's
-protocol over: frames of our subscription ids go straight to their sinks, and everything else is handed to nats-py's
-stream reader as if it had read it itself. Our outgoing frames go to the same transport, once per turn of the loop.
+nats-py connects, logs in, upgrades to TLS and reconnects. After each handshake an `Interceptor` becomes the transport's
+protocol. It gives the frames of eda's subscriptions to their sinks and passes all other bytes to nats-py's stream
+reader, as if nats-py had read them itself. Outgoing frames go to the same transport, once per turn of the event loop.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from eda.errors import Closed, ConnectError, EdaError, NotSupported, Timeout, pr
 from eda.transport._frame import FrameError, Parser, Sink
 from eda.transport._outbound import Outbound
 from eda.transport._waits import Waits
-from eda.transport.interceptor import Tap
+from eda.transport.interceptor import Interceptor
 from eda.transport.nats_client import MendedClient, describe
 from eda.transport.server_info import check_info
 
@@ -61,12 +61,12 @@ class Wire(MendedClient):
         self.on_refused: list[Callable[[str, str], None]] = []
         self.on_closed: list[Callable[[], None]] = []
         self.on_info: list[Callable[[], None]] = []
-        self._tap: Tap | None = None
+        self._interceptor: Interceptor | None = None
         self._fatal: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._opened = False
         self.closing = False
-        self.asks_leave: set[str] = set()  # subjects that may well be forbidden: no error
+        self.may_be_forbidden: set[str] = set()  # subjects that may well be forbidden: no error
 
     # --- opening and closing ---------------------------------------------------------------------------------------
 
@@ -126,7 +126,7 @@ class Wire(MendedClient):
         self._opened = True
         self._connected()
 
-    async def shut(self, timeout_s: float = float("inf")) -> bool:
+    async def close_within(self, timeout_s: float = float("inf")) -> bool:
         """Write what is left and close the connection for good, whatever state it is in.
 
         Returns whether all was written within `timeout_s`, 5 s at most. After that the connection is cut.
@@ -145,7 +145,7 @@ class Wire(MendedClient):
             if self._opened and not self.is_closed:
                 await self._close_in_time(timeout_s)
         finally:
-            self.out.connected(None)
+            self.out.set_write(None)
             self._release_writers()
         return in_time
 
@@ -164,7 +164,7 @@ class Wire(MendedClient):
 
     async def _quietly_close(self) -> None:
         self.closing = True
-        self.out.connected(None)
+        self.out.set_write(None)
         self._abort()
         if self._flush_queue is not None:  # it got so far that there is something to close
             await self.close()
@@ -176,9 +176,9 @@ class Wire(MendedClient):
 
     async def _process_connect_init(self) -> None:
         await super()._process_connect_init()
-        self._put_tap_in()
+        self._install_interceptor()
 
-    def _put_tap_in(self) -> None:
+    def _install_interceptor(self) -> None:
         try:
             streams: Any = self._transport
             reader = streams._io_reader
@@ -190,28 +190,28 @@ class Wire(MendedClient):
             # nats-py's inside is not what it was.
             raise NotSupported(f"nats-py {version('nats-py')}", needs=SUPPORTED) from error
         self.parser.reset()
-        tap = Tap(self, inner, reader, transport)
-        transport.set_protocol(tap)
-        self._tap = tap
+        interceptor = Interceptor(self, inner, reader, transport)
+        transport.set_protocol(interceptor)
+        self._interceptor = interceptor
         if rest:
             try:
-                tap.feed(rest)
+                interceptor.feed(rest)
             except FrameError as error:
                 raise NatsError(f"nats: {error}") from error
 
     async def _process_op_err(self, e: Exception) -> None:
         if self.is_connected:
-            self.out.connected(None)
+            self.out.set_write(None)
             self._abort()
         await super()._process_op_err(e)
 
     # --- states ------------------------------------------------------------------------------------------------------
 
     def _connected(self) -> None:
-        tap = self._tap
-        if tap is None or tap.lost:
+        interceptor = self._interceptor
+        if interceptor is None or interceptor.is_lost:
             return
-        self.out.connected(tap.transport.write)
+        self.out.set_write(interceptor.transport.write)
 
     async def _on_restored(self) -> None:
         self._connected()
@@ -219,15 +219,15 @@ class Wire(MendedClient):
         self._release_writers()
 
     async def _on_closed(self) -> None:
-        self.out.connected(None)
+        self.out.set_write(None)
         self._release_writers()
         self._tell(self.on_closed)
 
-    def lost(self, tap: Tap) -> None:
-        """Note that the tap's connection is gone."""
-        if tap is not self._tap:
+    def connection_lost(self, interceptor: Interceptor) -> None:
+        """Note that the interceptor's connection is gone."""
+        if interceptor is not self._interceptor:
             return
-        self.out.connected(None)
+        self.out.set_write(None)
         self._release_writers()  # nothing to wait for: what is written now is kept, or dropped and sent again
         if self._opened and not self.closing:
             self._tell(self.on_lost)
@@ -240,7 +240,7 @@ class Wire(MendedClient):
     @property
     def is_up(self) -> bool:
         """Whether frames that are added to `out` get written now."""
-        return self._tap is not None and not self._tap.lost and self.is_connected
+        return self._interceptor is not None and not self._interceptor.is_lost and self.is_connected
 
     def _tell(self, calls: list[Callable[..., None]], *arguments: str) -> None:
         """Call each, whatever others raise: one that fails must not keep the connection from the rest of its users."""
@@ -254,9 +254,9 @@ class Wire(MendedClient):
 
     # --- back-pressure -----------------------------------------------------------------------------------------------
 
-    def pause(self, tap: Tap, paused: bool) -> None:
+    def set_paused(self, interceptor: Interceptor, paused: bool) -> None:
         """Note that the transport's write buffer is full, or has room again."""
-        if tap is self._tap:
+        if interceptor is self._interceptor:
             self.out.set_paused(paused)
             if not paused:
                 self._release_writers()
@@ -266,7 +266,7 @@ class Wire(MendedClient):
             self._writable.set_result(None)
         self._writable = None
 
-    async def writable(self) -> None:
+    async def wait_writable(self) -> None:
         """Wait until the transport takes more. Raises Closed."""
         while self.out.paused and not self.is_closed:
             if self._writable is None:
@@ -284,7 +284,7 @@ class Wire(MendedClient):
         if "permissions violation" in lower:
             kind = "subscription" if "subscription to" in lower else "publish"
             subject = text.partition('"')[2].partition('"')[0]
-            is_optional = subject in self.asks_leave or subject.startswith(OPTIONAL)
+            is_optional = subject in self.may_be_forbidden or subject.startswith(OPTIONAL)
             log = self.logger.debug if is_optional else self.logger.error
             log("the server forbids: %s", text)
             self._tell(self.on_refused, kind, subject)

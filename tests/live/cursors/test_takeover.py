@@ -290,7 +290,7 @@ async def test_members_when_the_connection_closes_end(conn: eda.Conn, stream: st
     standby = await Member(other, stream).open()
     waiting = asyncio.ensure_future(holder.cursor.confirmed(3))
     for each in (conn, other):
-        await wire_of(each).shut()
+        await wire_of(each).close_within()
     for member in (holder, standby):
         assert isinstance(member.tells("end")[0][0], eda.Closed)
         assert not await member.close()

@@ -174,7 +174,7 @@ async def test_publish_when_the_peer_is_slow_waits_and_holds_little(
         publishing = [asyncio.create_task(conn.publish(stream, eda.Event(data=LARGE))) for _ in range(200)]
         await until(lambda: wire_of(conn).out.paused)
         await asyncio.sleep(0.1)
-        transport = wire_of(conn)._tap.transport
+        transport = wire_of(conn)._interceptor.transport
         # 100 MB want to go out; only what had begun before the pause is taken.
         assert transport.get_write_buffer_size() < 20e6
         assert sender_of(conn).n_pending < 40
@@ -202,7 +202,7 @@ async def test_publish_when_the_peer_takes_nothing_times_out_all_the_same(
         assert all(isinstance(error, eda.Timeout) for error in errors)
         assert [error.event_id for error in errors if isinstance(error, eda.Timeout)] == [event.id for event in events]
         # Nothing is sent again into a full buffer.
-        assert wire_of(conn)._tap.transport.get_write_buffer_size() < 20e6
+        assert wire_of(conn)._interceptor.transport.get_write_buffer_size() < 20e6
         proxy.release()
         await conn.publish(stream)
         await conn.close()
@@ -237,7 +237,7 @@ async def test_single_publisher_when_closed_forgets_its_clock(conn: eda.Conn, st
     assert single._timer is not None
     single.close()
     assert single._timer is None
-    wire_of(conn).out.connected(None)  # what is published goes nowhere
+    wire_of(conn).out.set_write(None)  # what is published goes nowhere
     with pytest.raises(eda.Timeout):
         await asyncio.wait_for(conn.publish(stream, timeout_s=0.2), 5)
 

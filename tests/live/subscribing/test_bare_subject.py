@@ -125,7 +125,9 @@ class Deaf(eda.subscribing.bare_subject.BareSubject):
     """Hears nothing of what is published to the stream's own subject."""
 
     async def _listen(self) -> None:
-        self._hints = await self._wire.attach(self._wire.new_inbox(), eda.subscribing.bare_subject.Mailbox(0, print))
+        self._hints = await self._wire.attach(
+            self._wire.new_inbox(), eda.subscribing.bare_subject.CallbackSink(0, print)
+        )
 
 
 @pytest.mark.parametrize("is_handled", [True, False])

@@ -339,7 +339,7 @@ async def test_filter_when_members_know_different_servers_is_not_changed_to_and_
     """An upgrade to a server whose filters can be relied on, while one member is connected to an older one."""
     old_conn, new_conn = await connect(), await connect()
     old_api = old_conn._open_link().api
-    monkeypatch.setattr(type(old_api), "filters_well", property(lambda self: self is not old_api))
+    monkeypatch.setattr(type(old_api), "filters_reliably", property(lambda self: self is not old_api))
     seen: list[str] = []
     async with (
         old_conn.subscribe(stream, lambda event: seen.append(event.type), types=types, **SHARED) as older,

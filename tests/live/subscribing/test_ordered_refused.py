@@ -48,7 +48,7 @@ async def test_reader_when_it_can_not_be_had_any_more_ends_the_subscription_with
     logged: Logged,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(eda.jetstream.grace_period, "REFUSED_S", 0.3)
+    monkeypatch.setattr(eda.jetstream.grace_period, "GRACE_S", 0.3)
     logged.allow("ends: ", "failed$")
     async with Proxy(server.port) as proxy:
         conn = await connect(proxy.url(server.url))
@@ -97,7 +97,7 @@ async def test_standby_when_it_is_refused_for_good_ends_with_the_error(
     connect: Connect, stream: str, error: Exception, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shorten(monkeypatch)
-    monkeypatch.setattr(eda.jetstream.grace_period, "REFUSED_S", 0.5)
+    monkeypatch.setattr(eda.jetstream.grace_period, "GRACE_S", 0.5)
     logged.allow("failed$")
     conn = await connect()
     await conn.streams.create(stream)
@@ -117,7 +117,7 @@ async def test_member_when_it_may_not_read_its_position_any_more_ends_with_the_e
     connect: Connect, stream: str, is_holder: bool, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shorten(monkeypatch)
-    monkeypatch.setattr(eda.jetstream.grace_period, "REFUSED_S", 0.5)
+    monkeypatch.setattr(eda.jetstream.grace_period, "GRACE_S", 0.5)
     conn = await connect()
     await conn.streams.create(stream)
     holder = await Member(conn, stream).open()

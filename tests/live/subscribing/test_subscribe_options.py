@@ -55,7 +55,7 @@ async def test_filter_when_given_lets_only_those_through(
         await until(lambda: len(seen) == len(wanted))
     assert seen == wanted
     stats = subscription.stats()
-    # Old servers filter too much, so there the client does it alone (Api.filters_well).
+    # Old servers filter too much, so there the client does it alone (Api.filters_reliably).
     assert (stats.handled, stats.pending) == (len(wanted), 0)
     assert stats.passed_over in (0, len(EVENTS) - len(wanted))
     assert (await admin.consumer(stream, "me"))["num_ack_pending"] == 0

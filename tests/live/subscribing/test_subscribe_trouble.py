@@ -272,7 +272,7 @@ async def test_pull_when_the_connection_breaks_before_it_is_written_is_never_sen
         seen: list[int] = []
         async with conn.subscribe(stream, lambda event: seen.append(event.sequence), **KEPT) as subscription:
             await until(lambda: b"CONSUMER.MSG.NEXT" in proxy.sent)
-            tap = wire_of(conn)._tap
+            tap = wire_of(conn)._interceptor
             assert tap is not None
             subscription._source.pull(7777, None)
             tap.connection_lost(None)  # in the same turn, before the buffer is written

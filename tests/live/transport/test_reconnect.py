@@ -192,14 +192,14 @@ async def test_close_when_the_server_is_away_ends_in_time(own_server: eda.Embedd
 async def test_close_when_the_server_is_away_and_closing_fails_is_closed_with_everything(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def shut(wire: eda.transport.wire.Wire, timeout_s: float) -> None:
+    async def close_within(wire: eda.transport.wire.Wire, timeout_s: float) -> None:
         await original(wire, timeout_s)
         raise RuntimeError("nobody expects this")
 
-    original = eda.transport.wire.Wire.shut
+    original = eda.transport.wire.Wire.close_within
     conn = await eda.connect("embedded:")
     process = conn._server.process if conn._server else None
-    monkeypatch.setattr(eda.transport.wire.Wire, "shut", shut)
+    monkeypatch.setattr(eda.transport.wire.Wire, "close_within", close_within)
     with pytest.raises(RuntimeError):
         await conn.close()
     assert conn.state == "closed"
@@ -210,18 +210,18 @@ async def test_close_when_the_server_is_away_and_closing_fails_is_closed_with_ev
 async def test_close_when_it_fails_after_a_handler_called_it_is_logged(
     server: eda.EmbeddedServer, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
-    async def shut(wire: eda.transport.wire.Wire, timeout_s: float) -> None:
+    async def close_within(wire: eda.transport.wire.Wire, timeout_s: float) -> None:
         await original(wire, timeout_s)
         raise RuntimeError("nobody expects this")
 
     async def handle(event: eda.Event) -> None:
         await conn.close()
 
-    original = eda.transport.wire.Wire.shut
+    original = eda.transport.wire.Wire.close_within
     conn = await eda.connect(server.url)
     await conn.publish("closes-in-a-handler")
     with monkeypatch.context() as patch:
-        patch.setattr(eda.transport.wire.Wire, "shut", shut)
+        patch.setattr(eda.transport.wire.Wire, "close_within", close_within)
         await conn.subscribe("closes-in-a-handler", handle, backfill=True)
         await until(lambda: conn.state == "closed")
         await until(lambda: logged.find("closing the connection to .* failed"))

@@ -177,11 +177,11 @@ def test_tls_when_opening_fails_with_a_silent_peer_does_not_wait_for_it(
     async def main() -> None:
         async with tls_server(authority) as server, Proxy(server.port) as proxy:
 
-            async def look(api: Api, timeout_s: float) -> None:
+            async def discover(api: Api, timeout_s: float) -> None:
                 proxy.hold()
                 raise eda.Timeout("asking", timeout_s)
 
-            monkeypatch.setattr(Api, "look", look)
+            monkeypatch.setattr(Api, "discover", discover)
             begin = time.monotonic()
             with pytest.raises(eda.ConnectError):
                 await eda.connect(proxy.url(server.url), tls=authority.context())
@@ -231,7 +231,7 @@ async def test_tls_when_the_server_only_allows_it_is_used(authority: Authority) 
     settings = {"tls": authority.issue("server", *LOOPBACK), "allow_non_tls": True}
     async with eda.EmbeddedServer(config=settings) as server:
         async with eda.connect(server.url, tls=authority.context()) as conn:
-            assert wire_of(conn)._tap.transport.get_extra_info("ssl_object") is not None
+            assert wire_of(conn)._interceptor.transport.get_extra_info("ssl_object") is not None
             await conn.publish("stream")
         with pytest.raises(eda.ConnectError, match="certificate verify failed"):
             await eda.connect(server.url.replace("nats:", "tls:"))

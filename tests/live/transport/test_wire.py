@@ -40,7 +40,7 @@ async def opened(url: str) -> AsyncIterator[Wire]:
     try:
         yield wire
     finally:
-        await wire.shut()
+        await wire.close_within()
 
 
 # --- what nats-py's inside must be like ------------------------------------------------------------------------------
@@ -71,7 +71,7 @@ async def test_nats_py_when_installed_does_not_use_the_names_that_wire_adds(serv
         added = {name for name in OURS if name not in vars(Client)} | (set(vars(wire)) - set(vars(Client())))
     meant = {"__module__", "__doc__", "__firstlineno__", "__static_attributes__"}
     assert not (added & theirs) - meant - {"__init__"} - {name for name in OURS if hasattr(Client, name)}
-    assert {"out", "parser", "logger", "_tap", "_loop", "_fatal", "_opened", "closing"} <= added - theirs
+    assert {"out", "parser", "logger", "_interceptor", "_loop", "_fatal", "_opened", "closing"} <= added - theirs
 
 
 async def test_nats_py_when_connected_has_the_attributes_that_are_used(server: eda.EmbeddedServer) -> None:
@@ -109,8 +109,8 @@ async def test_connect_when_nats_pys_inside_has_changed_names_the_versions_suppo
         finally:
             wire._transport = transport
 
-    original = Wire._put_tap_in
-    monkeypatch.setattr(Wire, "_put_tap_in", put_tap_in)
+    original = Wire._install_interceptor
+    monkeypatch.setattr(Wire, "_install_interceptor", put_tap_in)
     with pytest.raises(eda.NotSupported) as caught:
         await eda.connect(server.url)
     assert f"nats-py {version('nats-py')}" in str(caught.value)
@@ -131,7 +131,7 @@ async def test_shut_when_something_is_left_to_write_and_the_server_is_away_close
     await own_server.kill()
     await until(lambda: not wire.is_up)
     await wire.publish("subject", b"kept by nats-py for the next connection")
-    await wire.shut()
+    await wire.close_within()
     assert wire.is_closed
     assert closed == ["closed"]
     assert not logged.find("closing the connection", logging.WARNING)

@@ -228,10 +228,10 @@ async def test_lease_when_it_is_old_is_extended_with_the_newest_subject(make: Ca
     assert rig.dispatcher.tick(0.01) == 2
     assert sorted(rig.flush()) == [(delivery(1)[1], b"+WPI"), (delivery(2, 2)[1], b"+WPI")]
     assert rig.dispatcher.tick(0.01) == 0
-    rig.out.connected(None)
+    rig.out.set_write(None)
     await asyncio.sleep(0.02)
     assert rig.dispatcher.tick(0.01) == 0  # nobody would hear it
-    rig.out.connected(rig.writes.append)
+    rig.out.set_write(rig.writes.append)
     assert rig.dispatcher.tick(0.01) == 2
 
 

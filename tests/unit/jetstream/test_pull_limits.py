@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from eda.errors import ServerError
-from eda.jetstream.pull_limits import PullLimits, lowered_consumer, seconds_of
+from eda.jetstream.pull_limits import PullLimits, duration_s, lowered_consumer
 
 NS = 1_000_000_000
 
@@ -17,12 +17,12 @@ NS = 1_000_000_000
     [("30s", 30), ("1m0s", 60), ("1h2m3.5s", 3723.5), ("500ms", 0.5), ("1.5s", 1.5), ("2µs", 2e-6), ("7ns", 7e-9)],
 )
 def test_duration_when_go_wrote_it_is_read(text: str, seconds: float) -> None:
-    assert seconds_of(text) == pytest.approx(seconds)
+    assert duration_s(text) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("text", ["", "30", "s", "30 s", "-1s", "1s!", "1d", "١s" * 2])
 def test_duration_when_it_is_none_is_not_read(text: str) -> None:
-    assert seconds_of(text) is None
+    assert duration_s(text) is None
 
 
 @pytest.mark.parametrize(

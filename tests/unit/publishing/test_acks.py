@@ -26,7 +26,7 @@ class Window:
 
     def __init__(self, limit: int) -> None:
         self.out = Outbound(lambda: None)
-        self.out.connected(lambda data: None)
+        self.out.set_write(lambda data: None)
         self.window = PublishWindow(limit)
         self.sender = WindowSender(self.window, self.out, b"in.", "me", lambda *answer: None)
         self.parser = Parser()

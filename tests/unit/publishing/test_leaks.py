@@ -60,7 +60,7 @@ class Single:
 
     def __init__(self) -> None:
         self.out = Outbound(lambda: None)
-        self.out.connected(lambda data: None)
+        self.out.set_write(lambda data: None)
         self.n_answers = 0
         self.window = PublishWindow(1024)
         self.sender = WindowSender(self.window, self.out, b"inbox.", "me", self.answered)
@@ -119,9 +119,9 @@ class Single:
         self.end()
 
     def unconnected(self) -> None:
-        self.out.connected(None)
+        self.out.set_write(None)
         self.publish()
-        self.out.connected(lambda data: None)
+        self.out.set_write(lambda data: None)
         for seq in self.window.pending():
             self.sender.resend(seq, 5.0)
         self.acknowledge_all()

@@ -27,7 +27,7 @@ class Rig:
         self.answers: list[tuple[int, int, bytes]] = []
         self.n_scheduled = 0
         self.out = Outbound(self._schedule)
-        self.out.connected(self.writes.append)
+        self.out.set_write(self.writes.append)
         self.window = PublishWindow(limit)
         self.sender = WindowSender(self.window, self.out, INBOX, "me", lambda *answer: self.answers.append(answer))
         self.parser = Parser()
@@ -378,10 +378,10 @@ def test_resend_when_not_written_yet_or_cancelled_writes_nothing_more() -> None:
 
 def test_publish_when_there_is_no_connection_is_sent_when_there_is_one() -> None:
     rig = Rig()
-    rig.out.connected(None)
+    rig.out.set_write(None)
     rig.publish(eda.Event(id="kept"))
     assert rig.flush() == b""
-    rig.out.connected(rig.writes.append)
+    rig.out.set_write(rig.writes.append)
     assert rig.flush() == b""
     rig.sender.resend(1, 5.0)
     assert b"kept" in rig.flush()

@@ -39,7 +39,7 @@ class Wire:
         self.sender = WindowSender(PublishWindow(10_000), self.out, b"inbox.", "c", print)
         self.target = Target("s", 2**20)
         if connected:
-            self.out.connected(self.written.append)
+            self.out.set_write(self.written.append)
 
     def schedule(self) -> None:
         self.n_scheduled += 1
@@ -230,7 +230,7 @@ def test_chunk_when_many_are_written_leaves_no_reference_behind() -> None:
     before = sys.getrefcount(None)
     for _ in range(3):
         wire = Wire()
-        wire.out.connected(lambda data: None)
+        wire.out.set_write(lambda data: None)
         for i in range(3000):
             wire.publish(f"i{i}", 48_000)
             wire.out.flush()
@@ -262,7 +262,7 @@ def test_connect_when_commands_were_kept_writes_them_in_order() -> None:
     wire.out.flush()
     assert wire.out.size > 0
     n_scheduled = wire.n_scheduled
-    wire.out.connected(wire.written.append)
+    wire.out.set_write(wire.written.append)
     assert wire.n_scheduled == n_scheduled + 1
     wire.out.command(b"PING\r\n")
     wire.out.flush()
@@ -274,7 +274,7 @@ def test_connect_when_publishes_were_flushed_before_does_not_write_them() -> Non
     wire.publish("i1")
     wire.out.command(b"PING\r\n")
     wire.out.flush()
-    wire.out.connected(wire.written.append)
+    wire.out.set_write(wire.written.append)
     wire.publish("i2")
     wire.out.flush()
     (text,) = wire.written
@@ -285,10 +285,10 @@ def test_connection_when_lost_between_turns_keeps_commands_and_drops_publishes()
     wire = Wire()
     wire.publish("i1")
     wire.out.command(b"PING\r\n")
-    wire.out.connected(None)
+    wire.out.set_write(None)
     wire.out.flush()
     assert (wire.written, wire.out.size) == ([], 6)
-    wire.out.connected(wire.written.append)
+    wire.out.set_write(wire.written.append)
     wire.out.flush()
     assert wire.written == [b"PING\r\n"]
 
@@ -298,11 +298,11 @@ def test_connection_when_lost_between_turns_drops_requests_and_keeps_commands() 
     wire = Wire()
     wire.out.request(b"PUB pull1 0\r\n\r\n")
     wire.out.command(b"PUB ack1 0\r\n\r\n")
-    wire.out.connected(None)
+    wire.out.set_write(None)
     wire.out.request(b"PUB pull2 0\r\n\r\n")
     wire.out.flush()
     wire.out.request(b"PUB pull3 0\r\n\r\n")
-    wire.out.connected(wire.written.append)
+    wire.out.set_write(wire.written.append)
     wire.out.request(b"PUB pull4 0\r\n\r\n")
     wire.out.flush()
     assert wire.written == [b"PUB ack1 0\r\n\r\nPUB pull4 0\r\n\r\n"]
@@ -354,7 +354,7 @@ def test_publish_when_dropped_can_be_sent_again_byte_for_byte() -> None:
     for each in (wire, other):
         each.sender.publish(each.target, Event(id="i1", time=5, data=Bytes(b"d")), Waiter(), 5.0, 30.0)
         each.out.flush()
-    wire.out.connected(wire.written.append)
+    wire.out.set_write(wire.written.append)
     wire.sender.resend(1, 5.0)
     wire.out.flush()
     assert wire.written == other.written
@@ -365,14 +365,14 @@ def test_commands_when_64_kib_have_gathered_without_a_connection_are_kept() -> N
     for _ in range(3):
         wire.out.command(b"x" * CHUNK)
     wire.out.flush()
-    wire.out.connected(wire.written.append)
+    wire.out.set_write(wire.written.append)
     wire.out.flush()
     assert wire.text == b"x" * 3 * CHUNK
 
 
 def test_connect_when_nothing_was_kept_schedules_nothing() -> None:
     wire = Wire(connected=False)
-    wire.out.connected(wire.written.append)
+    wire.out.set_write(wire.written.append)
     assert wire.n_scheduled == 0
 
 
@@ -387,7 +387,7 @@ def test_paused_when_told_is_kept_until_told_or_connected() -> None:
     wire.out.set_paused(False)
     assert not wire.out.paused
     wire.out.set_paused(True)
-    wire.out.connected(wire.written.append)
+    wire.out.set_write(wire.written.append)
     assert not wire.out.paused
 
 
@@ -397,11 +397,11 @@ def test_write_when_it_raises_passes_the_error_on_and_the_next_turn_works() -> N
     def fail(data: bytes) -> None:
         raise ConnectionResetError
 
-    wire.out.connected(fail)
+    wire.out.set_write(fail)
     wire.out.command(b"lost")
     with pytest.raises(ConnectionResetError):
         wire.out.flush()
-    wire.out.connected(wire.written.append)
+    wire.out.set_write(wire.written.append)
     wire.out.command(b"PING\r\n")
     assert wire.n_scheduled == 2
     wire.out.flush()
@@ -416,7 +416,7 @@ def test_write_when_it_adds_a_command_itself_has_it_written_next() -> None:
             wire.out.command(b"second")
         wire.written.append(data)
 
-    wire.out.connected(write)
+    wire.out.set_write(write)
     wire.out.command(b"first")
     wire.out.flush()
     assert wire.n_scheduled == 2

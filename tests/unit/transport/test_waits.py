@@ -24,10 +24,10 @@ async def read(*ends: Callable[[], object], waits: Waits) -> None:
     done = asyncio.get_running_loop().create_future()
 
     def run() -> None:
-        waits.begin()
+        waits.begin_read()
         for end in ends:
             end()
-        waits.end()
+        waits.end_read()
         done.set_result(None)
 
     asyncio.get_running_loop().call_soon(run)
@@ -51,9 +51,9 @@ async def test_task_when_its_wait_ends_in_a_read_has_gone_on_when_the_read_is_ov
     done = asyncio.get_running_loop().create_future()
 
     def run() -> None:
-        waits.begin()
+        waits.begin_read()
         end()
-        waits.end()
+        waits.end_read()
         seen.append("read")
         done.set_result(None)
 
@@ -245,9 +245,9 @@ async def test_read_when_it_is_fed_by_a_task_lets_the_others_go_on_in_the_next_t
     wait: Wait[int] = waits.new()
     task = asyncio.create_task(awaited(wait))
     await asyncio.sleep(0)
-    waits.begin()
+    waits.begin_read()
     wait.set_result(1)
-    waits.end()
+    waits.end_read()
     assert not task.done()
     assert await task == 1
 
