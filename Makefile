@@ -13,6 +13,8 @@ PARALLEL = -n 3 --dist loadfile
 
 # How long each fuzz target runs.
 SECONDS = 60
+# By their paths in tests/fuzz, such as transport/frame: those that have seeds.
+FUZZ_TARGETS = $(patsubst tests/fuzz/corpus/%/seed-00,%,$(wildcard tests/fuzz/corpus/*/seed-00 tests/fuzz/corpus/*/*/seed-00))
 
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -41,10 +43,10 @@ soak: $(VENV)/.extra-test  ## 8 publishers and 8 subscriptions for 10 minutes: m
 	EDA_SOAK_S=600 $(BIN)/python -m pytest tests/faults/test_soak.py --timeout 760 $(ARGS)
 
 fuzz: $(VENV)/.extra-fuzz fuzz-build  ## every fuzz target for SECONDS=60, or for RUNS=5000, the same each time; guided by coverage of the compiled modules where there is clang
-	set -e; for target in $(notdir $(wildcard tests/fuzz/corpus/*)); do \
+	set -e; for target in $(FUZZ_TARGETS); do mkdir -p build/fuzz/$$(dirname $$target); \
 	$(BIN)/python tests/fuzz/run.py $$target -max_total_time=$(SECONDS) $(if $(RUNS),-seed=1 -runs=$(RUNS)) >build/fuzz/$$target.log 2>&1 \
 	|| { tail -n 40 build/fuzz/$$target.log; exit 1; }; \
-	sed -n "s/.*DONE/$$target:/p" build/fuzz/$$target.log; done
+	sed -n "s|.*DONE|$$target:|p" build/fuzz/$$target.log; done
 
 # All of libFuzzer but its main: atheris takes the one that is loaded already, and the compiled modules find it there.
 fuzz-build: $(BUILT)
@@ -58,7 +60,7 @@ fuzz-build: $(BUILT)
 
 # Not the leak tests: they count blocks and memory, which are the sanitizer's here.
 # Nor what is about milliseconds.
-SANITIZED = tests/unit tests/fuzz --ignore-glob='*test_leaks*' --deselect tests/unit/publishing/test_publish_answers.py::test_limit_when_answers_are_quick_grows_up_to_the_window
+SANITIZED = tests/unit tests/fuzz --ignore-glob='*test_leaks*' --deselect tests/unit/publishing/test_ingest_answers.py::test_limit_when_answers_are_quick_grows_up_to_the_window
 
 sanitize: $(VENV)/.extra-test  ## unit tests and fuzz corpora with AddressSanitizer and UBSan in the compiled modules; needs gcc
 	CC=gcc CFLAGS="-g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined" \
@@ -82,7 +84,7 @@ bench-bars: $(VENV)/.extra-test $(VENV)/.extra-bench  ## the ratios that must ho
 	$(BIN)/python -m pytest bench $(ARGS)
 
 bench-micro: $(VENV)/.extra-test $(VENV)/.extra-bench  ## run each micro benchmark once, untimed; ARGS="--benchmark-enable" times them
-	$(BIN)/python -m pytest bench/test_micro*.py --benchmark-disable $(ARGS)
+	$(BIN)/python -m pytest bench/micro --benchmark-disable $(ARGS)
 
 gate: $(VENV)/.extra-test $(VENV)/.extra-bench  ## the ratios of bench/gates.toml must hold; needs valgrind
 	$(BIN)/python bench/gate.py

@@ -7,9 +7,8 @@ import statistics
 from collections.abc import Callable, Iterable
 
 import eda
-import test_consume
-import test_live
-import test_publisher
+from macro.publishing import test_publish, test_publisher
+from macro.subscribing import test_consume
 
 __all__ = ["is_known", "measure"]
 
@@ -41,8 +40,8 @@ def _nats_push(server: eda.EmbeddedServer, note: Note) -> float:
 
 # Each returns the figure that it is named by, and may note others on the way. They bear the names of bars.py.
 CONTENDERS: dict[str, Contender] = {
-    "eda publish us": lambda server, _: asyncio.run(test_live.eda_latency_us(server, "latency")),
-    "bare publish us": lambda server, _: test_live.bare_latency_us(server, "latency"),
+    "eda publish us": lambda server, _: asyncio.run(test_publish.eda_latency_us(server, "latency")),
+    "bare publish us": lambda server, _: test_publish.bare_latency_us(server, "latency"),
     "eda fast s": _publisher("eda fast", "fast"),
     "bare fast s": _bare_publisher(fast=True),
     "eda window s": _publisher("eda window", "window"),

@@ -1,4 +1,4 @@
-"""Child processes that a test kills when it likes."""
+"""Child processes that a test freezes or kills."""
 
 from __future__ import annotations
 
@@ -11,15 +11,26 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["kill_at_random", "spawn"]
+__all__ = ["environment", "kill_at_random", "spawn"]
+
+TESTS = Path(__file__).parent
 
 
-def spawn(script: Path, variable: str, orders: dict[str, Any], log: Path) -> subprocess.Popen[bytes]:
-    """Run a script of the tests with its orders, as JSON, in an environment variable, and stderr in `log`."""
-    environment = {**os.environ, variable: json.dumps(orders)}
+def environment(**variables: str) -> dict[str, str]:
+    """Return this process's environment with these variables, in which a child finds the modules of the tests."""
+    paths = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, **variables, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def spawn(module: str, variable: str, orders: dict[str, Any], log: Path) -> subprocess.Popen[bytes]:
+    """Run a module of the tests with its orders, as JSON, in an environment variable, and stderr in `log`."""
     with log.open("wb") as stderr:
-        command = [sys.executable, "-W", "error", str(script)]
-        return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stderr=stderr)
+        return subprocess.Popen(
+            [sys.executable, "-W", "error", "-m", module],
+            env=environment(**{variable: json.dumps(orders)}),
+            stdin=subprocess.DEVNULL,
+            stderr=stderr,
+        )
 
 
 async def kill_at_random(process: subprocess.Popen[bytes], chance: random.Random, within_s: float) -> None:

@@ -1,6 +1,7 @@
 """What the micro benchmarks and the gates run, one module an area: ours, and its reference doing the same work.
 
-A module's `CONTENDERS` are makers: each does its set-up and gives one round of work, which can be repeated.
+An area has the name of its module: `codec`, or `transport.frame` for a wing's. The tests beside the modules time them.
+A module's `CONTENDERS` are makers: each does its set-up and returns one round of work, which can be repeated.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 __all__ = ["AREAS", "Maker", "Round", "maker_of"]
 
-AREAS = ("codec", "frame", "ledger", "window", "dispatch")
+AREAS = ("codec", "transport.frame", "handling.ledger", "publishing.window", "handling.dispatch")
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ Maker = Callable[[], Round]
 
 def maker_of(name: str) -> Maker:
     """Return the contender called `area.contender`. Raises KeyError when there is none."""
-    area, _, contender = name.partition(".")
+    area, _, contender = name.rpartition(".")
     if area not in AREAS:
         raise KeyError(name)
     makers: dict[str, Maker] = import_module(f"micro.{area}").CONTENDERS

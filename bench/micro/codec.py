@@ -12,7 +12,7 @@ from eda._data import Bytes
 from eda._event import Event
 from eda.publishing._send import Target, frame_of
 from micro import Maker, Round
-from reference import Envelope
+from support.reference import Envelope
 
 __all__ = ["CONTENDERS", "DATA", "ENVELOPE", "EVENT", "FIELDS", "TARGET", "TIME_NS"]
 

@@ -19,7 +19,7 @@ from micro.codec import (
     protobuf_decode_full,
     protobuf_encode,
 )  # fmt: skip
-from reference import Envelope
+from support.reference import Envelope
 
 
 def test_contenders_agree() -> None:

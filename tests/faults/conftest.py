@@ -11,7 +11,7 @@ import pytest
 import eda
 import eda.options
 import eda.subscribing.monitor
-from faulty_proxy import FaultyProxy
+from support.transport.faulty_proxy import FaultyProxy
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import nats
 import pytest
 
 import eda
-from evidence import assert_stored_once, read_stream
 from helpers import Admin, Logged
-from scene import Scene, scaled
+from support.faults.evidence import assert_stored_once, read_stream
+from support.faults.scene import Scene, scaled
 
 Report = Callable[[Mapping[str, object]], None]
 

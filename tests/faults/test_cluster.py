@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import eda
-from cluster import Cluster
-from evidence import assert_stored_once, read_stream
-from scene import Scene, scaled
+from support.embedded.cluster import Cluster
+from support.faults.evidence import assert_stored_once, read_stream
+from support.faults.scene import Scene, scaled
 
 Report = Callable[[Mapping[str, object]], None]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import eda
-from evidence import assert_stored_once, read_stream
 from helpers import Logged, until
+from support.faults.evidence import assert_stored_once, read_stream
 
 Report = Callable[[Mapping[str, object]], None]
 MIB = 2**20

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import eda
-from evidence import Journal, assert_each_handled, assert_key_order, assert_stored_once, read_stream
 from helpers import Logged, until
-from scene import KINDS
+from support.faults.evidence import Journal, assert_each_handled, assert_key_order, assert_stored_once, read_stream
+from support.faults.scene import KINDS
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import eda
-from faulty_proxy import DOWN, UP, FaultyProxy
 from helpers import until
-from scene import Scene, scaled
+from support.faults.scene import Scene, scaled
+from support.transport.faulty_proxy import DOWN, UP, FaultyProxy
 
 Report = Callable[[Mapping[str, object]], None]
 

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 import eda
-from evidence import (
+from helpers import until
+from processes import kill_at_random, spawn
+from support.faults.evidence import (
     Journal,
     Line,
     assert_each_handled,
@@ -22,14 +24,12 @@ from evidence import (
     n_duplicates,
     read_stream,
 )
-from helpers import until
-from members import QUICK, Members
-from processes import kill_at_random, spawn
-from publishing import MODES
-from scene import KINDS, scaled
+from support.faults.scene import KINDS, scaled
+from support.publishing.sent import MODES
+from support.subscribing.members import QUICK, Members
 
 Report = Callable[[Mapping[str, object]], None]
-PUBLISHER = Path(__file__).parents[1] / "publishing_process.py"
+PUBLISHER = "support.publishing.process"
 QUICK_LEASES: dict[str, Any] = {
     "eda.options.DEFAULT_LEASE_S": 1.0,
     "eda.subscribing.monitor.TICK_MAX_S": 0.2,

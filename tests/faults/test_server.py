@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import eda
-from faulty_proxy import FaultyProxy
-from scene import Scene, scaled
+from support.faults.scene import Scene, scaled
+from support.transport.faulty_proxy import FaultyProxy
 
 Report = Callable[[Mapping[str, object]], None]
 

@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from faulty_proxy import DOWN, UP, FaultyProxy
 from helpers import listening, until
 from processes import kill_at_random
+from support.transport.faulty_proxy import DOWN, UP, FaultyProxy
 
 Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import pickle
 
-import reference
 from eda._codec import decode_event, encode_event
 from eda._event import Event
 from eda.errors import DecodeError, UnknownEncoding
-from reference import fields_of_event
+from support import reference
+from support.reference import fields_of_event
 
 __all__ = ["check"]
 

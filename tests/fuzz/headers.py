@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from urllib.parse import unquote
 
-from dispatching import Rig, delivery
 from eda._codec import encode_event
 from eda._event import Event
 from eda.headers import REPLAY_FOR, escape_text, read_headers, size_of_headers
+from support.handling.dispatching import Rig, delivery
 
 __all__ = ["check"]
 

@@ -1,5 +1,7 @@
 """Runs a fuzz target under atheris: python tests/fuzz/run.py TARGET [options of libFuzzer].
 
+A target is named by its path in this folder: `envelope`, `transport/frame`.
+
 New inputs go to build/fuzz/corpus/TARGET, findings to build/fuzz/findings. Where `make fuzz` built the compiled modules
 with clang's coverage (build/fuzz/lib), they guide the search; elsewhere only Python's does.
 """
@@ -29,13 +31,13 @@ def main(target: str, *options: str) -> None:
     import atheris
 
     with atheris.instrument_imports(include=INSTRUMENTED):
-        check = importlib.import_module(f"fuzz.{target}").check
+        check = importlib.import_module(f"fuzz.{target.replace('/', '.')}").check
     found, findings = BUILT / "corpus" / target, BUILT / "findings"
     for folder in (found, findings):
         folder.mkdir(parents=True, exist_ok=True)
     arguments = [
         f"{sys.executable} {__file__} {target}",  # a merge starts itself anew, through a shell
-        f"-artifact_prefix={findings / target}-",
+        f"-artifact_prefix={findings / target.replace('/', '-')}-",
         "-max_len=2048",
         "-timeout=10",
         "-rss_limit_mb=1024",

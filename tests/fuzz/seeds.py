@@ -119,12 +119,14 @@ def with_modes(inputs: Iterable[bytes]) -> list[bytes]:
 
 
 SEEDS = {
-    "frame": with_cuts([*LINES, b"".join(LINES[:11]), b"".join(LINES[:13])]),
-    "natspy": with_cuts([*LINES[:11], b"".join(LINES[:11]), b"".join(LINES[:11]) * 2]),
+    "transport/frame": with_cuts([*LINES, b"".join(LINES[:11]), b"".join(LINES[:13])]),
+    "transport/natspy": with_cuts([*LINES[:11], b"".join(LINES[:11]), b"".join(LINES[:11]) * 2]),
     "envelope": [*ENVELOPES, *PROTOBUF, ENVELOPES[1] + PROTOBUF[1] + ENVELOPES[2]],
-    "replies": REPLIES,
-    "answers": with_modes([*ANSWERS[:2], *ANSWERS[10:], DELIMITER.join(ANSWERS), DELIMITER.join(ANSWERS[::-1])]),
-    "statuses": [*STATUSES, DELIMITER.join(STATUSES), DELIMITER.join(STATUSES[::-1] * 2)],
+    "transport/replies": REPLIES,
+    "publishing/answers": with_modes(
+        [*ANSWERS[:2], *ANSWERS[10:], DELIMITER.join(ANSWERS), DELIMITER.join(ANSWERS[::-1])]
+    ),
+    "subscribing/statuses": [*STATUSES, DELIMITER.join(STATUSES), DELIMITER.join(STATUSES[::-1] * 2)],
     "headers": [bytes([40]) + block for block in BLOCKS],
 }
 

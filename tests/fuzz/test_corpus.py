@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 CORPUS = Path(__file__).parent / "corpus"
-TARGETS = sorted(folder.name for folder in CORPUS.iterdir() if folder.is_dir())
+TARGETS = sorted({file.parent.relative_to(CORPUS).as_posix() for file in CORPUS.rglob("*") if file.is_file()})
 MAX_FILES = 300
 MAX_BYTES = 2048
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_target_when_given_its_corpus_finds_nothing(target: str) -> None:
-    check = importlib.import_module(f"fuzz.{target}").check
+    check = importlib.import_module(f"fuzz.{target.replace('/', '.')}").check
     files = sorted((CORPUS / target).iterdir())
     assert 5 < len(files) <= MAX_FILES
     for file in files:
@@ -29,5 +29,10 @@ def test_target_when_given_its_corpus_finds_nothing(target: str) -> None:
 
 
 def test_targets_when_listed_all_have_a_corpus() -> None:
-    modules = {file.stem for file in CORPUS.parent.glob("*.py") if "\ndef check(" in file.read_text()}
+    folder = CORPUS.parent
+    modules = {
+        file.relative_to(folder).with_suffix("").as_posix()
+        for file in folder.rglob("*.py")
+        if "\ndef check(" in file.read_text()
+    }
     assert modules == set(TARGETS)

@@ -17,8 +17,8 @@ import eda
 import eda.options
 import eda.subscribing.monitor
 import servers as old_servers
-from domains import Domains
 from helpers import Admin, Connect
+from support.embedded.domains import Domains
 
 CURRENT = "current"
 _numbers = itertools.count(1)

@@ -10,7 +10,7 @@ import pytest
 
 import eda
 from helpers import LOOPS
-from publishing import numbered
+from support.publishing.sent import numbered
 
 
 async def iterate(conn: eda.Conn, stream: str) -> None:

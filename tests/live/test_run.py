@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 import eda
-from cursors import Keys
 from helpers import LOOPS, Admin
+from support.cursors.member import Keys
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals between processes")
 

@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
-from fake_server import FakeServer
 from leaks import resident
+from support.transport.fake_server import FakeServer
 
 
 @pytest.fixture(autouse=True)

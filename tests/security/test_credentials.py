@@ -17,9 +17,9 @@ import nkeys
 import pytest
 
 import eda
-from faulty_proxy import FaultyProxy
 from helpers import Logged, until
-from nats_jwt import Operator, new_key, seed_of
+from support.transport.faulty_proxy import FaultyProxy
+from support.transport.nats_jwt import Operator, new_key, seed_of
 
 PASSWORD = "hunter2/p@ss:w%rd"
 

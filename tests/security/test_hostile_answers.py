@@ -12,9 +12,9 @@ import pytest
 import eda
 import eda.jetstream.streams
 from eda._codec import encode_event
-from fake_server import Command, FakeServer, stream_info
 from helpers import Logged, until, wire_of
-from publishing import Outcomes, numbered
+from support.publishing.sent import Outcomes, numbered
+from support.transport.fake_server import Command, FakeServer, stream_info
 
 
 async def works(conn: eda.Conn) -> None:

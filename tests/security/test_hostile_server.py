@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 import eda
-from fake_server import INFO, FakeServer, parse_commands, stream_info
 from helpers import Logged, listening, until, wire_of
+from support.transport.fake_server import INFO, FakeServer, parse_commands, stream_info
 
 Bounded = Callable[[int], AbstractContextManager[None]]
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 import eda
 from eda.headers import escape_text
-from fake_server import Command, FakeServer, parse_commands, parse_headers
 from helpers import Logged, until, wire_of
+from support.transport.fake_server import Command, FakeServer, parse_commands, parse_headers
 
 NASTY = [
     "",

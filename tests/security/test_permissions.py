@@ -12,8 +12,8 @@ import pytest
 
 import eda
 from helpers import Logged, until, wire_of
-from nats_jwt import Operator
-from publishing import Outcomes
+from support.publishing.sent import Outcomes
+from support.transport.nats_jwt import Operator
 
 N = 40
 FORBIDDEN = "stream.secret.a%2Eb"

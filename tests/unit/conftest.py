@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dispatching import Rig
+from support.handling.dispatching import Rig
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import reference
 from eda._codec import decode_fields as decode_event
 from eda._codec import encode_event
 from eda._data import JSON, Bytes, Data, MsgPack, Proto, String
 from eda._event import Event
 from eda.errors import ConfigError, EncodeError, UnknownEncoding
-from reference import (
+from support import reference
+from support.reference import (
     BYTES,
     EVENT_NAMES,
     INT64_MAX,

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import reference
 from eda._codec import decode_event as decode_whole_event
 from eda._codec import decode_fields as decode_event
 from eda._codec import encode_event
 from eda._data import JSON, Bytes
 from eda._event import Event
 from eda.errors import DecodeError
-from reference import (
+from support import reference
+from support.reference import (
     BYTES,
     FIXED32,
     FIXED64,

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import reference
 from eda._codec import decode_fields as decode_event
 from eda._codec import encode_event
 from eda._data import JSON, Bytes, String
 from eda._event import Event
 from eda.errors import ConfigError
-from reference import EVENT_NAMES, FULL, INT64_MAX, INT64_MIN, TEXTS, delivered, received
+from support import reference
+from support.reference import EVENT_NAMES, FULL, INT64_MAX, INT64_MIN, TEXTS, delivered, received
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # One other value for each field that equality looks at.

@@ -15,14 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import reference
 from eda._codec import decode_fields as decode_event
 from eda._codec import encode_event
 from eda._data import JSON, Bytes, Data, MsgPack, Proto, String
 from eda._event import Event
 from eda.encodings import register_encoding
 from eda.errors import ConfigError, DecodeError, EncodeError, UnknownEncoding
-from reference import Envelope, bytes_field
+from support import reference
+from support.reference import Envelope, bytes_field
 
 counter = itertools.count()
 

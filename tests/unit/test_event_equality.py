@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 
 import eda
-import reference
 from eda import JSON, Bytes, Data, Event, MsgPack, Proto, String
 from eda.errors import ConfigError, EncodeError, UnknownEncoding
+from support import reference
 
 Make = Callable[[Any], Data]
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import reference
 from eda._codec import decode_fields as decode_event
 from eda._data import JSON, Bytes, MsgPack, Proto, String
 from eda._event import Event
 from eda.errors import ConfigError, DecodeError
-from reference import FULL, INT64_MAX, INT64_MIN, Envelope, delivered, received
+from support import reference
+from support.reference import FULL, INT64_MAX, INT64_MIN, Envelope, delivered, received
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # The names of the JSON tags of the Go library.

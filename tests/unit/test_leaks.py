@@ -18,7 +18,7 @@ from eda.transport._callback_sink import CallbackSink
 from eda.transport._frame import Collector, FrameError, Parser, escape_token, parse_delivery
 from eda.transport._outbound import Outbound
 from leaks import MAX_BLOCKS, MAX_RSS, growth, resident
-from reference import FULL, NUMBERS, TEXTS, bytes_field, fields_of_event, meta_entry, number_field, received
+from support.reference import FULL, NUMBERS, TEXTS, bytes_field, fields_of_event, meta_entry, number_field, received
 
 N = 100_000
 

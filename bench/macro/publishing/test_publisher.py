@@ -13,8 +13,9 @@ import pytest
 import eda
 import replay
 from eda._nuid import next_nuid
+from macro import delete, make_event, rss_mb
+from macro.publishing.test_publish import nats_publish_s
 from micro.codec import DATA
-from test_live import delete, make_event, nats_publish_s, rss_mb
 
 N = 200_000
 N_RIVAL = 50_000

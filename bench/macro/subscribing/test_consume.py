@@ -18,8 +18,8 @@ import bare_reader
 import eda
 from eda._nuid import next_nuid
 from eda.publishing._send import Target, frame_of
-from micro.dispatch import make_event
-from test_live import delete
+from macro import delete
+from micro.handling.dispatch import make_event
 
 N = 200_000
 N_SLOW = 5_000  # for what takes a round trip per event

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from micro.dispatch import CONTENDERS, N_DISPATCH
+from micro.handling.dispatch import CONTENDERS, N_DISPATCH
 
 
 @pytest.mark.parametrize("name", ["eda_dispatch", "eda_to_handler", "plain_await"])
@@ -18,4 +18,4 @@ def test_all_is_handled_and_acknowledged(name: str) -> None:
 
 @pytest.mark.parametrize("names", [("eda_dispatch", "plain_await"), ("eda_to_handler",)], ids=["dispatch", "unread"])
 def test_dispatch(names: tuple[str, ...], contest: Callable[..., None]) -> None:
-    contest("dispatch", *names)
+    contest("handling.dispatch", *names)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from micro.ledger import CONTENDERS, N_HELD
+from micro.handling.ledger import CONTENDERS, N_HELD
 
 
 @pytest.mark.parametrize("kind", ["shared", "ordered"])
@@ -18,4 +18,4 @@ def test_contenders_agree(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["shared", "ordered"])
 def test_ledger(kind: str, contest: Callable[..., None]) -> None:
-    contest("ledger", f"eda_{kind}", f"dict_{kind}")
+    contest("handling.ledger", f"eda_{kind}", f"dict_{kind}")

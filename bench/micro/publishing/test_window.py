@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from micro.window import CONTENDERS, N_EVENTS
+from micro.publishing.window import CONTENDERS, N_EVENTS
 
 
 def test_contenders_agree() -> None:
@@ -33,4 +33,4 @@ def test_all_is_acknowledged(name: str) -> None:
     ids=["window", "send_many", "build_and_send"],
 )
 def test_window(names: tuple[str, ...], contest: Callable[..., None]) -> None:
-    contest("window", *names)
+    contest("publishing.window", *names)

@@ -19,7 +19,7 @@ from eda.transport._frame import Parser
 from eda.transport._outbound import Outbound
 from micro import Maker, Round
 from micro.codec import DATA, EVENT, FIELDS, TIME_NS
-from reference import Envelope
+from support.reference import Envelope
 
 __all__ = ["CONTENDERS", "N_EVENTS"]
 

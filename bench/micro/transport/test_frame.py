@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from micro.frame import CONTENDERS, N_FRAMES, READ_SIZES
+from micro.transport.frame import CONTENDERS, N_FRAMES, READ_SIZES
 
 
 @pytest.mark.parametrize("size", READ_SIZES)
@@ -20,4 +20,4 @@ def test_contenders_agree(size: int) -> None:
 
 @pytest.mark.parametrize("size", READ_SIZES)
 def test_frame(size: int, contest: Callable[..., None]) -> None:
-    contest("frame", f"eda_parse_{size}", f"nats_parse_{size}")
+    contest("transport.frame", f"eda_parse_{size}", f"nats_parse_{size}")

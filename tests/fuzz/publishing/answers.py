@@ -15,7 +15,7 @@ from eda.publishing._send import Target, WindowSender
 from eda.transport._frame import Parser
 from eda.transport._outbound import Outbound
 from fuzz.cuts import messages
-from ingesting import Rig
+from support.publishing.ingesting import Rig
 
 __all__ = ["check"]
 

@@ -10,12 +10,12 @@ import logging
 import re
 from typing import Any
 
-from dispatching import Rig, delivery
 from eda._codec import encode_event
 from eda._event import Event
 from eda.subscribing.source import Pulls
 from eda.transport._outbound import Outbound
 from fuzz.cuts import messages
+from support.handling.dispatching import Rig, delivery
 
 __all__ = ["check"]
 

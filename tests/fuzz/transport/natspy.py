@@ -1,7 +1,7 @@
 """Fuzz target: our parser beside nats-py's, on the same bytes cut at the same places.
 
 They have to agree on what a server writes (`PLAIN`), as far as the input is that; from the first byte on that is not,
-they may differ. `tests/unit/project/test_parsers.py` shows how:
+they may differ. `tests/unit/transport/test_frame_and_natspy.py` shows how:
 
 * a line end: nats-py wants CRLF; we take LF alone, too;
 * blanks: nats-py lets a control line's begin go over line ends, and takes form feeds and vertical tabs for blanks; we

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import re
 
-from dispatching import Rig
 from eda._codec import encode_event
 from eda._event import Event
 from eda.errors import ConfigError
 from eda.jetstream.subjects import escape_token, unescape_token
 from eda.transport._frame import escape_token as escape_compiled
 from eda.transport._frame import parse_delivery
+from support.handling.dispatching import Rig
 
 __all__ = ["check"]
 

@@ -19,9 +19,9 @@ from click.testing import CliRunner
 from nats.js.errors import BucketNotFoundError, NoKeysError
 
 import eda
-from commands import DEADLINE_S, published, run_eda, run_interrupted
 from eda.cli.bench import bench
 from helpers import until
+from support.cli.commands import DEADLINE_S, published, run_eda, run_interrupted
 
 N_EVENTS = 3000
 

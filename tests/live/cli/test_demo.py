@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import eda
-from commands import DEADLINE_S, published, run_eda, run_interrupted
+from support.cli.commands import DEADLINE_S, published, run_eda, run_interrupted
 
 N_EVENTS = 2000
 

@@ -12,9 +12,9 @@ import pytest
 from nats.js.api import KeyValueConfig
 
 import eda
-from cursors import Keys, Member
 from eda.jetstream.bucket import BUCKET, BUCKET_STREAM
 from helpers import Admin, Connect, Logged, until
+from support.cursors.member import Keys, Member
 
 
 @pytest.fixture

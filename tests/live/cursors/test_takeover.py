@@ -7,16 +7,16 @@ import json
 import signal
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import eda
-from cursors import Keys, Member, overlaps, shorten
 from eda.transport._callback_sink import monotonic_ns
-from faulty_proxy import FaultyProxy
 from helpers import Admin, Connect, Logged, freeze, until, wire_of
+from processes import environment
+from support.cursors.member import Keys, Member, overlaps, shorten
+from support.transport.faulty_proxy import FaultyProxy
 
 
 @pytest.fixture
@@ -305,10 +305,8 @@ async def test_members_when_the_connection_closes_end(conn: eda.Conn, stream: st
 async def test_process_when_frozen_while_holding_begins_nothing_after_another_took_over(
     server: eda.EmbeddedServer, conn: eda.Conn, stream: str
 ) -> None:
-    script = Path(__file__).parents[2] / "cursor_process.py"
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, script, server.url, stream, stdout=asyncio.subprocess.PIPE
-    )
+    command = [sys.executable, "-m", "support.cursors.process", server.url, stream]
+    process = await asyncio.create_subprocess_exec(*command, env=environment(), stdout=asyncio.subprocess.PIPE)
     try:
         assert process.stdout is not None
         assert await asyncio.wait_for(process.stdout.readline(), 20) == b"active\n"

@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 import eda
-from cursors import Keys, Member, overlaps, shorten
 from eda.jetstream.bucket import BUCKET, BUCKET_STREAM
-from faulty_proxy import DOWN, UP, FaultyProxy
 from helpers import Admin, Connect, Logged, until
+from support.cursors.member import Keys, Member, overlaps, shorten
+from support.transport.faulty_proxy import DOWN, UP, FaultyProxy
 
 ACK = b'{"stream":"KV_eda-cursors"'
 

@@ -12,11 +12,11 @@ import pytest
 from nats.errors import Error as NatsError
 
 import eda
-from dead_letters import letters_of, stored
 from eda._codec import encode_event
 from eda.dead_letters.letter import kept_headers
 from eda.headers import size_of_headers
 from helpers import Admin, Logged, until, wire_of
+from support.dead_letters.letters import letters_of, stored
 
 KINDS: dict[str, dict[str, Any]] = {
     "shared": {"name": "me", "durable": True, "backfill": True},

@@ -11,9 +11,9 @@ import pytest
 from nats.errors import Error as NatsError
 
 import eda
-from dead_letters import letters_of, stored
 from eda._codec import encode_event
 from helpers import Admin, Logged, until, wire_of
+from support.dead_letters.letters import letters_of, stored
 
 MIB = 1024 * 1024
 KEPT: dict[str, Any] = {"name": "me", "durable": True, "backfill": True}

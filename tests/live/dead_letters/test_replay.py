@@ -13,10 +13,10 @@ from nats.errors import Error as NatsError
 import eda
 import eda.dead_letters.store
 import eda.jetstream.subjects
-from dead_letters import letters_of, stored
 from eda._codec import decode_event, encode_event
 from eda.dead_letters.replay import Replay
 from helpers import Admin, Logged, Proxy, until
+from support.dead_letters.letters import letters_of, stored
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ import eda
 import eda.dead_letters.store
 import eda.jetstream.store_message
 import eda.jetstream.subjects
-from dead_letters import Stored, letters_of, stored
 from eda._codec import decode_event, encode_event
 from eda.headers import read_headers, size_of_headers
 from helpers import Admin, Connect, Logged, Proxy, until, wire_of
+from support.dead_letters.letters import Stored, letters_of, stored
 
 EVENT = eda.Event(id="e1", type="paid", aggregate="4711", data=eda.String("x"))
 LETTER: dict[str, Any] = {

@@ -11,9 +11,9 @@ from nats.errors import Error as NatsError
 
 import eda
 import eda.handling.dispatcher_host
-from cursors import Keys
-from dead_letters import stored
 from helpers import Admin, Connect, Logged, until
+from support.cursors.member import Keys
+from support.dead_letters.letters import stored
 
 KEPT: dict[str, Any] = {"name": "me", "durable": True, "backfill": True}
 KINDS: dict[str, dict[str, Any]] = {

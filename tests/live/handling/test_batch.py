@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import eda
-from cursors import Keys
 from helpers import Admin, Connect, Logged, until
+from support.cursors.member import Keys
 
 KEPT: dict[str, Any] = {"name": "me", "durable": True, "backfill": True}
 KINDS: dict[str, dict[str, Any]] = {

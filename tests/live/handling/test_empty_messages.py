@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 import eda
-from dead_letters import stored
 from eda._codec import encode_event
 from helpers import Admin, Logged, until
+from support.dead_letters.letters import stored
 
 SHARED: dict[str, Any] = {"name": "me", "durable": True, "backfill": True}
 KINDS: dict[str, dict[str, Any]] = {

@@ -12,7 +12,7 @@ import pytest
 
 import eda
 from helpers import Admin, Connect, until
-from members import Members
+from support.subscribing.members import Members
 
 SHARED: dict[str, Any] = {"name": "team", "durable": True, "backfill": True}
 NS = 1_000_000_000

@@ -15,7 +15,7 @@ import eda
 from suite.checks import WrongCount, check
 from suite.work import Result, Task
 
-BENCH = Path(__file__).parents[2] / "bench"
+BENCH = Path(__file__).parents[3] / "bench"
 DEADLINE_S = 90
 
 

@@ -16,7 +16,7 @@ import pytest
 
 import eda
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+README = Path(__file__).resolve().parents[3] / "README.md"
 DEADLINE_S = 30
 
 # What README says that the shorter pieces stand in.

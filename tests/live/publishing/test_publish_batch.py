@@ -11,7 +11,7 @@ import pytest
 
 import eda
 from helpers import Admin, Connect, Logged, Proxy, until, wire_of
-from publishing import ids_of, numbered, stored_ids
+from support.publishing.sent import ids_of, numbered, stored_ids
 
 with_batches = pytest.mark.parametrize("server_version", ["current", "2.12.8"], indirect=True)
 

@@ -11,9 +11,9 @@ import pytest
 
 import eda
 import eda.publishing.publish_batch
-from faulty_proxy import FaultyProxy
 from helpers import Admin, Connect, until
-from publishing import ids_of
+from support.publishing.sent import ids_of
+from support.transport.faulty_proxy import FaultyProxy
 
 BATCH = [eda.Event(id=f"e{n}", type="t", aggregate=aggregate) for n, aggregate in enumerate("abc")]
 IDS = [event.id for event in BATCH]

@@ -14,7 +14,7 @@ import pytest
 import eda
 import eda.publishing.publish_batch
 from helpers import Admin, Connect, freeze, until, wire_of
-from publishing import ids_of, numbered, stored_ids
+from support.publishing.sent import ids_of, numbered, stored_ids
 
 N = 1000
 IDS = [event.id for event in numbered(N)]

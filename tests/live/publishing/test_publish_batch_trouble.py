@@ -12,9 +12,9 @@ import pytest
 
 import eda
 import eda.publishing.publish_batch
-from faulty_proxy import DOWN, UP, FaultyProxy
 from helpers import Connect, until, wire_of
-from publishing import ids_of, numbered, stored_ids
+from support.publishing.sent import ids_of, numbered, stored_ids
+from support.transport.faulty_proxy import DOWN, UP, FaultyProxy
 
 N = 1000
 IDS = [event.id for event in numbered(N)]

@@ -12,9 +12,9 @@ import pytest
 
 import eda
 import eda.publishing.publish_batch
-from domains import Domains
 from helpers import freeze, until
-from publishing import ids_of, numbered, stored_ids
+from support.embedded.domains import Domains
+from support.publishing.sent import ids_of, numbered, stored_ids
 
 
 async def test_publish_when_two_domains_answer_gives_the_place_in_the_one_that_is_meant(

@@ -10,9 +10,9 @@ import pytest
 import eda
 import eda.publishing.publish
 import eda.publishing.publish_batch
-from faulty_proxy import FaultyProxy
 from helpers import Admin, Connect, until
-from publishing import ids_of, numbered, stored_ids
+from support.publishing.sent import ids_of, numbered, stored_ids
+from support.transport.faulty_proxy import FaultyProxy
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 import eda
-from faulty_proxy import FaultyProxy
 from helpers import Connect
-from publishing import numbered
+from support.publishing.sent import numbered
+from support.transport.faulty_proxy import FaultyProxy
 
 
 @pytest.mark.old_server

@@ -9,9 +9,9 @@ import pytest
 
 import eda
 import eda.publishing.publish
-from faulty_proxy import FaultyProxy
 from helpers import Connect
-from publishing import numbered, stored_ids
+from support.publishing.sent import numbered, stored_ids
+from support.transport.faulty_proxy import FaultyProxy
 
 
 async def test_publish_when_another_streams_window_is_full_goes_on(

@@ -18,8 +18,8 @@ import pytest
 import eda
 import eda.publishing.publish
 import eda.transport.wire
-from faulty_proxy import FaultyProxy
 from helpers import Admin, Connect, Proxy, freeze, sender_of, until, wire_of
+from support.transport.faulty_proxy import FaultyProxy
 
 
 @contextmanager

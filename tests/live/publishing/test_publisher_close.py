@@ -12,9 +12,9 @@ import pytest
 
 import eda
 import eda.publishing.publisher
-from faulty_proxy import FaultyProxy
 from helpers import Connect, Logged, until
-from publishing import MODES, Outcomes, numbered, stored_ids
+from support.publishing.sent import MODES, Outcomes, numbered, stored_ids
+from support.transport.faulty_proxy import FaultyProxy
 
 both = pytest.mark.parametrize("mode", MODES)
 

@@ -8,9 +8,9 @@ import time
 import pytest
 
 import eda
-from domains import Domains
 from helpers import Logged, until
-from publishing import MODES, Outcomes, numbered, stored_ids
+from support.embedded.domains import Domains
+from support.publishing.sent import MODES, Outcomes, numbered, stored_ids
 
 both = pytest.mark.parametrize("mode", MODES)
 

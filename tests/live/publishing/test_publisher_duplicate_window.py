@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 import eda
-from faulty_proxy import FaultyProxy
 from helpers import Connect, Logged
-from publishing import MODES, Outcomes, numbered, stored_ids
+from support.publishing.sent import MODES, Outcomes, numbered, stored_ids
+from support.transport.faulty_proxy import FaultyProxy
 
 both = pytest.mark.parametrize("mode", MODES)
 

@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 import eda
-from faulty_proxy import DOWN, UP, FaultyProxy
 from helpers import freeze, until
-from publishing import MODES, Outcomes, endless, numbered, stored_ids
+from support.publishing.sent import MODES, Outcomes, endless, numbered, stored_ids
+from support.transport.faulty_proxy import DOWN, UP, FaultyProxy
 
 pytestmark = pytest.mark.parametrize("mode", MODES)
 

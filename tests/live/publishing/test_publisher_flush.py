@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 import eda
-from faulty_proxy import FaultyProxy
 from helpers import Connect
-from publishing import MODES, numbered
+from support.publishing.sent import MODES, numbered
+from support.transport.faulty_proxy import FaultyProxy
 
 both = pytest.mark.parametrize("mode", MODES)
 

@@ -11,7 +11,7 @@ import pytest
 import eda
 from eda.jetstream.subjects import overlaps
 from helpers import Admin, Connect, until
-from publishing import MODES, Outcomes, numbered, stored_ids
+from support.publishing.sent import MODES, Outcomes, numbered, stored_ids
 
 both = pytest.mark.parametrize("mode", MODES)
 

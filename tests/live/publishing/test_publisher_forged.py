@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import pytest
 
 import eda
-from faulty_proxy import FaultyProxy
 from helpers import Admin, Connect, Logged, until
-from publishing import Outcomes, numbered, stored_ids
+from support.publishing.sent import Outcomes, numbered, stored_ids
+from support.transport.faulty_proxy import FaultyProxy
 
 N = 300
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import eda
-from faulty_proxy import FaultyProxy
 from helpers import Connect, until
-from publishing import MODES, Outcomes, numbered, stored_ids
+from support.publishing.sent import MODES, Outcomes, numbered, stored_ids
+from support.transport.faulty_proxy import FaultyProxy
 
 both = pytest.mark.parametrize("mode", MODES)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import eda
-from publishing import MODES, numbered, stored_ids
+from support.publishing.sent import MODES, numbered, stored_ids
 
 both = pytest.mark.parametrize("mode", MODES)
 

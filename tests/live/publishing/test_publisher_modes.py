@@ -12,7 +12,7 @@ import pytest
 import eda
 import servers as old_servers
 from helpers import Admin, Connect, free_port, until
-from publishing import Outcomes, endless, numbered, stored_ids
+from support.publishing.sent import Outcomes, endless, numbered, stored_ids
 
 
 class Sender:

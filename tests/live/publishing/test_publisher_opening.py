@@ -13,7 +13,7 @@ import pytest
 
 import eda
 from helpers import Connect, until, wire_of
-from publishing import MODES
+from support.publishing.sent import MODES
 
 both = pytest.mark.parametrize("mode", MODES)
 N_TURNS = 40

@@ -9,9 +9,9 @@ import pytest
 
 import eda
 from eda._codec import decode_event
-from faulty_proxy import FaultyProxy
 from helpers import Admin, Connect, until
-from publishing import MODES, Outcomes, numbered, stored_ids
+from support.publishing.sent import MODES, Outcomes, numbered, stored_ids
+from support.transport.faulty_proxy import FaultyProxy
 
 both = pytest.mark.parametrize("mode", MODES)
 

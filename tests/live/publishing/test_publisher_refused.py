@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 import eda
-from faulty_proxy import FaultyProxy
 from helpers import Admin, Connect, Logged, until
-from publishing import MODES, Outcomes, numbered, stored_ids
+from support.publishing.sent import MODES, Outcomes, numbered, stored_ids
+from support.transport.faulty_proxy import FaultyProxy
 
 pytestmark = pytest.mark.parametrize("mode", MODES)
 

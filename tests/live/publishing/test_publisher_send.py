@@ -12,9 +12,9 @@ import pytest
 import eda
 import eda._codec
 from eda.publishing.pump import Pump
-from faulty_proxy import FaultyProxy
 from helpers import LOOPS, Admin, Connect, Logged, until
-from publishing import MODES, Outcomes, numbered, stored_ids
+from support.publishing.sent import MODES, Outcomes, numbered, stored_ids
+from support.transport.faulty_proxy import FaultyProxy
 
 both = pytest.mark.parametrize("mode", MODES)
 

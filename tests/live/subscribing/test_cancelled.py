@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 import eda
-from cursors import Keys
 from helpers import Admin, Connect, Logged, until, wire_of
+from support.cursors.member import Keys
 
 N_TURNS = 61
 N_MOMENTS = 30  # after that, some fractions of a millisecond apart

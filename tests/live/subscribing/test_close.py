@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 import eda
-from cursors import Keys
 from eda.cursors.entry import CursorKey
 from eda.jetstream.api import Api
 from helpers import N_QUICK, Admin, Connect, Logged, Proxy, until
+from support.cursors.member import Keys
 
 TEAM: dict[str, Any] = {"name": "team", "durable": True, "backfill": True}
 

@@ -126,7 +126,7 @@ async def test_filter_when_a_member_with_the_old_one_is_attached_loses_nothing(
 async def test_filter_when_a_member_with_the_old_one_was_cut_off_stands_by_after_the_reconnect(
     connect: Connect, stream: str, own_server: eda.EmbeddedServer
 ) -> None:
-    from faulty_proxy import FaultyProxy
+    from support.transport.faulty_proxy import FaultyProxy
 
     async with FaultyProxy(own_server.port) as proxy:
         old_conn = await connect(proxy.url(own_server.url))

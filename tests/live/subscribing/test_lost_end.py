@@ -14,8 +14,8 @@ import nats
 import pytest
 
 import eda
-from cursors import Keys
 from helpers import Admin, Logged, Proxy, until
+from support.cursors.member import Keys
 
 LOST = r"stream s has lost its end: event {}, .* ends at {} now; subscription {} goes on behind {}$"
 

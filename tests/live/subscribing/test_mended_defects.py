@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 import eda
-from faulty_proxy import FaultyProxy
 from helpers import Logged, until
+from support.transport.faulty_proxy import FaultyProxy
 
 CHILD = """
 import asyncio, eda, sys

@@ -10,8 +10,8 @@ import pytest
 
 import eda
 import eda._codec
-from cursors import Keys
 from helpers import Admin, Connect, Logged, until
+from support.cursors.member import Keys
 
 pytestmark = pytest.mark.old_server
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 import eda
-from cursors import Keys
-from dead_letters import stored
 from helpers import Admin, until
-from members import QUICK, Members
+from support.cursors.member import Keys
+from support.dead_letters.letters import stored
+from support.subscribing.members import QUICK, Members
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs POSIX signals")
 

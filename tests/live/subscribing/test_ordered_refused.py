@@ -12,9 +12,9 @@ import pytest
 import eda
 import eda.cursors.entry
 import eda.jetstream.grace_period
-from cursors import Member, shorten
 from eda.jetstream.api import Api
 from helpers import Connect, Logged, Proxy, until
+from support.cursors.member import Member, shorten
 
 KINDS: dict[str, dict[str, Any]] = {
     "private": {"backfill": True},

@@ -11,9 +11,9 @@ import pytest
 import eda
 import eda.subscribing.monitor
 import eda.subscribing.source
-from cursors import Keys, shorten
-from faulty_proxy import DOWN, FaultyProxy
 from helpers import Admin, Connect, Logged, Proxy, until, wire_of
+from support.cursors.member import Keys, shorten
+from support.transport.faulty_proxy import DOWN, FaultyProxy
 
 KEPT: dict[str, Any] = {"name": "me", "durable": True, "backfill": True}
 KINDS: dict[str, dict[str, Any]] = {

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import eda
-from dead_letters import stored
 from helpers import Admin, until
-from members import Members
+from support.dead_letters.letters import stored
+from support.subscribing.members import Members
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs POSIX signals")
 

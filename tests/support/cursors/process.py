@@ -1,4 +1,6 @@
-"""A member of a cursor in a process of its own, that a test may freeze: python cursor_process.py <url> <stream>
+"""A member of a cursor in a process of its own that a test may freeze.
+
+    python -m support.cursors.process <url> <stream>
 
 Says "active" when it is; begins something every millisecond while its lease allows it. When it has lost the key it
 says, as JSON, what it was told and when it began things, in nanoseconds of the monotonic clock.
@@ -11,8 +13,8 @@ import json
 import sys
 
 import eda
-from cursors import Member
 from eda.transport._callback_sink import monotonic_ns
+from support.cursors.member import Member
 
 
 async def main(url: str, stream: str) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import eda
-from evidence import (
+from helpers import until
+from support.faults.evidence import (
     Journal,
     Stored,
     assert_each_handled,
@@ -21,7 +22,6 @@ from evidence import (
     n_duplicates,
     read_stream,
 )
-from helpers import until
 
 __all__ = ["IS_LONG", "KINDS", "Scene", "scaled"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import eda
-from evidence import Journal
+from support.faults.evidence import Journal
 
 
 async def main(orders: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Members of a subscription in processes of their own (`member.py`), and what their common journal proves."""
+"""Members of a subscription in processes of their own (`process.py`), and what their common journal proves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from processes import spawn
 
 __all__ = ["QUICK", "Call", "Members"]
 
-SCRIPT = Path(__file__).with_name("member.py")
+PROCESS = "support.subscribing.process"
 
 # A cursor's times, a quarter of the real ones: a takeover after 1.25 s.
 QUICK: dict[str, Any] = {
@@ -62,7 +62,7 @@ class Members:
         """Start members of these names, one after the other: the first one is active."""
         for name in names:
             given = {"url": self.url, "stream": self.stream, "journal": str(self.journal), "member": name} | orders
-            self._processes[name] = spawn(SCRIPT, "EDA_TEST_MEMBER", given, self.journal.parent / f"{name}.log")
+            self._processes[name] = spawn(PROCESS, "EDA_TEST_MEMBER", given, self.journal.parent / f"{name}.log")
             await until(lambda name=name: self.times(name, "open") or self.has_died(name), 20)
             assert self.times(name, "open"), self.log(name)
 

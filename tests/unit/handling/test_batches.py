@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import eda
-from dispatching import Rig, delivery, settle
 from helpers import until
+from support.handling.dispatching import Rig, delivery, settle
 
 Make = Callable[..., Rig]
 HOUR_S = 3600.0

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import eda
-from dispatching import Rig, delivery, settle
 from eda.handling._dispatch import GivenBack
 from helpers import until
+from support.handling.dispatching import Rig, delivery, settle
 
 Make = Callable[..., Rig]
 NAK = b"-NAK"

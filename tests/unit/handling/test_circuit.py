@@ -10,8 +10,8 @@ import pytest
 
 import eda
 import eda.handling._outcome
-from dispatching import Rig, delivery, settle
 from eda.handling._intake import Undecodable
+from support.handling.dispatching import Rig, delivery, settle
 
 Make = Callable[..., Rig]
 both = pytest.mark.parametrize("ordered", [False, True])

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 import eda
-from dispatching import Rig, delivery, settle
 from eda._codec import encode_event
 from eda.handling._intake import Undecodable
+from support.handling.dispatching import Rig, delivery, settle
 
 Make = Callable[..., Rig]
 EVENT = eda.Event(id="id-1", type="t", data=eda.JSON({"a": 1}))

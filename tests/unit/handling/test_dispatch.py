@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 import eda
-from dispatching import Rig, delivery, settle
 from eda._codec import encode_event
 from eda.transport._frame import Parser
+from support.handling.dispatching import Rig, delivery, settle
 
 
 async def test_delivery_when_it_comes_is_handled_and_acknowledged(make: Callable[..., Rig]) -> None:

@@ -8,7 +8,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dispatching import Rig, delivery, settle
+from support.handling.dispatching import Rig, delivery, settle
 
 Step = tuple[str, int, int]
 # Sequences that meet in the ledger's hash table, and some that are far apart.

@@ -15,7 +15,7 @@ from eda.handling._intake import Exhausted, Undecodable
 from eda.handling.dispatcher_host import BURIED, Handling
 from eda.options import Retry, SubscriptionOptions
 from helpers import Logged, until
-from reference import delivered
+from support.reference import delivered
 
 NS = 10**9
 PAYLOAD = encode_event(eda.Event(id="id-1", type="t", aggregate="a"))

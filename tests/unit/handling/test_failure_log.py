@@ -13,7 +13,7 @@ from eda._codec import decode_event, encode_event
 from eda.handling._intake import Exhausted, Undecodable
 from eda.handling.failure_log import FailureLog
 from helpers import Logged, until
-from reference import delivered
+from support.reference import delivered
 
 EVIL = "id\nCRITICAL paid twice\x1b[31m\u2028\u202e\x85"
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import eda
-from dispatching import Rig, delivery, settle
 from eda._codec import decode_event, encode_event
 from eda.errors import DecodeError
+from support.handling.dispatching import Rig, delivery, settle
 
 Make = Callable[..., Rig]
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 import eda
-from dispatching import Rig, delivery, settle
 from eda._codec import decode_event, encode_event
 from eda.handling._dispatch import GivenBack
 from eda.handling._ledger import SharedLedger
 from eda.handling._ledger_ordered import OrderedLedger
 from leaks import MAX_BLOCKS, MAX_RSS, References, growth, resident
+from support.handling.dispatching import Rig, delivery, settle
 
 N = 100_000
 AT_ONCE = 500

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import eda
-from dispatching import Rig, settle
+from support.handling.dispatching import Rig, settle
 
 Make = Callable[..., Rig]
 

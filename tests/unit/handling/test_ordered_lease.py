@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import eda
-from dispatching import Rig, settle
 from eda.handling._intake import Exhausted
 from eda.transport._callback_sink import monotonic_ns
+from support.handling.dispatching import Rig, settle
 
 Make = Callable[..., Rig]
 HOUR_NS = 3600 * 10**9

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import eda
-from dispatching import Rig, settle
 from helpers import until
+from support.handling.dispatching import Rig, settle
 
 MAX_PULLS = 64
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 import eda
-from dispatching import Rig, delivery, settle
 from eda.handling._intake import Exhausted
 from helpers import until
+from support.handling.dispatching import Rig, delivery, settle
 
 Make = Callable[..., Rig]
 RECORD = [("begin", 1), ("end", 1)]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evidence import (
+from support.faults.evidence import (
     Journal,
     Line,
     Stored,

@@ -10,7 +10,7 @@ from google.protobuf import descriptor_pb2
 from proto_schema_parser.ast import Field, MapField, Message, Reserved
 from proto_schema_parser.parser import Parser
 
-from reference import NUMBERS, PACK, Envelope
+from support.reference import NUMBERS, PACK, Envelope
 
 WIRE = Path(__file__).resolve().parents[3] / "docs" / "wire.md"
 

@@ -10,7 +10,7 @@ import pytest
 import eda
 from eda._codec import decode_event
 from eda.publishing._send import Target
-from ingesting import Host, Rig, events, placed
+from support.publishing.ingesting import Host, Rig, events, placed
 
 # --- writing ---------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from eda.publishing._send import Target
-from ingesting import Rig
+from support.publishing.ingesting import Rig
 
 # --- the window's answers --------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from ingesting import Host, Rig, Written
+from support.publishing.ingesting import Host, Rig, Written
 
 MAX_PENDING = 12
 

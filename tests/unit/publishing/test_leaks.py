@@ -15,8 +15,8 @@ from eda.publishing._acks import PublishWindow
 from eda.publishing._send import Target, WindowSender, frame_of
 from eda.transport._frame import Parser
 from eda.transport._outbound import Outbound
-from ingesting import Host, Rig
 from leaks import MAX_BLOCKS, MAX_RSS, growth
+from support.publishing.ingesting import Host, Rig
 
 N = 100_000
 AT_ONCE = 100  # events of one round

@@ -13,10 +13,10 @@ import pytest
 
 import eda
 import eda.subscribing.monitor
-from dispatching import Rig, delivery
 from eda.options import SubscriptionOptions
 from eda.subscribing.monitor import Watch
 from helpers import Logged, until
+from support.handling.dispatching import Rig, delivery
 
 Make = Callable[..., Rig]
 STALLED = "has made no progress"

@@ -1,4 +1,4 @@
-"""Our parser beside nats-py's: where the two differ, and that they do so as tests/fuzz/natspy.py says."""
+"""Our parser beside nats-py's: where the two differ, and that they do so as tests/fuzz/transport/natspy.py says."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from nats.errors import ProtocolError
 
 from eda.transport._frame import FrameError
-from fuzz import natspy
 from fuzz.seeds import LINES
+from fuzz.transport import natspy
 
 Message = tuple[int, bytes, bytes, bytes, bytes]
 
