@@ -2,13 +2,18 @@
 
 It is a user of the package like any other, and offers nothing to the other wings.
 
+`eda --help` imports click, but neither rich nor a connection: a command imports what it runs when it runs.
+
 Files, each below those that import it:
 
+    version   the version of the package
+    limits    how many events, how small payloads
     check     whether all that was published arrived
     work      what the two processes of a run are asked to do; the events, made and taken in
     sides     the two processes of a run, seen from their parent
     report    the figures of a run by name, and the table of them
     show      a run as its user sees it: bars, errors, exit code
+    options   the options that both commands have
     bench     `eda bench`: its options
     demo      `eda demo`: its options
     worker    one of the two processes: publishes or handles
@@ -40,10 +45,22 @@ def _make_main() -> Callable[..., Any]:
 
     from eda.cli.bench import bench
     from eda.cli.demo import demo
-    from eda.cli.report import VERSION
+    from eda.cli.version import version
+
+    def show_version(context: click.Context, _: click.Parameter, is_asked: bool) -> None:
+        if is_asked and not context.resilient_parsing:
+            click.echo(f"eda, version {version()}")
+            context.exit()
 
     @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-    @click.version_option(VERSION, prog_name="eda")
+    @click.option(
+        "--version",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=show_version,
+        help="Show the version and exit.",
+    )
     def group() -> None:
         """Event-driven architectures on NATS JetStream."""
 

@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 
-from eda.cli.report import Titles
-from eda.cli.show import addr_option, json_option, run_and_show
-from eda.cli.work import MAX_EVENTS, MIN_SIZES, Kind, Work
+from eda.cli.limits import MAX_EVENTS, MIN_SIZES
+from eda.cli.options import addr_option, json_option
 
 __all__ = ["bench"]
 
@@ -90,6 +89,10 @@ def bench(
     if rest["size"] < MIN_SIZES[rest["encoding"]]:
         least = MIN_SIZES[rest["encoding"]]
         raise click.BadParameter(f"{rest['encoding']} needs {least} bytes or more", param_hint="--size")
+    from eda.cli.report import Titles
+    from eda.cli.show import run_and_show
+    from eda.cli.work import Kind, Work
+
     kind: Kind = "exclusive" if exclusive else "serial" if serial else "shared"
     if not events:
         seconds = seconds or DEFAULT_S

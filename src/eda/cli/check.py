@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["N_SENSORS", "Arrivals", "ReadModel", "Verdict", "check", "sensor_id", "share_of", "value_of"]
+from eda.cli.limits import N_SENSORS
 
-N_SENSORS = 1000
+__all__ = ["Arrivals", "ReadModel", "Verdict", "check", "sensor_id", "share_of", "value_of"]
 
 
 def sensor_id(sensor: int) -> str:

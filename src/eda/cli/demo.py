@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import click
 
-from eda.cli.check import N_SENSORS
-from eda.cli.report import Titles
-from eda.cli.show import addr_option, json_option, run_and_show
-from eda.cli.work import MAX_EVENTS, Work
+from eda.cli.limits import MAX_EVENTS, N_SENSORS
+from eda.cli.options import addr_option, json_option
 
 __all__ = ["demo"]
 
@@ -27,6 +25,10 @@ def demo(events: int, addr: str | None, as_json: bool) -> None:
 
     Ends with 0 when the check holds, with 1 when it does not or something failed.
     """
+    from eda.cli.report import Titles
+    from eda.cli.show import run_and_show
+    from eda.cli.work import Work
+
     n_aggregates = min(N_SENSORS, events)
     titles = Titles(
         table=f"{{events:,}} events of {n_aggregates:,} aggregates",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
-from importlib import metadata
 from importlib.util import find_spec
 from typing import Any
 
@@ -12,14 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from eda.cli.sides import Figures
+from eda.cli.version import version
 from eda.cli.work import Work
 
-__all__ = ["VERSION", "Titles", "print_report", "python_name", "report_of"]
-
-try:
-    VERSION = metadata.version("eda-fast")
-except metadata.PackageNotFoundError:
-    VERSION = "(not installed)"
+__all__ = ["Titles", "print_report", "python_name", "report_of"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +58,7 @@ def report_of(work: Work, figures: Figures, asked: dict[str, Any]) -> dict[str, 
         "check": handled["check"],
         "server": figures.server,
         "python": python_name(),
-        "version": VERSION,
+        "version": version(),
     }
 
 

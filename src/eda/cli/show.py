@@ -15,23 +15,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from eda.cli.report import VERSION, Titles, print_report, python_name, report_of
+from eda.cli.report import Titles, print_report, python_name, report_of
 from eda.cli.sides import Figures, SideFailed, run_sides
+from eda.cli.version import version
 from eda.cli.work import Work
 from eda.errors import EdaError
 
-__all__ = ["addr_option", "json_option", "run_and_show"]
+__all__ = ["run_and_show"]
 
 INTERRUPTED = 130
 TERMINATED = 143
-
-addr_option = click.option(
-    "--addr",
-    metavar="URL",
-    help="A NATS server of yours, with JetStream; a stream of its own is made there and deleted again. "
-    "[default: an embedded nats-server]",
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of bars and a table.")
 
 
 def run_and_show(work: Work, addr: str | None, as_json: bool, titles: Titles, asked: dict[str, Any]) -> None:
@@ -85,7 +78,7 @@ async def _run_with_bars(work: Work, addr: str | None) -> Figures:
         bars.update(task, completed=n)
 
     def begin(server: str) -> None:
-        console.print(Text(f"eda {VERSION}, {python_name()}\n{server}"))
+        console.print(Text(f"eda {version()}, {python_name()}\n{server}"))
         bars.start()
 
     try:

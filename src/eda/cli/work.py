@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import time
 from collections.abc import Callable, Iterator
 from typing import Literal, Protocol
@@ -10,19 +9,12 @@ from typing import Literal, Protocol
 import msgspec
 
 import eda
-from eda.cli.check import N_SENSORS, Arrivals, ReadModel, check, sensor_id, share_of, value_of
+from eda.cli.check import Arrivals, ReadModel, check, sensor_id, share_of, value_of
+from eda.cli.limits import BARE_JSON_BYTES, HEAD, MAX_EVENTS, N_SENSORS
 
-__all__ = ["MAX_EVENTS", "MIN_SIZES", "Kind", "Receiver", "Work"]
-
-MAX_EVENTS = 100_000_000
+__all__ = ["Kind", "Receiver", "Work"]
 
 Kind = Literal["shared", "exclusive", "serial"]
-
-_HEAD = struct.Struct("<QQ")  # number, published_ns
-# A JSON payload without padding: an event's number has up to 9 digits, its time 19 until the year 2286.
-_BARE_JSON = len('{"number":,"published_ns":,"pad":""}') + 19
-
-MIN_SIZES = {"bytes": _HEAD.size, "json": _BARE_JSON + len(str(MAX_EVENTS))}
 
 
 class Reading(msgspec.Struct):
@@ -109,9 +101,9 @@ def aggregate_of(publisher: int) -> str:
 def making(encoding: str, size: int) -> Callable[[int, int], eda.Data]:
     """Return what makes payloads of that size."""
     if encoding == "bytes":
-        rest = bytes(size - _HEAD.size)
-        return lambda number, now_ns: eda.Bytes(_HEAD.pack(number, now_ns) + rest)
-    room = size - _BARE_JSON
+        rest = bytes(size - HEAD.size)
+        return lambda number, now_ns: eda.Bytes(HEAD.pack(number, now_ns) + rest)
+    room = size - BARE_JSON_BYTES
     return lambda number, now_ns: eda.JSON(Padded(number, now_ns, "x" * (room - len(str(number)))))
 
 
@@ -159,11 +151,11 @@ class Payloads:
 
     def _take_bytes(self, data: eda.Data) -> tuple[int, int, int]:
         payload: bytes = data.decode()
-        return *_HEAD.unpack_from(payload), len(payload)
+        return *HEAD.unpack_from(payload), len(payload)
 
     def _take_json(self, data: eda.Data) -> tuple[int, int, int]:
         padded: Padded = data.decode(into=Padded)
-        return padded.number, padded.published_ns, _BARE_JSON + len(str(padded.number)) + len(padded.pad)
+        return padded.number, padded.published_ns, BARE_JSON_BYTES + len(str(padded.number)) + len(padded.pad)
 
     def check(self, published: list[int]) -> dict[str, int]:
         """Compare what came with what was published."""

@@ -7,7 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from eda.cli.check import N_SENSORS, Arrivals, ReadModel, Verdict, check, sensor_id, share_of, value_of
+from eda.cli.check import Arrivals, ReadModel, Verdict, check, sensor_id, share_of, value_of
+from eda.cli.limits import N_SENSORS
 
 N_EVENTS = 3 * N_SENSORS + 1  # sensor 0 has four readings, every other one three
 ALL_IS_WELL = Verdict(lost=0, duplicated=0, reordered=0, unexpected=0, wrong_values=0)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 import eda
-from eda.cli.work import MIN_SIZES, Work
+from eda.cli.limits import MIN_SIZES
+from eda.cli.work import Work
 
 N_EVENTS = 12
 ALL_IS_WELL = {"lost": 0, "duplicated": 0, "reordered": 0, "unexpected": 0, "wrong_size": 0}
