@@ -1,5 +1,7 @@
 """Event-driven architectures on NATS JetStream: domain events into durable, ordered streams, and out to handlers."""
 
+from eda._version import __version__ as __version__
+
 # Type checkers take a variable of this name for true. The one of `typing` would cost more than all of this file.
 # Tools that freeze a program find the imports below as well.
 TYPE_CHECKING = False

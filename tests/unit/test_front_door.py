@@ -42,8 +42,8 @@ def loaded_by(code: str) -> set[str]:
 # --- what is loaded --------------------------------------------------------------------------------------------------
 
 
-def test_import_when_nothing_is_used_loads_no_other_module() -> None:
-    assert loaded_by("import eda") == {"eda"}
+def test_import_when_nothing_is_used_loads_no_module_but_the_version() -> None:
+    assert loaded_by("import eda; assert eda.__version__") == {"eda", "eda._version"}
 
 
 def test_import_when_an_event_is_used_loads_no_connection() -> None:

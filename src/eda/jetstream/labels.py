@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+
+from eda._version import __version__
 
 __all__ = ["CLIENT", "KIND", "SUBSCRIPTION", "VERSION", "labels", "labels_of"]
 
@@ -23,7 +23,7 @@ def labels(kind: str, *, client: str, what: str, subscription: str = "") -> dict
     A client's name may be any text: it is escaped and shortened.
     """
     shown = _shown(client)
-    metadata = {KIND: kind, CLIENT: shown, VERSION: _version()}
+    metadata = {KIND: kind, CLIENT: shown, VERSION: __version__}
     if subscription:
         metadata[SUBSCRIPTION] = subscription
     return {"description": f"eda: {what}, made by {shown}", "metadata": metadata}
@@ -39,11 +39,3 @@ def labels_of(config: dict[str, Any]) -> dict[str, Any]:
 def _shown(text: str) -> str:
     escaped = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[: MAX_TEXT + 1])
     return escaped if len(escaped) <= MAX_TEXT else f"{escaped[: MAX_TEXT - 1]}…"
-
-
-@cache
-def _version() -> str:
-    try:
-        return version("eda-fast")
-    except PackageNotFoundError:
-        return "unknown"
