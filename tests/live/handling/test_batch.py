@@ -227,7 +227,7 @@ async def test_batch_when_closed_in_the_middle_lets_it_end_and_gives_back_the_re
         return
     second = Batches()
     async with other.subscribe(stream, second, batch=10, **KINDS[kind]):
-        await until(lambda: len(second.done) == 100 - len(first), 3)
+        await until(lambda: len(second.done) == 100 - len(first))
     assert sorted(first + second.done) == list(range(1, 101))
 
 

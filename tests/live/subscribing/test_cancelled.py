@@ -114,7 +114,7 @@ async def test_subscription_when_cancelled_at_any_moment_leaves_nothing(
     async with conn.subscribe(stream, lambda event: seen.append(event.sequence), **options):
         await until(lambda: new.sequence in seen, 5)
         if "name" in options:
-            await until(lambda: has_no_lease(admin, stream), 5)
+            await until(lambda: has_no_lease(admin, stream))
 
 
 async def has_no_lease(admin: Admin, stream: str) -> bool:

@@ -42,7 +42,7 @@ async def test_close_when_a_handler_runs_waits_for_it_and_gives_the_rest_back(
     closing = asyncio.create_task(subscription.close())
     others: list[eda.Event] = []
     await second.subscribe(stream, others.append, **TEAM)
-    await until(lambda: len(others) == 99, 3)
+    await until(lambda: len(others) == 99)
     assert not closing.done()
     assert len(seen) == N_QUICK
     release.set()
@@ -93,7 +93,7 @@ async def test_close_when_events_keep_coming_loses_none_and_keeps_none(
     done = True
     await publishing
     async with conn.subscribe(stream, lambda event: seen.append(event.id), **TEAM):
-        await until(lambda: len(seen) >= len(sent), 5)  # the lease is 30 s
+        await until(lambda: len(seen) >= len(sent))  # the lease is 30 s
     assert set(seen) == set(sent)
     assert (await admin.consumer(stream, "team"))["num_ack_pending"] == 0
 
@@ -124,7 +124,7 @@ async def test_close_when_the_handler_takes_too_long_cancels_it_and_the_event_co
         assert logged.find("1 handlers were cancelled", logging.WARNING)
         others: list[eda.Event] = []
         async with second.subscribe(stream, others.append, **TEAM):
-            await until(lambda: others, 3)
+            await until(lambda: others)
 
 
 async def test_close_when_called_in_a_handler_returns_at_once_and_closes_after_it(

@@ -70,7 +70,7 @@ async def test_events_when_left_by_an_exception_gives_the_one_in_hand_back_at_on
                     raise KeyError("mine")
     assert await kept(admin, stream, kind) == 1
     seen: list[int] = []
-    async with asyncio.timeout(3), other.events(stream, **KINDS[kind]) as events:
+    async with asyncio.timeout(10), other.events(stream, **KINDS[kind]) as events:
         async for event in events:
             seen.append(event.sequence)
             if len(seen) == 4:
@@ -190,7 +190,7 @@ async def test_events_when_closed_ends_the_iteration(conn: eda.Conn, stream: str
     iterating = asyncio.create_task(iterate())
     await until(lambda: events.subscription.stats().handled == 1)
     await events.aclose()
-    await asyncio.wait_for(iterating, 3)
+    await asyncio.wait_for(iterating, 10)
     assert seen == [1]
 
 

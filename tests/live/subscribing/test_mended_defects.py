@@ -124,7 +124,7 @@ async def test_start_when_the_stream_lost_its_end_while_nobody_read_handles_the_
         async with eda.connect(server.url, client="c") as conn:
             await conn.subscribe("s", handle, **options)
             await publish(conn, 15)
-            await until(lambda: seen == list(range(11, 26)), 3)
+            await until(lambda: seen == list(range(11, 26)))
 
 
 async def test_takeover_from_a_holder_that_had_no_events_blames_no_event() -> None:
@@ -297,7 +297,7 @@ async def test_key_function_that_failed_once_is_asked_again(logged: Logged) -> N
 
         seen: list[int] = []
         await conn.subscribe("s", lambda event: seen.append(event.sequence), backfill=True, durable=True, key=key)
-        await until(lambda: sorted(seen) == [1, 2], 3)
+        await until(lambda: sorted(seen) == [1, 2])
 
 
 async def test_close_when_a_handler_ignores_its_cancellation_lets_nobody_handle_beside_it() -> None:
@@ -358,5 +358,5 @@ async def test_batch_that_its_handler_empties_still_times_out(logged: Logged) ->
         events = conn.events("s", backfill=True, batch=4, timeout_s=0.3, durable=True)
         batch = await anext(events)
         batch.clear()
-        await until(lambda: events.subscription.stats().failed == 4, 3)
+        await until(lambda: events.subscription.stats().failed == 4)
         await events.aclose()

@@ -108,9 +108,10 @@ async def test_server_when_killed_and_restarted_nothing_is_lost_and_nothing_come
 
         async def go_on_publishing() -> None:
             nonlocal n_sent
-            while not done and n_sent < 1500:
-                await publish(conn, "stream", 100)
-                n_sent += 100
+            while not done:
+                if n_sent < len(orders.seen) + 1000:
+                    await publish(conn, "stream", 100)
+                    n_sent += 100
                 await asyncio.sleep(0.005)
 
         publishing = asyncio.create_task(go_on_publishing())
