@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-__all__ = ["EPOCH", "NS"]
+__all__ = ["EPOCH", "NS", "rfc3339", "since_epoch_ns"]
 
 NS = 1_000_000_000  # nanoseconds per second
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_LATEST = datetime(2262, 1, 1, tzinfo=UTC)  # a server counts in 64 bits, and later times overflow to early ones
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def since_epoch_ns(time: datetime) -> int:
+    """Return a time in nanoseconds since 1970, or the nearest time that a server can represent."""
+    return (min(max(time, EPOCH), _LATEST) - EPOCH) // _MICROSECOND * 1000
+
+
+def rfc3339(time_ns: int) -> str:
+    """Return a time, in nanoseconds since 1970, as servers write it."""
+    seconds, rest_ns = divmod(time_ns, NS)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest_ns:09d}Z"

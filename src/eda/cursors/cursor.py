@@ -25,6 +25,7 @@ from eda.errors import Closed, ConsumerDeleted, EdaError, ServerError, Timeout
 from eda.jetstream.api import Api
 from eda.jetstream.bucket import Bucket
 from eda.jetstream.grace_period import GracePeriod
+from eda.jetstream.streams import stream_created
 from eda.transport.listener import ConnectionListener
 from eda.transport.wire import Wire
 
@@ -59,6 +60,7 @@ class Cursor:
         start: int = 0,
     ) -> None:
         self._wire = wire
+        self._api = api
         self._logger = logger
         self._owner = owner
         self._stream = stream
@@ -263,7 +265,7 @@ class Cursor:
     async def _successor(self, old: Value | None) -> Value:
         """Return what takes the key over in place of the old value."""
         assert self._first is not None
-        created = await self._key.stream_created()
+        created = await stream_created(self._api, self._stream)
         if old is not None and old.created in ("", created):
             return successor(msgspec.structs.replace(old, created=created), self.holder, self._filter.mine)
         if old is not None:
@@ -303,8 +305,7 @@ class Cursor:
         self._owner.on_lost()
 
     def _deleted(self, kept: Kept) -> ConsumerDeleted:
-        done = "deleted" if kept.value is None else "reset"
-        return ConsumerDeleted(self._stream, self._name, f"its position was {done}")
+        return ConsumerDeleted(self._stream, self._name, f"its position was {'reset' if kept.value else 'deleted'}")
 
     # --- standing by -------------------------------------------------------------------------------------------------
 

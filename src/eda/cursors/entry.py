@@ -14,33 +14,21 @@ from nats.errors import TimeoutError as NatsTimeout
 from eda.cursors.standby import Standby
 from eda.cursors.value import Kept, Value, decode_value, encode_value, is_marker, may_be_free
 from eda.errors import Closed, ConfigError, ServerError, Timeout
-from eda.jetstream.api import REQUEST_TIMEOUT_S, Api, stream_error
-from eda.jetstream.bucket import BUCKET, BUCKET_STREAM, Bucket, fault_of, settings_of
-from eda.jetstream.labels import labels
-from eda.jetstream.lowering import adapted
+from eda.jetstream.api import REQUEST_TIMEOUT_S, Api
+from eda.jetstream.bucket import BUCKET, BUCKET_STREAM, Bucket
+from eda.jetstream.bucket_requests import CONFLICTS, EXPECTED_REVISION, bucket_fault, create_bucket, key_subject
 from eda.jetstream.publish_answers import Answer, Refused, decode_answer
-from eda.jetstream.schemas import Stream
 from eda.server_codes import (
-    FORBIDDEN,
-    LAST_SEQUENCE_CONFLICT,
     MESSAGE_NOT_FOUND,
     MESSAGE_TOO_LARGE,
-    NO_PEERS,
-    REPLICAS_NOT_SUPPORTED,
     ROLLUP_FORBIDDEN,
-    STORE_FAILED,
-    STREAM_CREATE_FAILED,
-    STREAM_NAME_IN_USE,
     STREAM_NOT_FOUND,
-    WRONG_LAST_SEQUENCE,
 )
 from eda.transport._callback_sink import CallbackSink, monotonic_ns
 from eda.transport.wire import Wire
 
 __all__ = [
     "ANSWER_S",
-    "CONFLICTS",
-    "EXPECTED",
     "RETRY_S",
     "CursorKey",
     "Write",
@@ -48,19 +36,12 @@ __all__ = [
     "settling",
 ]
 
-EXPECTED = "Nats-Expected-Last-Subject-Sequence"
-_HEADERS = b"NATS/1.0\r\n" + EXPECTED.encode() + b": %d\r\n\r\n"
+_HEADERS = b"NATS/1.0\r\n" + EXPECTED_REVISION.encode() + b": %d\r\n\r\n"
 
 ANSWER_S = 1.0  # an answer that takes longer is taken for lost
 READ_TIMEOUT_S = 2.0
 N_HEADERS = 128  # more bytes than the headers of a write have
 RETRY_S = 0.25
-
-# There are not so many servers, or no cluster.
-TOO_MANY_REPLICAS = frozenset({NO_PEERS, REPLICAS_NOT_SUPPORTED})
-STREAM_GOING_AWAY = frozenset({STREAM_CREATE_FAILED, STORE_FAILED})
-# Another revision is the last one; another write is under way.
-CONFLICTS = frozenset({WRONG_LAST_SEQUENCE, LAST_SEQUENCE_CONFLICT})
 
 
 class Write(msgspec.Struct, eq=False):
@@ -79,7 +60,7 @@ class CursorKey:
         self._api = api
         self.stream = stream
         self.name = name
-        self.subject = f"$KV.{BUCKET}.{stream}.{name}"  # as it is in the bucket
+        self.subject = key_subject(stream, name)  # as it is in the bucket
         self.target = api.kv_subject(self.subject)  # as it is published
         self.has_bucket = True  # as far as the last read tells
         self._inbox = wire.new_inbox()
@@ -243,14 +224,6 @@ class CursorKey:
                 argument="name",
             ) from error
 
-    async def stream_created(self) -> str:
-        """Return when the event stream was made, in the server's words. Raises StreamNotFound, ServerError, Timeout."""
-        try:
-            created: str = (await self._api.request(f"STREAM.INFO.{self.stream}", schema=Stream))["created"]
-        except ServerError as error:
-            raise stream_error(error, self.stream) from error
-        return created
-
     # --- making and deleting -----------------------------------------------------------------------------------------
 
     async def ensure_bucket(self, bucket: Bucket) -> None:
@@ -258,7 +231,8 @@ class CursorKey:
 
         Raises ConfigError, which names the setting; ServerError, Timeout.
         """
-        fault = "" if not self.has_bucket and await self.create_bucket(bucket) else await self.bucket_fault(bucket)
+        is_new = not self.has_bucket and await create_bucket(self._api, bucket)
+        fault = "" if is_new else await bucket_fault(self._api, bucket)
         if fault:
             raise ConfigError(
                 f"the cursor {self.stream}.{self.name} can't be kept in the bucket {BUCKET}: its stream "
@@ -266,40 +240,6 @@ class CursorKey:
                 "cursor there.",
                 argument="durable",
             )
-
-    async def bucket_fault(self, bucket: Bucket) -> str:
-        """Return what keeps the bucket that is there from keeping what is written; "": nothing, or we may not look."""
-        self._wire.may_be_forbidden.add(f"{self._api.prefix}.STREAM.INFO.{BUCKET_STREAM}")
-        try:
-            answer = await self._api.request(f"STREAM.INFO.{BUCKET_STREAM}", schema=Stream)
-        except ServerError as error:
-            if error.code == FORBIDDEN or error.err_code == STREAM_NOT_FOUND:
-                return ""
-            raise
-        return fault_of(answer["config"], bucket)
-
-    async def create_bucket(self, bucket: Bucket) -> bool:
-        """Create the bucket as the server allows; returns False when there is one. Raises ServerError, Timeout."""
-        deadline = self._loop.time() + REQUEST_TIMEOUT_S
-        config = settings_of(bucket) | labels("bucket", client=self._api.client, what="offsets of subscriptions")
-        while True:
-            try:
-                await self._api.request(f"STREAM.CREATE.{BUCKET_STREAM}", config)
-                return True
-            except ServerError as error:
-                if error.err_code == STREAM_NAME_IN_USE:
-                    return False
-                changed = adapted(config, error, max_bytes=bucket.max_bytes)
-                if changed is None and error.err_code in TOO_MANY_REPLICAS:
-                    changed = config | {"num_replicas": bucket.least_replicas}
-                if changed is not None and changed != config:
-                    config = changed
-                    continue
-                # One of that name was deleted just now, and its directory is still going away.
-                going_away = error.err_code in STREAM_GOING_AWAY and error.code == 500
-                if not going_away or self._loop.time() > deadline:
-                    raise
-            await asyncio.sleep(0.05)
 
     async def delete(self, timeout_s: float = REQUEST_TIMEOUT_S) -> None:
         """Put a delete marker in place of whatever is there. Raises ServerError, Timeout, Closed."""

@@ -11,10 +11,11 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from eda.cursors.entry import ANSWER_S, CONFLICTS, RETRY_S, CursorKey, Write, is_stored, settling
+from eda.cursors.entry import ANSWER_S, RETRY_S, CursorKey, Write, is_stored, settling
 from eda.cursors.value import Kept, Value, new_value, template_of
 from eda.errors import Closed, EdaError, ServerError, Timeout
 from eda.jetstream.bucket import BUCKET_STREAM
+from eda.jetstream.bucket_requests import CONFLICTS
 from eda.jetstream.grace_period import GracePeriod
 from eda.jetstream.publish_answers import Answer
 from eda.times import NS

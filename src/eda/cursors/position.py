@@ -7,37 +7,27 @@ sequence alone does not say which event it is; with the time at which the stream
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from eda._nuid import next_nuid
 from eda.errors import ServerError
 from eda.jetstream.api import Api, stream_error
+from eda.jetstream.consumer_settings import reader_settings
 from eda.jetstream.labels import labels
 from eda.jetstream.schemas import nanoseconds
 from eda.jetstream.streams import StreamInfo
 from eda.server_codes import FORBIDDEN, MESSAGE_NOT_FOUND
-from eda.times import EPOCH, NS
+from eda.times import rfc3339
 
 __all__ = [
-    "READER_LIFE_S",
     "UNREAD_NS",
     "Position",
     "position_of",
-    "reader_config",
-    "rfc3339",
     "sequence_at",
-    "start_ns",
     "surviving_position",
     "warn_of_far_start",
 ]
 
-READER_LIFE_S = 60.0
-
-_LAST = datetime(
-    2262, 1, 1, tzinfo=UTC
-)  # a server counts nanoseconds in 64 bits, and takes a later time for an early one
-_MICROSECOND = timedelta(microseconds=1)
 
 UNREAD_NS = 1  # the time of a position before the stream's first event: whatever is stored came later
 
@@ -47,29 +37,6 @@ class Position(NamedTuple):
 
     seq: int
     stored_ns: int = 0
-
-
-def reader_config(name: str) -> dict[str, Any]:
-    """Return the settings that all throw-away consumers have."""
-    return {
-        "name": name,
-        "ack_policy": "none",
-        "replay_policy": "instant",
-        "inactive_threshold": int(READER_LIFE_S * NS),
-        "mem_storage": True,
-        "num_replicas": 1,
-    }
-
-
-def start_ns(start: datetime) -> int:
-    """Return a time to start at in nanoseconds since 1970, as near to it as a server understands."""
-    return (min(max(start, EPOCH), _LAST) - EPOCH) // _MICROSECOND * 1000
-
-
-def rfc3339(time_ns: int) -> str:
-    """Return nanoseconds since 1970 as a server reads them."""
-    seconds, rest_ns = divmod(time_ns, NS)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest_ns:09d}Z"
 
 
 def warn_of_far_start(logger: logging.Logger, stream: str, name: str, start: int, last: int) -> None:
@@ -107,7 +74,7 @@ async def sequence_at(api: Api, stream: str, time_ns: int, info: StreamInfo) -> 
 async def _sequence_by_server(api: Api, stream: str, time_ns: int) -> int:
     """The same, as the server finds it for a consumer that begins at that time."""
     name = f"eda-r-{next_nuid()}"
-    settings = reader_config(name) | {"deliver_policy": "by_start_time", "opt_start_time": rfc3339(time_ns)}
+    settings = reader_settings(name) | {"deliver_policy": "by_start_time", "opt_start_time": rfc3339(time_ns)}
     settings |= labels("reader", client=api.client, what=f"a look for a time in stream {stream!r}")
     made = await api.create_consumer(stream, name, settings)
     await api.delete_consumer(stream, name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
 from time import time_ns
 from typing import Literal
 
@@ -39,7 +38,7 @@ from eda.server_codes import (
     STORAGE_EXCEEDED,
     STORE_FAILED,
 )
-from eda.times import NS
+from eda.times import rfc3339
 from eda.transport.wire import Wire
 
 __all__ = ["DeadLetters", "Reason", "is_transient"]
@@ -177,7 +176,7 @@ class DeadLetters:
             DEAD_SEQUENCE: str(sequence),
             DEAD_SUBSCRIPTION: escape_text(subscription),
             DEAD_ATTEMPTS: str(attempts),
-            DEAD_TIME: _rfc3339(time_ns()),
+            DEAD_TIME: rfc3339(time_ns()),
         }
         usual = subject_or_none(stream, event_type, aggregate) or stream
         kept = kept_headers(foreign or {})
@@ -280,8 +279,3 @@ def is_transient(error: Exception) -> bool:
     if isinstance(error, ServerError) and error.err_code in NO_ROOM:
         return not is_too_large(error)
     return isinstance(error, StreamNotFound) or (isinstance(error, EdaError) and error.retryable)
-
-
-def _rfc3339(time_ns: int) -> str:
-    seconds, rest_ns = divmod(time_ns, NS)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest_ns:09d}Z"

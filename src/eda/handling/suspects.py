@@ -15,11 +15,12 @@ import msgspec
 
 from eda._event import Event
 from eda._nuid import next_nuid
-from eda.cursors.entry import CONFLICTS, EXPECTED, CursorKey
 from eda.errors import Closed, EdaError, ServerError
 from eda.jetstream.api import Api
 from eda.jetstream.bucket import BUCKET, BUCKET_STREAM, Bucket
+from eda.jetstream.bucket_requests import CONFLICTS, EXPECTED_REVISION, bucket_fault, create_bucket, key_subject
 from eda.jetstream.store_message import publish_once
+from eda.jetstream.streams import stream_created
 from eda.server_codes import MESSAGE_NOT_FOUND, STREAM_NOT_FOUND
 from eda.times import NS
 from eda.transport.wire import Wire
@@ -67,7 +68,6 @@ class Suspects:
         self._stream = stream
         self._name = name
         self._bucket = bucket
-        self._key = CursorKey(wire, api, stream, name)
         self._created = ""  # the stream, in the server's words; asked for once: with another one the consumer is gone
         self._is_unable = False  # told already
         self._recorded: dict[int, int] = {}  # the revision of the record by sequence, as far as we know
@@ -76,7 +76,7 @@ class Suspects:
         self._not_before = 0.0
 
     def _subject(self, sequence: int) -> str:
-        return f"{self._key.subject}.{sequence}"
+        return f"{key_subject(self._stream, self._name)}.{sequence}"
 
     async def begin(self, event: Event) -> int:
         """Put an event on record: 0; negative: it is there from an earlier delivery, positive: nanoseconds to wait.
@@ -91,7 +91,7 @@ class Suspects:
             return int(PAUSE_FIRST_S * NS)
         try:
             if not self._created:
-                self._created = await self._key.stream_created()
+                self._created = await stream_created(self._api, self._stream)
                 await self._look_at_bucket()
             for _ in range(MAX_CONFLICTS):
                 found = await self._read(event.sequence)
@@ -115,7 +115,7 @@ class Suspects:
 
     async def _look_at_bucket(self) -> None:
         """Say it where records vanish or can't be written."""
-        fault = await self._key.bucket_fault(self._bucket)
+        fault = await bucket_fault(self._api, self._bucket)
         if fault:
             self._tell_once(f"the bucket {BUCKET} (stream {BUCKET_STREAM}) has {fault}")
 
@@ -182,7 +182,7 @@ class Suspects:
                     return False
                 if error.code != 503:
                     raise
-                await self._key.create_bucket(self._bucket)
+                await create_bucket(self._api, self._bucket)
                 stored = await self._publish(event.sequence, record, revision)
         except BaseException as error:
             # Unless it was refused, it may be stored or not, or be stored later, and nobody begins it now. Not waited
@@ -196,7 +196,7 @@ class Suspects:
     async def _publish(self, sequence: int, record: _Record, revision: int) -> int:
         """Write the record in place of that revision; returns its own. Raises EdaError."""
         subject = self._api.kv_subject(self._subject(sequence))
-        headers = {EXPECTED: str(revision)}
+        headers = {EXPECTED_REVISION: str(revision)}
         text = msgspec.json.encode(record)
         answer = await publish_once(self._wire, BUCKET_STREAM, subject, text, headers, domain=self._api.domain)
         return answer.seq

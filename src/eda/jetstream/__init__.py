@@ -15,6 +15,7 @@ Files, each below those that import it:
     subjects           stream, type, aggregate <> subject; filters
     api                JetStream's JSON API; consumers
     consumer_settings  what a consumer's settings take away from its members, and what they should be
+    bucket_requests    the bucket: which key is whose, create it, check it; the revision that a write replaces
     answer_inbox       the answer to one published message, from the stream and domain that are meant
     store_message      one message into a stream, one acknowledgement, one attempt
     streams            `conn.streams`

@@ -16,10 +16,12 @@ from eda.times import NS
 __all__ = [
     "ALL_SUBJECTS",
     "MAX_ACK_PENDING",
+    "READER_LIFE_S",
     "Fault",
     "Needs",
     "changed_settings",
     "find_faults",
+    "reader_settings",
     "repaired",
     "shown_faults",
     "subjects_of",
@@ -30,6 +32,7 @@ MAX_ACK_PENDING = 65_536
 # The filter of a consumer that had one and shall have none. A server up to 2.15 at least tells a consumer whose filter
 # was taken away nothing of new messages, until it is asked again.
 ALL_SUBJECTS = ">"
+READER_LIFE_S = 60.0  # how long the server keeps a reader that nobody pulls from
 # Of a reader's settings, these may differ from what it was made with.
 UNIMPORTANT = frozenset({"metadata", "description"})
 
@@ -123,6 +126,18 @@ def shown_faults(found: list[Fault]) -> str:
     return ", ".join(
         f"{each.setting}={_shown(each, each.found)} ({_shown(each, each.needed)} is needed)" for each in found
     )
+
+
+def reader_settings(name: str, life_s: float | None = None) -> dict[str, Any]:
+    """Return the settings that all readers have: temporary consumers without acknowledgements, kept in memory."""
+    return {
+        "name": name,
+        "ack_policy": "none",
+        "replay_policy": "instant",
+        "inactive_threshold": int((READER_LIFE_S if life_s is None else life_s) * NS),
+        "mem_storage": True,
+        "num_replicas": 1,
+    }
 
 
 def changed_settings(made: dict[str, Any], now: dict[str, Any]) -> str:

@@ -21,7 +21,15 @@ from eda.options import StreamOptions, check_known
 from eda.server_codes import MAX_BYTES_REQUIRED, STORE_FAILED, STREAM_CREATE_FAILED, STREAM_NAME_IN_USE
 from eda.times import NS
 
-__all__ = ["LIST_TIMEOUT_S", "StreamInfo", "Streams", "check_takes_events", "check_takes_subject", "count_on_subject"]
+__all__ = [
+    "LIST_TIMEOUT_S",
+    "StreamInfo",
+    "Streams",
+    "check_takes_events",
+    "check_takes_subject",
+    "count_on_subject",
+    "stream_created",
+]
 
 LIST_TIMEOUT_S = 60.0
 
@@ -350,3 +358,15 @@ def _to_options(
         atomic=atomic,
         fast_ingest=fast_ingest,
     )
+
+
+async def stream_created(api: Api, stream: str) -> str:
+    """Return when the stream was created, as text, letter for letter as the server writes it.
+
+    Raises StreamNotFound, ServerError, Timeout, Closed.
+    """
+    try:
+        created: str = (await api.request(f"STREAM.INFO.{stream}", schema=Stream))["created"]
+    except ServerError as error:
+        raise stream_error(error, stream) from error
+    return created

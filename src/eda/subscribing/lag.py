@@ -22,7 +22,7 @@ from eda.cursors.value import Value
 from eda.errors import ConfigError, ServerError, Timeout
 from eda.jetstream.api import REQUEST_TIMEOUT_S, Api, ask, stream_error
 from eda.jetstream.bucket import BUCKET, BUCKET_STREAM
-from eda.jetstream.consumer_settings import subjects_of
+from eda.jetstream.consumer_settings import reader_settings, subjects_of
 from eda.jetstream.labels import labels
 from eda.jetstream.schemas import ConsumerPage, Stream, Subjects
 from eda.jetstream.streams import LIST_TIMEOUT_S, StreamInfo, Streams
@@ -31,7 +31,6 @@ from eda.names import SUBSCRIPTION_NAME
 from eda.server_codes import MESSAGE_NOT_FOUND, STREAM_NOT_FOUND
 from eda.subscribing.durable_names import server_filter
 from eda.subscribing.unwanted import kept_filter
-from eda.times import NS
 from eda.transport.wire import Wire
 
 __all__ = ["Lags", "SubscriptionInfo"]
@@ -299,14 +298,9 @@ class Lags:
         if seen.info.retention != "limits":
             return None  # a consumer is an interest there, and may take away what it reads
         stream, name = seen.info.name, f"eda-r-{next_nuid()}"
-        config: dict[str, Any] = {
-            "name": name,
-            "ack_policy": "none",
+        config = reader_settings(name, PROBE_LIFE_S) | {
             "deliver_policy": "by_start_sequence",
             "opt_start_seq": begin,
-            "inactive_threshold": int(PROBE_LIFE_S * NS),
-            "mem_storage": True,
-            "num_replicas": 1,
             "filter_subject": subject,
         }
         config |= labels("reader", client=self._api.client, what=f"a look at stream {stream!r}")

@@ -17,15 +17,13 @@ from eda.cursors.position import (
     UNREAD_NS,
     Position,
     position_of,
-    reader_config,
     sequence_at,
-    start_ns,
     surviving_position,
     warn_of_far_start,
 )
 from eda.errors import Closed, ConfigError, ConsumerDeleted, EdaError, ServerError, StreamNotFound
 from eda.jetstream.api import Api
-from eda.jetstream.consumer_settings import changed_settings
+from eda.jetstream.consumer_settings import changed_settings, reader_settings
 from eda.jetstream.grace_period import GracePeriod
 from eda.jetstream.labels import labels
 from eda.jetstream.streams import StreamInfo, Streams
@@ -34,6 +32,7 @@ from eda.options import SubscriptionOptions
 from eda.subscribing.bare_subject import BareSubject
 from eda.subscribing.durable_names import refuse_retention, server_filter
 from eda.subscribing.source import Pulls
+from eda.times import since_epoch_ns
 from eda.transport.wire import Wire
 
 __all__ = ["OrderedSource"]
@@ -104,12 +103,12 @@ class OrderedSource(Pulls):
             return Position(info.last_sequence, info.last_time_ns)
         start = options.start
         if isinstance(start, datetime):
-            start = await sequence_at(self._api, self._stream, start_ns(start), info)
+            start = await sequence_at(self._api, self._stream, since_epoch_ns(start), info)
         return await position_of(self._api, self._stream, start - 1)
 
     def _config(self, name: str) -> dict[str, Any]:
         what = f"reader of subscription {self._name!r} of stream {self._stream!r}"
-        config = reader_config(name) | labels("reader", client=self._api.client, what=what, subscription=self._name)
+        config = reader_settings(name) | labels("reader", client=self._api.client, what=what, subscription=self._name)
         if self._server_filter:
             config["filter_subjects"] = self._asked
         return config

@@ -6,7 +6,7 @@ import logging
 from datetime import datetime
 from typing import Any
 
-from eda.cursors.position import rfc3339, start_ns, warn_of_far_start
+from eda.cursors.position import warn_of_far_start
 from eda.errors import ConfigError, ConsumerDeleted, ServerError
 from eda.jetstream.api import Api
 from eda.jetstream.consumer_settings import (
@@ -28,7 +28,7 @@ from eda.server_codes import CONSUMER_DOES_NOT_EXIST, CONSUMER_EXISTS, CONSUMER_
 from eda.subscribing.durable_names import server_filter
 from eda.subscribing.source import PRIVATE_LIFE_S
 from eda.subscribing.unwanted import FILTER_NOTE, kept_filter
-from eda.times import NS
+from eda.times import NS, rfc3339, since_epoch_ns
 
 __all__ = ["SharedConsumer"]
 
@@ -145,7 +145,7 @@ class SharedConsumer:
             config["deliver_policy"] = "all"
         elif isinstance(options.start, datetime):
             config["deliver_policy"] = "by_start_time"
-            config["opt_start_time"] = rfc3339(start_ns(options.start))
+            config["opt_start_time"] = rfc3339(since_epoch_ns(options.start))
         elif options.start is not None:
             config["deliver_policy"] = "by_start_sequence"
             config["opt_start_seq"] = options.start

@@ -139,7 +139,6 @@ async def test_suspect_when_another_member_has_it_on_record_meanwhile_leaves_tha
 ) -> None:
     other = made_for(conn, stream)
     assert await suspects.begin(event(3)) == 0
-    await other._key.stream_created()
     other._created = suspects._created
     found = await other._read(7)
     assert await other._store(event(4), found.revision)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import eda
-import eda.cursors.position
+import eda.jetstream.consumer_settings
 import eda.subscribing.shared_consumer
 import eda.subscribing.source
 from helpers import Admin, Connect, Logged, Proxy, until, wire_of
@@ -188,7 +188,7 @@ async def test_pause_when_the_server_removes_the_reader_meanwhile_does_not_say_t
     conn: eda.Conn, stream: str, kind: str, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
     """Nothing is asked of a reader while its subscription is paused, so it is gone after a minute."""
-    monkeypatch.setattr(eda.cursors.position, "READER_LIFE_S", 0.5)
+    monkeypatch.setattr(eda.jetstream.consumer_settings, "READER_LIFE_S", 0.5)
     monkeypatch.setattr(eda.subscribing.source, "LOOK_EVERY_S", 0.3)
     monkeypatch.setattr(eda.subscribing.source, "EXPIRES_S", 1.0)
     seen = Seen()

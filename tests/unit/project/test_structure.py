@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "publishing": ["words", "event", "transport", "jetstream"],
     "cursors": ["words", "event", "transport", "jetstream"],
     "dead_letters": ["words", "event", "transport", "jetstream"],
-    "handling": ["words", "event", "transport", "jetstream", "cursors", "dead_letters"],
+    "handling": ["words", "event", "transport", "jetstream", "dead_letters"],
     "subscribing": [
         *("words", "event", "transport", "jetstream", "publishing", "cursors", "dead_letters", "handling"),
     ],
