@@ -1,0 +1,23 @@
+"""Helpers for the tests of one wing, each in a folder of the wing's name.
+
+    reference.py              the official protobuf package's envelope, to which the codec is compared; strategies for events
+    transport/faulty_proxy    a TCP proxy that misbehaves on demand
+    transport/fake_server     a NATS server that says what a test tells it to
+    transport/nats_jwt        nkeys and JWTs, as `nsc` makes them
+    embedded/cluster          three nats-servers in a cluster
+    embedded/domains          a hub and a leaf node with a JetStream domain each
+    publishing/ingesting      drives `Ingest` without a server or an event loop
+    publishing/sent           events that tell their order, and what became of each
+    publishing/process        a publisher in a process of its own
+    cursors/member            a member of a cursor that notes what its cursor tells it
+    cursors/process           the same in a process of its own
+    dead_letters/letters      dead letters as they are in their stream
+    handling/dispatching      a dispatcher between a parser that is fed by hand and an outbound whose writes are kept
+    subscribing/process       a member of a subscription in a process of its own
+    subscribing/members       starts, freezes and kills such members, and reads their journal
+    cli/commands              the `eda` command as a process
+    faults/scene              publishers and subscriptions of every kind under load
+    faults/evidence           the stream's contents and journals, compared without eda
+
+What tests of several wings need is in `tests` itself: `helpers`, `leaks`, `processes`, `servers`.
+"""
