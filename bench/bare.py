@@ -8,7 +8,7 @@ import time
 
 import eda
 from eda._event import Event
-from eda.publishing._send import Target, frame_of
+from eda.publishing._stream_sender import Target, frame_of
 
 __all__ = ["connect", "publish_latency_us", "publish_times_ns"]
 

@@ -8,8 +8,8 @@ import time
 import bare
 import eda
 from eda._event import Event
-from eda.publishing._publish import Ingest
-from eda.publishing._send import Target
+from eda.publishing._publisher_core import Ingest
+from eda.publishing._stream_sender import Target
 from eda.transport._outbound import Outbound
 
 __all__ = ["FLOW", "IN_FLIGHT", "Recording", "record", "replay_s"]

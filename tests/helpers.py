@@ -19,7 +19,7 @@ from typing import Any
 from nats.aio.client import Client as NatsClient
 
 import eda
-from eda.publishing._send import WindowSender
+from eda.publishing._stream_sender import WindowSender
 from eda.transport.wire import Wire
 
 __all__ = [

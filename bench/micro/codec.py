@@ -10,7 +10,7 @@ import msgpack
 from eda._codec import decode_event, encode_event
 from eda._data import Bytes
 from eda._event import Event
-from eda.publishing._send import Target, frame_of
+from eda.publishing._stream_sender import Target, frame_of
 from micro import Maker, Round
 from support.reference import Envelope
 

@@ -13,7 +13,7 @@ from eda.jetstream.streams import Streams
 from eda.jetstream.subjects import check_stream_name
 from eda.lifetime import Lifetime
 from eda.options import SubscriptionOptions, merge_options
-from eda.publishing.publish_batch import AtomicBatch
+from eda.publishing.atomic_batch import AtomicBatch
 from eda.publishing.publisher import Mode, Publisher
 from eda.publishing.publisher_options import check_publisher_options
 from eda.receipt import Receipt

@@ -14,7 +14,7 @@ from eda.jetstream.api import Api
 from eda.jetstream.streams import Streams
 from eda.options import StreamOptions
 from eda.publishing.known_streams import Targets
-from eda.publishing.publish import Singles
+from eda.publishing.stream_publisher import Singles
 from eda.subscribing.durable_names import DurableNames
 from eda.subscribing.services import Services
 from eda.transport.addresses import Addresses

@@ -17,7 +17,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 import bare_reader
 import eda
 from eda._nuid import next_nuid
-from eda.publishing._send import Target, frame_of
+from eda.publishing._stream_sender import Target, frame_of
 from macro import delete
 from micro.handling.dispatch import make_event
 

@@ -13,8 +13,8 @@ from typing import Any
 from eda._data import Bytes
 from eda._event import Event
 from eda._nuid import next_nuid
-from eda.publishing._publish import Ingest
-from eda.publishing._send import Target, frame_of
+from eda.publishing._publisher_core import Ingest
+from eda.publishing._stream_sender import Target, frame_of
 from eda.transport._frame import Parser
 from eda.transport._outbound import Outbound
 from micro import Maker, Round

@@ -1,9 +1,9 @@
 from libc.stdint cimport uint64_t
 
-from eda.publishing._acks cimport Place, PublishWindow
+from eda.publishing._window cimport Place, PublishWindow
 from eda.transport._frame cimport Sink
 from eda.transport._outbound cimport Outbound
-from eda.publishing._send cimport Target
+from eda.publishing._stream_sender cimport Target
 
 
 # The events of one publisher that are not settled.

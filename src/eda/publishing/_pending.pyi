@@ -1,5 +1,5 @@
-from eda.publishing._acks import PublishWindow
-from eda.publishing._send import Target
+from eda.publishing._stream_sender import Target
+from eda.publishing._window import PublishWindow
 from eda.transport._frame import Sink
 
 __all__ = ["Pending"]

@@ -2,12 +2,12 @@
 
 from libc.stdint cimport uint64_t
 
-from eda.publishing._acks cimport Place
+from eda.publishing._window cimport Place
 from eda._bytes cimport monotonic_ns
 from eda._codec cimport id_in
 from eda.transport._frame cimport Sink
 from eda.transport._outbound cimport Chunk
-from eda.publishing._send cimport Target
+from eda.publishing._stream_sender cimport Target
 
 __all__ = ["Pending"]
 

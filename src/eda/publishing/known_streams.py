@@ -13,8 +13,8 @@ from eda.jetstream.bucket import Bucket, bucket_for
 from eda.jetstream.streams import StreamInfo, Streams, check_takes_events, check_takes_subject
 from eda.jetstream.subjects import subject_of
 from eda.options import StreamOptions
-from eda.publishing._send import Target
-from eda.publishing.publish import SinglePublisher, Singles
+from eda.publishing._stream_sender import Target
+from eda.publishing.stream_publisher import SinglePublisher, Singles
 from eda.transport.wire import Wire
 
 __all__ = ["PUBLISH_TIMEOUT_S", "Known", "Targets"]

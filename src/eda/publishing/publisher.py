@@ -7,8 +7,8 @@ from collections.abc import AsyncIterable, Iterable
 
 from eda._event import Event
 from eda.errors import Closed, CodecError, ConfigError, PublishFailed
-from eda.publishing._publish import Ingest
-from eda.publishing.publisher_life import Mode, PublisherLife
+from eda.publishing._publisher_core import Ingest
+from eda.publishing.lifecycle import Mode, PublisherLife
 from eda.receipt import Receipt
 
 __all__ = ["Mode", "Publisher"]

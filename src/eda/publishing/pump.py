@@ -9,11 +9,11 @@ from typing import Any, Protocol
 from eda.errors import ConfigError, ServerError, Timeout
 from eda.jetstream.publish_answers import Refused
 from eda.jetstream.streams import StreamInfo
-from eda.publishing._publish import Ingest
-from eda.publishing._send import Target
+from eda.publishing._publisher_core import Ingest
+from eda.publishing._stream_sender import Target
 from eda.publishing.known_streams import PUBLISH_TIMEOUT_S
-from eda.publishing.renewal import Look, Renewal
-from eda.publishing.steps import PAUSE_MAX_S, UNDER_WAY, Mode, Steps
+from eda.publishing.pump_machine import PAUSE_MAX_S, UNDER_WAY, Mode, Steps
+from eda.publishing.stream_watch import Look, Renewal
 from eda.transport.wire import Wire
 
 __all__ = ["Mode", "Pump", "PumpOwner"]

@@ -10,12 +10,12 @@ import re
 from eda._data import Bytes
 from eda._event import Event
 from eda.jetstream.publish_answers import decode_answer
-from eda.publishing._acks import PublishWindow
-from eda.publishing._send import Target, WindowSender
+from eda.publishing._stream_sender import Target, WindowSender
+from eda.publishing._window import PublishWindow
 from eda.transport._frame import Parser
 from eda.transport._outbound import Outbound
 from fuzz.cuts import messages
-from support.publishing.ingesting import Rig
+from support.publishing.publisher_core import Rig
 
 __all__ = ["check"]
 

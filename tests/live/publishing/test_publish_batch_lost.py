@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import eda
-import eda.publishing.publish_batch
+import eda.publishing.atomic_batch
 from helpers import Admin, Connect, until
 from support.publishing.sent import ids_of
 from support.transport.faulty_proxy import FaultyProxy
@@ -50,7 +50,7 @@ async def scene(
     stream: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Scene]:
-    monkeypatch.setattr(eda.publishing.publish_batch, "ACK_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(eda.publishing.atomic_batch, "ACK_TIMEOUT_S", 0.3)
     async with FaultyProxy(server.port) as proxy:
         faulty = await connect(proxy.url(server.url))
         yield Scene(faulty, conn, admin, proxy, stream)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import eda
-import eda.publishing.publish_batch
+import eda.publishing.atomic_batch
 from helpers import Admin, Connect, freeze, until, wire_of
 from support.publishing.sent import ids_of, numbered, stored_ids
 
@@ -66,8 +66,8 @@ async def test_batches_when_the_server_is_killed_again_and_again_are_whole(own_s
 async def test_batch_when_the_server_stays_away_times_out(
     own_server: eda.EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(eda.publishing.publish_batch, "TIMEOUT_S", 0.5)
-    original = eda.publishing.publish_batch.AtomicBatch._try
+    monkeypatch.setattr(eda.publishing.atomic_batch, "TIMEOUT_S", 0.5)
+    original = eda.publishing.atomic_batch.AtomicBatch._try
 
     async def killing(self: Any) -> Any:
         await own_server.kill()
@@ -75,7 +75,7 @@ async def test_batch_when_the_server_stays_away_times_out(
 
     async with eda.connect(own_server.url) as conn:
         await conn.publish_batch("stream", [])
-        monkeypatch.setattr(eda.publishing.publish_batch.AtomicBatch, "_try", killing)
+        monkeypatch.setattr(eda.publishing.atomic_batch.AtomicBatch, "_try", killing)
         began = time.monotonic()
         with pytest.raises(eda.Timeout, match=r"publish_batch took longer than 0\.5 s"):
             await conn.publish_batch("stream", numbered(N))
@@ -87,8 +87,8 @@ async def test_batch_when_the_server_stays_away_times_out(
 async def test_batch_when_the_server_is_frozen_meanwhile_is_stored_once(
     own_server: eda.EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(eda.publishing.publish_batch, "ACK_TIMEOUT_S", 0.2)
-    original = eda.publishing.publish_batch.AtomicBatch._try
+    monkeypatch.setattr(eda.publishing.atomic_batch, "ACK_TIMEOUT_S", 0.2)
+    original = eda.publishing.atomic_batch.AtomicBatch._try
     assert own_server.pid is not None
     pid = own_server.pid
     n_tries = 0
@@ -103,7 +103,7 @@ async def test_batch_when_the_server_is_frozen_meanwhile_is_stored_once(
 
     async with eda.connect(own_server.url) as conn:
         await conn.publish_batch("stream", [])
-        monkeypatch.setattr(eda.publishing.publish_batch.AtomicBatch, "_try", freezing)
+        monkeypatch.setattr(eda.publishing.atomic_batch.AtomicBatch, "_try", freezing)
         assert ids_of(await asyncio.wait_for(conn.publish_batch("stream", numbered(N)), 20)) == IDS
         assert n_tries >= 2
         assert await stored_ids(own_server.url, "stream") == IDS
@@ -112,7 +112,7 @@ async def test_batch_when_the_server_is_frozen_meanwhile_is_stored_once(
 async def test_batch_when_nobody_knows_the_stream_any_more_creates_it_or_says_so(
     connect: Connect, stream: str, admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = eda.publishing.publish_batch.AtomicBatch._try
+    original = eda.publishing.atomic_batch.AtomicBatch._try
 
     async def deleting(self: Any) -> Any:
         if not self._batches:
@@ -121,7 +121,7 @@ async def test_batch_when_nobody_knows_the_stream_any_more_creates_it_or_says_so
 
     creating, other = await connect(), await connect(auto_create=False)
     await creating.streams.create(stream)
-    monkeypatch.setattr(eda.publishing.publish_batch.AtomicBatch, "_try", deleting)
+    monkeypatch.setattr(eda.publishing.atomic_batch.AtomicBatch, "_try", deleting)
     assert ids_of(await creating.publish_batch(stream, numbered(3))) == IDS[:3]
     with pytest.raises(eda.StreamNotFound):
         await other.publish_batch(stream, numbered(3))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import eda
-import eda.publishing.publish_batch
+import eda.publishing.atomic_batch
 from helpers import Connect, until, wire_of
 from support.publishing.sent import ids_of, numbered, stored_ids
 from support.transport.faulty_proxy import DOWN, UP, FaultyProxy
@@ -33,7 +33,7 @@ async def faulty(
     connect: Connect, server: eda.EmbeddedServer, proxy: FaultyProxy, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[eda.Conn]:
     """A connection through the proxy, to a stream that exists, with little patience for answers."""
-    monkeypatch.setattr(eda.publishing.publish_batch, "ACK_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(eda.publishing.atomic_batch, "ACK_TIMEOUT_S", 0.3)
     conn = await connect(proxy.url(server.url))
     await conn.streams.create(stream)
     yield conn
@@ -73,7 +73,7 @@ async def test_batch_when_its_answer_is_lost_is_stored_once_and_gives_its_ids(
 async def test_batch_when_every_answer_is_lost_times_out_and_is_stored_once(
     faulty: eda.Conn, proxy: FaultyProxy, server: eda.EmbeddedServer, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(eda.publishing.publish_batch, "TIMEOUT_S", 1.0)
+    monkeypatch.setattr(eda.publishing.atomic_batch, "TIMEOUT_S", 1.0)
     proxy.drop_if = lambda message: b'"batch":' in message or b'"err_code":10201' in message
     began = time.monotonic()
     with pytest.raises(eda.Timeout):
@@ -108,7 +108,7 @@ async def test_batch_when_its_answer_is_lost_is_found_among_many_of_its_subject(
     faulty: eda.Conn, proxy: FaultyProxy, server: eda.EmbeddedServer, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Events of its subject come between the look at the stream and the batch, and after it."""
-    original = eda.publishing.publish_batch.AtomicBatch._try
+    original = eda.publishing.atomic_batch.AtomicBatch._try
     others = [eda.Event(id=f"before-{i}", type="t") for i in range(150)]
 
     async def after_others(self: Any) -> Any:
@@ -116,7 +116,7 @@ async def test_batch_when_its_answer_is_lost_is_found_among_many_of_its_subject(
             await asyncio.gather(*(faulty.publish(stream, event) for event in others))
         return await original(self)
 
-    monkeypatch.setattr(eda.publishing.publish_batch.AtomicBatch, "_try", after_others)
+    monkeypatch.setattr(eda.publishing.atomic_batch.AtomicBatch, "_try", after_others)
     await faulty.publish(stream, eda.Event(type="t"))
     loss = Loss(proxy)
     assert ids_of(await faulty.publish_batch(stream, numbered(3))) == IDS[:3]
@@ -139,7 +139,7 @@ async def test_batch_when_its_answer_is_lost_and_the_stream_takes_no_batches_any
 async def test_batch_when_its_answer_is_lost_and_its_events_are_removed_is_not_called_refused(
     faulty: eda.Conn, proxy: FaultyProxy, stream: str, conn: eda.Conn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(eda.publishing.publish_batch, "TIMEOUT_S", 1.0)
+    monkeypatch.setattr(eda.publishing.atomic_batch, "TIMEOUT_S", 1.0)
     loss = Loss(proxy)
     publishing = asyncio.create_task(faulty.publish_batch(stream, numbered(3)))
     await until(lambda: loss.n_dropped)
@@ -166,7 +166,7 @@ async def test_batch_when_its_answer_is_lost_and_the_stream_is_made_anew_is_stor
 async def test_timeout_when_the_duplicate_window_is_short_is_half_of_it(
     faulty: eda.Conn, proxy: FaultyProxy, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(eda.publishing.publish_batch, "ACK_TIMEOUT_S", 5.0)
+    monkeypatch.setattr(eda.publishing.atomic_batch, "ACK_TIMEOUT_S", 5.0)
     await faulty.streams.update(stream, eda.StreamOptions(dedup_window_s=1.0))
     Loss(proxy)
     with pytest.raises(eda.Timeout) as caught:
@@ -248,7 +248,7 @@ async def test_batch_when_nothing_is_kept_of_a_cut_try_sends_it_once_afterwards(
 async def test_batch_when_the_peer_takes_nothing_times_out(
     faulty: eda.Conn, proxy: FaultyProxy, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(eda.publishing.publish_batch, "TIMEOUT_S", 0.7)
+    monkeypatch.setattr(eda.publishing.atomic_batch, "TIMEOUT_S", 0.7)
     events = [eda.Event(data=eda.Bytes(bytes(900_000))) for _ in range(100)]
     publishing = asyncio.create_task(faulty.publish_batch(stream, events))
     await until(lambda: eda_has_sent(proxy, 2_000_000))

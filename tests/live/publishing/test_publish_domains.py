@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import eda
-import eda.publishing.publish_batch
+import eda.publishing.atomic_batch
 from helpers import freeze, until
 from support.embedded.domains import Domains
 from support.publishing.sent import ids_of, numbered, stored_ids
@@ -76,9 +76,9 @@ async def test_batch_when_another_domain_refuses_is_stored(
 async def test_batch_when_the_meant_domain_is_gone_does_not_return(
     domains: Domains, gateway: eda.Conn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(eda.publishing.publish_batch, "ACK_TIMEOUT_S", 0.5)
-    monkeypatch.setattr(eda.publishing.publish_batch, "TIMEOUT_S", 2.0)
-    original = eda.publishing.publish_batch.AtomicBatch._try
+    monkeypatch.setattr(eda.publishing.atomic_batch, "ACK_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(eda.publishing.atomic_batch, "TIMEOUT_S", 2.0)
+    original = eda.publishing.atomic_batch.AtomicBatch._try
     pid = domains.hub.pid
     assert pid is not None
     frozen: list[int] = []
@@ -89,7 +89,7 @@ async def test_batch_when_the_meant_domain_is_gone_does_not_return(
             freeze(pid)
         return await original(self)
 
-    monkeypatch.setattr(eda.publishing.publish_batch.AtomicBatch, "_try", after_a_freeze)
+    monkeypatch.setattr(eda.publishing.atomic_batch.AtomicBatch, "_try", after_a_freeze)
     try:
         with pytest.raises(eda.Timeout):
             await gateway.publish_batch("orders", numbered(3))

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 import eda
-import eda.publishing.publish
-import eda.publishing.publish_batch
+import eda.publishing.atomic_batch
+import eda.publishing.stream_publisher
 from helpers import Admin, Connect, until
 from support.publishing.sent import ids_of, numbered, stored_ids
 from support.transport.faulty_proxy import FaultyProxy
@@ -40,7 +40,7 @@ async def test_publish_when_the_window_was_shortened_before_ends_within_it(
     faulty: eda.Conn, conn: eda.Conn, proxy: FaultyProxy, server: eda.EmbeddedServer, stream: str, who: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(eda.publishing.publish, "RESEND_S", 1.0)
+    monkeypatch.setattr(eda.publishing.stream_publisher, "RESEND_S", 1.0)
     await (faulty if who == "this connection" else conn).streams.update(stream, dedup_window_s=0.6)
     lose_acknowledgements(proxy, stream)
     publishing = asyncio.create_task(faulty.publish(stream, eda.Event(id="once")))
@@ -59,7 +59,7 @@ async def test_publish_when_the_window_is_shortened_while_it_waits_is_not_sent_a
     faulty: eda.Conn, conn: eda.Conn, proxy: FaultyProxy, server: eda.EmbeddedServer, stream: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(eda.publishing.publish, "RESEND_S", 1.0)
+    monkeypatch.setattr(eda.publishing.stream_publisher, "RESEND_S", 1.0)
     lose_acknowledgements(proxy, stream)
     publishing = asyncio.gather(*(faulty.publish(stream, event) for event in numbered(50)), return_exceptions=True)
     await until(lambda: proxy.n_dropped >= 50)
@@ -94,7 +94,7 @@ async def test_publish_when_the_window_is_long_enough_is_sent_again(
     faulty: eda.Conn, conn: eda.Conn, proxy: FaultyProxy, server: eda.EmbeddedServer, stream: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(eda.publishing.publish, "RESEND_S", 0.5)
+    monkeypatch.setattr(eda.publishing.stream_publisher, "RESEND_S", 0.5)
     lose_acknowledgements(proxy, stream)
     publishing = asyncio.create_task(faulty.publish(stream, eda.Event(id="once")))
     await until(lambda: proxy.n_dropped)
@@ -132,7 +132,7 @@ async def test_batch_when_the_window_is_shortened_while_it_waits_is_not_sent_aga
     faulty: eda.Conn, conn: eda.Conn, proxy: FaultyProxy, server: eda.EmbeddedServer, stream: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(eda.publishing.publish_batch, "ACK_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(eda.publishing.atomic_batch, "ACK_TIMEOUT_S", 1.0)
     proxy.drop_if = lambda message: b'"batch":' in message
     publishing = asyncio.create_task(faulty.publish_batch(stream, numbered(3)))
     await until(lambda: proxy.n_dropped)
@@ -146,6 +146,6 @@ async def test_batch_when_the_window_is_shortened_while_it_waits_is_not_sent_aga
 async def test_batch_when_the_window_is_as_before_is_found(
     faulty: eda.Conn, proxy: FaultyProxy, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(eda.publishing.publish_batch, "ACK_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(eda.publishing.atomic_batch, "ACK_TIMEOUT_S", 0.3)
     proxy.drop_if = lambda message: b'"batch":' in message
     assert ids_of(await faulty.publish_batch(stream, numbered(3))) == [event.id for event in numbered(3)]

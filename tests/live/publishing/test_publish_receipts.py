@@ -40,7 +40,7 @@ async def test_publish_when_the_server_has_a_domain_gives_the_same(connect: Conn
 async def test_publish_when_its_first_answer_was_lost_is_a_duplicate(
     server: eda.EmbeddedServer, connect: Connect, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eda.publishing.publish.RESEND_S", 0.2)
+    monkeypatch.setattr("eda.publishing.stream_publisher.RESEND_S", 0.2)
     async with FaultyProxy(server.port) as proxy:
         conn = await connect(proxy.url(server.url))
         await conn.publish(stream)

@@ -8,7 +8,7 @@ import contextlib
 import pytest
 
 import eda
-import eda.publishing.publish
+import eda.publishing.stream_publisher
 from helpers import Connect
 from support.publishing.sent import numbered, stored_ids
 from support.transport.faulty_proxy import FaultyProxy
@@ -18,7 +18,7 @@ async def test_publish_when_another_streams_window_is_full_goes_on(
     server: eda.EmbeddedServer, connect: Connect, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its window is full, and later publishes to it wait; the others do not know of it."""
-    monkeypatch.setattr(eda.publishing.publish, "MAX_PENDING", 100)
+    monkeypatch.setattr(eda.publishing.stream_publisher, "MAX_PENDING", 100)
     async with FaultyProxy(server.port) as proxy:
         conn = await connect(proxy.url(server.url))
         slow = f"{stream}-slow"
@@ -47,7 +47,7 @@ async def test_publish_when_one_event_waits_long_does_not_stop_its_own_stream_ea
     server: eda.EmbeddedServer, connect: Connect, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An answer was lost: until the event is sent again, its stream takes as many as the window has places."""
-    monkeypatch.setattr(eda.publishing.publish, "MAX_PENDING", 1000)
+    monkeypatch.setattr(eda.publishing.stream_publisher, "MAX_PENDING", 1000)
     async with FaultyProxy(server.port) as proxy:
         conn = await connect(proxy.url(server.url))
         await conn.publish(stream)

@@ -16,7 +16,7 @@ import nats
 import pytest
 
 import eda
-import eda.publishing.publish
+import eda.publishing.stream_publisher
 import eda.transport.wire
 from helpers import Admin, Connect, Proxy, freeze, sender_of, until, wire_of
 from support.transport.faulty_proxy import FaultyProxy
@@ -63,7 +63,7 @@ async def test_publish_when_the_server_is_killed_meanwhile_stores_each_event_onc
 async def test_publish_when_the_server_is_frozen_raises_timeout_with_the_id(
     own_server: eda.EmbeddedServer, timeout_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(eda.publishing.publish, "RESEND_S", 0.3)  # before and after the timeouts
+    monkeypatch.setattr(eda.publishing.stream_publisher, "RESEND_S", 0.3)  # before and after the timeouts
     async with eda.connect(own_server.url) as conn:
         await conn.publish("stream")
         with frozen(own_server):
@@ -88,7 +88,7 @@ async def test_publish_when_the_server_is_frozen_raises_timeout_with_the_id(
 async def test_publish_when_the_server_thaws_in_time_succeeds(
     own_server: eda.EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(eda.publishing.publish, "RESEND_S", 0.05)
+    monkeypatch.setattr(eda.publishing.stream_publisher, "RESEND_S", 0.05)
     async with eda.connect(own_server.url) as conn:
         await conn.publish("stream")
         with frozen(own_server):
@@ -188,7 +188,7 @@ async def test_publish_when_the_peer_is_slow_waits_and_holds_little(
 async def test_publish_when_the_peer_takes_nothing_times_out_all_the_same(
     server: eda.EmbeddedServer, connect: Connect, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(eda.publishing.publish, "RESEND_S", 0.05)
+    monkeypatch.setattr(eda.publishing.stream_publisher, "RESEND_S", 0.05)
     async with Proxy(server.port) as proxy:
         conn = await connect(proxy.url(server.url))
         await conn.publish(stream)

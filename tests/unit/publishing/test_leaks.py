@@ -11,12 +11,12 @@ from eda._data import JSON, Bytes
 from eda._event import Event
 from eda.errors import ConfigError, EncodeError
 from eda.jetstream.publish_answers import decode_answer
-from eda.publishing._acks import PublishWindow
-from eda.publishing._send import Target, WindowSender, frame_of
+from eda.publishing._stream_sender import Target, WindowSender, frame_of
+from eda.publishing._window import PublishWindow
 from eda.transport._frame import Parser
 from eda.transport._outbound import Outbound
 from leaks import MAX_BLOCKS, MAX_RSS, growth
-from support.publishing.ingesting import Host, Rig
+from support.publishing.publisher_core import Host, Rig
 
 N = 100_000
 AT_ONCE = 100  # events of one round

@@ -11,8 +11,8 @@ import pytest
 
 from eda._data import Bytes
 from eda._event import Event
-from eda.publishing._acks import PublishWindow
-from eda.publishing._send import Target, WindowSender
+from eda.publishing._stream_sender import Target, WindowSender
+from eda.publishing._window import PublishWindow
 from eda.transport._frame import Collector, Parser
 from eda.transport._outbound import Outbound
 

@@ -25,7 +25,7 @@ from eda.jetstream.publish_answers import Answer, Refused
 from eda.jetstream.schemas import Stream
 from eda.jetstream.streams import StreamInfo, check_takes_events, check_takes_subject
 from eda.jetstream.subjects import fits_protocol_line, subject_of
-from eda.publishing._send import check_event_id
+from eda.publishing._stream_sender import check_event_id
 from eda.publishing.lost_batch import find_batch, is_whole_since
 from eda.receipt import Receipt
 from eda.server_codes import ATOMIC_BATCH_HEADER_UNSUPPORTED, ATOMIC_BATCH_INCOMPLETE, STREAM_NOT_FOUND

@@ -1,4 +1,4 @@
-"""eda.publishing._publish.Ingest: what is written when, what can't be sent, what fails."""
+"""eda.publishing._publisher_core.Ingest: what is written when, what can't be sent, what fails."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 
 import eda
 from eda._codec import decode_event
-from eda.publishing._send import Target
-from support.publishing.ingesting import Host, Rig, events, placed
+from eda.publishing._stream_sender import Target
+from support.publishing.publisher_core import Host, Rig, events, placed
 
 # --- writing ---------------------------------------------------------------------------------------------------------
 

@@ -13,14 +13,14 @@ from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memchr, memcmp
 
-from eda.publishing._acks cimport Place, PublishWindow, close_place, has_place, open_place
+from eda.publishing._window cimport Place, PublishWindow, close_place, has_place, open_place
 from eda._bytes cimport Writer, coarse_ns, monotonic_ns, parse_decimal, release, wall_ns
 from eda._codec cimport Plan, plan_envelope
 from eda._event cimport Event
 from eda.transport._frame cimport Frame, status_of
 from eda.transport._outbound cimport Chunk, Outbound, write_soon
 from eda.publishing._pending cimport Pending
-from eda.publishing._send cimport (
+from eda.publishing._stream_sender cimport (
     Ack, Reply, Target, id_of, is_from, put_again, put_empty, put_frame, read_ack, read_flow,
 )
 

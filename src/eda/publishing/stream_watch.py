@@ -9,7 +9,7 @@ from typing import Protocol
 
 from eda.errors import Closed, EdaError
 from eda.jetstream.streams import StreamInfo
-from eda.publishing._send import Target
+from eda.publishing._stream_sender import Target
 from eda.transport.wire import Wire
 
 __all__ = ["Look", "Renewal", "RenewalOwner"]

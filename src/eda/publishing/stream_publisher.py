@@ -15,8 +15,8 @@ from eda.deadline import Deadline
 from eda.errors import Closed, ConfigError, ServerError, Timeout
 from eda.jetstream.answer_inbox import REFUSAL_WAIT_S
 from eda.jetstream.publish_answers import decode_answer
-from eda.publishing._acks import PublishWindow
-from eda.publishing._send import Target, WindowSender
+from eda.publishing._stream_sender import Target, WindowSender
+from eda.publishing._window import PublishWindow
 from eda.server_codes import DUPLICATE_UNDER_WAY
 from eda.transport._waits import Wait
 from eda.transport.wire import Wire

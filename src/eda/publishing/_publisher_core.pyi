@@ -3,7 +3,7 @@ from typing import Any, Protocol, final
 
 from eda._event import Event
 from eda.publishing._pending import Pending
-from eda.publishing._send import Target
+from eda.publishing._stream_sender import Target
 from eda.transport._outbound import Outbound
 
 __all__ = ["OTHER_LOOP", "Ingest"]

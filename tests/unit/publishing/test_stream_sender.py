@@ -1,4 +1,4 @@
-"""eda.publishing._send without a server: frames of publishes out, acknowledgements in, forged ones among them."""
+"""eda.publishing._stream_sender without a server: frames of publishes out; acknowledgements in, also forged ones."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 import eda
 from eda._codec import decode_event
-from eda.publishing._acks import PublishWindow
-from eda.publishing._send import Target, WindowSender, frame_of
+from eda.publishing._stream_sender import Target, WindowSender, frame_of
+from eda.publishing._window import PublishWindow
 from eda.transport._frame import Parser
 from eda.transport._outbound import Outbound
 

@@ -12,12 +12,12 @@ from nats.aio.subscription import Subscription as NatsSubscription
 from eda._event import Event
 from eda.callbacks import Callback
 from eda.errors import Closed, ConfigError, NotSupported, Timeout
-from eda.publishing._publish import OTHER_LOOP, Ingest
+from eda.publishing._publisher_core import OTHER_LOOP, Ingest
 from eda.publishing.failures import Failures
 from eda.publishing.pump import Pump
-from eda.publishing.renewal import Look
-from eda.publishing.steps import Mode
-from eda.publishing.turns import Marks, Turns
+from eda.publishing.pump_machine import Mode
+from eda.publishing.stream_watch import Look
+from eda.publishing.waiters import Marks, Turns
 from eda.stats import PublisherStats
 from eda.transport.wire import Wire
 

@@ -1,4 +1,4 @@
-"""eda.publishing._publish.Ingest beside a plain model of it: accept, write, answer, restart and fail in any order."""
+"""eda.publishing._publisher_core beside a plain model of it: accept, write, answer, rewind and fail in any order."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from support.publishing.ingesting import Host, Rig, Written
+from support.publishing.publisher_core import Host, Rig, Written
 
 MAX_PENDING = 12
 

@@ -6,7 +6,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
-from eda.publishing._acks cimport Place, PublishWindow
+from eda.publishing._window cimport Place, PublishWindow
 from eda._bytes cimport (
     Writer, copy_byte, copy_bytes, copy_decimal, has_unprintable, likely, monotonic_ns, parse_decimal, put_byte,
     put_bytes, reserve, size_of_decimal, wall_ns,

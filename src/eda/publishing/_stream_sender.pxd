@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t, uint64_t
 
-from eda.publishing._acks cimport PublishWindow
+from eda.publishing._window cimport PublishWindow
 from eda._bytes cimport Writer, copy_bytes, copy_decimal, size_of_decimal
 from eda._codec cimport Plan, Text
 from eda._event cimport Event

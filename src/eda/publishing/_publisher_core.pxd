@@ -5,7 +5,7 @@ from eda._bytes cimport Writer
 from eda._event cimport Event
 from eda.transport._frame cimport Frame
 from eda.publishing._pending cimport Pending
-from eda.publishing._send cimport Reply
+from eda.publishing._stream_sender cimport Reply
 
 
 cdef class Ingest(Pending):

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from eda._codec import decode_event
 from eda._data import Bytes
 from eda._event import Event
-from eda.publishing._publish import Ingest
-from eda.publishing._send import Target
+from eda.publishing._publisher_core import Ingest
+from eda.publishing._stream_sender import Target
 from eda.transport._frame import Parser
 from eda.transport._outbound import Outbound
 

@@ -21,8 +21,8 @@ import logging
 from typing import Literal
 
 from eda._nuid import next_nuid
-from eda.publishing._publish import Ingest
-from eda.publishing.verdicts import Verdicts
+from eda.publishing._publisher_core import Ingest
+from eda.publishing.answer_checks import Verdicts
 from eda.transport.wire import Wire
 
 __all__ = ["PAUSE_MAX_S", "UNDER_WAY", "Mode", "Steps"]

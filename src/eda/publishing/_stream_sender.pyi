@@ -2,7 +2,7 @@ from collections.abc import Callable
 from typing import Any, final
 
 from eda._event import Event
-from eda.publishing._acks import PublishWindow
+from eda.publishing._window import PublishWindow
 from eda.transport._frame import Sink
 from eda.transport._outbound import Outbound
 from eda.transport._waits import Wait

@@ -1,11 +1,11 @@
-"""eda.publishing.turns: who waits goes in turn, and the time it takes does not grow with the queue."""
+"""eda.publishing.waiters: who waits goes in turn, and the time it takes does not grow with the queue."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 
-from eda.publishing.turns import Marks, Turns
+from eda.publishing.waiters import Marks, Turns
 
 
 async def test_turns_when_left_in_any_order_keep_their_order() -> None:

@@ -1,4 +1,4 @@
-"""eda.publishing._publish.Ingest: which answer settles what, and how the window sizes itself by them."""
+"""eda.publishing._publisher_core.Ingest: which answer settles what, and how the window sizes itself by them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from eda.publishing._send import Target
-from support.publishing.ingesting import Rig
+from eda.publishing._stream_sender import Target
+from support.publishing.publisher_core import Rig
 
 # --- the window's answers --------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""eda.publishing._acks through what drives it: the window against a dictionary, over random histories."""
+"""eda.publishing._window through what drives it: the window against a dictionary, over random histories."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import eda
-from eda.publishing._acks import PublishWindow
-from eda.publishing._send import Target, WindowSender
+from eda.publishing._stream_sender import Target, WindowSender
+from eda.publishing._window import PublishWindow
 from eda.transport._frame import Parser
 from eda.transport._outbound import Outbound
 
