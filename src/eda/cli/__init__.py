@@ -6,7 +6,6 @@ It is a user of the package like any other, and offers nothing to the other wing
 
 Files, each below those that import it:
 
-    version   the version of the package
     limits    how many events, how small payloads
     check     whether all that was published arrived
     work      what the two processes of a run are asked to do; the events, made and taken in
@@ -25,6 +24,8 @@ import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
+
+from eda._version import __version__
 
 __all__ = ["main"]
 
@@ -45,22 +46,9 @@ def _make_main() -> Callable[..., Any]:
 
     from eda.cli.bench import bench
     from eda.cli.demo import demo
-    from eda.cli.version import version
-
-    def show_version(context: click.Context, _: click.Parameter, is_asked: bool) -> None:
-        if is_asked and not context.resilient_parsing:
-            click.echo(f"eda, version {version()}")
-            context.exit()
 
     @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-    @click.option(
-        "--version",
-        is_flag=True,
-        is_eager=True,
-        expose_value=False,
-        callback=show_version,
-        help="Show the version and exit.",
-    )
+    @click.version_option(__version__, prog_name="eda")
     def group() -> None:
         """Event-driven architectures on NATS JetStream."""
 

@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from eda._version import __version__
 from eda.cli.sides import Figures
-from eda.cli.version import version
 from eda.cli.work import Work
 
 __all__ = ["Titles", "print_report", "python_name", "report_of"]
@@ -58,7 +58,7 @@ def report_of(work: Work, figures: Figures, asked: dict[str, Any]) -> dict[str, 
         "check": handled["check"],
         "server": figures.server,
         "python": python_name(),
-        "version": version(),
+        "version": __version__,
     }
 
 

@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from eda._version import __version__
 from eda.cli.report import Titles, print_report, python_name, report_of
 from eda.cli.sides import Figures, SideFailed, run_sides
-from eda.cli.version import version
 from eda.cli.work import Work
 from eda.errors import EdaError
 
@@ -78,7 +78,7 @@ async def _run_with_bars(work: Work, addr: str | None) -> Figures:
         bars.update(task, completed=n)
 
     def begin(server: str) -> None:
-        console.print(Text(f"eda {version()}, {python_name()}\n{server}"))
+        console.print(Text(f"eda {__version__}, {python_name()}\n{server}"))
         bars.start()
 
     try:
