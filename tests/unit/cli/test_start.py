@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-LIGHT = {"eda", "eda.cli", *(f"eda.cli.{name}" for name in ("bench", "demo", "limits", "options", "version"))}
+LIGHT = {"eda", "eda._version", "eda.cli", *(f"eda.cli.{name}" for name in ("bench", "demo", "limits", "options"))}
 HEAVY = {"asyncio", "google.protobuf", "logging", "msgpack", "msgspec", "nats", "rich", "ssl"}
 
 
