@@ -1,6 +1,6 @@
 """Helpers for the tests of one wing, each in a folder of the wing's name.
 
-    reference.py              the official protobuf package's envelope, to which the codec is compared; strategies for events
+    reference                 the envelope as the official protobuf package has it; strategies for random events
     transport/faulty_proxy    a TCP proxy that misbehaves on demand
     transport/fake_server     a NATS server that says what a test tells it to
     transport/nats_jwt        nkeys and JWTs, as `nsc` makes them
