@@ -17,10 +17,10 @@ from eda.publishing.atomic_batch import AtomicBatch
 from eda.publishing.publisher import Mode, Publisher
 from eda.publishing.publisher_options import check_publisher_options
 from eda.receipt import Receipt
-from eda.subscribing.durable_names import durable_name
 from eda.subscribing.events_iterator import Events
 from eda.subscribing.lag import Lags, SubscriptionInfo
 from eda.subscribing.pipeline import Handler
+from eda.subscribing.spec import spec_of
 from eda.subscribing.subscription import Subscription
 
 __all__ = ["Conn"]
@@ -180,12 +180,8 @@ class Conn(Lifetime):
         check_handler(handler, batch=merged.batch is not None)
         return Subscription(
             link,
-            self._logger,
-            self.client,
-            stream,
+            spec_of(stream, merged, self.client if self._named else None),
             handler,
-            merged,
-            durable_name(merged, self.client if self._named else None),
             self._admit,
             self._subscriptions.discard,
         )

@@ -61,12 +61,13 @@ async def open_link(addresses: Addresses, client: str, logger: logging.Logger, o
         raise
     dead_letters = DeadLetters(wire, api, targets.ensure, streams.info)
     return Link(
-        wire,
-        api,
-        streams,
-        targets,
-        dead_letters,
-        DurableNames(),
+        wire=wire,
+        api=api,
+        logger=logger,
+        streams=streams,
+        targets=targets,
+        dead_letters=dead_letters,
+        durable_names=DurableNames(),
         singles=targets.singles,
         replay=Replay(wire, api, logger),
     )

@@ -19,7 +19,7 @@ from eda.names import MAX_NAME
 from eda.options import Retry, SubscriptionOptions
 from eda.times import NS
 
-__all__ = ["BURIED", "Bury", "Handling"]
+__all__ = ["BURIED", "Bury", "DispatcherHost"]
 
 # Store a dead letter: (stream, event, payload, reason, error, sequence, attempts).
 Bury = Callable[..., Awaitable[None]]
@@ -28,7 +28,7 @@ BURIED = -1  # in place of a delay
 BURY_RETRY = Retry(initial_s=0.5, max_s=30.0)
 
 
-class Handling:
+class DispatcherHost:
     """A dispatcher's host: futures, and the judgement over what failed.
 
     `bury` stores a dead letter; `on_end(error)` is called when none can be stored for good. For an ordered

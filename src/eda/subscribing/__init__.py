@@ -5,20 +5,23 @@ a handler: `handling` does.
 
 Files, each below those that import it:
 
-    bare_subject     messages on a stream's own subject, and readers that ask for them only where there are any
-    durable_names    which kind a subscription is, and that a name has only one
-    services         the parts of an open connection that a subscription uses
-    source           pulls from a consumer, what statuses and silence mean: for both kinds
-    unwanted         the filter of a shared consumer: who may change it, and members with a narrower one
-    lag              `conn.subscriptions`: where kept subscriptions are, and how far behind
-    monitor          time-outs, leases, and what the log is told when nothing moves
-    ordered_source   throw-away readers for an ordered subscription
-    shared_consumer  the consumer of a shared subscription: made, attached to, and changed back when others edit it
-    shared_source    the source of a shared subscription: a durable consumer
-    activation       reading and handling start when the member takes the cursor, and stop when it loses it
-    pipeline         what a subscription is made of: put together, opened, closed in order
-    subscription     life of a subscription: what opens and closes it, and how it ends
-    events_iterator  `conn.events`: a subscription as an iterator
+    bare_subject       messages on a stream's own subject: readers ask for it only if the stream has such messages
+    filters            which subjects a subscription, its consumer and the other members ask for
+    shared_or_ordered  whether a subscription is shared or ordered, and whether its stream allows that kind
+    spec               what a subscription was asked to do: stream, name, kind and options
+    durable_names      the names of durable subscriptions, each of which only one position may use
+    services           the parts of an open connection that a subscription uses
+    source             the source, as far as both kinds are alike: pulls, their statuses, and silence
+    unwanted           deliveries of a shared consumer that this member's own filter does not want
+    lag                `conn.subscriptions`: the kept subscriptions of a stream, and how far behind they are
+    monitor            the timer of a subscription: overdue handlers, leases, missing progress
+    ordered_source     the source of an ordered subscription: throw-away readers
+    shared_consumer    the consumer of a shared subscription: created or adopted, and kept as its members need it
+    shared_source      the source of a shared subscription: one pull consumer
+    activation         reading and handling start when the member takes the cursor, and stop when it loses it
+    pipeline           what delivers a stream's events to a handler: parts put together, opened and closed
+    subscription       the subscription that users hold: how it is opened, paused and closed, and how it ends
+    events_iterator    the iterator that `conn.events` returns
 """
 
 __all__: list[str] = []

@@ -58,7 +58,7 @@ class Activation:
         dispatcher.set_lease(self._held.lease_until_ns)
         dispatcher.tell_progress()
         self._source.start = self._held.start
-        self._source.begin_soon()
+        self._source.start_reading_soon()
 
     def _on_activated(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
@@ -87,7 +87,7 @@ class Activation:
         if self._activating is not None:
             self._activating.cancel()
         self._dispatcher.fence()
-        self._source.halt()
+        self._source.stop_reading()
         self._dispatcher.begin_at(0)
 
     def on_end(self, error: Exception) -> None:

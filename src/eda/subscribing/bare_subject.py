@@ -1,15 +1,14 @@
-"""Messages on a stream's own subject, and readers that ask for them only where there are any.
+"""Messages on a stream's own subject: readers ask for that subject only if the stream has such messages.
 
-Whoever can't build an event's subject may publish it to the stream's own, so a filter asks for that as well. But a
-second filter subject makes the server walk over all messages: for the three events of one aggregate among 600,000, a
-quarter of a second in place of 30 ms. Hardly any stream has such messages. So readers leave the subject out while the
-stream has none, and listen whether somebody publishes one.
+A publisher that can't build an event's subject may publish the event to the stream's own subject. So a filter needs
+that subject as well. But with a second subject in its filter the server walks over all messages: to find the three
+events of one aggregate among 600,000 takes a quarter of a second instead of 30 ms. Hardly any stream has such messages.
+So while the stream has none, readers leave the subject out, and the client listens in case somebody publishes one.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -25,53 +24,50 @@ from eda.transport.wire import Wire
 
 __all__ = ["BareSubject"]
 
-SETTLE_S = 1.0  # by then a subscription is known to all servers of a cluster
+SUBSCRIBED_S = 1.0  # after this time, all servers of a cluster know of a subscription
 
 
 class BareSubject:
-    """Whether a stream's readers have to ask for its own subject. Once they have to, it stays so.
+    """Whether the readers of a stream have to ask for the stream's own subject. Once they have to, it stays so.
 
-    `on_needed(why)` is called when that turns out while there is a reader that does not: synchronously, from within
-    the connection's reading, so that the deliveries behind the message are not taken.
+    `on_needed(why)` is called when readers have to ask for it and the current reader does not. The call comes while
+    the connection reads, before it handles the deliveries that follow, so that these can be refused.
     """
 
-    def __init__(
-        self, wire: Wire, api: Api, logger: logging.Logger, stream: str, on_needed: Callable[[str], None]
-    ) -> None:
+    def __init__(self, wire: Wire, api: Api, stream: str, on_needed: Callable[[str], None]) -> None:
         self._wire = wire
         self._api = api
-        self._logger = logger
         self._stream = stream
         self._on_needed = on_needed
         self._loop = asyncio.get_running_loop()
         self._must = not api.hears_publishes
         self._hints: NatsSubscription | None = None
-        self._again: asyncio.Task[None] | None = None
+        self._second_check: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
-        self.is_needed = True  # as long as nobody has looked
+        self.is_needed = True  # until a check has found no message
 
-    async def look(self) -> StreamInfo:
-        """Return the stream, having found out whether its own subject is needed. Raises StreamNotFound, ServerError."""
+    async def check(self) -> StreamInfo:
+        """Find out whether the subject is needed, and return the stream. Raises StreamNotFound, ServerError."""
         if not self._must and self._hints is None:
-            # Before the look: what comes in between is heard.
+            # Listen before the question, so that no message between the two is missed.
             self._wire.may_be_forbidden.add(self._stream)
             await self._listen()
         try:
             info, n = await count_on_subject(self._api, self._stream, self._stream)
         finally:
-            self._wire.may_be_forbidden.discard(self._stream)  # a refusal comes before the answer
+            self._wire.may_be_forbidden.discard(self._stream)  # a refusal to let us listen comes before the answer
         self._must |= n > 0
         self.is_needed = self._must
         if self._must:
             await self.close()
         else:
-            self._look_again_soon()
+            self._check_again_soon()
         return info
 
     async def first_after(self, seq: int) -> int:
-        """Return the first message on the subject behind a sequence, 0 where there is none.
+        """Return the sequence of the first message on the subject after `seq`; 0 if there is none.
 
-        The next sequence, where we may not look at messages. Raises ServerError, Timeout, Closed.
+        If the server does not let us look at messages, return the next sequence. Raises ServerError, Timeout, Closed.
         """
         subject = f"{self._api.prefix}.STREAM.MSG.GET.{self._stream}"
         self._wire.may_be_forbidden.add(subject)
@@ -87,14 +83,14 @@ class BareSubject:
             self._wire.may_be_forbidden.discard(subject)
 
     def on_refused(self, kind: str, subject: str) -> None:
-        """Ask for the subject when we may not listen to it."""
+        """Have readers ask for the subject if the server does not let us listen to it."""
         if kind == "subscription" and subject == self._stream and self._hints is not None:
             self._need(f"no permission to subscribe to {subject}")
 
     async def close(self) -> None:
-        """Listen no more."""
-        if self._again is not None and self._again is not asyncio.current_task():
-            self._again.cancel()
+        """Stop listening and checking."""
+        if self._second_check is not None and self._second_check is not asyncio.current_task():
+            self._second_check.cancel()
         await self._stop_listening()
         if self._closing:
             await asyncio.wait(self._closing)
@@ -111,6 +107,7 @@ class BareSubject:
             raise Closed("connection") from error
 
     def _need(self, why: str) -> None:
+        """Note that readers have to ask for the subject. Nothing has to be listened to any more."""
         if self._must:
             return
         self._must = True
@@ -124,18 +121,18 @@ class BareSubject:
     async def _stop_listening(self) -> None:
         hints, self._hints = self._hints, None
         if hints is not None:
-            with suppress(NatsError):  # closed meanwhile, and the subscription with it
+            with suppress(NatsError):  # the connection was closed meanwhile, which ended the subscription
                 await self._wire.detach(hints)
             self._wire.release(hints)
 
-    def _look_again_soon(self) -> None:
-        if self._again is not None:
-            self._again.cancel()
-        self._again = self._loop.create_task(self._look_again())
+    def _check_again_soon(self) -> None:
+        if self._second_check is not None:
+            self._second_check.cancel()
+        self._second_check = self._loop.create_task(self._check_again())
 
-    async def _look_again(self) -> None:
-        """Find what was published before all servers of a cluster knew that we listen; see that we may look."""
-        await asyncio.sleep(SETTLE_S)
+    async def _check_again(self) -> None:
+        """Look for a message that was published before all servers of a cluster knew that we listen."""
+        await asyncio.sleep(SUBSCRIBED_S)
         try:
             if await self.first_after(0):
                 self._need(f"there may be messages on {self._stream} itself")

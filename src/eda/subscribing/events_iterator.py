@@ -1,4 +1,4 @@
-"""`conn.events`: a subscription as an iterator."""
+"""The iterator that `conn.events` returns: its events are those of a subscription."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from eda.subscribing.subscription import CANCELLED_CLOSE_S, Subscription
 
 __all__ = ["Events"]
 
-NO_TIMEOUT_S = 9.0e9
+NO_TIMEOUT_S = 9.0e9  # in seconds, some 285 years
 
 
 class Events:
-    """The events of a subscription, one after the other; made by `Conn.events`.
+    """The events of a subscription, one after the other. Made by `Conn.events`.
 
-    An event is acknowledged when the next one is asked for. Iterate inside `async with`, so that the last one is too.
-    An iterator that is dropped without that gives back what it has, and a warning in the log says so.
+    An event is acknowledged when the next event is asked for. Iterate inside `async with`, so that the last event is
+    acknowledged as well. If the iterator is dropped without being closed, it gives its event back and logs a warning.
     """
 
     def __init__(
@@ -36,9 +36,11 @@ class Events:
         if options.concurrency != 1:
             raise ConfigError("an iterator gives one event at a time: no concurrency", argument="concurrency")
         self._timeout_s = options.timeout_s
-        # The subscription must not keep its iterator: when nobody has that any more, nobody asks for events.
+        # The subscription must not refer to this iterator. Otherwise an iterator that the program has dropped would not
+        # be collected.
         self._feed = feed = _Feed()
-        # Its time runs from when an event is taken, not from when it is there to be taken: so it is kept here.
+        # The time-out counts from when the program takes an event, not from when the handler offers it. So the feed
+        # keeps the time, and the subscription has no time-out.
         self._subscription = subscribe(feed.handle, replace(options, timeout_s=NO_TIMEOUT_S))
         self._subscription.on_closing = feed.on_closing
         self._subscription.on_finished = self._subscription.on_resumed = feed.wake
@@ -51,7 +53,7 @@ class Events:
 
     @property
     def subscription(self) -> Subscription:
-        """The subscription underneath: its name and its counts."""
+        """The subscription that delivers the events. It has a name and counts."""
         return self._subscription
 
     # --- iterating ---------------------------------------------------------------------------------------------------
@@ -60,17 +62,18 @@ class Events:
         return self
 
     async def __anext__(self) -> Any:
-        """Acknowledge the event in hand and return the next one.
+        """Acknowledge the current event and return the next one.
 
-        Cancelled, no event is lost: the next call gets it. Raises what ends the subscription.
+        If the caller is cancelled, no event is lost: the next call returns it. Raises the error that has ended the
+        subscription.
         """
         if self._is_asked:
-            raise RuntimeError("the next event is being waited for already")
+            raise RuntimeError("another task waits for the next event already")
         self._is_asked = True
         feed, subscription = self._feed, self._subscription
         try:
             await subscription.opened(gives_up=False)
-            feed.settle(None)
+            feed.finish(None)
             while feed.offered is None or subscription.is_paused:
                 if subscription.is_closed:
                     await subscription.wait()
@@ -91,28 +94,31 @@ class Events:
 
     async def __aexit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
         if exc_type is None:
-            self._feed.settle(None)  # before the subscription begins to close, which would give it back
+            self._feed.finish(None)  # acknowledge it before the subscription closes, which would give it back
         elif not issubclass(exc_type, Exception):
             self._subscription.hurry(CANCELLED_CLOSE_S)
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the subscription; what is in hand comes again. Cancelled, it goes on without its caller, for 2 s."""
+        """Close the subscription. The current event is delivered again.
+
+        If the caller is cancelled, closing continues for at most 2 s.
+        """
         await self._subscription.close()
 
 
 class _Feed:
-    """What stands between a worker, which has an event, and whoever asks for the next one."""
+    """Passes events from the subscription's handler to the iterator, and their outcomes back."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.offered: Any = None  # what the handler has and nobody has asked for yet
-        self._outcome: asyncio.Future[None] | None = None  # of what the handler has
-        self._waiter: asyncio.Future[None] | None = None  # of who asks for an event
+        self.offered: Any = None  # the event (in batch, events) that the handler has and the iterator has not taken
+        self._outcome: asyncio.Future[None] | None = None  # the handler waits for it
+        self._waiter: asyncio.Future[None] | None = None  # the iterator waits for it, until an event is offered
         self._timer: asyncio.TimerHandle | None = None
 
     async def handle(self, event: Any) -> None:
-        """Offer an event, and wait for what becomes of it."""
+        """Handle an event, or a list of them: offer it to the iterator, and wait for its outcome."""
         self.offered = event
         self._outcome = self.loop.create_future()
         self.wake()
@@ -123,12 +129,12 @@ class _Feed:
             self.offered = None
 
     def wake(self) -> None:
-        """Wake who asks."""
+        """Wake the iterator, if it waits."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     async def wait(self) -> None:
-        """Wait until something is offered, or nothing will be any more."""
+        """Wait until an event is offered, or the subscription is resumed or closed."""
         self._waiter = self.loop.create_future()
         try:
             await self._waiter
@@ -136,17 +142,17 @@ class _Feed:
             self._waiter = None
 
     def take(self, timeout_s: float) -> Any:
-        """Return what is offered; it is given back as failed unless it is settled within `timeout_s`."""
+        """Take the offered event. It fails unless `finish` is called within `timeout_s`."""
         event, self.offered = self.offered, None
         first = event[0] if isinstance(event, list) else event
         self._timer = self.loop.call_later(min(timeout_s, 1e6), self._on_timeout, timeout_s, first.id)
         return event
 
     def _on_timeout(self, timeout_s: float, event_id: str) -> None:
-        self.settle(Timeout("handling", timeout_s, event_id=event_id))
+        self.finish(Timeout("handling", timeout_s, event_id=event_id))
 
-    def settle(self, error: BaseException | None) -> None:
-        """Say what became of the event in hand."""
+    def finish(self, error: BaseException | None) -> None:
+        """End the handling of the event that was taken, if there is one: with success, or with an error."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -158,7 +164,7 @@ class _Feed:
             self._outcome.set_exception(error)
 
     def on_closing(self) -> None:
-        """Give back what was offered, or is in hand."""
+        """Give back the event that was offered or taken."""
         if self._timer is not None:
             self._timer.cancel()
         if self._outcome is not None and not self._outcome.done():
@@ -166,15 +172,15 @@ class _Feed:
 
 
 def _dropped(subscription: Subscription, loop: asyncio.AbstractEventLoop, logger: logging.Logger) -> None:
-    """Close the subscription of an iterator that nobody has any more. Any thread may call this."""
+    """Close the subscription of an iterator that was dropped. Any thread may call this."""
     if not subscription.is_under_way or loop.is_closed():
         return
     logger.warning(
-        "an iterator over subscription %s to %s was dropped without being closed: what it had is given back. Iterate "
+        "an iterator over subscription %s to %s was dropped without being closed: its event is given back. Iterate "
         "inside `async with conn.events(...) as events`, which also acknowledges the last event",
         subscription.name, subscription.stream,
     )  # fmt: skip
     try:
         loop.call_soon_threadsafe(subscription.begin_close)
     except RuntimeError:
-        return  # the loop was closed just now, and the connection is gone with it
+        return  # the loop was closed meanwhile, and the connection with it

@@ -29,8 +29,7 @@ from eda.jetstream.streams import LIST_TIMEOUT_S, StreamInfo, Streams
 from eda.jetstream.subjects import check_stream_name
 from eda.names import SUBSCRIPTION_NAME
 from eda.server_codes import MESSAGE_NOT_FOUND, STREAM_NOT_FOUND
-from eda.subscribing.durable_names import server_filter
-from eda.subscribing.unwanted import kept_filter
+from eda.subscribing.filters import server_filter, shared_filter
 from eda.transport.wire import Wire
 
 __all__ = ["Lags", "SubscriptionInfo"]
@@ -231,7 +230,7 @@ class Lags:
     async def _pending(self, seen: _Seen, consumer: dict[str, Any]) -> int:
         """Return how many events were not delivered yet."""
         config, pending = consumer["config"], int(consumer.get("num_pending", 0))
-        filter = server_filter(seen.info, kept_filter(config), filters_reliably=True)
+        filter = server_filter(seen.info, shared_filter(config), filters_reliably=True)
         if not pending or not filter or subjects_of(config):
             return pending
         # Its members filter, since the server is too old to do it well: it delivers what does not match as well.
@@ -241,7 +240,7 @@ class Lags:
 
     async def _age_of_oldest(self, seen: _Seen, consumer: dict[str, Any], position: int) -> float | None:
         config = consumer["config"]
-        filter = server_filter(seen.info, kept_filter(config), filters_reliably=True)
+        filter = server_filter(seen.info, shared_filter(config), filters_reliably=True)
         begin = max(position + 1, config.get("opt_start_seq") or 0)
         _, oldest = await self._rest(seen, begin, filter, 0)
         if oldest is None:

@@ -1,13 +1,12 @@
-"""The ordered source: a throw-away reader that begins at a sequence of our choosing.
+"""The source of an ordered subscription: throw-away consumers, called readers, that ask for no acknowledgements.
 
-It asks for no acknowledgements. Consumer sequences without a gap prove that nothing is missing; whatever makes that
-doubtful (a gap, a reconnect, silence, a lost consumer) has one answer: a new reader, behind the last event received.
+If a reader's consumer sequences have no gap, no event is missing. When there is a gap, a reconnect, silence or a lost
+reader, the source makes a new reader, which begins after the last event that was received.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -22,75 +21,71 @@ from eda.cursors.position import (
     warn_of_far_start,
 )
 from eda.errors import Closed, ConfigError, ConsumerDeleted, EdaError, ServerError, StreamNotFound
-from eda.jetstream.api import Api
 from eda.jetstream.consumer_settings import changed_settings, reader_settings
 from eda.jetstream.grace_period import GracePeriod
 from eda.jetstream.labels import labels
-from eda.jetstream.streams import StreamInfo, Streams
+from eda.jetstream.streams import StreamInfo
 from eda.jetstream.subjects import filter_subjects
-from eda.options import SubscriptionOptions
 from eda.subscribing.bare_subject import BareSubject
-from eda.subscribing.durable_names import refuse_retention, server_filter
-from eda.subscribing.source import Pulls
+from eda.subscribing.filters import server_filter
+from eda.subscribing.services import Services
+from eda.subscribing.shared_or_ordered import check_retention
+from eda.subscribing.source import Source
+from eda.subscribing.spec import SubscriptionSpec
 from eda.times import since_epoch_ns
-from eda.transport.wire import Wire
 
 __all__ = ["OrderedSource"]
-
 
 RENEW_FIRST_S = 0.05
 RENEW_MAX_S = 2.0
 
 
-class OrderedSource(Pulls):
-    """Keeps a dispatcher supplied with every event of a stream, in order, from wherever it wants to go on.
+class OrderedSource(Source):
+    """Pulls every event of a stream in order for a dispatcher, from the dispatcher's position onwards.
 
-    `on_rewound(position)` is called when the stream has lost its end (a server that died before it synced): all is read
-    again from there on.
+    `on_rewound(position)` is called when the stream has lost its end, because a server died before it had synced its
+    files. Everything after that position is read again.
     """
 
     def __init__(
         self,
-        wire: Wire,
-        api: Api,
-        streams: Streams,
-        logger: logging.Logger,
-        stream: str,
-        name: str,
-        options: SubscriptionOptions,
+        services: Services,
+        spec: SubscriptionSpec,
         on_end: Callable[[Exception], None],
         on_rewound: Callable[[Position], None],
     ) -> None:
-        super().__init__(wire, api, logger, stream, on_end)
-        self._streams = streams
-        self._name = name
-        self._options = options
-        self.filter = filter_subjects(stream, options.types, options.aggregate)
-        self._server_filter: list[str] = []  # known once the stream is
-        self._bare = BareSubject(wire, api, logger, stream, self._on_bare_needed)
-        self._unasked_from: int | None = None  # from there on nobody asked for the stream's own subject
+        super().__init__(services.wire, services.api, services.logger, spec.stream, on_end)
+        self._streams = services.streams
+        self._name = spec.name
+        self._options = options = spec.options
+        self.filter = filter_subjects(spec.stream, options.types, options.aggregate)
+        self._server_filter: list[str] = []  # set by `use_stream`, and whenever the stream was looked at
+        self._bare = BareSubject(services.wire, services.api, spec.stream, self._on_bare_needed)
+        # The readers since this sequence did not ask for the stream's own subject. None: all of them did.
+        self._not_asked_since: int | None = None
         self._on_rewound = on_rewound
-        self.on_nothing_pending: Callable[[], None] = lambda: None  # behind what is done
-        self._created: datetime | None = None  # of the stream, when the subscription was opened
-        self.start = options.start if isinstance(options.start, int) else 0  # the sequence told to begin at
-        self._is_start_told = False
+        # Called when a new reader finds no event to read, and every event received is done.
+        self.on_nothing_pending: Callable[[], None] = lambda: None
+        self._created: datetime | None = None  # when the stream was created, as of the subscription's opening
+        self.start = options.start if isinstance(options.start, int) else 0  # the sequence to start at, by the options
+        self._is_start_logged = False
         self._reading = False
-        self._n_wanted = 0  # readers asked for so far; the latest is the one that counts
+        self._n_wanted = 0  # how many readers were asked for so far; an older one is given up while it is made
         self._renewing: asyncio.Task[None] | None = None
-        self._made: dict[str, Any] = {}  # the reader's settings as it was made
-        self._looking: asyncio.Task[None] | None = None
-        self._may_look = True
+        self._made: dict[str, Any] = {}  # the settings with which the reader was made
+        self._checking: asyncio.Task[None] | None = None
+        self._may_check = True  # False: the server does not let us ask for our consumers
 
     # --- where to begin ----------------------------------------------------------------------------------------------
 
-    def open(self, info: StreamInfo) -> None:
-        """Note the stream as it is when the subscription is opened."""
+    def use_stream(self, info: StreamInfo) -> None:
+        """Note which stream the subscription reads. Raises ConfigError if the stream allows no ordered subscription."""
         self._created = info.created
-        self._note(info)
+        self._adapt_to(info)
 
-    def _note(self, info: StreamInfo) -> None:
-        """Take what the stream's settings are now. Raises ConfigError when they allow no ordered subscription."""
-        refuse_retention(info, self._options, filters_reliably=self._api.filters_reliably)
+    def _adapt_to(self, info: StreamInfo) -> None:
+        """Adapt to the stream's current settings. Raises ConfigError if they allow no ordered subscription."""
+        check_retention(info, self._options, filters_reliably=self._api.filters_reliably)
         self._server_filter = server_filter(info, self.filter, filters_reliably=self._api.filters_reliably)
 
     async def first_position(self) -> Position:
@@ -115,29 +110,29 @@ class OrderedSource(Pulls):
 
     @property
     def _asked(self) -> list[str]:
-        """The subjects that a reader asks the server for now."""
+        """Return the subjects by which a new reader has the server filter."""
         if self._bare.is_needed:
             return self._server_filter
         return [subject for subject in self._server_filter if subject != self._stream]
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
-    async def begin(self) -> None:
-        """Read on behind what the dispatcher has. Raises StreamNotFound, ServerError, Timeout, Closed."""
+    async def start_reading(self) -> None:
+        """Read the events after those that the dispatcher has. Raises StreamNotFound, ServerError, Timeout, Closed."""
         self._reading = True
         self._n_wanted += 1
         await self._make_reader()
 
-    def begin_soon(self) -> None:
-        """The same, as often as it takes."""
+    def start_reading_soon(self) -> None:
+        """Do the same in the background, and try again until it succeeds."""
         self._reading = True
-        self._renew("the subscription is the active one")
+        self._renew("the subscription has become the active one")
 
-    def halt(self) -> None:
-        """Read nothing more, until `begin`."""
+    def stop_reading(self) -> None:
+        """Read nothing more until reading is started again."""
         self._reading = False
         self._n_wanted += 1
-        self._unasked_from = None
+        self._not_asked_since = None
         self._drop_reader()
 
     def _drop_reader(self) -> None:
@@ -145,17 +140,17 @@ class OrderedSource(Pulls):
         if self._dispatcher is not None:
             self._dispatcher.use_no_reader()
         if self.consumer and self._wire.is_up:
-            # Nobody waits for the answer: the server would remove it by itself after a minute.
+            # Nobody waits for the answer: if the request gets lost, the server removes the reader after a minute.
             self._wire.out.request(
                 f"PUB {self._api.prefix}.CONSUMER.DELETE.{self._stream}.{self.consumer} 0\r\n\r\n".encode()
             )
         self.consumer = ""
 
     def _renew(self, why: str) -> None:
-        """Have a new reader in place of the one we have."""
+        """Replace the reader by a new one, in the background."""
         if not self._reading or self._stopped:
             return
-        self._logger.info("subscription %s to %s reads anew: %s", self._name, self._stream, why)
+        self._logger.info("subscription %s to %s makes a new reader: %s", self._name, self._stream, why)
         self._n_wanted += 1
         self._drop_reader()
         if self._renewing is None or self._renewing.done():
@@ -178,9 +173,11 @@ class OrderedSource(Pulls):
                     self._on_end(error)
                     return
                 log = self._logger.info if error.retryable else self._logger.warning
-                log("subscription %s to %s can't read: %s", self._name, self._stream, error)
+                log("subscription %s to %s: making a reader failed, trying again: %s", self._name, self._stream, error)
             except Exception as error:
-                self._logger.critical("subscription %s to %s failed", self._name, self._stream, exc_info=error)
+                self._logger.critical(
+                    "subscription %s to %s: making a reader failed", self._name, self._stream, exc_info=error
+                )
                 self._on_end(error)
                 return
             await asyncio.sleep(pause_s)
@@ -190,17 +187,17 @@ class OrderedSource(Pulls):
         dispatcher = self._dispatcher
         assert dispatcher is not None
         n_wanted = self._n_wanted
-        info = await (self._bare.look() if self._server_filter else self._streams.info(self._stream))
+        info = await (self._bare.check() if self._server_filter else self._streams.info(self._stream))
         if n_wanted != self._n_wanted:
-            return  # what was asked for is no longer what matters
+            return  # another reader was asked for meanwhile, or none
         if self._created is not None and info.created != self._created:
             self._on_end(ConsumerDeleted(self._stream, self._name, "the stream was deleted and made again"))
             return
-        self._note(info)
-        # A start that is still to come is above the end as well, until something was read.
+        self._adapt_to(info)
+        # If the start lies beyond the stream's end, and nothing was read yet, the stream has not lost anything.
         if dispatcher.highest == self.start - 1 and not dispatcher.highest_ns and not dispatcher.seen:
-            if not self._is_start_told:
-                self._is_start_told = True
+            if not self._is_start_logged:
+                self._is_start_logged = True
                 warn_of_far_start(self._logger, self._stream, self._name, self.start, info.last_sequence)
         else:
             whole = await self._surviving_position(info)
@@ -209,24 +206,24 @@ class OrderedSource(Pulls):
             if whole is not None:
                 self._logger.warning(
                     "stream %s has lost its end: event %d, which was read, is not there any more, and the stream ends "
-                    "at %d now; subscription %s goes on behind %d",
+                    "at %d now; subscription %s continues after %d",
                     self._stream, dispatcher.highest, info.last_sequence, self._name, whole.seq,
                 )  # fmt: skip
                 self._on_rewound(whole)
-                if self._unasked_from is not None:
-                    self._unasked_from = min(self._unasked_from, whole.seq)
-        if self._bare.is_needed and self._unasked_from is not None:
-            await self._go_back_to_overtaken(self._unasked_from)
+                if self._not_asked_since is not None:
+                    self._not_asked_since = min(self._not_asked_since, whole.seq)
+        if self._bare.is_needed and self._not_asked_since is not None:
+            await self._go_back_to_overtaken(self._not_asked_since)
             if n_wanted != self._n_wanted:
                 return
-            self._unasked_from = None
+            self._not_asked_since = None
         name = f"eda-r-{next_nuid()}"
         config = self._config(name) | {
             "deliver_policy": "by_start_sequence",
             "opt_start_seq": dispatcher.highest + 1,
         }
-        if self._server_filter and not self._bare.is_needed and self._unasked_from is None:
-            self._unasked_from = dispatcher.highest
+        if self._server_filter and not self._bare.is_needed and self._not_asked_since is None:
+            self._not_asked_since = dispatcher.highest
         made = await self._api.create_consumer(self._stream, name, config)
         if n_wanted != self._n_wanted or not self._reading or self._stopped:
             await self._api.delete_consumer(self._stream, name)
@@ -243,9 +240,9 @@ class OrderedSource(Pulls):
         dispatcher.refill()
 
     async def _surviving_position(self, info: StreamInfo) -> Position | None:
-        """Return where to go on when the stream does not have what was read of it any more, None when it has.
+        """Return where to continue if the stream has lost events that were read. None: it has lost nothing.
 
-        What was read and not handled is read again then, as far as it is still there.
+        Events that were read and not handled are dropped then, and read again if they are still there.
         """
         dispatcher = self._dispatcher
         assert dispatcher is not None
@@ -257,15 +254,15 @@ class OrderedSource(Pulls):
             done = Position(dispatcher.position, dispatcher.position_ns)
             if done != read:
                 whole = await surviving_position(self._api, self._stream, done, info)
-            if done.seq == dispatcher.position:  # no handler has ended meanwhile
+            if done.seq == dispatcher.position:  # otherwise a handler has ended meanwhile: look again
                 return whole
 
-    async def _go_back_to_overtaken(self, unasked_from: int) -> None:
-        """Go back to a message on the stream's own subject that later events had overtaken when we heard of it."""
+    async def _go_back_to_overtaken(self, not_asked_since: int) -> None:
+        """Go back to a message on the stream's own subject if later events were read before we heard of it."""
         dispatcher = self._dispatcher
         assert dispatcher is not None
         n_wanted = self._n_wanted
-        seq = await self._bare.first_after(unasked_from)
+        seq = await self._bare.first_after(not_asked_since)
         if not 0 < seq <= dispatcher.highest:
             return
         before = await position_of(self._api, self._stream, seq - 1)
@@ -274,57 +271,59 @@ class OrderedSource(Pulls):
         if dispatcher.position < seq:
             before = Position(dispatcher.position, dispatcher.position_ns)
         self._logger.warning(
-            "stream %s: message %d on the subject %s itself was overtaken by %d; subscription %s goes on behind %d, "
+            "stream %s: message %d on the subject %s itself was overtaken by %d; subscription %s continues after %d, "
             "and may handle events again",
             self._stream, seq, self._stream, dispatcher.highest, self._name, before.seq,
         )  # fmt: skip
         self._on_rewound(before)
 
-    # --- troubles ----------------------------------------------------------------------------------------------------
+    # --- trouble -----------------------------------------------------------------------------------------------------
 
     def on_gap(self, expected: int, got: int) -> None:
-        """Read again what did not come."""
-        # Called from within the parser: not there.
-        self._loop.call_soon(self._renew, f"delivery {got} came in place of {expected}")
+        """Make a new reader, because deliveries are missing."""
+        # The parser calls this, so the reader must not be dropped before it returns.
+        self._loop.call_soon(self._renew, f"delivery {got} came instead of {expected}")
 
     def on_gone(self, why: str) -> None:
-        """Have another reader."""
+        """Make a new reader."""
         self._loop.call_soon(self._renew, f"its reader is gone: {why}")
 
     def on_silent(self, why: str) -> None:
-        """Have another reader."""
-        self._loop.call_soon(self._renew, f"its reader is out of reach: {why}")
+        """Make a new reader."""
+        self._loop.call_soon(self._renew, f"its reader can't be reached: {why}")
 
     def _on_bare_needed(self, why: str) -> None:
-        """Have another reader, which asks for the stream's own subject as well; take no more of the one we have."""
+        """Make a new reader that asks for the stream's own subject as well. Take no more deliveries from this one."""
         if self._dispatcher is not None and self._reading:
             self._dispatcher.use_no_reader()
         self._loop.call_soon(self._renew, why)
 
-    def look(self, why: str) -> None:
-        """See whether the reader is as it was made, and have another one if not."""
-        if self._reading and self.consumer and self._may_look and (self._looking is None or self._looking.done()):
-            self._looking = self._loop.create_task(self._look_at(self.consumer))
+    def check_consumer(self, why: str) -> None:
+        """Begin to check whether the reader has the settings with which it was made. If not, replace it."""
+        if self._reading and self.consumer and self._may_check and (self._checking is None or self._checking.done()):
+            self._checking = self._loop.create_task(self._check(self.consumer))
 
-    async def _look_at(self, reader: str) -> None:
+    async def _check(self, reader: str) -> None:
         known = self._server_filter
         try:
             info = await self._api.consumer_info(self._stream, reader)
-            self._note(await self._streams.info(self._stream))
+            self._adapt_to(await self._streams.info(self._stream))
         except Closed:
             return
         except StreamNotFound:
             info = None
         except ConfigError as error:
-            self._on_end(error)  # the stream does not keep its events any more
+            self._on_end(error)  # the stream's retention was changed
             return
         except EdaError as error:
-            # Who may not ask can read all the same.
-            self._may_look = error.retryable
-            self._logger.info("subscription %s to %s can't look at its reader: %s", self._name, self._stream, error)
+            # A client that may not ask for its consumer may still read from it.
+            self._may_check = error.retryable
+            self._logger.info("subscription %s to %s: checking its reader failed: %s", self._name, self._stream, error)
             return
         except Exception as error:
-            self._logger.critical("subscription %s to %s failed", self._name, self._stream, exc_info=error)
+            self._logger.critical(
+                "subscription %s to %s: checking its reader failed", self._name, self._stream, exc_info=error
+            )
             self._on_end(error)
             return
         if reader != self.consumer or self._stopped:
@@ -333,43 +332,46 @@ class OrderedSource(Pulls):
             self._renew("the stream's subjects were changed")
             return
         if info is None:
-            # The server removes it when it is asked for nothing for a minute: paused, or handlers are slow.
+            # The server removes a reader after a minute without a pull: after a pause, or because handlers are slow.
             self._renew("its reader is gone")
             return
         changed = changed_settings(self._made, info["config"])
         if changed:
             self._logger.warning(
-                "subscription %s to %s: somebody changed its reader (%s); another one takes its place",
+                "subscription %s to %s: somebody changed its reader (%s); a new reader replaces it",
                 self._name, self._stream, changed,
             )  # fmt: skip
             self._renew("its reader was changed")
 
     def on_stripped(self, seq: int, reply: bytes) -> None:
-        """Have another reader: this one leaves out bodies, unless the message has none in the stream either."""
+        """Make a new reader, because this one may leave bodies out.
+
+        The new reader leaves nothing out. So if it delivers the message without a body again, the message has none.
+        """
         if self._dispatcher is not None:
-            self._dispatcher.believe_empty([seq])  # of the next reader, which leaves out nothing
+            self._dispatcher.believe_empty([seq])
         self._loop.call_soon(self._renew, f"sequence {seq} came without its body")
 
     def on_restored(self) -> None:
-        """Have another reader: what was on its way to us when the connection broke is lost."""
+        """Make a new reader, because deliveries that were under way when the connection broke are lost."""
         self._renew("the connection was lost")
 
     def on_heartbeat(self, last_consumer_seq: int) -> None:
-        """Notice that the last deliveries did not come."""
+        """Make a new reader if the heartbeat names a later delivery than the last one that came."""
         if self._dispatcher is not None and self.consumer and last_consumer_seq > self._dispatcher.n_read:
             self.on_gap(self._dispatcher.n_read + 1, last_consumer_seq)
 
     def on_refused(self, kind: str, subject: str) -> None:
-        """End when readers are forbidden."""
+        """End the subscription if the server forbids its inbox, its pulls or its readers."""
         super().on_refused(kind, subject)
         self._bare.on_refused(kind, subject)
         if kind == "publish" and subject.startswith(f"{self._api.prefix}.CONSUMER.CREATE.{self._stream}."):
             self._on_end(ServerError(403, 0, f"no permission to publish to {subject}"))
 
     async def stop(self, timeout_s: float) -> None:
-        """Stop the deliveries."""
+        """Stop the deliveries. Return when no delivery is under way any more, or the server does not answer."""
         self._reading = False
-        for task in (self._renewing, self._looking):
+        for task in (self._renewing, self._checking):
             if task is not None:
                 task.cancel()
         self._drop_reader()

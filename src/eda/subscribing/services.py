@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from eda.dead_letters.store import DeadLetters
@@ -20,6 +21,7 @@ class Services:
 
     wire: Wire
     api: Api
+    logger: logging.Logger
     streams: Streams
     targets: Targets
     dead_letters: DeadLetters

@@ -1,4 +1,4 @@
-"""The consumer of a shared subscription: made, attached to, and kept as its members need it."""
+"""The consumer of a shared subscription: created or adopted, and kept as its members need it."""
 
 from __future__ import annotations
 
@@ -23,50 +23,40 @@ from eda.jetstream.consumer_settings import (
 from eda.jetstream.labels import labels
 from eda.jetstream.streams import StreamInfo
 from eda.jetstream.subjects import covers, filter_subjects, shown_filter
-from eda.options import SubscriptionOptions
 from eda.server_codes import CONSUMER_DOES_NOT_EXIST, CONSUMER_EXISTS, CONSUMER_NOT_FOUND
-from eda.subscribing.durable_names import server_filter
+from eda.subscribing.filters import FILTER_NOTE, noted_filter, server_filter, shared_filter
 from eda.subscribing.source import PRIVATE_LIFE_S
-from eda.subscribing.unwanted import FILTER_NOTE, kept_filter
+from eda.subscribing.spec import SubscriptionSpec
 from eda.times import NS, rfc3339, since_epoch_ns
 
 __all__ = ["SharedConsumer"]
 
-CONSUMER_GONE = frozenset({CONSUMER_NOT_FOUND, CONSUMER_DOES_NOT_EXIST})  # there is none, or none to update
-# Settings of a kept consumer that make pulls like ours impossible.
+CONSUMER_GONE = frozenset({CONSUMER_NOT_FOUND, CONSUMER_DOES_NOT_EXIST})
+# If a consumer has these settings, the server refuses pulls like ours.
 FOREIGN_SETTINGS = ("priority_policy", "priority_groups")
 
 
 class SharedConsumer:
-    """One durable or named pull consumer. `lease_s` is its acknowledgement time-out, whoever has set it."""
+    """The pull consumer of one shared subscription. `lease_s` is its acknowledgement time-out, whoever has set it."""
 
-    def __init__(
-        self,
-        api: Api,
-        logger: logging.Logger,
-        stream: str,
-        name: str,
-        options: SubscriptionOptions,
-        *,
-        is_durable: bool,
-    ) -> None:
+    def __init__(self, api: Api, logger: logging.Logger, spec: SubscriptionSpec) -> None:
         self._api = api
         self._logger = logger
-        self._stream = stream
-        self._name = name
-        self._options = options
-        self._is_durable = is_durable
-        self.filter = filter_subjects(stream, options.types, options.aggregate)
-        self.server_filter: list[str] = []  # known once the stream is
+        self._stream = spec.stream
+        self._name = spec.name
+        self._options = options = spec.options
+        self._is_durable = spec.is_durable
+        self.filter = filter_subjects(spec.stream, options.types, options.aggregate)
+        self.server_filter: list[str] = []  # set by `open`
         self.lease_s = float(options.lease_s)
-        self._needs = Needs(0, 0, ())
-        self._is_file = True
-        self._told = ""  # what could not be changed, as the log was told
-        self._told_filter: list[str] = []  # another member's, narrower one, as the log was told
+        self._needs = Needs(0, 0, ())  # set by `open`
+        self._is_file = True  # whether the stream is stored in files
+        self._logged_faults = ""  # the settings that could not be changed, as they were logged last
+        self._logged_filter: list[str] = []  # another member's narrower filter, as it was logged last
 
     @property
     def life_s(self) -> float:
-        """How long the server keeps the consumer without a member; 0 for ever."""
+        """Return how long the server keeps the consumer without a member, in seconds; 0 for ever."""
         return self._needs.life_ns / NS
 
     @property
@@ -76,7 +66,10 @@ class SharedConsumer:
     # --- opening -----------------------------------------------------------------------------------------------------
 
     async def open(self, stream: StreamInfo) -> dict[str, Any]:
-        """Create the consumer or attach to the kept one; returns it. ConfigError names what contradicts the options."""
+        """Create the consumer, or adopt it if it exists. Return it as the server describes it.
+
+        Raises ConfigError, which names the settings that contradict the options.
+        """
         self.server_filter = server_filter(stream, self.filter, filters_reliably=self._api.filters_reliably)
         self._is_file = stream.options.storage == "file"
         self._needs = Needs(
@@ -89,7 +82,7 @@ class SharedConsumer:
         if twin:
             raise ConfigError(
                 f"stream {self._stream!r} has a subscription {self._name!r} in the domain {twin!r} as well as in "
-                f"{self._api.domain!r}, and what is acknowledged in one would be acknowledged in both: use another "
+                f"{self._api.domain!r}, and acknowledgements for one would reach both: use another "
                 "name, or an exclusive subscription (exclusive, serial, key)",
                 argument="name",
             )
@@ -115,7 +108,7 @@ class SharedConsumer:
         return info | {"config": config}
 
     async def _refuse_limited_life(self, config: dict[str, Any]) -> None:
-        """Raise ConfigError when the stream gives a durable consumer an end, and delete that consumer."""
+        """Delete the new consumer and raise ConfigError if the stream's limits would end a durable consumer."""
         if not self._is_durable or not config.get("inactive_threshold"):
             return
         await self._api.delete_consumer(self._stream, self._name)
@@ -133,7 +126,7 @@ class SharedConsumer:
             "replay_policy": "instant",
         }
         if self.filter:
-            # The server's filter may be left out (the client filters, too), so what was asked for is noted apart.
+            # The consumer itself may have no filter, because the members filter as well. So the metadata notes it.
             config["metadata"] = label["metadata"] | {FILTER_NOTE: " ".join(self.filter)}
             if self.server_filter:
                 config["filter_subjects"] = self.server_filter
@@ -154,14 +147,17 @@ class SharedConsumer:
         return config
 
     async def _adopt(self, info: dict[str, Any]) -> dict[str, Any]:
-        """Use a consumer that exists: refuse what contradicts, change back what takes something away."""
+        """Adopt a consumer that exists, and return its settings.
+
+        Change back settings that take something away from the members. Raises ConfigError for other differences.
+        """
         kept = info["config"]
         differences = []
         if kept.get("deliver_subject"):
-            differences.append(f"it pushes to {kept['deliver_subject']!r}, a pull consumer is needed")
+            differences.append(f"it pushes to {kept['deliver_subject']!r}; a pull consumer is needed")
         if kept.get("ack_policy") != "explicit":
-            differences.append(f"its ack_policy is {kept.get('ack_policy')!r}, 'explicit' is needed")
-        theirs = kept_filter(kept)
+            differences.append(f"its ack_policy is {kept.get('ack_policy')!r}; 'explicit' is needed")
+        theirs = shared_filter(kept)
         changes_filter = set(theirs) != set(self.filter)
         if changes_filter and self._options.on_filter_change == "refuse":
             differences.append(
@@ -193,16 +189,19 @@ class SharedConsumer:
         if found_ns != self._needs.ack_wait_ns and _is_attended(info):
             raise ConfigError(
                 f"{self._where}: lease_s={self._options.lease_s:g} is not the {found_ns / NS:g} s (ack_wait) of the "
-                f"members that are attached. Use lease_s={found_ns / NS:g}, or close them first.",
+                f"members that are attached. Use lease_s={found_ns / NS:g}, or close these members first.",
                 argument="lease_s",
             )
 
     async def _change_filter(self, info: dict[str, Any], theirs: list[str]) -> dict[str, Any]:
-        """Have the consumer ask for what this member wants, from its position onward; returns its new settings."""
+        """Set this member's filter, which holds from the consumer's position onwards. Return the new settings.
+
+        Raises ConfigError if that would lose events of other members.
+        """
         kept, mine, where = info["config"], self.filter, self._where
         if not self._is_filtered_by_server(kept, theirs) or bool(mine) != bool(self.server_filter):
             raise ConfigError(
-                f"{where}: its members filter in the client, and would acknowledge what a changed filter asks for. "
+                f"{where}: its members filter in the client, and would acknowledge events that a new filter asks for. "
                 "on_filter_change='from_here' needs nats-server 2.12 and a stream with subjects of its own name. Use "
                 "another name, or reset=True to forget its position.",
                 argument="on_filter_change",
@@ -210,7 +209,7 @@ class SharedConsumer:
         if not covers(mine, theirs) and (info.get("num_waiting") or info.get("num_ack_pending")):
             raise ConfigError(
                 f"{where}: it filters {shown_filter(theirs)} for members that are attached; the narrower filter "
-                f"{shown_filter(mine)} would withhold their events. Close them first.",
+                f"{shown_filter(mine)} would withhold their events. Close these members first.",
                 argument="on_filter_change",
             )
         return await self._set_filter(kept, theirs)
@@ -226,19 +225,20 @@ class SharedConsumer:
             self._stream, self._name, config | {"metadata": metadata}, action="update"
         )
         self._logger.warning(
-            "%s: its filter was %s and is %s now, from its position onward",
+            "%s: its filter was %s and is %s now, from its position onwards",
             self._where, shown_filter(theirs), shown_filter(mine),
         )  # fmt: skip
         changed: dict[str, Any] = made["config"]
         return changed
 
     async def widen(self, config: dict[str, Any]) -> dict[str, Any]:
-        """Ask again for what this member wants, where a narrower member has changed the filter; returns the settings.
+        """Set this member's filter again if another member has narrowed it. Return the settings.
 
-        That one could not know of this member, which was paused or cut off. With `on_filter_change="refuse"` the log
-        says what this member does not get. Raises ServerError, Timeout, Closed.
+        The other member did not know of this one, which was paused or had no connection. With
+        `on_filter_change="refuse"` the filter stays, and a warning says that this member does not get all events.
+        Raises ServerError, Timeout, Closed.
         """
-        theirs = kept_filter(config)
+        theirs = shared_filter(config)
         if set(theirs) == set(self.filter):
             return config
         may_change = self._options.on_filter_change == "from_here" and bool(self.filter) == bool(self.server_filter)
@@ -249,10 +249,11 @@ class SharedConsumer:
                 if error.err_code in CONSUMER_GONE:
                     raise ConsumerDeleted(self._stream, self._name, "while its filter was changed") from error
                 raise
-        if theirs != self._told_filter:
-            self._told_filter = theirs
+        if theirs != self._logged_filter:
+            self._logged_filter = theirs
             self._logger.warning(
-                "%s: another member changed its filter to %s; this member asks for %s, and does not get the rest",
+                "%s: another member changed its filter to %s; this member, which asks for %s, gets only "
+                "events that the new filter matches",
                 self._where, shown_filter(theirs), shown_filter(self.filter),
             )  # fmt: skip
         return config
@@ -260,12 +261,13 @@ class SharedConsumer:
     def _is_filtered_by_server(self, config: dict[str, Any], theirs: list[str]) -> bool:
         return not theirs or bool(subjects_of(config))
 
-    # --- kept as it has to be ----------------------------------------------------------------------------------------
+    # --- changing settings back --------------------------------------------------------------------------------------
 
     async def heal(self, config: dict[str, Any], *, opening: bool = False) -> dict[str, Any]:
-        """Change back what takes something away from the consumer's members; returns its settings afterwards.
+        """Change back the settings that take something away from the members. Return the settings afterwards.
 
-        Raises ConfigError naming the setting where that is refused for good; ServerError, Timeout, Closed.
+        Raises ConfigError, which names the setting, if the server finally refuses a vital change; ServerError, Timeout,
+        Closed.
         """
         found = self._faults(config, opening=opening)
         if (
@@ -294,8 +296,8 @@ class SharedConsumer:
                     f"{self._where}: its consumer has {shown_faults(vital)}, and that can't be changed: {error}",
                     argument="name",
                 ) from error
-            if text != self._told:
-                self._told = text
+            if text != self._logged_faults:
+                self._logged_faults = text
                 self._logger.warning("%s: its consumer has %s, and that can't be changed: %s", self._where, text, error)
             return config
         after: dict[str, Any] = made["config"]
@@ -304,38 +306,39 @@ class SharedConsumer:
             raise ConfigError(_limited_life(self._stream, self._name, after), argument="durable")
         if left:
             raise ConfigError(
-                f"{self._where}: its consumer has {shown_faults(left)}, and keeps that when it is changed",
+                f"{self._where}: its consumer has {shown_faults(left)}, and the server refuses to change that",
                 argument="name",
             )
-        # The server may have lowered what we asked for, to a limit of the stream or the account.
-        less = {each.setting for each in self._faults(after)}
-        changed = [each for each in found if each.setting not in less or after[each.setting] != config[each.setting]]
+        # The server may have lowered a value that we asked for to a limit of the stream or the account.
+        still_less = {each.setting for each in self._faults(after)}
+        changed = [
+            each for each in found if each.setting not in still_less or after[each.setting] != config[each.setting]
+        ]
         if changed:
-            allowed = ", as far as the server allows" if any(each.setting in less for each in changed) else ""
+            allowed = ", as far as the server allows" if any(each.setting in still_less for each in changed) else ""
             self._logger.warning(
                 "%s: its consumer had %s; that was changed%s", self._where, shown_faults(changed), allowed
             )
         if any(each.setting.startswith("filter") for each in found):
             self._logger.warning(
-                "%s: events that the server passed over while the other filter held are not delivered. A subscription "
-                "of another name, or with reset=True, reads the stream anew",
+                "%s: the server will not deliver the events that it skipped because of the other filter. To read the "
+                "stream anew, use another name or reset=True",
                 self._where,
             )
         if any(each.setting == "max_deliver" for each in found):
             self._logger.warning(
-                "%s: an event that had used up max_deliver before that is not delivered again: the server has "
-                "forgotten it. A subscription of another name, or with reset=True, reads the stream anew",
+                "%s: the server will not deliver an event again that had used up max_deliver before this change. To "
+                "read the stream anew, use another name or reset=True",
                 self._where,
             )  # fmt: skip
         return after
 
     def _faults(self, config: dict[str, Any], *, opening: bool = False) -> list[Fault]:
-        noted = (config.get("metadata") or {}).get(FILTER_NOTE, "").split()
-        is_ours = set(noted) == set(self.filter)
+        is_ours = set(noted_filter(config)) == set(self.filter)
         return find_faults(config, self._needs, is_filter_ours=is_ours, opening=opening)
 
     def _accept(self, config: dict[str, Any]) -> None:
-        """Take the consumer as it is now: what the server did not allow is not asked for again and again."""
+        """Accept the consumer's current settings, so that a value that the server refuses is not asked for again."""
         ack_wait_ns = min(config.get("ack_wait") or self._needs.ack_wait_ns, *config.get("backoff") or [2**62])
         self.lease_s = max(ack_wait_ns, 1) / NS
         most = config.get("max_ack_pending", -1)
@@ -357,7 +360,10 @@ def _limited_life(stream: str, name: str, config: dict[str, Any]) -> str:
 
 
 def _is_attended(info: dict[str, Any]) -> bool:
-    """Whether some member seems to be attached: one pulls, or has events in hand that it got or settled just now."""
+    """Return whether a member seems to be attached.
+
+    A member pulls, or the last delivery or acknowledgement is younger than the lease while events are unacknowledged.
+    """
     if info.get("num_waiting"):
         return True
     if not info.get("num_ack_pending"):
@@ -367,5 +373,5 @@ def _is_attended(info: dict[str, Any]) -> bool:
         latest = max(datetime.fromisoformat(each) for each in times if each)
         age_s = (datetime.fromisoformat(info["ts"]) - latest).total_seconds()
     except (KeyError, TypeError, ValueError):
-        return True  # nobody can tell
+        return True  # the server does not tell, so assume that there is one
     return bool(age_s < info["config"].get("ack_wait", 0) / NS)

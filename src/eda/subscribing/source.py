@@ -1,4 +1,4 @@
-"""Pulls from a consumer: credit kept ahead of the events, and what statuses mean.
+"""The source of a subscription, as far as shared and ordered ones are alike: pulls, their statuses, and silence.
 
 Source for pulls and their statuses: https://docs.nats.io/nats-concepts/jetstream/consumers, ADR-13 and ADR-37.
 """
@@ -21,26 +21,26 @@ from eda.jetstream.pull_limits import PullLimits
 from eda.times import NS
 from eda.transport.wire import Wire
 
-__all__ = ["BARRIER_S", "PRIVATE_LIFE_S", "Pulls"]
+__all__ = ["BARRIER_S", "PRIVATE_LIFE_S", "Source"]
 
-PRIVATE_LIFE_S = 60.0
 BARRIER_S = 5.0  # how long the server may take to read everything that was written
+PRIVATE_LIFE_S = 60.0  # how long the server keeps the consumer of a subscription that is not durable, without a member
 EXPIRES_S = 30.0
 HEARTBEAT_S = 5.0
-LOOK_EVERY_S = 10.0
-LOOK_SOON_S = 1.0
+CHECK_EVERY_S = 10.0
+CHECK_SOON_S = 1.0
 RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 2.0
-# Statuses of pulls that may pass: a change of leader and the like, too many pulls, nobody responds.
+# Statuses of pulls after which another pull may succeed: a change of leader, too many pulls, no responders…
 PASSING = frozenset({404, 408, 409, 429, 503})
-N_REFUSALS = 3  # so many pulls in a row that are refused for good end the subscription
+N_REFUSALS = 3  # The subscription ends when the server has finally refused this many pulls in a row.
 
 
-class Pulls:
-    """Keeps a dispatcher supplied from a consumer, through whatever happens to its pulls.
+class Source:
+    """Pulls deliveries from one consumer for a dispatcher, and pulls again after any trouble with a pull.
 
-    What happens to the consumer itself is for the two kinds, shared and ordered: they say what `on_gone`, `on_silent`
-    and `on_restored` mean. `on_end(error)` is called once when the subscription can't go on.
+    A subclass decides what to do about the consumer itself: `SharedSource` and `OrderedSource` define `on_gone`,
+    `on_silent` and the like. `on_end(error)` is called once, when the subscription can't go on.
     """
 
     def __init__(
@@ -58,34 +58,34 @@ class Pulls:
         self._dispatcher: Dispatcher | None = None
         self._loop = asyncio.get_running_loop()
         self._next_pull = 1
-        self._first_valid = 1  # pulls before this one are over, whatever is still said of them
+        self._first_valid = 1  # statuses of pulls before this one are ignored
         self.limits = PullLimits()
-        self._limited_from = 1  # the first pull that keeps to them
+        self._limited_from = 1  # the first pull that keeps within the limits
         self.lease_s = inf  # how long the server waits for an acknowledgement
-        self._looked_at = self._loop.time()  # at the consumer
-        self._n_failed = 0  # then
-        self._n_seen = 0
-        self._seen_at = 0.0
-        self._seen_at_full = 0  # the last sequence when a pull ended because the next event was too large for it
-        self._n_refused = 0  # pulls in a row
-        self._seen_at_refusal = 0  # the last sequence then
+        self._checked_at = self._loop.time()  # when the consumer was checked last
+        self._n_failed = 0  # the dispatcher's count of failures at that time
+        self._n_received = 0  # the dispatcher's count of deliveries at `_heard_at`
+        self._heard_at = 0.0  # when the server sent something last, or owed nothing
+        self._last_at_full = 0  # the last sequence when a pull ended because the next event was too large for it
+        self._n_refused = 0  # how many pulls in a row the server has finally refused
+        self._last_at_refusal = 0  # the last sequence at the latest of these refusals
         self._retry: asyncio.TimerHandle | None = None
         self._retry_s = RETRY_FIRST_S
         self._stopped = False
-        self.stands_by = False  # a shared one whose filter no longer covers the consumer's
+        self.stands_by = False  # shared only: the member's filter no longer covers the consumer's filter
 
-    # --- what the two kinds do ---------------------------------------------------------------------------------------
+    # --- what shared and ordered sources do differently ---------------------------------------------------------------
 
     def on_gone(self, why: str) -> None:
-        """Take the server's word that the consumer is gone."""
+        """React to a status that says that the consumer is gone."""
         raise NotImplementedError
 
     def on_silent(self, why: str) -> None:
-        """See whether the consumer is still there."""
+        """React when nothing comes from the consumer although it should."""
         raise NotImplementedError
 
-    def look(self, why: str) -> None:
-        """See whether the consumer is as it has to be."""
+    def check_consumer(self, why: str) -> None:
+        """Begin to check whether the consumer is there and has the settings that the subscription needs."""
         raise NotImplementedError
 
     def on_stripped(self, seq: int, reply: bytes) -> None:
@@ -93,31 +93,31 @@ class Pulls:
         raise NotImplementedError
 
     def on_restored(self) -> None:
-        """Go on after a reconnect."""
+        """Continue after a reconnect."""
         raise NotImplementedError
 
     def on_unwanted(self, seq: int, reply: bytes) -> None:
-        """Take a delivery that the subscription's filter does not want; only a shared one is asked."""
+        """Take a delivery that the subscription's filter does not want. Only a shared source gets such calls."""
         raise NotImplementedError
 
     def on_heartbeat(self, last_consumer_seq: int) -> None:
-        """Take what a heartbeat says of the last delivery."""
+        """Take a heartbeat, with the consumer sequence of the last delivery."""
 
     # --- beginning and end -------------------------------------------------------------------------------------------
 
     async def attach(self, dispatcher: Dispatcher) -> None:
-        """Begin to listen for the dispatcher; nothing is pulled yet."""
+        """Listen on the inbox for the dispatcher. This pulls nothing yet."""
         self._dispatcher = dispatcher
         self._subscription = await self._attached(dispatcher)
         self._wire.on_restored.append(self._on_restored)
         self._wire.on_lost.append(self._on_lost)
-        self._seen_at = self._loop.time()
+        self._heard_at = self._loop.time()
 
     async def _attached(self, dispatcher: Dispatcher) -> NatsSubscription:
         return await self._wire.attach(f"{self._inbox}.*", dispatcher)
 
     async def stop(self, timeout_s: float) -> None:
-        """Stop the deliveries; returns when none is under way any more, or nobody can tell."""
+        """Stop the deliveries. Return when no delivery is under way any more, or the server does not answer."""
         self._stopped = True
         if self._retry is not None:
             self._retry.cancel()
@@ -131,8 +131,9 @@ class Pulls:
             await self._wire.barrier(timeout_s)
         except (Timeout, Closed) as error:
             self._logger.warning(
-                "closing a subscription to %s: the end of its deliveries is not confirmed: %s", self._stream, error
-            )
+                "closing a subscription to %s: the server did not confirm that its deliveries have ended: %s",
+                self._stream, error,
+            )  # fmt: skip
 
     def release(self) -> None:
         """Forget the dispatcher."""
@@ -144,11 +145,11 @@ class Pulls:
 
     @property
     def pull_subject(self) -> str:
-        """Where pulls are published to."""
+        """Return the subject to which pulls are published."""
         return f"{self._api.prefix}.CONSUMER.MSG.NEXT.{self._stream}.{self.consumer}"
 
     def pull(self, n: int, n_bytes: int | None) -> None:
-        """Ask for up to `n` more events of `n_bytes` together (None: one of any size)."""
+        """Ask for up to `n` more events of up to `n_bytes` together. None sets no limit, for one event of any size."""
         if self._stopped or self._retry is not None or not self._wire.is_up or self._dispatcher is None:
             return
         if not self.consumer:
@@ -165,15 +166,15 @@ class Pulls:
         self._dispatcher.grant(self._next_pull, n, n_bytes or 0)
         self._next_pull += 1
         if n < n_wanted:
-            self._dispatcher.refill()  # the rest by another pull
+            self._dispatcher.refill()  # another pull asks for the rest
 
     def on_status(self, status: int, tail: bytes, headers: bytes) -> None:
-        """Take what the server says of a pull."""
+        """Take a status that the server sent about a pull."""
         if self._dispatcher is None or self._stopped:
             return
         if not tail.isdigit() or len(tail) > 18 or not self._first_valid <= int(tail) < self._next_pull:
             return
-        self._or_end(self._take_status, self._dispatcher, status, tail, headers)
+        self._run_or_end(self._take_status, self._dispatcher, status, tail, headers)
 
     def _take_status(self, dispatcher: Dispatcher, status: int, tail: bytes, headers: bytes) -> None:
         description, numbers = _read_status(headers)
@@ -190,15 +191,15 @@ class Pulls:
             dispatcher.revoke(int(tail), -1 if n_left is None else n_left)
             if "exceeds maxbytes" not in description:
                 dispatcher.refill()
-            elif dispatcher.seen != self._seen_at_full:
-                # It brought something, or the one before did: there may be room for more.
-                self._seen_at_full = dispatcher.seen
+            elif dispatcher.seen != self._last_at_full:
+                # This pull or an earlier one has brought something since. So there may be room again.
+                self._last_at_full = dispatcher.seen
                 dispatcher.refill()
             elif dispatcher.n_held == 0:
-                # Nothing else is held, and still it does not fit: one event, whatever its size.
+                # Nothing else is held, and still the event is too large for a pull. So pull one event of any size.
                 dispatcher.revoke_all()
                 self.pull(1, None)
-        elif status == 409 and self._learns(int(tail), description):
+        elif status == 409 and self._is_too_large(int(tail), description):
             dispatcher.revoke(int(tail), -1)
             dispatcher.refill()
         elif status == 409 and "consumer deleted" in description:
@@ -209,35 +210,40 @@ class Pulls:
             if 400 <= status < 500 and status not in PASSING and self._is_refused_again(dispatcher):
                 self._on_end(ServerError(status, 0, description, operation=f"pull from consumer {self.consumer}"))
                 return
-            # Leadership change, server shutdown, too many pulls, nobody responds: nothing is known of any pull.
+            # A change of leader, a shutdown, too many pulls, no responders: the server may have forgotten all pulls.
             self._logger.info("stream %s: pulling again after %d %s", self._stream, status, description)
             self.pull_anew(pause=True)
             if status == 503:
-                self.on_silent("nobody answers for it")
+                self.on_silent("no server answers for it")
 
     def use_limits(self, config: dict[str, Any]) -> None:
-        """Keep pulls within what the consumer's settings allow."""
+        """Keep pulls within the limits in the consumer's settings."""
         self.limits.read(config)
         if self._dispatcher is not None:
             self._dispatcher.set_max_pulls(self.limits.n_waiting)
 
-    def _learns(self, number: int, description: str) -> bool:
-        """Whether that pull was too large, and the next ones will not be."""
+    def _is_too_large(self, number: int, description: str) -> bool:
+        """Return whether the server refused that pull as too large. Later pulls are made smaller then."""
         is_news = self.limits.learn(description)
         if is_news:
             self._limited_from = self._next_pull
-            self._logger.info("stream %s: pulls are made smaller: %s", self._stream, description)
+            self._logger.info(
+                "stream %s: later pulls ask for less, because the server refused one: %s", self._stream, description
+            )
         return is_news is True or (is_news is False and number < self._limited_from)
 
     def _is_refused_again(self, dispatcher: Dispatcher) -> bool:
-        """Count a refusal that is for good. One alone proves nothing: whoever knows the inbox may publish there."""
-        if dispatcher.seen != self._seen_at_refusal:
-            self._seen_at_refusal, self._n_refused = dispatcher.seen, 0
+        """Count a final refusal, and return whether there were too many.
+
+        A single refusal proves nothing, because anybody who knows the inbox may publish a status there.
+        """
+        if dispatcher.seen != self._last_at_refusal:
+            self._last_at_refusal, self._n_refused = dispatcher.seen, 0
         self._n_refused += 1
         return self._n_refused == N_REFUSALS
 
-    def _or_end(self, call: Callable[..., object], *args: Any) -> None:
-        """Make a call; an error that nobody expected ends the subscription: it would be there without pulls."""
+    def _run_or_end(self, call: Callable[..., object], *args: Any) -> None:
+        """Make a call. An unexpected error ends the subscription, which would otherwise stay open without pulls."""
         try:
             call(*args)
         except Exception as error:
@@ -245,7 +251,7 @@ class Pulls:
             self._on_end(error)
 
     def pull_anew(self, *, pause: bool) -> None:
-        """Forget all pulls, and pull again, after a pause that grows while it keeps failing."""
+        """Forget all pulls, and pull again. With `pause`, wait first: longer each time, until a pull succeeds."""
         assert self._dispatcher is not None
         self._first_valid = self._next_pull
         self._dispatcher.revoke_all()
@@ -258,11 +264,11 @@ class Pulls:
     def _pull_again(self) -> None:
         self._retry = None
         if self._dispatcher is not None and not self._stopped:
-            self._seen_at = self._loop.time()
-            self._or_end(self._dispatcher.refill)
+            self._heard_at = self._loop.time()
+            self._run_or_end(self._dispatcher.refill)
 
     def forget_pulls(self) -> None:
-        """Take no more notice of what is said of pulls sent so far."""
+        """Ignore the statuses of all pulls sent so far, and take back their credit."""
         self._first_valid = self._next_pull
         if self._dispatcher is not None:
             self._dispatcher.revoke_all()
@@ -271,46 +277,49 @@ class Pulls:
         self.forget_pulls()
 
     def _on_restored(self) -> None:
-        self._seen_at = self._loop.time()
+        self._heard_at = self._loop.time()
         self._retry_s = RETRY_FIRST_S
         self.on_restored()
 
     def tick(self) -> None:
-        """Notice, a few times a second, when the server has fallen silent though it owes events or heartbeats."""
+        """Check for silence: the server owes events or heartbeats, and sends nothing. Called a few times a second."""
         if self._dispatcher is not None and not self._stopped:
-            self._or_end(self._tick, self._dispatcher)
+            self._run_or_end(self._tick, self._dispatcher)
 
     def _tick(self, dispatcher: Dispatcher) -> None:
         now = self._loop.time()
-        self._look_by_the_clock(dispatcher, now)
-        if dispatcher.n_received != self._n_seen or not self._wire.is_up or dispatcher.credit == 0:
-            self._n_seen = dispatcher.n_received
-            self._seen_at = now
-        elif now - self._seen_at > 2 * HEARTBEAT_S:
-            self._logger.info("stream %s: no heartbeat, pulling again", self._stream)
-            self._seen_at = now
+        self._check_consumer_when_due(dispatcher, now)
+        if dispatcher.n_received != self._n_received or not self._wire.is_up or dispatcher.credit == 0:
+            self._n_received = dispatcher.n_received
+            self._heard_at = now
+        elif now - self._heard_at > 2 * HEARTBEAT_S:
+            self._logger.info("stream %s: no heartbeat came; pulling again", self._stream)
+            self._heard_at = now
             self.pull_anew(pause=False)
-            self.on_silent("it is silent")
+            self.on_silent("it sends nothing")
 
-    def _look_by_the_clock(self, dispatcher: Dispatcher, now: float) -> None:
-        """Look at the consumer every now and then, since nobody tells when it was edited; soon when handlers fail.
+    def _check_consumer_when_due(self, dispatcher: Dispatcher, now: float) -> None:
+        """Check the consumer every 10 s, because the server tells nobody when a consumer was edited.
 
-        An event that failed is delivered again only if `max_deliver` still allows it.
+        After a failure, check it within a second: the server delivers an event again only if `max_deliver` allows it.
         """
-        every_s = LOOK_SOON_S if dispatcher.n_failed != self._n_failed else LOOK_EVERY_S
-        if self._wire.is_up and now - self._looked_at >= every_s:
-            self._looked_at, self._n_failed = now, dispatcher.n_failed
-            self.look("it is time to look")
+        every_s = CHECK_SOON_S if dispatcher.n_failed != self._n_failed else CHECK_EVERY_S
+        if self._wire.is_up and now - self._checked_at >= every_s:
+            self._checked_at, self._n_failed = now, dispatcher.n_failed
+            self.check_consumer("it is time to check it")
 
-    # --- what is the matter? -----------------------------------------------------------------------------------------
+    # --- diagnosis ---------------------------------------------------------------------------------------------------
 
     @property
     def is_up(self) -> bool:
-        """Whether there is a connection."""
+        """Return whether there is a connection."""
         return self._wire.is_up
 
     async def diagnose(self, seconds: float) -> str | None:
-        """Return why nothing is delivered though events are pending; None when none are, or others get them."""
+        """Return why the server delivers nothing although events are pending. This takes `seconds`.
+
+        Return None if no events are pending, or if other members get them.
+        """
         try:
             before = await self._api.consumer_info(self._stream, self.consumer) if self.consumer else None
             if before is None:
@@ -322,18 +331,18 @@ class Pulls:
             await asyncio.sleep(seconds)
             after = await self._api.consumer_info(self._stream, self.consumer)
         except EdaError as error:
-            return f"asking the server: {error}"
+            return f"asking the server about its consumer failed: {error}"
         if after is None or not after.get("num_pending") or after.get("delivered") != before.get("delivered"):
             return None
         most, n = after["config"].get("max_ack_pending", -1), after.get("num_ack_pending", 0)
         if 0 < most <= n:
-            return f"{n} events wait for their acknowledgement, with this member or others; the consumer allows {most}"
+            return f"{n} events wait for their acknowledgement by this or other members; the consumer allows {most}"
         return f"the server delivers nothing; it has {after.get('num_waiting', 0)} pulls waiting"
 
     # --- refusals ----------------------------------------------------------------------------------------------------
 
     def on_refused(self, kind: str, subject: str) -> None:
-        """End when the server forbids what the subscription lives by."""
+        """End the subscription if the server forbids its inbox or its pulls."""
         if kind == "subscription" and subject.startswith(self._inbox):
             self._on_end(ServerError(403, 0, f"no permission to subscribe to {subject}"))
         elif kind == "publish" and subject == self.pull_subject:
@@ -341,7 +350,7 @@ class Pulls:
 
 
 def _read_status(headers: bytes) -> tuple[str, dict[bytes, int]]:
-    """Return (description in lower case, numbers by header in lower case) of a status header block."""
+    """Return the description of a status, and the numbers in its headers by name. All names are in lower case."""
     first, _, rest = headers.partition(b"\r\n")
     description = first.partition(b" ")[2][4:].decode("ascii", "replace").lower()
     numbers: dict[bytes, int] = {}

@@ -1,8 +1,9 @@
-"""The filter of a shared consumer: who may change it, and what a member does whose own filter is narrower.
+"""Deliveries of a shared consumer that this member's own filter does not want.
 
-A member acknowledges what its filter does not want, because the consumer would deliver it again for ever. That loses
-an event when another member has widened the consumer's filter meanwhile. So a member looks at the consumer before it
-acknowledges such an event, and stands by when the consumer's filter is no longer its own.
+A member acknowledges such a delivery, because the server would deliver it again and again. But another member may have
+widened the consumer's filter meanwhile, and then the acknowledgement would lose an event that the other member wants.
+So a member looks at the consumer before it acknowledges such a delivery. If the consumer's filter is no longer covered
+by its own, the member gives the delivery back and stands by.
 """
 
 from __future__ import annotations
@@ -14,30 +15,20 @@ from typing import Any
 
 from eda.errors import Closed, EdaError
 from eda.handling._dispatch import Dispatcher
-from eda.jetstream.consumer_settings import subjects_of
 from eda.jetstream.subjects import covers
+from eda.subscribing.filters import shared_filter
 
-__all__ = ["FILTER_NOTE", "LOOK_PAUSE_S", "Unwanted", "kept_filter"]
+__all__ = ["CHECK_PAUSE_S", "UnwantedDeliveries"]
 
-FILTER_NOTE = "eda-filter"  # consumer metadata
-LOOK_PAUSE_S = 0.5  # between two looks at the consumer
-
-
-def kept_filter(config: dict[str, Any]) -> list[str]:
-    """Return the subjects that a consumer's members want; empty: all.
-
-    The server's filter may be left out, since the client filters, too. So what was asked for is noted apart.
-    """
-    noted: list[str] = (config.get("metadata") or {}).get(FILTER_NOTE, "").split()
-    return noted or subjects_of(config)
+CHECK_PAUSE_S = 0.5  # between two attempts to look at the consumer
 
 
-class Unwanted:
+class UnwantedDeliveries:
     """Deliveries that the member's filter does not want, until it is known whether they may be acknowledged.
 
-    `look` returns the consumer as it is, None when it is gone. `on_narrow(theirs)` is called when the consumer's
-    filter, `theirs`, is not covered by the member's own: such events are for other members. `on_failed(error)` is
-    called when an error that nobody expected ends this.
+    `look` returns the consumer as the server describes it, or None if it is gone. `on_narrow(theirs)` is called when
+    the consumer's filter, `theirs`, is not covered by the member's own filter: then other members want the deliveries.
+    `on_failed(error)` is called when an unexpected error occurs; after that, nothing is decided any more.
     """
 
     def __init__(
@@ -55,55 +46,56 @@ class Unwanted:
         self._on_failed = on_failed
         # Acknowledgement subjects by stream sequence. The server's max_ack_pending bounds them.
         self._replies: dict[int, bytes] = {}
-        self._asked: dict[int, bytes] = {}  # those that the look under way is for
-        self._asking: asyncio.Task[None] | None = None
+        self._undecided: dict[int, bytes] = {}  # the same, for the deliveries that the current look decides about
+        self._deciding: asyncio.Task[None] | None = None
         self._stopped = False
 
     def add(self, dispatcher: Dispatcher, seq: int, reply: bytes) -> None:
-        """Take a delivery; it is acknowledged or given back soon."""
+        """Take a delivery. It is acknowledged or given back after a look at the consumer."""
         self._replies[seq] = reply
-        if not self._stopped and (self._asking is None or self._asking.done()):
-            self._asking = asyncio.get_running_loop().create_task(self._settle_or_fail(dispatcher))
+        if not self._stopped and (self._deciding is None or self._deciding.done()):
+            self._deciding = asyncio.get_running_loop().create_task(self._decide_or_fail(dispatcher))
 
     def stop(self) -> None:
-        """Settle nothing more."""
+        """Acknowledge nothing more."""
         self._stopped = True
-        if self._asking is not None:
-            self._asking.cancel()
+        if self._deciding is not None:
+            self._deciding.cancel()
 
     def give_back(self, dispatcher: Dispatcher) -> None:
-        """Give back what is not settled, after `stop`: who wants it shall not wait for its lease to end."""
-        for _, reply in sorted((self._asked | self._replies).items()):
+        """After `stop`, give back what is not decided, so that other members need not wait until its lease ends."""
+        for _, reply in sorted((self._undecided | self._replies).items()):
             dispatcher.give_back_delivery(reply)
-        self._asked, self._replies = {}, {}
+        self._undecided, self._replies = {}, {}
 
-    async def _settle_or_fail(self, dispatcher: Dispatcher) -> None:
+    async def _decide_or_fail(self, dispatcher: Dispatcher) -> None:
         try:
-            await self._settle(dispatcher)
+            await self._decide(dispatcher)
         except Exception as error:
             self._on_failed(error)
 
-    async def _settle(self, dispatcher: Dispatcher) -> None:
+    async def _decide(self, dispatcher: Dispatcher) -> None:
+        """Acknowledge or give back all deliveries, with one look at the consumer for those that came before it."""
         while self._replies:
             asked, self._replies = self._replies, {}
-            self._asked = asked
+            self._undecided = asked
             try:
                 info = await self._look()
             except Closed:
                 return
             except EdaError as error:
-                self._logger.info("could not look at a consumer's filter: %s", error)
-                self._replies, self._asked = asked | self._replies, {}
-                await asyncio.sleep(LOOK_PAUSE_S)
+                self._logger.info("looking at the filter of a shared consumer failed, trying again: %s", error)
+                self._replies, self._undecided = asked | self._replies, {}
+                await asyncio.sleep(CHECK_PAUSE_S)
                 continue
             if info is None:
-                return  # the member ends, and learns it elsewhere
+                return  # the consumer is gone: the source notices that, too, and ends the subscription
             if self._stopped:
-                return  # Python 3.11's wait_for, in nats-py's requests, may swallow the cancellation
-            self._asked = {}
-            theirs = kept_filter(info["config"])
+                return  # wait_for of Python 3.11, in nats-py's requests, may have swallowed the cancellation
+            self._undecided = {}
+            theirs = shared_filter(info["config"])
             if covers(self._mine, theirs):
-                # It was delivered before this look, under a filter that was ours.
+                # The server made these deliveries before it answered, so under a filter that our own filter covers.
                 for reply in asked.values():
                     dispatcher.pass_over(reply)
             else:

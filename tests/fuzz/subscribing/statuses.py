@@ -12,7 +12,7 @@ from typing import Any
 
 from eda._codec import encode_event
 from eda._event import Event
-from eda.subscribing.source import Pulls
+from eda.subscribing.source import Source
 from eda.transport._outbound import Outbound
 from fuzz.cuts import messages
 from support.handling.dispatching import Rig, delivery
@@ -48,7 +48,7 @@ class Api:
     prefix = "$JS.API"
 
 
-class Puller(Pulls):
+class Puller(Source):
     """Pulls of a rig's dispatcher."""
 
     def __init__(self, wire: Any, api: Any) -> None:

@@ -46,8 +46,8 @@ async def test_member_when_its_process_is_killed_leaves_its_events_to_others_aft
 async def test_lease_when_others_are_attached_is_not_changed(connect: Connect, stream: str, admin: Admin) -> None:
     ours, theirs = await connect(), await connect()
     async with ours.subscribe(stream, print, **SHARED, lease_s=5) as subscription:
-        assert subscription._source.lease_s == 5
-        await until(lambda: subscription._source._next_pull > 1)
+        assert subscription._pipeline.source.lease_s == 5
+        await until(lambda: subscription._pipeline.source._next_pull > 1)
         for lease in ({"lease_s": 7}, {}):
             with pytest.raises(eda.ConfigError, match=r"5 s \(ack_wait\).*lease_s=5") as caught:
                 await theirs.subscribe(stream, print, **SHARED, **lease)
@@ -56,7 +56,7 @@ async def test_lease_when_others_are_attached_is_not_changed(connect: Connect, s
             pass
         assert (await admin.consumer(stream, "team"))["config"]["ack_wait"] == 5 * NS
     async with theirs.subscribe(stream, print, **SHARED, lease_s=7) as subscription:
-        assert subscription._source.lease_s == 7
+        assert subscription._pipeline.source.lease_s == 7
         assert (await admin.consumer(stream, "team"))["config"]["ack_wait"] == 7 * NS
 
 

@@ -137,7 +137,7 @@ async def test_consumer_when_the_account_limits_what_is_unacknowledged_is_made_a
             for _ in range(2):
                 await handled(conn, "orders", 700, **KINDS["durable"], reset=True)
             async with conn.subscribe("orders", print, **KINDS["durable"]) as subscription:
-                config = (await subscription._source._api.consumer_info("orders", "me"))["config"]
+                config = (await subscription._pipeline.source._api.consumer_info("orders", "me"))["config"]
                 assert config["max_ack_pending"] == 300
 
 

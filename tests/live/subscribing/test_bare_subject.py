@@ -141,7 +141,7 @@ async def test_message_when_heard_of_after_later_events_came_is_gone_back_to(
 ) -> None:
     """As in a cluster, where it may be heard of by another way than that of the later events."""
     monkeypatch.setattr(eda.subscribing.ordered_source, "BareSubject", Deaf)
-    monkeypatch.setattr(eda.subscribing.bare_subject, "SETTLE_S", 60.0)
+    monkeypatch.setattr(eda.subscribing.bare_subject, "SUBSCRIBED_S", 60.0)
     conn, publisher = await connect(), await connect()
     await publish(publisher, stream, "1")
     seen: list[str] = []
@@ -154,13 +154,13 @@ async def test_message_when_heard_of_after_later_events_came_is_gone_back_to(
         seen.append(event.id)
 
     async with conn.subscribe(stream, handle, **KINDS["serial"], **WANTED) as subscription:
-        await until(lambda: subscription._parts.source.consumer and subscription.stats().in_flight + len(seen) == 1)
+        await until(lambda: subscription._pipeline.source.consumer and subscription.stats().in_flight + len(seen) == 1)
         await admin.client.publish(stream, envelope("bare"))
         await admin.flush()
         await publish(publisher, stream, "3", "4")
         await until(lambda: subscription.stats().buffered + subscription.stats().in_flight + len(seen) == 3)
         await until(lambda: len(seen) == 3 or not is_handled)
-        subscription._parts.source._bare._need("heard of it")  # type: ignore[union-attr]
+        subscription._pipeline.source._bare._need("heard of it")  # type: ignore[union-attr]
         await until(lambda: logged.find(rf"message 2 on the subject {stream} itself was overtaken by 4"))
         gate.set()
         await until(lambda: "bare" in seen and seen[-1] == "4")
@@ -173,7 +173,7 @@ async def test_message_when_never_heard_of_is_found_by_a_second_look(
 ) -> None:
     """It takes a moment until all servers of a cluster know of a subscription."""
     monkeypatch.setattr(eda.subscribing.ordered_source, "BareSubject", Deaf)
-    monkeypatch.setattr(eda.subscribing.bare_subject, "SETTLE_S", 0.3)
+    monkeypatch.setattr(eda.subscribing.bare_subject, "SUBSCRIBED_S", 0.3)
     conn = await connect()
     await publish(conn, stream, "1")
     seen = Seen()
@@ -189,7 +189,7 @@ async def test_message_when_never_heard_of_is_found_by_a_second_look(
 async def test_filter_when_it_may_not_listen_or_look_asks_for_the_streams_own_subject(
     denied: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(eda.subscribing.bare_subject, "SETTLE_S", 0.3)
+    monkeypatch.setattr(eda.subscribing.bare_subject, "SUBSCRIBED_S", 0.3)
     users = [{"user": "u", "password": "p", "permissions": denied}, {"user": "all", "password": "p"}]
     async with eda.EmbeddedServer(config={"authorization": {"users": users}}) as server:
         async with (

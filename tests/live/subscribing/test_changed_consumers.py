@@ -115,7 +115,7 @@ async def test_consumer_when_somebody_takes_something_away_while_subscribed_is_c
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have consumers looked at several times a second."""
-    monkeypatch.setattr(eda.subscribing.source, "LOOK_EVERY_S", 0.2)
+    monkeypatch.setattr(eda.subscribing.source, "CHECK_EVERY_S", 0.2)
     monkeypatch.setattr(eda.subscribing.monitor, "TICK_MAX_S", 0.1)
 
 
@@ -132,7 +132,7 @@ async def test_filter_when_somebody_changes_it_while_subscribed_is_changed_back(
             return bool((await admin.consumer(stream, "team"))["config"].get("filter_subjects") == (before or [">"]))
 
         await until(is_healed)
-        await until(lambda: logged.find("passed over while the other filter held are not delivered"))
+        await until(lambda: logged.find("will not deliver the events that it skipped"))
         async with asyncio.timeout(9):  # each would take 5 s if the server did not tell the consumer of new messages
             for n in range(1, 4):
                 await conn.publish(stream, eda.Event(type="b"))
@@ -146,7 +146,7 @@ async def test_consumer_when_it_is_given_more_is_left_alone(
     async with conn.subscribe(stream, print, name="team", durable=True) as subscription:
         more = {"max_ack_pending": 100_000, "ack_wait": 60 * NS, "description": "ours"}
         await edit(admin, stream, **more)
-        await until(lambda: subscription._source.lease_s == 60)
+        await until(lambda: subscription._pipeline.source.lease_s == 60)
         config = (await admin.consumer(stream, "team"))["config"]
         assert {setting: config.get(setting) for setting in more} == more
     assert not logged.find("that was changed")
@@ -160,8 +160,8 @@ async def test_consumer_when_it_is_paused_is_said_in_the_log_once(
         await admin.api(f"CONSUMER.PAUSE.{stream}.team", {"pause_until": "2099-01-01T00:00:00Z"})
         await until(lambda: logged.find("paused its consumer until 2099", logging.WARNING))
         await conn.publish(stream)
-        looked_at = subscription._source._looked_at
-        await until(lambda: subscription._source._looked_at > looked_at + 0.5)
+        looked_at = subscription._pipeline.source._checked_at
+        await until(lambda: subscription._pipeline.source._checked_at > looked_at + 0.5)
         assert len(logged.find("paused its consumer")) == 1
         await admin.api(f"CONSUMER.PAUSE.{stream}.team")
         await until(lambda: seen)
@@ -224,8 +224,8 @@ async def test_reader_when_somebody_changes_it_is_replaced(
 async def test_reader_when_nobody_changes_it_is_kept(conn: eda.Conn, stream: str, admin: Admin, often: None) -> None:
     async with conn.subscribe(stream, print) as subscription:
         readers = await admin.consumers(stream)
-        looked_at = subscription._source._looked_at
-        await until(lambda: subscription._source._looked_at > looked_at + 0.5)
+        looked_at = subscription._pipeline.source._checked_at
+        await until(lambda: subscription._pipeline.source._checked_at > looked_at + 0.5)
         assert await admin.consumers(stream) == readers
 
 
@@ -256,7 +256,7 @@ async def test_consumer_when_it_is_deleted_before_it_can_be_changed_back_ends_as
         return await create(*args, **options)
 
     monkeypatch.setattr(Api, "create_consumer", after_the_deletion)
-    subscription._source.look("the test says so")
+    subscription._pipeline.source.check_consumer("the test says so")
     async with asyncio.timeout(10):
         with pytest.raises(eda.ConsumerDeleted):
             await subscription.wait()
@@ -269,7 +269,7 @@ async def test_stripped_event_when_closed_before_its_consumer_is_healed_is_given
     options: dict[str, Any] = {"name": "team", "durable": True, "backfill": True, "lease_s": 3600}
     seen: list[int] = []
     async with conn.subscribe(stream, print, **options) as closed:
-        source = closed._source
+        source = closed._pipeline.source
         assert isinstance(source, SharedSource)
         monkeypatch.setattr(source._kept, "heal", lambda *_, **__: asyncio.Event().wait())
         await edit(admin, stream, headers_only=True)
@@ -292,11 +292,11 @@ async def test_consumer_when_deleted_the_error_says_what_was_found_rather_than_w
     assert await admin.api(f"CONSUMER.DELETE.{stream}.team")
     if is_made_again:
         await keep(admin, stream)
-    subscription._source.look("it is time to look")
+    subscription._pipeline.source.check_consumer("it is time to check it")
     with pytest.raises(eda.ConsumerDeleted) as caught:
         await asyncio.wait_for(subscription.wait(), 10)
     expected = f"consumer 'team' of stream '{stream}' was deleted"
-    assert str(caught.value) in (expected, f"{expected}: somebody made another one of its name")
+    assert str(caught.value) in (expected, f"{expected}: somebody replaced it by another consumer of its name")
 
 
 @pytest.mark.parametrize("kind", ["shared", "unwanted", "private"])
@@ -315,8 +315,8 @@ async def test_subscription_when_looking_at_its_consumer_has_a_bug_ends_loudly(
     if kind == "unwanted":
         await admin.js.publish(stream, (await admin.js.get_msg(stream, 1)).data or b"")
     else:
-        await until(lambda: subscription._source.consumer)
-        subscription._source.look("it is time to look")
+        await until(lambda: subscription._pipeline.source.consumer)
+        subscription._pipeline.source.check_consumer("it is time to check it")
     with pytest.raises(RuntimeError, match="a bug"):
         await asyncio.wait_for(subscription.wait(), 5)
     assert logged.find("failed", logging.CRITICAL)

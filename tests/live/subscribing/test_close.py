@@ -435,5 +435,5 @@ async def test_close_when_the_connection_is_down_ends_in_time_and_says_what_may_
         begin = time.monotonic()
         await subscription.close()
         assert time.monotonic() - begin < 3
-        assert logged.find("not confirmed", logging.WARNING)
+        assert logged.find("did not confirm", logging.WARNING)
         await conn.close()

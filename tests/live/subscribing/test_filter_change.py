@@ -157,30 +157,30 @@ async def test_filter_when_it_is_narrowed_while_a_member_is_paused_is_widened_ag
     async with conn.subscribe(stream, lambda event: old.append(event.type), types=wide, **options) as paused:
         await until(lambda: old)
         paused.pause()
-        assert isinstance(paused._source, SharedSource)
-        paused._source.forget_pulls()
-        await paused._source._wire.detach(paused._source._subscription)  # the server forgets its pulls
+        assert isinstance(paused._pipeline.source, SharedSource)
+        paused._pipeline.source.forget_pulls()  # as the server does
+        await paused._pipeline.source._wire.detach(paused._pipeline.source._subscription)
         await until(lambda: nobody_pulls(admin, stream))
         async with other.subscribe(stream, lambda event: new.append(event.type), types=["a"], **FROM_HERE) as narrow:
-            paused._source._subscription = await paused._source._wire.attach(
-                f"{paused._source._inbox}.*", paused._dispatcher
+            paused._pipeline.source._subscription = await paused._pipeline.source._wire.attach(
+                f"{paused._pipeline.source._inbox}.*", paused._dispatcher
             )
             paused.resume()
-            paused._source.look("it is time to look")
+            paused._pipeline.source.check_consumer("it is time to check it")
             if on_filter_change == "from_here":
-                narrow._source.look("it is time to look")
+                narrow._pipeline.source.check_consumer("it is time to check it")
                 await until(lambda: len(logged.find("its filter was .* and is .* now")) == 2)
-                narrow._source.look("it is time to look")
+                narrow._pipeline.source.check_consumer("it is time to check it")
                 await until(lambda: not narrow.stats().active)
                 await publish(conn, stream, "b", "a")
                 await until(lambda: old[1:] == ["b", "a"])
             else:
-                await until(lambda: logged.find("does not get the rest"))
-                paused._source.look("it is time to look")
+                await until(lambda: logged.find("gets only events that the new filter matches"))
+                paused._pipeline.source.check_consumer("it is time to check it")
                 await publish(conn, stream, "a")
                 await until(lambda: len(old) + len(new) == 2)
                 assert narrow.stats().active
-                assert len(logged.find("does not get the rest")) == 1
+                assert len(logged.find("gets only events that the new filter matches")) == 1
 
 
 async def nobody_pulls(admin: Admin, stream: str) -> bool:
@@ -210,8 +210,8 @@ async def test_unwanted_when_closed_before_it_is_known_whose_it_is_is_given_back
     await publish(conn, stream, "b")
     payload = (await admin.js.get_msg(stream, 1)).data or b""
     async with conn.subscribe(stream, print, types=["a"], **SHARED, lease_s=3600) as closed:
-        assert isinstance(closed._source, SharedSource)
-        closed._source._unwanted._look = asyncio.Event().wait  # type: ignore[assignment]
+        assert isinstance(closed._pipeline.source, SharedSource)
+        closed._pipeline.source._unwanted._look = asyncio.Event().wait  # type: ignore[assignment]
         await admin.js.publish(stream, payload)
         await admin.js.publish(stream, payload)
         await until(lambda: are_unacknowledged(admin, stream, 2))
@@ -275,8 +275,8 @@ async def test_ordered_when_a_standby_has_the_old_filter_never_takes_the_key_bac
     narrow = await old_conn.subscribe(stream, print, types=["a"], serial=True, **SHARED)
     wide = await new_conn.subscribe(stream, print, types=["a", "b"], serial=True, **FROM_HERE)
     # The narrow standby can't take the key while it is cut off from it: it is asked for by the wide one alone.
-    assert narrow._parts._cursor is not None
-    narrow._parts._cursor._filter.mine = [f"{stream}.other.*"]
+    assert narrow._pipeline._cursor is not None
+    narrow._pipeline._cursor._filter.mine = [f"{stream}.other.*"]
     await first.close()
     await until(lambda: wide.stats().active)
     await wide.close()
@@ -296,12 +296,12 @@ async def test_ordered_when_a_narrow_standby_outlives_the_wide_holder_never_says
     wide = await new_conn.subscribe(stream, print, types=["a", "b"], serial=True, **FROM_HERE)
     await first.close()
     await until(lambda: wide.stats().active)
-    assert wide._parts._cursor is not None
+    assert wide._pipeline._cursor is not None
     # As an old release's member that lost the key to it: it may open no more, but stays.
     narrow = await new_conn.subscribe(stream, print, types=["a", "b"], serial=True, **SHARED)
-    assert narrow._parts._cursor is not None
-    narrow._parts._cursor._filter.mine = [f"{stream}.a.*"]
-    wide._parts._cursor._stop()[0].drop()  # type: ignore[union-attr]  # as if it was killed
+    assert narrow._pipeline._cursor is not None
+    narrow._pipeline._cursor._filter.mine = [f"{stream}.a.*"]
+    wide._pipeline._cursor._stop()[0].drop()  # type: ignore[union-attr]  # as if it was killed
     await until(lambda: logged.find("stands by and takes nothing over"), 15)
     assert not logged.find("taking over")
     await narrow.close()
@@ -315,19 +315,19 @@ async def test_shared_when_the_filter_fits_a_member_again_that_stood_by_gets_eve
     old: list[str] = []
     async with conn.subscribe(stream, lambda event: old.append(event.type), types=["a"], **SHARED) as older:
         async with other.subscribe(stream, print, types=["a", "b"], **FROM_HERE):
-            older._source.look("it is time to look")
+            older._pipeline.source.check_consumer("it is time to check it")
             await until(lambda: not older.stats().active)
         # Nothing is attached now, so a narrower filter may come.
         back = await other.subscribe(stream, print, types=["a"], **FROM_HERE)
         await back.close()
-        older._source.look("it is time to look")
+        older._pipeline.source.check_consumer("it is time to check it")
         await until(lambda: older.stats().active)
         await publish(conn, stream, "b", "a", "a")
         await until(lambda: old == ["a", "a"])
         assert logged.find("no longer stands by")
         # And once more.
         async with other.subscribe(stream, print, types=["a", "b"], **FROM_HERE):
-            older._source.look("it is time to look")
+            older._pipeline.source.check_consumer("it is time to check it")
             await until(lambda: not older.stats().active)
         assert len(logged.find("stands by: another member")) == 2
 
@@ -347,10 +347,10 @@ async def test_filter_when_members_know_different_servers_is_not_changed_to_and_
     ):
         for _ in range(3):
             for each in (older, newer):
-                assert isinstance(each._source, SharedSource)
-                each._source.look("it is time to look")
-                assert each._source._checking is not None
-                await each._source._checking
+                assert isinstance(each._pipeline.source, SharedSource)
+                each._pipeline.source.check_consumer("it is time to check it")
+                assert each._pipeline.source._checking is not None
+                await each._pipeline.source._checking
         # The newer one asked for a filter, the older one can't rely on it: that is where it ends.
         assert len(logged.find("that was changed")) == 2
         config = (await admin.consumer(stream, "n"))["config"]

@@ -68,9 +68,11 @@ async def test_delivery_when_forged_is_not_an_event_and_not_acknowledged(
         subscription = await conn.subscribe(stream, seen.append, **KEPT)
         await wire_of(conn).barrier(5)
         (line,) = [
-            line for line in bytes(proxy.sent).split(b"\r\n") if line.startswith(b"SUB " + subscription._source.inbox)
+            line
+            for line in bytes(proxy.sent).split(b"\r\n")
+            if line.startswith(b"SUB " + subscription._pipeline.source.inbox)
         ]
-        inbox, sid = subscription._source.inbox, line.split()[-1]
+        inbox, sid = subscription._pipeline.source.inbox, line.split()[-1]
         proxy.sent.clear()
         for reply in replies:
             proxy.inject(b"MSG %s1 %s %s %d\r\n%s\r\n" % (inbox, sid, reply.encode(), len(payload), payload))

@@ -147,7 +147,7 @@ async def test_ordered_when_the_retention_changes_while_it_is_open_ends_with_the
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if how == "looks":
-        monkeypatch.setattr(eda.subscribing.source, "LOOK_EVERY_S", 0.2)
+        monkeypatch.setattr(eda.subscribing.source, "CHECK_EVERY_S", 0.2)
         monkeypatch.setattr(eda.subscribing.monitor, "TICK_MAX_S", 0.1)
     logged.expect("retention='interest'")
     await conn.streams.create(stream)
@@ -166,7 +166,7 @@ async def test_filter_when_the_stream_gets_sources_while_subscribed_covers_them(
     conn: eda.Conn, stream: str, other: str, admin: Admin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Events of sources have subjects of their origin, so the server's filter must go."""
-    monkeypatch.setattr(eda.subscribing.source, "LOOK_EVERY_S", 0.2)
+    monkeypatch.setattr(eda.subscribing.source, "CHECK_EVERY_S", 0.2)
     monkeypatch.setattr(eda.subscribing.monitor, "TICK_MAX_S", 0.1)
     await conn.streams.create(stream)
     await conn.publish(other, eda.Event(type="paid", aggregate="sourced"))

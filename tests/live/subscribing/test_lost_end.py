@@ -17,7 +17,7 @@ import eda
 from helpers import Admin, Logged, Proxy, until
 from support.cursors.member import Keys
 
-LOST = r"stream s has lost its end: event {}, .* ends at {} now; subscription {} goes on behind {}$"
+LOST = r"stream s has lost its end: event {}, .* ends at {} now; subscription {} continues after {}$"
 
 DURABLE: dict[str, dict[str, Any]] = {
     "exclusive": {"exclusive": True},

@@ -312,7 +312,7 @@ async def test_unsubscribe_when_called_in_a_handler_forgets_the_position_after_i
     ("first", "second", "said"),
     [
         ({}, {"exclusive": True}, "shared.*exclusive"),
-        ({"key": "aggregate"}, {}, "exclusive.*shared"),
+        ({"key": "aggregate"}, {}, "ordered.*shared"),
         ({"serial": True}, {"serial": True, "types": ["a"]}, r"nothing.*\.a\.\*"),
         ({"exclusive": True, "types": ["a"]}, {"exclusive": True, "aggregate": "x"}, r"\.a\.\*.*\.\*\.x"),
     ],

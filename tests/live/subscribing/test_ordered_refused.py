@@ -54,7 +54,7 @@ async def test_reader_when_it_can_not_be_had_any_more_ends_the_subscription_with
         conn = await connect(proxy.url(server.url))
         await conn.streams.create(stream)
         subscription = await conn.subscribe(stream, print, **KINDS[kind])
-        await until(lambda: subscription._parts.source.consumer)
+        await until(lambda: subscription._pipeline.source.consumer)
         monkeypatch.setattr(Api, "create_consumer", failing(Api.create_consumer, error))
         proxy.drop()
         with pytest.raises(type(error), match=str(error)[:10]):
@@ -83,7 +83,7 @@ async def test_reader_when_it_can_not_be_had_for_a_moment_is_tried_again(
         conn = await connect(proxy.url(server.url))
         await conn.streams.create(stream)
         subscription = await conn.subscribe(stream, lambda event: seen.append(event.sequence), **KINDS[kind])
-        await until(lambda: subscription._parts.source.consumer)
+        await until(lambda: subscription._pipeline.source.consumer)
         fail = failing(Api.create_consumer, error, times=times)
         monkeypatch.setattr(Api, "create_consumer", fail)
         proxy.drop()

@@ -189,14 +189,14 @@ async def test_pause_when_the_server_removes_the_reader_meanwhile_does_not_say_t
 ) -> None:
     """Nothing is asked of a reader while its subscription is paused, so it is gone after a minute."""
     monkeypatch.setattr(eda.jetstream.consumer_settings, "READER_LIFE_S", 0.5)
-    monkeypatch.setattr(eda.subscribing.source, "LOOK_EVERY_S", 0.3)
+    monkeypatch.setattr(eda.subscribing.source, "CHECK_EVERY_S", 0.3)
     monkeypatch.setattr(eda.subscribing.source, "EXPIRES_S", 1.0)
     seen = Seen()
     await conn.publish(stream)
     async with conn.subscribe(stream, seen.handle, **KINDS[kind]) as subscription:
         await until(lambda: seen.seqs == [1])
         subscription.pause()
-        await until(lambda: logged.find("reads anew: its reader is gone"))
+        await until(lambda: logged.find("makes a new reader: its reader is gone"))
         await conn.publish(stream)
         subscription.resume()
         await until(lambda: seen.seqs == [1, 2])

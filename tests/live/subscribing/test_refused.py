@@ -19,7 +19,7 @@ KEPT: dict[str, Any] = {"name": "me", "durable": True, "backfill": True}
 
 def status_frame(subscription: eda.Subscription, status: str) -> bytes:
     """Return what the server says of the latest pull, as it would come."""
-    source = subscription._source
+    source = subscription._pipeline.source
     headers = f"NATS/1.0 {status}\r\n\r\n".encode()
     subject, sid = f"{source._inbox}.{source._next_pull - 1}", source._subscription._id
     return f"HMSG {subject} {sid} {len(headers)} {len(headers)}\r\n".encode() + headers + b"\r\n"
@@ -35,10 +35,10 @@ async def test_pull_when_it_is_refused_for_good_ends_with_the_servers_words(
         conn = await connect(proxy.url(server.url))
         subscription = await conn.subscribe(stream, print, **kind)
         for n_pulls in (1, 2, 3):  # the first refusals may be anybody's
-            await until(lambda n_pulls=n_pulls: subscription._source._next_pull > n_pulls)
+            await until(lambda n_pulls=n_pulls: subscription._pipeline.source._next_pull > n_pulls)
             assert not subscription.is_closed
             proxy.inject(status_frame(subscription, status))
-            await until(lambda n_pulls=n_pulls: subscription._source._first_valid > n_pulls or n_pulls == 3)
+            await until(lambda n_pulls=n_pulls: subscription._pipeline.source._first_valid > n_pulls or n_pulls == 3)
         async with asyncio.timeout(5):
             with pytest.raises(eda.ServerError, match=status.split()[-1].lower()) as caught:
                 await subscription.wait()
@@ -55,9 +55,9 @@ async def test_pull_when_its_refusal_may_pass_is_made_again(
         conn = await connect(proxy.url(server.url))
         seen: list[eda.Event] = []
         async with conn.subscribe(stream, seen.append, **KEPT) as subscription:
-            await until(lambda: subscription._source._next_pull > 1)
+            await until(lambda: subscription._pipeline.source._next_pull > 1)
             proxy.inject(status_frame(subscription, status))
-            await until(lambda: subscription._source._first_valid > 1)
+            await until(lambda: subscription._pipeline.source._first_valid > 1)
             await conn.publish(stream)
             await until(lambda: seen)
         await conn.close()
@@ -81,14 +81,14 @@ async def test_look_at_the_consumer_when_it_fails_for_good_ends_with_the_error(
 ) -> None:
     logged.expect(rf"subscription me to {stream} ends: {re.escape(str(error))}")
     if not isinstance(error, eda.EdaError):
-        logged.expect("looking at it failed")
+        logged.expect("checking consumer me of stream .* failed")
     subscription = await conn.subscribe(stream, print, **KEPT)
 
     async def fail(*_: Any) -> None:
         raise error
 
     monkeypatch.setattr(Api, "consumer_info", fail)
-    subscription._source.on_silent("the test says so")
+    subscription._pipeline.source.on_silent("the test says so")
     async with asyncio.timeout(5):
         with pytest.raises(type(error)) as caught:
             await subscription.wait()
@@ -98,7 +98,7 @@ async def test_look_at_the_consumer_when_it_fails_for_good_ends_with_the_error(
 async def test_look_at_the_consumer_when_its_refusal_may_pass_is_made_again(
     conn: eda.Conn, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(eda.subscribing.shared_source, "LOOK_PAUSE_S", 0.01)
+    monkeypatch.setattr(eda.subscribing.shared_source, "CHECK_PAUSE_S", 0.01)
     refusals = [ServerError(503, 10008, "JetStream system temporarily unavailable"), eda.Timeout("a request", 5.0)]
     look = Api.consumer_info
 
@@ -110,7 +110,7 @@ async def test_look_at_the_consumer_when_its_refusal_may_pass_is_made_again(
     seen: list[eda.Event] = []
     async with conn.subscribe(stream, seen.append, **KEPT) as subscription:
         monkeypatch.setattr(Api, "consumer_info", fail)
-        subscription._source.on_silent("the test says so")
+        subscription._pipeline.source.on_silent("the test says so")
         await until(lambda: not refusals)
         await conn.publish(stream)
         await until(lambda: seen)
@@ -123,12 +123,12 @@ async def test_pulling_when_it_fails_unexpectedly_ends_with_the_error(
     async with Proxy(server.port) as proxy:
         conn = await connect(proxy.url(server.url))
         subscription = await conn.subscribe(stream, print, **KEPT)
-        await until(lambda: subscription._source._next_pull > 1)
+        await until(lambda: subscription._pipeline.source._next_pull > 1)
 
         def fail(*_: Any) -> None:
             raise NoSuchThing("out of the blue")
 
-        subscription._source.pull = fail
+        subscription._pipeline.source.pull = fail
         proxy.inject(status_frame(subscription, "408 Request Timeout"))
         async with asyncio.timeout(5):
             with pytest.raises(NoSuchThing):

@@ -274,7 +274,7 @@ async def test_pull_when_the_connection_breaks_before_it_is_written_is_never_sen
             await until(lambda: b"CONSUMER.MSG.NEXT" in proxy.sent)
             tap = wire_of(conn)._interceptor
             assert tap is not None
-            subscription._source.pull(7777, None)
+            subscription._pipeline.source.pull(7777, None)
             tap.connection_lost(None)  # in the same turn, before the buffer is written
             assert conn.state == "disconnected"
             n_sent = len(proxy.sent)
@@ -298,7 +298,7 @@ async def test_pull_when_the_server_falls_silent_is_made_anew(
     monkeypatch.setattr(eda.subscribing.monitor, "TICK_MAX_S", 0.05)
     seen: list[eda.Event] = []
     async with conn.subscribe(stream, seen.append, **KEPT) as subscription:
-        source = subscription._source
+        source = subscription._pipeline.source
         # The pull's inbox is gone, as far as the server knows.
         wire_of(conn).out.command(b"UNSUB %d\r\n" % source._subscription._id)
         await wire_of(conn).barrier(5)

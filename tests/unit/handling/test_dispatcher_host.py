@@ -12,7 +12,7 @@ import pytest
 import eda
 from eda._codec import decode_event, encode_event
 from eda.handling._intake import Exhausted, Undecodable
-from eda.handling.dispatcher_host import BURIED, Handling
+from eda.handling.dispatcher_host import BURIED, DispatcherHost
 from eda.options import Retry, SubscriptionOptions
 from helpers import Logged, until
 from support.reference import delivered
@@ -24,14 +24,14 @@ OTHER = delivered(decode_event(encode_event(eda.Event(id="id-2"))), "orders", 8,
 
 
 class Bench:
-    """A Handling whose dead letters are kept, or refused."""
+    """A host whose dead letters are kept, or refused."""
 
     def __init__(self, stream: str = "orders", **options: Any) -> None:
         self.stored: list[tuple[str, dict[str, Any]]] = []
         self.refusal: Exception | None = None
         self.ended: list[Exception] = []
         settings = SubscriptionOptions(**options)
-        self.handling = Handling(logging.getLogger("eda"), stream, "billing", settings, self._bury, self.ended.append)
+        self.host = DispatcherHost(logging.getLogger("eda"), stream, "billing", settings, self._bury, self.ended.append)
 
     async def _bury(self, into: str, **letter: Any) -> None:
         if self.refusal is not None:
@@ -40,8 +40,8 @@ class Bench:
 
     async def fail(self, error: BaseException, event: eda.Event = ONE) -> int:
         """Do what a dispatcher does with a failed event; returns the delay, or BURIED."""
-        (delay_ns,) = self.handling.on_failures([event], [error])
-        return delay_ns if delay_ns >= 0 else await self.handling.bury(event, PAYLOAD, error)
+        (delay_ns,) = self.host.on_failures([event], [error])
+        return delay_ns if delay_ns >= 0 else await self.host.bury(event, PAYLOAD, error)
 
 
 def undecodable() -> Undecodable:
@@ -89,7 +89,7 @@ async def test_failure_when_it_is_for_good_is_told_and_stored_with_its_reason(
     event |= {"subject": TWO.subject, "foreign": TWO.headers}
     event |= {"event_id": TWO.id if reason == "undecodable" else ""}  # an undecodable one has it from its headers
     assert letter == event | {"reason": reason, "subscription": "billing", "attempts": attempts}
-    assert (bench.handling.n_dead, bench.handling.n_discarded) == (1, 0)
+    assert (bench.host.n_dead, bench.host.n_discarded) == (1, 0)
 
 
 class Unprintable(Exception):
@@ -109,10 +109,10 @@ async def test_dead_letter_when_its_stream_does_not_take_it_is_to_be_tried_again
     bench = Bench()
     bench.refusal = eda.ServerError(503, 0, "full")
     assert [await bench.fail(eda.Reject("never")) / NS for _ in range(9)] == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
-    assert (bench.handling.n_dead, bench.handling.n_discarded) == (0, 0)
+    assert (bench.host.n_dead, bench.host.n_discarded) == (0, 0)
     bench.refusal = None
     assert await bench.fail(eda.Reject("never")) == BURIED
-    assert bench.handling.n_dead == 1
+    assert bench.host.n_dead == 1
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ async def test_dead_letter_when_there_is_no_stream_for_it_is_told_and_passed_ove
     bench = Bench(stream, **options)
     assert await bench.fail(eda.Reject("never")) == BURIED
     assert [into for into, _ in bench.stored] == ([to] if to else [])
-    assert (bench.handling.n_dead, bench.handling.n_discarded) == ((1, 0) if to else (0, 1))
+    assert (bench.host.n_dead, bench.host.n_discarded) == ((1, 0) if to else (0, 1))
 
 
 # --- batches ---------------------------------------------------------------------------------------------------------
@@ -141,13 +141,13 @@ async def test_dead_letter_when_there_is_no_stream_for_it_is_told_and_passed_ove
 async def test_batch_when_it_fails_in_part_has_the_errors_of_those_that_failed() -> None:
     error = ValueError("x")
     partial = eda.PartialFailure({OTHER: error})
-    assert Bench(batch=2).handling.errors_of([ONE, OTHER], partial) == [None, error]
-    assert Bench().handling.errors_of([ONE], partial) == [partial]  # of a handler of single events it says nothing
-    assert Bench(batch=2).handling.errors_of([ONE, OTHER], error) == [error, error]
+    assert Bench(batch=2).host.errors_of([ONE, OTHER], partial) == [None, error]
+    assert Bench().host.errors_of([ONE], partial) == [partial]  # of a handler of single events it says nothing
+    assert Bench(batch=2).host.errors_of([ONE, OTHER], error) == [error, error]
 
 
 async def test_batch_when_a_partial_failure_names_none_of_it_fails_as_a_whole() -> None:
-    errors = Bench(batch=2).handling.errors_of([ONE, TWO], eda.PartialFailure({OTHER: ValueError("x")}))
+    errors = Bench(batch=2).host.errors_of([ONE, TWO], eda.PartialFailure({OTHER: ValueError("x")}))
     assert [type(error) for error in errors] == [eda.ConfigError, eda.ConfigError]
 
 
@@ -155,33 +155,33 @@ async def test_batch_when_a_partial_failure_names_none_of_it_fails_as_a_whole() 
 
 
 async def test_errors_when_asked_for_say_what_happened() -> None:
-    handling = Bench(timeout_s=2.5).handling
+    host = Bench(timeout_s=2.5).host
     cause = asyncio.CancelledError()
-    overdue = handling.overdue_error(ONE, cause)
+    overdue = host.overdue_error(ONE, cause)
     assert isinstance(overdue, eda.Timeout)
     assert (overdue.timeout_s, overdue.event_id, overdue.__cause__) == (2.5, "id-1", cause)
-    assert isinstance(handling.cancelled_error(), asyncio.CancelledError)
-    assert isinstance(handling.refuse(each for each in ()), TypeError)
-    assert handling.refuse(5) is None
+    assert isinstance(host.cancelled_error(), asyncio.CancelledError)
+    assert isinstance(host.refuse(each for each in ()), TypeError)
+    assert host.refuse(5) is None
 
 
 async def test_plain_function_when_it_took_too_long_is_told_of(logged: Logged) -> None:
-    Bench(timeout_s=2.5).handling.on_overrun(ONE, 7.25)
+    Bench(timeout_s=2.5).host.on_overrun(ONE, 7.25)
     assert logged.find(
         r"the handler took 7.25 s for event id-1 .* subscription billing.* over timeout_s=2.5: .*eda.threaded"
     )
 
 
 async def test_future_when_nobody_sets_it_is_done_in_time() -> None:
-    handling = Bench().handling
+    host = Bench().host
     began = time.monotonic()
-    await handling.make_future_within(0.02)
+    await host.make_future_within(0.02)
     assert 0.015 < time.monotonic() - began < 5
-    early = handling.make_future_within(0.001)
+    early = host.make_future_within(0.001)
     early.set_result(None)
-    late = handling.make_future_within(0.002)
+    late = host.make_future_within(0.002)
     late.cancel()
-    await handling.make_future_within(0.01)  # neither is set again
+    await host.make_future_within(0.01)  # neither is set again
 
 
 # --- the timer -------------------------------------------------------------------------------------------------------
@@ -199,17 +199,17 @@ class Dispatcher:
         return self.later_s.pop(0) if self.later_s else None
 
 
-def timed(*later_s: float) -> tuple[Handling, Dispatcher]:
-    handling, dispatcher = Bench().handling, Dispatcher(*later_s)
-    handling.use(dispatcher)  # type: ignore[arg-type]
-    return handling, dispatcher
+def timed(*later_s: float) -> tuple[DispatcherHost, Dispatcher]:
+    host, dispatcher = Bench().host, Dispatcher(*later_s)
+    host.use(dispatcher)  # type: ignore[arg-type]
+    return host, dispatcher
 
 
 async def test_retry_when_several_are_asked_for_comes_with_the_earliest_and_goes_on_with_what_is_next() -> None:
-    handling, dispatcher = timed(0.03, 0.03)
+    host, dispatcher = timed(0.03, 0.03)
     began = time.monotonic()
     for delay_s in (3600.0, 0.02, 60.0):
-        handling.on_retry(delay_s)
+        host.on_retry(delay_s)
     await until(lambda: len(dispatcher.called_at) == 3)
     assert dispatcher.called_at[0] - began < 5
     assert dispatcher.called_at[2] - began >= 0.075
@@ -219,10 +219,10 @@ async def test_retry_when_several_are_asked_for_comes_with_the_earliest_and_goes
 
 @pytest.mark.parametrize("before", [True, False])
 async def test_retry_when_closed_does_not_come(before: bool) -> None:
-    handling, dispatcher = timed()
+    host, dispatcher = timed()
     if before:
-        handling.on_retry(0.001)
-    handling.close()
-    handling.on_retry(0.001)  # of a handler that ends while the subscription closes
+        host.on_retry(0.001)
+    host.close()
+    host.on_retry(0.001)  # of a handler that ends while the subscription closes
     await asyncio.sleep(0.02)
     assert dispatcher.called_at == []

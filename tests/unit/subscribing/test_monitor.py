@@ -1,4 +1,4 @@
-"""eda.subscribing.monitor: time-outs, leases, and what the log is told when nothing moves, each once."""
+"""eda.subscribing.monitor: time-outs, leases, and one warning for each stall."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import pytest
 import eda
 import eda.subscribing.monitor
 from eda.options import SubscriptionOptions
-from eda.subscribing.monitor import Watch
+from eda.subscribing.monitor import Monitor
+from eda.subscribing.spec import SubscriptionSpec
 from helpers import Logged, until
 from support.handling.dispatching import Rig, delivery
 
@@ -23,7 +24,7 @@ STALLED = "has made no progress"
 
 
 class Source:
-    """Where events come from, as far as a watch wants to know."""
+    """Where events come from, as far as a monitor asks."""
 
     def __init__(self) -> None:
         self.is_up = True
@@ -40,19 +41,22 @@ class Source:
         return self.why
 
 
-class Watched:
-    """A watch over a rig, and what it sees."""
+class Monitored:
+    """A monitor of a rig, and its source."""
 
     def __init__(self, rig: Rig, lease_s: float = 3600.0, **options: Any) -> None:
         self.source = Source()
         self.source.lease_s = lease_s
         self.active = True
         settings = SubscriptionOptions(concurrency=rig.concurrency, **options)
-        self.watch = Watch(
-            logging.getLogger("eda"), "orders", "billing", settings, rig.dispatcher, self.source,  # type: ignore[arg-type]
+        self.monitor = Monitor(
+            logging.getLogger("eda"),
+            SubscriptionSpec("orders", "billing", is_durable=True, is_ordered=False, options=settings),
+            rig.dispatcher,
+            self.source,  # type: ignore[arg-type]
             lambda: self.active,
         )  # fmt: skip
-        self.watch.start()
+        self.monitor.start()
 
     async def ticks(self, n: int) -> None:
         until_n = self.source.n_ticks + n
@@ -67,20 +71,20 @@ def stall_s(monkeypatch: pytest.MonkeyPatch) -> float:
 
 
 @pytest.fixture
-def watch() -> Iterator[Callable[..., Watched]]:
-    """Make watches that are stopped after the test."""
-    made: list[Watched] = []
+def monitor() -> Iterator[Callable[..., Monitored]]:
+    """Make monitors that are stopped after the test."""
+    made: list[Monitored] = []
 
-    def watch(rig: Rig, **options: Any) -> Watched:
-        made.append(Watched(rig, **options))
+    def monitor(rig: Rig, **options: Any) -> Monitored:
+        made.append(Monitored(rig, **options))
         return made[-1]
 
-    yield watch
+    yield monitor
     for each in made:
-        each.watch.stop()
+        each.monitor.stop()
 
 
-Start = Callable[..., Watched]
+Start = Callable[..., Monitored]
 
 
 # --- handlers that take too long -------------------------------------------------------------------------------------
@@ -88,7 +92,7 @@ Start = Callable[..., Watched]
 
 @pytest.mark.parametrize("batch", [None, 3])
 async def test_handler_when_its_time_is_over_is_cancelled_and_the_next_one_has_its_own(
-    make: Make, watch: Start, batch: int | None
+    make: Make, monitor: Start, batch: int | None
 ) -> None:
     async def handle(events: Any) -> None:
         began.append(time.monotonic())
@@ -100,7 +104,7 @@ async def test_handler_when_its_time_is_over_is_cancelled_and_the_next_one_has_i
     began: list[float] = []
     ended: list[float] = []
     rig = make(handle, batch=batch)
-    watch(rig, timeout_s=0.1, batch=batch)
+    monitor(rig, timeout_s=0.1, batch=batch)
     rig.deliver(1)
     await until(lambda: rig.failures)
     rig.deliver(2)
@@ -109,20 +113,20 @@ async def test_handler_when_its_time_is_over_is_cancelled_and_the_next_one_has_i
     assert all(end - begin >= 0.09 for begin, end in zip(began, ended, strict=True))
 
 
-async def test_handlers_when_within_their_time_are_left_alone(make: Make, watch: Start) -> None:
+async def test_handlers_when_within_their_time_are_left_alone(make: Make, monitor: Start) -> None:
     async def handle(event: eda.Event) -> None:
         await asyncio.sleep(0.03)
 
     rig = make(handle, concurrency=2)
-    watched = watch(rig, timeout_s=0.3)
+    monitored = monitor(rig, timeout_s=0.3)
     rig.deliver(*range(1, 31))
     await until(lambda: rig.dispatcher.n_handled == 30)
     assert rig.failures == []
-    assert watched.source.n_ticks > 5
+    assert monitored.source.n_ticks > 5
 
 
 async def test_handler_when_it_ignores_its_cancellation_is_told_of_once(
-    make: Make, watch: Start, logged: Logged
+    make: Make, monitor: Start, logged: Logged
 ) -> None:
     async def handle(event: eda.Event) -> None:
         while not end.is_set():
@@ -134,10 +138,10 @@ async def test_handler_when_it_ignores_its_cancellation_is_told_of_once(
     )
     end = asyncio.Event()
     rig = make(handle)
-    watched = watch(rig, timeout_s=0.05)
+    monitored = monitor(rig, timeout_s=0.05)
     rig.deliver(1, event=eda.Event(id="id-1", type="t"))
     await until(lambda: logged.find("ignores its cancellation"))
-    await watched.ticks(20)
+    await monitored.ticks(20)
     assert len(logged.find("ignores its cancellation")) == 1
     assert rig.tasks[0].cancelling() == 1
     end.set()
@@ -149,27 +153,27 @@ async def test_handler_when_it_ignores_its_cancellation_is_told_of_once(
 # --- leases, and what is gone ----------------------------------------------------------------------------------------
 
 
-async def test_lease_when_a_third_of_it_is_over_is_extended(make: Make, watch: Start) -> None:
+async def test_lease_when_a_third_of_it_is_over_is_extended(make: Make, monitor: Start) -> None:
     rig = make(hold=True)
-    watched = watch(rig, lease_s=0.2)
+    monitored = monitor(rig, lease_s=0.2)
     rig.deliver(1, 2)
     await until(lambda: rig.dispatcher.n_running)
     assert rig.flush() == []
-    await watched.ticks(9)
+    await monitored.ticks(9)
     found = rig.flush()
     assert sorted(found[:2]) == [(delivery(1)[1], b"+WPI"), (delivery(2)[1], b"+WPI")]
 
 
 async def test_skipped_when_events_are_gone_is_told_once_for_all_of_a_tick(
-    make: Make, watch: Start, logged: Logged
+    make: Make, monitor: Start, logged: Logged
 ) -> None:
     rig = make(ordered=True)
-    watched = watch(rig)
+    monitored = monitor(rig)
     rig.deliver(1, 11, 21)
-    await watched.ticks(3)
+    await monitored.ticks(3)
     rig.deliver(23)
-    await watched.ticks(3)
-    told = [record.getMessage() for record in logged.find("were gone from the stream", logging.WARNING)]
+    await monitored.ticks(3)
+    told = [record.getMessage() for record in logged.find("events were not delivered", logging.WARNING)]
     assert [text.partition(" events")[0] for text in told] == [
         "subscription billing to orders: 18",
         "subscription billing to orders: 1",
@@ -179,16 +183,16 @@ async def test_skipped_when_events_are_gone_is_told_once_for_all_of_a_tick(
 # --- what does not move ----------------------------------------------------------------------------------------------
 
 
-async def told_once(watched: Watched, logged: Logged, pattern: str) -> None:
+async def told_once(monitored: Monitored, logged: Logged, pattern: str) -> None:
     """Wait for the word on a stall, and see that it is said once, and with this reason."""
     await until(lambda: logged.find(STALLED))
-    await watched.ticks(30)
+    await monitored.ticks(30)
     (record,) = logged.find(STALLED, logging.WARNING)
     assert logged.find(pattern), record.getMessage()
 
 
 async def test_stall_when_a_handler_is_over_its_time_names_the_one_that_began_first(
-    make: Make, watch: Start, logged: Logged
+    make: Make, monitor: Start, logged: Logged
 ) -> None:
     """Those that began later may be within theirs."""
 
@@ -201,89 +205,91 @@ async def test_stall_when_a_handler_is_over_its_time_names_the_one_that_began_fi
 
     end = asyncio.Event()
     rig = make(handle, concurrency=2)
-    watched = watch(rig, timeout_s=0.1)
+    monitored = monitor(rig, timeout_s=0.1)
     rig.deliver(2, pending=9)
     await until(lambda: rig.dispatcher.n_running)
     rig.deliver(3, pending=8)
-    await told_once(watched, logged, r"a handler has had sequence 2 for .* \(\d events held, 8 pending\)")
+    await told_once(monitored, logged, r"a handler has had sequence 2 for .* \(\d events held, 8 pending\)")
     end.set()
 
 
-async def test_stall_when_handlers_are_within_their_time_is_none(make: Make, watch: Start, logged: Logged) -> None:
+async def test_stall_when_handlers_are_within_their_time_is_none(make: Make, monitor: Start, logged: Logged) -> None:
     rig = make(hold=True)
-    watched = watch(rig, timeout_s=3600.0)
+    monitored = monitor(rig, timeout_s=3600.0)
     rig.deliver(1, 2)
-    await watched.ticks(30)
+    await monitored.ticks(30)
     assert logged.find(STALLED) == []
 
 
-async def test_stall_when_an_event_fails_again_and_again_names_it(make: Make, watch: Start, logged: Logged) -> None:
+async def test_stall_when_an_event_fails_again_and_again_names_it(make: Make, monitor: Start, logged: Logged) -> None:
     def fail(event: eda.Event) -> None:
         raise ValueError
 
     rig = make(fail, ordered=True, serial=True)
     rig.on_failure = lambda event, error: 3600 * 10**9  # type: ignore[method-assign]
-    watched = watch(rig)
+    monitored = monitor(rig)
     rig.deliver(4, 5, 6)
-    await told_once(watched, logged, "sequence 4 fails again and again, and 2 events wait behind it")
+    await told_once(monitored, logged, "sequence 4 fails again and again, and 2 events wait behind it")
 
 
-async def test_stall_when_no_handler_may_start_says_so(make: Make, watch: Start, logged: Logged) -> None:
+async def test_stall_when_no_handler_may_start_says_so(make: Make, monitor: Start, logged: Logged) -> None:
     rig = make(ordered=True)
     rig.dispatcher.set_lease(0)
-    watched = watch(rig)
+    monitored = monitor(rig)
     rig.deliver(1, 2)
-    await told_once(watched, logged, "2 events wait, and no handler is free to start")
+    await told_once(monitored, logged, "2 events wait, and no handler is free to start")
 
 
-async def test_stall_when_there_is_no_connection_says_so(make: Make, watch: Start, logged: Logged) -> None:
+async def test_stall_when_there_is_no_connection_says_so(make: Make, monitor: Start, logged: Logged) -> None:
     rig = make(hold=True)
-    watched = watch(rig)
-    watched.source.is_up = False
+    monitored = monitor(rig)
+    monitored.source.is_up = False
     rig.deliver(1)
-    await told_once(watched, logged, "there is no connection")
-    assert watched.source.n_asked == 0
+    await told_once(monitored, logged, "there is no connection")
+    assert monitored.source.n_asked == 0
 
 
 @pytest.mark.parametrize("why", [None, "its consumer is paused"])
 async def test_stall_when_nothing_is_delivered_is_what_the_server_says(
-    make: Make, watch: Start, logged: Logged, why: str | None
+    make: Make, monitor: Start, logged: Logged, why: str | None
 ) -> None:
     rig = make()
-    watched = watch(rig)
-    watched.source.why = why
+    monitored = monitor(rig)
+    monitored.source.why = why
     rig.deliver(1, pending=5)
-    await until(lambda: watched.source.n_asked == 1)
-    await watched.ticks(30)
-    assert watched.source.n_asked == 1
+    await until(lambda: monitored.source.n_asked == 1)
+    await monitored.ticks(30)
+    assert monitored.source.n_asked == 1
     assert len(logged.find(STALLED)) == (why is not None)
     if why:
         assert logged.find("its consumer is paused .0 events held, 5 pending.")
 
 
-async def test_stall_when_it_comes_again_after_progress_is_told_again(make: Make, watch: Start, logged: Logged) -> None:
+async def test_stall_when_it_comes_again_after_progress_is_told_again(
+    make: Make, monitor: Start, logged: Logged
+) -> None:
     rig = make()
-    watched = watch(rig)
-    watched.source.why = "its consumer is paused"
+    monitored = monitor(rig)
+    monitored.source.why = "its consumer is paused"
     for n in (1, 2):
         rig.deliver(n, pending=5)
         await until(lambda: len(logged.find(STALLED)) == n)  # noqa: B023
 
 
 @pytest.mark.parametrize("idle", ["nothing pending", "not active"])
-async def test_stall_when_there_is_nothing_to_do_is_none(make: Make, watch: Start, logged: Logged, idle: str) -> None:
+async def test_stall_when_there_is_nothing_to_do_is_none(make: Make, monitor: Start, logged: Logged, idle: str) -> None:
     rig = make()
-    watched = watch(rig)
-    watched.active = idle != "not active"
+    monitored = monitor(rig)
+    monitored.active = idle != "not active"
     rig.deliver(1, pending=0 if idle == "nothing pending" else 5)
-    await watched.ticks(30)
+    await monitored.ticks(30)
     assert logged.find(STALLED) == []
-    assert watched.source.n_asked == 0
+    assert monitored.source.n_asked == 0
 
 
-async def test_watch_when_stopped_ticks_no_more_and_asks_nothing(make: Make, watch: Start, logged: Logged) -> None:
+async def test_monitor_when_stopped_ticks_no_more_and_asks_nothing(make: Make, monitor: Start, logged: Logged) -> None:
     rig = make()
-    watched = watch(rig)
+    monitored = monitor(rig)
     rig.deliver(1, pending=5)
     asked = asyncio.Event()
 
@@ -292,12 +298,12 @@ async def test_watch_when_stopped_ticks_no_more_and_asks_nothing(make: Make, wat
         await asyncio.sleep(3600)
         return "never said"
 
-    watched.source.diagnose = diagnose  # type: ignore[method-assign]
+    monitored.source.diagnose = diagnose  # type: ignore[method-assign]
     async with asyncio.timeout(5):
         await asked.wait()
-    watched.watch.stop()
-    n_ticks = watched.source.n_ticks
+    monitored.monitor.stop()
+    n_ticks = monitored.source.n_ticks
     await asyncio.sleep(0.05)
-    assert watched.source.n_ticks == n_ticks
-    assert not any(task.get_coro().__qualname__ == "Watch._ask" for task in asyncio.all_tasks())  # type: ignore[union-attr]
+    assert monitored.source.n_ticks == n_ticks
+    assert not any(task.get_coro().__qualname__ == "Monitor._diagnose" for task in asyncio.all_tasks())  # type: ignore[union-attr]
     assert logged.find(STALLED) == []
