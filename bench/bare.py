@@ -8,7 +8,7 @@ import time
 
 import eda
 from eda._event import Event
-from eda.publishing._stream_sender import Target, frame_of
+from eda.publishing._stream_sender import Destination, frame_of
 
 __all__ = ["connect", "publish_latency_us", "publish_times_ns"]
 
@@ -35,7 +35,7 @@ def publish_latency_us(server: eda.EmbeddedServer, stream: str, events: list[Eve
 
 def publish_times_ns(server: eda.EmbeddedServer, stream: str, events: list[Event]) -> list[int]:
     """The same; returns the nanoseconds of each."""
-    target = Target(stream, 1 << 20)
+    target = Destination(stream, 1 << 20)
     inbox = b"_INBOX.bare0000000000000000000."
     frames = [frame_of(target, event, inbox, seq) for seq, event in enumerate(events, 1)]
     took = []

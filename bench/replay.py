@@ -8,8 +8,8 @@ import time
 import bare
 import eda
 from eda._event import Event
-from eda.publishing._publisher_core import Ingest
-from eda.publishing._stream_sender import Target
+from eda.publishing._publisher_core import PublisherCore
+from eda.publishing._stream_sender import Destination
 from eda.transport._outbound import Outbound
 
 __all__ = ["FLOW", "IN_FLIGHT", "Recording", "record", "replay_s"]
@@ -20,7 +20,7 @@ INBOX = b"_INBOX.replay00000000000000000."
 
 
 class _Nobody:
-    """The host of an Ingest that is only recorded."""
+    """The host of an PublisherCore that is only recorded."""
 
     def __getattr__(self, name: str) -> object:
         return lambda *_: None
@@ -40,16 +40,16 @@ def record(stream: str, events: list[Event], *, fast: bool, dedup: bool) -> Reco
     written: list[bytes] = []
     out = Outbound(lambda: None)
     out.set_write(written.append)
-    core = Ingest(
-        _Nobody(), out, Target(stream, 1 << 20), INBOX, "bench",
-        dedup=dedup, tell=False, max_pending=len(events) + 1, max_bytes=1 << 40, give_up_s=3600,
+    core = PublisherCore(
+        _Nobody(), out, Destination(stream, 1 << 20), INBOX, "bench",
+        dedup=dedup, wants_acks=False, max_pending=len(events) + 1, max_bytes=1 << 40, give_up_s=3600,
     )  # fmt: skip
     if fast:
-        core.use_batch(b"batch", FLOW)
+        core.begin_batch(b"batch", FLOW)
     else:
-        core.use_window()
+        core.use_window_mode()
     core.set_limit(len(events) + 1)
-    core.resume()
+    core.start_writing()
     ends = []
     size = 0
     taken = 0

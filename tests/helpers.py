@@ -19,7 +19,7 @@ from typing import Any
 from nats.aio.client import Client as NatsClient
 
 import eda
-from eda.publishing._stream_sender import WindowSender
+from eda.publishing._stream_sender import StreamSender
 from eda.transport.wire import Wire
 
 __all__ = [
@@ -110,10 +110,10 @@ def wire_of(conn: eda.Conn) -> Wire:
     return conn._link.wire
 
 
-def sender_of(conn: eda.Conn) -> WindowSender:
+def sender_of(conn: eda.Conn) -> StreamSender:
     """Return what publishes the events of `conn.publish`, where there is one stream."""
     assert conn._link is not None
-    (single,) = conn._link.singles._of_stream.values()
+    (single,) = conn._link.stream_publishers._of_stream.values()
     return single._sender
 
 

@@ -10,7 +10,7 @@ import msgpack
 from eda._codec import decode_event, encode_event
 from eda._data import Bytes
 from eda._event import Event
-from eda.publishing._stream_sender import Target, frame_of
+from eda.publishing._stream_sender import Destination, frame_of
 from micro import Maker, Round
 from support.reference import Envelope
 
@@ -31,7 +31,7 @@ TIME_NS = 1_790_000_000_123_456_789
 EVENT = Event(time=TIME_NS, data=Bytes(DATA), **FIELDS)
 ENVELOPE = encode_event(EVENT)
 PACKED = msgpack.packb(FIELDS | {"time": TIME_NS, "ack_time": 0, "data": DATA, "encoding": "bytes"})
-TARGET = Target("readings", 1 << 20)
+TARGET = Destination("readings", 1 << 20)
 INBOX = b"_INBOX.vfO6yHd0tcV6S8xvXGj2mK."
 
 

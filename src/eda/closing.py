@@ -1,4 +1,4 @@
-"""Closing a connection in order, within one deadline: handlers, publishers, batches, single publishes, the wire."""
+"""Closing a connection in order, within one deadline: handlers, publishers, batches, publisher publishes, the wire."""
 
 from __future__ import annotations
 
@@ -89,9 +89,9 @@ class Closing:
         """Take no more publishes, wait for those under way, and cut the connection."""
         deadline = self._deadline
         link.wire.closing = True
-        n_unsettled = await link.singles.drain(deadline, keeps_s=deadline.left_s * KEEPS)
+        n_unsettled = await link.stream_publishers.drain(deadline, keeps_s=deadline.left_s * KEEPS)
         if n_unsettled:
             self.left_undone.append(f"{n_unsettled} publishes")
-        link.singles.close()
+        link.stream_publishers.close()
         if not await link.wire.close_within(deadline.left_s):
             self.left_undone.append("writing to the server")

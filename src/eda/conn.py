@@ -57,10 +57,10 @@ class Conn(Lifetime):
         then the event may be stored or not. Cancelled, it may be stored or not, too.
         """
         link = self._open_link()
-        known = link.targets.known.get(stream) if type(stream) is str else None
+        known = link.known_streams.known.get(stream) if type(stream) is str else None
         if known is None:
             stream = check_stream_name(stream)
-            known = link.targets.known.get(stream) or await link.targets.find(stream)
+            known = link.known_streams.known.get(stream) or await link.known_streams.find(stream)
         if event is None:
             event = _EMPTY
         elif type(event) is not Event:
@@ -69,16 +69,16 @@ class Conn(Lifetime):
             timeout_s = known.usual_s
         else:
             known.check_timeout(timeout_s)
-        single = known.single
-        left_s = timeout_s if single.is_ready else await single.ready(timeout_s, event.id)
-        event_id, acknowledged = single.send(known.target, event, left_s)
+        publisher = known.publisher
+        left_s = timeout_s if publisher.is_ready else await publisher.ready(timeout_s, event.id)
+        event_id, acknowledged = publisher.send(known.destination, event, left_s)
         try:
             sequence = await acknowledged
         except Timeout as error:
             error.event_id, error.timeout_s = event_id, error.timeout_s or timeout_s
             raise
         duplicate = sequence < 0
-        return Receipt(event_id, known.target.stream, -sequence if duplicate else sequence, 0, duplicate)
+        return Receipt(event_id, known.destination.stream, -sequence if duplicate else sequence, 0, duplicate)
 
     def publisher(
         self,
@@ -114,7 +114,7 @@ class Conn(Lifetime):
             self._logger,
             self.client,
             stream,
-            lambda is_new: link.targets.look_at(stream, max_pending, is_new=is_new),
+            lambda is_new: link.known_streams.look_at(stream, max_pending, is_new=is_new),
             self._admit_publisher,
             self._publishers.discard,
             mode=mode,
@@ -139,8 +139,8 @@ class Conn(Lifetime):
         """
         link = self._open_link()
         stream = check_stream_name(stream)
-        batch = AtomicBatch(link.wire, link.api, self._logger, self.client, stream, events, link.targets.recover)
-        info = await link.targets.ensure(stream)
+        batch = AtomicBatch(link.wire, link.api, self._logger, self.client, stream, events, link.known_streams.recover)
+        info = await link.known_streams.ensure(stream)
         batch.check_taken_by(info)
         if not (link.api.has_atomic and info.atomic):
             raise NotSupported(

@@ -13,8 +13,8 @@ from eda.errors import Closed, ConnectError, Timeout
 from eda.jetstream.api import Api
 from eda.jetstream.streams import Streams
 from eda.options import StreamOptions
-from eda.publishing.known_streams import Targets
-from eda.publishing.stream_publisher import Singles
+from eda.publishing.known_streams import KnownStreams
+from eda.publishing.stream_publisher import StreamPublishers
 from eda.subscribing.durable_names import DurableNames
 from eda.subscribing.services import Services
 from eda.transport.addresses import Addresses
@@ -27,7 +27,7 @@ __all__ = ["Link", "LinkOptions", "open_link"]
 class Link(Services):
     """The parts of an open connection: those that subscriptions use, and the rest."""
 
-    singles: Singles
+    stream_publishers: StreamPublishers
     replay: Replay
 
 
@@ -53,21 +53,21 @@ async def open_link(addresses: Addresses, client: str, logger: logging.Logger, o
         api = Api(wire, options.domain, client)
         await api.discover(max(deadline - time.monotonic(), 0.1))
         streams = Streams(api)
-        targets = Targets(api, streams, logger, options.stream_defaults, auto_create=options.auto_create)
+        known_streams = KnownStreams(api, streams, logger, options.stream_defaults, auto_create=options.auto_create)
     except BaseException as error:
         await wire.close_within(0)  # there is nothing to wait for
         if isinstance(error, Timeout | Closed):
             raise ConnectError(str(addresses), str(error)) from error
         raise
-    dead_letters = DeadLetters(wire, api, targets.ensure, streams.info)
+    dead_letters = DeadLetters(wire, api, known_streams.ensure, streams.info)
     return Link(
         wire=wire,
         api=api,
         logger=logger,
         streams=streams,
-        targets=targets,
+        known_streams=known_streams,
         dead_letters=dead_letters,
         durable_names=DurableNames(),
-        singles=targets.singles,
+        stream_publishers=known_streams.stream_publishers,
         replay=Replay(wire, api, logger),
     )

@@ -14,7 +14,7 @@ import pytest
 
 import eda
 from eda.jetstream.bucket import BUCKET, BUCKET_STREAM
-from eda.jetstream.store_message import publish_once
+from eda.jetstream.store_message import store_message
 from helpers import Connect, Logged, free_port, until, wire_of
 
 STREAM = "orders"
@@ -200,7 +200,7 @@ async def test_shared_when_its_stream_is_behind_a_leaf_node_handles_suspects_and
     assert await sites.hub.last_seq(STREAM) == 3
 
 
-async def test_publish_once_when_another_domain_answers_first_waits_for_the_one_that_is_meant(
+async def test_store_message_when_another_domain_answers_first_waits_for_the_one_that_is_meant(
     sites: Sites, connect: Connect
 ) -> None:
     for site in (sites.hub, sites.leaf):
@@ -210,11 +210,11 @@ async def test_publish_once_when_another_domain_answers_first_waits_for_the_one_
     conn = await gateway(connect, sites)
     for n in range(5):
         headers = {"Nats-Msg-Id": f"id{n}"}
-        answer = await publish_once(wire_of(conn), STREAM, f"{STREAM}.a.b", b"", headers, domain="hub")
+        answer = await store_message(wire_of(conn), STREAM, f"{STREAM}.a.b", b"", headers, domain="hub")
         assert (answer.stream, answer.domain) == (STREAM, "hub")
     await sites.hub.api(f"STREAM.DELETE.{STREAM}")
     with pytest.raises(eda.Timeout):  # the leaf's stream takes it, and does not count
-        await publish_once(wire_of(conn), STREAM, f"{STREAM}.a.b", b"", {"Nats-Msg-Id": "last"}, domain="hub")
+        await store_message(wire_of(conn), STREAM, f"{STREAM}.a.b", b"", {"Nats-Msg-Id": "last"}, domain="hub")
 
 
 async def test_shared_when_the_own_domain_has_one_of_the_name_is_refused(sites: Sites, connect: Connect) -> None:

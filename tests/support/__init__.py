@@ -6,7 +6,7 @@
     transport/nats_jwt        nkeys and JWTs, as `nsc` makes them
     embedded/cluster          three nats-servers in a cluster
     embedded/domains          a hub and a leaf node with a JetStream domain each
-    publishing/ingesting      drives `Ingest` without a server or an event loop
+    publishing/publisher_core drives `PublisherCore` without a server or an event loop
     publishing/sent           events that tell their order, and what became of each
     publishing/process        a publisher in a process of its own
     cursors/member            a member of a cursor that notes what its cursor tells it

@@ -17,7 +17,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 import bare_reader
 import eda
 from eda._nuid import next_nuid
-from eda.publishing._stream_sender import Target, frame_of
+from eda.publishing._stream_sender import Destination, frame_of
 from macro import delete
 from micro.handling.dispatch import make_event
 
@@ -232,7 +232,7 @@ def bare_delivery_us(server: eda.EmbeddedServer, stream: str) -> float:
         await link.close()
 
     asyncio.run(create())
-    target = Target(stream, 1 << 20)
+    target = Destination(stream, 1 << 20)
     events = [make_event(n).replace(id=next_nuid(), client="bench", time=time.time_ns()) for n in range(N_LATENCY)]
     frames = [frame_of(target, event, b"_INBOX.nobody.", seq) for seq, event in enumerate(events, 1)]
     return bare_reader.delivery_latency_us(server, stream, consumer, frames)

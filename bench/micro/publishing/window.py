@@ -13,8 +13,8 @@ from typing import Any
 from eda._data import Bytes
 from eda._event import Event
 from eda._nuid import next_nuid
-from eda.publishing._publisher_core import Ingest
-from eda.publishing._stream_sender import Target, frame_of
+from eda.publishing._publisher_core import PublisherCore
+from eda.publishing._stream_sender import Destination, frame_of
 from eda.transport._frame import Parser
 from eda.transport._outbound import Outbound
 from micro import Maker, Round
@@ -26,7 +26,7 @@ __all__ = ["CONTENDERS", "N_EVENTS"]
 N_EVENTS = 1000
 STREAM = "volume"
 INBOX = b"_INBOX.sink0000000000000000000."
-TARGET = Target(STREAM, 1 << 20)
+TARGET = Destination(STREAM, 1 << 20)
 CAUSE, TRACE = FIELDS["cause"], FIELDS["meta"]["trace"]
 IDS = [next_nuid() for _ in range(N_EVENTS)]
 EVENTS = [EVENT.replace(id=event_id) for event_id in IDS]
@@ -34,22 +34,22 @@ VALUES = [FIELDS | {"id": event_id, "time": TIME_NS, "data": DATA, "encoding": "
 
 
 class _Nobody:
-    """The host of an Ingest whose server is made up."""
+    """The host of an PublisherCore whose server is made up."""
 
     def __getattr__(self, name: str) -> object:
         return lambda *_: None
 
 
 class Sink:
-    """An Ingest, a parser for its answers, and the last chunk that it wrote."""
+    """An PublisherCore, a parser for its answers, and the last chunk that it wrote."""
 
     def __init__(self) -> None:
         self.n_written = 0
         self.out = Outbound(lambda: None)
         self.out.set_write(self._write)
-        self.core = Ingest(
+        self.core = PublisherCore(
             _Nobody(), self.out, TARGET, INBOX, "bench",
-            dedup=True, tell=False, max_pending=4096, max_bytes=1 << 30, give_up_s=30.0,
+            dedup=True, wants_acks=False, max_pending=4096, max_bytes=1 << 30, give_up_s=30.0,
         )  # fmt: skip
         self.parser = Parser()
         self.parser.register(1, self.core)
@@ -77,8 +77,8 @@ def eda_window() -> Round:
 
     def run() -> Ends:
         sink = Sink()
-        sink.core.use_window()
-        sink.core.resume()
+        sink.core.use_window_mode()
+        sink.core.start_writing()
         sink.core.accept_many(EVENTS, 0, [])
         sink.out.flush()
         sink.parser.feed(answers)
@@ -136,8 +136,8 @@ def dict_window() -> Round:
 
 def _accept(sink: Sink, events: list[Event]) -> int:
     """Take the events into a fast-ingest batch, and its acknowledgement."""
-    sink.core.use_batch(b"batch", 500)
-    sink.core.resume()
+    sink.core.begin_batch(b"batch", 500)
+    sink.core.start_writing()
     sink.core.accept_many(events, 0, [])
     n = len(events)
     reply = INBOX + b"batch.500.fail.%d.1.$FI" % n

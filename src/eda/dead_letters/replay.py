@@ -26,7 +26,7 @@ from eda.headers import (
 )
 from eda.jetstream.api import Api, stream_error
 from eda.jetstream.schemas import Stream
-from eda.jetstream.store_message import is_too_large, publish_once
+from eda.jetstream.store_message import is_too_large, store_message
 from eda.jetstream.streams import StreamInfo, Streams, check_takes_events, check_takes_subject
 from eda.jetstream.subjects import check_name, check_stream_name
 from eda.server_codes import MESSAGE_DELETE_FAILED, SEQUENCE_NOT_FOUND
@@ -163,7 +163,7 @@ class Replay:
         began = monotonic()
         while True:
             try:
-                await publish_once(self._wire, stream, subject, envelope, headers, domain=self._api.domain)
+                await store_message(self._wire, stream, subject, envelope, headers, domain=self._api.domain)
                 return
             except EdaError as error:
                 if not error.retryable:

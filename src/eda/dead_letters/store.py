@@ -28,7 +28,7 @@ from eda.headers import (
 )
 from eda.jetstream.api import Api
 from eda.jetstream.publish_answers import Answer
-from eda.jetstream.store_message import is_too_large, publish_once
+from eda.jetstream.store_message import is_too_large, store_message
 from eda.jetstream.streams import StreamInfo
 from eda.jetstream.subjects import check_stream_name, is_covered, subject_of
 from eda.server_codes import (
@@ -230,7 +230,7 @@ class DeadLetters:
 
     async def _publish(self, to: str, subject: str, payload: bytes, headers: dict[str, str]) -> Answer:
         try:
-            return await publish_once(self._wire, to, subject, payload, headers, domain=self._api.domain)
+            return await store_message(self._wire, to, subject, payload, headers, domain=self._api.domain)
         except ServerError as refused:
             if refused.code == 503:
                 self._known.pop(to, None)  # it may have been deleted, or changed: the next attempt looks

@@ -19,7 +19,7 @@ from eda.errors import Closed, EdaError, ServerError
 from eda.jetstream.api import Api
 from eda.jetstream.bucket import BUCKET, BUCKET_STREAM, Bucket
 from eda.jetstream.bucket_requests import CONFLICTS, EXPECTED_REVISION, bucket_fault, create_bucket, key_subject
-from eda.jetstream.store_message import publish_once
+from eda.jetstream.store_message import store_message
 from eda.jetstream.streams import stream_created
 from eda.server_codes import MESSAGE_NOT_FOUND, STREAM_NOT_FOUND
 from eda.times import NS
@@ -198,7 +198,7 @@ class Suspects:
         subject = self._api.kv_subject(self._subject(sequence))
         headers = {EXPECTED_REVISION: str(revision)}
         text = msgspec.json.encode(record)
-        answer = await publish_once(self._wire, BUCKET_STREAM, subject, text, headers, domain=self._api.domain)
+        answer = await store_message(self._wire, BUCKET_STREAM, subject, text, headers, domain=self._api.domain)
         return answer.seq
 
     def _void(self, sequence: int, record: _Record, revision: int) -> None:

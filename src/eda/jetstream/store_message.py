@@ -16,12 +16,12 @@ from eda.jetstream.publish_answers import Answer, decode_answer
 from eda.server_codes import MESSAGE_TOO_LARGE, STORE_FAILED
 from eda.transport.wire import Wire
 
-__all__ = ["ONCE_TIMEOUT_S", "is_too_large", "publish_once"]
+__all__ = ["ONCE_TIMEOUT_S", "is_too_large", "store_message"]
 
 ONCE_TIMEOUT_S = 5.0
 
 
-async def publish_once(
+async def store_message(
     wire: Wire, stream: str, subject: str, payload: bytes, headers: dict[str, str], *, domain: str
 ) -> Answer:
     """Publish a message with headers, and return its acknowledgement by `stream` of `domain`, within 5 s.
@@ -78,7 +78,7 @@ async def _answered(
 
 
 def is_too_large(error: Exception) -> bool:
-    """Whether `publish_once` failed because the message is over a limit of the server or the stream."""
+    """Whether `store_message` failed because the message is over a limit of the server or the stream."""
     if isinstance(error, ServerError):
         too_large = error.err_code == STORE_FAILED and error.description.startswith("message too large")
         return too_large or error.err_code == MESSAGE_TOO_LARGE

@@ -8,11 +8,11 @@ from eda.publishing._pending cimport Pending
 from eda.publishing._stream_sender cimport Reply
 
 
-cdef class Ingest(Pending):
-    cdef object host                        # IngestHost in _publish.pyi
+cdef class PublisherCore(Pending):
+    cdef object host                        # CoreHost in _publish.pyi
     cdef str client
     cdef bint dedup
-    cdef bint tell                          # the host wants every acknowledgement
+    cdef bint wants_acks                          # the host wants every acknowledgement
     cdef bytes inbox                        # subject prefix of all answers, with its last dot
     cdef readonly uint64_t max_pending
     cdef readonly uint64_t max_bytes
@@ -23,13 +23,13 @@ cdef class Ingest(Pending):
     # Fast ingest: the batch that events go into.
     cdef bytes reply                        # its reply subjects up to the sequence: <inbox><batch>.<flow>.fail.
     cdef bytes subject                      # of its first event: one that this stream listens to and we may publish to
-    cdef readonly uint64_t n_batch          # events written into it
-    cdef readonly uint64_t n_settled        # of them, settled by acknowledgements
-    cdef bint apart                         # it is that of an event which wants a receipt
+    cdef readonly uint64_t n_in_batch          # events written into it
+    cdef readonly uint64_t n_batch_settled        # of them, settled by acknowledgements
+    cdef bint batch_has_receipt                         # it is that of an event which wants a receipt
     cdef readonly dict receipts             # sequence > what the host waits with for where the event is stored
-    cdef readonly uint64_t n_flowed         # with `by_end`: events of the batch that are acknowledged in the flow
+    cdef readonly uint64_t n_flow_acked         # with `settles_at_end`: events of the batch that are acknowledged in the flow
 
-    cdef public bint watched                # the host's timer runs: it need not hear of what is written at once
+    cdef public bint timer_runs                # the host's timer runs: it need not hear of what is written at once
 
     # What somebody waits for.
     cdef public bint room_wanted            # the host wants to hear of room
@@ -51,20 +51,20 @@ cdef class Ingest(Pending):
     cdef uint64_t checked                   # the writes of `out` when the running loop was last asked for
     cdef PyThreadState* thread              # the one that made this
 
-    cdef bint full(self) noexcept
+    cdef bint at_limit(self) noexcept
     cdef int check_caller(self) except -1
-    cdef uint64_t flowed(self) noexcept
+    cdef uint64_t count_flow_only(self) noexcept
     cdef str put(self, Event event, uint64_t now, int64_t time_ns, bint at_once)
-    cpdef int stop(self) except -1
+    cpdef int stop_writing(self) except -1
     cdef int write_waiting(self, uint64_t n, int operation) except -1
     cdef void fill_reply(self, Reply* reply, uint64_t seq, int operation) noexcept
-    cdef int write_place(self, uint64_t seq, int operation) except -1
-    cdef int go_on(self) except -1
+    cdef int write_slot(self, uint64_t seq, int operation) except -1
+    cdef int after_answer(self) except -1
     cdef Event take_out(self, uint64_t seq)
     cpdef int settle(self, uint64_t seq, int64_t stream_seq) except -1
     cdef int settle_batch(self, uint64_t n, int64_t stream_seq) except -1
-    cdef bint next_apart(self) except -1
-    cdef int wake(self) except -1
-    cdef int adapt(self, uint64_t took_ns) except -1
+    cdef bint next_has_receipt(self) except -1
+    cdef int tell_host(self) except -1
+    cdef int adapt_limit(self, uint64_t took_ns) except -1
     cdef int take_window_answer(self, Frame* frame, uint64_t seq) except -1
     cdef int take_batch_answer(self, Frame* frame) except -1

@@ -13,7 +13,7 @@ from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memchr, memcmp
 
-from eda.publishing._window cimport Place, PublishWindow, close_place, has_place, open_place
+from eda.publishing._window cimport Slot, PublishWindow, free_slot, has_slot, fill_slot
 from eda._bytes cimport Writer, coarse_ns, monotonic_ns, parse_decimal, release, wall_ns
 from eda._codec cimport Plan, plan_envelope
 from eda._event cimport Event
@@ -21,12 +21,12 @@ from eda.transport._frame cimport Frame, status_of
 from eda.transport._outbound cimport Chunk, Outbound, write_soon
 from eda.publishing._pending cimport Pending
 from eda.publishing._stream_sender cimport (
-    Ack, Reply, Target, id_of, is_from, put_again, put_empty, put_frame, read_ack, read_flow,
+    Ack, Reply, Destination, id_of, is_from, put_again, put_empty, put_frame, read_ack, read_flow,
 )
 
 from eda.errors import ConfigError
 
-__all__ = ["OTHER_LOOP", "Ingest"]
+__all__ = ["OTHER_LOOP", "PublisherCore"]
 
 OTHER_LOOP = (
     "a publisher can be used only in the event loop, and the thread, that opened its connection: use it there, for "
@@ -51,7 +51,7 @@ cdef enum:
 
 
 @cython.final
-cdef class Ingest(Pending):
+cdef class PublisherCore(Pending):
     """The events of one publisher on their way to one stream, in the order they were accepted.
 
     Accepted events are written at once while `writing` is set and `limit` allows; the others wait in the window until
@@ -59,18 +59,18 @@ cdef class Ingest(Pending):
     """
 
     def __init__(
-        self, object host, Outbound out not None, Target target not None, bytes inbox not None, str client not None, *,
-        bint dedup, bint tell, uint64_t max_pending, uint64_t max_bytes, double give_up_s, object loop=None,
+        self, object host, Outbound out not None, Destination destination not None, bytes inbox not None, str client not None, *,
+        bint dedup, bint wants_acks, uint64_t max_pending, uint64_t max_bytes, double give_up_s, object loop=None,
         object running_loop=None
     ):
         self.host = host
         self.out = out
-        self.target = target
-        self.by_end = len(target.domain) > 0
+        self.destination = destination
+        self.settles_at_end = len(destination.domain) > 0
         self.inbox = inbox
         self.client = client
         self.dedup = dedup
-        self.tell = tell
+        self.wants_acks = wants_acks
         self.max_pending = max_pending
         self.max_bytes = max_bytes
         self.give_up_ns = <uint64_t>(give_up_s * 1e9)
@@ -81,7 +81,7 @@ cdef class Ingest(Pending):
         self.receipts = {}
         self.window = PublishWindow(max_pending)
         self.limit = max_pending
-        self.cursor = 1
+        self.next_unwritten = 1
         self.reply = b""
         self.subject = b""
 
@@ -90,7 +90,7 @@ cdef class Ingest(Pending):
 
     # --- accepting -----------------------------------------------------------------------------------------------
 
-    cdef bint full(self) noexcept:
+    cdef bint at_limit(self) noexcept:
         cdef uint64_t n = self.window.next_seq - self.window.base
         # What may not be written yet is kept in a slower way: while events flow, the flow's own limit is the window's.
         cdef uint64_t most = self.limit if self.writing else self.max_pending
@@ -99,10 +99,10 @@ cdef class Ingest(Pending):
     @property
     def is_full(self):
         """Whether the next event has to wait."""
-        return self.full()
+        return self.at_limit()
 
     @property
-    def n_room(self):
+    def room(self):
         """How many events there may be room for, if they are as large as those that are pending."""
         cdef uint64_t most = self.limit if self.writing else self.max_pending
         cdef uint64_t n = self.window.next_seq - self.window.base
@@ -126,7 +126,7 @@ cdef class Ingest(Pending):
         self.check_caller()
         return self.put(event, monotonic_ns(), wall_ns(), True)
 
-    def accept_apart(self, Event event not None, object receipt not None):
+    def accept_with_receipt(self, Event event not None, object receipt not None):
         """Do what `accept` does for an event that wants a receipt; returns its sequence in the window and its id.
 
         The answer to it has to be about it alone: fast ingest, it gets a batch of its own. `receipt` is kept in
@@ -139,9 +139,9 @@ cdef class Ingest(Pending):
         self.receipts[seq] = receipt
         return seq, id
 
-    def accept_flowing(self, event):
+    def accept_if_flowing(self, event):
         """Do what `accept` does, if nothing else has to be looked at: else return None, and nothing was taken."""
-        if type(event) is not Event or not (self.watched and self.writing) or self.out.paused or self.full():
+        if type(event) is not Event or not (self.timer_runs and self.writing) or self.out.paused or self.at_limit():
             return None
         # `accept` says what is wrong. The loop is asked for once per write: it does not stop before it has written.
         if self.thread != PyThreadState_Get():
@@ -161,7 +161,7 @@ cdef class Ingest(Pending):
         cdef uint64_t now = monotonic_ns()      # for all of them: they are accepted within microseconds
         cdef int64_t time_ns = wall_ns()
         self.check_caller()
-        while i < len(events) and not self.full():
+        while i < len(events) and not self.at_limit():
             event = events[i]
             if not isinstance(event, Event):
                 raise ConfigError(
@@ -180,160 +180,160 @@ cdef class Ingest(Pending):
         cdef Writer* w
         cdef Chunk chunk
         cdef Py_ssize_t start = 0
-        cdef Place* place
+        cdef Slot* slot
         # Encoding may run code of the user: only what follows it may rely on the state.
         plan_envelope(event, id, self.client, time_ns, &plan)
         seq = self.window.next_seq
-        direct = at_once and self.writing and self.cursor == seq and seq - self.window.base < self.limit
+        direct = at_once and self.writing and self.next_unwritten == seq and seq - self.window.base < self.limit
         # What may fail comes first, so that nothing is written of an event that was not taken.
-        if not has_place(self.window):
+        if not has_slot(self.window):
             self.window.grow()
         self.fill_reply(&reply, seq, OP_APPEND)
         if direct:
             chunk = self.out.current_chunk() if self.out.chunk is None else self.out.chunk
             w = &self.out.publishes
             start = w.pos
-            put_frame(w, self.target, event, &plan, &reply, self.dedup)
+            put_frame(w, self.destination, event, &plan, &reply, self.dedup)
         else:
             chunk = Chunk.__new__(Chunk)
             w = &self.scratch
             w.pos = 0
-            put_frame(w, self.target, event, &plan, &reply, self.dedup)
+            put_frame(w, self.destination, event, &plan, &reply, self.dedup)
             chunk.keep(PyBytes_FromStringAndSize(<char*>w.buf, w.pos))
-        place = open_place(self.window, event, chunk, start, w.pos - start, now, now, now + self.give_up_ns)
-        place.n_envelope = <unsigned int>plan.size
+        slot = fill_slot(self.window, event, chunk, start, w.pos - start, now, now, now + self.give_up_ns)
+        slot.n_envelope = <unsigned int>plan.size
         self.n_accepted += 1
         if direct:
-            self.cursor = seq + 1
+            self.next_unwritten = seq + 1
             if self.fast:
-                self.n_batch += 1
-                place.batch_seq = self.n_batch
+                self.n_in_batch += 1
+                slot.batch_seq = self.n_in_batch
             write_soon(self.out)
         else:
-            place.n_tries = 0
+            slot.n_tries = 0
         return id
 
     # --- writing -------------------------------------------------------------------------------------------------
 
-    def use_window(self):
-        """Switch to one acknowledgement each; nothing is written until `restart` and `write`."""
+    def use_window_mode(self):
+        """Switch to one acknowledgement each; nothing is written until `rewind` and `write`."""
         self.fast = False
         self.writing = False
         self.limit = min(self.max_pending, <uint64_t>MIN_WINDOW * 4)
-        self.n_flowed = self.n_timed = self.sum_ns = 0
+        self.n_flow_acked = self.n_timed = self.sum_ns = 0
 
-    def use_batch(self, bytes batch not None, int flow):
+    def begin_batch(self, bytes batch not None, int flow):
         """Switch to a new fast-ingest batch, which asks for an acknowledgement of every `flow` events."""
         self.fast = True
         self.writing = False
         self.reply = b"%b%b.%d.fail." % (self.inbox, batch, flow)
-        self.n_batch = self.n_settled = self.n_flowed = 0
-        self.apart = False
+        self.n_in_batch = self.n_batch_settled = self.n_flow_acked = 0
+        self.batch_has_receipt = False
         self.limit = self.max_pending
 
     def set_limit(self, uint64_t limit):
         """Allow so many unanswered events, at most `max_pending`."""
-        self.limit = min(limit + self.flowed(), self.max_pending) if limit else 1
+        self.limit = min(limit + self.count_flow_only(), self.max_pending) if limit else 1
 
-    cdef uint64_t flowed(self) noexcept:
+    cdef uint64_t count_flow_only(self) noexcept:
         """How many of the unsettled events the server has acknowledged in the flow, where that settles none."""
-        cdef Place* place
-        if self.n_flowed == 0:
+        cdef Slot* slot
+        if self.n_flow_acked == 0:
             return 0
-        place = self.window.find(self.window.base)
-        if place is NULL or place.batch_seq == 0 or place.batch_seq > self.n_flowed:
+        slot = self.window.find(self.window.base)
+        if slot is NULL or slot.batch_seq == 0 or slot.batch_seq > self.n_flow_acked:
             return 0
-        return self.n_flowed - place.batch_seq + 1
+        return self.n_flow_acked - slot.batch_seq + 1
 
     @property
-    def n_answered(self):
+    def n_batch_answered(self):
         """Fast ingest: how many events of the batch the server has acknowledged, settled or not."""
-        return max(self.n_settled, self.n_flowed)
+        return max(self.n_batch_settled, self.n_flow_acked)
 
     @property
-    def needs_end(self):
+    def needs_batch_end(self):
         """Fast ingest: whether only the end of the batch can make room."""
-        return self.by_end and (self.limit >= self.max_pending or self.window.n_bytes > self.max_bytes // 4 * 3)
+        return self.settles_at_end and (self.limit >= self.max_pending or self.window.n_bytes > self.max_bytes // 4 * 3)
 
-    cpdef int stop(self) except -1:
+    cpdef int stop_writing(self) except -1:
         """Write nothing of what is accepted until further notice."""
         self.writing = False
-        return self.wake()          # what is only kept has more room than what flows
+        return self.tell_host()          # what is only kept has more room than what flows
 
-    def restart(self):
+    def rewind(self):
         """Have everything that is not settled written again, from the oldest on."""
         self.out.flush()            # a frame is kept for another try once it has been handed over
-        self.cursor = self.window.base
-        self.stop()
+        self.next_unwritten = self.window.base
+        self.stop_writing()
 
-    def write_first(self, bint commit):
+    def write_oldest(self, bint commit):
         """Write the oldest waiting event alone. Fast ingest: it starts the batch, with `commit` also ends it."""
-        self.apart = self.fast and self.next_apart()
+        self.batch_has_receipt = self.fast and self.next_has_receipt()
         self.write_waiting(1, OP_COMMIT if commit else OP_START)
 
-    def resume(self):
+    def start_writing(self):
         """Write events as they are accepted from now on, and those that wait."""
         self.writing = True
         self.write_waiting(self.max_pending, OP_APPEND)
 
     cdef int write_waiting(self, uint64_t n, int operation) except -1:
         """Write up to `n` of the waiting events, as `limit` allows."""
-        while n and self.cursor < self.window.next_seq and self.cursor - self.window.base < self.limit:
-            if operation == OP_APPEND and self.fast and len(self.receipts) and self.next_apart():
+        while n and self.next_unwritten < self.window.next_seq and self.next_unwritten - self.window.base < self.limit:
+            if operation == OP_APPEND and self.fast and len(self.receipts) and self.next_has_receipt():
                 break                   # not in this batch
-            self.cursor += 1
-            if self.window.find(self.cursor - 1) is not NULL:
-                self.write_place(self.cursor - 1, operation)
+            self.next_unwritten += 1
+            if self.window.find(self.next_unwritten - 1) is not NULL:
+                self.write_slot(self.next_unwritten - 1, operation)
                 n -= 1
         return 0
 
-    cdef bint next_apart(self) except -1:
-        while self.cursor < self.window.next_seq and self.window.find(self.cursor) is NULL:
-            self.cursor += 1
-        return self.cursor in self.receipts
+    cdef bint next_has_receipt(self) except -1:
+        while self.next_unwritten < self.window.next_seq and self.window.find(self.next_unwritten) is NULL:
+            self.next_unwritten += 1
+        return self.next_unwritten in self.receipts
 
     @property
-    def waits_apart(self):
+    def next_wants_receipt(self):
         """Fast ingest: whether the next event to be written wants a batch of its own."""
-        return self.fast and self.next_apart()
+        return self.fast and self.next_has_receipt()
 
     cdef void fill_reply(self, Reply* reply, uint64_t seq, int operation) noexcept:
-        """The reply subject of the next message: its place in the batch, or the event's own sequence."""
+        """The reply subject of the next message: its slot in the batch, or the event's own sequence."""
         cdef bytes prefix = self.reply if self.fast else self.inbox
         reply.prefix = PyBytes_AS_STRING(prefix)
         reply.n_prefix = PyBytes_GET_SIZE(prefix)
-        reply.number = self.n_batch + 1 if self.fast else seq
+        reply.number = self.n_in_batch + 1 if self.fast else seq
         reply.suffix = SUFFIXES[operation]
         reply.n_suffix = N_SUFFIX if self.fast else 0
 
-    def commit(self):
+    def commit_batch(self):
         """Fast ingest: end the batch after the events written so far."""
         cdef Reply reply
         self.fill_reply(&reply, 0, OP_COMMIT_EMPTY)
         put_empty(&self.out.publishes, self.subject, &reply)
         write_soon(self.out)
-        self.stop()
+        self.stop_writing()
 
-    cdef int write_place(self, uint64_t seq, int operation) except -1:
+    cdef int write_slot(self, uint64_t seq, int operation) except -1:
         """Write a waiting event's frame with the reply subject that fits now."""
-        cdef Place* place = self.window.find(seq)
-        cdef Chunk chunk = <Chunk>place.chunk
-        cdef const char* frame = chunk.data + place.start
+        cdef Slot* slot = self.window.find(seq)
+        cdef Chunk chunk = <Chunk>slot.chunk
+        cdef const char* frame = chunk.data + slot.start
         cdef const char* subject
         cdef Py_ssize_t n_subject
         cdef Reply reply
         self.fill_reply(&reply, seq, operation)
-        put_again(&self.out.publishes, frame, place.n, &reply, &subject, &n_subject)
-        place.batch_seq = 0
+        put_again(&self.out.publishes, frame, slot.n, &reply, &subject, &n_subject)
+        slot.batch_seq = 0
         if self.fast:
-            self.n_batch += 1
-            place.batch_seq = self.n_batch
+            self.n_in_batch += 1
+            slot.batch_seq = self.n_in_batch
             if operation != OP_APPEND:
                 self.subject = subject[:n_subject]
-        place.sent_ns = monotonic_ns()
-        if place.n_tries:
+        slot.sent_ns = monotonic_ns()
+        if slot.n_tries:
             self.n_resent += 1
-        place.n_tries += 1
+        slot.n_tries += 1
         return write_soon(self.out)
 
     # --- answers -------------------------------------------------------------------------------------------------
@@ -348,31 +348,31 @@ cdef class Ingest(Pending):
         return self.take_batch_answer(frame)
 
     cdef int take_window_answer(self, Frame* frame, uint64_t seq) except -1:
-        cdef Place* place = self.window.find(seq)
+        cdef Slot* slot = self.window.find(seq)
         cdef Ack ack
         cdef Chunk chunk
-        if place is NULL or place.n_tries == 0 or place.batch_seq:
+        if slot is NULL or slot.n_tries == 0 or slot.batch_seq:
             return 0                    # settled before, or never sent this way: forged
-        chunk = <Chunk>place.chunk
+        chunk = <Chunk>slot.chunk
         if chunk.data is NULL:
             return 0                    # not even handed over: forged
         if frame.n_headers == 0 and read_ack(frame.payload, frame.n_payload, &ack):
-            if is_from(&ack, <const unsigned char*>chunk.data + place.start, place.n, self.target.domain):
-                self.adapt(monotonic_ns() - place.sent_ns)
+            if is_from(&ack, <const unsigned char*>chunk.data + slot.start, slot.n, self.destination.domain):
+                self.adapt_limit(monotonic_ns() - slot.sent_ns)
                 self.settle(seq, -<int64_t>ack.seq if ack.duplicate else <int64_t>ack.seq)
-                return self.go_on()
+                return self.after_answer()
         self.host.on_window_answer(seq, status_of(frame), frame.payload[:frame.n_payload])
-        return self.go_on()
+        return self.after_answer()
 
-    cdef int go_on(self) except -1:
+    cdef int after_answer(self) except -1:
         """Something was settled, so there is room for what waits."""
         if self.writing:
             self.write_waiting(self.max_pending, OP_APPEND)
-        elif self.cursor == self.window.base:
+        elif self.next_unwritten == self.window.base:
             self.host.on_probed()
-        return self.wake()
+        return self.tell_host()
 
-    cdef int adapt(self, uint64_t took_ns) except -1:
+    cdef int adapt_limit(self, uint64_t took_ns) except -1:
         """Size the window so that acknowledgements come soon: small enough for the server, large enough for speed."""
         self.n_timed += 1
         self.sum_ns += took_ns
@@ -398,28 +398,28 @@ cdef class Ingest(Pending):
         ) != 0:
             return 0                    # of a batch that is over
         dot = <const unsigned char*>memchr(pos, 46, end - pos)
-        if dot is NULL or not parse_decimal(pos, dot - pos, &seq) or seq > self.n_batch + 1:
+        if dot is NULL or not parse_decimal(pos, dot - pos, &seq) or seq > self.n_in_batch + 1:
             return 0
         if read_flow(frame.payload, frame.n_payload, &n, &n_messages):
-            if n > self.n_batch:
+            if n > self.n_in_batch:
                 return 0
-            if not (self.by_end or self.apart):
+            if not (self.settles_at_end or self.batch_has_receipt):
                 self.settle_batch(n, 0)
-            elif n > self.n_flowed:     # whose flow it is nobody says: another domain may have a stream of this name
-                self.n_flowed = n
+            elif n > self.n_flow_acked:     # whose flow it is nobody says: another domain may have a stream of this name
+                self.n_flow_acked = n
             self.host.on_flow(min(n_messages, self.max_pending))
-            return self.wake()
+            return self.tell_host()
         self.host.on_batch_answer(seq, status_of(frame), frame.payload[:frame.n_payload])
-        return self.wake()
+        return self.tell_host()
 
-    cdef int wake(self) except -1:
+    cdef int tell_host(self) except -1:
         """Tell the host what it waits for: enough room that it is worth waking a sender, or the end of a flush."""
         cdef uint64_t limit = self.limit if self.writing else self.max_pending
-        cdef uint64_t n_flowed = min(self.flowed(), limit) if self.writing and self.room_wanted else 0
-        limit -= n_flowed
+        cdef uint64_t n_flow_acked = min(self.count_flow_only(), limit) if self.writing and self.room_wanted else 0
+        limit -= n_flow_acked
         if (
             self.room_wanted
-            and self.window.next_seq - self.window.base - n_flowed <= limit - (limit + 3) // 4
+            and self.window.next_seq - self.window.base - n_flow_acked <= limit - (limit + 3) // 4
             and self.window.n_bytes <= self.max_bytes - self.max_bytes // 4
         ):
             self.room_wanted = False
@@ -430,45 +430,45 @@ cdef class Ingest(Pending):
         return 0
 
     cdef int settle_batch(self, uint64_t n, int64_t stream_seq) except -1:
-        """Settle the first `n` events of the batch; a batch of one knows its event's place in the stream."""
-        cdef bint tell = self.tell or len(self.receipts) > 0
+        """Settle the first `n` events of the batch; a batch of one knows its event's slot in the stream."""
+        cdef bint tell = self.wants_acks or len(self.receipts) > 0
         cdef PublishWindow window = self.window
-        cdef Place* place
+        cdef Slot* slot
         cdef PyObject* event
         cdef PyObject* chunk
-        if n <= self.n_settled:
+        if n <= self.n_batch_settled:
             return 0
-        self.n_settled = n
-        while window.base < self.cursor:
-            place = &window.places[window.base & window.mask]
-            if place.batch_seq == 0 or place.batch_seq > n:
+        self.n_batch_settled = n
+        while window.base < self.next_unwritten:
+            slot = &window.slots[window.base & window.mask]
+            if slot.batch_seq == 0 or slot.batch_seq > n:
                 break
             if tell:
                 self.settle(window.base, stream_seq)
                 continue
-            event = place.waiter
-            chunk = place.chunk
-            close_place(window, place)
-            if self.cursor < window.base:
-                self.cursor = window.base
+            event = slot.waiter
+            chunk = slot.chunk
+            free_slot(window, slot)
+            if self.next_unwritten < window.base:
+                self.next_unwritten = window.base
             self.n_acknowledged += 1
             # Only now, since what goes with an event may be an object of the user whose end runs code.
             Py_XDECREF(chunk)
             Py_XDECREF(event)
         return 0
 
-    def settle_first(self, uint64_t n, int64_t stream_seq=0):
+    def settle_batch_to(self, uint64_t n, int64_t stream_seq=0):
         """Settle the first `n` events of the batch; False, and nothing is settled, when it has not so many.
 
         `stream_seq` is where the last one is stored, negative where the stream had its id already.
         """
-        if n > self.n_batch:
+        if n > self.n_in_batch:
             return False
-        self.settle_batch(n, stream_seq if self.n_batch == 1 else 0)
+        self.settle_batch(n, stream_seq if self.n_in_batch == 1 else 0)
         return True
 
     cpdef int settle(self, uint64_t seq, int64_t stream_seq) except -1:
-        cdef str id = self.id_at(seq) if self.tell else None
+        cdef str id = self.id_at(seq) if self.wants_acks else None
         if self.take_out(seq) is None:
             return 0
         self.n_acknowledged += 1
@@ -479,10 +479,10 @@ cdef class Ingest(Pending):
         return 0
 
     cdef Event take_out(self, uint64_t seq):
-        """Free a pending event's place; None when it is settled already."""
+        """Free a pending event's slot; None when it is settled already."""
         event = self.window.settle(seq)
-        if self.cursor < self.window.base:
-            self.cursor = self.window.base
+        if self.next_unwritten < self.window.base:
+            self.next_unwritten = self.window.base
         return event
 
     def fail(self, uint64_t seq):
@@ -492,5 +492,5 @@ cdef class Ingest(Pending):
         if event is None:
             return None
         self.n_failed += 1
-        self.wake()
+        self.tell_host()
         return (event if event.id else event.replace(id=id)), id

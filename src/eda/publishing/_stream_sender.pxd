@@ -9,7 +9,7 @@ from eda.transport._outbound cimport Outbound
 
 
 # Where events go: what does not change from one event of a stream to the next.
-cdef class Target:
+cdef class Destination:
     cdef readonly str stream
     cdef readonly bytes domain              # of the stream; empty where the server has no domain
     cdef bytes head                         # how each frame to it begins: HPUB <stream>.
@@ -18,7 +18,7 @@ cdef class Target:
     cdef object check                       # callable(event) that may refuse it; None: the stream takes all events
 
 
-cdef class WindowSender(Sink):
+cdef class StreamSender(Sink):
     cdef readonly PublishWindow window
     cdef readonly Outbound out
     cdef readonly bytes inbox               # subject prefix of acknowledgements, with its last dot
@@ -28,7 +28,7 @@ cdef class WindowSender(Sink):
     cdef readonly uint64_t n_acknowledged
 
     cdef int settle(self, uint64_t seq, int64_t stream_seq) except -1
-    cdef uint64_t put(self, Target target, Event event, str id, object waiter, uint64_t resend_ns,
+    cdef uint64_t put(self, Destination destination, Event event, str id, object waiter, uint64_t resend_ns,
                       uint64_t give_up_ns) except 0
 
 
@@ -59,7 +59,7 @@ cdef str id_of(Event event)
 
 # Write HPUB (or, without deduplication, PUB) and the envelope of a planned event; the writer grows. Raises ConfigError,
 # and writes nothing, when the server would not take it.
-cdef int put_frame(Writer* w, Target target, Event event, Plan* plan, Reply* reply, bint dedup) except -1
+cdef int put_frame(Writer* w, Destination destination, Event event, Plan* plan, Reply* reply, bint dedup) except -1
 
 # Write a frame of put_frame() again, under another reply subject; says which part of it is the subject.
 cdef int put_again(Writer* w, const char* frame, Py_ssize_t n, Reply* reply, const char** subject,

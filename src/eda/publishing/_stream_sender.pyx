@@ -6,7 +6,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
-from eda.publishing._window cimport Place, PublishWindow
+from eda.publishing._window cimport Slot, PublishWindow
 from eda._bytes cimport (
     Writer, copy_byte, copy_bytes, copy_decimal, has_unprintable, likely, monotonic_ns, parse_decimal, put_byte,
     put_bytes, reserve, size_of_decimal, wall_ns,
@@ -19,7 +19,7 @@ from eda._nuid cimport new_nuid
 
 from eda.errors import ConfigError
 
-__all__ = ["Target", "WindowSender", "check_event_id", "frame_of"]
+__all__ = ["Destination", "StreamSender", "check_event_id", "frame_of"]
 
 cdef enum:
     MAX_ID = 128
@@ -27,7 +27,7 @@ cdef enum:
 
 
 @cython.final
-cdef class Target:
+cdef class Destination:
     """A stream that events are published to."""
 
     def __init__(self, str stream not None, Py_ssize_t max_payload, str domain not None="", object check=None):
@@ -84,35 +84,35 @@ def check_event_id(str id not None):
     check_id(utf8, len(utf8))
 
 
-cdef inline Py_ssize_t size_of_type(Target target, Event event, Text* type) noexcept:
+cdef inline Py_ssize_t size_of_type(Destination destination, Event event, Text* type) noexcept:
     """size_of_token(), asked once while the type is the same str as before."""
     cdef PyObject* text = event.texts[F_TYPE]
     cdef Py_ssize_t n
-    if text == <PyObject*>target.plain_type:
+    if text == <PyObject*>destination.plain_type:
         return type.n
     n = size_of_token(type.data, type.n)
     if n == type.n and text is not NULL:
-        target.plain_type = <str>text
+        destination.plain_type = <str>text
     return n
 
 
-cdef int put_frame(Writer* w, Target target, Event event, Plan* plan, Reply* reply, bint dedup) except -1:
+cdef int put_frame(Writer* w, Destination destination, Event event, Plan* plan, Reply* reply, bint dedup) except -1:
     cdef Text* id = &plan.text[F_ID]
     cdef Text* type = &plan.text[F_TYPE]
     cdef Text* aggregate = &plan.text[F_AGGREGATE]
     cdef Py_ssize_t n_header = N_HEADER + id.n if dedup else 0
     cdef Py_ssize_t n_total = n_header + plan.size
-    cdef Py_ssize_t n_type = size_of_type(target, event, type)
+    cdef Py_ssize_t n_type = size_of_type(destination, event, type)
     cdef Py_ssize_t n_aggregate = size_of_token(aggregate.data, aggregate.n)
-    cdef Py_ssize_t n_head = PyBytes_GET_SIZE(target.head)
-    cdef const unsigned char* head = <const unsigned char*>PyBytes_AS_STRING(target.head)
+    cdef Py_ssize_t n_head = PyBytes_GET_SIZE(destination.head)
+    cdef const unsigned char* head = <const unsigned char*>PyBytes_AS_STRING(destination.head)
     cdef Py_ssize_t n_subject = n_head - 5 + n_type + 1 + n_aggregate
     cdef unsigned char* to
     # HPUB <subject> <reply> <header bytes> <total bytes>: at most so many bytes
     cdef Py_ssize_t n_line = 5 + n_subject + 1 + reply.n_prefix + 20 + reply.n_suffix + 1 + 20 + 1 + 20 + 2
     check_id(id.data, id.n)
-    if target.check is not None:
-        target.check(event)
+    if destination.check is not None:
+        destination.check(event)
     # The limit counts the reply subject as it is, and numbers of seven digits.
     if n_line > MAX_CONTROL_LINE and (
         5 + n_subject + 1 + size_of_reply(reply) + 11 + size_of_decimal(n_total) > MAX_CONTROL_LINE
@@ -122,10 +122,10 @@ cdef int put_frame(Writer* w, Target target, Event event, Plan* plan, Reply* rep
             f"{MAX_CONTROL_LINE}: type {event.type[:40]!r}, aggregate {event.aggregate[:40]!r}",
             argument="type" if type.n > aggregate.n else "aggregate",
         )
-    if n_total > target.max_payload:
+    if n_total > destination.max_payload:
         raise ConfigError(
             f"an event of {n_total} bytes (data {plan.payload.n}) is over the server's max_payload of "
-            f"{target.max_payload}: type {event.type[:40]!r}, stream {target.stream!r}",
+            f"{destination.max_payload}: type {event.type[:40]!r}, stream {destination.stream!r}",
             argument="data",
         )
     if reserve(w, n_line + n_total + 2) < 0:
@@ -177,7 +177,7 @@ cdef int put_again(Writer* w, const char* frame, Py_ssize_t n, Reply* reply, con
 cdef Writer scratch         # frame_of's, kept between calls
 
 
-def frame_of(Target target not None, Event event not None, bytes inbox not None, uint64_t seq):
+def frame_of(Destination destination not None, Event event not None, bytes inbox not None, uint64_t seq):
     """Return the whole frame that publishes an event: HPUB line, header, envelope."""
     cdef Plan plan
     cdef Reply reply
@@ -189,7 +189,7 @@ def frame_of(Target target not None, Event event not None, bytes inbox not None,
     # Encoding may run code of the user, which may come here too: only what follows it may rely on the state.
     plan_envelope(event, id, "", 0, &plan)
     scratch.pos = 0
-    put_frame(&scratch, target, event, &plan, &reply, True)
+    put_frame(&scratch, destination, event, &plan, &reply, True)
     return PyBytes_FromStringAndSize(<char*>scratch.buf, scratch.pos)
 
 
@@ -299,7 +299,7 @@ cdef int put_empty(Writer* w, bytes subject, Reply* reply) except -1:
     return 0
 
 
-cdef class WindowSender(Sink):
+cdef class StreamSender(Sink):
     """Publishes events and settles them by their acknowledgements, one each.
 
     A plain acknowledgement, by the stream and the domain that are meant, resolves the waiter (a future) with the stream
@@ -320,20 +320,20 @@ cdef class WindowSender(Sink):
         cdef Py_ssize_t n_inbox = PyBytes_GET_SIZE(self.inbox)
         cdef uint64_t seq
         cdef Ack ack
-        cdef Place* place
+        cdef Slot* slot
         cdef Chunk chunk
         if frame.n_subject <= n_inbox or not parse_decimal(
             frame.subject + n_inbox, frame.n_subject - n_inbox, &seq
         ):
             return 0
-        place = self.window.find(seq)
-        if place is NULL:
+        slot = self.window.find(seq)
+        if slot is NULL:
             return 0
-        chunk = <Chunk>place.chunk
+        chunk = <Chunk>slot.chunk
         if chunk.data is NULL:
             return 0                    # an answer to what was not sent yet: forged
         if frame.n_headers == 0 and read_ack(frame.payload, frame.n_payload, &ack):
-            if is_from(&ack, <const unsigned char*>chunk.data + place.start, place.n, self.domain):
+            if is_from(&ack, <const unsigned char*>chunk.data + slot.start, slot.n, self.domain):
                 return self.settle(seq, -<int64_t>ack.seq if ack.duplicate else <int64_t>ack.seq)
         self.on_answer(seq, status_of(frame), frame.payload[:frame.n_payload])
         return 0
@@ -345,11 +345,11 @@ cdef class WindowSender(Sink):
             waiter.set_result(stream_seq)
         return 0
 
-    def believe(self, uint64_t seq, int64_t stream_seq):
+    def acknowledge(self, uint64_t seq, int64_t stream_seq):
         """Settle a pending publish by an acknowledgement that servers write in another way than is known here."""
         self.settle(seq, stream_seq)
 
-    cdef uint64_t put(self, Target target, Event event, str id, object waiter, uint64_t resend_ns,
+    cdef uint64_t put(self, Destination destination, Event event, str id, object waiter, uint64_t resend_ns,
                       uint64_t give_up_ns) except 0:
         cdef Plan plan
         cdef Writer* w = &self.out.publishes
@@ -365,25 +365,25 @@ cdef class WindowSender(Sink):
         reply.number = self.window.next_seq
         reply.n_suffix = 0
         try:
-            put_frame(w, target, event, &plan, &reply, True)
+            put_frame(w, destination, event, &plan, &reply, True)
             seq = self.window.open(
                 waiter, self.out.current_chunk(), start, w.pos - start, now, now + resend_ns, now + give_up_ns
             )
         except BaseException:
             w.pos = start               # nothing of it may be written
             raise
-        if self.domain is not target.domain:
-            self.domain = target.domain     # all streams of a connection have the same one
+        if self.domain is not destination.domain:
+            self.domain = destination.domain     # all streams of a connection have the same one
         write_soon(self.out)
         return seq
 
-    def publish(self, Target target not None, Event event not None, object waiter, double resend_s, double give_up_s):
+    def publish(self, Destination destination not None, Event event not None, object waiter, double resend_s, double give_up_s):
         """Send an event and return the id it goes under; the waiter is settled later.
 
         The caller has asked `has_room`. Raises ConfigError or EncodeError, and then nothing was sent.
         """
         cdef str id = id_of(event)
-        self.put(target, event, id, waiter, <uint64_t>(resend_s * 1e9), <uint64_t>(give_up_s * 1e9))
+        self.put(destination, event, id, waiter, <uint64_t>(resend_s * 1e9), <uint64_t>(give_up_s * 1e9))
         return id
 
     @property
@@ -404,84 +404,84 @@ cdef class WindowSender(Sink):
 
     def resend(self, uint64_t seq, double resend_s):
         """Send a pending publish again, byte for byte, and expect its answer within `resend_s`."""
-        cdef Place* place = self.window.find(seq)
+        cdef Slot* slot = self.window.find(seq)
         cdef Chunk chunk
         cdef Writer* w = &self.out.publishes
-        if place is NULL:
+        if slot is NULL:
             return
-        chunk = <Chunk>place.chunk
+        chunk = <Chunk>slot.chunk
         if chunk.data is NULL:
             return                      # it waits to be written for the first time
-        if (<object>place.waiter).done():
+        if (<object>slot.waiter).done():
             return                      # cancelled
-        if reserve(w, place.n) < 0:
+        if reserve(w, slot.n) < 0:
             raise MemoryError
-        put_bytes(w, chunk.data + place.start, place.n)
-        if place.batch_seq == 0:
-            place.batch_seq = place.sent_ns     # of the first try
-        place.sent_ns = monotonic_ns()
-        place.resend_ns = place.sent_ns + <uint64_t>(resend_s * 1e9)
-        place.n_tries += 1
+        put_bytes(w, chunk.data + slot.start, slot.n)
+        if slot.batch_seq == 0:
+            slot.batch_seq = slot.sent_ns     # of the first try
+        slot.sent_ns = monotonic_ns()
+        slot.resend_ns = slot.sent_ns + <uint64_t>(resend_s * 1e9)
+        slot.n_tries += 1
         write_soon(self.out)
 
     def age_s(self, uint64_t seq):
         """The seconds since a pending publish was sent for the first time; 0 when it was settled or not written yet."""
-        cdef Place* place = self.window.find(seq)
-        if place is NULL or (<Chunk>place.chunk).data is NULL:
+        cdef Slot* slot = self.window.find(seq)
+        if slot is NULL or (<Chunk>slot.chunk).data is NULL:
             return 0.0
-        return (monotonic_ns() - (place.batch_seq if place.batch_seq else place.sent_ns)) / 1e9
+        return (monotonic_ns() - (slot.batch_seq if slot.batch_seq else slot.sent_ns)) / 1e9
 
     def defer(self, uint64_t seq, double delay_s):
         """Have a pending publish come up as due after `delay_s`, and return how often it was sent."""
-        cdef Place* place = self.window.find(seq)
-        if place is NULL:
+        cdef Slot* slot = self.window.find(seq)
+        if slot is NULL:
             return 0
-        place.resend_ns = monotonic_ns() + <uint64_t>(delay_s * 1e9)
-        return place.n_tries
+        slot.resend_ns = monotonic_ns() + <uint64_t>(delay_s * 1e9)
+        return slot.n_tries
 
     def subject_of(self, uint64_t seq):
         """The subject that a pending publish goes to; empty when it was settled or not written yet."""
-        cdef Place* place = self.window.find(seq)
+        cdef Slot* slot = self.window.find(seq)
         cdef Chunk chunk
-        if place is NULL:
+        if slot is NULL:
             return ""
-        chunk = <Chunk>place.chunk
+        chunk = <Chunk>slot.chunk
         if chunk.data is NULL:
             return ""
-        return chunk.data[place.start + 5:place.start + place.n].partition(b" ")[0].decode()
+        return chunk.data[slot.start + 5:slot.start + slot.n].partition(b" ")[0].decode()
 
     def size_of(self, uint64_t seq):
         """What a pending publish counts against the server's max_payload; 0 when it was settled or not written yet."""
-        cdef Place* place = self.window.find(seq)
+        cdef Slot* slot = self.window.find(seq)
         cdef Chunk chunk
         cdef const char* frame
-        if place is NULL:
+        if slot is NULL:
             return 0
-        chunk = <Chunk>place.chunk
+        chunk = <Chunk>slot.chunk
         if chunk.data is NULL:
             return 0
-        frame = chunk.data + place.start
-        return place.n - (<const char*>memchr(frame, 10, place.n) + 1 - frame) - 2
+        frame = chunk.data + slot.start
+        return slot.n - (<const char*>memchr(frame, 10, slot.n) + 1 - frame) - 2
 
     def due(self):
         """Return what the clock says: (sequences to send again, sequences to give up, seconds until the next one)."""
         cdef uint64_t now = monotonic_ns()
         cdef uint64_t seq, at, next_ns = 0
-        cdef Place* place
+        cdef Slot* slot
         cdef list resend = []
         cdef list give_up = []
         for seq in range(self.window.base, self.window.next_seq):
-            place = self.window.find(seq)
-            if place is NULL:
+            slot = self.window.find(seq)
+            if slot is NULL:
                 continue
-            if (<object>place.waiter).done() or now >= place.give_up_ns:
+            if (<object>slot.waiter).done() or now >= slot.give_up_ns:
                 give_up.append(seq)
                 continue
-            at = place.give_up_ns
-            if now >= place.resend_ns:
+            at = slot.give_up_ns
+            if now >= slot.resend_ns:
                 resend.append(seq)
-            elif place.resend_ns < at:
-                at = place.resend_ns
+            elif slot.resend_ns < at:
+                at = slot.resend_ns
             if next_ns == 0 or at < next_ns:
                 next_ns = at
         return resend, give_up, (next_ns - now) / 1e9 if next_ns else None

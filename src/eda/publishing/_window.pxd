@@ -4,8 +4,8 @@ from libc.stdint cimport uint32_t, uint64_t
 
 
 # One publish that is not settled yet.
-cdef struct Place:
-    PyObject* waiter            # owned; NULL: the place is settled
+cdef struct Slot:
+    PyObject* waiter            # owned; NULL: the slot is settled
     PyObject* chunk             # owned; holds the frame that was sent
     uint32_t start              # the frame within the chunk
     uint32_t n
@@ -14,12 +14,12 @@ cdef struct Place:
     uint64_t give_up_ns         # monotonic: failed when not answered by then
     uint32_t n_tries
     uint32_t n_envelope         # the frame's last bytes but two
-    uint64_t batch_seq          # fast ingest: its place in the batch it was last sent in; single: first sent_ns, or 0
+    uint64_t batch_seq          # fast ingest: its slot in the batch it was last sent in; publisher: first sent_ns, or 0
 
 
 # Publishes in the order of their sequence, from the oldest unsettled one on.
 cdef class PublishWindow:
-    cdef Place* places          # ring; the place of `seq` is at seq & mask
+    cdef Slot* slots          # ring; the slot of `seq` is at seq & mask
     cdef uint64_t mask
     cdef uint64_t base          # the oldest sequence that may be unsettled
     cdef uint64_t next_seq      # the sequence that the next publish gets; begins at 1
@@ -28,47 +28,47 @@ cdef class PublishWindow:
     cdef readonly uint64_t n_bytes      # their frames' bytes
 
     cdef bint is_full(self) noexcept
-    cdef int grow(self) except -1           # for when has_place() is not
+    cdef int grow(self) except -1           # for when has_slot() is not
     cdef uint64_t open(self, object waiter, object chunk, Py_ssize_t start, Py_ssize_t n, uint64_t now_ns,
                        uint64_t resend_ns, uint64_t give_up_ns) except 0
-    cdef Place* find(self, uint64_t seq) noexcept
+    cdef Slot* find(self, uint64_t seq) noexcept
     cdef object settle(self, uint64_t seq)
 
 
 # What happens for each event of many, inline. Places move in grow(), so none is kept over it.
 
-cdef inline bint has_place(PublishWindow window) noexcept:
-    """Whether the next publish has a place without grow()."""
+cdef inline bint has_slot(PublishWindow window) noexcept:
+    """Whether the next publish has a slot without grow()."""
     return window.next_seq - window.base <= window.mask
 
 
-cdef inline Place* open_place(PublishWindow window, object waiter, object chunk, Py_ssize_t start, Py_ssize_t n,
+cdef inline Slot* fill_slot(PublishWindow window, object waiter, object chunk, Py_ssize_t start, Py_ssize_t n,
                               uint64_t now_ns, uint64_t resend_ns, uint64_t give_up_ns) noexcept:
-    """Take the next sequence; the caller has asked has_place()."""
-    cdef Place* place = &window.places[window.next_seq & window.mask]
+    """Take the next sequence; the caller has asked has_slot()."""
+    cdef Slot* slot = &window.slots[window.next_seq & window.mask]
     Py_INCREF(waiter)
-    place.waiter = <PyObject*>waiter
+    slot.waiter = <PyObject*>waiter
     Py_INCREF(chunk)
-    place.chunk = <PyObject*>chunk
-    place.start = <uint32_t>start
-    place.n = <uint32_t>n
-    place.sent_ns = now_ns
-    place.resend_ns = resend_ns
-    place.give_up_ns = give_up_ns
-    place.n_tries = 1
-    place.n_envelope = 0
-    place.batch_seq = 0
+    slot.chunk = <PyObject*>chunk
+    slot.start = <uint32_t>start
+    slot.n = <uint32_t>n
+    slot.sent_ns = now_ns
+    slot.resend_ns = resend_ns
+    slot.give_up_ns = give_up_ns
+    slot.n_tries = 1
+    slot.n_envelope = 0
+    slot.batch_seq = 0
     window.next_seq += 1
     window.n_pending += 1
     window.n_bytes += <uint64_t>n
-    return place
+    return slot
 
 
-cdef inline void close_place(PublishWindow window, Place* place) noexcept:
-    """Take a place out of the window; the caller has its references now."""
-    place.waiter = NULL
-    place.chunk = NULL
+cdef inline void free_slot(PublishWindow window, Slot* slot) noexcept:
+    """Take a slot out of the window; the caller has its references now."""
+    slot.waiter = NULL
+    slot.chunk = NULL
     window.n_pending -= 1
-    window.n_bytes -= place.n
-    while window.base < window.next_seq and window.places[window.base & window.mask].waiter is NULL:
+    window.n_bytes -= slot.n
+    while window.base < window.next_seq and window.slots[window.base & window.mask].waiter is NULL:
         window.base += 1

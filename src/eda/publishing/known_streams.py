@@ -13,28 +13,28 @@ from eda.jetstream.bucket import Bucket, bucket_for
 from eda.jetstream.streams import StreamInfo, Streams, check_takes_events, check_takes_subject
 from eda.jetstream.subjects import subject_of
 from eda.options import StreamOptions
-from eda.publishing._stream_sender import Target
-from eda.publishing.stream_publisher import SinglePublisher, Singles
+from eda.publishing._stream_sender import Destination
+from eda.publishing.stream_publisher import StreamPublisher, StreamPublishers
 from eda.transport.wire import Wire
 
-__all__ = ["PUBLISH_TIMEOUT_S", "Known", "Targets"]
+__all__ = ["PUBLISH_TIMEOUT_S", "KnownStream", "KnownStreams"]
 
 LOOK_TIMEOUT_S = 10.0
 PUBLISH_TIMEOUT_S = 30.0
 
 
-class Known:
+class KnownStream:
     """What a publish has to know of its stream.
 
     `longest_s` is the longest publish timeout that the stream's duplicate window allows, `usual_s` the one of a publish
-    that names none. `single` publishes to it. `seen_at` is when the server has said so (monotonic).
+    that names none. `publisher` publishes to it. `seen_at` is when the server has said so (monotonic).
     """
 
-    __slots__ = ("longest_s", "seen_at", "single", "target", "usual_s")
+    __slots__ = ("destination", "longest_s", "publisher", "seen_at", "usual_s")
 
-    def __init__(self, target: Target, window_s: float, single: SinglePublisher) -> None:
-        self.target = target
-        self.single = single
+    def __init__(self, destination: Destination, window_s: float, publisher: StreamPublisher) -> None:
+        self.destination = destination
+        self.publisher = publisher
         self.longest_s = window_s / 2
         self.usual_s = min(PUBLISH_TIMEOUT_S, self.longest_s)
         self.seen_at = monotonic()
@@ -45,13 +45,13 @@ class Known:
             return
         raise ConfigError(
             f"timeout_s={timeout_s!r} must be between 0.001 and {self.longest_s:g}: half of the duplicate window "
-            f"({self.longest_s * 2:g} s) of stream {self.target.stream!r}, past which a late retry could be stored "
-            "twice",
+            f"({self.longest_s * 2:g} s) of stream {self.destination.stream!r}, past which a late retry could be "
+            "stored twice",
             argument="timeout_s",
         )
 
 
-class Targets:
+class KnownStreams:
     """The streams that events go to, by name."""
 
     def __init__(
@@ -69,9 +69,9 @@ class Targets:
         self._logger = logger
         self._defaults = defaults
         self._auto_create = auto_create
-        self.known: dict[str, Known] = {}
-        self.singles = Singles(api.wire, api.client, logger, self.recover, self.longest_s)
-        self._resolving: dict[str, asyncio.Task[Known]] = {}
+        self.known: dict[str, KnownStream] = {}
+        self.stream_publishers = StreamPublishers(api.wire, api.client, logger, self.recover, self.longest_s)
+        self._resolving: dict[str, asyncio.Task[KnownStream]] = {}
         self._refreshing: asyncio.Task[None] | None = None
         streams.when_changed(self._on_changed)
         self._wire.on_info.append(self._on_info)
@@ -87,7 +87,7 @@ class Targets:
         """Return what is wanted of the bucket of cursors for the subscriptions to a stream with these options."""
         return bucket_for(stream, self._defaults)
 
-    async def find(self, stream: str) -> Known:
+    async def find(self, stream: str) -> KnownStream:
         """Return what `known` has of the stream after looking it up, once at a time.
 
         Raises what `ensure` does, and ConfigError when events can't be published to it.
@@ -120,7 +120,7 @@ class Targets:
         known = self.known.get(stream)
         return known.longest_s if known is not None and known.seen_at >= not_before else None
 
-    async def look_at(self, stream: str, max_pending: int, *, is_new: bool) -> tuple[Target, StreamInfo, bool]:
+    async def look_at(self, stream: str, max_pending: int, *, is_new: bool) -> tuple[Destination, StreamInfo, bool]:
         """Return where events go, the stream, and whether it takes fast ingest from a window of this size.
 
         `is_new`: it may be another server than before, of another version. Raises what `find` does.
@@ -129,9 +129,9 @@ class Targets:
             await self._api.discover(LOOK_TIMEOUT_S)
         info = await self.ensure(stream)
         can_fast = info.fast_ingest and self._api.has_fast_ingest and max_pending >= 4
-        return self._target(info), info, can_fast
+        return self._destination(info), info, can_fast
 
-    def _target(self, info: StreamInfo) -> Target:
+    def _destination(self, info: StreamInfo) -> Destination:
         """Return where the stream's events go. Raises ConfigError when it takes none."""
         check = None
         if not check_takes_events(info):
@@ -139,18 +139,18 @@ class Targets:
             def check(event: Event) -> None:
                 check_takes_subject(info, subject_of(info.name, event.type, event.aggregate))
 
-        return Target(info.name, self._wire.max_payload, self._api.domain, check)
+        return Destination(info.name, self._wire.max_payload, self._api.domain, check)
 
-    async def _resolve(self, stream: str) -> Known:
+    async def _resolve(self, stream: str) -> KnownStream:
         info = await self.ensure(stream)
-        target = self._target(info)
-        return self._note(info, target, await self.singles.open(info.name))
+        destination = self._destination(info)
+        return self._note(info, destination, await self.stream_publishers.open(info.name))
 
-    def _note(self, info: StreamInfo, target: Target, single: SinglePublisher) -> Known:
-        self.known[info.name] = known = Known(target, info.options.dedup_window_s, single)
+    def _note(self, info: StreamInfo, destination: Destination, publisher: StreamPublisher) -> KnownStream:
+        self.known[info.name] = known = KnownStream(destination, info.options.dedup_window_s, publisher)
         return known
 
-    def _resolved(self, stream: str, task: asyncio.Task[Known]) -> None:
+    def _resolved(self, stream: str, task: asyncio.Task[KnownStream]) -> None:
         del self._resolving[stream]
         if not task.cancelled():
             task.exception()  # those who wanted to know may have been cancelled
@@ -163,13 +163,13 @@ class Targets:
         if known is None or info is None:
             return
         try:
-            self._note(info, self._target(info), known.single)
+            self._note(info, self._destination(info), known.publisher)
         except ConfigError as error:
             self._logger.warning("%s", error)  # whoever publishes to it is told
 
     def _on_info(self) -> None:
         for known in self.known.values():
-            known.target.set_max_payload(self._wire.max_payload)
+            known.destination.set_max_payload(self._wire.max_payload)
 
     def _on_restored(self) -> None:
         """Look at all known streams again: it may be another server, and anything may have happened meanwhile."""
@@ -187,7 +187,7 @@ class Targets:
         for stream, known in list(self.known.items()):
             try:
                 info = await self._streams.info(stream)
-                self._note(info, self._target(info), known.single)
+                self._note(info, self._destination(info), known.publisher)
             except (StreamNotFound, ConfigError):
                 self.known.pop(stream, None)  # whoever publishes to it next finds out
             except EdaError as error:

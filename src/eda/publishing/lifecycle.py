@@ -12,7 +12,7 @@ from nats.aio.subscription import Subscription as NatsSubscription
 from eda._event import Event
 from eda.callbacks import Callback
 from eda.errors import Closed, ConfigError, NotSupported, Timeout
-from eda.publishing._publisher_core import OTHER_LOOP, Ingest
+from eda.publishing._publisher_core import OTHER_LOOP, PublisherCore
 from eda.publishing.failures import Failures
 from eda.publishing.pump import Pump
 from eda.publishing.pump_machine import Mode
@@ -62,7 +62,7 @@ class PublisherLife:
         self._on_ack = None if on_ack is None else Callback("on_ack", on_ack, logger)
         self._on_error = None if on_error is None else Callback("on_error", on_error, logger)
         self._loop = wire.loop
-        self._core: Ingest | None = None
+        self._core: PublisherCore | None = None
         self._pump = Pump(self, wire, logger, stream, look, mode=mode, dedup=dedup, ack_timeout_s=ack_timeout_s)
         self._subscription: NatsSubscription | None = None
         self._turns = Turns()
@@ -113,7 +113,7 @@ class PublisherLife:
         return self
 
     async def _begin(self) -> None:
-        target, info, can_fast = await self._look(True)
+        destination, info, can_fast = await self._look(True)
         give_up_s = self._pump.choose_timeout(self._timeout_s, info)
         if self._wanted_mode == "fast" and not can_fast:
             raise NotSupported(
@@ -122,14 +122,14 @@ class PublisherLife:
                 server=f"nats-server {self._wire.server_version}",
             )
         inbox = self._wire.new_inbox()
-        core = Ingest(
+        core = PublisherCore(
             self._pump,
             self._out,
-            target,
+            destination,
             f"{inbox}.".encode(),
             self._client,
             dedup=self._dedup,
-            tell=self._on_ack is not None,
+            wants_acks=self._on_ack is not None,
             max_pending=self._max_pending,
             max_bytes=self._max_bytes,
             give_up_s=give_up_s,
@@ -204,7 +204,7 @@ class PublisherLife:
     def on_room(self) -> None:
         """Wake those who wait for room, as many as there is room for."""
         assert self._core is not None
-        self._turns.wake(self._core.n_room)
+        self._turns.wake(self._core.room)
 
     def on_flushed(self) -> None:
         """Wake the flushes that are complete."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable, Iterable
 
 from eda._event import Event
 from eda.errors import Closed, CodecError, ConfigError, PublishFailed
-from eda.publishing._publisher_core import Ingest
+from eda.publishing._publisher_core import PublisherCore
 from eda.publishing.lifecycle import Mode, PublisherLife
 from eda.receipt import Receipt
 
@@ -58,7 +58,7 @@ class Publisher(PublisherLife):
         core = self._core
         if core is None or self._senders or self._closed or self._overflows:
             core = await self._room()
-        elif (event_id := core.accept_flowing(event)) is not None:
+        elif (event_id := core.accept_if_flowing(event)) is not None:
             return event_id
         elif core.is_full or self._out.paused:
             core = await self._room()
@@ -84,7 +84,7 @@ class Publisher(PublisherLife):
         if type(event) is not Event:
             raise ConfigError(f"event must be an eda.Event, not {type(event).__name__}", argument="event")
         stored: asyncio.Future[int] = self._loop.create_future()
-        seq, event_id = core.accept_apart(event, stored)
+        seq, event_id = core.accept_with_receipt(event, stored)
         self._pump.accepted_apart()
         try:
             sequence = await stored
@@ -137,7 +137,7 @@ class Publisher(PublisherLife):
             finally:
                 self._pump.accepted()
 
-    async def _room(self) -> Ingest:
+    async def _room(self) -> PublisherCore:
         """Wait until the next event may be taken, which the caller then does at once. Raises Closed, PublishFailed."""
         self._check_loop()
         turns = self._turns
@@ -180,7 +180,7 @@ class Publisher(PublisherLife):
         if core is None:
             return
         self._check_loop()
-        to = core.newest
+        to = core.next_seq
         listener = self._failures.listen(to)
         try:
             if core.oldest < to and not self._closed:

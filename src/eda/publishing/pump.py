@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from eda.errors import ConfigError, ServerError, Timeout
 from eda.jetstream.publish_answers import Refused
 from eda.jetstream.streams import StreamInfo
-from eda.publishing._publisher_core import Ingest
-from eda.publishing._stream_sender import Target
+from eda.publishing._publisher_core import PublisherCore
+from eda.publishing._stream_sender import Destination
 from eda.publishing.known_streams import PUBLISH_TIMEOUT_S
 from eda.publishing.pump_machine import PAUSE_MAX_S, UNDER_WAY, Mode, Steps
 from eda.publishing.stream_watch import Look, Renewal
@@ -89,7 +89,7 @@ class Pump(Steps):
         wanted_s = self._wanted_timeout_s or PUBLISH_TIMEOUT_S
         return min(wanted_s, info.options.dedup_window_s / 2) if self._dedup else wanted_s
 
-    def start(self, core: Ingest, can_fast: bool) -> None:
+    def start(self, core: PublisherCore, can_fast: bool) -> None:
         """Begin to write what `core` accepts."""
         self._core = core
         self._verdicts.domain = core.domain
@@ -101,7 +101,7 @@ class Pump(Steps):
     def close(self) -> None:
         """Write nothing more."""
         if self.state == "open" and self._core.fast and self._wire.is_up:
-            self._core.commit()
+            self._core.commit_batch()
         self._closed = True
         for handle in (self._timer, self._pausing):
             if handle is not None:
@@ -111,10 +111,10 @@ class Pump(Steps):
     # --- what the publisher tells ------------------------------------------------------------------------------------
 
     def accepted(self) -> None:
-        """See that what was accepted gets written, and watched."""
+        """See that what was accepted gets written, and timer_runs."""
         if self._timer is None:
             self._timer = self._loop.call_later(TICK_S, self._on_time)
-            self._core.watched = True
+            self._core.timer_runs = True
         if self.state == "idle" and not self._pump_soon:
             # At the end of this turn it shows whether it is one event or many.
             self._pump_soon = True
@@ -127,13 +127,15 @@ class Pump(Steps):
 
     def _make_way(self) -> None:
         """Fast ingest: end the batch if what comes next wants one of its own."""
-        if self.state == "open" and self._core.waits_apart:
+        if self.state == "open" and self._core.next_wants_receipt:
             self._commit()
 
     def full(self) -> None:
         """See that what was accepted gets acknowledged without more of it."""
         core = self._core
-        if core.n_batch - core.n_answered < self._messages or core.needs_end:  # no flow acknowledgement makes room
+        if (
+            core.n_in_batch - core.n_batch_answered < self._messages or core.needs_batch_end
+        ):  # no flow acknowledgement makes room
             self.flush()
 
     def flush(self) -> None:
@@ -161,7 +163,7 @@ class Pump(Steps):
         if self.state == "probing":
             self._worked()
             self.state = "open"
-            self._core.resume()
+            self._core.start_writing()
 
     def on_flow(self, n_messages: int) -> None:
         """Fast ingest: the batch goes on; the server acknowledges every `n_messages`."""
@@ -171,8 +173,8 @@ class Pump(Steps):
         if self.state == "starting":
             self.state = "open"
         if self.state == "open":
-            core.resume()
-            if core.waits_apart:
+            core.start_writing()
+            if core.next_wants_receipt:
                 self._commit()
             elif core.flush_to:
                 self.flush()
@@ -191,10 +193,10 @@ class Pump(Steps):
             return
         elif answer.stream != self.stream:
             self._logger.error("stream %r answers for stream %r", answer.stream, self.stream)
-        elif answer.batch == self._batch and core.settle_first(
+        elif answer.batch == self._batch and core.settle_batch_to(
             answer.count, -answer.seq if answer.duplicate else answer.seq
         ):
-            if answer.count == core.n_batch:
+            if answer.count == core.n_in_batch:
                 self._worked()
                 self._next()
                 self._pump()
@@ -207,19 +209,19 @@ class Pump(Steps):
             self._choose(can_fast=False)
             self._again(0)
         elif refused.is_echo:
-            if self.state == "open" and core.by_end:
+            if self.state == "open" and core.settles_at_end:
                 self._commit()  # the batch may be over in another domain only
             elif self.state != "ending":
                 self._await_end(ENDING_S)
-            elif seq > core.n_batch:
+            elif seq > core.n_in_batch:
                 self._await_end(min(ENDING_S, self._ending_by - self._loop.time()))
         elif refused.is_transient:
             self._back_off(refused)
-        elif seq == 1 and core.awaits_verdict:
+        elif seq == 1 and core.oldest_opened_batch:
             # The answer to the first event of a batch is that event's verdict.
             if self._refuse(core.oldest, refused):
                 self._again(0)
-        elif seq > core.n_batch:
+        elif seq > core.n_in_batch:
             self._again(0)  # not even the commit was taken
         elif self.state == "open":
             self._commit()  # a later event was refused: the server ends the batch with the next one, or with this
@@ -242,12 +244,12 @@ class Pump(Steps):
             self._refuse(seq, refused)
         elif self.state == "open" or (self.state == "probing" and seq == self._core.oldest):
             self._back_off(refused)
-        if self.state == "probing" and not self._core.is_out:
+        if self.state == "probing" and not self._core.oldest_is_written:
             self._again(0)
 
     def _refuse(self, seq: int, refused: Refused) -> bool:
         """Fail an event for good; False where it may be another domain that refuses, and time will tell."""
-        if self._core.by_end:
+        if self._core.settles_at_end:
             self._verdicts.doubt(seq, refused)
             return False
         self._owner.on_failed(seq, refused.as_error(self.stream))
@@ -270,19 +272,19 @@ class Pump(Steps):
         if core.n_pending == 0:
             self._rest()
             return
-        if (overdue or refused) and not core.is_out:
+        if (overdue or refused) and not core.oldest_is_written:
             self._again(0)  # all that was under way
         quiet = core.n_accepted == self._n_seen
         self._n_seen = core.n_accepted
         if self.state == "ending" and self._loop.time() > self._ending_by:
             self._logger.info("publisher to %s: a batch ended without a word", self.stream)
             self._again(0)
-        elif self.state in UNDER_WAY and self.state != "ending" and core.waited_s() > self._ack_timeout_s:
+        elif self.state in UNDER_WAY and self.state != "ending" and core.oldest_waited_s() > self._ack_timeout_s:
             self._logger.info("publisher to %s: no acknowledgement in %g s", self.stream, self._ack_timeout_s)
             self._again(0)
-        elif (quiet or core.by_end) and core.waited_s() > self._patience_s(quiet):
+        elif (quiet or core.settles_at_end) and core.oldest_waited_s() > self._patience_s(quiet):
             self.flush()
-        elif quiet or core.waited_s() > TAIL_S:
+        elif quiet or core.oldest_waited_s() > TAIL_S:
             self.full()
 
     def _fail_overdue(self) -> bool:
@@ -296,7 +298,7 @@ class Pump(Steps):
 
     def _patience_s(self, quiet: bool) -> float:
         """How long the oldest event waits before its batch is ended for it."""
-        if self._core.by_end:
+        if self._core.settles_at_end:
             return TAIL_S if not quiet or self._core.room_wanted else -1.0
         return OVERDUE_S if self._core.room_wanted else -1.0
 
@@ -305,9 +307,9 @@ class Pump(Steps):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-            self._core.watched = False
+            self._core.timer_runs = False
         if self.state == "open" and self._core.fast:
-            self._core.commit()  # the server keeps an open batch for 10 s, and others get a smaller share
+            self._core.commit_batch()  # the server keeps an open batch for 10 s, and others get a smaller share
         if self.state in UNDER_WAY:
             self._next()
 
@@ -320,7 +322,7 @@ class Pump(Steps):
         self._next()
         self.state = "down"
 
-    def on_found(self, target: Target, info: StreamInfo, can_fast: bool) -> None:
+    def on_found(self, destination: Destination, info: StreamInfo, can_fast: bool) -> None:
         """Go on with what the stream allows now."""
         if self.state not in ("down", "pausing"):
             return
@@ -330,12 +332,12 @@ class Pump(Steps):
             text = "publisher to %s: the stream's duplicate window is %g s now: an event fails after %g s"
             self._logger.warning(text, self.stream, info.options.dedup_window_s, allowed_s)
             self._timeout_s = allowed_s
-            self._core.give_up_after(allowed_s)
+            self._core.set_give_up(allowed_s)
         self._fail_overdue()
-        self._verdicts.domain = target.domain.decode()
-        for seq, size in self._core.use_target(target):
+        self._verdicts.domain = destination.domain.decode()
+        for seq, size in self._core.use_destination(destination):
             # The server would close the connection, every time.
-            most = target.max_payload
+            most = destination.max_payload
             message = f"an event of {size} bytes is over the max_payload of {most} that the server has now"
             self._owner.on_failed(seq, ConfigError(message, argument="data"))
         self._choose(can_fast)
@@ -353,7 +355,7 @@ class Pump(Steps):
         forbidden = core.pending_to(subject.encode())
         for seq in forbidden:
             self._owner.on_failed(seq, ServerError(403, 0, f"no permission to publish to {subject}"))
-        if forbidden and not core.is_out:
+        if forbidden and not core.oldest_is_written:
             self._again(0)
         elif forbidden and self.state == "open" and core.fast:
             self._commit()  # the server has not seen them: for it the batch has a gap

@@ -21,7 +21,7 @@ import logging
 from typing import Literal
 
 from eda._nuid import next_nuid
-from eda.publishing._publisher_core import Ingest
+from eda.publishing._publisher_core import PublisherCore
 from eda.publishing.answer_checks import Verdicts
 from eda.transport.wire import Wire
 
@@ -51,7 +51,7 @@ class Steps:
         self._dedup = dedup
         self._ack_timeout_s = ack_timeout_s
         self._loop = wire.loop
-        self._core: Ingest
+        self._core: PublisherCore
         self._verdicts = Verdicts(logger, stream)
         self.mode = ""
         self.state = "down"
@@ -69,7 +69,7 @@ class Steps:
         fast = can_fast and self._wanted_mode != "window"
         self.mode = "fast" if fast else "window"
         if not fast:
-            self._core.use_window()
+            self._core.use_window_mode()
 
     def _pump(self) -> None:
         """Write what waits, as the state allows."""
@@ -84,19 +84,19 @@ class Steps:
             self._look_again()
         elif self.mode == "fast":
             self._batch = next_nuid()
-            core.use_batch(self._batch.encode(), self._flow())
-            alone = self._probe or core.n_waiting == 1 or core.waits_apart
-            core.write_first(alone)
+            core.begin_batch(self._batch.encode(), self._flow())
+            alone = self._probe or core.n_waiting == 1 or core.next_wants_receipt
+            core.write_oldest(alone)
             if alone:
                 self._await_end(self._ack_timeout_s)
             else:
                 self.state = "starting"
         elif self._probe:
             self.state = "probing"
-            core.write_first(False)
+            core.write_oldest(False)
         else:
             self.state = "open"
-            core.resume()
+            core.start_writing()
 
     def _relies_on_window(self) -> bool:
         """Whether what comes next may be stored already, so long ago that the stream's duplicate window must be known.
@@ -104,7 +104,7 @@ class Steps:
         It may have been shortened since the stream was looked at.
         """
         now = self._loop.time()
-        return self._dedup and self._core.relied_s() > YOUNG_S and now - self._looked_at > FRESH_S
+        return self._dedup and self._core.oldest_written_age_s() > YOUNG_S and now - self._looked_at > FRESH_S
 
     def _look_again(self) -> None:
         """See to a look at the stream, which leads on from the state `down`."""
@@ -119,12 +119,12 @@ class Steps:
         return max(1, flow)
 
     def _commit(self) -> None:
-        self._core.commit()
+        self._core.commit_batch()
         self._await_end(self._ack_timeout_s)
 
     def _await_end(self, patience_s: float) -> None:
         self.state = "ending"
-        self._core.stop()
+        self._core.stop_writing()
         self._ending_by = self._loop.time() + patience_s
 
     def _again(self, pause_s: float) -> None:
@@ -141,7 +141,7 @@ class Steps:
     def _next(self) -> None:
         """Leave what is under way: what is not settled waits to be written."""
         self.state = "idle"
-        self._core.restart()
+        self._core.rewind()
 
     def _leave(self, state: str) -> None:
         if self.state == state:

@@ -15,13 +15,13 @@ from eda.deadline import Deadline
 from eda.errors import Closed, ConfigError, ServerError, Timeout
 from eda.jetstream.answer_inbox import REFUSAL_WAIT_S
 from eda.jetstream.publish_answers import decode_answer
-from eda.publishing._stream_sender import Target, WindowSender
+from eda.publishing._stream_sender import Destination, StreamSender
 from eda.publishing._window import PublishWindow
 from eda.server_codes import DUPLICATE_UNDER_WAY
 from eda.transport._waits import Wait
 from eda.transport.wire import Wire
 
-__all__ = ["SinglePublisher", "Singles"]
+__all__ = ["StreamPublisher", "StreamPublishers"]
 
 MAX_PENDING = 1 << 20
 RESEND_S = 5.0
@@ -30,7 +30,7 @@ BACKOFF_MAX_S = 2.0
 FRESH_S = 0.2  # how old the knowledge of a stream may be by which an event is sent again
 
 
-class Singles:
+class StreamPublishers:
     """The publishers of events one by one, one for each stream: a stream that does not answer fills its own window.
 
     `recover` is called when nobody answers for a stream, or an event is to be sent again: it finds out whether the
@@ -51,48 +51,48 @@ class Singles:
         self.logger = logger
         self.recover = recover
         self.longest_s = longest_s
-        self.last: WindowSender | None = None  # the one that has sent an event last
-        self._of_stream: dict[str, SinglePublisher] = {}
+        self.last: StreamSender | None = None  # the one that has sent an event last
+        self._of_stream: dict[str, StreamPublisher] = {}
 
-    async def open(self, stream: str) -> SinglePublisher:
+    async def open(self, stream: str) -> StreamPublisher:
         """Return the stream's publisher, which listens to the acknowledgements. Raises Closed."""
-        single = self._of_stream.get(stream)
-        if single is None:
-            single = SinglePublisher(self)
+        publisher = self._of_stream.get(stream)
+        if publisher is None:
+            publisher = StreamPublisher(self)
             try:
-                await single.open()
+                await publisher.open()
             except NatsError as error:
                 raise Closed("connection") from error
-            self._of_stream[stream] = single
-        return single
+            self._of_stream[stream] = publisher
+        return publisher
 
     async def drain(self, deadline: Deadline, *, keeps_s: float) -> int:
         """Wait until everything is settled, or `keeps_s` before the deadline; returns how many publishes are not."""
-        singles = list(self._of_stream.values())
-        return sum(await asyncio.gather(*(each.drain(deadline, keeps_s=keeps_s) for each in singles)))
+        stream_publishers = list(self._of_stream.values())
+        return sum(await asyncio.gather(*(each.drain(deadline, keeps_s=keeps_s) for each in stream_publishers)))
 
     def close(self) -> None:
         """Fail what is still pending."""
-        for single in self._of_stream.values():
-            single.close()
+        for publisher in self._of_stream.values():
+            publisher.close()
 
 
-class SinglePublisher:
+class StreamPublisher:
     """Publishes the events of one stream one by one."""
 
-    def __init__(self, singles: Singles) -> None:
-        self._singles = singles
-        self._wire = wire = singles.wire
-        self._logger = singles.logger
-        self._recover = singles.recover
-        self._longest_s = singles.longest_s
+    def __init__(self, stream_publishers: StreamPublishers) -> None:
+        self._singles = stream_publishers
+        self._wire = wire = stream_publishers.wire
+        self._logger = stream_publishers.logger
+        self._recover = stream_publishers.recover
+        self._longest_s = stream_publishers.longest_s
         self._loop = asyncio.get_running_loop()
         self._out = wire.out
         self._waits = wire.waits
         inbox = wire.new_inbox()
         self._inbox = f"{inbox}.*"
         window = PublishWindow(MAX_PENDING)
-        self._sender = WindowSender(window, wire.out, f"{inbox}.".encode(), singles.client, self._on_answer)
+        self._sender = StreamSender(window, wire.out, f"{inbox}.".encode(), stream_publishers.client, self._on_answer)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._recovering: dict[str, asyncio.Task[None]] = {}
@@ -130,7 +130,7 @@ class SinglePublisher:
             raise Timeout("publish", timeout_s, event_id=event_id) from error
         return max(deadline - self._loop.time(), 0.001)
 
-    def send(self, target: Target, event: Event, timeout_s: float) -> tuple[str, Wait[int]]:
+    def send(self, destination: Destination, event: Event, timeout_s: float) -> tuple[str, Wait[int]]:
         """Send an event; returns its id, and what is done when the stream has acknowledged it.
 
         The wait fails with Timeout, ServerError, Closed, or what `recover` raises. When it is cancelled the event may
@@ -141,11 +141,11 @@ class SinglePublisher:
         last = self._singles.last
         self._singles.last = sender
         if sender.n_pending or (last is not None and last.n_pending):
-            event_id = sender.publish(target, event, waiter, RESEND_S, timeout_s)
+            event_id = sender.publish(destination, event, waiter, RESEND_S, timeout_s)
         else:
             self._out.at_once = True  # nobody to share the write with: save the turn of the loop
             try:
-                event_id = sender.publish(target, event, waiter, RESEND_S, timeout_s)
+                event_id = sender.publish(destination, event, waiter, RESEND_S, timeout_s)
             finally:
                 self._out.at_once = False
         if self._timer is None or timeout_s < RESEND_S:
@@ -251,7 +251,7 @@ class SinglePublisher:
             self._why[seq] = ServerError(503, 0, text, operation=f"publish to {stream}")
         elif answer.error is None and answer.stream == stream:
             if answer.seq:  # written in another way than servers do
-                self._sender.believe(seq, -answer.seq if answer.duplicate else answer.seq)
+                self._sender.acknowledge(seq, -answer.seq if answer.duplicate else answer.seq)
         elif answer.error is None:
             owner = ServerError(500, 0, f"stream {answer.stream!r} owns the subject of stream {stream!r}")
             self._sender.fail(seq, owner)

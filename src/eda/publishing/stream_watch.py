@@ -9,14 +9,14 @@ from typing import Protocol
 
 from eda.errors import Closed, EdaError
 from eda.jetstream.streams import StreamInfo
-from eda.publishing._stream_sender import Target
+from eda.publishing._stream_sender import Destination
 from eda.transport.wire import Wire
 
 __all__ = ["Look", "Renewal", "RenewalOwner"]
 
 # Where the stream's events go, the stream as it is, and whether it takes fast ingest from this publisher. The argument:
 # whether it may be another server.
-Look = Callable[[bool], Awaitable[tuple[Target, StreamInfo, bool]]]
+Look = Callable[[bool], Awaitable[tuple[Destination, StreamInfo, bool]]]
 
 PAUSE_FIRST_S = 0.05
 PAUSE_MAX_S = 2.0
@@ -30,7 +30,7 @@ class RenewalOwner(Protocol):
     def on_lost(self) -> None:
         """What was asked of the server is without an answer: it is another connection."""
 
-    def on_found(self, target: Target, info: StreamInfo, can_fast: bool) -> None:
+    def on_found(self, destination: Destination, info: StreamInfo, can_fast: bool) -> None:
         """The stream is there, and this is what it takes now."""
 
     def on_gone(self, error: Exception) -> None:
@@ -82,7 +82,7 @@ class Renewal:
         while True:
             try:
                 async with asyncio.timeout(patience_s):
-                    target, info, can_fast = await self._look(is_new)
+                    destination, info, can_fast = await self._look(is_new)
                 break
             except TimeoutError:
                 patience_s = min(patience_s * 2, PATIENCE_MAX_S)
@@ -94,7 +94,7 @@ class Renewal:
                 self._logger.exception("publisher to %s: looking at the stream failed", self._stream)
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, PAUSE_MAX_S)
-        self._owner.on_found(target, info, can_fast)
+        self._owner.on_found(destination, info, can_fast)
 
     def _stop_looking(self) -> None:
         if self._looking is not None:

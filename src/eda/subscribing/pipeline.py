@@ -102,7 +102,7 @@ class Pipeline:
         if spec.is_durable:
             services.durable_names.take(spec.stream, spec.name, is_given=self._options.name is not None)
             self._has_name = True
-        info = await services.targets.ensure(spec.stream)
+        info = await services.known_streams.ensure(spec.stream)
         check_retention(info, self._options, filters_reliably=services.api.filters_reliably)
         if self._host.dead_letter is not None:
             await services.dead_letters.check(self._host.dead_letter, info)
@@ -125,7 +125,7 @@ class Pipeline:
         services, spec = self._services, self._spec
         await source.open(info)
         self.workers.start(self._options.concurrency)
-        bucket = services.targets.bucket_for(info.options)
+        bucket = services.known_streams.bucket_for(info.options)
         self._host.suspects = Suspects(services.wire, services.api, self._logger, spec.stream, spec.name, bucket)
         await source.start(self.dispatcher)
 
@@ -152,7 +152,7 @@ class Pipeline:
             client=self._services.api.client,
             filter=source.filter,
             on_filter_change=self._options.on_filter_change,
-            bucket=self._services.targets.bucket_for(info.options),
+            bucket=self._services.known_streams.bucket_for(info.options),
             start=source.start,
         )
         self._host.on_progress = activation.on_progress

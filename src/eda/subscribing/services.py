@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from eda.dead_letters.store import DeadLetters
 from eda.jetstream.api import Api
 from eda.jetstream.streams import Streams
-from eda.publishing.known_streams import Targets
+from eda.publishing.known_streams import KnownStreams
 from eda.subscribing.durable_names import DurableNames
 from eda.transport.wire import Wire
 
@@ -23,6 +23,6 @@ class Services:
     api: Api
     logger: logging.Logger
     streams: Streams
-    targets: Targets
+    known_streams: KnownStreams
     dead_letters: DeadLetters
     durable_names: DurableNames

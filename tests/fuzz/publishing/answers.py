@@ -10,7 +10,7 @@ import re
 from eda._data import Bytes
 from eda._event import Event
 from eda.jetstream.publish_answers import decode_answer
-from eda.publishing._stream_sender import Target, WindowSender
+from eda.publishing._stream_sender import Destination, StreamSender
 from eda.publishing._window import PublishWindow
 from eda.transport._frame import Parser
 from eda.transport._outbound import Outbound
@@ -86,12 +86,12 @@ def check_single(data: bytes) -> None:
     out.set_write(lambda written: None)
     answers: list[tuple[int, int, bytes]] = []
     window = PublishWindow(16)
-    sender = WindowSender(window, out, b"inbox.", "me", lambda *answer: answers.append(answer))
+    sender = StreamSender(window, out, b"inbox.", "me", lambda *answer: answers.append(answer))
     waiters = {seq: Waiter() for seq in range(1, N_EVENTS + 2)}
     for seq, event in enumerate(EVENTS, 1):
-        sender.publish(Target("s", 2**20), event, waiters[seq], 5.0, 30.0)
+        sender.publish(Destination("s", 2**20), event, waiters[seq], 5.0, 30.0)
     out.flush()
-    sender.publish(Target("s", 2**20), EVENTS[0], waiters[N_EVENTS + 1], 5.0, 30.0)  # not handed over yet
+    sender.publish(Destination("s", 2**20), EVENTS[0], waiters[N_EVENTS + 1], 5.0, 30.0)  # not handed over yet
     _parser.reset()
     _parser.register(1, sender)  # type: ignore[arg-type]
     wanted: dict[int, int] = {}

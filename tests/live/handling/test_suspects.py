@@ -90,7 +90,7 @@ async def test_suspects_when_nobody_answers_all_wait_ever_longer(
 
     await suspects.begin(event(3, sequence=1))  # there is a bucket
     with monkeypatch.context() as patch:
-        patch.setattr(eda.handling.suspects, "publish_once", fall_silent)
+        patch.setattr(eda.handling.suspects, "store_message", fall_silent)
         pauses = []
         for sequence in (7, 8, 9):
             pauses.append(await suspects.begin(event(3, sequence=sequence)) / NS)
@@ -107,14 +107,14 @@ async def test_suspect_when_it_is_not_known_to_be_on_record_is_taken_off(
     suspects: Suspects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await suspects.begin(event(3, sequence=1))
-    store = eda.handling.suspects.publish_once
+    store = eda.handling.suspects.store_message
 
     async def lose_the_answer(*arguments: Any, **options: Any) -> None:
         await store(*arguments, **options)
         raise Timeout("publish", 5.0)
 
     with monkeypatch.context() as patch:
-        patch.setattr(eda.handling.suspects, "publish_once", lose_the_answer)
+        patch.setattr(eda.handling.suspects, "store_message", lose_the_answer)
         assert await suspects.begin(event(3)) > 0
     suspects._not_before = 0.0
     # Nobody has begun it, so nobody may take it for one that killed its process.
@@ -155,7 +155,7 @@ async def test_suspect_when_its_record_arrives_after_its_clean_up_is_not_found(
 ) -> None:
     """The record is on its way while it is given up; whatever comes first at the server, nobody finds it."""
     await suspects.begin(event(3, sequence=1))
-    store = eda.handling.suspects.publish_once
+    store = eda.handling.suspects.store_message
     late: list[asyncio.Task[Any]] = []
 
     async def hold_back(*arguments: Any, **options: Any) -> Any:
@@ -170,7 +170,7 @@ async def test_suspect_when_its_record_arrives_after_its_clean_up_is_not_found(
         late.append(asyncio.create_task(send()))
         raise Timeout("publish", 5.0)
 
-    monkeypatch.setattr(eda.handling.suspects, "publish_once", hold_back)
+    monkeypatch.setattr(eda.handling.suspects, "store_message", hold_back)
     assert await suspects.begin(event(3)) > 0
     suspects._not_before = 0.0
     await until(lambda: late[0].done() and not suspects._voiding)

@@ -1,4 +1,4 @@
-"""Drives _publish.Ingest without a server or a loop: its frames are read from memory, its answers made up."""
+"""Drives _publish.PublisherCore without a server or a loop: its frames are read from memory, its answers made up."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from eda._codec import decode_event
 from eda._data import Bytes
 from eda._event import Event
-from eda.publishing._publisher_core import Ingest
-from eda.publishing._stream_sender import Target
+from eda.publishing._publisher_core import PublisherCore
+from eda.publishing._stream_sender import Destination
 from eda.transport._frame import Parser
 from eda.transport._outbound import Outbound
 
@@ -59,7 +59,7 @@ def read_written(data: bytes) -> list[Written]:
 
 
 class Host:
-    """Notes what an Ingest tells."""
+    """Notes what an PublisherCore tells."""
 
     def __init__(self) -> None:
         self.n_room = self.n_flushed = self.n_probed = 0
@@ -100,21 +100,21 @@ def events(n: int, *, start: int = 0, size: int = 0) -> list[Event]:
 
 
 class Rig:
-    """An Ingest to stream `s` with everything around it written out."""
+    """An PublisherCore to stream `s` with everything around it written out."""
 
     def __init__(self, *, host: Any = None, max_pending: int = 1000, max_bytes: int = 2**20, **options: Any) -> None:
         self.host = host or Host()
         self._data: list[bytes] = []
         self.out = Outbound(lambda: None)
         self.out.set_write(self._data.append)
-        self.core = Ingest(
+        self.core = PublisherCore(
             self.host,
             self.out,
-            Target("s", options.pop("max_payload", 2**20), options.pop("domain", "")),
+            Destination("s", options.pop("max_payload", 2**20), options.pop("domain", "")),
             b"inbox.",
             "me",
             dedup=options.pop("dedup", True),
-            tell=options.pop("tell", True),
+            wants_acks=options.pop("wants_acks", True),
             max_pending=max_pending,
             max_bytes=max_bytes,
             give_up_s=options.pop("give_up_s", 30.0),
@@ -133,22 +133,22 @@ class Rig:
 
     def window(self) -> None:
         """Begin anew in window mode, without a probe."""
-        self.core.restart()
-        self.core.use_window()
-        self.core.resume()
+        self.core.rewind()
+        self.core.use_window_mode()
+        self.core.start_writing()
 
     def begin_batch(self, *, alone: bool = False, flow: int = 10) -> None:
         """Begin a batch: its first event is written."""
-        self.core.restart()
+        self.core.rewind()
         self._n_batches += 1
         self.batch = f"inbox.b{self._n_batches}.{flow}.fail"
-        self.core.use_batch(f"b{self._n_batches}".encode(), flow)
-        self.core.write_first(alone)
+        self.core.begin_batch(f"b{self._n_batches}".encode(), flow)
+        self.core.write_oldest(alone)
 
     def batch_open(self) -> None:
         """Begin a batch, and have it flow."""
         self.begin_batch()
-        self.core.resume()
+        self.core.start_writing()
 
     def connect(self, connected: bool = True) -> None:
         self.out.set_write(self._data.append if connected else None)

@@ -11,7 +11,7 @@ from eda._data import JSON, Bytes
 from eda._event import Event
 from eda.errors import ConfigError, EncodeError
 from eda.jetstream.publish_answers import decode_answer
-from eda.publishing._stream_sender import Target, WindowSender, frame_of
+from eda.publishing._stream_sender import Destination, StreamSender, frame_of
 from eda.publishing._window import PublishWindow
 from eda.transport._frame import Parser
 from eda.transport._outbound import Outbound
@@ -63,10 +63,10 @@ class Single:
         self.out.set_write(lambda data: None)
         self.n_answers = 0
         self.window = PublishWindow(1024)
-        self.sender = WindowSender(self.window, self.out, b"inbox.", "me", self.answered)
+        self.sender = StreamSender(self.window, self.out, b"inbox.", "me", self.answered)
         self.parser = Parser()
         self.parser.register(1, self.sender)
-        self.target = Target("s", 4096)
+        self.target = Destination("s", 4096)
         self.seq = 0
 
     def answered(self, seq: int, status: int, payload: bytes) -> None:
@@ -154,7 +154,7 @@ class Many:
 
     def window(self) -> None:
         self.rig.window()
-        begin = self.rig.core.newest
+        begin = self.rig.core.next_seq
         self.accept()
         for seq in range(begin, begin + AT_ONCE):
             self.rig.acknowledge(seq)
@@ -168,15 +168,15 @@ class Many:
         self.rig.out.flush()
         for n in (10, 50, AT_ONCE + 3):
             self.rig.flow(n)
-        self.rig.core.commit()
+        self.rig.core.commit_batch()
         self.end()
 
     def flowing(self) -> None:
         self.rig.window()
-        self.rig.core.watched = True
-        begin = self.rig.core.newest
+        self.rig.core.timer_runs = True
+        begin = self.rig.core.next_seq
         for _ in range(AT_ONCE):
-            assert self.rig.core.accept_flowing(EVENT) is not None
+            assert self.rig.core.accept_if_flowing(EVENT) is not None
         for seq in range(begin, begin + AT_ONCE):
             self.rig.acknowledge(seq)
         self.end()
@@ -196,7 +196,7 @@ class Many:
 
     def failed(self) -> None:
         self.rig.window()
-        begin = self.rig.core.newest
+        begin = self.rig.core.next_seq
         self.accept()
         self.rig.out.flush()
         for seq in range(begin, begin + AT_ONCE):
@@ -236,12 +236,12 @@ PATHS: dict[str, tuple[Callable[[], Callable[[], Any]], int]] = {
     "single-unconnected": (lambda: Single().unconnected, AT_ONCE),
     "single-refused": (lambda: Single().refused, len(REFUSED)),
     "window": (lambda: Many().window, AT_ONCE),
-    "window-untold": (lambda: Many(tell=False).window, AT_ONCE),
+    "window-untold": (lambda: Many(wants_acks=False).window, AT_ONCE),
     "window-without-ids": (lambda: Many(dedup=False).window, AT_ONCE),
     "window-failed": (lambda: Many().failed, AT_ONCE),
     "window-flowing": (lambda: Many().flowing, AT_ONCE),
     "fast": (lambda: Many().fast, AT_ONCE),
-    "fast-untold": (lambda: Many(tell=False).fast, AT_ONCE),
+    "fast-untold": (lambda: Many(wants_acks=False).fast, AT_ONCE),
     "fast-then-window": (lambda: Many().written_again, AT_ONCE),
     "many-refused": (lambda: Many().refused, 2 * len(REFUSED) + 1),
 }
@@ -269,7 +269,7 @@ def test_memory_when_100000_answers_are_decoded_does_not_grow(answer: bytes) -> 
 
 
 def test_memory_when_frames_are_made_for_a_batch_does_not_grow() -> None:
-    target = Target("s", 4096)
+    target = Destination("s", 4096)
 
     def path() -> None:
         frame_of(target, EVENT, b"inbox.", 5)

@@ -1,4 +1,4 @@
-"""eda.publishing._publisher_core.Ingest: what is written when, what can't be sent, what fails."""
+"""eda.publishing._publisher_core.PublisherCore: what is written when, what can't be sent, what fails."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 import eda
 from eda._codec import decode_event
-from eda.publishing._stream_sender import Target
+from eda.publishing._stream_sender import Destination
 from support.publishing.publisher_core import Host, Rig, events, placed
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -19,9 +19,9 @@ def test_accept_when_nothing_may_be_written_keeps_the_event() -> None:
     rig = Rig()
     assert rig.accept(3) == ["e0", "e1", "e2"]
     assert rig.written() == []
-    assert (rig.core.n_pending, rig.core.n_waiting, rig.core.oldest, rig.core.newest) == (3, 3, 1, 4)
-    assert not rig.core.is_out
-    assert rig.core.waited_s() == 0
+    assert (rig.core.n_pending, rig.core.n_waiting, rig.core.oldest, rig.core.next_seq) == (3, 3, 1, 4)
+    assert not rig.core.oldest_is_written
+    assert rig.core.oldest_waited_s() == 0
 
 
 def test_resume_when_events_wait_writes_them_and_what_comes_later_in_order() -> None:
@@ -43,11 +43,11 @@ def test_write_when_it_is_again_keeps_bytes_and_ids_under_new_reply_subjects(ded
     rig = Rig(dedup=dedup)
     rig.accept(2)
     rig.begin_batch()
-    rig.core.resume()
+    rig.core.start_writing()
     rig.accept(3)
     first = rig.written()
     rig.begin_batch()
-    rig.core.resume()
+    rig.core.start_writing()
     again = rig.written()
     rig.window()
     third = rig.written()
@@ -65,10 +65,10 @@ def test_write_first_when_events_wait_writes_one_of_them() -> None:
     rig.accept(3)
     rig.begin_batch()
     assert placed(rig) == [(1, 0)]
-    assert rig.core.is_out
+    assert rig.core.oldest_is_written
     rig.accept(2)
     assert rig.written() == []
-    rig.core.resume()
+    rig.core.start_writing()
     assert placed(rig) == [(2, 1), (3, 1), (4, 1), (5, 1)]
 
 
@@ -84,7 +84,7 @@ def test_commit_when_events_are_written_follows_the_last_on_the_subject_of_the_f
     rig.core.accept(eda.Event(type="first"))
     rig.accept(4)
     rig.batch_open()
-    rig.core.commit()
+    rig.core.commit_batch()
     written = rig.written()
     assert [each.place for each in written] == [(1, 0), (2, 1), (3, 1), (4, 1), (5, 1), (6, 3)]
     assert written[-1].subject == "s.first._"
@@ -97,8 +97,8 @@ def test_restart_when_frames_are_not_handed_over_yet_keeps_them() -> None:
     rig = Rig()
     rig.window()
     rig.accept(3)
-    rig.core.restart()
-    rig.core.resume()
+    rig.core.rewind()
+    rig.core.start_writing()
     assert [each.id for each in rig.written()] == ["e0", "e1", "e2", "e0", "e1", "e2"]
 
 
@@ -107,10 +107,10 @@ def test_restart_when_there_is_no_connection_writes_them_to_the_next_one() -> No
     rig.window()
     rig.accept(2)
     rig.connect(False)
-    rig.core.restart()
+    rig.core.rewind()
     rig.accept(1)
     rig.connect()
-    rig.core.resume()
+    rig.core.start_writing()
     assert [each.id for each in rig.written()] == ["e0", "e1", "e2"]
 
 
@@ -119,11 +119,11 @@ def test_limit_when_reached_lets_the_others_wait_until_there_is_an_answer() -> N
     rig.accept(10)
     rig.begin_batch()
     rig.core.set_limit(4)
-    rig.core.resume()
+    rig.core.start_writing()
     assert len(rig.written()) == 4
     assert rig.core.is_full
     rig.flow(2)
-    rig.core.resume()
+    rig.core.start_writing()
     assert placed(rig) == [(5, 1), (6, 1)]
 
 
@@ -136,7 +136,7 @@ def test_window_when_it_is_small_is_full_with_as_many(max_pending: int) -> None:
             rig.accept()
         assert rig.core.n_pending == max_pending
         rig.core.room_wanted = True
-        for seq in range(rig.core.oldest, rig.core.newest):
+        for seq in range(rig.core.oldest, rig.core.next_seq):
             rig.acknowledge(seq)
         assert not rig.core.room_wanted
     assert rig.host.n_room == 3
@@ -160,11 +160,11 @@ def test_stop_when_what_waits_has_more_room_than_what_flows_tells_of_it() -> Non
     rig.accept()
     rig.begin_batch()
     rig.core.set_limit(8)
-    rig.core.resume()
+    rig.core.start_writing()
     rig.accept(7)
     assert rig.core.is_full
     rig.core.room_wanted = True
-    rig.core.stop()
+    rig.core.stop_writing()
     assert rig.host.n_room == 1
     assert not rig.core.is_full
 
@@ -194,7 +194,7 @@ def test_accept_when_the_event_cannot_be_sent_leaves_no_byte_of_it(culprit: eda.
     with pytest.raises((eda.ConfigError, eda.CodecError)):
         rig.core.accept(culprit)
     assert rig.out.size == size
-    assert rig.core.newest == 5
+    assert rig.core.next_seq == 5
     assert rig.core.n_accepted == rig.core.n_pending == 4
     rig.accept(1)
     if not flowing:
@@ -226,19 +226,19 @@ def test_accept_flowing_when_anything_else_has_to_be_looked_at_takes_nothing() -
     rig = Rig(max_pending=8)
     rig.batch_open()
     (event,) = events(1)
-    assert rig.core.accept_flowing(event) is None  # no timer runs
-    rig.core.watched = True
-    assert rig.core.accept_flowing(event) == event.id
-    assert rig.core.accept_flowing("no event") is None
+    assert rig.core.accept_if_flowing(event) is None  # no timer runs
+    rig.core.timer_runs = True
+    assert rig.core.accept_if_flowing(event) == event.id
+    assert rig.core.accept_if_flowing("no event") is None
     rig.out.set_paused(True)
-    assert rig.core.accept_flowing(event) is None
+    assert rig.core.accept_if_flowing(event) is None
     rig.out.set_paused(False)
     rig.core.set_limit(rig.core.n_pending)
-    assert rig.core.accept_flowing(event) is None  # full
+    assert rig.core.accept_if_flowing(event) is None  # full
     rig.core.set_limit(8)
-    assert rig.core.accept_flowing(event) == event.id
-    rig.core.stop()
-    assert rig.core.accept_flowing(event) is None
+    assert rig.core.accept_if_flowing(event) == event.id
+    rig.core.stop_writing()
+    assert rig.core.accept_if_flowing(event) is None
     assert [each.id for each in rig.written()] == [event.id, event.id]
 
 
@@ -271,13 +271,13 @@ def test_fail_when_events_are_in_mid_batch_leaves_the_others_their_places() -> N
     rig = Rig()
     rig.accept(6)
     rig.batch_open()
-    assert rig.core.awaits_verdict
+    assert rig.core.oldest_opened_batch
     for seq in (1, 4):
         event, event_id = rig.core.fail(seq)  # type: ignore[misc]
         assert event.id == event_id == f"e{seq - 1}"
     assert rig.core.fail(1) is None
     assert rig.core.fail(99) is None
-    assert not rig.core.awaits_verdict, "the answer to the first event is for one that is gone"
+    assert not rig.core.oldest_opened_batch, "the answer to the first event is for one that is gone"
     rig.flow(3)
     assert list(rig.host.acknowledged) == ["e1", "e2"]
     rig.flow(6)
@@ -291,21 +291,21 @@ def test_fail_when_events_wait_to_be_written_passes_them_over() -> None:
     for seq in (1, 3, 5):
         rig.core.fail(seq)
     rig.begin_batch()
-    rig.core.resume()
+    rig.core.start_writing()
     assert [(each.id, *each.place) for each in rig.written()] == [("e1", 1, 0), ("e3", 2, 1)]
-    rig.core.commit()
+    rig.core.commit_batch()
     assert placed(rig) == [(3, 3)]
 
 
 def test_fail_when_all_that_is_out_fails_says_that_nothing_is() -> None:
     rig = Rig()
     rig.accept(5)
-    rig.core.use_window()
-    rig.core.write_first(False)
+    rig.core.use_window_mode()
+    rig.core.write_oldest(False)
     rig.core.fail(1)
-    assert not rig.core.is_out
-    assert rig.core.waited_s() == 0
-    rig.core.write_first(False)
+    assert not rig.core.oldest_is_written
+    assert rig.core.oldest_waited_s() == 0
+    rig.core.write_oldest(False)
     assert [each.id for each in rig.written()] == ["e0", "e1"]
 
 
@@ -356,15 +356,15 @@ def test_pending_to_when_events_go_there_names_them() -> None:
 
 
 @pytest.mark.parametrize("dedup", [True, False])
-def test_use_target_when_it_takes_less_names_what_is_too_large(dedup: bool) -> None:
+def test_use_destination_when_it_takes_less_names_what_is_too_large(dedup: bool) -> None:
     rig = Rig(dedup=dedup)
     rig.accept(1, size=3000)
     rig.window()
     rig.accept(1, size=10)
     rig.accept(1, size=5000)
     sizes = [len(each.header) + len(each.payload) for each in rig.written()]
-    assert rig.core.use_target(Target("s", sizes[0])) == [(3, sizes[2])]
-    assert rig.core.use_target(Target("s", sizes[0] - 1)) == [(1, sizes[0]), (3, sizes[2])]
+    assert rig.core.use_destination(Destination("s", sizes[0])) == [(3, sizes[2])]
+    assert rig.core.use_destination(Destination("s", sizes[0] - 1)) == [(1, sizes[0]), (3, sizes[2])]
     with pytest.raises(eda.ConfigError, match="max_payload"):
         rig.accept(1, size=5000)
 

@@ -1,4 +1,4 @@
-"""eda.publishing._publisher_core.Ingest: which answer settles what, and how the window sizes itself by them."""
+"""eda.publishing._publisher_core.PublisherCore: which answer settles what, and how the window sizes itself by them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from eda.publishing._stream_sender import Target
+from eda.publishing._stream_sender import Destination
 from support.publishing.publisher_core import Rig
 
 # --- the window's answers --------------------------------------------------------------------------------------------
@@ -38,8 +38,8 @@ def test_acknowledgement_when_the_event_was_never_written_is_ignored() -> None:
     rig = Rig()
     rig.accept(3)
     rig.acknowledge(1)
-    rig.core.use_window()
-    rig.core.write_first(False)
+    rig.core.use_window_mode()
+    rig.core.write_oldest(False)
     rig.acknowledge(2)
     assert rig.core.n_pending == 3
     rig.acknowledge(1)
@@ -84,15 +84,15 @@ def test_probe_when_others_are_acknowledged_late_still_waits_for_its_own() -> No
     rig.window()
     rig.accept(5)
     rig.written()
-    rig.core.restart()
-    rig.core.write_first(False)
+    rig.core.rewind()
+    rig.core.write_oldest(False)
     assert [each.id for each in rig.written()] == ["e0"]
     rig.acknowledge(3)
     rig.acknowledge(5)
     assert rig.host.n_probed == 0
     rig.acknowledge(1)
     assert rig.host.n_probed == 1
-    rig.core.resume()
+    rig.core.start_writing()
     assert [each.id for each in rig.written()] == ["e1", "e3"]
 
 
@@ -102,22 +102,22 @@ def test_acknowledgements_when_they_come_during_a_pause_leave_nothing_stuck() ->
     rig.window()
     rig.accept(5)
     rig.written()
-    rig.core.restart()
+    rig.core.rewind()
     for seq in (1, 2, 3):
         rig.acknowledge(seq)
     assert rig.core.n_waiting == 2
-    rig.core.write_first(False)
+    rig.core.write_oldest(False)
     assert [each.id for each in rig.written()] == ["e3"]
-    assert rig.core.is_out
+    assert rig.core.oldest_is_written
 
 
 def test_window_when_answers_make_room_writes_what_waits() -> None:
     rig = Rig(max_pending=5000)
     rig.window()
     assert rig.core.limit == 1024
-    rig.core.stop()
+    rig.core.stop_writing()
     rig.accept(1030)
-    rig.core.resume()
+    rig.core.start_writing()
     assert len(rig.written()) == 1024
     rig.acknowledge(1)
     assert [each.id for each in rig.written()] == ["e1024"]
@@ -129,7 +129,7 @@ def test_window_when_answers_make_room_writes_what_waits() -> None:
 
 
 def answer_all(rig: Rig) -> None:
-    for seq in range(rig.core.oldest, rig.core.newest):
+    for seq in range(rig.core.oldest, rig.core.next_seq):
         rig.acknowledge(seq)
 
 
@@ -168,7 +168,7 @@ def test_flow_acknowledgements_when_they_come_settle_all_up_to_there() -> None:
     rig.flow(0, 5)
     assert rig.core.n_acknowledged == 0
     rig.flow(5, 5)
-    assert rig.core.n_acknowledged == rig.core.n_settled == 5
+    assert rig.core.n_acknowledged == rig.core.n_batch_settled == 5
     rig.flow(5, 5)
     rig.flow(3, 5)
     rig.flow(10, 7)
@@ -186,7 +186,7 @@ def test_flow_acknowledgement_when_it_is_ahead_of_the_batch_settles_nothing(n: i
     rig.core.set_limit(3)
     rig.begin_batch()
     rig.core.set_limit(3)
-    rig.core.resume()
+    rig.core.start_writing()
     rig.tell(f"{rig.batch}.3.1.$FI", b'{"type":"ack","seq":%d,"msgs":10}' % n)
     assert rig.core.n_acknowledged == 0
     assert rig.host.flows == []
@@ -232,7 +232,7 @@ def test_late_flow_acknowledgement_when_all_is_to_be_written_again_settles_nothi
     rig = Rig()
     rig.accept(5)
     rig.batch_open()
-    rig.core.restart()
+    rig.core.rewind()
     rig.flow(5)
     assert rig.core.n_acknowledged == 0
     rig.batch_open()
@@ -271,12 +271,12 @@ def test_settle_first_when_the_batch_has_not_so_many_refuses() -> None:
     rig = Rig()
     rig.accept(5)
     rig.batch_open()
-    assert not rig.core.settle_first(6)
+    assert not rig.core.settle_batch_to(6)
     assert rig.core.n_acknowledged == 0
-    assert rig.core.settle_first(3)
-    assert rig.core.settle_first(0)
+    assert rig.core.settle_batch_to(3)
+    assert rig.core.settle_batch_to(0)
     assert rig.core.n_acknowledged == 3
-    assert not rig.core.awaits_verdict
+    assert not rig.core.oldest_opened_batch
 
 
 # --- domains ---------------------------------------------------------------------------------------------------------
@@ -292,7 +292,7 @@ def test_acknowledgement_when_of_another_domain_is_handed_on_and_settles_nothing
     assert len(rig.host.answers) == 5
     rig.acknowledge(1, domain="hub")
     assert rig.core.n_pending == 1
-    rig.core.use_target(Target("s", 2**20))
+    rig.core.use_destination(Destination("s", 2**20))
     rig.acknowledge(2, domain="hub")
     assert rig.core.n_pending == 1
     rig.acknowledge(2)
@@ -304,27 +304,27 @@ def test_flow_when_there_are_domains_paces_and_settles_nothing() -> None:
     rig.accept(60)
     rig.begin_batch()
     rig.core.set_limit(20)
-    rig.core.resume()
+    rig.core.start_writing()
     assert len(rig.written()) == 20
     rig.core.room_wanted = True
     rig.flow(10)
     rig.core.set_limit(20)
-    rig.core.resume()
+    rig.core.start_writing()
     assert len(rig.written()) == 10
-    assert (rig.core.n_pending, rig.core.n_acknowledged, rig.core.n_answered) == (60, 0, 10)
-    assert not rig.core.needs_end
+    assert (rig.core.n_pending, rig.core.n_acknowledged, rig.core.n_batch_answered) == (60, 0, 10)
+    assert not rig.core.needs_batch_end
     rig.flow(30)
     rig.core.set_limit(20)
-    rig.core.resume()
+    rig.core.start_writing()
     rig.flow(50)
     rig.core.set_limit(60)
-    rig.core.resume()
+    rig.core.start_writing()
     assert len(rig.written()) == 30
     assert rig.core.limit == 100
-    assert rig.core.needs_end, "the window is full of what only the end of the batch settles"
+    assert rig.core.needs_batch_end, "the window is full of what only the end of the batch settles"
     rig.flow(60)
     assert not rig.core.room_wanted, "a sender was not told of the room that is left"
-    assert rig.core.settle_first(60)
+    assert rig.core.settle_batch_to(60)
     assert (rig.core.n_pending, rig.core.n_acknowledged) == (0, 60)
 
 
@@ -333,6 +333,6 @@ def test_flow_when_there_are_domains_and_bytes_run_out_needs_the_end() -> None:
     rig.accept(2)
     rig.batch_open()
     rig.core.set_limit(80)
-    assert not rig.core.needs_end
+    assert not rig.core.needs_batch_end
     rig.accept(1, size=3500)
-    assert rig.core.needs_end
+    assert rig.core.needs_batch_end

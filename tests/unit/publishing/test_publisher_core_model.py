@@ -102,19 +102,19 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.connected)
     @rule(probe=st.booleans())
     def begin_window(self, probe: bool) -> None:
-        self.core.restart()
+        self.core.rewind()
         self.begin("window")
-        self.core.use_window()
+        self.core.use_window_mode()
         if probe:
-            self.core.write_first(False)
+            self.core.write_oldest(False)
         else:
-            self.core.resume()
+            self.core.start_writing()
         self.look()
 
     @precondition(lambda self: self.connected and self.pending)
     @rule(alone=st.booleans())
     def begin_batch(self, alone: bool) -> None:
-        self.core.restart()
+        self.core.rewind()
         self.begin("fast")
         self.rig.begin_batch(alone=alone)
         self.look()
@@ -123,7 +123,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.connected and self.mode and not self.committed)
     @rule()
     def resume(self) -> None:
-        self.core.resume()
+        self.core.start_writing()
         self.look()
         if self.core.n_waiting == 0:
             assert set(self.pending) <= set(self.under_way)
@@ -131,17 +131,17 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.connected and self.mode == "fast" and self.under_way and not self.committed)
     @rule()
     def commit(self) -> None:
-        self.core.commit()
+        self.core.commit_batch()
         self.look()
         assert self.committed
 
     @rule()
     def stop(self) -> None:
-        self.core.stop()
+        self.core.stop_writing()
 
     @rule()
     def restart(self) -> None:
-        self.core.restart()
+        self.core.rewind()
         self.begin("")
 
     @precondition(lambda self: self.connected)
@@ -149,7 +149,7 @@ class Machine(RuleBasedStateMachine):
     def lose_connection(self) -> None:
         self.rig.connect(False)
         self.connected = False
-        self.core.restart()
+        self.core.rewind()
         self.begin("")
 
     @precondition(lambda self: not self.connected)
@@ -183,7 +183,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.mode == "fast")
     @rule(n=st.integers(0, 20))
     def final(self, n: int) -> None:
-        assert self.core.settle_first(n) == (n <= len(self.under_way))
+        assert self.core.settle_batch_to(n) == (n <= len(self.under_way))
         self.batch_holds(n)
 
     def batch_holds(self, n: int) -> None:
@@ -223,16 +223,16 @@ class Machine(RuleBasedStateMachine):
         assert self.host.acknowledged == dict.fromkeys(acknowledged, 1)
         assert core.n_failed == len(self.outcome) - len(acknowledged)
         assert (core.n_bytes > 0) == bool(pending)
-        assert len(pending) <= core.newest - core.oldest <= MAX_PENDING
-        assert core.oldest == (pending[0] if pending else core.newest)
-        assert 0 <= core.n_waiting <= core.newest - core.oldest
+        assert len(pending) <= core.next_seq - core.oldest <= MAX_PENDING
+        assert core.oldest == (pending[0] if pending else core.next_seq)
+        assert 0 <= core.n_waiting <= core.next_seq - core.oldest
 
     @invariant()
     def what_is_out_was_written(self) -> None:
         if self.pending:
-            assert self.core.is_out == (self.pending[0] in self.under_way)
+            assert self.core.oldest_is_written == (self.pending[0] in self.under_way)
         else:
-            assert not self.core.is_out
+            assert not self.core.oldest_is_written
 
 
 TestMachine = Machine.TestCase

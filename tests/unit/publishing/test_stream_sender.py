@@ -11,7 +11,7 @@ import pytest
 
 import eda
 from eda._codec import decode_event
-from eda.publishing._stream_sender import Target, WindowSender, frame_of
+from eda.publishing._stream_sender import Destination, StreamSender, frame_of
 from eda.publishing._window import PublishWindow
 from eda.transport._frame import Parser
 from eda.transport._outbound import Outbound
@@ -29,10 +29,10 @@ class Rig:
         self.out = Outbound(self._schedule)
         self.out.set_write(self.writes.append)
         self.window = PublishWindow(limit)
-        self.sender = WindowSender(self.window, self.out, INBOX, "me", lambda *answer: self.answers.append(answer))
+        self.sender = StreamSender(self.window, self.out, INBOX, "me", lambda *answer: self.answers.append(answer))
         self.parser = Parser()
         self.parser.register(1, self.sender)
-        self.target = Target(stream, 2**20)
+        self.target = Destination(stream, 2**20)
 
     def _schedule(self) -> None:
         self.n_scheduled += 1
@@ -242,7 +242,7 @@ def test_acknowledgement_when_it_is_of_a_duplicate_says_so(text: str) -> None:
 @pytest.mark.parametrize("domain", ["hub", "h", "a domain, \u00e9"])
 def test_acknowledgement_when_of_the_domain_that_is_meant_settles_the_publish(domain: str, space: bytes) -> None:
     rig = Rig()
-    rig.target = Target("orders", 2**20, domain)
+    rig.target = Destination("orders", 2**20, domain)
     waiter = rig.publish()[1]
     rig.flush()
     for other in (b"edge", b"", b"hub2", b"hu", b"HUB"):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import eda
-from eda.publishing._stream_sender import Target, WindowSender
+from eda.publishing._stream_sender import Destination, StreamSender
 from eda.publishing._window import PublishWindow
 from eda.transport._frame import Parser
 from eda.transport._outbound import Outbound
@@ -28,10 +28,10 @@ class Window:
         self.out = Outbound(lambda: None)
         self.out.set_write(lambda data: None)
         self.window = PublishWindow(limit)
-        self.sender = WindowSender(self.window, self.out, b"in.", "me", lambda *answer: None)
+        self.sender = StreamSender(self.window, self.out, b"in.", "me", lambda *answer: None)
         self.parser = Parser()
         self.parser.register(1, self.sender)
-        self.target = Target("orders", 10**6)
+        self.target = Destination("orders", 10**6)
         self.limit = limit
         self.next_seq = 1
         self.pending: dict[int, Future[int]] = {}

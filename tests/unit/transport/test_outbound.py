@@ -11,7 +11,7 @@ import pytest
 
 from eda._data import Bytes
 from eda._event import Event
-from eda.publishing._stream_sender import Target, WindowSender
+from eda.publishing._stream_sender import Destination, StreamSender
 from eda.publishing._window import PublishWindow
 from eda.transport._frame import Collector, Parser
 from eda.transport._outbound import Outbound
@@ -36,8 +36,8 @@ class Wire:
         self.n_scheduled = 0
         self.written: list[bytes | memoryview] = []
         self.out = Outbound(self.schedule)
-        self.sender = WindowSender(PublishWindow(10_000), self.out, b"inbox.", "c", print)
-        self.target = Target("s", 2**20)
+        self.sender = StreamSender(PublishWindow(10_000), self.out, b"inbox.", "c", print)
+        self.target = Destination("s", 2**20)
         if connected:
             self.out.set_write(self.written.append)
 
