@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from datetime import datetime
 from typing import Any
@@ -34,6 +35,9 @@ __all__ = ["SharedConsumer"]
 CONSUMER_GONE = frozenset({CONSUMER_NOT_FOUND, CONSUMER_DOES_NOT_EXIST})
 # If a consumer has these settings, the server refuses pulls like ours.
 FOREIGN_SETTINGS = ("priority_policy", "priority_groups")
+# The answer to a change may already show another client's later change, so one such answer is no refusal.
+N_CHANGES = 5
+CHANGE_PAUSE_S = 0.05  # between two changes
 
 
 class SharedConsumer:
@@ -282,31 +286,20 @@ class SharedConsumer:
         return config
 
     async def _repaired(self, config: dict[str, Any], found: list[Fault]) -> dict[str, Any]:
-        text = shown_faults(found)
-        try:
-            made = await self._api.create_consumer(self._stream, self._name, repaired(config, found), action="update")
-        except ServerError as error:
-            if error.retryable:
-                raise
-            if error.err_code in CONSUMER_GONE:
-                raise ConsumerDeleted(self._stream, self._name, "while its settings were changed") from error
-            vital = [each for each in found if each.is_vital]
-            if vital:
-                raise ConfigError(
-                    f"{self._where}: its consumer has {shown_faults(vital)}, and that can't be changed: {error}",
-                    argument="name",
-                ) from error
-            if text != self._logged_faults:
-                self._logged_faults = text
-                self._logger.warning("%s: its consumer has %s, and that can't be changed: %s", self._where, text, error)
+        after = await self._change(config, found)
+        if after is None:
             return config
-        after: dict[str, Any] = made["config"]
+        for _ in range(N_CHANGES - 1):
+            if not any(each.is_vital for each in self._faults(after)):
+                break
+            await asyncio.sleep(CHANGE_PAUSE_S)
+            after = await self._change(after, self._faults(after)) or after
         left = [each for each in self._faults(after) if each.is_vital]
         if any(each.setting == "inactive_threshold" for each in left):
             raise ConfigError(_limited_life(self._stream, self._name, after), argument="durable")
         if left:
             raise ConfigError(
-                f"{self._where}: its consumer has {shown_faults(left)}, and the server refuses to change that",
+                f"{self._where}: its consumer has {shown_faults(left)}, and still has that after {N_CHANGES} changes",
                 argument="name",
             )
         # The server may have lowered a value that we asked for to a limit of the stream or the account.
@@ -331,6 +324,29 @@ class SharedConsumer:
                 "read the stream anew, use another name or reset=True",
                 self._where,
             )  # fmt: skip
+        return after
+
+    async def _change(self, config: dict[str, Any], found: list[Fault]) -> dict[str, Any] | None:
+        """Change these settings once. Return the settings afterwards, or None if the server refuses these."""
+        try:
+            made = await self._api.create_consumer(self._stream, self._name, repaired(config, found), action="update")
+        except ServerError as error:
+            if error.retryable:
+                raise
+            if error.err_code in CONSUMER_GONE:
+                raise ConsumerDeleted(self._stream, self._name, "while its settings were changed") from error
+            vital = [each for each in found if each.is_vital]
+            if vital:
+                raise ConfigError(
+                    f"{self._where}: its consumer has {shown_faults(vital)}, and that can't be changed: {error}",
+                    argument="name",
+                ) from error
+            text = shown_faults(found)
+            if text != self._logged_faults:
+                self._logged_faults = text
+                self._logger.warning("%s: its consumer has %s, and that can't be changed: %s", self._where, text, error)
+            return None
+        after: dict[str, Any] = made["config"]
         return after
 
     def _faults(self, config: dict[str, Any], *, opening: bool = False) -> list[Fault]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import nats
@@ -137,6 +138,61 @@ async def test_filter_when_somebody_changes_it_while_subscribed_is_changed_back(
             for n in range(1, 4):
                 await conn.publish(stream, eda.Event(type="b"))
                 await until(lambda n=n: seen == ["b"] * n, 9)
+
+
+@pytest.fixture
+def insist(monkeypatch: pytest.MonkeyPatch, admin: Admin, stream: str) -> Callable[[int], list[None]]:
+    """Let an operator leave the bodies out again after each of our first n changes, before the server answers it."""
+
+    def begin(n: int) -> list[None]:
+        change, changed = Api.create_consumer, list[None]()
+
+        async def change_and_insist(*args: Any, **options: Any) -> dict[str, Any]:
+            made = await change(*args, **options)
+            changed.append(None)
+            if len(changed) > n:
+                return made
+            await edit(admin, stream, headers_only=True)
+            return made | {"config": (await admin.consumer(stream, "team"))["config"]}
+
+        monkeypatch.setattr(Api, "create_consumer", change_and_insist)
+        return changed
+
+    return begin
+
+
+@pytest.mark.parametrize("opened", [False, True], ids=["kept", "while subscribed"])
+async def test_consumer_when_the_answer_shows_a_later_edit_is_changed_back_again(
+    opened: bool, conn: eda.Conn, stream: str, admin: Admin, insist: Callable[[int], list[None]]
+) -> None:
+    await conn.publish(stream, eda.Event(data=eda.JSON(1)))
+    await keep(admin, stream, headers_only=not opened)
+    seen: list[Any] = []
+    changed = insist(2) if not opened else []
+    async with conn.subscribe(stream, lambda event: seen.append(event.data.decode()), name="team", durable=True) as sub:
+        if opened:
+            await until(lambda: seen == [1])
+            changed = insist(2)
+            await edit(admin, stream, headers_only=True)
+            sub._pipeline.source.check_consumer("the test says so")
+            await until(lambda: len(changed) == 3)
+            await conn.publish(stream, eda.Event(data=eda.JSON(1)))
+        await until(lambda: seen == [1] * (2 if opened else 1))
+        assert len(changed) == 3
+        assert (await admin.consumer(stream, "team"))["config"].get("headers_only") is None
+
+
+async def test_consumer_when_every_change_is_undone_ends_the_subscription_naming_the_setting(
+    conn: eda.Conn, stream: str, admin: Admin, insist: Callable[[int], list[None]], logged: Logged
+) -> None:
+    logged.expect("ends: .*headers_only")
+    subscription = await conn.subscribe(stream, print, name="team", durable=True)
+    changed = insist(1000)
+    await edit(admin, stream, headers_only=True)
+    subscription._pipeline.source.check_consumer("the test says so")
+    with pytest.raises(eda.ConfigError, match=r"headers_only=True \(False is needed\), and still has that after 5"):
+        await asyncio.wait_for(subscription.wait(), 10)
+    assert len(changed) == 5
 
 
 async def test_consumer_when_it_is_given_more_is_left_alone(
