@@ -20,54 +20,11 @@ cdef extern from *:
     #else
     #define EDA_IS_LITTLE 1
     #endif
-    #if defined(_WIN32)
-    #define WIN32_LEAN_AND_MEAN
-    #include <windows.h>
-    static inline unsigned long long eda_monotonic_ns(void) {
-        LARGE_INTEGER count, frequency;
-        QueryPerformanceCounter(&count);
-        QueryPerformanceFrequency(&frequency);
-        return (unsigned long long)((double)count.QuadPart * 1e9 / (double)frequency.QuadPart);
-    }
-    static inline long long eda_wall_ns(void) {
-        FILETIME time;
-        ULARGE_INTEGER ticks;
-        GetSystemTimePreciseAsFileTime(&time);
-        ticks.LowPart = time.dwLowDateTime;
-        ticks.HighPart = time.dwHighDateTime;
-        return (long long)(ticks.QuadPart - 116444736000000000ULL) * 100;
-    }
-    #else
-    #include <time.h>
-    static inline unsigned long long eda_monotonic_ns(void) {
-        struct timespec now;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        return (unsigned long long)now.tv_sec * 1000000000ULL + (unsigned long long)now.tv_nsec;
-    }
-    static inline long long eda_wall_ns(void) {
-        struct timespec now;
-        clock_gettime(CLOCK_REALTIME, &now);
-        return (long long)now.tv_sec * 1000000000LL + (long long)now.tv_nsec;
-    }
-    #endif
-    #ifdef CLOCK_MONOTONIC_COARSE
-    static inline unsigned long long eda_coarse_ns(void) {
-        struct timespec now;
-        clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-        return (unsigned long long)now.tv_sec * 1000000000ULL + (unsigned long long)now.tv_nsec;
-    }
-    #else
-    static inline unsigned long long eda_coarse_ns(void) { return eda_monotonic_ns(); }
-    #endif
     static const char EDA_PAIRS[] =
         "00010203040506070809101112131415161718192021222324252627282930313233343536373839404142434445464748495051525354"
         "555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899";
     """
     const char* PAIRS "EDA_PAIRS"               # two digits for each number below 100
-    uint64_t monotonic_ns "eda_monotonic_ns"() noexcept nogil
-    # The same clock, up to some milliseconds late: for what lasts seconds. Reading it takes 5 ns in place of 23.
-    uint64_t coarse_ns "eda_coarse_ns"() noexcept nogil
-    int64_t wall_ns "eda_wall_ns"() noexcept nogil
     const bint IS_LITTLE "EDA_IS_LITTLE"        # the byte order of words in memory
 
 

@@ -96,7 +96,7 @@ class Cursor:
 
     @property
     def lease_until_ns(self) -> int:
-        """Until when a handler may start, in the nanoseconds of `monotonic_ns`; 0 while the key is not ours."""
+        """Until when a handler may start, in the nanoseconds of `read_monotonic_ns`; 0 while the key is not ours."""
         return self._hold.lease_ns if self._hold is not None else 0
 
     @property

@@ -11,6 +11,7 @@ from nats.aio.subscription import Subscription as NatsSubscription
 from nats.errors import Error as NatsError
 from nats.errors import TimeoutError as NatsTimeout
 
+from eda._clock import read_monotonic_ns
 from eda.cursors.standby import Standby
 from eda.cursors.value import Kept, Value, decode_value, encode_value, is_marker, may_be_free
 from eda.errors import Closed, ConfigError, ServerError, Timeout
@@ -24,7 +25,7 @@ from eda.server_codes import (
     ROLLUP_FORBIDDEN,
     STREAM_NOT_FOUND,
 )
-from eda.transport._callback_sink import CallbackSink, monotonic_ns
+from eda.transport._callback_sink import CallbackSink
 from eda.transport.wire import Wire
 
 __all__ = [
@@ -141,7 +142,7 @@ class CursorKey:
         headers = _HEADERS % revision
         sizes = (self._n_writes, len(headers), len(headers) + len(value))
         frame = b"%b%d %d %d\r\n%b%b\r\n" % (self._head, *sizes, headers, value)
-        self._last = write = Write(b"%d" % self._n_writes, monotonic_ns(), on_answer)
+        self._last = write = Write(b"%d" % self._n_writes, read_monotonic_ns(), on_answer)
         out = self._wire.out
         out.at_once = not out.size  # nobody to share the write with: save the turn of the loop
         out.command(frame)

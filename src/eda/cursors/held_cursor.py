@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from eda._clock import read_monotonic_ns
 from eda.cursors.entry import ANSWER_S, RETRY_S, CursorKey, Write, is_stored, settling
 from eda.cursors.value import Kept, Value, new_value, template_of
 from eda.errors import Closed, EdaError, ServerError, Timeout
@@ -19,7 +20,6 @@ from eda.jetstream.bucket_requests import CONFLICTS
 from eda.jetstream.grace_period import GracePeriod
 from eda.jetstream.publish_answers import Answer
 from eda.times import NS
-from eda.transport._callback_sink import monotonic_ns
 from eda.transport._waits import Wait
 from eda.transport.wire import Wire
 
@@ -32,7 +32,7 @@ BYTES_PER_S = 256 * 1024  # each write has the whole filter: with a long one the
 
 
 class HoldOwner(Protocol):
-    """What a hold tells its subscription, without awaiting. Leases are in the nanoseconds of `monotonic_ns`."""
+    """What a hold tells its subscription, without awaiting. Leases are in the nanoseconds of `read_monotonic_ns`."""
 
     def on_confirmed(self, seq: int, lease_until_ns: int) -> None:
         """Everything up to `seq` is kept, and handlers may start until then. Comes without progress, too."""
@@ -177,7 +177,7 @@ class Hold:
 
     def _write_soon(self) -> None:
         pause_s = min(max(PAUSE_S, self._n_bytes / BYTES_PER_S), SIGN_OF_LIFE_S)
-        pause_ns = self._sent_ns + int(pause_s * NS) - monotonic_ns()
+        pause_ns = self._sent_ns + int(pause_s * NS) - read_monotonic_ns()
         if pause_ns <= 0:
             self._write()
         else:
@@ -223,7 +223,7 @@ class Hold:
             self._refusal = ""
             self.lease_ns = max(self.lease_ns, write.sent_ns + int(LEASE_S * NS))
             self._confirm(*self._says)
-            if self.is_fenced and monotonic_ns() < self.lease_ns:
+            if self.is_fenced and read_monotonic_ns() < self.lease_ns:
                 self.is_fenced = False
                 self._logger.info("subscription %s of %s: goes on", self._key.name, self._key.stream)
                 self._owner.on_unfenced()
@@ -293,7 +293,7 @@ class Hold:
         if self._is_over:
             return
         self._template = b""  # it holds the time, for people: to the second
-        now = monotonic_ns()
+        now = read_monotonic_ns()
         fences = not self.is_fenced and now >= self.lease_ns
         self.is_fenced |= fences
         if self._flight is not None and now - self._flight.sent_ns >= int(ANSWER_S * NS):

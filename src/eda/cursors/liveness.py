@@ -6,9 +6,9 @@ import asyncio
 from collections import deque
 from contextlib import suppress
 
+from eda._clock import read_monotonic_ns
 from eda.cursors.value import Kept
 from eda.times import NS
-from eda.transport._callback_sink import monotonic_ns
 
 __all__ = ["TAKEOVER_S", "Silence"]
 
@@ -33,7 +33,7 @@ class Silence:
 
     def note(self, kept: Kept) -> None:
         """Take what was just read."""
-        self._read_ns = monotonic_ns()
+        self._read_ns = read_monotonic_ns()
         if kept.revision != self.seen.revision or self.seen.value is None:
             dates = (at_ns for text, at_ns in self._hints if text == kept.text)
             self._since_ns = next(dates, self._read_ns)
@@ -56,25 +56,25 @@ class Silence:
 
     def on_hint(self, text: bytes, may_be_free: bool) -> None:
         """Take what was published to the key, by whomever."""
-        self._hints.appendleft((text, monotonic_ns()))
+        self._hints.appendleft((text, read_monotonic_ns()))
         if may_be_free:
             self._wake.set()
 
     def restart(self) -> None:
         """Begin anew: the connection is back. The holder may have been cut off as well, and gets its time to return."""
-        self._since_ns = monotonic_ns()
+        self._since_ns = read_monotonic_ns()
 
     async def last(self, *, is_told: bool = True) -> None:
         """Return when the key should be read again. `is_told`: hints may arrive, and it need not be read for them."""
         is_held = self.seen.value is not None and self.seen.value.holder
         while is_held and not self._wake.is_set():
-            left_s = (self._since_ns - monotonic_ns()) / NS + TAKEOVER_S
+            left_s = (self._since_ns - read_monotonic_ns()) / NS + TAKEOVER_S
             if not is_told:
-                left_s = min(left_s, (self._read_ns - monotonic_ns()) / NS + DEAF_PAUSE_S)
+                left_s = min(left_s, (self._read_ns - read_monotonic_ns()) / NS + DEAF_PAUSE_S)
             if left_s <= 0:
                 break
             with suppress(TimeoutError):
                 async with asyncio.timeout(left_s):
                     await self._wake.wait()
-        await asyncio.sleep(max((self._read_ns - monotonic_ns()) / NS + HINT_PAUSE_S, 0.0))
+        await asyncio.sleep(max((self._read_ns - read_monotonic_ns()) / NS + HINT_PAUSE_S, 0.0))
         self._wake.clear()

@@ -14,10 +14,11 @@ from contextlib import suppress
 from nats.aio.subscription import Subscription as NatsSubscription
 from nats.errors import Error as NatsError
 
+from eda._clock import read_monotonic_ns
 from eda._nuid import next_nuid
 from eda.errors import Closed
 from eda.jetstream.subjects import escape_token
-from eda.transport._callback_sink import CallbackSink, monotonic_ns
+from eda.transport._callback_sink import CallbackSink
 from eda.transport.wire import Wire
 
 __all__ = ["ANSWERS_S", "Standby", "count_standbys"]
@@ -60,7 +61,7 @@ class Standby:
             self._wire.release(subscription)
 
     def _take(self, tail: bytes, headers: bytes, token: bytes) -> None:
-        now = monotonic_ns()
+        now = read_monotonic_ns()
         if now < self._not_before_ns or not token.isalnum() or len(token) > MAX_TOKEN:
             return
         self._not_before_ns = now + PAUSE_NS

@@ -8,7 +8,7 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from types import AsyncGeneratorType, GeneratorType
 
-from eda._bytes cimport monotonic_ns
+from eda._clock cimport monotonic_ns
 from eda._event cimport Event, end_of_envelope
 from eda.handling._ledger cimport ORPHAN, WAITING
 from eda.handling._outcome cimport BY_CIRCUIT, BY_PAUSE, BY_SUSPECT, HALF_OPEN, Outcomes

@@ -4,7 +4,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.string cimport memcmp, memcpy, memmove
 
-from eda._bytes cimport monotonic_ns
+from eda._clock cimport monotonic_ns
 from eda._codec cimport Refusal, read_envelope, refusal_error
 from eda._event cimport F_AGGREGATE, F_ID, F_TYPE, Event, new_event
 from eda.handling._foreign cimport MARKER, STRIPPED, is_for_another, is_ours, is_schedule, mark_of

@@ -6,7 +6,7 @@ The part of a subscription between its ledger and its workers, without a corouti
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
-from eda._bytes cimport monotonic_ns
+from eda._clock cimport monotonic_ns
 from eda._codec cimport Refusal, read_envelope
 from eda._event cimport F_ID, Event, end_of_envelope, new_event
 from eda.transport._outbound cimport put_publish

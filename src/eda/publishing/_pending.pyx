@@ -3,7 +3,7 @@
 from libc.stdint cimport uint64_t
 
 from eda.publishing._window cimport Slot
-from eda._bytes cimport monotonic_ns
+from eda._clock cimport monotonic_ns
 from eda._codec cimport id_in
 from eda.transport._frame cimport Sink
 from eda.transport._outbound cimport Chunk

@@ -14,7 +14,8 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memchr, memcmp
 
 from eda.publishing._window cimport Slot, PublishWindow, free_slot, has_slot, fill_slot
-from eda._bytes cimport Writer, coarse_ns, monotonic_ns, parse_decimal, release, wall_ns
+from eda._bytes cimport Writer, parse_decimal, release
+from eda._clock cimport coarse_ns, monotonic_ns, wall_ns
 from eda._codec cimport Plan, plan_envelope
 from eda._event cimport Event
 from eda.transport._frame cimport Frame, status_of

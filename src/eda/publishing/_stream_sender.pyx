@@ -8,9 +8,10 @@ from libc.string cimport memchr, memcmp, memcpy
 
 from eda.publishing._window cimport Slot, PublishWindow
 from eda._bytes cimport (
-    Writer, copy_byte, copy_bytes, copy_decimal, has_unprintable, likely, monotonic_ns, parse_decimal, put_byte,
-    put_bytes, reserve, size_of_decimal, wall_ns,
+    Writer, copy_byte, copy_bytes, copy_decimal, has_unprintable, likely, parse_decimal, put_byte, put_bytes,
+    reserve, size_of_decimal,
 )
+from eda._clock cimport monotonic_ns, wall_ns
 from eda._codec cimport Plan, Text, copy_envelope, plan_envelope
 from eda._event cimport F_AGGREGATE, F_ID, F_TYPE, Event
 from eda.transport._frame cimport MAX_CONTROL_LINE, Frame, Sink, copy_token, size_of_token, status_of

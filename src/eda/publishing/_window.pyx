@@ -6,7 +6,7 @@ from cpython.ref cimport Py_DECREF, Py_XDECREF
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
 
-from eda._bytes cimport monotonic_ns
+from eda._clock cimport monotonic_ns
 
 __all__ = ["PublishWindow"]
 

@@ -3,10 +3,9 @@
 cimport cython
 from cpython.exc cimport PyErr_WriteUnraisable
 
-from eda._bytes cimport monotonic_ns as now_ns
 from eda.transport._frame cimport Frame, Sink
 
-__all__ = ["CallbackSink", "monotonic_ns"]
+__all__ = ["CallbackSink"]
 
 
 @cython.final
@@ -32,8 +31,3 @@ cdef class CallbackSink(Sink):
         except Exception:
             PyErr_WriteUnraisable(self.callback)
         return 0
-
-
-def monotonic_ns():
-    """Return the clock that compiled code reads; on some systems `time.monotonic` is another one."""
-    return now_ns()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import eda
-from eda.transport._callback_sink import monotonic_ns
+from eda._clock import read_monotonic_ns
 from helpers import Admin, Connect, Logged, freeze, until, wire_of
 from processes import environment
 from support.cursors.member import Keys, Member, overlaps, shorten
@@ -312,7 +312,7 @@ async def test_process_when_frozen_while_holding_begins_nothing_after_another_to
         assert await asyncio.wait_for(process.stdout.readline(), 20) == b"active\n"
         standby = await Member(conn, stream).open()
         await asyncio.sleep(0.5)
-        frozen_ns = monotonic_ns()
+        frozen_ns = read_monotonic_ns()
         freeze(process.pid)
         position, tries = await standby.active()
         taken_ns = standby.told[0][0]

@@ -13,10 +13,10 @@ import eda
 import eda.cursors.entry
 import eda.cursors.held_cursor
 import eda.cursors.liveness
+from eda._clock import read_monotonic_ns
 from eda.cursors.cursor import Cursor
 from eda.cursors.position import Position
 from eda.jetstream.bucket import BUCKET, BUCKET_STREAM, Bucket
-from eda.transport._callback_sink import monotonic_ns
 from helpers import Admin, until, wire_of
 
 __all__ = ["Keys", "Member", "overlaps", "shorten"]
@@ -114,15 +114,15 @@ class Member:
         self._stop()
 
     def _note(self, what: str, *arguments: Any) -> None:
-        self.told.append((monotonic_ns(), what, arguments))
+        self.told.append((read_monotonic_ns(), what, arguments))
 
     def _start(self) -> None:
         assert self._from is None, self.story
-        self._from = monotonic_ns()
+        self._from = read_monotonic_ns()
 
     def _stop(self) -> None:
         if self._from is not None:
-            self.spans.append((self._from, monotonic_ns()))
+            self.spans.append((self._from, read_monotonic_ns()))
             self._from = None
 
 

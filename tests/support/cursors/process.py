@@ -13,7 +13,7 @@ import json
 import sys
 
 import eda
-from eda.transport._callback_sink import monotonic_ns
+from eda._clock import read_monotonic_ns
 from support.cursors.member import Member
 
 
@@ -24,7 +24,7 @@ async def main(url: str, stream: str) -> None:
         print("active", flush=True)
         begun: list[int] = []
         while "lost" not in member.story:
-            now = monotonic_ns()
+            now = read_monotonic_ns()
             if now < member.cursor.lease_until_ns:
                 begun.append(now)
                 member.cursor.advance(len(begun))

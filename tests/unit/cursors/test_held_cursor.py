@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from eda._clock import read_monotonic_ns
 from eda.cursors.entry import BUCKET_STREAM, Write
 from eda.cursors.held_cursor import BYTES_PER_S, Hold
 from eda.cursors.value import Kept, Value, decode_value, new_value
 from eda.jetstream.publish_answers import Answer
-from eda.transport._callback_sink import monotonic_ns
 from eda.transport._waits import Waits
 from helpers import until
 
@@ -34,7 +34,7 @@ class Key:
         assert revision == self.revision
         self.written.append(decode_value(value))
         self.sizes.append(len(value))
-        self._write = Write(b"", monotonic_ns(), on_answer)
+        self._write = Write(b"", read_monotonic_ns(), on_answer)
         return self._write
 
     async def read(self) -> Kept:
@@ -65,7 +65,7 @@ def make_hold(key: Key, filter: list[str] | None = None) -> Hold:
     def fail(*_: object) -> None:
         pytest.fail("the key is ours")
 
-    hold = Hold(wire, key, logging.getLogger("eda"), owner, value, 1, monotonic_ns(), fail, fail)  # type: ignore[arg-type]
+    hold = Hold(wire, key, logging.getLogger("eda"), owner, value, 1, read_monotonic_ns(), fail, fail)  # type: ignore[arg-type]
     hold.start()
     return hold
 
@@ -139,15 +139,15 @@ async def test_writes_when_the_filter_is_long_are_fewer_so_that_their_bytes_have
     """The whole filter is in every write. What somebody waits for is written at once all the same."""
     key = Key()
     hold = make_hold(key, [f"stream.a-type-with-a-long-name-{n}.*" for n in range(n_types)])
-    began = monotonic_ns()
+    began = read_monotonic_ns()
     seq = 0
-    while monotonic_ns() - began < 1_000_000_000:
+    while read_monotonic_ns() - began < 1_000_000_000:
         seq += 1
         hold.advance(seq, seq)
         if key.is_busy:
             key.store()
         await asyncio.sleep(0.001)
-    elapsed_s = (monotonic_ns() - began) / 1e9
+    elapsed_s = (read_monotonic_ns() - began) / 1e9
     largest = max(key.sizes)
     assert sum(key.sizes) <= BYTES_PER_S * elapsed_s + 2 * largest
     assert len(key.sizes) >= (2 if n_types > 1 else 20)

@@ -27,7 +27,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(eda.cursors.liveness, "monotonic_ns", clock)
+    monkeypatch.setattr(eda.cursors.liveness, "read_monotonic_ns", clock)
     return clock
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import eda
+from eda._clock import read_monotonic_ns
 from eda.handling._intake import Exhausted
-from eda.transport._callback_sink import monotonic_ns
 from support.handling.dispatching import Rig, settle
 
 Make = Callable[..., Rig]
@@ -30,10 +30,10 @@ async def test_handlers_when_there_is_no_lease_do_not_start_until_there_is_one(m
     await settle()
     assert seen == []
     assert rig.dispatcher.n_waiting == 2
-    rig.dispatcher.set_lease(monotonic_ns() - 1)
+    rig.dispatcher.set_lease(read_monotonic_ns() - 1)
     await settle()
     assert seen == []
-    rig.dispatcher.set_lease(monotonic_ns() + HOUR_NS)
+    rig.dispatcher.set_lease(read_monotonic_ns() + HOUR_NS)
     await settle()
     assert rig.dispatcher.n_handled == 2
 
@@ -42,24 +42,24 @@ async def test_handlers_when_there_is_no_lease_do_not_start_until_there_is_one(m
 async def test_handlers_when_the_lease_is_over_while_one_runs_do_not_start(make: Make, batch: int | None) -> None:
     def handle(event: Any) -> None:
         seen.append(event)
-        while monotonic_ns() < rig.dispatcher.lease_until_ns:
+        while read_monotonic_ns() < rig.dispatcher.lease_until_ns:
             time.sleep(0.001)
 
     seen: list[Any] = []
     rig = make(handle, ordered=True, batch=batch)
-    rig.dispatcher.set_lease(monotonic_ns() + 10**7)
+    rig.dispatcher.set_lease(read_monotonic_ns() + 10**7)
     rig.deliver(1, 2, 3)
     await settle()
     assert len(seen) == 1
     assert rig.dispatcher.position == 1  # what was done counts
-    rig.dispatcher.set_lease(monotonic_ns() + 10**7)
+    rig.dispatcher.set_lease(read_monotonic_ns() + 10**7)
     await settle()
     assert len(seen) == 2
 
 
 async def test_lease_when_it_is_extended_in_time_wakes_nobody(make: Make) -> None:
     rig = make(ordered=True, concurrency=3)
-    rig.dispatcher.set_lease(monotonic_ns() + HOUR_NS)
+    rig.dispatcher.set_lease(read_monotonic_ns() + HOUR_NS)
     await settle()
     n_futures = 0
     make_future = rig.make_future
@@ -70,7 +70,7 @@ async def test_lease_when_it_is_extended_in_time_wakes_nobody(make: Make) -> Non
         return make_future()
 
     rig.make_future = counting  # type: ignore[method-assign]
-    rig.dispatcher.set_lease(monotonic_ns() + 2 * HOUR_NS)
+    rig.dispatcher.set_lease(read_monotonic_ns() + 2 * HOUR_NS)
     await settle()
     assert n_futures == 0
     rig.deliver(1, 2, 3)
@@ -83,7 +83,7 @@ async def test_lease_when_it_is_extended_in_time_wakes_nobody(make: Make) -> Non
 
 async def test_fence_when_handlers_run_cancels_them_and_their_events_come_again_uncounted(make: Make) -> None:
     rig = make(hold=True, ordered=True, concurrency=2)
-    rig.dispatcher.set_lease(monotonic_ns() + HOUR_NS)
+    rig.dispatcher.set_lease(read_monotonic_ns() + HOUR_NS)
     rig.deliver(1, 2, 3)
     await settle()
     rig.dispatcher.fence()
@@ -94,7 +94,7 @@ async def test_fence_when_handlers_run_cancels_them_and_their_events_come_again_
     assert (dispatcher.n_running, dispatcher.n_waiting, dispatcher.n_failed, dispatcher.position) == (0, 3, 0, 0)
     assert rig.failures == []
     assert not any(task.done() or task.cancelling() for task in rig.tasks)
-    rig.dispatcher.set_lease(monotonic_ns() + HOUR_NS)
+    rig.dispatcher.set_lease(read_monotonic_ns() + HOUR_NS)
     await settle()
     assert (rig.seqs[:2], sorted(rig.seqs[2:])) == ([1, 2], [1, 2])
     assert [event.attempt for event in rig.seen] == [1] * 4
@@ -137,7 +137,7 @@ async def test_fence_when_a_batch_runs_gives_all_of_it_back_in_order(make: Make)
     rig.dispatcher.fence()
     await settle()
     assert rig.dispatcher.n_waiting == 4
-    rig.dispatcher.set_lease(monotonic_ns() + HOUR_NS)
+    rig.dispatcher.set_lease(read_monotonic_ns() + HOUR_NS)
     await settle()
     assert seen == [[1, 2, 3], [1, 2, 3], [4]]
     assert rig.dispatcher.position == 4
@@ -164,7 +164,7 @@ async def test_time_out_when_the_handler_is_fenced_already_does_not_end_its_work
     await settle()
     assert not rig.tasks[0].done()
     assert rig.failures == []
-    rig.dispatcher.set_lease(monotonic_ns() + HOUR_NS)
+    rig.dispatcher.set_lease(read_monotonic_ns() + HOUR_NS)
     await settle()
     assert seen == [1, 1]
     assert rig.dispatcher.position == 1
@@ -258,7 +258,7 @@ async def test_events_when_each_is_to_be_stored_wait_for_the_one_before(make: Ma
     }[kind]
     rig = make(seen.append, ordered=True, limit=3, **options)
     rig.dispatcher.begin_at(0, 0 if kind == "strict" else 1)
-    rig.dispatcher.set_lease(monotonic_ns() + HOUR_NS)
+    rig.dispatcher.set_lease(read_monotonic_ns() + HOUR_NS)
     rig.read_anew()
     asked: list[tuple[int, asyncio.Future[None]]] = []
 
@@ -295,7 +295,7 @@ async def test_careful_when_an_event_fails_goes_on_one_by_one(make: Make, concur
 
     rig = make(handle, ordered=True, concurrency=concurrency, limit=10)
     rig.dispatcher.begin_at(0, 2)
-    rig.dispatcher.set_lease(monotonic_ns() + HOUR_NS)
+    rig.dispatcher.set_lease(read_monotonic_ns() + HOUR_NS)
     rig.read_anew()
     rig.deliver(*range(1, 8))
     for _ in range(5):
@@ -317,7 +317,7 @@ async def test_careful_when_a_handler_from_before_ends_does_not_count_it(make: M
     rig.deliver(9)
     await settle()
     rig.dispatcher.begin_at(0, 1)
-    rig.dispatcher.set_lease(monotonic_ns() + HOUR_NS)
+    rig.dispatcher.set_lease(read_monotonic_ns() + HOUR_NS)
     rig.read_anew()
     rig.deliver(1, 2, 3)
     await settle()

@@ -18,8 +18,8 @@ DESIGN = SOURCE.parents[1] / "docs" / "design.md"
 # The files at the top of src/eda, in three groups. A file imports only files that stand before it in its group.
 TOP: dict[str, list[str]] = {
     "words": [
-        *("_version", "server_codes", "errors", "times", "names", "encodings", "callbacks", "deadline"),
-        *("headers", "log", "options", "receipt", "stats"),
+        *("_version", "_clock", "server_codes", "errors", "times", "names", "encodings", "callbacks"),
+        *("deadline", "headers", "log", "options", "receipt", "stats"),
     ],
     "event": ["_bytes", "_nuid", "_data", "_fields", "_texts", "_event", "_envelope", "_codec", "handlers"],
     "front door": ["link", "closing", "lifetime", "conn", "dial", "running", "__init__"],

@@ -1,12 +1,10 @@
-"""eda.transport._callback_sink: messages > a Python callback."""
+"""eda.transport._callback_sink: a Python function is called with each message."""
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
-from eda.transport._callback_sink import CallbackSink, monotonic_ns
+from eda.transport._callback_sink import CallbackSink
 from eda.transport._frame import Parser
 
 MESSAGES = b"MSG inbox.12 1 3\r\nabc\r\nHMSG inbox.x.y 1 r 12 14\r\nNATS/1.0\r\n\r\nde\r\nMSG inb 1 0\r\n\r\n"
@@ -39,10 +37,3 @@ def test_callback_sink_when_its_callback_fails_goes_on_with_the_next_message() -
 def test_callback_sink_when_made_with_a_negative_prefix_refuses() -> None:
     with pytest.raises(ValueError, match="-1"):
         CallbackSink(-1, print)
-
-
-def test_monotonic_ns_when_read_runs_forward_as_fast_as_time_does() -> None:
-    begin, at_ns = time.perf_counter(), monotonic_ns()
-    while time.perf_counter() - begin < 0.02:
-        assert monotonic_ns() >= at_ns
-    assert 0.015e9 < monotonic_ns() - at_ns < 1e9

@@ -1,0 +1,3 @@
+__all__ = ["read_monotonic_ns"]
+
+def read_monotonic_ns() -> int: ...
