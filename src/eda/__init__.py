@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from eda._data import JSON, Bytes, Data, MsgPack, Proto, String
     from eda._event import Event
     from eda.conn import Conn
-    from eda.dial import connect
+    from eda.connecting import connect
     from eda.embedded.server import EmbeddedServer
     from eda.encodings import register_encoding
     from eda.errors import (
@@ -87,7 +87,7 @@ _NAMES_IN = {
     "eda._data": "JSON Bytes Data MsgPack Proto String",
     "eda._event": "Event",
     "eda.conn": "Conn",
-    "eda.dial": "connect",
+    "eda.connecting": "connect",
     "eda.embedded.server": "EmbeddedServer",
     "eda.encodings": "register_encoding",
     "eda.errors": "Closed CodecError ConfigError ConnectError ConsumerDeleted DecodeError EdaError EncodeError "

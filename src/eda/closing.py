@@ -6,9 +6,9 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
+from eda.conn_services import Link
 from eda.deadline import CANCELLED_WAIT_S, Deadline
 from eda.errors import ConfigError, PublishFailed
-from eda.link import Link
 from eda.publishing.publisher import Publisher
 from eda.subscribing.subscription import Subscription
 

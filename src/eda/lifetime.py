@@ -12,10 +12,10 @@ from typing import Any, Self
 from eda._nuid import next_nuid
 from eda.callbacks import Callback
 from eda.closing import CLOSE_TIMEOUT_S, KEEPS, Closing, check_close_timeout
+from eda.conn_services import Link, LinkOptions, open_link
 from eda.deadline import Deadline
 from eda.embedded.server import EmbeddedServer
 from eda.errors import Closed
-from eda.link import Link, LinkOptions, open_link
 from eda.publishing.publisher import Publisher
 from eda.subscribing.subscription import CANCELLED_CLOSE_S, Subscription
 from eda.transport.addresses import Addresses, parse_addresses

@@ -159,7 +159,7 @@ def test_help_when_asked_shows_every_public_name() -> None:
 def test_inspect_and_doctest_when_used_find_what_is_public() -> None:
     found = {name for name, _ in inspect.getmembers(eda)}
     assert set(eda.__all__) <= found
-    assert inspect.getmodule(eda.connect).__name__ == "eda.dial"  # type: ignore[union-attr]
+    assert inspect.getmodule(eda.connect).__name__ == "eda.connecting"  # type: ignore[union-attr]
     assert doctest.testmod(eda).failed == 0
 
 

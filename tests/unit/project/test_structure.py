@@ -22,7 +22,7 @@ TOP: dict[str, list[str]] = {
         *("deadline", "headers", "log", "options", "receipt", "stats"),
     ],
     "event": ["_bytes", "_nuid", "_data", "_fields", "_texts", "_event", "_envelope", "_codec", "handlers"],
-    "front door": ["link", "closing", "lifetime", "conn", "dial", "running", "__init__"],
+    "front door": ["conn_services", "closing", "lifetime", "conn", "connecting", "running", "__init__"],
 }
 
 # For each group or wing, lowest first: the groups and wings that it may import. docs/design.md has the same table.

@@ -12,8 +12,8 @@ from typing import Any
 
 from eda.callbacks import check_callback
 from eda.conn import Conn
+from eda.conn_services import LinkOptions
 from eda.errors import ConfigError
-from eda.link import LinkOptions
 from eda.log import safe_logger
 from eda.options import StreamOptions
 from eda.transport.addresses import parse_addresses
