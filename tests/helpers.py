@@ -106,14 +106,14 @@ async def listening(
 
 def wire_of(conn: eda.Conn) -> Wire:
     """Return an open connection's wire."""
-    assert conn._link is not None
-    return conn._link.wire
+    assert conn._lifetime._services is not None
+    return conn._lifetime._services.wire
 
 
 def sender_of(conn: eda.Conn) -> StreamSender:
     """Return what publishes the events of `conn.publish`, where there is one stream."""
-    assert conn._link is not None
-    (single,) = conn._link.stream_publishers._of_stream.values()
+    assert conn._lifetime._services is not None
+    (single,) = conn._lifetime._services.stream_publishers._of_stream.values()
     return single._sender
 
 

@@ -1,4 +1,4 @@
-"""Closing a connection in order, within one deadline: handlers, publishers, batches, publisher publishes, the wire."""
+"""Closing a connection in order, within one deadline: handlers, publishers, batches, single publishes, the wire."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterable
 
-from eda.conn_services import Link
+from eda.conn_services import ConnServices
 from eda.deadline import CANCELLED_WAIT_S, Deadline
 from eda.errors import ConfigError, PublishFailed
 from eda.publishing.publisher import Publisher
@@ -16,8 +16,8 @@ __all__ = ["CLOSE_TIMEOUT_S", "KEEPS", "Closing", "check_close_timeout"]
 
 CLOSE_TIMEOUT_S = 30.0
 
-LEAST_S = 0.05  # for cancelling what runs
-KEEPS = 0.1  # of the time that is left when a step begins: for the steps after it
+LEAST_S = 0.05  # enough time to cancel the tasks that run
+KEEPS = 0.1  # the share of the time left that each step leaves for the steps after it
 
 
 def check_close_timeout(timeout_s: object) -> float:
@@ -28,7 +28,7 @@ def check_close_timeout(timeout_s: object) -> float:
 
 
 class Closing:
-    """Closes what uses a connection, then the connection. `left_undone` collects what there was no time for."""
+    """The steps that close a connection. `left_undone` lists what did not end within the deadline."""
 
     def __init__(self, logger: logging.Logger, deadline: Deadline) -> None:
         self._logger = logger
@@ -42,7 +42,7 @@ class Closing:
         batches: Iterable[asyncio.Future[None]],
     ) -> None:
         """Close subscriptions, flush and close publishers, and wait for batches."""
-        # Handlers that are running may publish until they are done.
+        # Subscriptions first: handlers that still run may publish.
         await self._close_subscriptions(list(subscriptions))
         await self._close_publishers(list(publishers), list(batches))
 
@@ -52,7 +52,8 @@ class Closing:
         closing = {each.begin_close(): each for each in subscriptions}
         for each in subscriptions:
             each.hurry(deadline.left_s - keeps_s)
-        await asyncio.sleep(0)  # however late it is, they are begun: cancelled before that they would close nothing
+        # Lets every task begin, even past the deadline: a task that is cancelled before it begins would close nothing.
+        await asyncio.sleep(0)
         late = await deadline.wait(closing, keeps_s=keeps_s)
         for task, each in closing.items():
             if task in late:
@@ -75,7 +76,7 @@ class Closing:
         if n_batches:
             self.left_undone.append(f"{n_batches} calls of publish_batch")
         closing = [asyncio.ensure_future(each.close()) for each in publishers]
-        await asyncio.sleep(0)  # as above
+        await asyncio.sleep(0)  # lets every task begin, as above
         for unclosed in await deadline.wait(closing, keeps_s=keeps_s / 2):
             unclosed.cancel()
 
@@ -83,15 +84,17 @@ class Closing:
         try:
             await publisher.flush()
         except PublishFailed as error:
-            self._logger.warning("closing the connection: publisher to %s: %s", publisher.stream, error)
+            self._logger.warning(
+                "closing the connection: flushing the publisher to %s failed: %s", publisher.stream, error
+            )
 
-    async def close_link(self, link: Link) -> None:
-        """Take no more publishes, wait for those under way, and cut the connection."""
+    async def close_wire(self, services: ConnServices) -> None:
+        """Accept no more publishes, wait for the single publishes under way, and close the wire."""
         deadline = self._deadline
-        link.wire.closing = True
-        n_unsettled = await link.stream_publishers.drain(deadline, keeps_s=deadline.left_s * KEEPS)
+        services.wire.closing = True
+        n_unsettled = await services.stream_publishers.drain(deadline, keeps_s=deadline.left_s * KEEPS)
         if n_unsettled:
             self.left_undone.append(f"{n_unsettled} publishes")
-        link.stream_publishers.close()
-        if not await link.wire.close_within(deadline.left_s):
+        services.stream_publishers.close()
+        if not await services.wire.close_within(deadline.left_s):
             self.left_undone.append("writing to the server")

@@ -1,13 +1,17 @@
-"""Conn: the connection as users see it."""
+"""Conn: the connection as its users see it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
-from typing import Any
+import logging
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, Self
 
 from eda._event import Event
-from eda.errors import Closed, ConfigError, NotSupported, Timeout
+from eda._nuid import next_nuid
+from eda.closing import CLOSE_TIMEOUT_S
+from eda.conn_services import ConnectOptions
+from eda.errors import ConfigError, NotSupported, Timeout
 from eda.handlers import check_handler
 from eda.jetstream.streams import Streams
 from eda.jetstream.subjects import check_stream_name
@@ -21,46 +25,99 @@ from eda.subscribing.events_iterator import Events
 from eda.subscribing.lag import Lags, SubscriptionInfo
 from eda.subscribing.pipeline import Handler
 from eda.subscribing.spec import spec_of
-from eda.subscribing.subscription import Subscription
+from eda.subscribing.subscription import CANCELLED_CLOSE_S, Subscription
+from eda.transport.addresses import Addresses
 
 __all__ = ["Conn"]
 
 _EMPTY = Event()
 
 
-class Conn(Lifetime):
-    """A connection to the event streams. Made by `connect`; await it or enter it to open it.
+class Conn:
+    """A connection to the event streams. `connect` makes it. Await it or enter it with `async with` to open it.
 
-    Leaving the context closes it, within 30 s; when the block is cancelled, within 2 s.
+    Leaving the context closes it, within 30 s. If the block is cancelled, it closes within 2 s.
 
-    Safe to use from any task of the event loop that opened it. From another loop or thread every call raises
-    ConfigError, and nothing is sent: use asyncio.run_coroutine_threadsafe there, or a connection of its own.
+    Any task of the event loop that opened the connection may use it. In another event loop or thread, every call
+    raises ConfigError and sends nothing: use asyncio.run_coroutine_threadsafe there, or open another connection.
     """
+
+    def __init__(
+        self,
+        addresses: Addresses,
+        client: str | None,
+        logger: logging.Logger,
+        options: ConnectOptions,
+        on_state: Callable[[str], object] | None,
+    ) -> None:
+        self.client: str = client or f"eda-{next_nuid()}"
+        self._is_named = client is not None
+        self._logger = logger
+        self._lifetime = Lifetime(addresses, self.client, logger, options, on_state)
+
+    def __repr__(self) -> str:
+        return f"<Conn {self.client!r} to {self._lifetime.addresses}, {self.state}>"
+
+    # --- opening and closing -----------------------------------------------------------------------------------------
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self._opened().__await__()
+
+    async def __aenter__(self) -> Self:
+        return await self._opened()
+
+    async def __aexit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
+        is_cancelled = exc_type is not None and not issubclass(exc_type, Exception)
+        await self._lifetime.close(CANCELLED_CLOSE_S if is_cancelled else CLOSE_TIMEOUT_S)
+
+    async def _opened(self) -> Self:
+        await self._lifetime.open()
+        return self
+
+    async def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
+        """Close subscriptions, flush publishers, then close the connection, all within `timeout_s` seconds.
+
+        Handlers that still run are cancelled early enough for their subscription's position to be stored. A warning in
+        the log says what was not finished.
+
+        Further calls are allowed: the shorter time counts. A call from a handler returns at once, and the connection
+        closes when the handler is done; this also holds for a task or thread that a running handler has started. If
+        the caller is cancelled, the connection still closes, within 2 s.
+
+        Raises ConfigError if `timeout_s` is not a number of seconds.
+        """
+        await self._lifetime.close(timeout_s)
+
+    @property
+    def state(self) -> str:
+        """The state: "new", "connected", "disconnected", "reconnected" (connected again after a loss), or "closed"."""
+        return self._lifetime.state
 
     # --- streams -----------------------------------------------------------------------------------------------------
 
     @property
     def streams(self) -> Streams:
         """The administration of streams."""
-        return self._open_link().streams
+        return self._lifetime.require_open().streams
 
     # --- publishing --------------------------------------------------------------------------------------------------
 
     async def publish(self, stream: str, event: Event | None = None, *, timeout_s: float | None = None) -> Receipt:
-        """Publish an event; returns its receipt once the stream has stored and acknowledged it.
+        """Publish an event, and return its receipt when the stream has stored it.
 
-        Sent again under the same id until it is acknowledged, refused for good, or past `timeout_s` seconds (0.001 to
-        half of the stream's duplicate window; None: 30, or that half if it is less). None publishes an empty event.
-        Concurrent calls share writes.
+        The event is sent again under the same id until the server acknowledges it, rejects it permanently, or
+        `timeout_s` seconds are over. `timeout_s` is at least 0.001 and at most half of the stream's duplicate window;
+        None stands for 30 s, or for that half if it is less. `event=None` publishes an empty event. Concurrent calls
+        share writes.
 
-        Raises ConfigError or EncodeError before anything is sent; StreamNotFound, ServerError, Closed; Timeout, and
-        then the event may be stored or not. Cancelled, it may be stored or not, too.
+        Raises ConfigError or EncodeError before anything is sent. Raises StreamNotFound, ServerError, Closed, Timeout.
+        After a Timeout, Closed or a cancellation the event may be stored or not.
         """
-        link = self._open_link()
-        known = link.known_streams.known.get(stream) if type(stream) is str else None
+        services = self._lifetime.require_open()
+        known = services.known_streams.known.get(stream) if type(stream) is str else None
         if known is None:
             stream = check_stream_name(stream)
-            known = link.known_streams.known.get(stream) or await link.known_streams.find(stream)
+            known = services.known_streams.known.get(stream) or await services.known_streams.find(stream)
         if event is None:
             event = _EMPTY
         elif type(event) is not Event:
@@ -93,30 +150,33 @@ class Conn(Lifetime):
         on_ack: Callable[[str, int], object] | None = None,
         on_error: Callable[[Event, Exception], object] | None = None,
     ) -> Publisher:
-        """Make a publisher for volume: an async context manager; leaving it flushes.
+        """Return a publisher for many events. Await it or enter it with `async with`; leaving the context flushes it.
 
-        `mode`: "fast" (one acknowledgement for hundreds of events; nats-server 2.14, a stream that allows it),
-        "window" (one each), "auto" (fast where it can be). `dedup=False` leaves the message id out: a third faster on
-        the server, and an event that has to be sent again may be stored twice. `max_pending` (1 to 65,536 events) and
-        `max_pending_bytes` bound what is unacknowledged. `ack_timeout_s`: an event without an answer for so long is
-        sent again. `timeout_s`: after so long it fails with Timeout; at most half of the stream's duplicate window.
-        None: 30 s, or that half if it is less. `on_ack(event_id, sequence)` (sequence 0 in fast mode) and
-        `on_error(event, error)`, plain functions: each event reaches exactly one of them, exactly once.
+        `mode`: "fast" has one acknowledgement for hundreds of events, and needs nats-server 2.14 and a stream that
+        allows it; "window" has one for each event; "auto" is fast where it is possible. `dedup=False` sends no message
+        id: the server is a third faster, and an event that is sent again may be stored twice. `max_pending` (1 to
+        65,536 events) and `max_pending_bytes` limit the events that are not acknowledged yet.
 
-        Raises ConfigError; entered, also NotSupported for a mode that can't be had, StreamNotFound, ServerError,
-        Closed.
+        An event without an answer for `ack_timeout_s` seconds is sent again. An event that is not acknowledged after
+        `timeout_s` seconds fails with Timeout; at most half of the stream's duplicate window, None: 30 s, or that half
+        if it is less. `on_ack(event_id, sequence)` (the sequence is 0 in fast mode) and `on_error(event, error)` are
+        plain functions. For each event exactly one of them is called, once.
+
+        Raises ConfigError. Opening it also raises NotSupported if the server can't do the mode, StreamNotFound,
+        ServerError, Closed.
         """
-        link = self._open_link()
+        lifetime = self._lifetime
+        services = lifetime.require_open()
         stream = check_stream_name(stream)
         check_publisher_options(mode, dedup, max_pending, max_pending_bytes, ack_timeout_s, timeout_s, on_ack, on_error)
         return Publisher(
-            link.wire,
+            services.wire,
             self._logger,
             self.client,
             stream,
-            lambda is_new: link.known_streams.look_at(stream, max_pending, is_new=is_new),
-            self._admit_publisher,
-            self._publishers.discard,
+            lambda is_new: services.known_streams.look_at(stream, max_pending, is_new=is_new),
+            lifetime.admit_publisher,
+            lifetime.publishers.discard,
             mode=mode,
             dedup=dedup,
             max_pending=max_pending,
@@ -128,34 +188,39 @@ class Conn(Lifetime):
         )
 
     async def publish_batch(self, stream: str, events: Iterable[Event]) -> list[Receipt]:
-        """Publish up to 1,000 events, all or nothing; returns their receipts once they are stored.
+        """Publish up to 1,000 events, all or nothing, and return their receipts when they are stored.
 
-        Needs nats-server 2.12.1 and a stream that takes atomic batches. For all-or-nothing, not for speed. A lost
-        answer is looked up, not guessed. Raises NotSupported; ConfigError or EncodeError before anything is sent;
-        StreamNotFound; ServerError when the server refuses the batch, also because one of its ids was published
-        already: nothing is stored then. Timeout after 30 s without an outcome, or after half of the stream's duplicate
-        window if that is shorter, and at once where nobody can know the outcome; Closed: then, and when cancelled, all
-        of it is stored, or nothing.
+        Needs nats-server 2.12.1 and a stream that takes atomic batches. Batches are for events that belong together;
+        they are not faster. If the server's answer is lost, the stream is searched for the batch.
+
+        Raises NotSupported; ConfigError or EncodeError before anything is sent; StreamNotFound. Raises ServerError if
+        the server rejects the batch, for example because one of its ids was published before: then nothing is stored.
+        Raises Timeout if the outcome is not known after 30 s, or after half of the stream's duplicate window if that is
+        shorter, and as soon as it is certain that it can't be known; raises Closed. After a Timeout, Closed or a
+        cancellation either all events are stored or none is.
         """
-        link = self._open_link()
+        services = self._lifetime.require_open()
         stream = check_stream_name(stream)
-        batch = AtomicBatch(link.wire, link.api, self._logger, self.client, stream, events, link.known_streams.recover)
-        info = await link.known_streams.ensure(stream)
+        batch = AtomicBatch(
+            services.wire, services.api, self._logger, self.client, stream, events, services.known_streams.recover
+        )
+        info = await services.known_streams.ensure(stream)
         batch.check_taken_by(info)
-        if not (link.api.has_atomic and info.atomic):
+        if not (services.api.has_atomic and info.atomic):
             raise NotSupported(
                 f"an atomic batch into stream {stream!r}",
                 needs="nats-server 2.12.1 or later, and a stream with atomic on",
-                server=f"nats-server {link.wire.server_version}",
+                server=f"nats-server {services.wire.server_version}",
             )
         done = asyncio.get_running_loop().create_future()
-        self._batches.add(done)
+        batches = self._lifetime.batches
+        batches.add(done)
         try:
             return await batch.publish(
                 last_seq=info.last_sequence, created=info.created, longest_s=info.options.dedup_window_s / 2
             )
         finally:
-            self._batches.discard(done)
+            batches.discard(done)
             done.set_result(None)
 
     # --- subscribing -------------------------------------------------------------------------------------------------
@@ -163,62 +228,68 @@ class Conn(Lifetime):
     def subscribe(
         self, stream: str, handler: Handler, options: SubscriptionOptions | None = None, **overrides: Any
     ) -> Subscription:
-        """Subscribe a handler to a stream; await the result or enter it to begin.
+        """Subscribe a handler to a stream. Await the subscription or enter it with `async with` to begin.
 
-        `handler(event)` is an `async def` or a plain function: returning acknowledges the event, an exception is logged
-        and the event comes again. Options are fields of SubscriptionOptions, also as keywords.
+        `handler(event)` is an `async def` or a plain function. When it returns, the event is acknowledged. When it
+        raises, the exception is logged and the event is delivered again. Options are the fields of SubscriptionOptions;
+        they may also be given as keywords.
 
-        Raises ConfigError for options that are unknown or contradict each other, and for a handler that can't be one,
-        such as a generator function; awaited, also for a kept subscription
-        of that name that contradicts them, and StreamNotFound, ServerError, Closed.
+        Raises ConfigError for options that are unknown or contradict each other, and for a handler that can't be used,
+        such as a generator function. Opening it also raises ConfigError if the options contradict a kept subscription
+        of the same name, StreamNotFound, ServerError, Closed.
         """
-        link = self._open_link()
-        if self._closing is not None:
-            raise Closed("connection")
+        lifetime = self._lifetime
+        services = lifetime.require_open()
+        lifetime.check_not_closing()
         stream = check_stream_name(stream)
         merged = merge_options(options, overrides)
         check_handler(handler, batch=merged.batch is not None)
         return Subscription(
-            link,
-            spec_of(stream, merged, self.client if self._named else None),
+            services,
+            spec_of(stream, merged, self.client if self._is_named else None),
             handler,
-            self._admit,
-            self._subscriptions.discard,
+            lifetime.admit_subscription,
+            lifetime.subscriptions.discard,
         )
 
     def events(self, stream: str, options: SubscriptionOptions | None = None, **overrides: Any) -> Events:
         """Subscribe without a handler: `async for event in conn.events(stream, ...)`.
 
-        Takes the options of `subscribe` but `concurrency`; with `batch` it gives lists. An event is acknowledged when
-        the next one is asked for, which may take `timeout_s`: past that it comes again. Also an async context manager:
-        leaving it acknowledges the event in hand, leaving it by an exception gives it back at once. Raises what
-        `subscribe` does; iterated, what ends the subscription.
+        Takes the options of `subscribe` except `concurrency`. With `batch` it returns lists of events. An event is
+        acknowledged when the next one is requested. If that takes longer than `timeout_s`, the event is delivered
+        again. It is also an async context manager: leaving the context acknowledges the current event, and leaving it
+        by an exception gives the event back at once.
+
+        Raises what `subscribe` raises. The iteration also raises the error that ends the subscription.
         """
         merged = merge_options(options, overrides)
         return Events(lambda handler, each: self.subscribe(stream, handler, each), merged, self._logger)
 
     async def subscriptions(self, stream: str) -> list[SubscriptionInfo]:
-        """Return the kept subscriptions of a stream, by name: where each is, how far behind, who holds it.
+        """Return the kept subscriptions of a stream, sorted by name: their positions, their lags, and their holders.
 
-        Those of members that are away as well. Nothing is changed on the server. Asking those that stand by takes half
-        a second where there are holders. Raises StreamNotFound, ServerError (403: what may not be asked), Timeout,
-        Closed.
+        Subscriptions without a running member are listed as well. Nothing changes on the server. If any subscription
+        has a holder, the call takes half a second, because it waits for the standbys to answer.
+
+        Raises StreamNotFound, ServerError (code 403: the server forbids a request that is needed), Timeout, Closed.
         """
-        link = self._open_link()
-        return await Lags(link.wire, link.api, link.streams).read(stream)
+        services = self._lifetime.require_open()
+        return await Lags(services.wire, services.api, services.streams).read(stream)
 
     # --- dead letters ------------------------------------------------------------------------------------------------
 
     async def replay_dead(
         self, stream: str, name: str, *, limit: int | None = None, dead_letter: str | None = None
     ) -> int:
-        """Publish the dead letters of subscription `name` back into `stream` for it alone; returns how many.
+        """Publish the dead letters of subscription `name` back into `stream`, for this subscription alone.
 
-        In their order; each is removed from the dead-letter stream (None: `{stream}-dead`) once `stream` has
-        acknowledged it. At most `limit`, and none that die while this runs. What was undecodable stays: replaying it
-        can't help. An event comes back under a new id, its `cause` and all else unchanged.
+        Returns how many were published: at most `limit`, in their order. Each letter is removed from the dead-letter
+        stream (None: `{stream}-dead`) when `stream` has acknowledged it. Letters that are stored while this runs, and
+        messages that could not be decoded, stay there. A replayed event has a new id; its `cause` and everything else
+        stay as they were.
 
-        Raises ConfigError; StreamNotFound for either stream; ServerError, Timeout, Closed: those before it failed have
-        been replayed then, as they have when it is cancelled.
+        Raises ConfigError; StreamNotFound for either stream; ServerError, Timeout, Closed. After an error or a
+        cancellation, the letters before that one have been replayed.
         """
-        return await self._open_link().replay.replay(stream, name, limit=limit, dead_letter=dead_letter)
+        replay = self._lifetime.require_open().replay
+        return await replay.replay(stream, name, limit=limit, dead_letter=dead_letter)

@@ -1,4 +1,4 @@
-"""What an open connection consists of, and how it is put together."""
+"""The objects that an open connection consists of, and how they are made."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from eda.subscribing.services import Services
 from eda.transport.addresses import Addresses
 from eda.transport.wire import Wire
 
-__all__ = ["Link", "LinkOptions", "open_link"]
+__all__ = ["ConnServices", "ConnectOptions", "connect_services"]
 
 
 @dataclass(frozen=True, slots=True)
-class Link(Services):
-    """The parts of an open connection: those that subscriptions use, and the rest."""
+class ConnServices(Services):
+    """The services of an open connection: those that subscriptions use, and those that only `Conn` uses."""
 
     stream_publishers: StreamPublishers
     replay: Replay
 
 
 @dataclass(frozen=True, slots=True)
-class LinkOptions:
-    """How to connect: what users say to `connect`, without the addresses. `security` is as nats-py takes it."""
+class ConnectOptions:
+    """The options of `connect` that are needed to open the connection. `security` holds nats-py's options."""
 
     domain: str | None
     security: dict[str, Any] = field(repr=False)
@@ -42,8 +42,13 @@ class LinkOptions:
     stream_defaults: StreamOptions
 
 
-async def open_link(addresses: Addresses, client: str, logger: logging.Logger, options: LinkOptions) -> Link:
-    """Connect, and put the parts together. Raises ConnectError, NotSupported. Cancelled, it leaves nothing behind."""
+async def connect_services(
+    addresses: Addresses, client: str, logger: logging.Logger, options: ConnectOptions
+) -> ConnServices:
+    """Connect to a server and return the services of the connection.
+
+    Raises ConnectError, NotSupported. If the caller is cancelled, nothing stays open.
+    """
     given = {"user": addresses.user, "password": addresses.password, "token": addresses.token}
     security = {key: value for key, value in given.items() if value is not None} | options.security
     wire = Wire(logger)
@@ -55,12 +60,12 @@ async def open_link(addresses: Addresses, client: str, logger: logging.Logger, o
         streams = Streams(api)
         known_streams = KnownStreams(api, streams, logger, options.stream_defaults, auto_create=options.auto_create)
     except BaseException as error:
-        await wire.close_within(0)  # there is nothing to wait for
+        await wire.close_within(0)  # nothing was published yet, so there is nothing to wait for
         if isinstance(error, Timeout | Closed):
             raise ConnectError(str(addresses), str(error)) from error
         raise
     dead_letters = DeadLetters(wire, api, known_streams.ensure, streams.info)
-    return Link(
+    return ConnServices(
         wire=wire,
         api=api,
         logger=logger,

@@ -1,4 +1,4 @@
-"""connect(): what users say of the connection they want > Conn."""
+"""`eda.connect`: checks its arguments and makes the Conn."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from eda.callbacks import check_callback
 from eda.conn import Conn
-from eda.conn_services import LinkOptions
+from eda.conn_services import ConnectOptions
 from eda.errors import ConfigError
 from eda.log import safe_logger
 from eda.options import StreamOptions
@@ -20,7 +20,8 @@ from eda.transport.addresses import parse_addresses
 
 __all__ = ["connect"]
 
-_SEED = re.compile(r"S[UAONCX][A-Z2-7]{40,}|-----|eyJ")  # of an nkey, of a .creds file, of a JWT
+# The beginning of a secret: an nkey's seed, a .creds file, a JWT.
+_SECRET = re.compile(r"S[UAONCX][A-Z2-7]{40,}|-----|eyJ")
 
 _SILENT = logging.Logger("eda.silent")
 _SILENT.addHandler(logging.NullHandler())
@@ -44,17 +45,19 @@ def connect(
     stream_defaults: StreamOptions | None = None,
     on_state: Callable[[str], object] | None = None,
 ) -> Conn:
-    """Connect to NATS JetStream: await the result, or enter it with `async with`.
+    """Connect to NATS JetStream. Await the result, or enter it with `async with`.
 
-    `addr`: a NATS URL, a list of them, `embedded:` or `embedded:///dir`; None: the environment's EDA_URL, then
-    NATS_URL, then nats://127.0.0.1:4222. `cluster`: the JetStream domain. `client`: names the connection, its events
-    and its durable subscriptions. `logger`: None is silent. `tls`, `user`, `password`, `token`, `credentials` (path of
-    a .creds file), `nkey` (path of a seed file): as nats-py takes them. `auto_create`: create streams that do not
-    exist, with `stream_defaults`. `on_state(state)`, a plain function, is called with "connected", "disconnected",
-    "reconnected" and "closed".
+    `addr`: a NATS URL, a list of them, `embedded:` or `embedded:///dir`. None stands for EDA_URL from the environment,
+    then NATS_URL, then nats://127.0.0.1:4222. `cluster`: the JetStream domain. `client`: the name of the connection, of
+    its durable subscriptions, and of the client in its events. `logger`: None logs nothing.
 
-    Raises ConfigError for an argument that can't be right; awaited, ConnectError when no server is reached within
-    `connect_timeout_s` seconds, NotSupported when it has no JetStream. Once connected it reconnects for ever.
+    `tls`, `user`, `password`, `token`, `credentials` (path of a .creds file) and `nkey` (path of a seed file) are as in
+    nats-py. `auto_create`: a stream that does not exist is created with `stream_defaults`. `on_state(state)` is a plain
+    function; it is called with "connected", "disconnected", "reconnected" and "closed".
+
+    Raises ConfigError for arguments that can't be used. Opening the connection raises ConnectError if no server is
+    reached within `connect_timeout_s` seconds, and NotSupported if the server has no JetStream. An open connection
+    reconnects for ever.
     """
     addresses = parse_addresses(addr)
     cluster, client, user, password, token = map(_plain, (cluster, client, user, password, token))
@@ -88,7 +91,7 @@ def connect(
     for name, option, path in (("credentials", "user_credentials", credentials), ("nkey", "nkeys_seed", nkey)):
         if path is not None:
             security[option] = _check_file(name, path)
-    options = LinkOptions(
+    options = ConnectOptions(
         domain=cluster,
         security={key: value for key, value in security.items() if value is not None},
         timeout_s=float(connect_timeout_s),
@@ -99,20 +102,20 @@ def connect(
 
 
 def _plain(text: str | None) -> str | None:
-    """Give a text of a subclass, such as StrEnum, as a str."""
+    """Return a text of a subclass of str, such as a StrEnum, as a plain str."""
     return str.__str__(text) if isinstance(text, str) else text
 
 
 def _check_file(name: str, path: object) -> str:
-    """Return the path of a file that is there. What seems to be the secret itself is not shown."""
+    """Return the path of an existing file. Raises ConfigError, which never shows a value that may be a secret."""
     if not isinstance(path, str | Path):
         raise ConfigError(f"{name} must be the path of a file, not {type(path).__name__}", argument=name)
     text = str.__str__(path) if isinstance(path, str) else str(path)
     may_be_path = len(text) <= 1024 and text.isprintable()
     if may_be_path and os.path.isfile(text):
         return text
-    if not may_be_path or _SEED.search(text):
-        raise ConfigError(f"{name} must be the path of a file, not what stands in it", argument=name)
+    if not may_be_path or _SECRET.search(text):
+        raise ConfigError(f"{name} must be the path of a file, not its content", argument=name)
     raise ConfigError(f"{name}: there is no file {text!r}", argument=name)
 
 

@@ -1,18 +1,16 @@
-"""The life of a connection: opening, closing, and what state it is in."""
+"""The life of a connection: opening, closing, and its state in between."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import Any, Self
 
-from eda._nuid import next_nuid
 from eda.callbacks import Callback
 from eda.closing import CLOSE_TIMEOUT_S, KEEPS, Closing, check_close_timeout
-from eda.conn_services import Link, LinkOptions, open_link
+from eda.conn_services import ConnectOptions, ConnServices, connect_services
 from eda.deadline import Deadline
 from eda.embedded.server import EmbeddedServer
 from eda.errors import Closed
@@ -21,18 +19,18 @@ from eda.subscribing.subscription import CANCELLED_CLOSE_S, Subscription
 from eda.transport.addresses import Addresses, parse_addresses
 from eda.transport.loops import check_loop, running_loop
 
-__all__ = ["Lifetime"]
+__all__ = ["Lifetime", "closing_what_is_left"]
 
 SERVER_TIMEOUT_S = 5.0
 
 
-# The connections that were opened since `closing_what_is_left` was entered. Tasks inherit it.
+# The connections that were opened since `closing_what_is_left` was entered. Tasks inherit this variable.
 _OPENED: ContextVar[list[Lifetime] | None] = ContextVar("eda_opened", default=None)
 
 
 @asynccontextmanager
 async def closing_what_is_left() -> AsyncIterator[None]:
-    """Close the connections that its block has opened in this loop, and left open."""
+    """At the end, close the connections that the block opened in this event loop and did not close."""
     opened: list[Lifetime] = []
     token = _OPENED.set(opened)
     timeout_s = CLOSE_TIMEOUT_S
@@ -48,63 +46,56 @@ async def closing_what_is_left() -> AsyncIterator[None]:
 
 
 class Lifetime:
-    """What `Conn` is made of, without what users do with it."""
+    """Opens and closes a connection, knows its state, and holds what uses the connection.
+
+    `subscriptions`, `publishers` and `batches` are what `close` has to end before it closes the connection itself. A
+    batch is represented by a future, which is done when the call of `publish_batch` ends.
+    """
 
     def __init__(
         self,
         addresses: Addresses,
-        client: str | None,
+        client: str,
         logger: logging.Logger,
-        options: LinkOptions,
+        options: ConnectOptions,
         on_state: Callable[[str], object] | None,
     ) -> None:
-        self.client = client or f"eda-{next_nuid()}"
-        self._named = client is not None
-        self._addresses = addresses
+        self.addresses = addresses
+        self.subscriptions: set[Subscription] = set()
+        self.publishers: set[Publisher] = set()
+        self.batches: set[asyncio.Future[None]] = set()
+        self._client = client
         self._logger = logger
         self._options = options
         self._on_state = None if on_state is None else Callback("on_state", on_state, logger)
         self._state = "new"
         self._server: EmbeddedServer | None = None
-        self._link: Link | None = None
-        self._subscriptions: set[Subscription] = set()
-        self._publishers: set[Publisher] = set()
-        self._batches: set[asyncio.Future[None]] = set()  # done when the batch is
+        self._services: ConnServices | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._n_waiting = 0  # for it to open
-        self._was_opened = False  # for somebody who was there to see it
+        self._n_waiting = 0  # callers that wait until the connection is open
+        self._was_opened = False  # whether one of these callers has seen it open
         self._closing: asyncio.Task[None] | None = None
-        self._deadline: Deadline | None = None  # of closing
+        self._close_deadline: Deadline | None = None
         self._opened_in: list[Lifetime] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._loop: asyncio.AbstractEventLoop | None = None  # the one that has opened it
+        self._loop: asyncio.AbstractEventLoop | None = None  # the event loop in which it was opened
 
-    def __repr__(self) -> str:
-        return f"<Conn {self.client!r} to {self._addresses}, {self._state}>"
+    # --- opening -----------------------------------------------------------------------------------------------------
 
-    # --- opening and closing -----------------------------------------------------------------------------------------
+    async def open(self) -> None:
+        """Open the connection. Several callers may wait for the same opening.
 
-    def __await__(self) -> Generator[Any, None, Self]:
-        return self._opened().__await__()
-
-    async def __aenter__(self) -> Self:
-        return await self._opened()
-
-    async def __aexit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
-        is_cancelled = exc_type is not None and not issubclass(exc_type, Exception)
-        await self.close(CANCELLED_CLOSE_S if is_cancelled else CLOSE_TIMEOUT_S)
-
-    async def _opened(self) -> Self:
-        """Open once, however many wait for it. When the last of those is cancelled, what was opened is closed again."""
+        If all of them are cancelled, the connection is closed again. Raises what `connect` says, and Closed.
+        """
         if self._state == "closed" or self._closing is not None:
             raise Closed("connection")
         check_loop(self._loop)
         if self._opening is None:
             self._loop = asyncio.get_running_loop()
-            self._opening = asyncio.get_running_loop().create_task(self._open())
+            self._opening = self._loop.create_task(self._open())
         self._n_waiting += 1
         try:
-            # Not awaited itself: that would cancel it for all, and maybe too late for it to notice.
+            # `wait` and not `await`: a caller that is cancelled must not cancel the opening for all others.
             await asyncio.wait({self._opening})
         except BaseException:
             if self._n_waiting == 1 and not self._was_opened:
@@ -120,51 +111,46 @@ class Lifetime:
             self._set_state("closed")
             raise
         self._was_opened = True
-        return self
 
     async def _open(self) -> None:
-        addresses = self._addresses
+        addresses = self.addresses
         try:
             if addresses.embedded:
                 self._server = EmbeddedServer(addresses.embedded_dir)
                 await self._server.start()
                 addresses = parse_addresses(self._server.url)
-            link = await open_link(addresses, self.client, self._logger, self._options)
-            if self._closing is not None:  # the cancellation may have been swallowed on its way
-                await link.wire.close_within()
+            services = await connect_services(addresses, self._client, self._logger, self._options)
+            if (
+                self._closing is not None
+            ):  # `close` has cancelled this task, but the cancellation may have been swallowed
+                await services.wire.close_within()
                 raise Closed("connection")
         except BaseException:
             await self._stop_server()
             raise
-        self._link = link
+        self._services = services
         self._opened_in = _OPENED.get()
         if self._opened_in is not None:
             self._opened_in.append(self)
-        link.wire.on_lost.append(self._on_lost)
-        link.wire.on_restored.append(self._on_restored)
+        services.wire.on_lost.append(self._on_lost)
+        services.wire.on_restored.append(self._on_restored)
         self._set_state("connected")
 
+    # --- closing -----------------------------------------------------------------------------------------------------
+
     async def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
-        """Close subscriptions, flush what is being published, then close the connection, all within `timeout_s`.
-
-        Handlers that still run are cancelled early enough for their subscription's position to be stored. A warning in
-        the log says what was left undone.
-
-        Safe to call twice: the shorter time counts. Called in a handler, or in a task or thread that a running handler
-        has started, it returns at once, and closing goes on when the handler is done. Cancelled, it goes on without its
-        caller, for 2 s at most. Raises ConfigError for a `timeout_s` that is no time.
-        """
+        """Close the connection and everything that uses it, as `Conn.close` says."""
         timeout_s = check_close_timeout(timeout_s)
         check_loop(self._loop)
-        if self._deadline is None:
-            self._deadline = Deadline(timeout_s)
+        if self._close_deadline is None:
+            self._close_deadline = Deadline(timeout_s)
         else:
             self._hurry(timeout_s)
         if self._closing is None:
-            for each in self._subscriptions:
+            for each in self.subscriptions:
                 each.stop()
-            self._closing = asyncio.get_running_loop().create_task(self._close(self._deadline))
-        if any(each.is_run_by_caller() for each in self._subscriptions):
+            self._closing = asyncio.get_running_loop().create_task(self._close(self._close_deadline))
+        if any(each.is_run_by_caller() for each in self.subscriptions):
             self._closing.add_done_callback(self._log_failure)
             return
         try:
@@ -175,24 +161,24 @@ class Lifetime:
             raise
 
     def _log_failure(self, closing: asyncio.Task[None]) -> None:
-        """Tell of a failure that no caller of `close` may be there to hear of."""
+        """Log why closing failed: the caller of `close` may be gone."""
         error = None if closing.cancelled() else closing.exception()
         if error is not None:
-            self._logger.error("closing the connection to %s failed", self._addresses, exc_info=error)
+            self._logger.error("closing the connection to %s failed", self.addresses, exc_info=error)
 
     async def close_in_own_loop(self, timeout_s: float) -> None:
-        """Close if it is open, and this is the loop in which it was opened. What goes wrong is logged."""
+        """Close the connection if it is open in the running event loop. A failure is logged."""
         if self._state == "closed" or self._opening is None or self._opening.get_loop() != asyncio.get_running_loop():
             return
         try:
             await self.close(timeout_s)
         except Exception:
-            self._logger.exception("closing the connection to %s failed", self._addresses)
+            self._logger.exception("closing the connection to %s failed", self.addresses)
 
     def _hurry(self, timeout_s: float) -> None:
-        if self._deadline is not None:
-            self._deadline.shorten(timeout_s)
-            for each in self._subscriptions:
+        if self._close_deadline is not None:
+            self._close_deadline.shorten(timeout_s)
+            for each in self.subscriptions:
                 each.hurry(timeout_s * (1 - KEEPS))
 
     async def _close(self, deadline: Deadline) -> None:
@@ -200,17 +186,17 @@ class Lifetime:
         if self._opening is not None:
             self._opening.cancel()
             await deadline.wait({self._opening})
-        link = self._link
+        services = self._services
         try:
-            if link is not None:
-                await closing.close_users(self._subscriptions, self._publishers, self._batches)
+            if services is not None:
+                await closing.close_users(self.subscriptions, self.publishers, self.batches)
                 for task in self._tasks:
                     task.cancel()
         finally:
-            self._link = None
+            self._services = None
             try:
-                if link is not None:
-                    await closing.close_link(link)
+                if services is not None:
+                    await closing.close_wire(services)
             finally:
                 try:
                     await self._stop_server(deadline.left_s)
@@ -220,9 +206,10 @@ class Lifetime:
                     self._set_state("closed")
         if closing.left_undone:
             self._logger.warning(
-                "the connection was closed before these had ended: %s; events that were not acknowledged come again, "
-                "publishes that were not acknowledged may be stored or not", ", ".join(closing.left_undone),
-            )  # fmt: skip
+                "the connection was closed before these had ended: %s; events that were not acknowledged will be "
+                "delivered again, and publishes that were not acknowledged may be stored or not",
+                ", ".join(closing.left_undone),
+            )
 
     async def _stop_server(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         server, self._server = self._server, None
@@ -233,7 +220,7 @@ class Lifetime:
 
     @property
     def state(self) -> str:
-        """`connected`, `disconnected` or `reconnected` (up again after it was down), `closed`; `new` before opening."""
+        """The state, as `Conn.state` says."""
         return self._state
 
     def _set_state(self, state: str) -> None:
@@ -244,38 +231,42 @@ class Lifetime:
             self._on_state(state)
 
     def _on_lost(self) -> None:
-        self._logger.warning("disconnected from %s", self._addresses)
+        self._logger.warning("disconnected from %s", self.addresses)
         self._set_state("disconnected")
 
     def _on_restored(self) -> None:
-        self._logger.info("reconnected to %s", self._addresses)
-        task = asyncio.get_running_loop().create_task(self._look_again())
+        self._logger.info("reconnected to %s", self.addresses)
+        task = asyncio.get_running_loop().create_task(self._discover_again())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         self._set_state("reconnected")
 
-    async def _look_again(self) -> None:
-        """It may be another server, of another version."""
+    async def _discover_again(self) -> None:
+        """Find out what the server supports: after a reconnect it may be another server, of another version."""
         try:
-            await self._open_link().api.discover(self._options.timeout_s)
+            await self.require_open().api.discover(self._options.timeout_s)
         except Exception as error:
-            self._logger.warning("asking the server what it can do failed: %s", error)
+            self._logger.warning("could not find out what the server supports: %s", error)
 
-    def _open_link(self) -> Link:
+    def require_open(self) -> ConnServices:
+        """Return the services of the open connection. Raises Closed; ConfigError in another event loop or thread."""
         if self._loop is not None and running_loop() is not self._loop:
             check_loop(self._loop)
-        if self._link is None:
+        if self._services is None:
             raise Closed("connection (await eda.connect(...) first)" if self._state == "new" else "connection")
-        return self._link
+        return self._services
 
-    def _admit_publisher(self, publisher: Publisher) -> None:
-        """Take a publisher that is opened into those that the connection closes. Raises Closed."""
+    def check_not_closing(self) -> None:
+        """Raise Closed if closing has begun."""
         if self._closing is not None:
             raise Closed("connection")
-        self._publishers.add(publisher)
 
-    def _admit(self, subscription: Subscription) -> None:
-        """Take a subscription that is opened into those that the connection closes. Raises Closed."""
-        if self._closing is not None:
-            raise Closed("connection")
-        self._subscriptions.add(subscription)
+    def admit_publisher(self, publisher: Publisher) -> None:
+        """Add a publisher that is being opened to those that `close` closes. Raises Closed."""
+        self.check_not_closing()
+        self.publishers.add(publisher)
+
+    def admit_subscription(self, subscription: Subscription) -> None:
+        """Add a subscription that is being opened to those that `close` closes. Raises Closed."""
+        self.check_not_closing()
+        self.subscriptions.add(subscription)

@@ -182,7 +182,7 @@ async def test_subscription_when_its_block_is_cancelled_ends_now(conn: eda.Conn,
         await using
     assert time.monotonic() - begin < 3
     assert busy.n_cancelled == 1
-    assert not conn._subscriptions
+    assert not conn._lifetime.subscriptions
 
 
 async def test_connection_when_its_block_is_cancelled_while_the_server_is_frozen_ends_now(
@@ -260,7 +260,7 @@ async def test_subscription_when_leaving_is_cancelled_lets_a_short_handler_finis
     with pytest.raises(asyncio.CancelledError):
         await using
     await asyncio.wait_for(ended.wait(), 2)
-    await until(lambda: not conn._subscriptions, 3)
+    await until(lambda: not conn._lifetime.subscriptions, 3)
 
 
 # --- closing from what a handler has started -------------------------------------------------------------------------

@@ -294,8 +294,8 @@ async def test_connect_when_it_fails_just_as_it_is_cancelled_leaves_nothing() ->
 
     connecting = asyncio.create_task(opened())
     await asyncio.sleep(0)
-    assert conn._opening is not None
-    await asyncio.wait({conn._opening})
+    assert conn._lifetime._opening is not None
+    await asyncio.wait({conn._lifetime._opening})
     connecting.cancel()
     with pytest.raises((eda.ConnectError, asyncio.CancelledError)):
         await connecting
@@ -311,7 +311,7 @@ async def test_close_when_it_is_opening_tells_who_waits_for_it(server: eda.Embed
 
     connecting = asyncio.create_task(opened())
     await asyncio.sleep(0)
-    assert conn._opening is not None
+    assert conn._lifetime._opening is not None
     await conn.close()
     with pytest.raises(eda.Closed):
         await connecting
@@ -422,7 +422,7 @@ async def test_logger_when_none_is_silent(server: eda.EmbeddedServer, stream: st
 
 async def test_embedded_when_closed_ends_the_server() -> None:
     async with eda.connect("embedded:") as conn:
-        server = conn._server
+        server = conn._lifetime._server
         assert server is not None
         process = server.process
         assert process is not None
@@ -455,4 +455,4 @@ async def test_embedded_when_opening_is_cancelled_ends_the_server() -> None:
             async with asyncio.timeout(delay_s):
                 await conn
         await conn.close()
-        assert conn._server is None
+        assert conn._lifetime._server is None

@@ -326,7 +326,7 @@ async def test_run_when_connections_come_and_go_keeps_none_of_them(server: eda.E
         async def main() -> int:
             for _ in range(3):
                 async with eda.connect(server.url) as conn:
-                    opened = conn._opened_in
+                    opened = conn._lifetime._opened_in
             assert opened is not None
             return len(opened)
 

@@ -125,13 +125,25 @@ async def test_login_when_right_works_and_shows_no_secret(login: Login, everythi
     asyncio.get_running_loop().set_debug(True)
     async with eda.EmbeddedServer(config=login.config) as server:
         conn = dial(server, login.right, client="me")
-        reprs = [repr(conn), str(conn), repr(conn._options), repr(conn._addresses), str(conn._addresses)]
+        reprs = [
+            repr(conn),
+            str(conn),
+            repr(conn._lifetime._options),
+            repr(conn._lifetime.addresses),
+            str(conn._lifetime.addresses),
+        ]
         async with conn:
             seen: list[str] = []
             sent = (await conn.publish("stream")).id
             async with conn.subscribe("stream", lambda event: seen.append(event.id), backfill=True) as subscription:
                 await until(lambda: seen == [sent])
-                reprs += [repr(conn), repr(subscription), repr(conn._link), repr(conn.streams), repr(server)]
+                reprs += [
+                    repr(conn),
+                    repr(subscription),
+                    repr(conn._lifetime._services),
+                    repr(conn.streams),
+                    repr(server),
+                ]
             async with conn.publisher("stream") as pub:
                 await pub.send(eda.Event())
                 reprs += [repr(pub)]
@@ -274,7 +286,7 @@ async def test_secret_when_its_file_makes_no_sense_fails_at_once_and_is_not_show
 
 def test_options_when_copied_and_shown_have_no_secret() -> None:
     conn = eda.connect("nats://127.0.0.1:1", user="me", password="hunter2")
-    assert "hunter2" not in repr(copy.copy(conn._options))
+    assert "hunter2" not in repr(copy.copy(conn._lifetime._options))
 
 
 async def test_credentials_when_their_path_looks_like_a_secret_are_read_all_the_same(tmp_path: Path) -> None:

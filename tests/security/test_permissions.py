@@ -148,7 +148,7 @@ async def test_subscription_when_acknowledging_is_forbidden_leaves_everything_to
             with pytest.raises(eda.ServerError, match=r"\$JS\.ACK\.stream\.shared\."):
                 await subscription.wait()
             await conn.close()
-        info = await admin._link.api.consumer_info("stream", "shared")  # type: ignore[union-attr]
+        info = await admin._lifetime._services.api.consumer_info("stream", "shared")  # type: ignore[union-attr]
         assert info is not None
         assert info["ack_floor"]["stream_seq"] == 0, "something was acknowledged"
 

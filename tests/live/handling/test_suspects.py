@@ -32,8 +32,9 @@ async def suspects(conn: eda.Conn, stream: str) -> Suspects:
 
 
 def made_for(conn: eda.Conn, stream: str) -> Suspects:
-    link = conn._link
-    return Suspects(wire_of(conn), link.api, logging.getLogger("eda"), stream, "team", Bucket())
+    return Suspects(
+        wire_of(conn), conn._lifetime.require_open().api, logging.getLogger("eda"), stream, "team", Bucket()
+    )
 
 
 @pytest.mark.old_server
@@ -187,8 +188,10 @@ async def test_suspect_when_purges_are_denied_is_taken_off_all_the_same(
     async with eda.connect(own_server.url, client="c") as conn:
         await conn.streams.create(stream)
         settings = {"name": "KV_eda-cursors", "subjects": ["$KV.eda-cursors.>"], "deny_purge": True}
-        assert conn._link is not None
-        await conn._link.api.request("STREAM.CREATE.KV_eda-cursors", settings | {"max_msgs_per_subject": 1})
+        assert conn._lifetime._services is not None
+        await conn._lifetime._services.api.request(
+            "STREAM.CREATE.KV_eda-cursors", settings | {"max_msgs_per_subject": 1}
+        )
         suspects = made_for(conn, stream)
         assert await suspects.begin(event(3)) == 0
         await suspects.end(event(3))
@@ -203,9 +206,9 @@ async def test_suspects_when_the_bucket_forgets_say_so_once_and_go_on(
     logged.expect(r"comes again without end: the bucket eda-cursors \(stream KV_eda-cursors\) has max_age=1000000000:")
     async with eda.connect(own_server.url, client="c") as conn:
         await conn.streams.create(stream)
-        assert conn._link is not None
+        assert conn._lifetime._services is not None
         settings = {"name": "KV_eda-cursors", "subjects": ["$KV.eda-cursors.>"], "max_age": NS, "duplicate_window": NS}
-        await conn._link.api.request("STREAM.CREATE.KV_eda-cursors", settings)
+        await conn._lifetime._services.api.request("STREAM.CREATE.KV_eda-cursors", settings)
         suspects = made_for(conn, stream)
         assert [await suspects.begin(event(3)), await suspects.begin(event(4))] == [0, BEGUN_BEFORE]
     assert len(logged.find("comes again without end")) == 1

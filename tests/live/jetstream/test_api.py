@@ -73,13 +73,13 @@ async def test_subscription_when_its_filter_is_over_max_payload_is_refused_at_on
     assert not caught.value.retryable
     await conn.publish(stream)
     assert wire_of(conn).stats["reconnects"] == before
-    assert not conn._subscriptions
+    assert not conn._lifetime.subscriptions
 
 
 async def test_cursor_when_its_filter_is_over_max_payload_is_refused_at_once(conn: eda.Conn, stream: str) -> None:
     """The reader is made without a filter there, so the cursor alone is too large."""
     await conn.publish(stream)
-    key = CursorKey(wire_of(conn), conn._link.api, stream, "me")  # type: ignore[union-attr]
+    key = CursorKey(wire_of(conn), conn._lifetime._services.api, stream, "me")  # type: ignore[union-attr]
     await key.open()
     value = new_value(0, 1, "h", 0, ["x" * 3000] * 400, "", 0)
     with pytest.raises(eda.ConfigError, match=r"its filter has 400 subjects"):

@@ -56,8 +56,8 @@ async def test_bucket_when_made_says_what_it_is(own_server: eda.EmbeddedServer) 
     async with eda.connect(own_server.url, client="c") as conn:
         async with conn.subscribe("orders", print, name="n", durable=True, serial=True):
             pass
-        assert conn._link is not None
-        config = (await conn._link.api.request(f"STREAM.INFO.{BUCKET_STREAM}"))["config"]
+        assert conn._lifetime._services is not None
+        config = (await conn._lifetime._services.api.request(f"STREAM.INFO.{BUCKET_STREAM}"))["config"]
         assert config["description"] == "eda: offsets of subscriptions, made by c"
         assert config["metadata"][KIND] == "bucket"
 

@@ -145,7 +145,7 @@ async def test_connection_when_closed_meanwhile_lets_the_batch_end(
 ) -> None:
     conn = await connect()
     publishing = asyncio.create_task(conn.publish_batch(stream, numbered(1000)))
-    await until(lambda: conn._batches)
+    await until(lambda: conn._lifetime.batches)
     await conn.close()
     assert len(await publishing) == 1000
     assert len(await stored_ids(server.url, stream)) == 1000

@@ -33,7 +33,7 @@ async def test_batch_when_the_server_is_killed_within_is_stored_once(
     async with eda.connect(own_server.url) as conn:
         await conn.publish_batch("stream", [])
         publishing = asyncio.create_task(conn.publish_batch("stream", numbered(N, size=500)))
-        await until(lambda: conn._batches)
+        await until(lambda: conn._lifetime.batches)
         await asyncio.sleep(patience_s)
         await own_server.kill()
         await own_server.start()

@@ -232,8 +232,8 @@ async def test_publish_when_the_client_gave_the_connection_up_raises_closed(conn
 
 async def test_single_publisher_when_closed_forgets_its_clock(conn: eda.Conn, stream: str) -> None:
     await conn.publish(stream)
-    assert conn._link is not None
-    (single,) = conn._link.stream_publishers._of_stream.values()
+    assert conn._lifetime._services is not None
+    (single,) = conn._lifetime._services.stream_publishers._of_stream.values()
     assert single._timer is not None
     single.close()
     assert single._timer is None

@@ -227,7 +227,7 @@ async def test_context_when_the_block_is_cancelled_ends_now_and_fails_what_is_pe
     with pytest.raises((TimeoutError, asyncio.CancelledError, LookupError, GeneratorExit)):
         await asyncio.create_task(work())
     assert time.monotonic() - begin < 2
-    assert not conn._publishers
+    assert not conn._lifetime.publishers
     assert list(outcomes.failed) == [event.id for event in numbered(100)]
     assert {type(error) for error in outcomes.errors.values()} == {eda.Closed}
     assert len(logged.find("closed with 100 events unsettled")) == 1
@@ -270,7 +270,7 @@ async def test_context_when_cancelled_while_it_flushes_ends_now(
             await pub.send_many(numbered(100))
 
     task = asyncio.create_task(work())
-    await until(lambda: conn._publishers and next(iter(conn._publishers)).stats().pending == 100)
+    await until(lambda: conn._lifetime.publishers and next(iter(conn._lifetime.publishers)).stats().pending == 100)
     await asyncio.sleep(0.05)
     begin = time.monotonic()
     task.cancel()
@@ -278,20 +278,20 @@ async def test_context_when_cancelled_while_it_flushes_ends_now(
     assert task.cancelled()
     assert time.monotonic() - begin < 2
     assert outcomes.failed.total() == 100
-    assert not conn._publishers
+    assert not conn._lifetime.publishers
     proxy.release()
 
 
 @both
 async def test_context_when_left_leaves_nothing_behind(conn: eda.Conn, stream: str, mode: str) -> None:
-    wire = conn._link.wire  # type: ignore[union-attr]
+    wire = conn._lifetime._services.wire  # type: ignore[union-attr]
     before = [len(each) for each in (wire.on_lost, wire.on_restored, wire.on_refused, wire.on_closed, wire._subs)]
     for _ in range(3):
         async with conn.publisher(stream, mode=mode) as pub:
             await pub.send_many(numbered(100))
     after = [len(each) for each in (wire.on_lost, wire.on_restored, wire.on_refused, wire.on_closed, wire._subs)]
     assert after == before
-    assert not conn._publishers
+    assert not conn._lifetime.publishers
     assert pub._pump._timer is None or pub._pump._timer.cancelled()
 
 
@@ -375,7 +375,7 @@ async def test_close_when_senders_wait_for_a_connection_wakes_them(
             await pub.send(eda.Event(data=data))
 
     sending = asyncio.create_task(send())
-    await until(lambda: conn._link.wire.out.paused)  # type: ignore[union-attr]
+    await until(lambda: conn._lifetime._services.wire.out.paused)  # type: ignore[union-attr]
     n = pub.stats().sent
     await go_away(proxy, conn)
     await until(lambda: pub.stats().sent > n, 2)
@@ -402,7 +402,7 @@ async def test_publisher_when_awaited_and_entered_is_opened_once(
 ) -> None:
     pub = conn.publisher(stream, mode=mode)
     assert await asyncio.gather(pub, pub) == [pub, pub]  # type: ignore[call-overload]
-    assert len(conn._publishers) == 1
+    assert len(conn._lifetime.publishers) == 1
     async with pub as entered:
         assert entered is pub
         ids = await pub.send_many(numbered(100))
@@ -420,7 +420,7 @@ async def test_publisher_when_opening_is_cancelled_leaves_nothing_behind(
         async with asyncio.timeout(0.05):
             await pub
     proxy.release()
-    assert not conn._publishers
+    assert not conn._lifetime.publishers
     with pytest.raises(eda.Closed):
         await pub.send(eda.Event())
 
@@ -435,7 +435,7 @@ async def test_publisher_when_the_timeout_is_over_half_of_the_duplicate_window_r
     with pytest.raises(eda.ConfigError, match=r"timeout_s=30 must be at most 5: half of the duplicate window \(10 s\)"):
         async with conn.publisher(stream, timeout_s=30):
             pass
-    assert not conn._publishers
+    assert not conn._lifetime.publishers
     async with conn.publisher(stream) as pub:
         assert pub._pump._timeout_s == 5
     async with conn.publisher(stream, timeout_s=5):
@@ -474,7 +474,7 @@ async def test_publisher_when_an_option_cannot_be_right_raises(conn: eda.Conn, o
     with pytest.raises(eda.ConfigError) as caught:
         conn.publisher("stream", **options)
     assert caught.value.argument == next(iter(options))
-    assert not conn._publishers
+    assert not conn._lifetime.publishers
 
 
 async def test_publisher_when_the_stream_name_is_bad_raises(conn: eda.Conn) -> None:

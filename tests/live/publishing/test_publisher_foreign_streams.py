@@ -48,7 +48,7 @@ async def test_publisher_when_the_stream_cannot_take_events_is_refused_at_once(
             with pytest.raises(eda.ConfigError, match=message):
                 async with conn.publisher(stream, mode=mode):
                     pass
-        assert not conn._publishers
+        assert not conn._lifetime.publishers
     finally:
         if kind == "mirror":
             await admin.js.delete_stream(origin)

@@ -31,8 +31,8 @@ class Held:
         """Send the client a message, and wait until it has read it."""
         await self.admin.client.publish(subject, payload, headers=headers)
         await self.admin.flush()
-        assert self.conn._link is not None
-        await self.conn._link.wire.barrier(5)
+        assert self.conn._lifetime._services is not None
+        await self.conn._lifetime._services.wire.barrier(5)
 
 
 @pytest.fixture

@@ -117,4 +117,4 @@ async def test_publisher_when_opened_in_another_loop_refuses(conn: eda.Conn, str
 
     with pytest.raises(eda.ConfigError, match="only in the event loop"):
         await asyncio.to_thread(lambda: asyncio.run(enter()))
-    assert not conn._publishers
+    assert not conn._lifetime.publishers

@@ -24,7 +24,7 @@ def left_of(conn: eda.Conn) -> list[Any]:
     wire = wire_of(conn)
     hooks = (wire.on_lost, wire.on_restored, wire.on_refused, wire.on_closed, wire.on_info)
     tasks = {task for task in asyncio.all_tasks() if "publisher" in repr(task.get_coro())}
-    return [len(each) for each in (*hooks, wire._subs, conn._publishers, tasks)]
+    return [len(each) for each in (*hooks, wire._subs, conn._lifetime.publishers, tasks)]
 
 
 async def entered(pub: eda.Publisher) -> None:

@@ -42,9 +42,9 @@ def held(conn: eda.Conn) -> dict[str, int]:
     hooks = ("on_lost", "on_restored", "on_refused", "on_closed", "on_info")
     return {name: len(getattr(wire, name)) for name in hooks} | {
         "wire subscriptions": len(wire._subs),
-        "subscriptions": len(conn._subscriptions),
-        "publishers": len(conn._publishers),
-        "batches": len(conn._batches),
+        "subscriptions": len(conn._lifetime.subscriptions),
+        "publishers": len(conn._lifetime.publishers),
+        "batches": len(conn._lifetime.batches),
         "tasks": len(asyncio.all_tasks()),
     }
 
@@ -139,7 +139,7 @@ async def test_events_when_left_by_break_without_context_give_back_what_they_hav
 
     await first()
     gc.collect()
-    await until(lambda: not conn._subscriptions, 5)
+    await until(lambda: not conn._lifetime.subscriptions, 5)
     await until(lambda: held(conn) == before, 5)
     (said,) = logged.find("was dropped without being closed")
     assert f"subscription me to {stream}" in said.getMessage()
@@ -170,7 +170,7 @@ async def test_events_when_cancelled_without_context_give_back_what_they_have(co
         await task
     del task
     gc.collect()
-    await until(lambda: not conn._subscriptions, 5)
+    await until(lambda: not conn._lifetime.subscriptions, 5)
     async with conn.events(stream, **DURABLE) as events:
         assert (await asyncio.wait_for(anext(events), 5)).sequence == 1
 

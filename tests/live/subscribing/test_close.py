@@ -274,7 +274,7 @@ async def test_subscription_when_its_caller_is_cancelled_as_it_opens_is_closed(
         await caller
     assert opening.done()
     await until(lambda: subscription.is_closed)
-    assert subscription not in conn._subscriptions
+    assert subscription not in conn._lifetime.subscriptions
 
 
 # --- unsubscribe -----------------------------------------------------------------------------------------------------

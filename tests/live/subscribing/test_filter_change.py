@@ -338,7 +338,7 @@ async def test_filter_when_members_know_different_servers_is_not_changed_to_and_
 ) -> None:
     """An upgrade to a server whose filters can be relied on, while one member is connected to an older one."""
     old_conn, new_conn = await connect(), await connect()
-    old_api = old_conn._open_link().api
+    old_api = old_conn._lifetime.require_open().api
     monkeypatch.setattr(type(old_api), "filters_reliably", property(lambda self: self is not old_api))
     seen: list[str] = []
     async with (

@@ -119,9 +119,9 @@ async def test_shared_when_some_are_in_flight_says_so_and_how_old_the_oldest_is(
         go_on.set()
         done = await until(lambda: at_position(watcher, stream, 4))
         assert (done.lag, done.lag_s, done.in_flight) == (0, 0.0, 0)
-    before = await watcher._link.api.consumer_info(stream, "n")  # type: ignore[union-attr]
+    before = await watcher._lifetime._services.api.consumer_info(stream, "n")  # type: ignore[union-attr]
     await watcher.subscriptions(stream)
-    after = await watcher._link.api.consumer_info(stream, "n")  # type: ignore[union-attr]
+    after = await watcher._lifetime._services.api.consumer_info(stream, "n")  # type: ignore[union-attr]
     assert {**(before or {}), "ts": 0} == {**(after or {}), "ts": 0}, "it was disturbed"
 
 
@@ -309,12 +309,12 @@ async def test_subscriptions_when_there_are_thousands_are_all_read(own_server: e
     async with eda.connect(own_server.url, client="c") as conn:
         await publish(conn, stream, *"abc")
         await handle_all(conn, stream, serial=True)
-        assert conn._link is not None
-        created = (await conn._link.api.request(f"STREAM.INFO.{stream}"))["created"]
+        assert conn._lifetime._services is not None
+        created = (await conn._lifetime._services.api.request(f"STREAM.INFO.{stream}"))["created"]
         for number in range(n):
             value = {"v": 1, "seq": number % 4, "epoch": 1, "holder": "", "tries": 0, "filter": [], "created": created}
             await wire_of(conn).publish(f"$KV.{BUCKET}.{stream}.k{number}", json.dumps(value).encode())
-        await conn._link.wire.flush()
+        await conn._lifetime._services.wire.flush()
         found = {each.name: each for each in await until(lambda: all_of(conn, stream, n + 1), 60)}
         assert {(each.position, each.lag) for each in found.values()} == {(seq, 3 - seq) for seq in range(4)}
         assert found["k1999"].position == 1999 % 4

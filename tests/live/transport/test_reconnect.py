@@ -144,10 +144,10 @@ async def test_api_when_the_request_was_given_up_is_not_sent_after_the_reconnect
         await conn.publish("stream")
         await own_server.kill()
         await until(lambda: conn.state == "disconnected")
-        assert conn._link is not None
+        assert conn._lifetime._services is not None
         begin = time.monotonic()
         with pytest.raises(eda.Timeout):
-            await conn._link.api.request("STREAM.PURGE.stream", timeout_s=0.2)
+            await conn._lifetime._services.api.request("STREAM.PURGE.stream", timeout_s=0.2)
         assert time.monotonic() - begin < 0.4
         await own_server.start()
         await until(lambda: conn.state == "reconnected")
@@ -198,7 +198,7 @@ async def test_close_when_the_server_is_away_and_closing_fails_is_closed_with_ev
 
     original = eda.transport.wire.Wire.close_within
     conn = await eda.connect("embedded:")
-    process = conn._server.process if conn._server else None
+    process = conn._lifetime._server.process if conn._lifetime._server else None
     monkeypatch.setattr(eda.transport.wire.Wire, "close_within", close_within)
     with pytest.raises(RuntimeError):
         await conn.close()

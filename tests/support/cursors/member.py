@@ -31,7 +31,7 @@ class Member:
     """
 
     def __init__(self, conn: eda.Conn, stream: str, name: str = "n", *, filter: list[str] | None = None) -> None:
-        assert conn._link is not None
+        assert conn._lifetime._services is not None
         self.told: list[tuple[int, str, tuple[Any, ...]]] = []
         self.spans: list[tuple[int, int]] = []
         self._from: int | None = None
@@ -39,7 +39,7 @@ class Member:
         self.wire = wire_of(conn)
         self.cursor = Cursor(
             self.wire,
-            conn._link.api,
+            conn._lifetime._services.api,
             logging.getLogger("eda"),
             self,
             stream=stream,

@@ -32,8 +32,8 @@ class Stored(NamedTuple):
 
 def letters_of(conn: eda.Conn) -> DeadLetters:
     """Return what stores an open connection's dead letters."""
-    assert conn._link is not None
-    return conn._link.dead_letters
+    assert conn._lifetime._services is not None
+    return conn._lifetime._services.dead_letters
 
 
 async def stored(admin: Admin, stream: str) -> list[Stored]:
