@@ -13,7 +13,8 @@ Files, each below those that import it:
     _outcome         what becomes of an event that was handled, or not; the lease
     failure_log      what the log is told of failures, and how often at most
     _dispatch        ledger > handlers > outcomes: the workers
-    dispatcher_host  what becomes of an event that failed
+    dead_lettering   storing a subscription's dead letters: which stream, which reason, how often
+    dispatcher_host  what a dispatcher needs of event loop and subscription: futures, timers, decisions about failures
     workers          the tasks that run a subscription's handlers
 """
 

@@ -1,4 +1,4 @@
-"""What becomes of an event whose handler did not succeed: again after a delay, dead, or passed over."""
+"""What a dispatcher needs of event loop and subscription: futures, timers, and decisions about failed events."""
 
 from __future__ import annotations
 
@@ -6,34 +6,28 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from eda._codec import decode_event
 from eda._event import Event
-from eda.dead_letters.store import is_transient
-from eda.errors import Closed, ConfigError, Timeout
+from eda.errors import ConfigError, Timeout
 from eda.handlers import PartialFailure, Reject, refuse_result
 from eda.handling._dispatch import Dispatcher
 from eda.handling._intake import Exhausted, Undecodable
+from eda.handling.dead_lettering import DEAD, DeadLettering, StoreLetter, dead_letter_stream
 from eda.handling.failure_log import FailureLog
 from eda.handling.suspects import Suspects
-from eda.names import MAX_NAME
-from eda.options import Retry, SubscriptionOptions
+from eda.options import SubscriptionOptions
 from eda.times import NS
 
-__all__ = ["BURIED", "Bury", "DispatcherHost"]
-
-# Store a dead letter: (stream, event, payload, reason, error, sequence, attempts).
-Bury = Callable[..., Awaitable[None]]
-
-BURIED = -1  # in place of a delay
-BURY_RETRY = Retry(initial_s=0.5, max_s=30.0)
+__all__ = ["DispatcherHost"]
 
 
 class DispatcherHost:
-    """A dispatcher's host: futures, and the judgement over what failed.
+    """The host of one subscription's dispatcher, as `DispatchHost` in `_dispatch.pyi` describes it.
 
-    `bury` stores a dead letter; `on_end(error)` is called when none can be stored for good. For an ordered
-    subscription, the owner sets `on_progress()`, called when the position has moved, and `confirmed(position)`, which
-    waits until the position is stored; for a shared one, the owner sets `suspects`.
+    `store_letter` stores a dead letter. `on_end(error)` is called when a dead letter can't be stored at all. Raises
+    ConfigError if the option `dead_letter` names no suitable stream.
+
+    The owner sets the rest. For an ordered subscription: `on_progress()`, which is called when the position has moved,
+    and `confirmed(position)`, which waits until the position is stored. For a shared subscription: `suspects`.
     """
 
     def __init__(
@@ -42,60 +36,42 @@ class DispatcherHost:
         stream: str,
         name: str,
         options: SubscriptionOptions,
-        bury: Bury,
+        store_letter: StoreLetter,
         on_end: Callable[[Exception], None],
     ) -> None:
         self._logger = logger
         self._fields = {"eda_stream": stream, "eda_subscription": name}
-        self._on_end = on_end
         self._stream = stream
         self._name = name
         self._options = options
-        self._bury = bury
         self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
+        self._retry_timer: asyncio.TimerHandle | None = None
+        self._retry_at = 0.0
         self._circuit_timer: asyncio.TimerHandle | None = None
         self._dispatcher: Dispatcher | None = None
         self.on_progress: Callable[[], None] = lambda: None
-        self.confirmed: Callable[[int], Awaitable[None]] = _at_once
+        self.confirmed: Callable[[int], Awaitable[None]] = _return_at_once
         self.suspects: Suspects | None = None
-        self.n_dead = 0
-        self.n_discarded = 0
-        dead_letter = options.dead_letter
-        if dead_letter == "{stream}-dead" and stream.endswith("-dead"):
-            dead_letter = None  # the dead letters of dead letters would have no end
-        self.dead_letter = None if dead_letter is None else dead_letter.replace("{stream}", stream)
-        if self.dead_letter == stream:
-            raise ConfigError(
-                f"dead_letter={options.dead_letter!r} is the stream {stream!r} itself, so each dead letter would come "
-                "back as an event, for ever; name another stream, or None to have such events logged and skipped",
-                argument="dead_letter",
-            )
-        if self.dead_letter is not None and len(self.dead_letter) > MAX_NAME:
-            raise ConfigError(
-                f"dead_letter {self.dead_letter!r} is too long for a stream: at most {MAX_NAME} characters",
-                argument="dead_letter",
-            )
-        self._log = FailureLog(logger, stream, name, self.dead_letter)
-        self._n_refused: dict[int, int] = {}  # how often the dead-letter stream did not take it, by sequence
+        into = dead_letter_stream(stream, options.dead_letter)
+        self._failures = FailureLog(logger, stream, name, into)
+        self.dead_letters = DeadLettering(stream, name, into, store_letter, self._failures, on_end)
 
     def use(self, dispatcher: Dispatcher) -> None:
-        """Name the dispatcher whose host this is."""
+        """Set the dispatcher that this is the host of."""
         self._dispatcher = dispatcher
-
-    def release(self) -> None:
-        """Tell the log what it was not told yet: no handler runs any more."""
-        self._log.flush()
 
     def close(self) -> None:
         """Retry nothing more."""
         self._dispatcher = None
-        for timer in (self._timer, self._circuit_timer):
+        for timer in (self._retry_timer, self._circuit_timer):
             if timer is not None:
                 timer.cancel()
 
-    # --- what the dispatcher asks for --------------------------------------------------------------------------------
+    def release(self) -> None:
+        """Log the failures that are not logged yet. Called when no handler runs any more."""
+        self._failures.flush()
+
+    # --- futures and errors ------------------------------------------------------------------------------------------
 
     def make_future(self) -> asyncio.Future[None]:
         """Return a future for a worker to wait on."""
@@ -109,27 +85,27 @@ class DispatcherHost:
         return future
 
     def cancelled_error(self) -> BaseException:
-        """Return the error that a worker ends with when it was cancelled from outside."""
+        """Return the error with which a worker ends that was cancelled from outside."""
         return asyncio.CancelledError()
 
     def refuse(self, result: object) -> BaseException | None:
-        """Return the error of a handler that returned a generator, and so has not run."""
+        """Return the error of a handler that returned a generator, so that none of its code has run."""
         return refuse_result(result)
 
     def overdue_error(self, event: Event, error: BaseException | None) -> BaseException:
-        """Return the error of a handler that was cancelled for running too long."""
+        """Return the error of a handler that was cancelled because it ran too long. `error` is how it ended."""
         overdue = Timeout("handler", self._options.timeout_s, event_id=event.id)
         overdue.__cause__ = error
         return overdue
 
     def on_overrun(self, event: Event, seconds: float) -> None:
-        """Tell of a plain function that held up everything for longer than it may take."""
-        self._log.tell_overrun(event, seconds, self._options.timeout_s)
+        """Log that a plain function ran longer than a handler may, and blocked the event loop meanwhile."""
+        self._failures.tell_overrun(event, seconds, self._options.timeout_s)
 
     # --- failures ----------------------------------------------------------------------------------------------------
 
     def errors_of(self, events: list[Event], error: BaseException) -> list[BaseException | None]:
-        """Return what each event of a handler call has failed with; None: it was handled."""
+        """Return the error of each event of a handler call that has failed; None for an event that was handled."""
         if isinstance(error, PartialFailure) and self._options.batch is not None:
             found = [error.error_of(event) for event in events]
             if not any(each is not None for each in found):
@@ -138,20 +114,37 @@ class DispatcherHost:
         return [error] * len(events)
 
     def on_failures(self, events: Sequence[Event], errors: Sequence[BaseException]) -> list[int]:
-        """Say what becomes of the events that one call of the handler has failed, each with its error.
+        """Decide about the events for which one call of the handler has failed, each with its error, and log them.
 
-        Returns for each the nanoseconds until it is handled again, or BURIED. The log has one record of all of them.
+        Return for each event the nanoseconds until it is handled again, or DEAD.
         """
         delays = [self._delay_ns(event, error) for event, error in zip(events, errors, strict=True)]
-        self._log.tell_failed(events, errors, [None if delay < 0 else delay / NS for delay in delays])
+        self._failures.tell_failed(events, errors, [None if delay < 0 else delay / NS for delay in delays])
         return delays
 
+    def _delay_ns(self, event: Event, error: BaseException) -> int:
+        if isinstance(error, Undecodable | Exhausted | Reject):
+            return DEAD
+        most = self._options.retry.max_attempts
+        if most is not None and event.attempt >= most:
+            return DEAD
+        return int(self._options.retry.delay_s(event.attempt) * NS)
+
+    def bury(self, event: Event, payload: bytes, error: BaseException) -> Awaitable[int]:
+        """Store a dead letter; see `DeadLettering.store`."""
+        return self.dead_letters.store(event, payload, error)
+
+    # --- the circuit -------------------------------------------------------------------------------------------------
+
     def is_failure(self, errors: Sequence[BaseException]) -> bool:
-        """Whether a call of the handler that ended with these counts for the circuit: it was not the events' fault."""
+        """Return whether these errors of a handler call count for the circuit: not if the events are to blame."""
         return any(not isinstance(error, Undecodable | Exhausted | Reject) for error in errors)
 
     def on_circuit(self, n_openings: int) -> None:
-        """Have one event tried after a pause, which grows with the openings in a row; 0: the circuit is closed."""
+        """Log that the circuit has opened or closed. If it has opened, have one event tried after a pause.
+
+        `n_openings` is how many times in a row it has opened, which makes the pause longer; 0 means that it has closed.
+        """
         if self._circuit_timer is not None:
             self._circuit_timer.cancel()
             self._circuit_timer = None
@@ -171,63 +164,6 @@ class DispatcherHost:
         if self._dispatcher is not None:
             self._circuit_timer = self._loop.call_later(pause_s, self._dispatcher.try_one)
 
-    def _delay_ns(self, event: Event, error: BaseException) -> int:
-        if isinstance(error, Undecodable | Exhausted | Reject):
-            return BURIED
-        most = self._options.retry.max_attempts
-        if most is not None and event.attempt >= most:
-            return BURIED
-        return int(self._options.retry.delay_s(event.attempt) * NS)
-
-    async def bury(self, event: Event, payload: bytes, error: BaseException) -> int:
-        """Store a dead letter; returns a negative number, or the nanoseconds after which to try again."""
-        if self.dead_letter is None:
-            self.n_discarded += 1
-            return BURIED
-        reason, attempts = "attempts", event.attempt
-        if isinstance(error, Undecodable):
-            reason, text = "undecodable", str(error.__cause__)
-        elif isinstance(error, Reject):
-            reason, text = "rejected", str(error)
-        elif isinstance(error, Exhausted):
-            attempts, text = event.attempt - 1, "no attempt ended: the process died, or its lease did"
-        else:
-            text = _text_of(error)
-        try:
-            await self._bury(
-                self.dead_letter,
-                event_type=event.type,
-                aggregate=event.aggregate,
-                payload=payload,
-                reason=reason,
-                error=text,
-                stream=self._stream,
-                sequence=event.sequence,
-                subscription=self._name,
-                attempts=attempts,
-                subject=event.subject,
-                foreign=event.headers,
-                event_id=_id_beside(event, payload, error),
-            )
-        except Exception as problem:  # whatever it is, the event must not go with it
-            return self._not_buried(event, problem)
-        self._n_refused.pop(event.sequence, None)
-        self.n_dead += 1
-        return BURIED
-
-    def _not_buried(self, event: Event, problem: Exception) -> int:
-        """Return the nanoseconds until another attempt to store a dead letter, if there is to be one."""
-        if isinstance(problem, Closed):
-            return NS  # the event is given back
-        if not is_transient(problem):
-            self._log.tell_unstorable(event, problem)
-            self._on_end(problem)
-            return NS
-        n_refused = self._n_refused[event.sequence] = self._n_refused.get(event.sequence, 0) + 1
-        delay_s = BURY_RETRY.delay_s(n_refused)
-        self._log.tell_not_stored(event, problem, delay_s)
-        return int(delay_s * NS)
-
     # --- suspects ----------------------------------------------------------------------------------------------------
 
     async def try_on_record(self, event: Event) -> int:
@@ -235,45 +171,30 @@ class DispatcherHost:
         return await self.suspects.begin(event) if self.suspects is not None else 0
 
     async def end_record(self, event: Event) -> None:
-        """Take it off again."""
+        """Take a suspect off the record; see `Suspects.end`."""
         if self.suspects is not None:
             await self.suspects.end(event)
 
-    # --- retries in place --------------------------------------------------------------------------------------------
+    # --- retries that the ledger holds -------------------------------------------------------------------------------
 
     def on_retry(self, delay_s: float) -> None:
-        """See that what is to be tried again in `delay_s` is."""
+        """Have the dispatcher take due events after `delay_s`, or earlier if the timer is set already."""
         if self._dispatcher is None:
             return
         at = self._loop.time() + delay_s
-        if self._timer is not None:
-            if self._timer_at <= at:
+        if self._retry_timer is not None:
+            if self._retry_at <= at:
                 return
-            self._timer.cancel()
-        self._timer_at = at
-        self._timer = self._loop.call_at(at, self._on_time)
+            self._retry_timer.cancel()
+        self._retry_at = at
+        self._retry_timer = self._loop.call_at(at, self._take_due)
 
-    def _on_time(self) -> None:
-        self._timer = None
+    def _take_due(self) -> None:
+        self._retry_timer = None
         if self._dispatcher is not None:
             next_s = self._dispatcher.take_due()
             if next_s is not None:
                 self.on_retry(next_s)
-
-
-def _id_beside(event: Event, payload: bytes, error: BaseException) -> str:
-    """Return the id that stood in the message's headers alone: the letter has another one there."""
-    if not event.id or isinstance(error, Undecodable) or not decode_event(payload).id:
-        return event.id
-    return ""
-
-
-def _text_of(error: BaseException) -> str:
-    name = type(error).__name__
-    try:
-        return f"{name}: {error}"
-    except Exception:  # the user's own class
-        return name
 
 
 def _set(future: asyncio.Future[None]) -> None:
@@ -281,5 +202,5 @@ def _set(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-async def _at_once(position: int) -> None:
-    """There is no position to store."""
+async def _return_at_once(position: int) -> None:
+    """Return, because there is no position to store."""

@@ -1,7 +1,7 @@
-"""What the log is told of events that failed: which event of which subscription, and how often at most.
+"""Log records about failed events, at a bounded rate.
 
-While a database is away, a handler can fail thousands of times a second, and each record has a traceback. So there is a
-bound for each kind of failure, and a summary counts what was left out.
+While a database is down, a handler can fail thousands of times a second, and each record has a traceback. So each kind
+of failure may make only so many records. A summary counts the failures that were not logged one by one.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ __all__ = ["FailureLog", "error_text", "event_text", "fields_of"]
 
 BURST = 10  # records of one kind at once
 RECORDS_PER_S = 1.0  # records of one kind in the long run
-SUMMARY_S = 5.0  # from the first record that is left out to the summary
+SUMMARY_S = 5.0  # from the first failure that is not logged to the summary
 
 MAX_TYPE = 200  # characters of a type
 
-# How a summary begins; each has a bound of its own.
+# The kinds of a handler's failures, by how their summaries begin.
 FAILED = "handler failed for %d more events"
 FAILED_LAST = "handler failed, for the last time, for %d more events"
 REJECTED = "handler rejected %d more events"
 
 
 def event_text(event: Event) -> str:
-    """Return the event's id and type as they may stand in a log line: a peer may have written them."""
+    """Return the event's id and type, escaped for a log line because any publisher may have written them."""
     return f"{printable(event.id)} of type {event.type[:MAX_TYPE]!r}"
 
 
@@ -47,7 +47,7 @@ def error_text(error: BaseException | None) -> str:
 
 
 def fields_of(stream: str, subscription: str, event: Event) -> dict[str, Any]:
-    """Return the fields that log records about an event have (`extra=`)."""
+    """Return the fields (`extra=`) of a log record about an event."""
     return {
         "eda_stream": stream,
         "eda_subscription": subscription,
@@ -59,7 +59,7 @@ def fields_of(stream: str, subscription: str, event: Event) -> dict[str, Any]:
 
 
 class _Kind:
-    """One kind of failure: how many records it may still make, and what was left out."""
+    """One kind of failure: how many records it may still make, and how many failures were not logged."""
 
     __slots__ = ("budget", "last", "n_left_out", "refilled_at", "since")
 
@@ -70,8 +70,8 @@ class _Kind:
         self.since = 0.0
         self.last: tuple[Event, str] | None = None
 
-    def take(self, now: float) -> bool:
-        """Whether one more record may be made now."""
+    def take_budget(self, now: float) -> bool:
+        """Use up the budget of one record, if there is enough. Return whether there was."""
         self.budget = min(BURST, self.budget + (now - self.refilled_at) * RECORDS_PER_S)
         self.refilled_at = now
         if self.budget < 1:
@@ -81,7 +81,7 @@ class _Kind:
 
 
 class FailureLog:
-    """Tells the log of one subscription's failures, at a bounded rate for each kind of them."""
+    """Logs the failures of one subscription, at a bounded rate for each kind of failure."""
 
     def __init__(self, logger: logging.Logger, stream: str, subscription: str, dead_letter: str | None) -> None:
         self._logger = logger
@@ -97,23 +97,23 @@ class FailureLog:
         self._kinds: dict[str, _Kind] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    # --- what there is to tell ---------------------------------------------------------------------------------------
+    # --- one method for each kind ------------------------------------------------------------------------------------
 
     def tell_failed(
         self, events: Sequence[Event], errors: Sequence[BaseException], delays_s: Sequence[float | None]
     ) -> None:
-        """Tell what one call of the handler has failed: each event with its error and the seconds to its next attempt.
+        """Log the events of one handler call that have failed, each with its error and the seconds to its next attempt.
 
-        None in place of the seconds means that there is no other attempt. All make one record, and those that were
-        rejected another one.
+        None instead of the seconds means that there is no other attempt. The rejected events make one record together,
+        and all other events make another one.
         """
-        rejected = [place for place, error in enumerate(errors) if isinstance(error, Reject)]
+        rejected = [index for index, error in enumerate(errors) if isinstance(error, Reject)]
         if rejected:
-            self._tell_rejected([events[place] for place in rejected], errors[rejected[0]])
-        failed = [place for place, error in enumerate(errors) if not isinstance(error, Reject)]
+            self._tell_rejected([events[index] for index in rejected], errors[rejected[0]])
+        failed = [index for index, error in enumerate(errors) if not isinstance(error, Reject)]
         if len(failed) > 1:
             self._tell_batch(
-                [events[place] for place in failed], errors[failed[0]], [delays_s[each] for each in failed]
+                [events[index] for index in failed], errors[failed[0]], [delays_s[index] for index in failed]
             )
         elif failed:
             self._tell_one(events[failed[0]], errors[failed[0]], delays_s[failed[0]])
@@ -157,18 +157,18 @@ class FailureLog:
         if isinstance(error, Undecodable):
             cause = error.__cause__
             self._tell(
-                "each of %d more messages is no event",
+                "%d more messages are not events",
                 [event],
-                "stream %s, sequence %d is no event and, in subscription %s, is %s: %s",
+                "the message in stream %s, sequence %d is not an event; for subscription %s it is %s: %s",
                 self._stream, event.sequence, self._subscription, self._fate, error_text(cause),
                 error=cause,
             )  # fmt: skip
         elif isinstance(error, Exhausted):
             self._tell(
-                "%d more events were tried by processes that did not live to say how it ended",
+                "%d more events were tried by processes that died before they could report a result",
                 [event],
-                "event %s (stream %s, subscription %s, sequence %d) was tried %d times by processes that did not live "
-                "to say how it ended; it is not tried again but is %s",
+                "event %s (stream %s, subscription %s, sequence %d) was tried %d times by processes that died before "
+                "they could report a result; it is not tried again, and is %s",
                 *self._names(event)[:-1], event.attempt - 1, self._fate,
             )  # fmt: skip
         elif delay_s is None:
@@ -183,49 +183,49 @@ class FailureLog:
             self._tell(
                 FAILED,
                 [event],
-                "handler failed for event %s (stream %s, subscription %s, sequence %d, attempt %d); it comes again in "
-                "%g s",
+                "handler failed for event %s (stream %s, subscription %s, sequence %d, attempt %d); it is handled "
+                "again in %g s",
                 *self._names(event), delay_s, error=error, traceback=True,
             )  # fmt: skip
 
     def tell_not_stored(self, event: Event, error: BaseException, delay_s: float) -> None:
-        """Tell that a dead letter could not be stored, and is tried again in `delay_s`."""
+        """Log that a dead letter could not be stored, and that this is tried again in `delay_s`."""
         self._tell(
-            "dead-letter stream does not take event (%d more times), which is kept;",
+            "storing an event in the dead-letter stream failed %d more times",
             [event],
-            "dead-letter stream %s does not take event %s (stream %s, subscription %s, sequence %d, attempt %d), which "
-            "is kept: %s; it is tried again in %g s",
+            "dead-letter stream %s did not store event %s (stream %s, subscription %s, sequence %d, attempt %d), which "
+            "stays where it is: %s; trying again in %g s",
             self._dead_letter, *self._names(event), error_text(error), delay_s, error=error,
         )  # fmt: skip
 
     def tell_unstorable(self, event: Event, error: BaseException) -> None:
-        """Tell that a dead letter can't be stored, which ends the subscription."""
+        """Log that a dead letter can't be stored, which ends the subscription."""
         self._tell(
-            "dead-letter stream can't take %d more events",
+            "dead-letter stream can't store %d more events",
             [event],
-            "dead-letter stream %s can't take event %s (stream %s, subscription %s, sequence %d, attempt %d), which is "
-            "kept; the subscription ends: %s",
+            "dead-letter stream %s can't store event %s (stream %s, subscription %s, sequence %d, attempt %d), which "
+            "stays where it is; the subscription ends: %s",
             self._dead_letter, *self._names(event), error_text(error), error=error,
         )  # fmt: skip
 
     def tell_overrun(self, event: Event, seconds: float, timeout_s: float) -> None:
-        """Tell of a plain function that held up the event loop for longer than a handler may take."""
+        """Log that a plain function blocked the event loop for longer than a handler may take."""
         self._tell(
             "the handler took too long for %d more events",
             [event],
             "the handler took %.3g s for event %s (stream %s, subscription %s, sequence %d, attempt %d), over "
-            "timeout_s=%g: a plain function can't be cancelled and holds up the event loop; eda.threaded runs it in a "
+            "timeout_s=%g: a plain function can't be cancelled and blocks the event loop; eda.threaded runs it in a "
             "thread",
             seconds, *self._names(event), timeout_s, level=logging.WARNING,
         )  # fmt: skip
 
     def tell_uncancelled(self, event: Event, seconds: float) -> None:
-        """Tell of a handler that goes on though it was cancelled."""
+        """Log that a handler still runs although it was cancelled."""
         self._tell(
             "the handler ignores its cancellation for %d more events",
             [event],
             "the handler ignores its cancellation: it has had event %s (stream %s, subscription %s, sequence %d, "
-            "attempt %d) for %.3g s, and nobody else gets that event until it ends",
+            "attempt %d) for %.3g s, and no other handler gets that event before it ends",
             *self._names(event), seconds,
         )  # fmt: skip
 
@@ -244,16 +244,16 @@ class FailureLog:
         level: int = logging.ERROR,
         traceback: bool = False,
     ) -> None:
-        """Log one record about `events`, or count them as left out.
+        """Log one record about `events`, or count them for the summary.
 
-        `kind` begins the summary, with %d for the number of events, such as "handler failed for %d more events". Each
-        kind has a bound of its own.
+        `kind` names the kind of failure. It begins the summary, with %d for the number of events, such as "handler
+        failed for %d more events".
         """
         state = self._kinds.get(kind)
         if state is None:
             state = self._kinds[kind] = _Kind()
         now = monotonic()
-        if not state.take(now):
+        if not state.take_budget(now):
             if not state.n_left_out:
                 state.since = now
             state.n_left_out += len(events)
@@ -268,7 +268,7 @@ class FailureLog:
         self._logger.log(level, message, *args, exc_info=error if traceback else None, extra=extra)
 
     def flush(self) -> None:
-        """Log what was left out since the last summary."""
+        """Log a summary of the failures that were not logged one by one since the last summary."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,8 +1,9 @@
-"""Which event killed the process: a shared subscription's record of the suspects that a handler has begun.
+"""Which event killed the process: a shared subscription keeps a record of suspects while they are handled.
 
-A shared consumer counts deliveries, and those that no handler began count as well: what waited behind the event that
-killed the process has as many as that. So a suspect is put on record before it is begun, beside the cursors of ordered
-subscriptions, and taken off when it has ended. Who finds one on record from an earlier delivery knows that it did not.
+The server counts the deliveries of an event, even if no handler has begun it. So an event that only waited while
+another event killed the process has as many deliveries as that event. An event with too many deliveries is a suspect:
+it is put on record before it is handled, in the bucket of the cursors, and taken off when its handler has ended. If a
+member finds an event on record from an earlier delivery, a process has died while it handled that event.
 """
 
 from __future__ import annotations
@@ -27,19 +28,20 @@ from eda.transport.wire import Wire
 
 __all__ = ["BEGUN_BEFORE", "Suspects"]
 
-BEGUN_BEFORE = -1  # in place of a pause
+BEGUN_BEFORE = -1  # instead of a pause
 PAUSE_FIRST_S = 0.5
 PAUSE_MAX_S = 30.0
 TIMEOUT_S = 2.0
-MAX_CONFLICTS = 3  # writes of others between our read and our write, before an event waits
+MAX_CONFLICTS = 3  # how many times others may write between our read and our write, before the event waits
 MAX_VOIDS = 20
 VOID_PAUSE_S = 0.25
 
 
 class _Record(msgspec.Struct):
-    """`delivery`: the number of the delivery with which the event was begun, 0: with none; `nonce`: who wrote it.
+    """The record of one event. `delivery` is the number of the delivery that was begun; 0: the event is not on record.
 
-    `created`: when the stream was made, in the server's words: an event of another one has another life.
+    `created` is the time at which the stream was created, as the server writes it: if another stream gets the same
+    name, its events are not on record. `nonce` identifies the write.
     """
 
     v: int = 1
@@ -49,7 +51,7 @@ class _Record(msgspec.Struct):
 
 
 class _Found(msgspec.Struct):
-    """What is on record: `revision` 0 where nothing ever was."""
+    """A record as it was read. Its `revision` is 0 if none was ever written."""
 
     record: _Record
     revision: int
@@ -59,7 +61,7 @@ _decode = msgspec.json.Decoder(_Record).decode
 
 
 class Suspects:
-    """The record of one subscription `name` to `stream`; `bucket`: what is wanted of the one it is kept in."""
+    """The record of suspects of subscription `name` to `stream`. `bucket` says which settings its bucket needs."""
 
     def __init__(self, wire: Wire, api: Api, logger: logging.Logger, stream: str, name: str, bucket: Bucket) -> None:
         self._wire = wire
@@ -68,10 +70,12 @@ class Suspects:
         self._stream = stream
         self._name = name
         self._bucket = bucket
-        self._created = ""  # the stream, in the server's words; asked for once: with another one the consumer is gone
-        self._is_unable = False  # told already
-        self._recorded: dict[int, int] = {}  # the revision of the record by sequence, as far as we know
-        self._voiding: dict[int, asyncio.Task[None]] = {}  # by sequence: records of ours that nobody must find
+        # When the stream was created, as the server writes it. It is asked for only once: if the stream is deleted, its
+        # consumer is gone as well, and the subscription ends.
+        self._created = ""
+        self._is_fault_logged = False
+        self._recorded: dict[int, int] = {}  # by sequence: the latest revision of the event's record that we know
+        self._voiding: dict[int, asyncio.Task[None]] = {}  # by sequence: what makes sure that a record is not found
         self._pause_s = 0.0
         self._not_before = 0.0
 
@@ -79,10 +83,14 @@ class Suspects:
         return f"{key_subject(self._stream, self._name)}.{sequence}"
 
     async def begin(self, event: Event) -> int:
-        """Put an event on record: 0; negative: it is there from an earlier delivery, positive: nanoseconds to wait.
+        """Put an event on record, before its handler is called. Return 0 when that is done.
 
-        Where the server forbids the record, the event is handled without: nothing is lost but the end of its attempts.
-        While it does not answer, all suspects wait, ever longer up to 30 s, and other events are handled meanwhile.
+        Return BEGUN_BEFORE if the event is on record from an earlier delivery: it must not be handled again. Return a
+        number of nanoseconds if the event has to wait.
+
+        If the server forbids the record, this returns 0 as well: an event that kills the process is then tried without
+        end. While the server does not answer, all suspects wait, each time longer up to 30 s, and other events are
+        handled meanwhile.
         """
         left_s = self._not_before - time.monotonic()
         if left_s > 0:
@@ -92,7 +100,7 @@ class Suspects:
         try:
             if not self._created:
                 self._created = await stream_created(self._api, self._stream)
-                await self._look_at_bucket()
+                await self._check_bucket()
             for _ in range(MAX_CONFLICTS):
                 found = await self._read(event.sequence)
                 if 0 < found.record.delivery < event.attempt:
@@ -101,35 +109,39 @@ class Suspects:
                 if await self._store(event, found.revision):
                     break
             else:
-                return int(PAUSE_FIRST_S * NS)  # others have the event as well, and write
+                return int(PAUSE_FIRST_S * NS)  # other members have the event as well, and write its record
         except EdaError as error:
             if error.retryable or not isinstance(error, ServerError):
                 log = self._logger.info if self._pause_s else self._logger.warning
-                log("subscription %s of %s: keeping record of a suspect failed: %s", self._name, self._stream, error)
                 self._pause_s = min(self._pause_s * 2 or PAUSE_FIRST_S, PAUSE_MAX_S)
+                log(
+                    "subscription %s to %s: putting a suspect on record failed, trying again in %g s: %s",
+                    self._name, self._stream, self._pause_s, error,
+                )  # fmt: skip
                 self._not_before = time.monotonic() + self._pause_s
                 return int(self._pause_s * NS)
-            self._tell_once(error)
+            self._log_fault(error)
         self._pause_s = 0.0
         return 0
 
-    async def _look_at_bucket(self) -> None:
-        """Say it where records vanish or can't be written."""
+    async def _check_bucket(self) -> None:
+        """Log it if the bucket's settings let records vanish, or prevent that they are written."""
         fault = await bucket_fault(self._api, self._bucket)
         if fault:
-            self._tell_once(f"the bucket {BUCKET} (stream {BUCKET_STREAM}) has {fault}")
+            self._log_fault(f"the bucket {BUCKET} (stream {BUCKET_STREAM}) has {fault}")
 
-    def _tell_once(self, why: object) -> None:
-        if not self._is_unable:
-            self._is_unable = True
+    def _log_fault(self, why: object) -> None:
+        """Log once that records can't be kept."""
+        if not self._is_fault_logged:
+            self._is_fault_logged = True
             self._logger.error(
-                "subscription %s of %s can't keep record of what it handles for the last time: an event that "
-                "kills whoever handles it comes again without end: %s",
+                "subscription %s to %s can't put suspects on record, so an event that kills the process is delivered "
+                "again without end: %s",
                 self._name, self._stream, why,
             )  # fmt: skip
 
     async def end(self, event: Event) -> None:
-        """Take an event off the record, if it is there, within 2 s or not at all."""
+        """Take an event off the record. If that fails within 2 s, a warning is logged and the event stays on record."""
         revision = self._recorded.pop(event.sequence, 0)
         if not revision:
             return
@@ -137,23 +149,23 @@ class Suspects:
             await self._remove(event.sequence, revision)
         except EdaError as error:
             self._logger.warning(
-                "subscription %s of %s: sequence %d stays on record as begun: %s",
+                "subscription %s to %s: taking sequence %d off the record of suspects failed: %s",
                 self._name, self._stream, event.sequence, error,
             )  # fmt: skip
 
     async def _remove(self, sequence: int, revision: int) -> None:
-        """Remove the record of that revision; a later one, which is another member's, stays."""
+        """Remove the record if it has that revision or an earlier one. A later one, of another member, stays."""
         body = {"filter": self._subject(sequence), "seq": revision + 1}
         try:
             await self._api.request(f"STREAM.PURGE.{BUCKET_STREAM}", body, timeout_s=TIMEOUT_S)
         except ServerError as error:
             if error.retryable:
                 raise
-            # The bucket forbids it (`deny_purge`): a record of no delivery says as much.
+            # The bucket forbids it (`deny_purge`). A record of delivery 0 means the same.
             await self._publish(sequence, _Record(created=self._created), revision)
 
     async def _read(self, sequence: int) -> _Found:
-        """Return what is on record of an event of this stream: delivery 0 for nothing."""
+        """Return the record of an event. Its delivery is 0 if the event is not on record."""
         query = {"last_by_subj": self._subject(sequence)}
         try:
             message = await self._api.message(BUCKET_STREAM, query, patience_s=TIMEOUT_S)
@@ -164,15 +176,15 @@ class Suspects:
         try:
             record = _decode(message.data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            record = _Record()  # nothing that we wrote
+            record = _Record()  # eda has not written this
         if record.created and record.created != self._created:
-            record = _Record()  # of a stream that is gone
+            record = _Record()  # it belongs to a deleted stream of the same name
         return _Found(record, message.seq)
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
     async def _store(self, event: Event, revision: int) -> bool:
-        """Write the record in place of that revision; False: it was not the last. Raises EdaError."""
+        """Write the record, which must replace that revision. Return whether it was the latest. Raises EdaError."""
         record = _Record(delivery=event.attempt, created=self._created, nonce=next_nuid())
         try:
             try:
@@ -185,8 +197,8 @@ class Suspects:
                 await create_bucket(self._api, self._bucket)
                 stored = await self._publish(event.sequence, record, revision)
         except BaseException as error:
-            # Unless it was refused, it may be stored or not, or be stored later, and nobody begins it now. Not waited
-            # for: this may be the end of everything.
+            # Unless the server has refused the record, it may be stored already, or later. But the event is not begun
+            # now, so the record must not be found. This is not waited for, because the caller may be cancelled.
             if not isinstance(error, ServerError) or error.retryable:
                 self._void(event.sequence, record, revision)
             raise
@@ -194,7 +206,7 @@ class Suspects:
         return True
 
     async def _publish(self, sequence: int, record: _Record, revision: int) -> int:
-        """Write the record in place of that revision; returns its own. Raises EdaError."""
+        """Write the record, which must replace that revision. Return its own revision. Raises EdaError."""
         subject = self._api.kv_subject(self._subject(sequence))
         headers = {EXPECTED_REVISION: str(revision)}
         text = msgspec.json.encode(record)
@@ -202,7 +214,7 @@ class Suspects:
         return answer.seq
 
     def _void(self, sequence: int, record: _Record, revision: int) -> None:
-        """See in the background that a record of ours is not found, whether it is stored, or will be, or not."""
+        """Make sure, in the background, that nobody finds a record that we may have written."""
         if sequence in self._voiding or self._wire.is_closed:
             return
         task = asyncio.get_running_loop().create_task(self._until_void(sequence, record, revision))
@@ -210,10 +222,10 @@ class Suspects:
         task.add_done_callback(lambda _: self._voiding.pop(sequence, None))
 
     async def _until_void(self, sequence: int, record: _Record, revision: int) -> None:
-        """Put a record of no delivery in its place.
+        """Write a record of delivery 0 that replaces the same revision, until the other record can't be found.
 
-        It replaces the same revision, so it proves which of the two came first: where it is stored, the other one can't
-        be any more, as long as it stays; where it is refused, the other one, or a later one, is there to be read.
+        The server stores only one of the two. If it stores this one, it will not store the other one any more. If it
+        refuses this one, the other record or a later one is stored and can be read.
         """
         empty = msgspec.structs.replace(record, delivery=0)
         for _ in range(MAX_VOIDS):
@@ -222,17 +234,17 @@ class Suspects:
                 return
             except ServerError as error:
                 if error.err_code not in CONFLICTS and not error.retryable:
-                    return  # it is forbidden, and so is the record
+                    return  # the server forbids this record, so it has refused the other one as well
                 if error.err_code in CONFLICTS and await self._is_gone(sequence, record.nonce):
                     return
             except Closed:
                 return
             except EdaError as error:
-                self._logger.debug("subscription %s of %s: a record: %s", self._name, self._stream, error)
+                self._logger.debug("subscription %s to %s: voiding failed: %s", self._name, self._stream, error)
             await asyncio.sleep(VOID_PAUSE_S)
 
     async def _is_gone(self, sequence: int, nonce: str) -> bool:
-        """Remove what is on record if it has this nonce; returns whether it is gone. Raises Closed."""
+        """Remove the event's record if it has this nonce. Return False if that failed. Raises Closed."""
         try:
             found = await self._read(sequence)
             if found.record.nonce == nonce:
@@ -240,5 +252,5 @@ class Suspects:
         except Closed:
             raise
         except EdaError:
-            return False  # tried again
+            return False
         return True

@@ -104,8 +104,9 @@ class Pipeline:
             self._has_name = True
         info = await services.known_streams.ensure(spec.stream)
         check_retention(info, self._options, filters_reliably=services.api.filters_reliably)
-        if self._host.dead_letter is not None:
-            await services.dead_letters.check(self._host.dead_letter, info)
+        into = self._host.dead_letters.into
+        if into is not None:
+            await services.dead_letters.check(into, info)
         if spec.is_durable:
             await check_other_kind(
                 services.wire,
@@ -232,12 +233,12 @@ class Pipeline:
             handled=dispatcher.n_handled,
             failed=dispatcher.n_failed,
             redelivered=dispatcher.n_redelivered,
-            dead_lettered=self._host.n_dead,
+            dead_lettered=self._host.dead_letters.n_stored,
             in_flight=dispatcher.n_running,
             buffered=dispatcher.n_waiting,
             last_sequence=dispatcher.last_seq,
             pending=dispatcher.n_pending,
-            passed_over=dispatcher.n_passed_over + self._host.n_discarded,
+            passed_over=dispatcher.n_passed_over + self._host.dead_letters.n_discarded,
             undecodable=dispatcher.n_undecodable,
             skipped=dispatcher.n_skipped,
             active=active,

@@ -50,7 +50,7 @@ async def dead(stream: str, admin: Admin) -> AsyncIterator[str]:
 async def test_dead_letter_when_another_program_wrote_the_message_keeps_its_headers_and_subject_also_in_a_replay(
     conn: eda.Conn, stream: str, dead: str, admin: Admin, options: dict[str, Any], logged: Logged
 ) -> None:
-    logged.expect("rejected", "is no event")
+    logged.expect("rejected", "is not an event")
     await conn.streams.create(stream)
     envelope = encode_event(eda.Event(id="the-id", type="paid", aggregate="7"))
     headers = {"traceparent": "00-ab", "X-Who": "Zo\u00eb 5%", "Nats-Msg-Id": "go-1"}

@@ -11,7 +11,7 @@ import pytest
 from nats.errors import Error as NatsError
 
 import eda
-import eda.handling.dispatcher_host
+import eda.handling.dead_lettering
 from eda._codec import encode_event
 from helpers import Admin, Connect, Logged, until
 from support.cursors.member import Keys
@@ -121,7 +121,7 @@ async def test_event_when_rejected_is_dead_at_once(
 async def test_message_when_it_is_no_envelope_is_stored_with_its_raw_bytes(
     conn: eda.Conn, stream: str, dead: str, admin: Admin, kind: str, logged: Logged
 ) -> None:
-    logged.expect("is no event")
+    logged.expect("is not an event")
     raw = [b"\xff\xff no envelope", b"", b"\x0a\xff"]
     await conn.publish(stream)
     for payload in raw:
@@ -209,8 +209,8 @@ async def test_dead_letter_when_its_stream_is_missing_keeps_the_event_until_it_i
     monkeypatch: pytest.MonkeyPatch,
     short_lease: float,
 ) -> None:
-    logged.expect("rejected", "does not take event .* which is kept")
-    monkeypatch.setattr(eda.handling.dispatcher_host, "BURY_RETRY", eda.Retry(initial_s=0.1, factor=1))
+    logged.expect("rejected", "did not store event .* which stays where it is")
+    monkeypatch.setattr(eda.handling.dead_lettering, "STORE_RETRY", eda.Retry(initial_s=0.1, factor=1))
     creator, conn = await connect(), await connect(auto_create=False)
     for _ in range(3):
         await creator.publish(stream, eda.Event(aggregate="a"))
@@ -222,7 +222,7 @@ async def test_dead_letter_when_its_stream_is_missing_keeps_the_event_until_it_i
             raise eda.Reject("no")
 
     async with conn.subscribe(stream, handle, **KINDS[kind]) as subscription:
-        await until(lambda: len(logged.find("which is kept")) >= 3)
+        await until(lambda: len(logged.find("which stays where it is")) >= 3)
         await asyncio.sleep(1.5 * short_lease if kind == "shared" else 0)
         stats = subscription.stats()
         n_held = 2 if kind in ("serial", "strict", "key") else 1
@@ -242,7 +242,7 @@ async def test_dead_letter_when_its_stream_is_missing_keeps_the_event_until_it_i
 async def test_dead_letter_when_its_stream_is_missing_at_close_leaves_the_event(
     connect: Connect, stream: str, dead: str, admin: Admin, kind: str, logged: Logged
 ) -> None:
-    logged.expect("rejected", "does not take event .* which is kept")
+    logged.expect("rejected", "did not store event .* which stays where it is")
     creator, conn = await connect(), await connect(auto_create=False)
     for _ in range(2):
         await creator.publish(stream)
@@ -252,7 +252,7 @@ async def test_dead_letter_when_its_stream_is_missing_at_close_leaves_the_event(
             raise eda.Reject("no")
 
     async with conn.subscribe(stream, handle, **KINDS[kind]):
-        await until(lambda: logged.find("which is kept"))
+        await until(lambda: logged.find("which stays where it is"))
     async with creator.subscribe(stream, handle, **KINDS[kind]) as subscription:
         await until(lambda: subscription.stats().dead_lettered == 1)
         if kind == "serial":

@@ -107,7 +107,7 @@ async def test_store_when_not_even_the_headers_fit_raises_config_error(conn: eda
 async def test_message_when_it_is_too_large_for_a_dead_letter_holds_nothing_up(
     conn: eda.Conn, stream: str, dead: str, admin: Admin, kind: str, logged: Logged
 ) -> None:
-    logged.expect(f"sequence 1 is no event .* dead-letter stream {dead}")
+    logged.expect(f"sequence 1 is not an event.* dead-letter stream {dead}")
     await conn.streams.create(stream)
     garbage = b"\xff" * (MIB - 100)
     await admin.js.publish(f"{stream}.x.y", garbage)

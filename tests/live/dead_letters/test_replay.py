@@ -207,7 +207,7 @@ async def test_replay_when_a_letter_does_not_decode_leaves_it_and_says_so(
     await bury(conn, stream, 2)
     assert await conn.replay_dead(stream, "billing") == 1
     assert [each.headers["Eda-Dead-Sequence"] for each in await stored(admin, dead)] == ["1"]
-    assert logged.find(f"stream {dead}, sequence 1 is no event and stays")
+    assert logged.find(f"stream {dead}, sequence 1 is not an event and stays")
 
 
 async def test_replay_when_another_stream_has_the_letters_takes_them_there(

@@ -10,7 +10,7 @@ import pytest
 from nats.errors import Error as NatsError
 
 import eda
-import eda.handling.dispatcher_host
+import eda.handling.dead_lettering
 from helpers import Admin, Connect, Logged, until
 from support.cursors.member import Keys
 from support.dead_letters.letters import stored
@@ -120,7 +120,7 @@ async def test_dead_letter_stream_when_it_can_not_keep_letters_is_refused_at_sub
 async def test_dead_letter_stream_when_it_is_made_unfit_later_ends_the_subscription_and_acknowledges_nothing(
     conn: eda.Conn, stream: str, dead: str, admin: Admin, kind: str, changes: dict[str, Any], why: str, logged: Logged
 ) -> None:
-    logged.expect("rejected", "which is kept; the subscription ends", "ends: ")
+    logged.expect("rejected", "which stays where it is; the subscription ends", "ends: ")
     await conn.streams.create(stream)
     subscription = await conn.subscribe(stream, reject, **KINDS[kind])
     await make(admin, stream, dead, changes)
@@ -169,7 +169,7 @@ async def test_dead_letter_stream_when_the_stream_listens_to_its_subjects_is_ref
 
 @each_kind
 async def test_dead_letter_when_it_may_not_be_published_ends_the_subscription(kind: str, logged: Logged) -> None:
-    logged.expect("rejected", "the server forbids", "which is kept; the subscription ends: .*no permission", "ends: ")
+    logged.expect("rejected", "the server forbids", "where it is; the subscription ends: .*no permission", "ends: ")
     user = {"user": "u", "password": "p", "permissions": {"publish": {"deny": ["s-dead.>"]}}}
     async with (
         eda.EmbeddedServer(config={"authorization": {"users": [user]}}) as server,
@@ -192,8 +192,8 @@ async def test_dead_letter_when_its_stream_is_full_is_stored_once_an_operator_ma
     logged: Logged,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    logged.expect("rejected", "does not take event .* which is kept: .*maximum messages")
-    monkeypatch.setattr(eda.handling.dispatcher_host, "BURY_RETRY", eda.Retry(initial_s=0.05, factor=1))
+    logged.expect("rejected", "did not store event .* which stays where it is: .*maximum messages")
+    monkeypatch.setattr(eda.handling.dead_lettering, "STORE_RETRY", eda.Retry(initial_s=0.05, factor=1))
     await conn.streams.create(dead, eda.StreamOptions(max_events=1, discard="new"))
     for _ in range(2):
         await conn.publish(stream, eda.Event(aggregate="a"))
@@ -208,9 +208,9 @@ async def test_dead_letter_when_its_stream_is_full_is_stored_once_an_operator_ma
 async def test_dead_letter_when_its_stream_was_opened_by_another_client_and_is_missing_is_told_as_kept(
     connect: Connect, stream: str, dead: str, logged: Logged
 ) -> None:
-    logged.expect("rejected event .* which is to be stored in dead-letter stream", "does not take .* which is kept")
+    logged.expect("rejected event .* which is to be stored in dead-letter stream", "did not store .* which stays")
     conn = await connect(auto_create=False)
     await (await connect()).publish(stream)
     async with conn.subscribe(stream, reject, **KEPT):
-        await until(lambda: logged.find(f"does not take .* which is kept: StreamNotFound: stream '{dead}'"))
+        await until(lambda: logged.find(f"did not store .* which stays where it is: StreamNotFound: stream '{dead}'"))
     assert not logged.find("passed over|skipped")

@@ -58,7 +58,7 @@ async def test_event_when_its_id_was_in_the_headers_keeps_it_in_another_stream(
 async def test_dead_letter_when_only_its_headers_had_an_id_keeps_it(
     conn: eda.Conn, stream: str, admin: Admin, options: dict[str, Any], logged: Logged
 ) -> None:
-    logged.expect("handler rejected event", "is no event")
+    logged.expect("handler rejected event", "is not an event")
     await conn.streams.create(stream)
     ids = {"go-1": encode_event(eda.Event(type="t")), "go-2": b"\xff", "go-3": encode_event(eda.Event(id="own"))}
     for message_id, payload in ids.items():
@@ -159,7 +159,7 @@ async def test_event_when_it_is_empty_has_an_id_however_it_is_published(
 async def test_packs_when_another_program_writes_them_are_refused_with_the_reason(
     conn: eda.Conn, stream: str, admin: Admin, logged: Logged
 ) -> None:
-    logged.expect(f"stream {stream}, sequence 1 is no event")
+    logged.expect(f"stream {stream}, sequence 1 is not an event")
     await conn.streams.create(stream)
     await admin.js.publish(stream, b"\x0a\x02i1" + b"\x78\x01")
     await conn.streams.create(f"{stream}-dead")

@@ -73,10 +73,10 @@ async def test_suspect_when_the_record_is_forbidden_is_handled_and_told_of_once(
     async def refuse(event: eda.Event, revision: int) -> bool:
         raise ServerError(403, 0, "no permission")
 
-    logged.expect("comes again without end")
+    logged.expect("delivered again without end")
     monkeypatch.setattr(suspects, "_store", refuse)
     assert [await suspects.begin(event(3)), await suspects.begin(event(4))] == [0, 0]
-    assert len(logged.find("comes again without end")) == 1
+    assert len(logged.find("delivered again without end")) == 1
 
 
 async def test_suspects_when_nobody_answers_all_wait_ever_longer(
@@ -203,7 +203,7 @@ async def test_suspect_when_purges_are_denied_is_taken_off_all_the_same(
 async def test_suspects_when_the_bucket_forgets_say_so_once_and_go_on(
     own_server: eda.EmbeddedServer, stream: str, logged: Logged
 ) -> None:
-    logged.expect(r"comes again without end: the bucket eda-cursors \(stream KV_eda-cursors\) has max_age=1000000000:")
+    logged.expect(r"again without end: the bucket eda-cursors \(stream KV_eda-cursors\) has max_age=1000000000:")
     async with eda.connect(own_server.url, client="c") as conn:
         await conn.streams.create(stream)
         assert conn._lifetime._services is not None
@@ -211,7 +211,7 @@ async def test_suspects_when_the_bucket_forgets_say_so_once_and_go_on(
         await conn._lifetime._services.api.request("STREAM.CREATE.KV_eda-cursors", settings)
         suspects = made_for(conn, stream)
         assert [await suspects.begin(event(3)), await suspects.begin(event(4))] == [0, BEGUN_BEFORE]
-    assert len(logged.find("comes again without end")) == 1
+    assert len(logged.find("delivered again without end")) == 1
 
 
 async def is_off(suspects: Suspects) -> bool:

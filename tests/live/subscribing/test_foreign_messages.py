@@ -20,7 +20,7 @@ async def test_message_when_it_is_no_envelope_is_logged_ended_and_passed_over(
 ) -> None:
     bad = [b"\xff", b"\x0a\x05abc", b'{"json": true}', b"\x0a\x02\xff\xfe", b"\x08\x01", bytes(20)]
     bad += [b"\x3a\x01x", b"\x0a\x02i1\x78\x01", b"\x0a\x02i1\x8a\x01\x00"]  # neither id nor type, and parts of packs
-    logged.expect(*(f"stream {stream}, sequence {2 * n + 1} is no event" for n in range(len(bad))))
+    logged.expect(*(f"stream {stream}, sequence {2 * n + 1} is not an event" for n in range(len(bad))))
     await conn.streams.create(stream)
     for payload in bad:
         await admin.js.publish(f"{stream}.t._", payload)

@@ -87,7 +87,7 @@ async def test_key_when_a_function_gives_it_is_that(conn: eda.Conn, stream: str)
 async def test_key_when_its_function_fails_is_the_failure_of_that_event_alone(
     conn: eda.Conn, stream: str, raise_it: Any, logged: Logged
 ) -> None:
-    logged.expect("comes again", "for the last time")
+    logged.expect("is handled again", "for the last time")
     await publish(conn, stream, ["good", "bad", "good", "bad", "good"])
     key_of = lambda event: event.aggregate if event.aggregate == "good" else raise_it(event)  # noqa: E731
     seen: list[int] = []

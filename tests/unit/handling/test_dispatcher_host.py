@@ -12,7 +12,8 @@ import pytest
 import eda
 from eda._codec import decode_event, encode_event
 from eda.handling._intake import Exhausted, Undecodable
-from eda.handling.dispatcher_host import BURIED, DispatcherHost
+from eda.handling.dead_lettering import DEAD
+from eda.handling.dispatcher_host import DispatcherHost
 from eda.options import Retry, SubscriptionOptions
 from helpers import Logged, until
 from support.reference import delivered
@@ -39,7 +40,7 @@ class Bench:
         self.stored.append((into, letter))
 
     async def fail(self, error: BaseException, event: eda.Event = ONE) -> int:
-        """Do what a dispatcher does with a failed event; returns the delay, or BURIED."""
+        """Do what a dispatcher does with a failed event; returns the delay, or DEAD."""
         (delay_ns,) = self.host.on_failures([event], [error])
         return delay_ns if delay_ns >= 0 else await self.host.bury(event, PAYLOAD, error)
 
@@ -62,26 +63,26 @@ async def test_failure_when_attempts_are_left_comes_again_after_the_delay(
     bench = Bench(retry=Retry(initial_s=0.5, max_attempts=3))
     assert await bench.fail(error, event) == delay_ns
     assert bench.stored == []
-    (record,) = logged.find(rf"sequence 7, attempt {event.attempt}\); it comes again in {delay_ns / NS:g} s")
+    (record,) = logged.find(rf"sequence 7, attempt {event.attempt}\); it is handled again in {delay_ns / NS:g} s")
     assert record.exc_info is not None
     assert record.exc_info[1] is error
 
 
-DEAD = {
+WHY_DEAD = {
     "attempts": (ValueError("x"), "attempts", "ValueError: x", 2, "for the last time"),
     "rejected": (eda.Reject("never"), "rejected", "never", 2, "rejected event id-1"),
-    "undecodable": (undecodable(), "undecodable", "no such tag", 2, "sequence 7 is no event"),
-    "exhausted": (Exhausted(), "attempts", "no attempt ended", 1, "was tried 1 times by processes that did not live"),
+    "undecodable": (undecodable(), "undecodable", "no such tag", 2, "sequence 7 is not an event"),
+    "exhausted": (Exhausted(), "attempts", "no attempt ended", 1, "was tried 1 times by processes that died"),
 }
 
 
-@pytest.mark.parametrize(("error", "reason", "text", "attempts", "told"), DEAD.values(), ids=DEAD)
+@pytest.mark.parametrize(("error", "reason", "text", "attempts", "told"), WHY_DEAD.values(), ids=WHY_DEAD)
 async def test_failure_when_it_is_for_good_is_told_and_stored_with_its_reason(
     logged: Logged, error: Exception, reason: str, text: str, attempts: int, told: str
 ) -> None:
     logged.expect(told)
     bench = Bench(retry=Retry(max_attempts=2))
-    assert await bench.fail(error, TWO) == BURIED
+    assert await bench.fail(error, TWO) == DEAD
     ((stream, letter),) = bench.stored
     assert stream == "orders-dead"
     assert text in letter.pop("error")
@@ -89,7 +90,7 @@ async def test_failure_when_it_is_for_good_is_told_and_stored_with_its_reason(
     event |= {"subject": TWO.subject, "foreign": TWO.headers}
     event |= {"event_id": TWO.id if reason == "undecodable" else ""}  # an undecodable one has it from its headers
     assert letter == event | {"reason": reason, "subscription": "billing", "attempts": attempts}
-    assert (bench.host.n_dead, bench.host.n_discarded) == (1, 0)
+    assert (bench.host.dead_letters.n_stored, bench.host.dead_letters.n_discarded) == (1, 0)
 
 
 class Unprintable(Exception):
@@ -100,19 +101,19 @@ class Unprintable(Exception):
 async def test_dead_letter_when_its_error_has_no_text_names_the_error(logged: Logged) -> None:
     logged.expect("for the last time")
     bench = Bench(retry=Retry(max_attempts=1))
-    assert await bench.fail(Unprintable()) == BURIED
+    assert await bench.fail(Unprintable()) == DEAD
     assert [letter["error"] for _, letter in bench.stored] == ["Unprintable"]
 
 
 async def test_dead_letter_when_its_stream_does_not_take_it_is_to_be_tried_again(logged: Logged) -> None:
-    logged.expect("rejected event id-1", "orders-dead does not take event id-1 .*, which is kept: .*full")
+    logged.expect("rejected event id-1", "orders-dead did not store event id-1 .*, which stays where it is: .*full")
     bench = Bench()
     bench.refusal = eda.ServerError(503, 0, "full")
     assert [await bench.fail(eda.Reject("never")) / NS for _ in range(9)] == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
-    assert (bench.host.n_dead, bench.host.n_discarded) == (0, 0)
+    assert (bench.host.dead_letters.n_stored, bench.host.dead_letters.n_discarded) == (0, 0)
     bench.refusal = None
-    assert await bench.fail(eda.Reject("never")) == BURIED
-    assert bench.host.n_dead == 1
+    assert await bench.fail(eda.Reject("never")) == DEAD
+    assert bench.host.dead_letters.n_stored == 1
 
 
 @pytest.mark.parametrize(
@@ -130,9 +131,9 @@ async def test_dead_letter_when_there_is_no_stream_for_it_is_told_and_passed_ove
 ) -> None:
     logged.expect("rejected event id-1")
     bench = Bench(stream, **options)
-    assert await bench.fail(eda.Reject("never")) == BURIED
+    assert await bench.fail(eda.Reject("never")) == DEAD
     assert [into for into, _ in bench.stored] == ([to] if to else [])
-    assert (bench.host.n_dead, bench.host.n_discarded) == ((1, 0) if to else (0, 1))
+    assert (bench.host.dead_letters.n_stored, bench.host.dead_letters.n_discarded) == ((1, 0) if to else (0, 1))
 
 
 # --- batches ---------------------------------------------------------------------------------------------------------

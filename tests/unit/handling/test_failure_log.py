@@ -50,11 +50,16 @@ def undecodable(text: str = "no such tag") -> Undecodable:
 
 
 TOLD = {
-    "again": (ValueError("x"), 0.5, "handler failed .* attempt 2.; it comes again in 0.5 s", True),
+    "again": (ValueError("x"), 0.5, "handler failed .* attempt 2.; it is handled again in 0.5 s", True),
     "last": (ValueError("x"), None, "handler failed .* for the last time; it is to be stored in .* orders-dead", True),
     "rejected": (eda.Reject("never"), None, "rejected event id-1 .* stored in .* orders-dead: never", False),
-    "undecodable": (undecodable(), None, "sequence 7 is no event and, in subscription billing, .*no such tag", False),
-    "exhausted": (Exhausted(), None, "was tried 1 times by processes that did not live", False),
+    "undecodable": (
+        undecodable(),
+        None,
+        "sequence 7 is not an event; for subscription billing .*no such tag",
+        False,
+    ),
+    "exhausted": (Exhausted(), None, "was tried 1 times by processes that died", False),
 }
 
 
