@@ -1,4 +1,4 @@
-"""A dead letter as it lies in its stream: reading it, and what storing and replaying must agree on."""
+"""A dead letter in its stream: how it is read, and the headers and subjects on which storing and replaying agree."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ __all__ = [
     "subject_or_none",
 ]
 
-MAX_HEADERS = 64 * 1024  # bytes of a letter's headers that are read; the headers we write take a few thousand
-MAX_KEPT = 4096  # bytes of other programs' headers that a letter keeps
+MAX_HEADERS = 64 * 1024  # how many bytes of a letter's headers are read; the headers we write take a few thousand
+MAX_KEPT = 4096  # how many bytes of the headers of a foreign message a letter keeps
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9!#$&'*+.^_`|~-]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -35,18 +35,21 @@ _SUBJECT = re.compile(r"[^\s.*>\x00-\x1f\x7f]+(\.[^\s.*>\x00-\x1f\x7f]+)*")
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A message in a stream."""
+    """A stored message: a dead letter, or the message that became one."""
 
     sequence: int
     headers: dict[str, str]
     payload: bytes
-    block: bytes = b""  # the headers as they came
+    block: bytes = b""  # the headers as they are stored
 
 
-async def read_letter(api: Api, stream: str, place: dict[str, Any]) -> Letter | None:
-    """Return the message at a place; None where there is none. Raises StreamNotFound, ServerError, Timeout, Closed."""
+async def read_letter(api: Api, stream: str, query: dict[str, Any]) -> Letter | None:
+    """Return the message that the query of `Api.message` finds, or None.
+
+    Raises StreamNotFound, ServerError, Timeout, Closed.
+    """
     try:
-        found = await api.message(stream, place)
+        found = await api.message(stream, query)
     except ServerError as error:
         if error.err_code == MESSAGE_NOT_FOUND:
             return None
@@ -56,12 +59,12 @@ async def read_letter(api: Api, stream: str, place: dict[str, Any]) -> Letter | 
 
 
 def digest_of(payload: bytes) -> str:
-    """Return what tells a payload from any other: its SHA-256, in hexadecimal."""
+    """Return the SHA-256 of a payload, in hexadecimal."""
     return hashlib.sha256(payload).hexdigest()
 
 
 def subject_or_none(stream: str, event_type: str, aggregate: str) -> str | None:
-    """Return the event's subject; None where it can't be one, above all because it is too long for a protocol line."""
+    """Return the event's subject, or None if it is not valid or too long for a protocol line."""
     try:
         subject = subject_of(stream, event_type, aggregate)
     except ConfigError:
@@ -70,9 +73,9 @@ def subject_or_none(stream: str, event_type: str, aggregate: str) -> str | None:
 
 
 def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return what a letter keeps of a foreign message's headers: from the first on, at most 4 KiB together.
+    """Return the headers of a foreign message that a letter keeps: the first ones, up to 4 KiB together.
 
-    What may not be in a name or in a value is escaped: `%XX` for each byte of its UTF-8.
+    Characters that a name or value must not have are escaped: `%XX` for each byte of their UTF-8.
     """
     kept: dict[str, str] = {}
     n_left = MAX_KEPT
@@ -91,12 +94,12 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def own_headers(letter: Letter) -> dict[str, str]:
-    """Return the headers that the message had before it became a letter."""
+    """Return the headers that the message had before it became a dead letter."""
     return kept_headers(foreign_headers(letter.block))
 
 
 def own_subject(letter: Letter, subjects: Collection[str]) -> str | None:
-    """Return the subject that the message had, where a stream with these subjects takes it."""
+    """Return the subject that the message had before. None: it is unknown, or a stream of these subjects refuses it."""
     escaped = letter.headers.get(DEAD_SUBJECT, "")
     subject = unquote(escaped)
     if len(escaped) > MAX_TEXT - 3 or not _SUBJECT.fullmatch(subject) or not is_covered(subject, subjects):

@@ -1,4 +1,4 @@
-"""`conn.replay_dead`: a subscription's dead letters back into the stream that they came from."""
+"""`conn.replay_dead`: publishes a subscription's dead letters back into the stream from which they came."""
 
 from __future__ import annotations
 
@@ -37,15 +37,14 @@ __all__ = ["Replay"]
 
 REPLAY_TIMEOUT_S = 30.0
 REPLAY_PAUSE_S = 0.1
-MAX_READS = 16  # letters that are asked for at once; their payloads are in memory together
+MAX_READS = 16  # how many letters are read concurrently; their payloads are in memory together
 
-# There is no such sequence; a message that can't be deleted, which is what an older server
-# says when it is gone.
+# The sequence does not exist; the message can't be deleted, which is how an older server says that it is gone.
 NOTHING_TO_DELETE = frozenset({SEQUENCE_NOT_FOUND, MESSAGE_DELETE_FAILED})
 
 
 class Replay:
-    """Replays dead letters."""
+    """Publishes dead letters back into their streams."""
 
     def __init__(self, wire: Wire, api: Api, logger: logging.Logger) -> None:
         self._wire = wire
@@ -56,24 +55,26 @@ class Replay:
     async def replay(self, stream: str, name: str, *, dead_letter: str | None = None, limit: int | None = None) -> int:
         """Publish the dead letters of subscription `name` back into `stream`, and return how many.
 
-        In their order, for that subscription alone; each is removed once the stream has acknowledged it. Those that
-        come while this runs are left for the next time. What was undecodable stays where it is: replaying it can't
-        help. `dead_letter` is the stream they are in (None: `{stream}-dead`), `limit` the most to replay.
+        They are published in order, and only this subscription handles them. Each is removed from the dead-letter
+        stream after `stream` has acknowledged it. Letters that are stored while this runs are left for the next time.
+        Undecodable messages stay where they are, because to replay them can't help. `dead_letter` is the dead-letter
+        stream (None: `{stream}-dead`), `limit` the largest number to replay.
 
-        An event comes back under a new id, the same for each try of one dead letter; so one that was published and,
-        because of a crash, not removed is stored once if it is tried again within the stream's duplicate window.
+        An event gets a new id, which is the same for each attempt to replay the same letter. So if a crash prevents
+        that a letter is removed, another replay within the stream's duplicate window stores no second copy.
 
-        A letter without its payload (it was too large) is replayed with the payload that still lies in `stream`. Where
-        that is gone, or the event is too large for the headers of a replay, the letter stays, and a warning says so.
+        A letter may lack its payload, because the payload was too large. Then the payload is read from `stream`. If it
+        is not there any more, or if the event is too large for the headers of a replay, the letter stays, and a warning
+        is logged.
 
-        Raises ConfigError, StreamNotFound for either stream; ServerError, Timeout, Closed: those before have been
-        replayed, as they have when it is cancelled.
+        Raises ConfigError; StreamNotFound for either stream; ServerError, Timeout, Closed. After an error, or if the
+        caller is cancelled, the letters so far have been replayed.
         """
         stream = check_stream_name(stream)
         name = check_name(name)
         dead = _dead_letter_stream(stream, dead_letter)
         if dead == stream:
-            message = f"dead_letter is the stream {stream!r} itself: dead letters lie in a stream of their own"
+            message = f"dead_letter is the stream {stream!r} itself: dead letters are in a stream of their own"
             raise ConfigError(message, argument="dead_letter")
         if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
             raise ConfigError(f"limit must be an int of 1 or more, or None, not {limit!r}", argument="limit")
@@ -81,12 +82,12 @@ class Replay:
         config = dead_info["config"]
         if config.get("deny_delete") or config.get("sealed"):
             message = (
-                f"stream {dead!r} lets nobody delete a message, so a dead letter would be replayed again and again"
+                f"stream {dead!r} allows nobody to delete a message, so each dead letter would be replayed every time"
             )
             raise ConfigError(message, argument="dead_letter" if dead_letter else "stream")
         info = await self._streams.info(stream)
         check_takes_events(info)
-        # Made again under its old name, the stream counts from 1 again: its creation is part of who it is.
+        # A stream that was deleted and made again counts from 1 again. So the ids name its time of creation as well.
         made_us = (datetime.fromisoformat(dead_info["created"]) - EPOCH) // timedelta(microseconds=1)
         n_replayed = 0
         state = dead_info["state"]
@@ -102,7 +103,7 @@ class Replay:
                     except EdaError as error:
                         if not is_too_large(error):
                             raise
-                        self._stays(
+                        self._log_kept(
                             dead, letter, f"it is too large to be published with the headers of a replay: {error}"
                         )
                         continue
@@ -116,7 +117,7 @@ class Replay:
         return n_replayed
 
     async def _replayable(self, dead: str, letter: Letter, stream: str, name: str) -> Event | None:
-        """Return the event to replay; None for a letter of others, or one that replaying can't help."""
+        """Return the event to replay. None: the letter is another subscription's, undecodable, or lacks its payload."""
         headers = letter.headers
         if headers.get(DEAD_SUBSCRIPTION) != name or headers.get(DEAD_STREAM) != stream:
             return None
@@ -131,25 +132,27 @@ class Replay:
         try:
             return decode_event(payload)
         except DecodeError as error:
-            self._logger.warning("stream %s, sequence %d is no event and stays: %s", dead, letter.sequence, error)
+            self._logger.warning(
+                "the dead letter in stream %s, sequence %d is not an event and stays: %s", dead, letter.sequence, error
+            )
             return None
 
     async def _omitted(self, dead: str, letter: Letter, stream: str) -> bytes | None:
-        """Return the payload that was too large for the letter, from where it lies; None where it does not any more."""
+        """Return the payload that was too large for the letter, from the stream that has it, or None if it is gone."""
         sequence = letter.headers.get(DEAD_SEQUENCE, "")
         if not (sequence.isascii() and sequence.isdigit() and len(sequence) < 19 and int(sequence)):
-            self._stays(dead, letter, "it does not say where its payload lies")
+            self._log_kept(dead, letter, "its headers do not say where its payload is")
             return None
         original = await read_letter(self._api, stream, {"seq": int(sequence)})
         if original is None:
-            self._stays(dead, letter, f"its payload is gone from stream {stream}, sequence {sequence}")
+            self._log_kept(dead, letter, f"its payload is gone from stream {stream}, sequence {sequence}")
             return None
         if digest_of(original.payload) != letter.headers.get(DEAD_DIGEST):
-            self._stays(dead, letter, f"stream {stream} has another message at sequence {sequence} now")
+            self._log_kept(dead, letter, f"stream {stream} has another message at sequence {sequence} now")
             return None
         return original.payload
 
-    def _stays(self, dead: str, letter: Letter, why: str) -> None:
+    def _log_kept(self, dead: str, letter: Letter, why: str) -> None:
         self._logger.warning(
             "the dead letter in stream %s, sequence %d is not replayed and stays: %s", dead, letter.sequence, why
         )
@@ -168,7 +171,7 @@ class Replay:
             except EdaError as error:
                 if not error.retryable:
                     raise
-                # Whatever the window was when this began, it counts as it is now.
+                # The duplicate window may have been changed since this began.
                 window_s = (await self._streams.info(stream)).options.dedup_window_s
                 if monotonic() + REPLAY_PAUSE_S > began + min(REPLAY_TIMEOUT_S, window_s / 2):
                     raise
@@ -178,7 +181,7 @@ class Replay:
         try:
             await self._api.request(f"STREAM.MSG.DELETE.{dead}", {"seq": sequence, "no_erase": True})
         except ServerError as error:
-            # Somebody else has replayed it at the same time, or an attempt before this one got no answer.
+            # Another replay has removed it at the same time, or this one has, in an attempt that got no answer.
             if (
                 error.err_code not in NOTHING_TO_DELETE
                 or await read_letter(self._api, dead, {"seq": sequence}) is not None
@@ -186,17 +189,17 @@ class Replay:
                 raise stream_error(error, dead) from error
 
     async def _letters(self, dead: str, first: int, last: int) -> AsyncGenerator[Letter, None]:
-        """Give the messages from `first` to `last` in order.
+        """Yield the messages from sequence `first` to `last` in order.
 
-        Several are asked for at once. Each request names a place and gets the first message from there on, so that gaps
-        cost little: where the same message comes twice, fewer are asked for next.
+        Several are read concurrently. Each request names a sequence and gets the first message from there onwards. So
+        in a gap several requests get the same message, and then fewer requests are made the next time.
         """
         width = 1
         while first <= last:
-            places = range(first, min(first + width, last + 1))
-            asked = [read_letter(self._api, dead, {"seq": place, "next_by_subj": ">"}) for place in places]
+            sequences = range(first, min(first + width, last + 1))
+            reads = [read_letter(self._api, dead, {"seq": each, "next_by_subj": ">"}) for each in sequences]
             found: dict[int, Letter] = {}
-            for answer in await asyncio.gather(*asked, return_exceptions=True):
+            for answer in await asyncio.gather(*reads, return_exceptions=True):
                 if isinstance(answer, BaseException):
                     raise answer
                 if answer is not None and answer.sequence <= last:

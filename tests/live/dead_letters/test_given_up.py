@@ -209,7 +209,7 @@ async def test_dead_letter_when_its_stream_is_missing_keeps_the_event_until_it_i
     monkeypatch: pytest.MonkeyPatch,
     short_lease: float,
 ) -> None:
-    logged.expect("rejected", "did not store event .* which stays where it is")
+    logged.expect("rejected", "did not store (an )?event")
     monkeypatch.setattr(eda.handling.dead_lettering, "STORE_RETRY", eda.Retry(initial_s=0.1, factor=1))
     creator, conn = await connect(), await connect(auto_create=False)
     for _ in range(3):
@@ -242,7 +242,7 @@ async def test_dead_letter_when_its_stream_is_missing_keeps_the_event_until_it_i
 async def test_dead_letter_when_its_stream_is_missing_at_close_leaves_the_event(
     connect: Connect, stream: str, dead: str, admin: Admin, kind: str, logged: Logged
 ) -> None:
-    logged.expect("rejected", "did not store event .* which stays where it is")
+    logged.expect("rejected", "did not store (an )?event")
     creator, conn = await connect(), await connect(auto_create=False)
     for _ in range(2):
         await creator.publish(stream)

@@ -170,7 +170,7 @@ async def test_replay_when_the_dead_letter_stream_is_made_again_does_not_take_on
         await bury(conn, stream, number)
         assert await conn.replay_dead(stream, "billing") == 1
         await conn.streams.delete(dead)
-        letters_of(conn)._known.clear()
+        letters_of(conn)._streams._known.clear()
     assert await replayed(admin, stream) == ["first", "type-1", "type-2"]
 
 

@@ -78,7 +78,7 @@ async def test_failure_when_told_names_the_event_and_the_subscription_also_as_fi
 
 @pytest.mark.parametrize("error", [ValueError("x"), eda.Reject(EVIL), undecodable(EVIL), Exhausted()], ids=repr)
 async def test_line_when_a_peer_wrote_what_is_in_it_stays_one_line(logged: Logged, error: Exception) -> None:
-    logged.expect("handler|no event|(was|were) tried")
+    logged.expect("handler|not an event|not events|(was|were) tried")
     log = log_of()
     for _ in range(eda.handling.failure_log.BURST + 1):
         log.tell_failed([foreign()], [error], [None])
