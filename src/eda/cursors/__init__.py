@@ -1,18 +1,19 @@
-"""The position of an ordered subscription, kept in a key of the bucket.
+"""Cursors: the kept positions of durable ordered subscriptions, each under one key of a bucket, with lease and holder.
 
-The cursor is position, lease and fence in one key. It offers taking, holding and giving up a cursor, and checks of
-positions. It never reads or handles events.
+It offers `Cursor`, which a member takes, holds and gives up, and checks of positions in a stream. It never reads or
+handles events.
 
 Files, each below those that import it:
 
-    position      which event a position is, and whether the stream still has it
-    standby       members that stand by say so when they are asked
-    value         what is in the key of a cursor, and whether it is that
-    filter_check  the filter that a cursor's position belongs to: who may take the key with another one
-    entry         the key: read, written, watched, deleted
-    liveness      how long a standby has seen no new revision
-    held_cursor   the holder's time with it: group commit, lease, fence, lost answers
-    cursor        the cursor of an ordered durable subscription: taking, losing, giving up
+    position      a position in a stream, and whether the stream still has its event
+    value         the value of a cursor as JSON, written and read
+    standby       what a standby listens to: writes of the cursor, and questions about how many members stand by
+    filter_check  compares a member's filter with the filter in the cursor, and says whether the member may take over
+    entry         the entry of a cursor in the bucket: read, written, deleted
+    liveness      how long a holder has been silent, by the standby's clock
+    held_cursor   the cursor while this member holds it: writes of the position, the lease, the fence
+    takeover      one attempt to become the holder
+    cursor        the cursor of one member: opened, taken, held, lost, given up
 """
 
 __all__: list[str] = []

@@ -1,7 +1,7 @@
-"""Holding a cursor's key: progress goes into it, much at once, and each confirmed write is a lease for some seconds.
+"""The cursor while this member holds it: writes of the position, the lease that each write renews, and the fence.
 
-What is slow here (`advance` is not) happens a few hundred times a second at most, or once per event with
-`serial="strict"`, where the answer to one write is all that is waited for.
+`advance` is called often and does little. Everything else happens at most a few hundred times a second, or once for
+each event with `serial="strict"`, where the subscription waits for the answer to each write.
 """
 
 from __future__ import annotations
@@ -12,72 +12,58 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from eda._clock import read_monotonic_ns
-from eda.cursors.entry import ANSWER_S, RETRY_S, CursorKey, Write, is_stored, settling
-from eda.cursors.value import Kept, Value, new_value, template_of
-from eda.errors import Closed, EdaError, ServerError, Timeout
+from eda.cursors.entry import ANSWER_S, RETRY_S, CursorEntry, Write, is_stored, passing_to
+from eda.cursors.value import CursorValue, Snapshot, new_value, template_of
+from eda.errors import Closed, EdaError
 from eda.jetstream.bucket import BUCKET_STREAM
 from eda.jetstream.bucket_requests import CONFLICTS
-from eda.jetstream.grace_period import GracePeriod
 from eda.jetstream.publish_answers import Answer
 from eda.times import NS
 from eda.transport._waits import Wait
 from eda.transport.wire import Wire
 
-__all__ = ["LEASE_S", "CursorOwner", "Hold", "HoldOwner", "read_patiently"]
+__all__ = ["LEASE_S", "HeldCursor", "HeldCursorOwner"]
 
-LEASE_S = 4.0  # from the sending of the last confirmed write
+LEASE_S = 4.0  # counted from when the last confirmed write was sent
 SIGN_OF_LIFE_S = 1.0
-PAUSE_S = 0.005  # between two writes of the position, at least
-BYTES_PER_S = 256 * 1024  # each write has the whole filter: with a long one they are fewer
+PAUSE_S = 0.005  # the least time between two writes of the position
+BYTES_PER_S = 256 * 1024  # each write contains the whole filter, so with a long filter there are fewer writes
 
 
-class HoldOwner(Protocol):
-    """What a hold tells its subscription, without awaiting. Leases are in the nanoseconds of `read_monotonic_ns`."""
+class HeldCursorOwner(Protocol):
+    """What a held cursor calls on its owner; no call may block. Leases are in nanoseconds of `read_monotonic_ns`."""
 
     def on_confirmed(self, seq: int, lease_until_ns: int) -> None:
-        """Everything up to `seq` is kept, and handlers may start until then. Comes without progress, too."""
+        """The server has stored position `seq`: handlers may start until then. Also called if nothing has changed."""
 
     def on_fenced(self) -> None:
-        """The lease is over: cancel what runs. Followed by `on_unfenced`, `on_lost` or `on_end`."""
+        """The lease has expired: cancel the running handlers. `on_unfenced`, `on_lost` or `on_end` follows."""
 
     def on_unfenced(self) -> None:
-        """The key is still ours, and handlers may start again."""
+        """This member still holds the cursor and has a new lease: handlers may start again."""
 
 
-class CursorOwner(HoldOwner, Protocol):
-    """What a cursor tells its subscription, without awaiting: this, and what a hold tells."""
+class HeldCursor:
+    """The cursor of one holder, from the write that took it (`value`, stored as `revision`) until it is given up.
 
-    def on_active(self, position: int, tries: int, lease_until_ns: int) -> None:
-        """The key is ours: read on after `position`. `tries`: holders before us that vanished at this position."""
-
-    def on_lost(self) -> None:
-        """Somebody else has the key: drop everything. `on_active` may come again later."""
-
-    def on_end(self, error: Exception) -> None:
-        """Nothing comes any more: the key was deleted or reset (ConsumerDeleted), or can't be used."""
-
-
-class Hold:
-    """One holder's time with the key, from the write that took it (`value`, stored as `revision`) on.
-
-    `on_gone(kept)` is called once when the key turns out to be no longer ours, `on_failed(error)` when it can't be read
-    as a cursor.
+    `on_gone(snapshot)` is called once if the entry turns out to belong to this holder no longer. `on_failed(error)` is
+    called if the entry can't be read, or holds no cursor.
     """
 
     def __init__(
         self,
         wire: Wire,
-        key: CursorKey,
+        entry: CursorEntry,
         logger: logging.Logger,
-        owner: HoldOwner,
-        value: Value,
+        owner: HeldCursorOwner,
+        value: CursorValue,
         revision: int,
         sent_ns: int,
-        on_gone: Callable[[Kept], None],
+        on_gone: Callable[[Snapshot], None],
         on_failed: Callable[[Exception], None],
     ) -> None:
         self._wire = wire
-        self._key = key
+        self._entry = entry
         self._logger = logger
         self._owner = owner
         self._holder = value.holder
@@ -89,299 +75,304 @@ class Hold:
         self.created = value.created
         self.start_at = value.start
         self.tries = value.tries
-        self.base = value.seq  # the position that was taken over
-        self.target = value.seq  # what is done
-        self.time_ns = value.time_ns  # when the stream stored the event at `target`; 0: not known
-        self.stored = value.seq  # what is confirmed of it
-        self.lease_ns = sent_ns + int(LEASE_S * NS)
+        self._taken_seq = value.seq  # the position at which the cursor was taken
+        self.seq = value.seq  # all events up to this sequence are done
+        self.stored_ns = value.stored_ns  # when the stream stored event `seq`; 0: not known
+        self.confirmed_seq = value.seq  # the position that the server has confirmed
+        self.lease_until_ns = sent_ns + int(LEASE_S * NS)
         self.is_fenced = False
         self._revision = revision
         self._sent_ns = sent_ns
-        self._refusal = ""  # why the last write failed for good
+        self._refusal = ""  # why the server refused the last write permanently
         self._is_over = False
-        self._is_ready = False  # a write goes out when there is progress: none is under way or timed
-        self._flight: Write | None = None
-        self._says = (0, "")  # the position that it writes, and when the stream was made
-        self._is_stale = False  # the key has a position that `restart` has taken back
+        self._is_ready = False  # no write is under way or timed, so the next progress starts one
+        self._write: Write | None = None  # under way
+        self._written = (0, "")  # its position, and the stream's `created` in it
+        self._is_rewound = False  # the entry may have a later position than `rewind` has set
         self._n_bytes = 0  # of the last write
-        self._template = b""  # what is written, but for position and time; empty: to be made anew
-        self._pause: asyncio.TimerHandle | None = None
-        self._watchdog: asyncio.TimerHandle | None = None
-        self._looking: asyncio.Task[None] | None = None
+        self._template = b""  # for the text of writes; empty: to be made again
+        self._write_timer: asyncio.TimerHandle | None = None
+        self._watch_timer: asyncio.TimerHandle | None = None
+        self._checking: asyncio.Task[None] | None = None
         self._waiters: list[tuple[int, Wait[None]]] = []
 
     def start(self) -> None:
         """Begin to write and to watch the time."""
         self._watch()
-        self._next()
+        self._write_next()
 
     # --- progress ----------------------------------------------------------------------------------------------------
 
-    def advance(self, seq: int, time_ns: int = 0, *, untried: bool = False) -> None:
-        """Note that everything up to `seq`, stored at `time_ns`, is done, and maybe that nobody has tried the next."""
-        if seq > self.target or (untried and self.tries):
-            self._move(seq, time_ns)
-            if untried:
+    def advance(self, seq: int, stored_ns: int = 0, *, forget_tries: bool = False) -> None:
+        """Note that all events up to `seq`, which was stored at `stored_ns`, are done; write this soon.
+
+        `forget_tries`: the stream has no event after this position, so earlier holders did not vanish because of one.
+        """
+        if seq > self.seq or (forget_tries and self.tries):
+            self._move(seq, stored_ns)
+            if forget_tries:
                 self.tries = 0
                 self._template = b""
             if self._is_ready:
                 self._write_soon()
 
-    def confirmed(self, seq: int, time_ns: int = 0) -> Awaitable[None]:
-        """Return what is done when everything up to `seq` is kept. It raises Closed when the hold is over first."""
-        self._move(seq, time_ns)
+    def store(self, seq: int, stored_ns: int = 0) -> Awaitable[None]:
+        """Note that all events up to `seq` are done, and write this at once.
+
+        Return an awaitable that ends when the server has confirmed it, and raises Closed if the cursor is lost first.
+        """
+        self._move(seq, stored_ns)
         waiter: Wait[None] = self._wire.waits.new()
-        if self.stored >= seq:
+        if self.confirmed_seq >= seq:
             waiter.set_result(None)
         elif self._is_over:
-            waiter.set_exception(self._lost())
+            waiter.set_exception(self._closed())
         else:
             self._waiters.append((seq, waiter))
-            self._write()
+            self._write_now()
         return waiter
 
-    def restart(self, created: str, seq: int, time_ns: int = 0) -> None:
-        """Go back to `seq`, stored at `time_ns`: the event stream has lost its end, or was made again at `created`."""
+    def rewind(self, created: str, seq: int, stored_ns: int = 0) -> None:
+        """Set the position back to `seq`: the stream has lost its end, or was created again at `created`."""
         self.created = created
         self.start_at = 0
-        self.target = self.base = self.stored = seq
-        self.time_ns = time_ns
-        self._is_stale = True  # also while a write is under way, which says more than is done
+        self.seq = self._taken_seq = self.confirmed_seq = seq
+        self.stored_ns = stored_ns
+        self._is_rewound = True  # a write under way may store the later position
         self.tries = 0
         self._template = b""
-        self.give_up_waiting(seq)
-        self._write()
+        self.end_waits(seq)
+        self._write_now()
 
-    def give_up_waiting(self, seq: int = -1) -> None:
-        """End the waits for what is beyond `seq`: it will not come."""
+    def end_waits(self, seq: int = -1) -> None:
+        """End the waits of `store` for positions after `seq` with Closed."""
         waiters, self._waiters = self._waiters, []
         for wanted, waiter in waiters:
             if wanted <= seq:
                 self._waiters.append((wanted, waiter))
             elif not waiter.done():
-                waiter.set_exception(self._lost())
+                waiter.set_exception(self._closed())
 
-    def _value(self, holder: str) -> Value:
-        tries = self.tries if self.target == self.base else 0
+    def _value(self, holder: str) -> CursorValue:
+        tries = self.tries if self.seq == self._taken_seq else 0
         return new_value(
-            self.target, self._epoch, holder, tries, self._filter, self.created, self.start_at, self.time_ns
+            self.seq, self._epoch, holder, tries, self._filter, self.created, self.start_at, self.stored_ns
         )
 
-    def _move(self, seq: int, time_ns: int) -> None:
-        """Note that everything up to `seq` is done."""
-        if seq > self.target:
-            if self.target == self.base:
-                self._template = b""  # nobody vanished at the new position
-            self.target = seq
-            self.time_ns = time_ns
+    def _move(self, seq: int, stored_ns: int) -> None:
+        """Move the position forward to `seq`, unless it is there already."""
+        if seq > self.seq:
+            if self.seq == self._taken_seq:
+                self._template = b""  # `tries` counts holders that vanished at the old position
+            self.seq = seq
+            self.stored_ns = stored_ns
 
     def _write_soon(self) -> None:
         pause_s = min(max(PAUSE_S, self._n_bytes / BYTES_PER_S), SIGN_OF_LIFE_S)
         pause_ns = self._sent_ns + int(pause_s * NS) - read_monotonic_ns()
         if pause_ns <= 0:
-            self._write()
+            self._write_now()
         else:
             self._is_ready = False
-            self._pause = self._loop.call_later(pause_ns / NS, self._write)
+            self._write_timer = self._loop.call_later(pause_ns / NS, self._write_now)
 
-    def _write(self) -> None:
-        """Write the position now, unless the outcome of another write is open."""
-        if self._pause is not None:
-            self._pause.cancel()
-            self._pause = None
+    def _write_now(self) -> None:
+        """Write the position, unless another write is under way or its result is unknown."""
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
         self._is_ready = False
-        if self._is_over or self._flight is not None or self._looking is not None or not self._wire.is_up:
-            return  # what ends that state writes
+        if self._is_over or self._write is not None or self._checking is not None or not self._wire.is_up:
+            return  # the code that ends each of these states writes again
         if not self._template:
             self._template = template_of(self._value(self._holder))
-        self._says = (self.target, self.created)
-        self._is_stale = False
-        text = self._template % (self.target, self.time_ns)
+        self._written = (self.seq, self.created)
+        self._is_rewound = False
+        text = self._template % (self.seq, self.stored_ns)
         self._n_bytes = len(text)
-        self._flight = self._key.write(text, self._revision, self._on_answer)
-        self._sent_ns = self._flight.sent_ns
+        self._write = self._entry.write(text, self._revision, self._on_answer)
+        self._sent_ns = self._write.sent_ns
 
-    def _next(self) -> None:
-        """Write what has come meanwhile, or wait for it."""
-        if self._waiters or self._is_stale:
-            self._write()
-        elif self.target > self.stored:
+    def _write_next(self) -> None:
+        """Write the progress made during the last write; if there is none, wait for progress."""
+        if self._waiters or self._is_rewound:
+            self._write_now()
+        elif self.seq > self.confirmed_seq:
             self._write_soon()
         else:
             self._is_ready = True
 
-    # --- outcomes ----------------------------------------------------------------------------------------------------
+    # --- answers -----------------------------------------------------------------------------------------------------
 
     def _on_answer(self, write: Write, answer: Answer) -> None:
-        if write is not self._flight or self._is_over:
+        if write is not self._write or self._is_over:
             return
-        self._flight = None
+        self._write = None
         error = answer.error
         if is_stored(answer):
-            self._stop_looking()  # late, but no longer in doubt
+            self._stop_checking()  # the answer was late, and now the result is known
             self._revision = answer.seq
             self._refusal = ""
-            self.lease_ns = max(self.lease_ns, write.sent_ns + int(LEASE_S * NS))
-            self._confirm(*self._says)
-            if self.is_fenced and read_monotonic_ns() < self.lease_ns:
+            self.lease_until_ns = max(self.lease_until_ns, write.sent_ns + int(LEASE_S * NS))
+            self._confirm(*self._written)
+            if self.is_fenced and read_monotonic_ns() < self.lease_until_ns:
                 self.is_fenced = False
-                self._logger.info("subscription %s of %s: goes on", self._key.name, self._key.stream)
+                self._logger.info(
+                    "subscription %s of %s: its position is stored again; handlers may start",
+                    self._entry.name, self._entry.stream,
+                )  # fmt: skip
                 self._owner.on_unfenced()
-            self._next()
+            self._write_next()
         elif error is None or error.err_code in CONFLICTS:
-            self._look()
+            self._check()
         elif error.is_transient:
-            self._pause = self._loop.call_later(RETRY_S, self._look)
+            self._write_timer = self._loop.call_later(RETRY_S, self._check)
         else:
             refusal = str(error.as_error(BUCKET_STREAM))
             if refusal != self._refusal:
                 self._logger.error(
-                    "subscription %s of %s: keeping its position: %s", self._key.name, self._key.stream, refusal
-                )
+                    "subscription %s of %s: storing its position failed and is tried again: %s",
+                    self._entry.name, self._entry.stream, refusal,
+                )  # fmt: skip
             self._refusal = refusal
-            self._pause = self._loop.call_later(SIGN_OF_LIFE_S, self._write)
+            self._write_timer = self._loop.call_later(SIGN_OF_LIFE_S, self._write_now)
 
     def _confirm(self, seq: int, created: str) -> None:
         if created == self.created:
-            # A write from before `restart` may say more than is done.
-            self.stored = max(self.stored, min(seq, self.target))
+            # A write from before `rewind` may have a later position than the current one.
+            self.confirmed_seq = max(self.confirmed_seq, min(seq, self.seq))
         waiters, self._waiters = self._waiters, []
         for wanted, waiter in waiters:
-            if wanted > self.stored:
+            if wanted > self.confirmed_seq:
                 self._waiters.append((wanted, waiter))
             elif not waiter.done():
                 waiter.set_result(None)
-        self._owner.on_confirmed(self.stored, self.lease_ns)
+        self._owner.on_confirmed(self.confirmed_seq, self.lease_until_ns)
 
-    def _look(self) -> None:
-        if self._looking is None and not self._is_over:
-            self._looking = self._loop.create_task(self._look_up())
+    def _check(self) -> None:
+        if self._checking is None and not self._is_over:
+            self._checking = self._loop.create_task(self._check_entry())
 
-    async def _look_up(self) -> None:
-        """Find out what became of a write. This gives no lease: a value that is read says not when it was written."""
+    async def _check_entry(self) -> None:
+        """Read the entry to find out whether a write was stored.
+
+        This does not renew the lease, because the entry does not tell when it was written.
+        """
         try:
-            kept = await read_patiently(self._key, self._logger)
+            snapshot = await self._entry.read_patiently(self._logger)
         except Exception as error:
-            self._looking = None
+            self._checking = None
             if not isinstance(error, EdaError):
-                self._logger.critical("subscription %s of %s failed", self._key.name, self._key.stream, exc_info=error)
+                self._logger.critical(
+                    "subscription %s of %s failed", self._entry.name, self._entry.stream, exc_info=error
+                )
             self._on_failed(error)
             return
-        if self._looking is not asyncio.current_task():
-            return  # cancelled, which Python 3.11's wait_for in nats-py's request may swallow
-        self._looking = self._flight = None
-        if kept.value is not None and self.is_ours(kept):
-            self._revision = kept.revision
-            self._confirm(kept.value.seq, kept.value.created)
-            self._write()
+        if self._checking is not asyncio.current_task():
+            return  # it was cancelled: in Python 3.11, wait_for in nats-py's request may swallow that
+        self._checking = self._write = None
+        if snapshot.value is not None and self.is_ours(snapshot):
+            self._revision = snapshot.revision
+            self._confirm(snapshot.value.seq, snapshot.value.created)
+            self._write_now()
         else:
-            self._on_gone(kept)
+            self._on_gone(snapshot)
 
-    def _stop_looking(self) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
-            self._looking = None
+    def _stop_checking(self) -> None:
+        if self._checking is not None:
+            self._checking.cancel()
+            self._checking = None
 
-    def is_ours(self, kept: Kept) -> bool:
-        """Whether that was written by this hold, and it has not given the key up."""
-        return kept.value is not None and kept.value.holder == self._holder and kept.value.epoch == self._epoch
+    def is_ours(self, snapshot: Snapshot) -> bool:
+        """Return whether this holder wrote the snapshot and has not given the cursor up in it."""
+        value = snapshot.value
+        return value is not None and value.holder == self._holder and value.epoch == self._epoch
 
     # --- time --------------------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        """Fence, look for a lost answer, give a sign of life, each when it is due."""
+        """Fence when the lease expires, check the entry when an answer is late, and write as a sign of life."""
         if self._is_over:
             return
-        self._template = b""  # it holds the time, for people: to the second
+        self._template = b""  # it contains the time of writing, which shall be right to the second
         now = read_monotonic_ns()
-        fences = not self.is_fenced and now >= self.lease_ns
+        fences = not self.is_fenced and now >= self.lease_until_ns
         self.is_fenced |= fences
-        if self._flight is not None and now - self._flight.sent_ns >= int(ANSWER_S * NS):
-            self._look()
-        elif self._flight is None and now - self._sent_ns >= int(SIGN_OF_LIFE_S * NS):
-            self._write()
-        # What is written later than now is due later than this, so nothing else moves the timer.
+        if self._write is not None and now - self._write.sent_ns >= int(ANSWER_S * NS):
+            self._check()
+        elif self._write is None and now - self._sent_ns >= int(SIGN_OF_LIFE_S * NS):
+            self._write_now()
+        # A write that is sent later is due later than this timer, so nothing else has to set the timer.
         due_ns = [now + int(min(SIGN_OF_LIFE_S, ANSWER_S) * NS)]
         if not self.is_fenced:
-            due_ns.append(self.lease_ns)
-        if self._flight is not None and self._looking is None:
-            due_ns.append(self._flight.sent_ns + int(ANSWER_S * NS))
+            due_ns.append(self.lease_until_ns)
+        if self._write is not None and self._checking is None:
+            due_ns.append(self._write.sent_ns + int(ANSWER_S * NS))
         elif self._is_ready:
             due_ns.append(self._sent_ns + int(SIGN_OF_LIFE_S * NS))
-        self._watchdog = self._loop.call_later(max((min(due_ns) - now) / NS, 0.001), self._watch)
+        self._watch_timer = self._loop.call_later(max((min(due_ns) - now) / NS, 0.001), self._watch)
         if fences:
             self._logger.warning(
-                "subscription %s of %s: its position could not be kept for %g s; nothing is handled until it is",
-                self._key.name, self._key.stream, LEASE_S,
+                "subscription %s of %s: for %g s its position could not be stored; handlers are stopped until it is",
+                self._entry.name, self._entry.stream, LEASE_S,
             )  # fmt: skip
             self._owner.on_fenced()
 
     def on_wire_lost(self) -> None:
-        """The connection is gone: a write under way is not answered, and the next one shows what became of it."""
-        self._flight = None
+        """Note that the connection is lost: the write under way gets no answer. The next write shows its result."""
+        self._write = None
         self._is_ready = False
 
     def on_wire_restored(self) -> None:
-        """The connection is back: give a sign of life at once."""
-        self._stop_looking()  # its question went down with the connection; the write asks the same
-        self._write()
+        """Write at once after a reconnect."""
+        self._stop_checking()  # its request was lost with the connection, and the write's answer tells the same
+        self._write_now()
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
-    def drop(self) -> None:
-        """End the hold, here; in the key it stays."""
+    def abandon(self) -> None:
+        """Stop writing. The entry stays as it is, so other members see a silent holder."""
         self._is_over = True
         self._is_ready = False
-        for timer in (self._pause, self._watchdog):
+        for timer in (self._write_timer, self._watch_timer):
             if timer is not None:
                 timer.cancel()
-        self._stop_looking()
-        self.give_up_waiting()
+        self._stop_checking()
+        self.end_waits()
 
-    async def release(self, seq: int, time_ns: int = 0, *, keeps: bool = False) -> bool:
-        """End the hold, the key without a holder and with the position `seq` at least; returns whether it is kept.
+    async def release(self, seq: int, stored_ns: int = 0, *, keep_holder: bool = False) -> bool:
+        """Give the cursor up: write position `seq` or later, without a holder. Return whether the position is stored.
 
-        `keeps`: the key stays ours, for others to wait until it has aged. Raises EdaError. Takes as long as it takes.
+        With `keep_holder` the holder stays in the entry, so other members wait until it has been silent for long
+        enough. There is no time limit. Raises EdaError.
         """
-        flight = self._flight
-        self.drop()
-        self._move(seq, time_ns)
-        if flight is not None:
+        write = self._write
+        self.abandon()
+        self._move(seq, stored_ns)
+        if write is not None:
             waiter: asyncio.Future[Answer] = self._loop.create_future()
-            flight.on_answer = settling(waiter)
-            answer = await self._key.outcome(waiter)
+            write.on_answer = passing_to(waiter)
+            answer = await self._entry.answer_to(waiter)
             self._revision = answer.seq if is_stored(answer) else 0
         while True:
             if not self._revision:
-                kept = await read_patiently(self._key, self._logger)
-                if not self.is_ours(kept):
-                    return self._covers(kept)
-                self._revision = kept.revision
-            answer, _ = await self._key.put(self._value(self._holder if keeps else ""), self._revision)
+                snapshot = await self._entry.read_patiently(self._logger)
+                if not self.is_ours(snapshot):
+                    return self._is_kept_in(snapshot)
+                self._revision = snapshot.revision
+            value = self._value(self._holder if keep_holder else "")
+            answer, _ = await self._entry.put(value, self._revision)
             if is_stored(answer):
-                self.stored = self.target
+                self.confirmed_seq = self.seq
                 return True
             self._revision = 0
 
-    def _covers(self, kept: Kept) -> bool:
-        """Whether our last position is in there: given up by us, or taken over from that."""
-        value = kept.value
+    def _is_kept_in(self, snapshot: Snapshot) -> bool:
+        """Return whether the snapshot has our last position: we gave it up, or another member took over from it."""
+        value = snapshot.value
         if value is None or value.epoch < self._epoch or value.created != self.created:
             return False
-        return value.seq >= self.target and (value.epoch > self._epoch or not value.holder)
+        return value.seq >= self.seq and (value.epoch > self._epoch or not value.holder)
 
-    def _lost(self) -> Closed:
-        return Closed(f"the hold on the cursor {self._key.stream}.{self._key.name}")
-
-
-async def read_patiently(key: CursorKey, logger: logging.Logger) -> Kept:
-    """Read the key, however long that takes. Raises ConfigError, Closed, and ServerError when refused for good."""
-    grace = GracePeriod()
-    while True:
-        try:
-            return await key.read()
-        except (ServerError, Timeout) as error:
-            if not grace.allows(error):
-                raise
-            logger.debug("subscription %s of %s: reading its position: %s", key.name, key.stream, error)
-        await asyncio.sleep(RETRY_S)
+    def _closed(self) -> Closed:
+        return Closed(f"the cursor {self._entry.stream}.{self._entry.name}")

@@ -1,4 +1,4 @@
-"""For how long the holder of a cursor's key has been silent, by the clock of the member that stands by."""
+"""How long the holder of a cursor has been silent, measured by the clock of a standby."""
 
 from __future__ import annotations
 
@@ -7,69 +7,70 @@ from collections import deque
 from contextlib import suppress
 
 from eda._clock import read_monotonic_ns
-from eda.cursors.value import Kept
+from eda.cursors.value import Snapshot
 from eda.times import NS
 
-__all__ = ["TAKEOVER_S", "Silence"]
+__all__ = ["TAKEOVER_S", "HolderLiveness"]
 
-TAKEOVER_S = 5.0  # without a new revision; a second more than a lease, so that running handlers can end
-HINT_PAUSE_S = 0.1  # hints have the key read no more often
-DEAF_PAUSE_S = 1.0  # between two reads, where no hints arrive
+TAKEOVER_S = 5.0  # a holder is silent after this long without a write: a second after its lease, for running handlers
+HINT_PAUSE_S = 0.1  # hints lead to no more than one read in this time
+DEAF_PAUSE_S = 1.0  # between two reads, if no hints arrive
 
 
-class Silence:
-    """What a standby has read last, and by when that was written at the latest.
+class HolderLiveness:
+    """What a standby read last from the cursor, and the latest time at which it can have been written.
 
-    Only what was read counts. A hint of the same text, received earlier, dates it: without hints a revision is taken to
-    be as young as the first read that found it.
+    Only what was read counts. A hint is a message that somebody published to the cursor's key. If a hint with the same
+    text arrived earlier, the revision was written before that. Without hints, the standby assumes that a revision was
+    written when it first read it.
     """
 
     def __init__(self) -> None:
-        self.seen = Kept(0, None)
-        self._since_ns = 0
+        self.last = Snapshot(0, None)
+        self._written_ns = 0
         self._read_ns = 0
         self._hints: deque[tuple[bytes, int]] = deque(maxlen=8)
         self._wake = asyncio.Event()
 
-    def note(self, kept: Kept) -> None:
-        """Take what was just read."""
+    def on_read(self, snapshot: Snapshot) -> None:
+        """Note what the standby has just read."""
         self._read_ns = read_monotonic_ns()
-        if kept.revision != self.seen.revision or self.seen.value is None:
-            dates = (at_ns for text, at_ns in self._hints if text == kept.text)
-            self._since_ns = next(dates, self._read_ns)
-        self.seen = kept
+        if snapshot.revision != self.last.revision or self.last.value is None:
+            times = (at_ns for text, at_ns in self._hints if text == snapshot.text)
+            self._written_ns = next(times, self._read_ns)
+        self.last = snapshot
 
-    def follows(self, kept: Kept) -> bool:
-        """Whether what was just read is what the holders of the key may have made of what was read before.
+    def can_follow(self, snapshot: Snapshot) -> bool:
+        """Return whether holders can have turned what was read before into this snapshot; else it was reset.
 
-        A new holder has a new epoch; in the same one only its holder writes, and may give it up.
+        A new holder raises the epoch. Within an epoch only its holder writes, and may give the cursor up.
         """
-        seen, now = self.seen.value, kept.value
-        if seen is None or now is None or now.epoch < seen.epoch:
+        before, now = self.last.value, snapshot.value
+        if before is None or now is None or now.epoch < before.epoch:
             return False
-        return now.epoch > seen.epoch or now.holder in (seen.holder, "")
+        return now.epoch > before.epoch or now.holder in (before.holder, "")
 
     @property
-    def is_long(self) -> bool:
-        """Whether, when it was read last, the key had not changed for as long as it takes."""
-        return self._read_ns - self._since_ns >= int(TAKEOVER_S * NS)
+    def is_silent(self) -> bool:
+        """Whether the last read found the cursor unchanged for long enough to take it over."""
+        return self._read_ns - self._written_ns >= int(TAKEOVER_S * NS)
 
     def on_hint(self, text: bytes, may_be_free: bool) -> None:
-        """Take what was published to the key, by whomever."""
+        """Note a message that somebody published to the cursor's key."""
         self._hints.appendleft((text, read_monotonic_ns()))
         if may_be_free:
             self._wake.set()
 
-    def restart(self) -> None:
-        """Begin anew: the connection is back. The holder may have been cut off as well, and gets its time to return."""
-        self._since_ns = read_monotonic_ns()
+    def on_restored(self) -> None:
+        """Count anew after a reconnect: the holder may have lost its connection too, and gets time to return."""
+        self._written_ns = read_monotonic_ns()
 
-    async def last(self, *, is_told: bool = True) -> None:
-        """Return when the key should be read again. `is_told`: hints may arrive, and it need not be read for them."""
-        is_held = self.seen.value is not None and self.seen.value.holder
+    async def until_next_read(self, *, has_hints: bool = True) -> None:
+        """Return when the standby should read the cursor again. Without hints it reads more often."""
+        is_held = self.last.value is not None and self.last.value.holder
         while is_held and not self._wake.is_set():
-            left_s = (self._since_ns - read_monotonic_ns()) / NS + TAKEOVER_S
-            if not is_told:
+            left_s = (self._written_ns - read_monotonic_ns()) / NS + TAKEOVER_S
+            if not has_hints:
                 left_s = min(left_s, (self._read_ns - read_monotonic_ns()) / NS + DEAF_PAUSE_S)
             if left_s <= 0:
                 break

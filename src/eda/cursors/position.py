@@ -1,7 +1,7 @@
-"""Which event a position is, and whether the stream still has it.
+"""Positions in a stream: which event a position means, and whether the stream still has this event.
 
-A server that lost its power comes back without what was not synced, and gives those sequences to other events. So a
-sequence alone does not say which event it is; with the time at which the stream stored it, it does.
+After a power failure a server lacks the events that it had not yet written to disk, and gives their sequences to other
+events. So a sequence alone does not identify an event, but the sequence and the time at which it was stored do.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from eda.server_codes import FORBIDDEN, MESSAGE_NOT_FOUND
 from eda.times import rfc3339
 
 __all__ = [
-    "UNREAD_NS",
+    "BEFORE_FIRST_NS",
     "Position",
     "position_of",
     "sequence_at",
@@ -28,32 +28,31 @@ __all__ = [
     "warn_of_far_start",
 ]
 
-
-UNREAD_NS = 1  # the time of a position before the stream's first event: whatever is stored came later
+BEFORE_FIRST_NS = 1  # the time of a position before the stream's first event: every event was stored later
 
 
 class Position(NamedTuple):
-    """A position: its sequence, and when the stream stored that event, in nanoseconds since 1970; 0: not known."""
+    """The sequence of an event, and when the stream stored it, in nanoseconds since 1970; 0: that time is not known."""
 
     seq: int
     stored_ns: int = 0
 
 
 def warn_of_far_start(logger: logging.Logger, stream: str, name: str, start: int, last: int) -> None:
-    """Say that a start lies beyond the stream's end, if it does: an event that is yet to come there may be far away."""
+    """Log a warning if a subscription starts beyond the next event of the stream: it may have to wait for long."""
     if start > last + 1:
         logger.warning(
-            "subscription %s of stream %s starts at %d, but the stream ends at %d: it gets nothing until the stream is "
-            "there",
+            "subscription %s of stream %s starts at %d, but the stream ends at %d: it gets nothing until the stream "
+            "reaches its start",
             name, stream, start, last,
         )  # fmt: skip
 
 
 async def sequence_at(api: Api, stream: str, time_ns: int, info: StreamInfo) -> int:
-    """Return the sequence of the first event stored at that time or later, the next one's where there is none.
+    """Return the sequence of the first event stored at this time or later, or the next sequence if there is none.
 
-    Found by halving, one request each: where events were deleted, nats-server 2.10 finds a wrong sequence by itself.
-    Raises StreamNotFound, ServerError, Timeout, Closed.
+    This is a binary search with one request for each step. nats-server 2.10 can search by itself, but finds a wrong
+    sequence if events were deleted. Raises StreamNotFound, ServerError, Timeout, Closed.
     """
     low, high, found = max(info.first_sequence, 1), info.last_sequence + 1, info.last_sequence + 1
     try:
@@ -72,7 +71,7 @@ async def sequence_at(api: Api, stream: str, time_ns: int, info: StreamInfo) -> 
 
 
 async def _sequence_by_server(api: Api, stream: str, time_ns: int) -> int:
-    """The same, as the server finds it for a consumer that begins at that time."""
+    """Return the same as `sequence_at`, as the server finds it for a new consumer that starts at this time."""
     name = f"eda-r-{next_nuid()}"
     settings = reader_settings(name) | {"deliver_policy": "by_start_time", "opt_start_time": rfc3339(time_ns)}
     settings |= labels("reader", client=api.client, what=f"a look for a time in stream {stream!r}")
@@ -82,19 +81,21 @@ async def _sequence_by_server(api: Api, stream: str, time_ns: int) -> int:
 
 
 async def position_of(api: Api, stream: str, seq: int) -> Position:
-    """Return the position of the event with that sequence. Raises StreamNotFound, ServerError, Timeout, Closed."""
+    """Return the position of the event with this sequence. Raises StreamNotFound, ServerError, Timeout, Closed."""
     return Position(seq, await _stored_at(api, stream, seq))
 
 
 async def surviving_position(api: Api, stream: str, position: Position, info: StreamInfo) -> Position:
-    """Return the position if the stream still has all that it had up to it, else the one before the first new event.
+    """Return the position if the stream still has all events up to it, else the position before the first new event.
 
-    The event itself may be gone (expired, deleted, purged): then the stream is whole as long as nothing up to there was
-    stored later than it. Raises StreamNotFound, ServerError, Timeout, Closed.
+    The position's own event may be gone because it expired, was deleted or was purged. Then the events up to it are
+    still those that were read, unless one of them was stored later than the position says.
+
+    Raises StreamNotFound, ServerError, Timeout, Closed.
     """
     if not position.seq:
         return position
-    if not position.stored_ns:  # written before positions had times: only a stream that is too short shows anything
+    if not position.stored_ns:  # written before cursors had times: only a stream that is too short shows a loss
         end = info.last_sequence
         return position if end >= position.seq else await position_of(api, stream, end)
     stored_ns = await _stored_at(api, stream, position.seq)
@@ -106,14 +107,14 @@ async def surviving_position(api: Api, stream: str, position: Position, info: St
     if first > position.seq:
         if not stored_ns:
             return position
-        # It is another event, which an earlier time was given to: the server's clock went back, and can't tell what
-        # else is new.
+        # The stream has another event with this sequence and an earlier time: the server's clock was set back. So times
+        # don't tell which of the events before it are new.
         first = max(info.first_sequence, 1)
     return Position(first - 1, await _stored_at(api, stream, first - 1) or position.stored_ns)
 
 
 async def _stored_at(api: Api, stream: str, seq: int) -> int:
-    """Return when the event was stored, 0 where there is none, or we may not look."""
+    """Return when the event was stored; 0 if there is no such event, or if the server forbids to read it."""
     if not seq:
         return 0
     try:

@@ -1,14 +1,15 @@
-"""How many members stand by for a cursor: they say so when they are asked.
+"""What a standby listens to: writes of the cursor, and questions about how many members stand by.
 
-A standby leaves no trace on the server. So whoever wants to know asks all of a stream at once, with a plain message,
-and counts who answers in time. The subjects cross leaf nodes. An answer goes to a subject of this purpose alone: nobody
-can have a client publish anywhere else.
+A standby leaves no trace on the server. So a program that wants to know how many members stand by asks all standbys of
+a stream at once with a plain message, and counts the answers that arrive in time. These messages cross leaf nodes. The
+answers go only to subjects that serve nothing else, so nobody can make a standby publish anywhere else.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 
 from nats.aio.subscription import Subscription as NatsSubscription
@@ -16,15 +17,18 @@ from nats.errors import Error as NatsError
 
 from eda._clock import read_monotonic_ns
 from eda._nuid import next_nuid
+from eda.cursors.value import may_be_free
 from eda.errors import Closed
+from eda.jetstream.api import Api
+from eda.jetstream.bucket_requests import key_subject
 from eda.jetstream.subjects import escape_token
 from eda.transport._callback_sink import CallbackSink
 from eda.transport.wire import Wire
 
 __all__ = ["ANSWERS_S", "Standby", "count_standbys"]
 
-ANSWERS_S = 0.5  # how long standbys are listened to
-PAUSE_NS = 50_000_000  # nanoseconds between two answers of one standby: questions may come from anybody
+ANSWERS_S = 0.5  # how long the answers of standbys are waited for
+PAUSE_NS = 50_000_000  # nanoseconds between two answers of one standby, because anybody may ask
 MAX_TOKEN = 64
 MAX_NAME = 64
 
@@ -34,33 +38,55 @@ def _subject(domain: str, stream: str, what: str) -> str:
 
 
 class Standby:
-    """Answers for a member that stands by for the cursor `name`; `domain`: the stream's."""
+    """The subscriptions of a member that stands by for the cursor `name` of `stream`.
 
-    def __init__(self, wire: Wire, domain: str, stream: str, name: str) -> None:
+    `on_hint(payload, may_be_free)` is called for each message that anybody publishes to the cursor's key. A hint proves
+    nothing: the message may not have been stored. No hints arrive from another domain.
+    """
+
+    def __init__(self, wire: Wire, api: Api, stream: str, name: str, on_hint: Callable[[bytes, bool], None]) -> None:
         self._wire = wire
-        self._question = _subject(domain, stream, "standby")
-        self._answer = _subject(domain, stream, "standing")
+        self._api = api
+        self._key_subject = key_subject(stream, name)
+        self._on_hint = on_hint
+        self._question = _subject(api.domain, stream, "standby")
+        self._answer = _subject(api.domain, stream, "standing")
         self._name = name.encode()
-        self._subscription: NatsSubscription | None = None
+        self._subscriptions: dict[str, NatsSubscription] = {}  # by subject
         self._not_before_ns = 0
 
-    async def begin(self) -> None:
-        """Answer from now on. Raises Closed."""
-        if self._subscription is None:
-            try:
-                self._subscription = await self._wire.attach(self._question, CallbackSink(0, self._take))
-            except NatsError as error:
-                raise Closed("connection") from error
+    @property
+    def has_hints(self) -> bool:
+        """Whether hints can arrive: the bucket is not in another domain."""
+        return not self._api.is_foreign
 
-    async def end(self) -> None:
-        """Answer no more."""
-        subscription, self._subscription = self._subscription, None
-        if subscription is not None:
-            with suppress(NatsError):  # closed meanwhile, and the subscription with it
+    async def start(self) -> None:
+        """Listen to hints and questions. Does nothing if already started. Raises Closed."""
+        # In another domain the hints would have to come from `$JS.<domain>.API.$KV…`. Don't subscribe to that subject:
+        # the leaf node then finds nobody who answers the domain's API (seen with nats-server 2.15.1).
+        if self.has_hints:
+            await self._attach(self._key_subject, self._take_hint)
+        await self._attach(self._question, self._take_question)
+
+    async def stop(self) -> None:
+        """Stop to listen. Does nothing if not started."""
+        subscriptions, self._subscriptions = self._subscriptions, {}
+        for subscription in subscriptions.values():
+            with suppress(NatsError):  # the connection was closed meanwhile, and the subscription with it
                 await self._wire.detach(subscription)
             self._wire.release(subscription)
 
-    def _take(self, tail: bytes, headers: bytes, token: bytes) -> None:
+    async def _attach(self, subject: str, take: Callable[[bytes, bytes, bytes], None]) -> None:
+        if subject not in self._subscriptions:
+            try:
+                self._subscriptions[subject] = await self._wire.attach(subject, CallbackSink(0, take))
+            except NatsError as error:
+                raise Closed("connection") from error
+
+    def _take_hint(self, tail: bytes, headers: bytes, payload: bytes) -> None:
+        self._on_hint(payload, may_be_free(payload))
+
+    def _take_question(self, tail: bytes, headers: bytes, token: bytes) -> None:
         now = read_monotonic_ns()
         if now < self._not_before_ns or not token.isalnum() or len(token) > MAX_TOKEN:
             return
@@ -70,9 +96,9 @@ class Standby:
 
 
 async def count_standbys(wire: Wire, domain: str, stream: str, names: set[str]) -> Counter[str] | None:
-    """Return how many members stand by for each of these cursors, as far as they answer within 0.5 s.
+    """Return how many members stand by for each of these cursors, counting those that answer within 0.5 s.
 
-    None where asking is forbidden. Raises Closed.
+    None: the server forbids to ask. Raises Closed.
     """
     counted: Counter[str] = Counter()
     known = {name.encode(): name for name in names}

@@ -1,4 +1,4 @@
-"""What is written into the key of a cursor, and what is made of what others wrote there.
+"""The value of a cursor as JSON: how it is written, and what is accepted of a value that others wrote.
 
 Sources: docs/wire.md (the value), ADR-8 and ADR-43 (delete markers).
 """
@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 __all__ = [
-    "Kept",
-    "Value",
+    "CursorValue",
+    "Snapshot",
     "decode_value",
     "encode_value",
-    "is_marker",
+    "is_delete_marker",
     "may_be_free",
     "new_value",
     "successor",
@@ -27,18 +27,21 @@ _Sequence = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Number = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 _Nanoseconds = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,18}$|^[1-8][0-9]{18}$")]
 
-# Deleted by a client, or by the server.
+# A client has deleted the key, or the server has.
 _MARKER = re.compile(rb"^(?:KV-Operation: *(?:DEL|PURGE) *|Nats-Marker-Reason:.*)\r?$", re.MULTILINE)
 _RELEASED = re.compile(rb'"holder"\s*:\s*""')
 
 
-class Value(msgspec.Struct, frozen=True, kw_only=True):
-    """A kept cursor.
+class CursorValue(msgspec.Struct, frozen=True, kw_only=True):
+    """The value of a cursor.
 
-    `time`: when the stream stored event `seq`, in nanoseconds since 1970, 0 where that is not known; a text, since
-    programs in some languages can't take a number of this size from JSON. `created`: when the event stream was made, to
-    tell it from a later one of the same name. `start`: the sequence that the subscription was told to begin at: a
-    position just before it may lie beyond the stream's end.
+    `seq`: all events up to this sequence are done. `epoch`: grows by one with each takeover. `holder`: the member that
+    holds the cursor, empty if it gave the cursor up. `tries`: how many holders vanished at this position. `filter`: the
+    subjects that the subscription asks for. `created`: when the stream was created, as the server writes it; it tells
+    the stream from a later one of the same name. `start`: the sequence at which the options told the subscription to
+    start, else 0; a position just before it may lie beyond the stream's end. `time`: when the stream stored event
+    `seq`, in nanoseconds since 1970, or "0" if that is not known; it is a string, because programs in some languages
+    can't read a number of this size from JSON.
     """
 
     v: Literal[1] = 1
@@ -47,30 +50,34 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
     holder: str
     tries: _Number
     filter: list[str]
-    updated: Any = None  # for people who look at it; never read
+    updated: Any = None  # for people who read the entry; the code never reads it
     created: str = ""
     start: _Sequence = 0
     time: _Nanoseconds = "0"
 
     @property
-    def time_ns(self) -> int:
-        """The time as a number."""
+    def stored_ns(self) -> int:
+        """When the stream stored event `seq`, in nanoseconds since 1970; 0: that is not known."""
         return int(self.time)
 
 
-class _Given(Value, frozen=True, kw_only=True):
-    v: Literal[1]  # what says no version is none of ours
+class _Received(CursorValue, frozen=True, kw_only=True):
+    v: Literal[1]  # required here: a value without a version is not a cursor
 
 
-class Kept(msgspec.Struct, frozen=True):
-    """What the key holds: `revision` 0 where it never was, `value` None there and where it was deleted."""
+class Snapshot(msgspec.Struct, frozen=True):
+    """One reading of a cursor's entry.
+
+    `revision` is 0 if the key was never written. `value` is None then, and also if the key was deleted. `text` is the
+    value as it was read.
+    """
 
     revision: int
-    value: Value | None
+    value: CursorValue | None
     text: bytes = b""
 
 
-_decode = msgspec.json.Decoder(_Given).decode
+_decode = msgspec.json.Decoder(_Received).decode
 encode_value = msgspec.json.Encoder().encode
 
 
@@ -82,42 +89,42 @@ def new_value(
     filter: list[str],
     created: str,
     start: int = 0,
-    time_ns: int = 0,
-) -> Value:
-    """Return a value that is updated now; `time_ns` is when event `seq` was stored, 0 where that is not known."""
+    stored_ns: int = 0,
+) -> CursorValue:
+    """Return a value whose `updated` is now. `stored_ns`: when the stream stored event `seq`; 0 if not known."""
     now = datetime.now(UTC)
-    return Value(
+    return CursorValue(
         seq=seq, epoch=epoch, holder=holder, tries=tries, filter=filter, updated=now, created=created, start=start,
-        time=str(time_ns),
+        time=str(stored_ns),
     )  # fmt: skip
 
 
-def successor(old: Value, holder: str, filter: list[str]) -> Value:
-    """Return what takes the key over at the old value's position."""
+def successor(old: CursorValue, holder: str, filter: list[str]) -> CursorValue:
+    """Return the value with which `holder` takes the cursor over at the old value's position."""
     tries = old.tries + bool(old.holder)
-    return new_value(old.seq, old.epoch + 1, holder, tries, filter, old.created, old.start, old.time_ns)
+    return new_value(old.seq, old.epoch + 1, holder, tries, filter, old.created, old.start, old.stored_ns)
 
 
-def template_of(value: Value) -> bytes:
-    """Return how the value is written, with places for another sequence and its time: `template % (seq, time_ns)`."""
+def template_of(value: CursorValue) -> bytes:
+    """Return the value's JSON as a template for other positions: `template % (seq, stored_ns)`."""
     text = encode_value(msgspec.structs.replace(value, seq=0, time="0")).replace(b"%", b"%%")
-    # Within a string the quotes would be escaped.
+    # Inside a string value the quotes are escaped, so the first match is the field itself.
     return text.replace(b'"seq":0', b'"seq":%d', 1).replace(b'"time":"0"', b'"time":"%d"', 1)
 
 
-def decode_value(text: bytes) -> Value:
-    """Read a key's value. ValueError says what is wrong with it."""
+def decode_value(text: bytes) -> CursorValue:
+    """Return the value that the JSON holds. Raises ValueError, which says what is wrong with it."""
     try:
         return _decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(str(error)) from error
 
 
-def is_marker(headers: bytes) -> bool:
-    """Whether a message with these headers says that the key was deleted."""
+def is_delete_marker(headers: bytes) -> bool:
+    """Return whether a message with these headers marks its key as deleted."""
     return _MARKER.search(headers) is not None
 
 
 def may_be_free(payload: bytes) -> bool:
-    """Whether a message to the key looks as if nobody held it any more; quick, and no proof."""
+    """Return whether a message to the key looks as if no member holds the cursor: a quick check that proves nothing."""
     return not payload or _RELEASED.search(payload) is not None

@@ -1,4 +1,4 @@
-"""What it means for a subscription to hold its position: when it reads, when handlers may start, what is stored."""
+"""Starts reading and handling when this member becomes the holder of its cursor, and stops them when it is not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ORPHANS_POLL_S = 0.01
 
 
 class Activation:
-    """Stands between a cursor and what works under it; the cursor calls `on_…`."""
+    """Connects a cursor with the source and the dispatcher of its subscription; the cursor calls the `on_…` methods."""
 
     def __init__(self, source: OrderedSource, dispatcher: Dispatcher, on_end: Callable[[Exception], None]) -> None:
         self._source = source
@@ -26,38 +26,38 @@ class Activation:
         self._loop = asyncio.get_running_loop()
         self._activating: asyncio.Task[None] | None = None
         self.is_active = False
-        self.cursor: Cursor | None = None  # set by whoever makes it
+        self.cursor: Cursor | None = None  # set by the pipeline that creates both
         source.on_nothing_pending = self.on_nothing_pending
         dispatcher.set_lease(0)
 
     @property
-    def _held(self) -> Cursor:
+    def _the_cursor(self) -> Cursor:
         assert self.cursor is not None
         return self.cursor
 
     @property
-    def _is_begun(self) -> bool:
-        """Whether the dispatcher is where the cursor is."""
+    def _is_started(self) -> bool:
+        """Whether this member is the holder and the dispatcher has taken over the cursor's position."""
         return self.is_active and (self._activating is None or self._activating.done())
 
-    # --- what the cursor tells ---------------------------------------------------------------------------------------
+    # --- calls of the cursor -----------------------------------------------------------------------------------------
 
-    def on_active(self, position: int, tries: int, lease_until_ns: int) -> None:
-        """Begin behind `position`, as soon as nothing from before is at work."""
+    def on_active(self, seq: int, tries: int, lease_until_ns: int) -> None:
+        """Start to handle the events after `seq`, as soon as no earlier handler runs."""
         self.is_active = True
-        self._activating = self._loop.create_task(self._activate(position, tries))
+        self._activating = self._loop.create_task(self._activate(seq, tries))
         self._activating.add_done_callback(self._on_activated)
 
-    async def _activate(self, position: int, tries: int) -> None:
+    async def _activate(self, seq: int, tries: int) -> None:
         dispatcher = self._dispatcher
         # A handler from before this member lost the cursor may still run. Its event must not be handled again at the
-        # same time. This is so rare that the workers don't report when they end.
+        # same time. This is too rare for the workers to report the end of such a handler.
         while dispatcher.n_running:  # noqa: ASYNC110
             await asyncio.sleep(ORPHANS_POLL_S)
-        dispatcher.begin_at(position, tries, self._held.time_ns)
-        dispatcher.set_lease(self._held.lease_until_ns)
+        dispatcher.begin_at(seq, tries, self._the_cursor.stored_ns)
+        dispatcher.set_lease(self._the_cursor.lease_until_ns)
         dispatcher.tell_progress()
-        self._source.start = self._held.start
+        self._source.start = self._the_cursor.start
         self._source.start_reading_soon()
 
     def _on_activated(self, task: asyncio.Task[None]) -> None:
@@ -66,23 +66,21 @@ class Activation:
             self.on_end(error)
 
     def on_nothing_pending(self) -> None:
-        """There is no event behind what is done: those who died here did not die of it."""
-        self._held.advance(self._dispatcher.position, self._dispatcher.position_ns, untried=True)
+        """Forget the tries: no event follows the position, so earlier holders did not vanish because of an event."""
+        dispatcher = self._dispatcher
+        self._the_cursor.advance(dispatcher.position, dispatcher.position_ns, forget_tries=True)
 
     def on_fenced(self) -> None:
-        """Stop handlers: the lease is over."""
+        """Stop the handlers, because the lease has expired."""
         self._dispatcher.fence()
 
     def on_unfenced(self) -> None:
         """Let handlers start again."""
-        self._extend()
-
-    def _extend(self) -> None:
-        if self._is_begun:
-            self._dispatcher.set_lease(self._held.lease_until_ns)
+        if self._is_started:
+            self._dispatcher.set_lease(self._the_cursor.lease_until_ns)
 
     def on_lost(self) -> None:
-        """Stop everything: another member has it."""
+        """Stop reading and handling, because another member is the holder."""
         self.is_active = False
         if self._activating is not None:
             self._activating.cancel()
@@ -91,13 +89,13 @@ class Activation:
         self._dispatcher.begin_at(0)
 
     def on_end(self, error: Exception) -> None:
-        """Stop everything for good."""
+        """Stop reading and handling for good."""
         self.on_lost()
         self._on_end(error)
 
     def on_confirmed(self, seq: int, lease_until_ns: int) -> None:
-        """The position `seq` is stored: store what was done meanwhile, or wait for more."""
-        if not self._is_begun:
+        """Extend the lease, now that position `seq` is stored, and have later progress stored as well."""
+        if not self._is_started:
             return
         dispatcher = self._dispatcher
         dispatcher.set_lease(lease_until_ns)
@@ -106,26 +104,26 @@ class Activation:
         else:
             dispatcher.tell_progress()
 
-    # --- what the dispatcher's host asks -----------------------------------------------------------------------------
+    # --- calls of the dispatcher's host and of the pipeline ----------------------------------------------------------
 
     def on_progress(self) -> None:
-        """The position has moved."""
-        if self._is_begun:
-            self._held.advance(self._dispatcher.position, self._dispatcher.position_ns)
+        """Pass the dispatcher's new position to the cursor."""
+        if self._is_started:
+            self._the_cursor.advance(self._dispatcher.position, self._dispatcher.position_ns)
 
-    async def confirmed(self, position: int) -> None:
-        """Return when the position is stored, or another member has it."""
+    async def store(self, seq: int) -> None:
+        """Return when position `seq` is stored, or when another member is the holder."""
         try:
-            await self._held.confirmed(position, self._dispatcher.position_ns)
+            await self._the_cursor.store(seq, self._dispatcher.position_ns)
         except Closed:
-            return  # no handler starts without the lease
+            return  # without the lease no handler starts
 
     def on_rewound(self, position: Position) -> None:
-        """Go back to there: the stream has lost its end."""
+        """Go back to this position: the stream has lost its end, or has an earlier message that others overtook."""
         self._dispatcher.begin_at(position.seq, 0, position.stored_ns)
-        self._held.restart(self._held.created, *position)
+        self._the_cursor.rewind(self._the_cursor.created, *position)
 
     def close(self) -> None:
-        """Begin nothing more."""
+        """Start nothing more."""
         if self._activating is not None:
             self._activating.cancel()

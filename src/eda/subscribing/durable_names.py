@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eda.cursors.entry import CursorKey
+from eda.cursors.entry import CursorEntry
 from eda.errors import ConfigError, ServerError
 from eda.jetstream.api import Api
 from eda.jetstream.bucket import BUCKET
@@ -55,12 +55,12 @@ async def check_other_kind(wire: Wire, api: Api, stream: str, name: str, *, orde
             return
         kept, asked = "a shared one (a consumer of the stream)", "an ordered one (exclusive, serial or key)"
     else:
-        key = CursorKey(wire, api, stream, name)
+        entry = CursorEntry(wire, api, stream, name)
         if reset:
-            await key.delete()
+            await entry.delete()
             return
         try:
-            if (await key.read()).value is None:
+            if (await entry.read()).value is None:
                 return
         except ServerError as error:
             if error.code == FORBIDDEN:

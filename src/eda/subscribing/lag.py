@@ -15,10 +15,10 @@ import msgspec
 from nats.errors import Error as NatsError
 
 from eda._nuid import next_nuid
-from eda.cursors.entry import CursorKey
+from eda.cursors.entry import CursorEntry
 from eda.cursors.position import Position, surviving_position
 from eda.cursors.standby import count_standbys
-from eda.cursors.value import Value
+from eda.cursors.value import CursorValue
 from eda.errors import ConfigError, ServerError, Timeout
 from eda.jetstream.api import REQUEST_TIMEOUT_S, Api, ask, stream_error
 from eda.jetstream.bucket import BUCKET, BUCKET_STREAM
@@ -144,7 +144,7 @@ class Lags:
 
     async def _ordered(self, seen: _Seen, name: str) -> SubscriptionInfo | None:
         try:
-            value = (await CursorKey(self._wire, self._api, seen.info.name, name).read()).value
+            value = (await CursorEntry(self._wire, self._api, seen.info.name, name).read()).value
         except ConfigError:
             return None  # there is something, if no position
         if value is None:
@@ -165,14 +165,16 @@ class Lags:
             updated=_time_of(value.updated),
         )
 
-    async def _behind(self, seen: _Seen, value: Value) -> tuple[int, int | None, float | None]:
+    async def _behind(self, seen: _Seen, value: CursorValue) -> tuple[int, int | None, float | None]:
         """Return position, events and seconds behind."""
         if value.created and value.created != seen.created:
             return 0, None, None  # of a stream that is gone: where it begins in this one is for its next member to say
         after = value.seq
         if after and value.start != after + 1:  # a start may be still to come
             # Where the stream has lost its end, its next member goes on behind what is left of it.
-            after = (await surviving_position(self._api, seen.info.name, Position(after, value.time_ns), seen.info)).seq
+            after = (
+                await surviving_position(self._api, seen.info.name, Position(after, value.stored_ns), seen.info)
+            ).seq
         if seen.last <= after:
             return after, 0, 0.0
         # What one subject matches, other servers than the newest count as well.

@@ -13,7 +13,7 @@ from typing import Any
 
 from eda._nuid import next_nuid
 from eda.cursors.position import (
-    UNREAD_NS,
+    BEFORE_FIRST_NS,
     Position,
     position_of,
     sequence_at,
@@ -93,7 +93,7 @@ class OrderedSource(Source):
         info = await self._streams.info(self._stream)
         options = self._options
         if options.backfill:
-            return Position(info.first_sequence - 1, UNREAD_NS) if info.first_sequence > 1 else Position(0)
+            return Position(info.first_sequence - 1, BEFORE_FIRST_NS) if info.first_sequence > 1 else Position(0)
         if options.start is None:
             return Position(info.last_sequence, info.last_time_ns)
         start = options.start

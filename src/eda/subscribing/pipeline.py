@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from eda.cursors.cursor import Cursor
-from eda.cursors.entry import CursorKey
+from eda.cursors.entry import CursorEntry
 from eda.cursors.position import Position
 from eda.handling._dispatch import Dispatcher
 from eda.handling.dispatcher_host import DispatcherHost
@@ -157,8 +157,8 @@ class Pipeline:
             start=source.start,
         )
         self._host.on_progress = activation.on_progress
-        self._host.confirmed = activation.confirmed
-        await self._cursor.open(reset=self._options.reset, first=source.first_position)
+        self._host.confirmed = activation.store
+        await self._cursor.open(reset=self._options.reset, first_position=source.first_position)
 
     def _on_rewound(self, position: Position) -> None:
         if self.activation is not None:
@@ -179,7 +179,7 @@ class Pipeline:
         """Give back the events that no handler has begun."""
         self.dispatcher.give_back()
         if self._cursor is not None:
-            self._cursor.give_up_waiting()  # `keep_position` writes the position last of all
+            self._cursor.end_waits()  # `keep_position` writes the position last of all
 
     async def keep_position(self, timeout_s: float, *, failed: bool) -> bool:
         """Have the server store which events are done. Return whether it confirms that; if not, a warning is logged.
@@ -189,9 +189,9 @@ class Pipeline:
         if self.activation is not None and self._cursor is not None:
             self.activation.close()
             # A handler that ignores its cancellation may still run. Then no other member may handle its event yet.
-            keeps = self.dispatcher.n_running > 0
+            keep_holder = self.dispatcher.n_running > 0
             position = Position(self.dispatcher.position, self.dispatcher.position_ns)
-            if not await self._cursor.close(*position, keeps=keeps, timeout_s=timeout_s):
+            if not await self._cursor.close(*position, keep_holder=keep_holder, timeout_s=timeout_s):
                 self._logger.warning(
                     "subscription %s to %s: the server did not confirm its last position; events may be "
                     "delivered again",
@@ -209,7 +209,7 @@ class Pipeline:
         elif self._cursor is not None:
             await self._cursor.forget()
         elif self._spec.is_durable:
-            await CursorKey(self._services.wire, self._services.api, self._spec.stream, self._spec.name).delete()
+            await CursorEntry(self._services.wire, self._services.api, self._spec.stream, self._spec.name).delete()
 
     def release(self) -> None:
         """Release what the subscription uses of the connection."""

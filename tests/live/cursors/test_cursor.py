@@ -86,7 +86,7 @@ async def test_confirmed_when_called_for_each_event_takes_a_round_trip_each(
     before = await keys.n_writes()
     async with asyncio.timeout(10):
         for seq in range(1, 201):
-            await member.cursor.confirmed(seq)
+            await member.cursor.store(seq)
             assert member.kept >= seq
     assert await keys.n_writes() - before <= 202
     value = await keys.get()
@@ -153,7 +153,7 @@ async def test_open_when_the_bucket_has_other_settings_uses_it(own_server: eda.E
         js = Member(conn, stream).wire.jetstream()
         await js.create_key_value(KeyValueConfig(bucket=BUCKET, history=5))
         member = await Member(conn, stream).open()
-        await member.cursor.confirmed(3)
+        await member.cursor.store(3)
         assert await member.close(4)
 
 
@@ -211,7 +211,7 @@ async def test_open_when_the_stream_was_made_again_begins_anew_and_warns(
     assert (await member.active()) == (1, 0)
     assert member.cursor.epoch == 2
     assert logged.find(f"subscription n of {stream}: the stream was made again")
-    await member.cursor.confirmed(2)
+    await member.cursor.store(2)
     assert await member.close()
     member = await Member(conn, stream).open(first=9)
     assert (await member.active()) == (2, 0)
@@ -228,12 +228,12 @@ async def test_open_when_there_is_no_stream_is_refused(connect: Connect, stream:
 
 async def test_restart_when_active_goes_on_at_a_lower_position(conn: eda.Conn, stream: str, keys: Keys) -> None:
     member = await Member(conn, stream).open()
-    await member.cursor.confirmed(100)
+    await member.cursor.store(100)
     await conn.streams.delete(stream)
     await conn.streams.create(stream)
     created = (await keys.admin.api(f"STREAM.INFO.{stream}"))["created"]
-    member.cursor.restart(created, 0)
-    await member.cursor.confirmed(3)
+    member.cursor.rewind(created, 0)
+    await member.cursor.store(3)
     value = await keys.get()
     assert value is not None
     assert (value["seq"], value["created"]) == (3, created)
@@ -283,7 +283,7 @@ async def test_forget_when_others_hold_and_stand_by_ends_them(
 
 async def test_forget_when_active_ends_without_a_word(conn: eda.Conn, stream: str, keys: Keys) -> None:
     member = await Member(conn, stream).open()
-    waiting = asyncio.ensure_future(member.cursor.confirmed(5))
+    waiting = asyncio.ensure_future(member.cursor.store(5))
     await asyncio.sleep(0)
     await member.cursor.forget()
     with pytest.raises(eda.Closed):
@@ -303,10 +303,10 @@ async def test_forget_when_there_is_nothing_is_no_error(own_server: eda.Embedded
 async def test_confirmed_when_not_active_raises_closed(conn: eda.Conn, stream: str) -> None:
     member = Member(conn, stream)
     with pytest.raises(eda.Closed):
-        await member.cursor.confirmed(1)
+        await member.cursor.store(1)
     await member.open()
-    await member.cursor.confirmed(1)
+    await member.cursor.store(1)
     assert await member.close()
     with pytest.raises(eda.Closed):
-        await member.cursor.confirmed(2)
+        await member.cursor.store(2)
     assert (member.cursor.lease_until_ns, member.cursor.is_active) == (0, False)

@@ -41,7 +41,7 @@ async def test_takeover_when_the_holder_vanishes_comes_within_5_to_7_seconds(
 ) -> None:
     holder = await Member(conn, stream).open()
     standby = await Member(await connect(), stream).open()
-    await holder.cursor.confirmed(10)
+    await holder.cursor.store(10)
     begin = time.monotonic()
     holder.vanish()
     assert (await standby.active()) == (10, 1)
@@ -57,11 +57,11 @@ async def test_holder_when_cut_off_for_2_s_goes_on_and_for_10_s_is_fenced_at_4_a
     async with FaultyProxy(server.port) as proxy:
         holder = await Member(await connect(proxy.url(server.url)), stream).open()
         await standby.open()
-        await holder.cursor.confirmed(1)
+        await holder.cursor.store(1)
         proxy.hold()
         await asyncio.sleep(2.0)
         proxy.release()
-        await holder.cursor.confirmed(2)
+        await holder.cursor.store(2)
         assert (holder.story, standby.story) == (["active"], [])
         begin = time.monotonic_ns()
         proxy.hold()
@@ -120,10 +120,10 @@ async def test_three_members_when_holders_come_and_go_are_active_one_at_a_time(
             if kind == 0:
                 assert await active.close(done)
             elif kind == 1:
-                await active.cursor.confirmed(done)
+                await active.cursor.store(done)
                 active.vanish()
             else:
-                await active.cursor.confirmed(done)
+                await active.cursor.store(done)
                 proxy.cut()
                 await asyncio.sleep(0.1)
                 continue
@@ -166,7 +166,7 @@ async def test_tries_when_holders_vanish_without_progress_counts_them(
 ) -> None:
     shorten(monkeypatch, 0.1)
     standing = [await Member(await connect(), stream).open()]
-    await standing[0].cursor.confirmed(10)
+    await standing[0].cursor.store(10)
     for tries in (1, 2, 3):
         standing.append(await Member(await connect(), stream).open())
         standing[-2].vanish()
@@ -175,7 +175,7 @@ async def test_tries_when_holders_vanish_without_progress_counts_them(
     assert await standing[-1].close()  # so does giving up the key
     following = await Member(conn, stream).open()
     assert (await following.active()) == (10, 3)
-    await following.cursor.confirmed(11)
+    await following.cursor.store(11)
     value = await keys.get()
     assert value is not None
     assert (value["seq"], value["tries"]) == (11, 0)
@@ -191,7 +191,7 @@ async def test_takeover_when_the_stream_was_made_again_meanwhile_begins_anew(
     shorten(monkeypatch)
     holder = await Member(conn, stream).open()
     standby = await Member(await connect(), stream).open(first=4)
-    await holder.cursor.confirmed(100)
+    await holder.cursor.store(100)
     await conn.streams.delete(stream)
     await conn.streams.create(stream)
     assert await holder.close()
@@ -222,14 +222,14 @@ async def test_standby_when_flooded_with_hints_reads_seldom_and_still_takes_over
     holder = await Member(conn, stream).open()
     standby = await Member(await connect(), stream).open()
     n_reads = 0
-    read = standby.cursor._key.read
+    read = standby.cursor._entry.read
 
     async def counting() -> Any:
         nonlocal n_reads
         n_reads += 1
         return await read()
 
-    monkeypatch.setattr(standby.cursor._key, "read", counting)
+    monkeypatch.setattr(standby.cursor._entry, "read", counting)
     holder.vanish()
     begin = time.monotonic()
     lies = [b"", b"nonsense", json.dumps(await keys.get() or {}).encode(), b'{"holder":""}']
@@ -260,7 +260,7 @@ async def test_standby_when_it_may_not_subscribe_takes_over_all_the_same(
             holder = await Member(conn, stream).open()
             async with eda.connect(server.url, user="deaf", password="p") as deaf:
                 standby = await Member(deaf, stream).open()
-                await holder.cursor.confirmed(5)
+                await holder.cursor.store(5)
                 holder.vanish()
                 assert (await standby.active()) == (5, 1)
                 assert await standby.close()
@@ -288,7 +288,7 @@ async def test_members_when_the_connection_closes_end(conn: eda.Conn, stream: st
     other = await connect()
     holder = await Member(conn, stream).open()
     standby = await Member(other, stream).open()
-    waiting = asyncio.ensure_future(holder.cursor.confirmed(3))
+    waiting = asyncio.ensure_future(holder.cursor.store(3))
     for each in (conn, other):
         await wire_of(each).close_within()
     for member in (holder, standby):

@@ -55,7 +55,7 @@ async def test_write_when_its_answer_is_lost_is_looked_up_and_goes_on(
     for seq in range(1, 6):
         proxy.drop_if = next_answers(proxy)
         lease_ns = member.cursor.lease_until_ns
-        await asyncio.wait_for(member.cursor.confirmed(seq), 2.0)
+        await asyncio.wait_for(member.cursor.store(seq), 2.0)
         await until(lambda lease_ns=lease_ns: member.cursor.lease_until_ns > lease_ns)
     assert proxy.n_dropped == 5
     assert member.story == ["active"]
@@ -70,7 +70,7 @@ async def test_lease_when_a_write_is_only_read_is_not_longer(
     member = await Member(await connect(proxy.url(server.url)), stream).open()
     lease_ns = member.cursor.lease_until_ns
     proxy.drop_if = next_answers(proxy, 1000)
-    await asyncio.wait_for(member.cursor.confirmed(1), 2.0)
+    await asyncio.wait_for(member.cursor.store(1), 2.0)
     assert member.cursor.lease_until_ns == lease_ns
     await until(lambda: "fenced" in member.story)
     proxy.drop_if = None
@@ -129,7 +129,7 @@ async def test_close_when_cut_off_gives_up_in_time_and_says_so(
     begin = time.monotonic()
     assert not await member.close(3, timeout_s=0.5)
     assert 0.4 < time.monotonic() - begin < 1.5
-    assert logged.find("its last position may not be kept.*no answer within 0.5 s")
+    assert logged.find("its last position may not be stored.*no answer within 0.5 s")
     proxy.release()
 
 
@@ -201,13 +201,13 @@ async def test_holder_when_the_server_is_killed_and_comes_back_goes_on(
         await conn.streams.create(stream)
         holder = await Member(conn, stream).open()
         standby = await Member(other, stream).open()
-        await holder.cursor.confirmed(5)
+        await holder.cursor.store(5)
         holder.cursor.advance(6)
         await own_server.kill()
         holder.cursor.advance(7)
         await asyncio.sleep(1.0)
         await own_server.start()
-        await holder.cursor.confirmed(8)
+        await holder.cursor.store(8)
         assert (holder.story, standby.story) == (["active"], [])
         assert holder.kept == 8
         assert await holder.close()
@@ -223,7 +223,7 @@ async def test_holder_when_the_server_is_away_for_longer_than_its_lease_is_fence
         await conn.streams.create(stream)
         holder = await Member(conn, stream).open()
         standby = await Member(other, stream).open()
-        await holder.cursor.confirmed(5)
+        await holder.cursor.store(5)
         await own_server.kill()
         holder.cursor.advance(6)
         await until(lambda: holder.story == ["active", "fenced"])
@@ -235,7 +235,7 @@ async def test_holder_when_the_server_is_away_for_longer_than_its_lease_is_fence
         await until(lambda: len(holder.story) == 3)  # it may hear of it after the standby is active
         assert holder.story in (["active", "fenced", "unfenced"], ["active", "fenced", "lost"])
         assert not overlaps(holder, standby)
-        await active.cursor.confirmed(9)
+        await active.cursor.store(9)
         for each in (standby, holder) if active is holder else (holder, standby):
             assert await each.close()
 
@@ -246,7 +246,7 @@ async def test_confirmed_when_the_connection_breaks_waits_for_the_reconnect(
     member = await Member(await connect(proxy.url(server.url)), stream).open()
     proxy.refusing = True
     proxy.cut()
-    waiting = asyncio.ensure_future(member.cursor.confirmed(3))
+    waiting = asyncio.ensure_future(member.cursor.store(3))
     await asyncio.sleep(0.3)
     assert not waiting.done()
     proxy.refusing = False
@@ -278,13 +278,13 @@ async def test_write_when_somebody_wrote_the_same_holder_adopts_that_and_goes_on
     conn: eda.Conn, stream: str, keys: Keys
 ) -> None:
     member = await Member(conn, stream).open()
-    await member.cursor.confirmed(5)
+    await member.cursor.store(5)
     message = await keys._message()
     assert message is not None
     value = await keys.get()
     assert value is not None
     await keys.put(eda.JSON(value).encode())
-    await member.cursor.confirmed(6)
+    await member.cursor.store(6)
     assert member.story == ["active"]
     assert await member.close()
 
@@ -296,7 +296,7 @@ async def test_write_when_another_has_taken_the_key_is_lost_and_stands_by(
     value = await keys.get()
     assert value is not None
     await keys.put(eda.JSON(value | {"holder": "x", "epoch": 2, "seq": 40}).encode())
-    waiting = asyncio.ensure_future(member.cursor.confirmed(6))
+    waiting = asyncio.ensure_future(member.cursor.store(6))
     with pytest.raises(eda.Closed):
         await asyncio.wait_for(waiting, 2.0)
     assert member.story == ["active", "lost"]
@@ -353,12 +353,12 @@ async def test_write_when_the_bucket_is_full_says_so_once_and_is_fenced(
         admin = Admin(member.wire)
         config = (await admin.api(f"STREAM.INFO.{BUCKET_STREAM}"))["config"]
         await admin.api(f"STREAM.UPDATE.{BUCKET_STREAM}", config | {"max_msg_size": 10})
-        logged.expect("keeping its position: publish to KV_eda-cursors: message size exceeds maximum allowed")
+        logged.expect("storing its position failed.*publish to KV_eda-cursors: message size exceeds maximum allowed")
         await until(lambda: member.story == ["active", "fenced"])
         await admin.api(f"STREAM.UPDATE.{BUCKET_STREAM}", config)
         await until(lambda: member.story == ["active", "fenced", "unfenced"])
-        assert len(logged.find("keeping its position")) == 1
-        await member.cursor.confirmed(3)
+        assert len(logged.find("storing its position failed")) == 1
+        await member.cursor.store(3)
         assert await member.close()
 
 
@@ -366,7 +366,7 @@ async def test_answers_when_forged_or_odd_are_passed_over(
     server: eda.EmbeddedServer, conn: eda.Conn, stream: str, admin: Admin
 ) -> None:
     member = await Member(conn, stream).open()
-    inbox = member.cursor._key._inbox
+    inbox = member.cursor._entry._inbox
     stop = asyncio.get_running_loop().time() + 0.5
     seq = 0
     while asyncio.get_running_loop().time() < stop:
@@ -375,6 +375,6 @@ async def test_answers_when_forged_or_odd_are_passed_over(
                 await admin.client.publish(f"{inbox}.{tail}", lie)
         await admin.flush()
         seq += 1
-        await member.cursor.confirmed(seq)
+        await member.cursor.store(seq)
     assert member.story == ["active"]
     assert await member.close()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import eda
-from eda.cursors.entry import CursorKey
+from eda.cursors.entry import CursorEntry
 from eda.cursors.value import new_value
 from helpers import Logged, Proxy, until, wire_of
 
@@ -79,10 +79,10 @@ async def test_subscription_when_its_filter_is_over_max_payload_is_refused_at_on
 async def test_cursor_when_its_filter_is_over_max_payload_is_refused_at_once(conn: eda.Conn, stream: str) -> None:
     """The reader is made without a filter there, so the cursor alone is too large."""
     await conn.publish(stream)
-    key = CursorKey(wire_of(conn), conn._lifetime._services.api, stream, "me")  # type: ignore[union-attr]
-    await key.open()
+    entry = CursorEntry(wire_of(conn), conn._lifetime._services.api, stream, "me")  # type: ignore[union-attr]
+    await entry.open()
     value = new_value(0, 1, "h", 0, ["x" * 3000] * 400, "", 0)
     with pytest.raises(eda.ConfigError, match=r"its filter has 400 subjects"):
-        await key.put(value, 0)
-    await key.close()
+        await entry.put(value, 0)
+    await entry.close()
     await conn.publish(stream)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import eda
-from eda.cursors.entry import CursorKey
+from eda.cursors.entry import CursorEntry
 from eda.jetstream.api import Api
 from helpers import N_QUICK, Admin, Connect, Logged, Proxy, until
 from support.cursors.member import Keys
@@ -337,7 +337,7 @@ async def test_unsubscribe_when_it_fails_after_a_handler_called_it_is_what_wait_
     await conn.publish(stream)
     with monkeypatch.context() as patch:
         patch.setattr(Api, "delete_consumer", refuse)
-        patch.setattr(CursorKey, "delete", refuse)
+        patch.setattr(CursorEntry, "delete", refuse)
         subscription = await conn.subscribe(stream, handle, **TEAM, **kind)
         with pytest.raises(eda.ServerError) as caught:
             await asyncio.wait_for(subscription.wait(), 5)
@@ -364,7 +364,7 @@ async def test_unsubscribe_when_it_fails_raises_and_can_be_called_again(
     logged.expect("forgetting its position failed")
     with monkeypatch.context() as patch:
         patch.setattr(Api, "delete_consumer", refuse)
-        patch.setattr(CursorKey, "delete", refuse)
+        patch.setattr(CursorEntry, "delete", refuse)
         with pytest.raises(eda.Timeout, match="forgetting the position of subscription team"):
             await subscription.unsubscribe()
     assert subscription.is_closed

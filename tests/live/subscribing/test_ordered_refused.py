@@ -103,7 +103,7 @@ async def test_standby_when_it_is_refused_for_good_ends_with_the_error(
     await conn.streams.create(stream)
     holder = await Member(conn, stream).open()
     standby = await Member(await connect(), stream).open()
-    monkeypatch.setattr(eda.cursors.entry.CursorKey, "put", failing(eda.cursors.entry.CursorKey.put, error))
+    monkeypatch.setattr(eda.cursors.entry.CursorEntry, "put", failing(eda.cursors.entry.CursorEntry.put, error))
     holder.vanish()
     await until(lambda: standby.story == ["end"])
     assert standby.tells("end")[0][0] is error
@@ -122,10 +122,10 @@ async def test_member_when_it_may_not_read_its_position_any_more_ends_with_the_e
     await conn.streams.create(stream)
     holder = await Member(conn, stream).open()
     standby = await Member(await connect(), stream).open()
-    monkeypatch.setattr(eda.cursors.entry.CursorKey, "read", failing(eda.cursors.entry.CursorKey.read, FOR_GOOD))
+    monkeypatch.setattr(eda.cursors.entry.CursorEntry, "read", failing(eda.cursors.entry.CursorEntry.read, FOR_GOOD))
     ending = holder if is_holder else standby
     if is_holder:
-        holder.cursor._hold._look()  # type: ignore[union-attr]
+        holder.cursor._held._check()  # type: ignore[union-attr]
     before = time.monotonic()
     await until(lambda: ending.story[-1:] == ["end"])
     assert 0.3 < time.monotonic() - before < 5

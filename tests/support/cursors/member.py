@@ -54,7 +54,7 @@ class Member:
 
     async def open(self, *, reset: bool = False, first: int = 0) -> Member:
         self.first = first
-        await self.cursor.open(reset=reset, first=self._first)
+        await self.cursor.open(reset=reset, first_position=self._first)
         return self
 
     async def close(self, seq: int = 0, *, timeout_s: float = 5.0) -> bool:
@@ -84,9 +84,9 @@ class Member:
     def vanish(self) -> None:
         """Stop for good without giving up the key, as a process that dies."""
         self._stop()
-        hold, _ = self.cursor._stop()
-        if hold is not None:
-            hold.drop()
+        held, _ = self.cursor._stop()
+        if held is not None:
+            held.abandon()
 
     # --- what the cursor calls ---------------------------------------------------------------------------------------
 

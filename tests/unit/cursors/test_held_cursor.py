@@ -1,4 +1,4 @@
-"""eda.cursors.held_cursor against a key that notes what is written and answers when it is told to."""
+"""eda.cursors.held_cursor against an entry that notes what is written and answers when it is told to."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import pytest
 
 from eda._clock import read_monotonic_ns
 from eda.cursors.entry import BUCKET_STREAM, Write
-from eda.cursors.held_cursor import BYTES_PER_S, Hold
-from eda.cursors.value import Kept, Value, decode_value, new_value
+from eda.cursors.held_cursor import BYTES_PER_S, HeldCursor
+from eda.cursors.value import CursorValue, Snapshot, decode_value, new_value
 from eda.jetstream.publish_answers import Answer
 from eda.transport._waits import Waits
 from helpers import until
 
 
-class Key:
-    """A key of the bucket: `written` are the values, the last one under way until it is answered."""
+class Entry:
+    """The entry of a cursor: `written` are its values; the last write is under way until it is answered."""
 
     stream, name = "s", "n"
 
     def __init__(self) -> None:
-        self.written: list[Value] = []
+        self.written: list[CursorValue] = []
         self.sizes: list[int] = []
         self.revision = 1
         self._write: Write | None = None
@@ -37,11 +37,11 @@ class Key:
         self._write = Write(b"", read_monotonic_ns(), on_answer)
         return self._write
 
-    async def read(self) -> Kept:
-        return Kept(self.revision, self.written[-1])
+    async def read_patiently(self, logger: logging.Logger) -> Snapshot:
+        return Snapshot(self.revision, self.written[-1])
 
     def store(self) -> None:
-        """Answer what is under way: it is stored."""
+        """Answer the write under way: it is stored."""
         write, self._write = self._write, None
         assert write is not None
         self.revision += 1
@@ -53,110 +53,110 @@ class Key:
 
     @property
     def positions(self) -> list[tuple[int, int]]:
-        return [(value.seq, value.time_ns) for value in self.written]
+        return [(value.seq, value.stored_ns) for value in self.written]
 
 
-def make_hold(key: Key, filter: list[str] | None = None) -> Hold:
+def make_held(entry: Entry, filter: list[str] | None = None) -> HeldCursor:
     loop = asyncio.get_running_loop()
     wire: Any = SimpleNamespace(is_up=True, waits=Waits(loop, asyncio.current_task, asyncio.CancelledError))
     owner: Any = SimpleNamespace(on_confirmed=lambda *_: None, on_fenced=lambda: None, on_unfenced=lambda: None)
     value = new_value(0, 1, "me", 0, filter or [], "c")
 
     def fail(*_: object) -> None:
-        pytest.fail("the key is ours")
+        pytest.fail("the entry is ours")
 
-    hold = Hold(wire, key, logging.getLogger("eda"), owner, value, 1, read_monotonic_ns(), fail, fail)  # type: ignore[arg-type]
-    hold.start()
-    return hold
-
-
-async def test_restart_when_a_write_is_under_way_writes_the_lower_position_as_soon_as_it_may() -> None:
-    key = Key()
-    hold = make_hold(key)
-    hold.advance(10, 100)
-    await until(lambda: key.positions == [(10, 100)])
-    hold.restart("c", 5, 50)
-    assert key.positions == [(10, 100)]
-    key.store()
-    assert key.positions == [(10, 100), (5, 50)]
-    key.store()
-    assert hold.stored == 5
-    assert len(key.written) == 2
-    hold.drop()
+    held = HeldCursor(wire, entry, logging.getLogger("eda"), owner, value, 1, read_monotonic_ns(), fail, fail)  # type: ignore[arg-type]
+    held.start()
+    return held
 
 
-async def test_restart_when_nothing_is_under_way_writes_at_once() -> None:
-    key = Key()
-    hold = make_hold(key)
-    hold.advance(10, 100)
-    await until(lambda: key.positions == [(10, 100)])
-    key.store()
-    hold.restart("c", 5, 50)
-    assert key.positions == [(10, 100), (5, 50)]
-    hold.drop()
+async def test_rewind_when_a_write_is_under_way_writes_the_lower_position_as_soon_as_it_may() -> None:
+    entry = Entry()
+    held = make_held(entry)
+    held.advance(10, 100)
+    await until(lambda: entry.positions == [(10, 100)])
+    held.rewind("c", 5, 50)
+    assert entry.positions == [(10, 100)]
+    entry.store()
+    assert entry.positions == [(10, 100), (5, 50)]
+    entry.store()
+    assert held.confirmed_seq == 5
+    assert len(entry.written) == 2
+    held.abandon()
 
 
-async def test_restart_when_a_write_is_under_way_and_there_is_progress_writes_that() -> None:
-    key = Key()
-    hold = make_hold(key)
-    hold.advance(10, 100)
-    await until(lambda: key.positions == [(10, 100)])
-    hold.restart("c", 5, 50)
-    hold.advance(6, 60)
-    key.store()
-    assert key.positions == [(10, 100), (6, 60)]
-    hold.drop()
+async def test_rewind_when_nothing_is_under_way_writes_at_once() -> None:
+    entry = Entry()
+    held = make_held(entry)
+    held.advance(10, 100)
+    await until(lambda: entry.positions == [(10, 100)])
+    entry.store()
+    held.rewind("c", 5, 50)
+    assert entry.positions == [(10, 100), (5, 50)]
+    held.abandon()
 
 
-async def test_restart_when_the_answer_to_a_write_is_lost_writes_the_lower_position_after_looking(
+async def test_rewind_when_a_write_is_under_way_and_there_is_progress_writes_that() -> None:
+    entry = Entry()
+    held = make_held(entry)
+    held.advance(10, 100)
+    await until(lambda: entry.positions == [(10, 100)])
+    held.rewind("c", 5, 50)
+    held.advance(6, 60)
+    entry.store()
+    assert entry.positions == [(10, 100), (6, 60)]
+    held.abandon()
+
+
+async def test_rewind_when_the_answer_to_a_write_is_lost_writes_the_lower_position_after_looking(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("eda.cursors.held_cursor.ANSWER_S", 0.05)
-    key = Key()
-    hold = make_hold(key)
-    hold.advance(10, 100)
-    await until(lambda: key.positions == [(10, 100)])
-    hold.restart("c", 5, 50)
-    key.revision += 1  # stored, and nobody hears of it
-    await until(lambda: key.positions == [(10, 100), (5, 50)])
-    hold.drop()
+    entry = Entry()
+    held = make_held(entry)
+    held.advance(10, 100)
+    await until(lambda: entry.positions == [(10, 100)])
+    held.rewind("c", 5, 50)
+    entry.revision += 1  # stored, and nobody hears of it
+    await until(lambda: entry.positions == [(10, 100), (5, 50)])
+    held.abandon()
 
 
-async def test_restart_when_somebody_waits_for_the_higher_position_ends_the_wait() -> None:
-    key = Key()
-    hold = make_hold(key)
-    waiting = hold.confirmed(10, 100)
-    hold.restart("c", 5, 50)
-    key.store()
-    assert key.positions == [(10, 100), (5, 50)]
+async def test_rewind_when_somebody_waits_for_the_higher_position_ends_the_wait() -> None:
+    entry = Entry()
+    held = make_held(entry)
+    waiting = held.store(10, 100)
+    held.rewind("c", 5, 50)
+    entry.store()
+    assert entry.positions == [(10, 100), (5, 50)]
     with pytest.raises(Exception, match="closed"):
         await waiting
-    hold.drop()
+    held.abandon()
 
 
 @pytest.mark.parametrize("n_types", [1, 2000])
 async def test_writes_when_the_filter_is_long_are_fewer_so_that_their_bytes_have_a_bound(n_types: int) -> None:
     """The whole filter is in every write. What somebody waits for is written at once all the same."""
-    key = Key()
-    hold = make_hold(key, [f"stream.a-type-with-a-long-name-{n}.*" for n in range(n_types)])
+    entry = Entry()
+    held = make_held(entry, [f"stream.a-type-with-a-long-name-{n}.*" for n in range(n_types)])
     began = read_monotonic_ns()
     seq = 0
     while read_monotonic_ns() - began < 1_000_000_000:
         seq += 1
-        hold.advance(seq, seq)
-        if key.is_busy:
-            key.store()
+        held.advance(seq, seq)
+        if entry.is_busy:
+            entry.store()
         await asyncio.sleep(0.001)
     elapsed_s = (read_monotonic_ns() - began) / 1e9
-    largest = max(key.sizes)
-    assert sum(key.sizes) <= BYTES_PER_S * elapsed_s + 2 * largest
-    assert len(key.sizes) >= (2 if n_types > 1 else 20)
+    largest = max(entry.sizes)
+    assert sum(entry.sizes) <= BYTES_PER_S * elapsed_s + 2 * largest
+    assert len(entry.sizes) >= (2 if n_types > 1 else 20)
     assert (largest > 50_000) == (n_types > 1)
-    if key.is_busy:
-        key.store()
-    n = len(key.written)
-    waiting = hold.confirmed(seq + 1, 1)
-    assert len(key.written) == n + 1
-    key.store()
+    if entry.is_busy:
+        entry.store()
+    n = len(entry.written)
+    waiting = held.store(seq + 1, 1)
+    assert len(entry.written) == n + 1
+    entry.store()
     await waiting
-    hold.drop()
+    held.abandon()

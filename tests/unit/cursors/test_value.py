@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eda.cursors.value import Value, decode_value, encode_value, is_marker, may_be_free, new_value, template_of
+from eda.cursors.value import (
+    CursorValue,
+    decode_value,
+    encode_value,
+    is_delete_marker,
+    may_be_free,
+    new_value,
+    template_of,
+)
 
 GOOD: dict[str, Any] = {"v": 1, "seq": 5, "epoch": 2, "holder": "a-b", "tries": 0, "filter": ["s.a.*", "s"]}
 
@@ -35,12 +43,12 @@ sequences = st.integers(0, 2**63 - 1)
 
 @given(sequences, st.integers(0, 2**53), texts, st.integers(0, 2**53), st.lists(texts), texts, sequences, sequences)
 def test_value_when_written_and_read_is_the_same(
-    seq: int, epoch: int, holder: str, tries: int, filter: list[str], created: str, start: int, time_ns: int
+    seq: int, epoch: int, holder: str, tries: int, filter: list[str], created: str, start: int, stored_ns: int
 ) -> None:
-    value = new_value(seq, epoch, holder, tries, filter, created, start, time_ns % (9 * 10**18))
+    value = new_value(seq, epoch, holder, tries, filter, created, start, stored_ns % (9 * 10**18))
     read = decode_value(encode_value(value))
-    assert decode_value(template_of(value) % (seq, value.time_ns)) == read
-    fields = [name for name in Value.__struct_fields__ if name != "updated"]
+    assert decode_value(template_of(value) % (seq, value.stored_ns)) == read
+    fields = [name for name in CursorValue.__struct_fields__ if name != "updated"]
     assert [getattr(read, name) for name in fields] == [getattr(value, name) for name in fields]
     assert may_be_free(encode_value(value)) or holder
 
@@ -93,7 +101,7 @@ def test_text_when_it_is_no_cursor_is_refused(text: bytes) -> None:
 
 @given(st.binary(max_size=200))
 def test_bytes_when_random_are_refused_with_a_value_error(data: bytes) -> None:
-    is_marker(data)
+    is_delete_marker(data)
     may_be_free(data)
     with pytest.raises(ValueError, match=r"."):
         decode_value(data)
@@ -114,7 +122,7 @@ def test_bytes_when_random_are_refused_with_a_value_error(data: bytes) -> None:
     ],
 )
 def test_marker_when_looked_for_is_told_from_other_headers(headers: bytes, expected: bool) -> None:
-    assert is_marker(headers) is expected
+    assert is_delete_marker(headers) is expected
 
 
 @pytest.mark.parametrize(

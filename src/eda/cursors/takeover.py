@@ -1,0 +1,102 @@
+"""One attempt to become the holder of a cursor: the write that takes it, and the value that this write stores."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+import msgspec
+
+from eda.cursors.entry import CursorEntry, is_stored
+from eda.cursors.position import Position
+from eda.cursors.value import CursorValue, Snapshot, new_value, successor
+from eda.errors import Closed
+from eda.jetstream.api import Api
+from eda.jetstream.streams import stream_created
+
+__all__ = ["Taken", "Takeover"]
+
+
+class Taken(NamedTuple):
+    """The write that took the cursor: its value, the revision under which it is stored, and when it was sent."""
+
+    value: CursorValue
+    revision: int
+    sent_ns: int
+
+
+class Takeover:
+    """The attempts of one member to become the holder.
+
+    `start`: the sequence at which the options tell the subscription to start, else 0.
+    """
+
+    def __init__(
+        self, api: Api, logger: logging.Logger, entry: CursorEntry, holder: str, filter: list[str], start: int
+    ) -> None:
+        self._api = api
+        self._logger = logger
+        self._entry = entry
+        self._holder = holder
+        self._filter = filter
+        self._start = start
+        self.epoch = 0  # of the last attempt
+        self.unconfirmed: CursorValue | None = None  # was written, so the entry may have it; None once it is held
+        self._is_stopped = False
+
+    def stop(self) -> CursorValue | None:
+        """Make no more attempts. Return the value of a write whose result is unknown."""
+        self._is_stopped = True
+        unconfirmed, self.unconfirmed = self.unconfirmed, None
+        return unconfirmed
+
+    def held(self) -> None:
+        """Note that the cursor is held: `stop` need not return the value any more."""
+        self.unconfirmed = None
+
+    def check_not_stopped(self) -> None:
+        """Raise Closed after `stop`: in Python 3.11, wait_for in nats-py's requests may swallow the cancellation."""
+        if self._is_stopped:
+            raise Closed("the cursor")
+
+    async def attempt(self, snapshot: Snapshot, first_position: Callable[[], Awaitable[Position]]) -> Taken | Snapshot:
+        """Write the entry in place of this snapshot; return the write, or what another member has written instead.
+
+        After a write, call `held` as soon as somebody is responsible for giving the cursor up again.
+
+        Raises StreamNotFound, ConfigError, ServerError, Timeout, Closed, and what `first_position` raises.
+        """
+        value = await self._successor(snapshot.value, first_position)
+        self.check_not_stopped()
+        self.epoch = value.epoch
+        self.unconfirmed = value
+        revision = snapshot.revision
+        while True:
+            answer, sent_ns = await self._entry.put(value, revision)
+            if is_stored(answer):
+                return Taken(value, answer.seq, sent_ns)
+            snapshot = await self._entry.read_patiently(self._logger)
+            found = snapshot.value
+            if found is None or found.holder != self._holder or found.epoch != self.epoch:
+                self.unconfirmed = None
+                return snapshot
+            # The write is stored, but its answer was lost. Write again: only a confirmed write gives a lease.
+            revision = snapshot.revision
+
+    async def _successor(
+        self, old: CursorValue | None, first_position: Callable[[], Awaitable[Position]]
+    ) -> CursorValue:
+        """Return the value with which this member takes the cursor over from the old value."""
+        created = await stream_created(self._api, self._entry.stream)
+        if old is not None and old.created in ("", created):
+            return successor(msgspec.structs.replace(old, created=created), self._holder, self._filter)
+        if old is not None:
+            self._logger.warning(
+                "subscription %s of %s: the stream was made again at %s; its position %d was in the stream made at %s "
+                "and is dropped",
+                self._entry.name, self._entry.stream, created, old.seq, old.created,
+            )  # fmt: skip
+        position = await first_position()
+        epoch = old.epoch + 1 if old is not None else 1
+        return new_value(position.seq, epoch, self._holder, 0, self._filter, created, self._start, position.stored_ns)
