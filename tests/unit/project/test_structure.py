@@ -224,6 +224,13 @@ def test_design_when_read_has_the_same_table_and_every_file_at_the_top() -> None
     assert [name for group in TOP.values() for name in group if f"`{name}" not in text] == []
 
 
+def test_design_when_it_names_files_of_wings_those_exist() -> None:
+    named = set(re.findall(r"`(\w+)/(\w+)(?:\.pxd)?`", DESIGN.read_text(encoding="utf-8"))) - {("src", "eda")}
+    assert len(named) > 20
+    there = {(path.parent.name, stem_of(path)) for path in SOURCES}
+    assert sorted(named - there) == []
+
+
 def test_import_parsers_when_given_every_form_find_all() -> None:
     python = "import a, b.c\nfrom eda import x\nfrom eda.y import z\ndef f():\n    import d\n"
     assert imports_of_python(python) == {"a", "b.c", "eda.x", "eda.y", "d"}
