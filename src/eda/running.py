@@ -1,4 +1,4 @@
-"""eda.run: a program's main coroutine, ended by signals as a service manager and a terminal expect it."""
+"""`eda.run`: runs a program's main coroutine, and ends it on a signal as service managers and terminals expect."""
 
 from __future__ import annotations
 
@@ -17,22 +17,21 @@ __all__ = ["run"]
 
 T = TypeVar("T")
 
-SIGNALS = ("SIGINT", "SIGTERM", "SIGBREAK")  # the last one is Windows'
+SIGNALS = ("SIGINT", "SIGTERM", "SIGBREAK")  # SIGBREAK exists on Windows only
 
 
 def run(main: Coroutine[Any, Any, T], *, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> T:
     """Run a program's main coroutine in an event loop of its own, and return its result: `eda.run(main())`.
 
-    The first SIGINT or SIGTERM cancels `main` once. Its `async with` blocks then close in order, within 2 s each: the
-    positions of what was handled are stored, and cursors are given up. Connections that `main` has left open are closed
-    as well. Then the process ends without a traceback (SystemExit), after SIGTERM with code 0, after SIGINT with 130. A
-    `main` that returns all the same has its result returned. A second signal ends the process at once, by that signal.
+    The first SIGINT or SIGTERM cancels `main` once. Its `async with` blocks then close in order, within 2 s each: each
+    subscription stores its position and releases its cursor. Connections that `main` left open are closed as well. Then
+    the process ends without a traceback (SystemExit): with code 0 after SIGTERM, with 130 after SIGINT. If `main`
+    returns in spite of the cancellation, its result is returned. A second signal kills the process at once.
 
-    `loop_factory` makes the loop, such as `uvloop.new_event_loop`; None: asyncio's. Signals that the program handles or
-    ignores itself stay as they are; so do all of them when this is not called in the main thread.
+    `loop_factory` makes the event loop, for example `uvloop.new_event_loop`; None: asyncio's. A signal that the program
+    itself handles or ignores keeps that handling. Outside the main thread no signal is handled.
 
-    Raises what `main` raises. Raises ConfigError when there is a running loop already, and for a `main` that is no
-    coroutine.
+    Raises what `main` raises. Raises ConfigError if an event loop is running already, or if `main` is not a coroutine.
     """
     _check_coroutine(main)
     try:
@@ -41,7 +40,7 @@ def run(main: Coroutine[Any, Any, T], *, loop_factory: Callable[[], asyncio.Abst
         pass
     else:
         main.close()
-        raise ConfigError("eda.run() starts an event loop, and one is running here: await main() instead")
+        raise ConfigError("eda.run() starts an event loop, but one is running already: await main() instead")
     ending = _Ending()
     try:
         with asyncio.Runner(loop_factory=loop_factory) as runner:
@@ -53,7 +52,7 @@ def run(main: Coroutine[Any, Any, T], *, loop_factory: Callable[[], asyncio.Abst
         raise SystemExit(_exit_code(ending.signum)) from None
     finally:
         ending.uninstall()
-        main.close()  # no effect once it has run
+        main.close()  # so that Python does not warn about a coroutine that never ran
 
 
 def _check_coroutine(main: object) -> None:
@@ -72,7 +71,7 @@ def _exit_code(signum: int) -> int:
 
 
 class _Ending:
-    """What signals do: the first one cancels `main`, another one kills."""
+    """The signal handler of a run: the first signal cancels `main`, the second one kills the process."""
 
     def __init__(self) -> None:
         self.signum: int | None = None
@@ -113,4 +112,4 @@ class _Ending:
     def _cancel(self) -> None:
         if self.main is not None and not self.main.done():
             self.main.cancel()
-            self.main = None  # once
+            self.main = None  # cancel it only once

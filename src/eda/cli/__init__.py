@@ -1,21 +1,21 @@
-"""The `eda` command. It needs the extra eda-fast[cli]; without it the command says so.
+"""The `eda` command. It needs the extra eda-fast[cli]; without the extra it says what to install.
 
-It is a user of the package like any other, and offers nothing to the other wings.
+It uses the package as any other program does, and offers nothing to the other wings.
 
 `eda --help` imports click, but neither rich nor a connection: a command imports what it runs when it runs.
 
-Files, each below those that import it:
+Files, each after the files that it imports:
 
     limits    how many events, how small payloads
-    check     whether all that was published arrived
-    work      what the two processes of a run are asked to do; the events, made and taken in
-    sides     the two processes of a run, seen from their parent
-    report    the figures of a run by name, and the table of them
-    show      a run as its user sees it: bars, errors, exit code
+    check     checks whether every published event arrived
+    work      the orders for the two processes of a run; makes events and checks received ones
+    sides     starts and watches the two processes of a run
+    report    the figures of a run, by name and as a table
+    show      runs the work and shows it: progress bars, errors, exit code
     options   the options that both commands have
-    bench     `eda bench`: its options
-    demo      `eda demo`: its options
-    worker    one of the two processes: publishes or handles
+    bench     `eda bench` and its options
+    demo      `eda demo` and its options
+    worker    one of the two processes: it publishes or handles
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _NEEDED = ("click", "rich")
 
 
 def _refuse() -> None:
-    """End with one line that says what to install."""
+    """Exit with one line that says what to install."""
     missing = " and ".join(name for name in _NEEDED if find_spec(name) is None)
     sys.exit(f"eda: the command line needs {missing}: pip install 'eda-fast[cli]'")
 
 
 def _make_main() -> Callable[..., Any]:
-    """Return the click group, or what stands in for it where click or rich is missing."""
+    """Return the click group, or `_refuse` if click or rich is missing."""
     if any(find_spec(name) is None for name in _NEEDED):
         return _refuse
     import click

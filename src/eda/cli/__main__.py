@@ -1,4 +1,4 @@
-"""`python -m eda.cli`: the `eda` command, where it is not on PATH."""
+"""`python -m eda.cli`: the `eda` command for environments where it is not on PATH."""
 
 from eda.cli import main
 

@@ -1,4 +1,4 @@
-"""`eda bench`: publish and consume with the user's own payload size, and the figures of it."""
+"""`eda bench`: publishes and handles events of a chosen payload size, and measures both."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ __all__ = ["bench"]
 
 DEFAULT_S = 5.0
 MAX_S = 3600.0
-MAX_SIZE = 64 * 2**20  # nats-server's own limit; a server usually takes 1 MiB
+MAX_SIZE = 64 * 2**20  # the most that nats-server can be configured to take; its default is 1 MiB
 
 
 @click.command()
 @addr_option
-@click.option("--events", type=click.IntRange(1, MAX_EVENTS), help="How many events to publish, of all publishers.")
+@click.option(
+    "--events", type=click.IntRange(1, MAX_EVENTS), help="How many events to publish, by all publishers together."
+)
 @click.option(
     "--seconds",
     type=click.FloatRange(0, MAX_S, min_open=True),
-    help=f"How long to publish instead.  [default: {DEFAULT_S:g}]",
+    help=f"How long to publish, instead of a number of events.  [default: {DEFAULT_S:g}]",
 )
 @click.option(
     "--size",
@@ -37,31 +39,31 @@ MAX_SIZE = 64 * 2**20  # nats-server's own limit; a server usually takes 1 MiB
     type=click.Choice(list(MIN_SIZES)),
     default="bytes",
     show_default=True,
-    help="Encoding of the payload; making and reading it counts as work of the client.",
+    help="Encoding of the payload. The figures include encoding and decoding it.",
 )
 @click.option(
     "--publishers",
     type=click.IntRange(1, 64),
     default=1,
     show_default=True,
-    help="Publishers, all in one process.",
+    help="Number of publishers, all in one process.",
 )
 @click.option(
     "--subscriptions",
     type=click.IntRange(1, 64),
     default=1,
     show_default=True,
-    help="Subscriptions, all in one process; each gets every event.",
+    help="Number of subscriptions, all in one process. Each of them gets every event.",
 )
 @click.option(
     "--mode",
     type=click.Choice(["auto", "window", "fast"]),
     default="auto",
     show_default=True,
-    help="How publishers have their events acknowledged.",
+    help="How the server acknowledges the publishers' events.",
 )
-@click.option("--exclusive", is_flag=True, help="Exclusive subscriptions in place of shared ones.")
-@click.option("--serial", is_flag=True, help="Serial subscriptions in place of shared ones.")
+@click.option("--exclusive", is_flag=True, help="Use exclusive subscriptions instead of shared ones.")
+@click.option("--serial", is_flag=True, help="Use serial subscriptions instead of shared ones.")
 @json_option
 def bench(
     addr: str | None,
@@ -72,20 +74,20 @@ def bench(
     as_json: bool,
     **rest: Any,
 ) -> None:
-    """Publish from one process and handle in another, as fast as it goes, and tell what it took.
+    """Publish from one process and handle in another, as fast as possible, and print the figures.
 
-    Uses a stream of its own, in file storage, and deletes it at the end, with its consumers and kept cursors (the
-    bucket eda-cursors, which those of exclusive and serial subscriptions need, stays). Publish to handler is the time
-    at full load: much of it is spent waiting for events that came before.
+    The command creates a stream in file storage. At the end it deletes the stream with its consumers and cursors. (The
+    bucket eda-cursors, which exclusive and serial subscriptions need, stays.) The time from publish to handler is
+    measured at full load, so it is mostly the time that an event waits for earlier ones.
 
-    Ends with 0 when nothing was lost and nothing came twice, with 1 when something was or failed.
+    The exit code is 0 if no event was lost and none came twice; otherwise, or after an error, it is 1.
     """
-    if seconds is not None and isnan(seconds):  # which is in every range
-        raise click.BadParameter("nan is no time", param_hint="--seconds")
+    if seconds is not None and isnan(seconds):  # FloatRange accepts it
+        raise click.BadParameter("nan is not a time", param_hint="--seconds")
     if events and seconds:
-        raise click.UsageError("--events and --seconds each say when to end; give one of them")
+        raise click.UsageError("--events and --seconds both limit the run; give only one of them")
     if exclusive and serial:
-        raise click.UsageError("--exclusive and --serial are two kinds of subscription; give one of them")
+        raise click.UsageError("--exclusive and --serial are different kinds of subscription; give only one of them")
     if rest["size"] < MIN_SIZES[rest["encoding"]]:
         least = MIN_SIZES[rest["encoding"]]
         raise click.BadParameter(f"{rest['encoding']} needs {least} bytes or more", param_hint="--size")

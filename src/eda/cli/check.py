@@ -1,4 +1,4 @@
-"""Whether all that was published arrived: no input or output, so that tests can lie to it."""
+"""Checks whether every published event arrived. It does no input or output, so that tests can feed it wrong results."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ __all__ = ["Arrivals", "ReadModel", "Verdict", "check", "sensor_id", "share_of",
 
 
 def sensor_id(sensor: int) -> str:
-    """Return the aggregate's id."""
+    """Return the id of a sensor's aggregate."""
     return f"sensor-{sensor:04d}"
 
 
-def share_of(place: int, n_events: int, n_places: int) -> int:
-    """Return how many of all events are those of one place, from 0; they are shared out evenly."""
-    return n_events // n_places + (place < n_events % n_places)
+def share_of(index: int, n_events: int, n_shares: int) -> int:
+    """Return the size of share `index` (from 0) when `n_events` are divided evenly into `n_shares`."""
+    return n_events // n_shares + (index < n_events % n_shares)
 
 
 def value_of(sensor: int, count: int) -> float:
-    """Return what the sensor reads the `count`-th time: always other than the time before."""
+    """Return the sensor's `count`-th value, which always differs from the one before."""
     return ((sensor * 7919 + count * 104_729) % 100_003) / 100
 
 
 class Arrivals:
-    """In which order events came that are numbered from 1 within their aggregate.
+    """Checks the order of received events, which are numbered from 1 within their aggregate.
 
-    `missing` are numbers that were skipped and did not come later; memory is bounded by what is missing.
+    `missing` has the numbers that were skipped and have not come later. Memory grows only with these.
     """
 
     def __init__(self, n_expected: dict[str, int]) -> None:
@@ -41,7 +41,7 @@ class Arrivals:
         self.n_unexpected = 0
 
     def arrive(self, aggregate: str, number: int) -> None:
-        """Take an event, that of this number of its aggregate."""
+        """Count an event: the one with this number in its aggregate."""
         self.n_received += 1
         if number == self.next.get(aggregate) and number <= self.n_expected[aggregate]:
             self.next[aggregate] = number + 1
@@ -49,7 +49,7 @@ class Arrivals:
             self._arrive_out_of_turn(aggregate, number)
 
     def _arrive_out_of_turn(self, aggregate: str, number: int) -> None:
-        """Tell an event that came early from one that came late, twice, or from nowhere."""
+        """Count an event that came early, late, twice, or that nobody published."""
         due = self.next.get(aggregate)
         if due is None or not 1 <= number <= self.n_expected[aggregate]:
             self.n_unexpected += 1
@@ -65,18 +65,18 @@ class Arrivals:
             self.n_duplicated += 1
 
     def n_lost(self, published: dict[str, int]) -> int:
-        """Return how many did not come, of so many published of each aggregate."""
+        """Return how many events did not come. `published` has the number published in each aggregate."""
         never_reached = sum(max(n + 1 - self.next[aggregate], 0) for aggregate, n in published.items())
         skipped = sum(number <= published[aggregate] for aggregate, some in self.missing.items() for number in some)
         return never_reached + skipped
 
     def n_beyond(self, published: dict[str, int]) -> int:
-        """Return how far the numbers that came go beyond those published."""
+        """Return by how much the received numbers exceed the published ones, summed over all aggregates."""
         return sum(max(self.next[aggregate] - 1 - n, 0) for aggregate, n in published.items())
 
 
 class ReadModel(Arrivals):
-    """The demo's: the latest value of each sensor, and in which order its readings came."""
+    """The demo's read model: the latest value of each sensor. It also checks the order of the readings."""
 
     def __init__(self, n_events: int) -> None:
         sensors = range(min(N_SENSORS, n_events))
@@ -84,19 +84,19 @@ class ReadModel(Arrivals):
         self.latest: dict[str, float] = {}
 
     def add(self, sensor: str, count: int, value: float) -> None:
-        """Take a reading, the `count`-th of its sensor, from 1."""
+        """Store a reading: the `count`-th (from 1) of its sensor."""
         self.arrive(sensor, count)
         self.latest[sensor] = value
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the check found; everything is 0 when all is well."""
+    """The result of the check. If everything is right, all counts are 0."""
 
     lost: int
-    """events that never came"""
+    """events that did not come"""
     duplicated: int
-    """events that came again"""
+    """events that came more than once"""
     reordered: int
     """events that came after a later one of their aggregate"""
     unexpected: int
@@ -106,7 +106,7 @@ class Verdict:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Return whether all counts are 0."""
         return not any(asdict(self).values())
 
     def to_dict(self) -> dict[str, Any]:
@@ -115,7 +115,7 @@ class Verdict:
 
 
 def check(n_events: int, received: ReadModel) -> Verdict:
-    """Compare what was received with what was published."""
+    """Compare the read model with the published events."""
     sensors = range(min(N_SENSORS, n_events))
     expected = {sensor_id(i): value_of(i, share_of(i, n_events, N_SENSORS)) for i in sensors}
     return Verdict(

@@ -1,4 +1,4 @@
-"""How many events a run may have, and how small its payloads may be. `eda --help` needs these: no heavy import here."""
+"""How many events a run may have, and how small its payloads may be. `eda --help` needs this file, so it is small."""
 
 from __future__ import annotations
 

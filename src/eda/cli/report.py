@@ -1,4 +1,4 @@
-"""What a run is reported as: the figures by name, and the table of them."""
+"""The report of a run: its figures by name, and as a table."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ __all__ = ["Titles", "print_report", "python_name", "report_of"]
 
 @dataclass(frozen=True)
 class Titles:
-    """What a command says above its table, with a place for `events`, and when its check has passed."""
+    """A command's texts: the line above the table, with `{events}` in it, and the line for a check that passed."""
 
     table: str
     passed: str
 
 
 def python_name() -> str:
-    """Return what runs both sides."""
+    """Return the interpreter and the event loop that both sides use."""
     loop = "uvloop" if find_spec("uvloop") is not None else "asyncio"
     return f"{platform.python_implementation()} {platform.python_version()} with {loop}"
 
 
 def report_of(work: Work, figures: Figures, asked: dict[str, Any]) -> dict[str, Any]:
-    """Return everything that is printed; `asked` is what the command was asked for."""
+    """Return all figures that are printed. `asked` has the settings that the user chose."""
     published, handled = figures.published, figures.handled
     n_events = sum(published["published"])
 
@@ -63,7 +63,7 @@ def report_of(work: Work, figures: Figures, asked: dict[str, Any]) -> dict[str, 
 
 
 def print_report(report: dict[str, Any], titles: Titles, console: Console) -> None:
-    """Print the table, and what the check says."""
+    """Print the table and the result of the check."""
     console.print(titles.table.format(events=report["events"]), highlight=False)
     table = Table("", "publish", "handle")
     for column in table.columns[1:]:

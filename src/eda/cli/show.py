@@ -1,4 +1,4 @@
-"""A run as its user sees it: bars while it goes, the report at the end, errors in one line, the exit code."""
+"""Runs the work and shows it: progress bars, the report at the end, errors in one line, and the exit code."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ TERMINATED = 143
 
 
 def run_and_show(work: Work, addr: str | None, as_json: bool, titles: Titles, asked: dict[str, Any]) -> None:
-    """Do the work and print its report. Raises Exit or ClickException unless all is well."""
+    """Do the work and print its report. Raises Exit or ClickException if anything failed or the check did not pass."""
     try:
-        figures = asyncio.run(_until_told(_run_quietly(work, addr) if as_json else _run_with_bars(work, addr)))
+        figures = asyncio.run(_until_signal(_run_quietly(work, addr) if as_json else _run_with_bars(work, addr)))
     except asyncio.CancelledError:
         click.echo("terminated", err=True)
         raise click.exceptions.Exit(TERMINATED) from None
@@ -49,8 +49,8 @@ def run_and_show(work: Work, addr: str | None, as_json: bool, titles: Titles, as
         raise click.exceptions.Exit(1)
 
 
-async def _until_told(running: Coroutine[Any, Any, Figures]) -> Figures:
-    """Run to the end, or until somebody wants the process to end: the stream is deleted then, as on Ctrl-C."""
+async def _until_signal(running: Coroutine[Any, Any, Figures]) -> Figures:
+    """Run to the end, or until SIGTERM or SIGHUP. Then the stream is deleted, as after Ctrl-C."""
     task = asyncio.current_task()
     assert task is not None
     for name in ("SIGTERM", "SIGHUP"):
@@ -67,7 +67,7 @@ async def _run_with_bars(work: Work, addr: str | None) -> Figures:
     console = Console()
     columns = (TextColumn("{task.description:>7}"), BarColumn(), _Done(), _Rate(), TimeElapsedColumn())
     bars = Progress(*columns, console=console)
-    # How many events there will be is not known beforehand where a time is given.
+    # If the run is limited by time, the number of events is not known beforehand.
     totals = {"publish": work.events, "handle": work.events and work.events * work.subscriptions}
     tasks = {name: bars.add_task(name, total=total, start=False) for name, total in totals.items()}
 

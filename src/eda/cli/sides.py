@@ -1,4 +1,4 @@
-"""Both sides of a run at work on one server: the parent of the processes of eda.cli.worker."""
+"""Starts and watches the two sides of a run, which are processes of eda.cli.worker that use one server."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ MAX_LOG_LINES = 50
 
 
 class SideFailed(Exception):
-    """A side ended without a result; the text says why."""
+    """The error of a side that ended without a result. Its text says why."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What a run took."""
+    """The results of a run: the server's name, and what each side measured."""
 
     server: str
     published: dict[str, Any]
@@ -44,10 +44,9 @@ async def run_sides(
     on_progress: Callable[[str, int], None],
     on_log: Callable[[str], None],
 ) -> Figures:
-    """Do the work on the server at `addr` (None: an embedded one), in a stream of their own that goes
-    away again.
+    """Do the work on the server at `addr` (None: an embedded server), in a new stream that is deleted at the end.
 
-    Raises EdaError when the server can't be used, SideFailed when a side fails.
+    Raises EdaError if the server can't be used, SideFailed if a side fails.
     """
     async with AsyncExitStack() as stack:
         addresses = parse_addresses(addr or "embedded:")
@@ -59,15 +58,15 @@ async def run_sides(
             url, name = addr, f"server {addresses}, file storage"
         conn = await stack.enter_async_context(eda.connect(url, client=f"{work.client}-admin"))
         stream = f"{work.client}-{secrets.token_hex(8)}"
-        # The server keeps every id for so long, millions at this speed; a publish may take half as long, its default.
+        # The server keeps millions of ids in this window. A publish may take half of it: 30 s, as by default.
         try:
             await conn.streams.create(stream, eda.StreamOptions(dedup_window_s=60.0))
-        except (asyncio.CancelledError, eda.Timeout):  # it may be there all the same
+        except (asyncio.CancelledError, eda.Timeout):  # the stream may have been created in spite of this
             await _delete(conn, stream, on_log)
             raise
         stack.push_async_callback(_delete, conn, stream, on_log)
         on_server(name)
-        # The handling side first, so that it is there when the first event comes.
+        # The handling side starts first, so that it is subscribed when the first event comes.
         handling = Side("handle", url, stream, work, on_progress, on_log)
         stack.push_async_callback(_forget, conn, stream, work, handling, on_log)
         await stack.enter_async_context(handling)
@@ -78,7 +77,7 @@ async def run_sides(
         if handling.outcome.done():
             handling.outcome.result()
         published = await publishing.outcome
-        handling.say(json.dumps(published["published"]))
+        handling.write_line(json.dumps(published["published"]))
         return Figures(name, published, await handling.outcome)
 
 
@@ -93,7 +92,7 @@ async def _delete(conn: eda.Conn, stream: str, on_log: Callable[[str], None]) ->
 
 
 async def _forget(conn: eda.Conn, stream: str, work: Work, handling: Side, on_log: Callable[[str], None]) -> None:
-    """Remove the cursors that a handling side has left behind that was killed; else it has done so itself."""
+    """Remove the cursors that a killed handling side left behind. A side that ends by itself removes its own."""
     if not handling.was_killed or work.kind == "shared":
         return
     try:
@@ -109,10 +108,10 @@ def _why(error: Exception) -> str:
 
 
 class Side:
-    """A process that publishes or handles: entered, it runs; left, it is gone.
+    """A process that publishes or handles. It runs from `__aenter__` until the end of `__aexit__`.
 
-    `outcome` is its result; it fails with SideFailed when there is none. `was_killed`: once left, whether it could not
-    put things in order.
+    `outcome` is the task that returns the result, or raises SideFailed if there is none. `was_killed` tells, after
+    `__aexit__`, whether the process ended before it could clean up.
     """
 
     outcome: asyncio.Task[dict[str, Any]]
@@ -143,11 +142,11 @@ class Side:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            # Ctrl-C is for the parent, which ends its sides in order.
+            # In a session of its own: only the parent gets Ctrl-C, and it ends its sides in order.
             start_new_session=True,
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
-        self.say(self._url)
+        self.write_line(self._url)
         self.outcome = asyncio.ensure_future(self._follow())
         return self
 
@@ -170,20 +169,20 @@ class Side:
                 self.outcome.exception()
 
     async def ready(self) -> None:
-        """Return when it is at work. Raises SideFailed when it ended before."""
+        """Return when the side has begun its work. Raises SideFailed if it ended before."""
         ready = asyncio.ensure_future(self._ready.wait())
         await asyncio.wait({ready, self.outcome}, return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
         if self.outcome.done():
             self.outcome.result()
 
-    def say(self, word: str) -> None:
-        """Write a line to its stdin."""
+    def write_line(self, text: str) -> None:
+        """Write a line to the stdin of the process."""
         assert self._process.stdin is not None
-        self._process.stdin.write(word.encode() + b"\n")
+        self._process.stdin.write(text.encode() + b"\n")
 
     async def _follow(self) -> dict[str, Any]:
-        """Read what it says until it ends."""
+        """Read the messages of the process until it ends, and return its result."""
         result: dict[str, Any] | None = None
         error = ""
         log = asyncio.ensure_future(self._follow_log())
@@ -206,7 +205,7 @@ class Side:
         return result
 
     async def _follow_log(self) -> str:
-        """Pass on what it logs; returns the last line, which of a traceback is the error."""
+        """Pass on the lines that the process logs, and return the last one: the error, if there is a traceback."""
         assert self._process.stderr is not None
         last = ""
         n_lines = 0

@@ -1,4 +1,4 @@
-"""What the command asks of both sides, and what its events are: the readings of the demo, or payloads of one size."""
+"""The orders for both sides of a run, and its events: the demo's readings, or payloads of one size."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ class Padded(msgspec.Struct):
 
 
 class Receiver(Protocol):
-    """What becomes of one subscription's events."""
+    """Checks the events of one subscription."""
 
     def take(self, event: eda.Event) -> int:
-        """Return when the event was published, in ns of Unix time."""
+        """Check an event, and return when it was published, in ns of Unix time."""
 
     def check(self, published: list[int]) -> dict[str, int]:
-        """Return what is wrong, so many events having been published by each publisher."""
+        """Return the counts of errors by name. `published` has the number of events of each publisher."""
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
-    """What to publish, for so many `events` or `seconds`, and how to subscribe. Nothing in it is secret.
+    """The orders: what to publish, until `events` or `seconds` are over, and how to subscribe. Nothing is secret.
 
-    `size` is that of the payload in bytes, 0 for the demo's readings. Each subscription gets every event.
+    `size` is the payload's size in bytes; 0 stands for the demo's readings. Each subscription gets every event.
     """
 
     client: str
@@ -61,7 +61,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     kind: Kind = "shared"
 
     def published_by(self, publisher: int) -> Iterator[eda.Event]:
-        """Give a publisher's events, each made when it is asked for."""
+        """Yield a publisher's events. Each is made just before it is published."""
         n_events = MAX_EVENTS if self.events is None else share_of(publisher, self.events, self.publishers)
         return self._payloads(publisher, n_events) if self.size else readings(n_events)
 
@@ -72,13 +72,13 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
             yield eda.Event(type="bench-event", aggregate=aggregate, data=make(number, time.time_ns()))
 
     def options(self, number: int) -> eda.SubscriptionOptions:
-        """Return the options of the subscription of that number, from 1."""
+        """Return the options of a subscription by its number, from 1."""
         name = f"subscription-{number}"
         exclusive, serial = self.kind == "exclusive", self.kind == "serial"
         return eda.SubscriptionOptions(name=name, backfill=True, durable=True, exclusive=exclusive, serial=serial)
 
     def receiver(self) -> Receiver:
-        """Return what checks a subscription's events."""
+        """Return a new receiver for one subscription."""
         if self.size:
             return Payloads(self)
         assert self.events is not None
@@ -86,7 +86,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def readings(n_events: int) -> Iterator[eda.Event]:
-    """Give the demo's events, of one sensor after the other."""
+    """Yield the demo's events, one reading of each sensor in turn."""
     for at in range(n_events):
         count, sensor = at // N_SENSORS + 1, at % N_SENSORS
         reading = Reading(sensor_id(sensor), value_of(sensor, count), count, time.time_ns())
@@ -99,7 +99,7 @@ def aggregate_of(publisher: int) -> str:
 
 
 def making(encoding: str, size: int) -> Callable[[int, int], eda.Data]:
-    """Return what makes payloads of that size."""
+    """Return a function that makes a payload of this size from an event's number and the time."""
     if encoding == "bytes":
         rest = bytes(size - HEAD.size)
         return lambda number, now_ns: eda.Bytes(HEAD.pack(number, now_ns) + rest)
@@ -108,31 +108,31 @@ def making(encoding: str, size: int) -> Callable[[int, int], eda.Data]:
 
 
 class Readings:
-    """The demo's receiver: builds the read model."""
+    """The demo's receiver. It builds the read model."""
 
     def __init__(self, n_events: int) -> None:
         self._n_events = n_events
         self._model = ReadModel(n_events)
 
     def take(self, event: eda.Event) -> int:
-        """Put the reading into the model."""
+        """Add the reading to the read model."""
         reading: Reading = event.data.decode(into=Reading)
         self._model.add(event.aggregate, reading.count, reading.value)
         return reading.published_ns
 
     def check(self, published: list[int]) -> dict[str, int]:
-        """Compare the model with what was published."""
+        """Compare the read model with the published events."""
         return check(self._n_events, self._model).to_dict()
 
 
 class Payloads:
-    """The benchmark's receiver: reads each payload, and keeps account of numbers and sizes."""
+    """The benchmark's receiver. It reads each payload and checks its number and size."""
 
     def __init__(self, work: Work) -> None:
         self._size = work.size
         self._take = self._take_bytes if work.encoding == "bytes" else self._take_json
         self._arrivals = Arrivals(dict.fromkeys(map(aggregate_of, range(work.publishers)), MAX_EVENTS))
-        # A shared subscription promises no order.
+        # A shared subscription does not keep the order.
         self._ordered = work.kind != "shared"
         self._last_sequence = 0
         self._n_reordered = 0
@@ -158,7 +158,7 @@ class Payloads:
         return padded.number, padded.published_ns, BARE_JSON_BYTES + len(str(padded.number)) + len(padded.pad)
 
     def check(self, published: list[int]) -> dict[str, int]:
-        """Compare what came with what was published."""
+        """Compare the received events with the published ones."""
         by_aggregate = {aggregate_of(publisher): n for publisher, n in enumerate(published)}
         return {
             "lost": self._arrivals.n_lost(by_aggregate),

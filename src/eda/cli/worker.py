@@ -1,10 +1,10 @@
-"""One side of a run, in a process of its own so that its CPU time is its own: `python -m eda.cli.worker`.
+"""One side of a run: `python -m eda.cli.worker`. It is a process so that its CPU time can be measured.
 
-Arguments: `publish` or `handle`, the stream, the work as JSON. The first line of stdin is the server's URL: neither
-a list of processes nor the environment shows it there. Says how it goes in lines of JSON on stdout: `{"ready": true}`,
-`{"n": …}` ten times a second, and `{"result": {…}}` or `{"error": "…"}` at the end. Later the handling side is told
-on stdin, as a list in JSON, how many events each publisher has in the stream; the end of stdin means that nobody
-listens any more.
+Arguments: `publish` or `handle`, the stream, the work as JSON. The first line of stdin is the server's URL, because a
+URL with credentials must not show in the list of processes or in the environment. The process writes lines of JSON to
+stdout: `{"ready": true}` at the beginning, `{"n": …}` ten times a second, and `{"result": {…}}` or `{"error": "…"}` at
+the end. After the publishing side has ended, the parent writes to the handling side's stdin how many events each
+publisher published, as a JSON list. The end of stdin means that the parent has gone or has given up.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ from eda.cli.work import Receiver, Work
 __all__ = ["main"]
 
 TELL_S = 0.1
-# Nothing may come any more: a duplicate would have come by then.
+# After the last expected event, wait this long for duplicates.
 QUIET_S = 0.3
-# Something is missing: longer than the 30 s after which the server sends an unacknowledged event again.
+# If events are missing, wait this long for them: longer than the 30 s after which the server delivers an event again.
 STALLED_S = 45.0
 MAX_SAMPLES = 1_000_000
-# So many events are sent between two looks at the clock, or so many bytes if that is less.
+# The clock is read after this many events, or after this many bytes if they come first.
 LOOK_EVERY = 64
 LOOK_BYTES = 1 << 20
 
 
 class Progress:
-    """How many events this side is done with."""
+    """The number of events that this side has finished."""
 
     def __init__(self) -> None:
         self.n = 0
 
 
 class Latencies:
-    """Times from publish to handler: of all events, or of every 2nd, 4th, … so that they stay below MAX_SAMPLES."""
+    """Times from publish to handler: of every event, or of every 2nd, 4th, …, so that MAX_SAMPLES is never exceeded."""
 
     def __init__(self) -> None:
         self.samples_ns: list[int] = []
@@ -56,7 +56,7 @@ class Latencies:
         self._n = 0
 
     def add(self, latency_ns: int) -> None:
-        """Take one."""
+        """Add the time of one event."""
         self._n += 1
         if self._n % self._every == 0:
             self.samples_ns.append(latency_ns)
@@ -66,7 +66,7 @@ class Latencies:
 
 
 async def publish_events(publisher: eda.Publisher, number: int, work: Work, deadline: float, progress: Progress) -> int:
-    """Publish one publisher's events until there are no more or the time is over, and return how many."""
+    """Publish one publisher's events until all are published or the time is over, and return their number."""
     n_sent = n_told = 0
     look_every = max(1, min(LOOK_EVERY, LOOK_BYTES // max(work.size, 1)))
     async with publisher:
@@ -77,7 +77,7 @@ async def publish_events(publisher: eda.Publisher, number: int, work: Work, dead
                 stats = publisher.stats()
                 progress.n += stats.acknowledged - n_told
                 n_told = stats.acknowledged
-                # A stream that is full refuses all that follows; closing the publisher says why.
+                # After a failure the stream is probably full. The error is raised when the publisher is left.
                 if stats.failed or time.monotonic() >= deadline:
                     break
     progress.n += n_sent - n_told
@@ -87,7 +87,7 @@ async def publish_events(publisher: eda.Publisher, number: int, work: Work, dead
 async def publish(
     url: str, stream: str, work: Work, progress: Progress, _: asyncio.Future[list[int]]
 ) -> dict[str, Any]:
-    """Publish, and return what it took. Raises PublishFailed."""
+    """Publish all events and return the measurements. Raises PublishFailed."""
     async with eda.connect(url, client=work.client, auto_create=False) as conn:
         publishers = [await conn.publisher(stream, mode=work.mode) for _ in range(work.publishers)]
         tell(ready=True)
@@ -108,7 +108,7 @@ async def publish(
 async def handle(
     url: str, stream: str, work: Work, progress: Progress, published: asyncio.Future[list[int]]
 ) -> dict[str, Any]:
-    """Handle all events in each subscription, and return what it took and whether all is right."""
+    """Handle all events in each subscription, and return the measurements and the results of the checks."""
     latencies = Latencies()
     receivers = [work.receiver() for _ in range(work.subscriptions)]
     first_ns = last_ns = 0
@@ -131,7 +131,7 @@ async def handle(
         subs = []
         for number, receiver in enumerate(receivers, 1):
             subs.append(conn.subscribe(stream, handler_of(receiver), work.options(number)))
-            # A cursor that is kept outside of the stream would outlive it.
+            # A cursor would outlive the stream, because it is stored in a bucket.
             stack.push_async_callback(subs[-1].unsubscribe)
             await subs[-1]
         tell(ready=True)
@@ -152,7 +152,7 @@ async def handle(
 
 
 async def until_quiet(subs: list[eda.Subscription], progress: Progress, published: asyncio.Future[list[int]]) -> None:
-    """Return when all was published and nothing comes any more. Raises what ended a subscription."""
+    """Return when all events were published and no more are delivered. Raises the error that ended a subscription."""
     waits = [asyncio.ensure_future(sub.wait()) for sub in subs]
     seen, since = -1, 0.0
     try:
@@ -176,9 +176,9 @@ async def until_quiet(subs: list[eda.Subscription], progress: Progress, publishe
 
 
 def peak_memory() -> int | None:
-    """Return the most bytes of memory that this process held; None where the system does not tell.
+    """Return the peak memory of this process in bytes; None if the system does not report it.
 
-    Not from getrusage: what that counts begins with what the parent held.
+    getrusage is of no use here: its count starts with the memory of the parent.
     """
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
@@ -188,17 +188,17 @@ def peak_memory() -> int | None:
 
 
 def percentile(ordered: list[int], share: float) -> int:
-    """Return the value that this share of all is not above; 0 of none."""
+    """Return the value that this share of all values does not exceed; 0 if there are no values."""
     return ordered[min(int(len(ordered) * share), len(ordered) - 1)] if ordered else 0
 
 
 def tell(**message: Any) -> None:
-    """Write a line to the parent."""
+    """Write a message to the parent."""
     os.write(1, json.dumps(message).encode() + b"\n")
 
 
 def read_line() -> str:
-    """Return the next line of stdin, read with nothing that follows it."""
+    """Return the next line of stdin, without reading anything after it."""
     line = b""
     while (byte := os.read(0, 1)) not in (b"", b"\n"):
         line += byte
@@ -206,10 +206,10 @@ def read_line() -> str:
 
 
 def listen(on_line: Callable[[bytes], None]) -> None:
-    """Call `on_line` with each line of stdin, and with nothing at its end.
+    """Call `on_line` with each line of stdin, and with b"" at its end.
 
-    In a thread, since not every platform's loop can read a pipe; unbuffered, since the interpreter's end would trip
-    over a thread that holds the buffer's lock.
+    This runs in a thread, because not every platform's event loop can read a pipe. It reads without a buffer, because
+    the interpreter could not exit while a thread holds the buffer's lock.
     """
     rest = b""
     while data := os.read(0, 4096):
@@ -220,14 +220,14 @@ def listen(on_line: Callable[[bytes], None]) -> None:
 
 
 async def tell_progress(progress: Progress) -> None:
-    """Tell how far it is, until cancelled."""
+    """Report the progress until cancelled."""
     while True:
         await asyncio.sleep(TELL_S)
         tell(n=progress.n)
 
 
 async def run(url: str, side: str, stream: str, work: Work) -> None:
-    """Do the work of a side and tell the result."""
+    """Do the work of a side and report the result."""
     loop = asyncio.get_running_loop()
     this = asyncio.current_task()
     assert this is not None
@@ -239,7 +239,8 @@ async def run(url: str, side: str, stream: str, work: Work) -> None:
             if line:
                 loop.call_soon_threadsafe(published.set_result, json.loads(line))
             else:
-                logging.getLogger("eda").setLevel(logging.ERROR)  # that events are given up is what was asked for
+                # The parent ends this side on purpose, so events that are given up are no reason to warn.
+                logging.getLogger("eda").setLevel(logging.ERROR)
                 loop.call_soon_threadsafe(this.cancel)
 
     threading.Thread(target=listen, args=(on_line,), daemon=True).start()
@@ -253,7 +254,7 @@ async def run(url: str, side: str, stream: str, work: Work) -> None:
 
 
 def main() -> int:
-    """Run the side that the arguments name; with uvloop where it is installed."""
+    """Run the side that the arguments name, with uvloop if it is installed. Return the exit code."""
     side, stream, work = sys.argv[1:]
     url = read_line()
     loop_factory = None
