@@ -41,10 +41,10 @@ def check_dispatch(block: bytes, wanted: str | None) -> None:
     """The compiled reader, which decides per event, reads a regular block as `read_headers` does."""
     rig = Rig(start=False, name="me")
     rig.feed(*delivery(1), PAYLOAD, block)
-    assert rig.dispatcher.n_received == 1
-    assert rig.dispatcher.n_held + rig.dispatcher.n_passed_over == 1
+    assert rig.dispatcher.intake.n_received == 1
+    assert rig.dispatcher.n_held + rig.dispatcher.intake.n_passed_over == 1
     if block.startswith(b"NATS/1.0\r\n") and is_regular(block):
-        assert rig.dispatcher.n_passed_over == (wanted is not None and wanted != "me")
+        assert rig.dispatcher.intake.n_passed_over == (wanted is not None and wanted != "me")
 
 
 def check_text(text: str, most: int) -> None:

@@ -98,15 +98,15 @@ def _dispatch(handler: Any, data: bytes) -> Round:
         host, host, handler, out, stream=STREAM, consumer="me", inbox=b"_INBOX.me.", limit=4096, limit_bytes=1 << 30,
     )  # fmt: skip
     parser = Parser()
-    parser.register(1, dispatcher)
+    parser.register(1, dispatcher.intake)
     worker: Coroutine[Any, Any, None] = dispatcher.work(0)
     worker.send(None)
 
     def run() -> tuple[int, int]:
-        handled = dispatcher.n_handled + N_DISPATCH
+        handled = dispatcher.outcomes.n_handled + N_DISPATCH
         written[0] = 0
         parser.feed(data)
-        while dispatcher.n_handled < handled:
+        while dispatcher.outcomes.n_handled < handled:
             worker.send(None)
         out.flush()
         return dispatcher.n_held, written[0]

@@ -5,14 +5,20 @@ It offers the dispatcher and the workers that run handlers. It never asks the se
 
 Files, each below those that import it:
 
+    verdicts         why an event gets no handler
     _foreign         messages that others wrote, told from those that eda publishes; inline
-    _ledger          the delivery ledger: what is held, what is next; that of a shared subscription
+    _ledger          the delivery ledger: which events are held, which is next; the shared subscription's
+    _ledger_ordered  the ordered subscription's ledger: the position, and a lane for each key
+    _waiting         workers that wait, and who wakes them
+    _credit          how many events the server may still send, and when more are asked for
+    _lease           until when an ordered subscription may start handlers; which positions are stored first
+    _gate            pauses and the circuit: whether handlers may start
+    _outcome         acknowledgements, retries, dead letters
+    _intake          frames > events > ledger
+    _worker          ledger > handler > outcome
+    _dispatch        the parts above, put together
     suspects         a shared subscription's record of events that may be what kills the process
-    _ledger_ordered  that of an ordered one: the done prefix, lanes for keys
-    _intake          deliveries > events > ledger; credit
-    _outcome         what becomes of an event that was handled, or not; the lease
     failure_log      what the log is told of failures, and how often at most
-    _dispatch        ledger > handlers > outcomes: the workers
     dead_lettering   storing a subscription's dead letters: which stream, which reason, how often
     dispatcher_host  what a dispatcher needs of event loop and subscription: futures, timers, decisions about failures
     workers          the tasks that run a subscription's handlers

@@ -3,63 +3,101 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, Protocol, final
 
 from eda._event import Event
+from eda.handling._credit import Credit
+from eda.handling._gate import Gate
+from eda.handling._intake import Intake
+from eda.handling._lease import Lease
+from eda.handling._ledger import Ledger
 from eda.handling._outcome import Outcomes
 from eda.transport._outbound import Outbound
 
-__all__ = ["Dispatcher", "GivenBack"]
-
-class GivenBack(BaseException):
-    """Raised by a handler of ours: nothing became of the event, and it comes again at once."""
+__all__ = ["Dispatcher"]
 
 class DispatchHost(Protocol):
     def make_future(self) -> asyncio.Future[None]: ...
     def make_future_within(self, seconds: float) -> asyncio.Future[None]:
-        """A future that is done after `seconds` at the latest."""
+        """Return a future that is done after `seconds` at the latest."""
     def cancelled_error(self) -> BaseException:
-        """What a worker ends with that was cancelled from outside."""
+        """Return the error with which a worker ends that was cancelled from outside."""
     def refuse(self, result: object) -> BaseException | None:
-        """The error of a handler that returned a generator."""
+        """Return the error of a handler that returned a generator."""
     def overdue_error(self, event: Event, error: BaseException | None) -> BaseException:
-        """The error of a handler that was cancelled for running too long; `error` is how it ended."""
+        """Return the error of a handler that was cancelled for running too long; `error` is how it ended."""
     def on_overrun(self, event: Event, seconds: float) -> None:
-        """Tell of a plain function that ran too long."""
+        """Log that a plain function ran too long."""
     def errors_of(self, events: list[Event], error: BaseException) -> list[BaseException | None]:
-        """What each event of a failed handler call has failed with; None: it was handled."""
+        """Return the error of each event of a failed handler call; None: the event was handled."""
     def on_failures(self, events: Sequence[Event], errors: Sequence[BaseException]) -> list[int]:
-        """Tell of the events that one call of the handler has failed; for each the nanoseconds until it comes again,
-        negative: it is dead."""
+        """Log the events that a handler call has failed; returns for each the nanoseconds until its retry.
+
+        A negative number: it is not tried again, and becomes a dead letter.
+        """
     def is_failure(self, errors: Sequence[BaseException]) -> bool:
-        """Whether a call of the handler that ended with these counts for the circuit."""
+        """Return whether a handler call that ended with these errors counts for the circuit."""
     def on_circuit(self, n_openings: int) -> None:
-        """The circuit has opened, for so many times in a row: `try_one` is to be called. 0: it is closed."""
+        """Call `gate.try_one` after a pause, since the circuit has opened so many times in a row. 0: it is closed."""
     def bury(self, event: Event, payload: bytes, error: BaseException) -> Awaitable[int]:
-        """Store a dead letter; gives a negative number, or the nanoseconds after which to try again."""
+        """Store a dead letter; returns a negative number, or the nanoseconds after which to try again."""
     def try_on_record(self, event: Event) -> Awaitable[int]:
-        """Put on record that the event is begun: 0. Negative: it was begun before and did not end; positive: try again
-        in so many nanoseconds."""
+        """Record that the event is begun; returns 0.
+
+        Negative: the record says that it was begun before and did not end. Positive: try again in so many nanoseconds.
+        """
     def end_record(self, event: Event) -> Awaitable[None]:
-        """Take that from the record; raises nothing but when cancelled."""
+        """Remove the record. Raises nothing, unless it is cancelled."""
     def on_retry(self, delay_s: float) -> None:
-        """See that `take_due` is called after `delay_s`."""
+        """Call `take_due` after `delay_s`."""
     @property
     def on_progress(self) -> Callable[[], None]:
-        """Called after `tell_progress` when the position may have moved."""
+        """Called after `lease.tell_progress` when the position may have moved."""
     @property
     def confirmed(self) -> Callable[[int], Awaitable[None]]:
-        """Returns when the position is stored; never raises but when cancelled."""
+        """Returns when the position is stored. Raises nothing, unless it is cancelled."""
 
 class DispatchSource(Protocol):
+    """What gives a dispatcher its deliveries.
+
+    An ordered one has `on_gap(expected, got)` as well: a delivery is missing, since this one has another consumer
+    sequence. It was the reader's last one.
+    """
+
     def on_status(self, status: int, tail: bytes, headers: bytes) -> None:
         """Take a status message that came to the inbox's subject `tail`."""
     def pull(self, n: int, n_bytes: int) -> None:
-        """Ask for this much more, and `grant` it."""
+        """Ask the server for up to `n` events and `n_bytes` bytes, and call `credit.grant`."""
     def on_stripped(self, seq: int, reply: bytes) -> None:
-        """Take a delivery whose body the consumer left out; ordered: it was the reader's last."""
+        """Take a delivery whose body the consumer left out. Ordered: it was the reader's last one."""
     def on_unwanted(self, seq: int, reply: bytes) -> None:
-        """Shared, after `doubt_unwanted`: take a delivery that the filter does not want, to be acknowledged or not."""
+        """Shared, after `ask_for_unwanted`: pass over or give back a delivery that the filter excludes."""
 
 @final
-class Dispatcher(Outcomes):
+class Dispatcher:
+    @property
+    def ledger(self) -> Ledger: ...
+    @property
+    def credit(self) -> Credit: ...
+    @property
+    def lease(self) -> Lease: ...
+    @property
+    def gate(self) -> Gate: ...
+    @property
+    def outcomes(self) -> Outcomes: ...
+    @property
+    def intake(self) -> Intake: ...
+    @property
+    def n_held(self) -> int: ...
+    @property
+    def n_waiting(self) -> int: ...
+    @property
+    def n_running(self) -> int: ...
+    @property
+    def position(self) -> int: ...
+    @property
+    def position_ns(self) -> int: ...
+    @property
+    def highest(self) -> int: ...
+    @property
+    def highest_ns(self) -> int: ...
     def __init__(
         self,
         host: DispatchHost,
@@ -86,9 +124,12 @@ class Dispatcher(Outcomes):
         name: str = "",
         max_attempts: int = 0,
     ) -> None: ...
-    def set_task(self, index: int, task: asyncio.Task[None]) -> None: ...
     def work(self, index: int) -> Coroutine[Any, Any, None]: ...
+    def set_task(self, index: int, task: asyncio.Task[None]) -> None: ...
     def running_now(self) -> list[Any]: ...
     def cancel_overdue(self, index: int) -> None: ...
+    def tick(self, lease_age_s: float) -> int: ...
+    def take_due(self) -> float | None: ...
+    def begin_at(self, position: int, tries: int = 0, stored_ns: int = 0) -> None: ...
     def fence(self) -> None: ...
     def stop(self) -> None: ...

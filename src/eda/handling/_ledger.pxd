@@ -61,7 +61,7 @@ cdef class Ledger:
     cdef int replace(self, int32_t slot, Event event) except -1
     cpdef int take_due(self, uint64_t now_ns) except -1
     cpdef int finish(self, int32_t slot) except -1
-    cdef int judge(self, int32_t slot, object verdict) except -1
+    cdef int set_verdict(self, int32_t slot, object verdict) except -1
     cdef object verdict_of(self, int32_t slot)
 
 

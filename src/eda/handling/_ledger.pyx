@@ -169,7 +169,7 @@ cdef class Ledger:
             self.next_due_ns = due_ns
         if verdict is not None:
             entry.is_dead = True
-            self.judge(slot, verdict)
+            self.set_verdict(slot, verdict)
         return self.replace(slot, event)
 
     cdef int replace(self, int32_t slot, Event event) except -1:
@@ -181,7 +181,7 @@ cdef class Ledger:
             Py_XDECREF(old)
         return 0
 
-    cdef int judge(self, int32_t slot, object verdict) except -1:
+    cdef int set_verdict(self, int32_t slot, object verdict) except -1:
         """Note that the event is not to be handled, and why."""
         self.held[slot].is_judged = True
         self.verdicts[slot] = verdict

@@ -9,8 +9,8 @@ from eda._event import Event
 from eda.dead_letters.store import is_transient
 from eda.errors import Closed, ConfigError
 from eda.handlers import Reject
-from eda.handling._intake import Exhausted, Undecodable
 from eda.handling.failure_log import FailureLog
+from eda.handling.verdicts import Exhausted, Undecodable
 from eda.names import MAX_NAME
 from eda.options import Retry
 from eda.times import NS

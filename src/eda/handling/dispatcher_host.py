@@ -10,10 +10,10 @@ from eda._event import Event
 from eda.errors import ConfigError, Timeout
 from eda.handlers import PartialFailure, Reject, refuse_result
 from eda.handling._dispatch import Dispatcher
-from eda.handling._intake import Exhausted, Undecodable
 from eda.handling.dead_lettering import DEAD, DeadLettering, StoreLetter, dead_letter_stream
 from eda.handling.failure_log import FailureLog
 from eda.handling.suspects import Suspects
+from eda.handling.verdicts import Exhausted, Undecodable
 from eda.options import SubscriptionOptions
 from eda.times import NS
 
@@ -162,7 +162,7 @@ class DispatcherHost:
             self._name, self._stream, self._options.circuit, pause_s, extra=self._fields,
         )  # fmt: skip
         if self._dispatcher is not None:
-            self._circuit_timer = self._loop.call_later(pause_s, self._dispatcher.try_one)
+            self._circuit_timer = self._loop.call_later(pause_s, self._dispatcher.gate.try_one)
 
     # --- suspects ----------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from typing import Any
 from eda._event import Event
 from eda.errors import printable
 from eda.handlers import Reject
-from eda.handling._intake import Exhausted, Undecodable
+from eda.handling.verdicts import Exhausted, Undecodable
 
 __all__ = ["FailureLog", "error_text", "event_text", "fields_of"]
 

@@ -46,7 +46,7 @@ class Workers:
             self._tasks.append(worker)
 
     def _on_done(self, worker: asyncio.Task[None]) -> None:
-        if not self._dispatcher.closing:
+        if not self._dispatcher.gate.is_closing:
             self._on_failed(worker)
 
     def run_caller(self) -> bool:

@@ -28,7 +28,7 @@ class Activation:
         self.is_active = False
         self.cursor: Cursor | None = None  # set by the pipeline that creates both
         source.on_nothing_pending = self.on_nothing_pending
-        dispatcher.set_lease(0)
+        dispatcher.lease.extend(0)
 
     @property
     def _the_cursor(self) -> Cursor:
@@ -55,8 +55,8 @@ class Activation:
         while dispatcher.n_running:  # noqa: ASYNC110
             await asyncio.sleep(ORPHANS_POLL_S)
         dispatcher.begin_at(seq, tries, self._the_cursor.stored_ns)
-        dispatcher.set_lease(self._the_cursor.lease_until_ns)
-        dispatcher.tell_progress()
+        dispatcher.lease.extend(self._the_cursor.lease_until_ns)
+        dispatcher.lease.tell_progress()
         self._source.start = self._the_cursor.start
         self._source.start_reading_soon()
 
@@ -77,7 +77,7 @@ class Activation:
     def on_unfenced(self) -> None:
         """Let handlers start again."""
         if self._is_started:
-            self._dispatcher.set_lease(self._the_cursor.lease_until_ns)
+            self._dispatcher.lease.extend(self._the_cursor.lease_until_ns)
 
     def on_lost(self) -> None:
         """Stop reading and handling, because another member is the holder."""
@@ -98,11 +98,11 @@ class Activation:
         if not self._is_started:
             return
         dispatcher = self._dispatcher
-        dispatcher.set_lease(lease_until_ns)
+        dispatcher.lease.extend(lease_until_ns)
         if dispatcher.position > seq:
             self.on_progress()
         else:
-            dispatcher.tell_progress()
+            dispatcher.lease.tell_progress()
 
     # --- calls of the dispatcher's host and of the pipeline ----------------------------------------------------------
 

@@ -102,7 +102,7 @@ class Monitor:
     # --- warnings ----------------------------------------------------------------------------------------------------
 
     def _log_skipped(self) -> None:
-        n = self._dispatcher.n_skipped
+        n = self._dispatcher.intake.n_skipped
         if n != self._n_skipped:
             self._logger.warning(
                 "subscription %s to %s: %d events were not delivered: they were gone from the stream (expired, purged "
@@ -113,9 +113,14 @@ class Monitor:
 
     def _check_progress(self, now: float) -> None:
         dispatcher = self._dispatcher
-        progress = (dispatcher.n_handled, dispatcher.n_dead, dispatcher.n_passed_over, dispatcher.n_undecodable)
-        has_no_work = dispatcher.n_held == 0 and dispatcher.n_pending == 0
-        if progress != self._progress or has_no_work or dispatcher.is_paused or not self._is_active():
+        progress = (
+            dispatcher.outcomes.n_handled,
+            dispatcher.outcomes.n_dead,
+            dispatcher.intake.n_passed_over,
+            dispatcher.intake.n_undecodable,
+        )
+        has_no_work = dispatcher.n_held == 0 and dispatcher.intake.n_pending == 0
+        if progress != self._progress or has_no_work or dispatcher.gate.is_paused or not self._is_active():
             self._progress = progress
             self._progress_at = now
             self._stalled = False
@@ -134,7 +139,7 @@ class Monitor:
         dispatcher = self._dispatcher
         if not self._source.is_up:
             return "there is no connection"
-        if dispatcher.is_circuit_open:
+        if dispatcher.gate.is_circuit_open:
             return "handlers have failed for many events in a row, and none has succeeded since"
         running = [(handled, since) for handled, since, _ in self._running if handled is not None]
         if running:
@@ -152,7 +157,7 @@ class Monitor:
     def _log_stall(self, why: str) -> None:
         self._logger.warning(
             "subscription %s to %s has made no progress for %g s: %s (%d events held, %d pending)",
-            self._name, self._stream, STALL_S, why, self._dispatcher.n_held, self._dispatcher.n_pending,
+            self._name, self._stream, STALL_S, why, self._dispatcher.n_held, self._dispatcher.intake.n_pending,
             extra=self._fields,
         )  # fmt: skip
 

@@ -138,7 +138,7 @@ class OrderedSource(Source):
     def _drop_reader(self) -> None:
         self.forget_pulls()
         if self._dispatcher is not None:
-            self._dispatcher.use_no_reader()
+            self._dispatcher.intake.use_no_reader()
         if self.consumer and self._wire.is_up:
             # Nobody waits for the answer: if the request gets lost, the server removes the reader after a minute.
             self._wire.out.request(
@@ -195,7 +195,7 @@ class OrderedSource(Source):
             return
         self._adapt_to(info)
         # If the start lies beyond the stream's end, and nothing was read yet, the stream has not lost anything.
-        if dispatcher.highest == self.start - 1 and not dispatcher.highest_ns and not dispatcher.seen:
+        if dispatcher.highest == self.start - 1 and not dispatcher.highest_ns and not dispatcher.intake.highest_seen:
             if not self._is_start_logged:
                 self._is_start_logged = True
                 warn_of_far_start(self._logger, self._stream, self._name, self.start, info.last_sequence)
@@ -233,11 +233,11 @@ class OrderedSource(Source):
         self.use_limits(made["config"])
         self._made = made["config"]
         n_pending = made.get("num_pending", 0)
-        dispatcher.use_reader(name, n_pending)
+        dispatcher.intake.use_reader(name, n_pending)
         if not n_pending and dispatcher.highest == dispatcher.position:
-            dispatcher.forget_tries()
+            dispatcher.intake.forget_tries()
             self.on_nothing_pending()
-        dispatcher.refill()
+        dispatcher.credit.refill()
 
     async def _surviving_position(self, info: StreamInfo) -> Position | None:
         """Return where to continue if the stream has lost events that were read. None: it has lost nothing.
@@ -295,7 +295,7 @@ class OrderedSource(Source):
     def _on_bare_needed(self, why: str) -> None:
         """Make a new reader that asks for the stream's own subject as well. Take no more deliveries from this one."""
         if self._dispatcher is not None and self._reading:
-            self._dispatcher.use_no_reader()
+            self._dispatcher.intake.use_no_reader()
         self._loop.call_soon(self._renew, why)
 
     def check_consumer(self, why: str) -> None:
@@ -349,7 +349,7 @@ class OrderedSource(Source):
         The new reader leaves nothing out. So if it delivers the message without a body again, the message has none.
         """
         if self._dispatcher is not None:
-            self._dispatcher.believe_empty([seq])
+            self._dispatcher.intake.accept_empty([seq])
         self._loop.call_soon(self._renew, f"sequence {seq} came without its body")
 
     def on_restored(self) -> None:
@@ -358,8 +358,8 @@ class OrderedSource(Source):
 
     def on_heartbeat(self, last_consumer_seq: int) -> None:
         """Make a new reader if the heartbeat names a later delivery than the last one that came."""
-        if self._dispatcher is not None and self.consumer and last_consumer_seq > self._dispatcher.n_read:
-            self.on_gap(self._dispatcher.n_read + 1, last_consumer_seq)
+        if self._dispatcher is not None and self.consumer and last_consumer_seq > self._dispatcher.intake.n_read:
+            self.on_gap(self._dispatcher.intake.n_read + 1, last_consumer_seq)
 
     def on_refused(self, kind: str, subject: str) -> None:
         """End the subscription if the server forbids its inbox, its pulls or its readers."""

@@ -177,7 +177,7 @@ class Pipeline:
 
     def give_back(self) -> None:
         """Give back the events that no handler has begun."""
-        self.dispatcher.give_back()
+        self.dispatcher.outcomes.give_back_waiting()
         if self._cursor is not None:
             self._cursor.end_waits()  # `keep_position` writes the position last of all
 
@@ -230,18 +230,18 @@ class Pipeline:
         """Return the counts as of now."""
         dispatcher = self.dispatcher
         return SubscriptionStats(
-            handled=dispatcher.n_handled,
-            failed=dispatcher.n_failed,
-            redelivered=dispatcher.n_redelivered,
+            handled=dispatcher.outcomes.n_handled,
+            failed=dispatcher.outcomes.n_failed,
+            redelivered=dispatcher.intake.n_redelivered,
             dead_lettered=self._host.dead_letters.n_stored,
             in_flight=dispatcher.n_running,
             buffered=dispatcher.n_waiting,
-            last_sequence=dispatcher.last_seq,
-            pending=dispatcher.n_pending,
-            passed_over=dispatcher.n_passed_over + self._host.dead_letters.n_discarded,
-            undecodable=dispatcher.n_undecodable,
-            skipped=dispatcher.n_skipped,
+            last_sequence=dispatcher.outcomes.last_seq,
+            pending=dispatcher.intake.n_pending,
+            passed_over=dispatcher.intake.n_passed_over + self._host.dead_letters.n_discarded,
+            undecodable=dispatcher.intake.n_undecodable,
+            skipped=dispatcher.intake.n_skipped,
             active=active,
-            paused=dispatcher.is_paused,
-            circuit_open=dispatcher.is_circuit_open,
+            paused=dispatcher.gate.is_paused,
+            circuit_open=dispatcher.gate.is_circuit_open,
         )

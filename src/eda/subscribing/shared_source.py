@@ -79,12 +79,12 @@ class SharedSource(Source):
 
     async def start(self, dispatcher: Dispatcher) -> None:
         """Begin to pull for the dispatcher."""
-        dispatcher.set_floor(*self._floor)
+        dispatcher.intake.set_floor(*self._floor)
         if self._kept.server_filter:
-            dispatcher.doubt_unwanted()
+            dispatcher.intake.ask_for_unwanted()
         await self.attach(dispatcher)
-        dispatcher.set_max_pulls(self.limits.n_waiting)
-        dispatcher.refill()
+        dispatcher.credit.set_max_pulls(self.limits.n_waiting)
+        dispatcher.credit.refill()
 
     async def stop(self, timeout_s: float) -> None:
         """Stop the deliveries, and give back those that the dispatcher does not have.
@@ -104,7 +104,7 @@ class SharedSource(Source):
         """Return whether the server confirms in time that it has taken every acknowledgement sent."""
         if self._dispatcher is None or self._wire.is_closed:
             return False
-        subject = self._dispatcher.last_acknowledged()
+        subject = self._dispatcher.outcomes.last_acknowledged()
         if subject is None:
             return True
         self._wire.out.flush()
@@ -155,7 +155,7 @@ class SharedSource(Source):
                 await self._wire.barrier(BARRIER_S)
         self.forget_pulls()
         if self._dispatcher is not None:
-            self._dispatcher.give_back()
+            self._dispatcher.outcomes.give_back_waiting()
 
     async def _stop_standing_by(self) -> None:
         """Get events again, because this member's filter covers the consumer's filter again."""
@@ -216,7 +216,7 @@ class SharedSource(Source):
         """
         super().tick()
         now = self._loop.time()
-        if self._dispatcher is None or self._dispatcher.credit or not self._wire.is_up:
+        if self._dispatcher is None or self._dispatcher.credit.n_events or not self._wire.is_up:
             self._kept_at = now
         elif not self._is_durable and now - self._kept_at > self._kept.life_s / 4 and not self._stopped:
             self._kept_at = now
@@ -288,7 +288,7 @@ class SharedSource(Source):
                 # another member has changed the consumer back meanwhile. Then the stream tells which of them are empty.
                 # The server delivers all of them again; the empty ones are then taken as messages without a body.
                 empty = [] if was_stripping else [seq for seq in sorted(stripped) if await self._is_stored_empty(seq)]
-                self._dispatcher.believe_empty(empty)
+                self._dispatcher.intake.accept_empty(empty)
                 self._give_back_stripped(list(stripped))
             if not self._stripped:
                 break
@@ -311,7 +311,7 @@ class SharedSource(Source):
         for seq in sorted(sequences):
             reply = self._stripped.pop(seq, None)
             if reply is not None and self._dispatcher is not None:
-                self._dispatcher.give_back_delivery(reply)
+                self._dispatcher.intake.give_back(reply)
 
     def _is_same(self, info: dict[str, Any]) -> bool:
         """Return whether this is the consumer that we opened, rather than a later one of its name.

@@ -114,7 +114,7 @@ class Source:
         self._heard_at = self._loop.time()
 
     async def _attached(self, dispatcher: Dispatcher) -> NatsSubscription:
-        return await self._wire.attach(f"{self._inbox}.*", dispatcher)
+        return await self._wire.attach(f"{self._inbox}.*", dispatcher.intake)
 
     async def stop(self, timeout_s: float) -> None:
         """Stop the deliveries. Return when no delivery is under way any more, or the server does not answer."""
@@ -163,10 +163,10 @@ class Source:
         body = msgspec.json.encode(request)
         head = f"PUB {self.pull_subject} {self._inbox}.{self._next_pull} {len(body)}\r\n".encode()
         self._wire.out.request(head + body + b"\r\n")
-        self._dispatcher.grant(self._next_pull, n, n_bytes or 0)
+        self._dispatcher.credit.grant(self._next_pull, n, n_bytes or 0)
         self._next_pull += 1
         if n < n_wanted:
-            self._dispatcher.refill()  # another pull asks for the rest
+            self._dispatcher.credit.refill()  # another pull asks for the rest
 
     def on_status(self, status: int, tail: bytes, headers: bytes) -> None:
         """Take a status that the server sent about a pull."""
@@ -188,20 +188,20 @@ class Source:
         n_left = numbers.get(b"nats-pending-messages")
         if status in (404, 408) or (status == 409 and n_left is not None):
             self._retry_s = RETRY_FIRST_S
-            dispatcher.revoke(int(tail), -1 if n_left is None else n_left)
+            dispatcher.credit.revoke(int(tail), -1 if n_left is None else n_left)
             if "exceeds maxbytes" not in description:
-                dispatcher.refill()
-            elif dispatcher.seen != self._last_at_full:
+                dispatcher.credit.refill()
+            elif dispatcher.intake.highest_seen != self._last_at_full:
                 # This pull or an earlier one has brought something since. So there may be room again.
-                self._last_at_full = dispatcher.seen
-                dispatcher.refill()
+                self._last_at_full = dispatcher.intake.highest_seen
+                dispatcher.credit.refill()
             elif dispatcher.n_held == 0:
                 # Nothing else is held, and still the event is too large for a pull. So pull one event of any size.
-                dispatcher.revoke_all()
+                dispatcher.credit.revoke_all()
                 self.pull(1, None)
         elif status == 409 and self._is_too_large(int(tail), description):
-            dispatcher.revoke(int(tail), -1)
-            dispatcher.refill()
+            dispatcher.credit.revoke(int(tail), -1)
+            dispatcher.credit.refill()
         elif status == 409 and "consumer deleted" in description:
             self.on_gone("it was deleted")
         elif status == 409 and "push based" in description:
@@ -220,7 +220,7 @@ class Source:
         """Keep pulls within the limits in the consumer's settings."""
         self.limits.read(config)
         if self._dispatcher is not None:
-            self._dispatcher.set_max_pulls(self.limits.n_waiting)
+            self._dispatcher.credit.set_max_pulls(self.limits.n_waiting)
 
     def _is_too_large(self, number: int, description: str) -> bool:
         """Return whether the server refused that pull as too large. Later pulls are made smaller then."""
@@ -237,8 +237,8 @@ class Source:
 
         A single refusal proves nothing, because anybody who knows the inbox may publish a status there.
         """
-        if dispatcher.seen != self._last_at_refusal:
-            self._last_at_refusal, self._n_refused = dispatcher.seen, 0
+        if dispatcher.intake.highest_seen != self._last_at_refusal:
+            self._last_at_refusal, self._n_refused = dispatcher.intake.highest_seen, 0
         self._n_refused += 1
         return self._n_refused == N_REFUSALS
 
@@ -254,9 +254,9 @@ class Source:
         """Forget all pulls, and pull again. With `pause`, wait first: longer each time, until a pull succeeds."""
         assert self._dispatcher is not None
         self._first_valid = self._next_pull
-        self._dispatcher.revoke_all()
+        self._dispatcher.credit.revoke_all()
         if not pause:
-            self._dispatcher.refill()
+            self._dispatcher.credit.refill()
         elif self._retry is None:
             self._retry = self._loop.call_later(self._retry_s, self._pull_again)
             self._retry_s = min(self._retry_s * 2, RETRY_MAX_S)
@@ -265,13 +265,13 @@ class Source:
         self._retry = None
         if self._dispatcher is not None and not self._stopped:
             self._heard_at = self._loop.time()
-            self._run_or_end(self._dispatcher.refill)
+            self._run_or_end(self._dispatcher.credit.refill)
 
     def forget_pulls(self) -> None:
         """Ignore the statuses of all pulls sent so far, and take back their credit."""
         self._first_valid = self._next_pull
         if self._dispatcher is not None:
-            self._dispatcher.revoke_all()
+            self._dispatcher.credit.revoke_all()
 
     def _on_lost(self) -> None:
         self.forget_pulls()
@@ -289,8 +289,8 @@ class Source:
     def _tick(self, dispatcher: Dispatcher) -> None:
         now = self._loop.time()
         self._check_consumer_when_due(dispatcher, now)
-        if dispatcher.n_received != self._n_received or not self._wire.is_up or dispatcher.credit == 0:
-            self._n_received = dispatcher.n_received
+        if dispatcher.intake.n_received != self._n_received or not self._wire.is_up or dispatcher.credit.n_events == 0:
+            self._n_received = dispatcher.intake.n_received
             self._heard_at = now
         elif now - self._heard_at > 2 * HEARTBEAT_S:
             self._logger.info("stream %s: no heartbeat came; pulling again", self._stream)
@@ -303,9 +303,9 @@ class Source:
 
         After a failure, check it within a second: the server delivers an event again only if `max_deliver` allows it.
         """
-        every_s = CHECK_SOON_S if dispatcher.n_failed != self._n_failed else CHECK_EVERY_S
+        every_s = CHECK_SOON_S if dispatcher.outcomes.n_failed != self._n_failed else CHECK_EVERY_S
         if self._wire.is_up and now - self._checked_at >= every_s:
-            self._checked_at, self._n_failed = now, dispatcher.n_failed
+            self._checked_at, self._n_failed = now, dispatcher.outcomes.n_failed
             self.check_consumer("it is time to check it")
 
     # --- diagnosis ---------------------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ class Subscription:
     @property
     def is_paused(self) -> bool:
         """Whether `pause` was called, and `resume` was not called since."""
-        return self._dispatcher.is_paused
+        return self._dispatcher.gate.is_paused
 
     # --- opening -----------------------------------------------------------------------------------------------------
 
@@ -167,11 +167,11 @@ class Subscription:
         Events that were received are kept, and their leases are extended. The active member stays the active one. The
         server is asked for no more events. Calling this again changes nothing, and closing works as usual.
         """
-        self._dispatcher.pause()
+        self._dispatcher.gate.pause()
 
     def resume(self) -> None:
         """Start handlers again. Calling it again changes nothing."""
-        self._dispatcher.resume()
+        self._dispatcher.gate.resume()
         self.on_resumed()
 
     # --- closing -----------------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ class UnwantedDeliveries:
     def give_back(self, dispatcher: Dispatcher) -> None:
         """After `stop`, give back what is not decided, so that other members need not wait until its lease ends."""
         for _, reply in sorted((self._undecided | self._replies).items()):
-            dispatcher.give_back_delivery(reply)
+            dispatcher.intake.give_back(reply)
         self._undecided, self._replies = {}, {}
 
     async def _decide_or_fail(self, dispatcher: Dispatcher) -> None:
@@ -97,9 +97,9 @@ class UnwantedDeliveries:
             if covers(self._mine, theirs):
                 # The server made these deliveries before it answered, so under a filter that our own filter covers.
                 for reply in asked.values():
-                    dispatcher.pass_over(reply)
+                    dispatcher.intake.pass_over(reply)
             else:
                 for reply in (asked | self._replies).values():
-                    dispatcher.give_back_delivery(reply)
+                    dispatcher.intake.give_back(reply)
                 self._replies.clear()
                 self._on_narrow(theirs)

@@ -62,7 +62,7 @@ class Puller(Source):
 
     def begin(self, rig: Rig) -> None:
         self._dispatcher = rig.dispatcher
-        rig.dispatcher.refill()
+        rig.dispatcher.credit.refill()
 
     def on_gone(self, why: str) -> None:
         self.n_gone += 1
@@ -115,11 +115,11 @@ async def run(data: bytes) -> None:
                 n_foreign += 1
             rig.feed(b"_INBOX.me." + tail, b"", payload, headers)
         dispatcher = rig.dispatcher
-        assert 0 <= dispatcher.credit <= LIMIT
-        assert 0 <= dispatcher.credit_bytes <= LIMIT_BYTES
-        assert (len(rig.statuses), dispatcher.n_foreign) == (n_statuses, n_foreign)
+        assert 0 <= dispatcher.credit.n_events <= LIMIT
+        assert 0 <= dispatcher.credit.n_bytes <= LIMIT_BYTES
+        assert (len(rig.statuses), dispatcher.intake.n_foreign) == (n_statuses, n_foreign)
         assert dispatcher.n_held == seq
-        if dispatcher.credit == 0:
+        if dispatcher.credit.n_events == 0:
             rig.puller.pause_over()
     rig.puller._stopped = True
     rig.puller.pause_over()

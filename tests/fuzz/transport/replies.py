@@ -58,7 +58,7 @@ def check_shared(reply: bytes, ours: bool) -> None:
     # Of a type that is not wanted, so it is acknowledged at once.
     rig.feed(b"orders.unwanted._", reply, PAYLOAD)
     assert rig.flush() == ([(reply, b"")] if ours else [])
-    assert (rig.dispatcher.n_foreign, rig.dispatcher.n_passed_over) == (not ours, ours)
+    assert (rig.dispatcher.intake.n_foreign, rig.dispatcher.intake.n_passed_over) == (not ours, ours)
 
 
 def check_ordered(reply: bytes, ours: bool, consumer_seq: int) -> None:

@@ -163,7 +163,7 @@ async def test_filter_when_it_is_narrowed_while_a_member_is_paused_is_widened_ag
         await until(lambda: nobody_pulls(admin, stream))
         async with other.subscribe(stream, lambda event: new.append(event.type), types=["a"], **FROM_HERE) as narrow:
             paused._pipeline.source._subscription = await paused._pipeline.source._wire.attach(
-                f"{paused._pipeline.source._inbox}.*", paused._dispatcher
+                f"{paused._pipeline.source._inbox}.*", paused._dispatcher.intake
             )
             paused.resume()
             paused._pipeline.source.check_consumer("it is time to check it")

@@ -11,7 +11,7 @@ from eda._codec import encode_event
 from eda.errors import DecodeError
 from eda.handlers import PartialFailure, Reject, refuse_result
 from eda.handling._dispatch import Dispatcher
-from eda.handling._intake import Exhausted, Undecodable
+from eda.handling.verdicts import Exhausted, Undecodable
 from eda.transport._frame import Parser
 from eda.transport._outbound import Outbound
 
@@ -79,7 +79,7 @@ class Rig:
             concurrency=concurrency, **options,
         )  # fmt: skip
         self.parser = Parser()
-        self.parser.register(1, self.dispatcher)
+        self.parser.register(1, self.dispatcher.intake)
         self.tasks: list[asyncio.Task[None]] = []
         self.concurrency = concurrency
         if start:
@@ -142,7 +142,7 @@ class Rig:
 
     def read_anew(self) -> None:
         """Ordered: have a new reader deliver from now on."""
-        self.dispatcher.use_reader("me", 0)
+        self.dispatcher.intake.use_reader("me", 0)
         self.n_delivered = 0
 
     @property
@@ -248,4 +248,4 @@ class Rig:
 
     def pull(self, n: int, n_bytes: int) -> None:
         self.pulls.append((n, n_bytes))
-        self.dispatcher.grant(len(self.pulls), n, n_bytes)
+        self.dispatcher.credit.grant(len(self.pulls), n, n_bytes)

@@ -51,7 +51,7 @@ async def test_batches_when_events_are_there_are_full_but_the_last(make: Make) -
     await settle()
     assert handler.seen == [[*range(1, 11)], [*range(11, 21)], [*range(21, 26)]]
     assert rig.flush() == [(delivery(seq)[1], b"") for seq in range(1, 26)]
-    assert (rig.dispatcher.n_handled, rig.dispatcher.last_seq) == (25, 25)
+    assert (rig.dispatcher.outcomes.n_handled, rig.dispatcher.outcomes.last_seq) == (25, 25)
 
 
 async def test_batch_when_it_lingers_is_handled_as_soon_as_it_is_full(make: Make) -> None:
@@ -108,7 +108,7 @@ async def test_workers_when_there_are_several_share_the_batches(make: Make, ling
         if not future.done():
             future.set_result(None)
     await until(lambda: rig.dispatcher.n_held == 0)
-    assert rig.dispatcher.n_handled == 11
+    assert rig.dispatcher.outcomes.n_handled == 11
 
 
 async def test_workers_when_one_lingers_and_a_full_batch_comes_to_another_leave_none_behind(make: Make) -> None:
@@ -131,7 +131,7 @@ async def test_stop_when_a_batch_lingers_gives_its_events_back(make: Make) -> No
     await settle()
     rig.dispatcher.stop()
     rig.dispatcher.stop()
-    assert rig.dispatcher.give_back() == 2
+    assert rig.dispatcher.outcomes.give_back_waiting() == 2
     await settle()
     assert all(task.done() and task.exception() is None for task in rig.tasks)
     assert handler.seen == []
@@ -162,7 +162,12 @@ async def test_batch_when_it_fails_in_part_acknowledges_the_rest(make: Make) -> 
         [(delivery(1)[1], b""), again(2), (delivery(3)[1], b""), (delivery(4)[1], b"")]
     )
     dispatcher = rig.dispatcher
-    assert (dispatcher.n_handled, dispatcher.n_failed, dispatcher.n_dead, dispatcher.n_held) == (2, 2, 1, 0)
+    assert (
+        dispatcher.outcomes.n_handled,
+        dispatcher.outcomes.n_failed,
+        dispatcher.outcomes.n_dead,
+        dispatcher.n_held,
+    ) == (2, 2, 1, 0)
 
 
 class Odd(BaseException):
@@ -217,7 +222,7 @@ async def test_handler_when_it_is_a_plain_function_is_enough(make: Make) -> None
     rig.deliver(1, 2, 3)
     await settle()
     assert seen == [2, 1]
-    assert rig.dispatcher.n_handled == 3
+    assert rig.dispatcher.outcomes.n_handled == 3
 
 
 async def test_batch_when_it_takes_too_long_is_cancelled_and_fails_as_a_whole(make: Make) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import eda
-from eda.handling._dispatch import GivenBack
+from eda.handling.verdicts import GivenBack
 from helpers import until
 from support.handling.dispatching import Rig, delivery, settle
 
@@ -66,7 +66,7 @@ async def test_cancellation_when_it_comes_while_a_timed_out_handler_cleans_up_en
     assert rig.tasks[0].cancelled()
     assert rig.failures == []
     assert rig.flush() == [(delivery(1)[1], NAK)]
-    assert (rig.dispatcher.n_failed, rig.dispatcher.n_held, rig.dispatcher.n_running) == (0, 0, 0)
+    assert (rig.dispatcher.outcomes.n_failed, rig.dispatcher.n_held, rig.dispatcher.n_running) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("ends", ["cancelled", "fails", "returns"])
@@ -166,7 +166,7 @@ async def test_worker_when_cancelled_while_it_waits_ends_and_takes_no_event_with
     assert rig.tasks[1].cancelled()
     rig.deliver(*range(1, 6))
     await settle()
-    assert rig.dispatcher.n_handled == 5
+    assert rig.dispatcher.outcomes.n_handled == 5
 
 
 @pytest.mark.parametrize("ordered", [True, False])
@@ -183,7 +183,7 @@ async def test_given_back_when_raised_has_the_event_come_again_uncounted(make: M
     assert seen == ([(1, 1), (1, 1)] if ordered else [(1, 1)])
     assert rig.flush() == ([] if ordered else [(delivery(1)[1], NAK)])
     assert rig.failures == []
-    assert (rig.dispatcher.n_failed, rig.dispatcher.n_held, rig.dispatcher.n_running) == (0, 0, 0)
+    assert (rig.dispatcher.outcomes.n_failed, rig.dispatcher.n_held, rig.dispatcher.n_running) == (0, 0, 0)
 
 
 async def test_given_back_when_closing_is_not_handed_out_again(make: Make) -> None:
@@ -240,7 +240,7 @@ async def test_handlers_when_they_use_timeouts_and_groups_of_their_own_are_left_
         await waiting.wait()
     rig.dispatcher.cancel_overdue(0)
     await until(lambda: rig.dispatcher.n_held == 0)
-    assert (rig.dispatcher.n_handled, rig.dispatcher.n_failed) == (2, 1)
+    assert (rig.dispatcher.outcomes.n_handled, rig.dispatcher.outcomes.n_failed) == (2, 1)
     assert [str(error) for _, error in rig.failures] == ["overdue"]
 
 
@@ -253,7 +253,7 @@ async def test_loop_when_handlers_never_suspend_gets_its_turns(make: Make) -> No
     async with asyncio.timeout(5):
         for _ in range(5):
             await asyncio.sleep(0)
-    assert rig.dispatcher.n_handled > 5
+    assert rig.dispatcher.outcomes.n_handled > 5
     rig.dispatcher.stop()
     await settle()
     assert rig.tasks[0].done()

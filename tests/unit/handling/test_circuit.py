@@ -9,8 +9,7 @@ from collections.abc import Callable
 import pytest
 
 import eda
-import eda.handling._outcome
-from eda.handling._intake import Undecodable
+from eda.handling.verdicts import Undecodable
 from support.handling.dispatching import Rig, delivery, settle
 
 Make = Callable[..., Rig]
@@ -49,21 +48,21 @@ async def test_circuit_when_handlers_fail_in_a_row_opens_and_no_other_is_asked(
     await settle()
     assert database.asked == [1, 2, 3]
     assert rig.openings == [1]
-    assert rig.dispatcher.is_circuit_open
-    rig.dispatcher.try_one()
+    assert rig.dispatcher.gate.is_circuit_open
+    rig.dispatcher.gate.try_one()
     await settle()
     assert database.asked == [1, 2, 3, 4]
     assert rig.openings == [1, 2]
-    rig.dispatcher.try_one()
-    rig.dispatcher.try_one()
+    rig.dispatcher.gate.try_one()
+    rig.dispatcher.gate.try_one()
     await settle()
     assert rig.openings == [1, 2, 3]
     database.away = False
-    rig.dispatcher.try_one()
+    rig.dispatcher.gate.try_one()
     await settle()
     assert database.asked == list(range(1, 50))
     assert rig.openings == [1, 2, 3, 0]
-    assert not rig.dispatcher.is_circuit_open
+    assert not rig.dispatcher.gate.is_circuit_open
 
 
 @both
@@ -113,7 +112,7 @@ async def test_circuit_when_events_are_rejected_or_are_none_stays_closed_and_hal
     rig.deliver(6, 7, 8, 9, payload=b"\xff")
     await settle()
     assert rig.openings == []
-    assert rig.dispatcher.n_dead == 9
+    assert rig.dispatcher.outcomes.n_dead == 9
     database.error = ConnectionError("away")
     rig.deliver(10, 11, 12)
     rig.deliver(13, payload=b"\xff")
@@ -121,11 +120,11 @@ async def test_circuit_when_events_are_rejected_or_are_none_stays_closed_and_hal
     await settle()
     assert rig.openings == [1]
     database.error = eda.Reject("no")
-    rig.dispatcher.try_one()
+    rig.dispatcher.gate.try_one()
     await settle()
     # None of these says whether the database is there: one after the other is tried.
-    assert rig.dispatcher.is_circuit_open
-    assert rig.dispatcher.n_dead == 13
+    assert rig.dispatcher.gate.is_circuit_open
+    assert rig.dispatcher.outcomes.n_dead == 13
     database.away = False
     rig.deliver(17, 18)
     await settle()
@@ -146,7 +145,7 @@ async def test_circuit_when_half_open_has_one_handler_though_others_still_run(ma
     assert rig.openings == [1]
     assert sorted(rig.held) in ([3, 4, 5], [3, 4, 5, 6])  # the first failure let another begin
     n_running = len(rig.held)
-    rig.dispatcher.try_one()
+    rig.dispatcher.gate.try_one()
     await settle()
     assert len(rig.held) == n_running + 1
     rig.held[3].set_exception(ConnectionError("away"))  # from before: says nothing of the one that is tried
@@ -171,7 +170,7 @@ async def test_circuit_when_batches_fail_counts_each_call_once_and_then_tries_on
     assert database.asked == list(range(1, 31))
     assert rig.openings == [1]
     database.away = False
-    rig.dispatcher.try_one()
+    rig.dispatcher.gate.try_one()
     await settle()
     assert database.asked == list(range(1, 51))
     assert rig.openings == [1, 0]
@@ -186,7 +185,7 @@ async def test_circuit_when_a_batch_fails_in_part_stays_closed(make: Make) -> No
         rig.deliver(2 * n + 1, event=eda.Event(id=f"a{n}"))
         rig.deliver(2 * n + 2, event=eda.Event(id=f"b{n}"))
         await settle()
-    assert rig.dispatcher.n_handled > 0
+    assert rig.dispatcher.outcomes.n_handled > 0
     assert rig.openings == []
 
 
@@ -208,11 +207,11 @@ async def test_circuit_when_half_open_and_a_key_that_failed_is_had_now_goes_on(m
     keys_work = True
     database.away = False
     for _ in range(50):
-        rig.dispatcher.try_one()
+        rig.dispatcher.gate.try_one()
         rig.dispatcher.take_due()
         await asyncio.sleep(0.005)
     assert sorted(database.asked) == [4, 5]
-    assert not rig.dispatcher.is_circuit_open
+    assert not rig.dispatcher.gate.is_circuit_open
 
 
 async def test_circuit_when_half_open_and_only_dead_letters_are_held_asks_for_an_event(make: Make) -> None:
@@ -223,9 +222,9 @@ async def test_circuit_when_half_open_and_only_dead_letters_are_held_asks_for_an
     rig.deliver(1)
     await settle()
     assert (rig.openings, rig.dispatcher.n_held) == ([1], 1)
-    rig.dispatcher.revoke_all()
+    rig.dispatcher.credit.revoke_all()
     rig.pulls.clear()
-    rig.dispatcher.try_one()
+    rig.dispatcher.gate.try_one()
     assert [n for n, _ in rig.pulls] == [1]
     database.away = False
     rig.deliver(2)
@@ -241,7 +240,7 @@ async def test_circuit_when_open_asks_for_nothing_more_and_gives_back_what_is_he
 ) -> None:
     database = Database()
     rig = rig_of(make, database)
-    rig.dispatcher.refill()
+    rig.dispatcher.credit.refill()
     ((n, _),) = rig.pulls
     rig.deliver(*range(1, n))
     await settle()
@@ -251,24 +250,24 @@ async def test_circuit_when_open_asks_for_nothing_more_and_gives_back_what_is_he
     await settle()
     assert len(rig.pulls) == n_pulls
     rig.flush()
-    began = rig.dispatcher.clock_ns
+    began = rig.dispatcher.intake.clock_ns
     rig.dispatcher.tick(3600.0)
     assert rig.flush() == []  # a pull is left: what is given back would come here again
-    rig.dispatcher.revoke_all()
+    rig.dispatcher.credit.revoke_all()
     rig.dispatcher.tick(3600.0)
     assert rig.flush() == []  # it may be over soon
-    while rig.dispatcher.clock_ns < began + 5.1e9:
+    while rig.dispatcher.intake.clock_ns < began + 5.1e9:
         await asyncio.sleep(0.2)
         rig.dispatcher.tick(3600.0)
     assert rig.flush() == [(delivery(seq)[1], b"-NAK") for seq in range(4, n + 1)]
     assert (rig.dispatcher.n_held, len(rig.pulls)) == (0, n_pulls)
-    rig.dispatcher.try_one()
+    rig.dispatcher.gate.try_one()
     assert [n for n, _ in rig.pulls[n_pulls:]] == [1]
     rig.deliver(100)
     await settle()
     assert rig.openings == [1, 2]
     assert len(rig.pulls) == n_pulls + 1
-    rig.dispatcher.try_one()
+    rig.dispatcher.gate.try_one()
     assert [n for n, _ in rig.pulls[n_pulls:]] == [1, 1]
     database.away = False
     rig.deliver(101)
@@ -283,7 +282,7 @@ async def test_leases_when_the_circuit_is_open_or_paused_are_extended(make: Make
     rig = rig_of(make, database, ordered=ordered)
     rig.deliver(1, 2, 3, 4, 5)
     await settle()
-    rig.dispatcher.pause()
+    rig.dispatcher.gate.pause()
     rig.flush()
     assert rig.dispatcher.tick(0.0) == (0 if ordered else 2)
     assert {payload for _, payload in rig.flush()} == (set() if ordered else {b"+WPI"})
@@ -302,8 +301,8 @@ async def test_circuit_when_the_position_is_lost_is_closed(make: Make) -> None:
     rig.deliver(1, 2, 3, 4)
     await settle()
     assert database.asked == [1, 2, 3, 1, 2, 3, 4]
-    rig.dispatcher.try_one()  # the timer of before
-    assert not rig.dispatcher.is_circuit_open
+    rig.dispatcher.gate.try_one()  # the timer of before
+    assert not rig.dispatcher.gate.is_circuit_open
 
 
 # --- pausing ---------------------------------------------------------------------------------------------------------
@@ -315,17 +314,17 @@ async def test_pause_when_called_starts_no_handler_until_resumed(make: Make, ord
     database = Database()
     database.away = False
     rig = make(database.handle, ordered=ordered, batch=batch)
-    rig.dispatcher.pause()
-    rig.dispatcher.pause()
-    rig.dispatcher.refill()
+    rig.dispatcher.gate.pause()
+    rig.dispatcher.gate.pause()
+    rig.dispatcher.credit.refill()
     rig.deliver(1, 2, 3)
     await settle()
     assert (database.asked, rig.pulls) == ([], [])
-    assert rig.dispatcher.is_paused
+    assert rig.dispatcher.gate.is_paused
     assert rig.dispatcher.n_held == 3
-    rig.dispatcher.resume()
-    rig.dispatcher.resume()
-    assert not rig.dispatcher.is_paused
+    rig.dispatcher.gate.resume()
+    rig.dispatcher.gate.resume()
+    assert not rig.dispatcher.gate.is_paused
     await settle()
     assert database.asked == [1, 2, 3]
     assert rig.pulls
@@ -336,11 +335,11 @@ async def test_pause_when_handlers_run_lets_them_end(make: Make, ordered: bool) 
     rig = make(hold=True, ordered=ordered)
     rig.deliver(1, 2)
     await settle()
-    rig.dispatcher.pause()
+    rig.dispatcher.gate.pause()
     rig.release(1)
     await settle()
-    assert (rig.dispatcher.n_handled, rig.seqs) == (1, [1])
-    rig.dispatcher.resume()
+    assert (rig.dispatcher.outcomes.n_handled, rig.seqs) == (1, [1])
+    rig.dispatcher.gate.resume()
     await settle()
     assert rig.seqs == [1, 2]
 
@@ -349,7 +348,7 @@ async def test_pause_when_handlers_run_lets_them_end(make: Make, ordered: bool) 
 async def test_pause_when_a_handler_calls_it_is_the_last(make: Make, ordered: bool) -> None:
     def handle(event: eda.Event) -> None:
         rig.seen.append(event)
-        rig.dispatcher.pause()
+        rig.dispatcher.gate.pause()
 
     rig = make(handle, ordered=ordered)
     rig.deliver(1, 2, 3)
@@ -363,10 +362,10 @@ async def test_pause_when_a_batch_lingers_starts_it_after_resume(make: Make) -> 
     rig = make(database.handle, batch=5, linger_s=0.01)
     rig.deliver(1, 2)
     await settle()
-    rig.dispatcher.pause()
+    rig.dispatcher.gate.pause()
     await asyncio.sleep(0.05)
     assert database.asked == []
-    rig.dispatcher.resume()
+    rig.dispatcher.gate.resume()
     for _ in range(100):
         if database.asked:
             break
@@ -380,19 +379,19 @@ async def test_pause_when_the_circuit_is_open_ends_neither_by_the_other(make: Ma
     rig = rig_of(make, database, ordered=ordered)
     rig.deliver(*range(1, 10))
     await settle()
-    rig.dispatcher.pause()
-    rig.dispatcher.try_one()
+    rig.dispatcher.gate.pause()
+    rig.dispatcher.gate.try_one()
     await settle()
     assert database.asked == [1, 2, 3]
-    rig.dispatcher.resume()
+    rig.dispatcher.gate.resume()
     await settle()
     assert database.asked == [1, 2, 3, 4]  # the one that is tried
-    rig.dispatcher.pause()
+    rig.dispatcher.gate.pause()
     database.away = False
-    rig.dispatcher.resume()
+    rig.dispatcher.gate.resume()
     await settle()
     assert database.asked == [1, 2, 3, 4]
-    rig.dispatcher.try_one()
+    rig.dispatcher.gate.try_one()
     await settle()
     assert database.asked == list(range(1, 10))
 
@@ -409,14 +408,14 @@ async def test_pause_when_a_suspect_is_put_on_record_keeps_it_and_takes_it_off(m
 
     rig.try_on_record = record  # type: ignore[method-assign]
     await settle()
-    rig.dispatcher.pause()
+    rig.dispatcher.gate.pause()
     recording.set_result(None)
     await settle()
     assert rig.seqs == []
     assert rig.records == [("begin", 1), ("end", 1)]
     assert rig.flush() == []
     assert rig.dispatcher.n_held == 1
-    rig.dispatcher.resume()
+    rig.dispatcher.gate.resume()
     await settle()
     assert rig.seqs == [1]
 
@@ -424,12 +423,12 @@ async def test_pause_when_a_suspect_is_put_on_record_keeps_it_and_takes_it_off(m
 @both
 async def test_stop_when_paused_ends_the_workers_and_gives_back(make: Make, ordered: bool) -> None:
     rig = make(ordered=ordered)
-    rig.dispatcher.pause()
+    rig.dispatcher.gate.pause()
     rig.deliver(1, 2)
     rig.dispatcher.stop()
     await settle()
     assert rig.tasks[0].done()
-    assert rig.dispatcher.give_back() == (0 if ordered else 2)
+    assert rig.dispatcher.outcomes.give_back_waiting() == (0 if ordered else 2)
     assert rig.seqs == []
 
 
@@ -462,7 +461,7 @@ async def test_events_when_failures_pauses_and_trials_come_in_any_order_are_all_
     async def handle(given: eda.Event | list[eda.Event]) -> None:
         nonlocal n_started, n_started_paused
         n_started += 1
-        n_started_paused += rig.dispatcher.is_paused
+        n_started_paused += rig.dispatcher.gate.is_paused
         for _ in range(chance.choice([0, 0, 1, 5])):
             await asyncio.sleep(0)
         outcome = chance.choices(outcomes, weights)[0]
@@ -502,19 +501,19 @@ async def test_events_when_failures_pauses_and_trials_come_in_any_order_are_all_
         elif what == 3 and lost:
             rig.deliver(lost.pop(), attempt=2)
         elif what == 4:
-            rig.dispatcher.try_one()
+            rig.dispatcher.gate.try_one()
         elif what == 5:
             rig.dispatcher.take_due()
         elif what == 6:
-            chance.choice([rig.dispatcher.pause, rig.dispatcher.resume])()
+            chance.choice([rig.dispatcher.gate.pause, rig.dispatcher.gate.resume])()
         for _ in range(chance.choice([0, 1, 10])):
             await asyncio.sleep(0)
     weights[:] = [1, 0, 0, 0]
-    rig.dispatcher.resume()
+    rig.dispatcher.gate.resume()
     for _ in range(400):
         while lost:
             rig.deliver(lost.pop(), attempt=2)
-        rig.dispatcher.try_one()
+        rig.dispatcher.gate.try_one()
         rig.dispatcher.take_due()
         await asyncio.sleep(0.001 if options.get("linger_s") else 0)
         if len(handled | dead) == seq:
@@ -524,4 +523,4 @@ async def test_events_when_failures_pauses_and_trials_come_in_any_order_are_all_
     assert n_started_paused == 0
     assert rig.dispatcher.n_held == 0
     if handled and not dead:
-        assert not rig.dispatcher.is_circuit_open
+        assert not rig.dispatcher.gate.is_circuit_open

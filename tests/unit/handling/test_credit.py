@@ -27,7 +27,7 @@ async def make() -> AsyncIterator[Callable[..., Rig]]:
 
 
 def credit(rig: Rig) -> tuple[int, int]:
-    return rig.dispatcher.credit, rig.dispatcher.credit_bytes
+    return rig.dispatcher.credit.n_events, rig.dispatcher.credit.n_bytes
 
 
 @pytest.mark.parametrize(
@@ -43,16 +43,16 @@ def credit(rig: Rig) -> tuple[int, int]:
 )
 async def test_refill_when_nothing_is_held_asks_once(make: Callable[..., Rig], options: dict[str, Any], n: int) -> None:
     rig = make(limit=100, limit_bytes=5000, **options)
-    rig.dispatcher.refill()
+    rig.dispatcher.credit.refill()
     assert rig.pulls == [(n, 1250)]  # no pull takes all the bytes there are
     assert credit(rig) == (n, 1250)
-    rig.dispatcher.refill()
+    rig.dispatcher.credit.refill()
     assert rig.pulls == [(n, 1250)]
 
 
 async def test_delivery_when_it_comes_uses_credit_by_count_and_size(make: Callable[..., Rig]) -> None:
     rig = make(limit=100, limit_bytes=5000)
-    rig.dispatcher.refill()
+    rig.dispatcher.credit.refill()
     size = rig.deliver(1, 2)
     assert credit(rig) == (6, 1250 - size)
     assert rig.dispatcher.n_held == 2
@@ -60,7 +60,7 @@ async def test_delivery_when_it_comes_uses_credit_by_count_and_size(make: Callab
 
 async def test_refill_when_a_quarter_is_free_asks_for_it(make: Callable[..., Rig]) -> None:
     rig = make(limit=8, limit_bytes=10**6)
-    rig.dispatcher.refill()
+    rig.dispatcher.credit.refill()
     rig.deliver(*range(1, 9))
     assert credit(rig) == (0, 0)
     await settle()
@@ -70,12 +70,12 @@ async def test_refill_when_a_quarter_is_free_asks_for_it(make: Callable[..., Rig
     rig.release(2)
     await settle()
     assert [n for n, _ in rig.pulls] == [8, 2]
-    assert rig.dispatcher.credit + rig.dispatcher.n_held == 8
+    assert rig.dispatcher.credit.n_events + rig.dispatcher.n_held == 8
 
 
 async def test_refill_when_the_limit_is_one_asks_for_one_after_each(make: Callable[..., Rig]) -> None:
     rig = make(limit=1)
-    rig.dispatcher.refill()
+    rig.dispatcher.credit.refill()
     for seq in range(1, 5):
         rig.deliver(seq)
         await settle()
@@ -90,30 +90,30 @@ async def test_refill_when_the_bytes_are_used_up_waits_until_some_are_free(make:
     rig = make(limit=100, limit_bytes=4000)
     big = eda.Event(data=eda.Bytes(bytes(900)))
     for seq in range(1, 5):
-        rig.dispatcher.refill()
+        rig.dispatcher.credit.refill()
         assert len(rig.pulls) == seq
         rig.deliver(seq, event=big)
         # The server ends a pull whose bytes are used up and says what is left of its count.
-        rig.dispatcher.revoke(seq, 7)
+        rig.dispatcher.credit.revoke(seq, 7)
         assert credit(rig) == (0, 0)
         assert 0 < rig.pulls[-1][1] <= min(1000, 4000 - rig.dispatcher.ledger.n_bytes + 1000)
     await settle()
-    rig.dispatcher.refill()
+    rig.dispatcher.credit.refill()
     n_pulls = len(rig.pulls)
-    assert rig.dispatcher.ledger.n_bytes + rig.dispatcher.credit_bytes <= 4000
-    rig.dispatcher.revoke_all()
+    assert rig.dispatcher.ledger.n_bytes + rig.dispatcher.credit.n_bytes <= 4000
+    rig.dispatcher.credit.revoke_all()
     for seq in range(1, 3):
         rig.release(seq)
         await settle()
     assert len(rig.pulls) > n_pulls
-    assert rig.dispatcher.ledger.n_bytes + rig.dispatcher.credit_bytes <= 4000
+    assert rig.dispatcher.ledger.n_bytes + rig.dispatcher.credit.n_bytes <= 4000
 
 
 async def test_refill_when_nothing_is_held_but_there_are_no_bytes_asks_all_the_same(make: Callable[..., Rig]) -> None:
     rig = make(limit=10, limit_bytes=1)
-    rig.dispatcher.refill()
+    rig.dispatcher.credit.refill()
     rig.deliver(1)
-    rig.dispatcher.revoke(1, 7)
+    rig.dispatcher.credit.revoke(1, 7)
     await settle()
     assert rig.pulls == [(8, 1)]
     rig.release(1)
@@ -123,15 +123,15 @@ async def test_refill_when_nothing_is_held_but_there_are_no_bytes_asks_all_the_s
 
 async def test_credit_when_a_redelivery_of_a_held_event_comes_is_used(make: Callable[..., Rig]) -> None:
     rig = make(limit=10)
-    rig.dispatcher.refill()
+    rig.dispatcher.credit.refill()
     rig.deliver(1)
     rig.deliver(1, attempt=2)
-    assert (rig.dispatcher.credit, rig.dispatcher.n_held) == (6, 1)
+    assert (rig.dispatcher.credit.n_events, rig.dispatcher.n_held) == (6, 1)
 
 
 async def test_credit_when_more_comes_than_was_asked_for_is_none_and_nothing_is_lost(make: Callable[..., Rig]) -> None:
     rig = make(limit=4)
-    rig.dispatcher.refill()
+    rig.dispatcher.credit.refill()
     rig.deliver(*range(1, 11))
     assert credit(rig) == (0, 0)
     assert rig.dispatcher.n_held == 10
@@ -140,7 +140,7 @@ async def test_credit_when_more_comes_than_was_asked_for_is_none_and_nothing_is_
         rig.release(seq)
     await settle()
     assert [event.sequence for event in rig.seen] == list(range(1, 11))
-    assert 1 <= rig.dispatcher.credit <= 4
+    assert 1 <= rig.dispatcher.credit.n_events <= 4
 
 
 @pytest.mark.parametrize(
@@ -148,9 +148,9 @@ async def test_credit_when_more_comes_than_was_asked_for_is_none_and_nothing_is_
 )
 async def test_refill_when_nothing_that_comes_is_kept_goes_on(make: Callable[..., Rig], bad: dict[str, Any]) -> None:
     rig = make(limit=4, types=["t"])
-    rig.dispatcher.refill()
+    rig.dispatcher.credit.refill()
     for seq in range(1, 101):
-        assert rig.dispatcher.credit > 0
+        assert rig.dispatcher.credit.n_events > 0
         rig.deliver(seq, **bad)
         await settle()
         assert rig.dispatcher.n_held == 0
@@ -159,7 +159,7 @@ async def test_refill_when_nothing_that_comes_is_kept_goes_on(make: Callable[...
 async def test_refill_when_closing_asks_for_nothing(make: Callable[..., Rig]) -> None:
     rig = make(limit=4)
     rig.dispatcher.stop()
-    rig.dispatcher.refill()
+    rig.dispatcher.credit.refill()
     rig.deliver(1)
-    rig.dispatcher.give_back()
+    rig.dispatcher.outcomes.give_back_waiting()
     assert rig.pulls == []

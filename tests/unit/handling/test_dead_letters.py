@@ -9,7 +9,7 @@ import pytest
 
 import eda
 from eda._codec import encode_event
-from eda.handling._intake import Undecodable
+from eda.handling.verdicts import Undecodable
 from support.handling.dispatching import Rig, delivery, settle
 
 Make = Callable[..., Rig]
@@ -48,12 +48,12 @@ async def test_event_when_rejected_is_stored_before_it_is_acknowledged(make: Mak
     ((seq, payload, error),) = grave.asked
     assert (seq, payload, str(error)) == (1, encode_event(EVENT), "never")
     assert rig.flush() == []
-    assert (rig.dispatcher.n_running, rig.dispatcher.n_held, rig.dispatcher.n_dead) == (1, 1, 0)
+    assert (rig.dispatcher.n_running, rig.dispatcher.n_held, rig.dispatcher.outcomes.n_dead) == (1, 1, 0)
     await grave.answer()
     assert rig.flush() == [(delivery(1)[1], b"")]
-    assert (rig.dispatcher.n_held, rig.dispatcher.n_dead, rig.dispatcher.n_failed) == (0, 1, 1)
-    assert (rig.dispatcher.n_handled, rig.dispatcher.last_seq) == (0, 0)
-    assert rig.dispatcher.last_acknowledged() == delivery(1)[1]
+    assert (rig.dispatcher.n_held, rig.dispatcher.outcomes.n_dead, rig.dispatcher.outcomes.n_failed) == (0, 1, 1)
+    assert (rig.dispatcher.outcomes.n_handled, rig.dispatcher.outcomes.last_seq) == (0, 0)
+    assert rig.dispatcher.outcomes.last_acknowledged() == delivery(1)[1]
 
 
 async def test_message_when_it_is_no_event_is_stored_before_it_is_terminated(make: Make) -> None:
@@ -69,8 +69,12 @@ async def test_message_when_it_is_no_event_is_stored_before_it_is_terminated(mak
     await grave.answer()
     assert rig.flush() == [(delivery(1)[1], TERM)]
     assert rig.seen == []
-    assert (rig.dispatcher.n_dead, rig.dispatcher.n_undecodable, rig.dispatcher.n_failed) == (1, 1, 0)
-    assert rig.dispatcher.last_acknowledged() is None
+    assert (rig.dispatcher.outcomes.n_dead, rig.dispatcher.intake.n_undecodable, rig.dispatcher.outcomes.n_failed) == (
+        1,
+        1,
+        0,
+    )
+    assert rig.dispatcher.outcomes.last_acknowledged() is None
 
 
 @pytest.mark.parametrize("ordered", [False, True])
@@ -94,7 +98,7 @@ async def test_dead_letter_when_it_can_not_be_stored_is_kept_and_not_handled_aga
         rig.dispatcher.take_due()
     assert rig.retries == [10 / 1e9] * 3
     assert rig.flush() == []
-    assert rig.dispatcher.n_dead == 0
+    assert rig.dispatcher.outcomes.n_dead == 0
     if not ordered:
         assert rig.dispatcher.tick(0.0) == 1  # it keeps its lease
         assert rig.flush() == [(delivery(1)[1], b"+WPI")]
@@ -106,7 +110,7 @@ async def test_dead_letter_when_it_can_not_be_stored_is_kept_and_not_handled_aga
     await settle()
     assert n_called == (payload is None)
     assert len(rig.failures) + len(rig.undecodable) == 1  # told once
-    assert (rig.dispatcher.n_held, rig.dispatcher.n_dead) == (0, 1)
+    assert (rig.dispatcher.n_held, rig.dispatcher.outcomes.n_dead) == (0, 1)
     assert {event.attempt for event, _, _ in rig.buried} == {1}
     if ordered:
         assert rig.dispatcher.position == 1
@@ -171,7 +175,7 @@ async def test_dead_letter_when_it_can_not_be_stored_while_closing_is_given_back
     rig.deliver(1, 2)
     await settle()
     rig.dispatcher.stop()
-    assert rig.dispatcher.give_back() == 1
+    assert rig.dispatcher.outcomes.give_back_waiting() == 1
     await grave.answer(10**9)
     assert rig.flush() == [(delivery(2)[1], b"-NAK"), (delivery(1)[1], b"-NAK")]
     assert (rig.dispatcher.n_held, rig.retries) == (0, [])
@@ -185,7 +189,7 @@ async def test_stop_when_dead_letters_wait_to_be_stored_gives_them_back(make: Ma
     await settle()
     assert rig.dispatcher.n_waiting == 2
     rig.dispatcher.stop()
-    assert rig.dispatcher.give_back() == 2
+    assert rig.dispatcher.outcomes.give_back_waiting() == 2
     assert rig.flush() == [(delivery(seq)[1], b"-NAK") for seq in (1, 2)]
     assert rig.dispatcher.n_held == 0
 

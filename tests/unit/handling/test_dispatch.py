@@ -23,8 +23,13 @@ async def test_delivery_when_it_comes_is_handled_and_acknowledged(make: Callable
     assert (got.stream, got.sequence, got.attempt, got.ack_time_ns) == ("orders", 3, 2, 77)
     assert rig.flush() == [(b"$JS.ACK.orders.me.2.3.3.77.9", b"")]
     dispatcher = rig.dispatcher
-    assert (dispatcher.n_handled, dispatcher.last_seq, dispatcher.n_pending, dispatcher.n_held) == (1, 3, 9, 0)
-    assert dispatcher.last_acknowledged() == b"$JS.ACK.orders.me.2.3.3.77.9"
+    assert (
+        dispatcher.outcomes.n_handled,
+        dispatcher.outcomes.last_seq,
+        dispatcher.intake.n_pending,
+        dispatcher.n_held,
+    ) == (1, 3, 9, 0)
+    assert dispatcher.outcomes.last_acknowledged() == b"$JS.ACK.orders.me.2.3.3.77.9"
 
 
 async def test_delivery_when_the_event_carries_an_ack_time_keeps_it(make: Callable[..., Rig]) -> None:
@@ -81,8 +86,8 @@ async def test_handler_when_it_fails_is_told_and_the_event_given_back(
     await settle()
     assert [(event.sequence, told) for event, told in rig.failures] == [(1, error), (2, error)]
     assert rig.flush() == [(delivery(seq)[1], b'-NAK {"delay": 250}') for seq in (1, 2)]
-    assert (rig.dispatcher.n_failed, rig.dispatcher.n_handled, rig.dispatcher.n_held) == (2, 0, 0)
-    assert rig.dispatcher.last_acknowledged() is None
+    assert (rig.dispatcher.outcomes.n_failed, rig.dispatcher.outcomes.n_handled, rig.dispatcher.n_held) == (2, 0, 0)
+    assert rig.dispatcher.outcomes.last_acknowledged() is None
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
@@ -111,7 +116,7 @@ async def test_handler_when_overdue_is_cancelled_and_counts_as_failed(make: Call
     assert set(rig.held) == {2, 3}
     rig.release(2, 3)
     await settle()
-    assert (rig.dispatcher.n_handled, rig.dispatcher.n_failed) == (2, 1)
+    assert (rig.dispatcher.outcomes.n_handled, rig.dispatcher.outcomes.n_failed) == (2, 1)
 
 
 async def test_worker_when_cancelled_gives_its_event_back_and_ends(make: Callable[..., Rig]) -> None:
@@ -134,7 +139,7 @@ async def test_message_when_it_is_no_envelope_is_told_and_terminated(make: Calla
     assert [seq for seq, _ in rig.undecodable] == [1]
     assert isinstance(rig.undecodable[0][1], eda.DecodeError)
     assert rig.flush() == [(delivery(1)[1], b"+TERM undecodable"), (delivery(2)[1], b"")]
-    assert rig.dispatcher.n_undecodable == 1
+    assert rig.dispatcher.intake.n_undecodable == 1
 
 
 @pytest.mark.parametrize(
@@ -153,7 +158,7 @@ async def test_message_when_it_is_no_delivery_of_ours_is_not_answered(make: Call
     await settle()
     assert rig.seen == []
     assert rig.flush() == []
-    assert rig.dispatcher.n_foreign == 1
+    assert rig.dispatcher.intake.n_foreign == 1
 
 
 async def test_delivery_when_it_names_domain_and_account_is_ours(make: Callable[..., Rig]) -> None:
@@ -172,7 +177,7 @@ async def test_status_when_it_comes_to_the_inbox_is_told_to_the_source(make: Cal
     rig.feed(b"_INBOX.me.", b"", b"", head)  # for no pull
     rig.feed(b"_INBOX.me.13", b"", b"", b"NATS/1.0\r\nkey: value\r\n\r\n")  # no status
     assert rig.statuses == [(409, b"12", head)]
-    assert rig.dispatcher.n_received == 3
+    assert rig.dispatcher.intake.n_received == 3
 
 
 # --- redeliveries ----------------------------------------------------------------------------------------------------
@@ -187,7 +192,7 @@ async def test_redelivery_when_the_event_is_held_is_not_handled_beside_itself(ma
         rig.deliver(2, attempt=attempt)  # waiting
     await settle()
     assert rig.dispatcher.n_held == 2
-    assert rig.dispatcher.n_redelivered == 4
+    assert rig.dispatcher.intake.n_redelivered == 4
     rig.release(1)
     await settle()
     rig.release(2)
@@ -245,7 +250,11 @@ async def test_filter_when_the_envelope_does_not_match_passes_over_and_acknowled
     await settle()
     assert [event.sequence for event in rig.seen] == [1, 2]
     assert sorted(rig.flush()) == [(delivery(seq)[1], b"") for seq in range(1, 7)]
-    assert (rig.dispatcher.n_passed_over, rig.dispatcher.n_handled, rig.dispatcher.last_seq) == (4, 2, 2)
+    assert (
+        rig.dispatcher.intake.n_passed_over,
+        rig.dispatcher.outcomes.n_handled,
+        rig.dispatcher.outcomes.last_seq,
+    ) == (4, 2, 2)
 
 
 # --- the end ---------------------------------------------------------------------------------------------------------
@@ -257,7 +266,7 @@ async def test_stop_when_events_wait_gives_them_back_in_order(make: Callable[...
     await settle()
     rig.dispatcher.stop()
     rig.deliver(2)
-    assert rig.dispatcher.give_back() == 4
+    assert rig.dispatcher.outcomes.give_back_waiting() == 4
     assert rig.flush() == [(delivery(seq)[1], b"-NAK") for seq in (1, 2, 3, 9)]
     assert rig.dispatcher.n_held == 1
     rig.release(5)
@@ -265,7 +274,7 @@ async def test_stop_when_events_wait_gives_them_back_in_order(make: Callable[...
     assert all(task.done() for task in rig.tasks)
     assert rig.flush() == [(delivery(5)[1], b"")]
     assert rig.dispatcher.n_held == 0
-    assert rig.dispatcher.give_back() == 0
+    assert rig.dispatcher.outcomes.give_back_waiting() == 0
 
 
 async def test_stop_when_workers_are_idle_ends_them(make: Callable[..., Rig]) -> None:
@@ -284,7 +293,7 @@ async def test_bytes_when_cut_anywhere_give_the_same(make: Callable[..., Rig]) -
     for cut in range(len(stream) + 1):
         rig = make()
         rig.parser = Parser()
-        rig.parser.register(1, rig.dispatcher)
+        rig.parser.register(1, rig.dispatcher.intake)
         rig.parser.feed(stream[:cut])
         rig.parser.feed(stream[cut:])
         await settle()

@@ -56,7 +56,7 @@ class Beside:
         assert dispatcher.n_running == dispatcher.ledger.n_running == len(running)
         assert dispatcher.n_waiting == dispatcher.ledger.n_waiting == len(self.held) - len(running)
         assert dispatcher.n_held == dispatcher.ledger.n_held == len(self.held)
-        assert dispatcher.n_handled == self.n_handled
+        assert dispatcher.outcomes.n_handled == self.n_handled
         assert bool(dispatcher.ledger.n_bytes) == bool(self.held)
 
 

@@ -11,9 +11,9 @@ import pytest
 
 import eda
 from eda._codec import decode_event, encode_event
-from eda.handling._intake import Exhausted, Undecodable
 from eda.handling.dead_lettering import DEAD
 from eda.handling.dispatcher_host import DispatcherHost
+from eda.handling.verdicts import Exhausted, Undecodable
 from eda.options import Retry, SubscriptionOptions
 from helpers import Logged, until
 from support.reference import delivered

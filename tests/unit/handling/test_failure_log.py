@@ -10,8 +10,8 @@ import pytest
 import eda
 import eda.handling.failure_log
 from eda._codec import decode_event, encode_event
-from eda.handling._intake import Exhausted, Undecodable
 from eda.handling.failure_log import FailureLog
+from eda.handling.verdicts import Exhausted, Undecodable
 from helpers import Logged, until
 from support.reference import delivered
 

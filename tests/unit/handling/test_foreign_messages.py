@@ -211,7 +211,7 @@ async def test_message_when_it_is_a_delete_marker_is_passed_over(make: Make, ord
     rig.feed(b"orders.t._", delivery(2)[1], encode_event(eda.Event(type="t")))
     await settle()
     assert [event.sequence for event in rig.seen] == [2]
-    assert (rig.dispatcher.n_passed_over, rig.buried) == (1, [])
+    assert (rig.dispatcher.intake.n_passed_over, rig.buried) == (1, [])
 
 
 # --- schedules -------------------------------------------------------------------------------------------------------
@@ -226,6 +226,6 @@ async def test_message_when_it_is_a_schedule_is_passed_over(make: Make, ordered:
     rig.feed(b"orders.t._", delivery(2)[1], encode_event(eda.Event(type="t")), block("Nats-Scheduler: orders.plans.1"))
     await settle()
     assert [event.sequence for event in rig.seen] == [2]
-    assert (rig.dispatcher.n_passed_over, rig.buried) == (1, [])
+    assert (rig.dispatcher.intake.n_passed_over, rig.buried) == (1, [])
     answers: list[Any] = rig.flush()
     assert answers == ([] if ordered else [(delivery(1)[1], b""), (delivery(2)[1], b"")])

@@ -12,9 +12,9 @@ import pytest
 
 import eda
 from eda._codec import decode_event, encode_event
-from eda.handling._dispatch import GivenBack
 from eda.handling._ledger import SharedLedger
 from eda.handling._ledger_ordered import OrderedLedger
+from eda.handling.verdicts import GivenBack
 from leaks import MAX_BLOCKS, MAX_RSS, References, growth, resident
 from support.handling.dispatching import Rig, delivery, settle
 
@@ -111,7 +111,7 @@ def time_out(rig: Rig) -> None:
 
 def fence(rig: Rig) -> None:
     rig.dispatcher.fence()
-    rig.dispatcher.set_lease(2**64 - 1)
+    rig.dispatcher.lease.extend(2**64 - 1)
 
 
 def begin(rig: Rig) -> None:
@@ -120,7 +120,7 @@ def begin(rig: Rig) -> None:
 
 
 def redeliver(rig: Rig) -> None:
-    for seq in range(rig.dispatcher.last_seq + 1, rig.dispatcher.last_seq + 200):
+    for seq in range(rig.dispatcher.outcomes.last_seq + 1, rig.dispatcher.outcomes.last_seq + 200):
         rig.feed(*delivery(seq, 2), PAYLOADS[0])
 
 
@@ -232,7 +232,7 @@ def ordered_round(serial: bool) -> None:
 
 def dispatcher_round(**options: Any) -> None:
     rig = Rig(nothing, start=False, concurrency=3, **options)
-    rig.dispatcher.refill()
+    rig.dispatcher.credit.refill()
     for seq in range(1, 6):
         rig.deliver(seq, payload=PAYLOADS[seq] if seq % 2 else b"\xff")
     work = rig.dispatcher.work(0)

@@ -45,9 +45,14 @@ async def test_deliveries_when_they_come_in_order_are_handled_in_order_and_not_a
     assert [event.attempt for event in rig.seen] == [1] * 5
     assert rig.flush() == []
     dispatcher = rig.dispatcher
-    assert (dispatcher.position, dispatcher.highest, dispatcher.seen, dispatcher.n_read) == (2**50, 2**50, 2**50, 5)
-    assert (dispatcher.n_held, dispatcher.n_pending, dispatcher.last_seq) == (0, 7, 2**50)
-    assert dispatcher.last_acknowledged() is None
+    assert (dispatcher.position, dispatcher.highest, dispatcher.intake.highest_seen, dispatcher.intake.n_read) == (
+        2**50,
+        2**50,
+        2**50,
+        5,
+    )
+    assert (dispatcher.n_held, dispatcher.intake.n_pending, dispatcher.outcomes.last_seq) == (0, 7, 2**50)
+    assert dispatcher.outcomes.last_acknowledged() is None
 
 
 async def test_position_when_it_moves_has_the_time_at_which_its_event_was_stored(make: Make) -> None:
@@ -78,7 +83,7 @@ async def test_delivery_when_one_before_it_did_not_come_is_told_and_nothing_is_t
     await settle()
     assert rig.gaps == [(3, 4)]
     assert rig.seqs == [1, 2]
-    assert rig.dispatcher.n_foreign == 2
+    assert rig.dispatcher.intake.n_foreign == 2
     rig.read_anew()
     rig.deliver(3, 4, 5)
     await settle()
@@ -98,7 +103,7 @@ async def test_delivery_when_it_comes_twice_is_a_gap(make: Make) -> None:
 
 async def test_delivery_when_it_is_from_before_the_place_to_go_on_is_skipped(make: Make) -> None:
     rig = make(ordered=True, limit=4)
-    rig.dispatcher.refill()
+    rig.dispatcher.credit.refill()
     rig.deliver(1, 2, 3, 4)
     await settle()
     rig.read_anew()
@@ -106,19 +111,19 @@ async def test_delivery_when_it_is_from_before_the_place_to_go_on_is_skipped(mak
     await settle()
     assert rig.seqs == [1, 2, 3, 4, 5]
     assert rig.gaps == []
-    assert rig.dispatcher.n_skipped == 0
-    assert rig.dispatcher.credit > 0
+    assert rig.dispatcher.intake.n_skipped == 0
+    assert rig.dispatcher.credit.n_events > 0
 
 
 async def test_delivery_when_there_is_no_reader_is_not_taken(make: Make) -> None:
     rig = make(ordered=True)
-    rig.dispatcher.grant(1, 10, 1000)
-    rig.dispatcher.use_no_reader()
+    rig.dispatcher.credit.grant(1, 10, 1000)
+    rig.dispatcher.intake.use_no_reader()
     rig.deliver(1)
     rig.feed(b"orders.t._", b"$JS.ACK.orders..1.1.1.1.1", b"")
     await settle()
     assert rig.seqs == []
-    assert (rig.dispatcher.credit, rig.dispatcher.n_foreign) == (0, 2)
+    assert (rig.dispatcher.credit.n_events, rig.dispatcher.intake.n_foreign) == (0, 2)
 
 
 @pytest.mark.parametrize(("filter", "n"), [({}, 90), ({"types": ["t"]}, 0), ({"aggregate": ""}, 0)], ids=repr)
@@ -130,7 +135,7 @@ async def test_sequences_when_some_are_missing_are_counted_unless_a_filter_expla
     rig.read_anew()
     rig.deliver(6, 7, 98)
     await settle()
-    assert rig.dispatcher.n_skipped == n
+    assert rig.dispatcher.intake.n_skipped == n
     assert rig.dispatcher.position == 98
 
 
@@ -146,7 +151,7 @@ async def test_filter_when_the_envelope_does_not_match_passes_over(make: Make) -
     rig.release(2)
     await settle()
     assert rig.dispatcher.position == 5
-    assert (rig.dispatcher.n_passed_over, rig.dispatcher.n_handled, rig.dispatcher.n_held) == (4, 1, 0)
+    assert (rig.dispatcher.intake.n_passed_over, rig.dispatcher.outcomes.n_handled, rig.dispatcher.n_held) == (4, 1, 0)
 
 
 @pytest.mark.parametrize("ordered", [True, False])
@@ -161,7 +166,7 @@ async def test_message_when_it_was_replayed_for_another_is_passed_over(make: Mak
         rig.deliver(seq, headers=b"NATS/1.0\r\n" + header + b"\r\n\r\n")
     await settle()
     assert rig.seqs == [2, 3, 8, 9]
-    assert rig.dispatcher.n_passed_over == 5
+    assert rig.dispatcher.intake.n_passed_over == 5
     assert len(rig.flush()) == (0 if ordered else 9)
     assert rig.dispatcher.n_held == 0
 
@@ -189,7 +194,7 @@ async def test_event_when_it_fails_comes_again_in_place_as_another_object(make: 
         assert (event.stream, event.sequence, event.ack_time_ns, event.id) == ("orders", 7, 5, "a")
         assert (event.aggregate, event.data.decode()) == ("é", [1])
     assert [event.attempt for event, _ in rig.failures] == [1, 2]
-    assert (rig.dispatcher.n_failed, rig.dispatcher.n_handled, rig.dispatcher.position) == (2, 1, 7)
+    assert (rig.dispatcher.outcomes.n_failed, rig.dispatcher.outcomes.n_handled, rig.dispatcher.position) == (2, 1, 7)
     assert rig.retries == [250 / 1e9] * 2
     assert rig.flush() == []
 
@@ -209,16 +214,16 @@ async def test_take_due_when_something_waits_says_for_how_long(make: Make) -> No
 async def test_events_when_one_fails_and_nothing_binds_them_go_on_but_the_position_waits(make: Make) -> None:
     handler = Failing(1)
     rig = make(handler, ordered=True, limit=10)
-    rig.dispatcher.refill()
+    rig.dispatcher.credit.refill()
     rig.deliver(*range(1, 11))
     await settle()
     assert handler.seen == [(seq, 1) for seq in range(1, 11)]
     assert (rig.dispatcher.position, rig.dispatcher.n_held) == (0, 10)
-    assert rig.dispatcher.credit == 0  # what would come again after a crash is bounded
+    assert rig.dispatcher.credit.n_events == 0  # what would come again after a crash is bounded
     again(rig)
     await settle()
     assert handler.seen[-1] == (1, 2)
-    assert (rig.dispatcher.position, rig.dispatcher.n_held, rig.dispatcher.credit) == (10, 0, 10)
+    assert (rig.dispatcher.position, rig.dispatcher.n_held, rig.dispatcher.credit.n_events) == (10, 0, 10)
 
 
 # --- serial ----------------------------------------------------------------------------------------------------------

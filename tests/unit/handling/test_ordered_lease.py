@@ -11,7 +11,7 @@ import pytest
 
 import eda
 from eda._clock import read_monotonic_ns
-from eda.handling._intake import Exhausted
+from eda.handling.verdicts import Exhausted
 from support.handling.dispatching import Rig, settle
 
 Make = Callable[..., Rig]
@@ -25,41 +25,41 @@ HOUR_NS = 3600 * 10**9
 async def test_handlers_when_there_is_no_lease_do_not_start_until_there_is_one(make: Make, batch: int | None) -> None:
     seen: list[Any] = []
     rig = make(seen.append, ordered=True, batch=batch)
-    rig.dispatcher.set_lease(0)
+    rig.dispatcher.lease.extend(0)
     rig.deliver(1, 2)
     await settle()
     assert seen == []
     assert rig.dispatcher.n_waiting == 2
-    rig.dispatcher.set_lease(read_monotonic_ns() - 1)
+    rig.dispatcher.lease.extend(read_monotonic_ns() - 1)
     await settle()
     assert seen == []
-    rig.dispatcher.set_lease(read_monotonic_ns() + HOUR_NS)
+    rig.dispatcher.lease.extend(read_monotonic_ns() + HOUR_NS)
     await settle()
-    assert rig.dispatcher.n_handled == 2
+    assert rig.dispatcher.outcomes.n_handled == 2
 
 
 @pytest.mark.parametrize("batch", [None, 1])
 async def test_handlers_when_the_lease_is_over_while_one_runs_do_not_start(make: Make, batch: int | None) -> None:
     def handle(event: Any) -> None:
         seen.append(event)
-        while read_monotonic_ns() < rig.dispatcher.lease_until_ns:
+        while read_monotonic_ns() < rig.dispatcher.lease.until_ns:
             time.sleep(0.001)
 
     seen: list[Any] = []
     rig = make(handle, ordered=True, batch=batch)
-    rig.dispatcher.set_lease(read_monotonic_ns() + 10**7)
+    rig.dispatcher.lease.extend(read_monotonic_ns() + 10**7)
     rig.deliver(1, 2, 3)
     await settle()
     assert len(seen) == 1
     assert rig.dispatcher.position == 1  # what was done counts
-    rig.dispatcher.set_lease(read_monotonic_ns() + 10**7)
+    rig.dispatcher.lease.extend(read_monotonic_ns() + 10**7)
     await settle()
     assert len(seen) == 2
 
 
 async def test_lease_when_it_is_extended_in_time_wakes_nobody(make: Make) -> None:
     rig = make(ordered=True, concurrency=3)
-    rig.dispatcher.set_lease(read_monotonic_ns() + HOUR_NS)
+    rig.dispatcher.lease.extend(read_monotonic_ns() + HOUR_NS)
     await settle()
     n_futures = 0
     make_future = rig.make_future
@@ -70,7 +70,7 @@ async def test_lease_when_it_is_extended_in_time_wakes_nobody(make: Make) -> Non
         return make_future()
 
     rig.make_future = counting  # type: ignore[method-assign]
-    rig.dispatcher.set_lease(read_monotonic_ns() + 2 * HOUR_NS)
+    rig.dispatcher.lease.extend(read_monotonic_ns() + 2 * HOUR_NS)
     await settle()
     assert n_futures == 0
     rig.deliver(1, 2, 3)
@@ -83,7 +83,7 @@ async def test_lease_when_it_is_extended_in_time_wakes_nobody(make: Make) -> Non
 
 async def test_fence_when_handlers_run_cancels_them_and_their_events_come_again_uncounted(make: Make) -> None:
     rig = make(hold=True, ordered=True, concurrency=2)
-    rig.dispatcher.set_lease(read_monotonic_ns() + HOUR_NS)
+    rig.dispatcher.lease.extend(read_monotonic_ns() + HOUR_NS)
     rig.deliver(1, 2, 3)
     await settle()
     rig.dispatcher.fence()
@@ -91,10 +91,15 @@ async def test_fence_when_handlers_run_cancels_them_and_their_events_come_again_
     await settle()
     assert rig.held == {}
     dispatcher = rig.dispatcher
-    assert (dispatcher.n_running, dispatcher.n_waiting, dispatcher.n_failed, dispatcher.position) == (0, 3, 0, 0)
+    assert (dispatcher.n_running, dispatcher.n_waiting, dispatcher.outcomes.n_failed, dispatcher.position) == (
+        0,
+        3,
+        0,
+        0,
+    )
     assert rig.failures == []
     assert not any(task.done() or task.cancelling() for task in rig.tasks)
-    rig.dispatcher.set_lease(read_monotonic_ns() + HOUR_NS)
+    rig.dispatcher.lease.extend(read_monotonic_ns() + HOUR_NS)
     await settle()
     assert (rig.seqs[:2], sorted(rig.seqs[2:])) == ([1, 2], [1, 2])
     assert [event.attempt for event in rig.seen] == [1] * 4
@@ -121,7 +126,9 @@ async def test_fence_when_a_handler_ends_its_own_way_takes_what_it_says(make: Ma
     rig.dispatcher.fence()
     await settle()
     assert rig.dispatcher.position == (how == "returns")
-    assert (rig.dispatcher.n_handled, rig.dispatcher.n_failed) == ((1, 0) if how == "returns" else (0, 1))
+    assert (rig.dispatcher.outcomes.n_handled, rig.dispatcher.outcomes.n_failed) == (
+        (1, 0) if how == "returns" else (0, 1)
+    )
     assert rig.tasks[0].cancelling() == 0
 
 
@@ -137,7 +144,7 @@ async def test_fence_when_a_batch_runs_gives_all_of_it_back_in_order(make: Make)
     rig.dispatcher.fence()
     await settle()
     assert rig.dispatcher.n_waiting == 4
-    rig.dispatcher.set_lease(read_monotonic_ns() + HOUR_NS)
+    rig.dispatcher.lease.extend(read_monotonic_ns() + HOUR_NS)
     await settle()
     assert seen == [[1, 2, 3], [1, 2, 3], [4]]
     assert rig.dispatcher.position == 4
@@ -164,7 +171,7 @@ async def test_time_out_when_the_handler_is_fenced_already_does_not_end_its_work
     await settle()
     assert not rig.tasks[0].done()
     assert rig.failures == []
-    rig.dispatcher.set_lease(read_monotonic_ns() + HOUR_NS)
+    rig.dispatcher.lease.extend(read_monotonic_ns() + HOUR_NS)
     await settle()
     assert seen == [1, 1]
     assert rig.dispatcher.position == 1
@@ -195,12 +202,12 @@ async def test_begin_when_a_handler_still_runs_its_outcome_changes_nothing(make:
     dispatcher = rig.dispatcher
     assert (dispatcher.position, dispatcher.highest, dispatcher.n_held, dispatcher.n_running) == (3, 3, 0, 1)
     rig.deliver(7)  # of the reader of before
-    assert dispatcher.n_foreign == 1
+    assert dispatcher.intake.n_foreign == 1
     rig.read_anew()
     rig.deliver(4)
     if outcome == "cancelled":
         dispatcher.fence()
-        dispatcher.set_lease(2**64 - 1)
+        dispatcher.lease.extend(2**64 - 1)
     end.set()
     await settle()
     assert dispatcher.position == 4
@@ -258,7 +265,7 @@ async def test_events_when_each_is_to_be_stored_wait_for_the_one_before(make: Ma
     }[kind]
     rig = make(seen.append, ordered=True, limit=3, **options)
     rig.dispatcher.begin_at(0, 0 if kind == "strict" else 1)
-    rig.dispatcher.set_lease(read_monotonic_ns() + HOUR_NS)
+    rig.dispatcher.lease.extend(read_monotonic_ns() + HOUR_NS)
     rig.read_anew()
     asked: list[tuple[int, asyncio.Future[None]]] = []
 
@@ -295,7 +302,7 @@ async def test_careful_when_an_event_fails_goes_on_one_by_one(make: Make, concur
 
     rig = make(handle, ordered=True, concurrency=concurrency, limit=10)
     rig.dispatcher.begin_at(0, 2)
-    rig.dispatcher.set_lease(read_monotonic_ns() + HOUR_NS)
+    rig.dispatcher.lease.extend(read_monotonic_ns() + HOUR_NS)
     rig.read_anew()
     rig.deliver(*range(1, 8))
     for _ in range(5):
@@ -317,7 +324,7 @@ async def test_careful_when_a_handler_from_before_ends_does_not_count_it(make: M
     rig.deliver(9)
     await settle()
     rig.dispatcher.begin_at(0, 1)
-    rig.dispatcher.set_lease(read_monotonic_ns() + HOUR_NS)
+    rig.dispatcher.lease.extend(read_monotonic_ns() + HOUR_NS)
     rig.read_anew()
     rig.deliver(1, 2, 3)
     await settle()
@@ -331,7 +338,7 @@ async def test_careful_when_a_handler_from_before_ends_does_not_count_it(make: M
 async def test_attempts_when_used_up_by_processes_that_died_the_event_is_exhausted(make: Make) -> None:
     rig = make(ordered=True, max_attempts=3)
     rig.dispatcher.begin_at(4, 3)
-    assert rig.dispatcher.first_attempt == 4
+    assert rig.dispatcher.intake.first_attempt == 4
     rig.read_anew()
     rig.deliver(5, 6)
     await settle()
@@ -340,8 +347,8 @@ async def test_attempts_when_used_up_by_processes_that_died_the_event_is_exhaust
     ((event, _, error),) = rig.buried
     assert (event.sequence, event.attempt) == (5, 4)
     assert isinstance(error, Exhausted)
-    assert (rig.dispatcher.position, rig.dispatcher.n_dead, rig.dispatcher.n_failed) == (6, 1, 0)
-    assert rig.dispatcher.first_attempt == 1
+    assert (rig.dispatcher.position, rig.dispatcher.outcomes.n_dead, rig.dispatcher.outcomes.n_failed) == (6, 1, 0)
+    assert rig.dispatcher.intake.first_attempt == 1
 
 
 async def test_attempts_when_some_are_left_go_on_from_there(make: Make) -> None:
@@ -362,10 +369,10 @@ async def test_progress_when_asked_for_is_told_once(make: Make) -> None:
     rig.deliver(1)
     await settle()
     assert rig.positions == []
-    rig.dispatcher.tell_progress()
+    rig.dispatcher.lease.tell_progress()
     rig.deliver(2, 3)
     await settle()
     assert rig.positions == [2]
-    rig.dispatcher.tell_progress()
+    rig.dispatcher.lease.tell_progress()
     rig.deliver(4, event=eda.Event(type="other"))  # passed over
     assert rig.positions == [2, 4]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import eda
-from eda.handling._intake import Exhausted
+from eda.handling.verdicts import Exhausted
 from helpers import until
 from support.handling.dispatching import Rig, delivery, settle
 
@@ -45,7 +45,7 @@ async def test_event_when_delivered_as_often_as_it_may_be_tried_is_handled_on_re
     (event,) = seen[0] if "batch" in options else seen
     assert (event.sequence, event.attempt) == (1, attempt)
     assert rig.flush() == [(delivery(1, attempt)[1], b"")]
-    assert rig.dispatcher.n_handled == 1
+    assert rig.dispatcher.outcomes.n_handled == 1
 
 
 async def test_suspect_when_on_record_from_before_is_exhausted(make: Make) -> None:
@@ -109,7 +109,7 @@ async def test_suspect_runs_when_nothing_else_does(make: Make, batch: int | None
     rig.deliver(1, 2, 3, 4)
     rig.deliver(5, 6, attempt=3)
     rig.deliver(7, 8, 9, 10)
-    await until(lambda: rig.dispatcher.n_handled == 10)
+    await until(lambda: rig.dispatcher.outcomes.n_handled == 10)
     assert (most[5], most[6]) == (1, 1)
     assert most[1] > 1
     assert most[7] > 1
@@ -162,7 +162,7 @@ async def test_suspect_when_handled_is_acknowledged_before_the_record_is_waited_
     await settle()
     assert rig.tasks[0].cancelled()
     assert rig.flush() == []
-    assert (rig.dispatcher.n_handled, rig.dispatcher.n_held) == (1, 0)
+    assert (rig.dispatcher.outcomes.n_handled, rig.dispatcher.n_held) == (1, 0)
 
 
 async def test_suspect_when_the_worker_is_cancelled_before_it_is_begun_is_given_back(make: Make) -> None:

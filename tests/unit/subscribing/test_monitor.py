@@ -120,7 +120,7 @@ async def test_handlers_when_within_their_time_are_left_alone(make: Make, monito
     rig = make(handle, concurrency=2)
     monitored = monitor(rig, timeout_s=0.3)
     rig.deliver(*range(1, 31))
-    await until(lambda: rig.dispatcher.n_handled == 30)
+    await until(lambda: rig.dispatcher.outcomes.n_handled == 30)
     assert rig.failures == []
     assert monitored.source.n_ticks > 5
 
@@ -234,7 +234,7 @@ async def test_stall_when_an_event_fails_again_and_again_names_it(make: Make, mo
 
 async def test_stall_when_no_handler_may_start_says_so(make: Make, monitor: Start, logged: Logged) -> None:
     rig = make(ordered=True)
-    rig.dispatcher.set_lease(0)
+    rig.dispatcher.lease.extend(0)
     monitored = monitor(rig)
     rig.deliver(1, 2)
     await told_once(monitored, logged, "2 events wait, and no handler is free to start")

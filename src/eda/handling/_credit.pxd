@@ -1,0 +1,43 @@
+from libc.stdint cimport int64_t, uint64_t
+
+from eda.handling._ledger cimport Ledger
+
+
+cdef enum:
+    MAX_PULLS = 64
+
+
+# A pull that is under way. A delivery does not name its pull, so these are counts of what it may still bring.
+cdef struct Pull:
+    uint64_t number
+    int64_t n                       # events
+    int64_t n_bytes
+
+
+cdef class Credit:
+    cdef Ledger ledger              # what is held counts against `allowed` and `limit_bytes`
+    cdef object source              # a DispatchSource; its `pull` is called
+    cdef Pull[MAX_PULLS] pulls      # the oldest first
+    cdef int n_pulls
+    cdef int max_pulls              # at most MAX_PULLS
+    cdef readonly int64_t n_events  # what all pulls under way may still bring
+    cdef readonly int64_t limit
+    cdef readonly int64_t limit_bytes
+    cdef bint is_measured           # shared: `allowed` follows the speed of the handlers
+    cdef readonly int64_t allowed   # events that may be held or under way; at most `limit`
+    cdef int64_t least              # `allowed` is not less, unless restricted
+    cdef int64_t min_room           # pull again when this many of `allowed` are free
+    cdef bint is_restricted         # `allowed` was set from outside, and does not follow the handlers
+    cdef bint is_closed             # nothing more is pulled
+    cdef int n_workers
+    cdef uint64_t n_timed           # events that took `busy_ns` of the workers' time
+    cdef uint64_t busy_ns
+
+    cdef int note_delivery(self, int64_t size) noexcept
+    cdef int measure(self) noexcept
+    cdef int allow(self, int64_t n) noexcept
+    cdef int restrict(self, int64_t n) except -1
+    cdef int lift(self) except -1
+    cdef int close(self) noexcept
+    cdef int forget_pull(self, int index) noexcept
+    cpdef int refill(self) except -1

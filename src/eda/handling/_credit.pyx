@@ -1,0 +1,169 @@
+"""The credit of a subscription: how many events the server may still send, and when the next ones are asked for."""
+
+cimport cython
+from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memmove
+
+from eda.handling._ledger cimport Ledger
+
+__all__ = ["Credit"]
+
+cdef enum:
+    FIRST_ALLOWED = 8               # before it is known how long handlers take
+
+
+@cython.final
+cdef class Credit:
+    """What the pulls under way may still bring, and how many events may be held or under way.
+
+    The events held and `n_events` together are at most `allowed`, unless the server redelivers events whose pull was
+    taken as lost. `source.pull(n, n_bytes)` is called to ask the server for more.
+    """
+
+    def __init__(
+        self, Ledger ledger not None, object source, *, int64_t limit, int64_t limit_bytes, int n_workers,
+        int64_t least, bint is_measured
+    ):
+        self.ledger = ledger
+        self.source = source
+        self.limit = limit
+        self.limit_bytes = limit_bytes
+        self.n_workers = n_workers
+        self.least = min(max(least, n_workers), limit)
+        self.is_measured = is_measured
+        self.max_pulls = MAX_PULLS
+        self.allow(min(limit, max(self.least, FIRST_ALLOWED)) if is_measured else limit)
+
+    # --- how much may be held ------------------------------------------------------------------------------------
+
+    cdef int allow(self, int64_t n) noexcept:
+        self.allowed = n
+        self.min_room = max(1, n // 4)
+        return 0
+
+    cdef int measure(self) noexcept:
+        """Shared: allow about as many events as the workers handle in a second; other members want the rest."""
+        cdef double rate
+        if not self.is_measured or self.n_timed == 0 or self.is_restricted:
+            return 0
+        rate = <double>self.n_timed * self.n_workers * 1e9 / <double>(self.busy_ns + 1)
+        self.allow(
+            self.limit if rate >= <double>self.limit else min(self.limit, max(self.least, <int64_t>rate, 2))
+        )
+        if self.n_timed >= 16:              # recent events count more
+            self.n_timed //= 2
+            self.busy_ns //= 2
+        return 0
+
+    cdef int restrict(self, int64_t n) except -1:
+        """Allow `n` events until `lift`, however fast the handlers are."""
+        self.is_restricted = True
+        self.allow(n)
+        return self.refill()
+
+    cdef int lift(self) except -1:
+        """Allow as many events as without `restrict`."""
+        self.is_restricted = False
+        self.allow(min(self.limit, max(self.least, FIRST_ALLOWED)) if self.is_measured else self.limit)
+        self.measure()
+        return self.refill()
+
+    cdef int close(self) noexcept:
+        """Pull nothing more."""
+        self.is_closed = True
+        return 0
+
+    cpdef int refill(self) except -1:
+        """Have the source pull if enough room is free."""
+        cdef int64_t room, room_bytes, share
+        if self.allowed - self.ledger.n_held - self.n_events < self.min_room or self.is_closed:
+            return 0
+        self.measure()
+        room = self.allowed - self.ledger.n_held - self.n_events
+        if room < self.min_room or self.n_pulls >= self.max_pulls:
+            return 0
+        room_bytes = self.limit_bytes - <int64_t>self.ledger.n_bytes
+        for i in range(self.n_pulls):
+            room_bytes -= self.pulls[i].n_bytes
+        # If one pull took all the bytes, there would be none left to have the next pull at the server in time.
+        share = max(self.limit_bytes // 4, 1)
+        if room_bytes < share and (self.n_events > 0 or (self.ledger.n_held > 0 and room_bytes <= 0)):
+            return 0
+        self.source.pull(room, max(min(room_bytes, share), 1))
+        return 0
+
+    # --- pulls ---------------------------------------------------------------------------------------------------
+
+    @property
+    def n_bytes(self):
+        """Return the bytes that the pulls under way may still bring."""
+        return sum([self.pulls[i].n_bytes for i in range(self.n_pulls)])
+
+    cdef int note_delivery(self, int64_t size) noexcept:
+        """Count a delivery of `size` bytes against the oldest pull."""
+        cdef Pull* pull = &self.pulls[0]
+        if self.n_pulls == 0:
+            return 0
+        self.n_events -= 1
+        pull.n -= 1
+        pull.n_bytes = max(pull.n_bytes - size, 0)
+        if pull.n <= 0:
+            self.forget_pull(0)
+        return 0
+
+    cdef int forget_pull(self, int index) noexcept:
+        self.n_pulls -= 1
+        memmove(&self.pulls[index], &self.pulls[index + 1], (self.n_pulls - index) * sizeof(Pull))
+        return 0
+
+    def set_max_pulls(self, int64_t n):
+        """Have at most `n` pulls under way, since the consumer keeps no more; 0: the consumer does not say."""
+        self.max_pulls = <int>min(n, MAX_PULLS) if n > 0 else MAX_PULLS
+
+    def grant(self, uint64_t number, int64_t n, int64_t n_bytes):
+        """Note that a pull was sent: the server may send `n` events and `n_bytes` bytes more."""
+        if self.n_pulls == MAX_PULLS or n <= 0:
+            raise ValueError("more pulls than there is room for")
+        self.pulls[self.n_pulls].number = number
+        self.pulls[self.n_pulls].n = n
+        self.pulls[self.n_pulls].n_bytes = n_bytes
+        self.n_pulls += 1
+        self.n_events += n
+
+    def revoke(self, uint64_t number, int64_t n):
+        """Note that the server has ended a pull, and has not sent `n` events of it (negative: it did not say).
+
+        The server may serve several pulls in turn, while deliveries are counted against the oldest pull. So `n` may
+        differ from the count here; the difference is moved to the other pulls.
+        """
+        cdef int i
+        cdef int64_t rest
+        for i in range(self.n_pulls):
+            if self.pulls[i].number == number:
+                n = n - self.pulls[i].n if n >= 0 else 0
+                self.n_events -= self.pulls[i].n
+                if n < 0 and self.n_pulls == 1:
+                    # The pulls whose deliveries were counted here may still bring events, but are forgotten. This
+                    # entry stands for them.
+                    self.pulls[0].number = 0
+                    self.pulls[0].n = 0
+                    break
+                self.forget_pull(i)
+                break
+        else:
+            n = max(n, 0)
+        if n < 0:
+            self.pulls[0].n -= n
+            self.n_events -= n
+        while n > 0 and self.n_pulls:
+            rest = min(n, self.pulls[0].n)
+            n -= rest
+            self.n_events -= rest
+            self.pulls[0].n -= rest
+            if self.pulls[0].n == 0:
+                self.forget_pull(0)
+
+    def revoke_all(self):
+        """Note that all pulls are lost, because the connection or the consumer's leader has changed."""
+        self.n_events = 0
+        self.n_pulls = 0

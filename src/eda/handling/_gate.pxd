@@ -1,0 +1,48 @@
+from libc.stdint cimport uint64_t
+
+from eda.handling._credit cimport Credit
+from eda.handling._ledger cimport Ledger
+from eda.handling._waiting cimport WaitingWorkers
+
+
+# Why no handler may start: bits of `barred`.
+cdef enum Barred:
+    BY_SUSPECT = 1                  # a suspect is being handled, and must be alone
+    BY_PAUSE = 2                    # the user has called pause()
+    BY_CIRCUIT = 4                  # the circuit is open, or one event is being tried
+
+
+cdef enum CircuitState:
+    CLOSED = 0
+    OPEN = 1                        # no handler starts
+    HALF_OPEN = 2                   # one event is tried: its success closes the circuit, its failure opens it again
+
+
+cdef class Gate:
+    cdef object host                # a DispatchHost; hears of the circuit
+    cdef Ledger ledger
+    cdef Credit credit              # restricted while paused, or while the circuit is not closed
+    cdef WaitingWorkers waiting
+    cdef readonly bint is_closing   # no handler starts any more
+    cdef int barred                 # bits of Barred; 0: handlers may start
+
+    cdef int max_failures           # so many events that fail in a row open the circuit; 0: there is none
+    cdef int state                  # a CircuitState
+    cdef set failed_in_row          # sequences, while the circuit is closed; at most `max_failures` of them
+    cdef bint sees_failures         # failed_in_row is not empty, or the circuit is not closed
+    cdef int n_openings             # without a success between them
+    cdef int trying                 # half open: the index of the worker that tries an event; -1: none
+    cdef uint64_t opened_ns         # monotonic: when the circuit opened after it was closed
+    cdef bint gave_back             # shared: waiting events were given back since the circuit opened
+
+    cdef int begin_suspect(self) noexcept
+    cdef int end_suspect(self, int index) except -1
+    cdef bint is_shut_for(self, int index) noexcept
+    cdef int begin_trial(self, int index) noexcept
+    cdef int end_trial(self, int index) except -1
+    cdef int note_failure(self, int index, uint64_t seq) except -1
+    cdef int note_success(self) except -1
+    cdef bint should_give_back(self, uint64_t now_ns) noexcept
+    cdef int open_circuit(self) except -1
+    cdef int apply(self) except -1
+    cdef int close(self) except -1

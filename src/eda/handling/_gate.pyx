@@ -1,0 +1,160 @@
+"""Whether handlers may start: not while the user pauses them, the circuit is open, or a suspect is handled."""
+
+cimport cython
+from libc.stdint cimport uint64_t
+
+from eda._clock cimport monotonic_ns
+from eda.handling._credit cimport Credit
+from eda.handling._ledger cimport Ledger
+from eda.handling._waiting cimport WaitingWorkers
+
+__all__ = ["Gate"]
+
+cdef uint64_t KEPT_NS = 5_000_000_000       # how long a shared subscription keeps its events while its circuit is open
+
+
+@cython.final
+cdef class Gate:
+    """Starts and stops the handlers of a subscription, and its pulls with them.
+
+    The circuit counts the events that fail in a row. It opens when the fault is probably not theirs, and the host calls
+    `try_one` after a pause. The lease of an ordered subscription is another matter; see `Lease`.
+    """
+
+    def __init__(
+        self, object host, Ledger ledger not None, Credit credit not None, WaitingWorkers waiting not None, *,
+        int max_failures
+    ):
+        self.host = host
+        self.ledger = ledger
+        self.credit = credit
+        self.waiting = waiting
+        self.max_failures = max_failures
+        self.failed_in_row = set()
+        self.trying = -1
+
+    # --- pauses --------------------------------------------------------------------------------------------------
+
+    def pause(self):
+        """Start no handler until `resume`."""
+        if not self.barred & BY_PAUSE:
+            self.barred |= BY_PAUSE
+            self.apply()
+
+    def resume(self):
+        """Let handlers start again."""
+        if self.barred & BY_PAUSE:
+            self.barred &= ~BY_PAUSE
+            self.apply()
+
+    @property
+    def is_paused(self):
+        """Return whether no handler starts because of `pause`."""
+        return self.barred & BY_PAUSE != 0
+
+    cdef int begin_suspect(self) noexcept:
+        """Start no other handler until `end_suspect`."""
+        self.barred |= BY_SUSPECT
+        return 0
+
+    cdef int end_suspect(self, int index) except -1:
+        """Let handlers start again after the suspect of worker `index`."""
+        self.barred &= ~BY_SUSPECT
+        self.end_trial(index)
+        return self.waiting.wake_all()
+
+    cdef bint is_shut_for(self, int index) noexcept:
+        """Return whether worker `index`, which has a suspect or a trial, may not call the handler."""
+        return self.barred & BY_PAUSE or (self.barred & BY_CIRCUIT and self.trying != index)
+
+    cdef int close(self) except -1:
+        """Let no handler start any more."""
+        self.is_closing = True
+        return self.waiting.wake_all()
+
+    # --- the circuit ---------------------------------------------------------------------------------------------
+
+    @property
+    def is_circuit_open(self):
+        """Return whether the circuit is open or half open."""
+        return self.state != CLOSED
+
+    cdef int note_failure(self, int index, uint64_t seq) except -1:
+        """Note that worker `index` has called the handler for the event with this sequence, and that it failed."""
+        if self.max_failures == 0:
+            return 0
+        if self.state == CLOSED:
+            self.sees_failures = True
+            self.failed_in_row.add(seq)         # an event that fails several times counts once
+            if len(self.failed_in_row) >= self.max_failures:
+                self.open_circuit()
+        elif self.state == HALF_OPEN and index == self.trying:
+            self.open_circuit()
+        return 0
+
+    cdef int open_circuit(self) except -1:
+        self.failed_in_row.clear()
+        if self.state == CLOSED:
+            self.opened_ns = monotonic_ns()
+        self.state = OPEN
+        self.n_openings += 1
+        self.trying = -1
+        self.apply()
+        self.host.on_circuit(self.n_openings)
+        return 0
+
+    def try_one(self):
+        """Let one event be handled, since the pause of an open circuit is over."""
+        if self.state == OPEN:
+            self.state = HALF_OPEN
+            self.apply()
+
+    cdef int begin_trial(self, int index) noexcept:
+        """Half open: start no other handler while worker `index` tries an event."""
+        self.trying = index
+        self.barred |= BY_CIRCUIT
+        return 0
+
+    cdef int end_trial(self, int index) except -1:
+        """Note that worker `index` is done with its event. If that was the trial and decided nothing, allow another."""
+        if self.trying == index:
+            self.trying = -1
+            self.apply()
+        return 0
+
+    cdef int note_success(self) except -1:
+        """Forget the failures so far, and close the circuit if it is not closed."""
+        self.failed_in_row.clear()
+        self.sees_failures = False
+        if self.state != CLOSED:
+            self.state = CLOSED
+            self.n_openings = 0
+            self.trying = -1
+            self.gave_back = False
+            self.apply()
+            self.host.on_circuit(0)
+        return 0
+
+    cdef bint should_give_back(self, uint64_t now_ns) noexcept:
+        """Shared: return whether waiting events should go to other members, whose handlers may succeed; True only once.
+
+        Not before all pulls are over, because the server could deliver the events here again. That would use up their
+        attempts, since each delivery counts.
+        """
+        if self.state == CLOSED or self.gave_back or self.credit.n_events or now_ns - self.opened_ns <= KEPT_NS:
+            return False
+        self.gave_back = True
+        return True
+
+    cdef int apply(self) except -1:
+        """Stop or start handlers and pulls as pause and circuit say."""
+        cdef bint is_shut = self.state == OPEN or self.trying >= 0
+        self.barred = (self.barred & ~BY_CIRCUIT) | (BY_CIRCUIT if is_shut else 0)
+        if self.barred & BY_PAUSE or self.state == OPEN:
+            self.credit.restrict(0)
+        elif self.state == HALF_OPEN:
+            # One event to try, unless one is held. Events that wait to be stored as dead letters can't be tried.
+            self.credit.restrict(1 + self.ledger.n_retrying)
+        else:
+            self.credit.lift()
+        return 0 if self.barred else self.waiting.wake_all()

@@ -1,0 +1,17 @@
+from libc.stdint cimport int64_t, uint64_t
+
+from eda.handling._ledger cimport Ledger
+
+
+cdef class WaitingWorkers:
+    cdef Ledger ledger
+    cdef int64_t limit              # events that may be held: a batch that would be larger is never full
+    cdef int batch                  # events in a full batch; 0: handlers take one event at a time
+    cdef list for_event             # futures of workers that wait for an event, or until handlers may start
+    cdef list for_batch             # futures of workers that have some events, and wait for a full batch
+    cdef uint64_t slice_ns          # monotonic: when the workers last let other tasks run
+
+    cdef int event_is_ready(self) except -1
+    cdef int wake_one(self) except -1
+    cdef int wake_all(self) except -1
+    cdef int end_lingering(self) except -1

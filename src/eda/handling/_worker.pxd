@@ -1,0 +1,62 @@
+from libc.stdint cimport int32_t, uint64_t
+
+from eda.handling._credit cimport Credit
+from eda.handling._gate cimport Gate
+from eda.handling._intake cimport Intake
+from eda.handling._ledger cimport Ledger
+from eda.handling._ledger_ordered cimport OrderedLedger
+from eda.handling._lease cimport Lease
+from eda.handling._outcome cimport Outcomes
+from eda.handling._waiting cimport WaitingWorkers
+
+
+# Why we have cancelled a worker's task.
+cdef enum Cancelled:
+    NOT_CANCELLED = 0
+    OVERDUE = 1                     # its handler ran too long
+    FENCED = 2                      # the lease is over: another member may handle its events
+
+
+# How a handler call that did not simply succeed has ended.
+cdef enum Ending:
+    FAILED = 0
+    TIMED_OUT = 1
+    NOT_HANDLED = 2                 # nothing is known against the events: they are given back
+    WORKER_ENDS = 3                 # the same, and the worker's task ends, since somebody else wants that
+
+
+cdef class Worker:
+    cdef int index
+    cdef object host                # a DispatchHost
+    cdef object handler
+    cdef Ledger ledger
+    cdef OrderedLedger ordered      # the ledger, or None: shared
+    cdef WaitingWorkers waiting
+    cdef Credit credit              # is told how long handlers take
+    cdef Lease lease
+    cdef Gate gate
+    cdef Outcomes outcomes
+    cdef Intake intake
+    cdef int batch                  # 0: the handler takes one event at a time
+    cdef double linger_s
+    cdef uint64_t timeout_ns
+
+    cdef object task                # the task that runs work(), to tell our cancellations from other ones
+    cdef object running             # what the handler has: the Event, a tuple of them, or None
+    cdef int cancelled              # a Cancelled
+
+    cdef int32_t next_slot(self, uint64_t now) except -2
+    cdef int32_t next_slot_alone(self) except -2
+    cdef int32_t take_ready(self) except -2
+    cdef list take_batch(self, uint64_t now)
+    cdef Py_ssize_t most_in_batch(self) noexcept
+    cdef bint should_linger(self, uint64_t now) except -1
+    cdef bint is_suspect(self, int32_t slot) except -1
+    cdef object verdict_on(self, int32_t slot)
+    cdef object wait_for_event(self)
+    cdef int note_work(self, Py_ssize_t n, uint64_t began, uint64_t now) noexcept
+    cdef bint must_be_awaited(self, object result) except -1
+    cdef uint64_t end_call(self, object first, uint64_t began, bint was_awaited) except 0
+    cdef int ending_of(self, object error) except -1
+    cdef int raise_if_cancelled(self) except -1
+    cdef int cancel(self, int why) except -1

@@ -1,0 +1,418 @@
+"""A worker of a subscription: it takes events from the ledger, calls the handler, and sees how that ends.
+
+Nothing here knows the event loop: futures come from the host, and a worker is a coroutine that the host runs as a task.
+"""
+
+cimport cython
+from libc.stdint cimport int32_t, int64_t, uint64_t
+
+from types import AsyncGeneratorType, GeneratorType
+
+from eda._clock cimport monotonic_ns
+from eda._event cimport Event
+from eda.handling._credit cimport Credit
+from eda.handling._gate cimport HALF_OPEN, Gate
+from eda.handling._intake cimport Intake
+from eda.handling._ledger cimport WAITING, Ledger
+from eda.handling._ledger_ordered cimport OrderedLedger
+from eda.handling._lease cimport Lease
+from eda.handling._outcome cimport Outcomes
+from eda.handling._waiting cimport WaitingWorkers
+
+from eda.handling.verdicts import Exhausted, GivenBack, Suspect, Undecodable
+
+__all__ = ["Worker"]
+
+cdef enum:
+    # The longest that handlers which never suspend keep other tasks from running, nanoseconds.
+    SLICE_NS = 4_000_000
+
+cdef extern from "Python.h":
+    bint is_coroutine "PyCoro_CheckExact"(object it)
+
+
+@cython.final
+cdef class _Turn:
+    """An awaitable that lets the event loop make one turn."""
+
+    cdef bint done
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.done:
+            raise StopIteration
+        self.done = True
+        return None
+
+
+@cython.final
+cdef class Worker:
+    """Runs the handler of a subscription for one event, or one batch, after the other."""
+
+    def __init__(
+        self, int index, object host, object handler, Ledger ledger not None, WaitingWorkers waiting not None,
+        Credit credit not None, Lease lease not None, Gate gate not None, Outcomes outcomes not None,
+        Intake intake not None, *, int batch, double linger_s, uint64_t timeout_ns
+    ):
+        self.index = index
+        self.host = host
+        self.handler = handler
+        self.ledger = ledger
+        self.ordered = ledger if isinstance(ledger, OrderedLedger) else None
+        self.waiting = waiting
+        self.credit = credit
+        self.lease = lease
+        self.gate = gate
+        self.outcomes = outcomes
+        self.intake = intake
+        self.batch = batch
+        self.linger_s = linger_s
+        self.timeout_ns = timeout_ns
+        self.cancelled = NOT_CANCELLED
+
+    def work(self):
+        """Return the coroutine of this worker: it handles events until the gate is closed."""
+        return self.work_by_batch() if self.batch else self.work_by_event()
+
+    async def work_by_event(self):
+        cdef int32_t slot
+        cdef Event event
+        cdef uint64_t began
+        cdef object error
+        cdef object handler = self.handler
+        cdef bint was_awaited
+        cdef uint64_t now = monotonic_ns()
+        while not self.gate.is_closing:
+            if now - self.waiting.slice_ns > SLICE_NS:
+                await _Turn()
+                self.raise_if_cancelled()
+                self.waiting.slice_ns = now = monotonic_ns()
+                continue
+            slot = self.next_slot(now)
+            if slot < 0:
+                await self.wait_for_event()
+                self.waiting.slice_ns = now = monotonic_ns()
+                continue
+            began = now
+            error = None
+            if self.ledger.held[slot].is_judged:
+                if self.is_suspect(slot):
+                    await self.handle_suspect(slot)
+                    now = monotonic_ns()
+                    continue
+                error = self.verdict_on(slot)
+                if self.ledger.held[slot].state == WAITING:
+                    self.gate.end_trial(self.index)
+                    continue
+            event = <Event>self.ledger.held[slot].event
+            if error is None:
+                # As in call(), which would be another coroutine for each event.
+                was_awaited = False
+                self.running = event
+                try:
+                    result = handler(event)
+                    if result is not None and self.must_be_awaited(result):
+                        was_awaited = True
+                        await result
+                except BaseException as caught:
+                    error = caught
+                now = self.end_call(event, began, was_awaited)
+            if error is None and self.cancelled == NOT_CANCELLED:
+                self.outcomes.succeed(slot)
+            else:
+                await self.conclude([slot], error)
+                now = monotonic_ns()
+            event = error = result = None
+            self.note_work(1, began, now)
+            if self.lease.is_confirming:
+                await self.lease.confirm()
+                now = monotonic_ns()
+
+    async def work_by_batch(self):
+        cdef int32_t slot, first
+        cdef list slots, events
+        cdef uint64_t began
+        cdef object error
+        cdef uint64_t now = monotonic_ns()
+        while not self.gate.is_closing:
+            if now - self.waiting.slice_ns > SLICE_NS:
+                await _Turn()
+                self.raise_if_cancelled()
+                self.waiting.slice_ns = now = monotonic_ns()
+                continue
+            if self.should_linger(now):
+                await self.linger()
+                self.waiting.slice_ns = now = monotonic_ns()
+                if self.gate.is_closing:
+                    return
+            slots = self.take_batch(now)
+            if not slots:
+                await self.wait_for_event()
+                self.waiting.slice_ns = now = monotonic_ns()
+                continue
+            began = now
+            first = slots[0]
+            if self.is_suspect(first):
+                await self.handle_suspect(first)
+                now = monotonic_ns()
+                continue
+            if self.ledger.n_ready():
+                self.waiting.wake_one()         # while a worker lingers, arrivals wake no other one
+            error = self.ledger.verdict_of(first)
+            if error is None:
+                events = [<object>self.ledger.held[<int32_t>slot].event for slot in slots]
+                error = await self.call(tuple(events), events)
+            now = monotonic_ns()
+            if error is None and self.cancelled == NOT_CANCELLED:
+                for slot in slots:
+                    self.outcomes.succeed(slot)
+            else:
+                await self.conclude(slots, error)
+                now = monotonic_ns()
+            events = error = None
+            self.note_work(len(slots), began, now)
+            if self.lease.is_confirming:
+                await self.lease.confirm()
+                now = monotonic_ns()
+
+    cdef bint should_linger(self, uint64_t now) except -1:
+        """Return whether a worker should wait for a full batch, since some events are ready, and more may come."""
+        cdef Py_ssize_t n_ready = self.ledger.n_ready()
+        if n_ready == 0 or now >= self.lease.until_ns or self.lease.is_confirming or self.gate.barred:
+            return False
+        return self.linger_s > 0 and n_ready < self.most_in_batch() and self.ledger.n_held < self.waiting.limit
+
+    async def linger(self):
+        """Wait until a batch is full, for `linger_s` at the latest."""
+        future = self.host.make_future_within(self.linger_s)
+        self.waiting.for_batch.append(future)
+        try:
+            await future
+        finally:
+            if future in self.waiting.for_batch:
+                self.waiting.for_batch.remove(future)
+
+    async def handle_suspect(self, int32_t slot):
+        """Handle a suspect while no other event is handled.
+
+        It is recorded first. If it kills the process, the member that gets it next finds the record, and gives it up.
+        """
+        cdef Event event = <Event>self.ledger.held[slot].event
+        cdef object error = None
+        cdef int64_t delay_ns
+        self.gate.begin_suspect()
+        try:
+            try:
+                delay_ns = await self.host.try_on_record(event)
+            except BaseException as caught:
+                await self.conclude([slot], caught)
+                return
+            if delay_ns < 0:
+                error = Exhausted()
+            elif self.gate.is_closing:
+                error = GivenBack() if delay_ns > 0 else None
+            elif delay_ns > 0:
+                self.outcomes.retry_later(slot, delay_ns, event, None)
+                return
+            elif self.gate.is_shut_for(self.index):
+                # Paused meanwhile. If it were given back, its next delivery would find the record of this one.
+                await self.host.end_record(event)
+                self.ledger.put_back(slot)
+                return
+            if delay_ns == 0:
+                error = await self.call((event,), [event] if self.batch else event)
+                # An event is acknowledged before anything is awaited. One that is given back is off the record before
+                # another member gets it.
+                if error is None and self.cancelled == NOT_CANCELLED:
+                    self.outcomes.succeed(slot)
+                    await self.host.end_record(event)
+                    return
+                if not isinstance(error, (Exception, GeneratorExit)):
+                    await self.host.end_record(event)
+            await self.conclude([slot], error)
+            if isinstance(error, Exception):
+                await self.host.end_record(event)
+        finally:
+            self.gate.end_suspect(self.index)
+
+    cdef object wait_for_event(self):
+        """Return a future that is done when this worker should look for an event again."""
+        self.raise_if_cancelled()
+        future = self.host.make_future()
+        self.waiting.for_event.append(future)
+        return future
+
+    cdef int note_work(self, Py_ssize_t n, uint64_t began, uint64_t now) noexcept:
+        """Count `n` events that a worker has handled since `began`."""
+        self.intake.clock_ns = now
+        self.credit.n_timed += n
+        self.credit.busy_ns += now - began
+        return 0
+
+    # --- which event is next -------------------------------------------------------------------------------------
+
+    cdef int32_t next_slot(self, uint64_t now) except -2:
+        """Take the event that this worker handles now; returns its slot, or -1 if there is none."""
+        if now >= self.lease.until_ns or self.lease.is_confirming or self.gate.barred:
+            return -1
+        if self.lease.one_by_one or self.gate.state == HALF_OPEN:
+            return self.next_slot_alone()
+        return self.take_ready()
+
+    cdef int32_t next_slot_alone(self) except -2:
+        """Do the same while one event is handled at a time."""
+        cdef int32_t slot
+        if self.lease.one_by_one and self.ledger.n_running:
+            return -1
+        slot = self.take_ready()
+        if slot >= 0 and self.gate.state == HALF_OPEN:
+            self.gate.begin_trial(self.index)
+        return slot
+
+    cdef int32_t take_ready(self) except -2:
+        """Take the event that has been ready longest, unless it is a suspect and others are handled."""
+        cdef int32_t slot = self.ledger.take_ready()
+        if slot >= 0 and self.ledger.held[slot].is_judged and self.ledger.n_running > 1 and self.is_suspect(slot):
+            self.ledger.put_back(slot)          # the worker that ends last will take it
+            return -1
+        return slot
+
+    cdef list take_batch(self, uint64_t now):
+        """Take up to a batch of events, or one with a verdict; returns their slots."""
+        cdef int32_t slot
+        cdef list slots = []
+        cdef Py_ssize_t most = self.most_in_batch()
+        while len(slots) < most:
+            slot = self.next_slot(now)
+            if slot < 0:
+                break
+            if self.ledger.held[slot].is_judged:
+                if slots:
+                    self.ledger.put_back(slot)      # the events before it need not wait for its outcome
+                else:
+                    slots.append(slot)
+                break
+            slots.append(slot)
+        return slots
+
+    cdef Py_ssize_t most_in_batch(self) noexcept:
+        """Return how many events the next batch may have."""
+        return 1 if self.lease.n_careful or self.gate.state == HALF_OPEN else self.batch
+
+    cdef bint is_suspect(self, int32_t slot) except -1:
+        return type(self.ledger.verdict_of(slot)) is Suspect
+
+    cdef object verdict_on(self, int32_t slot):
+        """Return the error that an event fails with before it is handled, or None.
+
+        An event that failed because there was no key for it is asked for its key again. With the key it may be handled,
+        or is WAITING behind others of its key.
+        """
+        cdef Event event = <Event>self.ledger.held[slot].event
+        cdef object verdict = self.ledger.verdict_of(slot)
+        if self.intake.key_of is None or event.attempt_ < 2 or self.ledger.held[slot].is_dead:
+            return verdict
+        if isinstance(verdict, (Exhausted, Undecodable)):
+            return verdict
+        try:
+            self.ordered.admit(slot, self.intake.key_of(event))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            self.ledger.set_verdict(slot, error)
+            return error
+        return None
+
+    # --- calling the handler -------------------------------------------------------------------------------------
+
+    async def call(self, tuple events, object given):
+        """Call the handler with `given`, which is `events` in the form it takes; returns its error, or None."""
+        cdef object error = None
+        cdef bint was_awaited = False
+        cdef uint64_t began = monotonic_ns()
+        self.running = events
+        try:
+            result = self.handler(given)
+            if result is not None and self.must_be_awaited(result):
+                was_awaited = True
+                await result
+        except BaseException as caught:
+            error = caught
+        self.end_call(events[0], began, was_awaited)
+        return error
+
+    cdef bint must_be_awaited(self, object result) except -1:
+        """Return whether the result of a handler has to be awaited. Raises for one that is a generator."""
+        if is_coroutine(result) or hasattr(result, "__await__"):
+            return True
+        if isinstance(result, (GeneratorType, AsyncGeneratorType)):
+            error = self.host.refuse(result)
+            if error is not None:
+                raise error
+        return False
+
+    cdef uint64_t end_call(self, object first, uint64_t began, bint was_awaited) except 0:
+        """Note that a handler call is over; returns the time. `first`: of its events."""
+        cdef uint64_t now = monotonic_ns()
+        self.running = None
+        if not was_awaited and now - began > self.timeout_ns:
+            self.host.on_overrun(first, (now - began) / 1e9)    # it could not be cancelled
+        return now
+
+    async def conclude(self, list slots, object error):
+        """See to events whose handler call did not simply succeed: it has failed, or was cancelled."""
+        cdef int32_t slot
+        cdef int ending
+        try:
+            ending = self.ending_of(error)
+            if ending == FAILED or ending == TIMED_OUT:
+                if ending == TIMED_OUT:
+                    error = self.host.overdue_error(<object>self.ledger.held[<int32_t>slots[0]].event, error)
+                await self.outcomes.fail(self.index, slots, error)
+            elif error is None and ending == NOT_HANDLED:
+                for slot in slots:
+                    self.outcomes.succeed(slot)         # it succeeded before the cancellation reached it
+            else:
+                self.outcomes.give_back_all(slots)
+                if ending == WORKER_ENDS:
+                    raise self.host.cancelled_error() if error is None or isinstance(error, Exception) else error
+        finally:
+            self.gate.end_trial(self.index)
+
+    cdef int ending_of(self, object error) except -1:
+        """Return how the handler call has ended (an Ending), and forget that we cancelled the task."""
+        cdef int why = self.cancelled
+        if why != NOT_CANCELLED:
+            self.cancelled = NOT_CANCELLED
+            if self.task.uncancel() > 0:
+                return WORKER_ENDS              # somebody else has cancelled the task, too
+        if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
+            return WORKER_ENDS
+        if type(error) is GivenBack:
+            return NOT_HANDLED
+        if why == OVERDUE:
+            return TIMED_OUT
+        if isinstance(error, Exception):
+            return FAILED
+        if why == FENCED:
+            return NOT_HANDLED
+        # A handler may raise CancelledError while nobody cancels its task; then it has failed.
+        return WORKER_ENDS if self.task.cancelling() > 0 else FAILED
+
+    cdef int raise_if_cancelled(self) except -1:
+        """Raise if the worker's task was cancelled by somebody else, and its handler has swallowed that."""
+        if self.task is not None and self.task.cancelling():
+            raise self.host.cancelled_error()
+        return 0
+
+    cdef int cancel(self, int why) except -1:
+        """Cancel the task while its handler runs, unless we have cancelled it already."""
+        if self.running is not None and self.cancelled == NOT_CANCELLED:
+            self.cancelled = why
+            self.task.cancel()
+        return 0
