@@ -1,4 +1,4 @@
-"""`conn.subscriptions`: where the kept subscriptions of a stream are, and how far behind."""
+"""`conn.subscriptions`: the positions of a stream's kept subscriptions, and how far they lag behind."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ from eda.transport.wire import Wire
 
 __all__ = ["Lags", "SubscriptionInfo"]
 
-AT_ONCE = 16  # requests under way
-PROBE_LIFE_S = 5.0  # of a consumer that is made to be counted by, should its deletion get lost
+MAX_REQUESTS = 16  # under way at the same time
+PROBE_LIFE_S = 5.0  # after this, the server removes a consumer that was made to count events and not deleted
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -43,34 +43,34 @@ _R = TypeVar("_R")
 
 @dataclass(frozen=True)
 class SubscriptionInfo:
-    """A kept subscription as the server knows it, whether or not a member is there."""
+    """A kept subscription as the server knows it, whether or not a member of it is open."""
 
     name: str
-    """who keeps the position"""
+    """the name under which the position is kept"""
     stream: str
-    """the stream that it reads"""
+    """the stream that the subscription reads"""
     kind: Literal["shared", "ordered"]
-    """shared: members share the events; ordered: exclusive, serial or key, one member has them all"""
+    """shared: the members share the events; ordered (exclusive, serial or key): one member gets all events"""
     position: int
-    """the stream sequence up to which all is done; 0: nothing yet"""
+    """the stream sequence up to which all events are done; 0: none is done yet"""
     lag: int | None
-    """events that are not done; None: nobody knows. Where only the client filters, those that do not match count too"""
+    """how many events are not done; None: unknown. If only the client filters, events that don't match count as well"""
     lag_s: float | None
-    """how old the oldest event is that is not done, in seconds; 0.0: there is none, None: nobody knows"""
+    """the age of the oldest event that is not done, in seconds; 0.0: all are done; None: unknown"""
     holder: str | None
-    """ordered: the member that has it, as its client and a random part; None: nobody, or the kind is shared"""
+    """ordered: the member that handles the events: its client's name and a random part; None: no member, or shared"""
     standbys: int | None
-    """ordered: members that stand by, as far as they answered in time; None: asking is forbidden, or shared"""
+    """ordered: how many standbys answered in time; None: the server forbids to ask them, or shared"""
     in_flight: int | None
-    """shared: events delivered and not acknowledged; None: ordered"""
+    """shared: how many events are delivered and not acknowledged; None: ordered"""
     redelivered: int | None
-    """shared: of those in flight, delivered more than once; None: ordered"""
+    """shared: how many of the events in flight were delivered more than once; None: ordered"""
     updated: datetime | None
-    """ordered: when its member last wrote; shared: when an event was last delivered or acknowledged; None: never"""
+    """ordered: when the holder last wrote; shared: when an event was last delivered or acknowledged; None: never"""
 
 
-class _Seen:
-    """The stream, as it was looked at."""
+class _StreamState:
+    """The state of the stream when it was read."""
 
     def __init__(self, info: StreamInfo, answer: dict[str, Any]) -> None:
         self.info = info
@@ -80,7 +80,7 @@ class _Seen:
         self.first: int = state["first_seq"]
         self.is_whole = not state.get("num_deleted")
         self.has_direct = bool(answer["config"].get("allow_direct"))
-        # The server's clock and the times of its messages are the same one.
+        # The server's time, because the server also sets the times of messages.
         self.now = _time_of(answer.get("ts")) or datetime.now(UTC)
 
     def age_s(self, time: datetime) -> float:
@@ -88,7 +88,7 @@ class _Seen:
 
 
 class Lags:
-    """Reads where subscriptions are. Nothing on the server is changed by it."""
+    """Reads the positions and lags of subscriptions. This changes no stream, consumer or cursor."""
 
     def __init__(self, wire: Wire, api: Api, streams: Streams) -> None:
         self._wire = wire
@@ -103,14 +103,16 @@ class Lags:
             answer = await self._api.request(f"STREAM.INFO.{stream}", schema=Stream)
         except ServerError as error:
             raise stream_error(error, stream) from error
-        seen = _Seen(info, answer)
+        state = _StreamState(info, answer)
         names = await self._names(stream)
         consumers = await self._consumers(stream)
         direct = f"{self._api.prefix}.DIRECT.GET.{stream}"
-        self._wire.may_be_forbidden.add(direct)  # there is another way
+        self._wire.may_be_forbidden.add(direct)  # `_first_matching` has another way
         try:
-            shared = await _each(consumers, lambda each: self._shared(seen, each))
-            ordered = [each for each in await _each(names, lambda name: self._ordered(seen, name)) if each is not None]
+            shared = await _for_each(consumers, lambda each: self._shared(state, each))
+            ordered = [
+                each for each in await _for_each(names, lambda name: self._ordered(state, name)) if each is not None
+            ]
         finally:
             self._wire.may_be_forbidden.discard(direct)
         held = {each.name for each in ordered if each.holder is not None}
@@ -122,7 +124,7 @@ class Lags:
     # --- ordered -----------------------------------------------------------------------------------------------------
 
     async def _names(self, stream: str) -> list[str]:
-        """Return the names that have a key in the bucket."""
+        """Return the names that have a cursor in the bucket."""
         prefix = f"$KV.{BUCKET}.{stream}."
         names: dict[str, None] = {}
         n_seen = 0
@@ -142,18 +144,17 @@ class Lags:
                 return list(names)
         raise Timeout(f"listing the positions of {stream}", LIST_TIMEOUT_S)
 
-    async def _ordered(self, seen: _Seen, name: str) -> SubscriptionInfo | None:
+    async def _ordered(self, state: _StreamState, name: str) -> SubscriptionInfo | None:
         try:
-            value = (await CursorEntry(self._wire, self._api, seen.info.name, name).read()).value
+            value = (await CursorEntry(self._wire, self._api, state.info.name, name).read()).value
         except ConfigError:
-            return None  # there is something, if no position
+            return None  # the entry holds something, though not a cursor
         if value is None:
             return None
-        position, lag, lag_s = await self._behind(seen, value)
-
+        position, lag, lag_s = await self._lag_of_cursor(state, value)
         return SubscriptionInfo(
             name=name,
-            stream=seen.info.name,
+            stream=state.info.name,
             kind="ordered",
             position=position,
             lag=lag,
@@ -165,30 +166,29 @@ class Lags:
             updated=_time_of(value.updated),
         )
 
-    async def _behind(self, seen: _Seen, value: CursorValue) -> tuple[int, int | None, float | None]:
-        """Return position, events and seconds behind."""
-        if value.created and value.created != seen.created:
-            return 0, None, None  # of a stream that is gone: where it begins in this one is for its next member to say
+    async def _lag_of_cursor(self, state: _StreamState, value: CursorValue) -> tuple[int, int | None, float | None]:
+        """Return the position, and how many events and seconds it lags behind."""
+        if value.created and value.created != state.created:
+            return 0, None, None  # the position is in a deleted stream; the next member decides where to start
         after = value.seq
-        if after and value.start != after + 1:  # a start may be still to come
-            # Where the stream has lost its end, its next member goes on behind what is left of it.
-            after = (
-                await surviving_position(self._api, seen.info.name, Position(after, value.stored_ns), seen.info)
-            ).seq
-        if seen.last <= after:
+        if after and value.start != after + 1:  # else the stream may not have reached the start yet
+            # If the stream has lost its end, the next member continues after the last event that is left.
+            kept = Position(after, value.stored_ns)
+            after = (await surviving_position(self._api, state.info.name, kept, state.info)).seq
+        if state.last <= after:
             return after, 0, 0.0
-        # What one subject matches, other servers than the newest count as well.
-        filter = server_filter(seen.info, value.filter, filters_reliably=True)
+        # Servers of all versions count reliably here, because each subject of the filter is asked for alone.
+        filter = server_filter(state.info, value.filter, filters_reliably=True)
         n: int | None = None
-        if not filter and seen.is_whole:
-            n = seen.last - max(after, seen.first - 1)
-        n, oldest = await self._rest(seen, after + 1, filter, n)
-        return after, n, seen.age_s(oldest) if oldest is not None else 0.0 if n == 0 else None
+        if not filter and state.is_whole:
+            n = state.last - max(after, state.first - 1)
+        n, oldest = await self._remaining(state, after + 1, filter, n)
+        return after, n, state.age_s(oldest) if oldest is not None else 0.0 if n == 0 else None
 
     # --- shared ------------------------------------------------------------------------------------------------------
 
     async def _consumers(self, stream: str) -> list[dict[str, Any]]:
-        """Return the consumers that members may share: eda's readers acknowledge nothing, and are none."""
+        """Return the consumers that members can share. This excludes eda's readers, which acknowledge nothing."""
         found: dict[str, dict[str, Any]] = {}
         n_seen = 0
         deadline = monotonic() + LIST_TIMEOUT_S
@@ -204,20 +204,20 @@ class Lags:
                 return [each for each in found.values() if _is_shared(each["config"])]
         raise Timeout(f"listing the consumers of {stream}", LIST_TIMEOUT_S)
 
-    async def _shared(self, seen: _Seen, consumer: dict[str, Any]) -> SubscriptionInfo:
+    async def _shared(self, state: _StreamState, consumer: dict[str, Any]) -> SubscriptionInfo:
         delivered, floor = consumer.get("delivered") or {}, consumer.get("ack_floor") or {}
         in_flight = consumer.get("num_ack_pending", 0)
         position = floor.get("stream_seq", 0)
         if not in_flight:
             position = max(position, delivered.get("stream_seq", 0))
-        lag = in_flight + await self._pending(seen, consumer)
+        lag = in_flight + await self._pending(state, consumer)
         lag_s: float | None = 0.0
         if lag:
-            lag_s = await self._age_of_oldest(seen, consumer, position)
+            lag_s = await self._age_of_oldest(state, consumer, position)
         times = [_time_of(each.get("last_active")) for each in (delivered, floor)]
         return SubscriptionInfo(
             name=consumer["name"],
-            stream=seen.info.name,
+            stream=state.info.name,
             kind="shared",
             position=position,
             lag=lag,
@@ -229,42 +229,42 @@ class Lags:
             updated=max((time for time in times if time is not None), default=None),
         )
 
-    async def _pending(self, seen: _Seen, consumer: dict[str, Any]) -> int:
+    async def _pending(self, state: _StreamState, consumer: dict[str, Any]) -> int:
         """Return how many events were not delivered yet."""
         config, pending = consumer["config"], int(consumer.get("num_pending", 0))
-        filter = server_filter(seen.info, shared_filter(config), filters_reliably=True)
+        filter = server_filter(state.info, shared_filter(config), filters_reliably=True)
         if not pending or not filter or subjects_of(config):
             return pending
-        # Its members filter, since the server is too old to do it well: it delivers what does not match as well.
+        # The members filter, because the server is too old to filter reliably. So its count includes other events.
         delivered = (consumer.get("delivered") or {}).get("stream_seq", 0)
-        matching, _ = await self._rest(seen, delivered + 1, filter, None)
+        matching, _ = await self._remaining(state, delivered + 1, filter, None)
         return pending if matching is None else matching
 
-    async def _age_of_oldest(self, seen: _Seen, consumer: dict[str, Any], position: int) -> float | None:
+    async def _age_of_oldest(self, state: _StreamState, consumer: dict[str, Any], position: int) -> float | None:
         config = consumer["config"]
-        filter = server_filter(seen.info, shared_filter(config), filters_reliably=True)
+        filter = server_filter(state.info, shared_filter(config), filters_reliably=True)
         begin = max(position + 1, config.get("opt_start_seq") or 0)
-        _, oldest = await self._rest(seen, begin, filter, 0)
+        _, oldest = await self._remaining(state, begin, filter, 0)
         if oldest is None:
             return None
-        # Nothing is acknowledged yet: it may have begun behind what lies at its position.
+        # If nothing is acknowledged yet, the consumer may have started after this event.
         since = [_time_of(config.get("opt_start_time"))]
         if config.get("deliver_policy") == "new":
             since.append(_time_of(consumer.get("created")))
-        return seen.age_s(max([oldest, *(time for time in since if time is not None)]))
+        return state.age_s(max([oldest, *(time for time in since if time is not None)]))
 
-    # --- what is left ------------------------------------------------------------------------------------------------
+    # --- remaining events --------------------------------------------------------------------------------------------
 
-    async def _rest(
-        self, seen: _Seen, begin: int, filter: list[str], n: int | None
+    async def _remaining(
+        self, state: _StreamState, begin: int, filter: list[str], n: int | None
     ) -> tuple[int | None, datetime | None]:
-        """Return how many events there are from `begin` on, unless `n` says it, and the time of the first one."""
+        """Return how many events remain from sequence `begin` onwards (`n` if given), and the time of the first one."""
         counts: list[int | None] = []
         times: list[datetime] = []
         for subject in filter or [">"]:
-            left, time = await self._next(seen, begin, subject)
+            left, time = await self._first_matching(state, begin, subject)
             if left is None and n is None:
-                left = await self._counted(seen, begin, subject)
+                left = await self._count_by_reader(state, begin, subject)
             counts.append(left)
             if time is not None:
                 times.append(time)
@@ -272,11 +272,13 @@ class Lags:
             n = sum(count for count in counts if count is not None)
         return n, min(times, default=None)
 
-    async def _next(self, seen: _Seen, begin: int, subject: str) -> tuple[int | None, datetime | None]:
-        """Return how many messages match from `begin` on (None: the server does not tell), and the first one's time."""
-        stream, query = seen.info.name, {"seq": begin, "next_by_subj": subject}
-        if seen.has_direct:
-            with suppress(NatsError, ServerError, ValueError):  # the other way tells what is the matter
+    async def _first_matching(
+        self, state: _StreamState, begin: int, subject: str
+    ) -> tuple[int | None, datetime | None]:
+        """Return how many messages from `begin` onwards match, and the time of the first one; None: unknown."""
+        stream, query = state.info.name, {"seq": begin, "next_by_subj": subject}
+        if state.has_direct:
+            with suppress(NatsError, ServerError, ValueError):  # the request below raises if something is wrong
                 wanted = msgspec.json.encode(query | {"batch": 1})
                 answer = await ask(self._wire, f"{self._api.prefix}.DIRECT.GET.{stream}", wanted, REQUEST_TIMEOUT_S)
                 headers = answer.headers or {}
@@ -294,11 +296,11 @@ class Lags:
             return 0, None
         return None, _time_of(message.time)
 
-    async def _counted(self, seen: _Seen, begin: int, subject: str) -> int | None:
-        """Return what a consumer that begins there would get: servers before 2.11 tell it no other way."""
-        if seen.info.retention != "limits":
-            return None  # a consumer is an interest there, and may take away what it reads
-        stream, name = seen.info.name, f"eda-r-{next_nuid()}"
+    async def _count_by_reader(self, state: _StreamState, begin: int, subject: str) -> int | None:
+        """Return how many events a new reader at `begin` would get. Servers before 2.11 count in no other way."""
+        if state.info.retention != "limits":
+            return None  # in other streams a consumer changes which events the server keeps
+        stream, name = state.info.name, f"eda-r-{next_nuid()}"
         config = reader_settings(name, PROBE_LIFE_S) | {
             "deliver_policy": "by_start_sequence",
             "opt_start_seq": begin,
@@ -306,18 +308,18 @@ class Lags:
         }
         config |= labels("reader", client=self._api.client, what=f"a look at stream {stream!r}")
         made = await self._api.create_consumer(stream, name, config)
-        with suppress(ServerError, Timeout):  # it goes by itself
+        with suppress(ServerError, Timeout):  # the server removes it after PROBE_LIFE_S
             await self._api.delete_consumer(stream, name)
         return int(made.get("num_pending", 0))
 
 
 def _is_shared(config: dict[str, Any]) -> bool:
-    """Whether members may share a consumer of these settings."""
+    """Return whether members can share a consumer with these settings."""
     return config.get("ack_policy") == "explicit" and not config.get("deliver_subject")
 
 
 def _time_of(text: object) -> datetime | None:
-    """Return a server's or a member's time; None for what is none, and for the zero of Go's times."""
+    """Return the time that a server or member wrote; None if it is not a time, or the zero of Go's times."""
     if not isinstance(text, str):
         return None
     try:
@@ -327,8 +329,8 @@ def _time_of(text: object) -> datetime | None:
     return time if time.tzinfo is not None and time.year > 1 else None
 
 
-async def _each(items: Iterable[_T], work: Callable[[_T], Awaitable[_R]]) -> list[_R]:
-    """Do the same with all, some at once, and return the outcomes in order. The first error ends it."""
+async def _for_each(items: Iterable[_T], work: Callable[[_T], Awaitable[_R]]) -> list[_R]:
+    """Return what `work` returns for each item, in order. Runs MAX_REQUESTS at a time; the first error ends all."""
     waiting = iter(enumerate(items))
     done: dict[int, _R] = {}
 
@@ -336,7 +338,7 @@ async def _each(items: Iterable[_T], work: Callable[[_T], Awaitable[_R]]) -> lis
         for index, item in waiting:
             done[index] = await work(item)
 
-    runs = [asyncio.ensure_future(run()) for _ in range(AT_ONCE)]
+    runs = [asyncio.ensure_future(run()) for _ in range(MAX_REQUESTS)]
     try:
         await asyncio.gather(*runs)
     finally:

@@ -30,7 +30,7 @@ def check_retention(info: StreamInfo, options: SubscriptionOptions, *, filters_r
         asked = next((each for each in ("serial", "exclusive", "key") if getattr(options, each)), "a private one")
         raise ConfigError(
             f"{where}: an ordered subscription ({asked}) reads without acknowledging and would lose events. Use a "
-            "shared one: name=... (with durable=True to keep the offset), without serial, exclusive and key.",
+            "shared one: name=... (with durable=True to keep the position), without serial, exclusive and key.",
             argument="stream",
         )
     if info.retention != "workqueue":

@@ -1,4 +1,4 @@
-"""eda.cursors.cursor on real servers: taking, keeping and giving up the key; what is found there; resetting."""
+"""eda.cursors.cursor on real servers: taking, holding and giving up; what the entry may hold; resetting."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def keys(admin: Admin, stream: str) -> Keys:
 
 
 @pytest.mark.old_server
-async def test_open_when_there_is_no_key_makes_it_and_is_active(conn: eda.Conn, stream: str, keys: Keys) -> None:
+async def test_open_when_there_is_no_cursor_makes_it_and_is_active(conn: eda.Conn, stream: str, keys: Keys) -> None:
     member = await Member(conn, stream, filter=["a.b", "a"]).open(first=7)
     assert member.story == ["active"]
     assert (await member.active()) == (7, 0)
@@ -79,7 +79,7 @@ async def test_close_when_another_stands_by_hands_over_at_once(conn: eda.Conn, s
 
 
 @pytest.mark.old_server
-async def test_confirmed_when_called_for_each_event_takes_a_round_trip_each(
+async def test_store_when_called_for_each_event_takes_a_round_trip_each(
     conn: eda.Conn, stream: str, keys: Keys
 ) -> None:
     member = await Member(conn, stream).open()
@@ -177,7 +177,7 @@ async def test_open_when_the_filter_differs_is_refused_and_names_both(conn: eda.
 
 
 @pytest.mark.parametrize("text", [b"", b"nonsense", b"[]", b'{"v":2,"seq":1}', b"\xff", b"[" * 10_000])
-async def test_open_when_the_key_holds_no_cursor_is_refused_and_reset_helps(
+async def test_open_when_the_entry_holds_no_cursor_is_refused_and_reset_helps(
     conn: eda.Conn, stream: str, keys: Keys, text: bytes
 ) -> None:
     assert await (await Member(conn, stream).open()).close()
@@ -191,7 +191,7 @@ async def test_open_when_the_key_holds_no_cursor_is_refused_and_reset_helps(
     assert await member.close()
 
 
-async def test_open_when_the_key_has_more_than_we_know_takes_it(conn: eda.Conn, stream: str, keys: Keys) -> None:
+async def test_open_when_the_value_has_unknown_fields_takes_it(conn: eda.Conn, stream: str, keys: Keys) -> None:
     assert await (await Member(conn, stream).open()).close()
     value = {"v": 1, "seq": 9, "epoch": 4, "holder": "", "tries": 2, "filter": [], "updated": 5, "more": {"a": [1]}}
     await keys.put(json.dumps(value, indent=2).encode())
@@ -226,7 +226,7 @@ async def test_open_when_there_is_no_stream_is_refused(connect: Connect, stream:
     assert member.story == []
 
 
-async def test_restart_when_active_goes_on_at_a_lower_position(conn: eda.Conn, stream: str, keys: Keys) -> None:
+async def test_rewind_when_active_goes_on_at_a_lower_position(conn: eda.Conn, stream: str, keys: Keys) -> None:
     member = await Member(conn, stream).open()
     await member.cursor.store(100)
     await conn.streams.delete(stream)
@@ -300,7 +300,7 @@ async def test_forget_when_there_is_nothing_is_no_error(own_server: eda.Embedded
         await Member(conn, stream).cursor.forget()
 
 
-async def test_confirmed_when_not_active_raises_closed(conn: eda.Conn, stream: str) -> None:
+async def test_store_when_not_the_holder_raises_closed(conn: eda.Conn, stream: str) -> None:
     member = Member(conn, stream)
     with pytest.raises(eda.Closed):
         await member.cursor.store(1)

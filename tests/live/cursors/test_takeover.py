@@ -1,4 +1,4 @@
-"""eda.cursors.cursor standing by: who takes over, when, and that two never hold the key at the same time."""
+"""eda.cursors.cursor standing by: who takes over and when; two members are never the holder at the same time."""
 
 from __future__ import annotations
 
@@ -171,8 +171,8 @@ async def test_tries_when_holders_vanish_without_progress_counts_them(
         standing.append(await Member(await connect(), stream).open())
         standing[-2].vanish()
         assert (await standing[-1].active()) == (10, tries)
-        await asyncio.sleep(0.25)  # signs of life leave it as it is
-    assert await standing[-1].close()  # so does giving up the key
+        await asyncio.sleep(0.25)  # signs of life leave `tries` as it is
+    assert await standing[-1].close()  # so does giving up the cursor
     following = await Member(conn, stream).open()
     assert (await following.active()) == (10, 3)
     await following.cursor.store(11)

@@ -1,4 +1,4 @@
-"""eda.cursors.cursor when answers are lost, connections break, servers die, and others write to its key."""
+"""eda.cursors.cursor when answers are lost, connections break, servers die, and others write to its entry."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def proxy(server: eda.EmbeddedServer) -> AsyncIterator[FaultyProxy]:
 
 
 def next_answers(proxy: FaultyProxy, n: int = 1) -> Callable[[bytes], bool]:
-    """Return what drops the next `n` acknowledgements of the bucket."""
+    """Return a filter that drops the next `n` acknowledgements of the bucket."""
     limit = proxy.n_dropped + n
     return lambda message: ACK in message and proxy.n_dropped < limit
 
@@ -80,7 +80,7 @@ async def test_lease_when_a_write_is_only_read_is_not_longer(
 
 
 @pytest.mark.old_server
-async def test_open_when_the_answers_to_taking_the_key_are_lost_takes_it(
+async def test_open_when_the_answers_to_taking_the_cursor_are_lost_takes_it(
     server: eda.EmbeddedServer, conn: eda.Conn, stream: str, connect: Connect, proxy: FaultyProxy,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -232,7 +232,7 @@ async def test_holder_when_the_server_is_away_for_longer_than_its_lease_is_fence
         active = await until(
             lambda: next((each for each in (holder, standby) if each.cursor.lease_until_ns > time.monotonic_ns()), None)
         )
-        await until(lambda: len(holder.story) == 3)  # it may hear of it after the standby is active
+        await until(lambda: len(holder.story) == 3)  # it may learn that it lost the cursor after the standby is active
         assert holder.story in (["active", "fenced", "unfenced"], ["active", "fenced", "lost"])
         assert not overlaps(holder, standby)
         await active.cursor.store(9)
@@ -240,7 +240,7 @@ async def test_holder_when_the_server_is_away_for_longer_than_its_lease_is_fence
             assert await each.close()
 
 
-async def test_confirmed_when_the_connection_breaks_waits_for_the_reconnect(
+async def test_store_when_the_connection_breaks_waits_for_the_reconnect(
     server: eda.EmbeddedServer, conn: eda.Conn, stream: str, connect: Connect, proxy: FaultyProxy
 ) -> None:
     member = await Member(await connect(proxy.url(server.url)), stream).open()
@@ -289,7 +289,7 @@ async def test_write_when_somebody_wrote_the_same_holder_adopts_that_and_goes_on
     assert await member.close()
 
 
-async def test_write_when_another_has_taken_the_key_is_lost_and_stands_by(
+async def test_write_when_another_has_taken_the_cursor_is_lost_and_stands_by(
     conn: eda.Conn, stream: str, keys: Keys
 ) -> None:
     member = await Member(conn, stream).open()
@@ -308,7 +308,7 @@ async def test_write_when_another_has_taken_the_key_is_lost_and_stands_by(
 
 
 @pytest.mark.parametrize("what", ["purge", "delete", "nonsense", "older", "same epoch", "bucket", "stream purge"])
-async def test_members_when_the_key_is_destroyed_end_and_say_how(
+async def test_members_when_the_cursor_is_destroyed_end_and_say_how(
     own_server: eda.EmbeddedServer, stream: str, what: str
 ) -> None:
     async with eda.connect(own_server.url, client="a") as conn:

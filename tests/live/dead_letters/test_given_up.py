@@ -40,7 +40,7 @@ async def dead(stream: str, admin: Admin) -> AsyncIterator[str]:
 
 
 async def assert_kept(admin: Admin, stream: str, kind: str, seq: int) -> None:
-    """The offset on the server is `seq`, and nothing is held."""
+    """Check that the position on the server is `seq`, and that no event is in flight."""
     if kind == "shared":
         info = await admin.consumer(stream, "me")
         assert (info["ack_floor"]["stream_seq"], info["num_ack_pending"]) == (seq, 0)

@@ -331,7 +331,7 @@ async def test_name_when_its_position_is_of_another_kind_is_refused_until_reset(
     seen = Seen()
     async with conn.subscribe(stream, seen, reset=True, **KEPT, **second):
         await until(lambda: len(seen) == 3)
-    # The other kind's offset is gone: its own members are refused now.
+    # The other kind's position is gone, so its own members are refused now.
     with pytest.raises(eda.ConfigError, match="differs"):
         await conn.subscribe(stream, print, name="me", durable=True, **first)
 

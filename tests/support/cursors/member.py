@@ -1,4 +1,4 @@
-"""Members of a cursor for tests: they note what their cursor tells them, and when."""
+"""Members of a cursor for tests: they note which calls their cursor makes, and when."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _numbers = itertools.count(1)
 
 
 class Member:
-    """An owner of a cursor, over a connection of somebody's. `told` is all that it was told, as (ns, what, arguments).
+    """An owner of a cursor. `told` has all calls of the cursor, as (ns, name, arguments).
 
     `spans` are the times in which it may handle events, in nanoseconds of the monotonic clock.
     """
@@ -67,7 +67,7 @@ class Member:
 
     @property
     def story(self) -> list[str]:
-        """What it was told, without the confirmations."""
+        """The names of the calls, without the confirmations."""
         return [name for _, name, _ in self.told if name != "confirmed"]
 
     @property
@@ -82,7 +82,7 @@ class Member:
         return position, tries
 
     def vanish(self) -> None:
-        """Stop for good without giving up the key, as a process that dies."""
+        """Stop for good without giving up the cursor, like a process that dies."""
         self._stop()
         held, _ = self.cursor._stop()
         if held is not None:
@@ -133,14 +133,14 @@ def overlaps(*members: Member) -> list[tuple[int, int]]:
 
 
 class Keys:
-    """The keys on the server, past all cursors."""
+    """A cursor's entry on the server, read and written without a cursor."""
 
     def __init__(self, admin: Admin, stream: str, name: str = "n") -> None:
         self.admin = admin
         self.subject = f"$KV.{BUCKET}.{stream}.{name}"
 
     async def get(self) -> dict[str, Any] | None:
-        """Return the value; None: no key, or deleted."""
+        """Return the value; None: the key was never written, or is deleted."""
         message = await self._message()
         if message is None or ("hdrs" in message and b"KV-Operation" in msgspec.convert(message["hdrs"], bytes)):
             return None

@@ -2,8 +2,9 @@
 
     python -m support.cursors.process <url> <stream>
 
-Says "active" when it is; begins something every millisecond while its lease allows it. When it has lost the key it
-says, as JSON, what it was told and when it began things, in nanoseconds of the monotonic clock.
+Prints "active" when it is the holder, and begins something every millisecond while its lease allows that. When it has
+lost the cursor, it prints as JSON which calls the cursor made and when it began things, in nanoseconds of the monotonic
+clock.
 """
 
 from __future__ import annotations

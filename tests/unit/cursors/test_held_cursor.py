@@ -117,7 +117,7 @@ async def test_rewind_when_the_answer_to_a_write_is_lost_writes_the_lower_positi
     held.advance(10, 100)
     await until(lambda: entry.positions == [(10, 100)])
     held.rewind("c", 5, 50)
-    entry.revision += 1  # stored, and nobody hears of it
+    entry.revision += 1  # stored, but the answer is lost
     await until(lambda: entry.positions == [(10, 100), (5, 50)])
     held.abandon()
 
@@ -136,7 +136,7 @@ async def test_rewind_when_somebody_waits_for_the_higher_position_ends_the_wait(
 
 @pytest.mark.parametrize("n_types", [1, 2000])
 async def test_writes_when_the_filter_is_long_are_fewer_so_that_their_bytes_have_a_bound(n_types: int) -> None:
-    """The whole filter is in every write. What somebody waits for is written at once all the same."""
+    """Every write contains the whole filter. A position that somebody waits for is still written at once."""
     entry = Entry()
     held = make_held(entry, [f"stream.a-type-with-a-long-name-{n}.*" for n in range(n_types)])
     began = read_monotonic_ns()

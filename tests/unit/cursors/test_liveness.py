@@ -1,4 +1,4 @@
-"""eda.cursors.liveness: when a standby may take over, by its own clock."""
+"""eda.cursors.liveness: when a standby may take over, measured by its own clock."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_silence_when_a_revision_is_read_again_5_s_later_is_long(clock: Clock) -
     liveness.on_read(snapshot(3))
     assert not liveness.is_silent
     clock.pass_(0.001)
-    assert not liveness.is_silent  # what was read before is not what is there now
+    assert not liveness.is_silent  # only a new read shows whether the entry has changed
     liveness.on_read(snapshot(3))
     assert liveness.is_silent
 
@@ -116,7 +116,7 @@ async def test_until_next_read_when_hints_say_nothing_of_the_kind_waits_for_the_
     assert loop.time() - begin > 0.29
 
 
-async def test_until_next_read_when_nobody_holds_the_key_does_not_wait_for_silence() -> None:
+async def test_until_next_read_when_nobody_holds_the_cursor_does_not_wait_for_silence() -> None:
     liveness = HolderLiveness()
     liveness.on_read(snapshot(3, holder=""))
     async with asyncio.timeout(1.0):

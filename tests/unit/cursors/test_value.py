@@ -1,4 +1,4 @@
-"""eda.cursors.value: what may stand in a cursor's key, by whomever it was written."""
+"""eda.cursors.value: which values of a cursor are accepted, whoever wrote them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_value_when_it_has_more_or_odd_times_is_read(extra: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("key", GOOD)
-def test_value_when_a_key_is_missing_is_refused(key: str) -> None:
+def test_value_when_a_field_is_missing_is_refused(key: str) -> None:
     with pytest.raises(ValueError, match=f"`{key}`"):
         decode_value(json.dumps({name: value for name, value in GOOD.items() if name != key}).encode())
 
@@ -78,7 +78,7 @@ def test_value_when_a_key_is_missing_is_refused(key: str) -> None:
         *(("time", wrong) for wrong in (None, 5, "", "-1", "1.5", "9" * 19, "1" * 20)),
     ],
 )
-def test_value_when_a_key_has_a_wrong_value_is_refused(key: str, wrong: object) -> None:
+def test_value_when_a_field_has_a_wrong_value_is_refused(key: str, wrong: object) -> None:
     with pytest.raises(ValueError, match=rf"\$\.{key}|out of range|Integer"):
         decode_value(json.dumps(GOOD | {key: wrong}).encode())
 
