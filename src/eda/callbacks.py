@@ -1,4 +1,4 @@
-"""Callbacks that users give: checked when they are given, and called so that nothing they do harms their caller."""
+"""Users' callbacks: checked when they are given, and called so that a failing callback does not harm the caller."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _STOPS = (KeyboardInterrupt, SystemExit)
 
 
 def check_callback(name: str, call: object) -> None:
-    """Raise ConfigError naming the argument unless it is None or a callable that runs when it is called."""
+    """Raise ConfigError, naming the argument, unless it is None or a callable that does its work when it is called."""
     if call is None:
         return
     if not callable(call):
@@ -25,17 +25,17 @@ def check_callback(name: str, call: object) -> None:
     kind = _kind_of(call)
     if kind:
         raise ConfigError(
-            f"{name} must be a plain function, not {kind}: calling it runs nothing. Give a plain function, which may "
+            f"{name} must be a plain function, not {kind}: a call of it runs nothing. Give a plain function, which may "
             "start a task (asyncio.create_task)",
             argument=name,
         )
 
 
 def _kind_of(call: Any) -> str:
-    """Return in which way calling this runs nothing; nothing when it runs something."""
+    """Return the kind of a callable whose call runs nothing, such as "an async def"; "" for any other callable."""
     while isinstance(call, functools.partial):
         call = call.func
-    # An object with an async __call__ is no coroutine function itself. Some mocks say that they are one.
+    # An object with an async __call__ is not a coroutine function itself, although some mocks say that they are.
     for function in (call, type(call).__call__ if not (inspect.isroutine(call) or inspect.isclass(call)) else call):
         if inspect.iscoroutinefunction(function):
             return "an async def"
@@ -47,11 +47,13 @@ def _kind_of(call: Any) -> str:
 
 
 class Callback:
-    """A user's callback. Calling it never raises; a caller on the hot path calls `call` itself, and says how it ended.
+    """A user's callback. A call of this object never raises.
 
-    KeyboardInterrupt and SystemExit end the event loop as they do in any callback of it, but only when the read that
-    led to the call is done: the connection stays whole, and later callbacks of the same read run. They do so once: the
-    next call that raises would end the clean-up of the program, which is on its way.
+    On the hot path, the caller calls `call` directly and then reports the outcome to `failed` or `returned`.
+
+    KeyboardInterrupt and SystemExit end the event loop, as in any of its callbacks, but only after the read that led to
+    the call is processed. So the connection stays intact, and later callbacks of the same read still run. Only the
+    first one ends the loop: a second one would interrupt the clean-up of the program, which runs by then.
     """
 
     def __init__(self, name: str, call: Callable[..., object], logger: logging.Logger) -> None:
@@ -63,7 +65,7 @@ class Callback:
         self._has_ended = False
 
     def __call__(self, *args: object) -> None:
-        """Call it."""
+        """Call the callback."""
         try:
             result = self.call(*args)
         except BaseException as error:
@@ -73,14 +75,14 @@ class Callback:
                 self.returned(result)
 
     def failed(self, error: BaseException, *args: object) -> None:
-        """Log what a call with these arguments raised; see that the loop ends by what is meant to end it."""
+        """Log the error of a call with these arguments. KeyboardInterrupt and SystemExit then end the event loop."""
         self._logger.error("%s(%s) failed", self.name, ", ".join(map(repr, args)), exc_info=error)
         if isinstance(error, _STOPS) and not self._has_ended:
             self._has_ended = True
             asyncio.get_running_loop().call_soon(_raise, error)
 
     def returned(self, result: object) -> None:
-        """Close an awaitable that nobody will await, and log it the first time. Futures and tasks run by themselves."""
+        """Close a returned awaitable, which nobody awaits, and log the first one. Futures and tasks run anyway."""
         if isinstance(result, asyncio.Future) or not (inspect.isawaitable(result) or inspect.isasyncgen(result)):
             return
         if inspect.iscoroutine(result):

@@ -1,4 +1,4 @@
-"""The time by which something must have ended, which may be moved closer while that is waited for."""
+"""A deadline for several waits, which may be moved closer during a wait."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ __all__ = ["Deadline"]
 
 T = TypeVar("T")
 
-CANCELLED_WAIT_S = 1.0  # for what was cancelled to end
+CANCELLED_WAIT_S = 1.0  # how long a cancelled task may take to end
 
 
 class Deadline:
-    """One deadline for several waits, one after the other. Made in the loop in which it is waited for."""
+    """One deadline for several waits, one after the other. Make it in the event loop that waits."""
 
     def __init__(self, timeout_s: float = float("inf")) -> None:
         self._loop = asyncio.get_running_loop()
@@ -23,11 +23,11 @@ class Deadline:
 
     @property
     def left_s(self) -> float:
-        """The seconds that are left, 0 when it has passed, `inf` while there is no deadline."""
+        """Return the seconds that are left: 0 after the deadline, `inf` without one."""
         return max(self._at - self._loop.time(), 0.0)
 
     def shorten(self, timeout_s: float) -> None:
-        """Have it end in `timeout_s` from now; no effect if it ends sooner already."""
+        """Move the deadline to `timeout_s` seconds from now, unless it is earlier already."""
         at = self._loop.time() + timeout_s
         if at < self._at:
             self._at = at
@@ -37,15 +37,16 @@ class Deadline:
     async def wait(
         self, futures: Iterable[asyncio.Future[Any]], at_most_s: float = float("inf"), *, keeps_s: float = 0.0
     ) -> set[asyncio.Future[Any]]:
-        """Wait until all are done; returns those that are not done `keeps_s` before the deadline, or in `at_most_s`.
+        """Wait until all futures are done, and return those that are not done in time.
 
-        Half of the time that is left is for this wait at least, also when the deadline is moved meanwhile.
+        The wait ends after `at_most_s` seconds, and `keeps_s` seconds before the deadline. It gets at least half of the
+        time that is left, also if the deadline is moved during the wait.
         """
-        keeps_s = min(keeps_s, self.left_s / 2)  # it may have been moved since the caller has looked
+        keeps_s = min(keeps_s, self.left_s / 2)  # the deadline may have been moved since
         left = {each for each in futures if not each.done()}
         until = self._loop.time() + at_most_s
         while left:
-            by = self._at if self._at == float("inf") else self._at - keeps_s  # half of for ever may be kept
+            by = self._at if self._at == float("inf") else self._at - keeps_s  # both may be inf
             patience_s = min(by, until) - self._loop.time()
             if patience_s <= 0:
                 break
@@ -53,20 +54,20 @@ class Deadline:
             moved = self._moved
             await asyncio.wait({*left, moved}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
             if moved.done():
-                keeps_s = min(keeps_s, self.left_s / 2)  # what was kept may be more than there is now
+                keeps_s = min(keeps_s, self.left_s / 2)  # less may be left now than was to be kept
             left = {each for each in left if not each.done()}
         return left
 
     async def run(
         self, work: Coroutine[Any, Any, T], at_most_s: float = float("inf"), *, keeps_s: float = 0.0
     ) -> T | None:
-        """Run something, at least as far as it goes without waiting; returns None when it had to be cancelled.
+        """Run the coroutine and return its result; None if it did not end in time and was cancelled.
 
-        Raises what it raises.
+        It always runs up to its first wait. The time is limited as in `wait`. Raises the coroutine's exception.
         """
         task = self._loop.create_task(work)
         try:
-            await asyncio.sleep(0)  # however late it is, it is begun
+            await asyncio.sleep(0)  # the task begins, even after the deadline
             late = await self.wait({task}, at_most_s, keeps_s=keeps_s)
         except BaseException:
             _give_up(task)
@@ -79,5 +80,5 @@ class Deadline:
 
 
 def _give_up(task: asyncio.Task[Any]) -> None:
-    task.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody waits for it any more
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())  # retrieves the error
     task.cancel()

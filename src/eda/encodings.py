@@ -1,6 +1,6 @@
-"""Encodings by name: how a value becomes the payload of an event, and back.
+"""Encodings by name: each turns a value into the payload of an event, and back.
 
-Built in are `bytes`, `string`, `json`, `msgpack`, `proto` and `nil`; `register_encoding` adds others.
+The built-in ones are `bytes`, `string`, `json`, `msgpack`, `proto` and `nil`; `register_encoding` adds others.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ Decode = Callable[[bytes], Any]
 _MAX_NAME_BYTES = 64
 _MAX_REASON = 500
 
-# As msgpack, NaN and the infinities are 0xCB and an exponent of all ones: never part of valid UTF-8.
+# NaN and the infinities as MessagePack: 0xCB and an exponent of all ones. No text in UTF-8 has these bytes.
 _NONFINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]")
 
 
 def register_encoding(name: str, encode: Encode, decode: Decode) -> None:
-    """Add an encoding for both directions, or replace one that was added before.
+    """Register an encoding, or replace one that was registered before.
 
-    `name`: 1 to 64 bytes of UTF-8, not a built-in encoding's. `encode` gives bytes for a value, `decode` a
-    value for bytes; what they raise reaches the caller as EncodeError or DecodeError. ConfigError: a bad
-    name, or something that can't be called.
+    `name`: 1 to 64 bytes of UTF-8, and not the name of a built-in encoding. `encode` returns bytes for a value;
+    `decode` returns a value for bytes. If they raise an exception, the caller gets an EncodeError or DecodeError that
+    is chained from it. Raises ConfigError for a wrong name, and for an `encode` or `decode` that can't be called.
     """
     if not isinstance(name, str) or not name:
         raise ConfigError(f"name must be a str that is not empty, not {name!r}", argument="name")
@@ -44,7 +44,7 @@ def register_encoding(name: str, encode: Encode, decode: Decode) -> None:
         raise ConfigError(f"name {name!r} is not valid Unicode", argument="name") from error
     if size > _MAX_NAME_BYTES:
         raise ConfigError(f"name {name!r} is longer than {_MAX_NAME_BYTES} bytes", argument="name")
-    name = str.__str__(name)  # also of a subclass, such as StrEnum
+    name = str.__str__(name)  # a plain str, also for a subclass such as StrEnum
     if name in _BUILT_IN:
         raise ConfigError(f"name {name!r} is a built-in encoding", argument="name")
     for argument, function in (("encode", encode), ("decode", decode)):
@@ -54,15 +54,15 @@ def register_encoding(name: str, encode: Encode, decode: Decode) -> None:
 
 
 def is_registered(name: str) -> bool:
-    """Tell whether the encoding is built in or was registered."""
+    """Return whether the encoding is built in or was registered."""
     return name in _registry
 
 
 def encode_value(name: str, value: Any) -> bytes:
     """Encode the value with the encoding of that name.
 
-    JSON has no NaN and no infinities: a value that holds one is refused rather than stored as null.
-    UnknownEncoding: nobody registered the name. EncodeError: anything else, chained from its cause.
+    JSON has no NaN and no infinities. A value that contains one is refused, rather than stored as null. Raises
+    UnknownEncoding for a name that is not registered, and EncodeError, chained from its cause, for any other failure.
     """
     try:
         encode, _ = _registry[name]
@@ -79,11 +79,11 @@ def encode_value(name: str, value: Any) -> bytes:
 
 
 def decode_value(name: str, data: bytes, into: Any = None, event_id: str = "") -> Any:
-    """Decode the bytes with the encoding of that name, into the type `into` if one is given.
+    """Decode the bytes with the encoding of that name, into the type `into` if it is given.
 
-    `into` may be anything that msgspec converts to (dataclass, TypedDict, Struct, attrs, `list[int]` …) or a
-    pydantic model; for `proto` it is the message class, and required. ConfigError: `proto` without it.
-    UnknownEncoding: nobody registered the name. DecodeError: anything else, chained from its cause.
+    `into` may be any type that msgspec converts to (dataclass, TypedDict, Struct, attrs, `list[int]` …) or a pydantic
+    model. For `proto` it is the message class, and required. Raises ConfigError for `proto` without it, UnknownEncoding
+    for a name that is not registered, and DecodeError, chained from its cause, for any other failure.
     """
     try:
         _, decode = _registry[name]
@@ -104,7 +104,7 @@ def decode_value(name: str, data: bytes, into: Any = None, event_id: str = "") -
 
 
 def _reason(error: Exception) -> str:
-    """Give the error's type and text, cut short: some texts repeat the whole input."""
+    """Return the error's type and text, at most 500 characters: some texts repeat the whole input."""
     text = f"{type(error).__name__}: {error}"
     return text if len(text) <= _MAX_REASON else text[:_MAX_REASON] + "…"
 
@@ -126,7 +126,7 @@ def _decode_string(data: bytes) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Give what msgspec does not know as plain values: a pydantic model, and subclasses of str, int and float."""
+    """Return a plain value for one that msgspec does not know: a pydantic model, or a subclass of str, int or float."""
     if hasattr(type(value), "model_dump"):
         return value.model_dump(mode="json")
     if isinstance(value, str):
@@ -144,8 +144,8 @@ _json_probe = msgspec.msgpack.Encoder(enc_hook=_plain)
 
 def _encode_json(value: Any) -> bytes:
     data = _json.encode(value)
-    # msgspec writes NaN and the infinities as null. Looking for them costs nothing where there is no null,
-    # else about twice the encoding itself (0.7 µs where that takes 0.3).
+    # msgspec writes NaN and the infinities as null. Without a null in the bytes the check costs nothing; with one it
+    # takes about twice as long as the encoding (0.7 µs instead of 0.3).
     if b"null" in data:
         _refuse_nonfinite(value)
     return data
@@ -157,8 +157,8 @@ def _refuse_nonfinite(value: Any) -> None:
         if not _NONFINITE.search(_json_probe.encode(value)):
             return
     except OverflowError:
-        pass  # an integer of more than 64 bits, which JSON has and msgpack has not
-    # The pattern also matches in integers and binary, so the slow way decides.
+        pass  # an integer of more than 64 bits: JSON has them, MessagePack does not
+    # The pattern may also match inside integers and binary values, so the slow check decides.
     json.dumps(msgspec.to_builtins(value, str_keys=True, enc_hook=_plain), allow_nan=False)
 
 
@@ -168,7 +168,7 @@ def _encode_msgpack(value: Any) -> bytes:
 
 
 def _plain_for_msgpack(value: Any) -> Any:
-    """Give what msgpack does not know, dataclasses and the like, as plain values that it does."""
+    """Return a value that msgpack knows for one that it does not know, such as a dataclass."""
     if hasattr(type(value), "model_dump"):
         return value.model_dump()
     return msgspec.to_builtins(value, builtin_types=(bytes, bytearray, datetime), enc_hook=_plain)
@@ -179,7 +179,7 @@ def _decode_msgpack(data: bytes) -> Any:
 
 
 def _encode_proto(value: Any) -> bytes:
-    # Told by its method: importing protobuf here would cost everybody its import time.
+    # The method shows that it is a message. An import of protobuf, to check the class, would slow every start.
     if not hasattr(type(value), "SerializeToString"):
         raise TypeError("expected a google.protobuf message")
     data: bytes = value.SerializeToString()
@@ -202,7 +202,7 @@ def _decode_nil(data: bytes) -> None:
 
 
 def _into_foreign(into: Any, plain: Any) -> Any:
-    """Convert to a type that msgspec does not know: a pydantic model inside of another type."""
+    """Convert to a type that msgspec does not know: a pydantic model inside another type."""
     if hasattr(into, "model_validate"):
         return into.model_validate(plain)
     raise TypeError(f"{into!r} is not supported")
@@ -213,7 +213,7 @@ def _decode_json_into(data: bytes, into: Any) -> Any:
         return into.model_validate_json(data)
     try:
         decoder = _json_decoder(into)
-    except TypeError:  # not hashable, like Annotated with a dict, or not supported, which the next line tells
+    except TypeError:  # `into` is not hashable (Annotated with a dict), or not supported: then the next line raises
         decoder = msgspec.json.Decoder(into, dec_hook=_into_foreign)
     return decoder.decode(data)
 

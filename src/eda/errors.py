@@ -1,4 +1,4 @@
-"""The error tree: every error carries its data as attributes and writes its text from them.
+"""All errors of eda. Each carries its data as attributes, and its text is made from them.
 
 EdaError
 ├── ConfigError (ValueError)
@@ -42,16 +42,16 @@ __all__ = [
     "UnknownEncoding",
 ]
 
-MAX_TEXT = 1000  # characters of what a server said
+MAX_TEXT = 1000  # characters of a text from the network
 
-# Greedy up to the last @: a password may hold one itself, and better hide a host than show a password. What
-# begins with a slash is a path.
+# Greedy up to the last @, because a password may contain one: it is better to hide a host than to show a password. Text
+# that begins with a slash is a path.
 _USERINFO = re.compile(r"(?<=://)[^\s/]\S*@")
 
-# Which refusals may pass: the one list of it.
-# 408, 429, 503: the server is slow, has too much to do, has no leader or no room for now; nobody responds.
-_PASSING_CODES = frozenset({408, 429, 503})
-_PASSING_ERR_CODES = frozenset(
+# The refusals after which the same request may succeed later. Nothing else in eda decides this.
+# 408, 429, 503: the server is slow or overloaded, has no leader or no room for now, or nobody responds.
+_TRANSIENT_CODES = frozenset({408, 429, 503})
+_TRANSIENT_ERR_CODES = frozenset(
     {
         server_codes.CLUSTER_INCOMPLETE,
         server_codes.CLUSTER_NOT_ASSIGNED,
@@ -75,7 +75,7 @@ _PASSING_ERR_CODES = frozenset(
         server_codes.STREAM_SCALING,
     }
 )
-# They come with one of the codes above, and say that the server can't do it at all.
+# These come with one of the codes above, but say that the server can't do it at all.
 _FINAL_ERR_CODES = frozenset(
     {
         server_codes.CLUSTER_REQUIRED,
@@ -83,23 +83,23 @@ _FINAL_ERR_CODES = frozenset(
         server_codes.STREAM_SEQUENCE_MISMATCH,
     }
 )
-# With STORE_FAILED: the stream is full and takes no new messages, or none of this size.
+# How the text of STORE_FAILED begins when the stream is full, or takes no messages of this size.
 _FINAL_STORE_FAILURES = ("maximum ", "message too large")
 
 
 def is_transient(code: int, err_code: int, description: str = "") -> bool:
-    """Return whether what the server has refused in these words may succeed later, with nothing changed."""
+    """Return whether a request that the server refused like this may succeed later although nothing is changed."""
     if err_code in _FINAL_ERR_CODES or (
         err_code == server_codes.STORE_FAILED and description.startswith(_FINAL_STORE_FAILURES)
     ):
         return False
-    return code in _PASSING_CODES or err_code in _PASSING_ERR_CODES
+    return code in _TRANSIENT_CODES or err_code in _TRANSIENT_ERR_CODES
 
 
 class EdaError(Exception):
-    """Be the base of everything that eda raises on purpose.
+    """The base of all errors that eda raises on purpose.
 
-    `retryable` tells whether the same call may succeed later without a change by the caller.
+    `retryable` says whether the same call may succeed later although the caller changes nothing.
     """
 
     retryable: bool = False
@@ -114,17 +114,17 @@ class EdaError(Exception):
 def _rebuild(
     cls: type[EdaError], args: tuple[Any, ...], state: dict[str, Any], cause: BaseException | None
 ) -> EdaError:
-    """Restore a pickled error without its __init__, whose arguments a subclass may choose freely."""
+    """Return a pickled error again, without a call of __init__: each subclass has other arguments."""
     error = cls.__new__(cls)
     error.args = args
     error.__dict__.update(state)
-    if cause is not None:  # setting even None would also suppress the context
+    if cause is not None:  # setting __cause__, even to None, also suppresses the context
         error.__cause__ = cause
     return error
 
 
 def picklable(cause: BaseException | None) -> BaseException | None:
-    """Give the cause, or a stand-in with its text: many exceptions pickle and then fail to unpickle."""
+    """Return the cause, or an Exception with its text if it can't be pickled and unpickled."""
     if cause is None or isinstance(cause, EdaError):
         return cause
     try:
@@ -135,7 +135,7 @@ def picklable(cause: BaseException | None) -> BaseException | None:
 
 
 class ConfigError(EdaError, ValueError):
-    """Tell that an argument or option can't work, before anything was sent."""
+    """An argument or option that can't work. Nothing was sent. `argument` names it, if it is a single one."""
 
     def __init__(self, message: str, *, argument: str | None = None) -> None:
         super().__init__()
@@ -147,9 +147,10 @@ class ConfigError(EdaError, ValueError):
 
 
 class ConnectError(EdaError):
-    """Tell that no server could be reached, or that one refused us; names the address (never its password) and why.
+    """No server could be reached, or the server refused the connection.
 
-    `retryable` is False where the credentials or a certificate are refused.
+    `address` is the server's address, without credentials; `reason` says why. `retryable` is False if the server or the
+    client refused the credentials, a certificate or a connection without TLS.
     """
 
     def __init__(self, address: str, reason: str, *, retryable: bool = True) -> None:
@@ -163,7 +164,7 @@ class ConnectError(EdaError):
 
 
 class Timeout(EdaError, TimeoutError):
-    """Tell that an operation did not end within `timeout_s` seconds; `event_id` names its event, if any."""
+    """An operation that did not end within `timeout_s` seconds. `event_id` is the id of its event, if it has one."""
 
     retryable = True
 
@@ -178,7 +179,7 @@ class Timeout(EdaError, TimeoutError):
 
 
 class PublishFailed(EdaError):
-    """Tell which events could not be published: `failed` is a list of (event, error)."""
+    """Events that could not be published. `failed` is a list of (event, error)."""
 
     def __init__(self, failed: Sequence[tuple[Any, BaseException]]) -> None:
         super().__init__()
@@ -191,9 +192,9 @@ class PublishFailed(EdaError):
 
 
 class CodecError(EdaError, ValueError):
-    """Be the base of what goes wrong between values and bytes.
+    """The base of the errors of encoding and decoding.
 
-    `encoding` and `event_id` may be set later, by whoever knows them.
+    `encoding` is the name of the encoding. `event_id` is the event's id, if it is known; a caller may set both later.
     """
 
     def __init__(self, encoding: str, *, event_id: str = "") -> None:
@@ -206,7 +207,7 @@ class CodecError(EdaError, ValueError):
 
 
 class EncodeError(CodecError):
-    """Tell that a value of the type named `value_type` could not be encoded, and why."""
+    """A value that could not be encoded. `value_type` is the name of its type, `reason` says why."""
 
     def __init__(self, encoding: str, value_type: str, reason: str, *, event_id: str = "") -> None:
         super().__init__(encoding, event_id=event_id)
@@ -219,9 +220,10 @@ class EncodeError(CodecError):
 
 
 class DecodeError(CodecError):
-    """Tell that bytes could not be decoded, why, and at which byte `offset` if that is known.
+    """Bytes that could not be decoded.
 
-    `encoding` is "envelope" when the event's envelope itself is bad.
+    `reason` says why. `offset` is the byte at which decoding failed, None if it is not known. `encoding` is "envelope"
+    if the event's envelope itself can't be read.
     """
 
     def __init__(self, encoding: str, reason: str, *, event_id: str = "", offset: int | None = None) -> None:
@@ -231,20 +233,20 @@ class DecodeError(CodecError):
 
     def __str__(self) -> str:
         where = "" if self.offset is None else f" at byte {self.offset}"
-        # A peer wrote the encoding and the id, and what could not be decoded may be quoted in the reason.
+        # The encoding and the id come from the network, and the reason may quote the bytes.
         encoding, reason = printable(self.encoding), printable(self.reason)
         return f"cannot decode {encoding}{_of_event(self.event_id)}{where}: {reason}"
 
 
 class UnknownEncoding(CodecError):
-    """Tell that nobody registered the encoding."""
+    """An encoding that is neither built in nor registered with `eda.register_encoding`."""
 
     def __str__(self) -> str:
         return f"unknown encoding {self.encoding!r}{_of_event(self.event_id)}; see eda.register_encoding"
 
 
 class StreamNotFound(EdaError):
-    """Tell that the stream does not exist."""
+    """A stream that does not exist."""
 
     def __init__(self, stream: str) -> None:
         super().__init__()
@@ -269,7 +271,7 @@ class ConsumerDeleted(EdaError):
 
 
 class NotSupported(EdaError):
-    """Tell that a feature is missing: `needs` says what has it ("nats-server 2.12"), `server` what was found."""
+    """A feature that is missing. `needs` says what has it ("nats-server 2.12"), `server` which server was found."""
 
     def __init__(self, feature: str, *, needs: str = "", server: str = "") -> None:
         super().__init__()
@@ -284,7 +286,7 @@ class NotSupported(EdaError):
 
 
 class ServerError(EdaError):
-    """Carry an error that JetStream answered: its `code` as in HTTP, and its own `err_code`."""
+    """An error with which JetStream answered. `code` is an HTTP status, `err_code` the number of JetStream's error."""
 
     def __init__(self, code: int, err_code: int, description: str, *, operation: str = "") -> None:
         super().__init__()
@@ -300,7 +302,7 @@ class ServerError(EdaError):
 
 
 class Closed(EdaError):
-    """Tell that `what` (the connection, a publisher …) is closed and can't be used any more."""
+    """A call of something that is closed: `what` names it (the connection, a publisher …)."""
 
     def __init__(self, what: str) -> None:
         super().__init__()
@@ -311,7 +313,7 @@ class Closed(EdaError):
 
 
 def printable(text: str) -> str:
-    """Return a text of a peer as it may stand in a log: no control characters, at most 1,000 characters."""
+    """Return a text from the network as it may be logged: without control characters, at most 1,000 characters."""
     shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[: MAX_TEXT + 1])
     return shown if len(shown) <= MAX_TEXT else f"{shown[:MAX_TEXT]}…"
 

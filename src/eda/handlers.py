@@ -1,4 +1,4 @@
-"""What users give to a subscription: functions that handle events, and what these raise."""
+"""Users' handlers: their checks, handlers from blocking functions, and the exceptions that handlers raise."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ T = TypeVar("T")
 
 
 class Reject(Exception):
-    """Raise it in a handler to have the event moved to the dead letters at once, without another attempt."""
+    """An exception for handlers: the event becomes a dead letter at once, without another attempt."""
 
     def __init__(self, reason: str = "") -> None:
-        # A reason that is no text must not turn a rejection into a failure, which is tried again.
+        # A reason that is not a str must not raise here: the rejection would become a failure, which is retried.
         self.reason = str.__str__(reason) if isinstance(reason, str) else str(reason)
         super().__init__(self.reason)
 
@@ -34,20 +34,20 @@ class Reject(Exception):
 
 
 class PartialFailure(Exception):
-    """Raise it in a batch handler to have only some events of the batch handled again: `{event: error, …}`.
+    """An exception for batch handlers: only some events of the batch failed, `{event: error, …}`.
 
-    The others are acknowledged. `failures` is a dict of the events that failed, each with its error. Events are equal
-    when their envelopes are: two of one batch that are, such as an event that was stored twice, are one key, and fail
-    together.
+    The failed events are handled again; the others are acknowledged. `failures` is a dict of the failed events, each
+    with its error. Events with equal envelopes are equal. So if an event is in a batch twice, because it was stored
+    twice, it is one key, and both fail together.
 
-    Raises ConfigError for anything but a mapping of events to exceptions that is not empty.
+    Raises ConfigError if `failures` is empty, or not a mapping of events to exceptions.
     """
 
     def __init__(self, failures: Mapping[Event, BaseException]) -> None:
         if not isinstance(failures, Mapping):
             raise _wrong_failures(f"must be a mapping of events to their errors, not {type(failures).__name__}")
         if not failures:
-            raise _wrong_failures("is empty: a batch without failures is one whose handler returns")
+            raise _wrong_failures("is empty: if no event of the batch failed, the handler must return")
         for event, error in failures.items():
             if not isinstance(event, Event):
                 raise _wrong_failures(f"has a key that is no eda.Event but a {type(event).__name__}")
@@ -66,23 +66,24 @@ class PartialFailure(Exception):
         return type(self), ({event: picklable(error) for event, error in self.failures.items()},)
 
     def error_of(self, event: Event) -> BaseException | None:
-        """Return the event's error; None where it did not fail."""
+        """Return the event's error; None if the event did not fail."""
         return self.failures.get(event)
 
 
 def threaded(function: Callable[[T], object], workers: int = 1) -> Callable[[T], Coroutine[Any, Any, None]]:
-    """Make a handler of a blocking function of one event (in batch, of a list of them).
+    """Return a handler that calls a blocking function with one event (with `batch`, with a list of events).
 
-    It runs in one of `workers` (1 to 1,024) threads of the handler's own, started when they are first needed, with the
-    context variables of its caller; give the subscription a `concurrency` to match. What the function returns does not
-    matter, unless it is an awaitable or a generator: that is a TypeError. What it raises, the handler raises.
+    The function runs in threads of this handler, with the context variables of the caller. There are at most `workers`
+    threads (1 to 1,024), and each is started when it is first needed. Give the subscription a `concurrency` that
+    matches. The handler raises the exceptions of the function. The function's result is ignored; only for an awaitable
+    or a generator does the handler raise TypeError.
 
-    A thread can't be cancelled. When the handler is (a time-out, a closing connection), a call that has not begun is
-    dropped, and one that has is waited for, however long it takes: the event is not handled twice at once. Then the
-    cancellation goes on.
+    A thread can't be cancelled. If the handler is cancelled (by a time-out or a closing connection), a call that has
+    not begun is dropped. The handler waits for a call that has begun, however long it takes, so that the event is not
+    handled twice at the same time. Then the cancellation continues.
 
-    Raises ConfigError for a function that can't be called or is no plain one (`async def`, a generator), and for
-    `workers` out of range.
+    Raises ConfigError if the function can't be called or is not a plain function (an `async def`, a generator), and if
+    `workers` is out of range.
     """
     if not callable(function):
         raise ConfigError(f"function must be callable, not {type(function).__name__}", argument="function")
@@ -97,7 +98,7 @@ def threaded(function: Callable[[T], object], workers: int = 1) -> Callable[[T],
     def run(events: T) -> object:
         try:
             return function(events)
-        except StopIteration as error:  # no future takes one
+        except StopIteration as error:  # a future refuses this exception
             raise RuntimeError(f"{name} raised StopIteration") from error
 
     async def handler(events: T) -> None:
@@ -112,7 +113,7 @@ def threaded(function: Callable[[T], object], workers: int = 1) -> Callable[[T],
                 await asyncio.wait({done})
             except asyncio.CancelledError as error:
                 cancelled = error
-                running.cancel()  # no effect once it has begun
+                running.cancel()  # has no effect on a call that has begun
         if cancelled is not None:
             raise cancelled from None if done.cancelled() else done.exception()
         result = done.result()
@@ -129,7 +130,7 @@ def threaded(function: Callable[[T], object], workers: int = 1) -> Callable[[T],
 
 
 def check_handler(handler: object, *, batch: bool) -> None:
-    """Raise ConfigError for a handler of which it shows beforehand that it can't handle an event (in batch, a list)."""
+    """Raise ConfigError for a handler that evidently can't handle an event (with `batch`, a list of events)."""
     argument = "a list of events" if batch else "an event"
     if not callable(handler):
         hint = ": give the function itself, not what it returns" if inspect.isawaitable(handler) else ""
@@ -138,11 +139,11 @@ def check_handler(handler: object, *, batch: bool) -> None:
     if "generator" in kind:
         raise ConfigError(f"handler is {kind}: calling it runs nothing, so it would handle nothing", argument="handler")
     try:
-        # Not what a decorator wraps but what it makes: that is what is called.
+        # The function that a decorator returned is called, not the one that it wraps.
         signature = inspect.signature(handler, follow_wrapped=False)
     except Exception:
-        # Some compiled functions have none that can be read. From Python 3.14 on, annotations are evaluated here, which
-        # may fail in any way.
+        # Some compiled functions have no readable signature. From Python 3.14 onwards annotations are evaluated here,
+        # which may raise anything.
         return
     try:
         signature.bind(object())
@@ -152,9 +153,9 @@ def check_handler(handler: object, *, batch: bool) -> None:
 
 
 def refuse_result(result: object) -> TypeError | None:
-    """Return the error of a handler that returned a generator, which nobody will run; None for any other result.
+    """Return an error if the handler returned a generator, which nobody will run; None for any other result.
 
-    For a result that is neither None nor an awaitable.
+    Call it for results that are neither None nor an awaitable.
     """
     if isinstance(result, types.GeneratorType | types.AsyncGeneratorType):
         what = "a generator" if isinstance(result, types.GeneratorType) else "an async generator"
@@ -167,7 +168,7 @@ def _wrong_failures(what: str) -> ConfigError:
 
 
 def _kind_of(function: object) -> str:
-    """Return in which way a callable is no plain function; nothing when it is."""
+    """Return the kind of a callable that is not a plain function, such as "a generator function"; else ""."""
     while isinstance(function, functools.partial):
         function = function.func
     if not (inspect.isroutine(function) or inspect.isclass(function)):

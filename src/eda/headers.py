@@ -1,6 +1,7 @@
-"""The headers of NATS messages that eda writes beside `Nats-Msg-Id`, and reading them out of a header block.
+"""The headers of NATS messages: the names that eda writes, and the reading of a header block.
 
-A text from anywhere may be put into a header only as `escape_text` gives it: a line break would begin another header.
+A text from outside may be written into a header only after `escape_text`: a line break in it would begin another
+header.
 
 Source: ADR-4 for the block.
 """
@@ -49,19 +50,20 @@ DEAD_OMITTED = "Eda-Dead-Omitted"
 DEAD_DIGEST = "Eda-Dead-Digest"
 REPLAY_FOR = "Eda-Replay-For"
 
-MAX_TEXT = 1024  # bytes, escaped
+MAX_TEXT = 1024  # bytes of an escaped text
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 _FIRST_LINE = b"NATS/1.0"
 _ID = re.compile(r"[!-~]{1,128}")
-_NOT_FOREIGN = ("Nats-", "Eda-")  # what servers and clients act upon, and what eda writes
+_NOT_FOREIGN = ("Nats-", "Eda-")  # headers that servers and clients act upon, and headers that eda writes
 
 
 def escape_text(text: str, max_bytes: int = MAX_TEXT) -> str:
-    """Give the text as the value of a header: printable ASCII, anything else and `%` as `%XX` of its UTF-8.
+    """Return the text as the value of a header: printable ASCII, with `%` and all other bytes of its UTF-8 as `%XX`.
 
-    Cut before the first character that would make it longer than `max_bytes`. Lone surrogates are spelt out.
+    The text is cut before the first character that would make it longer than `max_bytes`. A lone surrogate becomes the
+    text of its escape sequence.
     """
     escaped: list[str] = []
     n_bytes = 0
@@ -77,12 +79,12 @@ def escape_text(text: str, max_bytes: int = MAX_TEXT) -> str:
 
 
 def size_of_headers(headers: dict[str, str]) -> int:
-    """Return the bytes of the block that these headers make."""
+    """Return the size in bytes of the header block with these headers."""
     return len(_FIRST_LINE) + 4 + sum(len(name) + len(value.encode()) + 4 for name, value in headers.items())
 
 
 def read_headers(block: bytes) -> dict[str, str]:
-    """Give the headers in a block; of those that are there twice the first, and of what is no header nothing."""
+    """Return the headers in a block. Of a repeated name it returns the first; it skips lines that are no headers."""
     headers: dict[str, str] = {}
     for line in block.split(b"\r\n")[1:]:
         name, colon, value = line.partition(b":")
@@ -92,15 +94,15 @@ def read_headers(block: bytes) -> dict[str, str]:
 
 
 def foreign_headers(block: bytes) -> Mapping[str, str]:
-    """Give the headers that are neither of NATS nor of eda, read-only: they may be published again as they are."""
+    """Return the headers that belong neither to NATS nor to eda, read-only. They may be published again unchanged."""
     headers = read_headers(block)
     return MappingProxyType({name: text for name, text in headers.items() if not name.startswith(_NOT_FOREIGN)})
 
 
 def id_in_headers(block: bytes) -> str:
-    """Give the message id in a block; empty where there is none, or one that no event could be published with.
+    """Return the message id in a block; "" if there is none, or if no event can be published with it.
 
-    Of a dead letter it is the id that the message had before.
+    For a dead letter, it is the id of the original message.
     """
     headers = read_headers(block)
     message_id = unquote(headers.get(DEAD_ID, "")) or headers.get(MSG_ID, "")

@@ -1,4 +1,4 @@
-"""The logger of a connection: what it is given can't break a line, whoever wrote it."""
+"""The logger of a connection, which makes texts from outside safe to log."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ __all__ = ["safe_logger"]
 
 
 def safe_logger(logger: logging.Logger) -> logging.Logger:
-    """Return what logs to `logger`, with every text in a message shown without control characters.
+    """Return a logger that logs to `logger` and removes control characters from the texts in a message.
 
-    Servers, other programs and other members of a name write into what is logged: texts of refusals, ids, names. A line
-    break among these would begin a line that looks like one of ours.
+    Log messages contain texts of servers, of other programs and of other members: refusals, ids, names. A line break in
+    them would begin a line that looks like one of eda's own.
     """
-    return cast(logging.Logger, _SafeLogger(logger))  # it has all that we call
+    return cast(logging.Logger, _SafeLogger(logger))  # the adapter has all methods that eda calls
 
 
 class _SafeLogger(logging.LoggerAdapter[logging.Logger]):
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1  # the record names who called us
+        kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1  # the record shall name the caller of the adapter
         return msg, kwargs
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
@@ -31,5 +31,5 @@ class _SafeLogger(logging.LoggerAdapter[logging.Logger]):
 
 
 def _shown(arg: object) -> object:
-    """Return an argument of a message as it may stand in a line; what shows its parts by `repr` is safe as it is."""
+    """Return an argument as it may be logged: str and exceptions printable, all others unchanged (`repr` is safe)."""
     return printable(str(arg)) if isinstance(arg, str | BaseException) else arg

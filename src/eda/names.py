@@ -1,4 +1,4 @@
-"""What the names of streams and subscriptions may look like."""
+"""The patterns for names of streams and subscriptions."""
 
 from __future__ import annotations
 

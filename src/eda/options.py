@@ -1,4 +1,4 @@
-"""Options as frozen dataclasses that validate themselves: what can't work fails where it is written."""
+"""Options as frozen dataclasses that check their values, so that a wrong option fails where it is written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from eda.names import STREAM_NAME, SUBSCRIPTION_NAME
 
 __all__ = ["Retry", "StreamOptions", "SubscriptionOptions", "check_known", "merge_options"]
 
-# The server counts time in nanoseconds as a signed 64-bit integer, and sizes as one.
+# The server holds times (in nanoseconds) and sizes as signed 64-bit integers.
 _MAX_S = 9.0e9
 _MAX_INT = 2**63 - 1
 # The server refuses a shorter age or duplicate window (JetStream error 10052).
@@ -26,10 +26,11 @@ MIN_LEASE_S = 1.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Retry:
-    """Say when an event whose handler failed comes again.
+    """When an event is delivered again after its handler failed.
 
-    `initial_s`: the first delay; `factor`: what each following one is multiplied by (1 or more); `max_s`: the
-    longest delay; `max_attempts`: how often the event is handled at most, None without end.
+    `initial_s`: the first delay in seconds. `factor`: by how much each further delay is longer than the one before, 1
+    or more. `max_s`: the longest delay in seconds. `max_attempts`: after how many failed attempts the event is a dead
+    letter; None: never.
     """
 
     initial_s: float = 0.1
@@ -47,7 +48,7 @@ class Retry:
             raise ConfigError(message, argument="initial_s")
 
     def delay_s(self, attempt: int) -> float:
-        """Give the seconds to wait after the failed attempt of that number, the first being 1."""
+        """Return the seconds to wait after the failed attempt with this number; the first attempt is 1."""
         try:
             return min(self.max_s, self.initial_s * float(self.factor) ** (attempt - 1))
         except OverflowError:
@@ -56,12 +57,13 @@ class Retry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StreamOptions:
-    """Say how a stream stores its events.
+    """How a stream stores its events.
 
-    `replicas`: 1 to 5 copies; `max_age_s`, `max_bytes`, `max_events`: the most it keeps, None without limit;
-    `dedup_window_s`: how long an event's id is remembered, lowered to `max_age_s` as the server demands;
-    `discard`: what goes when it is full, the old events or the new one; `atomic`, `fast_ingest`: what
-    publishers may use, None as the server can.
+    `replicas`: the number of copies, 1 to 5. `storage`: on disk ("file") or in memory. `max_age_s`, `max_bytes` and
+    `max_events`: the limits of the stream; None: no limit. `dedup_window_s`: for how many seconds the server recognises
+    a second event with the same id; at most `max_age_s`. `compression`: None or "s2". `discard`: whether a full stream
+    discards its oldest events ("old") or refuses new ones ("new"). `atomic`, `fast_ingest`: whether publishers may use
+    atomic or fast-ingest batches; None: if the server supports them.
     """
 
     replicas: int = 1
@@ -93,9 +95,9 @@ class StreamOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SubscriptionOptions:
-    """Say which events a subscription gets, in which order, and what happens to those that fail.
+    """Which events a subscription gets, in which order, and what happens to events that fail.
 
-    `{stream}` in `dead_letter` stands for the name of the stream subscribed to.
+    README describes each option. `{stream}` in `dead_letter` stands for the name of the subscribed stream.
     """
 
     name: str | None = None
@@ -128,7 +130,7 @@ class SubscriptionOptions:
         self._check_together()
 
     def _check_each(self) -> None:
-        """Raise ConfigError for an option that is wrong by itself."""
+        """Raise ConfigError for an option whose value is wrong."""
         _check_matches("name", self.name, SUBSCRIPTION_NAME)
         for option in ("backfill", "durable", "reset", "exclusive"):
             _check_choice(option, getattr(self, option), (False, True))
@@ -154,7 +156,7 @@ class SubscriptionOptions:
     def _check_together(self) -> None:
         """Raise ConfigError for options that contradict each other."""
         if self.start is not None and self.backfill:
-            message = f"start={self.start!r} and backfill=True each say where to begin"
+            message = f"start={self.start!r} and backfill=True both say where to begin"
             raise ConfigError(message, argument="start")
         for option in ("serial", "key"):
             value = getattr(self, option)
@@ -188,7 +190,7 @@ class SubscriptionOptions:
 
 
 def merge_options(options: SubscriptionOptions | None, overrides: Mapping[str, Any]) -> SubscriptionOptions:
-    """Give the options with the overrides applied. ConfigError: an unknown option, or one that can't work."""
+    """Return the options with the overrides applied. Raises ConfigError for an unknown option or a wrong value."""
     if options is None:
         options = SubscriptionOptions()
     elif not isinstance(options, SubscriptionOptions):
@@ -198,7 +200,7 @@ def merge_options(options: SubscriptionOptions | None, overrides: Mapping[str, A
 
 
 def check_known(kind: type, names: Collection[str], word: str) -> None:
-    """Raise ConfigError for a name that is no field of the dataclass, with what may have been meant."""
+    """Raise ConfigError, with a suggestion, for a name that is not a field of the dataclass."""
     known = [option.name for option in fields(kind)]
     for name in names:
         if name not in known:
@@ -208,7 +210,7 @@ def check_known(kind: type, names: Collection[str], word: str) -> None:
 
 
 def _make_plain(options: Any) -> None:
-    """Put a str, int or float in place of one of a subclass, such as StrEnum, whose methods and type may be its own."""
+    """Replace values of subclasses of str, int and float, such as StrEnum, by plain ones. Subclasses change methods."""
     for option in fields(options):
         value = getattr(options, option.name)
         if isinstance(value, str) and type(value) is not str:
@@ -231,7 +233,7 @@ def _check_int(option: str, value: object, least: int, most: int, *, or_none: bo
 def _check_number(
     option: str, value: object, *, least: float = 0, above: float | None = None, or_none: bool = False
 ) -> None:
-    """Raise ConfigError unless the value is a number in range; NaN and the infinities are in none."""
+    """Raise ConfigError unless the value is a number in the range. NaN and the infinities never are."""
     if value is None and or_none:
         return
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -253,7 +255,7 @@ def _check_choice(option: str, value: object, choices: tuple[object, ...]) -> No
 
 
 def _check_matches(option: str, value: object, pattern: re.Pattern[str], *, placeholder: str = "") -> None:
-    """Raise ConfigError unless the value is None or matches, a placeholder counting as one letter."""
+    """Raise ConfigError unless the value is None or matches the pattern. A placeholder counts as one letter."""
     if value is None:
         return
     text = value.replace(placeholder, "x") if isinstance(value, str) and placeholder else value
@@ -281,7 +283,7 @@ def _check_start(start: object) -> None:
 
 
 def _as_types(types: object) -> tuple[str, ...]:
-    """Give the types without repetition, in the order given, or sorted if they came without one."""
+    """Return the types without repetition, in the given order; sorted if they are a set."""
     if isinstance(types, str):
         message = f"types must be a list of types, not a str: write types=[{types!r}]"
         raise ConfigError(message, argument="types")

@@ -1,4 +1,4 @@
-"""Receipt: what a publisher learns of an event that is stored."""
+"""Receipt: says where a published event is stored."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import msgspec
 __all__ = ["Receipt"]
 
 
-class Receipt(msgspec.Struct, frozen=True, gc=False):  # a Struct, because one is made for each publish
-    """Say where an event is stored. `str(receipt)` is the event's id, and an Event's `cause` takes a receipt.
+class Receipt(msgspec.Struct, frozen=True, gc=False):  # a Struct: quick to make, once for each publish
+    """Where an event is stored. `str(receipt)` is the event's id. An Event's `cause` takes a receipt, too.
 
-    `id`: the event's id; `stream` and `sequence`: its place; `index`: its place in a pack, 0 for an event on its own.
-    `duplicate`: whether the stream had the id already, and `sequence` is the place of the first copy; None where the
-    server does not tell. `position` is what a read model waits for; what is in it may change.
+    `id`: the event's id. `stream` and `sequence`: where the event is stored. `index`: its index in a pack, 0 for an
+    event on its own. `duplicate`: whether the stream already had an event with this id; then `sequence` is the one of
+    the first copy. It is None if the server does not say. `position`: the value for which a read model waits; its parts
+    may change.
     """
 
     id: str
@@ -26,5 +27,5 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):  # a Struct, because one i
 
     @property
     def position(self) -> tuple[str, int, int]:
-        """The place as one opaque value."""
+        """Return where the event is stored, as one opaque value."""
         return self.stream, self.sequence, self.index

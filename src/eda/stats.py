@@ -1,4 +1,4 @@
-"""What subscriptions and publishers tell of themselves."""
+"""Counters of subscriptions and publishers."""
 
 from __future__ import annotations
 
@@ -9,46 +9,53 @@ __all__ = ["PublisherStats", "SubscriptionStats"]
 
 @dataclass(frozen=True)
 class SubscriptionStats:
-    """What a subscription has done since it was opened, in events."""
+    """What a subscription has done since it was opened. Numbers are numbers of events."""
 
     handled: int
-    """done after their handler returned"""
+    """their handler returned"""
     failed: int
-    """handled without success: the handler raised, or ran too long"""
+    """attempts that failed: the handler raised an exception, or ran too long"""
     redelivered: int
-    """deliveries by the server that were not the event's first"""
+    """deliveries that were not the first one of their event"""
     dead_lettered: int
     """moved to the dead-letter stream"""
     in_flight: int
-    """being handled now"""
+    """in a handler now"""
     buffered: int
-    """received, waiting for a handler"""
+    """received, and waiting for a handler"""
     last_sequence: int
-    """the highest stream sequence handled"""
+    """the highest stream sequence that was handled"""
     pending: int
-    """in the stream, not delivered to any member yet, as of the latest delivery"""
+    """in the stream and not delivered to any member yet, at the time of the latest delivery"""
     passed_over: int
-    """done without a handler: the filter did not match their envelope, or `dead_letter` is None and they were dead"""
+    """settled without a handler: the filter did not match, or the event was dead and `dead_letter` is None"""
     undecodable: int
-    """no envelope"""
+    """messages that are no event: their payload can't be read as an envelope"""
     skipped: int
-    """gone from the stream (expired, purged, deleted) before they were delivered; 0 with a filter, which hides them"""
+    """removed from the stream (expired, purged, deleted) before their delivery; 0 with a filter, which hides them"""
     active: bool
-    """whether this member gets events; False while another member of an exclusive name does"""
+    """whether this member gets events; False while another member of the exclusive name gets them"""
     paused: bool = False
-    """whether `pause` was called, and `resume` was not yet"""
+    """whether the subscription is paused: `pause` was called, and `resume` not yet"""
     circuit_open: bool = False
-    """whether `circuit` handlers in a row failed and none has succeeded since: at most one event is tried at a time"""
+    """whether the circuit is open: `circuit` events in a row failed, so at most one event is tried at a time"""
 
 
 @dataclass(frozen=True)
 class PublisherStats:
-    """What became of a publisher's events. `sent` = `acknowledged` + `failed` + `pending`, always."""
+    """What became of a publisher's events. `sent` is always `acknowledged` + `failed` + `pending`."""
 
     sent: int
+    """accepted by `send`"""
     acknowledged: int
+    """stored: the server acknowledged them"""
     resent: int
+    """sent again, because their acknowledgement did not arrive"""
     failed: int
+    """not stored: each was reported with its error"""
     pending: int
+    """accepted, and neither acknowledged nor failed yet"""
     pending_bytes: int
+    """the size of the pending events, in bytes"""
     mode: str
+    """how they are published: "fast" (fast-ingest batches) or "window" (one acknowledgement for each event)"""

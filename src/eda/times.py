@@ -1,4 +1,4 @@
-"""Units and moments of time that several wings use."""
+"""Units of time, and conversions between times and nanoseconds, for several wings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["EPOCH", "NS", "rfc3339", "since_epoch_ns"]
 NS = 1_000_000_000  # nanoseconds per second
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-_LATEST = datetime(2262, 1, 1, tzinfo=UTC)  # a server counts in 64 bits, and later times overflow to early ones
+_LATEST = datetime(2262, 1, 1, tzinfo=UTC)  # a server counts in 64 bits, so a later time would overflow
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -19,6 +19,6 @@ def since_epoch_ns(time: datetime) -> int:
 
 
 def rfc3339(time_ns: int) -> str:
-    """Return a time, in nanoseconds since 1970, as servers write it."""
+    """Return a time, given in nanoseconds since 1970, as a text in the form that servers write."""
     seconds, rest_ns = divmod(time_ns, NS)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest_ns:09d}Z"
