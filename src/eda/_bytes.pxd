@@ -1,7 +1,7 @@
-# Bounds-checked reading and growing writing of bytes. Inline, libc only.
+# Reading bytes with bounds checks, and writing bytes into a growing buffer. Inline, libc only.
 #
-# Everything that reads foreign bytes goes through Cursor. Everything that builds outgoing bytes goes through
-# Writer: reserve() first, then put_*(), which do not check again.
+# All code that reads bytes from the network uses Cursor. All code that builds outgoing bytes uses Writer: first
+# reserve(), which checks the room, then put_*(), which do not check again.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
@@ -9,7 +9,7 @@ from libc.string cimport memcpy
 
 
 cdef extern from *:
-    # Cython's own: which way the compiler should lay out as the straight one.
+    # Cython's macro: tells the compiler which branch is the usual one.
     bint likely(bint condition) noexcept nogil
 
 
@@ -28,7 +28,7 @@ cdef extern from *:
     const bint IS_LITTLE "EDA_IS_LITTLE"        # the byte order of words in memory
 
 
-# What went wrong while reading; 0 is success.
+# Why reading failed; 0 is success.
 cdef enum ReadError:
     READ_OK = 0
     READ_TRUNCATED = 1       # the bytes end inside a value
@@ -63,7 +63,7 @@ cdef struct Cursor:
 
 
 cdef inline bint nine_bytes(const unsigned char* data, uint64_t* value) noexcept nogil:
-    """Read a varint of exactly nine bytes, as times take; False when it is anything else."""
+    """Read a varint of exactly nine bytes, the size of a time; False for a varint of another size."""
     cdef uint64_t word
     if not IS_LITTLE or data[8] >= 0x80:
         return False
@@ -79,7 +79,7 @@ cdef inline bint nine_bytes(const unsigned char* data, uint64_t* value) noexcept
 
 
 cdef inline ReadError take_varint(Cursor* c, uint64_t* value) noexcept nogil:
-    """Read a varint of one to ten bytes; bits past the 64th are dropped, as other readers do."""
+    """Read a varint of one to ten bytes. Bits after the 64th are dropped, as in other implementations."""
     cdef uint64_t result = 0
     cdef unsigned int shift = 0
     cdef unsigned char byte
@@ -140,7 +140,7 @@ cdef inline ReadError take_bytes(Cursor* c, const unsigned char** data, Py_ssize
 
 
 cdef inline ReadError skip_scalar(Cursor* c, uint32_t wire_type) noexcept nogil:
-    """Pass over the value of an unknown field that is not a group."""
+    """Skip the value of an unknown field that is not a group."""
     cdef uint64_t number
     cdef const unsigned char* data
     cdef Py_ssize_t n
@@ -162,7 +162,7 @@ cdef inline ReadError skip_scalar(Cursor* c, uint32_t wire_type) noexcept nogil:
 
 
 cdef inline ReadError skip_field(Cursor* c, uint32_t field, uint32_t wire_type) noexcept nogil:
-    """Pass over the value of an unknown field, groups included."""
+    """Skip the value of an unknown field, which may be a group."""
     cdef uint32_t open_groups[MAX_GROUP_DEPTH]
     cdef int depth = 0
     cdef ReadError error
@@ -188,7 +188,8 @@ cdef inline ReadError skip_field(Cursor* c, uint32_t field, uint32_t wire_type) 
 
 
 cdef inline bint is_ascii(const unsigned char* data, Py_ssize_t n) noexcept nogil:
-    # Whole words, the last ones overlapping: texts are short, and a loop over odd bytes would take most of the time.
+    # Reads whole words, of which the last two overlap. Texts are short, so a loop over single bytes would take most of
+    # the time.
     cdef uint64_t word, other, high, low
     cdef uint32_t half, last_half
     cdef Py_ssize_t i = 0
@@ -217,7 +218,7 @@ cdef inline bint is_ascii(const unsigned char* data, Py_ssize_t n) noexcept nogi
     return True
 
 
-# Eight bytes at a time. Where the result is not 0, one of the bytes is what is asked for; which one it does not say.
+# These test eight bytes at once. A result other than 0 says that one of the bytes matches, but not which one.
 cdef enum:
     ONES = 0x0101010101010101ULL
     HIGHS = 0x8080808080808080ULL
@@ -228,12 +229,12 @@ cdef inline uint64_t has_zero(uint64_t word) noexcept nogil:
 
 
 cdef inline uint64_t has_unprintable(uint64_t word) noexcept nogil:
-    """A byte below 33 or above 126."""
+    """Test for a byte below 33 or above 126."""
     return (word | (word + ONES) | (word - ONES * 33)) & HIGHS
 
 
 cdef inline bint is_utf8(const unsigned char* data, Py_ssize_t n) noexcept nogil:
-    """Tell whether the bytes are UTF-8 as RFC 3629 defines it: no overlong forms, no surrogates."""
+    """Return whether the bytes are UTF-8 as in RFC 3629: without overlong forms and surrogates."""
     cdef Py_ssize_t i = 0, follow, k
     cdef unsigned char first, low, high
     if is_ascii(data, n):
@@ -279,7 +280,7 @@ cdef struct Writer:
 
 
 cdef inline int reserve(Writer* w, Py_ssize_t n) noexcept nogil:
-    """Make room for `n` more bytes. The writer grows its own buffer. Returns 0, or -1 when out of memory."""
+    """Make room for `n` more bytes; the buffer grows if needed. Return 0, or -1 if there is no memory."""
     cdef Py_ssize_t cap
     cdef unsigned char* grown
     if w.cap - w.pos >= n:
@@ -315,8 +316,8 @@ cdef inline void put_bytes(Writer* w, const void* data, Py_ssize_t n) noexcept n
     w.pos += n
 
 
-# Writing through a pointer: each copy_*() returns where the next byte goes. For what is written per event, since a
-# position in memory would be stored and loaded again for every piece. The caller has reserved the room.
+# Writing through a pointer: each copy_*() returns the address of the next byte. The caller has reserved the room. Code
+# that runs for every event uses these, because put_*() store and load the writer's position for every piece.
 
 
 cdef inline unsigned char* copy_byte(unsigned char* to, unsigned char byte) noexcept nogil:
@@ -325,7 +326,7 @@ cdef inline unsigned char* copy_byte(unsigned char* to, unsigned char byte) noex
 
 
 cdef inline unsigned char* copy_bytes(unsigned char* to, const unsigned char* data, Py_ssize_t n) noexcept nogil:
-    # Whole words, the last ones overlapping: the pieces are short, and memcpy() would be a call for each.
+    # Copies whole words, of which the last two overlap: the pieces are short, and each memcpy() would be a call.
     cdef Py_ssize_t i = 16
     if n >= 16:
         if n > 128:
@@ -351,7 +352,7 @@ cdef inline unsigned char* copy_bytes(unsigned char* to, const unsigned char* da
 
 cdef inline int size_of_varint(uint64_t value) noexcept nogil:
     cdef int n = 1
-    if value >> 56:                     # a time of today
+    if value >> 56:                     # a time of our days
         return 10 if value >> 63 else 9
     while value >= 0x80:
         value >>= 7
@@ -366,7 +367,7 @@ cdef inline int size_of_length(Py_ssize_t n) noexcept nogil:
 cdef inline unsigned char* copy_varint(unsigned char* to, uint64_t value) noexcept nogil:
     cdef uint64_t word
     if IS_LITTLE and value >> 56 and not value >> 63:
-        # A time of today: nine bytes, of which eight are spread in three steps; nine_bytes() reads them.
+        # A time of our days: nine bytes, of which eight are spread in three steps. nine_bytes() reads them.
         word = value & 0x00FFFFFFFFFFFFFFULL
         word = (word & 0x000000000FFFFFFFULL) | (word & 0x00FFFFFFF0000000ULL) << 4
         word = (word & 0x00003FFF00003FFFULL) | (word & 0x0FFFC0000FFFC000ULL) << 2
@@ -383,7 +384,7 @@ cdef inline unsigned char* copy_varint(unsigned char* to, uint64_t value) noexce
 
 
 cdef inline unsigned char* copy_length(unsigned char* to, Py_ssize_t n) noexcept nogil:
-    """Write a varint that is seldom longer than a byte."""
+    """Write a varint that is rarely longer than one byte."""
     if likely(n < 0x80):
         to[0] = <unsigned char>n
         return to + 1
@@ -399,7 +400,7 @@ cdef inline int size_of_decimal(uint64_t value) noexcept nogil:
 
 
 cdef inline unsigned char* copy_pair(unsigned char* to, unsigned int value) noexcept nogil:
-    """Write a number below 100, with its zero where it is below 10."""
+    """Write a number below 100 with two digits."""
     memcpy(to, PAIRS + 2 * value, 2)
     return to + 2
 
@@ -432,7 +433,7 @@ cdef inline void put_decimal(Writer* w, uint64_t value) noexcept nogil:
 
 
 cdef inline bint parse_decimal(const unsigned char* data, Py_ssize_t n, uint64_t* value) noexcept nogil:
-    """Read all `n` bytes as a decimal number below 2**63; False when they are anything else."""
+    """Read all `n` bytes as a decimal number below 2**63; False if they are not one."""
     cdef uint64_t result = 0
     cdef Py_ssize_t i
     cdef unsigned int digit

@@ -1,7 +1,8 @@
 """Event <> envelope: the protobuf message of docs/wire.md, written and read by hand.
 
-Writing: `plan_envelope` sizes, `copy_envelope` writes straight behind the frame. Reading: `read_envelope` checks every
-byte and notes where each field is; `Event` makes Python values of them when they are first read.
+Writing: `plan_envelope` collects the fields and the size, `copy_envelope` writes them into the outgoing buffer.
+Reading: `read_envelope` checks every byte and notes where each field is. `Event` makes a Python value when a field is
+first read.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -38,7 +39,7 @@ cdef const char** FIELD_NAMES = [
 
 cdef extern from *:
     """
-    /* The UTF-8 of a text that is ASCII throughout: it follows the head (PEP 393). */
+    /* The UTF-8 of a str that is only ASCII: it follows the object's head (PEP 393). */
     static inline int eda_ascii_of(PyObject* text, const unsigned char** data, Py_ssize_t* n) {
         if (!PyUnicode_IS_COMPACT_ASCII(text)) return 0;
         *data = (const unsigned char*)((PyASCIIObject*)text + 1);
@@ -47,12 +48,12 @@ cdef extern from *:
     }
     """
     bint ascii_of "eda_ascii_of"(PyObject* text, const unsigned char** data, Py_ssize_t* n) noexcept
-    # Declared without `except NULL`: the caller looks at the result, which is cheaper than a try.
+    # Declared without `except NULL`: the caller checks the result, which is cheaper than an exception check.
     const char* as_utf8 "PyUnicode_AsUTF8AndSize"(PyObject* text, Py_ssize_t* n)
 
 
 cdef inline int utf8_of(PyObject* text, str field, Text* part) except -1:
-    """Borrow the text's UTF-8 form, which the str keeps."""
+    """Point `part` to the text's UTF-8 form, which the str owns."""
     if likely(ascii_of(text, &part.data, &part.n)):
         return 0
     part.data = <const unsigned char*>as_utf8(text, &part.n)
@@ -72,11 +73,11 @@ cdef inline Py_ssize_t size_of_text(Py_ssize_t n) noexcept:
     return 1 + size_of_length(n) + n
 
 
-# The plan_*() return how many bytes they will take: adding them up in the plan would store and load it each time.
+# The plan_*() return the size of their field in bytes. A sum in the plan would be stored and loaded for each field.
 
 
 cdef inline Py_ssize_t plan_text(Event event, int index, PyObject* default, str name, Plan* plan) except -1:
-    """Plan one text field; `default` (a str, or NULL) stands in where it is empty."""
+    """Plan one text field. `default` (a str, or NULL) replaces an empty text."""
     cdef Text* part = &plan.text[index]
     if event.texts[index] is NULL:
         part.n = event.spans[index].n
@@ -112,7 +113,7 @@ cdef inline Py_ssize_t size_of_meta(Text* entry) noexcept:
 
 
 cdef int plan_envelope(Event event, str id, str client, int64_t now_ns, Plan* plan) except -1:
-    # First of all, since encoding may run code of the user: what is borrowed after it stays.
+    # These three come first, because they may run code of the user. The texts are borrowed afterwards.
     cdef Data data = event.get_data() if event._data is None else event._data
     cdef bytes payload = data.encoded() if data._encoded is None else data._encoded
     cdef tuple meta = event.get_meta() if event._meta is None else event._meta
@@ -208,7 +209,7 @@ cdef ReadError check_meta_entry(const unsigned char* data, Py_ssize_t n) noexcep
     return READ_OK
 
 
-# By field number: one more than what has a span, or IS_META; 0 for all other fields.
+# By field number: the index of the field's span plus 1, or IS_META; 0 for fields without a span.
 cdef enum:
     IS_PAYLOAD = S_PAYLOAD + 1
     IS_META = N_SPANS + 1
@@ -228,12 +229,12 @@ SPAN_OF_FIELD[N_ENCODING] = S_ENCODING + 1
 
 cdef bint read_plain(Event event, const unsigned char* base, const unsigned char* pos,
                      const unsigned char* end) noexcept nogil:
-    """Read an envelope whose fields come as writers write them, mostly; False where something has to be looked at.
+    """Read an envelope whose fields mostly have their usual form and order; False if it must be read field by field.
 
-    Texts are checked in runs, over several fields at once: tags and short lengths are ASCII, too. In a run that is not
-    ASCII each text has to be UTF-8 for itself, and then all is read again, by read_field().
+    Texts are checked in runs over several fields, since tags and short lengths are ASCII as well. If a run is not
+    ASCII, each of its texts must be checked for UTF-8, so the whole envelope is read again by read_field().
     """
-    cdef const unsigned char* run = pos         # begin of what has to be ASCII and was not looked at
+    cdef const unsigned char* run = pos         # begin of the bytes that must be ASCII and are not checked yet
     cdef const unsigned char* begin
     cdef const unsigned char* at
     cdef const unsigned char* begin_meta
@@ -290,14 +291,14 @@ cdef bint read_plain(Event event, const unsigned char* base, const unsigned char
 
 cdef inline void note_meta(Event event, const unsigned char* base, const unsigned char* begin,
                            const unsigned char* end) noexcept nogil:
-    """Note where entries are, behind those before."""
+    """Extend the span of the meta entries to these."""
     if event.meta_span.n == 0:
         event.meta_span.start = <uint32_t>(begin - base)
     event.meta_span.n = <uint32_t>(end - base) - event.meta_span.start
 
 
 cdef ReadError read_field(Event event, Cursor* c, const unsigned char* base, uint32_t* field) noexcept nogil:
-    """Take any field, however it is written."""
+    """Read any field, in any valid form."""
     cdef const unsigned char* tag_at = c.pos
     cdef const unsigned char* data
     cdef Py_ssize_t n
@@ -360,7 +361,7 @@ cdef inline int read_fields(Event event, bytes raw, Py_ssize_t start, Py_ssize_t
     cdef uint32_t field = 0
     cdef ReadError error
     if not read_plain(event, base, base + start, base + end):
-        # Once more, field by field: it says what is wrong, if something is.
+        # Read it again, field by field, which also finds the error if there is one.
         forget_read(event)
         c.pos = base + start
         c.end = base + end
@@ -408,7 +409,7 @@ cdef str id_in(const unsigned char* envelope):
 
 
 def encode_event(Event event not None, str id not None="", str client not None="", int64_t now_ns=0):
-    """Return the event's envelope; `id`, `client` and `now_ns` stand in where the event has none."""
+    """Return the event's envelope. `id`, `client` and `now_ns` replace fields that the event leaves empty."""
     cdef Plan plan
     cdef Writer w
     w.buf = NULL
@@ -425,7 +426,7 @@ def encode_event(Event event not None, str id not None="", str client not None="
 
 
 def decode_event(bytes envelope not None, /):
-    """Return the event of an envelope. Raises DecodeError saying what is wrong, and at which byte."""
+    """Return the event of an envelope. Raises DecodeError, which says what is wrong and at which byte."""
     cdef Event event = new_event()
     cdef Refusal refusal
     if read_envelope(event, envelope, 0, len(envelope), &refusal) < 0:
@@ -434,11 +435,11 @@ def decode_event(bytes envelope not None, /):
 
 
 def decode_fields(bytes envelope not None, /):
-    """The same of fields that need not make an event, as neither id nor type need be among them."""
+    """Return the event of an envelope that may have neither an id nor a type. Raises DecodeError as `decode_event`."""
     cdef Event event = new_event()
     cdef Refusal refusal
     if read_envelope(event, envelope, 0, len(envelope), &refusal) < 0:
-        if refusal.error != READ_NAMELESS and refusal.error != READ_EMPTY:      # these are all read
+        if refusal.error != READ_NAMELESS and refusal.error != READ_EMPTY:      # then all fields were read
             raise refusal_error(&refusal)
     event.raw = envelope
     return event

@@ -2,22 +2,22 @@ from cpython.object cimport PyObject, PyTypeObject
 from libc.stdint cimport uint32_t
 
 
-# Objects of one final type that came from received bytes and are not in use: untracked, all fields empty. Taking one up
-# again spares what tp_new and tp_dealloc do for every object: zero it, track and untrack it, save an exception.
+# A free list: unused objects of one final type, with empty fields and not tracked by the garbage collector. Reuse of
+# such an object saves the work of tp_new and tp_dealloc: zeroing, tracking, untracking, saving an exception.
 cdef extern from *:
     """
-    #define EDA_MAX_IDLE 4096
+    #define EDA_MAX_FREE 4096
     typedef struct {
-        PyObject* items[EDA_MAX_IDLE];
+        PyObject* items[EDA_MAX_FREE];
         int n;
-        destructor other;       /* the type's own, for what is not kept */
-    } eda_idle;
-    static inline void eda_watch_idle(eda_idle* idle, PyTypeObject* type, destructor dealloc) {
-        idle->other = type->tp_dealloc;
+        destructor other;       /* the type's own tp_dealloc, for objects that are not kept */
+    } eda_free_list;
+    static inline void eda_install_free_list(eda_free_list* free_list, PyTypeObject* type, destructor dealloc) {
+        free_list->other = type->tp_dealloc;
         type->tp_dealloc = dealloc;
     }
-    static inline PyObject* eda_take_idle(eda_idle* idle) {
-        PyObject* it = idle->items[--idle->n];
+    static inline PyObject* eda_take_free(eda_free_list* free_list) {
+        PyObject* it = free_list->items[--free_list->n];
     #ifdef Py_REF_DEBUG
         _Py_NewReference(it);
     #else
@@ -25,17 +25,17 @@ cdef extern from *:
     #endif
         return it;
     }
-    static inline int eda_has_room(eda_idle* idle) { return idle->n < EDA_MAX_IDLE; }
-    static inline void eda_put_idle(eda_idle* idle, PyObject* it) { idle->items[idle->n++] = it; }
+    static inline int eda_has_room(eda_free_list* free_list) { return free_list->n < EDA_MAX_FREE; }
+    static inline void eda_put_free(eda_free_list* free_list, PyObject* it) { free_list->items[free_list->n++] = it; }
     """
     ctypedef void (*Dealloc "destructor")(PyObject* it) noexcept
-    ctypedef struct Idle "eda_idle":
+    ctypedef struct FreeList "eda_free_list":
         int n
         Dealloc other
-    void watch_idle "eda_watch_idle"(Idle* idle, PyTypeObject* type, Dealloc dealloc) noexcept
-    object take_idle "eda_take_idle"(Idle* idle)                # idle.n must not be 0
-    bint has_room "eda_has_room"(Idle* idle) noexcept
-    void put_idle "eda_put_idle"(Idle* idle, PyObject* it) noexcept
+    void install_free_list "eda_install_free_list"(FreeList* free_list, PyTypeObject* type, Dealloc dealloc) noexcept
+    object take_free "eda_take_free"(FreeList* free_list)                # the list must not be empty
+    bint has_room "eda_has_room"(FreeList* free_list) noexcept
+    void put_free "eda_put_free"(FreeList* free_list, PyObject* it) noexcept
 
 
 # A stretch of an event's bytes.
@@ -46,9 +46,9 @@ cdef struct Span:
 
 cdef class Data:
     cdef readonly str type      # encoding name
-    cdef object _value          # what the user passed; None for received data
-    cdef bytes _encoded         # the encoded bytes, once they were asked for; None before
-    cdef bytes _raw             # received data: owner of the bytes that the spans point into; else None
+    cdef object _value          # the user's value; None for received data
+    cdef bytes _encoded         # the encoded bytes; None before they were first needed
+    cdef bytes _raw             # received data: the bytes into which the spans point; else None
     cdef Span _span             # received data: the payload within _raw
     cdef Span _event_id         # received data: the event's id within _raw, for errors
     cdef str _event_id_text     # unpickled data: the event's id; else None
@@ -59,14 +59,14 @@ cdef class Data:
 
 cdef Data NIL
 
-# The Data that a user gives for an event, NIL for None; raises ConfigError.
+# Return the Data that a user gave for an event, NIL for None. Raises ConfigError for anything else.
 cdef Data check_data(object value)
 
-# Data of stretches of `raw` that the codec has checked.
+# Return the Data at these spans of `raw`, which the codec has checked.
 cdef Data received_data(bytes raw, Span* encoding, Span* payload, Span* event_id)
 
-# Tell the cycle collector that the object can't be part of a cycle: it refers to texts and bytes alone. Saves its
-# passes over a full window or ring.
+# The garbage collector need not track an object that refers to texts and bytes only, since it can't be part of a cycle.
+# Otherwise each collection would visit all events of a full window or ring.
 cdef void leave_to_refcount(object it) noexcept
 cdef bint is_left_to_refcount(object it) noexcept
 cdef void give_to_collector(object it) noexcept

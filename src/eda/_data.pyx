@@ -1,4 +1,4 @@
-"""Data: a value with a known encoding, encoded once at publish, decoded when it is asked for."""
+"""Data: a value and its encoding. It is encoded once, at publish, and decoded on request."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -33,7 +33,7 @@ cdef void give_to_collector(object it) noexcept:
 
 
 cdef str encoding_name(const unsigned char* text, Py_ssize_t n):
-    """Return the encoding's name; the built-in ones without making a new string."""
+    """Return the encoding's name, without a new string if the encoding is built in."""
     if n == 4 and memcmp(text, b"json", 4) == 0:
         return "json"
     if n == 5 and memcmp(text, b"bytes", 5) == 0:
@@ -52,11 +52,11 @@ cdef str encoding_name(const unsigned char* text, Py_ssize_t n):
 @cython.final
 @cython.freelist(256)
 cdef class Data:
-    """A value with a known encoding.
+    """A value and the name of its encoding, `type`.
 
-    Made by `Bytes`, `String`, `JSON`, `Proto`, `MsgPack`, or `Data(name, value)` for a registered encoding. The value
-    is encoded once, at publish or at the first `encode()`; changing it after that changes nothing. Received data keeps
-    the bytes it came with.
+    `Bytes`, `String`, `JSON`, `Proto` and `MsgPack` make it; for a registered encoding, `Data(name, value)` does. The
+    value is encoded once, at publish or at the first `encode()`; later changes of the value have no effect. Received
+    data holds the bytes that were received.
     """
 
     def __init__(self, object type, object value=None):
@@ -70,16 +70,16 @@ cdef class Data:
     def encode(self):
         """Return the encoded bytes.
 
-        Raises EncodeError when the encoding can't take the value, UnknownEncoding when nobody registered it.
+        Raises EncodeError if the value can't be encoded, UnknownEncoding if the encoding is not registered.
         """
         return self.encoded()
 
     def decode(self, into=None):
         """Return the Python value.
 
-        `into` is the type wanted: a dataclass, TypedDict, msgspec.Struct, attrs class or pydantic model; for `proto`
-        the message class, which is required there. Raises DecodeError (with `event_id`) when the bytes are not what
-        the encoding says, UnknownEncoding when nobody registered it.
+        `into` is the type of the result: a dataclass, TypedDict, msgspec.Struct, attrs class or pydantic model. For
+        `proto` it is the message class, and required. Raises DecodeError (with `event_id`) if the bytes can't be
+        decoded, UnknownEncoding if the encoding is not registered, ConfigError for `proto` without `into`.
         """
         cdef str event_id = "" if self._event_id_text is None else self._event_id_text
         if self._event_id.n:
@@ -97,21 +97,21 @@ cdef class Data:
                 raise TypeError("this Data was made without a type: by Data.__new__ and no __init__")
             else:
                 encoded = encode_value(self.type, self._value)
-                # It may have been encoded meanwhile, by the encoder itself or another thread: the first one stays,
-                # since a plan may point into it.
+                # The encoder itself or another thread may have encoded it meanwhile. The first result stays, because
+                # the plan of an envelope may point into it.
                 if self._encoded is None:
                     self._encoded = encoded
         return self._encoded
 
     cdef bytes encoded_or_none(self):
-        """Return the encoded bytes; None where the value can't be encoded."""
+        """Return the encoded bytes; None if the value can't be encoded."""
         try:
             return self.encoded()
         except Exception:
             return None
 
     def __eq__(self, other):
-        # Data that can't be encoded is equal where the values are: comparing raises nothing.
+        # Data that can't be encoded is equal if the values are equal: a comparison raises nothing.
         if self is other:
             return True
         if not isinstance(other, Data):
@@ -140,7 +140,7 @@ cdef class Data:
         return self
 
     def __deepcopy__(self, memo):
-        # What the value is later makes no difference once it is encoded. Raises what `encode()` raises.
+        # After encoding, later changes of the value make no difference. Raises what `encode()` raises.
         self.encoded()
         return self
 
@@ -156,34 +156,34 @@ cdef class Data:
         return _restore_data, (self.type, self.encoded())
 
 
-cdef Idle idle
+cdef FreeList free_list
 
 
-# No local variable of the type may be made here: it would count a reference to what has none left.
+# Here no local variable may hold the object: it would count a reference to an object that has none left.
 cdef void dealloc_data(PyObject* it) noexcept:
-    if ((<Data>it)._raw is None and PyObject_GC_IsTracked(it)) or not has_room(&idle):
-        idle.other(it)
+    if ((<Data>it)._raw is None and PyObject_GC_IsTracked(it)) or not has_room(&free_list):
+        free_list.other(it)
         return
     if (<Data>it)._raw is not None:
         (<Data>it)._raw = None
     if (<Data>it)._value is not None:
         (<Data>it)._value = None
-    # The type stays: setting all to None, and back, would count references to None for longer than the rest takes.
+    # The type stays, and empty fields are not set again: counting references to None takes longer than the rest.
     if (<Data>it)._encoded is not None:
         (<Data>it)._encoded = None
     if (<Data>it)._event_id_text is not None:
         (<Data>it)._event_id_text = None
-    put_idle(&idle, it)
+    put_free(&free_list, it)
 
 
-watch_idle(&idle, <PyTypeObject*>Data, dealloc_data)
+install_free_list(&free_list, <PyTypeObject*>Data, dealloc_data)
 
 
 cdef Data new_data():
-    """Return one that is left to refcount."""
+    """Return Data, empty but for its former `type`, that the garbage collector does not track."""
     cdef Data data
-    if idle.n:
-        return <Data>take_idle(&idle)
+    if free_list.n:
+        return <Data>take_free(&free_list)
     data = Data.__new__(Data)
     leave_to_refcount(data)
     return data
@@ -191,7 +191,7 @@ cdef Data new_data():
 
 cdef Data received_data(bytes raw, Span* encoding, Span* payload, Span* event_id):
     cdef Data data
-    # A writer that names no encoding wrote plain bytes.
+    # Without the name of an encoding, the payload is plain bytes.
     cdef str type = "bytes" if encoding.n == 0 else encoding_name(
         <const unsigned char*>PyBytes_AS_STRING(raw) + encoding.start, encoding.n
     )
@@ -218,7 +218,7 @@ cdef Data make_data(str encoding, object value):
     data.type = encoding
     data._value = value
     if data._event_id.n:
-        data._event_id.n = 0                # of what it was before
+        data._event_id.n = 0                # of the event that used the object before
     if not (type(value) is bytes or type(value) is str or value is None):
         give_to_collector(data)
     return data
@@ -242,27 +242,27 @@ cdef Data check_data(object value):
 
 
 def Bytes(value):
-    """Make Data of raw bytes: bytes, bytearray or memoryview, copied if it can change."""
+    """Return Data of raw bytes: bytes, bytearray or memoryview. The latter two are copied, since they can change."""
     if type(value) is not bytes and isinstance(value, (bytearray, memoryview)):
         value = bytes(value)
     return make_data("bytes", value)
 
 
 def String(value):
-    """Make Data of a text, encoded as UTF-8."""
+    """Return Data of a text, encoded as UTF-8."""
     return make_data("string", value)
 
 
 def JSON(value):
-    """Make Data of a JSON-encodable value: what msgspec takes, dataclasses and Structs included."""
+    """Return Data of a value that msgspec can encode as JSON, such as a dict, a dataclass or a Struct."""
     return make_data("json", value)
 
 
 def Proto(message):
-    """Make Data of a protobuf message."""
+    """Return Data of a protobuf message."""
     return make_data("proto", message)
 
 
 def MsgPack(value):
-    """Make Data of a MessagePack-encodable value."""
+    """Return Data of a value that can be encoded as MessagePack."""
     return make_data("msgpack", value)

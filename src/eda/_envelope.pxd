@@ -1,4 +1,4 @@
-# The envelope's fields (docs/wire.md), and taking them as writers write them. Inline.
+# The envelope's fields (docs/wire.md), and quick reading of fields in their usual form. Inline.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
@@ -29,9 +29,9 @@ cdef enum:
     META_VALUE = 2 << 3 | WIRE_BYTES
 
 
-# Taking what comes next: a field that is not there, or is odd in any way, is not taken, and the position stays.
-# Where the position is at `end`, what is read is the zero behind every bytes object, or other bytes before it: no tag
-# is zero, and the length behind another does not fit.
+# Each take_*() reads the next field, if it is there and in its usual form, and returns the position after it. Otherwise
+# it returns the same position. At `end`, it may read one byte further: the zero that follows every bytes object, or
+# another byte of that object. This is harmless: no tag is zero, and after any other tag the length does not fit.
 
 
 cdef inline const unsigned char* take_text(Span* span, unsigned char tag, const unsigned char* base,
@@ -49,7 +49,7 @@ cdef inline const unsigned char* take_text(Span* span, unsigned char tag, const 
 
 cdef inline const unsigned char* take_time(int64_t* time_ns, unsigned char tag, const unsigned char* pos,
                                            const unsigned char* end) noexcept nogil:
-    """Take a number of nine bytes, as times from 1972 to 2262 are."""
+    """Read a number of nine bytes, the size of all times from 1972 to 2262."""
     cdef uint64_t number
     if pos[0] != tag or end - pos < 10 or not nine_bytes(pos + 1, &number):
         return pos
@@ -78,7 +78,7 @@ cdef inline const unsigned char* take_payload(Span* span, const unsigned char* b
 
 
 cdef inline const unsigned char* take_meta(const unsigned char* pos, const unsigned char* end) noexcept nogil:
-    """Take an entry of a key and a value."""
+    """Read a meta entry: a key and a value."""
     cdef Py_ssize_t n, n_key
     if pos[0] != (N_META << 3 | WIRE_BYTES) or end - pos < 6:
         return pos

@@ -6,7 +6,7 @@ from libc.string cimport memset
 from eda._data cimport Data, Span
 
 
-# TextField: the text fields of the envelope, in the order of their numbers.
+# TextField: an index for each text field of the envelope, in the order of the field numbers.
 cdef enum:
     F_ID = 0
     F_TYPE = 1
@@ -15,34 +15,36 @@ cdef enum:
     F_CLIENT = 4
     F_AGGREGATE = 5
     N_TEXT = 6
-    # What else has a span.
+    # The other fields with a span.
     S_PAYLOAD = 6
     S_ENCODING = 7
     N_SPANS = 8
 
 
 cdef class Event:
-    # Text fields by TextField, owned str or NULL: not read yet, and then the span says where in `raw` the text is.
-    # Plain pointers, since an event has many and most are never read.
+    # The text fields, by TextField. Each is an owned str, or NULL if it was not read yet; then the span says where in
+    # `raw` the text is. They are plain pointers, because an event has many of them and most are never read.
     cdef PyObject* texts[N_TEXT]
-    cdef tuple _meta            # key, value, key, value …; None: no entries, or not read yet (then it has a span)
+    cdef tuple _meta            # key, value, key, value …; None: no entries, or not read yet (then meta_span is set)
     cdef Data _data             # None: not read yet
     cdef str _stream
-    # Received events own one bytes object: acknowledgement subject, envelope, and of messages that others wrote the
-    # headers and the subject. None for events made by the user; unpickled ones have the headers and the subject alone.
+    # A received event owns one bytes object with the acknowledgement subject and the envelope; for a message of another
+    # program also with its headers and subject. None for an event that the user made. An unpickled event has only the
+    # headers and the subject.
     cdef bytes raw
-    # From here on: what forget_read() zeroes. The times come first, since they are near what a publish reads.
+    # forget_read() zeroes all fields from here onwards. The times come first, near the other fields that a publish
+    # reads.
     cdef int64_t time_ns_
     cdef int64_t ack_time_ns_
     cdef Span spans[N_SPANS]
-    cdef Span meta_span         # from the first meta field's tag to the end of the last; others may be between
+    cdef Span meta_span         # from the first meta field's tag to the end of the last; other fields may be between
     cdef Span reply             # acknowledgement subject
-    cdef Span headers_span      # header block of a message that others wrote; empty for one of ours
-    cdef Span subject_span      # subject of a message that is elsewhere than its type and aggregate say; else empty
-    cdef int64_t version_       # in the aggregate; 0: not set
+    cdef Span headers_span      # header block of another program's message; empty for an event of eda
+    cdef Span subject_span      # the subject, if it does not follow from type and aggregate; else empty
+    cdef int64_t version_       # the version in the aggregate; 0: not set
     cdef uint64_t sequence_
     cdef uint32_t attempt_
-    cdef bint ascii             # all texts in `raw` are ASCII; else each may be either
+    cdef bint ascii             # all texts in `raw` are ASCII; if False, some may not be
 
     cdef int fill(self, PyObject** given) except -1
     cdef Data get_data(self)
@@ -55,12 +57,12 @@ cdef class Event:
     cdef int set_text(self, int field, str text) except -1
 
 
-# Zero what the codec and the dispatcher note.
+# Zero the fields that the codec and the dispatcher set.
 cdef inline void forget_read(Event event) noexcept nogil:
     memset(&event.time_ns_, 0, <char*>(&event.ascii + 1) - <char*>&event.time_ns_)
 
 
-# Where the envelope ends in `raw`.
+# Return the end of the envelope in `raw`.
 cdef inline Py_ssize_t end_of_envelope(Event event) noexcept:
     if event.headers_span.n:
         return event.headers_span.start
@@ -69,5 +71,5 @@ cdef inline Py_ssize_t end_of_envelope(Event event) noexcept:
     return PyBytes_GET_SIZE(event.raw)
 
 
-# A received event with every field empty, for the codec to fill: quicker than a call of the type across modules.
+# Return an event with empty fields, for the codec to fill. Quicker than a call of the type from another module.
 cdef Event new_event()

@@ -1,7 +1,7 @@
 """Event: what users publish and receive.
 
-A received event owns one bytes object and points into it; a field becomes a Python value when it is first read.
-Whoever fills the spans (the codec) has checked that they lie within the bytes and that texts are UTF-8.
+A received event owns one bytes object, and its spans point into it. A field becomes a Python value when it is first
+read. The codec fills the spans, after it has checked that they lie within the bytes and that texts are UTF-8.
 """
 
 cimport cython
@@ -14,8 +14,8 @@ from libc.string cimport memset
 
 from eda._bytes cimport is_ascii
 from eda._data cimport (
-    NIL, Data, Idle, check_data, give_to_collector, has_room, is_left_to_refcount, leave_to_refcount, put_idle,
-    received_data, take_idle, watch_idle,
+    NIL, Data, FreeList, check_data, give_to_collector, has_room, is_left_to_refcount, leave_to_refcount, put_free,
+    received_data, take_free, install_free_list,
 )
 from eda._fields cimport check_meta, check_text, check_time, flatten, read_meta, to_datetime, to_dict, to_rfc3339
 from eda._texts cimport ascii_text, shared_text
@@ -25,7 +25,7 @@ from eda.headers import NO_HEADERS, foreign_headers
 
 __all__ = ["Event"]
 
-# Arguments, behind the TextFields.
+# Indices of the arguments of Event; the TextFields are the first ones.
 cdef enum:
     G_STREAM = N_TEXT
     N_GIVEN_TEXT
@@ -40,12 +40,12 @@ cdef tuple NAMES = ("id", "type", "schema", "cause", "client", "aggregate", "str
 @cython.final
 @cython.freelist(256)
 cdef class Event:
-    """A domain event. Immutable; `replace()` gives a changed copy.
+    """A domain event. It never changes; `replace()` returns a changed copy.
 
-    `time` takes an aware datetime or int nanoseconds since 1970. It can't be 1970-01-01 itself, number 0, which says in
-    an envelope that no time is set. Fields that are left empty (`id`, `time`, `client`) are filled in on the wire when
-    the event is published; the event itself never changes. `cause` takes an id, or the Receipt of the event that is
-    the cause. Raises ConfigError naming the field that does not fit.
+    `time` is an aware datetime, or an int of nanoseconds since 1970. It can't be 0, which is 1970-01-01 00:00:00 UTC:
+    in an envelope, 0 means that no time is set. `cause` is the id of another event, or the Receipt of that event. If
+    `id`, `time` or `client` is empty, the publish fills it into the envelope; this object stays as it is. Raises
+    ConfigError, naming the field, for a wrong value.
     """
 
     def __init__(
@@ -66,8 +66,9 @@ cdef class Event:
         self.fill(given)
 
     cdef int fill(self, PyObject** given) except -1:
-        """Set the fields from arguments, NULL where there is none; whoever calls keeps them alive."""
-        # Checking may run code of the user, which meets an event that is empty or whole.
+        """Set the fields from the arguments, which the caller keeps alive. NULL: the argument is not given."""
+        # The checks may run code of the user. So all checks come before the first change: that code sees an empty
+        # event.
         cdef int i
         cdef str text
         for i in range(N_GIVEN_TEXT):
@@ -87,7 +88,7 @@ cdef class Event:
             elif text:
                 self.set_text(i, text)
         if self.texts[F_ID] is NULL:
-            self.set_text(F_ID, "")         # always: by it a made event is known
+            self.set_text(F_ID, "")         # never NULL: it shows that the event is set
         self._data = data
         self._meta = meta
         self.time_ns_ = time_ns
@@ -98,7 +99,7 @@ cdef class Event:
         return 0
 
     def __getattribute__(self, name):
-        # What handlers read, without a search through the type: 4 ns instead of 13. Names in code are interned.
+        # The fields that handlers read, without a look-up in the type: 4 ns instead of 13. Names in code are interned.
         if name is "id":
             return self.get_text(F_ID)
         if name is "type":
@@ -116,7 +117,7 @@ cdef class Event:
         return self.read_text(field)
 
     cdef str read_text(self, int field):
-        """Make a str of a text in `raw`."""
+        """Return a text field from its span in `raw`, and keep the str."""
         cdef const char* data = PyBytes_AS_STRING(self.raw) + self.spans[field].start
         cdef Py_ssize_t n = self.spans[field].n
         cdef str text
@@ -135,7 +136,7 @@ cdef class Event:
         return 0
 
     cdef int keep(self, bytes raw, Py_ssize_t start, Py_ssize_t n_headers, Py_ssize_t n_subject) except -1:
-        """Take up headers and a subject, which follow each other in `raw`."""
+        """Set `raw`, and the spans of headers and subject, which follow each other in it."""
         self.raw = raw
         self.headers_span.start = <uint32_t>start
         self.headers_span.n = <uint32_t>n_headers
@@ -147,7 +148,7 @@ cdef class Event:
         return self.raw[span.start:span.start + span.n] if span.n else b""
 
     cdef int take_id(self, str id) except -1:
-        """Take the id that the message's headers have, where its envelope has none."""
+        """Set the id from the message's headers, because the envelope has none."""
         cdef Data data = self.get_data()
         self.set_text(F_ID, id)
         if data is not NIL:
@@ -173,7 +174,7 @@ cdef class Event:
 
     @property
     def id(self):
-        """The event's id; on an event not published yet, empty where none was given."""
+        """The event's id; empty if none was given and the event was not received."""
         return self.get_text(F_ID)
 
     @property
@@ -203,7 +204,7 @@ cdef class Event:
 
     @property
     def data(self):
-        """The event's Data; of type `nil` where there is none."""
+        """The event's Data; of type `nil` if it has none."""
         return self.get_data()
 
     @property
@@ -213,50 +214,50 @@ cdef class Event:
 
     @property
     def stream(self):
-        """The stream that the event was received from; empty before."""
+        """The stream from which the event was received, or that was given; else empty."""
         return "" if self._stream is None else self._stream
 
     @property
     def time(self):
-        """When the event was published, as a UTC datetime in whole microseconds; None where not set."""
+        """When the event was published, as a UTC datetime in whole microseconds; None if not set."""
         return to_datetime(self.time_ns_)
 
     @property
     def time_ns(self):
-        """When the event was published, in nanoseconds since 1970; 0 where not set."""
+        """When the event was published, in nanoseconds since 1970; 0 if not set."""
         return self.time_ns_
 
     @property
     def ack_time(self):
-        """When the stream stored the event, as a UTC datetime in whole microseconds; None where not set."""
+        """When the stream stored the event, as a UTC datetime in whole microseconds; None if not set."""
         return to_datetime(self.ack_time_ns_)
 
     @property
     def ack_time_ns(self):
-        """When the stream stored the event, in nanoseconds since 1970; 0 where not set."""
+        """When the stream stored the event, in nanoseconds since 1970; 0 if not set."""
         return self.ack_time_ns_
 
     @property
     def sequence(self):
-        """The event's sequence in its stream; 0 before it was received."""
+        """The event's sequence in its stream; 0 if the event was not received."""
         return self.sequence_
 
     @property
     def attempt(self):
-        """Which delivery this is: 1 for the first, 0 before the event was received."""
+        """The number of this attempt: 1 for the first delivery; 0 if the event was not received."""
         return self.attempt_
 
     @property
     def version(self):
-        """The event's version in its aggregate, which only an event store writes; 0 where not set."""
+        """The event's version in its aggregate, which only an event store sets; 0 if not set."""
         return self.version_
 
     @property
     def headers(self):
-        """The headers of a message that another program wrote, by name, read-only; empty for the events of eda.
+        """The headers of another program's message, by name, read-only; empty for an event that eda published.
 
-        Without those that belong to NATS (`Nats-…`) and to eda (`Eda-…`). Of a name that is there twice, the first. Not
-        kept by `replace()`.
+        The headers of NATS (`Nats-…`) and of eda (`Eda-…`) are left out. Of a repeated name it has the first.
+        `replace()` does not copy the headers.
         """
         if self.headers_span.n == 0:
             return NO_HEADERS
@@ -264,20 +265,20 @@ cdef class Event:
 
     @property
     def subject(self):
-        """The subject that a received event was stored under; empty before. Not kept by `replace()`."""
+        """The subject under which a received event is stored; else empty. `replace()` does not copy it."""
         if self.subject_span.n:
             return self.kept(&self.subject_span).decode(errors="replace")
         if self.raw is None or not self._stream:
             return ""
-        # Text by text, escaped or not: what has to be escaped, and was, is kept.
+        # Nothing to escape: the subject of an event with such a type or aggregate is kept, in subject_span.
         return f"{self._stream}.{self.get_text(F_TYPE) or '_'}.{self.get_text(F_AGGREGATE) or '_'}"
 
     def is_type(self, *types):
-        """Tell whether the event's type is one of `types`."""
+        """Return whether the event's type is one of `types`."""
         return self.get_text(F_TYPE) in types
 
     def replace(self, **fields):
-        """Return a copy with these fields changed; raises ConfigError for a field that does not exist or fit."""
+        """Return a copy with these fields changed. Raises ConfigError for an unknown field or a wrong value."""
         cdef Event copy = Event.__new__(Event)
         cdef int i
         for i in range(N_TEXT):
@@ -308,8 +309,9 @@ cdef class Event:
     def to_dict(self):
         """Return the fields as a dict ready for JSON.
 
-        `data` is the decoded value; the bytes themselves where the encoding is `bytes`, needs a type (`proto`) or is
-        not registered. Times are RFC 3339 with nanoseconds, None where not set. `meta` is left out when it is empty.
+        `data` is the decoded value for the encodings `json`, `string`, `msgpack` and `nil`, and the encoded bytes for
+        all others. Times are texts as in RFC 3339, with nanoseconds; None if not set. `meta` is left out if it is
+        empty.
         """
         cdef Data data = self.get_data()
         cdef tuple meta = self.get_meta()
@@ -350,7 +352,7 @@ cdef class Event:
     def __hash__(self):
         if self.get_text(F_ID):
             return hash(self.get_text(F_ID))
-        # Events that are not published yet have none, and a set of them must not be one heap.
+        # Unpublished events have no id. Hashes of the empty id would all be equal, and a set of such events slow.
         return hash((
             self.get_text(F_TYPE), self.get_text(F_SCHEMA), self.get_text(F_CAUSE), self.get_text(F_CLIENT),
             self.get_text(F_AGGREGATE), self.time_ns_, frozenset(self.meta.items()), self.get_data(),
@@ -399,26 +401,26 @@ cdef extern from *:
 
 
 cdef PyObject* make_event(PyObject* cls, PyObject** args, size_t n_args, PyObject* names) except NULL:
-    """Do what a call of the type does, without a dict of the arguments: making that takes as long as all else."""
+    """Make an event for a call of the type, without a dict of the arguments, which would take as long as the rest."""
     cdef PyObject* given[N_GIVEN]
     cdef Event event = new_event()
     cdef Py_ssize_t i
     cdef Py_ssize_t n_positional = PyVectorcall_NARGS(n_args)
     cdef PyObject* name
-    cdef int place
+    cdef int index
     memset(given, 0, sizeof(given))
     for i in range(len(<tuple>names) if names is not NULL else 0):
         name = <PyObject*>(<tuple>names)[i]
-        for place in range(N_GIVEN):
-            if name == <PyObject*>NAMES[place]:     # names in code are interned
-                given[place] = args[i]
+        for index in range(N_GIVEN):
+            if name == <PyObject*>NAMES[index]:     # names in code are interned
+                given[index] = args[i]
                 break
         else:
             n_positional = -1
             break
     if n_positional == 0:
         event.fill(given)
-    else:                                   # what it says of odd arguments is Cython's
+    else:                                   # wrong arguments: Cython's own code raises the error
         n_positional = PyVectorcall_NARGS(n_args)
         keywords = <tuple>names if names is not NULL else ()
         event.__init__(
@@ -432,21 +434,22 @@ cdef PyObject* make_event(PyObject* cls, PyObject** args, size_t n_args, PyObjec
 set_vectorcall(<PyTypeObject*>Event, <void*>make_event)
 
 
-cdef Idle idle
+cdef FreeList free_list
 
 
-# No local variable of the type may be made here: it would count a reference to what has none left.
+# Here no local variable may hold the object: it would count a reference to an object that has none left.
 cdef void dealloc_event(PyObject* it) noexcept:
     cdef int i
     for i in range(N_TEXT):
         Py_XDECREF((<Event>it).texts[i])
         (<Event>it).texts[i] = NULL
-    # Received ones never are tracked; asking takes longer than looking at `raw`.
-    if ((<Event>it).raw is None and PyObject_GC_IsTracked(it)) or not has_room(&idle):
-        idle.other(it)
+    # A received event, which has `raw`, is never tracked. The look at `raw` is quicker than the question to the
+    # collector.
+    if ((<Event>it).raw is None and PyObject_GC_IsTracked(it)) or not has_room(&free_list):
+        free_list.other(it)
         return
     (<Event>it).raw = None
-    # Not set to None where they are: counting references to None would take longer than the rest.
+    # Fields that are None are not set again: counting references to None would take longer than the rest.
     if (<Event>it)._data is not None:
         (<Event>it)._data = None
     if (<Event>it)._meta is not None:
@@ -454,18 +457,18 @@ cdef void dealloc_event(PyObject* it) noexcept:
     if (<Event>it)._stream is not None:
         (<Event>it)._stream = None
     forget_read(<Event>it)
-    put_idle(&idle, it)
+    put_free(&free_list, it)
 
 
-watch_idle(&idle, <PyTypeObject*>Event, dealloc_event)
+install_free_list(&free_list, <PyTypeObject*>Event, dealloc_event)
 
 
 cdef Event new_event():
     cdef Event event
-    if idle.n:
-        return <Event>take_idle(&idle)
+    if free_list.n:
+        return <Event>take_free(&free_list)
     event = Event.__new__(Event)
-    leave_to_refcount(event)            # what it is filled from is bytes
+    leave_to_refcount(event)            # it will refer to bytes and texts only
     return event
 
 
@@ -492,5 +495,5 @@ def _restore_event(
     event.version_ = version
     if headers or subject:
         event.keep(headers + subject, 0, <Py_ssize_t>len(headers), <Py_ssize_t>len(subject))
-        leave_to_refcount(event)            # as all that has `raw`: its data came from bytes, too
+        leave_to_refcount(event)            # like every event with `raw`: its data came from bytes, too
     return event

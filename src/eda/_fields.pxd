@@ -1,15 +1,15 @@
 from libc.stdint cimport int64_t
 
 
-# These take what users give; they raise ConfigError naming the field.
+# These check and convert a value that a user gave. They raise ConfigError, naming the field.
 cdef str check_text(str name, object value)
-cdef tuple check_meta(object value)         # key, value, key, value …; None where there is no entry
+cdef tuple check_meta(object value)         # key, value, key, value …; None without entries
 cdef int64_t check_time(object value) except? -1
 
-cdef tuple flatten(dict meta)               # the same of a dict
-cdef dict to_dict(tuple meta)               # and back
+cdef tuple flatten(dict meta)               # a dict as such a tuple
+cdef dict to_dict(tuple meta)               # the tuple as a dict
 
-# The meta entries of a stretch of envelope that the codec has checked.
+# Return the meta entries in a part of an envelope that the codec has checked.
 cdef dict read_meta(const unsigned char* data, Py_ssize_t n)
 
 cdef object to_datetime(int64_t ns)         # None for 0

@@ -1,4 +1,4 @@
-"""The fields of an event: what users give is checked, and times are turned into what users read."""
+"""The fields of an event: checks of the values that users give, and conversions of meta entries and times."""
 
 from cpython.dict cimport PyDict_Next
 from cpython.object cimport PyObject
@@ -26,7 +26,7 @@ cdef str check_text(str name, object value):
         if type(value) is not Receipt or name != "cause" or not isinstance(value.id, str):
             raise ConfigError(f"{name} must be a str, not {type(value).__name__}", argument=name)
         value = value.id
-    return value if type(value) is str else str.__str__(value)     # of a subclass, such as StrEnum
+    return value if type(value) is str else str.__str__(value)     # a plain str, also for a subclass such as StrEnum
 
 
 cdef tuple check_meta(object value):
@@ -46,11 +46,11 @@ cdef tuple flatten(dict meta):
     cdef PyObject* value
     cdef str text
     cdef Py_ssize_t cursor = 0, i = 0
-    # Nothing in between runs code of the user, who may hold the dict.
+    # The loop runs no code of the user, which might change the dict.
     while i < len(texts) and PyDict_Next(meta, &cursor, &key, &value):
         if not isinstance(<object>key, str) or not isinstance(<object>value, str):
             raise ConfigError(f"meta must map str to str; the entry {<object>key!r} does not", argument="meta")
-        # Of a subclass anything may hang on it, and an event is left to refcount.
+        # An instance of a subclass may refer to anything, but the garbage collector does not track the event.
         text = <str>key if type(<object>key) is str else check_text("meta", <object>key)
         Py_INCREF(text)
         PyTuple_SET_ITEM(texts, i, text)
@@ -71,7 +71,7 @@ cdef dict to_dict(tuple meta):
 
 
 cdef dict read_meta(const unsigned char* data, Py_ssize_t n):
-    """Collect the meta entries of a stretch of envelope that the codec has checked."""
+    """Return the meta entries in a part of an envelope that the codec has checked."""
     cdef Cursor c
     cdef Cursor entry
     cdef uint32_t field, wire_type
@@ -120,10 +120,10 @@ cdef int64_t check_time(object value) except? -1:
     if not _INT64_MIN <= value <= _INT64_MAX:
         raise ConfigError("time does not fit into 64-bit nanoseconds since 1970: 1677 to 2262", argument="time")
     if value == 0:
-        # It would be stored as the time of the publish.
+        # In an envelope 0 means "not set", so the publish would replace it by the present time.
         raise ConfigError(
-            "time must not be 1970-01-01 00:00:00 UTC: an envelope says by this time that none is set; with None the "
-            "event gets the time of its publish",
+            "time must not be 1970-01-01 00:00:00 UTC: in an envelope this time means that no time is set. With None, "
+            "the event gets the time of its publish",
             argument="time",
         )
     return value

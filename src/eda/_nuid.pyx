@@ -1,7 +1,7 @@
 """Event ids: NUIDs, as the NATS clients generate them.
 
-22 base-62 characters: 12 from the operating system's random generator, 10 of a sequence with a random step. The
-random part is renewed when the sequence runs out and after a fork.
+An id has 22 base-62 characters: 12 from the operating system's random generator, and 10 of a sequence with a random
+step. New random characters are drawn when the sequence is exhausted, and after a fork.
 
 Source: https://github.com/nats-io/nuid
 """
@@ -25,7 +25,7 @@ cdef const unsigned char* DIGITS = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefg
 
 cdef unsigned char[N_PREFIX] prefix
 cdef uint64_t seq = 0
-cdef uint64_t step = 0                              # 0: the generator has to be seeded first
+cdef uint64_t step = 0                              # 0: not seeded yet
 
 
 cdef int seed() except -1:
@@ -35,7 +35,7 @@ cdef int seed() except -1:
     cdef int byte
     while i < N_PREFIX:
         for byte in os.urandom(2 * N_PREFIX):
-            # 248 is the largest multiple of 62 in a byte: a plain modulo would favour the first digits.
+            # 248 is the largest multiple of 62 in a byte. Without this limit the first digits would be more frequent.
             if byte < 248 and i < N_PREFIX:
                 prefix[i] = DIGITS[byte % 62]
                 i += 1

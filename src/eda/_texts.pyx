@@ -1,4 +1,4 @@
-"""Texts that repeat (types, aggregates, clients), made once and shared: a look-up costs less than half of a new str."""
+"""A table of texts that repeat (types, aggregates, clients). A look-up costs less than half of a new str."""
 
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
@@ -8,7 +8,7 @@ from libc.string cimport memcpy
 
 __all__: list = []
 
-# Direct-mapped, so bounded: 1,024 texts of at most 64 bytes.
+# The table is direct-mapped, so its size has a bound: 1,024 texts of at most 64 bytes.
 cdef enum:
     N_SHARED = 1024
     MAX_SHARED = 64
@@ -17,7 +17,7 @@ cdef PyObject* shared[N_SHARED]
 
 
 cdef inline bint same_bytes(const char* a, const char* b, Py_ssize_t n) noexcept nogil:
-    """memcmp, for so few bytes that its call would cost most of the time."""
+    """Return whether the bytes are equal. For so few bytes, a call of memcmp would take most of the time."""
     cdef uint64_t x, y
     cdef Py_ssize_t i = 0
     if n < 8:
@@ -37,7 +37,7 @@ cdef inline bint same_bytes(const char* a, const char* b, Py_ssize_t n) noexcept
 
 
 cdef str shared_text(const char* data, Py_ssize_t n):
-    """Return the ASCII text, from the shared ones where it was seen before."""
+    """Return the ASCII text, from the table if it is there."""
     cdef uint64_t head = 0, tail = 0
     cdef uint64_t at
     cdef PyObject* known
