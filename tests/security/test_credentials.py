@@ -162,7 +162,7 @@ async def test_login_when_wrong_fails_at_once_and_shows_no_secret(
             begin = time.monotonic()
             with pytest.raises(eda.ConnectError) as caught:
                 await dial(server, options)
-            assert time.monotonic() - begin < 2
+            assert time.monotonic() - begin < 4
             assert "authorization" in str(caught.value).lower() or "authentication" in str(caught.value).lower()
             assert f"nats://127.0.0.1:{server.port}" in str(caught.value)
             for secret in login.secrets:
@@ -279,7 +279,7 @@ async def test_secret_when_its_file_makes_no_sense_fails_at_once_and_is_not_show
         begin = time.monotonic()
         with pytest.raises(eda.ConnectError) as caught:
             await eda.connect(f"nats://127.0.0.1:{server.port}", **{option: file})
-        assert time.monotonic() - begin < 2
+        assert time.monotonic() - begin < 4
     assert "hunter2" not in texts_of(caught.value)
     assert "hunter2" not in shown(everything)
 

@@ -261,7 +261,7 @@ async def test_acknowledgement_when_it_comes_for_what_is_still_to_be_sent_does_n
         await wire_of(conn).barrier(2)
         assert not publishing.done()
         fake.acknowledge(held[0])
-        assert (await asyncio.wait_for(publishing, 2)).id == "later"
+        assert (await asyncio.wait_for(publishing, 10)).id == "later"
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ async def test_info_when_it_is_nonsense_at_first_fails_the_connect_and_says_why(
         begin = time.monotonic()
         with pytest.raises(eda.ConnectError) as caught:
             await eda.connect(server.url, user="me", password="hunter2", connect_timeout_s=0.3)
-        assert time.monotonic() - begin < 2
+        assert time.monotonic() - begin < 4
         assert not server.commands, "credentials went to who can't even greet"
     assert server.url in str(caught.value)
     assert len(str(caught.value)) < 1300

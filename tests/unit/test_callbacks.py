@@ -85,7 +85,7 @@ async def test_callback_when_it_starts_a_task_lets_it_run() -> None:
         return tasks[-1]
 
     Callback("on_x", start, LOGGER)(1)
-    await asyncio.wait_for(tasks[0], 1)
+    await asyncio.wait_for(tasks[0], 10)
 
 
 class Own(BaseException):

@@ -21,14 +21,14 @@ async def test_wait_when_all_is_done_returns_nothing() -> None:
     assert await Deadline().wait([]) == set()
 
 
-@pytest.mark.parametrize(("deadline_s", "at_most_s", "keeps_s"), [(0.1, 9, 0), (9, 0.1, 0), (1, 9, 0.9)])
+@pytest.mark.parametrize(("deadline_s", "at_most_s", "keeps_s"), [(0.1, 9, 0), (9, 0.1, 0), (3, 9, 2.9)])
 async def test_wait_when_time_is_up_returns_what_is_not_done(
     deadline_s: float, at_most_s: float, keeps_s: float
 ) -> None:
     task = asyncio.create_task(never())
     begin = time.monotonic()
     assert await Deadline(deadline_s).wait({task}, at_most_s, keeps_s=keeps_s) == {task}
-    assert 0.05 < time.monotonic() - begin < 0.8
+    assert 0.05 < time.monotonic() - begin < 2.8
     assert not task.done()
     task.cancel()
 
@@ -47,18 +47,17 @@ async def test_shorten_when_somebody_waits_wakes_it_in_time() -> None:
     task, deadline = asyncio.create_task(never()), Deadline()
     assert deadline.left_s == float("inf")
     asyncio.get_running_loop().call_later(0.02, deadline.shorten, 0.05)
-    begin = time.monotonic()
-    assert await deadline.wait({task}) == {task}
-    assert time.monotonic() - begin < 0.8
+    async with asyncio.timeout(10):
+        assert await deadline.wait({task}) == {task}
     task.cancel()
 
 
 async def test_shorten_when_more_was_to_be_kept_leaves_half_to_the_wait() -> None:
     task, deadline = asyncio.create_task(never()), Deadline()
-    asyncio.get_running_loop().call_later(0.02, deadline.shorten, 0.6)
+    asyncio.get_running_loop().call_later(0.02, deadline.shorten, 2.0)
     begin = time.monotonic()
-    assert await deadline.wait({task}, keeps_s=2.0) == {task}
-    assert time.monotonic() - begin > 0.25
+    assert await deadline.wait({task}, keeps_s=5.0) == {task}
+    assert time.monotonic() - begin > 0.9
     assert deadline.left_s > 0.1
     task.cancel()
 
@@ -118,4 +117,4 @@ async def test_run_when_its_caller_is_cancelled_cancels_it() -> None:
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    await asyncio.wait_for(ended.wait(), 1)
+    await asyncio.wait_for(ended.wait(), 10)

@@ -229,7 +229,7 @@ async def test_threaded_when_cancelled_before_a_thread_is_free_is_never_run() ->
     await until(lambda: seen)
     second.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(second, 2)
+        await asyncio.wait_for(second, 4)
     go_on.set()
     await first
     assert seen == ["e1"]

@@ -287,7 +287,7 @@ async def test_forget_when_active_ends_without_a_word(conn: eda.Conn, stream: st
     await asyncio.sleep(0)
     await member.cursor.forget()
     with pytest.raises(eda.Closed):
-        await asyncio.wait_for(waiting, 1.0)
+        await asyncio.wait_for(waiting, 10)
     assert await keys.get() is None
     await asyncio.sleep(0.05)
     assert await keys.get() is None

@@ -295,7 +295,7 @@ async def test_members_when_the_connection_closes_end(conn: eda.Conn, stream: st
         assert isinstance(member.tells("end")[0][0], eda.Closed)
         assert not await member.close()
     with pytest.raises(eda.Closed):
-        await asyncio.wait_for(waiting, 1.0)
+        await asyncio.wait_for(waiting, 10)
 
 
 # --- processes -------------------------------------------------------------------------------------------------------

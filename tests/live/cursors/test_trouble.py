@@ -55,7 +55,7 @@ async def test_write_when_its_answer_is_lost_is_looked_up_and_goes_on(
     for seq in range(1, 6):
         proxy.drop_if = next_answers(proxy)
         lease_ns = member.cursor.lease_until_ns
-        await asyncio.wait_for(member.cursor.store(seq), 2.0)
+        await asyncio.wait_for(member.cursor.store(seq), 10)
         await until(lambda lease_ns=lease_ns: member.cursor.lease_until_ns > lease_ns)
     assert proxy.n_dropped == 5
     assert member.story == ["active"]
@@ -70,7 +70,7 @@ async def test_lease_when_a_write_is_only_read_is_not_longer(
     member = await Member(await connect(proxy.url(server.url)), stream).open()
     lease_ns = member.cursor.lease_until_ns
     proxy.drop_if = next_answers(proxy, 1000)
-    await asyncio.wait_for(member.cursor.store(1), 2.0)
+    await asyncio.wait_for(member.cursor.store(1), 10)
     assert member.cursor.lease_until_ns == lease_ns
     await until(lambda: "fenced" in member.story)
     proxy.drop_if = None
@@ -128,7 +128,7 @@ async def test_close_when_cut_off_gives_up_in_time_and_says_so(
     proxy.hold()
     begin = time.monotonic()
     assert not await member.close(3, timeout_s=0.5)
-    assert 0.4 < time.monotonic() - begin < 1.5
+    assert 0.4 < time.monotonic() - begin < 4
     assert logged.find("its last position may not be stored.*no answer within 0.5 s")
     proxy.release()
 
@@ -298,7 +298,7 @@ async def test_write_when_another_has_taken_the_cursor_is_lost_and_stands_by(
     await keys.put(eda.JSON(value | {"holder": "x", "epoch": 2, "seq": 40}).encode())
     waiting = asyncio.ensure_future(member.cursor.store(6))
     with pytest.raises(eda.Closed):
-        await asyncio.wait_for(waiting, 2.0)
+        await asyncio.wait_for(waiting, 10)
     assert member.story == ["active", "lost"]
     assert (member.cursor.is_active, member.cursor.lease_until_ns) == (False, 0)
     await keys.put(eda.JSON(value | {"holder": "", "epoch": 2, "seq": 41}).encode())

@@ -234,7 +234,7 @@ async def test_store_when_the_connection_is_lost_meanwhile_fails_at_once_and_wor
         await until(lambda: b"dead:billing:17" in proxy.sent)
         proxy.drop()
         with pytest.raises(eda.ServerError) as caught:
-            await asyncio.wait_for(storing, 2)
+            await asyncio.wait_for(storing, 4)
         assert caught.value.retryable
         proxy.release()
         await letters_of(conn).store("dead", **LETTER)
@@ -271,7 +271,7 @@ async def test_store_when_it_may_not_publish_raises_at_once(logged: Logged) -> N
         eda.EmbeddedServer(config={"authorization": {"users": [user]}}) as server,
         eda.connect(f"nats://127.0.0.1:{server.port}", user="u", password="p") as conn,
     ):
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(4):
             with pytest.raises(eda.ServerError, match="no permission") as caught:
                 await letters_of(conn).store("dead", **LETTER)
         assert caught.value.code == 403

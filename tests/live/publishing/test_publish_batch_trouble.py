@@ -78,7 +78,7 @@ async def test_batch_when_every_answer_is_lost_times_out_and_is_stored_once(
     began = time.monotonic()
     with pytest.raises(eda.Timeout):
         await faulty.publish_batch(stream, numbered(10))
-    assert 1.0 <= time.monotonic() - began < 1.5
+    assert 1.0 <= time.monotonic() - began < 4
     assert proxy.n_dropped > 2
     assert await stored_ids(server.url, stream) == IDS[:10]
 
@@ -256,7 +256,7 @@ async def test_batch_when_the_peer_takes_nothing_times_out(
     began = time.monotonic()
     with pytest.raises(eda.Timeout):
         await publishing
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 4
     proxy.release()
     await faulty.publish(stream)
     assert (await faulty.streams.info(stream)).events == 1

@@ -54,7 +54,7 @@ async def test_event_when_the_stream_does_not_take_it_is_refused_at_once(
     began = time.monotonic()
     with pytest.raises(eda.ConfigError, match=says.format(stream=stream)) as caught:
         await way(conn, stream)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 4
     assert stream in str(caught.value)
     assert await admin.last_seq(stream) == 0
 
@@ -115,7 +115,7 @@ async def test_publish_when_the_stream_is_sealed_or_made_silent_later_is_refused
     began = time.monotonic()
     with pytest.raises(eda.ServerError, match="sealed"):
         await conn.publish(stream)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 4
 
 
 async def test_publish_when_an_event_is_over_the_streams_limit_is_refused_at_once(
@@ -126,7 +126,7 @@ async def test_publish_when_an_event_is_over_the_streams_limit_is_refused_at_onc
     began = time.monotonic()
     with pytest.raises(eda.ServerError, match="size exceeds") as caught:
         await conn.publish(stream, eda.Event(data=eda.Bytes(bytes(500))))
-    assert (caught.value.retryable, time.monotonic() - began < 2) == (False, True)
+    assert (caught.value.retryable, time.monotonic() - began < 4) == (False, True)
 
 
 async def test_connect_when_no_server_answers_for_the_domain_names_it() -> None:

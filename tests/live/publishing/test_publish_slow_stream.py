@@ -29,7 +29,7 @@ async def test_publish_when_another_streams_window_is_full_goes_on(
             await asyncio.sleep(0)
             async with asyncio.timeout(4):
                 receipts = await asyncio.gather(*(conn.publish(stream, event) for event in numbered(90)))
-                for event in numbered(1000, start=1000):  # more than a window has places
+                for event in numbered(200, start=1000):  # more than a window has places
                     receipts.append(await conn.publish(stream, event))
             assert [each.id for each in receipts] == await stored_ids(server.url, stream)
             assert not any(task.done() for task in stuck)
@@ -47,7 +47,7 @@ async def test_publish_when_one_event_waits_long_does_not_stop_its_own_stream_ea
     server: eda.EmbeddedServer, connect: Connect, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An answer was lost: until the event is sent again, its stream takes as many as the window has places."""
-    monkeypatch.setattr(eda.publishing.stream_publisher, "MAX_PENDING", 1000)
+    monkeypatch.setattr(eda.publishing.stream_publisher, "MAX_PENDING", 100)
     async with FaultyProxy(server.port) as proxy:
         conn = await connect(proxy.url(server.url))
         await conn.publish(stream)
@@ -55,7 +55,7 @@ async def test_publish_when_one_event_waits_long_does_not_stop_its_own_stream_ea
         lost = asyncio.create_task(conn.publish(stream, eda.Event(id="lost")))
         await asyncio.sleep(0)
         async with asyncio.timeout(4):
-            for event in numbered(900):
+            for event in numbered(90):
                 await conn.publish(stream, event)
         assert not lost.done()
         assert (await asyncio.wait_for(lost, 10)).sequence == 2

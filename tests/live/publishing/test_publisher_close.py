@@ -55,7 +55,7 @@ async def test_flush_when_the_server_is_gone_for_good_fails_each_within_the_time
         if when == "under-way":
             await go_away(proxy, conn)
         await asyncio.wait_for(pub.flush(), 5)
-        assert 0.5 < time.monotonic() - begin < 2
+        assert 0.5 < time.monotonic() - begin < 4
         failed = list(outcomes.failures)
         assert [event.id for event, _ in failed] == ids[-len(failed) :]
         for event, error in failed:
@@ -226,7 +226,7 @@ async def test_context_when_the_block_is_cancelled_ends_now_and_fails_what_is_pe
     begin = time.monotonic()
     with pytest.raises((TimeoutError, asyncio.CancelledError, LookupError, GeneratorExit)):
         await asyncio.create_task(work())
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 4
     assert not conn._lifetime.publishers
     assert list(outcomes.failed) == [event.id for event in numbered(100)]
     assert {type(error) for error in outcomes.errors.values()} == {eda.Closed}
@@ -252,7 +252,7 @@ async def test_context_when_it_fails_with_a_silent_server_waits_for_some_seconds
             await pub.send_many(numbered(100))
             begin = time.monotonic()
             raise LookupError
-    assert 0.4 < time.monotonic() - begin < 3
+    assert 0.4 < time.monotonic() - begin < 4
     assert {type(error) for error in outcomes.errors.values()} == {eda.Closed}
     proxy.release()
 
@@ -276,7 +276,7 @@ async def test_context_when_cancelled_while_it_flushes_ends_now(
     task.cancel()
     await asyncio.wait({task}, timeout=5)
     assert task.cancelled()
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 4
     assert outcomes.failed.total() == 100
     assert not conn._lifetime.publishers
     proxy.release()
@@ -378,7 +378,7 @@ async def test_close_when_senders_wait_for_a_connection_wakes_them(
     await until(lambda: conn._lifetime._services.wire.out.paused)  # type: ignore[union-attr]
     n = pub.stats().sent
     await go_away(proxy, conn)
-    await until(lambda: pub.stats().sent > n, 2)
+    await until(lambda: pub.stats().sent > n)
     sending.cancel()
     await asyncio.wait({sending})
     await pub.close()

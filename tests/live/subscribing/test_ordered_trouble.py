@@ -155,7 +155,7 @@ async def test_lease_when_the_connection_is_away_for_longer_cancels_handlers_and
         await until(lambda: len(calls) == 3)
         proxy.refusing = True
         proxy.drop()
-        await until(lambda: calls[-1] == (2, "cancelled"), 2)
+        await until(lambda: calls[-1] == (2, "cancelled"))
         await asyncio.sleep(0.1)
         assert len(calls) == 4
         proxy.refusing = False

@@ -185,7 +185,7 @@ def test_tls_when_opening_fails_with_a_silent_peer_does_not_wait_for_it(
             begin = time.monotonic()
             with pytest.raises(eda.ConnectError):
                 await eda.connect(proxy.url(server.url), tls=authority.context())
-            assert time.monotonic() - begin < 2
+            assert time.monotonic() - begin < 4
 
     run(new_loop, main)
 
@@ -200,7 +200,7 @@ def test_tls_when_the_authority_is_unknown_fails_at_once(
                 begin = time.monotonic()
                 with pytest.raises(eda.ConnectError, match="certificate verify failed") as caught:
                     await eda.connect(server.url, tls=tls)
-                assert time.monotonic() - begin < 2
+                assert time.monotonic() - begin < 4
                 assert server.token not in f"{caught.value}{caught.value!r}"
                 assert not caught.value.retryable
 
@@ -214,7 +214,7 @@ def test_tls_when_the_certificate_is_for_another_name_fails_at_once(authority: A
             begin = time.monotonic()
             with pytest.raises(eda.ConnectError, match=r"127\.0\.0\.1") as caught:
                 await eda.connect(server.url, tls=authority.context())
-            assert time.monotonic() - begin < 2
+            assert time.monotonic() - begin < 4
             assert not caught.value.retryable
 
     run(new_loop, main)
@@ -285,7 +285,7 @@ async def test_tls_when_the_certificate_has_expired_fails_at_once(authority: Aut
         begin = time.monotonic()
         with pytest.raises(eda.ConnectError, match="certificate has expired") as caught:
             await eda.connect(server.url, tls=authority.context())
-        assert time.monotonic() - begin < 2
+        assert time.monotonic() - begin < 4
         assert not caught.value.retryable
 
 

@@ -115,10 +115,10 @@ async def test_handler_when_its_time_is_over_is_cancelled_and_the_next_one_has_i
 
 async def test_handlers_when_within_their_time_are_left_alone(make: Make, monitor: Start) -> None:
     async def handle(event: eda.Event) -> None:
-        await asyncio.sleep(0.03)
+        await asyncio.sleep(0.1)
 
     rig = make(handle, concurrency=2)
-    monitored = monitor(rig, timeout_s=0.3)
+    monitored = monitor(rig, timeout_s=1.0)
     rig.deliver(*range(1, 31))
     await until(lambda: rig.dispatcher.outcomes.n_handled == 30)
     assert rig.failures == []
