@@ -1,12 +1,12 @@
-"""The private nats-server for tests, demos and single machines.
+"""A private nats-server, for tests, demos and programs on a single machine.
 
-It offers `EmbeddedServer`. It never connects to the server that it starts.
+The wing offers `EmbeddedServer`. It never connects to the server that it starts.
 
-Files, each below those that import it:
+Files, each after the files that it imports:
 
-    caretaker  removes an embedded server's directory when its owner was killed
-    config     its settings in nats-server's language, and what in them is secret
-    server     the embedded nats-server
+    caretaker  removes a server's temporary directory if the process that started the server was killed
+    config     writes the settings in nats-server's language, and finds the secrets in them
+    server     starts, stops and kills the nats-server
 """
 
 __all__: list[str] = []

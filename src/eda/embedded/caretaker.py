@@ -1,4 +1,4 @@
-"""What removes a server's temporary directory when the process that made it is gone, however it ended."""
+"""Removes a server's temporary directory when the process that made it is gone, however that process ended."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["Caretaker"]
 PID_FILE = "pid"
 END_S = 1.0
 
-# Its stdin is a pipe whose other end the owner alone holds, so `read` returns when the owner says goodbye, or is dead.
-# A service manager may send SIGTERM to all processes of a service: it must outlive that. On Linux the kernel has told
-# the server to end. The server still writes then, so it must be gone before its directory is; 10 s are more than it
-# takes.
+# The script's stdin is a pipe. Only the owner has the other end, so `read` returns when the owner says goodbye or dies.
+# The script ignores SIGTERM, because a service manager may send it to all processes of a service. The server still
+# writes while it ends, so the directory is removed after the server has ended; it needs less than 10 s for that. On
+# Linux the kernel has sent the server a SIGTERM already.
 _SCRIPT = """
 trap '' HUP INT TERM
 read -r goodbye && exit 0
@@ -35,9 +35,10 @@ rm -rf "$1"
 
 
 class Caretaker:
-    """A process that waits for the end of this one, to remove `home` and the server whose pid stands in it.
+    """A process that waits until this process ends, then ends the server and removes its directory, `home`.
 
-    There is none on Windows, and where there is no `sh`: what a killed process leaves stays there.
+    `home` has a file with the server's pid. On Windows, and without `sh`, there is no such process: a killed owner then
+    leaves server and directory behind.
     """
 
     def __init__(self, home: Path) -> None:
@@ -63,7 +64,7 @@ class Caretaker:
             os.close(theirs)
 
     def watch(self, pid: int | None) -> None:
-        """Note the server's process; None: it is gone, and its number may be another's."""
+        """Store the server's pid. None: the server has ended, and the system may give its pid to another process."""
         file = self._home / PID_FILE
         if pid is None:
             file.unlink(missing_ok=True)
@@ -71,12 +72,12 @@ class Caretaker:
             file.write_text(str(pid))
 
     def end(self) -> None:
-        """Say goodbye: there is nothing to remove."""
+        """End the caretaker: there is nothing left to remove."""
         pipe, self._pipe = self._pipe, -1
         process, self._process = self._process, None
         if pipe < 0:
             return
-        with contextlib.suppress(BrokenPipeError):  # it was killed
+        with contextlib.suppress(BrokenPipeError):  # the caretaker was killed
             os.write(pipe, b"goodbye\n")
         os.close(pipe)
         if process is not None:

@@ -1,4 +1,4 @@
-"""The configuration of the embedded server: nats-server's language, and what in it is secret."""
+"""The configuration of the embedded server: writes it in nats-server's language, and finds the secrets in it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _SECRET_KEY = re.compile("pass|token|secret|seed|nkey|jwt|key$|cookie", re.IGNOR
 
 
 def render(settings: Mapping[str, Any]) -> str:
-    """Write settings in nats-server's language, None left out. ConfigError: what it can't say."""
-    said = ((key, value) for key, value in settings.items() if value is not None)
-    return "\n".join(f"{_render_key(key)}: {_render_value(value)}" for key, value in said)
+    """Return settings in nats-server's language, without those that are None. Raises ConfigError for other values."""
+    given = ((key, value) for key, value in settings.items() if value is not None)
+    return "\n".join(f"{_render_key(key)}: {_render_value(value)}" for key, value in given)
 
 
 def _render_key(key: object) -> str:
-    # The language knows no escapes in keys.
+    # The language has no escapes in keys.
     if not isinstance(key, str) or not re.fullmatch(r'[^"\\\x00-\x1f\x7f\ud800-\udfff]+', key):
         raise ConfigError(f"config can't have the key {key!r}", argument="config")
     return f'"{key}"'
@@ -43,7 +43,7 @@ def _render_value(value: object) -> str:
 
 
 def secrets_in(settings: object) -> Iterator[str]:
-    """Give the texts in the settings that a log should not show."""
+    """Yield the texts in the settings that must not show in a log."""
     if isinstance(settings, Mapping):
         for key, value in settings.items():
             if isinstance(value, str) and _SECRET_KEY.search(str(key)):

