@@ -155,8 +155,8 @@ class ConnectError(EdaError):
 
     def __init__(self, address: str, reason: str, *, retryable: bool = True) -> None:
         super().__init__()
-        self.address = _USERINFO.sub("", address)
-        self.reason = _USERINFO.sub("", reason)
+        self.address: str = _USERINFO.sub("", address)
+        self.reason: str = _USERINFO.sub("", reason)
         self.retryable = retryable
 
     def __str__(self) -> str:
@@ -183,7 +183,7 @@ class PublishFailed(EdaError):
 
     def __init__(self, failed: Sequence[tuple[Any, BaseException]]) -> None:
         super().__init__()
-        self.failed = list(failed)
+        self.failed: list[tuple[Any, BaseException]] = list(failed)
 
     def __str__(self) -> str:
         count = len(self.failed)
@@ -292,9 +292,9 @@ class ServerError(EdaError):
         super().__init__()
         self.code = code
         self.err_code = err_code
-        self.description = printable(description)
+        self.description: str = printable(description)
         self.operation = operation
-        self.retryable = is_transient(code, err_code, description)
+        self.retryable: bool = is_transient(code, err_code, description)
 
     def __str__(self) -> str:
         operation = f"{self.operation}: " if self.operation else ""

@@ -26,7 +26,7 @@ class Reject(Exception):
 
     def __init__(self, reason: str = "") -> None:
         # A reason that is not a str must not raise here: the rejection would become a failure, which is retried.
-        self.reason = str.__str__(reason) if isinstance(reason, str) else str(reason)
+        self.reason: str = str.__str__(reason) if isinstance(reason, str) else str(reason)
         super().__init__(self.reason)
 
     def __str__(self) -> str:
@@ -53,7 +53,7 @@ class PartialFailure(Exception):
                 raise _wrong_failures(f"has a key that is no eda.Event but a {type(event).__name__}")
             if not isinstance(error, BaseException):
                 raise _wrong_failures(f"has for event {printable(event.id)} no exception but {error!r}")
-        self.failures = dict(failures)
+        self.failures: dict[Event, BaseException] = dict(failures)
         super().__init__(self.failures)
 
     def __str__(self) -> str:

@@ -53,10 +53,11 @@ class Api:
 
     def __init__(self, wire: Wire, domain: str | None, client: str = "") -> None:
         self.wire = wire
-        self.prefix = f"$JS.{domain}.API" if domain else "$JS.API"
+        self.prefix: str = f"$JS.{domain}.API" if domain else "$JS.API"
         self._wanted = domain
-        self.domain = domain or ""  # of the streams that are meant, as their answers name it; known after `discover`
-        self.level = 0
+        # The domain of the streams, as the answers about them name it; known after `discover`.
+        self.domain: str = domain or ""
+        self.level: int = 0
         self.client = client  # the connection's name, for the labels of what is made
         self._is_mapped = bool(domain)
 

@@ -33,11 +33,11 @@ class KnownStream:
     __slots__ = ("destination", "longest_s", "publisher", "seen_at", "usual_s")
 
     def __init__(self, destination: Destination, window_s: float, publisher: StreamPublisher) -> None:
-        self.destination = destination
-        self.publisher = publisher
-        self.longest_s = window_s / 2
-        self.usual_s = min(PUBLISH_TIMEOUT_S, self.longest_s)
-        self.seen_at = monotonic()
+        self.destination: Destination = destination
+        self.publisher: StreamPublisher = publisher
+        self.longest_s: float = window_s / 2
+        self.usual_s: float = min(PUBLISH_TIMEOUT_S, self.longest_s)
+        self.seen_at: float = monotonic()
 
     def check_timeout(self, timeout_s: object) -> None:
         """Raise ConfigError unless a publish may take so long."""
@@ -70,7 +70,9 @@ class KnownStreams:
         self._defaults = defaults
         self._auto_create = auto_create
         self.known: dict[str, KnownStream] = {}
-        self.stream_publishers = StreamPublishers(api.wire, api.client, logger, self.recover, self.longest_s)
+        self.stream_publishers: StreamPublishers = StreamPublishers(
+            api.wire, api.client, logger, self.recover, self.longest_s
+        )
         self._resolving: dict[str, asyncio.Task[KnownStream]] = {}
         self._refreshing: asyncio.Task[None] | None = None
         streams.when_changed(self._on_changed)

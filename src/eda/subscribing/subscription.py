@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from eda.deadline import Deadline
 from eda.errors import Closed, Timeout
+from eda.options import SubscriptionOptions
 from eda.stats import SubscriptionStats
 from eda.subscribing.pipeline import Handler, Pipeline
 from eda.subscribing.services import Services
@@ -36,8 +37,8 @@ class Subscription:
         on_opening: Callable[[Subscription], None],
         on_closed: Callable[[Subscription], None],
     ) -> None:
-        self.stream = spec.stream
-        self.options = spec.options
+        self.stream: str = spec.stream
+        self.options: SubscriptionOptions = spec.options
         self._name = spec.name
         self._logger = services.logger
         self._on_opening = on_opening
@@ -45,7 +46,7 @@ class Subscription:
         self.on_closing: Callable[[], None] = _nothing
         self.on_finished: Callable[[], None] = _nothing
         self.on_resumed: Callable[[], None] = _nothing
-        self.close_timeout_s = spec.options.timeout_s
+        self.close_timeout_s: float = spec.options.timeout_s
         self._loop = asyncio.get_running_loop()
         self._pipeline = Pipeline(
             services,

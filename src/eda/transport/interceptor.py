@@ -40,8 +40,8 @@ class Interceptor(asyncio.BufferedProtocol):
         self.inner = inner
         self.reader = reader
         self.transport = transport
-        self.parser = wire.parser
-        self.is_lost = False
+        self.parser: Parser = wire.parser
+        self.is_lost: bool = False
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self.parser.room()

@@ -52,10 +52,10 @@ class Wire(MendedClient):
 
     def __init__(self, logger: logging.Logger) -> None:
         super().__init__(logger)
-        self.parser = Parser()
+        self.parser: Parser = Parser()
         self._loop = asyncio.get_running_loop()
-        self.waits = Waits(self._loop, asyncio.current_task, asyncio.CancelledError)
-        self.out = Outbound(self._schedule_flush)
+        self.waits: Waits = Waits(self._loop, asyncio.current_task, asyncio.CancelledError)
+        self.out: Outbound = Outbound(self._schedule_flush)
         self.on_lost: list[Callable[[], None]] = []
         self.on_restored: list[Callable[[], None]] = []
         self.on_refused: list[Callable[[str, str], None]] = []
@@ -65,7 +65,7 @@ class Wire(MendedClient):
         self._fatal: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._opened = False
-        self.closing = False
+        self.closing: bool = False
         self.may_be_forbidden: set[str] = set()  # subjects that may well be forbidden: no error
 
     # --- opening and closing ---------------------------------------------------------------------------------------
