@@ -12,7 +12,7 @@ from eda._nuid import next_nuid
 from eda.closing import CLOSE_TIMEOUT_S
 from eda.conn_services import ConnectOptions
 from eda.errors import ConfigError, NotSupported, Timeout
-from eda.handlers import check_handler
+from eda.handlers import Handler, check_handler
 from eda.jetstream.streams import Streams
 from eda.jetstream.subjects import check_stream_name
 from eda.lifetime import Lifetime
@@ -23,7 +23,6 @@ from eda.publishing.publisher_options import check_publisher_options
 from eda.receipt import Receipt
 from eda.subscribing.events_iterator import Events
 from eda.subscribing.lag import Lags, SubscriptionInfo
-from eda.subscribing.pipeline import Handler
 from eda.subscribing.spec import spec_of
 from eda.subscribing.subscription import CANCELLED_CLOSE_S, Subscription
 from eda.transport.addresses import Addresses

@@ -14,11 +14,14 @@ from typing import Any, TypeVar
 from eda._event import Event
 from eda.errors import ConfigError, picklable, printable
 
-__all__ = ["PartialFailure", "Reject", "check_handler", "refuse_result", "threaded"]
+__all__ = ["Handler", "PartialFailure", "Reject", "check_handler", "refuse_result", "threaded"]
 
 MAX_WORKERS = 1024
 
 T = TypeVar("T")
+
+# A handler of events as users write it: an `async def` or a plain function of one event (in batch, of a list of them).
+Handler = Callable[[Any], Any]
 
 
 class Reject(Exception):

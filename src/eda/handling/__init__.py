@@ -17,8 +17,8 @@ Files, each below those that import it:
     _intake          frames > events > ledger
     _worker          ledger > handler > outcome
     _dispatch        the parts above, put together
-    suspects         a shared subscription's record of events that may be what kills the process
-    failure_log      what the log is told of failures, and how often at most
+    suspects         a shared subscription's record of the events that may have killed the process
+    failure_log      log records about failed events, at a bounded rate
     dead_lettering   storing a subscription's dead letters: which stream, which reason, how often
     dispatcher_host  what a dispatcher needs of event loop and subscription: futures, timers, decisions about failures
     workers          the tasks that run a subscription's handlers

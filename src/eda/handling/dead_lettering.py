@@ -117,12 +117,12 @@ class DeadLettering:
         if isinstance(problem, Closed):
             return NS  # the subscription closes, and the event is given back before that
         if not is_transient(problem):
-            self._failures.tell_unstorable(event, problem)
+            self._failures.log_unstorable(event, problem)
             self._on_end(problem)
             return NS
         n_tries = self._n_tries[event.sequence] = self._n_tries.get(event.sequence, 0) + 1
         delay_s = STORE_RETRY.delay_s(n_tries)
-        self._failures.tell_not_stored(event, problem, delay_s)
+        self._failures.log_not_stored(event, problem, delay_s)
         return int(delay_s * NS)
 
 

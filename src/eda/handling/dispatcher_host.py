@@ -100,7 +100,7 @@ class DispatcherHost:
 
     def on_overrun(self, event: Event, seconds: float) -> None:
         """Log that a plain function ran longer than a handler may, and blocked the event loop meanwhile."""
-        self._failures.tell_overrun(event, seconds, self._options.timeout_s)
+        self._failures.log_overrun(event, seconds, self._options.timeout_s)
 
     # --- failures ----------------------------------------------------------------------------------------------------
 
@@ -119,7 +119,7 @@ class DispatcherHost:
         Return for each event the nanoseconds until it is handled again, or DEAD.
         """
         delays = [self._delay_ns(event, error) for event, error in zip(events, errors, strict=True)]
-        self._failures.tell_failed(events, errors, [None if delay < 0 else delay / NS for delay in delays])
+        self._failures.log_failed(events, errors, [None if delay < 0 else delay / NS for delay in delays])
         return delays
 
     def _delay_ns(self, event: Event, error: BaseException) -> int:

@@ -99,7 +99,7 @@ class FailureLog:
 
     # --- one method for each kind ------------------------------------------------------------------------------------
 
-    def tell_failed(
+    def log_failed(
         self, events: Sequence[Event], errors: Sequence[BaseException], delays_s: Sequence[float | None]
     ) -> None:
         """Log the events of one handler call that have failed, each with its error and the seconds to its next attempt.
@@ -109,19 +109,19 @@ class FailureLog:
         """
         rejected = [index for index, error in enumerate(errors) if isinstance(error, Reject)]
         if rejected:
-            self._tell_rejected([events[index] for index in rejected], errors[rejected[0]])
+            self._log_rejected([events[index] for index in rejected], errors[rejected[0]])
         failed = [index for index, error in enumerate(errors) if not isinstance(error, Reject)]
         if len(failed) > 1:
-            self._tell_batch(
+            self._log_batch(
                 [events[index] for index in failed], errors[failed[0]], [delays_s[index] for index in failed]
             )
         elif failed:
-            self._tell_one(events[failed[0]], errors[failed[0]], delays_s[failed[0]])
+            self._log_one(events[failed[0]], errors[failed[0]], delays_s[failed[0]])
 
-    def _tell_rejected(self, events: list[Event], error: BaseException) -> None:
+    def _log_rejected(self, events: list[Event], error: BaseException) -> None:
         event, text = events[0], error_text(error).partition(": ")[2]
         if len(events) > 1:
-            self._tell(
+            self._log_or_count(
                 REJECTED,
                 events,
                 "handler rejected %d events of a batch (stream %s, subscription %s, sequences %d to %d); they are %s; "
@@ -129,14 +129,14 @@ class FailureLog:
                 len(events), self._stream, self._subscription, *_ends(events), self._fate, event_text(event), text,
             )  # fmt: skip
         else:
-            self._tell(
+            self._log_or_count(
                 REJECTED,
                 events,
                 "handler rejected event %s (stream %s, subscription %s, sequence %d, attempt %d), which is %s: %s",
                 *self._names(event), self._fate, text, error=error,
             )  # fmt: skip
 
-    def _tell_batch(self, events: list[Event], error: BaseException, delays_s: list[float | None]) -> None:
+    def _log_batch(self, events: list[Event], error: BaseException, delays_s: list[float | None]) -> None:
         n_dead = delays_s.count(None)
         again_s = max((delay_s for delay_s in delays_s if delay_s is not None), default=0.0)
         fate = f"they are handled again in {again_s:g} s"
@@ -144,7 +144,7 @@ class FailureLog:
             fate = f"{n_dead} of them for the last time, and {'is' if n_dead == 1 else 'are'} {self._fate}"
             if n_dead < len(events):
                 fate += f"; the others are handled again in {again_s:g} s"
-        self._tell(
+        self._log_or_count(
             FAILED_LAST if n_dead else FAILED,
             events,
             "handler failed for %d events of a batch (stream %s, subscription %s, sequences %d to %d); %s; the first "
@@ -153,10 +153,10 @@ class FailureLog:
             events[0].attempt, error=error, traceback=True,
         )  # fmt: skip
 
-    def _tell_one(self, event: Event, error: BaseException, delay_s: float | None) -> None:
+    def _log_one(self, event: Event, error: BaseException, delay_s: float | None) -> None:
         if isinstance(error, Undecodable):
             cause = error.__cause__
-            self._tell(
+            self._log_or_count(
                 "%d more messages are not events",
                 [event],
                 "the message in stream %s, sequence %d is not an event; for subscription %s it is %s: %s",
@@ -164,7 +164,7 @@ class FailureLog:
                 error=cause,
             )  # fmt: skip
         elif isinstance(error, Exhausted):
-            self._tell(
+            self._log_or_count(
                 "%d more events were tried by processes that died before they could report a result",
                 [event],
                 "event %s (stream %s, subscription %s, sequence %d) was tried %d times by processes that died before "
@@ -172,7 +172,7 @@ class FailureLog:
                 *self._names(event)[:-1], event.attempt - 1, self._fate,
             )  # fmt: skip
         elif delay_s is None:
-            self._tell(
+            self._log_or_count(
                 FAILED_LAST,
                 [event],
                 "handler failed for event %s (stream %s, subscription %s, sequence %d, attempt %d), for the last time; "
@@ -180,7 +180,7 @@ class FailureLog:
                 *self._names(event), self._fate, error=error, traceback=True,
             )  # fmt: skip
         else:
-            self._tell(
+            self._log_or_count(
                 FAILED,
                 [event],
                 "handler failed for event %s (stream %s, subscription %s, sequence %d, attempt %d); it is handled "
@@ -188,9 +188,9 @@ class FailureLog:
                 *self._names(event), delay_s, error=error, traceback=True,
             )  # fmt: skip
 
-    def tell_not_stored(self, event: Event, error: BaseException, delay_s: float) -> None:
+    def log_not_stored(self, event: Event, error: BaseException, delay_s: float) -> None:
         """Log that a dead letter could not be stored, and that this is tried again in `delay_s`."""
-        self._tell(
+        self._log_or_count(
             "the dead-letter stream did not store an event %d more times",
             [event],
             "dead-letter stream %s did not store event %s (stream %s, subscription %s, sequence %d, attempt %d), which "
@@ -198,9 +198,9 @@ class FailureLog:
             self._dead_letter, *self._names(event), error_text(error), delay_s, error=error,
         )  # fmt: skip
 
-    def tell_unstorable(self, event: Event, error: BaseException) -> None:
+    def log_unstorable(self, event: Event, error: BaseException) -> None:
         """Log that a dead letter can't be stored, which ends the subscription."""
-        self._tell(
+        self._log_or_count(
             "dead-letter stream can't store %d more events",
             [event],
             "dead-letter stream %s can't store event %s (stream %s, subscription %s, sequence %d, attempt %d), which "
@@ -208,9 +208,9 @@ class FailureLog:
             self._dead_letter, *self._names(event), error_text(error), error=error,
         )  # fmt: skip
 
-    def tell_overrun(self, event: Event, seconds: float, timeout_s: float) -> None:
+    def log_overrun(self, event: Event, seconds: float, timeout_s: float) -> None:
         """Log that a plain function blocked the event loop for longer than a handler may take."""
-        self._tell(
+        self._log_or_count(
             "the handler took too long for %d more events",
             [event],
             "the handler took %.3g s for event %s (stream %s, subscription %s, sequence %d, attempt %d), over "
@@ -219,9 +219,9 @@ class FailureLog:
             seconds, *self._names(event), timeout_s, level=logging.WARNING,
         )  # fmt: skip
 
-    def tell_uncancelled(self, event: Event, seconds: float) -> None:
+    def log_uncancelled(self, event: Event, seconds: float) -> None:
         """Log that a handler still runs although it was cancelled."""
-        self._tell(
+        self._log_or_count(
             "the handler ignores its cancellation for %d more events",
             [event],
             "the handler ignores its cancellation: it has had event %s (stream %s, subscription %s, sequence %d, "
@@ -234,7 +234,7 @@ class FailureLog:
 
     # --- at a bounded rate -------------------------------------------------------------------------------------------
 
-    def _tell(
+    def _log_or_count(
         self,
         kind: str,
         events: Sequence[Event],

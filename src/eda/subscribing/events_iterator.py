@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import Any, Self
 
 from eda.errors import ConfigError, Timeout
+from eda.handlers import Handler
 from eda.handling.verdicts import GivenBack
 from eda.options import SubscriptionOptions
-from eda.subscribing.pipeline import Handler
 from eda.subscribing.subscription import CANCELLED_CLOSE_S, Subscription
 
 __all__ = ["Events"]

@@ -97,7 +97,7 @@ class Monitor:
                 self._dispatcher.cancel_overdue(index)
             elif cancelled and now - cancelled >= max(self._timeout_s, 1.0):
                 self._running[index] = (handled, since, float("inf"))  # log it only once
-                self._failures.tell_uncancelled(_first_of(handled), now - since)
+                self._failures.log_uncancelled(_first_of(handled), now - since)
 
     # --- warnings ----------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from eda.cursors.position import (
     warn_of_far_start,
 )
 from eda.errors import Closed, ConfigError, ConsumerDeleted, EdaError, ServerError, StreamNotFound
+from eda.handling._dispatch import Dispatcher
 from eda.jetstream.consumer_settings import changed_settings, reader_settings
 from eda.jetstream.grace_period import GracePeriod
 from eda.jetstream.labels import labels
@@ -70,7 +71,7 @@ class OrderedSource(Source):
         self.start = options.start if isinstance(options.start, int) else 0  # the sequence to start at, by the options
         self._is_start_logged = False
         self._reading = False
-        self._n_wanted = 0  # how many readers were asked for so far; an older one is given up while it is made
+        self._n_wanted = 0  # grows with each new reader that is asked for; the making of an older one is given up then
         self._renewing: asyncio.Task[None] | None = None
         self._made: dict[str, Any] = {}  # the settings with which the reader was made
         self._checking: asyncio.Task[None] | None = None
@@ -124,7 +125,7 @@ class OrderedSource(Source):
         await self._make_reader()
 
     def start_reading_soon(self) -> None:
-        """Do the same in the background, and try again until it succeeds."""
+        """Begin the same in the background, and try again until it succeeds."""
         self._reading = True
         self._renew("the subscription has become the active one")
 
@@ -184,6 +185,10 @@ class OrderedSource(Source):
             pause_s = min(pause_s * 2, RENEW_MAX_S)
 
     async def _make_reader(self) -> None:
+        """Make a reader that begins after the last event received. Give up if another one is asked for meanwhile.
+
+        Raises StreamNotFound, ServerError, Timeout, Closed.
+        """
         dispatcher = self._dispatcher
         assert dispatcher is not None
         n_wanted = self._n_wanted
@@ -194,24 +199,15 @@ class OrderedSource(Source):
             self._on_end(ConsumerDeleted(self._stream, self._name, "the stream was deleted and made again"))
             return
         self._adapt_to(info)
-        # If the start lies beyond the stream's end, and nothing was read yet, the stream has not lost anything.
+        # Before the first event was read, the start may lie beyond the stream's end although nothing was lost.
         if dispatcher.highest == self.start - 1 and not dispatcher.highest_ns and not dispatcher.intake.highest_seen:
             if not self._is_start_logged:
                 self._is_start_logged = True
                 warn_of_far_start(self._logger, self._stream, self._name, self.start, info.last_sequence)
         else:
-            whole = await self._surviving_position(info)
+            await self._go_back_if_end_is_lost(info)
             if n_wanted != self._n_wanted:
                 return
-            if whole is not None:
-                self._logger.warning(
-                    "stream %s has lost its end: event %d, which was read, is not there any more, and the stream ends "
-                    "at %d now; subscription %s continues after %d",
-                    self._stream, dispatcher.highest, info.last_sequence, self._name, whole.seq,
-                )  # fmt: skip
-                self._on_rewound(whole)
-                if self._not_asked_since is not None:
-                    self._not_asked_since = min(self._not_asked_since, whole.seq)
         if self._bare.is_needed and self._not_asked_since is not None:
             await self._go_back_to_overtaken(self._not_asked_since)
             if n_wanted != self._n_wanted:
@@ -239,26 +235,41 @@ class OrderedSource(Source):
             self.on_nothing_pending()
         dispatcher.credit.refill()
 
-    async def _surviving_position(self, info: StreamInfo) -> Position | None:
+    async def _go_back_if_end_is_lost(self, info: StreamInfo) -> None:
+        """Go back to the last event that is still there if the stream has lost events that were read."""
+        dispatcher = self._dispatcher
+        assert dispatcher is not None
+        n_wanted = self._n_wanted
+        survived = await self._position_after_loss(dispatcher, info)
+        if survived is None or n_wanted != self._n_wanted:
+            return
+        self._logger.warning(
+            "stream %s has lost its end: event %d, which was read, is not there any more, and the stream ends at %d "
+            "now; subscription %s continues after %d",
+            self._stream, dispatcher.highest, info.last_sequence, self._name, survived.seq,
+        )  # fmt: skip
+        self._on_rewound(survived)
+        if self._not_asked_since is not None:
+            self._not_asked_since = min(self._not_asked_since, survived.seq)
+
+    async def _position_after_loss(self, dispatcher: Dispatcher, info: StreamInfo) -> Position | None:
         """Return where to continue if the stream has lost events that were read. None: it has lost nothing.
 
         Events that were read and not handled are dropped then, and read again if they are still there.
         """
-        dispatcher = self._dispatcher
-        assert dispatcher is not None
         read = Position(dispatcher.highest, dispatcher.highest_ns)
-        whole = await surviving_position(self._api, self._stream, read, info)
-        if whole == read:
+        survived = await surviving_position(self._api, self._stream, read, info)
+        if survived == read:
             return None
         while True:
             done = Position(dispatcher.position, dispatcher.position_ns)
             if done != read:
-                whole = await surviving_position(self._api, self._stream, done, info)
+                survived = await surviving_position(self._api, self._stream, done, info)
             if done.seq == dispatcher.position:  # otherwise a handler has ended meanwhile: look again
-                return whole
+                return survived
 
     async def _go_back_to_overtaken(self, not_asked_since: int) -> None:
-        """Go back to a message on the stream's own subject if later events were read before we heard of it."""
+        """Go back to a message on the stream's own subject if later events were read before it was heard of."""
         dispatcher = self._dispatcher
         assert dispatcher is not None
         n_wanted = self._n_wanted

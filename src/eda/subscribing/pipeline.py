@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 from eda.cursors.cursor import Cursor
 from eda.cursors.entry import CursorEntry
 from eda.cursors.position import Position
+from eda.handlers import Handler
 from eda.handling._dispatch import Dispatcher
 from eda.handling.dispatcher_host import DispatcherHost
 from eda.handling.suspects import Suspects
@@ -24,9 +24,7 @@ from eda.subscribing.shared_or_ordered import check_retention
 from eda.subscribing.shared_source import SharedSource
 from eda.subscribing.spec import SubscriptionSpec
 
-__all__ = ["Handler", "Pipeline"]
-
-Handler = Callable[[Any], Any]
+__all__ = ["Pipeline"]
 
 
 class Pipeline:
@@ -166,7 +164,7 @@ class Pipeline:
         else:
             self.dispatcher.begin_at(position.seq, 0, position.stored_ns)
 
-    # --- closing: these steps in order --------------------------------------------------------------------------------
+    # --- closing: these steps in order -------------------------------------------------------------------------------
 
     async def stop(self, timeout_s: float) -> None:
         """Start no more handlers, and stop the deliveries."""

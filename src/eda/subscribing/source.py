@@ -74,7 +74,7 @@ class Source:
         self._stopped = False
         self.stands_by = False  # shared only: the member's filter no longer covers the consumer's filter
 
-    # --- what shared and ordered sources do differently ---------------------------------------------------------------
+    # --- what shared and ordered sources do differently --------------------------------------------------------------
 
     def on_gone(self, why: str) -> None:
         """React to a status that says that the consumer is gone."""

@@ -8,9 +8,10 @@ from typing import Any, Self
 
 from eda.deadline import Deadline
 from eda.errors import Closed, Timeout
+from eda.handlers import Handler
 from eda.options import SubscriptionOptions
 from eda.stats import SubscriptionStats
-from eda.subscribing.pipeline import Handler, Pipeline
+from eda.subscribing.pipeline import Pipeline
 from eda.subscribing.services import Services
 from eda.subscribing.source import BARRIER_S
 from eda.subscribing.spec import SubscriptionSpec

@@ -68,7 +68,7 @@ async def test_failure_when_told_names_the_event_and_the_subscription_also_as_fi
     logged: Logged, error: Exception, delay_s: float | None, text: str, has_traceback: bool
 ) -> None:
     logged.expect(text)
-    log_of().tell_failed([event_of()], [error], [delay_s])
+    log_of().log_failed([event_of()], [error], [delay_s])
     (record,) = logged.find(text, logging.ERROR)
     assert {name: getattr(record, name) for name in FIELDS} == FIELDS
     assert "subscription billing" in record.getMessage()
@@ -81,10 +81,10 @@ async def test_line_when_a_peer_wrote_what_is_in_it_stays_one_line(logged: Logge
     logged.expect("handler|not an event|not events|(was|were) tried")
     log = log_of()
     for _ in range(eda.handling.failure_log.BURST + 1):
-        log.tell_failed([foreign()], [error], [None])
-    log.tell_not_stored(foreign(), eda.ServerError(503, 0, EVIL), 1.0)
-    log.tell_unstorable(foreign(), ValueError(EVIL))
-    log.tell_overrun(foreign(), 1.0, 0.5)
+        log.log_failed([foreign()], [error], [None])
+    log.log_not_stored(foreign(), eda.ServerError(503, 0, EVIL), 1.0)
+    log.log_unstorable(foreign(), ValueError(EVIL))
+    log.log_overrun(foreign(), 1.0, 0.5)
     log.flush()
     logged.allow("dead-letter stream")
     assert len(logged.records) == eda.handling.failure_log.BURST + 5 - 1
@@ -96,7 +96,7 @@ async def test_line_when_a_peer_wrote_what_is_in_it_stays_one_line(logged: Logge
 async def test_batch_when_it_fails_is_one_record_with_its_ends(logged: Logged) -> None:
     logged.expect("handler failed for 3 events of a batch .*sequences 7 to 9.; they are handled again in 2 s")
     error = ConnectionError("away")
-    log_of().tell_failed([event_of(seq) for seq in (8, 7, 9)], [error] * 3, [1.0, 2.0, 1.0])
+    log_of().log_failed([event_of(seq) for seq in (8, 7, 9)], [error] * 3, [1.0, 2.0, 1.0])
     (record,) = logged.records
     assert record.exc_info is not None
     assert record.exc_info[1] is error
@@ -111,13 +111,13 @@ async def test_batch_when_some_fail_for_the_last_time_and_some_are_rejected_is_t
         "handler rejected 2 events of a batch .*sequences 3 to 4.; they are to be stored .*: no",
     )
     errors = [ValueError("x"), ValueError("y"), eda.Reject("no"), eda.Reject("no")]
-    log_of().tell_failed([event_of(seq) for seq in (1, 2, 3, 4)], errors, [None, 1.0, None, None])
+    log_of().log_failed([event_of(seq) for seq in (1, 2, 3, 4)], errors, [None, 1.0, None, None])
     assert len(logged.records) == 2
 
 
 async def test_dead_letter_when_there_is_none_is_said_to_be_skipped(logged: Logged) -> None:
     logged.expect("which is skipped, as dead_letter is None: no")
-    log_of(None).tell_failed([event_of()], [eda.Reject("no")], [None])
+    log_of(None).log_failed([event_of()], [eda.Reject("no")], [None])
 
 
 async def test_failures_when_there_are_too_many_are_counted_and_summed_up(
@@ -129,7 +129,7 @@ async def test_failures_when_there_are_too_many_are_counted_and_summed_up(
     monkeypatch.setattr(eda.handling.failure_log, "SUMMARY_S", 0.1)
     log = log_of()
     for n in range(1000):
-        log.tell_failed([event_of(n)], [ValueError(str(n))], [1.0])
+        log.log_failed([event_of(n)], [ValueError(str(n))], [1.0])
     await until(lambda: logged.find("more events"))
     (summary,) = logged.find("more events")
     assert len(logged.records) - 1 + summary.eda_left_out == 1000  # type: ignore[attr-defined]
@@ -145,8 +145,8 @@ async def test_failures_when_closed_are_summed_up_at_once_each_kind_for_itself(l
     logged.expect("handler failed", "rejected")
     log = log_of()
     for _ in range(50):
-        log.tell_failed([event_of()] * 10, [ValueError("x")] * 10, [1.0] * 10)
-        log.tell_failed([event_of()], [eda.Reject("no")], [None])
+        log.log_failed([event_of()] * 10, [ValueError("x")] * 10, [1.0] * 10)
+        log.log_failed([event_of()], [eda.Reject("no")], [None])
     log.flush()
     failed, rejected = logged.find("more events")
     n_told = len(logged.find("handler failed for 10 events"))
