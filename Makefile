@@ -77,7 +77,7 @@ memcheck: $(VENV)/.extra-test  ## the codec's tests and the fuzz corpora under v
 bench: $(VENV)/.extra-test $(VENV)/.extra-bench  ## all benchmarks beside the rivals, in 15 minutes; ADDR=nats://... ARGS=--quick ARGS=--help
 	cd bench && $(abspath $(BIN))/python -m suite $(if $(ADDR),--addr '$(ADDR)') $(ARGS)
 
-bench-plots: $(VENV)/.extra-test $(VENV)/.extra-bench  ## the same, and the plots that README shows are made anew
+bench-plots: $(VENV)/.extra-test $(VENV)/.extra-bench  ## the same, and the plots in docs/plots are made anew
 	cd bench && $(abspath $(BIN))/python -m suite --plots ../docs/plots $(ARGS)
 
 bench-bars: $(VENV)/.extra-test $(VENV)/.extra-bench  ## the ratios that must hold, one by one; takes minutes

@@ -1,4 +1,4 @@
-"""README.md: every Python block runs as it stands and prints what the text block below it says."""
+"""README.md and docs/guide.md: every Python block runs as it stands and prints what the text block below it says."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ import pytest
 
 import eda
 
-README = Path(__file__).resolve().parents[3] / "README.md"
+ROOT = Path(__file__).resolve().parents[3]
+DOCUMENTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/guide.md")}
 DEADLINE_S = 30
 
-# What README says that the shorter pieces stand in.
+# Both documents say that this is around the shorter examples.
 AROUND = """\
 import asyncio
 import eda
 
 async def main():
-    async with eda.connect(client="readme") as conn:
+    async with eda.connect(client="example") as conn:
 {block}
 
 asyncio.run(main())
@@ -36,6 +37,7 @@ _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 @dataclass(frozen=True)
 class Block:
+    document: str
     line: int
     code: str
     expected: str | None
@@ -51,37 +53,44 @@ class Block:
         return "sub.wait()" in self.code
 
 
-def read_blocks() -> list[Block]:
-    text = README.read_text(encoding="utf-8")
+def read_blocks(document: str) -> list[Block]:
+    text = DOCUMENTS[document]
     fences = list(_FENCE.finditer(text))
     blocks = []
     for at, fence in enumerate(fences):
         if fence[1] == "python":
             following = fences[at + 1] if at + 1 < len(fences) else None
             expected = following[2] if following is not None and following[1] == "text" else None
-            blocks.append(Block(text.count("\n", 0, fence.start()) + 1, fence[2], expected))
+            blocks.append(Block(document, text.count("\n", 0, fence.start()) + 1, fence[2], expected))
     return blocks
 
 
-BLOCKS = read_blocks()
+BLOCKS = [block for document in DOCUMENTS for block in read_blocks(document)]
 
 
-def test_readme_when_read_has_blocks_that_all_say_what_they_print() -> None:
-    text = README.read_text(encoding="utf-8")
-    assert len(BLOCKS) > 5
+@pytest.mark.parametrize(("document", "least"), [("README.md", 2), ("docs/guide.md", 18)])
+def test_document_when_read_has_blocks_that_all_say_what_they_print(document: str, least: int) -> None:
+    text = DOCUMENTS[document]
+    blocks = [block for block in BLOCKS if block.document == document]
+    assert len(blocks) >= least
     assert text.count("```") == 2 * len(_FENCE.findall(text))
     assert {language for language, _ in _FENCE.findall(text)} == {"python", "text"}
-    assert [block.line for block in BLOCKS if not block.expected] == []
+    assert [block.line for block in blocks if not block.expected] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_document_when_read_says_what_is_around_its_shorter_examples(document: str) -> None:
+    assert 'belongs inside `async with eda.connect(client="example") as conn:`' in " ".join(DOCUMENTS[document].split())
 
 
 def test_readme_when_opened_begins_with_the_two_commands() -> None:
-    head = README.read_text(encoding="utf-8")[:300]
+    head = DOCUMENTS["README.md"][:300]
     assert re.search(r"^ +make demo ", head, re.MULTILINE)
     assert re.search(r"^ +make test ", head, re.MULTILINE)
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: f"line-{block.line}")
-async def test_readme_block_when_run_prints_what_readme_says(block: Block, tmp_path: Path) -> None:
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: f"{block.document}-line-{block.line}")
+async def test_block_when_run_prints_what_its_document_says(block: Block, tmp_path: Path) -> None:
     assert block.expected is not None
     file = tmp_path / "example.py"
     file.write_text(block.program, encoding="utf-8")
