@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import subprocess
+import sys
+import textwrap
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -456,3 +459,29 @@ async def test_embedded_when_opening_is_cancelled_ends_the_server() -> None:
                 await conn
         await conn.close()
         assert conn._lifetime._server is None
+
+
+def test_connection_when_used_the_first_time_imports_nothing_of_eda_or_nats_any_more() -> None:
+    program = """
+        import asyncio, json, sys
+        import eda
+
+        async def main():
+            conn = eda.connect("embedded:")
+            loaded = set(sys.modules)
+            async with conn:
+                await conn.publish("stream", eda.Event(type="a", data=eda.JSON({"a": 1})))
+                got = asyncio.Event()
+                options = dict(name="n", durable=True, serial=True, backfill=True)
+                async with conn.subscribe("stream", lambda _: got.set(), **options):
+                    await got.wait()
+                async with conn.publisher("stream") as publisher:
+                    await publisher.send(eda.Event(type="b"))
+            print(json.dumps([name for name in set(sys.modules) - loaded if name.startswith(("eda", "nats"))]))
+
+        asyncio.run(main())
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.stdout, ended.stderr) == ("[]\n", "")
