@@ -80,13 +80,13 @@ LATER_INFO = {what: odd for what, odd in ODD_INFO.items() if what != "long"}
 async def test_info_when_it_is_nonsense_later_leads_to_a_new_connection(
     odd: Any, fake: FakeServer, logged: Logged
 ) -> None:
-    logged.allow("the connection is dropped")
+    logged.allow("the connection is cut")
     async with eda.connect(fake.url) as conn:
         await works(conn)
         fake.send(odd if isinstance(odd, bytes) else b"INFO %b\r\n" % json.dumps(INFO | odd).encode())
         await until(lambda: conn.state == "reconnected", 5)
         await works(conn)
-    assert logged.find("the connection is dropped: .*(INFO|protocol)", logging.ERROR)
+    assert logged.find("the connection is cut, .*: .*(INFO|protocol)", logging.ERROR)
 
 
 async def test_info_when_one_of_several_servers_says_nonsense_takes_another(fake: FakeServer) -> None:
@@ -118,7 +118,7 @@ async def test_info_when_it_names_bad_servers_never_tries_them(fake: FakeServer)
 
 
 async def test_info_when_it_leads_to_servers_that_are_none_comes_back(fake: FakeServer, logged: Logged) -> None:
-    logged.allow("the connection is dropped")
+    logged.allow("the connection is cut")
 
     async def greets_badly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"INFO {}\r\n-ERR 'x'\r\nMSG a 1 5\r\n")
@@ -180,7 +180,7 @@ FRAMES = {
 async def test_frame_when_it_is_nonsense_leads_to_a_new_connection(
     frame: bytes, fake: FakeServer, logged: Logged
 ) -> None:
-    logged.expect("the connection is dropped: ")
+    logged.expect("the connection is cut, ")
     async with eda.connect(fake.url) as conn:
         under_way = [asyncio.create_task(conn.publish("still", eda.Event(id=f"e{n}"))) for n in range(10)]
         await asyncio.sleep(0)
@@ -238,7 +238,7 @@ async def test_messages_when_nobody_asked_for_them_are_dropped(
             await fake.drain()
             await works(conn)
     assert fake.n_accepted == 1
-    assert logged.find("a message that makes no sense is dropped", logging.WARNING)
+    assert logged.find("a message that can't be read is dropped", logging.WARNING)
 
 
 async def test_message_when_it_is_huge_and_nobody_asked_for_it_is_dropped(
@@ -312,7 +312,7 @@ async def test_error_text_when_it_has_control_characters_is_logged_without_them(
     async with eda.connect(fake.url) as conn:
         fake.send(b"-ERR 'Odd \x1b[31mred\x1b[0m \x08\x08 \r fake log line \xe2\x80\xa8 " + b"y" * 50_000 + b"'\r\n")
         await works(conn)
-    (record,) = logged.find("the server says: ")
+    (record,) = logged.find("the server reports an error: ")
     assert record.getMessage().isprintable()
     assert len(record.getMessage()) < 1100
 

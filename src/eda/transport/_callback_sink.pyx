@@ -1,4 +1,4 @@
-"""Messages > a Python callback, without nats-py's queue and task between them: for answers that somebody waits for."""
+"""A sink that calls a Python function with each message, without the queue and task of a subscription of nats-py."""
 
 cimport cython
 from cpython.exc cimport PyErr_WriteUnraisable
@@ -10,10 +10,10 @@ __all__ = ["CallbackSink"]
 
 @cython.final
 cdef class CallbackSink(Sink):
-    """Gives each message to `callback(tail, headers, payload)`, all bytes.
+    """A sink that calls `callback(tail, headers, payload)` with each message; all arguments are bytes.
 
-    `tail` is the subject without its first `n_prefix` bytes. What the callback raises is reported as unraisable: an
-    exception here would end the connection.
+    `tail` is the subject without its first `n_prefix` bytes. An exception of the callback is reported as unraisable,
+    because an exception of a sink would end the connection.
     """
 
     def __cinit__(self, Py_ssize_t n_prefix, object callback):

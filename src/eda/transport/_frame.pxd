@@ -9,31 +9,31 @@ cpdef enum:
     MAX_CONTROL_LINE = 4096         # bytes: the server's default max_control_line, which it does not announce
 
 
-# One message as it came in. All pointers lead into the parser's buffer and are valid only during take_frame().
+# One received message. All pointers lead into the parser's buffer, and are valid only during take_frame().
 cdef struct Frame:
     const unsigned char* subject
     Py_ssize_t n_subject
     const unsigned char* reply
     Py_ssize_t n_reply
-    const unsigned char* headers    # header block with its version line; n_headers is 0 where there is none
+    const unsigned char* headers    # header block with its version line; n_headers is 0 without one
     Py_ssize_t n_headers
     const unsigned char* payload
     Py_ssize_t n_payload
 
 
-# Takes the frames of one subscription id. What take_frame raises ends the connection's reading, so it must not raise
-# for anything that a peer can send.
+# Receives the frames of one subscription id. An exception of take_frame() cuts the connection, so it must not raise for
+# anything that a peer can send.
 cdef class Sink:
     cdef int take_frame(self, Frame* frame) except -1
 
 
 cdef class Parser:
-    cdef object buffer              # bytearray that reads go into; replaced, never resized, since a read may hold it
+    cdef object buffer              # bytearray for reads; replaced, never resized, because a read may hold it
     cdef Py_ssize_t head            # first byte not parsed yet
     cdef Py_ssize_t tail            # one past the last byte read
-    cdef list sinks                 # by subscription id; None where the id is not ours
-    cdef uint64_t n_resets          # tells a sink's caller that the input was dropped meanwhile
-    cdef Py_ssize_t resume          # bytes after head that are known to hold no line end
+    cdef list sinks                 # by subscription id; None for ids of nats-py
+    cdef uint64_t n_resets          # number of reset() calls: shows whether a sink caused one
+    cdef Py_ssize_t resume          # bytes after head in which no line end was found
     cdef readonly unsigned long long n_frames   # frames handed to sinks
 
     cdef Py_ssize_t parse_one(self, const unsigned char* pos, const unsigned char* end, list others) except -1
@@ -44,7 +44,7 @@ cdef class Parser:
     cdef list parse(self)
 
 
-# The reply subject of a JetStream delivery, taken apart.
+# The parts of the reply subject of a JetStream delivery.
 cdef struct Delivery:
     const unsigned char* stream
     Py_ssize_t n_stream
@@ -59,22 +59,22 @@ cdef struct Delivery:
 
 cdef bint read_delivery(const unsigned char* reply, Py_ssize_t n, Delivery* delivery) noexcept nogil
 
-# Status of a message that has one in its header's first line (100 to 999), else 0.
+# Return the status in the first line of a message's headers (100 to 999), 0 without one.
 cdef int status_of(Frame* frame) noexcept nogil
 
 
 cdef inline uint64_t may_escape(uint64_t word) noexcept nogil:
-    """Not 0 when one of eight bytes has to be escaped in a token, and for some others: colons, what is not ASCII."""
+    """Return 0 only if none of eight bytes must be escaped in a token. Colons and non-ASCII bytes give not 0, too."""
     # One test for . * > (and the colon), which differ in two bits.
     return has_unprintable(word) | has_zero((word & ONES * 0xEB) ^ ONES * 0x2A) | has_zero(word ^ ONES * 37)
 
 
-# The bytes that a text has as a subject token (docs/wire.md). Where they are as many as the text's, it is its token.
+# Return the size of a text as a subject token (docs/wire.md). If it is the size of the text, the text is the token.
 cdef inline Py_ssize_t size_of_token(const unsigned char* text, Py_ssize_t n) noexcept nogil:
     cdef uint64_t word, found
     cdef Py_ssize_t i = 0
     if n >= 8:
-        # Whole words, the last one overlapping: seldom is there anything to escape.
+        # Whole words, of which the last two overlap. Rarely does a text need escapes.
         memcpy(&word, text + n - 8, 8)
         found = may_escape(word)
         while i < n - 8:
@@ -87,5 +87,5 @@ cdef inline Py_ssize_t size_of_token(const unsigned char* text, Py_ssize_t n) no
 
 cdef Py_ssize_t count_token(const unsigned char* text, Py_ssize_t n) noexcept nogil
 
-# Write a text that is not its own token; the caller has reserved what size_of_token() said.
+# Write the token of a text that needs escapes. The caller has reserved size_of_token() bytes.
 cdef unsigned char* copy_token(unsigned char* to, const unsigned char* text, Py_ssize_t n) noexcept nogil

@@ -1,4 +1,4 @@
-"""The NATS client protocol: inbound bytes > frames, subject tokens, and JetStream's reply subjects.
+"""The NATS client protocol: incoming bytes > frames; subject tokens; the reply subjects of JetStream's deliveries.
 
 Sources: https://docs.nats.io/reference/reference-protocols/nats-protocol and ADR-15 (acknowledgement subjects).
 """
@@ -13,19 +13,19 @@ from eda._bytes cimport Writer, copy_byte, copy_bytes, parse_decimal, release, r
 __all__ = ["MAX_CONTROL_LINE", "FrameError", "Parser", "Sink"]
 
 cdef enum:
-    READ_SIZE = 256 * 1024          # what one read takes at most, as asyncio's own transports read
-    MIN_READ = 32 * 1024            # less room than this at the buffer's end: move the rest to its begin
+    READ_SIZE = 256 * 1024          # the most bytes of one read, as in asyncio's own transports
+    MIN_READ = 32 * 1024            # with less room at its end, the buffer is moved to its begin
     MAX_LINE = 1024 * 1024          # of a line that we read: INFO may be longer than MAX_CONTROL_LINE
     MAX_PAYLOAD = 64 * 1024 * 1024 + 64 * 1024      # the server's hard limit, and its headers
     MAX_REPLY = 1024                # names of streams and consumers have 255 at most
 
 
 class FrameError(Exception):
-    """The peer does not speak the NATS protocol."""
+    """The peer sent bytes that are not the NATS protocol."""
 
 
 cdef class Sink:
-    """Takes the frames of one subscription id."""
+    """The receiver of the frames of one subscription id."""
 
     cdef int take_frame(self, Frame* frame) except -1:
         raise NotImplementedError
@@ -49,10 +49,10 @@ cdef inline const unsigned char* skip_blanks(const unsigned char* pos, const uns
 
 @cython.final
 cdef class Parser:
-    """Cuts inbound bytes into frames; any byte may be the last of a read.
+    """A parser that splits incoming bytes into frames. A read may end at any byte.
 
-    Frames of registered subscription ids go to their sinks. Everything else comes out of `received` as a list of
-    complete `(verb, bytes)` pairs, for the client underneath.
+    It gives the frames of registered subscription ids to their sinks. `received` returns everything else as a list of
+    complete `(verb, bytes)` pairs, for nats-py.
     """
 
     def __cinit__(self):
@@ -60,7 +60,7 @@ cdef class Parser:
         self.sinks = []
 
     def register(self, Py_ssize_t sid, Sink sink):
-        """Send the frames of `sid` to `sink`; None gives them back to the client underneath."""
+        """Give the frames of subscription id `sid` to `sink`; with None, to nats-py."""
         if sid < 0:
             raise ValueError(f"subscription id {sid}")
         while len(self.sinks) <= sid:
@@ -68,7 +68,7 @@ cdef class Parser:
         self.sinks[sid] = sink
 
     def reset(self):
-        """Forget all input: a new connection begins."""
+        """Drop all input, because a new connection begins."""
         self.head = self.tail = self.resume = 0
         self.n_resets += 1
 
@@ -84,12 +84,12 @@ cdef class Parser:
                 self.buffer = bytearray(READ_SIZE)
         elif size - self.tail < MIN_READ or (size > READ_SIZE and rest < MIN_READ):
             if size > READ_SIZE and rest < MIN_READ:
-                # Large messages are over.
+                # The buffer had grown for a large message, and is mostly empty again.
                 smaller = bytearray(READ_SIZE)
                 memcpy(PyByteArray_AS_STRING(smaller), base + self.head, rest)
                 self.buffer = smaller
             elif rest > size // 2:
-                # Grows with what has really arrived, never with what a peer announces.
+                # It grows with the bytes that have arrived, never with the size that a peer announces.
                 larger = size * 2
                 grown = bytearray(larger)
                 memcpy(PyByteArray_AS_STRING(grown), base + self.head, rest)
@@ -101,14 +101,14 @@ cdef class Parser:
         return memoryview(self.buffer)[self.tail:]
 
     def received(self, Py_ssize_t n):
-        """Parse `n` more bytes in `room()`; returns what is not ours, or None. Raises FrameError."""
+        """Parse `n` more bytes in `room()`. Return the pairs for nats-py, or None. Raises FrameError."""
         if n < 0 or n > len(self.buffer) - self.tail:
             raise ValueError(f"{n} bytes do not fit into the room given")
         self.tail += n
         return self.parse()
 
     def feed(self, data):
-        """Parse these bytes, wherever they come from; returns what is not ours, or None. Raises FrameError."""
+        """Parse these bytes. Return the pairs for nats-py, or None. Raises FrameError."""
         cdef Py_ssize_t n
         others = None
         view = memoryview(data)
@@ -130,13 +130,13 @@ cdef class Parser:
         while self.head < self.tail:
             used = self.parse_one(base + self.head, base + self.tail, others)
             if used == 0 or n_resets != self.n_resets:
-                break                   # incomplete, or a sink has ended this input
+                break                   # incomplete, or a sink has called reset()
             self.head += used
             self.resume = 0
         return others if others else None
 
     cdef Py_ssize_t parse_one(self, const unsigned char* pos, const unsigned char* end, list others) except -1:
-        """Take one frame or line; returns the bytes used, 0 when it is not complete."""
+        """Parse one frame or line. Return the bytes used, 0 if it is incomplete."""
         cdef const unsigned char* newline
         cdef const unsigned char* line_end
         cdef Py_ssize_t n
@@ -223,7 +223,7 @@ cdef class Parser:
 
 
 cdef bint is_plain(const unsigned char* text, Py_ssize_t n) noexcept nogil:
-    """Whether all is printable ASCII, without spaces and wildcards."""
+    """Return whether the text is printable ASCII without spaces and wildcards."""
     cdef Py_ssize_t i
     for i in range(n):
         if text[i] <= 32 or text[i] > 126 or text[i] == 42 or text[i] == 62:
@@ -232,7 +232,7 @@ cdef bint is_plain(const unsigned char* text, Py_ssize_t n) noexcept nogil:
 
 
 cdef bint read_delivery(const unsigned char* reply, Py_ssize_t n, Delivery* delivery) noexcept nogil:
-    """Take a delivery's reply subject apart; False when it is none.
+    """Split the reply subject of a delivery into its parts; False if it is another subject.
 
     $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>, and from servers with domains
     $JS.ACK.<domain>.<account>.<stream>.<consumer>.<…the same>.<random>
@@ -262,7 +262,7 @@ cdef bint read_delivery(const unsigned char* reply, Py_ssize_t n, Delivery* deli
     if count == 9:
         first = 2
     elif count >= 11 and n <= MAX_REPLY and is_plain(reply, n):
-        first = 4           # of the other tokens nobody knows what they should be
+        first = 4           # domain and account may be any tokens
     else:
         return False
     delivery.stream = token[first]
@@ -328,7 +328,7 @@ cdef unsigned char* copy_token(unsigned char* to, const unsigned char* text, Py_
 
 
 def escape_token(str text not None):
-    """Return a text as a subject token: the compiled twin of eda.jetstream.subjects.escape_token."""
+    """Return a text as a subject token, as eda.jetstream.subjects.escape_token does."""
     cdef Writer w
     cdef bytes utf8 = text.encode()
     cdef Py_ssize_t size = size_of_token(utf8, len(utf8))

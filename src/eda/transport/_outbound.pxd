@@ -2,30 +2,30 @@ from eda._bytes cimport Writer
 
 
 cdef enum:
-    CHUNK_SIZE = 64 * 1024          # outgoing bytes that are written without waiting for the end of the turn
+    CHUNK_SIZE = 64 * 1024          # this many outgoing bytes are written before the end of the turn
 
 
-# A stretch of outgoing publishes, kept while one of them may have to be sent again.
+# A run of outgoing publishes, kept while one of them may have to be sent again.
 cdef class Chunk:
-    cdef const char* data           # NULL: not taken for writing yet
+    cdef const char* data           # NULL: not written yet, the bytes are still in `publishes`
     cdef Py_ssize_t n
-    cdef Py_ssize_t cap             # of the buffer that `data` is; 0: it belongs to `owner`
+    cdef Py_ssize_t cap             # capacity of the buffer `data`; 0: `data` belongs to `owner`
     cdef bytes owner
 
     cdef int keep(self, bytes data) except -1
 
 
-# Outgoing bytes of one connection. Publishes are kept in chunks, so that a window can send them again without a copy
-# of its own; commands (acknowledgements) and requests (pulls) are not.
+# The outgoing bytes of one connection. Publishes are kept in chunks, so that a window can send them again without a
+# copy. Commands (acknowledgements) and requests (pulls) are not kept.
 cdef class Outbound:
     cdef Writer publishes
     cdef Writer commands
     cdef Writer requests
-    cdef Chunk chunk                # of `publishes`; None while that is empty
-    cdef object schedule            # callable: flush() soon, at the latest at the end of this turn of the loop
+    cdef Chunk chunk                # the chunk of `publishes`; None while that is empty
+    cdef object schedule            # callable: calls flush() before the end of this turn of the loop
     cdef object write               # callable(bytes or memoryview), or None while there is no connection
     cdef bint scheduled
-    cdef public bint at_once        # write what comes now: there is nobody to share the write with
+    cdef public bint at_once        # write the next frame at once: no other frame will share the write
     cdef readonly bint paused       # the transport's buffer is full: callers should wait
     cdef readonly unsigned long long n_writes
 
@@ -35,8 +35,8 @@ cdef class Outbound:
 
 
 cdef inline int write_soon(Outbound out) except -1:
-    """Something was added: see that it gets written."""
-    # What happens for most events of many comes first: there will be a write, and it is not due.
+    """Let the frames that were just added be written."""
+    # The usual case under load comes first: a write is scheduled already, and the buffer is not full.
     if out.scheduled and not out.at_once and out.publishes.pos + out.commands.pos < CHUNK_SIZE:
         return 0
     return out.write_or_schedule()

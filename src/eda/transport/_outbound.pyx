@@ -1,4 +1,4 @@
-"""Outgoing bytes of one connection: written together, and kept in chunks while they may have to be sent again."""
+"""The outgoing bytes of one connection: written together, and kept in chunks while they may have to be sent again."""
 
 cimport cython
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES, PyBUF_WRITABLE
@@ -11,35 +11,36 @@ from eda._bytes cimport Writer, put_byte, put_bytes, put_decimal, release, reser
 __all__ = ["Outbound"]
 
 cdef enum:
-    NEW_SIZE = CHUNK_SIZE + 8 * 1024            # room for the last frame, too
-    # A chunk of so many bytes is the buffer itself; of fewer, a copy: else most of what is kept would be empty room.
+    NEW_SIZE = CHUNK_SIZE + 8 * 1024            # with room for the last frame
+    # A chunk of this many bytes takes over the buffer. A smaller one is a copy, since a kept buffer would be mostly
+    # empty.
     MIN_OWN = 48 * 1024
-    MAX_IDLE = 32
-    MAX_IDLE_SIZE = CHUNK_SIZE * 2
+    MAX_SPARE = 32
+    MAX_SPARE_SIZE = CHUNK_SIZE * 2
 
 cdef const char* UNSIGNED_BYTE = "B"
 
-# Buffers of chunks that are gone, at most 4 MiB: the memory of a new one would be zeroed by the system, page by page.
-cdef Writer[MAX_IDLE] idle
-cdef int n_idle = 0
+# Unused buffers of former chunks, at most 4 MiB. The system would zero the memory of a new buffer, page by page.
+cdef Writer[MAX_SPARE] spare
+cdef int n_spare = 0
 
 
-cdef void give_back(Writer* w) noexcept:
-    """Keep a buffer for the next chunk, or free it."""
-    global n_idle
-    if n_idle < MAX_IDLE and w.cap <= MAX_IDLE_SIZE:
-        idle[n_idle] = w[0]
-        n_idle += 1
+cdef void put_spare(Writer* w) noexcept:
+    """Keep a buffer for a later chunk, or free it."""
+    global n_spare
+    if n_spare < MAX_SPARE and w.cap <= MAX_SPARE_SIZE:
+        spare[n_spare] = w[0]
+        n_spare += 1
     else:
         free(w.buf)
 
 
-cdef void take_new(Writer* w) noexcept:
-    """Give a writer a buffer in place of the one that it had; without memory it has none, and reserve() fails."""
-    global n_idle
-    if n_idle:
-        n_idle -= 1
-        w[0] = idle[n_idle]
+cdef void take_spare(Writer* w) noexcept:
+    """Set another buffer in the writer. Without memory it is NULL, and then reserve() fails."""
+    global n_spare
+    if n_spare:
+        n_spare -= 1
+        w[0] = spare[n_spare]
     else:
         w.buf = <unsigned char*>malloc(NEW_SIZE)
         w.cap = NEW_SIZE if w.buf is not NULL else 0
@@ -47,28 +48,28 @@ cdef void take_new(Writer* w) noexcept:
 
 
 @cython.final
-@cython.auto_pickle(False)              # a copy would give the same buffer back once more
+@cython.auto_pickle(False)              # a copy would release the same buffer a second time
 cdef class Chunk:
-    """A stretch of outgoing publishes; its bytes never change."""
+    """A run of outgoing publishes. Its bytes never change."""
 
     def __dealloc__(self):
         cdef Writer w
         if self.cap:
             w.buf = <unsigned char*>self.data
             w.cap = self.cap
-            give_back(&w)
+            put_spare(&w)
 
     cdef int keep(self, bytes data) except -1:
-        """Consist of these bytes."""
+        """Set the chunk's bytes."""
         self.owner = data
         self.data = PyBytes_AS_STRING(data)
         self.n = PyBytes_GET_SIZE(data)
         return 0
 
     def __getbuffer__(self, Py_buffer* view, int flags):
-        # By hand: PyBuffer_FillInfo() knows nothing of the None that Cython has put there, and loses it.
+        # Filled by hand: PyBuffer_FillInfo() would lose a reference to the None that Cython has put into view.obj.
         if flags & PyBUF_WRITABLE:
-            raise BufferError("what is written can't be changed")
+            raise BufferError("outgoing bytes can't be changed")
         view.obj = self
         view.buf = <void*>self.data
         view.len = self.n
@@ -83,7 +84,7 @@ cdef class Chunk:
 
 
 cdef object take_chunk(Chunk chunk, Writer* w):
-    """Move what was written into the chunk, and return it as what can be handed to a transport."""
+    """Move the writer's bytes into the chunk, and return them as bytes or a memoryview for the transport."""
     cdef Py_ssize_t n = w.pos
     if n < MIN_OWN:
         w.pos = 0
@@ -92,18 +93,18 @@ cdef object take_chunk(Chunk chunk, Writer* w):
     chunk.data = <const char*>w.buf
     chunk.n = w.pos
     chunk.cap = w.cap
-    take_new(w)
+    take_spare(w)
     return memoryview(chunk)
 
 
 @cython.final
 cdef class Outbound:
-    """Collects outgoing frames and writes them once per turn of the event loop, or at 64 KiB.
+    """The outgoing frames of one connection, written once per turn of the event loop, or at 64 KiB.
 
-    Without a connection publishes are dropped (their window sends them again) and commands kept: an acknowledgement
-    is worth as much after a reconnect. Requests, such as pulls, end with their connection: one that was sent by the
-    next one would bring what nobody waits for. `schedule` is called when there is something to write; it must see to a
-    call of `flush()` in this turn of the loop.
+    Without a connection, publishes are dropped, since their window sends them again. Commands are kept, since an
+    acknowledgement is as useful after a reconnect. Requests, such as pulls, are dropped: nobody would wait for the
+    answers on the next connection. `schedule` is called when there is something to write. It must call `flush()` before
+    the end of this turn of the loop.
     """
 
     def __cinit__(self, object schedule):
@@ -115,7 +116,7 @@ cdef class Outbound:
         release(&self.requests)
 
     def set_write(self, object write):
-        """Write through `write` from now on, or not at all (None)."""
+        """Set the function that writes; None: there is no connection now. Requests are dropped."""
         self.write = write
         self.paused = False
         self.requests.pos = 0
@@ -123,18 +124,18 @@ cdef class Outbound:
             write_soon(self)
 
     def set_paused(self, bint paused):
-        """Note that the transport's buffer is full, or has room again."""
+        """Note whether the transport's buffer is full."""
         self.paused = paused
 
     def command(self, bytes frame not None):
-        """Add a whole frame that is not part of any window."""
+        """Add a whole frame that is kept until there is a connection."""
         if reserve(&self.commands, len(frame)) < 0:
             raise MemoryError
         put_bytes(&self.commands, <const char*>frame, len(frame))
         write_soon(self)
 
     def request(self, bytes frame not None):
-        """Add a whole frame that is written on this connection or not at all."""
+        """Add a whole frame that is dropped if this connection is lost before the write."""
         if reserve(&self.requests, len(frame)) < 0:
             raise MemoryError
         put_bytes(&self.requests, <const char*>frame, len(frame))
@@ -145,7 +146,7 @@ cdef class Outbound:
 
     @property
     def size(self):
-        """Bytes that wait for the next write."""
+        """The number of bytes that wait for the next write."""
         return self.publishes.pos + self.commands.pos + self.requests.pos
 
     cdef Chunk current_chunk(self):
@@ -154,7 +155,7 @@ cdef class Outbound:
         return self.chunk
 
     cdef int write_or_schedule(self) except -1:
-        """Have what was added written: now, or at the end of the turn."""
+        """Write now, if the write is due; otherwise make sure that flush() is called in this turn."""
         if self.at_once:
             self.flush()
         elif self.publishes.pos + self.commands.pos >= CHUNK_SIZE and (self.write is not None or self.publishes.pos):
@@ -173,7 +174,7 @@ cdef class Outbound:
         self.scheduled = False
         if self.publishes.pos:
             chunk = self.current_chunk()
-            self.chunk = None               # whatever fails now, it takes no more
+            self.chunk = None               # even if the rest fails, it takes no more frames
             publishes = take_chunk(chunk, &self.publishes)
         if self.write is None:
             self.requests.pos = 0
@@ -196,7 +197,7 @@ cdef class Outbound:
 
 cdef int put_publish(Outbound out, const unsigned char* subject, Py_ssize_t n_subject, const char* payload,
                      Py_ssize_t n_payload) except -1:
-    """Add PUB <subject> <n>: payload, as a command. The subject must come from a trusted place or have been checked."""
+    """Add a PUB of the payload as a command. The caller must have checked the subject."""
     cdef Writer* w = &out.commands
     if reserve(w, 4 + n_subject + 1 + 20 + 2 + n_payload + 2) < 0:
         raise MemoryError

@@ -2,7 +2,7 @@ cdef class Waits:
     cdef readonly object loop
     cdef object current_task
     cdef object cancelled_error
-    cdef list ended                 # waits that have ended in this read, whose tasks have not gone on
+    cdef list ended                 # waits that ended in this read, and whose tasks are not resumed yet
     cdef bint is_reading
 
     cdef int go_on(self) except -1
@@ -10,8 +10,8 @@ cdef class Waits:
 
 cdef class Wait:
     cdef Waits waits
-    cdef public bint _asyncio_future_blocking       # the task's, and ours: whether it is awaited properly
-    cdef object callback            # the task's; None: nobody waits yet
+    cdef public bint _asyncio_future_blocking       # a flag between asyncio's task and its future
+    cdef object callback            # the task's callback; None: no task waits yet
     cdef object context
     cdef object value
     cdef object error

@@ -1,8 +1,9 @@
-"""Waits that end within the read that ends them, not a turn of the event loop later.
+"""Futures that resume their task within the read that completes them, not a turn of the event loop later.
 
-A task that waits for an asyncio future goes on in the loop's next turn, after another look at the sockets: that takes
-some microseconds, where a whole round trip takes a hundred. A task takes anything for a future that has
-`_asyncio_future_blocking` and `add_done_callback` (asyncio/tasks.py, Task.__step), and goes on when it is called back.
+A task that awaits an asyncio future resumes in the loop's next turn, after another poll of the sockets. That takes some
+microseconds, and a whole round trip takes a hundred. A task accepts any object as a future that has
+`_asyncio_future_blocking` and `add_done_callback` (asyncio/tasks.py, Task.__step). It resumes when its callback is
+called.
 """
 
 cimport cython
@@ -15,7 +16,7 @@ __all__ = ["Wait", "Waits"]
 @cython.final
 @cython.auto_pickle(False)
 cdef class Waits:
-    """The waits of one connection. `current_task` and `cancelled_error` are asyncio's."""
+    """The waits of one connection. `current_task` and `cancelled_error` are those of asyncio."""
 
     def __init__(self, object loop not None, object current_task not None, object cancelled_error not None):
         self.loop = loop
@@ -24,17 +25,17 @@ cdef class Waits:
         self.ended = []
 
     def new(self):
-        """Return a wait, for one task."""
+        """Return a new wait for one task."""
         cdef Wait wait = Wait.__new__(Wait)
         wait.waits = self
         return wait
 
     def begin_read(self):
-        """Note that bytes are being read: tasks whose waits end go on when all of them are understood."""
+        """Note that a read begins. Tasks whose waits end during the read resume in `end_read`."""
         self.is_reading = True
 
     def end_read(self):
-        """Let the tasks go on whose waits have ended since `begin_read`, in that order."""
+        """Resume the tasks whose waits have ended since `begin_read`, in that order."""
         self.is_reading = False
         if self.ended:
             self.go_on()
@@ -43,7 +44,7 @@ cdef class Waits:
         cdef list ended = self.ended
         cdef Wait wait
         cdef Py_ssize_t i = 0
-        # Within a task no other one can take a step.
+        # Another task can't run while a task runs. Then the waits end in the loop's next turn.
         cdef bint at_once = self.current_task(self.loop) is None
         self.ended = []
         try:
@@ -61,27 +62,27 @@ cdef class Waits:
 @cython.final
 @cython.auto_pickle(False)
 cdef class Wait:
-    """Stands for an asyncio future, for one task that awaits it."""
+    """A future for one task that awaits it."""
 
     def get_loop(self):
         """Return the event loop."""
         return self.waits.loop
 
     def add_done_callback(self, callback, *, context=None):
-        """Call the task back at the end."""
+        """Set the callback of the task, called when the wait ends."""
         if self.callback is not None:
-            raise RuntimeError("somebody waits already")
+            raise RuntimeError("another task waits already")
         self.callback = callback
         self.context = copy_context() if context is None else context
         if self.is_done:
             self.call_soon()
 
     def done(self):
-        """Whether the wait is over."""
+        """Return whether the wait is over."""
         return self.is_done
 
     def set_result(self, value):
-        """End the wait."""
+        """End the wait with a result."""
         self.finish(value, None, self.waits.is_reading)
 
     def set_exception(self, error):
@@ -89,7 +90,7 @@ cdef class Wait:
         self.finish(None, error, self.waits.is_reading)
 
     def cancel(self, msg=None):
-        """End the wait with a CancelledError; returns whether it was not over."""
+        """End the wait with CancelledError, and return True; return False if it was over already."""
         if self.is_done:
             return False
         self.finish(None, self.waits.cancelled_error() if msg is None else self.waits.cancelled_error(msg), False)
@@ -110,7 +111,7 @@ cdef class Wait:
         return 0
 
     cdef tuple take_callback(self):
-        """Return callback and context, which end with the wait: they hold the task and all that it has."""
+        """Return callback and context, and drop them here: they keep the task and everything in it alive."""
         cdef tuple taken = (self.callback, self.context)
         self.callback = self.context = None
         return taken
@@ -135,6 +136,6 @@ cdef class Wait:
         if self.is_done:
             raise StopIteration(self.result())
         if self.callback is not None:
-            raise RuntimeError("somebody waits already")
+            raise RuntimeError("another task waits already")
         self._asyncio_future_blocking = True
         return self

@@ -1,4 +1,4 @@
-"""Where to connect: addr and environment > server URLs and the credentials in them."""
+"""The `addr` argument or the environment > server URLs, and the credentials in them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EMBEDDED = "embedded:"
 
 @dataclass(frozen=True)
 class Addresses:
-    """Server URLs without credentials, and the credentials that stood in them."""
+    """Server URLs without credentials, and the credentials that they contained."""
 
     urls: tuple[str, ...]
     user: str | None = None
@@ -31,9 +31,10 @@ class Addresses:
 
 
 def parse_addresses(addr: str | Iterable[str] | None) -> Addresses:
-    """Return the addresses that `addr` stands for: a URL, several, `embedded:`, or None for the environment's.
+    """Return the addresses in `addr`: a URL, several URLs, `embedded:`, or None for the URL in the environment.
 
-    A URL may leave out the scheme and the port (4222). Raises ConfigError naming the URL, without its credentials.
+    A URL may leave out the scheme (nats) and the port (4222). Raises ConfigError, which names the URL without its
+    credentials.
     """
     if addr is None:
         addr = os.environ.get("EDA_URL") or os.environ.get("NATS_URL") or DEFAULT_URL
@@ -48,7 +49,7 @@ def parse_addresses(addr: str | Iterable[str] | None) -> Addresses:
     parsed = [_parse_url(url) for url in given]
     credentials = {(user, password) for _, user, password in parsed if user is not None}
     if len(credentials) > 1:
-        raise ConfigError("addr: the URLs carry different credentials; one connection has one", argument="addr")
+        raise ConfigError("addr: the URLs have different credentials; a connection uses only one", argument="addr")
     user, password = credentials.pop() if credentials else (None, None)
     urls = tuple(url for url, _, _ in parsed)
     if user is not None and password is None:
@@ -71,11 +72,12 @@ def _parse_url(url: object) -> tuple[str, str | None, str | None]:
     if not isinstance(url, str):
         raise ConfigError(f"addr must be a URL or a list of URLs, not {type(url).__name__}", argument="addr")
     full = url if "://" in url else f"nats://{url}"
-    # Shown in errors: all after the last @ of the part before a path, so never a password.
+    # What errors show of the URL: the scheme, and the text after the last @. So they never show a password.
     shown = full.partition("://")[0] + "://" + full.partition("://")[2].rpartition("@")[2]
     parts = _split(full)
     if parts is None:
-        # What stands for the port may be a password whose host was forgotten: neither it nor Python's error is shown.
+        # The text after the colon may be a password, if the host was forgotten. So neither it nor Python's error is
+        # shown.
         scheme, _, rest = shown.partition("://")
         if not rest.startswith("["):
             shown = f"{scheme}://{rest.partition(':')[0]}"
@@ -96,7 +98,7 @@ def _parse_url(url: object) -> tuple[str, str | None, str | None]:
 
 
 def _split(url: str) -> SplitResult | None:
-    """Take a URL apart; None where it can't be, its port included."""
+    """Return the parts of a URL; None if the URL or its port is invalid."""
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018

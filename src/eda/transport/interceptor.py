@@ -1,4 +1,7 @@
-"""The protocol between the transport and nats-py's stream reader: takes our frames out, hands the rest on."""
+"""The asyncio protocol between the transport and nats-py's stream reader.
+
+It takes the frames of eda's subscriptions out, and passes everything else on.
+"""
 
 from __future__ import annotations
 
@@ -13,27 +16,27 @@ __all__ = ["Interceptor", "InterceptorOwner"]
 
 
 class InterceptorOwner(Protocol):
-    """What a tap needs of its connection."""
+    """The part of a connection that its interceptor uses."""
 
     parser: Parser
     waits: Waits
     logger: logging.Logger
 
     def server_error(self, text: str) -> None:
-        """Take the text of an -ERR line."""
+        """Handle the text of an -ERR line."""
 
     def server_info(self, line: bytes) -> None:
-        """Take the JSON of an INFO line. Raises FrameError when it is none."""
+        """Handle the JSON of an INFO line. Raises FrameError if it is invalid."""
 
     def connection_lost(self, interceptor: Interceptor) -> None:
-        """The tap's connection is gone."""
+        """Note that the interceptor's connection is lost."""
 
     def set_paused(self, interceptor: Interceptor, paused: bool) -> None:
-        """The transport's write buffer is full, or has room again."""
+        """Note whether the transport's write buffer is full."""
 
 
 class Interceptor(asyncio.BufferedProtocol):
-    """Stands between the transport and nats-py's stream reader."""
+    """The protocol of one connection's transport; `inner` is nats-py's protocol."""
 
     def __init__(self, wire: InterceptorOwner, inner: Any, reader: asyncio.StreamReader, transport: Any) -> None:
         self.wire = wire
@@ -61,7 +64,7 @@ class Interceptor(asyncio.BufferedProtocol):
             waits.end_read()
 
     def feed(self, data: bytes) -> None:
-        """Parse what nats-py's reader had already read when the tap was put in."""
+        """Parse the bytes that nats-py's reader had already read when the interceptor was installed."""
         others = self.parser.feed(data)
         if others is not None:
             self.pass_on(others)
@@ -80,7 +83,9 @@ class Interceptor(asyncio.BufferedProtocol):
 
     def fail(self, error: Exception) -> None:
         self.wire.logger.error(
-            "the connection is dropped: %s", error, exc_info=None if isinstance(error, FrameError) else error
+            "the connection is cut, because its input could not be processed: %s",
+            error,
+            exc_info=None if isinstance(error, FrameError) else error,
         )
         self.note_lost()
         self.transport.abort()
@@ -92,7 +97,7 @@ class Interceptor(asyncio.BufferedProtocol):
 
     def eof_received(self) -> Any:
         self.note_lost()
-        # nats-py's protocol does not know when it is over TLS, where a connection can't stay half open.
+        # Over TLS, a connection can't stay half open, and nats-py's protocol does not know whether it is over TLS.
         return self.inner.eof_received() and self.transport.get_extra_info("sslcontext") is None
 
     def connection_lost(self, exc: Exception | None) -> None:

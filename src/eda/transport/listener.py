@@ -1,4 +1,4 @@
-"""Hearing of what happens to a connection."""
+"""Callbacks for the loss, return, refusals and end of a connection, added and removed together."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["ConnectionListener"]
 
 
 class ConnectionListener:
-    """Calls for what happens to a connection, begun and ended together."""
+    """The callbacks of one object for a connection. `Wire` describes when each is called."""
 
     def __init__(
         self,
@@ -30,12 +30,12 @@ class ConnectionListener:
         ]
 
     def start(self) -> None:
-        """Call from now on."""
+        """Add the callbacks to the connection."""
         for calls, call in self._calls:
             calls.append(call)
 
     def stop(self) -> None:
-        """Call no more; harmless when it has not begun."""
+        """Remove the callbacks, if they were added."""
         for calls, call in self._calls:
             if call in calls:
                 calls.remove(call)

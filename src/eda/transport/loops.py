@@ -1,4 +1,4 @@
-"""A connection belongs to the event loop that opened it."""
+"""The check that a connection is used in the event loop that opened it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["check_loop", "running_loop"]
 
 
 def check_loop(loop: asyncio.AbstractEventLoop | None) -> None:
-    """Raise ConfigError unless this runs in the loop. None: in any.
+    """Raise ConfigError unless the caller runs in this event loop. With None, any caller is accepted.
 
-    From anywhere else, what is asked for might be done, and its caller would never hear of it.
+    From another thread or loop, a request might be done while its caller waits for the result forever.
     """
     if loop is not None and running_loop() is not loop:
         raise ConfigError(
-            "a connection is used only in the event loop that opened it, and this is another event loop, or none. From "
+            "a connection can be used only in the event loop that opened it; this is another event loop, or none. From "
             "another thread, use asyncio.run_coroutine_threadsafe(conn.publish(...), loop) with that loop; or open a "
             "connection of its own in each loop"
         )

@@ -1,6 +1,6 @@
-"""nats-py's client, mended where it hurts: what it does for each connection is its own, what goes wrong is ours.
+"""nats-py's client, with fixes for failures in log-in, reconnecting, reading and closing.
 
-With `_wire` the only file that touches nats-py's inside.
+Only this file and `wire` use private parts of nats-py.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BACKOFF_MAX_S = 2.0
 
 
 class MendedClient(Client):
-    """A client that closes in any state, reconnects after any error, and leaves no sockets and tasks behind."""
+    """A client that can be closed in any state, reconnects after any error, and leaves no sockets or tasks behind."""
 
     def __init__(self, logger: logging.Logger) -> None:
         super().__init__()
@@ -58,20 +58,20 @@ class MendedClient(Client):
         is_asked_for = self.options.get("tls") or (server is not None and server.uri.scheme == "tls")
         if initial_connection and (is_asked_for or self._had_tls):
             if not info.get("tls_required") and not info.get("tls_available"):
-                # nats-py would go on in the clear, with the credentials.
+                # nats-py would continue without encryption, and send the credentials.
                 why = "asked for" if is_asked_for else "used before"
                 raise NatsError(f"nats: TLS was {why}, and the server has none")
             info["tls_required"] = True
         if info.get("connect_urls"):
             info["connect_urls"] = named = usable_urls(info)
-            # nats-py keeps every server that it has ever heard of.
+            # nats-py would keep every server that it has ever heard of.
             self._server_pool[:] = [
                 each for each in self._server_pool if not each.discovered or each is server or each.uri.netloc in named
             ]
         await super()._process_info(info, initial_connection)
 
     async def _process_connect_init(self) -> None:
-        # nats-py forgets the tasks of an attempt that failed after it had begun them.
+        # If an attempt fails after it has started these tasks, nats-py leaves them running.
         for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
             if task is not None:
                 task.cancel()
@@ -80,17 +80,17 @@ class MendedClient(Client):
         except (TimeoutError, OSError, NatsError, EdaError):
             raise
         except Exception as error:
-            # nats-py expects some errors only; any other would keep it from the next server.
+            # nats-py tries the next server only after the errors that it expects, and this is one of them.
             raise NatsError(f"nats: the handshake failed: {describe(error)}") from error
         self._had_tls = self._had_tls or bool(self._server_info.get("tls_required"))
         if self._status == Client.CONNECTING:
-            # The answer to the first PING was no PONG: nats-py goes on without a word.
+            # The answer to the first PING was no PONG, and nats-py ignores that.
             if self._transport is None or self._transport.at_eof():
                 raise NatsError("nats: the server closed the connection during the handshake")
             self._status = Client.CONNECTED
 
     async def _connect_to_server(self, s: Any) -> None:
-        # nats-py leaves the socket of a handshake that failed open.
+        # nats-py leaves the socket of a failed handshake open.
         self._abort()
         await super()._connect_to_server(s)
         if isinstance(self._transport, TcpTransport):
@@ -106,12 +106,12 @@ class MendedClient(Client):
                 await super()._attempt_reconnect()
                 return
             except Exception as error:
-                # nats-py expects some errors only; any other would end its reconnecting.
-                self.logger.warning("reconnecting: %s", describe(error))
+                # nats-py expects some errors only; any other error would end its reconnecting.
+                self.logger.warning("an attempt to reconnect failed, the next one follows: %s", describe(error))
                 await asyncio.sleep(BACKOFF_MAX_S * random.random())
 
     def _choose_server(self, servers: list[Server], info: dict[str, Any]) -> tuple[Server, float]:
-        """Pick the servers in turn, waiting longer after each round without success."""
+        """Return the next server in turn, and the seconds to wait first, which grow with each round without success."""
         at = self._attempts
         self._attempts += 1
         backoff = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** min(at // len(servers), 10))
@@ -123,19 +123,19 @@ class MendedClient(Client):
         await super()._read_loop()
         task = asyncio.current_task()
         if task is not None and task is self._reading_task and self.is_connected and not task.cancelling():
-            # It ended without a word, on something that it did not expect: a subject that is not UTF-8, for one.
+            # nats-py's loop ended silently, at input that it did not expect, such as a subject that is not UTF-8.
             await self._process_op_err(ConnectionError("reading failed"))
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         try:
             await super()._process_msg(sid, subject, reply, data, headers)
         except Exception as error:
-            # Anybody may publish to an inbox, with a subject that is not UTF-8 or headers that are none: nats-py's own
-            # would end its read loop, and with it the connection.
-            self.logger.warning("a message that makes no sense is dropped: %s", describe(error))
+            # Any program may publish to an inbox, with invalid headers or a subject that is not UTF-8. Without this,
+            # the error would end nats-py's read loop, and with it the connection.
+            self.logger.warning("a message that can't be read is dropped: %s", describe(error))
 
     async def _process_pong(self) -> None:
-        # nats-py's own fails on a waiter that has given up, and that ends its read loop.
+        # If the waiter has given up, nats-py's method fails, which would end its read loop.
         if self._pongs and self._pongs[0].done():
             self._pongs.pop(0)
             self._pings_outstanding = 0
@@ -146,41 +146,41 @@ class MendedClient(Client):
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:
         if not self.is_connected:
-            # nats-py would write it to a connection that is gone, fail, and leave its tasks running.
+            # nats-py would write the pending bytes to a lost connection, fail, and leave its tasks running.
             self._pending, self._pending_data_size = [], 0
         try:
             await super()._close(status, do_cbs)
         except (OSError, NatsError) as error:
-            # The connection broke just now, with something left to write. Again, for the rest of what there is to do.
-            self.logger.warning("closing the connection: %s", describe(error))
+            # The connection was lost just now, with bytes left to write. The second call does the rest of the clean-up.
+            self.logger.warning("the connection was lost while it was closed: %s", describe(error))
             self._pending, self._pending_data_size = [], 0
             self._status = Client.DISCONNECTED
             await super()._close(status, do_cbs)
 
     def _abort(self) -> None:
-        """Cut the connection: closing it in good order waits, without end, until the peer has taken everything."""
+        """Cut the connection. An orderly close would wait, without a limit, until the peer has read everything."""
         writer = getattr(self._transport, "_io_writer", None)
         if writer is not None:
             writer.transport.abort()
 
 
 def describe(error: BaseException) -> str:
-    """Return an error's text, which may be a peer's, or its type where it has none."""
+    """Return an error's text, safe to log; the name of its type if the text is empty."""
     return printable(str(error)) or type(error).__name__
 
 
 def _unusable(error: Exception) -> NatsError:
-    """Return what to raise, with nothing behind it: the error's text might quote a file that holds a secret."""
+    """Return the error to raise, without a cause: the text of the cause might quote a file with a secret."""
     return NatsError(f"nats: authentication: the credentials can't be used ({type(error).__name__})")
 
 
 class _Secrets:
-    """In place of nats-py's NUID: of its tokens, whoever sees one can guess the next.
+    """A source of inbox tokens that can't be guessed, instead of nats-py's NUIDs.
 
-    A publish shows its inbox to all who may read the stream; the others, which pulls and requests are answered to, must
-    not follow from it.
+    With NUIDs, a program that sees one token can guess the next ones. A publish shows its inbox to every reader of the
+    stream, who must not be able to guess the inboxes for the answers to pulls and requests.
     """
 
     def next(self) -> bytearray:
-        """Return 22 characters, 128 random bits."""
+        """Return a token of 22 characters with 128 random bits."""
         return bytearray(secrets.token_urlsafe(16).encode())

@@ -1,4 +1,4 @@
-"""What a server says of itself in its INFO line, checked: whoever sits there may say anything.
+"""The checks of a server's INFO line, which may contain anything if the peer is not a NATS server.
 
 Source: https://docs.nats.io/reference/reference-protocols/nats-protocol (INFO).
 """
@@ -18,7 +18,7 @@ _Text = Annotated[str, msgspec.Meta(max_length=1024)]
 
 
 class _Info(msgspec.Struct):
-    """The fields that nats-py and eda read. The server has `max_payload` as a 32-bit number."""
+    """The fields that nats-py and eda read. In the server, `max_payload` is a 32-bit number."""
 
     server_id: _Text = ""
     version: _Text = ""
@@ -37,15 +37,15 @@ class _Info(msgspec.Struct):
 
 
 def check_info(info: object) -> None:
-    """Raise ValueError naming the field that is not as it must be."""
+    """Raise ValueError, naming the field, if a field has a wrong type or range."""
     try:
         msgspec.convert(info, _Info)
     except msgspec.ValidationError as error:
-        raise ValueError(f"an INFO line that can't be: {error}") from error
+        raise ValueError(f"an invalid INFO line: {error}") from error
 
 
 def usable_urls(info: dict[str, Any]) -> list[str]:
-    """Return the first 1,000 addresses of other servers that are a host and a port, and nothing else."""
+    """Return the addresses of other servers, out of the first 1,000, that consist of a host and a port only."""
     return [url for url in (info.get("connect_urls") or [])[:MAX_URLS] if _is_address(url)]
 
 

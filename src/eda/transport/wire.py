@@ -31,23 +31,24 @@ __all__ = ["Wire"]
 
 SUPPORTED = "nats-py >=2.12,<2.17"
 
-# nats-py's defaults (120 s, 2) leave a half-open connection unnoticed for minutes.
+# With nats-py's defaults (120 s, 2) a half-open connection is noticed only after minutes.
 PING_INTERVAL_S = 10
 MAX_PINGS = 2
 SHUT_TIMEOUT_S = 5.0
 ABANDON_S = 1.0
 
-OPTIONAL = "$EDA."  # subjects that may be forbidden: nothing but a count depends on them
+OPTIONAL = "$EDA."  # subjects that the server may forbid: only a count of standbys depends on them
 
 
 class Wire(MendedClient):
     """One connection to the servers.
 
-    `out` takes outgoing frames; `attach` gives a sink the frames of a subject; `waits` end by what sinks read.
-    `on_lost` and `on_restored` are called, without arguments, when the connection is gone and when it stands again with
-    all subscriptions in place;
-    `on_refused(kind, subject)` when the server forbids "publish" or "subscription" on a subject; `on_info` when it has
-    said what it takes now.
+    `out` takes outgoing frames. `attach` gives the frames of a subject to a sink. `waits` makes futures that sinks
+    complete.
+
+    The lists hold callbacks. `on_lost()`: the connection is lost. `on_restored()`: it is back, with all subscriptions.
+    `on_refused(kind, subject)`: the server forbids a "publish" or "subscription" on a subject. `on_closed()`: it is
+    closed for good. `on_info()`: the server has sent a new INFO.
     """
 
     def __init__(self, logger: logging.Logger) -> None:
@@ -66,7 +67,7 @@ class Wire(MendedClient):
         self._writable: asyncio.Future[None] | None = None
         self._opened = False
         self.closing: bool = False
-        self.may_be_forbidden: set[str] = set()  # subjects that may well be forbidden: no error
+        self.may_be_forbidden: set[str] = set()  # subjects whose refusal is not logged as an error
 
     # --- opening and closing ---------------------------------------------------------------------------------------
 
@@ -79,14 +80,14 @@ class Wire(MendedClient):
         async def remember(error: Exception) -> None:
             if self._opened:
                 if not self.closing:
-                    self.logger.warning("connection: %s", describe(error))
+                    self.logger.warning("the connection has a problem: %s", describe(error))
                 return
             last[:] = [error]
             if _is_final(error) and self._fatal is not None and not self._fatal.done():
                 self._fatal.set_exception(error)
 
-        # nats-py annotates its seconds as int and takes floats. A silent server leaves the others their share. A lone
-        # server has until our own time-out. The two must not come at once: Python 3.11 would lose our cancellation.
+        # Several servers share the time, so that a silent one leaves time for the others. A single server gets a bit
+        # more than our own time-out: if both ended at the same moment, Python 3.11 would lose our cancellation.
         share_s = timeout_s / len(urls) if len(urls) > 1 else timeout_s + ABANDON_S
         options.update(connect_timeout=share_s, reconnect_time_wait=0.1)
         connecting = self._loop.create_task(
@@ -127,9 +128,9 @@ class Wire(MendedClient):
         self._connected()
 
     async def close_within(self, timeout_s: float = float("inf")) -> bool:
-        """Write what is left and close the connection for good, whatever state it is in.
+        """Write the remaining bytes and close the connection for good, in any state.
 
-        Returns whether all was written within `timeout_s`, 5 s at most. After that the connection is cut.
+        Return whether all was written within `timeout_s` seconds, at most 5. After that time the connection is cut.
         """
         self.closing = True
         in_time = True
@@ -138,7 +139,7 @@ class Wire(MendedClient):
             if self._opened and not self.is_closed:
                 self.out.flush()
                 in_time = await self._close_in_time(timeout_s)
-            # Python 3.11's wait_for may swallow a cancellation: nats-py then goes on connecting, and is open again.
+            # Python 3.11's wait_for may swallow a cancellation. Then nats-py continues to connect, and is open again.
             while self._reconnection_task is not None and not self._reconnection_task.done():
                 self._reconnection_task.cancel()
                 await asyncio.wait({self._reconnection_task}, timeout=0.1)
@@ -166,13 +167,13 @@ class Wire(MendedClient):
         self.closing = True
         self.out.set_write(None)
         self._abort()
-        if self._flush_queue is not None:  # it got so far that there is something to close
+        if self._flush_queue is not None:  # else there is nothing to close yet
             await self.close()
 
     def _schedule_flush(self) -> None:
         self._loop.call_soon(self.out.flush)
 
-    # --- what nats-py calls, changed ---------------------------------------------------------------------------------
+    # --- methods of nats-py, extended --------------------------------------------------------------------------------
 
     async def _process_connect_init(self) -> None:
         await super()._process_connect_init()
@@ -187,7 +188,7 @@ class Wire(MendedClient):
             rest = bytes(reader._buffer)
             reader._buffer.clear()
         except AttributeError as error:
-            # nats-py's inside is not what it was.
+            # This version of nats-py has other private parts.
             raise NotSupported(f"nats-py {version('nats-py')}", needs=SUPPORTED) from error
         self.parser.reset()
         interceptor = Interceptor(self, inner, reader, transport)
@@ -224,38 +225,38 @@ class Wire(MendedClient):
         self._tell(self.on_closed)
 
     def connection_lost(self, interceptor: Interceptor) -> None:
-        """Note that the interceptor's connection is gone."""
+        """Note that the interceptor's connection is lost."""
         if interceptor is not self._interceptor:
             return
         self.out.set_write(None)
-        self._release_writers()  # nothing to wait for: what is written now is kept, or dropped and sent again
+        self._release_writers()  # `out` keeps the bytes, or the publisher sends them again
         if self._opened and not self.closing:
             self._tell(self.on_lost)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop that opened the connection."""
+        """Return the event loop that opened the connection."""
         return self._loop
 
     @property
     def is_up(self) -> bool:
-        """Whether frames that are added to `out` get written now."""
+        """Return whether frames that are added to `out` are written now."""
         return self._interceptor is not None and not self._interceptor.is_lost and self.is_connected
 
     def _tell(self, calls: list[Callable[..., None]], *arguments: str) -> None:
-        """Call each, whatever others raise: one that fails must not keep the connection from the rest of its users."""
+        """Call each callback, even if another one fails: the rest of the connection's users must be called as well."""
         for call in list(calls):
             try:
                 call(*arguments)
             except BaseException as error:
-                self.logger.critical("telling of a change of the connection failed", exc_info=error)
+                self.logger.critical("a callback for a change of the connection failed", exc_info=error)
                 if isinstance(error, KeyboardInterrupt | SystemExit):
-                    self._loop.call_soon(_raise, error)  # it ends the loop, but when all have been told
+                    self._loop.call_soon(_raise, error)  # ends the loop, after all calls
 
     # --- back-pressure -----------------------------------------------------------------------------------------------
 
     def set_paused(self, interceptor: Interceptor, paused: bool) -> None:
-        """Note that the transport's write buffer is full, or has room again."""
+        """Note whether the transport's write buffer is full."""
         if interceptor is self._interceptor:
             self.out.set_paused(paused)
             if not paused:
@@ -267,7 +268,7 @@ class Wire(MendedClient):
         self._writable = None
 
     async def wait_writable(self) -> None:
-        """Wait until the transport takes more. Raises Closed."""
+        """Wait until the transport's write buffer has room. Raises Closed."""
         while self.out.paused and not self.is_closed:
             if self._writable is None:
                 self._writable = self._loop.create_future()
@@ -275,10 +276,10 @@ class Wire(MendedClient):
         if self.is_closed:
             raise Closed("connection")
 
-    # --- the server's own words --------------------------------------------------------------------------------------
+    # --- ERR and INFO of the server ----------------------------------------------------------------------------------
 
     def server_error(self, text: str) -> None:
-        """Take an -ERR line: a forbidden subject is told on; after any other the server closes the connection."""
+        """Handle an -ERR line: report a refused subject; after any other error the server closes the connection."""
         text = printable(text)
         lower = text.lower()
         if "permissions violation" in lower:
@@ -289,14 +290,14 @@ class Wire(MendedClient):
             log("the server forbids: %s", text)
             self._tell(self.on_refused, kind, subject)
             return
-        self.logger.warning("the server says: %s", text)
+        self.logger.warning("the server reports an error: %s", text)
 
     def server_info(self, line: bytes) -> None:
-        """Take an INFO line. Raises FrameError when it is none."""
+        """Handle an INFO line. Raises FrameError if it is invalid."""
         try:
             info = msgspec.json.decode(line, type=dict[str, Any])
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise FrameError("an INFO line that is no JSON object") from error
+            raise FrameError("an INFO line that is not a JSON object") from error
         try:
             check_info(info)
         except ValueError as error:
@@ -306,24 +307,24 @@ class Wire(MendedClient):
 
     @property
     def server_version(self) -> str:
-        """The server's version, as it says."""
+        """Return the version that the server names, "" if it names none."""
         version = self._server_info.get("version", "")
         return version if isinstance(version, str) else ""
 
     @property
     def answers_subject(self) -> str:
-        """What `request` listens to for its answers; empty before the first one."""
+        """Return the subject of the answers to `request`; "" before the first request."""
         return f"{self._resp_sub_prefix.decode()}*" if self._resp_sub_prefix else ""
 
     @property
     def info(self) -> dict[str, Any]:
-        """What the server said of itself when the connection was made."""
+        """Return the INFO that the server sent when the connection was made."""
         return self._server_info
 
     # --- subscriptions -----------------------------------------------------------------------------------------------
 
     async def attach(self, subject: str, sink: Sink) -> NatsSubscription:
-        """Give the sink all messages on `subject`, across reconnects."""
+        """Subscribe the sink to `subject`, across reconnects, and return the subscription."""
         next_id = self._sid + 1
         try:
             subscription = await self.subscribe(subject)
@@ -335,7 +336,7 @@ class Wire(MendedClient):
         return subscription
 
     def _forget(self, subscription_id: int) -> None:
-        """Take back a subscription that was begun, for its caller was cancelled."""
+        """Undo a subscription that was begun, because its caller was cancelled."""
         if self._subs.pop(subscription_id, None) is not None:
             command = b"UNSUB %d\r\n" % subscription_id
             self._pending.append(command)
@@ -343,24 +344,24 @@ class Wire(MendedClient):
             self._write_pending()
 
     async def detach(self, subscription: NatsSubscription) -> None:
-        """Stop the messages; frames under way still reach the sink until `release`."""
+        """Unsubscribe. Messages that are under way still reach the sink, until `release`."""
         if not self.is_closed and subscription._id in self._subs:
             await subscription.unsubscribe()
             self._write_pending()
 
     def _write_pending(self) -> None:
-        """Write nats-py's own commands now: it does so one turn of the loop later, and ours would overtake them."""
+        """Write nats-py's own commands now. It would write them one turn of the loop later, after frames of `out`."""
         if self._pending and self.is_up and self._transport is not None:
             self._transport.writelines(self._pending)
             self._pending = []
             self._pending_data_size = 0
 
     def release(self, subscription: NatsSubscription) -> None:
-        """Take the sink off its subscription id."""
+        """Give no more frames of the subscription to its sink."""
         self.parser.register(subscription._id, None)
 
     async def barrier(self, timeout_s: float) -> None:
-        """Wait until the server has read everything written before. Raises Timeout, Closed."""
+        """Wait until the server has read everything that was written before. Raises Timeout, Closed."""
         self.out.flush()
         self._write_pending()
         try:
@@ -376,15 +377,15 @@ def _raise(error: BaseException) -> None:
 
 
 def _is_final(error: BaseException) -> bool:
-    """Whether trying again can't help: wrong credentials or an untrusted certificate."""
+    """Return whether another attempt can't help: wrong credentials or an untrusted certificate."""
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        return False  # the connection broke during the handshake, as it may at any time
+        return False  # the connection was lost during the handshake
     text = str(error).lower()
     return isinstance(error, ssl.SSLError) or "authorization" in text or "authentication" in text
 
 
 def _is_refusal(error: BaseException) -> bool:
-    """Whether a server was reached, and refused us or had to be refused."""
+    """Return whether the server refused the client, or the client refused the server."""
     return _is_final(error) or "tls" in str(error).lower()
 
 
@@ -392,6 +393,7 @@ async def _abandon(task: asyncio.Task[Any]) -> None:
     task.add_done_callback(lambda done: done.cancelled() or done.exception())
     until = time.monotonic() + ABANDON_S
     while not task.done() and time.monotonic() < until:
-        # Again and again: Python 3.11's wait_for may swallow a cancellation, and nats-py then goes on connecting.
+        # Cancelled repeatedly: Python 3.11's wait_for may swallow a cancellation, and then nats-py continues to
+        # connect.
         task.cancel()
         await asyncio.wait({task}, timeout=0.02)

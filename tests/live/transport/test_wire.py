@@ -156,7 +156,7 @@ async def test_shut_when_the_connection_breaks_meanwhile_closes_all(
         await wire._send_command(b"PING\r\n")
     assert wire.is_closed
     assert closed == ["closed"]
-    assert logged.find("closing the connection: Connection lost", logging.WARNING)
+    assert logged.find("the connection was lost while it was closed: Connection lost", logging.WARNING)
 
 
 async def test_shut_when_closing_fails_anyway_is_over_and_tells(
@@ -192,7 +192,7 @@ async def test_hooks_when_one_raises_are_called_all_the_same(
     def note(what: str) -> Callable[..., None]:
         return lambda *_: told.append(what)
 
-    logged.expect("telling of a change of the connection failed")
+    logged.expect("a callback for a change of the connection failed")
     logged.allow("the server forbids")
     async with Proxy(own_server.port) as proxy, opened(proxy.url(own_server.url)) as wire:
         for name in ("on_lost", "on_restored", "on_refused", "on_info", "on_closed"):
@@ -352,7 +352,7 @@ GARBAGE = {
 async def test_garbage_when_the_server_sends_it_leads_to_a_new_connection(
     garbage: bytes, own_server: eda.EmbeddedServer, short_lease: float, logged: Logged
 ) -> None:
-    logged.allow("the connection is dropped", "nats: encountered error")
+    logged.allow("the connection is cut", "nats: encountered error")
     async with Proxy(own_server.port) as proxy, eda.connect(proxy.url(own_server.url), client="me") as conn:
         seen: list[str] = []
         async with conn.subscribe("stream", lambda event: seen.append(event.id), durable=True):

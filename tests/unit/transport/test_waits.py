@@ -191,7 +191,7 @@ async def test_second_task_when_it_awaits_the_same_wait_is_refused() -> None:
     waits = new_waits()
     wait: Wait[int] = waits.new()
     first, second = asyncio.create_task(awaited(wait)), asyncio.create_task(awaited(wait))
-    with pytest.raises(RuntimeError, match="somebody waits already"):
+    with pytest.raises(RuntimeError, match="another task waits already"):
         await second
     wait.set_result(1)
     assert await first == 1
@@ -205,7 +205,7 @@ async def test_wait_when_it_is_taken_for_a_future_by_others_calls_them_back() ->
     called: list[object] = []
     late.add_done_callback(called.append)
     early.add_done_callback(called.append)
-    with pytest.raises(RuntimeError, match="somebody waits already"):
+    with pytest.raises(RuntimeError, match="another task waits already"):
         late.add_done_callback(called.append)
     await read(lambda: late.set_result(2), waits=waits)
     await asyncio.sleep(0)
