@@ -120,9 +120,7 @@ class Lifetime:
                 await self._server.start()
                 addresses = parse_addresses(self._server.url)
             services = await connect_services(addresses, self._client, self._logger, self._options)
-            if (
-                self._closing is not None
-            ):  # `close` has cancelled this task, but the cancellation may have been swallowed
+            if self._closing is not None:  # `close` cancelled this task, but something swallowed the cancellation
                 await services.wire.close_within()
                 raise Closed("connection")
         except BaseException:

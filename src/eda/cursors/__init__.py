@@ -3,7 +3,7 @@
 It offers `Cursor`, which a member takes, holds and gives up, and checks of positions in a stream. It never reads or
 handles events.
 
-Files, each below those that import it:
+Files, each after the files that it imports:
 
     position      a position in a stream, and whether the stream still has its event
     value         the value of a cursor as JSON, written and read

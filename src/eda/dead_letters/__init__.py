@@ -3,7 +3,7 @@
 It offers to store dead letters, to read them, and to publish their events again. It never decides whether an event
 becomes a dead letter: `handling` does.
 
-Files, each below those that import it:
+Files, each after the files that it imports:
 
     letter            a dead letter in its stream: how it is read, and its headers and subject
     replay            `conn.replay_dead`: the events of dead letters are published again

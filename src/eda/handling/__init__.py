@@ -3,7 +3,7 @@
 It offers the dispatcher and the workers that run handlers. It never asks the server for events: a source in
 `subscribing` does that, through the methods that the dispatcher calls.
 
-Files, each below those that import it:
+Files, each after the files that it imports:
 
     verdicts         why an event gets no handler
     _foreign         messages that others wrote, told from those that eda publishes; inline

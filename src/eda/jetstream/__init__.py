@@ -3,7 +3,7 @@
 Requests of the JSON API, subjects, streams, stored messages, the bucket of key-values. It offers `Api`, `Streams` and
 the checks of answers. It never handles or publishes a user's events.
 
-Files, each below those that import it:
+Files, each after the files that it imports:
 
     bucket             the bucket of cursors: its settings, and what is wrong with those of others
     labels             what eda writes on the consumers and streams that it makes: description, metadata

@@ -3,7 +3,7 @@
 `publish` for one event, `publisher` for volume, `publish_batch` for all or nothing. It offers these three and the
 streams that a connection publishes to. It never reads events.
 
-Files, each below those that import it:
+Files, each after the files that it imports:
 
     _window            the publish window
     failures           a publisher's failures that are still to be told, and to whom

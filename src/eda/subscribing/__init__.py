@@ -3,7 +3,7 @@
 It offers `Subscription` and `Events`, which users hold, and the list of a stream's kept subscriptions. It never calls
 a handler: `handling` does.
 
-Files, each below those that import it:
+Files, each after the files that it imports:
 
     bare_subject       messages on a stream's own subject: readers ask for it only if the stream has such messages
     filters            which subjects a subscription, its consumer and the other members ask for

@@ -5,7 +5,7 @@ sinks in C, and collects outgoing frames into one write per turn of the event lo
 `Parser` and `Sink` (frames in), `Outbound` (frames out), and futures that complete within a read. It knows nothing of
 JetStream, streams or events.
 
-Files, each below those that import it:
+Files, each after the files that it imports:
 
     _frame          the NATS protocol: incoming bytes > frames; subject tokens; reply subjects of deliveries
     _outbound       outgoing bytes: one write per turn, and chunks that are kept until their events are acknowledged
