@@ -36,7 +36,7 @@ class DispatchHost(Protocol):
         """Return whether a handler call that ended with these errors counts for the circuit."""
     def on_circuit(self, n_openings: int) -> None:
         """Call `gate.try_one` after a pause, since the circuit has opened so many times in a row. 0: it is closed."""
-    def bury(self, event: Event, payload: bytes, error: BaseException) -> Awaitable[int]:
+    def store_dead_letter(self, event: Event, payload: bytes, error: BaseException) -> Awaitable[int]:
         """Store a dead letter; returns a negative number, or the nanoseconds after which to try again."""
     def try_on_record(self, event: Event) -> Awaitable[int]:
         """Record that the event is begun; returns 0.

@@ -27,7 +27,7 @@ cdef struct Held:
     uint32_t n_left
     uint32_t state              # a HeldState
     bint is_judged              # not to be handled: there is a verdict on it
-    bint is_dead                # the verdict is final, and was told; what is left is to bury it
+    bint is_dead                # the verdict is final, and was told; what is left is to store its dead letter
 
 
 # What both kinds share: slots, the queue of those ready to be handed out, retries.

@@ -147,7 +147,7 @@ cdef class Outcomes:
         for number, (slot, each) in enumerate(dead):
             event = <Event>self.ledger.held[<int32_t>slot].event
             try:
-                delay_ns = await self.host.bury(event, event.raw[event.reply.n:end_of_envelope(event)], each)
+                delay_ns = await self.host.store_dead_letter(event, event.raw[event.reply.n:end_of_envelope(event)], each)
             except BaseException:
                 self.give_back_all([slot for slot, _ in dead[number:]])
                 raise

@@ -130,7 +130,7 @@ class DispatcherHost:
             return DEAD
         return int(self._options.retry.delay_s(event.attempt) * NS)
 
-    def bury(self, event: Event, payload: bytes, error: BaseException) -> Awaitable[int]:
+    def store_dead_letter(self, event: Event, payload: bytes, error: BaseException) -> Awaitable[int]:
         """Store a dead letter; see `DeadLettering.store`."""
         return self.dead_letters.store(event, payload, error)
 

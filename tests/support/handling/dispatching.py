@@ -59,8 +59,8 @@ class Rig:
         self.statuses: list[tuple[int, bytes, bytes]] = []
         self.pulls: list[tuple[int, int]] = []
         self.overruns: list[tuple[eda.Event, float]] = []
-        self.buried: list[tuple[eda.Event, bytes, BaseException]] = []
-        self.bury_delay_ns = -1
+        self.dead_letters: list[tuple[eda.Event, bytes, BaseException]] = []
+        self.dead_letter_delay_ns = -1
         self.openings: list[int] = []  # of the circuit
         self.records: list[tuple[str, int]] = []  # of suspects
         self.record_answer = 0
@@ -217,9 +217,9 @@ class Rig:
     def on_circuit(self, n_openings: int) -> None:
         self.openings.append(n_openings)
 
-    async def bury(self, event: eda.Event, payload: bytes, error: BaseException) -> int:
-        self.buried.append((event, payload, error))
-        return self.bury_delay_ns
+    async def store_dead_letter(self, event: eda.Event, payload: bytes, error: BaseException) -> int:
+        self.dead_letters.append((event, payload, error))
+        return self.dead_letter_delay_ns
 
     async def try_on_record(self, event: eda.Event) -> int:
         self.records.append(("begin", event.sequence))

@@ -157,7 +157,7 @@ async def test_batch_when_it_fails_in_part_acknowledges_the_rest(make: Make) -> 
     await settle()
     assert rig.failures[0] == (rig.failures[0][0], wrong)
     assert [event.sequence for event, _ in rig.failures] == [2, 4]
-    assert [event.sequence for event, _, _ in rig.buried] == [4]
+    assert [event.sequence for event, _, _ in rig.dead_letters] == [4]
     assert sorted(rig.flush()) == sorted(
         [(delivery(1)[1], b""), again(2), (delivery(3)[1], b""), (delivery(4)[1], b"")]
     )
@@ -255,19 +255,19 @@ async def test_batch_when_one_of_its_events_can_not_be_read_leaves_it_out(make: 
 
 async def test_batch_when_one_of_its_events_can_not_be_stored_goes_on_with_the_others(make: Make) -> None:
     """A worker that buries is not one that handles: the next one has the rest."""
-    buried = asyncio.Event()
+    stored = asyncio.Event()
 
-    async def bury(event: eda.Event, payload: bytes, error: BaseException) -> int:
-        await buried.wait()
+    async def store(event: eda.Event, payload: bytes, error: BaseException) -> int:
+        await stored.wait()
         return -1
 
     handler = Batches()
     rig = make(handler, batch=5, concurrency=2)
-    rig.bury = bury  # type: ignore[method-assign]
+    rig.store_dead_letter = store  # type: ignore[method-assign]
     rig.deliver(1, payload=b"\xff")
     rig.deliver(2, 3)
     await settle()
     assert handler.seen == [[2, 3]]
-    buried.set()
+    stored.set()
     await settle()
     assert rig.dispatcher.n_held == 0

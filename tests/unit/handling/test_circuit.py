@@ -218,7 +218,7 @@ async def test_circuit_when_half_open_and_only_dead_letters_are_held_asks_for_an
     database = Database()
     rig = make(database.handle, circuit=1)
     rig.on_failure = lambda event, error: -1  # type: ignore[method-assign]
-    rig.bury_delay_ns = 3600 * 10**9
+    rig.dead_letter_delay_ns = 3600 * 10**9
     rig.deliver(1)
     await settle()
     assert (rig.openings, rig.dispatcher.n_held) == ([1], 1)
@@ -481,7 +481,7 @@ async def test_events_when_failures_pauses_and_trials_come_in_any_order_are_all_
             return 10
         return again_ns
 
-    async def bury(event: eda.Event, payload: bytes, error: BaseException) -> int:
+    async def store(event: eda.Event, payload: bytes, error: BaseException) -> int:
         await asyncio.sleep(0)
         if chance.random() < 0.3:
             return 10
@@ -490,7 +490,7 @@ async def test_events_when_failures_pauses_and_trials_come_in_any_order_are_all_
 
     lost: list[int] = []
     rig.on_failure = on_failure  # type: ignore[method-assign]
-    rig.bury = bury  # type: ignore[method-assign]
+    rig.store_dead_letter = store  # type: ignore[method-assign]
     seq = 0
     for _ in range(150):
         what = chance.randrange(8)

@@ -28,9 +28,9 @@ class Grave:
         self.rig = rig
         self.asked: list[tuple[int, bytes, BaseException]] = []
         self.answers: list[asyncio.Future[int]] = []
-        rig.bury = self.bury  # type: ignore[method-assign]
+        rig.store_dead_letter = self.store_dead_letter  # type: ignore[method-assign]
 
-    async def bury(self, event: eda.Event, payload: bytes, error: BaseException) -> int:
+    async def store_dead_letter(self, event: eda.Event, payload: bytes, error: BaseException) -> int:
         self.asked.append((event.sequence, payload, error))
         self.answers.append(asyncio.get_running_loop().create_future())
         return await self.answers[-1]
@@ -90,7 +90,7 @@ async def test_dead_letter_when_it_can_not_be_stored_is_kept_and_not_handled_aga
         raise eda.Reject("never")
 
     rig = make(handle, ordered=ordered)
-    rig.bury_delay_ns = 10
+    rig.dead_letter_delay_ns = 10
     rig.deliver(1, payload=payload)
     for _ in range(3):
         await settle()
@@ -104,29 +104,29 @@ async def test_dead_letter_when_it_can_not_be_stored_is_kept_and_not_handled_aga
         assert rig.flush() == [(delivery(1)[1], b"+WPI")]
         rig.deliver(1, attempt=2, payload=payload)  # what was on its way when it was renewed
         assert rig.dispatcher.n_held == 1
-    rig.bury_delay_ns = -1
+    rig.dead_letter_delay_ns = -1
     await settle()
     rig.dispatcher.take_due()
     await settle()
     assert n_called == (payload is None)
     assert len(rig.failures) + len(rig.undecodable) == 1  # told once
     assert (rig.dispatcher.n_held, rig.dispatcher.outcomes.n_dead) == (0, 1)
-    assert {event.attempt for event, _, _ in rig.buried} == {1}
+    assert {event.attempt for event, _, _ in rig.dead_letters} == {1}
     if ordered:
         assert rig.dispatcher.position == 1
     else:
         assert rig.flush() == [(delivery(1, 2)[1], b"" if payload is None else TERM)]
 
 
-async def test_serial_when_an_event_can_not_be_buried_holds_back_the_others(make: Make) -> None:
+async def test_serial_when_an_event_can_not_be_dead_lettered_holds_back_the_others(make: Make) -> None:
     rig = make(
         lambda event: reject(event) if event.sequence == 1 else rig.seen.append(event), ordered=True, serial=True
     )
-    rig.bury_delay_ns = 10
+    rig.dead_letter_delay_ns = 10
     rig.deliver(1, 2)
     await settle()
     assert rig.seqs == []
-    rig.bury_delay_ns = -1
+    rig.dead_letter_delay_ns = -1
     rig.dispatcher.take_due()
     await settle()
     assert rig.seqs == [2]
@@ -140,7 +140,7 @@ async def test_event_when_a_redelivery_of_it_comes_while_it_runs_is_not_exhauste
     rig.deliver(1, attempt=2)
     rig.release(1)
     await settle()
-    assert rig.buried == []
+    assert rig.dead_letters == []
     assert rig.flush() == [(delivery(1, 2)[1], b"")]
 
 
@@ -184,7 +184,7 @@ async def test_dead_letter_when_it_can_not_be_stored_while_closing_is_given_back
 
 async def test_stop_when_dead_letters_wait_to_be_stored_gives_them_back(make: Make) -> None:
     rig = make(reject)
-    rig.bury_delay_ns = 3600 * 10**9
+    rig.dead_letter_delay_ns = 3600 * 10**9
     rig.deliver(2, 1)
     await settle()
     assert rig.dispatcher.n_waiting == 2
@@ -205,7 +205,7 @@ async def test_redelivery_when_it_comes_while_the_dead_letter_is_stored_is_what_
     assert len(grave.asked) == 1
 
 
-async def test_events_when_the_ledger_grows_while_one_is_buried_are_all_seen_to(make: Make) -> None:
+async def test_events_when_the_ledger_grows_while_one_is_stored_are_all_seen_to(make: Make) -> None:
     rig = make(lambda event: reject(event) if event.sequence == 1 else rig.seen.append(event), limit=10**4)
     grave = Grave(rig)
     rig.deliver(1, event=EVENT)

@@ -42,7 +42,7 @@ class Bench:
     async def fail(self, error: BaseException, event: eda.Event = ONE) -> int:
         """Do what a dispatcher does with a failed event; returns the delay, or DEAD."""
         (delay_ns,) = self.host.on_failures([event], [error])
-        return delay_ns if delay_ns >= 0 else await self.host.bury(event, PAYLOAD, error)
+        return delay_ns if delay_ns >= 0 else await self.host.store_dead_letter(event, PAYLOAD, error)
 
 
 def undecodable() -> Undecodable:

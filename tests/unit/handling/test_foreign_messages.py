@@ -195,7 +195,7 @@ async def test_headers_when_a_message_is_no_event_are_given_to_its_dead_letter(m
     rig = make()
     rig.feed(b"orders.odd", delivery(1)[1], b"\xff\xfe", block("a: b", "Nats-TTL: 1h", "Nats-Msg-Id: go-1"))
     await settle()
-    ((event, payload, _),) = rig.buried
+    ((event, payload, _),) = rig.dead_letters
     assert (event.id, dict(event.headers), event.subject) == ("go-1", {"a": "b"}, "orders.odd")
     assert payload == b"\xff\xfe"
 
@@ -211,7 +211,7 @@ async def test_message_when_it_is_a_delete_marker_is_passed_over(make: Make, ord
     rig.feed(b"orders.t._", delivery(2)[1], encode_event(eda.Event(type="t")))
     await settle()
     assert [event.sequence for event in rig.seen] == [2]
-    assert (rig.dispatcher.intake.n_passed_over, rig.buried) == (1, [])
+    assert (rig.dispatcher.intake.n_passed_over, rig.dead_letters) == (1, [])
 
 
 # --- schedules -------------------------------------------------------------------------------------------------------
@@ -226,6 +226,6 @@ async def test_message_when_it_is_a_schedule_is_passed_over(make: Make, ordered:
     rig.feed(b"orders.t._", delivery(2)[1], encode_event(eda.Event(type="t")), block("Nats-Scheduler: orders.plans.1"))
     await settle()
     assert [event.sequence for event in rig.seen] == [2]
-    assert (rig.dispatcher.intake.n_passed_over, rig.buried) == (1, [])
+    assert (rig.dispatcher.intake.n_passed_over, rig.dead_letters) == (1, [])
     answers: list[Any] = rig.flush()
     assert answers == ([] if ordered else [(delivery(1)[1], b""), (delivery(2)[1], b"")])

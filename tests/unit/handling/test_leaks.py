@@ -55,7 +55,7 @@ class Flow:
                 if self.turn is not None:
                     self.turn(rig)
             rig.flush()
-            for kept in (rig.seen, rig.failures, rig.undecodable, rig.buried, rig.retries, rig.asked, rig.pulls):
+            for kept in (rig.seen, rig.failures, rig.undecodable, rig.dead_letters, rig.retries, rig.asked, rig.pulls):
                 kept.clear()
             rig.records.clear()
 

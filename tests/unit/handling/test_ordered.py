@@ -345,7 +345,7 @@ async def test_key_when_it_can_not_be_had_is_a_failure_of_that_event(make: Make,
     rig.on_failure = lambda event, error: -1  # type: ignore[method-assign]
     again(rig)
     await settle()
-    assert [(event.sequence, event.attempt) for event, _, _ in rig.buried] == [(2, 3)]
+    assert [(event.sequence, event.attempt) for event, _, _ in rig.dead_letters] == [(2, 3)]
     assert rig.dispatcher.position == 3
 
 

@@ -184,7 +184,7 @@ async def test_time_out_when_the_handler_is_fenced_already_does_not_end_its_work
 # --- new beginnings --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("outcome", ["returns", "raises", "buried", "not buried", "cancelled"])
+@pytest.mark.parametrize("outcome", ["returns", "raises", "dead-lettered", "not dead-lettered", "cancelled"])
 async def test_begin_when_a_handler_still_runs_its_outcome_changes_nothing(make: Make, outcome: str) -> None:
     async def handle(event: eda.Event) -> None:
         seen.append(event.sequence)
@@ -197,7 +197,7 @@ async def test_begin_when_a_handler_still_runs_its_outcome_changes_nothing(make:
     rig = make(handle, ordered=True)
     rig.deliver(5, 6)
     await settle()
-    rig.bury_delay_ns = 1 if outcome == "not buried" else -1
+    rig.dead_letter_delay_ns = 1 if outcome == "not dead-lettered" else -1
     rig.dispatcher.begin_at(3)
     dispatcher = rig.dispatcher
     assert (dispatcher.position, dispatcher.highest, dispatcher.n_held, dispatcher.n_running) == (3, 3, 0, 1)
@@ -344,7 +344,7 @@ async def test_attempts_when_used_up_by_processes_that_died_the_event_is_exhaust
     await settle()
     assert rig.seqs == [6]
     assert rig.seen[0].attempt == 1
-    ((event, _, error),) = rig.buried
+    ((event, _, error),) = rig.dead_letters
     assert (event.sequence, event.attempt) == (5, 4)
     assert isinstance(error, Exhausted)
     assert (rig.dispatcher.position, rig.dispatcher.outcomes.n_dead, rig.dispatcher.outcomes.n_failed) == (6, 1, 0)
@@ -358,7 +358,7 @@ async def test_attempts_when_some_are_left_go_on_from_there(make: Make) -> None:
     rig.deliver(5, 6)
     await settle()
     assert [event.attempt for event in rig.seen] == [3, 1]
-    assert rig.buried == []
+    assert rig.dead_letters == []
 
 
 # --- progress --------------------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ async def test_suspect_when_on_record_from_before_is_exhausted(make: Make) -> No
     rig.deliver(1, attempt=4)
     await settle()
     assert rig.seen == []
-    ((event, _, error),) = rig.buried
+    ((event, _, error),) = rig.dead_letters
     assert isinstance(error, Exhausted)
     assert event.attempt == 4
     assert rig.records == RECORD
