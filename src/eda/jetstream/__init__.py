@@ -1,24 +1,25 @@
-"""What JetStream is asked, and what it answers.
+"""Requests to JetStream, and the checks of its answers.
 
-Requests of the JSON API, subjects, streams, stored messages, the bucket of key-values. It offers `Api`, `Streams` and
-the checks of answers. It never handles or publishes a user's events.
+This wing sends requests of the JSON API, maps streams, types and aggregates to subjects, administers streams, and
+knows the settings of consumers and of the bucket of cursors. It offers `Api` (requests), `Streams` (`conn.streams`) and
+`Answer` (the answer to a publish). It never publishes or handles a user's event.
 
 Files, each after the files that it imports:
 
-    bucket             the bucket of cursors: its settings, and what is wrong with those of others
-    labels             what eda writes on the consumers and streams that it makes: description, metadata
-    pull_limits        the limits of consumers and of pulls: read from settings, learnt from refusals
-    lowering           a stream's settings, adapted to what a server or account refuses
-    grace_period       for how long a final refusal is not believed
-    publish_answers    what the server answers to a publish
-    schemas            what JetStream's answers must look like
-    subjects           stream, type, aggregate <> subject; filters
-    api                JetStream's JSON API; consumers
-    consumer_settings  what a consumer's settings take away from its members, and what they should be
-    bucket_requests    the bucket: which key is whose, create it, check it; the revision that a write replaces
-    answer_inbox       the answer to one published message, from the stream and domain that are meant
-    store_message      one message into a stream, one acknowledgement, one attempt
-    streams            `conn.streams`
+    bucket             the settings of the bucket of cursors, and the check of a bucket that exists
+    labels             the description and metadata of the consumers and streams that eda creates
+    pull_limits        the limits of pulls and consumers, from settings and refusals; durations in Go's form
+    lowering           a stream's settings, lowered to the limits that a refusal names
+    grace_period       how long a request is repeated although the server refuses it for good
+    publish_answers    the answers to a publish: acknowledgement, flow message, refusal
+    schemas            the types of the API's answers, by which each answer is checked
+    subjects           stream, type and aggregate <> subject; filters
+    api                requests of the JSON API; requests about consumers
+    consumer_settings  the settings of a shared consumer that harm its members, and their repair
+    bucket_requests    requests about the bucket: create it, check it; its keys and revisions
+    answer_inbox       an inbox for the answer to one message, from the right stream and domain
+    store_message      the publish of one message, with headers, in one attempt
+    streams            `conn.streams`: the administration of streams
 """
 
 __all__: list[str] = []

@@ -1,4 +1,4 @@
-"""The answer to one message that is published to a stream: it counts only from the stream and domain that are meant."""
+"""An inbox for the answer to one published message, which accepts only the answer of the right stream and domain."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ REFUSAL_WAIT_S = 0.3  # how long after a refusal the acknowledgement of the righ
 
 
 class AnswerInbox:
-    """An inbox for the answer to one message; entered, it listens.
+    """An inbox for the answer to one message, as a context manager. It is subscribed inside the context.
 
-    Every stream that listens to the subject answers: one of the same name in another JetStream domain as well. nats-py
-    takes the first answer to a request, whosever it is; here the others are passed over. A refusal names no domain:
-    where there are domains, an acknowledgement that follows it soon counts instead.
+    Every stream that listens to the subject answers, also a stream of the same name in another JetStream domain.
+    nats-py takes the first answer to a request, from whichever stream; the inbox skips the answers of other domains. A
+    refusal names no domain. So with domains, an acknowledgement within 0.3 s after a refusal replaces the refusal.
     """
 
     def __init__(self, wire: Wire, stream: str, domain: str) -> None:
@@ -49,12 +49,12 @@ class AnswerInbox:
             self._refusal.cancel()
         if self._subscription is not None:
             self._wire.release(self._subscription)
-            with suppress(NatsError):  # closed meanwhile, and the subscription with it
+            with suppress(NatsError):  # the connection was closed meanwhile
                 await self._wire.detach(self._subscription)
 
     @property
     def answer(self) -> asyncio.Future[Answer | None]:
-        """Done with the answer; its result is None for an answer that makes no sense."""
+        """Return the future of the answer. Its result is None if the answer can't be read."""
         return self._answer
 
     def _take(self, tail: bytes, headers: bytes, payload: bytes) -> None:

@@ -1,7 +1,7 @@
-"""The JetStream API: JSON requests over one connection, and what concerns consumers.
+"""Requests of the JetStream API, in JSON, over one connection; and the requests about consumers.
 
-Requests are built and read here rather than by nats-py's manager, whose classes drop the settings that they do not
-know: an update would take them out of the stream.
+nats-py's manager is not used: its classes drop settings that they do not know, so an update would remove these from the
+stream.
 
 Source: https://docs.nats.io/reference/reference-protocols/nats_api_reference and ADR-1.
 """
@@ -33,7 +33,7 @@ MAX_ANSWER = 8 * 1024 * 1024  # bytes: a page of 256 streams has less than one o
 
 REQUEST_TIMEOUT_S = 10.0
 ATTEMPT_TIMEOUT_S = 5.0
-FOREIGN_DOMAIN_S = 1.0  # how long a domain behind a leaf node that is still connecting is waited for
+FOREIGN_DOMAIN_S = 1.0  # how long to wait for a domain whose leaf node may still be connecting
 
 _OPTIONS = {"filter_subjects": "types", "filter_subject": "types", "eda-filter": "types"}  # as users know them
 
@@ -62,20 +62,20 @@ class Api:
         self._is_mapped = bool(domain)
 
     def kv_subject(self, subject: str) -> str:
-        """Return where a `$KV.` subject is published, so that it reaches the domain's bucket.
+        """Return the subject on which to publish for a `$KV.` subject, so that the message reaches the domain's bucket.
 
-        `$KV.>` itself crosses no leaf node: the bucket of the server that the connection is with would take it.
+        Messages on `$KV.>` do not cross leaf nodes: the bucket of the connection's own server would store them.
         """
         return f"{self.prefix}.{subject}" if self._is_mapped else subject
 
     @property
     def hears_publishes(self) -> bool:
-        """Whether messages for streams can be heard as well: not surely those for another domain's."""
+        """Return whether a subscription to a stream's subjects receives its publishes. In another domain it may not."""
         return not self._is_mapped
 
     @property
     def is_foreign(self) -> bool:
-        """Whether the domain is another one than that of the server that the connection is with."""
+        """Return whether the domain differs from the domain of the connection's server."""
         return self._is_mapped and self.wire.info.get("domain") != self.domain
 
     async def request(
@@ -87,11 +87,11 @@ class Api:
         attempt_timeout_s: float = ATTEMPT_TIMEOUT_S,
         schema: type[msgspec.Struct] | None = None,
     ) -> dict[str, Any]:
-        """Send one API request and return the answer, which has that schema; tries again while nobody responds.
+        """Send an API request and return its answer, checked against `schema`.
 
-        Also sent again when its answer has not come within `attempt_timeout_s`: what must not be done twice has no less
-        than `timeout_s` there. Raises ServerError with the server's own code, Timeout, Closed. Raises ConfigError for a
-        request that is over the server's max_payload.
+        The request is sent again while nobody responds, and if no answer comes within `attempt_timeout_s`. For a
+        request that must not be done twice, `attempt_timeout_s` must be at least `timeout_s`. Raises ServerError with
+        the server's code, Timeout, Closed; ConfigError for a request that is over the server's max_payload.
         """
         data = await self._asked(verb, body, timeout_s, attempt_timeout_s)
         if len(data) > MAX_ANSWER:
@@ -108,7 +108,7 @@ class Api:
         return answer
 
     async def message(self, stream: str, query: dict[str, Any], *, patience_s: float = REQUEST_TIMEOUT_S) -> Message:
-        """Return the stored message that is asked for. Raises ServerError (10037: there is none), Timeout, Closed."""
+        """Return the stored message. Raises ServerError (err_code 10037: there is no such message), Timeout, Closed."""
         verb = f"STREAM.MSG.GET.{stream}"
         data = await self._asked(verb, query, patience_s, min(ATTEMPT_TIMEOUT_S, patience_s / 2))
         try:
@@ -122,7 +122,7 @@ class Api:
         return answer.message
 
     async def _asked(self, verb: str, body: dict[str, Any] | None, timeout_s: float, attempt_timeout_s: float) -> bytes:
-        """Return the answer as it came."""
+        """Send the request until it is answered, and return the bytes of the answer."""
         check_loop(self.wire.loop)
         payload = msgspec.json.encode(body) if body is not None else b""
         deadline = time.monotonic() + timeout_s
@@ -163,17 +163,17 @@ class Api:
             pause_s = min(pause_s * 2, 1.0)
 
     async def discover(self, timeout_s: float) -> None:
-        """Ask what the server can do. Raises NotSupported when it has no JetStream."""
+        """Ask the server what it supports. Raises NotSupported if it has no JetStream."""
         server = f"nats-server {self.wire.server_version}"
         try:
-            # A server that runs JetStream says so; its absence is final then, and worth no waiting.
+            # A server with JetStream says so in its INFO. Otherwise a long wait is useless.
             has_jetstream = bool(self.wire.info.get("jetstream"))
             wait_s = timeout_s if has_jetstream else min(timeout_s, 0.5)
             if self._wanted is not None and self.wire.info.get("domain") != self._wanted:
                 wait_s = min(wait_s, FOREIGN_DOMAIN_S)
             answer = await self.request("INFO", timeout_s=wait_s, schema=Account)
         except ServerError as error:
-            # Nobody is there to answer. 503 with an error code of JetStream's own means that it elects a leader.
+            # 503 without an error code: nobody answers. With one, JetStream is there, and elects a leader.
             if (error.code == 503 and not error.err_code) or error.err_code in (NOT_ENABLED, NOT_ENABLED_FOR_ACCOUNT):
                 raise self._missing(server) from error
             raise
@@ -191,20 +191,20 @@ class Api:
 
     @property
     def has_atomic(self) -> bool:
-        """Whether the server takes atomic batches (2.12 and later)."""
+        """Return whether the server accepts atomic batches (2.12 and later)."""
         return self.level >= 2 and self._version() >= (2, 12)
 
     @property
     def has_fast_ingest(self) -> bool:
-        """Whether the server takes fast-ingest batches (2.14 and later)."""
+        """Return whether the server accepts fast-ingest batches (2.14 and later)."""
         return self.level >= 2 and self._version() >= (2, 14)
 
     @property
     def filters_reliably(self) -> bool:
-        """Whether consumers deliver all that several filters ask for.
+        """Return whether consumers with several filter subjects deliver all matching messages.
 
-        Up to 2.11.0 at least a literal filter beside one with a wildcard is passed over at times (nats-server 6824);
-        2.12.0 is the first minor version without that.
+        Up to at least 2.11.0 a server sometimes skips messages of a literal filter subject if another one has a
+        wildcard (nats-server 6824). 2.12.0 is the first minor version without this error.
         """
         return self._version() >= (2, 12)
 
@@ -218,7 +218,7 @@ class Api:
     # --- consumers ---------------------------------------------------------------------------------------------------
 
     async def consumer_info(self, stream: str, name: str) -> dict[str, Any] | None:
-        """Return the consumer as the server describes it; None when there is none. Raises StreamNotFound."""
+        """Return the server's description of the consumer; None if it does not exist. Raises StreamNotFound."""
         try:
             return await self.request(f"CONSUMER.INFO.{stream}.{name}", schema=Consumer)
         except ServerError as error:
@@ -227,9 +227,10 @@ class Api:
             raise stream_error(error, stream) from error
 
     async def twin_domain(self, stream: str, name: str) -> str:
-        """Return the domain of the connection's own server if it has a consumer of these names as well, else "".
+        """Return the domain of the connection's own server if it has a consumer with the same names, else "".
 
-        The reply subjects of most servers' deliveries hold no domain: one acknowledgement reaches both consumers.
+        In most servers, the reply subject of a delivery contains no domain. So one acknowledgement reaches both
+        consumers.
         """
         domain: str = self.wire.info.get("domain", "")
         if not self.is_foreign or not domain:
@@ -240,14 +241,14 @@ class Api:
             answer = await ask(self.wire, subject, b"", ATTEMPT_TIMEOUT_S)
             return domain if "config" in msgspec.json.decode(answer.data, type=dict[str, Any]) else ""
         except (NatsError, ServerError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return ""  # nobody there, or it is not for us to know
+            return ""  # nobody answers, or the server forbids the question
         finally:
             self.wire.may_be_forbidden.discard(subject)
 
     async def create_consumer(
         self, stream: str, name: str, config: dict[str, Any], *, action: str = "create"
     ) -> dict[str, Any]:
-        """Create (or, with action "update", change) a consumer, with less where a limit allows no more.
+        """Create a consumer (or change it, with the action "update"), with settings lowered to the server's limits.
 
         Raises StreamNotFound, ServerError.
         """
@@ -262,7 +263,7 @@ class Api:
                 config = lowered
 
     async def delete_consumer(self, stream: str, name: str) -> bool:
-        """Delete a consumer; returns whether there was one."""
+        """Delete a consumer. Return whether it existed."""
         try:
             await self.request(f"CONSUMER.DELETE.{stream}.{name}")
         except ServerError as error:
@@ -281,9 +282,9 @@ async def ask(
     *,
     outlives_loss: bool = False,
 ) -> Msg:
-    """Send a request once and return the first answer. Raises what `while_answerable` does, and nats-py's own errors.
+    """Send a request once and return the first answer. Raises the errors of `while_answerable`, and nats-py's errors.
 
-    `outlives_loss`: a lost connection is no end, for what must not be sent twice.
+    `outlives_loss`: keep waiting if the connection is lost, for a request that must not be sent twice.
     """
     request = wire.request(subject, payload, timeout=timeout_s, headers=headers)
     return await while_answerable(wire, subject, request, outlives_loss=outlives_loss)
@@ -292,10 +293,10 @@ async def ask(
 async def while_answerable(
     wire: Wire, subject: str, request: Coroutine[Any, Any, _T], *, outlives_loss: bool = False
 ) -> _T:
-    """Return what the request to a subject returns, unless no answer can come any more.
+    """Await the request to a subject and return its result, as long as an answer is possible.
 
-    Then raises ServerError (403) when the server forbids the subject, Closed, or nats-py's ConnectionReconnectingError
-    when the connection is lost.
+    Raises ServerError (403) if the server forbids the subject, Closed if the connection is closed, and nats-py's
+    ConnectionReconnectingError if the connection is lost.
     """
     cut: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
 
@@ -335,7 +336,7 @@ async def while_answerable(
 
 
 def _too_large(verb: str, body: dict[str, Any], n_bytes: int, most: int) -> ConfigError:
-    """Return the error of a request that the server would close the connection for; it names the largest setting."""
+    """Return the error for a request over max_payload; it names the largest setting. The server would disconnect."""
     name, value = "", body
     while isinstance(value, dict) and value:
         name, value = max(value.items(), key=lambda item: len(msgspec.json.encode(item[1])))
@@ -352,5 +353,5 @@ def _as_error(refused: Refused, verb: str) -> ServerError:
 
 
 def stream_error(error: ServerError, stream: str) -> Exception:
-    """Return StreamNotFound where that is what the server says, else its error."""
+    """Return StreamNotFound if the server says that the stream does not exist, else the server's error."""
     return StreamNotFound(stream) if error.err_code == STREAM_NOT_FOUND else error

@@ -66,7 +66,7 @@ def bucket_for(stream: StreamOptions, defaults: StreamOptions) -> Bucket:
 
 
 def settings_of(bucket: Bucket) -> dict[str, Any]:
-    """Return the settings of a bucket that is to be made."""
+    """Return the settings with which to create the bucket."""
     return _SETTINGS | {"num_replicas": bucket.replicas, "storage": bucket.storage}
 
 
@@ -97,7 +97,7 @@ def _faults(config: dict[str, Any], bucket: Bucket) -> list[tuple[str, bool, str
         ("max_msgs", config.get("max_msgs", -1) > 0 and drops_old, vanishes, "-1, or discard 'new',"),
         ("max_msg_size", 0 <= message_size < MIN_MESSAGE, "a position is too large for it", f"{MIN_MESSAGE} or more"),
         ("discard_new_per_subject", bool(config.get("discard_new_per_subject")), "a position can't move on", "False"),
-        ("retention", config.get("retention", "limits") != "limits", "what is read or not read vanishes", "'limits'"),
+        ("retention", config.get("retention", "limits") != "limits", "positions vanish", "'limits'"),
         ("no_ack", bool(config.get("no_ack")), unanswered, "False"),
         ("sealed", bool(config.get("sealed")), unwritten, "False"),
         ("mirror", bool(config.get("mirror")), unwritten, "a bucket of its own"),

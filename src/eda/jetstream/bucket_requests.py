@@ -12,7 +12,7 @@ from eda.errors import ServerError
 from eda.jetstream.api import REQUEST_TIMEOUT_S, Api
 from eda.jetstream.bucket import BUCKET, BUCKET_STREAM, Bucket, fault_of, settings_of
 from eda.jetstream.labels import labels
-from eda.jetstream.lowering import adapted
+from eda.jetstream.lowering import lowered_stream
 from eda.jetstream.schemas import Stream
 from eda.server_codes import (
     FORBIDDEN,
@@ -58,7 +58,7 @@ async def create_bucket(api: Api, bucket: Bucket) -> bool:
         except ServerError as error:
             if error.err_code == STREAM_NAME_IN_USE:
                 return False
-            changed = adapted(config, error, max_bytes=bucket.max_bytes)
+            changed = lowered_stream(config, error, max_bytes=bucket.max_bytes)
             if changed is None and error.err_code in TOO_MANY_REPLICAS:
                 changed = config | {"num_replicas": bucket.least_replicas}
             if changed is not None and changed != config:

@@ -1,8 +1,8 @@
-"""What a shared consumer's settings take away from its members, and what they should be instead.
+"""The settings of a shared consumer that harm its members, and their repair.
 
-Somebody may edit a consumer at any time, and nothing tells its members but their own look. Only settings that take
-something away are changed back, so two members never fight over one, and neither does a member with an operator who
-gives it more.
+An operator may change a consumer at any time, and the server does not tell its members, so they check it regularly. A
+member repairs only settings that take something away from it. So two members never undo each other's changes, and a
+member never undoes the change of an operator who gives the consumer more.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ MAX_ACK_PENDING = 65_536
 # was taken away nothing of new messages, until it is asked again.
 ALL_SUBJECTS = ">"
 READER_LIFE_S = 60.0  # how long the server keeps a reader that nobody pulls from
-# Of a reader's settings, these may differ from what it was made with.
+# Settings of a reader that may differ from those with which it was created.
 UNIMPORTANT = frozenset({"metadata", "description"})
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What the members of a consumer rely on. `life_ns`: how long it is there without a member, 0 for ever."""
+    """The settings on which the members rely. `life_ns`: how long the consumer lives without a member; 0: forever."""
 
     ack_wait_ns: int
     life_ns: int
-    filter_subjects: tuple[str, ...]  # what the server is asked to filter by
+    filter_subjects: tuple[str, ...]  # the filter of the server
     replicas: int = 1  # of the stream
     most_unacknowledged: int = MAX_ACK_PENDING  # less where the server allows no more
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A setting that takes something away. `is_vital`: without it no promise can be kept."""
+    """A setting that takes something away from the members. `is_vital`: without a repair, a guarantee is broken."""
 
     setting: str
     found: Any
@@ -59,11 +59,11 @@ class Fault:
 
 
 def find_faults(config: dict[str, Any], needs: Needs, *, is_filter_ours: bool, opening: bool = False) -> list[Fault]:
-    """Return the settings that take something away, and can be changed.
+    """Return the settings that take something away from the members, and that can be changed.
 
-    `is_filter_ours`: the consumer is said to filter for members like this one. A filter that lets more through takes
-    nothing away, since members filter as well: it is narrowed for speed when a member is `opening`, and then left to
-    members on older servers, which can't rely on it.
+    `is_filter_ours`: the consumer's label says that it filters for members with this member's filter. A wider filter
+    takes nothing away, since members filter as well. It is narrowed, for speed, only when a member is `opening`: later
+    it may be the change of a member on an older server, which can't rely on the server's filter.
     """
     found = []
     if config.get("headers_only"):
@@ -92,13 +92,13 @@ def find_faults(config: dict[str, Any], needs: Needs, *, is_filter_ours: bool, o
 
 
 def subjects_of(config: dict[str, Any]) -> list[str]:
-    """Return the subjects that the server filters a consumer by; empty: it delivers all."""
+    """Return the subjects by which the server filters; [] if the consumer delivers all."""
     subjects = _filter_of(config)
     return [] if ALL_SUBJECTS in subjects else subjects
 
 
 def unrepairable(config: dict[str, Any], *, is_durable: bool, is_file: bool) -> list[str]:
-    """Return what is wrong with a kept consumer's settings that can't be changed any more, in words."""
+    """Return a text for each wrong setting of an existing consumer that can't be changed."""
     wrong = []
     if config.get("replay_policy", "instant") != "instant":
         wrong.append(f"it has replay_policy={config['replay_policy']!r}, which withholds events; 'instant' is needed")
@@ -108,7 +108,7 @@ def unrepairable(config: dict[str, Any], *, is_durable: bool, is_file: bool) -> 
 
 
 def repaired(config: dict[str, Any], found: list[Fault]) -> dict[str, Any]:
-    """Return the settings without the losses."""
+    """Return the settings with the faults repaired."""
     config = dict(config)
     for each in found:
         if each.setting == "filter_subjects":
@@ -122,7 +122,7 @@ def repaired(config: dict[str, Any], found: list[Fault]) -> dict[str, Any]:
 
 
 def shown_faults(found: list[Fault]) -> str:
-    """Return the losses as messages show them: each setting with both values."""
+    """Return the faults as text for messages: each setting with both values."""
     return ", ".join(
         f"{each.setting}={_shown(each, each.found)} ({_shown(each, each.needed)} is needed)" for each in found
     )
@@ -141,7 +141,7 @@ def reader_settings(name: str, life_s: float | None = None) -> dict[str, Any]:
 
 
 def changed_settings(made: dict[str, Any], now: dict[str, Any]) -> str:
-    """Return the first setting of a reader that is not as it was made, with both values; empty: none."""
+    """Return a text with the first changed setting of a reader and both values; "" if no setting was changed."""
     for setting in sorted((made.keys() | now.keys()) - UNIMPORTANT):
         if made.get(setting) != now.get(setting):
             return f"{setting} was {made.get(setting)!r} and is {now.get(setting)!r}"

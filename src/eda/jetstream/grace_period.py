@@ -1,4 +1,4 @@
-"""For how long a refusal that is final is not believed: a server that restarts or elects may say odd things."""
+"""A grace period for refusals: during a restart or an election, a server may refuse for good what it accepts later."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ GRACE_S = 2.0
 
 
 class GracePeriod:
-    """What is tried again in the background, and for how long."""
+    """Decides whether a request in the background is repeated after an error."""
 
     def __init__(self) -> None:
-        self._since: float | None = None  # the server has refused for good ever since
+        self._since: float | None = None  # when the first of the final refusals in a row came
 
     def allows(self, error: EdaError) -> bool:
-        """Whether to try again after that error: whatever may pass, and for some seconds what the server refuses."""
+        """Return whether to repeat the request: always if it may succeed later, and for 2 s after a final refusal."""
         if error.retryable:
             self._since = None
             return True

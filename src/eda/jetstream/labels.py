@@ -1,4 +1,4 @@
-"""What eda writes on the consumers and streams that it makes, for whoever looks at the server."""
+"""The description and metadata of the consumers and streams that eda creates, for people who look at the server."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def labels(kind: str, *, client: str, what: str, subscription: str = "") -> dict
 
 
 def labels_of(config: dict[str, Any]) -> dict[str, Any]:
-    """Return description and metadata of a configuration that exists, for one that is not to differ in them."""
-    # The server's own notes are for it to make.
+    """Return description and metadata of existing settings, for new settings that must not differ in them."""
+    # The server adds its own metadata.
     theirs = {key: value for key, value in (config.get("metadata") or {}).items() if not key.startswith("_nats.")}
     return {"description": config.get("description", ""), "metadata": theirs}
 

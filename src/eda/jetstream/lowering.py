@@ -1,4 +1,4 @@
-"""A stream's settings, adapted to what a server or account refuses."""
+"""A stream's settings, lowered to the limits that a refusal names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from eda.server_codes import (
     STREAM_MAX_BYTES_EXCEEDED,
 )
 
-__all__ = ["adapted"]
+__all__ = ["lowered_stream"]
 
 # More bytes than the account allows one stream, than are left of the disk or of the account's, or of the memory.
 TOO_MANY_BYTES = frozenset({STREAM_MAX_BYTES_EXCEEDED, STORAGE_EXCEEDED, MEMORY_EXCEEDED})
@@ -25,12 +25,14 @@ MIN_BYTES = 64 * 1024
 _WINDOW = re.compile(r"duplicates? window .*limit of (\S+)")
 
 
-def adapted(config: dict[str, Any], refused: ServerError, *, max_bytes: int | None = None) -> dict[str, Any] | None:
-    """Return a stream's settings as the refusal of STREAM.CREATE demands them; None: it can't be adapted to.
+def lowered_stream(
+    config: dict[str, Any], refused: ServerError, *, max_bytes: int | None = None
+) -> dict[str, Any] | None:
+    """Return settings that the server may accept, after a refusal of STREAM.CREATE; None if lower settings can't help.
 
-    Each try may be refused for another reason: go on until it is created, or None. `max_bytes`: the limit to try first
-    where the account demands one; a limit up to that is halved while it is too large. With None, the limit of bytes is
-    the caller's own, and stays as it is.
+    The next attempt may be refused for another reason, so call this until the stream is created or the result is None.
+    `max_bytes`: the limit of bytes to try first if the account demands one; it is halved as long as it is too large.
+    With None, the caller has chosen the limit of bytes, and it stays as it is.
     """
     code, given = refused.err_code, config.get("max_bytes", -1)
     if code == STREAM_CONFIG_INVALID:

@@ -1,4 +1,4 @@
-"""What the server answers to a publish: stored, refused for good, or not now."""
+"""The answers to a publish: an acknowledgement, a flow message of a batch, or a refusal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class Refused(msgspec.Struct):
-    """A refusal, in the server's own codes."""
+    """A refusal, with the server's codes."""
 
     code: _Count = 0
     err_code: _Count = 0
@@ -23,31 +23,31 @@ class Refused(msgspec.Struct):
 
     @property
     def is_transient(self) -> bool:
-        """Whether the same publish may succeed later."""
+        """Return whether the same publish may succeed later."""
         return is_transient(self.code, self.err_code, self.description)
 
     @property
     def bars_batches(self) -> bool:
-        """Whether the stream does not take fast-ingest batches."""
+        """Return whether the stream does not accept fast-ingest batches."""
         return self.err_code == FAST_BATCH_DISABLED
 
     @property
     def bars_more_batches(self) -> bool:
-        """Whether there are as many batches as the server takes."""
+        """Return whether the server has reached its limit of batches."""
         return self.err_code in (ATOMIC_BATCHES_EXCEEDED, FAST_BATCHES_EXCEEDED)
 
     @property
     def is_echo(self) -> bool:
-        """Whether this is no verdict: the batch of the event had ended before."""
+        """Return whether it says nothing about the event: the event came after the end of its batch."""
         return self.err_code == FAST_BATCH_UNKNOWN
 
     def as_error(self, stream: str) -> ServerError:
-        """Return the error that a publish to `stream` fails with."""
+        """Return the error with which a publish to `stream` fails."""
         return ServerError(self.code, self.err_code, self.description, operation=f"publish to {stream}")
 
 
 class Answer(msgspec.Struct):
-    """Any answer: an acknowledgement (of one event or, with `count`, a batch), a flow message (`type`), a refusal."""
+    """An acknowledgement of one event (or of a batch, with `count`), a flow message (`type`) or a refusal (`error`)."""
 
     type: str = ""
     error: Refused | None = None
@@ -64,7 +64,7 @@ _decode = msgspec.json.Decoder(Answer).decode
 
 
 def decode_answer(status: int, payload: bytes) -> Answer | None:
-    """Return the answer in a message with this status (0: none); None when it is no answer at all."""
+    """Return the answer in a message with this status (0: none); None if the message is not an answer."""
     if status == 503:
         return Answer(error=Refused(503, 0, "no responders"))
     try:

@@ -1,4 +1,4 @@
-"""The limits of consumers and of pulls, read from settings or learnt from refusals.
+"""The limits of pulls and of consumers: read from a consumer's settings, or learned from the texts of refusals.
 
 Source: nats-server's server/consumer.go (checkConsumerCfg, processNextMsgRequest). A server puts its
 `max_request_batch` on every consumer, as `max_batch`. Other limits are told in the text of the refusal only.
@@ -24,7 +24,7 @@ _EXCEEDED = re.compile(r"exceeded max(requestbatch|requestexpires|requestmaxbyte
 
 
 def duration_s(text: str) -> float | None:
-    """Return the seconds of a duration as Go writes it ("1m30s"), None for any other text."""
+    """Return the seconds of a duration in Go's form ("1m30s"); None for any other text."""
     ns = nanoseconds_of(text)
     return None if ns is None else ns / NS
 
@@ -41,7 +41,7 @@ def _count(text: str) -> int | None:
 
 
 def lowered_consumer(config: dict[str, Any], refusal: ServerError) -> dict[str, Any] | None:
-    """Return a consumer's settings as the refusal allows them; None when it is for another reason."""
+    """Return the consumer's settings, lowered to the limit that the refusal names; None if it names none."""
     found = _LIMIT.search(refusal.description)
     if found is None:
         return None
@@ -53,12 +53,12 @@ def lowered_consumer(config: dict[str, Any], refusal: ServerError) -> dict[str, 
         return None
     asked = config.get(setting, 0)
     if not most or (0 < asked <= most):
-        return None  # not what was asked for: the same would be refused again
+        return None  # the same settings would be refused again
     return config | {setting: most}
 
 
 class PullLimits:
-    """What one consumer allows a single pull to ask for; 0 where it sets no limit."""
+    """The limits of one consumer for a single pull; 0: no limit."""
 
     def __init__(self) -> None:
         self.n = 0
@@ -67,16 +67,16 @@ class PullLimits:
         self.n_waiting = 0
 
     def read(self, config: dict[str, Any]) -> None:
-        """Take the limits of the consumer's settings in place of those known before."""
+        """Replace the limits by those in the consumer's settings."""
         self.n = max(config.get("max_batch") or 0, 0)
         self.expires_ns = max(config.get("max_expires") or 0, 0)
         self.n_bytes = max(config.get("max_bytes") or 0, 0)
         self.n_waiting = max(config.get("max_waiting") or 0, 0)
 
     def learn(self, description: str) -> bool | None:
-        """Take the limit that a refused pull's status names, in lower case.
+        """Learn the limit in the status of a refused pull; `description` is the status in lower case.
 
-        Returns whether that is news; None when the status names no limit.
+        Return whether the limit is new; None if the status names no limit.
         """
         found = _EXCEEDED.search(description)
         most = None if found is None else nanoseconds_of(found[2]) if found[1] == "requestexpires" else _count(found[2])
@@ -89,7 +89,7 @@ class PullLimits:
         return True
 
     def within(self, n: int, expires_ns: int, n_bytes: int | None) -> tuple[int, int, int | None]:
-        """Return what a pull may ask for of what is wanted."""
+        """Return the number of messages, expiry and bytes of a pull, lowered to the limits."""
         if self.n:
             n = min(n, self.n)
         if self.expires_ns:

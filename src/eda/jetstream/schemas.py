@@ -1,6 +1,6 @@
-"""What JetStream's answers must look like: what a program reads of them, and no more.
+"""The types of JetStream's answers, with only the fields that eda reads.
 
-An answer of another shape is the server's fault, and refused as a whole before anybody reads in it.
+Each answer is checked against its type before it is used. An answer that does not fit is an error of the server.
 
 Source: https://docs.nats.io/reference/reference-protocols/nats_api_reference.
 """
@@ -34,7 +34,7 @@ _TIME = re.compile(r"([^.]+)(?:\.(\d{1,9})\d*)?(Z|[+-]\d\d:\d\d)")
 
 
 def nanoseconds(text: str) -> int:
-    """Return a server's time (RFC 3339) in nanoseconds since 1970; 0 for what is none."""
+    """Return a server's time (RFC 3339) in nanoseconds since 1970; 0 if the text is not a time."""
     parts = _TIME.fullmatch(text)
     try:
         since = datetime.fromisoformat(parts[1] + parts[3]) - EPOCH if parts else None
@@ -50,7 +50,7 @@ class _Limits(msgspec.Struct):
 
 
 class Account(msgspec.Struct):
-    """INFO."""
+    """The answer to INFO."""
 
     api: _Limits = msgspec.field(default_factory=_Limits)
     domain: str = ""
@@ -101,7 +101,7 @@ class _StreamState(msgspec.Struct):
 
 
 class Stream(msgspec.Struct):
-    """STREAM.INFO, CREATE, UPDATE."""
+    """The answer to STREAM.INFO, CREATE and UPDATE."""
 
     config: _StreamConfig
     state: _StreamState
@@ -113,14 +113,14 @@ class Stream(msgspec.Struct):
 
 
 class StreamPage(msgspec.Struct):
-    """STREAM.LIST."""
+    """The answer to STREAM.LIST."""
 
     streams: list[Stream] | None = None
     total: _Count = 0
 
 
 class Purged(msgspec.Struct):
-    """STREAM.PURGE."""
+    """The answer to STREAM.PURGE."""
 
     purged: _Count = 0
 
@@ -158,7 +158,7 @@ class _Delivered(msgspec.Struct):
 
 
 class Consumer(msgspec.Struct):
-    """CONSUMER.INFO, CREATE."""
+    """The answer to CONSUMER.INFO and CREATE."""
 
     config: _ConsumerConfig
     created: str = ""
@@ -176,7 +176,7 @@ class _Listed(Consumer, kw_only=True):
 
 
 class ConsumerPage(msgspec.Struct):
-    """CONSUMER.LIST."""
+    """The answer to CONSUMER.LIST."""
 
     consumers: list[_Listed] | None = None
     total: _Count = 0
@@ -187,14 +187,14 @@ class _SubjectsState(msgspec.Struct):
 
 
 class Subjects(msgspec.Struct):
-    """STREAM.INFO with `subjects_filter`."""
+    """The answer to STREAM.INFO with `subjects_filter`."""
 
     state: _SubjectsState
     total: _Count = 0
 
 
 class Message(msgspec.Struct):
-    """STREAM.MSG.GET: a stored message: headers and payload are base64 in JSON."""
+    """The message in the answer to STREAM.MSG.GET. In JSON, headers and payload are base64."""
 
     seq: Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
     data: bytes = b""

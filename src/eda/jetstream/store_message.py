@@ -1,4 +1,4 @@
-"""One message into a stream, one acknowledgement, one attempt: what is tried again is tried again by the caller."""
+"""The publish of one message with headers, in one attempt. If it fails, the caller decides about another attempt."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ async def store_message(
 ) -> Answer:
     """Publish a message with headers, and return its acknowledgement by `stream` of `domain`, within 5 s.
 
-    A stream of another domain may take the message as well and answer first. Then the message is published again, for
-    all answers to be heard: without a message id it is stored twice. Values of headers must be printable ASCII.
+    A stream of another domain may store the message as well, and answer first. Then the message is published again,
+    with an inbox that receives all answers. Without a message id it is stored twice. Values of headers must be
+    printable ASCII.
 
     Raises ConfigError when the message is over the server's max_payload; ServerError, Timeout, Closed. Then, and when
     cancelled, it may be stored or not.
@@ -53,7 +54,7 @@ async def store_message(
             raise Closed("connection") from error
         raise Timeout(operation, ONCE_TIMEOUT_S) from error
     if answer is None:
-        raise ServerError(500, 0, "an acknowledgement that is none", operation=operation)
+        raise ServerError(500, 0, "an answer that is not an acknowledgement", operation=operation)
     if answer.error is not None:
         raise answer.error.as_error(stream)
     if answer.stream != stream:
@@ -63,8 +64,8 @@ async def store_message(
 
 
 def _may_be_of_another(answer: Answer, domain: str) -> bool:
-    """Whether the answer is, or may be, of another domain than the one that is meant."""
-    # Where there are no domains, a refusal is taken for the stream's own.
+    """Return whether the answer may come from another domain."""
+    # Without domains, a refusal counts as an answer of the right stream.
     return bool(domain) if answer.error is not None else answer.domain != domain
 
 
@@ -86,7 +87,7 @@ def is_too_large(error: Exception) -> bool:
 
 
 async def _until_up(wire: Wire, operation: str) -> None:
-    """Wait for the connection: nats-py would keep a request and send it when its caller has given up."""
+    """Wait for the connection. Without it, nats-py would send the request after its caller has given up."""
     deadline = monotonic() + ONCE_TIMEOUT_S
     while not wire.is_up:
         if wire.is_closed or wire.closing:

@@ -1,4 +1,4 @@
-"""Stream administration: `conn.streams`."""
+"""The administration of streams: `conn.streams`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from msgspec import Struct
 from eda.errors import ConfigError, NotSupported, ServerError, StreamNotFound, Timeout
 from eda.jetstream.api import ATTEMPT_TIMEOUT_S, REQUEST_TIMEOUT_S, Api, stream_error
 from eda.jetstream.labels import labels, labels_of
-from eda.jetstream.lowering import adapted
+from eda.jetstream.lowering import lowered_stream
 from eda.jetstream.schemas import Purged, Stream, StreamPage, nanoseconds
 from eda.jetstream.subjects import check_stream_name, is_covered, overlaps, stream_subjects
 from eda.options import StreamOptions, check_known
@@ -56,16 +56,18 @@ _SCHEMAS: dict[str, type[Struct]] = {"INFO": Stream, "UPDATE": Stream, "PURGE": 
 class StreamInfo:
     """A stream as the server describes it.
 
-    `atomic` and `fast_ingest` tell whether the stream takes atomic and fast-ingest batches. `options` are its settings
-    in eda's words; what eda has no word for stays untouched by `Streams.update`.
+    `events` and `bytes`: how much it stores. `created`: when it was created. `subjects`: the subjects to which it
+    listens. `options`: its settings, as far as StreamOptions has them; `Streams.update` leaves all others untouched.
+    `atomic` and `fast_ingest`: whether the stream accepts atomic and fast-ingest batches.
 
-    The fields from `retention` on are settings that other tools give a stream. `retention`: `limits`, `interest` or
-    `workqueue`. `mirror`: the stream that this one copies, None for a stream of its own; `sources`: the streams that
-    are copied into it; `subject_transform`: what the stream turns subjects into, None: it keeps them. `no_ack`: the
-    stream never acknowledges a publish. `sealed`: nothing can be stored or removed;
-    `deny_delete`, `deny_purge`: no single event, or no range of them, can be removed. `max_events_per_subject`,
-    `max_event_bytes` and `max_consumers` are limits; None where there is none. `last_time_ns`: when the last event was
-    stored, in nanoseconds since 1970; 0 where there was none.
+    The fields from `retention` onwards are settings that only other tools change. `retention`: `limits`, `interest` or
+    `workqueue`. `mirror`: the stream of which this one is a copy, or None. `sources`: the streams that are copied into
+    this one. `subject_transform`: the pattern to which the stream changes subjects; None: it does not change them.
+    `no_ack`: the stream never acknowledges a publish. `sealed`: nothing can be stored or removed. `deny_delete`,
+    `deny_purge`: single events, or ranges of events, can't be removed. `max_events_per_subject`, `max_event_bytes` and
+    `max_consumers`: limits; None: no limit.
+
+    `last_time_ns`: when the last event was stored, in nanoseconds since 1970; 0 if no event was ever stored.
     """
 
     name: str
@@ -93,9 +95,9 @@ class StreamInfo:
 
 
 def check_takes_events(info: StreamInfo) -> bool:
-    """Whether the stream listens to the subjects of all events: else ask `check_takes_subject` for each of them.
+    """Return whether the stream listens to the subjects of all events. If not, check each with `check_takes_subject`.
 
-    Raises ConfigError when nothing can be published to it, or nobody would learn the outcome.
+    Raises ConfigError if nothing can be published to the stream, or if the stream acknowledges nothing.
     """
     name = info.name
     if info.mirror is not None:
@@ -132,7 +134,7 @@ class Streams:
         self._changed: list[Callable[[str, StreamInfo | None], None]] = []
 
     def when_changed(self, call: Callable[[str, StreamInfo | None], None]) -> None:
-        """Have `call(name, info)` called after this connection has updated a stream, with None after a deletion."""
+        """Call `call(name, info)` whenever this connection updates a stream; with None as `info` if it deletes one."""
         self._changed.append(call)
 
     async def info(self, name: str) -> StreamInfo:
@@ -141,7 +143,7 @@ class Streams:
         return _to_info(await self._request("INFO", name))
 
     async def list(self) -> list[StreamInfo]:
-        """Return all streams, by name, within 60 s. Raises Timeout."""
+        """Return all streams, sorted by name. Raises Timeout after 60 s."""
         streams: dict[str, StreamInfo] = {}
         n_seen = 0
         deadline = time.monotonic() + LIST_TIMEOUT_S
@@ -158,14 +160,14 @@ class Streams:
         raise Timeout("listing the streams", LIST_TIMEOUT_S)
 
     async def create(self, name: str, options: StreamOptions | None = None) -> StreamInfo:
-        """Create the stream, or return it when it exists with the same settings.
+        """Create the stream and return it. If it exists with the same settings, return it.
 
-        A server that limits duplicate windows gives it a shorter one than the default. Raises ServerError when it
-        exists with other settings (err_code 10058), NotSupported when `atomic` or `fast_ingest` is asked of a server
-        that has it not.
+        If the server limits duplicate windows, the stream gets a shorter window than the default. Raises ServerError
+        (err_code 10058) if the stream exists with other settings, and NotSupported if the server lacks `atomic` or
+        `fast_ingest` and the options demand it.
         """
         name = check_stream_name(name)
-        # These are not for `update` to change: who made the stream otherwise had a reason.
+        # `update` does not change these: a stream that was created with other values needs them.
         fixed = {"name": name, "subjects": stream_subjects(name), "retention": "limits", "allow_direct": True}
         options = options or StreamOptions()
         label = labels("stream", client=self._api.client, what=f"stream {name!r}")
@@ -176,26 +178,26 @@ class Streams:
             try:
                 return _to_info(await self._api.request(f"STREAM.CREATE.{name}", config, schema=Stream))
             except ServerError as error:
-                # A shorter window keeps the promise: the longest timeouts follow it.
-                lowered = adapted(config, error) if options.dedup_window_s <= DEFAULT_WINDOW_S else None
+                # A shorter window is safe, because the longest time-out of a publish follows it.
+                lowered = lowered_stream(config, error) if options.dedup_window_s <= DEFAULT_WINDOW_S else None
                 if lowered is not None:
                     config = lowered
                     continue
                 if error.err_code == STREAM_NAME_IN_USE and not is_relabelled:
-                    # Perhaps it differs by who made it only: the server compares descriptions and metadata as well.
+                    # The server compares labels as well, so perhaps only these differ. Try again with the same ones.
                     is_relabelled = True
                     config = config | labels_of((await self._request("INFO", name))["config"])
                     continue
                 if error.err_code == MAX_BYTES_REQUIRED:
                     raise _with_hint(error) from error
-                # A stream of that name was deleted just now, and its directory is still going away.
+                # A stream of that name was just deleted, and the server is still removing its directory.
                 gone = error.err_code in (STREAM_CREATE_FAILED, STORE_FAILED)
                 if not gone or error.code != 500 or time.monotonic() > deadline:
                     raise
             await asyncio.sleep(0.05)
 
     async def ensure(self, name: str, options: StreamOptions, *, create: bool) -> StreamInfo:
-        """Return the stream, created with `options` where it does not exist. Never changes one that exists."""
+        """Return the stream. With `create`, create it with `options` if it does not exist. Never change it."""
         try:
             return await self.info(name)
         except StreamNotFound:
@@ -209,12 +211,12 @@ class Streams:
             return await self.info(name)  # another client was quicker
 
     async def update(self, name: str, options: StreamOptions | None = None, **changes: Any) -> StreamInfo:
-        """Change a stream's settings: those that are named as keywords, fields of StreamOptions; all others stay.
+        """Change settings of a stream, and return it.
 
-        With a whole StreamOptions, everything is replaced that it has words for. A `max_age_s` below the duplicate
-        window lowers that window, too.
+        Give single settings as keywords, which are fields of StreamOptions; all others stay. Or give StreamOptions,
+        which replaces all settings that it has. A `max_age_s` below the duplicate window also lowers the window.
 
-        Raises ConfigError for an unknown setting or both ways at once; StreamNotFound, NotSupported, ServerError.
+        Raises ConfigError for an unknown setting, or for both ways at once; StreamNotFound, NotSupported, ServerError.
         """
         name = check_stream_name(name)
         if options is not None and not isinstance(options, StreamOptions):
@@ -224,7 +226,7 @@ class Streams:
             raise ConfigError(f"update takes {both}", argument="options")
         check_known(StreamOptions, changes, "setting")
         if changes:
-            replace(StreamOptions(), **changes)  # what can't be right by itself is refused before anything is sent
+            replace(StreamOptions(), **changes)  # raises ConfigError for a wrong value, before anything is sent
         answer = await self._request("INFO", name)
         config: dict[str, Any] = answer["config"]
         settings = self._changed_settings(_to_info(answer).options, changes) if options is None else None
@@ -234,11 +236,11 @@ class Streams:
         return info
 
     def _changed_settings(self, before: StreamOptions, changes: dict[str, Any]) -> dict[str, Any]:
-        """Return what has to be set in the server's words. What is not named is not looked at."""
+        """Return the changed settings under the server's names."""
         after = replace(before, **changes)
         named = {each.name for each in fields(StreamOptions) if each.name in changes}
         if after.dedup_window_s < before.dedup_window_s:
-            named.add("dedup_window_s")  # it can't be longer than the events live
+            named.add("dedup_window_s")  # the window can't be longer than max_age_s
         return {key: value for key, value in self._to_settings(after).items() if _OPTION_OF.get(key) in named}
 
     def _tell(self, name: str, info: StreamInfo | None) -> None:
@@ -246,20 +248,21 @@ class Streams:
             call(name, info)
 
     async def purge(self, name: str) -> int:
-        """Remove all events; returns how many. Raises StreamNotFound."""
+        """Remove all events, and return their number. Raises StreamNotFound."""
         name = check_stream_name(name)
         answer = await self._request("PURGE", name)
         return int(answer.get("purged", 0))
 
     async def delete(self, name: str) -> None:
-        """Delete the stream with everything in it. Raises StreamNotFound."""
+        """Delete the stream and all its events. Raises StreamNotFound."""
         name = check_stream_name(name)
         await self._request("DELETE", name)
         self._tell(name, None)
 
     async def _request(self, verb: str, name: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         try:
-            # A second purge would take what came after the first, a second deletion find nothing.
+            # These are not sent twice: a second purge would remove later events, a second deletion would find no
+            # stream.
             patience_s = REQUEST_TIMEOUT_S if verb in ("PURGE", "DELETE") else ATTEMPT_TIMEOUT_S
             schema = _SCHEMAS.get(verb)
             return await self._api.request(f"STREAM.{verb}.{name}", body, attempt_timeout_s=patience_s, schema=schema)
@@ -280,7 +283,7 @@ class Streams:
             "max_age": max_age_ns,
             "max_bytes": options.max_bytes if options.max_bytes is not None else -1,
             "max_msgs": options.max_events if options.max_events is not None else -1,
-            # The server refuses a window longer than the events live.
+            # The server refuses a window that is longer than max_age.
             "duplicate_window": min(dedup_ns, max_age_ns) if max_age_ns else dedup_ns,
             "compression": options.compression or "none",
             "discard": options.discard,
@@ -298,7 +301,7 @@ def _with_hint(error: ServerError) -> ServerError:
 
 
 async def count_on_subject(api: Api, name: str, subject: str) -> tuple[StreamInfo, int]:
-    """Return the stream, and how many messages it has on that one subject. Raises StreamNotFound, ServerError."""
+    """Return the stream, and the number of its messages on one subject. Raises StreamNotFound, ServerError."""
     try:
         answer = await api.request(f"STREAM.INFO.{name}", {"subjects_filter": subject}, schema=Stream)
     except ServerError as error:

@@ -28,8 +28,8 @@ __all__ = [
 
 N_REPLY = 128  # bytes of a protocol line: more than its reply subject and sizes take
 
-# What would end a token, a subject or a protocol line, the wildcards, and the escape itself: all ASCII, so
-# that escaping characters is the same as escaping the bytes of their UTF-8.
+# The characters that end a token, a subject or a protocol line, the wildcards, and the escape character. All are ASCII,
+# so it makes no difference whether characters or the bytes of their UTF-8 are escaped.
 _ESCAPES = {code: f"%{code:02X}" for code in (*range(0x21), 0x7F, *b".*>%")}
 
 
@@ -51,12 +51,12 @@ def check_name(name: str) -> str:
 
 
 def escape_token(text: str) -> str:
-    """Give the text as one token of a subject. ConfigError: no str, or one with lone surrogates."""
+    """Return the text as one token of a subject. Raises ConfigError for lone surrogates, or if it is not a str."""
     return _escape(text, "text")
 
 
 def unescape_token(token: str) -> str:
-    """Give the text of a token. ConfigError: not a token that `escape_token` gives."""
+    """Return the text of a token. Raises ConfigError if `escape_token` can't have made the token."""
     if isinstance(token, str):
         with suppress(ConfigError, UnicodeDecodeError):
             text = "" if token == "_" else unquote(token, errors="strict")
@@ -66,10 +66,10 @@ def unescape_token(token: str) -> str:
 
 
 def subject_of(stream: str, type: str, aggregate: str) -> str:
-    """Give the subject of an event: always three tokens.
+    """Return the subject of an event, which always has three tokens.
 
-    Its length is not checked here: how much a protocol line may hold is the connection's to know.
-    ConfigError: a bad stream name, or a type or aggregate that is not valid Unicode.
+    The length is not checked here, since only the connection knows the limit of a protocol line. Raises ConfigError for
+    a wrong stream name, and for a type or aggregate that is not valid Unicode.
     """
     stream = check_stream_name(stream)
     return f"{stream}.{_escape(type, 'type')}.{_escape(aggregate, 'aggregate')}"
@@ -81,13 +81,13 @@ def fits_protocol_line(subject: str) -> bool:
 
 
 def stream_subjects(stream: str) -> list[str]:
-    """Give the subjects that the stream listens to. ConfigError: a bad stream name."""
+    """Return the subjects to which the stream listens. Raises ConfigError for a wrong stream name."""
     stream = check_stream_name(stream)
     return [stream, f"{stream}.>"]
 
 
 def is_covered(subject: str, patterns: Collection[str]) -> bool:
-    """Whether one of the patterns (subjects, perhaps with wildcards) takes the subject."""
+    """Return whether one of the patterns, which may have wildcards, matches the subject."""
     tokens = subject.split(".")
     for pattern in patterns:
         wanted = pattern.split(".")
@@ -101,7 +101,7 @@ def is_covered(subject: str, patterns: Collection[str]) -> bool:
 
 
 def overlaps(pattern: str, subject: str) -> bool:
-    """Whether some subject matches both, which may have wildcards."""
+    """Return whether some subject matches both. Both may have wildcards."""
     parts, tokens = pattern.split("."), subject.split(".")
     for part, token in zip(parts, tokens, strict=False):
         if ">" in (part, token):
@@ -112,11 +112,11 @@ def overlaps(pattern: str, subject: str) -> bool:
 
 
 def filter_subjects(stream: str, types: Collection[str] | None, aggregate: str | None) -> list[str]:
-    """Give the subjects to ask the server for: none without a filter, else the stream and what matches.
+    """Return the subjects for the server's filter: [] without a filter, else the bare stream and the matching subjects.
 
-    The bare stream is asked for because others may publish to it; only the envelope tells whether such an
-    event matches. The empty text is a filter like any other: events without a type, or without an aggregate.
-    ConfigError: a bad stream name, or a type or aggregate that can't be one.
+    The bare stream is included because other programs may publish to it, and only the envelope of such an event says
+    whether it matches. An empty text is a filter like any other: it selects events without a type or aggregate. Raises
+    ConfigError for a wrong stream name, type or aggregate.
     """
     stream = check_stream_name(stream)
     if types is None and aggregate is None:
@@ -129,21 +129,21 @@ def filter_subjects(stream: str, types: Collection[str] | None, aggregate: str |
 
 
 def shown_filter(subjects: list[str]) -> str:
-    """Return a filter as messages show it."""
+    """Return a filter as text for messages."""
     return str(sorted(subjects)) if subjects else "nothing (all events)"
 
 
 def covers(wide: list[str], narrow: list[str]) -> bool:
-    """Whether every subject that `narrow` matches is matched by `wide`; an empty filter matches all."""
+    """Return whether `wide` matches every subject that `narrow` matches. An empty filter matches all subjects."""
     if not wide or not narrow:
         return not wide
     return all(is_covered(subject, wide) for subject in narrow)
 
 
 def parse_subject(subject: str) -> tuple[str, str, str]:
-    """Give the stream, type and aggregate of a subject; the last two are empty for the bare stream.
+    """Return the stream, type and aggregate of a subject; the last two are empty for the bare stream.
 
-    ConfigError: neither the bare stream nor three tokens as `subject_of` gives them.
+    Raises ConfigError unless it is a bare stream or a subject that `subject_of` can return.
     """
     try:
         stream, *tokens = subject.split(".")
@@ -153,13 +153,13 @@ def parse_subject(subject: str) -> tuple[str, str, str]:
         type_token, aggregate_token = tokens
         return stream, unescape_token(type_token), unescape_token(aggregate_token)
     except (AttributeError, TypeError, ValueError) as error:
-        raise ConfigError(f"subject {subject!r} is not that of an event", argument="subject") from error
+        raise ConfigError(f"subject {subject!r} is not the subject of an event", argument="subject") from error
 
 
 def _escape(text: str, argument: str) -> str:
     if not isinstance(text, str):
         raise ConfigError(f"{argument} must be a str, not {text!r}", argument=argument)
-    text = str.__str__(text)  # of a subclass, whose methods may be its own
+    text = str.__str__(text)  # a plain str: a subclass may have other methods
     if text in ("", "_"):
         return "%5F" if text else "_"
     if not text.isascii():
