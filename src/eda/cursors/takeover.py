@@ -9,6 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from eda.cursors.entry import CursorEntry, is_stored
+from eda.cursors.filter_check import FilterCheck
 from eda.cursors.position import Position
 from eda.cursors.value import CursorValue, Snapshot, new_value, successor
 from eda.errors import Closed
@@ -33,7 +34,7 @@ class Takeover:
     """
 
     def __init__(
-        self, api: Api, logger: logging.Logger, entry: CursorEntry, holder: str, filter: list[str], start: int
+        self, api: Api, logger: logging.Logger, entry: CursorEntry, holder: str, filter: FilterCheck, start: int
     ) -> None:
         self._api = api
         self._logger = logger
@@ -42,18 +43,18 @@ class Takeover:
         self._filter = filter
         self._start = start
         self.epoch = 0  # of the last attempt
-        self.unconfirmed: CursorValue | None = None  # was written, so the entry may have it; None once it is held
+        self._unconfirmed: CursorValue | None = None  # the entry may have it, and nobody holds it yet
         self._is_stopped = False
 
     def stop(self) -> CursorValue | None:
-        """Make no more attempts. Return the value of a write whose result is unknown."""
+        """Make no more attempts. Return the value of a write that may be stored and that nobody holds yet, or None."""
         self._is_stopped = True
-        unconfirmed, self.unconfirmed = self.unconfirmed, None
+        unconfirmed, self._unconfirmed = self._unconfirmed, None
         return unconfirmed
 
     def held(self) -> None:
-        """Note that the cursor is held: `stop` need not return the value any more."""
-        self.unconfirmed = None
+        """Note that the caller holds the cursor now, so that `stop` returns None."""
+        self._unconfirmed = None
 
     def check_not_stopped(self) -> None:
         """Raise Closed after `stop`: in Python 3.11, wait_for in nats-py's requests may swallow the cancellation."""
@@ -63,14 +64,14 @@ class Takeover:
     async def attempt(self, snapshot: Snapshot, first_position: Callable[[], Awaitable[Position]]) -> Taken | Snapshot:
         """Write the entry in place of this snapshot; return the write, or what another member has written instead.
 
-        After a write, call `held` as soon as somebody is responsible for giving the cursor up again.
+        The caller calls `held` after a write. Until then, `stop` returns the value, so that it can be given up.
 
         Raises StreamNotFound, ConfigError, ServerError, Timeout, Closed, and what `first_position` raises.
         """
         value = await self._successor(snapshot.value, first_position)
         self.check_not_stopped()
         self.epoch = value.epoch
-        self.unconfirmed = value
+        self._unconfirmed = value
         revision = snapshot.revision
         while True:
             answer, sent_ns = await self._entry.put(value, revision)
@@ -79,7 +80,7 @@ class Takeover:
             snapshot = await self._entry.read_patiently(self._logger)
             found = snapshot.value
             if found is None or found.holder != self._holder or found.epoch != self.epoch:
-                self.unconfirmed = None
+                self._unconfirmed = None
                 return snapshot
             # The write is stored, but its answer was lost. Write again: only a confirmed write gives a lease.
             revision = snapshot.revision
@@ -90,7 +91,7 @@ class Takeover:
         """Return the value with which this member takes the cursor over from the old value."""
         created = await stream_created(self._api, self._entry.stream)
         if old is not None and old.created in ("", created):
-            return successor(msgspec.structs.replace(old, created=created), self._holder, self._filter)
+            return successor(msgspec.structs.replace(old, created=created), self._holder, self._filter.own)
         if old is not None:
             self._logger.warning(
                 "subscription %s of %s: the stream was made again at %s; its position %d was in the stream made at %s "
@@ -99,4 +100,6 @@ class Takeover:
             )  # fmt: skip
         position = await first_position()
         epoch = old.epoch + 1 if old is not None else 1
-        return new_value(position.seq, epoch, self._holder, 0, self._filter, created, self._start, position.stored_ns)
+        return new_value(
+            position.seq, epoch, self._holder, 0, self._filter.own, created, self._start, position.stored_ns
+        )
