@@ -257,7 +257,7 @@ class StreamNotFound(EdaError):
 
 
 class ConsumerDeleted(EdaError):
-    """Tell that a subscription ended because its consumer or kept position was deleted or reset."""
+    """A subscription that ended because its consumer or cursor was deleted or reset. `reason` says more."""
 
     def __init__(self, stream: str, consumer: str, reason: str = "") -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The key-value bucket in which positions and records are kept: its settings, and what is wrong with those of others.
+"""The bucket of cursors, a key-value bucket: its settings, and the check of a bucket that exists.
 
 Source: ADR-8 (key-value buckets: names and settings).
 """
@@ -15,10 +15,10 @@ __all__ = ["BUCKET", "BUCKET_STREAM", "MIN_MESSAGE", "Bucket", "bucket_for", "fa
 BUCKET = "eda-cursors"
 BUCKET_STREAM = f"KV_{BUCKET}"
 
-MAX_BYTES = 8 * 2**20  # where an account demands a limit, which it takes off its own: room for some 10,000 positions
-MIN_MESSAGE = 2048  # bytes of a write: a position with some filters, and its headers
+MAX_BYTES = 8 * 2**20  # if the account demands a limit, which counts towards its own: about 10,000 positions
+MIN_MESSAGE = 2048  # bytes that a write must be able to have: a position with some filters, and headers
 
-# As nats.go creates a bucket, with a history of 1. The oldest of a full one must not go: it refuses the newest.
+# As nats.go creates a bucket with a history of 1. A full bucket must refuse new positions, not discard old ones.
 _SETTINGS: dict[str, Any] = {
     "name": BUCKET_STREAM,
     "subjects": [f"$KV.{BUCKET}.>"],
@@ -39,11 +39,12 @@ _SETTINGS: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """What a subscription wants of the bucket.
+    """The requirements of a subscription for the bucket.
 
-    `replicas` and `storage` are for one that has to be made; `least_replicas` where those are refused, `max_bytes`
-    where a limit is demanded. `outlives`: the stream is on disk and outlives a restart of all servers, so what is kept
-    of it has to; one in memory, with replicas, outlives that of one server.
+    If the bucket has to be created, it gets `replicas` and `storage`; `least_replicas` if the server refuses
+    `replicas`; and `max_bytes` if the account demands a limit. `outlives`: the subscription's stream is on disk and
+    outlives a restart of all servers, so the positions must outlive it as well. With False, the stream is in memory:
+    with replicas it outlives a restart of one server.
     """
 
     replicas: int = 1
@@ -54,7 +55,7 @@ class Bucket:
 
 
 def bucket_for(stream: StreamOptions, defaults: StreamOptions) -> Bucket:
-    """Return what the subscriptions to a stream want, on a connection with these `stream_defaults`."""
+    """Return the requirements of subscriptions to a stream, on a connection with these `stream_defaults`."""
     in_memory = stream.storage == "memory"
     return Bucket(
         replicas=max(stream.replicas, defaults.replicas),
@@ -71,10 +72,10 @@ def settings_of(bucket: Bucket) -> dict[str, Any]:
 
 
 def fault_of(config: dict[str, Any], bucket: Bucket) -> str:
-    """Return what keeps a bucket with these settings from keeping a position; "": nothing does.
+    """Return a text about the first setting because of which the bucket can't keep positions; "" if there is none.
 
-    `config` is the stream's configuration as the server gives it. It names the setting, what comes of it, and the
-    value that works.
+    `config` is the configuration of the bucket's stream, as the server returns it. The text names the setting, its
+    effect, and a value that works.
     """
     for setting, is_wrong, consequence, remedy in _faults(config, bucket):
         if is_wrong:
