@@ -18,8 +18,8 @@ from eda.jetstream.subjects import check_stream_name
 from eda.lifetime import Lifetime
 from eda.options import SubscriptionOptions, merge_options
 from eda.publishing.atomic_batch import AtomicBatch
-from eda.publishing.publisher import Mode, Publisher
-from eda.publishing.publisher_options import check_publisher_options
+from eda.publishing.publisher import Publisher
+from eda.publishing.publisher_options import Mode, PublisherOptions
 from eda.receipt import Receipt
 from eda.subscribing.events_iterator import Events
 from eda.subscribing.lag import Lags, SubscriptionInfo
@@ -167,23 +167,25 @@ class Conn:
         lifetime = self._lifetime
         services = lifetime.require_open()
         stream = check_stream_name(stream)
-        check_publisher_options(mode, dedup, max_pending, max_pending_bytes, ack_timeout_s, timeout_s, on_ack, on_error)
+        options = PublisherOptions(
+            mode=mode,
+            dedup=dedup,
+            max_pending=max_pending,
+            max_pending_bytes=max_pending_bytes,
+            ack_timeout_s=ack_timeout_s,
+            timeout_s=timeout_s,
+            on_ack=on_ack,
+            on_error=on_error,
+        )
         return Publisher(
             services.wire,
             self._logger,
             self.client,
             stream,
-            lambda is_new: services.known_streams.look_at(stream, max_pending, is_new=is_new),
-            lifetime.admit_publisher,
-            lifetime.publishers.discard,
-            mode=mode,
-            dedup=dedup,
-            max_pending=max_pending,
-            max_pending_bytes=max_pending_bytes,
-            ack_timeout_s=float(ack_timeout_s),
-            timeout_s=None if timeout_s is None else float(timeout_s),
-            on_ack=on_ack,
-            on_error=on_error,
+            options,
+            lambda is_new_server: services.known_streams.check(stream, max_pending, is_new_server=is_new_server),
+            on_opening=lifetime.admit_publisher,
+            on_closed=lifetime.publishers.discard,
         )
 
     async def publish_batch(self, stream: str, events: Iterable[Event]) -> list[Receipt]:

@@ -1,8 +1,8 @@
-"""Whose answers a publisher believes: those of the stream and the JetStream domain that are meant.
+"""Which answers a publisher believes: those of its stream, in its JetStream domain.
 
-Two domains may have a stream of one name, and then both store what is published and both answer. An acknowledgement
-names stream and domain. A refusal names no domain: where there are domains, one counts only when the acknowledgement
-of the right stream does not come.
+Two domains may each have a stream of the same name. Then both store what is published, and both answer. An
+acknowledgement names its stream and domain. A refusal names no domain. So where there are domains, a refusal counts
+only if the right stream does not acknowledge the event soon after it.
 """
 
 from __future__ import annotations
@@ -13,59 +13,60 @@ from time import monotonic
 from eda.errors import ServerError
 from eda.jetstream.publish_answers import Answer, Refused, decode_answer
 
-__all__ = ["Verdicts"]
+__all__ = ["AnswerChecks"]
 
-DOUBT_S = 0.5  # how long the right stream may take to acknowledge what another domain may have refused
+REFUSAL_WAIT_S = 0.5  # how long the right stream may take to acknowledge an event that another domain may have refused
 
 
-class Verdicts:
-    """What is known of the answers to one publisher. `domain` is that of its stream, empty where there is none."""
+class AnswerChecks:
+    """Checks the answers to one publisher. `domain` is the domain of its stream, empty if the server has none."""
 
     def __init__(self, logger: logging.Logger, stream: str) -> None:
         self._logger = logger
         self._stream = stream
         self.domain = ""
-        self.why: ServerError | None = None  # the server could not take the oldest event when last asked
-        self._other: ServerError | None = None  # a stream that is not meant has acknowledged
-        self._doubts: dict[int, tuple[float, ServerError]] = {}
+        self.last_refusal: ServerError | None = None  # why the server could not store the oldest event when last asked
+        self._wrong_domain: ServerError | None = None  # a stream of another domain has acknowledged an event
+        self._unconfirmed: dict[int, tuple[float, ServerError]] = {}  # sequence > when to believe which refusal
 
     def decode(self, status: int, payload: bytes) -> Answer | None:
-        """Return the answer in a message; None, and a warning in the log, when it is none."""
+        """Return the answer in a message. If the message is not an answer, log a warning and return None."""
         answer = decode_answer(status, payload)
         if answer is None:
-            self._logger.warning("stream %s: an acknowledgement that is none is ignored", self._stream)
+            self._logger.warning("stream %s: a message that is not an acknowledgement is ignored", self._stream)
         return answer
 
-    def is_of_domain(self, answer: Answer) -> bool:
-        """Whether an acknowledgement is from the domain that is published to; one that is not is told of once."""
+    def is_from_domain(self, answer: Answer) -> bool:
+        """Return whether an acknowledgement is from the right domain. The first one that is not is logged."""
         if answer.domain == self.domain:
             return True
-        if self._other is None:
+        if self._wrong_domain is None:
             self._logger.warning(
-                "stream %r of domain %r acknowledges what is published to domain %r: it is ignored, here and later",
+                "stream %r of domain %r acknowledges events that are published to domain %r; such acknowledgements "
+                "are ignored from now on",
                 answer.stream,
                 answer.domain,
                 self.domain,
             )
         text = f"stream {answer.stream!r} of domain {answer.domain!r} has answered, domain {self.domain!r} has not"
-        self._other = ServerError(503, 0, text, operation=f"publish to {self._stream}")
+        self._wrong_domain = ServerError(503, 0, text, operation=f"publish to {self._stream}")
         return False
 
     @property
-    def cause(self) -> ServerError | None:
-        """Why an event that timed out may not be stored; None where nothing is known."""
-        return self.why or self._other
+    def likely_cause(self) -> ServerError | None:
+        """Return the likely reason for a time-out; None if no reason is known."""
+        return self.last_refusal or self._wrong_domain
 
-    def doubt(self, seq: int, refused: Refused) -> None:
-        """Note a refusal of an event that the right stream may acknowledge yet."""
-        self._doubts.setdefault(seq, (monotonic() + DOUBT_S, refused.as_error(self._stream)))
+    def note_refusal(self, seq: int, refused: Refused) -> None:
+        """Keep the refusal of an event, which the right stream may still acknowledge."""
+        self._unconfirmed.setdefault(seq, (monotonic() + REFUSAL_WAIT_S, refused.as_error(self._stream)))
 
-    def refusals(self) -> list[tuple[int, ServerError]]:
-        """Return, once, the refusals that have stood long enough, with the sequences of their events."""
-        if not self._doubts:
+    def take_refusals(self) -> list[tuple[int, ServerError]]:
+        """Return, once each, the refusals to be believed now, with the sequences of their events."""
+        if not self._unconfirmed:
             return []
         now = monotonic()
-        ripe = [(seq, error) for seq, (at, error) in self._doubts.items() if at <= now]
-        for seq, _ in ripe:
-            del self._doubts[seq]
-        return ripe
+        due = [(seq, error) for seq, (at, error) in self._unconfirmed.items() if at <= now]
+        for seq, _ in due:
+            del self._unconfirmed[seq]
+        return due

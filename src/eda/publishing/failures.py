@@ -1,4 +1,4 @@
-"""The failures of a publisher that nobody was told of yet, and who is to hear of them."""
+"""The failed events of a publisher that no caller has been told of yet."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_KEPT = 10_000
 
 
 class Listener:
-    """Somebody who is to hear of the failures of the events before `to` that were not told when it came."""
+    """A caller of `flush`: it is told of failures among the events before `to`, unless told before it came."""
 
     __slots__ = ("came", "to")
 
@@ -31,9 +31,10 @@ class _Failure:
 
 
 class Failures:
-    """Keeps failures until they are told. One that several listeners wait for at the same time is told to each.
+    """Keeps failures until a caller is told of them. Callers that wait at the same time are each told.
 
-    Its time is a count of listeners. A failure that was told is kept while a listener is there that came before.
+    Time is a count here: the number of listeners that have come so far. A failure that was told stays while a listener
+    is there that came before that.
     """
 
     def __init__(self) -> None:
@@ -41,14 +42,14 @@ class Failures:
         self._listeners: dict[Listener, None] = {}  # in the order in which they came
         self._time = 1
         self._n_untold = 0
-        self._forget_at = 1000  # as many are looked through for what can go, while there are listeners
+        self._prune_at = 1000  # while there are listeners, failures are pruned when so many are kept
 
     def __bool__(self) -> bool:
         return bool(self._kept)
 
     @property
-    def overflow(self) -> bool:
-        """Whether more are untold than should be kept."""
+    def is_overfull(self) -> bool:
+        """Return whether more failures are untold than should be kept."""
         return self._n_untold > MAX_KEPT
 
     def add(self, seq: int, event: Event, error: BaseException) -> None:
@@ -57,32 +58,32 @@ class Failures:
         self._n_untold += 1
 
     def listen(self, to: int) -> Listener:
-        """Have the failures of the events before `to` kept until `leave`."""
+        """Return a new listener; failures of the events before `to` are kept for it until it leaves."""
         self._time += 1
         listener = Listener(to, self._time)
         self._listeners[listener] = None
         return listener
 
     def tell(self, listener: Listener) -> PublishFailed | None:
-        """Return what a listener has to hear, None where there is nothing."""
+        """Return the failures that a listener has to be told, None if there are none."""
         return self._told([each for each in self._kept if each.seq < listener.to and not 0 < each.told < listener.came])
 
     def leave(self, listener: Listener) -> None:
-        """Forget a listener, and what was kept for it alone."""
+        """Remove a listener, and the failures that were kept only for it."""
         self._listeners.pop(listener, None)
-        if not self._kept or (self._listeners and len(self._kept) < self._forget_at):
+        if not self._kept or (self._listeners and len(self._kept) < self._prune_at):
             return
-        if self._listeners:  # they came in the order of what they wait for
+        if self._listeners:  # a listener that came later waits for more events
             first, last = next(iter(self._listeners)), next(reversed(self._listeners))
             self._kept = [
                 each for each in self._kept if not each.told or (each.told >= first.came and each.seq < last.to)
             ]
         else:
             self._kept = [each for each in self._kept if not each.told]
-        self._forget_at = 2 * len(self._kept) + 1000
+        self._prune_at = 2 * len(self._kept) + 1000
 
     def tell_all(self) -> PublishFailed:
-        """Return all that was never told."""
+        """Return all failures that were never told."""
         error = self._told([each for each in self._kept if not each.told])
         if not self._listeners:
             self._kept.clear()

@@ -122,12 +122,14 @@ class KnownStreams:
         known = self.known.get(stream)
         return known.longest_s if known is not None and known.seen_at >= not_before else None
 
-    async def look_at(self, stream: str, max_pending: int, *, is_new: bool) -> tuple[Destination, StreamInfo, bool]:
+    async def check(
+        self, stream: str, max_pending: int, *, is_new_server: bool
+    ) -> tuple[Destination, StreamInfo, bool]:
         """Return where events go, the stream, and whether it takes fast ingest from a window of this size.
 
-        `is_new`: it may be another server than before, of another version. Raises what `find` does.
+        `is_new_server`: it may be another server than before, of another version. Raises what `find` does.
         """
-        if is_new:
+        if is_new_server:
             await self._api.discover(LOOK_TIMEOUT_S)
         info = await self.ensure(stream)
         can_fast = info.fast_ingest and self._api.has_fast_ingest and max_pending >= 4

@@ -1,32 +1,96 @@
-"""Publisher: events at volume, in order, each with a known outcome. When they are written is the pump's affair."""
+"""Publisher: publishes events at volume, in order, each with a known outcome."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Iterable
+import logging
+from collections.abc import AsyncIterable, Callable, Generator, Iterable
+from typing import Any, Self
+
+from nats.aio.subscription import Subscription as NatsSubscription
 
 from eda._event import Event
-from eda.errors import Closed, CodecError, ConfigError, PublishFailed
-from eda.publishing._publisher_core import PublisherCore
-from eda.publishing.lifecycle import Mode, PublisherLife
+from eda.errors import Closed, CodecError, ConfigError, NotSupported, PublishFailed
+from eda.publishing._publisher_core import OTHER_LOOP, PublisherCore
+from eda.publishing.lifecycle import Lifecycle
+from eda.publishing.outcomes import Outcomes
+from eda.publishing.publisher_options import PublisherOptions
+from eda.publishing.pump import Pump
+from eda.publishing.stream_watch import CheckStream
+from eda.publishing.waiters import FlushWaiters, SenderQueue
 from eda.receipt import Receipt
+from eda.stats import PublisherStats
+from eda.transport.wire import Wire
 
-__all__ = ["Mode", "Publisher"]
+__all__ = ["Publisher"]
 
 SEND_MANY = 512  # events taken from an iterable at a time
-FLUSH_ON_ERROR_S = 5.0  # how long a block that failed waits for what it has sent
+FLUSH_ON_ERROR_S = 5.0  # for the flush when an exception leaves the block
 
 
-class Publisher(PublisherLife):
+class Publisher:
     """Publishes events at volume; made by `Conn.publisher`, used as an async context manager.
 
-    Events are stored in the order of `send`, also across time-outs, reconnects and leader changes; only an event that
-    the server refuses while later ones are under way can be overtaken by them. One that was sent again, because its
-    first answer was lost, and is refused then, may be stored all the same.
+    Events are stored in the order of `send`, also across time-outs, reconnects and leader changes. There is one
+    exception: if the server refuses an event while later ones are under way, these are stored without it. If the server
+    refuses an event that was written twice because the first answer was lost, the event may be stored all the same.
 
-    Leaving the context flushes, then closes. A block that is cancelled, or whose time-out is over, ends now: what is
-    pending fails with Closed. One that is left by another exception flushes for 5 s at most.
+    Leaving the context flushes, then closes. If the block was cancelled, or its time-out is over, nothing is flushed:
+    pending events fail with Closed. If another exception leaves the block, the flush takes 5 s at most.
     """
+
+    def __init__(
+        self,
+        wire: Wire,
+        logger: logging.Logger,
+        client: str,
+        stream: str,
+        options: PublisherOptions,
+        check_stream: CheckStream,
+        *,
+        on_opening: Callable[[Any], None],
+        on_closed: Callable[[Any], None],
+    ) -> None:
+        self.stream = stream
+        self._wire = wire
+        self._out = wire.out
+        self._loop = wire.loop
+        self._logger = logger
+        self._client = client
+        self._options = options
+        self._check_stream = check_stream
+        self._on_opening = on_opening
+        self._on_closed = on_closed
+        self._core: PublisherCore | None = None  # None: not opened yet
+        self._closed = False
+        self._queue = SenderQueue()
+        self._senders = self._queue.queue  # `send` looks at it for each event
+        self._flushes = FlushWaiters()
+        self._outcomes = Outcomes(logger, options)
+        self._pump = Pump(
+            wire,
+            logger,
+            stream,
+            options,
+            check_stream,
+            self._outcomes,
+            on_room=self._wake_senders,
+            on_flushed=self._end_flushes,
+        )
+        self._subscription: NatsSubscription | None = None
+        self._lifecycle = Lifecycle("publisher", self._loop, open=self._begin, stop=self._stop, clean_up=self._clean_up)
+
+    def __repr__(self) -> str:
+        machine = self._pump.machine
+        return f"<Publisher to {self.stream!r}, {machine.mode or 'not opened'}, {machine.state}>"
+
+    # --- opening and closing -----------------------------------------------------------------------------------------
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Self:
+        return await self._open()
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, error: BaseException | None, _: object = None
@@ -41,22 +105,100 @@ class Publisher(PublisherLife):
             if error is None:
                 raise
             if isinstance(failed, PublishFailed):
-                self._logger.error("leaving a publisher to %s: %s", self.stream, failed)
+                self._logger.error("flushing a publisher to %s that an exception has left: %s", self.stream, failed)
         finally:
             await self.close()
+
+    async def _open(self) -> Self:
+        self._check_loop()
+        if self._closed:
+            raise Closed("publisher")
+        if not self._lifecycle.has_begun:
+            self._on_opening(self)
+        await self._lifecycle.open()
+        return self
+
+    async def _begin(self) -> None:
+        destination, info, can_fast = await self._check_stream(True)
+        options = self._options
+        give_up_s = self._pump.choose_timeout(info)
+        if options.mode == "fast" and not can_fast:
+            raise NotSupported(
+                f"fast ingest into stream {self.stream!r}",
+                needs="nats-server 2.14, a stream with fast_ingest and max_pending of 4 or more",
+                server=f"nats-server {self._wire.server_version}",
+            )
+        inbox = self._wire.new_inbox()
+        core = PublisherCore(
+            self._pump,
+            self._out,
+            destination,
+            f"{inbox}.".encode(),
+            self._client,
+            dedup=options.dedup,
+            wants_acks=self._outcomes.wants_acks,
+            max_pending=options.max_pending,
+            max_bytes=options.max_pending_bytes,
+            give_up_s=give_up_s,
+            loop=self._loop,
+            running_loop=asyncio._get_running_loop,
+        )
+        self._subscription = await self._wire.attach(f"{inbox}.>", core)
+        self._wire.on_closed.append(self._on_wire_closed)
+        self._outcomes.core = core
+        self._pump.start(core, can_fast=can_fast)
+        self._core = core
+
+    async def close(self) -> None:
+        """Close without waiting for pending events, which fail with Closed; `flush` waits for them.
+
+        If the caller is cancelled, closing goes on. Raises ConfigError in another event loop or thread.
+        """
+        self._check_loop()
+        await self._lifecycle.close()
+
+    def _stop(self) -> None:
+        """Fail the pending events, and wake all who wait."""
+        self._closed = True
+        n_pending = 0 if self._core is None else self._core.n_pending
+        self._pump.close()
+        if self._on_wire_closed in self._wire.on_closed:
+            self._wire.on_closed.remove(self._on_wire_closed)
+        if n_pending:
+            self._logger.warning("publisher to %s: closed with %d events unsettled", self.stream, n_pending)
+            self._pump.fail_all(Closed("publisher"))
+        self._wake_all()
+
+    async def _clean_up(self) -> None:
+        try:
+            if self._subscription is not None:
+                await self._wire.detach(self._subscription)
+        finally:
+            if self._subscription is not None:
+                self._wire.release(self._subscription)
+            self._on_closed(self)
+
+    def _on_wire_closed(self) -> None:
+        if self._core is not None and not self._closed:
+            self._pump.fail_all(Closed("connection"))
+        self._wake_all()
+
+    def _check_loop(self) -> None:
+        if asyncio._get_running_loop() is not self._loop:
+            raise ConfigError(OTHER_LOOP, argument="loop")
 
     # --- sending -----------------------------------------------------------------------------------------------------
 
     async def send(self, event: Event) -> str:
-        """Take an event into the window and return the id it goes under.
+        """Accept an event, to be published in the background, and return the id under which it is published.
 
-        Waits only while the window is full, or the connection can't take more: that is the back-pressure. Raises
-        ConfigError or EncodeError for an event that can't be sent, Closed; PublishFailed when more than 10,000 failures
-        are kept that nobody was told of. Cancelled while it waits, nothing of the event was taken. From another event
-        loop or thread it raises ConfigError, and nothing was taken.
+        Waits only while the window is full or the connection can't take more bytes: that is the back-pressure. Raises
+        ConfigError or EncodeError for an event that can't be sent; Closed; PublishFailed when no caller was told of
+        more than 10,000 failures. If the caller is cancelled while it waits, the event is not published.
+        In another event loop or thread it raises ConfigError, and the event is not published.
         """
         core = self._core
-        if core is None or self._senders or self._closed or self._overflows:
+        if core is None or self._senders or self._closed or self._outcomes.is_overfull:
             core = await self._room()
         elif (event_id := core.accept_if_flowing(event)) is not None:
             return event_id
@@ -65,43 +207,50 @@ class Publisher(PublisherLife):
         if type(event) is not Event:
             raise ConfigError(f"event must be an eda.Event, not {type(event).__name__}", argument="event")
         event_id = core.accept(event)
-        self._pump.accepted()
+        self._pump.on_accepted()
         return event_id
 
     async def send_and_wait(self, event: Event) -> Receipt:
         """Send an event, in its turn, and return its receipt once it is stored.
 
-        In fast mode the event is a batch of its own, so that the answer is about it alone: that takes one round trip
-        for each such event, one after the other. For many at the same time, `Conn.publish` is faster.
+        In fast mode the event is a batch of its own, because only then the server's answer is about this event alone.
+        So each such event takes a round trip, one after the other. For many events at a time, `Conn.publish` is faster.
 
-        Raises what `send` does, and what the event failed with: ServerError, Timeout, Closed. Such a failure goes to
-        `on_error`, but not to `flush` any more. Cancelled while it waits for room, nothing of the event was taken;
-        later, the event is published all the same.
+        Raises what `send` raises, and what the event failed with: ServerError, Timeout, Closed. `on_error` is told of
+        such a failure, `flush` is not. If the caller is cancelled while it waits for room, the event is not published;
+        if it is cancelled later, the event is published all the same.
         """
         core = self._core
-        if core is None or self._senders or self._closed or self._overflows or core.is_full or self._out.paused:
+        if (
+            core is None
+            or self._senders
+            or self._closed
+            or self._outcomes.is_overfull
+            or core.is_full
+            or self._out.paused
+        ):
             core = await self._room()
         if type(event) is not Event:
             raise ConfigError(f"event must be an eda.Event, not {type(event).__name__}", argument="event")
         stored: asyncio.Future[int] = self._loop.create_future()
         seq, event_id = core.accept_with_receipt(event, stored)
-        self._pump.accepted_apart()
+        self._pump.on_accepted_with_receipt()
         try:
             sequence = await stored
         except asyncio.CancelledError:
             if stored.done() and not stored.cancelled() and (error := stored.exception()) is not None:
-                # It failed at the same time: who was to hear of it does not.
-                self._keep(seq, event if event.id else event.replace(id=event_id), error)
+                # The event failed in the same turn of the loop, so the cancelled caller does not hear of it.
+                self._outcomes.keep(seq, event if event.id else event.replace(id=event_id), error)
             raise
         finally:
             core.receipts.pop(seq, None)
         return Receipt(event_id, self.stream, abs(sequence), 0, sequence < 0)
 
     async def send_many(self, events: Iterable[Event] | AsyncIterable[Event]) -> list[str]:
-        """Send all events, in order, and return their ids; like `send`, waits while the window is full.
+        """Send all events, in order, and return their ids; waits as `send` does.
 
-        Takes any iterable, async ones too. Raises what `send` and the iterable do: then all events before the culprit
-        were taken, and none after. Cancelled, those taken so far are sent.
+        Takes any iterable, also an asynchronous one. Raises what `send` and the iterable raise. Then the events before
+        the culprit were accepted, and no others. If the caller is cancelled, the events accepted so far are published.
         """
         ids: list[str] = []
         if type(events) is list:
@@ -121,7 +270,7 @@ class Publisher(PublisherLife):
                     if len(part) == SEND_MANY:
                         whole, part = part, []
                         await self._send_list(whole, ids)
-            finally:  # also what came before the iterable failed
+            finally:  # if the iterable raises, the events before are still sent
                 await self._send_list(part, ids)
         return ids
 
@@ -135,70 +284,102 @@ class Publisher(PublisherLife):
                 error.add_note(f"events[{len(ids)}]")
                 raise
             finally:
-                self._pump.accepted()
+                self._pump.on_accepted()
 
     async def _room(self) -> PublisherCore:
-        """Wait until the next event may be taken, which the caller then does at once. Raises Closed, PublishFailed."""
+        """Wait until the next event may be accepted; the caller does so at once. Raises Closed, PublishFailed."""
         self._check_loop()
-        turns = self._turns
-        turn = turns.come()
+        queue = self._queue
+        sender = queue.join()
         try:
             while True:
                 core = self._core
                 if core is None or self._closed or self._wire.is_closed:
                     raise Closed("publisher (enter it with async with first)" if not self._closed else "publisher")
-                if self._overflows:
+                if self._outcomes.is_overfull:
                     raise self._all_failures()
-                if turns.is_first(turn):
+                if queue.is_first(sender):
                     if self._out.paused:
                         await self._wire.wait_writable()
                         continue
                     if not core.is_full:
                         return core
                     core.room_wanted = True
-                    self._pump.full()
-                turn.woken = self._loop.create_future()
-                await turn.woken
+                    self._pump.machine.make_room()
+                sender.woken = self._loop.create_future()
+                await sender.woken
         finally:
-            first = turns.leave(turn)
+            first = queue.leave(sender)
             if first is not None and not first.is_awake:
-                self.on_room()
+                self._wake_senders()
 
     def _all_failures(self) -> PublishFailed:
-        error = self._failures.tell_all()
-        self._overflows = self._failures.overflow
+        error = self._outcomes.failures.tell_all()
+        self._outcomes.note_kept()
         return error
 
     async def flush(self) -> None:
-        """Wait until everything sent so far is settled: at most the publish timeout.
+        """Wait until all events sent so far are settled, which takes at most the publisher's `timeout_s`.
 
-        Raises PublishFailed with the failures of what was sent before this call, unless they were told before. Several
-        callers at the same time are each told. With `on_error` no failure is kept, and none is raised here. Cancelled,
-        it has told of none. From another event loop or thread it raises ConfigError.
+        Raises PublishFailed with the failures among them, except those that a caller was told of before this call.
+        Several callers at the same time are each told. With `on_error` no failure is kept, and none is raised here. A
+        caller that is cancelled counts as not told. In another event loop or thread it raises ConfigError.
         """
         core = self._core
         if core is None:
             return
         self._check_loop()
         to = core.next_seq
-        listener = self._failures.listen(to)
+        failures = self._outcomes.failures
+        listener = failures.listen(to)
         try:
             if core.oldest < to and not self._closed:
-                mark: asyncio.Future[None] = self._loop.create_future()
-                self._marks.add(to, mark)
+                flushed: asyncio.Future[None] = self._loop.create_future()
+                self._flushes.add(to, flushed)
                 core.flush_to = core.flush_to or to
-                self._pump.flush()
-                await mark
-            error = self._failures.tell(listener)
+                self._pump.machine.flush()
+                await flushed
+            error = failures.tell(listener)
         finally:
-            self._failures.leave(listener)
-            self._overflows = self._failures.overflow
+            failures.leave(listener)
+            self._outcomes.note_kept()
         if error is not None:
             raise error
 
+    def stats(self) -> PublisherStats:
+        """Return the counts as of now."""
+        core, mode = self._core, self._pump.machine.mode
+        if core is None:
+            return PublisherStats(0, 0, 0, 0, 0, 0, mode)
+        return PublisherStats(
+            sent=core.n_accepted,
+            acknowledged=core.n_acknowledged,
+            resent=core.n_resent,
+            failed=core.n_failed,
+            pending=core.n_pending,
+            pending_bytes=core.n_bytes,
+            mode=mode,
+        )
+
+    # --- waking ------------------------------------------------------------------------------------------------------
+
+    def _wake_senders(self) -> None:
+        """Wake as many waiting senders as there is room for."""
+        assert self._core is not None
+        self._queue.wake(self._core.room)
+
+    def _end_flushes(self) -> None:
+        """End the flushes whose events are settled."""
+        assert self._core is not None
+        self._core.flush_to = self._flushes.settled_to(self._core.oldest)
+
+    def _wake_all(self) -> None:
+        self._queue.wake_all()
+        self._flushes.end_all()
+
 
 def _ends_now(error: BaseException) -> bool:
-    """Whether a block that was left by this error wants to wait for nothing: it was cancelled, or its time is over."""
+    """Return whether a block that this error has left must not wait: it was cancelled, or its time-out is over."""
     task = asyncio.current_task()
     return (
         not isinstance(error, Exception)

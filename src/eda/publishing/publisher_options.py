@@ -1,35 +1,56 @@
-"""What a publisher is asked to be, checked."""
+"""The options of `conn.publisher`, checked."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from eda._event import Event
 from eda.callbacks import check_callback
 from eda.errors import ConfigError
 
-__all__ = ["check_publisher_options"]
+__all__ = ["Mode", "PublisherOptions"]
+
+Mode = Literal["auto", "window", "fast"]
+
+MAX_PENDING = 65_536
+MAX_PENDING_BYTES = 2**40
+MIN_S, MAX_S = 0.001, 86_400
 
 
-def check_publisher_options(
-    mode: object,
-    dedup: object,
-    max_pending: object,
-    max_pending_bytes: object,
-    ack_timeout_s: object,
-    timeout_s: object,
-    on_ack: object,
-    on_error: object,
-) -> None:
-    """Raise ConfigError naming the option that can't be right."""
-    if mode not in ("auto", "window", "fast"):
-        raise ConfigError(f"mode must be 'auto', 'window' or 'fast', not {mode!r}", argument="mode")
-    if not isinstance(dedup, bool):
-        raise ConfigError(f"dedup must be True or False, not {dedup!r}", argument="dedup")
-    for name, number, most in (("max_pending", max_pending, 65_536), ("max_pending_bytes", max_pending_bytes, 2**40)):
-        if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= most:
-            raise ConfigError(f"{name} must be an int from 1 to {most}, not {number!r}", argument=name)
-    for name, seconds in (("ack_timeout_s", ack_timeout_s), ("timeout_s", timeout_s)):
-        if seconds is None and name == "timeout_s":
-            continue
-        if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0.001 <= seconds <= 86_400:
-            raise ConfigError(f"{name} must be from 0.001 to 86400 seconds, not {seconds!r}", argument=name)
-    check_callback("on_ack", on_ack)
-    check_callback("on_error", on_error)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PublisherOptions:
+    """What a user asks of a publisher, as `Conn.publisher` documents it. Raises ConfigError naming the wrong option."""
+
+    mode: Mode
+    dedup: bool
+    max_pending: int
+    max_pending_bytes: int
+    ack_timeout_s: float
+    timeout_s: float | None
+    on_ack: Callable[[str, int], object] | None
+    on_error: Callable[[Event, Exception], object] | None
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("auto", "window", "fast"):
+            raise ConfigError(f"mode must be 'auto', 'window' or 'fast', not {self.mode!r}", argument="mode")
+        if not isinstance(self.dedup, bool):
+            raise ConfigError(f"dedup must be True or False, not {self.dedup!r}", argument="dedup")
+        _check_int("max_pending", self.max_pending, MAX_PENDING)
+        _check_int("max_pending_bytes", self.max_pending_bytes, MAX_PENDING_BYTES)
+        _check_seconds("ack_timeout_s", self.ack_timeout_s)
+        if self.timeout_s is not None:
+            _check_seconds("timeout_s", self.timeout_s)
+        check_callback("on_ack", self.on_ack)
+        check_callback("on_error", self.on_error)
+
+
+def _check_int(name: str, number: object, most: int) -> None:
+    if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= most:
+        raise ConfigError(f"{name} must be an int from 1 to {most}, not {number!r}", argument=name)
+
+
+def _check_seconds(name: str, seconds: object) -> None:
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not MIN_S <= seconds <= MAX_S:
+        raise ConfigError(f"{name} must be from {MIN_S} to {MAX_S} seconds, not {seconds!r}", argument=name)

@@ -1,156 +1,296 @@
-"""The states of a publisher's pump, and the steps between them: when events are written.
-
-A pump is in one of these states:
-
-down      no connection, or the stream is being looked at; accepted events wait
-idle      nothing is under way
-starting  fast ingest: the first event of a batch is out, the rest waits for its answer
-probing   window: after a trouble, the oldest unsettled event is out alone
-open      events are written as they are accepted
-ending    fast ingest: the batch was committed, or has ended early; its final acknowledgement is awaited
-pausing   the server can't now; everything unsettled is written again after a pause
-
-Every trouble ends the same way, in `_again`: what is not settled is written again from the oldest event on, which goes
-alone (fast ingest: as a batch of its own), so that nothing overtakes it.
-"""
+"""The state machine of a publisher: when its accepted events are written."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Literal
+from collections.abc import Callable
+from enum import StrEnum
 
 from eda._nuid import next_nuid
+from eda.jetstream.publish_answers import Refused
 from eda.publishing._publisher_core import PublisherCore
-from eda.publishing.answer_checks import Verdicts
+from eda.publishing.answer_checks import AnswerChecks
+from eda.publishing.publisher_options import PublisherOptions
 from eda.transport.wire import Wire
 
-__all__ = ["PAUSE_MAX_S", "UNDER_WAY", "Mode", "Steps"]
+__all__ = ["TRANSITIONS", "UNDER_WAY", "PumpMachine", "State"]
 
-Mode = Literal["auto", "window", "fast"]
-
-FLOW = 500  # events per acknowledgement asked for: the server grants no more
+EVENTS_PER_ACK = 500  # that are asked for in a batch: the server grants no more
+ACKS_UNDER_WAY = 8  # acknowledgements in a batch that the server may owe; more gains nothing
 PAUSE_FIRST_S = 0.05
-YOUNG_S = 0.25  # an event of this age may be written again whatever the stream's duplicate window is
-FRESH_S = 1.0  # how long it is believed that the window is as it was
 PAUSE_MAX_S = 2.0
+YOUNG_S = 0.25  # an event of this age may be written again, however short the stream's duplicate window is
+FRESH_S = 1.0  # how long the duplicate window is believed to be as the last check found it
 
-UNDER_WAY = frozenset({"starting", "probing", "open", "ending"})
+
+class State(StrEnum):
+    """A state of the machine. `PumpMachine` says what each one means."""
+
+    DOWN = "down"
+    IDLE = "idle"
+    STARTING = "starting"
+    PROBING = "probing"
+    OPEN = "open"
+    ENDING = "ending"
+    PAUSING = "pausing"
 
 
-class Steps:
-    """Writes a publisher's events, state by state. What leads to a step is the pump's affair."""
+# From each state, the states that may follow. The docstring of PumpMachine and docs/design.md have the same table.
+TRANSITIONS: dict[State, frozenset[State]] = {
+    State.DOWN: frozenset({State.IDLE}),
+    State.IDLE: frozenset({State.STARTING, State.PROBING, State.OPEN, State.ENDING, State.DOWN}),
+    State.STARTING: frozenset({State.OPEN, State.ENDING, State.IDLE, State.PAUSING, State.DOWN}),
+    State.PROBING: frozenset({State.OPEN, State.IDLE, State.PAUSING, State.DOWN}),
+    State.OPEN: frozenset({State.ENDING, State.IDLE, State.PAUSING, State.DOWN}),
+    State.ENDING: frozenset({State.IDLE, State.PAUSING, State.DOWN}),
+    State.PAUSING: frozenset({State.IDLE, State.DOWN}),
+}
+
+UNDER_WAY = frozenset({State.STARTING, State.PROBING, State.OPEN, State.ENDING})
+
+
+class PumpMachine:
+    """Writes the events of one publisher, as its state allows.
+
+    - `down`: there is no connection, or the stream is being checked; events wait. Next: idle.
+    - `idle`: nothing is under way. Next: starting, probing, open, ending, down.
+    - `starting`: fast mode; the first event of a batch awaits its answer, others wait. Next: open, ending, idle,
+      pausing, down.
+    - `probing`: window mode; after an interruption, the oldest event was written alone. Next: open, idle, pausing,
+      down.
+    - `open`: events are written as they are accepted. Next: ending, idle, pausing, down.
+    - `ending`: fast mode; the batch has ended, and its final acknowledgement is awaited. Next: idle, pausing, down.
+    - `pausing`: the server can't store events now; they are written again after a pause. Next: idle, down.
+
+    An interruption is a time-out, a refusal that may pass, or a batch that ended early. After it, `start_over`
+    writes all unsettled events again. The oldest one is written alone (in fast mode, as a batch of its own), so that no
+    later event can be stored before it. When it is stored, the others follow.
+    """
+
+    core: PublisherCore
 
     def __init__(
-        self, wire: Wire, logger: logging.Logger, stream: str, *, mode: Mode, dedup: bool, ack_timeout_s: float
+        self,
+        wire: Wire,
+        logger: logging.Logger,
+        stream: str,
+        options: PublisherOptions,
+        checks: AnswerChecks,
+        check_stream: Callable[[], None],
     ) -> None:
         self._wire = wire
         self._logger = logger
-        self.stream = stream
-        self._wanted_mode = mode
-        self._dedup = dedup
-        self._ack_timeout_s = ack_timeout_s
+        self._stream = stream
+        self._options = options
+        self._checks = checks
+        self._check_stream = check_stream
         self._loop = wire.loop
-        self._core: PublisherCore
-        self._verdicts = Verdicts(logger, stream)
-        self.mode = ""
-        self.state = "down"
-        self._batch = ""
-        self._probe = False
+        self.state = State.DOWN
+        self.mode = ""  # "fast" or "window"; empty until the publisher is open
+        self.batch = ""  # fast mode: the id of the current batch
+        self.ending_by = 0.0  # in the state `ending`: when the final acknowledgement is overdue
+        self.stream_checked_at = 0.0
+        self._events_per_ack = 1  # as the server has granted last
+        self._oldest_goes_alone = False  # since an interruption
         self._pause_s = PAUSE_FIRST_S
-        self._pausing: asyncio.TimerHandle | None = None
-        self._ending_by = 0.0
-        self._looked_at = 0.0  # at the stream, for its duplicate window
-        self._pump_soon = False
-        self._closed = False
+        self._pause: asyncio.TimerHandle | None = None
+        self._writes_soon = False
+        self._is_closed = False
 
-    def _choose(self, can_fast: bool) -> None:
-        """Choose the mode; renewed after every reconnect, since it may be another server."""
-        fast = can_fast and self._wanted_mode != "window"
-        self.mode = "fast" if fast else "window"
-        if not fast:
-            self._core.use_window_mode()
+    def begin(self, core: PublisherCore, *, can_fast: bool) -> None:
+        """Begin to write the events that `core` accepts."""
+        self.core = core
+        self.choose_mode(can_fast=can_fast)
+        self.stream_checked_at = self._loop.time()
+        self._change(State.IDLE)
 
-    def _pump(self) -> None:
-        """Write what waits, as the state allows."""
-        core = self._core
-        self._pump_soon = False
-        if self._closed or self.state != "idle" or core.n_waiting == 0:
+    def close(self) -> None:
+        """Write nothing any more; an open batch is committed."""
+        if self.state is State.OPEN and self.core.fast and self._wire.is_up:
+            self.core.commit_batch()
+        self._is_closed = True
+        self.cancel_pause()
+
+    def _change(self, to: State) -> None:
+        """Enter another state. An impossible change is logged as an error, which fails every test."""
+        if to not in TRANSITIONS[self.state]:
+            self._logger.error("publisher to %s: impossible change of state: %s to %s", self._stream, self.state, to)
+        self.state = to
+
+    def choose_mode(self, *, can_fast: bool) -> None:
+        """Choose the mode. Called again after each reconnect, because the server may be another one."""
+        is_fast = can_fast and self._options.mode != "window"
+        self.mode = "fast" if is_fast else "window"
+        if not is_fast:
+            self.core.use_window_mode()
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    def write_soon(self) -> None:
+        """In the state `idle`: write at the end of this turn of the loop, when the number of events is known."""
+        if not self._writes_soon:
+            self._writes_soon = True
+            self._loop.call_soon(self.write_waiting)
+
+    def write_waiting(self) -> None:
+        """In the state `idle`: write the waiting events, if there are any; in all other states, do nothing."""
+        core = self.core
+        self._writes_soon = False
+        if self._is_closed or self.state is not State.IDLE or core.n_waiting == 0:
             return
         if not self._wire.is_up:
-            self.state = "down"
-        elif self._probe and self._relies_on_window():
-            self.state = "down"
-            self._look_again()
+            self._change(State.DOWN)
+        elif self._oldest_goes_alone and self._relies_on_duplicate_window():
+            self._change(State.DOWN)
+            self._check_stream()
         elif self.mode == "fast":
-            self._batch = next_nuid()
-            core.begin_batch(self._batch.encode(), self._flow())
-            alone = self._probe or core.n_waiting == 1 or core.next_wants_receipt
-            core.write_oldest(alone)
-            if alone:
-                self._await_end(self._ack_timeout_s)
-            else:
-                self.state = "starting"
-        elif self._probe:
-            self.state = "probing"
+            self._start_batch()
+        elif self._oldest_goes_alone:
+            self._change(State.PROBING)
             core.write_oldest(False)
         else:
-            self.state = "open"
+            self._change(State.OPEN)
             core.start_writing()
 
-    def _relies_on_window(self) -> bool:
-        """Whether what comes next may be stored already, so long ago that the stream's duplicate window must be known.
+    def _start_batch(self) -> None:
+        core = self.core
+        self.batch = next_nuid()
+        core.begin_batch(self.batch.encode(), self._events_per_ack_to_ask())
+        is_only_event = self._oldest_goes_alone or core.n_waiting == 1 or core.next_wants_receipt
+        core.write_oldest(is_only_event)
+        if is_only_event:
+            self.await_end(self._options.ack_timeout_s)
+        else:
+            self._change(State.STARTING)
 
-        It may have been shortened since the stream was looked at.
+    def _relies_on_duplicate_window(self) -> bool:
+        """Return whether the stream must be checked before the oldest event is written again.
+
+        The event may be stored already. Somebody may have shortened the duplicate window since the last check.
         """
-        now = self._loop.time()
-        return self._dedup and self._core.oldest_written_age_s() > YOUNG_S and now - self._looked_at > FRESH_S
+        is_fresh = self._loop.time() - self.stream_checked_at <= FRESH_S
+        return self._options.dedup and self.core.oldest_written_age_s() > YOUNG_S and not is_fresh
 
-    def _look_again(self) -> None:
-        """See to a look at the stream, which leads on from the state `down`."""
-        raise NotImplementedError
-
-    def _flow(self) -> int:
-        """The events per acknowledgement to ask for: a quarter of the window, by count and by bytes."""
-        core = self._core
-        flow = min(FLOW, core.max_pending // 4)
+    def _events_per_ack_to_ask(self) -> int:
+        """Return the events per acknowledgement to ask for: at most a quarter of the window, by count and by bytes."""
+        core = self.core
+        n = min(EVENTS_PER_ACK, core.max_pending // 4)
         if core.n_pending:
-            flow = min(flow, int(core.max_bytes / 4 / max(core.n_bytes / core.n_pending, 1)))
-        return max(1, flow)
+            n = min(n, int(core.max_bytes / 4 / max(core.n_bytes / core.n_pending, 1)))
+        return max(1, n)
 
-    def _commit(self) -> None:
-        self._core.commit_batch()
-        self._await_end(self._ack_timeout_s)
+    def batch_goes_on(self, events_per_ack: int) -> None:
+        """Fast mode: take an acknowledgement within the batch; the server sends one for every `events_per_ack`."""
+        core = self.core
+        self._events_per_ack = max(1, events_per_ack)
+        core.set_limit(self._events_per_ack * ACKS_UNDER_WAY)
+        if self.state is State.STARTING:
+            self._change(State.OPEN)
+        if self.state is State.OPEN:
+            core.start_writing()
+            if core.next_wants_receipt:
+                self.commit()
+            elif core.flush_to:
+                self.flush()
+            elif core.room_wanted:
+                self.make_room()
 
-    def _await_end(self, patience_s: float) -> None:
-        self.state = "ending"
-        self._core.stop_writing()
-        self._ending_by = self._loop.time() + patience_s
+    def probe_succeeded(self) -> None:
+        """Window mode: take the acknowledgement of the oldest event; the others follow."""
+        if self.state is State.PROBING:
+            self.progressed()
+            self._change(State.OPEN)
+            self.core.start_writing()
 
-    def _again(self, pause_s: float) -> None:
-        """Write everything that is not settled again, from the oldest event on, which goes alone, after a pause."""
-        if self.state in UNDER_WAY and not self._closed:
-            self._probe = True
-            self._next()
-            if pause_s > 0:
-                self.state = "pausing"
-                self._pausing = self._loop.call_later(pause_s, self._leave, "pausing")
-            else:
-                self._pump()
+    # --- ending a batch ----------------------------------------------------------------------------------------------
 
-    def _next(self) -> None:
-        """Leave what is under way: what is not settled waits to be written."""
-        self.state = "idle"
-        self._core.rewind()
+    def flush(self) -> None:
+        """Make the server acknowledge all accepted events soon."""
+        if self.state is State.IDLE:
+            self.write_waiting()
+        elif self.state is State.OPEN and self.core.fast and self.core.n_waiting == 0:
+            self.commit()
 
-    def _leave(self, state: str) -> None:
-        if self.state == state:
-            self._probe = True
-            self.state = "idle"
-            self._pump()
+    def make_room(self) -> None:
+        """Flush if no acknowledgement is due that makes room for another event."""
+        core = self.core
+        if core.n_in_batch - core.n_batch_answered < self._events_per_ack or core.needs_batch_end:
+            self.flush()
 
-    def _worked(self) -> None:
-        """The oldest event is stored: the trouble is over."""
-        self._probe = False
+    def commit_before_receipt(self) -> None:
+        """Fast mode: commit the batch if the next event wants a receipt, which takes a batch of its own."""
+        if self.state is State.OPEN and self.core.next_wants_receipt:
+            self.commit()
+
+    def commit(self) -> None:
+        """Fast mode: commit the batch, and await its final acknowledgement."""
+        self.core.commit_batch()
+        self.await_end(self._options.ack_timeout_s)
+
+    def await_end(self, patience_s: float) -> None:
+        """Fast mode: write nothing until the batch's final acknowledgement has come, or is `patience_s` late."""
+        if self.state is not State.ENDING:
+            self._change(State.ENDING)
+        self.core.stop_writing()
+        self.ending_by = self._loop.time() + patience_s
+
+    def batch_succeeded(self) -> None:
+        """Fast mode: take the final acknowledgement of a batch that is stored whole, and write what waits."""
+        self.progressed()
+        self.become_idle()
+        self.write_waiting()
+
+    def progressed(self) -> None:
+        """Note that the oldest event is stored, which ends an interruption."""
+        self._oldest_goes_alone = False
         self._pause_s = PAUSE_FIRST_S
-        self._verdicts.why = None
+        self._checks.last_refusal = None
+
+    # --- interruptions -----------------------------------------------------------------------------------------------
+
+    def start_over(self, pause_s: float = 0.0) -> None:
+        """Write all unsettled events again after a pause, the oldest one alone first."""
+        if self.state not in UNDER_WAY or self._is_closed:
+            return
+        self._oldest_goes_alone = True
+        if pause_s > 0:
+            self._change(State.PAUSING)
+            self.core.rewind()
+            self._pause = self._loop.call_later(pause_s, self.leave, State.PAUSING)
+        else:
+            self.become_idle()
+            self.write_waiting()
+
+    def back_off(self, refused: Refused) -> None:
+        """Start over after a pause that doubles each time, because the server can't store events now."""
+        if self.state in UNDER_WAY:
+            self._checks.last_refusal = refused.as_error(self._stream)
+            self.start_over(self._pause_s)
+            self._pause_s = min(self._pause_s * 2, PAUSE_MAX_S)
+            if refused.code == 503:
+                self._check_stream()
+
+    def become_idle(self) -> None:
+        """Stop writing; unsettled events count as not written."""
+        self._change(State.IDLE)
+        self.core.rewind()
+
+    def go_down(self) -> None:
+        """Stop writing until the stream was checked; unsettled events count as not written."""
+        self.cancel_pause()
+        if self.state is not State.DOWN:
+            self._change(State.DOWN)
+        self.core.rewind()
+
+    def leave(self, state: State) -> None:
+        """Write all unsettled events again, the oldest one alone first, if this is the state."""
+        if self.state is state:
+            self._oldest_goes_alone = True
+            self._change(State.IDLE)
+            self.write_waiting()
+
+    def cancel_pause(self) -> None:
+        """Cancel the timer that ends a pause."""
+        if self._pause is not None:
+            self._pause.cancel()

@@ -1,4 +1,4 @@
-"""What an open publisher learns of its connection and its stream: lost, restored, another one, forbidden."""
+"""Watches, for an open publisher, its connection and its stream's settings."""
 
 from __future__ import annotations
 
@@ -12,51 +12,47 @@ from eda.jetstream.streams import StreamInfo
 from eda.publishing._stream_sender import Destination
 from eda.transport.wire import Wire
 
-__all__ = ["Look", "Renewal", "RenewalOwner"]
+__all__ = ["CheckStream", "StreamWatch", "StreamWatchOwner"]
 
-# Where the stream's events go, the stream as it is, and whether it takes fast ingest from this publisher. The argument:
-# whether it may be another server.
-Look = Callable[[bool], Awaitable[tuple[Destination, StreamInfo, bool]]]
+# Returns where the stream's events go, the stream as it is, and whether it takes fast ingest from this publisher. The
+# argument says whether the server may be another one than before.
+CheckStream = Callable[[bool], Awaitable[tuple[Destination, StreamInfo, bool]]]
 
+# The pause between two checks, and the time for one check, whose answer may be lost. Both double up to a maximum.
 PAUSE_FIRST_S = 0.05
 PAUSE_MAX_S = 2.0
-PATIENCE_FIRST_S = 0.5  # for one look: the answer may be lost
-PATIENCE_MAX_S = 10.0
+CHECK_FIRST_S = 0.5
+CHECK_MAX_S = 10.0
 
 
-class RenewalOwner(Protocol):
-    """Whom a renewal tells."""
+class StreamWatchOwner(Protocol):
+    """The object that a watch tells what has happened."""
 
     def on_lost(self) -> None:
-        """What was asked of the server is without an answer: it is another connection."""
+        """Learn that the connection is lost, or is a new one: answers to earlier messages will not come."""
 
-    def on_found(self, destination: Destination, info: StreamInfo, can_fast: bool) -> None:
-        """The stream is there, and this is what it takes now."""
+    def on_checked(self, destination: Destination, info: StreamInfo, can_fast: bool) -> None:
+        """Learn what the stream takes now."""
 
     def on_gone(self, error: Exception) -> None:
-        """The stream is not there for anybody to publish to."""
+        """Learn that there is no such stream, or that nobody can publish to it."""
 
     def on_forbidden(self, subject: str) -> None:
-        """The server does not let us publish to a subject of the stream."""
+        """Learn that the server does not permit publishing to a subject of the stream."""
 
 
-class Renewal:
-    """Watches the connection, and looks at the stream again when that may have changed."""
+class StreamWatch:
+    """Watches the connection, and checks the stream again when it may have changed."""
 
     def __init__(
-        self,
-        owner: RenewalOwner,
-        wire: Wire,
-        logger: logging.Logger,
-        stream: str,
-        look: Look,
+        self, owner: StreamWatchOwner, wire: Wire, logger: logging.Logger, stream: str, check_stream: CheckStream
     ) -> None:
         self._owner = owner
         self._wire = wire
         self._logger = logger
         self._stream = stream
-        self._look = look
-        self._looking: asyncio.Task[None] | None = None
+        self._check_stream = check_stream
+        self._checking: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to watch."""
@@ -65,49 +61,49 @@ class Renewal:
         self._wire.on_refused.append(self._on_refused)
 
     def stop(self) -> None:
-        """Watch no more."""
-        self._stop_looking()
+        """Stop watching."""
+        self._stop_checking()
         if self._on_lost in self._wire.on_lost:
             self._wire.on_lost.remove(self._on_lost)
             self._wire.on_restored.remove(self._on_restored)
             self._wire.on_refused.remove(self._on_refused)
 
-    def look_again(self, *, is_new: bool = False) -> None:
-        """Find out, once at a time, what the stream allows now, and tell. `is_new`: it may be another server."""
-        if self._looking is None or self._looking.done():
-            self._looking = self._wire.loop.create_task(self._looked(is_new))
+    def check_again(self, *, is_new_server: bool = False) -> None:
+        """Check the stream in the background, unless a check is under way, and tell the owner the result."""
+        if self._checking is None or self._checking.done():
+            self._checking = self._wire.loop.create_task(self._check(is_new_server))
 
-    async def _looked(self, is_new: bool) -> None:
-        pause_s, patience_s = PAUSE_FIRST_S, PATIENCE_FIRST_S
+    async def _check(self, is_new_server: bool) -> None:
+        pause_s, check_s = PAUSE_FIRST_S, CHECK_FIRST_S
         while True:
             try:
-                async with asyncio.timeout(patience_s):
-                    destination, info, can_fast = await self._look(is_new)
+                async with asyncio.timeout(check_s):
+                    destination, info, can_fast = await self._check_stream(is_new_server)
                 break
             except TimeoutError:
-                patience_s = min(patience_s * 2, PATIENCE_MAX_S)
+                check_s = min(check_s * 2, CHECK_MAX_S)
             except EdaError as error:
                 if not error.retryable and not isinstance(error, Closed):
                     self._owner.on_gone(error)
                     return
             except Exception:
-                self._logger.exception("publisher to %s: looking at the stream failed", self._stream)
+                self._logger.exception("publisher to %s: checking the stream failed; it is tried again", self._stream)
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, PAUSE_MAX_S)
-        self._owner.on_found(destination, info, can_fast)
+        self._owner.on_checked(destination, info, can_fast)
 
-    def _stop_looking(self) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
-            self._looking = None
+    def _stop_checking(self) -> None:
+        if self._checking is not None:
+            self._checking.cancel()
+            self._checking = None
 
     def _on_lost(self) -> None:
-        self._stop_looking()  # the answer will not come
+        self._stop_checking()  # its answer will not come
         self._owner.on_lost()
 
     def _on_restored(self) -> None:
-        self._on_lost()  # what was asked while nothing was written, too
-        self.look_again(is_new=True)
+        self._on_lost()  # a check may have begun while there was no connection
+        self.check_again(is_new_server=True)
 
     def _on_refused(self, kind: str, subject: str) -> None:
         if kind == "publish" and subject.partition(".")[0] == self._stream:

@@ -173,7 +173,7 @@ async def test_context_when_left_by_an_exception_sends_what_was_accepted(
 async def test_context_when_left_by_an_exception_logs_failures_rather_than_raise_them(
     conn: eda.Conn, stream: str, mode: str, logged: Logged
 ) -> None:
-    logged.expect("leaving a publisher to .*: 2 events could not be published")
+    logged.expect("flushing a publisher to .*: 2 events could not be published")
     await conn.streams.create(stream, eda.StreamOptions(max_events=1, discard="new"))
     with pytest.raises(LookupError):
         async with conn.publisher(stream, mode=mode) as pub:
@@ -292,7 +292,7 @@ async def test_context_when_left_leaves_nothing_behind(conn: eda.Conn, stream: s
     after = [len(each) for each in (wire.on_lost, wire.on_restored, wire.on_refused, wire.on_closed, wire._subs)]
     assert after == before
     assert not conn._lifetime.publishers
-    assert pub._pump._timer is None or pub._pump._timer.cancelled()
+    assert pub._pump.clock.timer is None
 
 
 # --- closing -------------------------------------------------------------------------------------------------------
@@ -437,7 +437,7 @@ async def test_publisher_when_the_timeout_is_over_half_of_the_duplicate_window_r
             pass
     assert not conn._lifetime.publishers
     async with conn.publisher(stream) as pub:
-        assert pub._pump._timeout_s == 5
+        assert pub._pump.clock.timeout_s == 5
     async with conn.publisher(stream, timeout_s=5):
         pass
     async with conn.publisher(stream, dedup=False):

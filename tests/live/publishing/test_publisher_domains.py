@@ -66,7 +66,7 @@ async def test_publisher_when_the_meant_domain_is_gone_fails_with_who_has_answer
     for error in outcomes.errors.values():
         assert isinstance(error, eda.Timeout)
         assert "domain 'edge' has answered" in str(error.__cause__)
-    assert len(logged.find("domain 'edge' acknowledges what is published to domain 'hub'")) == 1
+    assert len(logged.find("domain 'edge' acknowledges events that are published to domain 'hub'")) == 1
 
 
 @both

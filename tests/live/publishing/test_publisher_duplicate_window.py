@@ -68,9 +68,9 @@ async def test_publisher_when_no_timeout_is_given_keeps_to_half_of_the_window(
 ) -> None:
     await conn.streams.create(stream, eda.StreamOptions(max_age_s=30))
     async with conn.publisher(stream, mode=mode) as pub:
-        assert pub._pump._timeout_s == 15
+        assert pub._pump.clock.timeout_s == 15
     await conn.streams.update(stream, eda.StreamOptions())
     async with conn.publisher(stream, mode=mode) as pub:
-        assert pub._pump._timeout_s == 30
+        assert pub._pump.clock.timeout_s == 30
     async with conn.publisher(stream, mode=mode, dedup=False, timeout_s=500) as pub:
-        assert pub._pump._timeout_s == 500
+        assert pub._pump.clock.timeout_s == 500

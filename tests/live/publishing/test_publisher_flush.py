@@ -51,7 +51,7 @@ async def test_flush_when_several_tasks_send_tells_each_of_its_own_event(
         proxy.release()
         assert told == [[f"e{i}" for i in range(n + 1)] for n in range(20)]
         await pub.flush()
-        assert not pub._failures
+        assert not pub._outcomes.failures
 
 
 @both
@@ -90,7 +90,7 @@ async def test_flush_when_cancelled_leaves_the_failures_to_the_next(
         for _ in range(50):
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(pub.flush(), 0.001)
-        assert len(pub._marks._waiting) <= 1
+        assert len(pub._flushes._waiting) <= 1
         with pytest.raises(eda.PublishFailed) as caught:
             await pub.flush()
         assert ids_of(caught.value) == [event.id for event in numbered(3)]
@@ -108,7 +108,7 @@ async def test_flush_when_failures_were_told_long_ago_keeps_none_of_them(
             with pytest.raises(eda.PublishFailed) as caught:
                 await pub.flush()
             assert len(caught.value.failed) == 100
-            assert not pub._failures
+            assert not pub._outcomes.failures
             await pub.flush()
 
 
@@ -126,7 +126,7 @@ async def test_flush_when_thousands_send_and_flush_each_hears_of_its_own(
             assert event_id in ids_of(caught.value)
 
         await asyncio.wait_for(asyncio.gather(*(one() for _ in range(1000))), 60)
-        assert not pub._failures
+        assert not pub._outcomes.failures
 
 
 @both
@@ -139,7 +139,7 @@ async def test_failures_when_on_error_is_told_raise_nowhere(conn: eda.Conn, stre
         assert len(told) == 300
         await pub.send(eda.Event(id="last"))
     assert told[-1] == "last"
-    assert not pub._failures
+    assert not pub._outcomes.failures
 
 
 @both

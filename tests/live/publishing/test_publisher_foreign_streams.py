@@ -80,9 +80,9 @@ async def test_publisher_when_its_stream_is_found_gone_while_an_event_is_out_goe
     async with conn.publisher(stream, mode=mode, **outcomes.callbacks) as pub:
         first, second = [await pub.send(event) for event in numbered(2)]
         pump = pub._pump
-        pump._probe = True  # as after any trouble: the oldest event goes alone
-        pump._pump()
-        assert pump.state in ("probing", "ending")
+        pump.machine._oldest_goes_alone = True  # as after any interruption
+        pump.machine.write_waiting()
+        assert pump.machine.state in ("probing", "ending")
         pump.on_gone(eda.StreamNotFound(stream))
         third = await pub.send(numbered(1, start=2)[0])
         async with asyncio.timeout(5):

@@ -208,10 +208,10 @@ async def test_publishers_when_batches_come_and_go_leave_none_open(
             flows.append(n_messages)
             on_flow(n_messages)
 
-        pub._pump.on_flow = noted  # type: ignore[method-assign]
+        pub._pump.on_flow = noted
         for _ in range(4):
             # Whole flow intervals: all is acknowledged before the batch ends.
             await pub.send_many(numbered(1500))
             await until(lambda: pub.stats().pending == 0)
-            await until(lambda: pub._pump.state == "idle")
+            await until(lambda: pub._pump.machine.state == "idle")
     assert set(flows) == {500}

@@ -167,7 +167,7 @@ async def test_send_and_wait_when_cancelled_as_its_event_fails_leaves_the_failur
             waiting = asyncio.create_task(pub.send_and_wait(eda.Event(id=event_id)))
             await asyncio.sleep(0)
             (seq,) = pub._core.receipts  # type: ignore[union-attr]
-            pub.on_failed(seq, eda.ServerError(500, 1, "refused"))
+            pub._outcomes.on_failed(seq, eda.ServerError(500, 1, "refused"))
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
@@ -188,7 +188,7 @@ async def test_send_and_wait_when_cancelled_as_its_event_fails_tells_on_error_on
         waiting = asyncio.create_task(pub.send_and_wait(eda.Event(id="e")))
         await asyncio.sleep(0)
         (seq,) = pub._core.receipts  # type: ignore[union-attr]
-        pub.on_failed(seq, eda.ServerError(500, 1, "refused"))
+        pub._outcomes.on_failed(seq, eda.ServerError(500, 1, "refused"))
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting

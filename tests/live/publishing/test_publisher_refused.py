@@ -287,7 +287,7 @@ async def test_send_when_on_error_hears_of_failures_keeps_none_and_goes_on(
         async with conn.publisher(stream, mode=mode, on_error=lambda event, _: told.append(event.id)) as pub:  # type: ignore[arg-type]
             for event in numbered(n):
                 await pub.send(event)
-                assert not pub._failures
+                assert not pub._outcomes.failures
             await pub.flush()
             await pub.send(eda.Event(id="last"))
     assert told == [*[event.id for event in numbered(n)][1:], "last"]

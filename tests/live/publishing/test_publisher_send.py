@@ -11,7 +11,7 @@ import pytest
 
 import eda
 import eda._codec
-from eda.publishing.pump import Pump
+from eda.publishing.pump_machine import PumpMachine
 from helpers import LOOPS, Admin, Connect, Logged, until
 from support.publishing.sent import MODES, Outcomes, numbered, stored_ids
 from support.transport.faulty_proxy import FaultyProxy
@@ -281,8 +281,8 @@ async def test_send_when_acknowledgements_are_slow_keeps_its_batch_while_it_wait
 ) -> None:
     # To the clock, a sender that waits for room looks like one that pauses.
     commits = []
-    commit = Pump._commit
-    monkeypatch.setattr(Pump, "_commit", lambda pump: (commits.append(pump), commit(pump)))
+    commit = PumpMachine.commit
+    monkeypatch.setattr(PumpMachine, "commit", lambda machine: (commits.append(machine), commit(machine)))
     async with FaultyProxy(server.port) as proxy:
         conn = await connect(proxy.url(server.url))
         proxy.delay_s = 0.02

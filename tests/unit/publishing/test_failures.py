@@ -54,9 +54,9 @@ def test_failures_when_too_many_are_untold_overflow_until_they_are_told() -> Non
     failures = Failures()
     waiting = failures.listen(2)
     add(failures, *range(MAX_KEPT + 1))
-    assert failures.overflow
+    assert failures.is_overfull
     assert len(failures.tell_all().failed) == MAX_KEPT + 1
-    assert not failures.overflow
+    assert not failures.is_overfull
     assert ids_of(failures.tell(waiting)) == [0, 1], "it came before they were told to somebody else"
     failures.leave(waiting)
     assert not failures

@@ -1,0 +1,123 @@
+"""What the server's answers to a publisher mean for its state and its events."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from eda.errors import ServerError
+from eda.jetstream.publish_answers import Refused
+from eda.publishing.answer_checks import AnswerChecks
+from eda.publishing.publisher_options import PublisherOptions
+from eda.publishing.pump_machine import UNDER_WAY, PumpMachine, State
+
+__all__ = ["PumpAnswers"]
+
+FORGOTTEN_S = 0.25  # how long the final acknowledgement may take of a batch that the server no longer knows
+
+
+class PumpAnswers:
+    """Understands the answers that the core does not settle by itself. `fail(seq, error)` fails an event."""
+
+    def __init__(
+        self,
+        machine: PumpMachine,
+        checks: AnswerChecks,
+        logger: logging.Logger,
+        loop: asyncio.AbstractEventLoop,
+        stream: str,
+        options: PublisherOptions,
+        fail: Callable[[int, Exception], None],
+    ) -> None:
+        self._machine = machine
+        self._checks = checks
+        self._logger = logger
+        self._loop = loop
+        self._stream = stream
+        self._is_fast_wanted = options.mode == "fast"
+        self._fail = fail
+
+    # --- fast mode ---------------------------------------------------------------------------------------------------
+
+    def on_batch_answer(self, seq: int, status: int, payload: bytes) -> None:
+        """Take an answer to message `seq` of the batch that is not an acknowledgement within the batch."""
+        machine, core = self._machine, self._machine.core
+        answer = self._checks.decode(status, payload)
+        if answer is None or answer.type or machine.state not in UNDER_WAY:
+            return  # `type`: a report of a gap or an error; only the final acknowledgement says what is stored
+        if answer.error is not None:
+            self._on_batch_refused(seq, answer.error)
+        elif not self._checks.is_from_domain(answer):
+            return
+        elif answer.stream != self._stream:
+            self._logger.error("stream %r answers for stream %r; the answer is ignored", answer.stream, self._stream)
+        elif answer.batch == machine.batch and core.settle_batch_to(
+            answer.count, -answer.seq if answer.duplicate else answer.seq
+        ):
+            if answer.count == core.n_in_batch:
+                machine.batch_succeeded()
+            else:
+                machine.start_over()
+
+    def _on_batch_refused(self, seq: int, refused: Refused) -> None:
+        machine, core = self._machine, self._machine.core
+        if refused.bars_batches or (refused.bars_more_batches and not self._is_fast_wanted):
+            machine.choose_mode(can_fast=False)
+            machine.start_over()
+        elif refused.is_echo:
+            self._on_batch_unknown(seq)
+        elif refused.is_transient:
+            machine.back_off(refused)
+        elif seq == 1 and core.oldest_opened_batch:
+            # The answer to the first event of a batch is about that event, not about the batch.
+            if self._refuse(core.oldest, refused):
+                machine.start_over()
+        elif seq > core.n_in_batch:
+            machine.start_over()  # the server has not even taken the commit
+        elif machine.state is State.OPEN:
+            machine.commit()  # a later event was refused: the server ends the batch with the next event, or with this
+
+    def _on_batch_unknown(self, seq: int) -> None:
+        """Take the news that the server knows no such batch: it has ended before."""
+        machine, core = self._machine, self._machine.core
+        if machine.state is State.OPEN and core.settles_at_end:
+            machine.commit()  # perhaps it has ended only in another domain
+        elif machine.state is not State.ENDING:
+            machine.await_end(FORGOTTEN_S)
+        elif seq > core.n_in_batch:
+            machine.await_end(min(FORGOTTEN_S, machine.ending_by - self._loop.time()))
+
+    # --- window mode -------------------------------------------------------------------------------------------------
+
+    def on_window_answer(self, seq: int, status: int, payload: bytes) -> None:
+        """Take an answer to event `seq` that is not a plain acknowledgement."""
+        machine, core = self._machine, self._machine.core
+        answer = self._checks.decode(status, payload)
+        if answer is None or answer.type or not (answer.error or answer.seq):
+            return  # not an answer to a publish
+        refused = answer.error
+        if refused is None:
+            if not self._checks.is_from_domain(answer):
+                return
+            if answer.stream == self._stream:  # an acknowledgement, though not written as servers write it today
+                core.settle(seq, -answer.seq if answer.duplicate else answer.seq)
+                return
+            self._fail(seq, ServerError(500, 0, f"stream {answer.stream!r} owns the subject of {self._stream!r}"))
+        elif not refused.is_transient:
+            self._refuse(seq, refused)
+        elif machine.state is State.OPEN or (machine.state is State.PROBING and seq == core.oldest):
+            machine.back_off(refused)
+        if machine.state is State.PROBING and not core.oldest_is_written:
+            machine.start_over()
+
+    def _refuse(self, seq: int, refused: Refused) -> bool:
+        """Fail an event that was refused for good, and return True.
+
+        Return False if the refusal may be of another domain. Then the right stream has some time to acknowledge.
+        """
+        if self._machine.core.settles_at_end:
+            self._checks.note_refusal(seq, refused)
+            return False
+        self._fail(seq, refused.as_error(self._stream))
+        return True
