@@ -249,7 +249,7 @@ class Cursor:
             await asyncio.sleep(RETRY_S)
 
     async def _take_over(self, snapshot: Snapshot) -> Snapshot | None:
-        """Become the holder in place of this snapshot: None; or return what another member has written instead.
+        """Write in place of this snapshot. Return None if this member is the holder now, or what another has written.
 
         Raises StreamNotFound, ConfigError, ServerError, Timeout, Closed, and what `first_position` raises.
         """

@@ -20,9 +20,9 @@ DEAF_PAUSE_S = 1.0  # between two reads, if no hints arrive
 class HolderLiveness:
     """What a standby read last from the cursor, and the latest time at which it can have been written.
 
-    Only what was read counts. A hint is a message that somebody published to the cursor's key. If a hint with the same
-    text arrived earlier, the revision was written before that. Without hints, the standby assumes that a revision was
-    written when it first read it.
+    Only reads decide. A hint is a message to the cursor's key, which anybody may have published. If a read finds a
+    revision whose text had arrived as a hint, the revision counts as written when the hint arrived. Without such a hint
+    it counts as written when the standby first read it.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class HolderLiveness:
         self._wake = asyncio.Event()
 
     def on_read(self, snapshot: Snapshot) -> None:
-        """Note what the standby has just read."""
+        """Note the snapshot that the standby has just read."""
         self._read_ns = read_monotonic_ns()
         if snapshot.revision != self.last.revision or self.last.value is None:
             times = (at_ns for text, at_ns in self._hints if text == snapshot.text)
@@ -41,7 +41,7 @@ class HolderLiveness:
         self.last = snapshot
 
     def can_follow(self, snapshot: Snapshot) -> bool:
-        """Return whether holders can have turned what was read before into this snapshot; else it was reset.
+        """Return whether this snapshot can come from holders that followed the last one read. If not, it was reset.
 
         A new holder raises the epoch. Within an epoch only its holder writes, and may give the cursor up.
         """

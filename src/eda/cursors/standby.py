@@ -22,6 +22,7 @@ from eda.errors import Closed
 from eda.jetstream.api import Api
 from eda.jetstream.bucket_requests import key_subject
 from eda.jetstream.subjects import escape_token
+from eda.names import MAX_NAME
 from eda.transport._callback_sink import CallbackSink
 from eda.transport.wire import Wire
 
@@ -30,7 +31,6 @@ __all__ = ["ANSWERS_S", "Standby", "count_standbys"]
 ANSWERS_S = 0.5  # how long the answers of standbys are waited for
 PAUSE_NS = 50_000_000  # nanoseconds between two answers of one standby, because anybody may ask
 MAX_TOKEN = 64
-MAX_NAME = 64
 
 
 def _subject(domain: str, stream: str, what: str) -> str:
