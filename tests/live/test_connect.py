@@ -433,8 +433,23 @@ async def test_embedded_when_closed_ends_the_server() -> None:
     assert process.returncode is not None
 
 
+@pytest.mark.parametrize(
+    ("platform", "addr", "path"),
+    [
+        ("linux", "embedded:///C:/some%20data", "/C:/some data"),
+        ("win32", "embedded:///C:/some%20data", "C:/some data"),
+        ("win32", "embedded:////server/share", "//server/share"),
+    ],
+)
+def test_embedded_when_its_directory_is_on_a_drive_is_a_path_of_windows(
+    platform: str, addr: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.platform", platform)
+    assert parse_addresses(addr).embedded_dir == path
+
+
 async def test_embedded_when_it_has_a_directory_keeps_the_events(tmp_path: Path) -> None:
-    addr = f"embedded://{tmp_path}/some%20data"
+    addr = f"embedded://{tmp_path.as_uri().removeprefix('file://')}/some%20data"
     async with eda.connect(addr) as conn:
         sent = (await conn.publish("stream", eda.Event(type="kept"))).id
     got: asyncio.Queue[eda.Event] = asyncio.Queue()

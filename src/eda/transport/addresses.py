@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -65,7 +66,10 @@ def _parse_embedded(given: list[str]) -> Addresses:
         return Addresses((), embedded=True)
     if not rest.startswith("///"):
         raise ConfigError(f"addr: {given[0]!r} is neither 'embedded:' nor 'embedded:///dir'", argument="addr")
-    return Addresses((), embedded=True, embedded_dir=unquote(rest[2:]))
+    path = unquote(rest[2:])
+    if sys.platform == "win32" and path[2:3] == ":":
+        path = path[1:]  # embedded:///C:/dir
+    return Addresses((), embedded=True, embedded_dir=path)
 
 
 def _parse_url(url: object) -> tuple[str, str | None, str | None]:

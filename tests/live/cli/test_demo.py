@@ -50,7 +50,7 @@ async def test_demo_when_given_a_server_uses_it_and_leaves_nothing_there() -> No
 
 
 async def test_demo_when_given_a_directory_leaves_no_stream_there(tmp_path: Path) -> None:
-    addr = f"embedded://{tmp_path}"
+    addr = f"embedded://{tmp_path.as_uri().removeprefix('file://')}"
     code, out, err = await run_eda("demo", "--events", "1", "--json", "--addr", addr)
     assert (code, err) == (0, "")
     assert json.loads(out)["events"] == 1
