@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import pytest
 from nats.aio.client import Client as NatsClient
 
 import eda
@@ -30,7 +31,9 @@ __all__ = [
     "Logged",
     "Proxy",
     "free_port",
+    "freeze",
     "listening",
+    "needs_freeze",
     "sender_of",
     "until",
     "wire_of",
@@ -60,10 +63,17 @@ async def until(condition: Callable[[], Any], timeout_s: float = 10.0) -> Any:
         await asyncio.sleep(0.003)
 
 
+# For tests that `freeze` a process.
+needs_freeze = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="processes can't be frozen")
+
+
 def freeze(pid: int) -> None:
     """Stop a child process; it has stopped when this returns, all its threads."""
     os.kill(pid, signal.SIGSTOP)
-    os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
+    if hasattr(os, "waitid"):
+        os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
+    else:  # macOS before Python 3.13
+        os.waitpid(pid, os.WUNTRACED)
 
 
 def free_port() -> int:
@@ -252,6 +262,9 @@ class Logged(logging.Handler):
         self.records: list[logging.LogRecord] = []
         self._expected: list[str] = []
         self._allowed: list[str] = []
+        if sys.platform == "win32":
+            # asyncio shuts a socket down that the peer has reset, and logs the error: python/cpython#83037.
+            self.allow(r"Exception in callback _ProactorBasePipeTransport\._call_connection_lost")
 
     def emit(self, record: logging.LogRecord) -> None:
         self.records.append(record)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import eda
-from helpers import Admin, Connect, Logged, freeze, until
+from helpers import Admin, Connect, Logged, freeze, needs_freeze, until
 
 DURABLE: dict[str, Any] = {"name": "me", "durable": True, "backfill": True}
 KINDS: dict[str, dict[str, Any]] = {
@@ -76,6 +76,7 @@ async def test_close_when_its_time_is_over_before_it_begins_leaves_nobody_waitin
     assert not logged.find("0 events of the publisher", 30)
 
 
+@needs_freeze
 @pytest.mark.parametrize("timeout_s", [0, 0.3, 2])
 async def test_close_when_the_server_is_frozen_ends_by_the_deadline_and_says_what_is_left(
     own_server: eda.EmbeddedServer, logged: Logged, timeout_s: float
@@ -185,6 +186,7 @@ async def test_subscription_when_its_block_is_cancelled_ends_now(conn: eda.Conn,
     assert not conn._lifetime.subscriptions
 
 
+@needs_freeze
 async def test_connection_when_its_block_is_cancelled_while_the_server_is_frozen_ends_now(
     own_server: eda.EmbeddedServer,
 ) -> None:
@@ -263,7 +265,7 @@ async def test_subscription_when_leaving_is_cancelled_lets_a_short_handler_finis
     with pytest.raises(asyncio.CancelledError):
         await using
     await asyncio.wait_for(ended.wait(), 5)
-    await until(lambda: not conn._lifetime.subscriptions, 3)
+    await until(lambda: not conn._lifetime.subscriptions)
 
 
 # --- closing from what a handler has started -------------------------------------------------------------------------

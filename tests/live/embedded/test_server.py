@@ -258,10 +258,10 @@ def test_server_when_the_parent_is_killed_ends(temporary: Path) -> None:
 
 
 @linux_only
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL", "SIGHUP"])
 @pytest.mark.parametrize("state", ["running", "started again", "frozen", "killed", "with a child"])
 def test_server_when_the_parent_is_ended_by_a_signal_leaves_no_process_and_no_file(
-    temporary: Path, signum: signal.Signals, state: str
+    temporary: Path, name: str, state: str
 ) -> None:
     code = """
         import asyncio, os, signal, sys
@@ -287,7 +287,7 @@ def test_server_when_the_parent_is_ended_by_a_signal_leaves_no_process_and_no_fi
         assert len(caretakers(temporary)) == 1
         if state == "frozen":
             os.kill(pid, signal.SIGSTOP)
-        parent.send_signal(signum)
+        parent.send_signal(signal.Signals[name])
         parent.wait()
         with within(20) as tick:
             while (state != "killed" and alive(pid)) or list(temporary.iterdir()) or caretakers(temporary):

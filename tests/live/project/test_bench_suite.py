@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 import eda
+
+pytest.importorskip("resource", reason="the benchmarks need POSIX")
+
 from suite.checks import WrongCount, check
 from suite.work import Result, Task
 
@@ -49,7 +52,7 @@ async def test_suite_when_quick_measures_writes_and_prints(tmp_path: Path, serve
     code, out = await run_suite("--quick", *groups, *names, *where)
     assert code == 0, out
     written = quick_json(tmp_path)
-    report = json.loads(written.read_text())
+    report = json.loads(written.read_text(encoding="utf-8"))
     assert report["schema"] == 1
     assert report["machine"]["server"].endswith(", the user's")
     assert not [notice for notice in report["notices"] if "failed" in notice]
@@ -62,7 +65,7 @@ async def test_suite_when_quick_measures_writes_and_prints(tmp_path: Path, serve
     assert "nats-py, fetch" in out
     page = written.with_suffix(".html").read_text(encoding="utf-8")
     assert "<svg" in page
-    assert server.token not in page + written.read_text() + out
+    assert server.token not in page + written.read_text(encoding="utf-8") + out
     assert (tmp_path / "plots" / "ways.svg").exists()
     async with eda.connect(server.url) as conn:
         left = [info.name for info in await conn.streams.list() if info.name.startswith("bench-")]

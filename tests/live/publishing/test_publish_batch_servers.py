@@ -13,7 +13,7 @@ import pytest
 
 import eda
 import eda.publishing.atomic_batch
-from helpers import Admin, Connect, freeze, until, wire_of
+from helpers import Admin, Connect, freeze, needs_freeze, until, wire_of
 from support.publishing.sent import ids_of, numbered, stored_ids
 
 N = 1000
@@ -84,6 +84,7 @@ async def test_batch_when_the_server_stays_away_times_out(
         assert await stored_ids(own_server.url, "stream") == []
 
 
+@needs_freeze
 async def test_batch_when_the_server_is_frozen_meanwhile_is_stored_once(
     own_server: eda.EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

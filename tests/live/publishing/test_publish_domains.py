@@ -12,7 +12,7 @@ import pytest
 
 import eda
 import eda.publishing.atomic_batch
-from helpers import freeze, until
+from helpers import freeze, needs_freeze, until
 from support.embedded.domains import Domains
 from support.publishing.sent import ids_of, numbered, stored_ids
 
@@ -72,7 +72,7 @@ async def test_batch_when_another_domain_refuses_is_stored(
     assert await stored_ids(domains.hub.url, "orders") == [event.id for event in numbered(50)]
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs POSIX signals")
+@needs_freeze
 async def test_batch_when_the_meant_domain_is_gone_does_not_return(
     domains: Domains, gateway: eda.Conn, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 import eda
-from helpers import freeze, until
+from helpers import freeze, needs_freeze, until
 from support.publishing.sent import MODES, Outcomes, endless, numbered, stored_ids
 from support.transport.faulty_proxy import DOWN, UP, FaultyProxy
 
@@ -149,6 +149,7 @@ async def test_publisher_when_the_last_acknowledgement_is_dropped_loses_nothing(
             assert pub.stats().resent >= 5
 
 
+@needs_freeze
 async def test_publisher_when_the_server_is_stopped_for_three_seconds_loses_nothing(
     own_server: eda.EmbeddedServer, mode: str
 ) -> None:

@@ -6,12 +6,12 @@ import asyncio
 import gc
 import random
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 import eda
 from helpers import Connect, until
+from leaks import resident
 from support.publishing.sent import MODES, Outcomes, numbered, stored_ids
 from support.transport.faulty_proxy import FaultyProxy
 
@@ -163,10 +163,6 @@ async def test_send_when_cancelled_while_it_waits_takes_nothing_of_it(
     assert len(taken) == 40 + 30
 
 
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-
-
 @both
 async def test_send_when_there_are_many_events_keeps_memory_flat(conn: eda.Conn, stream: str, mode: str) -> None:
     await conn.streams.create(stream, eda.StreamOptions(storage="memory", max_events=1000))
@@ -179,5 +175,5 @@ async def test_send_when_there_are_many_events_keeps_memory_flat(conn: eda.Conn,
                     await pub.send(eda.Event(type="t", data=data))
                 await pub.flush()
                 gc.collect()
-                sizes.append(resident_bytes())
+                sizes.append(resident())
     assert sizes[-1] - sizes[1] < 4 * 2**20, [size // 2**20 for size in sizes]

@@ -18,7 +18,7 @@ import eda
 import eda.jetstream.streams
 import eda.transport.wire
 import servers as old_servers
-from helpers import LOOPS, Logged, Proxy, freeze, until, wire_of
+from helpers import LOOPS, Logged, Proxy, freeze, needs_freeze, until, wire_of
 
 
 @pytest.mark.old_server
@@ -230,6 +230,7 @@ async def test_close_when_it_fails_after_a_handler_called_it_is_logged(
         await other.streams.delete("closes-in-a-handler")
 
 
+@needs_freeze
 async def test_close_when_the_server_is_frozen_ends_in_time(own_server: eda.EmbeddedServer) -> None:
     conn = await eda.connect(own_server.url)
     await conn.publish("stream")

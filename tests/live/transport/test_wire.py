@@ -47,7 +47,7 @@ async def opened(url: str) -> AsyncIterator[Wire]:
 
 
 def test_requirement_when_compared_with_what_the_error_says_is_the_same() -> None:
-    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     required = next(line for line in project["dependencies"] if line.startswith("nats-py"))
     assert required.replace("[nkeys]", "") == eda.transport.wire.SUPPORTED.replace(" ", "")
     assert ",<" in required
