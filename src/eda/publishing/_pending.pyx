@@ -1,4 +1,4 @@
-"""The events of a publisher that are accepted and not settled: what is asked about them, event by event or in sum."""
+"""The events of a publisher that are accepted and not settled, and questions about them."""
 
 from libc.stdint cimport uint64_t
 
@@ -13,10 +13,10 @@ __all__ = ["Pending"]
 
 
 cdef class Pending(Sink):
-    """What `PublisherCore` keeps of its events; it alone changes that, but for the destination."""
+    """The pending events of a `PublisherCore`, which adds all that changes them."""
 
     def use_destination(self, Destination destination not None):
-        """Publish to this from now on; returns the (sequence, bytes) of pending events that are too large for it."""
+        """Publish to this destination; return the (sequence, bytes) of the pending events that are too large for it."""
         cdef list result = []
         cdef uint64_t seq
         cdef Py_ssize_t n
@@ -31,12 +31,12 @@ cdef class Pending(Sink):
 
     @property
     def n_waiting(self):
-        """Accepted events that are not written yet (upper bound: settled ones among them count)."""
+        """How many accepted events are not written; at most, because settled ones among them count."""
         return self.window.next_seq - self.next_unwritten
 
     @property
     def oldest_is_written(self):
-        """Whether an event that was written is unsettled."""
+        """Whether the oldest unsettled event is written."""
         return self.window.base < self.next_unwritten
 
     @property
@@ -52,29 +52,29 @@ cdef class Pending(Sink):
 
     @property
     def n_bytes(self):
-        """The bytes of their frames."""
+        """The bytes of the frames of all pending events."""
         return self.window.n_bytes
 
     @property
     def oldest(self):
-        """The sequence of the oldest unsettled event; the next one's where there is none."""
+        """The sequence of the oldest unsettled event; if there is none, of the next event."""
         return self.window.base
 
     @property
     def next_seq(self):
-        """The sequence that the next event will get."""
+        """The sequence of the next event."""
         return self.window.next_seq
 
     def oldest_waited_s(self):
-        """How long the oldest unsettled event has waited for its answer since it was last written; 0 if it was not."""
+        """Return the seconds since the oldest unsettled event was last written; 0 if it is not written."""
         if not self.window.base < self.next_unwritten:
             return 0.0
         return (monotonic_ns() - self.window.find(self.window.base).sent_ns) / 1e9
 
     def oldest_written_age_s(self):
-        """How long ago the oldest event was accepted; 0 if it was not written.
+        """Return the seconds since the oldest event was accepted; 0 if it was never written.
 
-        To write it again relies on the stream's memory of ids.
+        Writing the event again is safe only if the stream remembers ids for so long.
         """
         cdef Slot* slot = self.window.find(self.window.base)
         if slot is NULL or slot.n_tries == 0:
@@ -82,7 +82,7 @@ cdef class Pending(Sink):
         return (monotonic_ns() - slot.resend_ns) / 1e9
 
     def set_give_up(self, double give_up_s):
-        """Have events fail so long after they were accepted, pending ones too."""
+        """Let all events, also pending ones, fail so many seconds after they were accepted."""
         cdef Slot* slot
         self.give_up_ns = <uint64_t>(give_up_s * 1e9)
         for seq in self.window.pending():
@@ -91,23 +91,23 @@ cdef class Pending(Sink):
 
     @property
     def domain(self):
-        """The domain of the stream; empty where there is none."""
+        """The domain of the stream; empty if there is none."""
         return self.destination.domain.decode()
 
     cdef const char* written_at(self, Slot* slot) except NULL:
-        """Where the frame of a pending event is as it was first written; the slot keeps it."""
+        """Return the frame of a pending event as it was first written; the slot keeps it alive."""
         cdef Chunk chunk = <Chunk>slot.chunk
         if chunk.data is NULL:
             self.out.flush()
         return chunk.data + slot.start
 
     cdef bytes frame_at(self, uint64_t seq):
-        """The frame of a pending event as it was first written; empty when it is settled."""
+        """Return the frame of a pending event as it was first written; empty if the event is settled."""
         cdef Slot* slot = self.window.find(seq)
         return b"" if slot is NULL else self.written_at(slot)[:slot.n]
 
     def id_at(self, uint64_t seq):
-        """The id that a pending event goes under."""
+        """Return the id under which a pending event is published; empty if the event is settled."""
         cdef Slot* slot = self.window.find(seq)
         if slot is NULL:
             return ""

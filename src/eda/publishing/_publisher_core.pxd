@@ -12,30 +12,30 @@ cdef class PublisherCore(Pending):
     cdef object host                        # CoreHost in _publish.pyi
     cdef str client
     cdef bint dedup
-    cdef bint wants_acks                          # the host wants every acknowledgement
-    cdef bytes inbox                        # subject prefix of all answers, with its last dot
+    cdef bint wants_acks                          # the host wants to be told of each acknowledgement
+    cdef bytes inbox                        # prefix of the reply subjects, with its last dot
     cdef readonly uint64_t max_pending
     cdef readonly uint64_t max_bytes
 
-    cdef readonly bint fast                 # fast ingest, else the window
-    cdef readonly bint writing              # events may be written as they are accepted
-    cdef readonly uint64_t limit            # the most events that may be unanswered
-    # Fast ingest: the batch that events go into.
-    cdef bytes reply                        # its reply subjects up to the sequence: <inbox><batch>.<flow>.fail.
-    cdef bytes subject                      # of its first event: one that this stream listens to and we may publish to
+    cdef readonly bint fast                 # fast mode, otherwise window mode
+    cdef readonly bint writing              # events are written as they are accepted
+    cdef readonly uint64_t limit            # how many events may be unanswered
+    # Fast mode: the current batch.
+    cdef bytes reply                        # prefix of its reply subjects: <inbox><batch>.<flow>.fail.
+    cdef bytes subject                      # of its first event: the stream listens to it, and we may publish to it
     cdef readonly uint64_t n_in_batch          # events written into it
-    cdef readonly uint64_t n_batch_settled        # of them, settled by acknowledgements
-    cdef bint batch_has_receipt                         # it is that of an event which wants a receipt
-    cdef readonly dict receipts             # sequence > what the host waits with for where the event is stored
-    cdef readonly uint64_t n_flow_acked         # with `settles_at_end`: events of the batch that are acknowledged in the flow
+    cdef readonly uint64_t n_batch_settled        # events in it that acknowledgements have settled
+    cdef bint batch_has_receipt                         # it has one event, whose sender wants a receipt
+    cdef readonly dict receipts             # sequence > the object that the host gets back when the event is stored
+    cdef readonly uint64_t n_flow_acked         # with `settles_at_end`: events acknowledged within the batch
 
-    cdef public bint timer_runs                # the host's timer runs: it need not hear of what is written at once
+    cdef public bint timer_runs                # the host's timer runs, so that the host need not be told of each event
 
-    # What somebody waits for.
-    cdef public bint room_wanted            # the host wants to hear of room
-    cdef public uint64_t flush_to           # the host wants to hear when everything before this is settled; 0: nothing
+    # What callers wait for.
+    cdef public bint room_wanted            # the host wants to be told when there is room
+    cdef public uint64_t flush_to           # the host wants to be told when all before this sequence is settled
 
-    # The window's own size, from how long acknowledgements take.
+    # Window mode: how many acknowledgements were timed since `limit` was last changed, and how long they took in sum.
     cdef uint64_t n_timed
     cdef uint64_t sum_ns
 
@@ -45,11 +45,11 @@ cdef class PublisherCore(Pending):
     cdef readonly uint64_t n_resent
     cdef readonly uint64_t n_failed
 
-    # Who may call: `running_loop()` has to be `loop`. None in tests.
+    # Only callers in this loop and thread are allowed: `running_loop()` must return `loop`. None in tests.
     cdef object loop
     cdef object running_loop
-    cdef uint64_t checked                   # the writes of `out` when the running loop was last asked for
-    cdef PyThreadState* thread              # the one that made this
+    cdef uint64_t checked                   # `out.n_writes` when the running loop was last checked
+    cdef PyThreadState* thread              # the thread that made this object
 
     cdef bint at_limit(self) noexcept
     cdef int check_caller(self) except -1

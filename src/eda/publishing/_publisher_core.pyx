@@ -1,6 +1,6 @@
-"""Publishing at volume: events > frames > window, in order, with one acknowledgement each or one for hundreds.
+"""Publishing at volume: all that happens for each event. Its host, the pump, does what happens less often.
 
-Holds what happens per event; what happens per batch, per trouble and per timer is the host's (publisher.py).
+In window mode each event has its own acknowledgement; in fast mode (fast ingest) one is for hundreds of events.
 
 Source for fast ingest: ADR-50 and nats-server's server/stream.go (getFastBatch) and server/jetstream_batching.go.
 """
@@ -39,7 +39,7 @@ cdef enum:
     SLOW_ACK_NS = 250_000_000       # acknowledgements that take longer shrink the window
     QUICK_ACK_NS = 60_000_000       # quicker ones grow it
 
-# What a message does to its batch: the last token but one of its reply subject.
+# What a message does to its batch: the last but one token of its reply subject.
 cdef enum:
     OP_START = 0
     OP_APPEND = 1
@@ -53,14 +53,15 @@ cdef enum:
 
 @cython.final
 cdef class PublisherCore(Pending):
-    """The events of one publisher on their way to one stream, in the order they were accepted.
+    """The events of one publisher on their way to one stream, in the order in which they were accepted.
 
-    Accepted events are written at once while `writing` is set and `limit` allows; the others wait in the window until
-    the host has them written. Every event leaves the window once: acknowledged, or failed by the host.
+    While `writing` is set, accepted events are written at once, up to `limit`. The others wait in the window until the
+    host has them written. Each event leaves the window once: it is acknowledged, or the host calls `fail`.
     """
 
     def __init__(
-        self, object host, Outbound out not None, Destination destination not None, bytes inbox not None, str client not None, *,
+        self, object host, Outbound out not None, Destination destination not None, bytes inbox not None,
+        str client not None, *,
         bint dedup, bint wants_acks, uint64_t max_pending, uint64_t max_bytes, double give_up_s, object loop=None,
         object running_loop=None
     ):
@@ -93,7 +94,7 @@ cdef class PublisherCore(Pending):
 
     cdef bint at_limit(self) noexcept:
         cdef uint64_t n = self.window.next_seq - self.window.base
-        # What may not be written yet is kept in a slower way: while events flow, the flow's own limit is the window's.
+        # An event beyond `limit` would need a frame of its own: letting the sender wait is faster.
         cdef uint64_t most = self.limit if self.writing else self.max_pending
         return n >= most or (self.window.n_bytes >= self.max_bytes and n > 0)
 
@@ -104,7 +105,7 @@ cdef class PublisherCore(Pending):
 
     @property
     def room(self):
-        """How many events there may be room for, if they are as large as those that are pending."""
+        """How many events there is room for, if they are as large as the pending ones."""
         cdef uint64_t most = self.limit if self.writing else self.max_pending
         cdef uint64_t n = self.window.next_seq - self.window.base
         cdef uint64_t room = most - n if most > n else 0
@@ -114,24 +115,24 @@ cdef class PublisherCore(Pending):
         return room
 
     cdef int check_caller(self) except -1:
-        """Raise ConfigError for a caller from another event loop or thread: nobody there would be woken."""
+        """Raise ConfigError for a caller in another event loop or thread, which could not be woken."""
         if self.running_loop is not None and self.running_loop() is not self.loop:
             raise ConfigError(OTHER_LOOP, argument="loop")
         return 0
 
     def accept(self, Event event not None):
-        """Take an event into the window and return its id; the caller has asked `is_full`.
+        """Take an event into the window and return its id; the caller has checked `is_full`.
 
-        Raises ConfigError or EncodeError, and then nothing was taken.
+        Raises ConfigError or EncodeError; then the event is not in the window.
         """
         self.check_caller()
         return self.put(event, monotonic_ns(), wall_ns(), True)
 
     def accept_with_receipt(self, Event event not None, object receipt not None):
-        """Do what `accept` does for an event that wants a receipt; returns its sequence in the window and its id.
+        """Accept an event whose sender waits for a receipt; return its sequence in the window and its id.
 
-        The answer to it has to be about it alone: fast ingest, it gets a batch of its own. `receipt` is kept in
-        `receipts` until the host hears of it, by `on_receipt` or because the event failed.
+        In fast mode it gets a batch of its own, so that the answer is about this event alone. `receipt` stays in
+        `receipts` until the host gets it back by `on_receipt`, or removes it because the event failed.
         """
         cdef uint64_t seq
         self.check_caller()
@@ -141,10 +142,10 @@ cdef class PublisherCore(Pending):
         return seq, id
 
     def accept_if_flowing(self, event):
-        """Do what `accept` does, if nothing else has to be looked at: else return None, and nothing was taken."""
+        """Accept an event if that needs no further step of the host; otherwise return None, and do nothing."""
         if type(event) is not Event or not (self.timer_runs and self.writing) or self.out.paused or self.at_limit():
             return None
-        # `accept` says what is wrong. The loop is asked for once per write: it does not stop before it has written.
+        # `accept` raises the error. The loop is checked once per write: it can't end before it has written.
         if self.thread != PyThreadState_Get():
             return None
         if self.checked != self.out.n_writes:
@@ -154,9 +155,9 @@ cdef class PublisherCore(Pending):
         return self.put(<Event>event, coarse_ns(), wall_ns(), True)
 
     def accept_many(self, list events not None, Py_ssize_t begin, list ids not None):
-        """Take events from `begin` on until the window is full, adding their ids; returns where it stopped.
+        """Accept events from index `begin` until the window is full, and append their ids; return the next index.
 
-        Raises what `accept` does; the events before the culprit are taken.
+        Raises what `accept` raises; then the events before the culprit are accepted.
         """
         cdef Py_ssize_t i = begin
         cdef uint64_t now = monotonic_ns()      # for all of them: they are accepted within microseconds
@@ -182,11 +183,11 @@ cdef class PublisherCore(Pending):
         cdef Chunk chunk
         cdef Py_ssize_t start = 0
         cdef Slot* slot
-        # Encoding may run code of the user: only what follows it may rely on the state.
+        # Encoding may run code of the user, which may change the state. So the state is read only after it.
         plan_envelope(event, id, self.client, time_ns, &plan)
         seq = self.window.next_seq
         direct = at_once and self.writing and self.next_unwritten == seq and seq - self.window.base < self.limit
-        # What may fail comes first, so that nothing is written of an event that was not taken.
+        # All that may fail comes first, so that no byte is written of an event that is not accepted.
         if not has_slot(self.window):
             self.window.grow()
         self.fill_reply(&reply, seq, OP_APPEND)
@@ -217,14 +218,14 @@ cdef class PublisherCore(Pending):
     # --- writing -------------------------------------------------------------------------------------------------
 
     def use_window_mode(self):
-        """Switch to one acknowledgement each; nothing is written until `rewind` and `write`."""
+        """Switch to window mode; nothing is written until the host calls `rewind`, and then a method that writes."""
         self.fast = False
         self.writing = False
         self.limit = min(self.max_pending, <uint64_t>MIN_WINDOW * 4)
         self.n_flow_acked = self.n_timed = self.sum_ns = 0
 
     def begin_batch(self, bytes batch not None, int flow):
-        """Switch to a new fast-ingest batch, which asks for an acknowledgement of every `flow` events."""
+        """Switch to fast mode and a new batch, which asks the server for an acknowledgement of every `flow` events."""
         self.fast = True
         self.writing = False
         self.reply = b"%b%b.%d.fail." % (self.inbox, batch, flow)
@@ -233,11 +234,11 @@ cdef class PublisherCore(Pending):
         self.limit = self.max_pending
 
     def set_limit(self, uint64_t limit):
-        """Allow so many unanswered events, at most `max_pending`."""
+        """Allow this many unanswered events, at most `max_pending`."""
         self.limit = min(limit + self.count_flow_only(), self.max_pending) if limit else 1
 
     cdef uint64_t count_flow_only(self) noexcept:
-        """How many of the unsettled events the server has acknowledged in the flow, where that settles none."""
+        """Return how many unsettled events were acknowledged within the batch, if that settles no event."""
         cdef Slot* slot
         if self.n_flow_acked == 0:
             return 0
@@ -248,32 +249,32 @@ cdef class PublisherCore(Pending):
 
     @property
     def n_batch_answered(self):
-        """Fast ingest: how many events of the batch the server has acknowledged, settled or not."""
+        """Fast mode: how many events of the batch the server has acknowledged, settled or not."""
         return max(self.n_batch_settled, self.n_flow_acked)
 
     @property
     def needs_batch_end(self):
-        """Fast ingest: whether only the end of the batch can make room."""
+        """Fast mode: whether only the end of the batch can make room."""
         return self.settles_at_end and (self.limit >= self.max_pending or self.window.n_bytes > self.max_bytes // 4 * 3)
 
     cpdef int stop_writing(self) except -1:
-        """Write nothing of what is accepted until further notice."""
+        """Do not write accepted events until `start_writing` or `write_oldest`."""
         self.writing = False
-        return self.tell_host()          # what is only kept has more room than what flows
+        return self.tell_host()          # there is more room for events that only wait
 
     def rewind(self):
-        """Have everything that is not settled written again, from the oldest on."""
-        self.out.flush()            # a frame is kept for another try once it has been handed over
+        """Stop writing, and let all unsettled events count as not written."""
+        self.out.flush()            # a slot can refer to its frame only in a buffer that was handed over
         self.next_unwritten = self.window.base
         self.stop_writing()
 
     def write_oldest(self, bint commit):
-        """Write the oldest waiting event alone. Fast ingest: it starts the batch, with `commit` also ends it."""
+        """Write only the oldest waiting event. In fast mode it starts the batch, and with `commit` ends it too."""
         self.batch_has_receipt = self.fast and self.next_has_receipt()
         self.write_waiting(1, OP_COMMIT if commit else OP_START)
 
     def start_writing(self):
-        """Write events as they are accepted from now on, and those that wait."""
+        """Write the waiting events, and from now on events as they are accepted."""
         self.writing = True
         self.write_waiting(self.max_pending, OP_APPEND)
 
@@ -281,7 +282,7 @@ cdef class PublisherCore(Pending):
         """Write up to `n` of the waiting events, as `limit` allows."""
         while n and self.next_unwritten < self.window.next_seq and self.next_unwritten - self.window.base < self.limit:
             if operation == OP_APPEND and self.fast and len(self.receipts) and self.next_has_receipt():
-                break                   # not in this batch
+                break                   # it gets a batch of its own
             self.next_unwritten += 1
             if self.window.find(self.next_unwritten - 1) is not NULL:
                 self.write_slot(self.next_unwritten - 1, operation)
@@ -295,11 +296,11 @@ cdef class PublisherCore(Pending):
 
     @property
     def next_wants_receipt(self):
-        """Fast ingest: whether the next event to be written wants a batch of its own."""
+        """Fast mode: whether the sender of the next event to be written wants a receipt, for a batch of its own."""
         return self.fast and self.next_has_receipt()
 
     cdef void fill_reply(self, Reply* reply, uint64_t seq, int operation) noexcept:
-        """The reply subject of the next message: its slot in the batch, or the event's own sequence."""
+        """Make the reply subject of the next message, with its number in the batch or the event's own sequence."""
         cdef bytes prefix = self.reply if self.fast else self.inbox
         reply.prefix = PyBytes_AS_STRING(prefix)
         reply.n_prefix = PyBytes_GET_SIZE(prefix)
@@ -308,7 +309,7 @@ cdef class PublisherCore(Pending):
         reply.n_suffix = N_SUFFIX if self.fast else 0
 
     def commit_batch(self):
-        """Fast ingest: end the batch after the events written so far."""
+        """Fast mode: commit the batch after the events that are written, and stop writing."""
         cdef Reply reply
         self.fill_reply(&reply, 0, OP_COMMIT_EMPTY)
         put_empty(&self.out.publishes, self.subject, &reply)
@@ -353,10 +354,10 @@ cdef class PublisherCore(Pending):
         cdef Ack ack
         cdef Chunk chunk
         if slot is NULL or slot.n_tries == 0 or slot.batch_seq:
-            return 0                    # settled before, or never sent this way: forged
+            return 0                    # settled, or never written in window mode: the answer is forged
         chunk = <Chunk>slot.chunk
         if chunk.data is NULL:
-            return 0                    # not even handed over: forged
+            return 0                    # not handed over yet: the answer is forged
         if frame.n_headers == 0 and read_ack(frame.payload, frame.n_payload, &ack):
             if is_from(&ack, <const unsigned char*>chunk.data + slot.start, slot.n, self.destination.domain):
                 self.adapt_limit(monotonic_ns() - slot.sent_ns)
@@ -366,7 +367,7 @@ cdef class PublisherCore(Pending):
         return self.after_answer()
 
     cdef int after_answer(self) except -1:
-        """Something was settled, so there is room for what waits."""
+        """Write waiting events, after an answer has made room."""
         if self.writing:
             self.write_waiting(self.max_pending, OP_APPEND)
         elif self.next_unwritten == self.window.base:
@@ -374,7 +375,7 @@ cdef class PublisherCore(Pending):
         return self.tell_host()
 
     cdef int adapt_limit(self, uint64_t took_ns) except -1:
-        """Size the window so that acknowledgements come soon: small enough for the server, large enough for speed."""
+        """Adapt `limit` to how long acknowledgements take: small enough for the server, large enough for speed."""
         self.n_timed += 1
         self.sum_ns += took_ns
         if self.n_timed < self.limit // 2:
@@ -397,7 +398,7 @@ cdef class PublisherCore(Pending):
         if not self.fast or frame.n_subject <= n_reply or memcmp(
             frame.subject, PyBytes_AS_STRING(self.reply), n_reply
         ) != 0:
-            return 0                    # of a batch that is over
+            return 0                    # of an earlier batch
         dot = <const unsigned char*>memchr(pos, 46, end - pos)
         if dot is NULL or not parse_decimal(pos, dot - pos, &seq) or seq > self.n_in_batch + 1:
             return 0
@@ -406,7 +407,7 @@ cdef class PublisherCore(Pending):
                 return 0
             if not (self.settles_at_end or self.batch_has_receipt):
                 self.settle_batch(n, 0)
-            elif n > self.n_flow_acked:     # whose flow it is nobody says: another domain may have a stream of this name
+            elif n > self.n_flow_acked:     # the answer names no domain: it may be from another domain's stream
                 self.n_flow_acked = n
             self.host.on_flow(min(n_messages, self.max_pending))
             return self.tell_host()
@@ -414,7 +415,7 @@ cdef class PublisherCore(Pending):
         return self.tell_host()
 
     cdef int tell_host(self) except -1:
-        """Tell the host what it waits for: enough room that it is worth waking a sender, or the end of a flush."""
+        """Tell the host, if it waits for that, of room that is worth waking a sender for, and of the end of a flush."""
         cdef uint64_t limit = self.limit if self.writing else self.max_pending
         cdef uint64_t n_flow_acked = min(self.count_flow_only(), limit) if self.writing and self.room_wanted else 0
         limit -= n_flow_acked
@@ -431,7 +432,7 @@ cdef class PublisherCore(Pending):
         return 0
 
     cdef int settle_batch(self, uint64_t n, int64_t stream_seq) except -1:
-        """Settle the first `n` events of the batch; a batch of one knows its event's slot in the stream."""
+        """Settle the first `n` events of the batch. `stream_seq` is where its only event is stored; 0: not known."""
         cdef bint tell = self.wants_acks or len(self.receipts) > 0
         cdef PublishWindow window = self.window
         cdef Slot* slot
@@ -453,15 +454,15 @@ cdef class PublisherCore(Pending):
             if self.next_unwritten < window.base:
                 self.next_unwritten = window.base
             self.n_acknowledged += 1
-            # Only now, since what goes with an event may be an object of the user whose end runs code.
+            # Last, because freeing an event may free an object of the user, which may run code.
             Py_XDECREF(chunk)
             Py_XDECREF(event)
         return 0
 
     def settle_batch_to(self, uint64_t n, int64_t stream_seq=0):
-        """Settle the first `n` events of the batch; False, and nothing is settled, when it has not so many.
+        """Settle the first `n` events of the batch and return True; return False if the batch has fewer events.
 
-        `stream_seq` is where the last one is stored, negative where the stream had its id already.
+        `stream_seq` is the stream sequence of the last one, negative if the stream had its id already.
         """
         if n > self.n_in_batch:
             return False
@@ -480,14 +481,14 @@ cdef class PublisherCore(Pending):
         return 0
 
     cdef Event take_out(self, uint64_t seq):
-        """Free a pending event's slot; None when it is settled already."""
+        """Free a pending event's slot and return the event; None if it is settled."""
         event = self.window.settle(seq)
         if self.next_unwritten < self.window.base:
             self.next_unwritten = self.window.base
         return event
 
     def fail(self, uint64_t seq):
-        """Take a pending event out of the window; returns (event under its id, id), or None when it is settled."""
+        """Take a pending event out of the window; return (event with its id, id), None if it is settled."""
         cdef str id = self.id_at(seq)
         cdef Event event = self.take_out(seq)
         if event is None:

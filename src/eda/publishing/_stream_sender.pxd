@@ -8,14 +8,14 @@ from eda.transport._frame cimport Frame, Sink
 from eda.transport._outbound cimport Outbound
 
 
-# Where events go: what does not change from one event of a stream to the next.
+# Where events go: all that is the same for each event of a stream.
 cdef class Destination:
     cdef readonly str stream
-    cdef readonly bytes domain              # of the stream; empty where the server has no domain
-    cdef bytes head                         # how each frame to it begins: HPUB <stream>.
-    cdef str plain_type                     # the type last seen that is its own token; None: none yet
+    cdef readonly bytes domain              # of the stream; empty if the server has no domain
+    cdef bytes head                         # the first bytes of each frame: HPUB <stream>.
+    cdef str plain_type                     # the last type that needs no escaping in a subject; None: none yet
     cdef readonly Py_ssize_t max_payload    # bytes of header and envelope that the server takes in one message
-    cdef object check                       # callable(event) that may refuse it; None: the stream takes all events
+    cdef object check                       # callable(event) that may refuse an event; None: all are taken
 
 
 cdef class StreamSender(Sink):
@@ -24,7 +24,7 @@ cdef class StreamSender(Sink):
     cdef readonly bytes inbox               # subject prefix of acknowledgements, with its last dot
     cdef str client                         # for events without one
     cdef readonly bytes domain              # of the streams that are published to
-    cdef object on_answer                   # callable(seq, status, payload): whatever is not a plain acknowledgement
+    cdef object on_answer                   # callable(seq, status, payload), for all but plain acknowledgements
     cdef readonly uint64_t n_acknowledged
 
     cdef int settle(self, uint64_t seq, int64_t stream_seq) except -1

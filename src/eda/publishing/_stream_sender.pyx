@@ -1,4 +1,4 @@
-"""Events > envelopes > frames > window: the publish side, in one pass over one buffer."""
+"""`conn.publish` per event: writes the frame, fills a slot, reads the acknowledgement. Also all publishers' frames."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -29,7 +29,7 @@ cdef enum:
 
 @cython.final
 cdef class Destination:
-    """A stream that events are published to."""
+    """A stream to which events are published."""
 
     def __init__(self, str stream not None, Py_ssize_t max_payload, str domain not None="", object check=None):
         self.stream = stream
@@ -39,12 +39,12 @@ cdef class Destination:
         self.check = check
 
     def set_max_payload(self, Py_ssize_t max_payload):
-        """Note what the server takes now; another server may take less."""
+        """Set the limit of the server that is connected now."""
         self.max_payload = max_payload
 
 
 cdef str id_of(Event event):
-    """The id that the event is published under: its own, or a new one. `put_frame` checks it."""
+    """Return the id under which an event is published: its own or a new one. `put_frame` checks it."""
     cdef PyObject* text = event.texts[F_ID]
     cdef str id = <str>text if text is not NULL else event.get_text(F_ID)
     return id if id else new_nuid()
@@ -86,7 +86,7 @@ def check_event_id(str id not None):
 
 
 cdef inline Py_ssize_t size_of_type(Destination destination, Event event, Text* type) noexcept:
-    """size_of_token(), asked once while the type is the same str as before."""
+    """Return size_of_token() of the type, which is not computed again while the type is the same str."""
     cdef PyObject* text = event.texts[F_TYPE]
     cdef Py_ssize_t n
     if text == <PyObject*>destination.plain_type:
@@ -109,12 +109,12 @@ cdef int put_frame(Writer* w, Destination destination, Event event, Plan* plan, 
     cdef const unsigned char* head = <const unsigned char*>PyBytes_AS_STRING(destination.head)
     cdef Py_ssize_t n_subject = n_head - 5 + n_type + 1 + n_aggregate
     cdef unsigned char* to
-    # HPUB <subject> <reply> <header bytes> <total bytes>: at most so many bytes
+    # The line HPUB <subject> <reply> <header bytes> <total bytes> has at most this length.
     cdef Py_ssize_t n_line = 5 + n_subject + 1 + reply.n_prefix + 20 + reply.n_suffix + 1 + 20 + 1 + 20 + 2
     check_id(id.data, id.n)
     if destination.check is not None:
         destination.check(event)
-    # The limit counts the reply subject as it is, and numbers of seven digits.
+    # If the estimate is over the limit, count exactly.
     if n_line > MAX_CONTROL_LINE and (
         5 + n_subject + 1 + size_of_reply(reply) + 11 + size_of_decimal(n_total) > MAX_CONTROL_LINE
     ):
@@ -159,7 +159,7 @@ cdef int put_frame(Writer* w, Destination destination, Event event, Plan* plan, 
 
 cdef int put_again(Writer* w, const char* frame, Py_ssize_t n, Reply* reply, const char** subject,
                    Py_ssize_t* n_subject) except -1:
-    # <verb> <subject> <reply> <sizes>\r\n…: all but the reply stays as it is.
+    # The frame is <verb> <subject> <reply> <sizes>\r\n…, and only the reply changes.
     cdef const char* end = frame + n
     cdef const char* subject_end
     cdef const char* reply_end
@@ -175,7 +175,7 @@ cdef int put_again(Writer* w, const char* frame, Py_ssize_t n, Reply* reply, con
     return 0
 
 
-cdef Writer scratch         # frame_of's, kept between calls
+cdef Writer scratch         # the buffer of frame_of, kept between calls
 
 
 def frame_of(Destination destination not None, Event event not None, bytes inbox not None, uint64_t seq):
@@ -187,7 +187,7 @@ def frame_of(Destination destination not None, Event event not None, bytes inbox
     reply.n_prefix = PyBytes_GET_SIZE(inbox)
     reply.number = seq
     reply.n_suffix = 0
-    # Encoding may run code of the user, which may come here too: only what follows it may rely on the state.
+    # Encoding may run code of the user, which may call this function too. So `scratch` is used only after it.
     plan_envelope(event, id, "", 0, &plan)
     scratch.pos = 0
     put_frame(&scratch, destination, event, &plan, &reply, True)
@@ -196,7 +196,7 @@ def frame_of(Destination destination not None, Event event not None, bytes inbox
 
 cdef inline const unsigned char* take_name(const unsigned char* pos, const unsigned char* end,
                                            const unsigned char** name, Py_ssize_t* n) noexcept nogil:
-    """Read up to a closing quote, and what separates it from the next key; NULL where it needs a JSON decoder."""
+    """Read up to a closing quote and the next key. Return NULL if the name has an escape, for which JSON is decoded."""
     cdef const unsigned char* quote = <const unsigned char*>memchr(pos, 34, end - pos)
     if quote is NULL or memchr(pos, 92, quote - pos) is not NULL:
         return NULL
@@ -227,7 +227,7 @@ cdef bint read_ack(const unsigned char* text, Py_ssize_t n, Ack* ack) noexcept n
         pos += 1
     while pos + n_digits < end and 48 <= pos[n_digits] <= 57:
         n_digits += 1
-    # A number that goes on otherwise is none of the server's.
+    # The server never ends the object with the number, nor writes 0.
     if not parse_decimal(pos, n_digits, &ack.seq) or ack.seq == 0 or pos + n_digits >= end:
         return False
     pos += n_digits
@@ -238,7 +238,7 @@ cdef bint read_ack(const unsigned char* text, Py_ssize_t n, Ack* ack) noexcept n
 
 
 cdef bint read_rest(const unsigned char* pos, const unsigned char* end, Ack* ack) noexcept nogil:
-    """Read what follows the number: , "duplicate": true} or something else; a domain has to stand before."""
+    """Read what follows the number, such as , "duplicate": true}. Return False if a domain stands there."""
     cdef const unsigned char* at = pos
     if pos[0] not in b",} ":
         return False
@@ -258,7 +258,7 @@ cdef bint read_rest(const unsigned char* pos, const unsigned char* end, Ack* ack
 
 
 cdef bint read_flow(const unsigned char* text, Py_ssize_t n, uint64_t* seq, uint64_t* messages) noexcept nogil:
-    """Read {"type":"ack","seq":N,"msgs":M}; False for anything else."""
+    """Read {"type":"ack","seq":N,"msgs":M}; return False for anything else."""
     cdef const unsigned char* end = text + n
     cdef const unsigned char* pos
     cdef Py_ssize_t n_digits = 0
@@ -301,11 +301,10 @@ cdef int put_empty(Writer* w, bytes subject, Reply* reply) except -1:
 
 
 cdef class StreamSender(Sink):
-    """Publishes events and settles them by their acknowledgements, one each.
+    """Publishes the events of one stream, and settles each by its own acknowledgement.
 
-    A plain acknowledgement, by the stream and the domain that are meant, resolves the waiter (a future) with the stream
-    sequence, negative where the stream had the id already; every other answer goes to `on_answer(seq, status,
-    payload)`, which decides.
+    A plain acknowledgement from the right stream and domain resolves the waiter, a future, with the stream sequence,
+    which is negative if the stream had the id already. Every other answer goes to `on_answer(seq, status, payload)`.
     """
 
     def __init__(self, PublishWindow window not None, Outbound out not None, bytes inbox not None, str client not None,
@@ -332,7 +331,7 @@ cdef class StreamSender(Sink):
             return 0
         chunk = <Chunk>slot.chunk
         if chunk.data is NULL:
-            return 0                    # an answer to what was not sent yet: forged
+            return 0                    # the publish is not written yet: the answer is forged
         if frame.n_headers == 0 and read_ack(frame.payload, frame.n_payload, &ack):
             if is_from(&ack, <const unsigned char*>chunk.data + slot.start, slot.n, self.domain):
                 return self.settle(seq, -<int64_t>ack.seq if ack.duplicate else <int64_t>ack.seq)
@@ -347,7 +346,7 @@ cdef class StreamSender(Sink):
         return 0
 
     def acknowledge(self, uint64_t seq, int64_t stream_seq):
-        """Settle a pending publish by an acknowledgement that servers write in another way than is known here."""
+        """Settle a pending publish by an acknowledgement that is not written as `read_ack` expects."""
         self.settle(seq, stream_seq)
 
     cdef uint64_t put(self, Destination destination, Event event, str id, object waiter, uint64_t resend_ns,
@@ -358,7 +357,7 @@ cdef class StreamSender(Sink):
         cdef uint64_t now = monotonic_ns()
         cdef uint64_t seq
         cdef Reply reply
-        # Encoding may run code of the user, which may publish too: only what follows it may rely on the state.
+        # Encoding may run code of the user, which may publish too. So the state is read only after it.
         plan_envelope(event, id, self.client, wall_ns(), &plan)
         start = w.pos
         reply.prefix = PyBytes_AS_STRING(self.inbox)
@@ -371,17 +370,18 @@ cdef class StreamSender(Sink):
                 waiter, self.out.current_chunk(), start, w.pos - start, now, now + resend_ns, now + give_up_ns
             )
         except BaseException:
-            w.pos = start               # nothing of it may be written
+            w.pos = start               # no byte of the event may be written
             raise
         if self.domain is not destination.domain:
-            self.domain = destination.domain     # all streams of a connection have the same one
+            self.domain = destination.domain     # it is the same for all streams of a connection
         write_soon(self.out)
         return seq
 
-    def publish(self, Destination destination not None, Event event not None, object waiter, double resend_s, double give_up_s):
-        """Send an event and return the id it goes under; the waiter is settled later.
+    def publish(self, Destination destination not None, Event event not None, object waiter, double resend_s,
+                double give_up_s):
+        """Publish an event and return its id; the waiter is resolved later.
 
-        The caller has asked `has_room`. Raises ConfigError or EncodeError, and then nothing was sent.
+        The caller has checked `has_room`. Raises ConfigError or EncodeError; then nothing is published.
         """
         cdef str id = id_of(event)
         self.put(destination, event, id, waiter, <uint64_t>(resend_s * 1e9), <uint64_t>(give_up_s * 1e9))
@@ -394,17 +394,17 @@ cdef class StreamSender(Sink):
 
     @property
     def n_pending(self):
-        """Publishes that are not settled."""
+        """How many publishes are not settled."""
         return self.window.n_pending
 
     def fail(self, uint64_t seq, object error):
-        """Settle a publish with an error; nothing happens when it is settled already."""
+        """Settle a publish with an error, unless it is settled."""
         waiter = self.window.settle(seq)
         if waiter is not None and not waiter.done():
             waiter.set_exception(error)
 
     def resend(self, uint64_t seq, double resend_s):
-        """Send a pending publish again, byte for byte, and expect its answer within `resend_s`."""
+        """Write a pending publish again, byte for byte; it is due again after `resend_s`."""
         cdef Slot* slot = self.window.find(seq)
         cdef Chunk chunk
         cdef Writer* w = &self.out.publishes
@@ -412,7 +412,7 @@ cdef class StreamSender(Sink):
             return
         chunk = <Chunk>slot.chunk
         if chunk.data is NULL:
-            return                      # it waits to be written for the first time
+            return                      # it is not written for the first time yet
         if (<object>slot.waiter).done():
             return                      # cancelled
         if reserve(w, slot.n) < 0:
@@ -426,14 +426,14 @@ cdef class StreamSender(Sink):
         write_soon(self.out)
 
     def age_s(self, uint64_t seq):
-        """The seconds since a pending publish was sent for the first time; 0 when it was settled or not written yet."""
+        """Return the seconds since a pending publish was first sent; 0 if it is settled or not written yet."""
         cdef Slot* slot = self.window.find(seq)
         if slot is NULL or (<Chunk>slot.chunk).data is NULL:
             return 0.0
         return (monotonic_ns() - (slot.batch_seq if slot.batch_seq else slot.sent_ns)) / 1e9
 
     def defer(self, uint64_t seq, double delay_s):
-        """Have a pending publish come up as due after `delay_s`, and return how often it was sent."""
+        """Make a pending publish due again after `delay_s`, and return how often it was sent."""
         cdef Slot* slot = self.window.find(seq)
         if slot is NULL:
             return 0
@@ -441,7 +441,7 @@ cdef class StreamSender(Sink):
         return slot.n_tries
 
     def subject_of(self, uint64_t seq):
-        """The subject that a pending publish goes to; empty when it was settled or not written yet."""
+        """Return the subject of a pending publish; empty if it is settled or not written yet."""
         cdef Slot* slot = self.window.find(seq)
         cdef Chunk chunk
         if slot is NULL:
@@ -452,7 +452,7 @@ cdef class StreamSender(Sink):
         return chunk.data[slot.start + 5:slot.start + slot.n].partition(b" ")[0].decode()
 
     def size_of(self, uint64_t seq):
-        """What a pending publish counts against the server's max_payload; 0 when it was settled or not written yet."""
+        """Return the bytes of a pending publish that count for max_payload; 0 if it is settled or not written yet."""
         cdef Slot* slot = self.window.find(seq)
         cdef Chunk chunk
         cdef const char* frame
@@ -465,7 +465,7 @@ cdef class StreamSender(Sink):
         return slot.n - (<const char*>memchr(frame, 10, slot.n) + 1 - frame) - 2
 
     def due(self):
-        """Return what the clock says: (sequences to send again, sequences to give up, seconds until the next one)."""
+        """Return (sequences to send again, sequences to give up, seconds until the next is due or None)."""
         cdef uint64_t now = monotonic_ns()
         cdef uint64_t seq, at, next_ns = 0
         cdef Slot* slot

@@ -3,21 +3,21 @@ from cpython.ref cimport Py_INCREF
 from libc.stdint cimport uint32_t, uint64_t
 
 
-# One publish that is not settled yet.
+# The entry of one publish that is not settled.
 cdef struct Slot:
-    PyObject* waiter            # owned; NULL: the slot is settled
-    PyObject* chunk             # owned; holds the frame that was sent
+    PyObject* waiter            # owned; NULL: the slot is free
+    PyObject* chunk             # owned; holds the frame that was written
     uint32_t start              # the frame within the chunk
     uint32_t n
     uint64_t sent_ns            # monotonic, of the latest try
-    uint64_t resend_ns          # monotonic: send again when not answered by then
-    uint64_t give_up_ns         # monotonic: failed when not answered by then
+    uint64_t resend_ns          # monotonic: write again if not answered by then
+    uint64_t give_up_ns         # monotonic: fail if not answered by then
     uint32_t n_tries
-    uint32_t n_envelope         # the frame's last bytes but two
-    uint64_t batch_seq          # fast ingest: its slot in the batch it was last sent in; publisher: first sent_ns, or 0
+    uint32_t n_envelope         # length of the envelope, which ends two bytes before the frame's end
+    uint64_t batch_seq          # PublisherCore: its number in its latest batch; StreamSender: its first sent_ns, or 0
 
 
-# Publishes in the order of their sequence, from the oldest unsettled one on.
+# Publishes in the order of their sequences, beginning with the oldest unsettled one.
 cdef class PublishWindow:
     cdef Slot* slots          # ring; the slot of `seq` is at seq & mask
     cdef uint64_t mask
@@ -28,23 +28,23 @@ cdef class PublishWindow:
     cdef readonly uint64_t n_bytes      # their frames' bytes
 
     cdef bint is_full(self) noexcept
-    cdef int grow(self) except -1           # for when has_slot() is not
+    cdef int grow(self) except -1           # call when has_slot() is False
     cdef uint64_t open(self, object waiter, object chunk, Py_ssize_t start, Py_ssize_t n, uint64_t now_ns,
                        uint64_t resend_ns, uint64_t give_up_ns) except 0
     cdef Slot* find(self, uint64_t seq) noexcept
     cdef object settle(self, uint64_t seq)
 
 
-# What happens for each event of many, inline. Places move in grow(), so none is kept over it.
+# Inline, because a publisher calls them for each event. grow() moves the slots, so no pointer to a slot outlives it.
 
 cdef inline bint has_slot(PublishWindow window) noexcept:
-    """Whether the next publish has a slot without grow()."""
+    """Return whether the next publish has a slot without grow()."""
     return window.next_seq - window.base <= window.mask
 
 
 cdef inline Slot* fill_slot(PublishWindow window, object waiter, object chunk, Py_ssize_t start, Py_ssize_t n,
-                              uint64_t now_ns, uint64_t resend_ns, uint64_t give_up_ns) noexcept:
-    """Take the next sequence; the caller has asked has_slot()."""
+                            uint64_t now_ns, uint64_t resend_ns, uint64_t give_up_ns) noexcept:
+    """Fill the slot of the next sequence; the caller has checked has_slot()."""
     cdef Slot* slot = &window.slots[window.next_seq & window.mask]
     Py_INCREF(waiter)
     slot.waiter = <PyObject*>waiter
@@ -65,7 +65,7 @@ cdef inline Slot* fill_slot(PublishWindow window, object waiter, object chunk, P
 
 
 cdef inline void free_slot(PublishWindow window, Slot* slot) noexcept:
-    """Take a slot out of the window; the caller has its references now."""
+    """Free a slot; its references belong to the caller now."""
     slot.waiter = NULL
     slot.chunk = NULL
     window.n_pending -= 1

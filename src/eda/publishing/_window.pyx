@@ -1,4 +1,4 @@
-"""The publish window: sequence > outcome."""
+"""The publish window: a slot for each publish that is not settled."""
 
 cimport cython
 from cpython.object cimport PyObject
@@ -16,11 +16,11 @@ cdef enum:
 
 @cython.final
 cdef class PublishWindow:
-    """Places for publishes that wait for their acknowledgement; each is settled exactly once.
+    """Slots for publishes that wait for their acknowledgement; each publish is settled exactly once.
 
-    A slot keeps its frame (as a stretch of a written chunk), so that it can be sent again byte for byte, and its
-    waiter, which `settle` hands back. Grows from 256 slots up to `limit` sequences between the oldest unsettled
-    publish and the next one.
+    A slot refers to the publish's frame within a written chunk, so that the frame can be written again byte for byte,
+    and to its waiter, which `settle` returns. The window grows from 256 slots up to `limit` sequences, counted from the
+    oldest unsettled publish to the next one.
     """
 
     def __cinit__(self, uint64_t limit):
@@ -59,7 +59,7 @@ cdef class PublishWindow:
 
     cdef uint64_t open(self, object waiter, object chunk, Py_ssize_t start, Py_ssize_t n, uint64_t now_ns,
                        uint64_t resend_ns, uint64_t give_up_ns) except 0:
-        """Take the next sequence; the caller has asked is_full()."""
+        """Fill the slot of the next sequence and return the sequence; the caller has checked is_full()."""
         cdef uint64_t seq = self.next_seq
         if not has_slot(self):
             self.grow()
@@ -67,7 +67,7 @@ cdef class PublishWindow:
         return seq
 
     cdef Slot* find(self, uint64_t seq) noexcept:
-        """The slot of an unsettled publish, or NULL. Valid until the next open()."""
+        """Return the slot of an unsettled publish, or NULL. Valid until the next open()."""
         cdef Slot* slot
         if seq < self.base or seq >= self.next_seq:
             return NULL
@@ -75,7 +75,7 @@ cdef class PublishWindow:
         return slot if slot.waiter is not NULL else NULL
 
     cdef object settle(self, uint64_t seq):
-        """Free the slot and return its waiter; None when it was settled before or never opened."""
+        """Free the slot of a publish and return its waiter; None if it is settled or was never there."""
         cdef Slot* slot = self.find(seq)
         cdef PyObject* chunk
         cdef object waiter
@@ -83,7 +83,7 @@ cdef class PublishWindow:
             return None
         waiter = <object>slot.waiter
         chunk = slot.chunk
-        Py_DECREF(waiter)               # the slot's own reference
+        Py_DECREF(waiter)               # the reference that the slot held
         free_slot(self, slot)
         Py_XDECREF(chunk)
         return waiter
@@ -94,7 +94,7 @@ cdef class PublishWindow:
         return [seq for seq in range(self.base, self.next_seq) if self.slots[seq & self.mask].waiter is not NULL]
 
     def overdue(self):
-        """Return the unsettled sequences that are past their time; they were opened in the order of it."""
+        """Return the unsettled sequences that are past their time-out, which must be in the order of the sequences."""
         cdef uint64_t now = monotonic_ns()
         cdef uint64_t seq
         cdef list result = []

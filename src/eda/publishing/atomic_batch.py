@@ -1,7 +1,7 @@
 """`conn.publish_batch`: some events, all or nothing.
 
-A try without an answer may be stored or not. The next one finds out: what is stored refuses it, for its ids are
-duplicates, and then the stream shows whether it was this batch that came before.
+If a try has no answer, the batch may be stored or not. If it is stored, the server refuses the next try, because the
+ids are duplicates. Then the events in the stream show whether this batch or an earlier publish has stored the ids.
 
 Source: ADR-50, and nats-server's server/stream.go (processJetStreamAtomicBatchMsg).
 """
@@ -68,7 +68,7 @@ class AtomicBatch:
         self._batches: list[str] = []  # the ids of all tries
         self._unsure = False  # some try got no answer
         self._why: EdaError | None = None  # why the last try that was answered failed
-        # Done when nothing will come of the running try: with the reason if the server gave one.
+        # Done when the current try can't succeed any more. The result is the server's reason, None if it gave none.
         self._cut: asyncio.Future[Answer | None]
         self._read(events, client)
 
@@ -145,7 +145,7 @@ class AtomicBatch:
         self.ids = list(index_of)
 
     def _misfit(self, index: int) -> str:
-        """Return why the server would not take an event for its size; nothing when it does."""
+        """Return why an event is too large for the server; empty if it is not."""
         subject, envelope = self._messages[index]
         if not fits_protocol_line(subject):
             return "type and aggregate make a subject too long for the server's protocol line"
@@ -169,7 +169,7 @@ class AtomicBatch:
         return f"NATS/1.0\r\n{lines}\r\n".encode()
 
     def _parts(self, batch: str) -> Iterator[bytes]:
-        """Give the frames of all events but the last, in pieces that are worth a write."""
+        """Yield the frames of all events but the last, in pieces that are worth a write."""
         part = bytearray()
         for index, (subject, envelope) in enumerate(self._messages[:-1]):
             header = self._header(index, batch)
@@ -214,7 +214,7 @@ class AtomicBatch:
         try:
             info = await self._api.request(f"STREAM.INFO.{self._stream}", schema=Stream)
         except (ServerError, Timeout) as error:
-            self._logger.info("publish_batch to %s: looking at the stream: %s", self._stream, error)
+            self._logger.info("publish_batch to %s: checking the stream failed; trying again: %s", self._stream, error)
             # Where there is no stream, nothing can be stored twice: the next try says so.
             return isinstance(error, ServerError) and error.err_code == STREAM_NOT_FOUND
         longest_s = info["config"].get("duplicate_window", 0) / NS / 2
@@ -233,7 +233,7 @@ class AtomicBatch:
 
     async def _try(self) -> Answer | None:
         """Send the batch once; None when nothing is known of the outcome."""
-        if self._batches:  # the server may be another one by now
+        if self._batches:  # the server may be another one with other limits
             for index in range(len(self._messages)):
                 wrong = self._misfit(index)
                 if wrong:
@@ -256,13 +256,13 @@ class AtomicBatch:
             if self._cut.done():
                 return self._cut.result()
             self._unsure = True
-            # Its frame goes through nats-py and so behind what was just written.
+            # nats-py writes this frame, after the bytes that were just flushed.
             await self._wire.publish(subject, envelope, reply=replies.inbox, headers=headers)
             either: set[asyncio.Future[Any]] = {replies.answer, self._cut}
             await asyncio.wait(either, timeout=ACK_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
             answer = replies.answer.result() if replies.answer.done() else None
             if self._cut.done() and (answer is None or answer.error is not None):
-                # What the server forbids it says by the way; that the batch has a gap then is no news.
+                # The server reports a forbidden subject apart from the answer, which says only: a gap.
                 answer = self._cut.result() or answer
             elif answer is None:
                 self._logger.info("publish_batch to %s: no answer in %g s", self._stream, ACK_TIMEOUT_S)
@@ -306,7 +306,7 @@ class AtomicBatch:
                 return 0
             is_whole = await is_whole_since(self._api, self._stream, info["state"], self._from_seq)
         except (ServerError, Timeout) as error:
-            self._logger.info("publish_batch to %s: looking for it: %s", self._stream, error)
+            self._logger.info("publish_batch to %s: could not look for the batch: %s", self._stream, error)
             return 0
         if is_whole:
             raise self._why

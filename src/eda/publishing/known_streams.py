@@ -24,7 +24,7 @@ PUBLISH_TIMEOUT_S = 30.0
 
 
 class KnownStream:
-    """What a publish has to know of its stream.
+    """What is known of a stream that events are published to.
 
     `longest_s` is the longest publish timeout that the stream's duplicate window allows, `usual_s` the one of a publish
     that names none. `publisher` publishes to it. `seen_at` is when the server has said so (monotonic).
@@ -40,7 +40,7 @@ class KnownStream:
         self.seen_at: float = monotonic()
 
     def check_timeout(self, timeout_s: object) -> None:
-        """Raise ConfigError unless a publish may take so long."""
+        """Raise ConfigError unless a publish may have this time-out."""
         if isinstance(timeout_s, float | int) and timeout_s is not True and 0.001 <= timeout_s <= self.longest_s:
             return
         raise ConfigError(
@@ -52,7 +52,7 @@ class KnownStream:
 
 
 class KnownStreams:
-    """The streams that events go to, by name."""
+    """The streams that a connection publishes to, by name."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class KnownStreams:
         self._wire.on_restored.append(self._on_restored)
 
     async def ensure(self, stream: str) -> StreamInfo:
-        """Return the stream as it is, created if it may be. Raises StreamNotFound, ServerError."""
+        """Return the stream, created if that is allowed. Raises StreamNotFound, ServerError."""
         return await self._streams.ensure(stream, self._defaults, create=self._auto_create)
 
     def bucket_for(self, stream: StreamOptions) -> Bucket:
@@ -102,10 +102,10 @@ class KnownStreams:
         return await asyncio.shield(task)
 
     async def recover(self, stream: str) -> None:
-        """Look at a stream that was published to, and nobody answers, or that is to be published to again.
+        """Check a stream, because nobody answers for it or an event is to be sent again. Raises what `find` raises.
 
-        Raises what `find` does. What is known of it stays until an answer says otherwise: a cluster that elects a
-        leader may take longer over this question than over the publishes.
+        If the check fails, what was known of the stream stays: a cluster that elects a leader may take longer to answer
+        this question than to store the publishes.
         """
         try:
             await self.find(stream)
@@ -117,7 +117,7 @@ class KnownStreams:
     def longest_s(self, stream: str, not_before: float) -> float | None:
         """Return the longest publish timeout that the stream was seen to allow since a time (monotonic).
 
-        None: nobody has looked since.
+        None: the stream was not checked since then.
         """
         known = self.known.get(stream)
         return known.longest_s if known is not None and known.seen_at >= not_before else None
@@ -127,7 +127,7 @@ class KnownStreams:
     ) -> tuple[Destination, StreamInfo, bool]:
         """Return where events go, the stream, and whether it takes fast ingest from a window of this size.
 
-        `is_new_server`: it may be another server than before, of another version. Raises what `find` does.
+        `is_new_server`: it may be another server than before, of another version. Raises what `find` raises.
         """
         if is_new_server:
             await self._api.discover(LOOK_TIMEOUT_S)
@@ -136,7 +136,7 @@ class KnownStreams:
         return self._destination(info), info, can_fast
 
     def _destination(self, info: StreamInfo) -> Destination:
-        """Return where the stream's events go. Raises ConfigError when it takes none."""
+        """Return the destination of the stream's events. Raises ConfigError if it takes no events."""
         check = None
         if not check_takes_events(info):
 
@@ -157,26 +157,26 @@ class KnownStreams:
     def _resolved(self, stream: str, task: asyncio.Task[KnownStream]) -> None:
         del self._resolving[stream]
         if not task.cancelled():
-            task.exception()  # those who wanted to know may have been cancelled
+            task.exception()  # the callers may have been cancelled, and nobody else reads it
 
     # --- what may have changed ---------------------------------------------------------------------------------------
 
     def _on_changed(self, stream: str, info: StreamInfo | None) -> None:
-        """This connection has changed or deleted a stream."""
+        """Take the news that this connection has changed or deleted a stream."""
         known = self.known.pop(stream, None)
         if known is None or info is None:
             return
         try:
             self._note(info, self._destination(info), known.publisher)
         except ConfigError as error:
-            self._logger.warning("%s", error)  # whoever publishes to it is told
+            self._logger.warning("%s", error)  # the next publish raises the error
 
     def _on_info(self) -> None:
         for known in self.known.values():
             known.destination.set_max_payload(self._wire.max_payload)
 
     def _on_restored(self) -> None:
-        """Look at all known streams again: it may be another server, and anything may have happened meanwhile."""
+        """Check all known streams again, because the server may be another one, or the streams may have changed."""
         self._on_info()
         self._stop_refreshing()
         self._refreshing = asyncio.get_running_loop().create_task(self._refresh())
@@ -187,12 +187,12 @@ class KnownStreams:
             self._refreshing = None
 
     async def _refresh(self) -> None:
-        """Meanwhile publishes go out by what was known; nothing is sent again without a look of its own."""
+        """Check the known streams. Meanwhile new publishes rely on what was known; no event is sent again unchecked."""
         for stream, known in list(self.known.items()):
             try:
                 info = await self._streams.info(stream)
                 self._note(info, self._destination(info), known.publisher)
             except (StreamNotFound, ConfigError):
-                self.known.pop(stream, None)  # whoever publishes to it next finds out
+                self.known.pop(stream, None)  # the next publish looks it up
             except EdaError as error:
-                self._logger.info("looking at stream %s after a reconnect: %s", stream, error)
+                self._logger.info("could not check stream %s after a reconnect: %s", stream, error)

@@ -1,7 +1,8 @@
-"""An atomic batch whose answer was lost: whether the stream has it, or can't have it, or nobody can tell.
+"""Whether an atomic batch whose answer was lost is stored.
 
-The server stores a batch whole, with the batch's id and each event's place in the headers. So one event that is still
-there tells that all were stored, and where. None there proves something only where nothing was removed since.
+The server stores a batch whole, with the batch's id and each event's number in the headers. So one event that is found
+proves that all were stored, and tells where. If no event is found, the batch was not stored, unless the stream has
+removed events since then.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`conn.publish`: one event, one acknowledgement, sent again until the outcome is known."""
+"""`conn.publish`: each event is sent again until its outcome is known."""
 
 from __future__ import annotations
 
@@ -31,11 +31,12 @@ FRESH_S = 0.2  # how old the knowledge of a stream may be by which an event is s
 
 
 class StreamPublishers:
-    """The publishers of events one by one, one for each stream: a stream that does not answer fills its own window.
+    """The publishers of a connection, one for each stream, so that a stream that does not answer holds up only itself.
 
-    `recover` is called when nobody answers for a stream, or an event is to be sent again: it finds out whether the
-    stream exists, creates it if it may, and raises what a waiting publish should fail with. `longest_s(stream, since)`
-    is how long the stream remembers ids for sure, as somebody saw since that time (monotonic); None: nobody has.
+    `recover(stream)` is called when nobody answers for a stream, and before an event is sent again: it checks the
+    stream, creates it if it is allowed to, and raises the error with which waiting publishes fail. `longest_s(stream,
+    since)` returns the longest time-out that the stream's duplicate window allows, if the stream was checked since that
+    time (monotonic), and None otherwise.
     """
 
     def __init__(
@@ -51,11 +52,11 @@ class StreamPublishers:
         self.logger = logger
         self.recover = recover
         self.longest_s = longest_s
-        self.last: StreamSender | None = None  # the one that has sent an event last
+        self.last: StreamSender | None = None  # the sender that has sent the latest event
         self._of_stream: dict[str, StreamPublisher] = {}
 
     async def open(self, stream: str) -> StreamPublisher:
-        """Return the stream's publisher, which listens to the acknowledgements. Raises Closed."""
+        """Return the publisher of a stream, subscribed to its acknowledgements. Raises Closed."""
         publisher = self._of_stream.get(stream)
         if publisher is None:
             publisher = StreamPublisher(self)
@@ -67,18 +68,18 @@ class StreamPublishers:
         return publisher
 
     async def drain(self, deadline: Deadline, *, keeps_s: float) -> int:
-        """Wait until everything is settled, or `keeps_s` before the deadline; returns how many publishes are not."""
+        """Wait until all is settled, at most until `keeps_s` before the deadline; return how many publishes are not."""
         stream_publishers = list(self._of_stream.values())
         return sum(await asyncio.gather(*(each.drain(deadline, keeps_s=keeps_s) for each in stream_publishers)))
 
     def close(self) -> None:
-        """Fail what is still pending."""
+        """Fail the pending publishes."""
         for publisher in self._of_stream.values():
             publisher.close()
 
 
 class StreamPublisher:
-    """Publishes the events of one stream one by one."""
+    """Publishes events into one stream, each with an acknowledgement of its own."""
 
     def __init__(self, stream_publishers: StreamPublishers) -> None:
         self._singles = stream_publishers
@@ -97,9 +98,9 @@ class StreamPublisher:
         self._timer_at = 0.0
         self._recovering: dict[str, asyncio.Task[None]] = {}
         self._why: dict[int, ServerError] = {}  # sequence > why the server could not store it when last asked
-        self._refused: set[int] = set()  # sequences all of whose tries were refused: none can be stored
+        self._refused: set[int] = set()  # sequences whose every try was refused, so that no try can be stored
         self._unsure: set[int] = set()  # sequences with a try that was not answered
-        self._waiting: dict[str, list[int]] = {}  # stream > sequences to send again once it was looked at
+        self._waiting: dict[str, list[int]] = {}  # stream > sequences to send again when it was checked
         wire.on_restored.append(self._on_restored)
         wire.on_refused.append(self._on_refused)
         wire.on_closed.append(self._on_closed)
@@ -110,14 +111,14 @@ class StreamPublisher:
 
     @property
     def is_ready(self) -> bool:
-        """Whether `send` may be called now; else wait for `ready`."""
+        """Return whether `send` may be called now; if not, await `ready`."""
         wire = self._wire
         return not (self._out.paused or wire.closing or wire.is_closed) and self._sender.has_room
 
     async def ready(self, timeout_s: float, event_id: str) -> float:
-        """Wait until the connection and the window take another event: the back-pressure.
+        """Wait until the connection and the window have room for an event: the back-pressure.
 
-        Returns what is left of `timeout_s`. Raises Closed, Timeout.
+        Return the rest of `timeout_s`. Raises Closed, Timeout.
         """
         deadline = self._loop.time() + timeout_s
         try:
@@ -131,10 +132,10 @@ class StreamPublisher:
         return max(deadline - self._loop.time(), 0.001)
 
     def send(self, destination: Destination, event: Event, timeout_s: float) -> tuple[str, Wait[int]]:
-        """Send an event; returns its id, and what is done when the stream has acknowledged it.
+        """Send an event; return its id, and a wait for the sequence at which the stream has stored it.
 
-        The wait fails with Timeout, ServerError, Closed, or what `recover` raises. When it is cancelled the event may
-        be stored or not, and is not sent again.
+        The wait fails with Timeout, ServerError, Closed, or what `recover` raises. If it is cancelled, the event may be
+        stored or not, and is not sent again.
         """
         waiter: Wait[int] = self._waits.new()
         sender = self._sender
@@ -143,7 +144,7 @@ class StreamPublisher:
         if sender.n_pending or (last is not None and last.n_pending):
             event_id = sender.publish(destination, event, waiter, RESEND_S, timeout_s)
         else:
-            self._out.at_once = True  # nobody to share the write with: save the turn of the loop
+            self._out.at_once = True  # no other publish shares the write, so it need not wait for the end of the turn
             try:
                 event_id = sender.publish(destination, event, waiter, RESEND_S, timeout_s)
             finally:
@@ -153,9 +154,9 @@ class StreamPublisher:
         return event_id, waiter
 
     async def drain(self, deadline: Deadline, *, keeps_s: float) -> int:
-        """Wait until everything is settled, or `keeps_s` before the deadline; returns how many publishes are not."""
+        """Wait until all is settled, at most until `keeps_s` before the deadline; return how many publishes are not."""
         for seq in self._sender.due()[1]:
-            self._sender.fail(seq, Timeout("publish", 0.0))  # cancelled: nobody waits for it
+            self._sender.fail(seq, Timeout("publish", 0.0))  # cancelled, so nobody waits for the outcome
         while self._sender.n_pending and not self._wire.is_closed:
             if deadline.left_s <= keeps_s:
                 return self._sender.n_pending
@@ -163,7 +164,7 @@ class StreamPublisher:
         return 0
 
     def close(self) -> None:
-        """Fail what is still pending."""
+        """Fail the pending publishes."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -175,7 +176,7 @@ class StreamPublisher:
     # --- the clock ---------------------------------------------------------------------------------------------------
 
     def _arm(self, delay_s: float) -> None:
-        """Look at the window after `delay_s`, or sooner where that was wanted before."""
+        """Check the window after `delay_s`, unless an earlier check is due."""
         at = self._loop.time() + delay_s
         if self._timer is not None:
             if self._timer_at <= at:
@@ -193,7 +194,7 @@ class StreamPublisher:
             self._sender.fail(seq, late)
         if self._out.paused:
             for seq in resend:
-                self._sender.defer(seq, RESEND_S)  # more of the same is no help to a peer that takes nothing
+                self._sender.defer(seq, RESEND_S)  # the server does not read; writing more would not help
         else:
             self._send_again(resend, monotonic() - FRESH_S)
         if self._why or self._unsure or self._refused:
@@ -205,10 +206,10 @@ class StreamPublisher:
             self._arm(min(next_s or RESEND_S, RESEND_S))
 
     def _send_again(self, seqs: Iterable[int], since: float) -> None:
-        """Send events again, as far as that can't store one twice; `since`: what was seen of a stream then will do.
+        """Send events again if that can't store them twice. A check of the stream since `since` is recent enough.
 
-        A try without an answer may have been stored, and the stream remembers its id for the duplicate window, which
-        somebody may have shortened: so the stream is looked at first. What was refused is stored nowhere.
+        A try without an answer may be stored. The stream remembers its id for the duplicate window, which somebody may
+        have shortened, so the stream is checked first. An event whose every try was refused is not stored.
         """
         for seq in seqs:
             sender = self._sender
@@ -245,12 +246,12 @@ class StreamPublisher:
             return
         answer = decode_answer(status, payload)
         if answer is None:
-            self._logger.warning("stream %s: an acknowledgement that is none is ignored", stream)
+            self._logger.warning("stream %s: a message that is not an acknowledgement is ignored", stream)
         elif answer.error is None and answer.domain != self._sender.domain.decode():
             text = f"stream {answer.stream!r} of domain {answer.domain!r} has answered, the one that is meant has not"
             self._why[seq] = ServerError(503, 0, text, operation=f"publish to {stream}")
         elif answer.error is None and answer.stream == stream:
-            if answer.seq:  # written in another way than servers do
+            if answer.seq:  # an acknowledgement, though not written as servers write it today
                 self._sender.acknowledge(seq, -answer.seq if answer.duplicate else answer.seq)
         elif answer.error is None:
             owner = ServerError(500, 0, f"stream {answer.stream!r} owns the subject of stream {stream!r}")
@@ -258,13 +259,13 @@ class StreamPublisher:
         elif answer.error.is_transient:
             self._again(seq, answer.error.as_error(stream))
         elif self._sender.domain:
-            # A refusal names no domain. If another one's stream has refused, the acknowledgement that counts follows.
+            # A refusal names no domain. If it is from another domain, the right stream's acknowledgement follows.
             self._loop.call_later(REFUSAL_WAIT_S, self._sender.fail, seq, answer.error.as_error(stream))
         else:
             self._sender.fail(seq, answer.error.as_error(stream))
 
     def _again(self, seq: int, why: ServerError) -> None:
-        """Have a publish sent again after a pause that grows."""
+        """Send a publish again after a pause that grows with each try."""
         self._why[seq] = why
         if seq not in self._unsure and why.err_code != DUPLICATE_UNDER_WAY:
             self._refused.add(seq)
@@ -274,7 +275,7 @@ class StreamPublisher:
         self._arm(pause_s)
 
     def _look_for(self, stream: str) -> None:
-        """Find out, once at a time, why nobody answers for a stream."""
+        """Check a stream for which nobody answers, unless a check is under way."""
         if stream and stream not in self._recovering:
             task = self._loop.create_task(self._recover(stream))
             self._recovering[stream] = task
@@ -290,7 +291,7 @@ class StreamPublisher:
             self._send_again(waiting, 0.0)
             return
         if getattr(error, "retryable", False):
-            # Nobody can tell: the publishes go on until they time out.
+            # Nobody can tell what is wrong, so the publishes go on until they time out.
             for seq in waiting:
                 self._sender.defer(seq, BACKOFF_MAX_S)
             self._arm(BACKOFF_MAX_S)
@@ -305,7 +306,7 @@ class StreamPublisher:
         again = []
         for seq in self._sender.window.pending():
             size, most = self._sender.size_of(seq), self._wire.max_payload
-            if size > most:  # the server would close the connection, every time
+            if size > most:  # the server would close the connection each time it read such an event
                 message = f"an event of {size} bytes is over the max_payload of {most} that the server has now"
                 self._sender.fail(seq, ConfigError(message, argument="data"))
             else:
