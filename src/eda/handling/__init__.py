@@ -1,12 +1,16 @@
 """From a delivered frame to the outcome of its event: intake, ledger, handlers, acknowledgements, failures.
 
-It offers the dispatcher and the workers that run handlers. It never asks the server for events: a source in
-`subscribing` does that, through the methods that the dispatcher calls.
+It offers the dispatcher, its host, and the workers that run handlers. It never asks the server for events: the
+dispatcher's credit calls a source in `subscribing`, which sends the pull.
+
+An event's way in: `_intake` takes the frame and adds the event to a ledger. A `_worker` takes it from the ledger and
+calls the handler. `_outcome` acknowledges it, or has it tried again. `_credit` decides when more events are asked for,
+`_lease` and `_gate` whether handlers may start.
 
 Files, each after the files that it imports:
 
     verdicts         why an event gets no handler
-    _foreign         messages that others wrote, told from those that eda publishes; inline
+    _foreign         recognises messages of other programs; inline
     _ledger          the delivery ledger: which events are held, which is next; the shared subscription's
     _ledger_ordered  the ordered subscription's ledger: the position, and a lane for each key
     _waiting         workers that wait, and who wakes them

@@ -1,4 +1,4 @@
-"""The inside of a subscription put together: intake, ledger, workers, outcomes, and what decides when they run."""
+"""The parts that handle a subscription's events, put together: intake, ledger, workers, outcomes and the rest."""
 
 cimport cython
 from libc.stdint cimport int64_t, uint64_t
@@ -20,9 +20,9 @@ __all__ = ["Dispatcher"]
 
 @cython.final
 cdef class Dispatcher:
-    """Puts the parts of a subscription's inside together, and runs the handler for the events in its ledger.
+    """The parts that handle a subscription's events.
 
-    `host` and `source` do what needs Python and the event loop; their protocols are in the stub.
+    `host` and `source` do everything that needs Python and the event loop; their protocols are in the stub.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-# Messages that others wrote, told from those that eda publishes. Inline.
+# How messages of other programs are recognised, and the headers in which they differ. All functions are inline.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint64_t
@@ -12,7 +12,7 @@ cdef extern from *:
     """
     static const unsigned char EDA_HEAD[] = "NATS/1.0\\r\\nNats-Msg-Id: ";
     """
-    const unsigned char* HEAD "EDA_HEAD"        # what comes before the id in the headers of an event
+    const unsigned char* HEAD "EDA_HEAD"        # the headers of an event up to its id
 
 
 cdef enum:
@@ -21,7 +21,7 @@ cdef enum:
 
 cdef inline const unsigned char* find_header(Frame* frame, const char* name, Py_ssize_t n,
                                              Py_ssize_t* n_value) noexcept nogil:
-    """Return the value of a header, and how long it is; NULL where there is none. `name` ends with a colon."""
+    """Return a header's value and set its length; NULL if there is no such header. `name` ends with a colon."""
     cdef const unsigned char* pos = frame.headers
     cdef const unsigned char* end = pos + frame.n_headers
     cdef const unsigned char* line_end
@@ -42,7 +42,7 @@ cdef inline const unsigned char* find_header(Frame* frame, const char* name, Py_
 
 
 cdef inline bint is_for_another(Frame* frame, bytes name) noexcept:
-    """Whether the message was replayed for a subscription of another name (docs/wire.md: Eda-Replay-For)."""
+    """Return whether the message was replayed for a subscription of another name (docs/wire.md: Eda-Replay-For)."""
     cdef Py_ssize_t n = 0
     cdef const unsigned char* value = find_header(frame, b"Eda-Replay-For:", 15, &n)
     if value is NULL:
@@ -51,7 +51,7 @@ cdef inline bint is_for_another(Frame* frame, bytes name) noexcept:
 
 
 cdef inline bint is_schedule(Frame* frame) noexcept nogil:
-    """Whether it tells the server to publish a message later, or time and again: that message is the event (ADR-51)."""
+    """Return whether the message asks the server to publish another one later, which then is the event (ADR-51)."""
     cdef Py_ssize_t n
     return find_header(frame, b"Nats-Schedule:", 14, &n) is not NULL
 
@@ -62,10 +62,10 @@ cdef enum:
 
 
 cdef inline int mark_of(Frame* frame) noexcept nogil:
-    """What the headers say of a message without a body; 0: nothing.
+    """Return why a message has no body, as far as its headers say: MARKER, STRIPPED, or 0.
 
-    MARKER: the server (ADR-43), or a key-value client, has put it in place of messages that were removed.
-    STRIPPED: the consumer has left the body out. A message that was stored like that looks the same.
+    MARKER: the server (ADR-43) or a key-value client has stored it in place of messages that were removed.
+    STRIPPED: the consumer has left the body out. A message that was stored with the same headers looks the same.
     """
     cdef Py_ssize_t n = 0
     cdef const unsigned char* size
@@ -73,12 +73,12 @@ cdef inline int mark_of(Frame* frame) noexcept nogil:
         return MARKER
     if find_header(frame, b"KV-Operation:", 13, &n) is not NULL:
         return MARKER
-    size = find_header(frame, b"Nats-Msg-Size:", 14, &n)        # what it has in the stream
+    size = find_header(frame, b"Nats-Msg-Size:", 14, &n)        # of the body in the stream
     return 0 if size is NULL or (n == 1 and size[0] == 48) else STRIPPED
 
 
 cdef inline bint same_text(const unsigned char* a, const unsigned char* b, Py_ssize_t n) noexcept nogil:
-    """memcmp, for so few bytes that its call would cost most of the time."""
+    """Return whether n bytes are equal. For few bytes this is faster than a call of memcmp."""
     cdef uint64_t x, y
     while n >= 8:
         memcpy(&x, a, 8)
@@ -97,10 +97,10 @@ cdef inline bint same_text(const unsigned char* a, const unsigned char* b, Py_ss
 
 cdef inline bint is_ours(Frame* frame, const unsigned char* base, Event event, const unsigned char* stream,
                          Py_ssize_t n_stream) noexcept nogil:
-    """Whether the message is as eda publishes it: its id the only header, and on the subject of its type and aggregate.
+    """Return whether the message is as eda publishes it: the id is its only header, its subject is made of its type and
+    aggregate.
 
-    Texts that are escaped in a subject make it another one: what that costs is memory. Where another program has
-    written them as they are, it is on that subject.
+    If these are escaped in the subject, this returns False, and the event keeps its subject, which only costs memory.
     """
     cdef Py_ssize_t n_id = event.spans[F_ID].n
     cdef Py_ssize_t n_type = event.spans[F_TYPE].n
@@ -113,7 +113,7 @@ cdef inline bint is_ours(Frame* frame, const unsigned char* base, Event event, c
         return False
     if frame.n_subject != n_stream + 2 + n_type + n_aggregate + (n_type == 0) + (n_aggregate == 0):
         return False
-    # A mirror has the subjects of its origin, whose name may be as long.
+    # The subjects of a mirror begin with the name of its origin, which may be as long as this stream's.
     if not same_text(subject, stream, n_stream) or subject[n_stream] != 46:        # .
         return False
     subject += n_stream + 1

@@ -15,10 +15,10 @@ cdef uint64_t KEPT_NS = 5_000_000_000       # how long a shared subscription kee
 
 @cython.final
 cdef class Gate:
-    """Starts and stops the handlers of a subscription, and its pulls with them.
+    """The pause, the circuit and the suspect of a subscription: they stop its handlers, and the first two its pulls.
 
-    The circuit counts the events that fail in a row. It opens when the fault is probably not theirs, and the host calls
-    `try_one` after a pause. The lease of an ordered subscription is another matter; see `Lease`.
+    The circuit counts the events that fail in a row. It opens when so many fail that the cause is hardly the events.
+    The host calls `try_one` after a pause. The lease of an ordered subscription is in `Lease`.
     """
 
     def __init__(

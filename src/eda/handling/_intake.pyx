@@ -29,10 +29,10 @@ cdef enum:
 
 @cython.final
 cdef class Intake(Sink):
-    """Puts the events of one subscription's deliveries into its ledger.
+    """The sink of a subscription's deliveries, which puts their events into its ledger.
 
-    `source` (a DispatchSource in _dispatch.pyi) is told of statuses, and of deliveries that need a question to the
-    server.
+    It calls `source` (a DispatchSource in _dispatch.pyi) for statuses, and for deliveries about which the source must
+    ask the server.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ cdef class Intake(Sink):
         return self.waiting.event_is_ready()
 
     cdef bint is_redelivered(self, Frame* frame, Delivery* delivery) except -1:
-        """Return whether the event is held already, whose lease then begins again. Counts events that are missing."""
+        """Return whether the event is held already; if so, its lease begins again. Counts missing events."""
         cdef uint64_t n_missing, n_elsewhere
         # Between two first deliveries every consumer sequence is one event, ours or another member's.
         if delivery.n_delivered == 1 and delivery.stream_seq > self.stream_seq:
@@ -196,7 +196,7 @@ cdef class Intake(Sink):
         if frame.n_payload == 0:
             mark = mark_of(frame)
             if mark == STRIPPED and delivery.stream_seq not in self.empty:
-                self.consumer_utf8 = b""        # the same: it leaves out all bodies
+                self.consumer_utf8 = b""        # the same, because it leaves bodies out
                 self.source.on_stripped(delivery.stream_seq, b"")
                 return 0
         if self.sees_all:
@@ -210,8 +210,8 @@ cdef class Intake(Sink):
             return self.pass_over_ordered(delivery.stream_seq)
         event.attempt_ = <unsigned int>self.first_attempt
         if self.first_attempt > 1:
-            # With one death the event may not be the cause: the process may have died before the event was begun, or
-            # after it was handled and before that was stored.
+            # After one death the event need not be the cause: the process may have died before the event was begun, or
+            # after it was handled and before its position was stored.
             if verdict is None and self.max_attempts and self.first_attempt > max(self.max_attempts, 2):
                 verdict = Exhausted()
             self.first_attempt = 1
@@ -226,7 +226,7 @@ cdef class Intake(Sink):
         return self.credit.refill()
 
     cdef int hold_ordered(self, Event event, uint64_t seq, object verdict) except -1:
-        """Add an event to the ledger, with its key if there are keys; what the key's function raises is its verdict."""
+        """Add an event to the ledger, with its key if there are keys. An error of the key's function is its verdict."""
         cdef int32_t slot = -1
         if verdict is None and (self.by_aggregate or self.key_of is not None):
             try:

@@ -8,39 +8,40 @@ cdef enum HeldState:
     FREE = 0
     WAITING = 1                 # for a handler, or behind an event of the same key
     RUNNING = 2                 # a handler has it
-    RETRYING = 3                # comes again at `due_ns`, and keeps what must not overtake it waiting
-    DONE = 4                    # ordered: handled, but one before it is not
-    # Ordered: still running, though the ledger was dropped. Its outcome does not matter; its key is busy until then.
+    RETRYING = 3                # is ready again at `due_ns`; events that must not overtake it wait
+    DONE = 4                    # ordered: done, while an earlier event is not
+    # Ordered: its handler still runs, though the ledger was dropped. The outcome does not matter, but until then other
+    # events of its key wait.
     ORPHAN = 5
 
 
-# One delivery that is held. It has one event today; a delivery of several is done when `n_left` is 0.
+# One delivery that is held.
 cdef struct Held:
     uint64_t seq                # stream sequence
     int64_t stored_ns           # ordered: when the stream stored it, nanoseconds since 1970; 0: not known
-    uint64_t lease_ns           # monotonic: when it was received; shared: when its lease last began
-    uint64_t due_ns             # monotonic, RETRYING: when it comes again
+    uint64_t lease_ns           # monotonic: when it was received; shared: when its lease began last
+    uint64_t due_ns             # monotonic, RETRYING: when it is ready again
     PyObject* event             # owned; NULL when DONE
     PyObject* renewed           # owned bytes, shared: the acknowledgement subject of a later delivery, or NULL
-    PyObject* lane              # owned Lane, ordered: of its key, or NULL: it need not wait for others
-    int32_t next                # slot: the next free one, or the next one in the lane; -1: none
-    uint32_t n_left
+    PyObject* lane              # owned Lane, ordered: of its key; NULL: it waits for no other event
+    int32_t next                # the next free slot, or the next slot in the lane; -1: there is none
+    uint32_t n_left             # events of the delivery that are not done: 1
     uint32_t state              # a HeldState
-    bint is_judged              # not to be handled: there is a verdict on it
-    bint is_dead                # the verdict is final, and was told; what is left is to store its dead letter
+    bint is_judged              # the ledger has a verdict on it: why no handler may have it
+    bint is_dead                # the verdict was reported; its dead letter is still to be stored
 
 
-# What both kinds share: slots, the queue of those ready to be handed out, retries.
+# The slots, the queue of those that are ready, and those that wait for a retry, of either kind of ledger.
 cdef class Ledger:
-    cdef Held* held             # n_slots of them; growing moves them, so no pointer is kept over add()
+    cdef Held* held             # n_slots of them. add() may move them, so no pointer is kept beyond it
     cdef int32_t n_slots
-    cdef int32_t free_list      # -1: none
-    cdef int32_t* ready         # ring of the slots that may be handed out, the oldest first
+    cdef int32_t free_list      # the first free slot; -1: none is free
+    cdef int32_t* ready         # ring of the slots whose events may be handled, in this order
     cdef uint64_t ready_head
     cdef uint64_t ready_tail
-    # By slot; here, where the garbage collector sees them: an error's traceback may lead back to us.
+    # By slot. In a dict, because an error's traceback may lead back to us, and the garbage collector must see that.
     cdef dict verdicts
-    cdef uint64_t next_due_ns   # of the slots that retry, the earliest time; 0: none
+    cdef uint64_t next_due_ns   # the earliest `due_ns`; 0: no event waits for a retry
     cdef readonly Py_ssize_t n_held
     cdef readonly Py_ssize_t n_waiting
     cdef readonly Py_ssize_t n_running
@@ -50,7 +51,7 @@ cdef class Ledger:
     cdef int grow(self) except -1
     cdef int make_room(self, int32_t n) except -1
     cdef int32_t hold(self, Event event, uint64_t seq, uint64_t now_ns) except -2
-    cdef int let_go(self, int32_t slot) except -1
+    cdef int free_slot(self, int32_t slot) except -1
     cdef int drop_event(self, int32_t slot) except -1
     cdef void put_ready(self, int32_t slot) noexcept
     cdef void put_first(self, int32_t slot) noexcept
@@ -65,9 +66,9 @@ cdef class Ledger:
     cdef object verdict_of(self, int32_t slot)
 
 
-# Keyed by stream sequence, which are sparse here; lower ones legitimately come back.
+# Finds a delivery by its stream sequence. Sequences are sparse and in no order: events may be redelivered late.
 cdef class SharedLedger(Ledger):
-    cdef int32_t* table         # open addressing, seq > slot + 1; 0 is empty
+    cdef int32_t* table         # open addressing: from sequence to slot + 1; 0: empty
     cdef uint64_t table_mask
 
     cpdef int32_t lookup(self, uint64_t seq)

@@ -1,7 +1,7 @@
-"""The delivery ledger: which deliveries are held, and which may be handed out next.
+"""The ledger: which deliveries are held, and which event may be handled next.
 
-There is one for each kind of subscription (docs/design.md): `SharedLedger` knows a delivery by its sequence and forgets
-it when it is answered; `OrderedLedger`, in a file of its own, keeps a ring whose done prefix is the position.
+Each kind of subscription has its own. `SharedLedger` finds a delivery by its sequence, and forgets it when it is
+answered. `OrderedLedger`, in `_ledger_ordered`, keeps the events in order, and knows the position.
 """
 
 cimport cython
@@ -20,9 +20,9 @@ cdef enum:
 
 
 cdef class Ledger:
-    """Slots of held deliveries, the queue of those that are ready, and those that wait to be tried again.
+    """Slots of held deliveries, the queue of those that are ready, and those that wait for a retry.
 
-    Grows as needed: its user bounds it by the credit that it gives.
+    It grows as needed. The credit that a subscription gives the server bounds it.
     """
 
     def __cinit__(self, *_, **__):
@@ -44,7 +44,7 @@ cdef class Ledger:
         free(self.ready)
 
     cdef int grow(self) except -1:
-        """Double the slots; each kind grows what it has beside them."""
+        """Double the slots; each kind also grows its own arrays."""
         return self.make_room(self.n_slots * 2)
 
     cdef int make_room(self, int32_t n) except -1:
@@ -71,7 +71,7 @@ cdef class Ledger:
         return 0
 
     cdef int32_t hold(self, Event event, uint64_t seq, uint64_t now_ns) except -2:
-        """Take a slot for a waiting event (None: for what is done already)."""
+        """Take a slot for an event that waits; returns the slot. None: for a sequence that is done already."""
         cdef int32_t slot
         cdef Held* entry
         if self.free_list < 0:
@@ -97,7 +97,7 @@ cdef class Ledger:
         return slot
 
     cdef int drop_event(self, int32_t slot) except -1:
-        """Release the event of a slot and what belongs to it."""
+        """Release the event of a slot, and its verdict."""
         cdef Held* entry = &self.held[slot]
         cdef PyObject* event = entry.event
         cdef PyObject* renewed = entry.renewed
@@ -108,12 +108,13 @@ cdef class Ledger:
             entry.event = NULL
         entry.renewed = NULL
         entry.is_judged = False
-        # Last, as the verdict, whose traceback may hold anything: a destructor may run code that comes back here.
+        # A destructor may run code that calls this ledger, so the slot is in order before anything is released. The
+        # verdict is released on return.
         Py_XDECREF(event)
         Py_XDECREF(renewed)
         return 0
 
-    cdef int let_go(self, int32_t slot) except -1:
+    cdef int free_slot(self, int32_t slot) except -1:
         """Free the slot."""
         self.n_held -= 1
         self.drop_event(slot)
@@ -131,11 +132,11 @@ cdef class Ledger:
         self.ready[self.ready_head & <uint64_t>(self.n_slots - 1)] = slot
 
     cpdef Py_ssize_t n_ready(self):
-        """Return how many may be handed out now."""
+        """Return how many events are ready."""
         return <Py_ssize_t>(self.ready_tail - self.ready_head)
 
     cpdef int32_t take_ready(self):
-        """Hand out what has been ready longest; returns its slot, or -1."""
+        """Take the first event that is ready, which then runs; returns its slot, or -1."""
         cdef int32_t slot
         if self.ready_head == self.ready_tail:
             return -1
@@ -147,7 +148,7 @@ cdef class Ledger:
         return slot
 
     cpdef int put_back(self, int32_t slot) except -1:
-        """Have a running event handed out again, before all others: nothing is said of it."""
+        """Make a running event ready again, before all others."""
         if self.held[slot].state == ORPHAN:
             return self.finish(slot)
         self.held[slot].state = WAITING
@@ -157,7 +158,7 @@ cdef class Ledger:
         return 0
 
     cpdef int retry(self, int32_t slot, uint64_t due_ns, Event event, object verdict) except -1:
-        """Have a running event handed out again at `due_ns`, as `event`; with a verdict on it (or None) it is dead."""
+        """Make a running event ready again at `due_ns`, as the object `event`. With a verdict (not None) it is dead."""
         cdef Held* entry = &self.held[slot]
         if entry.state == ORPHAN:
             return self.finish(slot)
@@ -173,7 +174,7 @@ cdef class Ledger:
         return self.replace(slot, event)
 
     cdef int replace(self, int32_t slot, Event event) except -1:
-        """Have the slot hold another object of the same bytes."""
+        """Hold another object of the same event."""
         cdef PyObject* old = self.held[slot].event
         if <PyObject*>event != old:
             Py_INCREF(event)
@@ -182,17 +183,17 @@ cdef class Ledger:
         return 0
 
     cdef int set_verdict(self, int32_t slot, object verdict) except -1:
-        """Note that the event is not to be handled, and why."""
+        """Note why no handler may have the event."""
         self.held[slot].is_judged = True
         self.verdicts[slot] = verdict
         return 0
 
     cdef object verdict_of(self, int32_t slot):
-        """The error that an event has failed with without being handled, or None."""
+        """Return the verdict on an event, or None."""
         return self.verdicts[slot] if self.held[slot].is_judged else None
 
     cpdef int take_due(self, uint64_t now_ns) except -1:
-        """Make ready, before all others and in order, what was to be tried again by now; returns how many."""
+        """Make the events ready whose retry is due, in order and before all others; returns how many."""
         cdef int32_t slot
         cdef int n = 0
         cdef uint64_t next_ns = 0
@@ -220,7 +221,7 @@ cdef class Ledger:
         raise NotImplementedError
 
     def running_since(self):
-        """Return (sequence, when it was received) of the oldest event that runs or retries, or None."""
+        """Return (sequence, time received) of the oldest event that runs or waits for a retry, or None."""
         cdef int32_t slot
         found = None
         for slot in range(self.n_slots):
@@ -232,7 +233,7 @@ cdef class Ledger:
 
 @cython.final
 cdef class SharedLedger(Ledger):
-    """What a shared subscription holds. A redelivery of it renews its lease and is not handed out again."""
+    """The deliveries that a shared subscription holds. If one is redelivered, only its lease begins again."""
 
     def __cinit__(self):
         self.table_mask = FIRST_SLOTS * 4 - 1
@@ -244,7 +245,7 @@ cdef class SharedLedger(Ledger):
         free(self.table)
 
     cdef int grow(self) except -1:
-        """Double the slots; the table has four places for each, so a search is short."""
+        """Double the slots. The table has four entries for each slot, so a search is short."""
         cdef uint64_t mask = <uint64_t>self.n_slots * 8 - 1
         cdef int32_t* table = <int32_t*>calloc(mask + 1, sizeof(int32_t))
         cdef int32_t slot
@@ -290,7 +291,7 @@ cdef class SharedLedger(Ledger):
         return slot
 
     cpdef int32_t renew(self, uint64_t seq, bytes reply, uint64_t now_ns) except -2:
-        """Note a redelivery of what is held; returns its slot, or -1 when it is not held."""
+        """Note that an event was redelivered; returns its slot, or -1 if it is not held."""
         cdef int32_t slot = self.lookup(seq)
         cdef Held* entry
         if slot < 0:
@@ -303,7 +304,7 @@ cdef class SharedLedger(Ledger):
         return slot
 
     cdef bytes reply_of(self, int32_t slot):
-        """The acknowledgement subject of the latest delivery."""
+        """Return the acknowledgement subject of the latest delivery."""
         cdef Held* entry = &self.held[slot]
         cdef Event event
         if entry.renewed is not NULL:
@@ -317,7 +318,7 @@ cdef class SharedLedger(Ledger):
         at = (self.held[slot].seq * 0x9E3779B97F4A7C15ULL >> 20) & self.table_mask
         while self.table[at] != slot + 1:
             at = (at + 1) & self.table_mask
-        # Close the gap: move back what could not be found across an empty place.
+        # Close the gap: move entries back that a search could not reach across an empty one.
         hole = at
         self.table[hole] = 0
         while True:
@@ -330,4 +331,4 @@ cdef class SharedLedger(Ledger):
                 self.table[at] = 0
                 hole = at
         self.n_running -= 1
-        return self.let_go(slot)
+        return self.free_slot(slot)

@@ -4,35 +4,35 @@ from eda._event cimport Event
 from eda.handling._ledger cimport Ledger
 
 
-# The events of one key: the first one is ready, running or retrying, the others wait behind it.
+# The held events of one key. The first is ready, running or waits for a retry; the others wait for it.
 cdef class Lane:
     cdef object key
     cdef int32_t head           # slot; -1: none
     cdef int32_t tail
 
 
-# A ring from the first event that is not done on. `position`: everything up to there is done.
+# A ring that begins with the first event that is not done.
 cdef class OrderedLedger(Ledger):
     cdef int32_t* order         # ring of slots in stream order
     cdef uint64_t order_head
     cdef uint64_t order_tail
     cdef dict lanes             # by key
-    cdef Lane only              # serial: one lane for all; else None
-    cdef readonly uint64_t position
-    cdef readonly uint64_t highest      # the last sequence received; where reading goes on
-    # When the stream stored those two, nanoseconds since 1970; 0: not known. A sequence alone does not say which event
-    # it is: a stream that lost its end gives it out again.
+    cdef Lane only              # serial: the one lane of all events; else None
+    cdef readonly uint64_t position     # all events up to this sequence are done
+    cdef readonly uint64_t highest      # the last sequence received; reading continues after it
+    # When the stream stored these two, nanoseconds since 1970; 0: not known. A sequence alone does not identify an
+    # event: a stream that has lost its end gives the same sequence to another event.
     cdef readonly int64_t position_ns
-    cdef public int64_t highest_ns      # set before what it belongs to is added
+    cdef public int64_t highest_ns      # of the next event, too: set before the event is added
 
     cpdef int32_t add(self, Event event, uint64_t seq, uint64_t now_ns) except -2
     cpdef int32_t add_keyed(self, Event event, uint64_t seq, uint64_t now_ns, object key) except -2
     cpdef bint admit(self, int32_t slot, object key) except -1
     cpdef int pass_over(self, uint64_t seq) except -1
     cdef Lane lane_of(self, object key)
-    cdef bint enter(self, Lane lane, int32_t slot) noexcept
+    cdef bint enter_lane(self, Lane lane, int32_t slot) noexcept
     cdef int append(self, int32_t slot) except -1
     cdef int advance(self) except -1
     cdef int leave_lane(self, int32_t slot) except -1
-    cdef bint cut(self, Lane lane) noexcept
+    cdef bint clear_lane(self, Lane lane) noexcept
     cpdef int drop(self, uint64_t position, int64_t stored_ns=*) except -1

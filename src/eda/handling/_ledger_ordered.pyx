@@ -1,4 +1,4 @@
-"""The ledger of an ordered subscription: a ring from the first event that is not done on, and lanes for keys."""
+"""The ledger of an ordered subscription: the events in order, a lane for each key, and the position."""
 
 cimport cython
 from cpython.object cimport PyObject
@@ -20,10 +20,10 @@ cdef class Lane:
 
 @cython.final
 cdef class OrderedLedger(Ledger):
-    """What an ordered subscription holds, from the first event that is not done on.
+    """The events that an ordered subscription holds, beginning with the first that is not done.
 
-    `serial`: an event is ready when all before it are done. Otherwise one with a key is ready when no earlier one of
-    its key is held, and one without a key at once.
+    With `serial`, an event is ready when all events before it are done. Without, an event with a key is ready when no
+    earlier event of its key is held, and an event without a key is ready at once.
     """
 
     def __cinit__(self, *, bint serial=False):
@@ -65,7 +65,7 @@ cdef class OrderedLedger(Ledger):
         return 0
 
     cpdef int32_t add(self, Event event, uint64_t seq, uint64_t now_ns) except -2:
-        """Hold the next event, which has no key; returns its slot. Sequences ascend."""
+        """Hold the next event, which has no key; returns its slot. Its sequence is higher than those before."""
         cdef int32_t slot = self.hold(event, seq, now_ns)
         self.append(slot)
         if self.only is None:
@@ -82,14 +82,14 @@ cdef class OrderedLedger(Ledger):
         return slot
 
     cpdef int32_t add_keyed(self, Event event, uint64_t seq, uint64_t now_ns, object key) except -2:
-        """Hold the next event, which must wait for earlier ones of its key; returns its slot.
+        """Hold the next event, which must wait for earlier events of its key; returns its slot.
 
-        Raises what hashing and comparing the key raises, and then nothing is held.
+        If hashing or comparing the key raises an error, the error is raised here, and the event is not held.
         """
         cdef Lane lane = self.lane_of(key)
         cdef int32_t slot = self.hold(event, seq, now_ns)
         self.append(slot)
-        if self.enter(lane, slot):
+        if self.enter_lane(lane, slot):
             self.put_ready(slot)
         return slot
 
@@ -102,8 +102,8 @@ cdef class OrderedLedger(Ledger):
             self.lanes[key] = lane
         return lane
 
-    cdef bint enter(self, Lane lane, int32_t slot) noexcept:
-        """Put an event at the end of a lane; returns whether it is the first there."""
+    cdef bint enter_lane(self, Lane lane, int32_t slot) noexcept:
+        """Put an event at the end of a lane; returns whether it is the first in the lane."""
         cdef bint first = lane.head < 0
         self.held[slot].lane = <PyObject*>lane
         Py_INCREF(lane)
@@ -115,15 +115,15 @@ cdef class OrderedLedger(Ledger):
         return first
 
     cpdef bint admit(self, int32_t slot, object key) except -1:
-        """Give a running event, whose key could not be had before, its key; returns whether it may run now.
+        """Give a running event its key, which could not be computed before; returns whether it may run now.
 
-        Otherwise it waits behind what is held of its key, even if that is later: what was before it is known too late.
+        If not, it waits behind all held events of its key, also behind later ones: some of them may run already.
         """
         cdef Lane lane = self.lane_of(key)
         self.held[slot].is_judged = False
         self.verdicts.pop(slot, None)
         self.held[slot].next = -1
-        if self.enter(lane, slot):
+        if self.enter_lane(lane, slot):
             return True
         self.held[slot].state = WAITING
         self.n_running -= 1
@@ -131,7 +131,7 @@ cdef class OrderedLedger(Ledger):
         return False
 
     cpdef int pass_over(self, uint64_t seq) except -1:
-        """Note a sequence that nobody needs to handle."""
+        """Note a sequence that no handler needs to have."""
         cdef int32_t last
         if self.order_head == self.order_tail:
             self.highest = self.position = seq
@@ -139,14 +139,14 @@ cdef class OrderedLedger(Ledger):
             return 0
         last = self.order[(self.order_tail - 1) & <uint64_t>(self.n_slots - 1)]
         if self.held[last].state == DONE:
-            self.highest = self.held[last].seq = seq        # one entry serves for a run of them
+            self.highest = self.held[last].seq = seq        # one slot for a run of them
             self.held[last].stored_ns = self.highest_ns
         else:
             self.append(self.hold(None, seq, 0))
         return 0
 
     cdef int leave_lane(self, int32_t slot) except -1:
-        """Make ready what waited behind this event."""
+        """Take an event out of its lane, and make the next event of the lane ready."""
         cdef Held* entry = &self.held[slot]
         cdef Lane lane
         if entry.lane is NULL:
@@ -160,10 +160,10 @@ cdef class OrderedLedger(Ledger):
             lane.tail = -1
             if lane is not self.only:
                 try:
-                    if self.lanes.get(lane.key) is lane:        # not of a key that has changed meanwhile
+                    if self.lanes.get(lane.key) is lane:        # else the key's hash has changed
                         del self.lanes[lane.key]
                 except Exception:
-                    pass                # a key that hashes no more: its lane stays, empty
+                    pass                # the key can't be hashed any more: its empty lane stays
         Py_XDECREF(<PyObject*>lane)
         return 0
 
@@ -173,14 +173,14 @@ cdef class OrderedLedger(Ledger):
         self.n_running -= 1
         self.leave_lane(slot)
         if entry.state == ORPHAN:
-            self.n_held += 1            # it was no longer counted
-            return self.let_go(slot)
+            self.n_held += 1            # drop() has taken it off the count already
+            return self.free_slot(slot)
         entry.state = DONE
         self.drop_event(slot)
         return self.advance()
 
     cdef int advance(self) except -1:
-        """Let the done prefix go."""
+        """Move the position over the events that are done, and free their slots."""
         cdef int32_t slot
         while self.order_head != self.order_tail:
             slot = self.order[self.order_head & <uint64_t>(self.n_slots - 1)]
@@ -189,13 +189,13 @@ cdef class OrderedLedger(Ledger):
             self.order_head += 1
             self.position = self.held[slot].seq
             self.position_ns = self.held[slot].stored_ns
-            self.let_go(slot)
+            self.free_slot(slot)
         return 0
 
     cpdef int drop(self, uint64_t position, int64_t stored_ns=0) except -1:
-        """Forget everything, and go on behind `position`, whose event was stored then.
+        """Forget all events, and continue after `position`, whose event was stored at `stored_ns`.
 
-        Handlers that still run end without effect, but until then keep what comes with their key waiting.
+        The outcomes of handlers that still run have no effect. Until they end, new events of their keys wait.
         """
         cdef int32_t slot
         cdef Lane lane
@@ -203,14 +203,14 @@ cdef class OrderedLedger(Ledger):
         lanes = {}
         for key, value in self.lanes.items():
             lane = <Lane>value
-            if self.cut(lane):
+            if self.clear_lane(lane):
                 try:
                     lanes[key] = lane
                 except Exception:
                     pass                # as in leave_lane()
         self.lanes = lanes
         if self.only is not None:
-            self.cut(self.only)
+            self.clear_lane(self.only)
         self.ready_head = self.ready_tail = 0
         self.order_head = self.order_tail = 0
         self.n_waiting = self.n_retrying = 0
@@ -223,13 +223,13 @@ cdef class OrderedLedger(Ledger):
                 left = self.held[slot].lane
                 self.held[slot].lane = NULL
                 Py_XDECREF(left)
-                self.let_go(slot)
+                self.free_slot(slot)
         self.position = self.highest = position
         self.position_ns = self.highest_ns = stored_ns
         return 0
 
-    cdef bint cut(self, Lane lane) noexcept:
-        """Leave in a lane what runs, and tell whether something does."""
+    cdef bint clear_lane(self, Lane lane) noexcept:
+        """Remove all events from a lane but the one that runs; returns whether one runs."""
         if lane.head >= 0 and self.held[lane.head].state in (RUNNING, ORPHAN):
             lane.tail = lane.head
             self.held[lane.head].next = -1

@@ -23,9 +23,9 @@ cdef uint64_t END_OF_TIME = 0xFFFFFFFFFFFFFFFFULL
 
 @cython.final
 cdef class Outcomes:
-    """Brings each event that a worker has taken from the ledger to its outcome, and counts the outcomes.
+    """The outcomes of a subscription's events, and how many there were of each.
 
-    A slot is one of the ledger's. It is running when its outcome is known, and is not to be used after that.
+    A slot is a running one of the ledger. Once the event has its outcome, the slot must not be used any more.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ cdef class Outcomes:
         return self.finish(slot)
 
     cdef int drop(self, int32_t slot, object verdict) except -1:
-        """Have the server deliver an event no more that was not handled, because its dead letter is stored."""
+        """Have the server never deliver an event again that was not handled, because its dead letter is stored."""
         cdef Event event
         self.n_dead += 1
         if self.shared is not None:
@@ -91,7 +91,7 @@ cdef class Outcomes:
         return self.retry_later(slot, delay_ns, copy_of(event, event.attempt_ + 1), None)
 
     cdef int retry_later(self, int32_t slot, int64_t delay_ns, Event event, object verdict) except -1:
-        """Keep an event, as this object, until `delay_ns` are over. With a verdict (or None) it has no handler then."""
+        """Keep an event, as this object, for `delay_ns`. With a verdict (not None) no handler gets it after that."""
         self.ledger.retry(slot, monotonic_ns() + <uint64_t>delay_ns, event, verdict)
         self.host.on_retry(delay_ns / 1e9)
         return 0
@@ -154,7 +154,7 @@ cdef class Outcomes:
             self.end_burial(slot, event, each, delay_ns)
 
     cdef list failures_of(self, list slots, object error):
-        """Return (slot, error) of the events that have failed. The others get their outcome here."""
+        """Return (slot, error) of the events that have failed, after the other events of the call got their outcome."""
         cdef int32_t slot
         cdef list failures = []
         errors = self.host.errors_of([<object>self.ledger.held[<int32_t>slot].event for slot in slots], error)
@@ -190,7 +190,7 @@ cdef class Outcomes:
         return dead
 
     cdef int end_burial(self, int32_t slot, Event event, object error, int64_t delay_ns) except -1:
-        """Note that the dead letter of an event is stored (negative), or is to be stored in `delay_ns`."""
+        """Finish an event whose dead letter is stored (`delay_ns` is negative), or keep it for another try."""
         if delay_ns < 0:
             return self.drop(slot, error)
         if self.gate.is_closing:

@@ -52,7 +52,7 @@ cdef class _Turn:
 
 @cython.final
 cdef class Worker:
-    """Runs the handler of a subscription for one event, or one batch, after the other."""
+    """One of the workers of a subscription: it runs the handler for one event or one batch after the other."""
 
     def __init__(
         self, int index, object host, object handler, Ledger ledger not None, WaitingWorkers waiting not None,
@@ -111,7 +111,7 @@ cdef class Worker:
                     continue
             event = <Event>self.ledger.held[slot].event
             if error is None:
-                # As in call(), which would be another coroutine for each event.
+                # The same as call(), which would cost a coroutine for each event.
                 was_awaited = False
                 self.running = event
                 try:
@@ -181,7 +181,7 @@ cdef class Worker:
                 now = monotonic_ns()
 
     cdef bint should_linger(self, uint64_t now) except -1:
-        """Return whether a worker should wait for a full batch, since some events are ready, and more may come."""
+        """Return whether to wait for a full batch: some events are ready, and more may be added."""
         cdef Py_ssize_t n_ready = self.ledger.n_ready()
         if n_ready == 0 or now >= self.lease.until_ns or self.lease.is_confirming or self.gate.barred:
             return False
@@ -200,7 +200,7 @@ cdef class Worker:
     async def handle_suspect(self, int32_t slot):
         """Handle a suspect while no other event is handled.
 
-        It is recorded first. If it kills the process, the member that gets it next finds the record, and gives it up.
+        It is recorded first. If it kills this process, the member that gets it next finds the record, and gives it up.
         """
         cdef Event event = <Event>self.ledger.held[slot].event
         cdef object error = None
@@ -220,14 +220,14 @@ cdef class Worker:
                 self.outcomes.retry_later(slot, delay_ns, event, None)
                 return
             elif self.gate.is_shut_for(self.index):
-                # Paused meanwhile. If it were given back, its next delivery would find the record of this one.
+                # Paused meanwhile. The event is kept: if it were given back, the record would count against it.
                 await self.host.end_record(event)
                 self.ledger.put_back(slot)
                 return
             if delay_ns == 0:
                 error = await self.call((event,), [event] if self.batch else event)
-                # An event is acknowledged before anything is awaited. One that is given back is off the record before
-                # another member gets it.
+                # A handled event is acknowledged before anything is awaited. The record of an event that is given back
+                # is removed first, because another member may get the event at once.
                 if error is None and self.cancelled == NOT_CANCELLED:
                     self.outcomes.succeed(slot)
                     await self.host.end_record(event)
@@ -347,7 +347,7 @@ cdef class Worker:
         return error
 
     cdef bint must_be_awaited(self, object result) except -1:
-        """Return whether the result of a handler has to be awaited. Raises for one that is a generator."""
+        """Return whether the result of a handler has to be awaited. If it is a generator, raises the host's error."""
         if is_coroutine(result) or hasattr(result, "__await__"):
             return True
         if isinstance(result, (GeneratorType, AsyncGeneratorType)):
@@ -357,11 +357,11 @@ cdef class Worker:
         return False
 
     cdef uint64_t end_call(self, object first, uint64_t began, bint was_awaited) except 0:
-        """Note that a handler call is over; returns the time. `first`: of its events."""
+        """Note that a handler call is over; returns the time. `first`: the first event of the call."""
         cdef uint64_t now = monotonic_ns()
         self.running = None
         if not was_awaited and now - began > self.timeout_ns:
-            self.host.on_overrun(first, (now - began) / 1e9)    # it could not be cancelled
+            self.host.on_overrun(first, (now - began) / 1e9)    # a plain function can't be cancelled
         return now
 
     async def conclude(self, list slots, object error):

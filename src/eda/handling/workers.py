@@ -11,13 +11,13 @@ from eda.handling._dispatch import Dispatcher
 
 __all__ = ["Workers"]
 
-# In whose handlers the caller runs: tasks and threads that a handler starts inherit it. Tokens rather than the workers
-# themselves, because such a task may outlive the subscription.
+# The workers whose handlers have started the running code: tasks and threads that a handler starts inherit it. They are
+# named by tokens, because such a task may outlive the subscription.
 _RUN_IN: ContextVar[tuple[object, ...]] = ContextVar("eda_run_in", default=())
 
 
 class Workers:
-    """Runs a dispatcher's workers as tasks; `on_failed(worker)` is called when one ends before it should."""
+    """The tasks of a dispatcher's workers. `on_failed(worker)` is called when a task ends too early."""
 
     def __init__(self, dispatcher: Dispatcher, label: str, on_failed: Callable[[asyncio.Task[None]], None]) -> None:
         self._dispatcher = dispatcher
@@ -28,11 +28,11 @@ class Workers:
 
     @property
     def are_started(self) -> bool:
-        """Whether the tasks were made, and so handlers may run."""
+        """Return whether the tasks were created, so handlers may run."""
         return bool(self._tasks)
 
     def start(self, n: int) -> None:
-        """Make `n` tasks."""
+        """Create `n` tasks."""
         loop = asyncio.get_running_loop()
         for index in range(n):
             token, context = object(), copy_context()
@@ -50,9 +50,9 @@ class Workers:
             self._on_failed(worker)
 
     def run_caller(self) -> bool:
-        """Whether the caller is a handler that one of these tasks runs, or was started by a handler that still runs.
+        """Return whether the caller is a handler that one of these tasks runs, or was started by such a handler.
 
-        Such a caller can't wait for the handler to end: the handler may be waiting for the caller.
+        Such a caller can't wait until the handler ends, because the handler may wait for the caller.
         """
         run_in = _RUN_IN.get()
         if not run_in:
@@ -61,14 +61,14 @@ class Workers:
         return any(token in run_in and running[index] is not None for index, token in enumerate(self._tokens))
 
     def cancel(self) -> None:
-        """Cancel the handlers that run; their events come again."""
+        """Cancel the handlers that run; their events are delivered again."""
         for worker in self._tasks:
             worker.cancel()
 
     async def end(self, deadline: Deadline, timeout_s: float, *, keeps_s: float) -> int:
-        """Wait until the handlers that run are done; returns how many were cancelled because they were not in time.
+        """Wait until the handlers that run are done; returns how many were cancelled because they took too long.
 
-        They have `timeout_s`, and no more than leaves `keeps_s` before the deadline for what comes after them.
+        They have `timeout_s`, but at least `keeps_s` of the deadline is kept for the steps after them.
         """
         late = await deadline.wait(self._tasks, timeout_s, keeps_s=keeps_s)
         for worker in late:
