@@ -33,7 +33,7 @@ cdef class Outcomes:
     cdef int give_back(self, int32_t slot) except -1
     cdef int give_back_all(self, list slots) except -1
     cdef int answer(self, Event event, int32_t slot, const char* payload, Py_ssize_t n) except -1
-    cdef int end_burial(self, int32_t slot, Event event, object error, int64_t delay_ns) except -1
+    cdef int end_dead_letter(self, int32_t slot, Event event, object error, int64_t delay_ns) except -1
     cdef list failures_of(self, list slots, object error)
     cdef list retry_all(self, int index, list failures, bint is_whole)
     cdef int extend_leases(self, uint64_t now_ns, uint64_t age_ns) except -1

@@ -151,7 +151,7 @@ cdef class Outcomes:
             except BaseException:
                 self.give_back_all([slot for slot, _ in dead[number:]])
                 raise
-            self.end_burial(slot, event, each, delay_ns)
+            self.end_dead_letter(slot, event, each, delay_ns)
 
     cdef list failures_of(self, list slots, object error):
         """Return (slot, error) of the events that have failed, after the other events of the call got their outcome."""
@@ -189,7 +189,7 @@ cdef class Outcomes:
                 dead.append(failure)
         return dead
 
-    cdef int end_burial(self, int32_t slot, Event event, object error, int64_t delay_ns) except -1:
+    cdef int end_dead_letter(self, int32_t slot, Event event, object error, int64_t delay_ns) except -1:
         """Finish an event whose dead letter is stored (`delay_ns` is negative), or keep it for another try."""
         if delay_ns < 0:
             return self.drop(slot, error)
