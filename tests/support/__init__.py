@@ -3,6 +3,7 @@
     reference                 the envelope as the official protobuf package has it; strategies for random events
     transport/faulty_proxy    a TCP proxy that misbehaves on demand
     transport/fake_server     a NATS server that says what a test tells it to
+    transport/wires           a wire to a server, without the rest of a connection
     transport/nats_jwt        nkeys and JWTs, as `nsc` makes them
     embedded/cluster          three nats-servers in a cluster
     embedded/domains          a hub and a leaf node with a JetStream domain each

@@ -1,6 +1,7 @@
 """nats-py's client, with fixes for failures in log-in, reconnecting, reading and closing.
 
-Only this file and `wire` use private parts of nats-py.
+Only this file uses private parts of nats-py. `tests/live/transport/test_nats_client.py` checks these parts. If one has
+changed, the test names the version of nats-py.
 """
 
 from __future__ import annotations
@@ -9,23 +10,39 @@ import asyncio
 import logging
 import random
 import secrets
-from typing import Any
+from importlib.metadata import version
+from typing import Any, NamedTuple
 
 from nats.aio.client import Client, Server
+from nats.aio.subscription import Subscription as NatsSubscription
 from nats.aio.transport import TcpTransport
 from nats.errors import Error as NatsError
 
-from eda.errors import EdaError, printable
+from eda.errors import EdaError, NotSupported, printable
 from eda.transport.server_info import check_info, usable_urls
 
-__all__ = ["MendedClient", "describe"]
+__all__ = ["SUPPORTED", "ByteStream", "MendedClient", "describe"]
+
+SUPPORTED = "nats-py >=2.12,<2.17"
 
 BACKOFF_FIRST_S = 0.05
 BACKOFF_MAX_S = 2.0
 
 
+class ByteStream(NamedTuple):
+    """How nats-py reads a connection: its reader, the protocol that feeds it, the transport, and unparsed bytes."""
+
+    reader: asyncio.StreamReader
+    protocol: asyncio.Protocol
+    transport: asyncio.Transport
+    rest: bytes
+
+
 class MendedClient(Client):
-    """A client that can be closed in any state, reconnects after any error, and leaves no sockets or tasks behind."""
+    """A client that can be closed in any state, reconnects after any error, and leaves no sockets or tasks behind.
+
+    A subclass may extend `handshake_done` and `connection_broke`.
+    """
 
     def __init__(self, logger: logging.Logger) -> None:
         super().__init__()
@@ -88,6 +105,23 @@ class MendedClient(Client):
             if self._transport is None or self._transport.at_eof():
                 raise NatsError("nats: the server closed the connection during the handshake")
             self._status = Client.CONNECTED
+        self.handshake_done()
+
+    def handshake_done(self) -> None:
+        """Do what follows each log-in, before anything else is read. Called by this class."""
+
+    def take_stream(self) -> ByteStream:
+        """Return how the connection is read, and leave nothing to nats-py's parser. Raises NotSupported."""
+        try:
+            streams: Any = self._transport
+            reader = streams._io_reader
+            transport = streams._io_writer.transport
+            stream = ByteStream(reader, transport.get_protocol(), transport, bytes(reader._buffer))
+            reader._buffer.clear()
+        except AttributeError as error:
+            # This version of nats-py has other private parts.
+            raise NotSupported(f"nats-py {version('nats-py')}", needs=SUPPORTED) from error
+        return stream
 
     async def _connect_to_server(self, s: Any) -> None:
         # nats-py leaves the socket of a failed handshake open.
@@ -142,6 +176,75 @@ class MendedClient(Client):
         else:
             await super()._process_pong()
 
+    async def _process_op_err(self, e: Exception) -> None:
+        if self.is_connected:
+            self.connection_broke()
+            self._abort()
+        await super()._process_op_err(e)
+
+    def connection_broke(self) -> None:
+        """Do what precedes a reconnect. Called by this class."""
+
+    # --- the server's INFO -------------------------------------------------------------------------------------------
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The server's INFO from when the connection was made."""
+        return self._server_info
+
+    def set_max_payload(self, max_payload: int) -> None:
+        """Take a new limit from a later INFO, bytes."""
+        self._max_payload = max_payload
+
+    @property
+    def answers_subject(self) -> str:
+        """The subject on which `request` gets its answers; empty before the first request."""
+        return f"{self._resp_sub_prefix.decode()}*" if self._resp_sub_prefix else ""
+
+    # --- subscriptions -----------------------------------------------------------------------------------------------
+
+    @property
+    def is_up(self) -> bool:
+        """Whether bytes that are written now reach the connection."""
+        return self.is_connected
+
+    async def subscribe_now(self, subject: str) -> tuple[NatsSubscription, int]:
+        """Subscribe, and return the subscription and its id. If the caller is cancelled, nothing is left behind."""
+        next_id = self._sid + 1
+        try:
+            subscription = await self.subscribe(subject)
+        except BaseException:
+            self._forget(next_id)
+            raise
+        self.write_commands()
+        return subscription, subscription._id
+
+    async def unsubscribe_now(self, subscription: NatsSubscription) -> None:
+        """Unsubscribe, unless that was done before."""
+        if not self.is_closed and subscription._id in self._subs:
+            await subscription.unsubscribe()
+            self.write_commands()
+
+    @staticmethod
+    def id_of(subscription: NatsSubscription) -> int:
+        """Return the id that the server uses for a subscription."""
+        return subscription._id
+
+    def _forget(self, subscription_id: int) -> None:
+        """Take back a subscription whose caller was cancelled while nats-py made it."""
+        if self._subs.pop(subscription_id, None) is not None:
+            command = b"UNSUB %d\r\n" % subscription_id
+            self._pending.append(command)
+            self._pending_data_size += len(command)
+            self.write_commands()
+
+    def write_commands(self) -> None:
+        """Write nats-py's commands now. nats-py writes them one turn of the loop later, after eda's own frames."""
+        if self._pending and self.is_up and self._transport is not None:
+            self._transport.writelines(self._pending)
+            self._pending = []
+            self._pending_data_size = 0
+
     # --- closing -----------------------------------------------------------------------------------------------------
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:
@@ -156,6 +259,18 @@ class MendedClient(Client):
             self._pending, self._pending_data_size = [], 0
             self._status = Client.DISCONNECTED
             await super()._close(status, do_cbs)
+
+    async def stop_reconnecting(self) -> None:
+        """End a reconnect that is under way."""
+        # Python 3.11's wait_for may swallow a cancellation. Then nats-py continues to connect, and is open again.
+        while self._reconnection_task is not None and not self._reconnection_task.done():
+            self._reconnection_task.cancel()
+            await asyncio.wait({self._reconnection_task}, timeout=0.1)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is something to close."""
+        return self._flush_queue is not None
 
     def _abort(self) -> None:
         """Cut the connection. An orderly close would wait, without a limit, until the peer has read everything."""

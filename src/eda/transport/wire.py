@@ -12,14 +12,13 @@ import logging
 import ssl
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Any
 
 import msgspec
 from nats.aio.subscription import Subscription as NatsSubscription
 from nats.errors import Error as NatsError
 
-from eda.errors import Closed, ConnectError, EdaError, NotSupported, Timeout, printable
+from eda.errors import Closed, ConnectError, EdaError, Timeout, printable
 from eda.transport._frame import FrameError, Parser, Sink
 from eda.transport._outbound import Outbound
 from eda.transport._waits import Waits
@@ -28,8 +27,6 @@ from eda.transport.nats_client import MendedClient, describe
 from eda.transport.server_info import check_info
 
 __all__ = ["Wire"]
-
-SUPPORTED = "nats-py >=2.12,<2.17"
 
 # With nats-py's defaults (120 s, 2) a half-open connection is noticed only after minutes.
 PING_INTERVAL_S = 10
@@ -139,10 +136,7 @@ class Wire(MendedClient):
             if self._opened and not self.is_closed:
                 self.out.flush()
                 in_time = await self._close_in_time(timeout_s)
-            # Python 3.11's wait_for may swallow a cancellation. Then nats-py continues to connect, and is open again.
-            while self._reconnection_task is not None and not self._reconnection_task.done():
-                self._reconnection_task.cancel()
-                await asyncio.wait({self._reconnection_task}, timeout=0.1)
+            await self.stop_reconnecting()
             if self._opened and not self.is_closed:
                 await self._close_in_time(timeout_s)
         finally:
@@ -167,44 +161,30 @@ class Wire(MendedClient):
         self.closing = True
         self.out.set_write(None)
         self._abort()
-        if self._flush_queue is not None:  # else there is nothing to close yet
+        if self.has_begun:
             await self.close()
 
     def _schedule_flush(self) -> None:
         self._loop.call_soon(self.out.flush)
 
-    # --- methods of nats-py, extended --------------------------------------------------------------------------------
+    # --- what nats-py does, extended ---------------------------------------------------------------------------------
 
-    async def _process_connect_init(self) -> None:
-        await super()._process_connect_init()
-        self._install_interceptor()
-
-    def _install_interceptor(self) -> None:
-        try:
-            streams: Any = self._transport
-            reader = streams._io_reader
-            transport = streams._io_writer.transport
-            inner = transport.get_protocol()
-            rest = bytes(reader._buffer)
-            reader._buffer.clear()
-        except AttributeError as error:
-            # This version of nats-py has other private parts.
-            raise NotSupported(f"nats-py {version('nats-py')}", needs=SUPPORTED) from error
+    def handshake_done(self) -> None:
+        """Put the interceptor between the transport and nats-py's reader. Raises NotSupported, NatsError."""
+        stream = self.take_stream()
         self.parser.reset()
-        interceptor = Interceptor(self, inner, reader, transport)
-        transport.set_protocol(interceptor)
+        interceptor = Interceptor(self, stream.protocol, stream.reader, stream.transport)
+        stream.transport.set_protocol(interceptor)
         self._interceptor = interceptor
-        if rest:
+        if stream.rest:
             try:
-                interceptor.feed(rest)
+                interceptor.feed(stream.rest)
             except FrameError as error:
                 raise NatsError(f"nats: {error}") from error
 
-    async def _process_op_err(self, e: Exception) -> None:
-        if self.is_connected:
-            self.out.set_write(None)
-            self._abort()
-        await super()._process_op_err(e)
+    def connection_broke(self) -> None:
+        """Write nothing more to a connection that nats-py gives up."""
+        self.out.set_write(None)
 
     # --- states ------------------------------------------------------------------------------------------------------
 
@@ -302,68 +282,35 @@ class Wire(MendedClient):
             check_info(info)
         except ValueError as error:
             raise FrameError(describe(error)) from error
-        self._max_payload = info.get("max_payload", self._max_payload)
+        self.set_max_payload(info.get("max_payload", self.max_payload))
         self._tell(self.on_info)
 
     @property
     def server_version(self) -> str:
         """Return the version that the server names, "" if it names none."""
-        version = self._server_info.get("version", "")
+        version = self.info.get("version", "")
         return version if isinstance(version, str) else ""
-
-    @property
-    def answers_subject(self) -> str:
-        """Return the subject of the answers to `request`; "" before the first request."""
-        return f"{self._resp_sub_prefix.decode()}*" if self._resp_sub_prefix else ""
-
-    @property
-    def info(self) -> dict[str, Any]:
-        """Return the INFO that the server sent when the connection was made."""
-        return self._server_info
 
     # --- subscriptions -----------------------------------------------------------------------------------------------
 
     async def attach(self, subject: str, sink: Sink) -> NatsSubscription:
         """Subscribe the sink to `subject`, across reconnects, and return the subscription."""
-        next_id = self._sid + 1
-        try:
-            subscription = await self.subscribe(subject)
-        except BaseException:
-            self._forget(next_id)
-            raise
-        self._write_pending()
-        self.parser.register(subscription._id, sink)
+        subscription, subscription_id = await self.subscribe_now(subject)
+        self.parser.register(subscription_id, sink)
         return subscription
-
-    def _forget(self, subscription_id: int) -> None:
-        """Undo a subscription that was begun, because its caller was cancelled."""
-        if self._subs.pop(subscription_id, None) is not None:
-            command = b"UNSUB %d\r\n" % subscription_id
-            self._pending.append(command)
-            self._pending_data_size += len(command)
-            self._write_pending()
 
     async def detach(self, subscription: NatsSubscription) -> None:
         """Unsubscribe. Messages that are under way still reach the sink, until `release`."""
-        if not self.is_closed and subscription._id in self._subs:
-            await subscription.unsubscribe()
-            self._write_pending()
-
-    def _write_pending(self) -> None:
-        """Write nats-py's own commands now. It would write them one turn of the loop later, after frames of `out`."""
-        if self._pending and self.is_up and self._transport is not None:
-            self._transport.writelines(self._pending)
-            self._pending = []
-            self._pending_data_size = 0
+        await self.unsubscribe_now(subscription)
 
     def release(self, subscription: NatsSubscription) -> None:
         """Give no more frames of the subscription to its sink."""
-        self.parser.register(subscription._id, None)
+        self.parser.register(self.id_of(subscription), None)
 
     async def barrier(self, timeout_s: float) -> None:
         """Wait until the server has read everything that was written before. Raises Timeout, Closed."""
         self.out.flush()
-        self._write_pending()
+        self.write_commands()
         try:
             await self.flush(timeout=max(timeout_s, 0.001))  # type: ignore[arg-type]
         except NatsError as error:

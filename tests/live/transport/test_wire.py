@@ -1,18 +1,12 @@
-"""eda.transport.wire on real connections: what it relies on inside nats-py, and what a server may say at any time."""
+"""eda.transport.wire on real connections: closing, subscribing, and what a server may say at any time."""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
-import tomllib
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import nats
 import pytest
 from nats.aio.client import Client
 from nats.aio.transport import TcpTransport
@@ -21,100 +15,11 @@ import eda
 import eda.transport.wire
 from eda.transport._frame import Collector
 from eda.transport.addresses import parse_addresses
-from eda.transport.nats_client import MendedClient
 from eda.transport.wire import Wire
 from helpers import Logged, Proxy, listening, until, wire_of
+from support.transport.wires import opened
 
-# The names that we put over and beside nats-py's.
-OURS = {**vars(MendedClient), **vars(Wire)}
 INFO = b'INFO {"server_id":"x","version":"2.12.0","max_payload":1048576,"headers":true}\r\n'
-
-
-@asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Wire]:
-    """Give a wire to the server, without the rest of a connection."""
-    addresses = parse_addresses(url)
-    options = {"token": addresses.token} if addresses.token else {}
-    wire = Wire(logging.getLogger("eda"))
-    await wire.open(addresses.urls, timeout_s=5.0, **options)
-    try:
-        yield wire
-    finally:
-        await wire.close_within()
-
-
-# --- what nats-py's inside must be like ------------------------------------------------------------------------------
-
-
-def test_requirement_when_compared_with_what_the_error_says_is_the_same() -> None:
-    project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    required = next(line for line in project["dependencies"] if line.startswith("nats-py"))
-    assert required.replace("[nkeys]", "") == eda.transport.wire.SUPPORTED.replace(" ", "")
-    assert ",<" in required
-
-
-def test_nats_py_when_installed_has_the_methods_that_are_overridden_with_the_same_arguments() -> None:
-    overridden = {name for name in OURS if callable(getattr(Client, name, None)) and not name.startswith("__")}
-    assert overridden >= {
-        *("_process_connect_init", "_process_pong", "_process_op_err", "_connect_to_server", "_attempt_reconnect"),
-        "_close",
-    }
-    for name in overridden:
-        theirs, ours = getattr(Client, name).__code__, getattr(Wire, name).__code__
-        assert ours.co_varnames[: ours.co_argcount] == theirs.co_varnames[: theirs.co_argcount], name
-        assert inspect.iscoroutinefunction(getattr(Wire, name)) == inspect.iscoroutinefunction(getattr(Client, name))
-
-
-async def test_nats_py_when_installed_does_not_use_the_names_that_wire_adds(server: eda.EmbeddedServer) -> None:
-    theirs = set(dir(Client())) | set(vars(Client()))
-    async with opened(server.url) as wire:
-        added = {name for name in OURS if name not in vars(Client)} | (set(vars(wire)) - set(vars(Client())))
-    meant = {"__module__", "__doc__", "__firstlineno__", "__static_attributes__"}
-    assert not (added & theirs) - meant - {"__init__"} - {name for name in OURS if hasattr(Client, name)}
-    assert {"out", "parser", "logger", "_interceptor", "_loop", "_fatal", "_opened", "closing"} <= added - theirs
-
-
-async def test_nats_py_when_connected_has_the_attributes_that_are_used(server: eda.EmbeddedServer) -> None:
-    client = await nats.connect(server.url)
-    try:
-        assert isinstance(client._transport, TcpTransport)
-        reader, writer = client._transport._io_reader, client._transport._io_writer
-        assert isinstance(reader, asyncio.StreamReader)
-        assert isinstance(writer, asyncio.StreamWriter)
-        assert isinstance(reader._buffer, bytearray)
-        assert isinstance(writer.transport.get_protocol(), asyncio.StreamReaderProtocol)
-        assert client._status == Client.CONNECTED
-        assert client._pongs == []
-        assert client._pings_outstanding == 0
-        assert client._pending == []
-        assert client._pending_data_size == 0
-        for task in (client._reading_task, client._ping_interval_task, client._flusher_task):
-            assert isinstance(task, asyncio.Task)
-            assert not task.done()
-        assert client._server_info["version"] == server.version()
-        assert client.max_payload == client._max_payload == client._server_info["max_payload"]
-        subscription = await client.subscribe("subject")
-        assert client._subs[subscription._id] is subscription
-    finally:
-        await client.close()
-
-
-async def test_connect_when_nats_pys_inside_has_changed_names_the_versions_supported(
-    server: eda.EmbeddedServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def put_tap_in(wire: Wire) -> None:
-        transport, wire._transport = wire._transport, object()
-        try:
-            original(wire)
-        finally:
-            wire._transport = transport
-
-    original = Wire._install_interceptor
-    monkeypatch.setattr(Wire, "_install_interceptor", put_tap_in)
-    with pytest.raises(eda.NotSupported) as caught:
-        await eda.connect(server.url)
-    assert f"nats-py {version('nats-py')}" in str(caught.value)
-    assert eda.transport.wire.SUPPORTED in str(caught.value)
 
 
 # --- closing ---------------------------------------------------------------------------------------------------------
