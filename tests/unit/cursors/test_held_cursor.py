@@ -111,7 +111,7 @@ async def test_rewind_when_a_write_is_under_way_and_there_is_progress_writes_tha
 async def test_rewind_when_the_answer_to_a_write_is_lost_writes_the_lower_position_after_looking(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("eda.cursors.held_cursor.ANSWER_S", 0.05)
+    monkeypatch.setattr("eda.cursors.held_cursor.ANSWER_S", 0.5)
     entry = Entry()
     held = make_held(entry)
     held.advance(10, 100)

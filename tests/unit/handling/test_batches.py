@@ -119,7 +119,7 @@ async def test_workers_when_one_lingers_and_a_full_batch_comes_to_another_leave_
         rig.deliver(*range(seq + 1, seq + n + 1))
         seq += n
         await asyncio.sleep(0.004 * (n % 3))
-    await until(lambda: rig.dispatcher.n_held == 0, timeout_s=2.0)
+    await until(lambda: rig.dispatcher.n_held == 0)
     assert sorted(handler.flat) == list(range(1, seq + 1))
     assert max(len(batch) for batch in handler.seen) == 2
 

@@ -359,11 +359,11 @@ async def test_pause_when_a_handler_calls_it_is_the_last(make: Make, ordered: bo
 async def test_pause_when_a_batch_lingers_starts_it_after_resume(make: Make) -> None:
     database = Database()
     database.away = False
-    rig = make(database.handle, batch=5, linger_s=0.01)
+    rig = make(database.handle, batch=5, linger_s=0.3)
     rig.deliver(1, 2)
     await settle()
     rig.dispatcher.gate.pause()
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0.4)
     assert database.asked == []
     rig.dispatcher.gate.resume()
     for _ in range(100):

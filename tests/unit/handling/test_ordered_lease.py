@@ -47,12 +47,12 @@ async def test_handlers_when_the_lease_is_over_while_one_runs_do_not_start(make:
 
     seen: list[Any] = []
     rig = make(handle, ordered=True, batch=batch)
-    rig.dispatcher.lease.extend(read_monotonic_ns() + 10**7)
+    rig.dispatcher.lease.extend(read_monotonic_ns() + 2 * 10**8)
     rig.deliver(1, 2, 3)
     await settle()
     assert len(seen) == 1
     assert rig.dispatcher.position == 1  # what was done counts
-    rig.dispatcher.lease.extend(read_monotonic_ns() + 10**7)
+    rig.dispatcher.lease.extend(read_monotonic_ns() + 2 * 10**8)
     await settle()
     assert len(seen) == 2
 

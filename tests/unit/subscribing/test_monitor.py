@@ -155,12 +155,11 @@ async def test_handler_when_it_ignores_its_cancellation_is_told_of_once(
 
 async def test_lease_when_a_third_of_it_is_over_is_extended(make: Make, monitor: Start) -> None:
     rig = make(hold=True)
-    monitored = monitor(rig, lease_s=0.2)
+    monitor(rig, lease_s=1.5)
     rig.deliver(1, 2)
     await until(lambda: rig.dispatcher.n_running)
     assert rig.flush() == []
-    await monitored.ticks(9)
-    found = rig.flush()
+    found = await until(rig.flush)
     assert sorted(found[:2]) == [(delivery(1)[1], b"+WPI"), (delivery(2)[1], b"+WPI")]
 
 
