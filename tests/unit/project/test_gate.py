@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("resource", reason="the benchmarks need POSIX")
+
 from gate import Gate, GateError, Measure, judge, load, main, table
 
 ENTRY = {"name": "encode", "measure": "fake", "ours": "a", "reference": "b", "at_least": 10.0, "why": "it is hot"}
