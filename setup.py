@@ -15,6 +15,9 @@ MSVC = sys.platform == "win32"
 
 macros = [("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1")] if DEBUG else [("CYTHON_WITHOUT_ASSERTIONS", "1")]
 flags = [] if MSVC else (["-O0", "-g"] if DEBUG else ["-O3", "-Wno-unused-function"])
+# Python's own flags ask for debug information, which would be four fifths of a wheel. CFLAGS=-g keeps it.
+if not DEBUG and not MSVC and "-g" not in os.environ.get("CFLAGS", "").split():
+    flags.append("-g0")
 
 extensions = [
     Extension(
