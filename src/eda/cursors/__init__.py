@@ -1,7 +1,7 @@
 """Cursors: the kept positions of durable ordered subscriptions, each under one key of a bucket, with lease and holder.
 
-It offers `Cursor`, which a member takes, holds and gives up, and checks of positions in a stream. It never reads or
-handles events.
+It offers `Cursor`, through which a member takes, holds and gives up the cursor. It also checks positions against a
+stream. It never reads or handles events.
 
 Files, each after the files that it imports:
 

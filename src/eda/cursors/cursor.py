@@ -1,6 +1,6 @@
 """The cursor of one member: position, lease and fence in one entry of a key-value bucket.
 
-One member of a name is the holder (`HeldCursor`): at least once a second it writes its position. Each write names the
+One of the members is the holder (`HeldCursor`): at least once a second it writes its position. Each write names the
 revision that it replaces, so if two members write, one of the writes fails. The other members stand by. A standby that
 sees the same revision for 5 s takes the cursor over, with the next epoch. A holder starts no handler later than 4 s
 after it sent its last confirmed write. The entry on the server decides who is the holder; clocks of different machines
@@ -41,7 +41,7 @@ class CursorOwner(HeldCursorOwner, Protocol):
     """What a cursor calls on its owner, in addition to the calls of a held cursor; no call may block."""
 
     def on_active(self, seq: int, tries: int, lease_until_ns: int) -> None:
-        """This member is the holder now: handle the events after `seq`, at which `tries` earlier holders vanished."""
+        """This member is the holder now: handle the events after `seq`. `tries` holders have vanished at `seq`."""
 
     def on_lost(self) -> None:
         """Another member is the holder now: stop everything. `on_active` may follow later."""
@@ -53,9 +53,9 @@ class CursorOwner(HeldCursorOwner, Protocol):
 class Cursor:
     """The cursor of one member. Call `close` at the end, also after `on_end` or an `open` that failed.
 
-    `filter`: the subjects that the subscription asks for. `on_filter_change`: what to do if the entry has others (see
-    FilterCheck). `bucket`: the settings that the subscription needs of the bucket. `start`: the sequence at which the
-    options tell the subscription to start, else 0.
+    `filter`: the subjects that the subscription asks for. `on_filter_change`: what to do if the filter in the
+    entry differs (see FilterCheck). `bucket`: the settings that the subscription needs of the bucket. `start`: the
+    sequence at which the options tell the subscription to start, else 0.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Cursor:
         self._takeover = Takeover(api, logger, self._entry, self.holder, self._filter, start)
         self._liveness = HolderLiveness()  # of the holder that this member stands by for
         self._standby = Standby(wire, api, stream, name, self._liveness.on_hint)
-        self._patience = GracePeriod()  # with refusals of a takeover
+        self._patience = GracePeriod()  # ends the retries of a takeover that the server refuses
         self._loop = asyncio.get_running_loop()
         self._first_position: Callable[[], Awaitable[Position]] | None = None
         self._held: HeldCursor | None = None  # while this member is the holder
@@ -103,32 +103,32 @@ class Cursor:
 
     @property
     def is_active(self) -> bool:
-        """Whether this member is the holder, as far as it knows."""
+        """Return whether this member is the holder, as far as it knows."""
         return self._held is not None
 
     @property
     def epoch(self) -> int:
-        """The epoch of this member's last attempt to become the holder."""
+        """Return the epoch of this member's last attempt to become the holder."""
         return self._takeover.epoch
 
     @property
     def lease_until_ns(self) -> int:
-        """Until when a handler may start, in nanoseconds of `read_monotonic_ns`; 0 while not the holder."""
+        """Return until when a handler may start, in nanoseconds of `read_monotonic_ns`; 0 while not the holder."""
         return self._held.lease_until_ns if self._held is not None else 0
 
     @property
     def created(self) -> str:
-        """When the stream of the position was created, as the server writes it; empty while not the holder."""
+        """Return when the position's stream was created, as the server writes it; empty while not the holder."""
         return self._held.created if self._held is not None else ""
 
     @property
     def stored_ns(self) -> int:
-        """When the stream stored the position's event, in nanoseconds since 1970; 0: not known, or not the holder."""
+        """Return when the stream stored the position's event, in ns since 1970; 0: not known, or not the holder."""
         return self._held.stored_ns if self._held is not None else 0
 
     @property
     def start(self) -> int:
-        """The sequence at which the subscription was told to start; 0: none was told, or not the holder."""
+        """Return the sequence at which the options told the subscription to start; 0: none, or not the holder."""
         return self._held.start_at if self._held is not None else 0
 
     async def open(self, *, reset: bool, first_position: Callable[[], Awaitable[Position]]) -> None:
@@ -187,7 +187,8 @@ class Cursor:
 
         With `keep_holder` the cursor is not given up, so a standby takes it over only after 5 s.
 
-        Return whether the position is stored. A standby has nothing to store: True. After `on_end`: False.
+        Return whether the position is stored. Return True for a standby, which has nothing to store, and False after
+        `on_end`.
         """
         held, unconfirmed = self._stop()
         try:
@@ -209,7 +210,7 @@ class Cursor:
             await self._detach()
 
     async def forget(self) -> None:
-        """Close, and delete the entry, whoever is the holder: all members end. Raises ServerError, Timeout, Closed."""
+        """Close, and delete the entry, which ends all members. Raises ServerError, Timeout, Closed."""
         held, _ = self._stop()
         if held is not None:
             held.abandon()
@@ -249,7 +250,7 @@ class Cursor:
             await asyncio.sleep(RETRY_S)
 
     async def _take_over(self, snapshot: Snapshot) -> Snapshot | None:
-        """Write in place of this snapshot. Return None if this member is the holder now, or what another has written.
+        """Try to replace this snapshot. Return None if this member is the holder now, else the entry as it is.
 
         Raises StreamNotFound, ConfigError, ServerError, Timeout, Closed, and what `first_position` raises.
         """
@@ -261,7 +262,7 @@ class Cursor:
         held = self._held = self._new_held(result)
         self._takeover.held()
         value = result.value
-        self._logger.info("subscription %s of %s: active, after %d", self._name, self._stream, value.seq)
+        self._logger.info("subscription %s of %s: active, after position %d", self._name, self._stream, value.seq)
         if snapshot.value is not None:
             self._filter.log_change(snapshot.value)
         try:
@@ -348,7 +349,7 @@ class Cursor:
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def _stop(self) -> tuple[HeldCursor | None, CursorValue | None]:
-        """Do nothing more by itself. Return the held cursor, and the value of a takeover whose result is unknown."""
+        """Stop all tasks and callbacks. Return the held cursor, and the value of a takeover whose result is unknown."""
         self._is_closed = True
         self._listener.stop()
         if self._task is not None and self._task is not asyncio.current_task(self._loop):
@@ -389,6 +390,6 @@ class Cursor:
 
     def _on_wire_refused(self, kind: str, subject: str) -> None:
         if subject == self._entry.subject and kind == "subscription":
-            self._logger.warning("no permission to subscribe to %s: a takeover takes longer", subject)
+            self._logger.warning("no permission to subscribe to %s: takeovers take longer", subject)
         elif subject in self._entry.required_subjects:
             self._end(ServerError(403, 0, f"no permission for {subject}, where cursors are kept"))

@@ -30,7 +30,7 @@ _HEADERS = b"NATS/1.0\r\n" + EXPECTED_REVISION.encode() + b": %d\r\n\r\n"
 
 ANSWER_S = 1.0  # an answer that takes longer counts as lost
 READ_TIMEOUT_S = 2.0
-MAX_HEADERS = 128  # bytes: more than the headers of a write take
+MAX_HEADERS = 128  # bytes; the headers of a write take fewer
 RETRY_S = 0.25
 
 
@@ -50,9 +50,9 @@ class CursorEntry:
         self._api = api
         self.stream = stream
         self.name = name
-        self.subject = key_subject(stream, name)  # as the bucket's stream has it
+        self.subject = key_subject(stream, name)  # in the bucket's stream
         self.publish_subject = api.kv_subject(self.subject)
-        self._has_bucket = True  # as the last read has found it
+        self._has_bucket = True  # whether the last read found the bucket
         self._inbox = wire.new_inbox()
         self._head = f"HPUB {self.publish_subject} {self._inbox}.".encode()
         self._n_writes = 0
@@ -62,7 +62,7 @@ class CursorEntry:
 
     @property
     def required_subjects(self) -> frozenset[str]:
-        """The subjects that the server must allow."""
+        """Return the subjects that the server must allow."""
         verbs = (f"STREAM.MSG.GET.{BUCKET_STREAM}", f"STREAM.CREATE.{BUCKET_STREAM}")
         return frozenset({self.publish_subject, f"{self._inbox}.*", *(f"{self._api.prefix}.{verb}" for verb in verbs)})
 
@@ -111,7 +111,7 @@ class CursorEntry:
             return
         answer = decode_answer(503 if headers.startswith(b"NATS/1.0 503") else 0, payload)
         if answer is None or answer.type:
-            return  # neither an acknowledgement nor a refusal: treated as lost
+            return  # neither an acknowledgement nor a refusal: wait as if no answer had come
         if answer.error is None and answer.domain != self._api.domain:
             return  # the bucket of another domain has answered
         if answer.error is None and answer.stream != BUCKET_STREAM:
@@ -142,8 +142,8 @@ class CursorEntry:
         if answer.error is not None and answer.error.err_code not in CONFLICTS:
             if answer.error.err_code == MESSAGE_TOO_LARGE:
                 raise ConfigError(
-                    f"the cursor {self.stream}.{self.name} has {len(text)} bytes, and max_msg_size of the bucket "
-                    f"{BUCKET} (stream {BUCKET_STREAM}) allows less: raise it, or take out the limit with -1",
+                    f"the cursor {self.stream}.{self.name} has {len(text)} bytes, more than max_msg_size of the bucket "
+                    f"{BUCKET} (stream {BUCKET_STREAM}) allows: raise max_msg_size, or remove the limit with -1",
                     argument="durable",
                 )
             if not answer.error.is_transient:
@@ -215,7 +215,7 @@ class CursorEntry:
             raise ConfigError(
                 f"the cursor {self.stream}.{self.name} can't be kept in the bucket {BUCKET}: its stream "
                 f"{BUCKET_STREAM} has {fault}. A shared subscription (without exclusive, serial and key) needs no "
-                "cursor there.",
+                "cursor.",
                 argument="durable",
             )
 
@@ -244,7 +244,7 @@ class CursorEntry:
             if answer is None or answer.error is None:
                 continue
             if answer.error.err_code == ROLLUP_FORBIDDEN and "Nats-Rollup" in headers:
-                headers = {"KV-Operation": "DEL"}  # earlier revisions may stay, but this one is the last
+                headers = {"KV-Operation": "DEL"}  # earlier revisions stay stored, but readers see only this
             elif not answer.error.is_transient:
                 raise answer.error.as_error(BUCKET_STREAM)
         raise Timeout(f"forgetting the cursor {self.stream}.{self.name}", timeout_s)

@@ -17,8 +17,8 @@ OnFilterChange = Literal["refuse", "from_here"]
 class FilterCheck:
     """The filter of one member, `own`, to be compared with the one in the cursor of subscription `name` to `stream`.
 
-    A member with a wider filter may take the cursor if its options allow that ("from_here"). A member with a narrower
-    filter never takes it over from a wider one: the events that only the wider filter matches would be skipped.
+    A member with a wider filter may take the cursor if its options allow that ("from_here"). A member never takes
+    over a cursor whose filter is wider than its own: the events that only the wider filter matches would be skipped.
     """
 
     def __init__(

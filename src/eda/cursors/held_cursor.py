@@ -34,7 +34,7 @@ class HeldCursorOwner(Protocol):
     """What a held cursor calls on its owner; no call may block. Leases are in nanoseconds of `read_monotonic_ns`."""
 
     def on_confirmed(self, seq: int, lease_until_ns: int) -> None:
-        """The server has stored position `seq`: handlers may start until then. Also called if nothing has changed."""
+        """Position `seq` is stored, and handlers may start until `lease_until_ns`. Both may be unchanged."""
 
     def on_fenced(self) -> None:
         """The lease has expired: cancel the running handlers. `on_unfenced`, `on_lost` or `on_end` follows."""
@@ -46,7 +46,7 @@ class HeldCursorOwner(Protocol):
 class HeldCursor:
     """The cursor of one holder, from the write that took it (`value`, stored as `revision`) until it is given up.
 
-    `on_gone(snapshot)` is called once if the entry turns out to belong to this holder no longer. `on_failed(error)` is
+    `on_gone(snapshot)` is called once, when a read shows that this holder has lost the cursor. `on_failed(error)` is
     called if the entry can't be read, or holds no cursor.
     """
 
@@ -85,9 +85,9 @@ class HeldCursor:
         self._sent_ns = sent_ns
         self._refusal = ""  # why the server refused the last write permanently
         self._is_over = False
-        self._is_ready = False  # no write is under way or timed, so the next progress starts one
+        self._is_ready = False  # no write is under way or scheduled, so the next progress starts one
         self._write: Write | None = None  # under way
-        self._written = (0, "")  # its position, and the stream's `created` in it
+        self._written = (0, "")  # the position and `created` in the last write
         self._is_rewound = False  # the entry may have a later position than `rewind` has set
         self._n_bytes = 0  # of the last write
         self._template = b""  # for the text of writes; empty: to be made again
@@ -106,7 +106,7 @@ class HeldCursor:
     def advance(self, seq: int, stored_ns: int = 0, *, forget_tries: bool = False) -> None:
         """Note that all events up to `seq`, which was stored at `stored_ns`, are done; write this soon.
 
-        `forget_tries`: the stream has no event after this position, so earlier holders did not vanish because of one.
+        `forget_tries`: the stream has no event after this position, so no event made the earlier holders vanish.
         """
         if seq > self.seq or (forget_tries and self.tries):
             self._move(seq, stored_ns)
@@ -145,7 +145,7 @@ class HeldCursor:
         self._write_now()
 
     def end_waits(self, seq: int = -1) -> None:
-        """End the waits of `store` for positions after `seq` with Closed."""
+        """Raise Closed in each `store` that waits for a position after `seq`."""
         waiters, self._waiters = self._waiters, []
         for wanted, waiter in waiters:
             if wanted <= seq:
@@ -183,7 +183,7 @@ class HeldCursor:
             self._write_timer = None
         self._is_ready = False
         if self._is_over or self._write is not None or self._checking is not None or not self._wire.is_up:
-            return  # the code that ends each of these states writes again
+            return  # this method is called again when the write, the check or the reconnect is done
         if not self._template:
             self._template = template_of(self._value(self._holder))
         self._written = (self.seq, self.created)
@@ -269,7 +269,7 @@ class HeldCursor:
             self._on_failed(error)
             return
         if self._checking is not asyncio.current_task():
-            return  # it was cancelled: in Python 3.11, wait_for in nats-py's request may swallow that
+            return  # this task was cancelled, but wait_for of Python 3.11 may swallow a cancellation
         self._checking = self._write = None
         if snapshot.value is not None and self.is_ours(snapshot):
             self._revision = snapshot.revision
@@ -284,7 +284,7 @@ class HeldCursor:
             self._checking = None
 
     def is_ours(self, snapshot: Snapshot) -> bool:
-        """Return whether this holder wrote the snapshot and has not given the cursor up in it."""
+        """Return whether this holder, in this epoch, holds the cursor in the snapshot."""
         value = snapshot.value
         return value is not None and value.holder == self._holder and value.epoch == self._epoch
 
@@ -294,7 +294,7 @@ class HeldCursor:
         """Fence when the lease expires, check the entry when an answer is late, and write as a sign of life."""
         if self._is_over:
             return
-        self._template = b""  # it contains the time of writing, which shall be right to the second
+        self._template = b""  # the template contains the time, which must be right to the second
         now = read_monotonic_ns()
         fences = not self.is_fenced and now >= self.lease_until_ns
         self.is_fenced |= fences
@@ -302,7 +302,7 @@ class HeldCursor:
             self._check()
         elif self._write is None and now - self._sent_ns >= int(SIGN_OF_LIFE_S * NS):
             self._write_now()
-        # A write that is sent later is due later than this timer, so nothing else has to set the timer.
+        # A write that is sent before this timer fires becomes due only after it. So only this method sets the timer.
         due_ns = [now + int(min(SIGN_OF_LIFE_S, ANSWER_S) * NS)]
         if not self.is_fenced:
             due_ns.append(self.lease_until_ns)
@@ -319,13 +319,16 @@ class HeldCursor:
             self._owner.on_fenced()
 
     def on_wire_lost(self) -> None:
-        """Note that the connection is lost: the write under way gets no answer. The next write shows its result."""
+        """Note that the connection is lost, and with it the answer to the write under way.
+
+        If that write was stored, the server refuses the next write, and then the entry is read.
+        """
         self._write = None
         self._is_ready = False
 
     def on_wire_restored(self) -> None:
         """Write at once after a reconnect."""
-        self._stop_checking()  # its request was lost with the connection, and the write's answer tells the same
+        self._stop_checking()  # its request was lost; the answer to the next write replaces its result
         self._write_now()
 
     # --- the end -----------------------------------------------------------------------------------------------------
@@ -368,7 +371,10 @@ class HeldCursor:
             self._revision = 0
 
     def _is_kept_in(self, snapshot: Snapshot) -> bool:
-        """Return whether the snapshot has our last position: we gave it up, or another member took over from it."""
+        """Return whether our last position is stored, in an entry that is not ours any more.
+
+        Then we gave the cursor up there, or another member took it over at this position or a later one.
+        """
         value = snapshot.value
         if value is None or value.epoch < self._epoch or value.created != self.created:
             return False

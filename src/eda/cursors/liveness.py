@@ -12,13 +12,13 @@ from eda.times import NS
 
 __all__ = ["TAKEOVER_S", "HolderLiveness"]
 
-TAKEOVER_S = 5.0  # a holder is silent after this long without a write: a second after its lease, for running handlers
+TAKEOVER_S = 5.0  # without a write for this long a holder is silent: its lease, and a second for its handlers to end
 HINT_PAUSE_S = 0.1  # hints lead to no more than one read in this time
-DEAF_PAUSE_S = 1.0  # between two reads, if no hints arrive
+DEAF_PAUSE_S = 1.0  # between two reads, if hints can't arrive
 
 
 class HolderLiveness:
-    """What a standby read last from the cursor, and the latest time at which it can have been written.
+    """The cursor as a standby last read it, and the latest time at which this revision can have been written.
 
     Only reads decide. A hint is a message to the cursor's key, which anybody may have published. If a read finds a
     revision whose text had arrived as a hint, the revision counts as written when the hint arrived. Without such a hint
@@ -41,9 +41,9 @@ class HolderLiveness:
         self.last = snapshot
 
     def can_follow(self, snapshot: Snapshot) -> bool:
-        """Return whether this snapshot can come from holders that followed the last one read. If not, it was reset.
+        """Return whether later writes and takeovers can have led to this snapshot. If not, the cursor was reset.
 
-        A new holder raises the epoch. Within an epoch only its holder writes, and may give the cursor up.
+        A takeover raises the epoch. Within an epoch the holder stays the same until it gives the cursor up.
         """
         before, now = self.last.value, snapshot.value
         if before is None or now is None or now.epoch < before.epoch:
@@ -52,7 +52,7 @@ class HolderLiveness:
 
     @property
     def is_silent(self) -> bool:
-        """Whether the last read found the cursor unchanged for long enough to take it over."""
+        """Return whether the last read found the cursor unchanged for long enough to take it over."""
         return self._read_ns - self._written_ns >= int(TAKEOVER_S * NS)
 
     def on_hint(self, text: bytes, may_be_free: bool) -> None:

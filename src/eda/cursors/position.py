@@ -71,7 +71,7 @@ async def sequence_at(api: Api, stream: str, time_ns: int, info: StreamInfo) -> 
 
 
 async def _sequence_by_server(api: Api, stream: str, time_ns: int) -> int:
-    """Return the same as `sequence_at`, as the server finds it for a new consumer that starts at this time."""
+    """Return the same as `sequence_at`, but let the server search: it starts a new consumer at this time."""
     name = f"eda-r-{next_nuid()}"
     settings = reader_settings(name) | {"deliver_policy": "by_start_time", "opt_start_time": rfc3339(time_ns)}
     settings |= labels("reader", client=api.client, what=f"a look for a time in stream {stream!r}")
@@ -88,14 +88,14 @@ async def position_of(api: Api, stream: str, seq: int) -> Position:
 async def surviving_position(api: Api, stream: str, position: Position, info: StreamInfo) -> Position:
     """Return the position if the stream still has all events up to it, else the position before the first new event.
 
-    The position's own event may be gone because it expired, was deleted or was purged. Then the events up to it are
-    still those that were read, unless one of them was stored later than the position says.
+    The position's own event may be missing because it expired, was deleted or was purged. Then nothing is lost, unless
+    the stream has an event that was stored after the position's time under the same or an earlier sequence.
 
     Raises StreamNotFound, ServerError, Timeout, Closed.
     """
     if not position.seq:
         return position
-    if not position.stored_ns:  # written before cursors had times: only a stream that is too short shows a loss
+    if not position.stored_ns:  # the time is not known: a loss shows only if the stream ends earlier
         end = info.last_sequence
         return position if end >= position.seq else await position_of(api, stream, end)
     stored_ns = await _stored_at(api, stream, position.seq)
@@ -107,8 +107,8 @@ async def surviving_position(api: Api, stream: str, position: Position, info: St
     if first > position.seq:
         if not stored_ns:
             return position
-        # The stream has another event with this sequence and an earlier time: the server's clock was set back. So times
-        # don't tell which of the events before it are new.
+        # The stream has another event with this sequence and an earlier time: the server's clock was set back. So the
+        # times of the events before it don't tell which of them are new.
         first = max(info.first_sequence, 1)
     return Position(first - 1, await _stored_at(api, stream, first - 1) or position.stored_ns)
 

@@ -28,8 +28,8 @@ from eda.transport.wire import Wire
 
 __all__ = ["ANSWERS_S", "Standby", "count_standbys"]
 
-ANSWERS_S = 0.5  # how long the answers of standbys are waited for
-PAUSE_NS = 50_000_000  # nanoseconds between two answers of one standby, because anybody may ask
+ANSWERS_S = 0.5  # how long to wait for the answers of standbys
+PAUSE_NS = 50_000_000  # the least time between two answers of one standby, because anybody may ask
 MAX_TOKEN = 64
 
 
@@ -57,7 +57,7 @@ class Standby:
 
     @property
     def has_hints(self) -> bool:
-        """Whether hints can arrive: the bucket is not in another domain."""
+        """Return whether hints can arrive: the bucket is not in another domain."""
         return not self._api.is_foreign
 
     async def start(self) -> None:
@@ -69,7 +69,7 @@ class Standby:
         await self._attach(self._question, self._take_question)
 
     async def stop(self) -> None:
-        """Stop to listen. Does nothing if not started."""
+        """Stop listening. Does nothing if not started."""
         subscriptions, self._subscriptions = self._subscriptions, {}
         for subscription in subscriptions.values():
             with suppress(NatsError):  # the connection was closed meanwhile, and the subscription with it
@@ -98,7 +98,7 @@ class Standby:
 async def count_standbys(wire: Wire, domain: str, stream: str, names: set[str]) -> Counter[str] | None:
     """Return how many members stand by for each of these cursors, counting those that answer within 0.5 s.
 
-    None: the server forbids to ask. Raises Closed.
+    Return None if the server forbids us to ask. Raises Closed.
     """
     counted: Counter[str] = Counter()
     known = {name.encode(): name for name in names}

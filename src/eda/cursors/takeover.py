@@ -43,11 +43,11 @@ class Takeover:
         self._filter = filter
         self._start = start
         self.epoch = 0  # of the last attempt
-        self._unconfirmed: CursorValue | None = None  # the entry may have it, and nobody holds it yet
+        self._unconfirmed: CursorValue | None = None  # may be stored, and `held` was not called for it yet
         self._is_stopped = False
 
     def stop(self) -> CursorValue | None:
-        """Make no more attempts. Return the value of a write that may be stored and that nobody holds yet, or None."""
+        """Make no more attempts. Return the value of a write that may be stored; None if `held` was called since."""
         self._is_stopped = True
         unconfirmed, self._unconfirmed = self._unconfirmed, None
         return unconfirmed
@@ -57,14 +57,15 @@ class Takeover:
         self._unconfirmed = None
 
     def check_not_stopped(self) -> None:
-        """Raise Closed after `stop`: in Python 3.11, wait_for in nats-py's requests may swallow the cancellation."""
+        """Raise Closed after `stop`. A cancellation may get lost in nats-py's requests, in wait_for of Python 3.11."""
         if self._is_stopped:
             raise Closed("the cursor")
 
     async def attempt(self, snapshot: Snapshot, first_position: Callable[[], Awaitable[Position]]) -> Taken | Snapshot:
-        """Write the entry in place of this snapshot; return the write, or what another member has written instead.
+        """Take the cursor with a write that replaces this snapshot. Return the write, or the entry if it has changed.
 
-        The caller calls `held` after a write. Until then, `stop` returns the value, so that it can be given up.
+        If the write is returned, the caller calls `held`. Until then `stop` returns its value, so that the caller can
+        give the cursor up.
 
         Raises StreamNotFound, ConfigError, ServerError, Timeout, Closed, and what `first_position` raises.
         """

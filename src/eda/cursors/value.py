@@ -27,7 +27,7 @@ _Sequence = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Number = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 _Nanoseconds = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,18}$|^[1-8][0-9]{18}$")]
 
-# A client has deleted the key, or the server has.
+# The headers of a delete marker: the first kind is written by clients, the second by the server.
 _MARKER = re.compile(rb"^(?:KV-Operation: *(?:DEL|PURGE) *|Nats-Marker-Reason:.*)\r?$", re.MULTILINE)
 _RELEASED = re.compile(rb'"holder"\s*:\s*""')
 
@@ -37,11 +37,11 @@ class CursorValue(msgspec.Struct, frozen=True, kw_only=True):
 
     `seq`: all events up to this sequence are done. `epoch`: grows by one with each takeover. `holder`: the member that
     holds the cursor, empty if it gave the cursor up. `tries`: how many holders vanished at this position. `filter`: the
-    subjects that the subscription asks for. `created`: when the stream was created, as the server writes it; it tells
-    the stream from a later one of the same name. `start`: the sequence at which the options told the subscription to
-    start, else 0; a position just before it may lie beyond the stream's end. `time`: when the stream stored event
-    `seq`, in nanoseconds since 1970, or "0" if that is not known; it is a string, because programs in some languages
-    can't read a number of this size from JSON.
+    subjects that the subscription asks for. `created`: when the stream was created, as the server writes it; a
+    stream that was deleted and made again has a later time. `start`: the sequence at which the options told the
+    subscription to start, else 0; the stream may not have reached this sequence yet. `time`: when the stream stored
+    event `seq`, in nanoseconds since 1970, or "0" if that is not known; it is a string, because programs in some
+    languages can't read a number of this size from JSON.
     """
 
     v: Literal[1] = 1
@@ -57,7 +57,7 @@ class CursorValue(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def stored_ns(self) -> int:
-        """When the stream stored event `seq`, in nanoseconds since 1970; 0: that is not known."""
+        """Return when the stream stored event `seq`, in nanoseconds since 1970; 0: that is not known."""
         return int(self.time)
 
 
