@@ -9,17 +9,17 @@ Files, each after the files that it imports:
     filters            which subjects a subscription, its consumer and the other members ask for
     shared_or_ordered  whether a subscription is shared or ordered, and whether its stream allows that kind
     spec               what a subscription was asked to do: stream, name, kind and options
-    durable_names      the names of durable subscriptions, each of which only one position may use
+    durable_names      the names of durable subscriptions: no two positions may use the same name
     services           the parts of an open connection that a subscription uses
-    source             the source, as far as both kinds are alike: pulls, their statuses, and silence
+    source             what both kinds of sources have in common: pulls, their statuses, and silence
     unwanted           deliveries of a shared consumer that this member's own filter does not want
     lag                `conn.subscriptions`: the kept subscriptions of a stream, and how far behind they are
     monitor            the timer of a subscription: overdue handlers, leases, missing progress
     ordered_source     the source of an ordered subscription: throw-away readers
-    shared_consumer    the consumer of a shared subscription: created or adopted, and kept as its members need it
+    shared_consumer    the consumer of a shared subscription: created or adopted, and repaired if somebody changed it
     shared_source      the source of a shared subscription: one pull consumer
     activation         reading and handling start when the member takes the cursor, and stop when it loses it
-    pipeline           what delivers a stream's events to a handler: parts put together, opened and closed
+    pipeline           all parts of a subscription: puts them together, opens and closes them
     subscription       the subscription that users hold: how it is opened, paused and closed, and how it ends
     events_iterator    the iterator that `conn.events` returns
 """

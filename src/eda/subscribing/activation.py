@@ -1,4 +1,4 @@
-"""Starts reading and handling when this member becomes the holder of its cursor, and stops them when it is not."""
+"""Starts reading and handling when this member becomes the holder of the cursor. Stops both when another does."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Activation:
 
     @property
     def _is_started(self) -> bool:
-        """Whether this member is the holder and the dispatcher has taken over the cursor's position."""
+        """Return whether this member is the holder and the dispatcher has taken over the cursor's position."""
         return self.is_active and (self._activating is None or self._activating.done())
 
     # --- calls of the cursor -----------------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ class Activation:
         self._on_end(error)
 
     def on_confirmed(self, seq: int, lease_until_ns: int) -> None:
-        """Extend the lease, now that position `seq` is stored, and have later progress stored as well."""
+        """Extend the lease, because position `seq` is stored. Pass later progress to the cursor."""
         if not self._is_started:
             return
         dispatcher = self._dispatcher
@@ -119,7 +119,7 @@ class Activation:
             return  # without the lease no handler starts
 
     def on_rewound(self, position: Position) -> None:
-        """Go back to this position: the stream has lost its end, or has an earlier message that others overtook."""
+        """Go back to this position: the stream has lost its end, or has an earlier message that was not read."""
         self._dispatcher.begin_at(position.seq, 0, position.stored_ns)
         self._the_cursor.rewind(self._the_cursor.created, *position)
 

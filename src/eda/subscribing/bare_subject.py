@@ -28,10 +28,10 @@ SUBSCRIBED_S = 1.0  # after this time, all servers of a cluster know of a subscr
 
 
 class BareSubject:
-    """Whether the readers of a stream have to ask for the stream's own subject. Once they have to, it stays so.
+    """Whether the readers of a stream have to ask for the stream's own subject. Once they have to, they always do.
 
-    `on_needed(why)` is called when readers have to ask for it and the current reader does not. The call comes while
-    the connection reads, before it handles the deliveries that follow, so that these can be refused.
+    `on_needed(why)` is called when readers have to ask for this subject, but the current reader does not. If a message
+    on the subject is the reason, the call is made before the next delivery is parsed, so that the owner can refuse it.
     """
 
     def __init__(self, wire: Wire, api: Api, stream: str, on_needed: Callable[[str], None]) -> None:
@@ -55,7 +55,7 @@ class BareSubject:
         try:
             info, n = await count_on_subject(self._api, self._stream, self._stream)
         finally:
-            self._wire.may_be_forbidden.discard(self._stream)  # a refusal to let us listen comes before the answer
+            self._wire.may_be_forbidden.discard(self._stream)  # a refusal of our subscription comes before the answer
         self._must |= n > 0
         self.is_needed = self._must
         if self._must:
@@ -107,7 +107,7 @@ class BareSubject:
             raise Closed("connection") from error
 
     def _need(self, why: str) -> None:
-        """Note that readers have to ask for the subject. Nothing has to be listened to any more."""
+        """Note that readers have to ask for the subject, and stop listening, because there is nothing more to learn."""
         if self._must:
             return
         self._must = True

@@ -1,4 +1,4 @@
-"""The names of durable subscriptions, each of which only one position may use."""
+"""The names of durable subscriptions: no two positions may use the same name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ class DurableNames:
     """The names that the open durable subscriptions of one connection use."""
 
     def __init__(self) -> None:
-        # By stream and name: for each user of the name, whether the user's options gave it (False: the client's name).
+        # By stream and name: for each subscription that uses the name, True if its options gave the name, False if it
+        # uses the client's name.
         self._in_use: dict[tuple[str, str], list[bool]] = {}
 
     def take(self, stream: str, name: str, *, is_given: bool) -> None:

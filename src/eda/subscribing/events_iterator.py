@@ -53,7 +53,7 @@ class Events:
 
     @property
     def subscription(self) -> Subscription:
-        """The subscription that delivers the events. It has a name and counts."""
+        """Return the subscription that delivers the events. It has a name and counts."""
         return self._subscription
 
     # --- iterating ---------------------------------------------------------------------------------------------------

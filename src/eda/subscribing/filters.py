@@ -41,7 +41,6 @@ def noted_filter(config: dict[str, Any]) -> list[str]:
 def shared_filter(config: dict[str, Any]) -> list[str]:
     """Return the subjects that the members of a shared consumer want; empty if they want all events.
 
-    The consumer's own filter may be missing, because the members filter as well. So the note in its metadata counts
-    first.
+    The note in the metadata is used first, because the consumer itself may have no filter: the members filter as well.
     """
     return noted_filter(config) or subjects_of(config)

@@ -107,7 +107,7 @@ class Lags:
         names = await self._names(stream)
         consumers = await self._consumers(stream)
         direct = f"{self._api.prefix}.DIRECT.GET.{stream}"
-        self._wire.may_be_forbidden.add(direct)  # `_first_matching` has another way
+        self._wire.may_be_forbidden.add(direct)  # then `_first_matching` sends another request instead
         try:
             shared = await _for_each(consumers, lambda each: self._shared(state, each))
             ordered = [
@@ -171,13 +171,13 @@ class Lags:
         if value.created and value.created != state.created:
             return 0, None, None  # the position is in a deleted stream; the next member decides where to start
         after = value.seq
-        if after and value.start != after + 1:  # else the stream may not have reached the start yet
+        if after and value.start != after + 1:  # otherwise the stream may just not have reached the start yet
             # If the stream has lost its end, the next member continues after the last event that is left.
             kept = Position(after, value.stored_ns)
             after = (await surviving_position(self._api, state.info.name, kept, state.info)).seq
         if state.last <= after:
             return after, 0, 0.0
-        # Servers of all versions count reliably here, because each subject of the filter is asked for alone.
+        # Only filters with several subjects are unreliable on old servers, and each request here has one subject.
         filter = server_filter(state.info, value.filter, filters_reliably=True)
         n: int | None = None
         if not filter and state.is_whole:
@@ -258,7 +258,7 @@ class Lags:
     async def _remaining(
         self, state: _StreamState, begin: int, filter: list[str], n: int | None
     ) -> tuple[int | None, datetime | None]:
-        """Return how many events remain from sequence `begin` onwards (`n` if given), and the time of the first one."""
+        """Return how many events remain from sequence `begin` onwards, and the time of the first. `n`: known count."""
         counts: list[int | None] = []
         times: list[datetime] = []
         for subject in filter or [">"]:
@@ -297,7 +297,7 @@ class Lags:
         return None, _time_of(message.time)
 
     async def _count_by_reader(self, state: _StreamState, begin: int, subject: str) -> int | None:
-        """Return how many events a new reader at `begin` would get. Servers before 2.11 count in no other way."""
+        """Return how many events a new reader at `begin` would get. Servers before 2.11 offer no other count."""
         if state.info.retention != "limits":
             return None  # in other streams a consumer changes which events the server keeps
         stream, name = state.info.name, f"eda-r-{next_nuid()}"
@@ -330,7 +330,7 @@ def _time_of(text: object) -> datetime | None:
 
 
 async def _for_each(items: Iterable[_T], work: Callable[[_T], Awaitable[_R]]) -> list[_R]:
-    """Return what `work` returns for each item, in order. Runs MAX_REQUESTS at a time; the first error ends all."""
+    """Return what `work` returns for each item, in order. MAX_REQUESTS run at a time; an error cancels the others."""
     waiting = iter(enumerate(items))
     done: dict[int, _R] = {}
 

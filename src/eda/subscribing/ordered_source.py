@@ -60,9 +60,9 @@ class OrderedSource(Source):
         self._name = spec.name
         self._options = options = spec.options
         self.filter = filter_subjects(spec.stream, options.types, options.aggregate)
-        self._server_filter: list[str] = []  # set by `use_stream`, and whenever the stream was looked at
+        self._server_filter: list[str] = []  # set by `use_stream`, and each time the stream is checked
         self._bare = BareSubject(services.wire, services.api, spec.stream, self._on_bare_needed)
-        # The readers since this sequence did not ask for the stream's own subject. None: all of them did.
+        # After this sequence, no reader has asked for the stream's own subject. None: all readers did.
         self._not_asked_since: int | None = None
         self._on_rewound = on_rewound
         # Called when a new reader finds no event to read, and every event received is done.
@@ -71,7 +71,7 @@ class OrderedSource(Source):
         self.start = options.start if isinstance(options.start, int) else 0  # the sequence to start at, by the options
         self._is_start_logged = False
         self._reading = False
-        self._n_wanted = 0  # grows with each new reader that is asked for; the making of an older one is given up then
+        self._n_wanted = 0  # grows with each request for a reader, so that making an older one ends early
         self._renewing: asyncio.Task[None] | None = None
         self._made: dict[str, Any] = {}  # the settings with which the reader was made
         self._checking: asyncio.Task[None] | None = None
@@ -111,7 +111,7 @@ class OrderedSource(Source):
 
     @property
     def _asked(self) -> list[str]:
-        """Return the subjects by which a new reader has the server filter."""
+        """Return the subjects that a new reader asks the server for."""
         if self._bare.is_needed:
             return self._server_filter
         return [subject for subject in self._server_filter if subject != self._stream]
@@ -125,7 +125,7 @@ class OrderedSource(Source):
         await self._make_reader()
 
     def start_reading_soon(self) -> None:
-        """Begin the same in the background, and try again until it succeeds."""
+        """Begin `start_reading` in the background, and try again until it succeeds."""
         self._reading = True
         self._renew("the subscription has become the active one")
 
@@ -185,7 +185,7 @@ class OrderedSource(Source):
             pause_s = min(pause_s * 2, RENEW_MAX_S)
 
     async def _make_reader(self) -> None:
-        """Make a reader that begins after the last event received. Give up if another one is asked for meanwhile.
+        """Make a reader that begins after the last event received. Give up if another one is requested meanwhile.
 
         Raises StreamNotFound, ServerError, Timeout, Closed.
         """
@@ -194,12 +194,12 @@ class OrderedSource(Source):
         n_wanted = self._n_wanted
         info = await (self._bare.check() if self._server_filter else self._streams.info(self._stream))
         if n_wanted != self._n_wanted:
-            return  # another reader was asked for meanwhile, or none
+            return  # meanwhile another reader was requested, or reading was stopped
         if self._created is not None and info.created != self._created:
             self._on_end(ConsumerDeleted(self._stream, self._name, "the stream was deleted and made again"))
             return
         self._adapt_to(info)
-        # Before the first event was read, the start may lie beyond the stream's end although nothing was lost.
+        # While no event was read, a start beyond the stream's end does not mean that the stream has lost its end.
         if dispatcher.highest == self.start - 1 and not dispatcher.highest_ns and not dispatcher.intake.highest_seen:
             if not self._is_start_logged:
                 self._is_start_logged = True
@@ -209,7 +209,7 @@ class OrderedSource(Source):
             if n_wanted != self._n_wanted:
                 return
         if self._bare.is_needed and self._not_asked_since is not None:
-            await self._go_back_to_overtaken(self._not_asked_since)
+            await self._go_back_to_unread(self._not_asked_since)
             if n_wanted != self._n_wanted:
                 return
             self._not_asked_since = None
@@ -268,8 +268,8 @@ class OrderedSource(Source):
             if done.seq == dispatcher.position:  # otherwise a handler has ended meanwhile: look again
                 return survived
 
-    async def _go_back_to_overtaken(self, not_asked_since: int) -> None:
-        """Go back to a message on the stream's own subject if later events were read before it was heard of."""
+    async def _go_back_to_unread(self, not_asked_since: int) -> None:
+        """Go back to a message on the stream's own subject that no reader asked for, if later events were read."""
         dispatcher = self._dispatcher
         assert dispatcher is not None
         n_wanted = self._n_wanted
@@ -282,8 +282,8 @@ class OrderedSource(Source):
         if dispatcher.position < seq:
             before = Position(dispatcher.position, dispatcher.position_ns)
         self._logger.warning(
-            "stream %s: message %d on the subject %s itself was overtaken by %d; subscription %s continues after %d, "
-            "and may handle events again",
+            "stream %s: message %d on the subject %s itself was not read, but event %d was; subscription %s continues "
+            "after %d, and may handle events again",
             self._stream, seq, self._stream, dispatcher.highest, self._name, before.seq,
         )  # fmt: skip
         self._on_rewound(before)
@@ -292,7 +292,7 @@ class OrderedSource(Source):
 
     def on_gap(self, expected: int, got: int) -> None:
         """Make a new reader, because deliveries are missing."""
-        # The parser calls this, so the reader must not be dropped before it returns.
+        # The parser makes this call, so drop the reader only after the parser has returned.
         self._loop.call_soon(self._renew, f"delivery {got} came instead of {expected}")
 
     def on_gone(self, why: str) -> None:

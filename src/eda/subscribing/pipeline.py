@@ -1,4 +1,4 @@
-"""What delivers a stream's events to a handler: its parts put together, opened, and closed step by step."""
+"""All parts of a subscription: puts them together, opens them, and closes them step by step."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Pipeline:
     async def open(self) -> None:
         """Begin to read and to handle. Raises ConfigError, StreamNotFound, ServerError, Closed.
 
-        Whatever this has begun, the closing steps undo, even if it was cancelled or has failed.
+        The closing steps undo everything that this method has done, even if it was cancelled or failed halfway.
         """
         services, spec = self._services, self._spec
         services.wire.on_refused.append(self.source.on_refused)
@@ -177,10 +177,10 @@ class Pipeline:
         """Give back the events that no handler has begun."""
         self.dispatcher.outcomes.give_back_waiting()
         if self._cursor is not None:
-            self._cursor.end_waits()  # `keep_position` writes the position last of all
+            self._cursor.end_waits()  # `keep_position` writes the position later
 
     async def keep_position(self, timeout_s: float, *, failed: bool) -> bool:
-        """Have the server store which events are done. Return whether it confirms that; if not, a warning is logged.
+        """Store which events are done. Return whether the server confirms it; if it does not, log a warning.
 
         `failed` says that the subscription ends because of an error.
         """

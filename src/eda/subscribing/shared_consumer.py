@@ -1,4 +1,4 @@
-"""The consumer of a shared subscription: created or adopted, and kept as its members need it."""
+"""The consumer of a shared subscription: created or adopted, and repaired if somebody changed it."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ __all__ = ["SharedConsumer"]
 CONSUMER_GONE = frozenset({CONSUMER_NOT_FOUND, CONSUMER_DOES_NOT_EXIST})
 # If a consumer has these settings, the server refuses pulls like ours.
 FOREIGN_SETTINGS = ("priority_policy", "priority_groups")
-# The answer to a change may already show another client's later change, so one such answer is no refusal.
+# How often to try a change. The answer to a change may show another client's later change, which proves no refusal.
 N_CHANGES = 5
 CHANGE_PAUSE_S = 0.05  # between two changes
 
 
 class SharedConsumer:
-    """The pull consumer of one shared subscription. `lease_s` is its acknowledgement time-out, whoever has set it."""
+    """The pull consumer of one shared subscription. `lease_s` is the consumer's current acknowledgement time-out."""
 
     def __init__(self, api: Api, logger: logging.Logger, spec: SubscriptionSpec) -> None:
         self._api = api
@@ -153,7 +153,7 @@ class SharedConsumer:
     async def _adopt(self, info: dict[str, Any]) -> dict[str, Any]:
         """Adopt a consumer that exists, and return its settings.
 
-        Change back settings that take something away from the members. Raises ConfigError for other differences.
+        Change back settings that harm the members. Raises ConfigError for other differences.
         """
         kept = info["config"]
         differences = []
@@ -192,13 +192,13 @@ class SharedConsumer:
         found_ns = info["config"].get("ack_wait", 0)
         if found_ns != self._needs.ack_wait_ns and _is_attended(info):
             raise ConfigError(
-                f"{self._where}: lease_s={self._options.lease_s:g} is not the {found_ns / NS:g} s (ack_wait) of the "
-                f"members that are attached. Use lease_s={found_ns / NS:g}, or close these members first.",
+                f"{self._where}: lease_s={self._options.lease_s:g}, but the members that are attached use "
+                f"{found_ns / NS:g} s (ack_wait). Use lease_s={found_ns / NS:g}, or close these members first.",
                 argument="lease_s",
             )
 
     async def _change_filter(self, info: dict[str, Any], theirs: list[str]) -> dict[str, Any]:
-        """Set this member's filter, which holds from the consumer's position onwards. Return the new settings.
+        """Give the consumer this member's filter, from the consumer's position onwards. Return the new settings.
 
         Raises ConfigError if that would lose events of other members.
         """
@@ -236,9 +236,9 @@ class SharedConsumer:
         return changed
 
     async def widen(self, config: dict[str, Any]) -> dict[str, Any]:
-        """Set this member's filter again if another member has narrowed it. Return the settings.
+        """Give the consumer this member's filter again if another member has narrowed it. Return the settings.
 
-        The other member did not know of this one, which was paused or had no connection. With
+        This member was paused or had no connection, so the other member did not see it. With
         `on_filter_change="refuse"` the filter stays, and a warning says that this member does not get all events.
         Raises ServerError, Timeout, Closed.
         """
@@ -268,10 +268,10 @@ class SharedConsumer:
     # --- changing settings back --------------------------------------------------------------------------------------
 
     async def heal(self, config: dict[str, Any], *, opening: bool = False) -> dict[str, Any]:
-        """Change back the settings that take something away from the members. Return the settings afterwards.
+        """Change back the settings that harm the members. Return the settings afterwards.
 
-        Raises ConfigError, which names the setting, if the server finally refuses a vital change; ServerError, Timeout,
-        Closed.
+        Raises ConfigError, which names the setting, if the server permanently refuses a vital change; ServerError,
+        Timeout, Closed.
         """
         found = self._faults(config, opening=opening)
         if (
@@ -320,14 +320,14 @@ class SharedConsumer:
             )
         if any(each.setting == "max_deliver" for each in found):
             self._logger.warning(
-                "%s: the server will not deliver an event again that had used up max_deliver before this change. To "
+                "%s: events that had used up max_deliver before this change are not delivered again. To "
                 "read the stream anew, use another name or reset=True",
                 self._where,
             )  # fmt: skip
         return after
 
     async def _change(self, config: dict[str, Any], found: list[Fault]) -> dict[str, Any] | None:
-        """Change these settings once. Return the settings afterwards, or None if the server refuses these."""
+        """Change these settings once. Return all settings afterwards, or None if the server refuses."""
         try:
             made = await self._api.create_consumer(self._stream, self._name, repaired(config, found), action="update")
         except ServerError as error:
@@ -354,7 +354,7 @@ class SharedConsumer:
         return find_faults(config, self._needs, is_filter_ours=is_ours, opening=opening)
 
     def _accept(self, config: dict[str, Any]) -> None:
-        """Accept the consumer's current settings, so that a value that the server refuses is not asked for again."""
+        """Accept the consumer's current settings, so that no value that the server refused is requested again."""
         ack_wait_ns = min(config.get("ack_wait") or self._needs.ack_wait_ns, *config.get("backoff") or [2**62])
         self.lease_s = max(ack_wait_ns, 1) / NS
         most = config.get("max_ack_pending", -1)
@@ -378,7 +378,8 @@ def _limited_life(stream: str, name: str, config: dict[str, Any]) -> str:
 def _is_attended(info: dict[str, Any]) -> bool:
     """Return whether a member seems to be attached.
 
-    A member pulls, or the last delivery or acknowledgement is younger than the lease while events are unacknowledged.
+    That is so if a pull is open. It is also so if events are unacknowledged, and the consumer's last delivery or
+    acknowledgement is younger than the lease.
     """
     if info.get("num_waiting"):
         return True
@@ -389,5 +390,5 @@ def _is_attended(info: dict[str, Any]) -> bool:
         latest = max(datetime.fromisoformat(each) for each in times if each)
         age_s = (datetime.fromisoformat(info["ts"]) - latest).total_seconds()
     except (KeyError, TypeError, ValueError):
-        return True  # the server does not tell, so assume that there is one
+        return True  # the server does not tell, so assume that a member is attached
     return bool(age_s < info["config"].get("ack_wait", 0) / NS)

@@ -1,4 +1,4 @@
-"""Whether a subscription is shared or ordered, and whether its stream allows that kind."""
+"""Decides whether a subscription is shared or ordered, and whether its stream allows that kind."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def check_retention(info: StreamInfo, options: SubscriptionOptions, *, filters_r
         return
     if not options.backfill:
         raise ConfigError(
-            f"{where}: what a work queue holds is still to be handled, so a subscription begins with its first event. "
+            f"{where}: a work queue has only events that are not handled yet, so a subscription begins with the first. "
             "Use backfill=True, without start.",
             argument="backfill",
         )

@@ -41,13 +41,13 @@ class SharedSource(Source):
         self._unwanted = UnwantedDeliveries(
             self._logger, self._filter, self._consumer_info, self._on_narrow, self._on_failed
         )
-        self._standing_by: asyncio.Task[None] | None = None
+        self._suspending: asyncio.Task[None] | None = None
         self._stripped: dict[int, bytes] = {}  # deliveries without a body: their acknowledgement subjects by sequence
         self._is_paused = False
         self._created: str | None = None  # distinguishes the consumer from a later one of the same name
-        # As the consumer was when we came: the last delivery's stream and consumer sequence, and the events pending.
+        # The consumer's state when we attached: stream and consumer sequence of the last delivery, events pending.
         self._floor = (0, 0, 0)
-        self._kept_at = 0.0  # when the consumer was pulled from last
+        self._kept_at = 0.0  # when this member last had a pull open
         self._is_sure = True  # False after a reconnect, until a check has found that the consumer is the same
         self._pulls_anew = False  # pull again after the next check
         self._checking: asyncio.Task[None] | None = None
@@ -87,12 +87,12 @@ class SharedSource(Source):
         dispatcher.credit.refill()
 
     async def stop(self, timeout_s: float) -> None:
-        """Stop the deliveries, and give back those that the dispatcher does not have.
+        """Stop the deliveries, and give back those that were set aside.
 
         Return when no delivery is under way any more, or the server does not answer.
         """
         self._unwanted.stop()
-        for task in (self._checking, self._standing_by):
+        for task in (self._checking, self._suspending):
             if task is not None:
                 task.cancel()
         await super().stop(timeout_s)
@@ -136,19 +136,19 @@ class SharedSource(Source):
         return await self._api.consumer_info(self._stream, self.consumer)
 
     def _on_narrow(self, theirs: list[str]) -> None:
-        """Stand by, because the consumer delivers events that this member does not want and others do."""
-        if self.stands_by or self._stopped:
+        """Suspend this member, because the consumer delivers events that only other members want."""
+        if self.is_suspended or self._stopped:
             return
-        self.stands_by = True
+        self.is_suspended = True
         self._logger.warning(
-            "subscription %s to %s stands by: another member changed the consumer's filter to %s, but this member "
+            "subscription %s to %s is suspended: another member changed the consumer's filter to %s, but this member "
             "handles only %s; it gives back the events that no handler has begun",
             self.consumer, self._stream, shown_filter(theirs), shown_filter(self._filter),
         )  # fmt: skip
-        self._standing_by = self._loop.create_task(self._stand_by())
+        self._suspending = self._loop.create_task(self._suspend())
 
-    async def _stand_by(self) -> None:
-        """Stop the deliveries, and give back what no handler has begun."""
+    async def _suspend(self) -> None:
+        """Stop the deliveries, and give back the events that no handler has begun."""
         if self._subscription is not None:
             await self._wire.detach(self._subscription)  # the server drops our pulls with the subscription
             with suppress(Timeout, Closed):
@@ -157,25 +157,25 @@ class SharedSource(Source):
         if self._dispatcher is not None:
             self._dispatcher.outcomes.give_back_waiting()
 
-    async def _stop_standing_by(self) -> None:
+    async def _end_suspension(self) -> None:
         """Get events again, because this member's filter covers the consumer's filter again."""
-        if self._standing_by is not None:
-            await asyncio.wait({self._standing_by})
+        if self._suspending is not None:
+            await asyncio.wait({self._suspending})
         dispatcher, before = self._dispatcher, self._subscription
         if dispatcher is None or before is None or self._stopped:
             return
         self._subscription = await self._attached(dispatcher)
         self._wire.release(before)
-        self.stands_by, self._pulls_anew = False, True
+        self.is_suspended, self._pulls_anew = False, True
         self._logger.warning(
-            "subscription %s to %s no longer stands by: it handles everything that the consumer delivers",
+            "subscription %s to %s is no longer suspended: its filter covers the consumer's filter again",
             self.consumer, self._stream,
         )  # fmt: skip
 
     # --- checking the consumer ---------------------------------------------------------------------------------------
 
     def on_gone(self, why: str) -> None:
-        """Check whether the consumer is gone indeed; then the subscription ends."""
+        """Check whether the consumer is really gone. If it is, the subscription ends."""
         self.on_silent(why)
 
     def on_silent(self, why: str) -> None:
@@ -204,8 +204,8 @@ class SharedSource(Source):
         self.on_silent("the connection was lost")
 
     def pull(self, n: int, n_bytes: int | None) -> None:
-        """Ask for more, if it is certain that the consumer is the same one, and the member does not stand by."""
-        if self._is_sure and not self.stands_by:
+        """Ask for more, if it is certain that the consumer was not replaced, and the member is not suspended."""
+        if self._is_sure and not self.is_suspended:
             super().pull(n, n_bytes)
 
     def tick(self) -> None:
@@ -242,10 +242,10 @@ class SharedSource(Source):
         self._on_end(error)
 
     async def _check(self, why: str) -> None:
-        """Check the consumer, change back settings that take something away, and pull again if need be.
+        """Check the consumer, change back settings that harm the members, and pull again if need be.
 
         Raises StreamNotFound or ConsumerDeleted if it is gone; ConfigError for a setting that can't be changed back;
-        ServerError for a final refusal; Closed.
+        ServerError for a permanent refusal; Closed.
         """
         grace = GracePeriod()
         was_missed = False
@@ -281,12 +281,12 @@ class SharedSource(Source):
                 await asyncio.sleep(CHECK_PAUSE_S)
                 continue
             self._adapt_to(info)
-            if self.stands_by:
-                await self._stop_standing_by()
+            if self.is_suspended:
+                await self._end_suspension()
             if stripped and self._dispatcher is not None:
-                # If the consumer leaves bodies out, all of them are events. Otherwise the messages have no body, or
-                # another member has changed the consumer back meanwhile. Then the stream tells which of them are empty.
-                # The server delivers all of them again; the empty ones are then taken as messages without a body.
+                # If the consumer left bodies out, no message counts as empty yet. If not, some may be empty, or another
+                # member has repaired the consumer meanwhile, so the stream is asked. In both cases the messages are
+                # given back. When the server delivers them again, the intake accepts those that are empty.
                 empty = [] if was_stripping else [seq for seq in sorted(stripped) if await self._is_stored_empty(seq)]
                 self._dispatcher.intake.accept_empty(empty)
                 self._give_back_stripped(list(stripped))
@@ -298,7 +298,7 @@ class SharedSource(Source):
             self.pull_anew(pause=pauses)
 
     async def _is_stored_empty(self, seq: int) -> bool:
-        """Return whether the stored message has no body. If we may not read the stream, assume that it has none."""
+        """Return whether the stored message has no body. If we may not read the stream, return True."""
         try:
             return not (await self._api.message(self._stream, {"seq": seq})).data
         except ServerError as error:
@@ -314,11 +314,11 @@ class SharedSource(Source):
                 self._dispatcher.intake.give_back(reply)
 
     def _is_same(self, info: dict[str, Any]) -> bool:
-        """Return whether this is the consumer that we opened, rather than a later one of its name.
+        """Return whether this is the consumer that we opened, and not a newer consumer of the same name.
 
         A server that was killed restores a durable consumer with a creation time that may differ by less than a
         millisecond (seen with 2.10.26). A consumer that is not durable gets the time of the restart (seen with all
-        versions), so there the question can't be answered.
+        versions), so it always counts as the same.
         """
         if not self._is_durable:
             return True
@@ -331,6 +331,6 @@ class SharedSource(Source):
     def on_refused(self, kind: str, subject: str) -> None:
         """End the subscription if the server forbids its inbox, its pulls or its acknowledgements."""
         super().on_refused(kind, subject)
-        # The server would deliver events that can't be acknowledged again and again.
+        # Without acknowledgements the server would deliver the same events again and again.
         if kind == "publish" and subject.startswith("$JS.ACK.") and f".{self._stream}.{self.consumer}." in subject:
             self._on_end(ServerError(403, 0, f"no permission to publish to {subject}"))

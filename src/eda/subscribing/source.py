@@ -1,4 +1,4 @@
-"""The source of a subscription, as far as shared and ordered ones are alike: pulls, their statuses, and silence.
+"""What shared and ordered sources have in common: pulls, their statuses, and silence.
 
 Source for pulls and their statuses: https://docs.nats.io/nats-concepts/jetstream/consumers, ADR-13 and ADR-37.
 """
@@ -64,15 +64,15 @@ class Source:
         self.lease_s = inf  # how long the server waits for an acknowledgement
         self._checked_at = self._loop.time()  # when the consumer was checked last
         self._n_failed = 0  # the dispatcher's count of failures at that time
-        self._n_received = 0  # the dispatcher's count of deliveries at `_heard_at`
-        self._heard_at = 0.0  # when the server sent something last, or owed nothing
-        self._last_at_full = 0  # the last sequence when a pull ended because the next event was too large for it
+        self._n_received = 0  # the intake's count of frames at `_heard_at`
+        self._heard_at = 0.0  # when the server sent something last, or nothing was due
+        self._last_at_full = 0  # the last sequence received when a pull last ended as too small for the next event
         self._n_refused = 0  # how many pulls in a row the server has finally refused
-        self._last_at_refusal = 0  # the last sequence at the latest of these refusals
+        self._last_at_refusal = 0  # the last sequence received when the server refused last
         self._retry: asyncio.TimerHandle | None = None
         self._retry_s = RETRY_FIRST_S
         self._stopped = False
-        self.stands_by = False  # shared only: the member's filter no longer covers the consumer's filter
+        self.is_suspended = False  # shared only: the member's filter no longer covers the consumer's filter
 
     # --- what shared and ordered sources do differently --------------------------------------------------------------
 
@@ -136,7 +136,7 @@ class Source:
             )  # fmt: skip
 
     def release(self) -> None:
-        """Forget the dispatcher."""
+        """Release the inbox, so that no more deliveries reach the dispatcher."""
         if self._subscription is not None:
             self._wire.release(self._subscription)
             self._subscription = None
@@ -149,14 +149,14 @@ class Source:
         return f"{self._api.prefix}.CONSUMER.MSG.NEXT.{self._stream}.{self.consumer}"
 
     def pull(self, n: int, n_bytes: int | None) -> None:
-        """Ask for up to `n` more events of up to `n_bytes` together. None sets no limit, for one event of any size."""
+        """Ask for up to `n` more events of up to `n_bytes` together. With None, they may have any size."""
         if self._stopped or self._retry is not None or not self._wire.is_up or self._dispatcher is None:
             return
         if not self.consumer:
             return
         n_wanted = n
         n, expires_ns, n_bytes = self.limits.within(n, int(EXPIRES_S * NS), n_bytes)
-        # The server refuses a heartbeat that is longer than half of the time.
+        # The server refuses a heartbeat that is longer than half of `expires`.
         request = {"batch": n, "expires": expires_ns, "idle_heartbeat": min(int(HEARTBEAT_S * NS), expires_ns // 2)}
         if n_bytes is not None:
             request["max_bytes"] = n_bytes
@@ -223,7 +223,7 @@ class Source:
             self._dispatcher.credit.set_max_pulls(self.limits.n_waiting)
 
     def _is_too_large(self, number: int, description: str) -> bool:
-        """Return whether the server refused that pull as too large. Later pulls are made smaller then."""
+        """Return whether the server refused the pull as too large. If so, make later pulls smaller."""
         is_news = self.limits.learn(description)
         if is_news:
             self._limited_from = self._next_pull

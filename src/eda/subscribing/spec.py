@@ -19,7 +19,7 @@ class SubscriptionSpec:
 
     stream: str
     name: str
-    """a durable subscription: under which name its position is kept; else: what messages call the subscription"""
+    """the name under which a durable subscription keeps its position; for others, a name for log lines and errors"""
     is_durable: bool
     is_ordered: bool
     options: SubscriptionOptions

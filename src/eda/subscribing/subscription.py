@@ -25,9 +25,9 @@ CANCELLED_CLOSE_S = 2.0
 class Subscription:
     """Brings the events of a stream to a handler. Made by `Conn.subscribe`; await it or enter it to begin.
 
-    Leaving the context closes it. If an error has ended it before, the error is raised there, as by `wait`. If the
-    block is cancelled, closing takes at most 2 s: handlers that still run after 1 s are cancelled, and their events are
-    delivered again.
+    Leaving the `async with` block closes it. If an error has ended the subscription, leaving the block raises it, as
+    `wait` does. If the block is cancelled, closing takes at most 2 s: handlers that still run after 1 s are
+    cancelled, and their events are delivered again.
     """
 
     def __init__(
@@ -73,30 +73,30 @@ class Subscription:
 
     @property
     def name(self) -> str:
-        """The name under which the position is kept: the given name, the client's, or a generated one."""
+        """Return the name under which the position is kept: the given name, the client's, or a generated one."""
         return self._name
 
     @property
     def is_closed(self) -> bool:
-        """Whether it is closed completely."""
+        """Return whether it is closed completely."""
         return self._closed.is_set()
 
     @property
     def is_under_way(self) -> bool:
-        """Whether it is open or being opened, and is not being closed."""
+        """Return whether it is open or being opened, and is not being closed."""
         return self._opening is not None and self._closing is None
 
     @property
     def is_active(self) -> bool:
-        """Whether this member gets events: False while it is not open, or while another member holds the cursor."""
+        """Return whether this member gets events: it is open, not suspended, and no other member holds the cursor."""
         pipeline = self._pipeline
-        if not pipeline.workers.are_started or self._closed.is_set() or pipeline.source.stands_by:
+        if not pipeline.workers.are_started or self._closed.is_set() or pipeline.source.is_suspended:
             return False
         return pipeline.activation is None or pipeline.activation.is_active
 
     @property
     def is_paused(self) -> bool:
-        """Whether `pause` was called, and `resume` was not called since."""
+        """Return whether `pause` was called, and `resume` was not called since."""
         return self._dispatcher.gate.is_paused
 
     # --- opening -----------------------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ class Subscription:
     async def opened(self, *, gives_up: bool = True) -> Self:
         """Open it, unless it is open already. Raises ConfigError, StreamNotFound, ServerError, Closed.
 
-        If the caller is cancelled, it is closed again. With `gives_up=False` it is not, as the caller may come back.
+        If the caller is cancelled, close the subscription, unless `gives_up` is False because the caller may come back.
         """
         if self._opening is None:
             if self._closing is not None:
@@ -127,7 +127,7 @@ class Subscription:
             self._opening.add_done_callback(_retrieve)
         opening = self._opening
         try:
-            # If the task was awaited itself, the cancellation of one caller would cancel it for all of them.
+            # If a caller awaited the task itself, its cancellation would cancel the task for all callers.
             if not opening.done():
                 await asyncio.wait({opening})
         except BaseException:
@@ -212,7 +212,7 @@ class Subscription:
         await self.close()
         if self.is_run_by_caller():
             return
-        if self._forgetting:  # it was closed already, so `_close` has not seen the wish
+        if self._forgetting:  # it was closed already, so `_close` did not delete the position
             await self._forget()
         elif self._not_forgotten is not None:
             error, self._not_forgotten = self._not_forgotten, None
@@ -261,7 +261,7 @@ class Subscription:
         self._dispatcher.stop()
 
     def hurry(self, timeout_s: float) -> None:
-        """Have it closed within `timeout_s` from now. Running handlers get half of this time."""
+        """Shorten the time for closing to `timeout_s` from now. Running handlers get half of this time."""
         self._deadline.shorten(timeout_s)
 
     def begin_close(self) -> asyncio.Task[None]:

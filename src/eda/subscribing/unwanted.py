@@ -2,8 +2,8 @@
 
 A member acknowledges such a delivery, because the server would deliver it again and again. But another member may have
 widened the consumer's filter meanwhile, and then the acknowledgement would lose an event that the other member wants.
-So a member looks at the consumer before it acknowledges such a delivery. If the consumer's filter is no longer covered
-by its own, the member gives the delivery back and stands by.
+So a member looks at the consumer before it acknowledges such a delivery. If the member's own filter
+no longer covers the consumer's filter, the member gives the delivery back and is suspended.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class UnwantedDeliveries:
 
     `look` returns the consumer as the server describes it, or None if it is gone. `on_narrow(theirs)` is called when
     the consumer's filter, `theirs`, is not covered by the member's own filter: then other members want the deliveries.
-    `on_failed(error)` is called when an unexpected error occurs; after that, nothing is decided any more.
+    `on_failed(error)` is called when an unexpected error occurs; after that, deliveries are only kept.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class UnwantedDeliveries:
         self._on_failed = on_failed
         # Acknowledgement subjects by stream sequence. The server's max_ack_pending bounds them.
         self._replies: dict[int, bytes] = {}
-        self._undecided: dict[int, bytes] = {}  # the same, for the deliveries that the current look decides about
+        self._undecided: dict[int, bytes] = {}  # the same, for deliveries that wait for the look that is under way
         self._deciding: asyncio.Task[None] | None = None
         self._stopped = False
 
@@ -63,7 +63,7 @@ class UnwantedDeliveries:
             self._deciding.cancel()
 
     def give_back(self, dispatcher: Dispatcher) -> None:
-        """After `stop`, give back what is not decided, so that other members need not wait until its lease ends."""
+        """After `stop`, give back all deliveries that are left, so that other members need not wait for the leases."""
         for _, reply in sorted((self._undecided | self._replies).items()):
             dispatcher.intake.give_back(reply)
         self._undecided, self._replies = {}, {}
@@ -75,7 +75,7 @@ class UnwantedDeliveries:
             self._on_failed(error)
 
     async def _decide(self, dispatcher: Dispatcher) -> None:
-        """Acknowledge or give back all deliveries, with one look at the consumer for those that came before it."""
+        """Acknowledge or give back all deliveries. One look at the consumer decides about all that came before it."""
         while self._replies:
             asked, self._replies = self._replies, {}
             self._undecided = asked
@@ -95,7 +95,8 @@ class UnwantedDeliveries:
             self._undecided = {}
             theirs = shared_filter(info["config"])
             if covers(self._mine, theirs):
-                # The server made these deliveries before it answered, so under a filter that our own filter covers.
+                # No member wants more than the consumer's filter, and our filter covers that. So nobody wants these
+                # deliveries, which the server made before it answered.
                 for reply in asked.values():
                     dispatcher.intake.pass_over(reply)
             else:

@@ -109,7 +109,7 @@ async def test_filter_when_a_member_with_the_old_one_is_attached_loses_nothing(
             await until(lambda: not older.stats().active)
             await until(lambda: new.count("b") == 50 and old.count("a") + new.count("a") == 51)
             assert "b" not in old
-            assert len(logged.find("stands by: another member changed the consumer's filter")) == 1
+            assert len(logged.find("is suspended: another member changed the consumer's filter")) == 1
             # Also events that no filter by subject keeps away.
             stored = await admin.js.get_msg(stream, 2)
             await admin.js.publish(stream, stored.data or b"")
@@ -123,7 +123,7 @@ async def test_filter_when_a_member_with_the_old_one_is_attached_loses_nothing(
     assert (info["num_pending"], info["num_ack_pending"]) == (0, 0)
 
 
-async def test_filter_when_a_member_with_the_old_one_was_cut_off_stands_by_after_the_reconnect(
+async def test_filter_when_a_member_with_the_old_one_was_cut_off_is_suspended_after_the_reconnect(
     connect: Connect, stream: str, own_server: eda.EmbeddedServer
 ) -> None:
     from support.transport.faulty_proxy import FaultyProxy
@@ -307,7 +307,7 @@ async def test_ordered_when_a_narrow_standby_outlives_the_wide_holder_never_says
     await narrow.close()
 
 
-async def test_shared_when_the_filter_fits_a_member_again_that_stood_by_gets_events_again(
+async def test_shared_when_the_filter_fits_a_suspended_member_again_delivers_events_again(
     connect: Connect, stream: str, logged: Logged
 ) -> None:
     """A deployment that is rolled back: members of the old release that still run."""
@@ -324,12 +324,12 @@ async def test_shared_when_the_filter_fits_a_member_again_that_stood_by_gets_eve
         await until(lambda: older.stats().active)
         await publish(conn, stream, "b", "a", "a")
         await until(lambda: old == ["a", "a"])
-        assert logged.find("no longer stands by")
+        assert logged.find("is no longer suspended")
         # And once more.
         async with other.subscribe(stream, print, types=["a", "b"], **FROM_HERE):
             older._pipeline.source.check_consumer("it is time to check it")
             await until(lambda: not older.stats().active)
-        assert len(logged.find("stands by: another member")) == 2
+        assert len(logged.find("is suspended: another member")) == 2
 
 
 @pytest.mark.parametrize("types", [["a"], ["a", "b"]])
