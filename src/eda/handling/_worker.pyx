@@ -166,7 +166,10 @@ cdef class Worker:
             error = self.ledger.verdict_of(first)
             if error is None:
                 events = [<object>self.ledger.held[<int32_t>slot].event for slot in slots]
-                error = await self.call(tuple(events), events)
+                try:
+                    error = await self.call(tuple(events), events)
+                except BaseException as caught:
+                    error = caught
             now = monotonic_ns()
             if error is None and self.cancelled == NOT_CANCELLED:
                 for slot in slots:
@@ -225,7 +228,10 @@ cdef class Worker:
                 self.ledger.put_back(slot)
                 return
             if delay_ns == 0:
-                error = await self.call((event,), [event] if self.batch else event)
+                try:
+                    error = await self.call((event,), [event] if self.batch else event)
+                except BaseException as caught:
+                    error = caught
                 # A handled event is acknowledged before anything is awaited. The record of an event that is given back
                 # is removed first, because another member may get the event at once.
                 if error is None and self.cancelled == NOT_CANCELLED:
@@ -344,6 +350,8 @@ cdef class Worker:
         except BaseException as caught:
             error = caught
         self.end_call(events[0], began, was_awaited)
+        if isinstance(error, GeneratorExit):
+            raise error                         # a coroutine that is closed may not return a value
         return error
 
     cdef bint must_be_awaited(self, object result) except -1:

@@ -169,6 +169,26 @@ async def test_worker_when_cancelled_while_it_waits_ends_and_takes_no_event_with
     assert rig.dispatcher.outcomes.n_handled == 5
 
 
+@pytest.mark.parametrize(
+    ("options", "attempt"), [({}, 1), ({"batch": 2}, 1), ({"max_attempts": 2}, 3)], ids=["event", "batch", "suspect"]
+)
+async def test_worker_when_its_coroutine_is_closed_gives_back_what_its_handler_has(
+    make: Make, options: dict[str, Any], attempt: int
+) -> None:
+    async def handle(given: Any) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    rig = make(handle, start=False, **options)
+    rig.deliver(1, attempt=attempt)
+    work = rig.dispatcher.work(0)
+    while rig.dispatcher.running_now() == [None]:
+        work.send(None)
+    work.close()  # as a loop that is closed does in the end
+    assert rig.flush() == [(delivery(1, attempt)[1], NAK)]
+    assert rig.dispatcher.running_now() == [None]
+    assert (rig.dispatcher.n_running, rig.failures) == (0, [])
+
+
 @pytest.mark.parametrize("ordered", [True, False])
 async def test_given_back_when_raised_has_the_event_come_again_uncounted(make: Make, ordered: bool) -> None:
     async def handle(event: eda.Event) -> None:
