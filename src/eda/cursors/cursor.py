@@ -259,6 +259,7 @@ class Cursor:
         if isinstance(result, Snapshot):
             return result
         await self._standby.stop()
+        self._takeover.check_not_stopped()
         held = self._held = self._new_held(result)
         self._takeover.held()
         value = result.value

@@ -70,11 +70,13 @@ class Standby:
 
     async def stop(self) -> None:
         """Stop listening. Does nothing if not started."""
-        subscriptions, self._subscriptions = self._subscriptions, {}
-        for subscription in subscriptions.values():
-            with suppress(NatsError):  # the connection was closed meanwhile, and the subscription with it
-                await self._wire.detach(subscription)
-            self._wire.release(subscription)
+        while self._subscriptions:  # if an error ends this, the next call ends the rest
+            _, subscription = self._subscriptions.popitem()
+            try:
+                with suppress(NatsError):  # the connection was closed meanwhile, and the subscription with it
+                    await self._wire.detach(subscription)
+            finally:
+                self._wire.release(subscription)
 
     async def _attach(self, subject: str, take: Callable[[bytes, bytes, bytes], None]) -> None:
         if subject not in self._subscriptions:

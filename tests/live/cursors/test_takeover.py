@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import sys
@@ -159,6 +160,28 @@ async def test_takeover_when_many_stand_by_has_one_winner(
     assert [each.story for each in standbys].count([]) == 8
     for each in sorted(standbys, key=lambda each: each.cursor.is_active):
         assert await each.close()
+
+
+async def test_takeover_when_closed_while_it_stops_standing_by_holds_nothing(
+    conn: eda.Conn, stream: str, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stop() -> None:
+        # nats-py swallows a cancellation while its queue of writes is full.
+        monkeypatch.undo()
+        closing.append(asyncio.create_task(member.close()))
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(10)
+
+    closing: list[asyncio.Task[bool]] = []
+    member = Member(conn, stream)
+    monkeypatch.setattr(member.cursor._standby, "stop", stop)
+    with pytest.raises(eda.Closed):
+        await member.open()
+    assert await closing[0]
+    assert not member.cursor.is_active
+    assert member.story == []
+    value = await keys.get()
+    assert value is None or not value["holder"]
 
 
 async def test_tries_when_holders_vanish_without_progress_counts_them(
