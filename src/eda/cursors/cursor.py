@@ -134,8 +134,8 @@ class Cursor:
     async def open(self, *, reset: bool, first_position: Callable[[], Awaitable[Position]]) -> None:
         """Become the holder if there is none (`on_active` is called before this returns), or else stand by.
 
-        `reset`: forget a kept position first. `first_position` returns the position to start at if none is kept, or if
-        the kept one is of a stream that was deleted and created again.
+        `reset`: forget a kept position first. `first_position` returns the position to start at if no position is kept,
+        or if the stream was deleted and created again since.
 
         Raises ConfigError (the entry has another filter, or holds no cursor), StreamNotFound, ServerError, Timeout,
         Closed.
@@ -176,7 +176,7 @@ class Cursor:
             self._held.rewind(created, seq, stored_ns)
 
     def end_waits(self) -> None:
-        """End the waits of `store` with Closed."""
+        """Raise Closed in each `store` that still waits."""
         if self._held is not None:
             self._held.end_waits()
 

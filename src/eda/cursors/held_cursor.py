@@ -373,7 +373,7 @@ class HeldCursor:
     def _is_kept_in(self, snapshot: Snapshot) -> bool:
         """Return whether our last position is stored, in an entry that is not ours any more.
 
-        Then we gave the cursor up there, or another member took it over at this position or a later one.
+        Then we gave the cursor up at this position, or another member took it over and keeps at least this position.
         """
         value = snapshot.value
         if value is None or value.epoch < self._epoch or value.created != self.created:

@@ -62,7 +62,7 @@ class HolderLiveness:
             self._wake.set()
 
     def on_restored(self) -> None:
-        """Count anew after a reconnect: the holder may have lost its connection too, and gets time to return."""
+        """Restart the count after a reconnect: the holder may have lost its connection too, and gets time to return."""
         self._written_ns = read_monotonic_ns()
 
     async def until_next_read(self, *, has_hints: bool = True) -> None:

@@ -39,7 +39,7 @@ class Position(NamedTuple):
 
 
 def warn_of_far_start(logger: logging.Logger, stream: str, name: str, start: int, last: int) -> None:
-    """Log a warning if a subscription starts beyond the next event of the stream: it may have to wait for long."""
+    """Log a warning if a subscription starts beyond the next event of the stream, because it may wait for long."""
     if start > last + 1:
         logger.warning(
             "subscription %s of stream %s starts at %d, but the stream ends at %d: it gets nothing until the stream "

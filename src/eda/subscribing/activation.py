@@ -1,4 +1,4 @@
-"""Starts reading and handling when this member becomes the holder of the cursor. Stops both when another does."""
+"""Starts reading and handling when this member becomes the holder, and stops both when it loses the cursor."""
 
 from __future__ import annotations
 

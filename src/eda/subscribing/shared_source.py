@@ -284,9 +284,9 @@ class SharedSource(Source):
             if self.is_suspended:
                 await self._end_suspension()
             if stripped and self._dispatcher is not None:
-                # If the consumer left bodies out, no message counts as empty yet. If not, some may be empty, or another
-                # member has repaired the consumer meanwhile, so the stream is asked. In both cases the messages are
-                # given back. When the server delivers them again, the intake accepts those that are empty.
+                # If the consumer left bodies out, no message is known to be empty. If it did not (or was repaired by
+                # another member meanwhile), the stream tells which messages are empty. All of them are given back, and
+                # when the server delivers them again, the intake accepts the empty ones.
                 empty = [] if was_stripping else [seq for seq in sorted(stripped) if await self._is_stored_empty(seq)]
                 self._dispatcher.intake.accept_empty(empty)
                 self._give_back_stripped(list(stripped))

@@ -33,7 +33,7 @@ RETRY_FIRST_S = 0.05
 RETRY_MAX_S = 2.0
 # Statuses of pulls after which another pull may succeed: a change of leader, too many pulls, no responders…
 PASSING = frozenset({404, 408, 409, 429, 503})
-N_REFUSALS = 3  # The subscription ends when the server has finally refused this many pulls in a row.
+N_REFUSALS = 3  # The subscription ends when the server has permanently refused this many pulls in a row.
 
 
 class Source:
@@ -67,7 +67,7 @@ class Source:
         self._n_received = 0  # the intake's count of frames at `_heard_at`
         self._heard_at = 0.0  # when the server sent something last, or nothing was due
         self._last_at_full = 0  # the last sequence received when a pull last ended as too small for the next event
-        self._n_refused = 0  # how many pulls in a row the server has finally refused
+        self._n_refused = 0  # how many pulls in a row the server has permanently refused
         self._last_at_refusal = 0  # the last sequence received when the server refused last
         self._retry: asyncio.TimerHandle | None = None
         self._retry_s = RETRY_FIRST_S
@@ -233,7 +233,7 @@ class Source:
         return is_news is True or (is_news is False and number < self._limited_from)
 
     def _is_refused_again(self, dispatcher: Dispatcher) -> bool:
-        """Count a final refusal, and return whether there were too many.
+        """Count a permanent refusal, and return whether there were too many.
 
         A single refusal proves nothing, because anybody who knows the inbox may publish a status there.
         """

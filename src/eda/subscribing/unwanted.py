@@ -2,8 +2,8 @@
 
 A member acknowledges such a delivery, because the server would deliver it again and again. But another member may have
 widened the consumer's filter meanwhile, and then the acknowledgement would lose an event that the other member wants.
-So a member looks at the consumer before it acknowledges such a delivery. If the member's own filter
-no longer covers the consumer's filter, the member gives the delivery back and is suspended.
+So a member looks at the consumer before it acknowledges such a delivery. If the member's own filter no longer
+covers the consumer's filter, the member gives the delivery back and is suspended.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class UnwantedDeliveries:
 
     `look` returns the consumer as the server describes it, or None if it is gone. `on_narrow(theirs)` is called when
     the consumer's filter, `theirs`, is not covered by the member's own filter: then other members want the deliveries.
-    `on_failed(error)` is called when an unexpected error occurs; after that, deliveries are only kept.
+    `on_failed(error)` is called when an unexpected error occurs.
     """
 
     def __init__(
