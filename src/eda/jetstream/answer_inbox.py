@@ -1,4 +1,4 @@
-"""An inbox for the answer to one published message, which accepts only the answer of the right stream and domain."""
+"""An inbox for the answer to one published message. It accepts only the answer of the right stream and domain."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from eda.transport.wire import Wire
 
 __all__ = ["REFUSAL_WAIT_S", "AnswerInbox"]
 
-REFUSAL_WAIT_S = 0.3  # how long after a refusal the acknowledgement of the right domain may still come
+REFUSAL_WAIT_S = 0.3  # after a refusal: how long the right stream has to acknowledge the message all the same
 
 
 class AnswerInbox:
-    """An inbox for the answer to one message, as a context manager. It is subscribed inside the context.
+    """An inbox for the answer to one message, as a context manager that subscribes and unsubscribes the inbox.
 
     Every stream that listens to the subject answers, also a stream of the same name in another JetStream domain.
-    nats-py takes the first answer to a request, from whichever stream; the inbox skips the answers of other domains. A
-    refusal names no domain. So with domains, an acknowledgement within 0.3 s after a refusal replaces the refusal.
+    nats-py returns the first answer to a request, from whichever stream; this inbox skips the answers of other domains.
+    A refusal names no domain. So if the server has a domain, an acknowledgement within 0.3 s after a refusal replaces
+    the refusal.
     """
 
     def __init__(self, wire: Wire, stream: str, domain: str) -> None:
@@ -70,10 +71,10 @@ class AnswerInbox:
                     answer = Answer(error=Refused(500, 0, owner))
             elif self._domain and answer.error.code != 503:
                 if self._refusal is None:
-                    self._refusal = self._loop.call_later(REFUSAL_WAIT_S, self._settle, answer)
+                    self._refusal = self._loop.call_later(REFUSAL_WAIT_S, self._set_answer, answer)
                 return
-        self._settle(answer)
+        self._set_answer(answer)
 
-    def _settle(self, answer: Answer | None) -> None:
+    def _set_answer(self, answer: Answer | None) -> None:
         if not self._answer.done():
             self._answer.set_result(answer)

@@ -1,4 +1,4 @@
-"""A grace period for refusals: during a restart or an election, a server may refuse for good what it accepts later."""
+"""A grace period for refusals: during a restart or election, a server may finally refuse a request that works later."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ GRACE_S = 2.0
 
 
 class GracePeriod:
-    """Decides whether a request in the background is repeated after an error."""
+    """Decides whether a background request is repeated after an error."""
 
     def __init__(self) -> None:
-        self._since: float | None = None  # when the first of the final refusals in a row came
+        self._since: float | None = None  # time of the first final refusal after the last retryable error
 
     def allows(self, error: EdaError) -> bool:
-        """Return whether to repeat the request: always if it may succeed later, and for 2 s after a final refusal."""
+        """Return whether to repeat the request: always after a retryable error, and for 2 s after a final refusal."""
         if error.retryable:
             self._since = None
             return True

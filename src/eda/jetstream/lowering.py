@@ -1,4 +1,4 @@
-"""A stream's settings, lowered to the limits that a refusal names."""
+"""Lowers a stream's settings to the limits that the server's refusal names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from eda.server_codes import (
 
 __all__ = ["lowered_stream"]
 
-# More bytes than the account allows one stream, than are left of the disk or of the account's, or of the memory.
+# The stream's limit of bytes is over the account's limit for one stream, or over what is left of disk or memory.
 TOO_MANY_BYTES = frozenset({STREAM_MAX_BYTES_EXCEEDED, STORAGE_EXCEEDED, MEMORY_EXCEEDED})
 
 MIN_BYTES = 64 * 1024
@@ -28,11 +28,11 @@ _WINDOW = re.compile(r"duplicates? window .*limit of (\S+)")
 def lowered_stream(
     config: dict[str, Any], refused: ServerError, *, max_bytes: int | None = None
 ) -> dict[str, Any] | None:
-    """Return settings that the server may accept, after a refusal of STREAM.CREATE; None if lower settings can't help.
+    """Return lower settings after a refusal of STREAM.CREATE; None if lower settings can't help.
 
-    The next attempt may be refused for another reason, so call this until the stream is created or the result is None.
-    `max_bytes`: the limit of bytes to try first if the account demands one; it is halved as long as it is too large.
-    With None, the caller has chosen the limit of bytes, and it stays as it is.
+    The server may refuse the new settings for another reason. So call this until the stream is created or the result is
+    None. If the account demands a limit of bytes, `max_bytes` is tried first, and then halved until the server accepts
+    it. If `max_bytes` is None, the limit of bytes is not changed.
     """
     code, given = refused.err_code, config.get("max_bytes", -1)
     if code == STREAM_CONFIG_INVALID:
@@ -49,7 +49,7 @@ def lowered_stream(
 
 
 def _window_in(description: str) -> int:
-    """Return the limit in nanoseconds that the server names, in Go's way of writing it; 0 where it names none."""
+    """Return the limit of the duplicate window that the description names, in nanoseconds; 0 if it names no limit."""
     found = _WINDOW.search(description)
     if found is None:
         return 0

@@ -1,4 +1,4 @@
-"""The answers to a publish: an acknowledgement, a flow message of a batch, or a refusal."""
+"""The server's answers to a publish: an acknowledgement, a flow message of a batch, or a refusal."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Refused(msgspec.Struct):
         return self.err_code in (ATOMIC_BATCHES_EXCEEDED, FAST_BATCHES_EXCEEDED)
 
     @property
-    def is_echo(self) -> bool:
-        """Return whether it says nothing about the event: the event came after the end of its batch."""
+    def is_of_ended_batch(self) -> bool:
+        """Return whether the event arrived after its batch had ended. Then the refusal is not about the event."""
         return self.err_code == FAST_BATCH_UNKNOWN
 
     def as_error(self, stream: str) -> ServerError:
@@ -64,7 +64,7 @@ _decode = msgspec.json.Decoder(Answer).decode
 
 
 def decode_answer(status: int, payload: bytes) -> Answer | None:
-    """Return the answer in a message with this status (0: none); None if the message is not an answer."""
+    """Return the answer in a message; None if the message is not an answer. `status` is 0 if the message has none."""
     if status == 503:
         return Answer(error=Refused(503, 0, "no responders"))
     try:

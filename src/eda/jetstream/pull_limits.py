@@ -1,7 +1,8 @@
-"""The limits of pulls and of consumers: read from a consumer's settings, or learned from the texts of refusals.
+"""The server's limits for pulls and consumers, from a consumer's settings or the texts of refusals.
 
-Source: nats-server's server/consumer.go (checkConsumerCfg, processNextMsgRequest). A server puts its
-`max_request_batch` on every consumer, as `max_batch`. Other limits are told in the text of the refusal only.
+Source: nats-server's server/consumer.go (checkConsumerCfg, processNextMsgRequest). A server copies its own
+`max_request_batch` into the setting `max_batch` of every consumer. Its other limits appear only in the texts of
+refusals.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _EXCEEDED = re.compile(r"exceeded max(requestbatch|requestexpires|requestmaxbyte
 
 
 def duration_s(text: str) -> float | None:
-    """Return the seconds of a duration in Go's form ("1m30s"); None for any other text."""
+    """Return the seconds of a duration as Go writes it ("1m30s"); None for any other text."""
     ns = nanoseconds_of(text)
     return None if ns is None else ns / NS
 
@@ -41,7 +42,7 @@ def _count(text: str) -> int | None:
 
 
 def lowered_consumer(config: dict[str, Any], refusal: ServerError) -> dict[str, Any] | None:
-    """Return the consumer's settings, lowered to the limit that the refusal names; None if it names none."""
+    """Return the consumer's settings, lowered to the limit that the refusal names; None if that can't help."""
     found = _LIMIT.search(refusal.description)
     if found is None:
         return None
@@ -58,7 +59,7 @@ def lowered_consumer(config: dict[str, Any], refusal: ServerError) -> dict[str, 
 
 
 class PullLimits:
-    """The limits of one consumer for a single pull; 0: no limit."""
+    """The limits of one consumer for a single pull. 0 means no limit."""
 
     def __init__(self) -> None:
         self.n = 0
@@ -67,16 +68,16 @@ class PullLimits:
         self.n_waiting = 0
 
     def read(self, config: dict[str, Any]) -> None:
-        """Replace the limits by those in the consumer's settings."""
+        """Set the limits from the consumer's settings."""
         self.n = max(config.get("max_batch") or 0, 0)
         self.expires_ns = max(config.get("max_expires") or 0, 0)
         self.n_bytes = max(config.get("max_bytes") or 0, 0)
         self.n_waiting = max(config.get("max_waiting") or 0, 0)
 
     def learn(self, description: str) -> bool | None:
-        """Learn the limit in the status of a refused pull; `description` is the status in lower case.
+        """Set the limit that the status of a refused pull names. `description` is the status in lower case.
 
-        Return whether the limit is new; None if the status names no limit.
+        Return whether the limit is new or lower than before; None if the status names no limit.
         """
         found = _EXCEEDED.search(description)
         most = None if found is None else nanoseconds_of(found[2]) if found[1] == "requestexpires" else _count(found[2])
@@ -89,7 +90,7 @@ class PullLimits:
         return True
 
     def within(self, n: int, expires_ns: int, n_bytes: int | None) -> tuple[int, int, int | None]:
-        """Return the number of messages, expiry and bytes of a pull, lowered to the limits."""
+        """Return a pull's number of messages, expiry and bytes, lowered to the limits."""
         if self.n:
             n = min(n, self.n)
         if self.expires_ns:

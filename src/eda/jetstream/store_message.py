@@ -1,4 +1,4 @@
-"""The publish of one message with headers, in one attempt. If it fails, the caller decides about another attempt."""
+"""Publishes one message with headers, once. If that fails, the caller decides whether to call it again."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ ONCE_TIMEOUT_S = 5.0
 async def store_message(
     wire: Wire, stream: str, subject: str, payload: bytes, headers: dict[str, str], *, domain: str
 ) -> Answer:
-    """Publish a message with headers, and return its acknowledgement by `stream` of `domain`, within 5 s.
+    """Publish a message with headers, and return the acknowledgement of stream `stream` in `domain`.
 
     A stream of another domain may store the message as well, and answer first. Then the message is published again,
-    with an inbox that receives all answers. Without a message id it is stored twice. Values of headers must be
-    printable ASCII.
+    with an inbox that receives all answers. If it has no message id, `stream` stores it twice. The values of headers
+    must be printable ASCII.
 
-    Raises ConfigError when the message is over the server's max_payload; ServerError, Timeout, Closed. Then, and when
-    cancelled, it may be stored or not.
+    Raises ConfigError if the message is over the server's max_payload, and then it is not stored. Raises ServerError,
+    Timeout (after 5 s) and Closed; then, and if the caller is cancelled, the message may be stored or not.
     """
     n_total, most = size_of_headers(headers) + len(payload), wire.max_payload
     if n_total > most:  # the server would close the connection
@@ -64,22 +64,21 @@ async def store_message(
 
 
 def _may_be_of_another(answer: Answer, domain: str) -> bool:
-    """Return whether the answer may come from another domain."""
-    # Without domains, a refusal counts as an answer of the right stream.
+    """Return whether the answer may come from another domain. A refusal names no domain."""
     return bool(domain) if answer.error is not None else answer.domain != domain
 
 
 async def _answered(
     wire: Wire, subject: str, payload: bytes, headers: dict[str, str], inbox: AnswerInbox
 ) -> Answer | None:
-    """Publish, and return the answer. Raises TimeoutError after 5 s, and nats-py's own errors."""
+    """Publish the message, and return the answer. Raises TimeoutError after 5 s, and nats-py's own errors."""
     await wire.publish(subject, payload, reply=inbox.inbox, headers=headers or None)
     async with asyncio.timeout(ONCE_TIMEOUT_S):
         return await inbox.answer
 
 
 def is_too_large(error: Exception) -> bool:
-    """Whether `store_message` failed because the message is over a limit of the server or the stream."""
+    """Return whether `store_message` failed because the message is over a limit of the server or the stream."""
     if isinstance(error, ServerError):
         too_large = error.err_code == STORE_FAILED and error.description.startswith("message too large")
         return too_large or error.err_code == MESSAGE_TOO_LARGE
@@ -87,7 +86,7 @@ def is_too_large(error: Exception) -> bool:
 
 
 async def _until_up(wire: Wire, operation: str) -> None:
-    """Wait for the connection. Without it, nats-py would send the request after its caller has given up."""
+    """Wait for the connection. While it is down, nats-py would keep the request, and send it after its time-out."""
     deadline = monotonic() + ONCE_TIMEOUT_S
     while not wire.is_up:
         if wire.is_closed or wire.closing:

@@ -1,29 +1,30 @@
-"""Events on their way into a stream.
+"""Publishing: events on their way into a stream.
 
-`conn.publish` for one event, `conn.publisher` for volume, `conn.publish_batch` for all or nothing. The wing offers
-these three, and to subscriptions what is known of streams. It never reads events.
+The wing has three ways to publish: `conn.publish` for one event, `conn.publisher` for many events, and
+`conn.publish_batch` for events that are stored all or not at all. Subscriptions use its `KnownStreams`. It never
+delivers events.
 
 Files, each after the files that it imports:
 
     _window            the publish window: a slot for each event that waits for its acknowledgement
-    failures           the failed events of a publisher that no caller has been told of yet
+    failures           the failures of a publisher's events, kept until a caller of `flush` learns of them
     lifecycle          opening and closing, once each, however many callers ask
-    lost_batch         whether an atomic batch whose answer was lost is stored
+    lost_batch         finds out whether an atomic batch is stored if the server's answer was lost
     publisher_options  the options of `conn.publisher`, checked
-    waiters            senders that wait for room, flushes that wait for outcomes
-    answer_checks      which answers a publisher believes: those of its stream, in its domain
-    _stream_sender     `conn.publish` per event: event to frame to slot, and back; also frames for all publishers
-    _pending           the events of a publisher that are not settled, and questions about them
-    stream_publisher   `conn.publish`: back-pressure, time-outs, sending again, for one stream
+    waiters            senders that wait for room, and flushes that wait until events are settled
+    answer_checks      checks that an answer comes from the publisher's stream, in its domain
+    _stream_sender     the work of `conn.publish` for each event; also writes the frames of all publishers
+    _pending           the unsettled events of a publisher, and queries about them
+    stream_publisher   `conn.publish` for one stream: back-pressure, time-outs, sending again
     atomic_batch       `conn.publish_batch`
-    stream_watch       watches, for a publisher, its connection and its stream's settings
-    _publisher_core    a publisher per event: event to frame to window, and the acknowledgements
+    stream_watch       watches a publisher's connection and its stream's settings
+    _publisher_core    the work of a publisher for each event: window, writing, acknowledgements
     known_streams      the streams that a connection publishes to, each looked up once
-    outcomes           who is told what became of a publisher's events
+    outcomes           reports the outcomes of a publisher's events to callbacks, senders and `flush`
     pump_machine       the state machine of a publisher: when its events are written
-    pump_answers       what the server's answers mean for state and events
-    pump_clock         a publisher's time-outs, and the end of batches that nobody adds to
-    pump               puts these parts together
+    pump_answers       handles the server's answers that the core does not handle itself
+    pump_clock         a publisher's timer: fails overdue events, ends batches that get no more events
+    pump               joins state machine, answers, clock and stream watch to one object
     publisher          `Publisher`: opening and closing, send, flush, back-pressure
 """
 

@@ -11,10 +11,10 @@ cdef class Pending(Sink):
     cdef readonly PublishWindow window      # a slot's waiter is its Event; its resend_ns is when the event was accepted
     cdef Outbound out
     cdef Destination destination
-    # The server has a domain. Then only a batch's final acknowledgement tells which stream has stored the events, and
-    # the acknowledgements within the batch settle nothing.
+    # Whether the server has a domain. If so, only a batch's final acknowledgement says which stream has stored the
+    # events, so the acknowledgements within the batch settle no events.
     cdef readonly bint settles_at_end
-    cdef uint64_t give_up_ns                # an event fails so many nanoseconds after it was accepted
+    cdef uint64_t give_up_ns                # an event fails this many nanoseconds after it was accepted
     cdef uint64_t next_unwritten                    # the first sequence that is not written; never below window.base
 
     cdef const char* written_at(self, Slot* slot) except NULL

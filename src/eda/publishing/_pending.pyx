@@ -1,4 +1,4 @@
-"""The events of a publisher that are accepted and not settled, and questions about them."""
+"""The unsettled events of a publisher, and queries about them."""
 
 from libc.stdint cimport uint64_t
 
@@ -13,10 +13,10 @@ __all__ = ["Pending"]
 
 
 cdef class Pending(Sink):
-    """The pending events of a `PublisherCore`, which adds all that changes them."""
+    """The pending events of a publisher; the subclass `PublisherCore` adds, writes and settles them."""
 
     def use_destination(self, Destination destination not None):
-        """Publish to this destination; return the (sequence, bytes) of the pending events that are too large for it."""
+        """Publish to this destination. Return (sequence, bytes) of each pending event that is too large for it."""
         cdef list result = []
         cdef uint64_t seq
         cdef Py_ssize_t n
@@ -24,45 +24,45 @@ cdef class Pending(Sink):
         self.settles_at_end = len(destination.domain) > 0
         for seq in self.window.pending():
             frame = self.frame_at(seq)
-            n = len(frame) - frame.index(b"\n") - 3     # what follows the first line, less the last line end
+            n = len(frame) - frame.index(b"\n") - 3     # without the first line and the line end at the end
             if n > destination.max_payload:
                 result.append((seq, n))
         return result
 
     @property
     def n_waiting(self):
-        """How many accepted events are not written; at most, because settled ones among them count."""
+        """Return how many accepted events are not written, or a few more: settled events among them are counted too."""
         return self.window.next_seq - self.next_unwritten
 
     @property
     def oldest_is_written(self):
-        """Whether the oldest unsettled event is written."""
+        """Return whether the oldest unsettled event is written."""
         return self.window.base < self.next_unwritten
 
     @property
     def oldest_opened_batch(self):
-        """Fast ingest: whether the oldest unsettled event is the first of the batch."""
+        """Return whether the oldest unsettled event is the first event of the batch (fast mode)."""
         cdef Slot* slot = self.window.find(self.window.base)
         return slot is not NULL and slot.batch_seq == 1
 
     @property
     def n_pending(self):
-        """Accepted events that are not settled."""
+        """Return how many accepted events are not settled."""
         return self.window.n_pending
 
     @property
     def n_bytes(self):
-        """The bytes of the frames of all pending events."""
+        """Return the bytes of the frames of all pending events."""
         return self.window.n_bytes
 
     @property
     def oldest(self):
-        """The sequence of the oldest unsettled event; if there is none, of the next event."""
+        """Return the sequence of the oldest unsettled event; if all are settled, the sequence of the next event."""
         return self.window.base
 
     @property
     def next_seq(self):
-        """The sequence of the next event."""
+        """Return the sequence that the next event gets."""
         return self.window.next_seq
 
     def oldest_waited_s(self):
@@ -72,9 +72,9 @@ cdef class Pending(Sink):
         return (monotonic_ns() - self.window.find(self.window.base).sent_ns) / 1e9
 
     def oldest_written_age_s(self):
-        """Return the seconds since the oldest event was accepted; 0 if it was never written.
+        """Return the seconds since the oldest unsettled event was accepted; 0 if it was never written.
 
-        Writing the event again is safe only if the stream remembers ids for so long.
+        The event can be written again safely only if the stream's duplicate window is longer than this.
         """
         cdef Slot* slot = self.window.find(self.window.base)
         if slot is NULL or slot.n_tries == 0:
@@ -82,7 +82,7 @@ cdef class Pending(Sink):
         return (monotonic_ns() - slot.resend_ns) / 1e9
 
     def set_give_up(self, double give_up_s):
-        """Let all events, also pending ones, fail so many seconds after they were accepted."""
+        """Let all events, also those already pending, fail `give_up_s` after they were accepted."""
         cdef Slot* slot
         self.give_up_ns = <uint64_t>(give_up_s * 1e9)
         for seq in self.window.pending():
@@ -91,7 +91,7 @@ cdef class Pending(Sink):
 
     @property
     def domain(self):
-        """The domain of the stream; empty if there is none."""
+        """Return the domain of the stream; an empty string if it has none."""
         return self.destination.domain.decode()
 
     cdef const char* written_at(self, Slot* slot) except NULL:

@@ -9,33 +9,33 @@ from eda.publishing._stream_sender cimport Reply
 
 
 cdef class PublisherCore(Pending):
-    cdef object host                        # CoreHost in _publish.pyi
+    cdef object host                        # a CoreHost of _publisher_core.pyi
     cdef str client
     cdef bint dedup
-    cdef bint wants_acks                          # the host wants to be told of each acknowledgement
+    cdef bint wants_acks                          # the host wants a call for each acknowledgement
     cdef bytes inbox                        # prefix of the reply subjects, with its last dot
     cdef readonly uint64_t max_pending
     cdef readonly uint64_t max_bytes
 
     cdef readonly bint fast                 # fast mode, otherwise window mode
-    cdef readonly bint writing              # events are written as they are accepted
+    cdef readonly bint writing              # events are written as soon as they are accepted
     cdef readonly uint64_t limit            # how many events may be unanswered
     # Fast mode: the current batch.
     cdef bytes reply                        # prefix of its reply subjects: <inbox><batch>.<flow>.fail.
-    cdef bytes subject                      # of its first event: the stream listens to it, and we may publish to it
+    cdef bytes subject                      # of its first event; the empty commit message is published to it
     cdef readonly uint64_t n_in_batch          # events written into it
     cdef readonly uint64_t n_batch_settled        # events in it that acknowledgements have settled
-    cdef bint batch_has_receipt                         # it has one event, whose sender wants a receipt
-    cdef readonly dict receipts             # sequence > the object that the host gets back when the event is stored
+    cdef bint batch_has_receipt                         # the batch has only one event, whose sender waits for a receipt
+    cdef readonly dict receipts             # sequence > receipt, which the host gets back when the event is stored
     cdef readonly uint64_t n_flow_acked         # with `settles_at_end`: events acknowledged within the batch
 
-    cdef public bint timer_runs                # the host's timer runs, so that the host need not be told of each event
+    cdef public bint timer_runs                # the host's timer runs, so it needs no call for each event
 
-    # What callers wait for.
-    cdef public bint room_wanted            # the host wants to be told when there is room
-    cdef public uint64_t flush_to           # the host wants to be told when all before this sequence is settled
+    # Calls that the host has asked for.
+    cdef public bint room_wanted            # the host wants `on_room` when there is room
+    cdef public uint64_t flush_to           # the host wants `on_flushed` when all before this sequence are settled
 
-    # Window mode: how many acknowledgements were timed since `limit` was last changed, and how long they took in sum.
+    # Window mode: the number of acknowledgements since `limit` was last adapted, and the sum of their times.
     cdef uint64_t n_timed
     cdef uint64_t sum_ns
 
@@ -45,7 +45,7 @@ cdef class PublisherCore(Pending):
     cdef readonly uint64_t n_resent
     cdef readonly uint64_t n_failed
 
-    # Only callers in this loop and thread are allowed: `running_loop()` must return `loop`. None in tests.
+    # Only callers in this loop and thread are allowed: `running_loop()` must return `loop`. In tests both are None.
     cdef object loop
     cdef object running_loop
     cdef uint64_t checked                   # `out.n_writes` when the running loop was last checked

@@ -14,14 +14,14 @@ class CoreHost(Protocol):
     def on_room(self) -> None: ...
     def on_flushed(self) -> None: ...
     def on_probed(self) -> None:
-        """Everything written so far is settled, while nothing is written as it is accepted."""
+        """Handle that all written events are settled, while `writing` is False."""
     def on_flow(self, n_messages: int) -> None:
-        """A flow acknowledgement was settled; the server sends the next one after `n_messages`."""
+        """Handle an acknowledgement within the batch; the server sends the next one after `n_messages` events."""
     def on_window_answer(self, seq: int, status: int, payload: bytes) -> None: ...
     def on_batch_answer(self, seq: int, status: int, payload: bytes) -> None: ...
     def on_acknowledged(self, event_id: str, sequence: int) -> None: ...
     def on_receipt(self, receipt: Any, sequence: int) -> None:
-        """An event that wanted a receipt is stored; `sequence` is negative where the stream had its id already."""
+        """Handle a stored event with a receipt. `sequence` is negative if the stream had the event's id already."""
 
 @final
 class PublisherCore(Pending):

@@ -1,6 +1,6 @@
-"""Publishing at volume: all that happens for each event. Its host, the pump, does what happens less often.
+"""The work of a publisher that is done for each event. Its host, the pump, does the work that is less frequent.
 
-In window mode each event has its own acknowledgement; in fast mode (fast ingest) one is for hundreds of events.
+In window mode each event gets its own acknowledgement. In fast mode (fast ingest) one acknowledgement covers many.
 
 Source for fast ingest: ADR-50 and nats-server's server/stream.go (getFastBatch) and server/jetstream_batching.go.
 """
@@ -36,10 +36,10 @@ OTHER_LOOP = (
 
 cdef enum:
     MIN_WINDOW = 256
-    SLOW_ACK_NS = 250_000_000       # acknowledgements that take longer shrink the window
-    QUICK_ACK_NS = 60_000_000       # quicker ones grow it
+    SLOW_ACK_NS = 250_000_000       # slower acknowledgements make the window smaller
+    QUICK_ACK_NS = 60_000_000       # faster acknowledgements make it larger
 
-# What a message does to its batch: the last but one token of its reply subject.
+# What a message does to its batch: the second to last token of its reply subject.
 cdef enum:
     OP_START = 0
     OP_APPEND = 1
@@ -55,8 +55,8 @@ cdef enum:
 cdef class PublisherCore(Pending):
     """The events of one publisher on their way to one stream, in the order in which they were accepted.
 
-    While `writing` is set, accepted events are written at once, up to `limit`. The others wait in the window until the
-    host has them written. Each event leaves the window once: it is acknowledged, or the host calls `fail`.
+    While `writing` is set, accepted events are written at once, up to `limit`. Otherwise events wait in the window
+    until the host calls a method that writes them. Each event leaves the window once, acknowledged or failed.
     """
 
     def __init__(
@@ -94,18 +94,18 @@ cdef class PublisherCore(Pending):
 
     cdef bint at_limit(self) noexcept:
         cdef uint64_t n = self.window.next_seq - self.window.base
-        # An event beyond `limit` would need a frame of its own: letting the sender wait is faster.
+        # An event beyond `limit` can't be written yet and needs its own buffer. It is faster to let the sender wait.
         cdef uint64_t most = self.limit if self.writing else self.max_pending
         return n >= most or (self.window.n_bytes >= self.max_bytes and n > 0)
 
     @property
     def is_full(self):
-        """Whether the next event has to wait."""
+        """Return whether the next sender has to wait."""
         return self.at_limit()
 
     @property
     def room(self):
-        """How many events there is room for, if they are as large as the pending ones."""
+        """Return how many more events fit, if they are as large as the pending events."""
         cdef uint64_t most = self.limit if self.writing else self.max_pending
         cdef uint64_t n = self.window.next_seq - self.window.base
         cdef uint64_t room = most - n if most > n else 0
@@ -115,13 +115,13 @@ cdef class PublisherCore(Pending):
         return room
 
     cdef int check_caller(self) except -1:
-        """Raise ConfigError for a caller in another event loop or thread, which could not be woken."""
+        """Raise ConfigError if the caller is in another event loop or thread, because futures could not wake it."""
         if self.running_loop is not None and self.running_loop() is not self.loop:
             raise ConfigError(OTHER_LOOP, argument="loop")
         return 0
 
     def accept(self, Event event not None):
-        """Take an event into the window and return its id; the caller has checked `is_full`.
+        """Put an event into the window and return its id. The caller has checked `is_full`.
 
         Raises ConfigError or EncodeError; then the event is not in the window.
         """
@@ -129,10 +129,10 @@ cdef class PublisherCore(Pending):
         return self.put(event, monotonic_ns(), wall_ns(), True)
 
     def accept_with_receipt(self, Event event not None, object receipt not None):
-        """Accept an event whose sender waits for a receipt; return its sequence in the window and its id.
+        """Accept an event whose sender waits for a receipt. Return its sequence in the window, and its id.
 
-        In fast mode it gets a batch of its own, so that the answer is about this event alone. `receipt` stays in
-        `receipts` until the host gets it back by `on_receipt`, or removes it because the event failed.
+        In fast mode the event gets a batch of its own, so that the answer is about this event alone. `receipt` stays in
+        `receipts` until the core passes it to `on_receipt`, or the host removes it because the event failed.
         """
         cdef uint64_t seq
         self.check_caller()
@@ -142,10 +142,11 @@ cdef class PublisherCore(Pending):
         return seq, id
 
     def accept_if_flowing(self, event):
-        """Accept an event if that needs no further step of the host; otherwise return None, and do nothing."""
+        """Accept an event and return its id if the host has nothing to do for it; otherwise only return None."""
         if type(event) is not Event or not (self.timer_runs and self.writing) or self.out.paused or self.at_limit():
             return None
-        # `accept` raises the error. The loop is checked once per write: it can't end before it has written.
+        # In a wrong loop or thread, the sender calls `accept` next, which raises. One check of the loop per write is
+        # enough, because no other loop can run in this thread before the write.
         if self.thread != PyThreadState_Get():
             return None
         if self.checked != self.out.n_writes:
@@ -157,7 +158,7 @@ cdef class PublisherCore(Pending):
     def accept_many(self, list events not None, Py_ssize_t begin, list ids not None):
         """Accept events from index `begin` until the window is full, and append their ids; return the next index.
 
-        Raises what `accept` raises; then the events before the culprit are accepted.
+        Raises what `accept` raises. Then the events before the wrong one are accepted.
         """
         cdef Py_ssize_t i = begin
         cdef uint64_t now = monotonic_ns()      # for all of them: they are accepted within microseconds
@@ -183,11 +184,11 @@ cdef class PublisherCore(Pending):
         cdef Chunk chunk
         cdef Py_ssize_t start = 0
         cdef Slot* slot
-        # Encoding may run code of the user, which may change the state. So the state is read only after it.
+        # Encoding may run code of the user, which may change the state. So the state is read after encoding.
         plan_envelope(event, id, self.client, time_ns, &plan)
         seq = self.window.next_seq
         direct = at_once and self.writing and self.next_unwritten == seq and seq - self.window.base < self.limit
-        # All that may fail comes first, so that no byte is written of an event that is not accepted.
+        # All steps that may fail come first, so that no byte of an event is written that is not accepted.
         if not has_slot(self.window):
             self.window.grow()
         self.fill_reply(&reply, seq, OP_APPEND)
@@ -218,14 +219,14 @@ cdef class PublisherCore(Pending):
     # --- writing -------------------------------------------------------------------------------------------------
 
     def use_window_mode(self):
-        """Switch to window mode; nothing is written until the host calls `rewind`, and then a method that writes."""
+        """Switch to window mode, and stop writing. The host then calls `rewind`, and a method that writes."""
         self.fast = False
         self.writing = False
         self.limit = min(self.max_pending, <uint64_t>MIN_WINDOW * 4)
         self.n_flow_acked = self.n_timed = self.sum_ns = 0
 
     def begin_batch(self, bytes batch not None, int flow):
-        """Switch to fast mode and a new batch, which asks the server for an acknowledgement of every `flow` events."""
+        """Switch to fast mode and begin a new batch, with an acknowledgement for every `flow` events."""
         self.fast = True
         self.writing = False
         self.reply = b"%b%b.%d.fail." % (self.inbox, batch, flow)
@@ -234,11 +235,11 @@ cdef class PublisherCore(Pending):
         self.limit = self.max_pending
 
     def set_limit(self, uint64_t limit):
-        """Allow this many unanswered events, at most `max_pending`."""
+        """Set how many events may be unanswered, at most `max_pending`."""
         self.limit = min(limit + self.count_flow_only(), self.max_pending) if limit else 1
 
     cdef uint64_t count_flow_only(self) noexcept:
-        """Return how many unsettled events were acknowledged within the batch, if that settles no event."""
+        """Return how many events were acknowledged within the batch, and are unsettled all the same."""
         cdef Slot* slot
         if self.n_flow_acked == 0:
             return 0
@@ -249,32 +250,32 @@ cdef class PublisherCore(Pending):
 
     @property
     def n_batch_answered(self):
-        """Fast mode: how many events of the batch the server has acknowledged, settled or not."""
+        """Return how many events of the batch the server has acknowledged, settled or not (fast mode)."""
         return max(self.n_batch_settled, self.n_flow_acked)
 
     @property
     def needs_batch_end(self):
-        """Fast mode: whether only the end of the batch can make room."""
+        """Return whether only the end of the batch can make room (fast mode)."""
         return self.settles_at_end and (self.limit >= self.max_pending or self.window.n_bytes > self.max_bytes // 4 * 3)
 
     cpdef int stop_writing(self) except -1:
-        """Do not write accepted events until `start_writing` or `write_oldest`."""
+        """Write no events until the host calls `start_writing` or `write_oldest`."""
         self.writing = False
-        return self.tell_host()          # there is more room for events that only wait
+        return self.tell_host()          # there may be room now: `limit` does not hold while events only wait
 
     def rewind(self):
-        """Stop writing, and let all unsettled events count as not written."""
-        self.out.flush()            # a slot can refer to its frame only in a buffer that was handed over
+        """Stop writing. All unsettled events count as not written from now on."""
+        self.out.flush()            # write_slot() reads frames from chunks, which have their bytes only after a flush
         self.next_unwritten = self.window.base
         self.stop_writing()
 
     def write_oldest(self, bint commit):
-        """Write only the oldest waiting event. In fast mode it starts the batch, and with `commit` ends it too."""
+        """Write only the oldest waiting event. In fast mode it begins the batch; with `commit` it also ends it."""
         self.batch_has_receipt = self.fast and self.next_has_receipt()
         self.write_waiting(1, OP_COMMIT if commit else OP_START)
 
     def start_writing(self):
-        """Write the waiting events, and from now on events as they are accepted."""
+        """Write the waiting events; from now on, write events as soon as they are accepted."""
         self.writing = True
         self.write_waiting(self.max_pending, OP_APPEND)
 
@@ -282,7 +283,7 @@ cdef class PublisherCore(Pending):
         """Write up to `n` of the waiting events, as `limit` allows."""
         while n and self.next_unwritten < self.window.next_seq and self.next_unwritten - self.window.base < self.limit:
             if operation == OP_APPEND and self.fast and len(self.receipts) and self.next_has_receipt():
-                break                   # it gets a batch of its own
+                break                   # the next event needs a batch of its own
             self.next_unwritten += 1
             if self.window.find(self.next_unwritten - 1) is not NULL:
                 self.write_slot(self.next_unwritten - 1, operation)
@@ -296,11 +297,11 @@ cdef class PublisherCore(Pending):
 
     @property
     def next_wants_receipt(self):
-        """Fast mode: whether the sender of the next event to be written wants a receipt, for a batch of its own."""
+        """Return whether the next event to write needs a batch of its own, because its sender wants a receipt."""
         return self.fast and self.next_has_receipt()
 
     cdef void fill_reply(self, Reply* reply, uint64_t seq, int operation) noexcept:
-        """Make the reply subject of the next message, with its number in the batch or the event's own sequence."""
+        """Fill in the next message's reply subject: with its number in the batch, or in window mode with `seq`."""
         cdef bytes prefix = self.reply if self.fast else self.inbox
         reply.prefix = PyBytes_AS_STRING(prefix)
         reply.n_prefix = PyBytes_GET_SIZE(prefix)
@@ -309,7 +310,7 @@ cdef class PublisherCore(Pending):
         reply.n_suffix = N_SUFFIX if self.fast else 0
 
     def commit_batch(self):
-        """Fast mode: commit the batch after the events that are written, and stop writing."""
+        """Commit the batch after its last written event, and stop writing (fast mode)."""
         cdef Reply reply
         self.fill_reply(&reply, 0, OP_COMMIT_EMPTY)
         put_empty(&self.out.publishes, self.subject, &reply)
@@ -317,7 +318,7 @@ cdef class PublisherCore(Pending):
         self.stop_writing()
 
     cdef int write_slot(self, uint64_t seq, int operation) except -1:
-        """Write a waiting event's frame with the reply subject that fits now."""
+        """Write the frame of a waiting event, with a new reply subject."""
         cdef Slot* slot = self.window.find(seq)
         cdef Chunk chunk = <Chunk>slot.chunk
         cdef const char* frame = chunk.data + slot.start
@@ -354,10 +355,10 @@ cdef class PublisherCore(Pending):
         cdef Ack ack
         cdef Chunk chunk
         if slot is NULL or slot.n_tries == 0 or slot.batch_seq:
-            return 0                    # settled, or never written in window mode: the answer is forged
+            return 0                    # settled already; or not written in window mode, so the answer is forged
         chunk = <Chunk>slot.chunk
         if chunk.data is NULL:
-            return 0                    # not handed over yet: the answer is forged
+            return 0                    # not written yet, so the answer is forged
         if frame.n_headers == 0 and read_ack(frame.payload, frame.n_payload, &ack):
             if is_from(&ack, <const unsigned char*>chunk.data + slot.start, slot.n, self.destination.domain):
                 self.adapt_limit(monotonic_ns() - slot.sent_ns)
@@ -367,7 +368,7 @@ cdef class PublisherCore(Pending):
         return self.after_answer()
 
     cdef int after_answer(self) except -1:
-        """Write waiting events, after an answer has made room."""
+        """Write waiting events after an answer has made room. Call `on_probed` if all written events are settled."""
         if self.writing:
             self.write_waiting(self.max_pending, OP_APPEND)
         elif self.next_unwritten == self.window.base:
@@ -375,7 +376,7 @@ cdef class PublisherCore(Pending):
         return self.tell_host()
 
     cdef int adapt_limit(self, uint64_t took_ns) except -1:
-        """Adapt `limit` to how long acknowledgements take: small enough for the server, large enough for speed."""
+        """Adapt `limit` to the time that acknowledgements take. A limit too high for the server makes them slow."""
         self.n_timed += 1
         self.sum_ns += took_ns
         if self.n_timed < self.limit // 2:
@@ -398,7 +399,7 @@ cdef class PublisherCore(Pending):
         if not self.fast or frame.n_subject <= n_reply or memcmp(
             frame.subject, PyBytes_AS_STRING(self.reply), n_reply
         ) != 0:
-            return 0                    # of an earlier batch
+            return 0                    # an answer to an earlier batch
         dot = <const unsigned char*>memchr(pos, 46, end - pos)
         if dot is NULL or not parse_decimal(pos, dot - pos, &seq) or seq > self.n_in_batch + 1:
             return 0
@@ -407,7 +408,7 @@ cdef class PublisherCore(Pending):
                 return 0
             if not (self.settles_at_end or self.batch_has_receipt):
                 self.settle_batch(n, 0)
-            elif n > self.n_flow_acked:     # the answer names no domain: it may be from another domain's stream
+            elif n > self.n_flow_acked:     # settle nothing: the answer names no domain, and may be from another one
                 self.n_flow_acked = n
             self.host.on_flow(min(n_messages, self.max_pending))
             return self.tell_host()
@@ -415,7 +416,7 @@ cdef class PublisherCore(Pending):
         return self.tell_host()
 
     cdef int tell_host(self) except -1:
-        """Tell the host, if it waits for that, of room that is worth waking a sender for, and of the end of a flush."""
+        """Call `on_room` if it is wanted and a quarter of the window is free, and `on_flushed` if a flush has ended."""
         cdef uint64_t limit = self.limit if self.writing else self.max_pending
         cdef uint64_t n_flow_acked = min(self.count_flow_only(), limit) if self.writing and self.room_wanted else 0
         limit -= n_flow_acked
@@ -432,7 +433,7 @@ cdef class PublisherCore(Pending):
         return 0
 
     cdef int settle_batch(self, uint64_t n, int64_t stream_seq) except -1:
-        """Settle the first `n` events of the batch. `stream_seq` is where its only event is stored; 0: not known."""
+        """Settle the first `n` events of the batch. `stream_seq` is the sequence of its only event, or 0."""
         cdef bint tell = self.wants_acks or len(self.receipts) > 0
         cdef PublishWindow window = self.window
         cdef Slot* slot
@@ -454,7 +455,7 @@ cdef class PublisherCore(Pending):
             if self.next_unwritten < window.base:
                 self.next_unwritten = window.base
             self.n_acknowledged += 1
-            # Last, because freeing an event may free an object of the user, which may run code.
+            # These come last: freeing an event may free an object of the user and so run code of the user.
             Py_XDECREF(chunk)
             Py_XDECREF(event)
         return 0
@@ -462,7 +463,7 @@ cdef class PublisherCore(Pending):
     def settle_batch_to(self, uint64_t n, int64_t stream_seq=0):
         """Settle the first `n` events of the batch and return True; return False if the batch has fewer events.
 
-        `stream_seq` is the stream sequence of the last one, negative if the stream had its id already.
+        `stream_seq` is the stream sequence of the last of them, negative if the stream had its id already.
         """
         if n > self.n_in_batch:
             return False
@@ -488,7 +489,7 @@ cdef class PublisherCore(Pending):
         return event
 
     def fail(self, uint64_t seq):
-        """Take a pending event out of the window; return (event with its id, id), None if it is settled."""
+        """Remove a pending event that has failed, and return (event with its id, id); None if the event is settled."""
         cdef str id = self.id_at(seq)
         cdef Event event = self.take_out(seq)
         if event is None:

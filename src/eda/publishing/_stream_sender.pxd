@@ -8,22 +8,22 @@ from eda.transport._frame cimport Frame, Sink
 from eda.transport._outbound cimport Outbound
 
 
-# Where events go: all that is the same for each event of a stream.
+# A stream to which events are published. It holds the data that is the same for all its events.
 cdef class Destination:
     cdef readonly str stream
     cdef readonly bytes domain              # of the stream; empty if the server has no domain
     cdef bytes head                         # the first bytes of each frame: HPUB <stream>.
     cdef str plain_type                     # the last type that needs no escaping in a subject; None: none yet
     cdef readonly Py_ssize_t max_payload    # bytes of header and envelope that the server takes in one message
-    cdef object check                       # callable(event) that may refuse an event; None: all are taken
+    cdef object check                       # callable(event) that raises for an event the stream does not take; or None
 
 
 cdef class StreamSender(Sink):
     cdef readonly PublishWindow window
     cdef readonly Outbound out
     cdef readonly bytes inbox               # subject prefix of acknowledgements, with its last dot
-    cdef str client                         # for events without one
-    cdef readonly bytes domain              # of the streams that are published to
+    cdef str client                         # the client's name, for events that have none
+    cdef readonly bytes domain              # of the destinations
     cdef object on_answer                   # callable(seq, status, payload), for all but plain acknowledgements
     cdef readonly uint64_t n_acknowledged
 
@@ -57,11 +57,11 @@ cdef inline void put_reply(Writer* w, Reply* reply) noexcept:
 
 cdef str id_of(Event event)
 
-# Write HPUB (or, without deduplication, PUB) and the envelope of a planned event; the writer grows. Raises ConfigError,
-# and writes nothing, when the server would not take it.
+# Write the frame that publishes a planned event: HPUB (or, without deduplication, PUB) and the envelope. The writer
+# grows. If the server would not accept the frame, raise ConfigError and write nothing.
 cdef int put_frame(Writer* w, Destination destination, Event event, Plan* plan, Reply* reply, bint dedup) except -1
 
-# Write a frame of put_frame() again, under another reply subject; says which part of it is the subject.
+# Write a frame that put_frame() made, with another reply subject. `subject` and `n_subject` are set to its subject.
 cdef int put_again(Writer* w, const char* frame, Py_ssize_t n, Reply* reply, const char** subject,
                    Py_ssize_t* n_subject) except -1
 
@@ -70,18 +70,18 @@ cdef struct Ack:
     const unsigned char* stream
     Py_ssize_t n_stream
     const unsigned char* domain
-    Py_ssize_t n_domain             # 0: it names none
+    Py_ssize_t n_domain             # 0: the acknowledgement names no domain
     uint64_t seq
-    bint duplicate                  # the stream had the id already
+    bint duplicate                  # the stream has stored the event's id before
 
 
-# Read {"stream":"S", ["domain":"D",] "seq":N …}; False for anything else, errors included.
+# Read {"stream":"S", ["domain":"D",] "seq":N …}. Return False for any other answer, also for a refusal.
 cdef bint read_ack(const unsigned char* text, Py_ssize_t n, Ack* ack) noexcept nogil
 
-# Read a flow acknowledgement of fast ingest, {"type":"ack","seq":N,"msgs":M}; False for anything else.
+# Read a flow acknowledgement of fast ingest, {"type":"ack","seq":N,"msgs":M}. Return False for any other answer.
 cdef bint read_flow(const unsigned char* text, Py_ssize_t n, uint64_t* seq, uint64_t* messages) noexcept nogil
 
-# Whether an acknowledgement names the stream that a frame was sent to, and its domain.
+# Return whether an acknowledgement names `domain` and the stream to which the frame was published.
 cdef bint is_from(Ack* ack, const unsigned char* frame, Py_ssize_t n, bytes domain) noexcept
 
 # Write PUB <subject> <reply> without a payload; the writer grows.

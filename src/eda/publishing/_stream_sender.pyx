@@ -1,4 +1,7 @@
-"""`conn.publish` per event: writes the frame, fills a slot, reads the acknowledgement. Also all publishers' frames."""
+"""The work of `conn.publish` for each event: writes the frame, fills a slot, reads the acknowledgement.
+
+All publishers write their frames, and read their acknowledgements, with the functions in this file.
+"""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -39,12 +42,12 @@ cdef class Destination:
         self.check = check
 
     def set_max_payload(self, Py_ssize_t max_payload):
-        """Set the limit of the server that is connected now."""
+        """Set the max_payload of the server that is connected now."""
         self.max_payload = max_payload
 
 
 cdef str id_of(Event event):
-    """Return the id under which an event is published: its own or a new one. `put_frame` checks it."""
+    """Return the id under which an event is published: the event's own id, or a new one. `put_frame` checks it."""
     cdef PyObject* text = event.texts[F_ID]
     cdef str id = <str>text if text is not NULL else event.get_text(F_ID)
     return id if id else new_nuid()
@@ -86,7 +89,7 @@ def check_event_id(str id not None):
 
 
 cdef inline Py_ssize_t size_of_type(Destination destination, Event event, Text* type) noexcept:
-    """Return size_of_token() of the type, which is not computed again while the type is the same str."""
+    """Return size_of_token() of the type. A type that needs no escaping is remembered, to save the next computation."""
     cdef PyObject* text = event.texts[F_TYPE]
     cdef Py_ssize_t n
     if text == <PyObject*>destination.plain_type:
@@ -114,7 +117,7 @@ cdef int put_frame(Writer* w, Destination destination, Event event, Plan* plan, 
     check_id(id.data, id.n)
     if destination.check is not None:
         destination.check(event)
-    # If the estimate is over the limit, count exactly.
+    # `n_line` is an upper bound. If it is over the limit, compute the exact length.
     if n_line > MAX_CONTROL_LINE and (
         5 + n_subject + 1 + size_of_reply(reply) + 11 + size_of_decimal(n_total) > MAX_CONTROL_LINE
     ):
@@ -187,7 +190,7 @@ def frame_of(Destination destination not None, Event event not None, bytes inbox
     reply.n_prefix = PyBytes_GET_SIZE(inbox)
     reply.number = seq
     reply.n_suffix = 0
-    # Encoding may run code of the user, which may call this function too. So `scratch` is used only after it.
+    # Encoding may run code of the user, which may call this function too. So `scratch` is used after encoding.
     plan_envelope(event, id, "", 0, &plan)
     scratch.pos = 0
     put_frame(&scratch, destination, event, &plan, &reply, True)
@@ -196,7 +199,7 @@ def frame_of(Destination destination not None, Event event not None, bytes inbox
 
 cdef inline const unsigned char* take_name(const unsigned char* pos, const unsigned char* end,
                                            const unsigned char** name, Py_ssize_t* n) noexcept nogil:
-    """Read up to a closing quote and the next key. Return NULL if the name has an escape, for which JSON is decoded."""
+    """Read a name up to its closing quote, and the comma. Return the next position; NULL if the name has an escape."""
     cdef const unsigned char* quote = <const unsigned char*>memchr(pos, 34, end - pos)
     if quote is NULL or memchr(pos, 92, quote - pos) is not NULL:
         return NULL
@@ -227,7 +230,7 @@ cdef bint read_ack(const unsigned char* text, Py_ssize_t n, Ack* ack) noexcept n
         pos += 1
     while pos + n_digits < end and 48 <= pos[n_digits] <= 57:
         n_digits += 1
-    # The server never ends the object with the number, nor writes 0.
+    # After the number the server always writes at least a brace, and the number is never 0.
     if not parse_decimal(pos, n_digits, &ack.seq) or ack.seq == 0 or pos + n_digits >= end:
         return False
     pos += n_digits
@@ -238,7 +241,7 @@ cdef bint read_ack(const unsigned char* text, Py_ssize_t n, Ack* ack) noexcept n
 
 
 cdef bint read_rest(const unsigned char* pos, const unsigned char* end, Ack* ack) noexcept nogil:
-    """Read what follows the number, such as , "duplicate": true}. Return False if a domain stands there."""
+    """Read the rest after the number, such as , "duplicate": true}. Return False if the rest has a domain."""
     cdef const unsigned char* at = pos
     if pos[0] not in b",} ":
         return False
@@ -258,7 +261,7 @@ cdef bint read_rest(const unsigned char* pos, const unsigned char* end, Ack* ack
 
 
 cdef bint read_flow(const unsigned char* text, Py_ssize_t n, uint64_t* seq, uint64_t* messages) noexcept nogil:
-    """Read {"type":"ack","seq":N,"msgs":M}; return False for anything else."""
+    """Read {"type":"ack","seq":N,"msgs":M}. Return False for any other answer."""
     cdef const unsigned char* end = text + n
     cdef const unsigned char* pos
     cdef Py_ssize_t n_digits = 0
@@ -303,8 +306,9 @@ cdef int put_empty(Writer* w, bytes subject, Reply* reply) except -1:
 cdef class StreamSender(Sink):
     """Publishes the events of one stream, and settles each by its own acknowledgement.
 
-    A plain acknowledgement from the right stream and domain resolves the waiter, a future, with the stream sequence,
-    which is negative if the stream had the id already. Every other answer goes to `on_answer(seq, status, payload)`.
+    When a plain acknowledgement comes from the right stream and domain, the event's waiter (a future) gets the stream
+    sequence, which is negative if the stream had stored the event's id before. All other answers are passed to
+    `on_answer(seq, status, payload)`.
     """
 
     def __init__(self, PublishWindow window not None, Outbound out not None, bytes inbox not None, str client not None,
@@ -331,7 +335,7 @@ cdef class StreamSender(Sink):
             return 0
         chunk = <Chunk>slot.chunk
         if chunk.data is NULL:
-            return 0                    # the publish is not written yet: the answer is forged
+            return 0                    # the publish is not written yet, so the answer is forged
         if frame.n_headers == 0 and read_ack(frame.payload, frame.n_payload, &ack):
             if is_from(&ack, <const unsigned char*>chunk.data + slot.start, slot.n, self.domain):
                 return self.settle(seq, -<int64_t>ack.seq if ack.duplicate else <int64_t>ack.seq)
@@ -346,7 +350,7 @@ cdef class StreamSender(Sink):
         return 0
 
     def acknowledge(self, uint64_t seq, int64_t stream_seq):
-        """Settle a pending publish by an acknowledgement that is not written as `read_ack` expects."""
+        """Settle a pending publish by an acknowledgement that `read_ack` does not read."""
         self.settle(seq, stream_seq)
 
     cdef uint64_t put(self, Destination destination, Event event, str id, object waiter, uint64_t resend_ns,
@@ -357,7 +361,7 @@ cdef class StreamSender(Sink):
         cdef uint64_t now = monotonic_ns()
         cdef uint64_t seq
         cdef Reply reply
-        # Encoding may run code of the user, which may publish too. So the state is read only after it.
+        # Encoding may run code of the user, which may publish too. So the state is read after encoding.
         plan_envelope(event, id, self.client, wall_ns(), &plan)
         start = w.pos
         reply.prefix = PyBytes_AS_STRING(self.inbox)
@@ -370,18 +374,18 @@ cdef class StreamSender(Sink):
                 waiter, self.out.current_chunk(), start, w.pos - start, now, now + resend_ns, now + give_up_ns
             )
         except BaseException:
-            w.pos = start               # no byte of the event may be written
+            w.pos = start               # drop the bytes of the event
             raise
         if self.domain is not destination.domain:
-            self.domain = destination.domain     # it is the same for all streams of a connection
+            self.domain = destination.domain     # the same for all streams of a connection
         write_soon(self.out)
         return seq
 
     def publish(self, Destination destination not None, Event event not None, object waiter, double resend_s,
                 double give_up_s):
-        """Publish an event and return its id; the waiter is resolved later.
+        """Publish an event, whose outcome `waiter` gets later, and return its id.
 
-        The caller has checked `has_room`. Raises ConfigError or EncodeError; then nothing is published.
+        The caller has checked `has_room`. Raises ConfigError or EncodeError. Then nothing is published.
         """
         cdef str id = id_of(event)
         self.put(destination, event, id, waiter, <uint64_t>(resend_s * 1e9), <uint64_t>(give_up_s * 1e9))
@@ -389,22 +393,25 @@ cdef class StreamSender(Sink):
 
     @property
     def has_room(self):
-        """Whether the window takes another publish."""
+        """Return whether the window has room for another publish."""
         return not self.window.is_full()
 
     @property
     def n_pending(self):
-        """How many publishes are not settled."""
+        """Return how many publishes are not settled."""
         return self.window.n_pending
 
     def fail(self, uint64_t seq, object error):
-        """Settle a publish with an error, unless it is settled."""
+        """Settle a publish with an error. Do nothing if it is settled already."""
         waiter = self.window.settle(seq)
         if waiter is not None and not waiter.done():
             waiter.set_exception(error)
 
     def resend(self, uint64_t seq, double resend_s):
-        """Write a pending publish again, byte for byte; it is due again after `resend_s`."""
+        """Write a pending publish again, with the same bytes. The next try is due after `resend_s`.
+
+        The slot's `batch_seq`, which this class needs for nothing else, keeps when the first try was sent.
+        """
         cdef Slot* slot = self.window.find(seq)
         cdef Chunk chunk
         cdef Writer* w = &self.out.publishes
@@ -412,14 +419,14 @@ cdef class StreamSender(Sink):
             return
         chunk = <Chunk>slot.chunk
         if chunk.data is NULL:
-            return                      # it is not written for the first time yet
+            return                      # not written for the first time yet
         if (<object>slot.waiter).done():
-            return                      # cancelled
+            return                      # the caller was cancelled
         if reserve(w, slot.n) < 0:
             raise MemoryError
         put_bytes(w, chunk.data + slot.start, slot.n)
         if slot.batch_seq == 0:
-            slot.batch_seq = slot.sent_ns     # of the first try
+            slot.batch_seq = slot.sent_ns
         slot.sent_ns = monotonic_ns()
         slot.resend_ns = slot.sent_ns + <uint64_t>(resend_s * 1e9)
         slot.n_tries += 1
@@ -433,7 +440,7 @@ cdef class StreamSender(Sink):
         return (monotonic_ns() - (slot.batch_seq if slot.batch_seq else slot.sent_ns)) / 1e9
 
     def defer(self, uint64_t seq, double delay_s):
-        """Make a pending publish due again after `delay_s`, and return how often it was sent."""
+        """Set the next try of a pending publish to `delay_s` from now, and return how often it was sent."""
         cdef Slot* slot = self.window.find(seq)
         if slot is NULL:
             return 0
@@ -465,7 +472,7 @@ cdef class StreamSender(Sink):
         return slot.n - (<const char*>memchr(frame, 10, slot.n) + 1 - frame) - 2
 
     def due(self):
-        """Return (sequences to send again, sequences to give up, seconds until the next is due or None)."""
+        """Return (sequences to send again, sequences to give up, seconds until the next one is due or None)."""
         cdef uint64_t now = monotonic_ns()
         cdef uint64_t seq, at, next_ns = 0
         cdef Slot* slot

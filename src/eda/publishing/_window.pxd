@@ -5,16 +5,16 @@ from libc.stdint cimport uint32_t, uint64_t
 
 # The entry of one publish that is not settled.
 cdef struct Slot:
-    PyObject* waiter            # owned; NULL: the slot is free
+    PyObject* waiter            # owned; NULL if the slot is free
     PyObject* chunk             # owned; holds the frame that was written
-    uint32_t start              # the frame within the chunk
+    uint32_t start              # the frame is the `n` bytes of the chunk from here
     uint32_t n
     uint64_t sent_ns            # monotonic, of the latest try
     uint64_t resend_ns          # monotonic: write again if not answered by then
     uint64_t give_up_ns         # monotonic: fail if not answered by then
     uint32_t n_tries
     uint32_t n_envelope         # length of the envelope, which ends two bytes before the frame's end
-    uint64_t batch_seq          # PublisherCore: its number in its latest batch; StreamSender: its first sent_ns, or 0
+    uint64_t batch_seq          # PublisherCore: its number in its latest batch, or 0. StreamSender: see `resend`
 
 
 # Publishes in the order of their sequences, beginning with the oldest unsettled one.
@@ -25,7 +25,7 @@ cdef class PublishWindow:
     cdef uint64_t next_seq      # the sequence that the next publish gets; begins at 1
     cdef readonly uint64_t limit        # the most sequences between base and next_seq
     cdef readonly uint64_t n_pending    # unsettled publishes
-    cdef readonly uint64_t n_bytes      # their frames' bytes
+    cdef readonly uint64_t n_bytes      # of the frames of unsettled publishes
 
     cdef bint is_full(self) noexcept
     cdef int grow(self) except -1           # call when has_slot() is False
@@ -65,7 +65,7 @@ cdef inline Slot* fill_slot(PublishWindow window, object waiter, object chunk, P
 
 
 cdef inline void free_slot(PublishWindow window, Slot* slot) noexcept:
-    """Free a slot; its references belong to the caller now."""
+    """Free a slot. The caller takes over the slot's references."""
     slot.waiter = NULL
     slot.chunk = NULL
     window.n_pending -= 1

@@ -75,7 +75,7 @@ cdef class PublishWindow:
         return slot if slot.waiter is not NULL else NULL
 
     cdef object settle(self, uint64_t seq):
-        """Free the slot of a publish and return its waiter; None if it is settled or was never there."""
+        """Free the slot of a publish, and return its waiter; None if the publish is settled or unknown."""
         cdef Slot* slot = self.find(seq)
         cdef PyObject* chunk
         cdef object waiter
@@ -83,7 +83,7 @@ cdef class PublishWindow:
             return None
         waiter = <object>slot.waiter
         chunk = slot.chunk
-        Py_DECREF(waiter)               # the reference that the slot held
+        Py_DECREF(waiter)               # the slot's reference
         free_slot(self, slot)
         Py_XDECREF(chunk)
         return waiter
@@ -94,7 +94,7 @@ cdef class PublishWindow:
         return [seq for seq in range(self.base, self.next_seq) if self.slots[seq & self.mask].waiter is not NULL]
 
     def overdue(self):
-        """Return the unsettled sequences that are past their time-out, which must be in the order of the sequences."""
+        """Return the unsettled sequences that are past their time-out. Time-outs must ascend with the sequences."""
         cdef uint64_t now = monotonic_ns()
         cdef uint64_t seq
         cdef list result = []

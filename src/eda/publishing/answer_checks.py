@@ -1,8 +1,8 @@
-"""Which answers a publisher believes: those of its stream, in its JetStream domain.
+"""Checks that an answer to a publisher comes from its stream, in its JetStream domain.
 
 Two domains may each have a stream of the same name. Then both store what is published, and both answer. An
-acknowledgement names its stream and domain. A refusal names no domain. So where there are domains, a refusal counts
-only if the right stream does not acknowledge the event soon after it.
+acknowledgement names its stream and domain. A refusal names no domain. So if the server has a domain, a refusal counts
+only if the right stream does not acknowledge the event within the next 0.5 s.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from eda.jetstream.publish_answers import Answer, Refused, decode_answer
 
 __all__ = ["AnswerChecks"]
 
-REFUSAL_WAIT_S = 0.5  # how long the right stream may take to acknowledge an event that another domain may have refused
+REFUSAL_WAIT_S = 0.5  # after a refusal: how long the right stream has to acknowledge the event all the same
 
 
 class AnswerChecks:
@@ -25,9 +25,9 @@ class AnswerChecks:
         self._logger = logger
         self._stream = stream
         self.domain = ""
-        self.last_refusal: ServerError | None = None  # why the server could not store the oldest event when last asked
+        self.last_refusal: ServerError | None = None  # why the oldest event was not stored when last tried
         self._wrong_domain: ServerError | None = None  # a stream of another domain has acknowledged an event
-        self._unconfirmed: dict[int, tuple[float, ServerError]] = {}  # sequence > when to believe which refusal
+        self._unconfirmed: dict[int, tuple[float, ServerError]] = {}  # sequence > when the refusal counts, refusal
 
     def decode(self, status: int, payload: bytes) -> Answer | None:
         """Return the answer in a message. If the message is not an answer, log a warning and return None."""
@@ -37,7 +37,7 @@ class AnswerChecks:
         return answer
 
     def is_from_domain(self, answer: Answer) -> bool:
-        """Return whether an acknowledgement is from the right domain. The first one that is not is logged."""
+        """Return whether an acknowledgement is from the right domain. The first one from another domain is logged."""
         if answer.domain == self.domain:
             return True
         if self._wrong_domain is None:
@@ -58,11 +58,11 @@ class AnswerChecks:
         return self.last_refusal or self._wrong_domain
 
     def note_refusal(self, seq: int, refused: Refused) -> None:
-        """Keep the refusal of an event, which the right stream may still acknowledge."""
+        """Keep the refusal of an event for a while, because the right stream may still acknowledge the event."""
         self._unconfirmed.setdefault(seq, (monotonic() + REFUSAL_WAIT_S, refused.as_error(self._stream)))
 
     def take_refusals(self) -> list[tuple[int, ServerError]]:
-        """Return, once each, the refusals to be believed now, with the sequences of their events."""
+        """Remove and return the refusals that count now, each with the sequence of its event."""
         if not self._unconfirmed:
             return []
         now = monotonic()

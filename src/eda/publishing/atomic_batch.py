@@ -1,7 +1,8 @@
-"""`conn.publish_batch`: some events, all or nothing.
+"""`conn.publish_batch`: stores all of the given events or none.
 
-If a try has no answer, the batch may be stored or not. If it is stored, the server refuses the next try, because the
-ids are duplicates. Then the events in the stream show whether this batch or an earlier publish has stored the ids.
+If a try gets no answer, the batch may be stored or not. If it is stored, the server refuses the next try, because the
+ids are duplicates. Then this module reads the stream, to see whether a try of this batch has stored the ids, or an
+earlier publish.
 
 Source: ADR-50, and nats-server's server/stream.go (processJetStreamAtomicBatchMsg).
 """
@@ -26,7 +27,7 @@ from eda.jetstream.schemas import Stream
 from eda.jetstream.streams import StreamInfo, check_takes_events, check_takes_subject
 from eda.jetstream.subjects import fits_protocol_line, subject_of
 from eda.publishing._stream_sender import check_event_id
-from eda.publishing.lost_batch import find_batch, is_whole_since
+from eda.publishing.lost_batch import find_batch, has_all_since
 from eda.receipt import Receipt
 from eda.server_codes import ATOMIC_BATCH_HEADER_UNSUPPORTED, ATOMIC_BATCH_INCOMPLETE, STREAM_NOT_FOUND
 from eda.times import NS
@@ -43,9 +44,10 @@ WRITE_SIZE = 256 * 1024
 
 
 class AtomicBatch:
-    """One batch on its way: built whole, then sent until its outcome is known.
+    """One batch: its frames, and the tries to publish it until the outcome is known.
 
-    `recover` is called when nobody answers for the stream: it creates it if it may, or raises StreamNotFound.
+    `recover(stream)` is called if nobody answers for the stream. It creates the stream if that is allowed, and
+    otherwise raises StreamNotFound.
     """
 
     def __init__(
@@ -66,11 +68,12 @@ class AtomicBatch:
         self._messages: list[tuple[str, bytes]] = []  # subject, envelope
         self.ids: list[str] = []
         self._batches: list[str] = []  # the ids of all tries
-        self._unsure = False  # some try got no answer
-        self._why: EdaError | None = None  # why the last try that was answered failed
-        # Done when the current try can't succeed any more. The result is the server's reason, None if it gave none.
-        self._cut: asyncio.Future[Answer | None]
-        self._read(events, client)
+        self._may_be_stored = False  # a try got no answer, so the batch may be stored
+        self._last_error: EdaError | None = None  # of the last try that got an answer
+        # Done as soon as the current try can't succeed any more: the connection is lost (the result is None), or the
+        # server has forbidden a subject (the result is the refusal).
+        self._try_ended: asyncio.Future[Answer | None]
+        self._encode(events, client)
 
     def check_taken_by(self, info: StreamInfo) -> None:
         """Raise ConfigError unless the stream takes all events of the batch."""
@@ -81,20 +84,21 @@ class AtomicBatch:
     async def publish(self, *, last_seq: int, created: datetime, longest_s: float) -> list[Receipt]:
         """Send the batch and return its receipts once all of it is stored.
 
-        `last_seq` and `created` are the stream's, from before; `longest_s` is how long its ids are remembered for sure.
+        `last_seq` is the stream's last sequence before the batch, and `created` is when the stream was created. A try
+        may be repeated for `longest_s`: half of the stream's duplicate window.
 
-        Raises ConfigError before anything is sent; ServerError, StreamNotFound and NotSupported when nothing is stored;
-        Timeout when the outcome could not be learned.
+        Raises ConfigError before anything is sent; ServerError, StreamNotFound or NotSupported if nothing is stored;
+        Timeout if the outcome is unknown; Closed. If the caller is cancelled, the batch may be stored or not.
         """
         for index in range(len(self._messages)):
-            wrong = self._misfit(index)
+            wrong = self._why_too_large(index)
             if wrong:
                 raise ConfigError(f"events[{index}]: {wrong}", argument="events")
         if not self._messages:
             return []
         self._from_seq = last_seq + 1
         self._created = created
-        self._cut = asyncio.get_running_loop().create_future()
+        self._try_ended = asyncio.get_running_loop().create_future()
         self._began = asyncio.get_running_loop().time()
         self._timeout_s = timeout_s = min(TIMEOUT_S, longest_s)
         wire = self._wire
@@ -103,13 +107,13 @@ class AtomicBatch:
         wire.on_refused.append(self._on_refused)
         try:
             async with asyncio.timeout(timeout_s) as limit:
-                first = await self._settle()
+                first = await self._send_until_stored()
         except TimeoutError:
             if not limit.expired():
                 raise
-            if self._why is not None and not self._unsure:
-                raise self._why from None
-            raise Timeout("publish_batch", timeout_s) from self._why
+            if self._last_error is not None and not self._may_be_stored:
+                raise self._last_error from None
+            raise Timeout("publish_batch", timeout_s) from self._last_error
         finally:
             wire.on_lost.remove(self._on_lost)
             wire.on_closed.remove(self._on_lost)
@@ -118,7 +122,7 @@ class AtomicBatch:
 
     # --- building ----------------------------------------------------------------------------------------------------
 
-    def _read(self, events: Iterable[Event], client: str) -> None:
+    def _encode(self, events: Iterable[Event], client: str) -> None:
         if not isinstance(events, Iterable):
             raise ConfigError(f"events must be an iterable of eda.Event, not {events!r}", argument="events")
         now_ns = time.time_ns()
@@ -144,8 +148,8 @@ class AtomicBatch:
                 raise
         self.ids = list(index_of)
 
-    def _misfit(self, index: int) -> str:
-        """Return why an event is too large for the server; empty if it is not."""
+    def _why_too_large(self, index: int) -> str:
+        """Return why an event is too large for the server; an empty string if it is small enough."""
         subject, envelope = self._messages[index]
         if not fits_protocol_line(subject):
             return "type and aggregate make a subject too long for the server's protocol line"
@@ -169,7 +173,7 @@ class AtomicBatch:
         return f"NATS/1.0\r\n{lines}\r\n".encode()
 
     def _parts(self, batch: str) -> Iterator[bytes]:
-        """Yield the frames of all events but the last, in pieces that are worth a write."""
+        """Yield the frames of all events except the last, joined to pieces of at least 256 KiB each."""
         part = bytearray()
         for index, (subject, envelope) in enumerate(self._messages[:-1]):
             header = self._header(index, batch)
@@ -183,39 +187,39 @@ class AtomicBatch:
 
     # --- sending -----------------------------------------------------------------------------------------------------
 
-    async def _settle(self) -> int:
-        """Try until the batch is stored: returns its first sequence. Raises what it fails with for good."""
+    async def _send_until_stored(self) -> int:
+        """Try until the batch is stored, and return its first sequence. Raises the error if it can't be stored."""
         while True:
             if self._wire.is_closed or self._wire.closing:
                 raise Closed("connection")
             answer = None
-            if self._wire.is_up and (not self._unsure or await self._is_remembered()):
+            if self._wire.is_up and (not self._may_be_stored or await self._can_send_again()):
                 answer = await self._try()
             if answer is not None:
                 refused = answer.error
                 if refused is None:
-                    return answer.seq - len(self.ids) + 1  # `seq` is that of the last one
-                self._why = self._error_of(refused)
+                    return answer.seq - len(self.ids) + 1  # `seq` is the sequence of the batch's last event
+                self._last_error = self._error_of(refused)
                 if not (refused.is_transient or refused.err_code == ATOMIC_BATCH_INCOMPLETE):
-                    if not self._unsure:
-                        raise self._why
-                    landed = await self._landed()
-                    if landed:
-                        return landed
+                    if not self._may_be_stored:
+                        raise self._last_error
+                    first = await self._find_stored_try()
+                    if first:
+                        return first
                 elif refused.code == 503:
-                    await self._look_for_stream()
+                    await self._check_stream()
             await asyncio.sleep(PAUSE_S)
 
-    async def _is_remembered(self) -> bool:
-        """Whether the stream still knows the ids of a try that may be stored; False: ask again later.
+    async def _can_send_again(self) -> bool:
+        """Return whether the batch can be sent again and not be stored twice; False if the check of the stream fails.
 
-        Raises Timeout when the duplicate window has become too short for another try.
+        Raises Timeout if the stream's duplicate window has become too short for another try.
         """
         try:
             info = await self._api.request(f"STREAM.INFO.{self._stream}", schema=Stream)
         except (ServerError, Timeout) as error:
             self._logger.info("publish_batch to %s: checking the stream failed; trying again: %s", self._stream, error)
-            # Where there is no stream, nothing can be stored twice: the next try says so.
+            # If the stream is gone, the batch can't be stored twice. The next try gets "no responders".
             return isinstance(error, ServerError) and error.err_code == STREAM_NOT_FOUND
         longest_s = info["config"].get("duplicate_window", 0) / NS / 2
         age_s = asyncio.get_running_loop().time() - self._began
@@ -223,93 +227,94 @@ class AtomicBatch:
             return True
         late = Timeout("publish_batch", round(age_s, 3))
         late.add_note(f"It is not sent again: the stream's duplicate window is {longest_s * 2:g} s now.")
-        raise late from self._why
+        raise late from self._last_error
 
     def _error_of(self, refused: Refused) -> EdaError:
-        if refused.err_code == ATOMIC_BATCH_HEADER_UNSUPPORTED:  # 2.12.0 takes no message ids in a batch
+        if refused.err_code == ATOMIC_BATCH_HEADER_UNSUPPORTED:  # 2.12.0 does not support message ids in a batch
             server = f"nats-server {self._wire.server_version}"
             return NotSupported("an atomic batch of events with ids", needs="nats-server 2.12.1", server=server)
         return refused.as_error(self._stream)
 
     async def _try(self) -> Answer | None:
-        """Send the batch once; None when nothing is known of the outcome."""
-        if self._batches:  # the server may be another one with other limits
+        """Send the batch once, and return the answer; None if the outcome is unknown."""
+        if self._batches:  # since the last try, the server's limits may have changed
             for index in range(len(self._messages)):
-                wrong = self._misfit(index)
+                wrong = self._why_too_large(index)
                 if wrong:
                     return Answer(error=Refused(400, 0, f"events[{index}]: {wrong}"))
-        self._cut = asyncio.get_running_loop().create_future()
+        self._try_ended = asyncio.get_running_loop().create_future()
         batch = next_nuid()
         self._batches.append(batch)
         for part in self._parts(batch):
             await self._wire.wait_writable()
-            if self._cut.done():
-                return self._cut.result()
+            if self._try_ended.done():
+                return self._try_ended.result()
             if not self._wire.is_up:
                 return None
             self._wire.out.request(part)
             self._wire.out.flush()
         subject, envelope = self._messages[-1]
         headers = self._headers(len(self._messages) - 1, batch)
-        was_unsure = self._unsure
+        may_have_been_stored = self._may_be_stored
         async with AnswerInbox(self._wire, self._stream, self._api.domain) as replies:
-            if self._cut.done():
-                return self._cut.result()
-            self._unsure = True
+            if self._try_ended.done():
+                return self._try_ended.result()
+            self._may_be_stored = True
             # nats-py writes this frame, after the bytes that were just flushed.
             await self._wire.publish(subject, envelope, reply=replies.inbox, headers=headers)
-            either: set[asyncio.Future[Any]] = {replies.answer, self._cut}
+            either: set[asyncio.Future[Any]] = {replies.answer, self._try_ended}
             await asyncio.wait(either, timeout=ACK_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
             answer = replies.answer.result() if replies.answer.done() else None
-            if self._cut.done() and (answer is None or answer.error is not None):
-                # The server reports a forbidden subject apart from the answer, which says only: a gap.
-                answer = self._cut.result() or answer
+            if self._try_ended.done() and (answer is None or answer.error is not None):
+                # If a subject is forbidden, the answer reports only a gap in the batch. `_on_refused` knows the reason.
+                answer = self._try_ended.result() or answer
             elif answer is None:
                 self._logger.info("publish_batch to %s: no answer in %g s", self._stream, ACK_TIMEOUT_S)
         if answer is not None:
-            self._unsure = was_unsure
+            self._may_be_stored = may_have_been_stored
         return answer
 
     def _on_lost(self) -> None:
-        if not self._cut.done():
-            self._cut.set_result(None)
+        if not self._try_ended.done():
+            self._try_ended.set_result(None)
 
     def _on_refused(self, kind: str, subject: str) -> None:
-        if kind == "publish" and not self._cut.done() and any(subject == each for each, _ in self._messages):
-            self._cut.set_result(Answer(error=Refused(403, 0, f"no permission to publish to {subject}")))
+        if kind == "publish" and not self._try_ended.done() and any(subject == each for each, _ in self._messages):
+            self._try_ended.set_result(Answer(error=Refused(403, 0, f"no permission to publish to {subject}")))
 
     # --- a try without an answer -------------------------------------------------------------------------------------
 
-    async def _look_for_stream(self) -> None:
-        """Nobody answers for the stream: have it created, or raise StreamNotFound."""
+    async def _check_stream(self) -> None:
+        """Check or create the stream, because nobody answers for it. Raises StreamNotFound."""
         try:
             await self._recover(self._stream)
         except (ServerError, Timeout) as error:
-            self._logger.info("publish_batch to %s: %s", self._stream, error)
+            self._logger.info("publish_batch to %s: could not check the stream; trying again: %s", self._stream, error)
 
-    async def _landed(self) -> int:
-        """Return where a try begins in the stream, after one without an answer and a refusal; 0: look again later.
+    async def _find_stored_try(self) -> int:
+        """Return the sequence at which an earlier try is stored; 0 if that can't be found out now.
 
-        Raises the refusal when no try is in the stream; Timeout when nobody can tell any more.
+        Called when a try was refused after another try got no answer. Raises the refusal if no try is stored; Timeout
+        if the stream has removed events, so that nobody can find out.
         """
-        assert self._why is not None
+        assert self._last_error is not None
         try:
             subjects = [subject for subject, _ in self._messages]
-            # Before the look: what goes away during the look is missing afterwards.
+            # Look for the batch before counting, so that events that are removed meanwhile show as missing.
             found = await find_batch(self._api, self._stream, subjects, self._batches, self._from_seq)
             if found:
                 return found
             info = await self._api.request(f"STREAM.INFO.{self._stream}", schema=Stream)
             created = datetime.fromisoformat(info["created"])
             if created != self._created:
-                self._created, self._from_seq = created, 1  # another stream by that name: from its beginning
+                self._created, self._from_seq = created, 1  # the stream was made again: search it from its beginning
                 return 0
-            is_whole = await is_whole_since(self._api, self._stream, info["state"], self._from_seq)
+            has_all = await has_all_since(self._api, self._stream, info["state"], self._from_seq)
         except (ServerError, Timeout) as error:
-            self._logger.info("publish_batch to %s: could not look for the batch: %s", self._stream, error)
+            self._logger.info("publish_batch to %s: could not find the batch; trying again: %s", self._stream, error)
             return 0
-        if is_whole:
-            raise self._why
+        if has_all:
+            raise self._last_error
         late = Timeout("publish_batch", self._timeout_s)
-        late.add_note("The stream has lost events since: whether it had stored the batch, nobody can tell.")
-        raise late from self._why
+        late.add_note("The stream has removed events since, so nobody can tell whether it had stored the batch.")
+        raise late from self._last_error

@@ -1,4 +1,4 @@
-"""The failed events of a publisher that no caller has been told of yet."""
+"""The failures of a publisher's events, kept until a caller of `flush` has been told of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ MAX_KEPT = 10_000
 
 
 class Listener:
-    """A caller of `flush`: it is told of failures among the events before `to`, unless told before it came."""
+    """A caller of `flush` that waits for the events before `to`.
+
+    It is told of their failures, except those that another caller was told of before this one came.
+    """
 
     __slots__ = ("came", "to")
 
@@ -27,14 +30,14 @@ class _Failure:
         self.seq = seq
         self.event = event
         self.error = error
-        self.told = 0  # the time at which it was first told; 0: never
+        self.told = 0  # when a listener was first told of it; 0: none was told
 
 
 class Failures:
     """Keeps failures until a caller is told of them. Callers that wait at the same time are each told.
 
-    Time is a count here: the number of listeners that have come so far. A failure that was told stays while a listener
-    is there that came before that.
+    Time is a count here: the number of listeners that have come so far. After the first listener was told of a failure,
+    the failure is kept for the listeners that had come before.
     """
 
     def __init__(self) -> None:
@@ -42,14 +45,14 @@ class Failures:
         self._listeners: dict[Listener, None] = {}  # in the order in which they came
         self._time = 1
         self._n_untold = 0
-        self._prune_at = 1000  # while there are listeners, failures are pruned when so many are kept
+        self._prune_at = 1000  # while there are listeners, the list is pruned when it has this length
 
     def __bool__(self) -> bool:
         return bool(self._kept)
 
     @property
     def is_overfull(self) -> bool:
-        """Return whether more failures are untold than should be kept."""
+        """Return whether there are more failures that nobody was told of than should be kept."""
         return self._n_untold > MAX_KEPT
 
     def add(self, seq: int, event: Event, error: BaseException) -> None:
@@ -58,22 +61,22 @@ class Failures:
         self._n_untold += 1
 
     def listen(self, to: int) -> Listener:
-        """Return a new listener; failures of the events before `to` are kept for it until it leaves."""
+        """Add and return a listener. Failures of the events before `to` are kept for it until it leaves."""
         self._time += 1
         listener = Listener(to, self._time)
         self._listeners[listener] = None
         return listener
 
     def tell(self, listener: Listener) -> PublishFailed | None:
-        """Return the failures that a listener has to be told, None if there are none."""
+        """Return the failures that this listener must be told of; None if there are none."""
         return self._told([each for each in self._kept if each.seq < listener.to and not 0 < each.told < listener.came])
 
     def leave(self, listener: Listener) -> None:
-        """Remove a listener, and the failures that were kept only for it."""
+        """Remove a listener, and failures that were kept only for it."""
         self._listeners.pop(listener, None)
         if not self._kept or (self._listeners and len(self._kept) < self._prune_at):
             return
-        if self._listeners:  # a listener that came later waits for more events
+        if self._listeners:  # the last listener waits for the events before the highest sequence
             first, last = next(iter(self._listeners)), next(reversed(self._listeners))
             self._kept = [
                 each for each in self._kept if not each.told or (each.told >= first.came and each.seq < last.to)
@@ -83,7 +86,7 @@ class Failures:
         self._prune_at = 2 * len(self._kept) + 1000
 
     def tell_all(self) -> PublishFailed:
-        """Return all failures that were never told."""
+        """Return all failures that nobody was told of."""
         error = self._told([each for each in self._kept if not each.told])
         if not self._listeners:
             self._kept.clear()

@@ -1,4 +1,4 @@
-"""The streams that a connection publishes to: looked up once, created where wanted, looked at again in doubt."""
+"""The streams that a connection publishes to. Each is looked up or created once, and checked again after trouble."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ PUBLISH_TIMEOUT_S = 30.0
 
 
 class KnownStream:
-    """What is known of a stream that events are published to.
+    """A stream that events are published to, as it was when last checked at `checked_at` (monotonic).
 
-    `longest_s` is the longest publish timeout that the stream's duplicate window allows, `usual_s` the one of a publish
-    that names none. `publisher` publishes to it. `seen_at` is when the server has said so (monotonic).
+    `longest_s` is the longest time-out of a publish that the stream's duplicate window allows. `usual_s` is the
+    time-out of a publish without the option. `publisher` publishes to the stream.
     """
 
-    __slots__ = ("destination", "longest_s", "publisher", "seen_at", "usual_s")
+    __slots__ = ("checked_at", "destination", "longest_s", "publisher", "usual_s")
 
     def __init__(self, destination: Destination, window_s: float, publisher: StreamPublisher) -> None:
         self.destination: Destination = destination
         self.publisher: StreamPublisher = publisher
         self.longest_s: float = window_s / 2
         self.usual_s: float = min(PUBLISH_TIMEOUT_S, self.longest_s)
-        self.seen_at: float = monotonic()
+        self.checked_at: float = monotonic()
 
     def check_timeout(self, timeout_s: object) -> None:
         """Raise ConfigError unless a publish may have this time-out."""
@@ -82,17 +82,17 @@ class KnownStreams:
         self._wire.on_restored.append(self._on_restored)
 
     async def ensure(self, stream: str) -> StreamInfo:
-        """Return the stream, created if that is allowed. Raises StreamNotFound, ServerError."""
+        """Return the stream. If it is missing, create it if that is allowed. Raises StreamNotFound, ServerError."""
         return await self._streams.ensure(stream, self._defaults, create=self._auto_create)
 
     def bucket_for(self, stream: StreamOptions) -> Bucket:
-        """Return what is wanted of the bucket of cursors for the subscriptions to a stream with these options."""
+        """Return the settings for the bucket that keeps the cursors of subscriptions to a stream with these options."""
         return bucket_for(stream, self._defaults)
 
     async def find(self, stream: str) -> KnownStream:
-        """Return what `known` has of the stream after looking it up, once at a time.
+        """Look up or create the stream, and return its new entry in `known`. Concurrent callers share one look-up.
 
-        Raises what `ensure` does, and ConfigError when events can't be published to it.
+        Raises what `ensure` raises; ConfigError if events can't be published to the stream.
         """
         task = self._resolving.get(stream)
         if task is None:
@@ -102,10 +102,10 @@ class KnownStreams:
         return await asyncio.shield(task)
 
     async def recover(self, stream: str) -> None:
-        """Check a stream, because nobody answers for it or an event is to be sent again. Raises what `find` raises.
+        """Check a stream: nobody answers for it, or an event must be sent again. Raises what `find` raises.
 
-        If the check fails, what was known of the stream stays: a cluster that elects a leader may take longer to answer
-        this question than to store the publishes.
+        If the check fails with an error that may pass, the stream stays in `known`: during an election, the cluster may
+        take longer to answer the check than to store events.
         """
         try:
             await self.find(stream)
@@ -115,19 +115,20 @@ class KnownStreams:
             raise
 
     def longest_s(self, stream: str, not_before: float) -> float | None:
-        """Return the longest publish timeout that the stream was seen to allow since a time (monotonic).
+        """Return the longest time-out of a publish to the stream; None if the last check was before `not_before`.
 
-        None: the stream was not checked since then.
+        `not_before` is a time of the monotonic clock.
         """
         known = self.known.get(stream)
-        return known.longest_s if known is not None and known.seen_at >= not_before else None
+        return known.longest_s if known is not None and known.checked_at >= not_before else None
 
     async def check(
         self, stream: str, max_pending: int, *, is_new_server: bool
     ) -> tuple[Destination, StreamInfo, bool]:
-        """Return where events go, the stream, and whether it takes fast ingest from a window of this size.
+        """Return the destination of events, the stream, and whether fast ingest is possible.
 
-        `is_new_server`: it may be another server than before, of another version. Raises what `find` raises.
+        `max_pending` is the size of the publisher's window, which fast ingest needs to be 4 or more. `is_new_server`
+        says that the connection may have changed to another server, of another version. Raises what `find` raises.
         """
         if is_new_server:
             await self._api.discover(LOOK_TIMEOUT_S)
@@ -148,35 +149,35 @@ class KnownStreams:
     async def _resolve(self, stream: str) -> KnownStream:
         info = await self.ensure(stream)
         destination = self._destination(info)
-        return self._note(info, destination, await self.stream_publishers.open(info.name))
+        return self._remember(info, destination, await self.stream_publishers.open(info.name))
 
-    def _note(self, info: StreamInfo, destination: Destination, publisher: StreamPublisher) -> KnownStream:
+    def _remember(self, info: StreamInfo, destination: Destination, publisher: StreamPublisher) -> KnownStream:
         self.known[info.name] = known = KnownStream(destination, info.options.dedup_window_s, publisher)
         return known
 
     def _resolved(self, stream: str, task: asyncio.Task[KnownStream]) -> None:
         del self._resolving[stream]
         if not task.cancelled():
-            task.exception()  # the callers may have been cancelled, and nobody else reads it
+            task.exception()  # read it, because all callers may have been cancelled
 
     # --- what may have changed ---------------------------------------------------------------------------------------
 
     def _on_changed(self, stream: str, info: StreamInfo | None) -> None:
-        """Take the news that this connection has changed or deleted a stream."""
+        """Update `known` after this connection has changed a stream, or deleted it (`info` is None)."""
         known = self.known.pop(stream, None)
         if known is None or info is None:
             return
         try:
-            self._note(info, self._destination(info), known.publisher)
+            self._remember(info, self._destination(info), known.publisher)
         except ConfigError as error:
-            self._logger.warning("%s", error)  # the next publish raises the error
+            self._logger.warning("%s", error)  # the next publish raises the same error
 
     def _on_info(self) -> None:
         for known in self.known.values():
             known.destination.set_max_payload(self._wire.max_payload)
 
     def _on_restored(self) -> None:
-        """Check all known streams again, because the server may be another one, or the streams may have changed."""
+        """Check all known streams again: this may be another server, and the streams may have changed."""
         self._on_info()
         self._stop_refreshing()
         self._refreshing = asyncio.get_running_loop().create_task(self._refresh())
@@ -187,12 +188,12 @@ class KnownStreams:
             self._refreshing = None
 
     async def _refresh(self) -> None:
-        """Check the known streams. Meanwhile new publishes rely on what was known; no event is sent again unchecked."""
+        """Check the known streams. Meanwhile new events are published as before, but no event is sent again."""
         for stream, known in list(self.known.items()):
             try:
                 info = await self._streams.info(stream)
-                self._note(info, self._destination(info), known.publisher)
+                self._remember(info, self._destination(info), known.publisher)
             except (StreamNotFound, ConfigError):
-                self.known.pop(stream, None)  # the next publish looks it up
+                self.known.pop(stream, None)  # the next publish looks the stream up
             except EdaError as error:
                 self._logger.info("could not check stream %s after a reconnect: %s", stream, error)

@@ -1,4 +1,4 @@
-"""Opening and closing, once each, however many callers ask for it."""
+"""Opens and closes an object once each, however many callers ask for it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["Lifecycle"]
 class Lifecycle:
     """Opens and closes an object that is called `name` in errors.
 
-    `open` is the coroutine function that opens it. Closing has two parts: `stop` runs at once, `clean_up` afterwards in
-    a task of its own, when `open` has ended.
+    `open` is the coroutine function that opens the object. Closing has two parts: `stop` runs at once. `clean_up` runs
+    in a task of its own, after `open` has ended.
     """
 
     def __init__(
@@ -42,9 +42,9 @@ class Lifecycle:
         return self._opening is not None
 
     async def open(self) -> None:
-        """Open it, or wait until another caller has. Raises what opening raises, and Closed.
+        """Open the object. If another caller is opening it, wait for that. Raises what opening raises, and Closed.
 
-        When the last caller that waits is cancelled, the object is closed.
+        If all callers are cancelled while they wait, the object is closed.
         """
         if self._closing is not None:
             raise Closed(self._name)
@@ -53,7 +53,7 @@ class Lifecycle:
         opening = self._opening
         self._n_waiting += 1
         try:
-            # `await opening` would cancel it for all callers when one of them is cancelled.
+            # With `await opening`, a caller that is cancelled would cancel the opening for all callers.
             await asyncio.wait({opening})
         except BaseException:
             if self._n_waiting == 1:
@@ -68,11 +68,11 @@ class Lifecycle:
             raise error
 
     async def close(self) -> None:
-        """Close it, or wait until another caller has. If the caller is cancelled, closing goes on without it."""
+        """Close the object, or wait if another caller is closing it. If the caller is cancelled, closing goes on."""
         if self._closing is None:
             if self._opening is not None:
                 self._opening.cancel()
-            # First the task, so that `stop` may ask whether it is closed.
+            # The task is made first, so that `open` and `close` see it if `stop` calls code of the user.
             self._closing = self._loop.create_task(self._finish())
             self._stop()
         await asyncio.shield(self._closing)
@@ -82,6 +82,6 @@ class Lifecycle:
             if self._opening is not None:
                 await asyncio.wait({self._opening})
                 if not self._opening.cancelled():
-                    self._opening.exception()  # its callers may have been cancelled, and nobody else reads it
+                    self._opening.exception()  # read it, because all callers may have been cancelled
         finally:
             await self._clean_up()

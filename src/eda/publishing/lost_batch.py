@@ -1,8 +1,8 @@
-"""Whether an atomic batch whose answer was lost is stored.
+"""Finds out whether an atomic batch is stored when the server's answer was lost.
 
-The server stores a batch whole, with the batch's id and each event's number in the headers. So one event that is found
-proves that all were stored, and tells where. If no event is found, the batch was not stored, unless the stream has
-removed events since then.
+The server stores all events of a batch or none, with the batch's id and each event's number in the headers. So if one
+event is found, all were stored, and its number shows the sequence of the first one. If no event is found, the batch was
+not stored, unless the stream has removed events since then.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from eda.headers import read_headers
 from eda.jetstream.api import Api
 from eda.server_codes import MESSAGE_NOT_FOUND
 
-__all__ = ["find_batch", "is_whole_since"]
+__all__ = ["find_batch", "has_all_since"]
 
-MAX_READS = 16  # subjects that are looked through at once
-MAX_DELETED = 100_000  # removed messages that the server is asked to name
+MAX_READS = 16  # subjects that are searched concurrently
+MAX_DELETED = 100_000  # if the stream has removed more messages, the server is not asked for their sequences
 
 
 async def find_batch(api: Api, stream: str, subjects: Sequence[str], batches: Collection[str], from_seq: int) -> int:
-    """Return the sequence at which one of these batches begins; 0 when none of its events is in the stream.
+    """Return the first sequence of the one batch among `batches` that is stored; 0 if no event of them is found.
 
-    `subjects` are those of its events, `from_seq` is where the stream ended before. A limit on events per subject may
-    have replaced some of them, so all subjects are looked through, the last one first. Raises ServerError, Timeout,
-    Closed.
+    `subjects` are the subjects of the batch's events. The search begins at `from_seq`, the sequence after the stream's
+    last one before the batch. The stream may have removed some of the events (by its limit of events per subject), so
+    all subjects are searched, the last one first. Raises ServerError, Timeout, Closed.
     """
     distinct = list(dict.fromkeys(reversed(subjects)))
     for at in range(0, len(distinct), MAX_READS):
@@ -49,13 +49,15 @@ async def _find_in(api: Api, stream: str, subject: str, batches: Collection[str]
             return 0
         headers = read_headers(found.hdrs)
         if headers.get("Nats-Batch-Id") in batches:
-            place = headers.get("Nats-Batch-Sequence", "")
-            return max(found.seq - int(place) + 1, 1) if place.isdecimal() and len(place) < 9 else found.seq
+            number = headers.get("Nats-Batch-Sequence", "")
+            return max(found.seq - int(number) + 1, 1) if number.isdecimal() and len(number) < 9 else found.seq
         seq = found.seq + 1
 
 
-async def is_whole_since(api: Api, stream: str, state: dict[str, Any], from_seq: int) -> bool:
-    """Whether nothing was removed of what the stream has stored from `from_seq` on. `state` is as STREAM.INFO has it.
+async def has_all_since(api: Api, stream: str, state: dict[str, Any], from_seq: int) -> bool:
+    """Return whether the stream still has all messages that it has stored at `from_seq` or later.
+
+    `state` is the `state` in the answer to STREAM.INFO. False if that can't be found out.
 
     Raises ServerError, Timeout, Closed.
     """

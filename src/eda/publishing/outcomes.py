@@ -1,4 +1,4 @@
-"""What became of a publisher's events: stored or failed, and who is told."""
+"""Reports the outcomes of a publisher's events: stored or failed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Outcomes"]
 
 
 class Outcomes:
-    """Tells the user's callbacks and the senders that wait, and keeps failures until a caller of `flush` comes."""
+    """Reports outcomes to the user's callbacks and to waiting senders; keeps failures for the callers of `flush`."""
 
     core: PublisherCore
 
@@ -24,15 +24,15 @@ class Outcomes:
         self._on_ack = None if options.on_ack is None else Callback("on_ack", options.on_ack, logger)
         self._on_error = None if options.on_error is None else Callback("on_error", options.on_error, logger)
         self.failures = Failures()
-        self.is_overfull = False  # more failures are untold than should be kept; `send` reads this for each event
+        self.is_overfull = False  # `failures.is_overfull`, copied because `send` reads it for each event
 
     @property
     def wants_acks(self) -> bool:
-        """Return whether the user wants to hear of each acknowledgement."""
+        """Return whether the user has set `on_ack`."""
         return self._on_ack is not None
 
     def on_acknowledged(self, event_id: str, sequence: int) -> None:
-        """Tell the user's `on_ack`."""
+        """Call the user's `on_ack`."""
         on_ack = self._on_ack
         assert on_ack is not None
         try:
@@ -44,12 +44,12 @@ class Outcomes:
                 on_ack.returned(result)
 
     def on_receipt(self, receipt: asyncio.Future[int], sequence: int) -> None:
-        """Tell a sender that waits for it where its event is stored."""
+        """Give a sender that waits the sequence of its stored event."""
         if not receipt.done():
             receipt.set_result(sequence)
 
     def on_failed(self, seq: int, error: Exception) -> None:
-        """Settle an event with an error, and tell its sender or keep the failure."""
+        """Settle an event with an error: its waiting sender gets the error, otherwise the failure is kept."""
         core = self.core
         receipt = core.receipts.pop(seq, None)
         failed = core.fail(seq)
@@ -66,11 +66,11 @@ class Outcomes:
             self._on_error(event, error)
 
     def keep(self, seq: int, event: Event, error: BaseException) -> None:
-        """Keep a failure until a caller is told. With `on_error`, no failure is kept."""
+        """Keep a failure until a caller of `flush` is told of it. If the user has set `on_error`, do nothing."""
         if self._on_error is None:
             self.failures.add(seq, event, error)
-            self.note_kept()
+            self.update_overfull()
 
-    def note_kept(self) -> None:
-        """Update `is_overfull`, after failures were added or told."""
+    def update_overfull(self) -> None:
+        """Update `is_overfull` after failures were added or reported."""
         self.is_overfull = self.failures.is_overfull

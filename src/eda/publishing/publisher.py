@@ -1,4 +1,4 @@
-"""Publisher: publishes events at volume, in order, each with a known outcome."""
+"""`Publisher`: publishes many events in order, and reports the outcome of each."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from eda.transport.wire import Wire
 
 __all__ = ["Publisher"]
 
-SEND_MANY = 512  # events taken from an iterable at a time
-FLUSH_ON_ERROR_S = 5.0  # for the flush when an exception leaves the block
+SEND_MANY = 512  # how many events `send_many` takes from an iterable at a time
+FLUSH_ON_ERROR_S = 5.0  # time-out of the flush if an exception leaves the block
 
 
 class Publisher:
     """Publishes events at volume; made by `Conn.publisher`, used as an async context manager.
 
-    Events are stored in the order of `send`, also across time-outs, reconnects and leader changes. There is one
-    exception: if the server refuses an event while later ones are under way, these are stored without it. If the server
-    refuses an event that was written twice because the first answer was lost, the event may be stored all the same.
+    Events are stored in the order of `send`, also across time-outs, reconnects and leader changes. If the server
+    refuses an event while later events are under way, the later events are still stored. If an event was written twice
+    because the first answer was lost, and the server refuses the second copy, the event may be stored all the same.
 
-    Leaving the context flushes, then closes. If the block was cancelled, or its time-out is over, nothing is flushed:
-    pending events fail with Closed. If another exception leaves the block, the flush takes 5 s at most.
+    At its end, the context flushes and then closes the publisher. If the block was cancelled, or its time-out is over,
+    the context does not flush: pending events fail with Closed. After any other exception, the flush takes at most 5 s.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Publisher:
         self._core: PublisherCore | None = None  # None: not opened yet
         self._closed = False
         self._queue = SenderQueue()
-        self._senders = self._queue.queue  # `send` looks at it for each event
+        self._senders = self._queue.queue  # `send` reads it for each event
         self._flushes = FlushWaiters()
         self._outcomes = Outcomes(logger, options)
         self._pump = Pump(
@@ -105,7 +105,7 @@ class Publisher:
             if error is None:
                 raise
             if isinstance(failed, PublishFailed):
-                self._logger.error("flushing a publisher to %s that an exception has left: %s", self.stream, failed)
+                self._logger.error("publisher to %s: the flush after an exception failed: %s", self.stream, failed)
         finally:
             await self.close()
 
@@ -158,14 +158,14 @@ class Publisher:
         await self._lifecycle.close()
 
     def _stop(self) -> None:
-        """Fail the pending events, and wake all who wait."""
+        """Fail the pending events, and wake all waiting senders and flushes."""
         self._closed = True
         n_pending = 0 if self._core is None else self._core.n_pending
         self._pump.close()
         if self._on_wire_closed in self._wire.on_closed:
             self._wire.on_closed.remove(self._on_wire_closed)
         if n_pending:
-            self._logger.warning("publisher to %s: closed with %d events unsettled", self.stream, n_pending)
+            self._logger.warning("publisher to %s: closed with %d events pending, which fail", self.stream, n_pending)
             self._pump.fail_all(Closed("publisher"))
         self._wake_all()
 
@@ -192,10 +192,12 @@ class Publisher:
     async def send(self, event: Event) -> str:
         """Accept an event, to be published in the background, and return the id under which it is published.
 
-        Waits only while the window is full or the connection can't take more bytes: that is the back-pressure. Raises
-        ConfigError or EncodeError for an event that can't be sent; Closed; PublishFailed when no caller was told of
-        more than 10,000 failures. If the caller is cancelled while it waits, the event is not published.
-        In another event loop or thread it raises ConfigError, and the event is not published.
+        Waits only while the window is full or the connection can't take more bytes: that is the back-pressure. If the
+        caller is cancelled while it waits, the event is not published.
+
+        Raises ConfigError or EncodeError for an event that can't be sent; ConfigError in another event loop or thread;
+        Closed; PublishFailed if more than 10,000 failures are kept because nobody called `flush`. Then the event is not
+        published.
         """
         core = self._core
         if core is None or self._senders or self._closed or self._outcomes.is_overfull:
@@ -211,14 +213,14 @@ class Publisher:
         return event_id
 
     async def send_and_wait(self, event: Event) -> Receipt:
-        """Send an event, in its turn, and return its receipt once it is stored.
+        """Send an event after those sent before, wait until it is stored, and return its receipt.
 
-        In fast mode the event is a batch of its own, because only then the server's answer is about this event alone.
+        In fast mode the event gets a batch of its own, because only then does the server's answer tell its sequence.
         So each such event takes a round trip, one after the other. For many events at a time, `Conn.publish` is faster.
 
-        Raises what `send` raises, and what the event failed with: ServerError, Timeout, Closed. `on_error` is told of
-        such a failure, `flush` is not. If the caller is cancelled while it waits for room, the event is not published;
-        if it is cancelled later, the event is published all the same.
+        Raises what `send` raises, and the error with which the event failed: ServerError, Timeout, Closed. This failure
+        is reported to `on_error` too, but not by `flush`. If the caller is cancelled while it waits for room,
+        the event is not published. If it is cancelled later, the event is published all the same.
         """
         core = self._core
         if (
@@ -239,7 +241,7 @@ class Publisher:
             sequence = await stored
         except asyncio.CancelledError:
             if stored.done() and not stored.cancelled() and (error := stored.exception()) is not None:
-                # The event failed in the same turn of the loop, so the cancelled caller does not hear of it.
+                # The event failed just before the cancellation arrived, so the caller does not see the error.
                 self._outcomes.keep(seq, event if event.id else event.replace(id=event_id), error)
             raise
         finally:
@@ -247,10 +249,11 @@ class Publisher:
         return Receipt(event_id, self.stream, abs(sequence), 0, sequence < 0)
 
     async def send_many(self, events: Iterable[Event] | AsyncIterable[Event]) -> list[str]:
-        """Send all events, in order, and return their ids; waits as `send` does.
+        """Send all events in order, and return their ids. Waits for room as `send` does.
 
-        Takes any iterable, also an asynchronous one. Raises what `send` and the iterable raise. Then the events before
-        the culprit were accepted, and no others. If the caller is cancelled, the events accepted so far are published.
+        Takes any iterable, also an asynchronous one. Raises what `send` raises for an event, and what the iterable
+        raises. In both cases the events before the error were accepted, and no later ones. If the caller is cancelled,
+        the events accepted so far are published.
         """
         ids: list[str] = []
         if type(events) is list:
@@ -270,7 +273,7 @@ class Publisher:
                     if len(part) == SEND_MANY:
                         whole, part = part, []
                         await self._send_list(whole, ids)
-            finally:  # if the iterable raises, the events before are still sent
+            finally:  # if the iterable raises, the events before the error are still sent
                 await self._send_list(part, ids)
         return ids
 
@@ -287,7 +290,7 @@ class Publisher:
                 self._pump.on_accepted()
 
     async def _room(self) -> PublisherCore:
-        """Wait until the next event may be accepted; the caller does so at once. Raises Closed, PublishFailed."""
+        """Wait until there is room for an event, which the caller must accept at once. Raises Closed, PublishFailed."""
         self._check_loop()
         queue = self._queue
         sender = queue.join()
@@ -315,15 +318,16 @@ class Publisher:
 
     def _all_failures(self) -> PublishFailed:
         error = self._outcomes.failures.tell_all()
-        self._outcomes.note_kept()
+        self._outcomes.update_overfull()
         return error
 
     async def flush(self) -> None:
         """Wait until all events sent so far are settled, which takes at most the publisher's `timeout_s`.
 
-        Raises PublishFailed with the failures among them, except those that a caller was told of before this call.
-        Several callers at the same time are each told. With `on_error` no failure is kept, and none is raised here. A
-        caller that is cancelled counts as not told. In another event loop or thread it raises ConfigError.
+        Raises PublishFailed with the errors of these events, except those that an earlier call of `flush` or `send` has
+        raised. Callers that wait at the same time all get the errors. A call that is cancelled raises no error, so the
+        next call raises it. If the publisher has `on_error`, this method never raises PublishFailed. Raises ConfigError
+        in another event loop or thread.
         """
         core = self._core
         if core is None:
@@ -342,12 +346,12 @@ class Publisher:
             error = failures.tell(listener)
         finally:
             failures.leave(listener)
-            self._outcomes.note_kept()
+            self._outcomes.update_overfull()
         if error is not None:
             raise error
 
     def stats(self) -> PublisherStats:
-        """Return the counts as of now."""
+        """Return the current counts."""
         core, mode = self._core, self._pump.machine.mode
         if core is None:
             return PublisherStats(0, 0, 0, 0, 0, 0, mode)

@@ -21,7 +21,7 @@ MIN_S, MAX_S = 0.001, 86_400
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PublisherOptions:
-    """What a user asks of a publisher, as `Conn.publisher` documents it. Raises ConfigError naming the wrong option."""
+    """The options of a publisher; `Conn.publisher` documents them. Raises ConfigError, which names the wrong option."""
 
     mode: Mode
     dedup: bool

@@ -1,4 +1,4 @@
-"""The pump of a publisher: the parts that have its events written, and what they are told."""
+"""The pump of a publisher: joins its state machine, answers, clock and stream watch."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ __all__ = ["OutcomeListener", "Pump"]
 
 
 class OutcomeListener(Protocol):
-    """The object that a pump tells what became of events."""
+    """The object to which a pump reports the outcomes of events."""
 
     def on_acknowledged(self, event_id: str, sequence: int) -> None:
-        """Learn that an event is stored."""
+        """Handle an event that is stored."""
 
     def on_receipt(self, receipt: Any, sequence: int) -> None:
-        """Learn that an event whose sender waits for a receipt is stored."""
+        """Handle a stored event whose sender waits for a receipt."""
 
     def on_failed(self, seq: int, error: Exception) -> None:
-        """Learn that a pending event can't be published."""
+        """Handle a pending event that can't be published."""
 
 
 class Pump:
-    """Has the events of one publisher written, and their answers understood.
+    """Decides when the events of one publisher are written, and handles the server's answers.
 
-    It is the host of the publisher's core: the methods that the core calls are attributes that lead straight to the
-    parts, so that a call costs no detour. `on_room()` is called when the window has room for waiting senders,
-    `on_flushed()` when the events are settled that a flush waits for.
+    The pump is the host of the publisher's core. The methods that the core calls are attributes, bound to methods of
+    the parts, so that a call has no extra step. The core calls `on_room()` when the window has room for waiting
+    senders, and `on_flushed()` when the events before `flush_to` are settled.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Pump:
         self.machine = machine = PumpMachine(wire, logger, stream, options, checks, self._watch.check_again)
         answers = PumpAnswers(machine, checks, logger, wire.loop, stream, options, self._fail)
         self.clock = PumpClock(machine, checks, logger, wire.loop, stream, options.ack_timeout_s, self._fail)
-        # What the core calls.
+        # Called by the core.
         self.on_room = on_room
         self.on_flushed = on_flushed
         self.on_acknowledged = outcomes.on_acknowledged
@@ -76,7 +76,7 @@ class Pump:
         self.on_batch_answer = answers.on_batch_answer
 
     def choose_timeout(self, info: StreamInfo) -> float:
-        """Return the seconds after which an event fails: as wanted, as the stream allows. Raises ConfigError."""
+        """Choose and return the seconds after which an event fails. Raises ConfigError if the option is too long."""
         longest, wanted_s = info.options.dedup_window_s / 2, self._options.timeout_s
         if wanted_s is not None and self._options.dedup and wanted_s > longest:
             raise ConfigError(
@@ -98,7 +98,7 @@ class Pump:
         self._watch.start()
 
     def close(self) -> None:
-        """Write nothing any more."""
+        """Stop writing, for good."""
         self.machine.close()
         self.clock.stop()
         self._watch.stop()
@@ -108,35 +108,35 @@ class Pump:
         for seq in self.machine.core.window.pending():
             self._fail(seq, error)
 
-    # --- told by the publisher ---------------------------------------------------------------------------------------
+    # --- called by the publisher -------------------------------------------------------------------------------------
 
     def on_accepted(self) -> None:
-        """See that accepted events are written, and that their time-outs are watched."""
+        """Start the clock if it has stopped, and let the machine write accepted events."""
         if self.clock.timer is None:
             self.clock.start()
         if self.machine.state is State.IDLE:
             self.machine.write_soon()
 
     def on_accepted_with_receipt(self) -> None:
-        """Do what `on_accepted` does, and see that the event gets a batch of its own."""
+        """Do what `on_accepted` does; end the open batch first, because the event needs a batch of its own."""
         self.on_accepted()
         self.machine.commit_before_receipt()
 
-    # --- told by the watch -------------------------------------------------------------------------------------------
+    # --- called by the watch -----------------------------------------------------------------------------------------
 
     def on_lost(self) -> None:
-        """Wait for the connection, and for a check of the stream."""
+        """Stop writing until the connection is back and the stream was checked."""
         self.machine.go_down()
 
     def on_checked(self, destination: Destination, info: StreamInfo, can_fast: bool) -> None:
-        """Go on as the stream allows now."""
+        """Continue with the stream's current settings."""
         machine, core = self.machine, self.machine.core
         if machine.state not in (State.DOWN, State.PAUSING):
             return
         machine.stream_checked_at = self._loop.time()
         allowed_s = self._allowed_s(info)
         if allowed_s != self.clock.timeout_s:
-            text = "publisher to %s: the stream's duplicate window is %g s now: an event fails after %g s"
+            text = "publisher to %s: the stream's duplicate window is %g s now; events fail after %g s"
             self._logger.warning(text, self._stream, info.options.dedup_window_s, allowed_s)
             self.clock.timeout_s = allowed_s
             core.set_give_up(allowed_s)
@@ -151,13 +151,13 @@ class Pump:
         machine.leave(State.DOWN)
 
     def on_gone(self, error: Exception) -> None:
-        """Fail all pending events. Events that are accepted later find out for themselves."""
+        """Fail all pending events. Later events are written, and fail or not by their own answers."""
         self.fail_all(error)
-        self.machine.start_over()  # answers to the events that were written say nothing any more
+        self.machine.start_over()  # answers to the failed events must no longer count
         self.machine.leave(State.DOWN)
 
     def on_forbidden(self, subject: str) -> None:
-        """Fail the events that go to this subject."""
+        """Fail the pending events that go to this subject."""
         machine, core = self.machine, self.machine.core
         forbidden = core.pending_to(subject.encode())
         for seq in forbidden:
@@ -165,4 +165,4 @@ class Pump:
         if forbidden and not core.oldest_is_written:
             machine.start_over()
         elif forbidden and machine.state is State.OPEN and core.fast:
-            machine.commit()  # the server has not seen these events, so for the server the batch has a gap
+            machine.commit()  # the server has dropped these events, so it sees a gap in the batch and ends it

@@ -1,4 +1,4 @@
-"""What the server's answers to a publisher mean for its state and its events."""
+"""Handles the server's answers that the publisher's core does not handle itself."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from eda.publishing.pump_machine import UNDER_WAY, PumpMachine, State
 
 __all__ = ["PumpAnswers"]
 
-FORGOTTEN_S = 0.25  # how long the final acknowledgement may take of a batch that the server no longer knows
+FORGOTTEN_S = 0.25  # how long to wait for a batch's final acknowledgement after the server says that it has ended
 
 
 class PumpAnswers:
-    """Understands the answers that the core does not settle by itself. `fail(seq, error)` fails an event."""
+    """Changes the machine's state, and settles events, by the server's answers. `fail(seq, error)` fails an event."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class PumpAnswers:
         machine, core = self._machine, self._machine.core
         answer = self._checks.decode(status, payload)
         if answer is None or answer.type or machine.state not in UNDER_WAY:
-            return  # `type`: a report of a gap or an error; only the final acknowledgement says what is stored
+            return  # an answer with a `type` reports a gap or an error; the final acknowledgement says what is stored
         if answer.error is not None:
             self._on_batch_refused(seq, answer.error)
         elif not self._checks.is_from_domain(answer):
@@ -65,7 +65,7 @@ class PumpAnswers:
         if refused.bars_batches or (refused.bars_more_batches and not self._is_fast_wanted):
             machine.choose_mode(can_fast=False)
             machine.start_over()
-        elif refused.is_echo:
+        elif refused.is_of_ended_batch:
             self._on_batch_unknown(seq)
         elif refused.is_transient:
             machine.back_off(refused)
@@ -74,15 +74,15 @@ class PumpAnswers:
             if self._refuse(core.oldest, refused):
                 machine.start_over()
         elif seq > core.n_in_batch:
-            machine.start_over()  # the server has not even taken the commit
+            machine.start_over()  # the commit itself was refused, so no final acknowledgement will come
         elif machine.state is State.OPEN:
-            machine.commit()  # a later event was refused: the server ends the batch with the next event, or with this
+            machine.commit()  # a later event was refused; the server ends the batch when it gets the next message
 
     def _on_batch_unknown(self, seq: int) -> None:
-        """Take the news that the server knows no such batch: it has ended before."""
+        """Handle the answer that the server does not know the batch, because the batch has ended already."""
         machine, core = self._machine, self._machine.core
         if machine.state is State.OPEN and core.settles_at_end:
-            machine.commit()  # perhaps it has ended only in another domain
+            machine.commit()  # the answer may be from another domain, and the right stream may still have the batch
         elif machine.state is not State.ENDING:
             machine.await_end(FORGOTTEN_S)
         elif seq > core.n_in_batch:
@@ -95,12 +95,12 @@ class PumpAnswers:
         machine, core = self._machine, self._machine.core
         answer = self._checks.decode(status, payload)
         if answer is None or answer.type or not (answer.error or answer.seq):
-            return  # not an answer to a publish
+            return  # not an answer to one event
         refused = answer.error
         if refused is None:
             if not self._checks.is_from_domain(answer):
                 return
-            if answer.stream == self._stream:  # an acknowledgement, though not written as servers write it today
+            if answer.stream == self._stream:  # an acknowledgement in a form that today's servers do not use
                 core.settle(seq, -answer.seq if answer.duplicate else answer.seq)
                 return
             self._fail(seq, ServerError(500, 0, f"stream {answer.stream!r} owns the subject of {self._stream!r}"))
@@ -114,7 +114,8 @@ class PumpAnswers:
     def _refuse(self, seq: int, refused: Refused) -> bool:
         """Fail an event that was refused for good, and return True.
 
-        Return False if the refusal may be of another domain. Then the right stream has some time to acknowledge.
+        If the server has a domain, the refusal may come from another domain. Then keep it, and return False: the event
+        fails later, unless the right stream acknowledges it in time.
         """
         if self._machine.core.settles_at_end:
             self._checks.note_refusal(seq, refused)

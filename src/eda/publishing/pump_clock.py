@@ -1,4 +1,4 @@
-"""The clock of a publisher: time-outs of events and answers, and the end of batches that nobody adds to."""
+"""The clock of a publisher: fails overdue events, and ends batches that get no more events or answers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from eda.publishing.pump_machine import UNDER_WAY, PumpMachine, State
 
 __all__ = ["PumpClock"]
 
-TICK_S = 0.005  # also how long a batch stays open without another event before it is committed
-TAIL_S = 0.05  # how long an event waits for the next acknowledgement within the batch while others keep coming
-NO_ROOM_S = 0.5  # how long a waiting sender waits for an acknowledgement within the batch, before the batch is ended
+TICK_S = 0.005  # a batch that got no event for one tick is committed
+TAIL_S = 0.05  # while events keep coming: how long the oldest event may wait for an acknowledgement within the batch
+NO_ROOM_S = 0.5  # while a sender waits for room: how long the oldest event may wait before the batch is ended
 
 
 class PumpClock:
@@ -37,17 +37,17 @@ class PumpClock:
         self._stream = stream
         self._ack_timeout_s = ack_timeout_s
         self._fail = fail
-        self._n_accepted_before = 0  # at the last tick
+        self._n_accepted_before = 0  # as of the last tick
         self.timer: asyncio.TimerHandle | None = None  # None: the clock has stopped
         self.timeout_s = 0.0  # an event fails this long after it was accepted
 
     def start(self) -> None:
-        """Begin to tick."""
+        """Start ticking."""
         self.timer = self._loop.call_later(TICK_S, self._on_tick)
         self._machine.core.timer_runs = True
 
     def stop(self) -> None:
-        """Tick no more."""
+        """Stop ticking."""
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
@@ -64,7 +64,7 @@ class PumpClock:
             self._rest()
             return
         if any_failed and not core.oldest_is_written:
-            machine.start_over()  # every written event has failed, so no answer will lead on
+            machine.start_over()  # all written events have failed, so no answer will come that lets later events go on
         is_quiet = core.n_accepted == self._n_accepted_before
         self._n_accepted_before = core.n_accepted
         waited_s = core.oldest_waited_s()
@@ -91,18 +91,18 @@ class PumpClock:
         return bool(overdue)
 
     def _batch_patience_s(self, is_quiet: bool) -> float:
-        """Return how long the oldest event may wait before its batch is ended."""
+        """Return how long the oldest event may wait before its batch is ended; -1: end the batch at once."""
         core = self._machine.core
         if core.settles_at_end:
             return TAIL_S if not is_quiet or core.room_wanted else -1.0
         return NO_ROOM_S if core.room_wanted else -1.0
 
     def _rest(self) -> None:
-        """Leave neither a timer nor an open batch behind, now that nothing is pending."""
+        """Stop the timer and end the open batch, because no event is pending."""
         machine = self._machine
         self.stop()
         if machine.state is State.OPEN and machine.core.fast:
-            # The server would keep the batch for 10 s, and give every other batch a smaller share.
+            # The server would keep the open batch for 10 s, and grant all other batches less meanwhile.
             machine.core.commit_batch()
         if machine.state in UNDER_WAY:
             machine.become_idle()

@@ -16,16 +16,16 @@ from eda.transport.wire import Wire
 
 __all__ = ["TRANSITIONS", "UNDER_WAY", "PumpMachine", "State"]
 
-EVENTS_PER_ACK = 500  # that are asked for in a batch: the server grants no more
-ACKS_UNDER_WAY = 8  # acknowledgements in a batch that the server may owe; more gains nothing
+EVENTS_PER_ACK = 500  # how many events per acknowledgement a batch asks for; the server grants no more
+ACKS_UNDER_WAY = 8  # fast mode: at most the events of 8 acknowledgements are unanswered; more is not faster
 PAUSE_FIRST_S = 0.05
 PAUSE_MAX_S = 2.0
-YOUNG_S = 0.25  # an event of this age may be written again, however short the stream's duplicate window is
-FRESH_S = 1.0  # how long the duplicate window is believed to be as the last check found it
+YOUNG_S = 0.25  # an event up to this age may be written again without a check of the stream's duplicate window
+FRESH_S = 1.0  # a check of the stream's duplicate window counts for this long
 
 
 class State(StrEnum):
-    """A state of the machine. `PumpMachine` says what each one means."""
+    """A state of the machine; the docstring of `PumpMachine` explains each."""
 
     DOWN = "down"
     IDLE = "idle"
@@ -55,7 +55,7 @@ class PumpMachine:
 
     - `down`: there is no connection, or the stream is being checked; events wait. Next: idle.
     - `idle`: nothing is under way. Next: starting, probing, open, ending, down.
-    - `starting`: fast mode; the first event of a batch awaits its answer, others wait. Next: open, ending, idle,
+    - `starting`: fast mode; the first event of a batch awaits its answer, later events wait. Next: open, ending, idle,
       pausing, down.
     - `probing`: window mode; after an interruption, the oldest event was written alone. Next: open, idle, pausing,
       down.
@@ -63,9 +63,9 @@ class PumpMachine:
     - `ending`: fast mode; the batch has ended, and its final acknowledgement is awaited. Next: idle, pausing, down.
     - `pausing`: the server can't store events now; they are written again after a pause. Next: idle, down.
 
-    An interruption is a time-out, a refusal that may pass, or a batch that ended early. After it, `start_over`
-    writes all unsettled events again. The oldest one is written alone (in fast mode, as a batch of its own), so that no
-    later event can be stored before it. When it is stored, the others follow.
+    An interruption is a time-out, a refusal that may pass, or a batch that ended early. After an interruption,
+    `start_over` writes all unsettled events again. The oldest one is written alone (in fast mode, as a batch of its
+    own), so that no later event can be stored before it. When the oldest event is stored, the others follow.
     """
 
     core: PublisherCore
@@ -91,8 +91,8 @@ class PumpMachine:
         self.batch = ""  # fast mode: the id of the current batch
         self.ending_by = 0.0  # in the state `ending`: when the final acknowledgement is overdue
         self.stream_checked_at = 0.0
-        self._events_per_ack = 1  # as the server has granted last
-        self._oldest_goes_alone = False  # since an interruption
+        self._events_per_ack = 1  # fast mode: the number that the server has granted last
+        self._oldest_goes_alone = False  # after an interruption, until the oldest event is stored
         self._pause_s = PAUSE_FIRST_S
         self._pause: asyncio.TimerHandle | None = None
         self._writes_soon = False
@@ -106,20 +106,23 @@ class PumpMachine:
         self._change(State.IDLE)
 
     def close(self) -> None:
-        """Write nothing any more; an open batch is committed."""
+        """Commit the open batch, if there is one, and stop writing for good."""
         if self.state is State.OPEN and self.core.fast and self._wire.is_up:
             self.core.commit_batch()
         self._is_closed = True
         self.cancel_pause()
 
     def _change(self, to: State) -> None:
-        """Enter another state. An impossible change is logged as an error, which fails every test."""
+        """Enter another state. A change that TRANSITIONS does not allow is logged as an error; tests then fail."""
         if to not in TRANSITIONS[self.state]:
             self._logger.error("publisher to %s: impossible change of state: %s to %s", self._stream, self.state, to)
         self.state = to
 
     def choose_mode(self, *, can_fast: bool) -> None:
-        """Choose the mode. Called again after each reconnect, because the server may be another one."""
+        """Choose fast mode if it is possible and allowed, otherwise window mode.
+
+        Called again after each reconnect, because the connection may have changed to another server.
+        """
         is_fast = can_fast and self._options.mode != "window"
         self.mode = "fast" if is_fast else "window"
         if not is_fast:
@@ -128,13 +131,13 @@ class PumpMachine:
     # --- writing -----------------------------------------------------------------------------------------------------
 
     def write_soon(self) -> None:
-        """In the state `idle`: write at the end of this turn of the loop, when the number of events is known."""
+        """In the state `idle`: write at the end of this turn of the loop, so that one batch takes all its events."""
         if not self._writes_soon:
             self._writes_soon = True
             self._loop.call_soon(self.write_waiting)
 
     def write_waiting(self) -> None:
-        """In the state `idle`: write the waiting events, if there are any; in all other states, do nothing."""
+        """In the state `idle`: write the waiting events, if there are any. In all other states, do nothing."""
         core = self.core
         self._writes_soon = False
         if self._is_closed or self.state is not State.IDLE or core.n_waiting == 0:
@@ -167,7 +170,7 @@ class PumpMachine:
     def _relies_on_duplicate_window(self) -> bool:
         """Return whether the stream must be checked before the oldest event is written again.
 
-        The event may be stored already. Somebody may have shortened the duplicate window since the last check.
+        The event may be stored already, and the duplicate window may have been shortened since the last check.
         """
         is_fresh = self._loop.time() - self.stream_checked_at <= FRESH_S
         return self._options.dedup and self.core.oldest_written_age_s() > YOUNG_S and not is_fresh
@@ -181,7 +184,7 @@ class PumpMachine:
         return max(1, n)
 
     def batch_goes_on(self, events_per_ack: int) -> None:
-        """Fast mode: take an acknowledgement within the batch; the server sends one for every `events_per_ack`."""
+        """Fast mode: handle an acknowledgement within the batch; the server sends one per `events_per_ack` events."""
         core = self.core
         self._events_per_ack = max(1, events_per_ack)
         core.set_limit(self._events_per_ack * ACKS_UNDER_WAY)
@@ -197,7 +200,7 @@ class PumpMachine:
                 self.make_room()
 
     def probe_succeeded(self) -> None:
-        """Window mode: take the acknowledgement of the oldest event; the others follow."""
+        """Window mode: handle the acknowledgement of the oldest event, and write the others."""
         if self.state is State.PROBING:
             self.progressed()
             self._change(State.OPEN)
@@ -213,13 +216,13 @@ class PumpMachine:
             self.commit()
 
     def make_room(self) -> None:
-        """Flush if no acknowledgement is due that makes room for another event."""
+        """Flush, unless an acknowledgement within the batch is due, which will make room."""
         core = self.core
         if core.n_in_batch - core.n_batch_answered < self._events_per_ack or core.needs_batch_end:
             self.flush()
 
     def commit_before_receipt(self) -> None:
-        """Fast mode: commit the batch if the next event wants a receipt, which takes a batch of its own."""
+        """Fast mode: commit the batch if the next event wants a receipt, because it needs a batch of its own."""
         if self.state is State.OPEN and self.core.next_wants_receipt:
             self.commit()
 
@@ -229,14 +232,14 @@ class PumpMachine:
         self.await_end(self._options.ack_timeout_s)
 
     def await_end(self, patience_s: float) -> None:
-        """Fast mode: write nothing until the batch's final acknowledgement has come, or is `patience_s` late."""
+        """Fast mode: write nothing until the batch's final acknowledgement comes, for at most `patience_s`."""
         if self.state is not State.ENDING:
             self._change(State.ENDING)
         self.core.stop_writing()
         self.ending_by = self._loop.time() + patience_s
 
     def batch_succeeded(self) -> None:
-        """Fast mode: take the final acknowledgement of a batch that is stored whole, and write what waits."""
+        """Fast mode: handle the final acknowledgement of a batch that is stored whole, and write the waiting events."""
         self.progressed()
         self.become_idle()
         self.write_waiting()
@@ -272,19 +275,19 @@ class PumpMachine:
                 self._check_stream()
 
     def become_idle(self) -> None:
-        """Stop writing; unsettled events count as not written."""
+        """Stop writing. Unsettled events count as not written."""
         self._change(State.IDLE)
         self.core.rewind()
 
     def go_down(self) -> None:
-        """Stop writing until the stream was checked; unsettled events count as not written."""
+        """Stop writing until the stream was checked. Unsettled events count as not written."""
         self.cancel_pause()
         if self.state is not State.DOWN:
             self._change(State.DOWN)
         self.core.rewind()
 
     def leave(self, state: State) -> None:
-        """Write all unsettled events again, the oldest one alone first, if this is the state."""
+        """If the machine is in this state, write all unsettled events again, the oldest one alone first."""
         if self.state is state:
             self._oldest_goes_alone = True
             self._change(State.IDLE)

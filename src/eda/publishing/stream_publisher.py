@@ -1,4 +1,4 @@
-"""`conn.publish`: each event is sent again until its outcome is known."""
+"""`conn.publish` for one stream: sends each event, and sends it again until its outcome is known."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ MAX_PENDING = 1 << 20
 RESEND_S = 5.0
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 2.0
-FRESH_S = 0.2  # how old the knowledge of a stream may be by which an event is sent again
+FRESH_S = 0.2  # an event is sent again only if its stream was checked at most this long ago
 
 
 class StreamPublishers:
-    """The publishers of a connection, one for each stream, so that a stream that does not answer holds up only itself.
+    """The publishers of a connection, one for each stream, so that a stream that does not answer delays no others.
 
-    `recover(stream)` is called when nobody answers for a stream, and before an event is sent again: it checks the
-    stream, creates it if it is allowed to, and raises the error with which waiting publishes fail. `longest_s(stream,
-    since)` returns the longest time-out that the stream's duplicate window allows, if the stream was checked since that
-    time (monotonic), and None otherwise.
+    `recover(stream)` is called if nobody answers for a stream, and before an event is sent again. It checks the stream,
+    and creates it if that is allowed. If it raises an error that is not retryable, the stream's pending publishes fail
+    with this error. `longest_s(stream, since)` returns the longest time-out that the stream's duplicate window allows;
+    None if the stream was not checked since then (a time of the monotonic clock).
     """
 
     def __init__(
@@ -52,11 +52,11 @@ class StreamPublishers:
         self.logger = logger
         self.recover = recover
         self.longest_s = longest_s
-        self.last: StreamSender | None = None  # the sender that has sent the latest event
+        self.last: StreamSender | None = None  # the sender of the latest event
         self._of_stream: dict[str, StreamPublisher] = {}
 
     async def open(self, stream: str) -> StreamPublisher:
-        """Return the publisher of a stream, subscribed to its acknowledgements. Raises Closed."""
+        """Return the publisher of a stream; make and open it first if it is new. Raises Closed."""
         publisher = self._of_stream.get(stream)
         if publisher is None:
             publisher = StreamPublisher(self)
@@ -68,7 +68,7 @@ class StreamPublishers:
         return publisher
 
     async def drain(self, deadline: Deadline, *, keeps_s: float) -> int:
-        """Wait until all is settled, at most until `keeps_s` before the deadline; return how many publishes are not."""
+        """Wait until all is settled, at most until `keeps_s` before the deadline. Return how many publishes are not."""
         stream_publishers = list(self._of_stream.values())
         return sum(await asyncio.gather(*(each.drain(deadline, keeps_s=keeps_s) for each in stream_publishers)))
 
@@ -82,7 +82,7 @@ class StreamPublisher:
     """Publishes events into one stream, each with an acknowledgement of its own."""
 
     def __init__(self, stream_publishers: StreamPublishers) -> None:
-        self._singles = stream_publishers
+        self._stream_publishers = stream_publishers
         self._wire = wire = stream_publishers.wire
         self._logger = stream_publishers.logger
         self._recover = stream_publishers.recover
@@ -97,10 +97,10 @@ class StreamPublisher:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._recovering: dict[str, asyncio.Task[None]] = {}
-        self._why: dict[int, ServerError] = {}  # sequence > why the server could not store it when last asked
-        self._refused: set[int] = set()  # sequences whose every try was refused, so that no try can be stored
-        self._unsure: set[int] = set()  # sequences with a try that was not answered
-        self._waiting: dict[str, list[int]] = {}  # stream > sequences to send again when it was checked
+        self._last_errors: dict[int, ServerError] = {}  # sequence > why its last try was not stored
+        self._all_refused: set[int] = set()  # sequences whose tries were all refused, so none is stored
+        self._may_be_stored: set[int] = set()  # sequences with an unanswered try, which may be stored
+        self._resend_when_checked: dict[str, list[int]] = {}  # stream > sequences to send again once it is checked
         wire.on_restored.append(self._on_restored)
         wire.on_refused.append(self._on_refused)
         wire.on_closed.append(self._on_closed)
@@ -116,9 +116,9 @@ class StreamPublisher:
         return not (self._out.paused or wire.closing or wire.is_closed) and self._sender.has_room
 
     async def ready(self, timeout_s: float, event_id: str) -> float:
-        """Wait until the connection and the window have room for an event: the back-pressure.
+        """Wait until the connection and the window have room for an event, and return the rest of `timeout_s`.
 
-        Return the rest of `timeout_s`. Raises Closed, Timeout.
+        This is the back-pressure. Raises Closed, Timeout.
         """
         deadline = self._loop.time() + timeout_s
         try:
@@ -134,13 +134,13 @@ class StreamPublisher:
     def send(self, destination: Destination, event: Event, timeout_s: float) -> tuple[str, Wait[int]]:
         """Send an event; return its id, and a wait for the sequence at which the stream has stored it.
 
-        The wait fails with Timeout, ServerError, Closed, or what `recover` raises. If it is cancelled, the event may be
-        stored or not, and is not sent again.
+        The wait fails with Timeout, ServerError, Closed, or an error of `recover`. If the wait is cancelled, the event
+        may be stored or not, and is not sent again.
         """
         waiter: Wait[int] = self._waits.new()
         sender = self._sender
-        last = self._singles.last
-        self._singles.last = sender
+        last = self._stream_publishers.last
+        self._stream_publishers.last = sender
         if sender.n_pending or (last is not None and last.n_pending):
             event_id = sender.publish(destination, event, waiter, RESEND_S, timeout_s)
         else:
@@ -154,9 +154,9 @@ class StreamPublisher:
         return event_id, waiter
 
     async def drain(self, deadline: Deadline, *, keeps_s: float) -> int:
-        """Wait until all is settled, at most until `keeps_s` before the deadline; return how many publishes are not."""
+        """Wait until all is settled, at most until `keeps_s` before the deadline. Return how many publishes are not."""
         for seq in self._sender.due()[1]:
-            self._sender.fail(seq, Timeout("publish", 0.0))  # cancelled, so nobody waits for the outcome
+            self._sender.fail(seq, Timeout("publish", 0.0))  # the caller was cancelled and waits no more
         while self._sender.n_pending and not self._wire.is_closed:
             if deadline.left_s <= keeps_s:
                 return self._sender.n_pending
@@ -183,57 +183,58 @@ class StreamPublisher:
                 return
             self._timer.cancel()
         self._timer_at = at
-        self._timer = self._loop.call_later(delay_s, self._on_time)
+        self._timer = self._loop.call_later(delay_s, self._on_timer)
 
-    def _on_time(self) -> None:
+    def _on_timer(self) -> None:
         self._timer = None
         resend, give_up, next_s = self._sender.due()
         for seq in give_up:
             late = Timeout("publish", 0.0)
-            late.__cause__ = self._why.get(seq)
+            late.__cause__ = self._last_errors.get(seq)
             self._sender.fail(seq, late)
         if self._out.paused:
             for seq in resend:
-                self._sender.defer(seq, RESEND_S)  # the server does not read; writing more would not help
+                self._sender.defer(seq, RESEND_S)  # the server does not read now, so writing more is useless
         else:
             self._send_again(resend, monotonic() - FRESH_S)
-        if self._why or self._unsure or self._refused:
+        if self._last_errors or self._may_be_stored or self._all_refused:
             pending = set(self._sender.window.pending())
-            self._why = {seq: why for seq, why in self._why.items() if seq in pending}
-            self._unsure &= pending
-            self._refused &= pending
+            self._last_errors = {seq: why for seq, why in self._last_errors.items() if seq in pending}
+            self._may_be_stored &= pending
+            self._all_refused &= pending
         if self._sender.n_pending:
             self._arm(min(next_s or RESEND_S, RESEND_S))
 
     def _send_again(self, seqs: Iterable[int], since: float) -> None:
-        """Send events again if that can't store them twice. A check of the stream since `since` is recent enough.
+        """Send events again if that can't store them twice. Before, check a stream that was not checked since `since`.
 
-        A try without an answer may be stored. The stream remembers its id for the duplicate window, which somebody may
-        have shortened, so the stream is checked first. An event whose every try was refused is not stored.
+        A try without an answer may be stored. The stream keeps the event's id for its duplicate window, which may have
+        been shortened, so the stream is checked first. If all tries of an event were refused, the event is not stored,
+        and the check is not needed.
         """
         for seq in seqs:
             sender = self._sender
-            if seq in self._refused:
-                self._refused.discard(seq)
+            if seq in self._all_refused:
+                self._all_refused.discard(seq)
                 sender.resend(seq, RESEND_S)
                 continue
             stream = sender.subject_of(seq).partition(".")[0]
             if not stream:
                 continue  # settled, or not written yet
-            self._unsure.add(seq)
+            self._may_be_stored.add(seq)
             longest_s = self._longest_s(stream, since)
             if longest_s is None:
                 sender.defer(seq, RESEND_S)
-                self._waiting.setdefault(stream, []).append(seq)
-                self._look_for(stream)
+                self._resend_when_checked.setdefault(stream, []).append(seq)
+                self._check_stream(stream)
             elif sender.age_s(seq) <= longest_s:
                 sender.resend(seq, RESEND_S)
             else:
                 age_s = sender.age_s(seq)
                 late = Timeout("publish", round(age_s, 3))
                 window = f"the duplicate window of stream {stream!r} is {longest_s * 2:g} s now"
-                late.add_note(f"It is not sent again: {window}, and a late copy could be stored beside the first.")
-                late.__cause__ = self._why.get(seq)
+                late.add_note(f"It is not sent again: {window}, so a late copy could be stored a second time.")
+                late.__cause__ = self._last_errors.get(seq)
                 sender.fail(seq, late)
 
     # --- answers -----------------------------------------------------------------------------------------------------
@@ -241,49 +242,50 @@ class StreamPublisher:
     def _on_answer(self, seq: int, status: int, payload: bytes) -> None:
         stream = self._sender.subject_of(seq).partition(".")[0]
         if status == 503:
-            self._again(seq, ServerError(503, 0, "no responders", operation=f"publish to {stream}"))
-            self._look_for(stream)
+            self._try_later(seq, ServerError(503, 0, "no responders", operation=f"publish to {stream}"))
+            self._check_stream(stream)
             return
+        domain = self._sender.domain.decode()
         answer = decode_answer(status, payload)
         if answer is None:
             self._logger.warning("stream %s: a message that is not an acknowledgement is ignored", stream)
-        elif answer.error is None and answer.domain != self._sender.domain.decode():
-            text = f"stream {answer.stream!r} of domain {answer.domain!r} has answered, the one that is meant has not"
-            self._why[seq] = ServerError(503, 0, text, operation=f"publish to {stream}")
+        elif answer.error is None and answer.domain != domain:
+            text = f"stream {answer.stream!r} of domain {answer.domain!r} has answered, domain {domain!r} has not"
+            self._last_errors[seq] = ServerError(503, 0, text, operation=f"publish to {stream}")
         elif answer.error is None and answer.stream == stream:
-            if answer.seq:  # an acknowledgement, though not written as servers write it today
+            if answer.seq:  # an acknowledgement in a form that today's servers do not use
                 self._sender.acknowledge(seq, -answer.seq if answer.duplicate else answer.seq)
         elif answer.error is None:
             owner = ServerError(500, 0, f"stream {answer.stream!r} owns the subject of stream {stream!r}")
             self._sender.fail(seq, owner)
         elif answer.error.is_transient:
-            self._again(seq, answer.error.as_error(stream))
-        elif self._sender.domain:
+            self._try_later(seq, answer.error.as_error(stream))
+        elif domain:
             # A refusal names no domain. If it is from another domain, the right stream's acknowledgement follows.
             self._loop.call_later(REFUSAL_WAIT_S, self._sender.fail, seq, answer.error.as_error(stream))
         else:
             self._sender.fail(seq, answer.error.as_error(stream))
 
-    def _again(self, seq: int, why: ServerError) -> None:
-        """Send a publish again after a pause that grows with each try."""
-        self._why[seq] = why
-        if seq not in self._unsure and why.err_code != DUPLICATE_UNDER_WAY:
-            self._refused.add(seq)
+    def _try_later(self, seq: int, why: ServerError) -> None:
+        """Send an event again after a pause that doubles with each try, up to 2 s."""
+        self._last_errors[seq] = why
+        if seq not in self._may_be_stored and why.err_code != DUPLICATE_UNDER_WAY:
+            self._all_refused.add(seq)
         n_tries = self._sender.defer(seq, BACKOFF_FIRST_S)
         pause_s = min(BACKOFF_FIRST_S * 2.0 ** min(max(n_tries - 1, 0), 10), BACKOFF_MAX_S)
         self._sender.defer(seq, pause_s)
         self._arm(pause_s)
 
-    def _look_for(self, stream: str) -> None:
-        """Check a stream for which nobody answers, unless a check is under way."""
+    def _check_stream(self, stream: str) -> None:
+        """Check a stream in the background, unless a check is under way."""
         if stream and stream not in self._recovering:
             task = self._loop.create_task(self._recover(stream))
             self._recovering[stream] = task
-            task.add_done_callback(lambda done: self._looked(stream, done))
+            task.add_done_callback(lambda done: self._on_stream_checked(stream, done))
 
-    def _looked(self, stream: str, task: asyncio.Task[None]) -> None:
+    def _on_stream_checked(self, stream: str, task: asyncio.Task[None]) -> None:
         self._recovering.pop(stream, None)
-        waiting = self._waiting.pop(stream, [])
+        waiting = self._resend_when_checked.pop(stream, [])
         if task.cancelled():
             return
         error = task.exception()
@@ -291,7 +293,7 @@ class StreamPublisher:
             self._send_again(waiting, 0.0)
             return
         if getattr(error, "retryable", False):
-            # Nobody can tell what is wrong, so the publishes go on until they time out.
+            # The check failed, so nothing is known about the stream. The publishes go on until they time out.
             for seq in waiting:
                 self._sender.defer(seq, BACKOFF_MAX_S)
             self._arm(BACKOFF_MAX_S)

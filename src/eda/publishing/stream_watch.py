@@ -1,4 +1,4 @@
-"""Watches, for an open publisher, its connection and its stream's settings."""
+"""Watches the connection of an open publisher, and the settings of its stream."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from eda.transport.wire import Wire
 
 __all__ = ["CheckStream", "StreamWatch", "StreamWatchOwner"]
 
-# Returns where the stream's events go, the stream as it is, and whether it takes fast ingest from this publisher. The
-# argument says whether the server may be another one than before.
+# Returns the destination of the stream's events, the stream, and whether this publisher can use fast ingest. The
+# argument says whether the connection may have changed to another server.
 CheckStream = Callable[[bool], Awaitable[tuple[Destination, StreamInfo, bool]]]
 
-# The pause between two checks, and the time for one check, whose answer may be lost. Both double up to a maximum.
+# The pause between two checks, and the time-out of one check. Each doubles after a check that failed, up to a maximum.
 PAUSE_FIRST_S = 0.05
 PAUSE_MAX_S = 2.0
 CHECK_FIRST_S = 0.5
@@ -26,19 +26,19 @@ CHECK_MAX_S = 10.0
 
 
 class StreamWatchOwner(Protocol):
-    """The object that a watch tells what has happened."""
+    """The object to which a watch reports what has happened."""
 
     def on_lost(self) -> None:
-        """Learn that the connection is lost, or is a new one: answers to earlier messages will not come."""
+        """Handle a lost or new connection. Answers to messages that were sent before will not come."""
 
     def on_checked(self, destination: Destination, info: StreamInfo, can_fast: bool) -> None:
-        """Learn what the stream takes now."""
+        """Handle a successful check of the stream, with its current settings."""
 
     def on_gone(self, error: Exception) -> None:
-        """Learn that there is no such stream, or that nobody can publish to it."""
+        """Handle a stream that does not exist, or can't be published to."""
 
     def on_forbidden(self, subject: str) -> None:
-        """Learn that the server does not permit publishing to a subject of the stream."""
+        """Handle a subject of the stream to which the server forbids publishing."""
 
 
 class StreamWatch:
@@ -55,7 +55,7 @@ class StreamWatch:
         self._checking: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start watching."""
         self._wire.on_lost.append(self._on_lost)
         self._wire.on_restored.append(self._on_restored)
         self._wire.on_refused.append(self._on_refused)
@@ -69,7 +69,7 @@ class StreamWatch:
             self._wire.on_refused.remove(self._on_refused)
 
     def check_again(self, *, is_new_server: bool = False) -> None:
-        """Check the stream in the background, unless a check is under way, and tell the owner the result."""
+        """Check the stream in the background, and report to the owner. Do nothing while a check is under way."""
         if self._checking is None or self._checking.done():
             self._checking = self._wire.loop.create_task(self._check(is_new_server))
 
@@ -87,7 +87,7 @@ class StreamWatch:
                     self._owner.on_gone(error)
                     return
             except Exception:
-                self._logger.exception("publisher to %s: checking the stream failed; it is tried again", self._stream)
+                self._logger.exception("publisher to %s: checking the stream failed; trying again", self._stream)
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, PAUSE_MAX_S)
         self._owner.on_checked(destination, info, can_fast)
@@ -98,7 +98,7 @@ class StreamWatch:
             self._checking = None
 
     def _on_lost(self) -> None:
-        self._stop_checking()  # its answer will not come
+        self._stop_checking()  # the answer to the check will not come
         self._owner.on_lost()
 
     def _on_restored(self) -> None:

@@ -173,7 +173,7 @@ async def test_context_when_left_by_an_exception_sends_what_was_accepted(
 async def test_context_when_left_by_an_exception_logs_failures_rather_than_raise_them(
     conn: eda.Conn, stream: str, mode: str, logged: Logged
 ) -> None:
-    logged.expect("flushing a publisher to .*: 2 events could not be published")
+    logged.expect("the flush after an exception failed: 2 events could not be published")
     await conn.streams.create(stream, eda.StreamOptions(max_events=1, discard="new"))
     with pytest.raises(LookupError):
         async with conn.publisher(stream, mode=mode) as pub:
@@ -230,7 +230,7 @@ async def test_context_when_the_block_is_cancelled_ends_now_and_fails_what_is_pe
     assert not conn._lifetime.publishers
     assert list(outcomes.failed) == [event.id for event in numbered(100)]
     assert {type(error) for error in outcomes.errors.values()} == {eda.Closed}
-    assert len(logged.find("closed with 100 events unsettled")) == 1
+    assert len(logged.find("closed with 100 events pending, which fail")) == 1
     proxy.release()
 
 
