@@ -36,7 +36,7 @@ cdef enum ReadError:
     READ_VARINT = 3          # a varint of more than ten bytes, or a tag of more than 32 bits
     READ_FIELD_ZERO = 4      # field number 0
     READ_WIRE_TYPE = 5       # an unknown wire type, or the wrong one for a known field
-    READ_GROUP = 6           # a group that does not close, or closes another, or nests too deep
+    READ_GROUP = 6           # a group without its end, with the end of another group, or nested too deep
     READ_UTF8 = 7            # a string that is not UTF-8
     READ_PACK = 8            # a field that marks a pack of events
     READ_EMPTY = 9           # zero bytes
@@ -63,14 +63,14 @@ cdef struct Cursor:
 
 
 cdef inline bint nine_bytes(const unsigned char* data, uint64_t* value) noexcept nogil:
-    """Read a varint of exactly nine bytes, the size of a time; False for a varint of another size."""
+    """Read a varint of exactly nine bytes, the size of a time. Return False for a varint of another size."""
     cdef uint64_t word
     if not IS_LITTLE or data[8] >= 0x80:
         return False
     memcpy(&word, data, 8)
     if word & 0x8080808080808080ULL != 0x8080808080808080ULL:
         return False
-    # Seven bits of each of the first eight bytes are moved together in three steps.
+    # Three steps join the seven low bits of each of the first eight bytes.
     word = (word & 0x007F007F007F007FULL) | (word & 0x7F007F007F007F00ULL) >> 1
     word = (word & 0x00003FFF00003FFFULL) | (word & 0x3FFF00003FFF0000ULL) >> 2
     word = (word & 0x000000000FFFFFFFULL) | (word & 0x0FFFFFFF00000000ULL) >> 4
@@ -188,8 +188,8 @@ cdef inline ReadError skip_field(Cursor* c, uint32_t field, uint32_t wire_type) 
 
 
 cdef inline bint is_ascii(const unsigned char* data, Py_ssize_t n) noexcept nogil:
-    # Reads whole words, of which the last two overlap. Texts are short, so a loop over single bytes would take most of
-    # the time.
+    # Tests whole words; the last one may overlap the word before. Texts are short, but every event has several, so
+    # a loop over single bytes would be too slow.
     cdef uint64_t word, other, high, low
     cdef uint32_t half, last_half
     cdef Py_ssize_t i = 0
@@ -326,7 +326,7 @@ cdef inline unsigned char* copy_byte(unsigned char* to, unsigned char byte) noex
 
 
 cdef inline unsigned char* copy_bytes(unsigned char* to, const unsigned char* data, Py_ssize_t n) noexcept nogil:
-    # Copies whole words, of which the last two overlap: the pieces are short, and each memcpy() would be a call.
+    # Copies whole words; the last one may overlap the word before. A memcpy() of constant size needs no call.
     cdef Py_ssize_t i = 16
     if n >= 16:
         if n > 128:
@@ -352,7 +352,7 @@ cdef inline unsigned char* copy_bytes(unsigned char* to, const unsigned char* da
 
 cdef inline int size_of_varint(uint64_t value) noexcept nogil:
     cdef int n = 1
-    if value >> 56:                     # a time of our days
+    if value >> 56:                     # a time between 1972 and 2262
         return 10 if value >> 63 else 9
     while value >= 0x80:
         value >>= 7
@@ -367,7 +367,8 @@ cdef inline int size_of_length(Py_ssize_t n) noexcept nogil:
 cdef inline unsigned char* copy_varint(unsigned char* to, uint64_t value) noexcept nogil:
     cdef uint64_t word
     if IS_LITTLE and value >> 56 and not value >> 63:
-        # A time of our days: nine bytes, of which eight are spread in three steps. nine_bytes() reads them.
+        # A time between 1972 and 2262 takes nine bytes. Three steps spread 56 bits over the first eight bytes, seven
+        # bits each. nine_bytes() does the opposite.
         word = value & 0x00FFFFFFFFFFFFFFULL
         word = (word & 0x000000000FFFFFFFULL) | (word & 0x00FFFFFFF0000000ULL) << 4
         word = (word & 0x00003FFF00003FFFULL) | (word & 0x0FFFC0000FFFC000ULL) << 2
@@ -433,7 +434,7 @@ cdef inline void put_decimal(Writer* w, uint64_t value) noexcept nogil:
 
 
 cdef inline bint parse_decimal(const unsigned char* data, Py_ssize_t n, uint64_t* value) noexcept nogil:
-    """Read all `n` bytes as a decimal number below 2**63; False if they are not one."""
+    """Read all `n` bytes as a decimal number below 2**63. Return False if they are not such a number."""
     cdef uint64_t result = 0
     cdef Py_ssize_t i
     cdef unsigned int digit

@@ -28,7 +28,7 @@ cdef struct Plan:
 # Why an envelope can't be read.
 cdef struct Refusal:
     int error                   # a ReadError
-    Py_ssize_t offset           # where the wrong field begins, from the begin of the envelope
+    Py_ssize_t offset           # where the wrong field begins, in bytes from the start of the envelope
     unsigned int field          # the field's number; 0 if it is not known
 
 
@@ -38,7 +38,7 @@ cdef int plan_envelope(Event event, str id, str client, int64_t now_ns, Plan* pl
 # Write the envelope of plan.size bytes and return its end. The caller has reserved the room.
 cdef unsigned char* copy_envelope(unsigned char* to, Event event, Plan* plan) except NULL
 
-# Return the id in an envelope that was written with an id: it is the first field.
+# Return the id in an envelope that we wrote with an id. It must be the first field.
 cdef str id_in(const unsigned char* envelope)
 
 # Fill the event's spans from the envelope at raw[start:end] and set event.raw. Return 0, or -1 with `refusal` filled.

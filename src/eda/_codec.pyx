@@ -73,7 +73,8 @@ cdef inline Py_ssize_t size_of_text(Py_ssize_t n) noexcept:
     return 1 + size_of_length(n) + n
 
 
-# The plan_*() return the size of their field in bytes. A sum in the plan would be stored and loaded for each field.
+# The plan_*() return the size of their field in bytes. The caller adds these up in a local variable, which is quicker
+# than a sum in the plan.
 
 
 cdef inline Py_ssize_t plan_text(Event event, int index, PyObject* default, str name, Plan* plan) except -1:
@@ -113,7 +114,7 @@ cdef inline Py_ssize_t size_of_meta(Text* entry) noexcept:
 
 
 cdef int plan_envelope(Event event, str id, str client, int64_t now_ns, Plan* plan) except -1:
-    # These three come first, because they may run code of the user. The texts are borrowed afterwards.
+    # These three may run code of the user. So they come before the texts are borrowed: that code could free a text.
     cdef Data data = event.get_data() if event._data is None else event._data
     cdef bytes payload = data.encoded() if data._encoded is None else data._encoded
     cdef tuple meta = event.get_meta() if event._meta is None else event._meta
@@ -229,12 +230,12 @@ SPAN_OF_FIELD[N_ENCODING] = S_ENCODING + 1
 
 cdef bint read_plain(Event event, const unsigned char* base, const unsigned char* pos,
                      const unsigned char* end) noexcept nogil:
-    """Read an envelope whose fields mostly have their usual form and order; False if it must be read field by field.
+    """Read an envelope of the usual form and order. Return False if it must be read field by field.
 
-    Texts are checked in runs over several fields, since tags and short lengths are ASCII as well. If a run is not
-    ASCII, each of its texts must be checked for UTF-8, so the whole envelope is read again by read_field().
+    Several fields in a row are checked for ASCII together, since their tags and short lengths are ASCII as well. If
+    they are not ASCII, each text must be checked for UTF-8, so read_field() has to read the whole envelope.
     """
-    cdef const unsigned char* run = pos         # begin of the bytes that must be ASCII and are not checked yet
+    cdef const unsigned char* run = pos         # start of the bytes that must be ASCII and are not checked yet
     cdef const unsigned char* begin
     cdef const unsigned char* at
     cdef const unsigned char* begin_meta
@@ -291,7 +292,7 @@ cdef bint read_plain(Event event, const unsigned char* base, const unsigned char
 
 cdef inline void note_meta(Event event, const unsigned char* base, const unsigned char* begin,
                            const unsigned char* end) noexcept nogil:
-    """Extend the span of the meta entries to these."""
+    """Extend the span of the meta entries up to `end`."""
     if event.meta_span.n == 0:
         event.meta_span.start = <uint32_t>(begin - base)
     event.meta_span.n = <uint32_t>(end - base) - event.meta_span.start
@@ -386,7 +387,7 @@ cdef dict REASONS = {
     READ_UTF8: "not UTF-8",
     READ_PACK: "it marks a pack of events, which can't be read here",
     READ_EMPTY: "the message has no payload",
-    READ_NAMELESS: "it has neither an id nor a type, so it is no event",
+    READ_NAMELESS: "it has neither an id nor a type, so it is not an event",
 }
 
 
@@ -439,7 +440,7 @@ def decode_fields(bytes envelope not None, /):
     cdef Event event = new_event()
     cdef Refusal refusal
     if read_envelope(event, envelope, 0, len(envelope), &refusal) < 0:
-        if refusal.error != READ_NAMELESS and refusal.error != READ_EMPTY:      # then all fields were read
+        if refusal.error != READ_NAMELESS and refusal.error != READ_EMPTY:      # these two: all fields are read
             raise refusal_error(&refusal)
     event.raw = envelope
     return event

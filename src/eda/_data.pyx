@@ -64,7 +64,7 @@ cdef class Data:
             raise TypeError("Data can't be changed")
         if not isinstance(type, str):
             raise TypeError(f"the type of Data must be a str, not {type.__class__.__name__}")
-        self.type = str.__str__(type)           # also of a subclass, such as StrEnum
+        self.type = str.__str__(type)           # a plain str, also for a subclass such as StrEnum
         self._value = value
 
     def encode(self):
@@ -94,7 +94,7 @@ cdef class Data:
             elif type(self._value) is bytes and self.type == "bytes":
                 self._encoded = self._value
             elif self.type is None:
-                raise TypeError("this Data was made without a type: by Data.__new__ and no __init__")
+                raise TypeError("this Data was made without a type: __new__ was called without __init__")
             else:
                 encoded = encode_value(self.type, self._value)
                 # The encoder itself or another thread may have encoded it meanwhile. The first result stays, because
@@ -111,7 +111,7 @@ cdef class Data:
             return None
 
     def __eq__(self, other):
-        # Data that can't be encoded is equal if the values are equal: a comparison raises nothing.
+        # A comparison must not raise. So if neither can be encoded, their values are compared.
         if self is other:
             return True
         if not isinstance(other, Data):
@@ -140,7 +140,7 @@ cdef class Data:
         return self
 
     def __deepcopy__(self, memo):
-        # After encoding, later changes of the value make no difference. Raises what `encode()` raises.
+        # Once encoded, Data no longer depends on the value, so no copy is needed. Raises the errors of `encode()`.
         self.encoded()
         return self
 
@@ -159,7 +159,7 @@ cdef class Data:
 cdef FreeList free_list
 
 
-# Here no local variable may hold the object: it would count a reference to an object that has none left.
+# No local variable may hold the object here: its reference count is 0, and must not be raised and lowered again.
 cdef void dealloc_data(PyObject* it) noexcept:
     if ((<Data>it)._raw is None and PyObject_GC_IsTracked(it)) or not has_room(&free_list):
         free_list.other(it)
@@ -180,7 +180,7 @@ install_free_list(&free_list, <PyTypeObject*>Data, dealloc_data)
 
 
 cdef Data new_data():
-    """Return Data, empty but for its former `type`, that the garbage collector does not track."""
+    """Return empty, untracked Data. The caller must set `type`, since an object from the free list has its old one."""
     cdef Data data
     if free_list.n:
         return <Data>take_free(&free_list)
@@ -218,7 +218,7 @@ cdef Data make_data(str encoding, object value):
     data.type = encoding
     data._value = value
     if data._event_id.n:
-        data._event_id.n = 0                # of the event that used the object before
+        data._event_id.n = 0                # reused Data may still have the id of another event
     if not (type(value) is bytes or type(value) is str or value is None):
         give_to_collector(data)
     return data
@@ -237,7 +237,7 @@ cdef Data check_data(object value):
             argument="data",
         )
     if (<Data>value).type is None:
-        raise ConfigError("data was made without a type: by Data.__new__ and no __init__", argument="data")
+        raise ConfigError("data was made without a type: __new__ was called without __init__", argument="data")
     return value
 
 

@@ -30,8 +30,8 @@ cdef enum:
 
 
 # Each take_*() reads the next field, if it is there and in its usual form, and returns the position after it. Otherwise
-# it returns the same position. At `end`, it may read one byte further: the zero that follows every bytes object, or
-# another byte of that object. This is harmless: no tag is zero, and after any other tag the length does not fit.
+# it returns the same position. A call at `end` reads one or two bytes after the envelope. These bytes exist, because a
+# zero, which is not a tag, follows every bytes object. They are never taken for a field: it would not fit before `end`.
 
 
 cdef inline const unsigned char* take_text(Span* span, unsigned char tag, const unsigned char* base,

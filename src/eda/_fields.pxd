@@ -6,8 +6,8 @@ cdef str check_text(str name, object value)
 cdef tuple check_meta(object value)         # key, value, key, value …; None without entries
 cdef int64_t check_time(object value) except? -1
 
-cdef tuple flatten(dict meta)               # a dict as such a tuple
-cdef dict to_dict(tuple meta)               # the tuple as a dict
+cdef tuple flatten(dict meta)               # a dict > key, value, key, value …
+cdef dict to_dict(tuple meta)               # key, value, key, value … > a dict
 
 # Return the meta entries in a part of an envelope that the codec has checked.
 cdef dict read_meta(const unsigned char* data, Py_ssize_t n)

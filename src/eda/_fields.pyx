@@ -46,11 +46,12 @@ cdef tuple flatten(dict meta):
     cdef PyObject* value
     cdef str text
     cdef Py_ssize_t cursor = 0, i = 0
-    # The loop runs no code of the user, which might change the dict.
+    # The loop calls no code of the user, because that code might change the dict.
     while i < len(texts) and PyDict_Next(meta, &cursor, &key, &value):
         if not isinstance(<object>key, str) or not isinstance(<object>value, str):
             raise ConfigError(f"meta must map str to str; the entry {<object>key!r} does not", argument="meta")
-        # An instance of a subclass may refer to anything, but the garbage collector does not track the event.
+        # Only plain str are kept: an instance of a subclass could be part of a reference cycle, and the garbage
+        # collector does not track the event.
         text = <str>key if type(<object>key) is str else check_text("meta", <object>key)
         Py_INCREF(text)
         PyTuple_SET_ITEM(texts, i, text)

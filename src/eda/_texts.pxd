@@ -3,7 +3,7 @@ from cpython.unicode cimport PyUnicode_DATA, PyUnicode_New
 from eda._bytes cimport copy_bytes
 
 
-# Both return a str of bytes that the caller knows to be ASCII.
+# Both return the bytes as a str. The caller must know that they are ASCII.
 cdef inline str ascii_text(const char* data, Py_ssize_t n):
     cdef str text = PyUnicode_New(n, 127)
     copy_bytes(<unsigned char*>PyUnicode_DATA(text), <const unsigned char*>data, n)

@@ -1,4 +1,4 @@
-"""A table of texts that repeat (types, aggregates, clients). A look-up costs less than half of a new str."""
+"""A table of texts that repeat (types, aggregates, clients). A look-up is more than twice as quick as a new str."""
 
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
@@ -37,7 +37,7 @@ cdef inline bint same_bytes(const char* a, const char* b, Py_ssize_t n) noexcept
 
 
 cdef str shared_text(const char* data, Py_ssize_t n):
-    """Return the ASCII text, from the table if it is there."""
+    """Return the ASCII text. If the table has it, no new str is made."""
     cdef uint64_t head = 0, tail = 0
     cdef uint64_t at
     cdef PyObject* known

@@ -17,7 +17,7 @@ _STOPS = (KeyboardInterrupt, SystemExit)
 
 
 def check_callback(name: str, call: object) -> None:
-    """Raise ConfigError, naming the argument, unless it is None or a callable that does its work when it is called."""
+    """Raise ConfigError unless `call` is None or a plain function. Calling an `async def` runs nothing."""
     if call is None:
         return
     if not callable(call):
@@ -25,7 +25,7 @@ def check_callback(name: str, call: object) -> None:
     kind = _kind_of(call)
     if kind:
         raise ConfigError(
-            f"{name} must be a plain function, not {kind}: a call of it runs nothing. Give a plain function, which may "
+            f"{name} must be a plain function, not {kind}: calling it runs nothing. Give a plain function, which may "
             "start a task (asyncio.create_task)",
             argument=name,
         )
@@ -35,7 +35,7 @@ def _kind_of(call: Any) -> str:
     """Return the kind of a callable whose call runs nothing, such as "an async def"; "" for any other callable."""
     while isinstance(call, functools.partial):
         call = call.func
-    # An object with an async __call__ is not a coroutine function itself, although some mocks say that they are.
+    # For an object with an async __call__, only __call__ is a coroutine function. Some mocks claim to be one.
     for function in (call, type(call).__call__ if not (inspect.isroutine(call) or inspect.isclass(call)) else call):
         if inspect.iscoroutinefunction(function):
             return "an async def"
@@ -51,9 +51,9 @@ class Callback:
 
     On the hot path, the caller calls `call` directly and then reports the outcome to `failed` or `returned`.
 
-    KeyboardInterrupt and SystemExit end the event loop, as in any of its callbacks, but only after the read that led to
-    the call is processed. So the connection stays intact, and later callbacks of the same read still run. Only the
-    first one ends the loop: a second one would interrupt the clean-up of the program, which runs by then.
+    If the callback raises KeyboardInterrupt or SystemExit, the event loop ends, but only after the current read is
+    processed. So the connection stays intact, and later callbacks of the same read still run. After the first such
+    exception, others are only logged: the program is cleaning up by then, and must not be interrupted.
     """
 
     def __init__(self, name: str, call: Callable[..., object], logger: logging.Logger) -> None:
@@ -82,7 +82,7 @@ class Callback:
             asyncio.get_running_loop().call_soon(_raise, error)
 
     def returned(self, result: object) -> None:
-        """Close a returned awaitable, which nobody awaits, and log the first one. Futures and tasks run anyway."""
+        """Close an awaitable that the callback returned, and log the first one. Futures and tasks are left to run."""
         if isinstance(result, asyncio.Future) or not (inspect.isawaitable(result) or inspect.isasyncgen(result)):
             return
         if inspect.iscoroutine(result):

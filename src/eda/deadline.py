@@ -1,4 +1,4 @@
-"""A deadline for several waits, which may be moved closer during a wait."""
+"""A deadline for several waits. The deadline may be moved closer during a wait."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class Deadline:
     ) -> set[asyncio.Future[Any]]:
         """Wait until all futures are done, and return those that are not done in time.
 
-        The wait ends after `at_most_s` seconds, and `keeps_s` seconds before the deadline. It gets at least half of the
-        time that is left, also if the deadline is moved during the wait.
+        The wait ends after `at_most_s` seconds, or `keeps_s` seconds before the deadline. At most half of the
+        time that is left is kept, also after the deadline was moved.
         """
-        keeps_s = min(keeps_s, self.left_s / 2)  # the deadline may have been moved since
+        keeps_s = min(keeps_s, self.left_s / 2)  # the caller may have computed keeps_s for a later deadline
         left = {each for each in futures if not each.done()}
         until = self._loop.time() + at_most_s
         while left:
-            by = self._at if self._at == float("inf") else self._at - keeps_s  # both may be inf
+            by = self._at if self._at == float("inf") else self._at - keeps_s  # inf - inf would be NaN
             patience_s = min(by, until) - self._loop.time()
             if patience_s <= 0:
                 break
@@ -54,7 +54,7 @@ class Deadline:
             moved = self._moved
             await asyncio.wait({*left, moved}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
             if moved.done():
-                keeps_s = min(keeps_s, self.left_s / 2)  # less may be left now than was to be kept
+                keeps_s = min(keeps_s, self.left_s / 2)  # the new deadline may leave less than keeps_s
             left = {each for each in left if not each.done()}
         return left
 

@@ -126,7 +126,7 @@ def _decode_string(data: bytes) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a plain value for one that msgspec does not know: a pydantic model, or a subclass of str, int or float."""
+    """Convert a value of a type that msgspec does not know: a pydantic model, or a subclass of str, int or float."""
     if hasattr(type(value), "model_dump"):
         return value.model_dump(mode="json")
     if isinstance(value, str):
@@ -168,7 +168,7 @@ def _encode_msgpack(value: Any) -> bytes:
 
 
 def _plain_for_msgpack(value: Any) -> Any:
-    """Return a value that msgpack knows for one that it does not know, such as a dataclass."""
+    """Convert a value of a type that msgpack does not know, such as a dataclass."""
     if hasattr(type(value), "model_dump"):
         return value.model_dump()
     return msgspec.to_builtins(value, builtin_types=(bytes, bytearray, datetime), enc_hook=_plain)
@@ -179,7 +179,7 @@ def _decode_msgpack(data: bytes) -> Any:
 
 
 def _encode_proto(value: Any) -> bytes:
-    # The method shows that it is a message. An import of protobuf, to check the class, would slow every start.
+    # Only messages have this method. A check of the class would need an import of protobuf, which slows every start.
     if not hasattr(type(value), "SerializeToString"):
         raise TypeError("expected a google.protobuf message")
     data: bytes = value.SerializeToString()
@@ -213,7 +213,7 @@ def _decode_json_into(data: bytes, into: Any) -> Any:
         return into.model_validate_json(data)
     try:
         decoder = _json_decoder(into)
-    except TypeError:  # `into` is not hashable (Annotated with a dict), or not supported: then the next line raises
+    except TypeError:  # `into` is not hashable (Annotated with a dict); if it is not supported, the next line raises
         decoder = msgspec.json.Decoder(into, dec_hook=_into_foreign)
     return decoder.decode(data)
 

@@ -44,11 +44,11 @@ __all__ = [
 
 MAX_TEXT = 1000  # characters of a text from the network
 
-# Greedy up to the last @, because a password may contain one: it is better to hide a host than to show a password. Text
-# that begins with a slash is a path.
+# The user and password of a URL: the text up to the last @, because a password may contain an @. This may hide a host,
+# but never shows a password. Text that begins with a slash is a path.
 _USERINFO = re.compile(r"(?<=://)[^\s/]\S*@")
 
-# The refusals after which the same request may succeed later. Nothing else in eda decides this.
+# The refusals after which the same request may succeed later. All of eda uses this list.
 # 408, 429, 503: the server is slow or overloaded, has no leader or no room for now, or nobody responds.
 _TRANSIENT_CODES = frozenset({408, 429, 503})
 _TRANSIENT_ERR_CODES = frozenset(
@@ -75,7 +75,7 @@ _TRANSIENT_ERR_CODES = frozenset(
         server_codes.STREAM_SCALING,
     }
 )
-# These come with one of the codes above, but say that the server can't do it at all.
+# These refusals have one of the codes above, but are permanent.
 _FINAL_ERR_CODES = frozenset(
     {
         server_codes.CLUSTER_REQUIRED,
@@ -83,12 +83,12 @@ _FINAL_ERR_CODES = frozenset(
         server_codes.STREAM_SEQUENCE_MISMATCH,
     }
 )
-# How the text of STORE_FAILED begins when the stream is full, or takes no messages of this size.
+# STORE_FAILED is permanent if its text begins like this: the stream is full, or the message is too large for it.
 _FINAL_STORE_FAILURES = ("maximum ", "message too large")
 
 
 def is_transient(code: int, err_code: int, description: str = "") -> bool:
-    """Return whether a request that the server refused like this may succeed later although nothing is changed."""
+    """Return whether a request that was refused with these codes may succeed later without any change."""
     if err_code in _FINAL_ERR_CODES or (
         err_code == server_codes.STORE_FAILED and description.startswith(_FINAL_STORE_FAILURES)
     ):
@@ -114,7 +114,7 @@ class EdaError(Exception):
 def _rebuild(
     cls: type[EdaError], args: tuple[Any, ...], state: dict[str, Any], cause: BaseException | None
 ) -> EdaError:
-    """Return a pickled error again, without a call of __init__: each subclass has other arguments."""
+    """Return an unpickled error. __init__ is not called, because each subclass has other arguments."""
     error = cls.__new__(cls)
     error.args = args
     error.__dict__.update(state)
@@ -135,7 +135,7 @@ def picklable(cause: BaseException | None) -> BaseException | None:
 
 
 class ConfigError(EdaError, ValueError):
-    """An argument or option that can't work. Nothing was sent. `argument` names it, if it is a single one."""
+    """An argument or option that can't work. Nothing was sent. `argument` is its name, or None."""
 
     def __init__(self, message: str, *, argument: str | None = None) -> None:
         super().__init__()
@@ -194,7 +194,7 @@ class PublishFailed(EdaError):
 class CodecError(EdaError, ValueError):
     """The base of the errors of encoding and decoding.
 
-    `encoding` is the name of the encoding. `event_id` is the event's id, if it is known; a caller may set both later.
+    `encoding` is the name of the encoding. `event_id` is the event's id, or "". A caller may set both later.
     """
 
     def __init__(self, encoding: str, *, event_id: str = "") -> None:
@@ -271,7 +271,7 @@ class ConsumerDeleted(EdaError):
 
 
 class NotSupported(EdaError):
-    """A feature that is missing. `needs` says what has it ("nats-server 2.12"), `server` which server was found."""
+    """A feature that is missing. `needs`: what is required ("nats-server 2.12"). `server`: the server found."""
 
     def __init__(self, feature: str, *, needs: str = "", server: str = "") -> None:
         super().__init__()

@@ -20,7 +20,7 @@ MAX_WORKERS = 1024
 
 T = TypeVar("T")
 
-# A handler of events as users write it: an `async def` or a plain function of one event (in batch, of a list of them).
+# A handler as users write it: an `async def` or a plain function that takes one event; with `batch`, a list of events.
 Handler = Callable[[Any], Any]
 
 
@@ -53,9 +53,9 @@ class PartialFailure(Exception):
             raise _wrong_failures("is empty: if no event of the batch failed, the handler must return")
         for event, error in failures.items():
             if not isinstance(event, Event):
-                raise _wrong_failures(f"has a key that is no eda.Event but a {type(event).__name__}")
+                raise _wrong_failures(f"has a key that is a {type(event).__name__}, not an eda.Event")
             if not isinstance(error, BaseException):
-                raise _wrong_failures(f"has for event {printable(event.id)} no exception but {error!r}")
+                raise _wrong_failures(f"must map event {printable(event.id)} to an exception, not {error!r}")
         self.failures: dict[Event, BaseException] = dict(failures)
         super().__init__(self.failures)
 
@@ -78,8 +78,8 @@ def threaded(function: Callable[[T], object], workers: int = 1) -> Callable[[T],
 
     The function runs in threads of this handler, with the context variables of the caller. There are at most `workers`
     threads (1 to 1,024), and each is started when it is first needed. Give the subscription a `concurrency` that
-    matches. The handler raises the exceptions of the function. The function's result is ignored; only for an awaitable
-    or a generator does the handler raise TypeError.
+    matches. The handler raises the exceptions of the function. The function's result is ignored; but for an awaitable
+    or a generator the handler raises TypeError.
 
     A thread can't be cancelled. If the handler is cancelled (by a time-out or a closing connection), a call that has
     not begun is dropped. The handler waits for a call that has begun, however long it takes, so that the event is not
@@ -92,7 +92,7 @@ def threaded(function: Callable[[T], object], workers: int = 1) -> Callable[[T],
         raise ConfigError(f"function must be callable, not {type(function).__name__}", argument="function")
     kind = _kind_of(function)
     if kind:
-        raise ConfigError(f"function must be a plain, blocking one, not {kind}", argument="function")
+        raise ConfigError(f"function must be a plain blocking function, not {kind}", argument="function")
     if not isinstance(workers, int) or isinstance(workers, bool) or not 1 <= workers <= MAX_WORKERS:
         raise ConfigError(f"workers must be an int from 1 to {MAX_WORKERS}, not {workers!r}", argument="workers")
     name = getattr(function, "__qualname__", type(function).__qualname__)
@@ -133,7 +133,7 @@ def threaded(function: Callable[[T], object], workers: int = 1) -> Callable[[T],
 
 
 def check_handler(handler: object, *, batch: bool) -> None:
-    """Raise ConfigError for a handler that evidently can't handle an event (with `batch`, a list of events)."""
+    """Raise ConfigError for a handler that clearly can't be called with an event (with `batch`, a list of events)."""
     argument = "a list of events" if batch else "an event"
     if not callable(handler):
         hint = ": give the function itself, not what it returns" if inspect.isawaitable(handler) else ""
@@ -142,7 +142,7 @@ def check_handler(handler: object, *, batch: bool) -> None:
     if "generator" in kind:
         raise ConfigError(f"handler is {kind}: calling it runs nothing, so it would handle nothing", argument="handler")
     try:
-        # The function that a decorator returned is called, not the one that it wraps.
+        # If the handler is decorated, eda calls the outer function, so the outer signature counts.
         signature = inspect.signature(handler, follow_wrapped=False)
     except Exception:
         # Some compiled functions have no readable signature. From Python 3.14 onwards annotations are evaluated here,

@@ -84,7 +84,7 @@ def size_of_headers(headers: dict[str, str]) -> int:
 
 
 def read_headers(block: bytes) -> dict[str, str]:
-    """Return the headers in a block. Of a repeated name it returns the first; it skips lines that are no headers."""
+    """Return the headers in a block. The first of a repeated name counts; lines that are not headers are skipped."""
     headers: dict[str, str] = {}
     for line in block.split(b"\r\n")[1:]:
         name, colon, value = line.partition(b":")
@@ -100,7 +100,7 @@ def foreign_headers(block: bytes) -> Mapping[str, str]:
 
 
 def id_in_headers(block: bytes) -> str:
-    """Return the message id in a block; "" if there is none, or if no event can be published with it.
+    """Return the message id in a block; "" if there is none, or if it is not valid as an event's id.
 
     For a dead letter, it is the id of the original message.
     """

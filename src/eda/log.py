@@ -22,7 +22,7 @@ def safe_logger(logger: logging.Logger) -> logging.Logger:
 
 class _SafeLogger(logging.LoggerAdapter[logging.Logger]):
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1  # the record shall name the caller of the adapter
+        kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1  # so that the record names the caller of this adapter
         return msg, kwargs
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:

@@ -28,8 +28,8 @@ MIN_LEASE_S = 1.0
 class Retry:
     """When an event is delivered again after its handler failed.
 
-    `initial_s`: the first delay in seconds. `factor`: by how much each further delay is longer than the one before, 1
-    or more. `max_s`: the longest delay in seconds. `max_attempts`: after how many failed attempts the event is a dead
+    `initial_s`: the first delay in seconds. `factor`: each further delay is this many times as long as the one before;
+    1 or more. `max_s`: the longest delay in seconds. `max_attempts`: after how many failed attempts the event is a dead
     letter; None: never.
     """
 
@@ -161,9 +161,9 @@ class SubscriptionOptions:
         for option in ("serial", "key"):
             value = getattr(self, option)
             if self.batch is not None and value:
-                raise ConfigError(f"batch={self.batch} does not go with {option}={value!r}", argument="batch")
+                raise ConfigError(f"batch={self.batch} can't be combined with {option}={value!r}", argument="batch")
         if self.serial and self.concurrency > 1:
-            message = f"concurrency={self.concurrency} does not go with serial={self.serial!r}"
+            message = f"concurrency={self.concurrency} can't be combined with serial={self.serial!r}"
             raise ConfigError(message, argument="concurrency")
         for option in ("serial", "exclusive", "key"):
             value = getattr(self, option)
@@ -177,11 +177,11 @@ class SubscriptionOptions:
         if self.lease_s != DEFAULT_LEASE_S and (self.serial or self.exclusive or self.key or is_private):
             message = (
                 f"lease_s={self.lease_s!r} is for shared subscriptions (with a name, or durable, and without serial, "
-                "exclusive and key); the lease of an ordered one is 5 s"
+                "exclusive and key); the lease of an ordered subscription is 5 s"
             )
             raise ConfigError(message, argument="lease_s")
         if self.reset and not self.durable:
-            message = "reset=True needs durable=True: there is no kept position without"
+            message = "reset=True needs durable=True: otherwise no position is kept that could be reset"
             raise ConfigError(message, argument="reset")
         for option in ("concurrency", "batch"):
             value = getattr(self, option)
@@ -210,7 +210,7 @@ def check_known(kind: type, names: Collection[str], word: str) -> None:
 
 
 def _make_plain(options: Any) -> None:
-    """Replace values of subclasses of str, int and float, such as StrEnum, by plain ones. Subclasses change methods."""
+    """Replace values of subclasses of str, int and float (a StrEnum) by plain ones: subclasses may override methods."""
     for option in fields(options):
         value = getattr(options, option.name)
         if isinstance(value, str) and type(value) is not str:
@@ -233,7 +233,7 @@ def _check_int(option: str, value: object, least: int, most: int, *, or_none: bo
 def _check_number(
     option: str, value: object, *, least: float = 0, above: float | None = None, or_none: bool = False
 ) -> None:
-    """Raise ConfigError unless the value is a number in the range. NaN and the infinities never are."""
+    """Raise ConfigError unless the value is a number in the range. NaN and infinity are refused."""
     if value is None and or_none:
         return
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -248,7 +248,7 @@ def _check_number(
 
 
 def _check_choice(option: str, value: object, choices: tuple[object, ...]) -> None:
-    """Raise ConfigError unless the value is one of the choices and of its type: 1 is not True."""
+    """Raise ConfigError unless the value is one of the choices. The type must be equal, too: 1 is not True."""
     if not any(type(value) is type(choice) and value == choice for choice in choices):
         listed = ", ".join(repr(choice) for choice in choices)
         raise ConfigError(f"{option} must be one of {listed}, not {value!r}", argument=option)

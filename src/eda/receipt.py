@@ -11,8 +11,8 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):  # a Struct: quick to make
     """Where an event is stored. `str(receipt)` is the event's id. An Event's `cause` takes a receipt, too.
 
     `id`: the event's id. `stream` and `sequence`: where the event is stored. `index`: its index in a pack, 0 for an
-    event on its own. `duplicate`: whether the stream already had an event with this id; then `sequence` is the one of
-    the first copy. It is None if the server does not say. `position`: the value for which a read model waits; its parts
+    event on its own. `duplicate`: whether the stream already had an event with this id; then `sequence` is the
+    sequence of the first copy. None: not known. `position`: the value for which a read model waits; its parts
     may change.
     """
 

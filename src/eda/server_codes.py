@@ -64,8 +64,8 @@ FORBIDDEN = 403  # a status, not a JetStream error code: the server does not per
 # JetStream's error codes (`err_code`), in the order of their numbers.
 ACCOUNT_RESOURCES_EXCEEDED = 10002
 CLUSTER_INCOMPLETE = 10004  # not all servers of the cluster have answered
-NO_PEERS = 10005  # there are fewer servers than the replicas that were asked for
-CLUSTER_NOT_ASSIGNED = 10007  # the cluster has not assigned it to a server yet
+NO_PEERS = 10005  # there are fewer servers than requested replicas
+CLUSTER_NOT_ASSIGNED = 10007  # the cluster has not assigned the stream or consumer to a server yet
 CLUSTER_NOT_AVAILABLE = 10008
 CLUSTER_NOT_LEADER = 10009
 CLUSTER_REQUIRED = 10010

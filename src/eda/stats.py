@@ -28,11 +28,11 @@ class SubscriptionStats:
     pending: int
     """in the stream and not delivered to any member yet, at the time of the latest delivery"""
     passed_over: int
-    """settled without a handler: the filter did not match, or the event was dead and `dead_letter` is None"""
+    """neither handled nor dead-lettered, and not delivered again: the filter did not match, or `dead_letter` is None"""
     undecodable: int
-    """messages that are no event: their payload can't be read as an envelope"""
+    """messages that are not events: their payload can't be read as an envelope"""
     skipped: int
-    """removed from the stream (expired, purged, deleted) before their delivery; 0 with a filter, which hides them"""
+    """removed from the stream (expired, purged, deleted) before their delivery; always 0 with a filter"""
     active: bool
     """whether this member gets events; False while another member of the exclusive name gets them"""
     paused: bool = False

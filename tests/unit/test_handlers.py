@@ -90,9 +90,9 @@ def test_partial_failure_when_an_error_does_not_pickle_keeps_its_text() -> None:
         ([(EVENT, ValueError())], "not list"),
         (None, "not NoneType"),
         ({"e1": ValueError()}, "a str"),
-        ({EVENT: "no"}, "no exception but 'no'"),
-        ({EVENT: ValueError}, "no exception but <class 'ValueError'>"),
-        ({EVENT: None}, "no exception but None"),
+        ({EVENT: "no"}, "to an exception, not 'no'"),
+        ({EVENT: ValueError}, "to an exception, not <class 'ValueError'>"),
+        ({EVENT: None}, "to an exception, not None"),
     ],
 )
 def test_partial_failure_when_it_can_not_be_one_raises_config_error(failures: Any, told: str) -> None:

@@ -10,14 +10,14 @@ Files, each after the files that it imports:
     labels             the description and metadata of the consumers and streams that eda creates
     pull_limits        the limits of pulls and consumers, from settings and refusals; durations in Go's form
     lowering           a stream's settings, lowered to the limits that a refusal names
-    grace_period       how long a request is repeated although the server refuses it for good
+    grace_period       how long a request is sent again although the refusal is permanent
     publish_answers    the answers to a publish: acknowledgement, flow message, refusal
     schemas            the types of the API's answers, by which each answer is checked
     subjects           stream, type and aggregate <> subject; filters
     api                requests of the JSON API; requests about consumers
     consumer_settings  the settings of a shared consumer that harm its members, and their repair
     bucket_requests    requests about the bucket: create it, check it; its keys and revisions
-    answer_inbox       an inbox for the answer to one message, from the right stream and domain
+    answer_inbox       an inbox for the answer to one message; answers from other streams or domains are ignored
     store_message      the publish of one message, with headers, in one attempt
     streams            `conn.streams`: the administration of streams
 """

@@ -29,13 +29,13 @@ from eda.transport.wire import Wire
 
 __all__ = ["ATTEMPT_TIMEOUT_S", "REQUEST_TIMEOUT_S", "Api", "ask", "stream_error", "while_answerable"]
 
-MAX_ANSWER = 8 * 1024 * 1024  # bytes: a page of 256 streams has less than one of them
+MAX_ANSWER = 8 * 1024 * 1024  # bytes; a page of 256 streams has less than 1 MiB
 
 REQUEST_TIMEOUT_S = 10.0
 ATTEMPT_TIMEOUT_S = 5.0
 FOREIGN_DOMAIN_S = 1.0  # how long to wait for a domain whose leaf node may still be connecting
 
-_OPTIONS = {"filter_subjects": "types", "filter_subject": "types", "eda-filter": "types"}  # as users know them
+_OPTIONS = {"filter_subjects": "types", "filter_subject": "types", "eda-filter": "types"}  # the server's name > eda's
 
 _T = TypeVar("_T")
 
@@ -58,19 +58,22 @@ class Api:
         # The domain of the streams, as the answers about them name it; known after `discover`.
         self.domain: str = domain or ""
         self.level: int = 0
-        self.client = client  # the connection's name, for the labels of what is made
+        self.client = client  # the connection's name, for the labels of new streams and consumers
         self._is_mapped = bool(domain)
 
     def kv_subject(self, subject: str) -> str:
-        """Return the subject on which to publish for a `$KV.` subject, so that the message reaches the domain's bucket.
+        """Return the subject on which a message for a `$KV.` subject must be published to reach the domain's bucket.
 
-        Messages on `$KV.>` do not cross leaf nodes: the bucket of the connection's own server would store them.
+        Messages on `$KV.>` do not cross leaf nodes. So the bucket of the connection's own server would store them.
         """
         return f"{self.prefix}.{subject}" if self._is_mapped else subject
 
     @property
     def hears_publishes(self) -> bool:
-        """Return whether a subscription to a stream's subjects receives its publishes. In another domain it may not."""
+        """Return whether a subscription to a stream's subjects gets every publish to them.
+
+        If a domain was named, the stream may be in another domain. Its publishes need not reach this server.
+        """
         return not self._is_mapped
 
     @property
@@ -173,7 +176,7 @@ class Api:
                 wait_s = min(wait_s, FOREIGN_DOMAIN_S)
             answer = await self.request("INFO", timeout_s=wait_s, schema=Account)
         except ServerError as error:
-            # 503 without an error code: nobody answers. With one, JetStream is there, and elects a leader.
+            # 503 without an error code: nobody answers. 503 with an error code: JetStream has no leader yet.
             if (error.code == 503 and not error.err_code) or error.err_code in (NOT_ENABLED, NOT_ENABLED_FOR_ACCOUNT):
                 raise self._missing(server) from error
             raise
@@ -293,7 +296,7 @@ async def ask(
 async def while_answerable(
     wire: Wire, subject: str, request: Coroutine[Any, Any, _T], *, outlives_loss: bool = False
 ) -> _T:
-    """Await the request to a subject and return its result, as long as an answer is possible.
+    """Await the request to a subject and return its result. Stop when no answer can come any more.
 
     Raises ServerError (403) if the server forbids the subject, Closed if the connection is closed, and nats-py's
     ConnectionReconnectingError if the connection is lost.
@@ -336,7 +339,7 @@ async def while_answerable(
 
 
 def _too_large(verb: str, body: dict[str, Any], n_bytes: int, most: int) -> ConfigError:
-    """Return the error for a request over max_payload; it names the largest setting. The server would disconnect."""
+    """Return the error for a request over max_payload; it names the largest setting. The server would disconnect us."""
     name, value = "", body
     while isinstance(value, dict) and value:
         name, value = max(value.items(), key=lambda item: len(msgspec.json.encode(item[1])))

@@ -15,8 +15,8 @@ __all__ = ["BUCKET", "BUCKET_STREAM", "MIN_MESSAGE", "Bucket", "bucket_for", "fa
 BUCKET = "eda-cursors"
 BUCKET_STREAM = f"KV_{BUCKET}"
 
-MAX_BYTES = 8 * 2**20  # if the account demands a limit, which counts towards its own: about 10,000 positions
-MIN_MESSAGE = 2048  # bytes that a write must be able to have: a position with some filters, and headers
+MAX_BYTES = 8 * 2**20  # the bucket's limit if the account demands one; room for about 10,000 positions
+MIN_MESSAGE = 2048  # bytes; the bucket must accept such a write: a position with some filters, and headers
 
 # As nats.go creates a bucket with a history of 1. A full bucket must refuse new positions, not discard old ones.
 _SETTINGS: dict[str, Any] = {
@@ -43,8 +43,8 @@ class Bucket:
 
     If the bucket has to be created, it gets `replicas` and `storage`; `least_replicas` if the server refuses
     `replicas`; and `max_bytes` if the account demands a limit. `outlives`: the subscription's stream is on disk and
-    outlives a restart of all servers, so the positions must outlive it as well. With False, the stream is in memory:
-    with replicas it outlives a restart of one server.
+    outlives a restart of all servers, so the positions must outlive it as well. With False, the
+    stream is in memory. With replicas, such a stream outlives the restart of one server.
     """
 
     replicas: int = 1
@@ -72,7 +72,7 @@ def settings_of(bucket: Bucket) -> dict[str, Any]:
 
 
 def fault_of(config: dict[str, Any], bucket: Bucket) -> str:
-    """Return a text about the first setting because of which the bucket can't keep positions; "" if there is none.
+    """Return a text about the first setting that prevents the bucket from keeping positions; "" if there is none.
 
     `config` is the configuration of the bucket's stream, as the server returns it. The text names the setting, its
     effect, and a value that works.
@@ -105,7 +105,7 @@ def _faults(config: dict[str, Any], bucket: Bucket) -> list[tuple[str, bool, str
         ("allow_msg_counter", bool(config.get("allow_msg_counter")), unwritten, "False"),
         ("subject_transform", bool(config.get("subject_transform")), "a position is stored elsewhere", "None"),
         ("subjects", not covers, unwritten, f"{_SETTINGS['subjects']!r}"),
-        ("storage", in_memory and outlived, "positions are gone when its server restarts, events are not", "'file'"),
+        ("storage", in_memory and outlived, "positions are gone when its server restarts, unlike events", "'file'"),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Requests about the bucket: which key is whose, create it, check it; and the revision that a write of a key replaces.
+"""Requests that create and check the bucket, the subject of a subscription's key, and the rules of a conditional write.
 
 Source: ADR-8 (key-value buckets).
 """
@@ -28,8 +28,8 @@ from eda.server_codes import (
 
 __all__ = ["CONFLICTS", "EXPECTED_REVISION", "bucket_fault", "create_bucket", "key_subject"]
 
-# The header in which a write of a key names the revision that it replaces, and the codes of the refusals if another
-# revision is the last one, or if another write of the key is under way.
+# A write of a key names in this header the revision that it replaces. The server refuses it with one of these codes if
+# the key has another revision by now, or if another write of the key is under way.
 EXPECTED_REVISION = "Nats-Expected-Last-Subject-Sequence"
 CONFLICTS = frozenset({WRONG_LAST_SEQUENCE, LAST_SEQUENCE_CONFLICT})
 
@@ -40,12 +40,12 @@ BEING_REMOVED = frozenset({STREAM_CREATE_FAILED, STORE_FAILED})
 
 
 def key_subject(stream: str, name: str) -> str:
-    """Return the subject of the key that belongs to subscription `name` to `stream`, as the bucket's stream has it."""
+    """Return the subject, in the bucket's stream, of the key of the subscription `name` to `stream`."""
     return f"$KV.{BUCKET}.{stream}.{name}"
 
 
 async def create_bucket(api: Api, bucket: Bucket) -> bool:
-    """Create the bucket as far as the server allows; return False if it exists already.
+    """Create the bucket, with settings lowered to the server's limits. Return False if the bucket exists already.
 
     Raises ServerError, Timeout, Closed.
     """
@@ -71,9 +71,10 @@ async def create_bucket(api: Api, bucket: Bucket) -> bool:
 
 
 async def bucket_fault(api: Api, bucket: Bucket) -> str:
-    """Return which setting keeps the existing bucket from keeping a cursor or a record, as `fault_of` does.
+    """Return the text of `fault_of` for the bucket that exists.
 
-    Empty: no setting does, there is no bucket, or the server forbids to ask. Raises ServerError, Timeout, Closed.
+    The text is empty if there is no fault, if there is no bucket, and if the server forbids the request. Raises
+    ServerError, Timeout, Closed.
     """
     api.wire.may_be_forbidden.add(f"{api.prefix}.STREAM.INFO.{BUCKET_STREAM}")
     try:

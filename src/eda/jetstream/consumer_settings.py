@@ -2,7 +2,7 @@
 
 An operator may change a consumer at any time, and the server does not tell its members, so they check it regularly. A
 member repairs only settings that take something away from it. So two members never undo each other's changes, and a
-member never undoes the change of an operator who gives the consumer more.
+member never undoes an operator's change that only raises a limit.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ __all__ = [
 ]
 
 MAX_ACK_PENDING = 65_536
-# The filter of a consumer that had one and shall have none. A server up to 2.15 at least tells a consumer whose filter
-# was taken away nothing of new messages, until it is asked again.
+# This filter is set instead of removing a consumer's filter. After a removal, servers (at least up to 2.15) do not
+# notify the consumer of new messages until its next pull.
 ALL_SUBJECTS = ">"
-READER_LIFE_S = 60.0  # how long the server keeps a reader that nobody pulls from
+READER_LIFE_S = 60.0  # how long the server keeps a reader without pulls
 # Settings of a reader that may differ from those with which it was created.
 UNIMPORTANT = frozenset({"metadata", "description"})
 
@@ -43,9 +43,9 @@ class Needs:
 
     ack_wait_ns: int
     life_ns: int
-    filter_subjects: tuple[str, ...]  # the filter of the server
+    filter_subjects: tuple[str, ...]  # the subjects by which the server must filter
     replicas: int = 1  # of the stream
-    most_unacknowledged: int = MAX_ACK_PENDING  # less where the server allows no more
+    most_unacknowledged: int = MAX_ACK_PENDING  # lower if the server has a lower limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +61,9 @@ class Fault:
 def find_faults(config: dict[str, Any], needs: Needs, *, is_filter_ours: bool, opening: bool = False) -> list[Fault]:
     """Return the settings that take something away from the members, and that can be changed.
 
-    `is_filter_ours`: the consumer's label says that it filters for members with this member's filter. A wider filter
-    takes nothing away, since members filter as well. It is narrowed, for speed, only when a member is `opening`: later
-    it may be the change of a member on an older server, which can't rely on the server's filter.
+    `is_filter_ours`: the consumer's label names the same filter as this member's. If the consumer's real filter is
+    wider, nothing is lost, because members filter as well. A member narrows the filter, for speed, only when it is
+    `opening`. Later, another member may have widened the filter, because its server is too old to filter reliably.
     """
     found = []
     if config.get("headers_only"):

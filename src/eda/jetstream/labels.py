@@ -14,13 +14,14 @@ CLIENT = "eda-client"
 KIND = "eda-kind"
 VERSION = "eda-version"
 
-MAX_TEXT = 128  # characters of a client's name: the server takes 4 KiB of a description
+MAX_TEXT = 128  # characters of a client's name; the server accepts a description of 4 KiB
 
 
 def labels(kind: str, *, client: str, what: str, subscription: str = "") -> dict[str, Any]:
-    """Return `description` and `metadata` for what a client makes: `kind` of it for programs, `what` for people.
+    """Return `description` and `metadata` for a new stream or consumer of this client.
 
-    A client's name may be any text: it is escaped and shortened.
+    `kind` tells programs, and `what` tells people, what the object is for. The client's name may be any text, so it is
+    escaped and shortened.
     """
     shown = _shown(client)
     metadata = {KIND: kind, CLIENT: shown, VERSION: __version__}
@@ -30,7 +31,7 @@ def labels(kind: str, *, client: str, what: str, subscription: str = "") -> dict
 
 
 def labels_of(config: dict[str, Any]) -> dict[str, Any]:
-    """Return description and metadata of existing settings, for new settings that must not differ in them."""
+    """Return the description and metadata in existing settings, to be used in new settings."""
     # The server adds its own metadata.
     theirs = {key: value for key, value in (config.get("metadata") or {}).items() if not key.startswith("_nats.")}
     return {"description": config.get("description", ""), "metadata": theirs}

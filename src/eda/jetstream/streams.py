@@ -63,8 +63,8 @@ class StreamInfo:
     The fields from `retention` onwards are settings that only other tools change. `retention`: `limits`, `interest` or
     `workqueue`. `mirror`: the stream of which this one is a copy, or None. `sources`: the streams that are copied into
     this one. `subject_transform`: the pattern to which the stream changes subjects; None: it does not change them.
-    `no_ack`: the stream never acknowledges a publish. `sealed`: nothing can be stored or removed. `deny_delete`,
-    `deny_purge`: single events, or ranges of events, can't be removed. `max_events_per_subject`, `max_event_bytes` and
+    `no_ack`: the stream never acknowledges a publish. `sealed`: nothing can be stored or removed. `deny_delete`:
+    no event can be removed. `deny_purge`: the stream can't be purged. `max_events_per_subject`, `max_event_bytes` and
     `max_consumers`: limits; None: no limit.
 
     `last_time_ns`: when the last event was stored, in nanoseconds since 1970; 0 if no event was ever stored.
@@ -167,7 +167,7 @@ class Streams:
         `fast_ingest` and the options demand it.
         """
         name = check_stream_name(name)
-        # `update` does not change these: a stream that was created with other values needs them.
+        # `update` does not change these settings. A stream that another tool created may need its own values.
         fixed = {"name": name, "subjects": stream_subjects(name), "retention": "limits", "allow_direct": True}
         options = options or StreamOptions()
         label = labels("stream", client=self._api.client, what=f"stream {name!r}")
@@ -178,13 +178,14 @@ class Streams:
             try:
                 return _to_info(await self._api.request(f"STREAM.CREATE.{name}", config, schema=Stream))
             except ServerError as error:
-                # A shorter window is safe, because the longest time-out of a publish follows it.
+                # A shorter window is safe, because eda limits the time-out of a publish to half of the window.
                 lowered = lowered_stream(config, error) if options.dedup_window_s <= DEFAULT_WINDOW_S else None
                 if lowered is not None:
                     config = lowered
                     continue
                 if error.err_code == STREAM_NAME_IN_USE and not is_relabelled:
-                    # The server compares labels as well, so perhaps only these differ. Try again with the same ones.
+                    # The server compares labels as well. Perhaps only the labels differ, so try again with the
+                    # labels of the existing stream.
                     is_relabelled = True
                     config = config | labels_of((await self._request("INFO", name))["config"])
                     continue
@@ -197,7 +198,7 @@ class Streams:
             await asyncio.sleep(0.05)
 
     async def ensure(self, name: str, options: StreamOptions, *, create: bool) -> StreamInfo:
-        """Return the stream. With `create`, create it with `options` if it does not exist. Never change it."""
+        """Return the stream, which is never changed. With `create`, create it with `options` if it does not exist."""
         try:
             return await self.info(name)
         except StreamNotFound:
@@ -226,7 +227,7 @@ class Streams:
             raise ConfigError(f"update takes {both}", argument="options")
         check_known(StreamOptions, changes, "setting")
         if changes:
-            replace(StreamOptions(), **changes)  # raises ConfigError for a wrong value, before anything is sent
+            replace(StreamOptions(), **changes)  # raises ConfigError for a wrong value before a request is sent
         answer = await self._request("INFO", name)
         config: dict[str, Any] = answer["config"]
         settings = self._changed_settings(_to_info(answer).options, changes) if options is None else None
@@ -261,8 +262,8 @@ class Streams:
 
     async def _request(self, verb: str, name: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         try:
-            # These are not sent twice: a second purge would remove later events, a second deletion would find no
-            # stream.
+            # PURGE and DELETE must not be sent twice: a second purge would remove later events, and a second deletion
+            # would find no stream.
             patience_s = REQUEST_TIMEOUT_S if verb in ("PURGE", "DELETE") else ATTEMPT_TIMEOUT_S
             schema = _SCHEMAS.get(verb)
             return await self._api.request(f"STREAM.{verb}.{name}", body, attempt_timeout_s=patience_s, schema=schema)
@@ -355,7 +356,7 @@ def _to_options(
         max_age_s=config["max_age"] / NS if config.get("max_age") else None,
         max_bytes=max_bytes,
         max_events=max_events,
-        dedup_window_s=max(config.get("duplicate_window", 0) / NS, 0.1),  # a mirror has none
+        dedup_window_s=max(config.get("duplicate_window", 0) / NS, 0.1),  # a mirror has no window
         compression=None if compression == "none" else compression,
         discard=config.get("discard", "old"),
         atomic=atomic,
@@ -364,7 +365,7 @@ def _to_options(
 
 
 async def stream_created(api: Api, stream: str) -> str:
-    """Return when the stream was created, as text, letter for letter as the server writes it.
+    """Return the stream's creation time as the unchanged text of the server.
 
     Raises StreamNotFound, ServerError, Timeout, Closed.
     """

@@ -26,15 +26,15 @@ __all__ = [
     "unescape_token",
 ]
 
-N_REPLY = 128  # bytes of a protocol line: more than its reply subject and sizes take
+N_REPLY = 128  # bytes of a protocol line for all but the subject: reply subject and sizes take fewer
 
-# The characters that end a token, a subject or a protocol line, the wildcards, and the escape character. All are ASCII,
-# so it makes no difference whether characters or the bytes of their UTF-8 are escaped.
+# The characters that must be escaped: those that end a token, a subject or a protocol line, the wildcards, and `%`.
+# Each is one byte in UTF-8.
 _ESCAPES = {code: f"%{code:02X}" for code in (*range(0x21), 0x7F, *b".*>%")}
 
 
 def check_stream_name(name: str) -> str:
-    """Give the name, also that of a subclass, as a str. ConfigError: it is not `[A-Za-z0-9][A-Za-z0-9_-]{0,63}`."""
+    """Return the stream's name as a plain str. Raises ConfigError unless it is `[A-Za-z0-9][A-Za-z0-9_-]{0,63}`."""
     if not isinstance(name, str) or not STREAM_NAME.fullmatch(name):
         raise ConfigError(
             f"stream must be 1 to 64 of A-Z a-z 0-9 _ - and begin with a letter or digit, not {name!r}",
@@ -44,7 +44,7 @@ def check_stream_name(name: str) -> str:
 
 
 def check_name(name: str) -> str:
-    """Give the subscription's name as a str. ConfigError: it is not `[A-Za-z0-9_-]{1,64}`."""
+    """Return the subscription's name as a plain str. Raises ConfigError unless it is `[A-Za-z0-9_-]{1,64}`."""
     if not isinstance(name, str) or not SUBSCRIPTION_NAME.fullmatch(name):
         raise ConfigError(f"name must be 1 to 64 of A-Z a-z 0-9 _ -, not {name!r}", argument="name")
     return str.__str__(name)
@@ -143,7 +143,7 @@ def covers(wide: list[str], narrow: list[str]) -> bool:
 def parse_subject(subject: str) -> tuple[str, str, str]:
     """Return the stream, type and aggregate of a subject; the last two are empty for the bare stream.
 
-    Raises ConfigError unless it is a bare stream or a subject that `subject_of` can return.
+    Raises ConfigError unless the subject is a bare stream or has the form that `subject_of` returns.
     """
     try:
         stream, *tokens = subject.split(".")

@@ -2,5 +2,5 @@ from eda.transport._frame cimport Frame, Sink
 
 
 cdef class CallbackSink(Sink):
-    cdef Py_ssize_t n_prefix        # bytes at the begin of each subject that are not passed on
+    cdef Py_ssize_t n_prefix        # the first bytes of each subject, which the callback does not get
     cdef object callback            # callable(rest of the subject, headers, payload)

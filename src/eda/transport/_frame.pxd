@@ -32,8 +32,8 @@ cdef class Parser:
     cdef Py_ssize_t head            # first byte not parsed yet
     cdef Py_ssize_t tail            # one past the last byte read
     cdef list sinks                 # by subscription id; None for ids of nats-py
-    cdef uint64_t n_resets          # number of reset() calls: shows whether a sink caused one
-    cdef Py_ssize_t resume          # bytes after head in which no line end was found
+    cdef uint64_t n_resets          # number of reset() calls; parse() sees by it that a sink called reset()
+    cdef Py_ssize_t resume          # where the search for a line end continues, in bytes after head
     cdef readonly unsigned long long n_frames   # frames handed to sinks
 
     cdef Py_ssize_t parse_one(self, const unsigned char* pos, const unsigned char* end, list others) except -1
@@ -64,17 +64,22 @@ cdef int status_of(Frame* frame) noexcept nogil
 
 
 cdef inline uint64_t may_escape(uint64_t word) noexcept nogil:
-    """Return 0 only if none of eight bytes must be escaped in a token. Colons and non-ASCII bytes give not 0, too."""
-    # One test for . * > (and the colon), which differ in two bits.
+    """Return 0 only if none of the eight bytes must be escaped in a token.
+
+    The test is coarse: with a colon or a non-ASCII byte the result is not 0, although these need no escape.
+    """
+    # The bytes . * > : are equal in six bits, so one test finds all four.
     return has_unprintable(word) | has_zero((word & ONES * 0xEB) ^ ONES * 0x2A) | has_zero(word ^ ONES * 37)
 
 
-# Return the size of a text as a subject token (docs/wire.md). If it is the size of the text, the text is the token.
+# Return the size in bytes of a text that is written as a subject token (docs/wire.md). If the result is `n`, the text
+# needs no escapes.
 cdef inline Py_ssize_t size_of_token(const unsigned char* text, Py_ssize_t n) noexcept nogil:
     cdef uint64_t word, found
     cdef Py_ssize_t i = 0
     if n >= 8:
-        # Whole words, of which the last two overlap. Rarely does a text need escapes.
+        # The loop tests eight bytes at a time; the last eight may overlap the ones before. Few texts need escapes, so
+        # this test is usually all that runs.
         memcpy(&word, text + n - 8, 8)
         found = may_escape(word)
         while i < n - 8:

@@ -14,10 +14,10 @@ __all__ = ["MAX_CONTROL_LINE", "FrameError", "Parser", "Sink"]
 
 cdef enum:
     READ_SIZE = 256 * 1024          # the most bytes of one read, as in asyncio's own transports
-    MIN_READ = 32 * 1024            # with less room at its end, the buffer is moved to its begin
-    MAX_LINE = 1024 * 1024          # of a line that we read: INFO may be longer than MAX_CONTROL_LINE
-    MAX_PAYLOAD = 64 * 1024 * 1024 + 64 * 1024      # the server's hard limit, and its headers
-    MAX_REPLY = 1024                # names of streams and consumers have 255 at most
+    MIN_READ = 32 * 1024            # with less free room at its end, the buffer moves its bytes to its start
+    MAX_LINE = 1024 * 1024          # bytes of a received line; INFO may be longer than MAX_CONTROL_LINE
+    MAX_PAYLOAD = 64 * 1024 * 1024 + 64 * 1024      # the server's limit for a payload, and for headers
+    MAX_REPLY = 1024                # bytes of a reply subject; the names of stream and consumer have at most 255
 
 
 class FrameError(Exception):
@@ -84,12 +84,12 @@ cdef class Parser:
                 self.buffer = bytearray(READ_SIZE)
         elif size - self.tail < MIN_READ or (size > READ_SIZE and rest < MIN_READ):
             if size > READ_SIZE and rest < MIN_READ:
-                # The buffer had grown for a large message, and is mostly empty again.
+                # The buffer grew for a large message, and is mostly empty again.
                 smaller = bytearray(READ_SIZE)
                 memcpy(PyByteArray_AS_STRING(smaller), base + self.head, rest)
                 self.buffer = smaller
             elif rest > size // 2:
-                # It grows with the bytes that have arrived, never with the size that a peer announces.
+                # The buffer grows only for bytes that have arrived. A peer could announce any size.
                 larger = size * 2
                 grown = bytearray(larger)
                 memcpy(PyByteArray_AS_STRING(grown), base + self.head, rest)
@@ -232,9 +232,9 @@ cdef bint is_plain(const unsigned char* text, Py_ssize_t n) noexcept nogil:
 
 
 cdef bint read_delivery(const unsigned char* reply, Py_ssize_t n, Delivery* delivery) noexcept nogil:
-    """Split the reply subject of a delivery into its parts; False if it is another subject.
+    """Split the reply subject of a delivery into its parts. Return False for any other subject.
 
-    $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>, and from servers with domains
+    $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>, or the longer form
     $JS.ACK.<domain>.<account>.<stream>.<consumer>.<…the same>.<random>
     """
     cdef const unsigned char* token[11]
@@ -262,7 +262,7 @@ cdef bint read_delivery(const unsigned char* reply, Py_ssize_t n, Delivery* deli
     if count == 9:
         first = 2
     elif count >= 11 and n <= MAX_REPLY and is_plain(reply, n):
-        first = 4           # domain and account may be any tokens
+        first = 4           # no caller knows domain and account, so is_plain() has checked them
     else:
         return False
     delivery.stream = token[first]

@@ -7,9 +7,9 @@ cdef enum:
 
 # A run of outgoing publishes, kept while one of them may have to be sent again.
 cdef class Chunk:
-    cdef const char* data           # NULL: not written yet, the bytes are still in `publishes`
+    cdef const char* data           # NULL: the bytes are not written yet, and are in Outbound.publishes
     cdef Py_ssize_t n
-    cdef Py_ssize_t cap             # capacity of the buffer `data`; 0: `data` belongs to `owner`
+    cdef Py_ssize_t cap             # capacity of the buffer `data`; 0: `owner` owns the bytes
     cdef bytes owner
 
     cdef int keep(self, bytes data) except -1
@@ -21,11 +21,11 @@ cdef class Outbound:
     cdef Writer publishes
     cdef Writer commands
     cdef Writer requests
-    cdef Chunk chunk                # the chunk of `publishes`; None while that is empty
+    cdef Chunk chunk                # the chunk that gets the bytes of `publishes`; None: there are no such bytes
     cdef object schedule            # callable: calls flush() before the end of this turn of the loop
     cdef object write               # callable(bytes or memoryview), or None while there is no connection
     cdef bint scheduled
-    cdef public bint at_once        # write the next frame at once: no other frame will share the write
+    cdef public bint at_once        # write each added frame at once; the caller knows that no other frame follows
     cdef readonly bint paused       # the transport's buffer is full: callers should wait
     cdef readonly unsigned long long n_writes
 
@@ -35,7 +35,7 @@ cdef class Outbound:
 
 
 cdef inline int write_soon(Outbound out) except -1:
-    """Let the frames that were just added be written."""
+    """Write the frames that were just added, now or before the end of this turn of the loop."""
     # The usual case under load comes first: a write is scheduled already, and the buffer is not full.
     if out.scheduled and not out.at_once and out.publishes.pos + out.commands.pos < CHUNK_SIZE:
         return 0

@@ -12,7 +12,7 @@ __all__ = ["Outbound"]
 
 cdef enum:
     NEW_SIZE = CHUNK_SIZE + 8 * 1024            # with room for the last frame
-    # A chunk of this many bytes takes over the buffer. A smaller one is a copy, since a kept buffer would be mostly
+    # From this size onwards, a chunk keeps the buffer. Fewer bytes are copied, because the kept buffer would be mostly
     # empty.
     MIN_OWN = 48 * 1024
     MAX_SPARE = 32
@@ -20,7 +20,7 @@ cdef enum:
 
 cdef const char* UNSIGNED_BYTE = "B"
 
-# Unused buffers of former chunks, at most 4 MiB. The system would zero the memory of a new buffer, page by page.
+# Unused buffers of former chunks, at most 4 MiB. For a new buffer the system would have to zero the memory first.
 cdef Writer[MAX_SPARE] spare
 cdef int n_spare = 0
 
@@ -36,7 +36,7 @@ cdef void put_spare(Writer* w) noexcept:
 
 
 cdef void take_spare(Writer* w) noexcept:
-    """Set another buffer in the writer. Without memory it is NULL, and then reserve() fails."""
+    """Give the writer another buffer. If there is no memory, its buffer is NULL and the next reserve() fails."""
     global n_spare
     if n_spare:
         n_spare -= 1
@@ -116,7 +116,7 @@ cdef class Outbound:
         release(&self.requests)
 
     def set_write(self, object write):
-        """Set the function that writes; None: there is no connection now. Requests are dropped."""
+        """Set the function that writes; None while there is no connection. Requests that wait are dropped."""
         self.write = write
         self.paused = False
         self.requests.pos = 0
@@ -146,7 +146,7 @@ cdef class Outbound:
 
     @property
     def size(self):
-        """The number of bytes that wait for the next write."""
+        """Return the number of bytes that wait for the next write."""
         return self.publishes.pos + self.commands.pos + self.requests.pos
 
     cdef Chunk current_chunk(self):
@@ -155,7 +155,7 @@ cdef class Outbound:
         return self.chunk
 
     cdef int write_or_schedule(self) except -1:
-        """Write now, if the write is due; otherwise make sure that flush() is called in this turn."""
+        """Write now if `at_once` is set or there are 64 KiB; otherwise schedule a flush() in this turn of the loop."""
         if self.at_once:
             self.flush()
         elif self.publishes.pos + self.commands.pos >= CHUNK_SIZE and (self.write is not None or self.publishes.pos):
@@ -174,7 +174,7 @@ cdef class Outbound:
         self.scheduled = False
         if self.publishes.pos:
             chunk = self.current_chunk()
-            self.chunk = None               # even if the rest fails, it takes no more frames
+            self.chunk = None               # a written chunk gets no more frames, even if the write fails
             publishes = take_chunk(chunk, &self.publishes)
         if self.write is None:
             self.requests.pos = 0

@@ -5,7 +5,7 @@ cdef class Waits:
     cdef list ended                 # waits that ended in this read, and whose tasks are not resumed yet
     cdef bint is_reading
 
-    cdef int go_on(self) except -1
+    cdef int resume_tasks(self) except -1
 
 
 cdef class Wait:

@@ -16,7 +16,7 @@ __all__ = ["Wait", "Waits"]
 @cython.final
 @cython.auto_pickle(False)
 cdef class Waits:
-    """The waits of one connection. `current_task` and `cancelled_error` are those of asyncio."""
+    """The waits of one connection. `current_task`: asyncio.current_task. `cancelled_error`: asyncio.CancelledError."""
 
     def __init__(self, object loop not None, object current_task not None, object cancelled_error not None):
         self.loop = loop
@@ -38,13 +38,14 @@ cdef class Waits:
         """Resume the tasks whose waits have ended since `begin_read`, in that order."""
         self.is_reading = False
         if self.ended:
-            self.go_on()
+            self.resume_tasks()
 
-    cdef int go_on(self) except -1:
+    cdef int resume_tasks(self) except -1:
         cdef list ended = self.ended
         cdef Wait wait
         cdef Py_ssize_t i = 0
-        # Another task can't run while a task runs. Then the waits end in the loop's next turn.
+        # If this read is processed inside a running task, no other task may run. Then the tasks resume in the loop's
+        # next turn.
         cdef bint at_once = self.current_task(self.loop) is None
         self.ended = []
         try:
@@ -90,7 +91,7 @@ cdef class Wait:
         self.finish(None, error, self.waits.is_reading)
 
     def cancel(self, msg=None):
-        """End the wait with CancelledError, and return True; return False if it was over already."""
+        """End the wait with CancelledError. Return False if the wait was over already."""
         if self.is_done:
             return False
         self.finish(None, self.waits.cancelled_error() if msg is None else self.waits.cancelled_error(msg), False)
@@ -111,7 +112,7 @@ cdef class Wait:
         return 0
 
     cdef tuple take_callback(self):
-        """Return callback and context, and drop them here: they keep the task and everything in it alive."""
+        """Return callback and context, and drop them here, because they keep the task and everything in it alive."""
         cdef tuple taken = (self.callback, self.context)
         self.callback = self.context = None
         return taken

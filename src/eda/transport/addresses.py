@@ -76,16 +76,16 @@ def _parse_url(url: object) -> tuple[str, str | None, str | None]:
     if not isinstance(url, str):
         raise ConfigError(f"addr must be a URL or a list of URLs, not {type(url).__name__}", argument="addr")
     full = url if "://" in url else f"nats://{url}"
-    # What errors show of the URL: the scheme, and the text after the last @. So they never show a password.
+    # Errors show only the scheme and the text after the last @, so they never show a password.
     shown = full.partition("://")[0] + "://" + full.partition("://")[2].rpartition("@")[2]
     parts = _split(full)
     if parts is None:
-        # The text after the colon may be a password, if the host was forgotten. So neither it nor Python's error is
-        # shown.
+        # If the user forgot the host, the text after the colon may be a password. So the error shows neither this text
+        # nor Python's error, which quotes it.
         scheme, _, rest = shown.partition("://")
         if not rest.startswith("["):
             shown = f"{scheme}://{rest.partition(':')[0]}"
-        raise ConfigError(f"addr: {shown!r} is not a URL, or its port is no number", argument="addr")
+        raise ConfigError(f"addr: {shown!r} is not a URL, or its port is not a number", argument="addr")
     host, port = parts.hostname, parts.port
     if parts.scheme not in ("nats", "tls"):
         raise ConfigError(f"addr: {shown!r} has the scheme {parts.scheme!r}; nats and tls are known", argument="addr")

@@ -1,6 +1,6 @@
 """The asyncio protocol between the transport and nats-py's stream reader.
 
-It takes the frames of eda's subscriptions out, and passes everything else on.
+It gives all bytes to eda's parser, and passes on to nats-py everything that is not for a subscription of eda.
 """
 
 from __future__ import annotations

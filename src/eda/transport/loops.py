@@ -13,11 +13,11 @@ __all__ = ["check_loop", "running_loop"]
 def check_loop(loop: asyncio.AbstractEventLoop | None) -> None:
     """Raise ConfigError unless the caller runs in this event loop. With None, any caller is accepted.
 
-    From another thread or loop, a request might be done while its caller waits for the result forever.
+    A caller in another thread or loop might wait forever for the result of a request.
     """
     if loop is not None and running_loop() is not loop:
         raise ConfigError(
             "a connection can be used only in the event loop that opened it; this is another event loop, or none. From "
             "another thread, use asyncio.run_coroutine_threadsafe(conn.publish(...), loop) with that loop; or open a "
-            "connection of its own in each loop"
+            "separate connection in each loop"
         )

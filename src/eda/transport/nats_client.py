@@ -30,7 +30,7 @@ BACKOFF_MAX_S = 2.0
 
 
 class ByteStream(NamedTuple):
-    """How nats-py reads a connection: its reader, the protocol that feeds it, the transport, and unparsed bytes."""
+    """The objects with which nats-py reads a connection, and the bytes that it has read but not parsed."""
 
     reader: asyncio.StreamReader
     protocol: asyncio.Protocol
@@ -97,21 +97,21 @@ class MendedClient(Client):
         except (TimeoutError, OSError, NatsError, EdaError):
             raise
         except Exception as error:
-            # nats-py tries the next server only after the errors that it expects, and this is one of them.
+            # nats-py tries the next server only after an error that it expects, such as a NatsError.
             raise NatsError(f"nats: the handshake failed: {describe(error)}") from error
         self._had_tls = self._had_tls or bool(self._server_info.get("tls_required"))
         if self._status == Client.CONNECTING:
-            # The answer to the first PING was no PONG, and nats-py ignores that.
+            # The server did not answer the first PING with a PONG, and nats-py ignores this.
             if self._transport is None or self._transport.at_eof():
                 raise NatsError("nats: the server closed the connection during the handshake")
             self._status = Client.CONNECTED
         self.handshake_done()
 
     def handshake_done(self) -> None:
-        """Do what follows each log-in, before anything else is read. Called by this class."""
+        """Do nothing. A subclass does here the work that follows a log-in and precedes the next read."""
 
     def take_stream(self) -> ByteStream:
-        """Return how the connection is read, and leave nothing to nats-py's parser. Raises NotSupported."""
+        """Return the objects that read the connection. Take the unparsed bytes from nats-py. Raises NotSupported."""
         try:
             streams: Any = self._transport
             reader = streams._io_reader
@@ -129,8 +129,8 @@ class MendedClient(Client):
         await super()._connect_to_server(s)
         if isinstance(self._transport, TcpTransport):
             transport: Any = self._transport
-            # From Python 3.12 on (cpython 136234), `writelines` on a connection that was lost has the loop watch the
-            # number of its socket, which may be that of the next connection by now: that one would never be made.
+            # From Python 3.12 onwards, `writelines` on a lost connection makes the loop watch the number of its closed
+            # socket (cpython 136234). The next connection may have the same number, and could then never be made.
             transport.writelines = lambda chunks: transport.write(b"".join(chunks))
 
     async def _attempt_reconnect(self) -> None:
@@ -140,8 +140,8 @@ class MendedClient(Client):
                 await super()._attempt_reconnect()
                 return
             except Exception as error:
-                # nats-py expects some errors only; any other error would end its reconnecting.
-                self.logger.warning("an attempt to reconnect failed, the next one follows: %s", describe(error))
+                # nats-py expects only some errors. Any other error would end its attempts to reconnect.
+                self.logger.warning("an attempt to reconnect failed, the next attempt follows: %s", describe(error))
                 await asyncio.sleep(BACKOFF_MAX_S * random.random())
 
     def _choose_server(self, servers: list[Server], info: dict[str, Any]) -> tuple[Server, float]:
@@ -183,29 +183,29 @@ class MendedClient(Client):
         await super()._process_op_err(e)
 
     def connection_broke(self) -> None:
-        """Do what precedes a reconnect. Called by this class."""
+        """Do nothing. A subclass does here the work that precedes a reconnect."""
 
     # --- the server's INFO -------------------------------------------------------------------------------------------
 
     @property
     def info(self) -> dict[str, Any]:
-        """The server's INFO from when the connection was made."""
+        """Return the INFO that the server sent when the connection was made."""
         return self._server_info
 
     def set_max_payload(self, max_payload: int) -> None:
-        """Take a new limit from a later INFO, bytes."""
+        """Set the limit in bytes that a later INFO announces."""
         self._max_payload = max_payload
 
     @property
     def answers_subject(self) -> str:
-        """The subject on which `request` gets its answers; empty before the first request."""
+        """Return the subject on which `request` gets its answers; empty before the first request."""
         return f"{self._resp_sub_prefix.decode()}*" if self._resp_sub_prefix else ""
 
     # --- subscriptions -----------------------------------------------------------------------------------------------
 
     @property
     def is_up(self) -> bool:
-        """Whether bytes that are written now reach the connection."""
+        """Return whether bytes that are written now reach the connection."""
         return self.is_connected
 
     async def subscribe_now(self, subject: str) -> tuple[NatsSubscription, int]:
@@ -262,14 +262,14 @@ class MendedClient(Client):
 
     async def stop_reconnecting(self) -> None:
         """End a reconnect that is under way."""
-        # Python 3.11's wait_for may swallow a cancellation. Then nats-py continues to connect, and is open again.
+        # Python 3.11's wait_for may swallow a cancellation. Then nats-py would still open a connection.
         while self._reconnection_task is not None and not self._reconnection_task.done():
             self._reconnection_task.cancel()
             await asyncio.wait({self._reconnection_task}, timeout=0.1)
 
     @property
     def has_begun(self) -> bool:
-        """Whether there is something to close."""
+        """Return whether there is something to close."""
         return self._flush_queue is not None
 
     def _abort(self) -> None:

@@ -34,7 +34,7 @@ MAX_PINGS = 2
 SHUT_TIMEOUT_S = 5.0
 ABANDON_S = 1.0
 
-OPTIONAL = "$EDA."  # subjects that the server may forbid: only a count of standbys depends on them
+OPTIONAL = "$EDA."  # subjects that the server may forbid: only the count of standbys needs them
 
 
 class Wire(MendedClient):
@@ -224,7 +224,7 @@ class Wire(MendedClient):
         return self._interceptor is not None and not self._interceptor.is_lost and self.is_connected
 
     def _tell(self, calls: list[Callable[..., None]], *arguments: str) -> None:
-        """Call each callback, even if another one fails: the rest of the connection's users must be called as well."""
+        """Call each callback, even if one raises an exception, because every user of the connection must know."""
         for call in list(calls):
             try:
                 call(*arguments)
@@ -259,7 +259,7 @@ class Wire(MendedClient):
     # --- ERR and INFO of the server ----------------------------------------------------------------------------------
 
     def server_error(self, text: str) -> None:
-        """Handle an -ERR line: report a refused subject; after any other error the server closes the connection."""
+        """Handle an -ERR line. A refused subject is reported to `on_refused`; any other error is only logged."""
         text = printable(text)
         lower = text.lower()
         if "permissions violation" in lower:
@@ -304,7 +304,7 @@ class Wire(MendedClient):
         await self.unsubscribe_now(subscription)
 
     def release(self, subscription: NatsSubscription) -> None:
-        """Give no more frames of the subscription to its sink."""
+        """Stop giving frames of the subscription to its sink."""
         self.parser.register(self.id_of(subscription), None)
 
     async def barrier(self, timeout_s: float) -> None:
@@ -340,7 +340,7 @@ async def _abandon(task: asyncio.Task[Any]) -> None:
     task.add_done_callback(lambda done: done.cancelled() or done.exception())
     until = time.monotonic() + ABANDON_S
     while not task.done() and time.monotonic() < until:
-        # Cancelled repeatedly: Python 3.11's wait_for may swallow a cancellation, and then nats-py continues to
-        # connect.
+        # Cancel again and again, because Python 3.11's wait_for may swallow a cancellation. Then nats-py would continue
+        # to connect.
         task.cancel()
         await asyncio.wait({task}, timeout=0.02)
