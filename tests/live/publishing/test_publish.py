@@ -1,4 +1,4 @@
-"""conn.publish: what is stored, and under which id."""
+"""conn.publish: the stored events, and their ids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""conn.publish_batch: all events or none, in order, and refusals that say which event they are about."""
+"""conn.publish_batch: all events are stored in order, or none, and errors name the refused event."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def readings(n: int) -> list[eda.Event]:
 
 
 async def received(conn: eda.Conn, stream: str, n: int) -> list[eda.Event]:
-    """Return the first `n` events of the stream as a subscription gets them."""
+    """Return the first `n` events that a subscription to the stream receives."""
     got: list[eda.Event] = []
     async with conn.subscribe(stream, got.append, backfill=True):
         await until(lambda: len(got) >= n)
@@ -313,7 +313,7 @@ async def test_stream_when_there_is_none_and_none_may_be_made_is_not_found(conne
 async def test_stream_when_it_listens_elsewhere_is_refused_before_anything_is_sent(
     conn: eda.Conn, stream: str, admin: Admin
 ) -> None:
-    # A stream of that name that listens elsewhere, and another one that listens where its events go.
+    # The stream of that name listens to other subjects. Another stream listens to the subjects of its events.
     other = {"num_replicas": 1, "storage": "file", "allow_atomic": True}
     await admin.api(f"STREAM.CREATE.{stream}", {"name": stream, "subjects": [f"{stream}-x"], **other})
     await admin.api(f"STREAM.CREATE.{stream}-o", {"name": f"{stream}-o", "subjects": [f"{stream}.>"], **other})

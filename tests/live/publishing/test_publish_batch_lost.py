@@ -1,4 +1,4 @@
-"""conn.publish_batch when the answer to a stored batch is lost, and so are some or all of its events."""
+"""conn.publish_batch when the answer is lost, and the stream then removes some or all of the events."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IDS = [event.id for event in BATCH]
 
 
 class Scene:
-    """A connection whose batch answers are lost, and a plain one."""
+    """A connection whose batch answers are dropped by a proxy, and a connection without proxy."""
 
     def __init__(self, faulty: eda.Conn, plain: eda.Conn, admin: Admin, proxy: FaultyProxy, stream: str) -> None:
         self.faulty, self.plain, self.admin, self.proxy, self.stream = faulty, plain, admin, proxy, stream
@@ -127,11 +127,11 @@ async def test_batch_when_all_of_its_events_are_gone_is_not_called_refused(
         await scene.lose(BATCH, lambda: remove(scene))
     assert isinstance(caught.value.__cause__, eda.ServerError)
     assert caught.value.__cause__.err_code == 10201
-    assert time.monotonic() - began < 10  # what nobody can tell is not waited for
+    assert time.monotonic() - began < 10  # the outcome can't be found out, so the call does not wait
 
 
 async def test_batch_when_events_from_before_were_removed_is_refused(scene: Scene) -> None:
-    """The stream has gaps, none of which can have held an event of the batch."""
+    """The stream has gaps, but only from before the batch. So the batch is known not to be stored."""
     await scene.create()
     for n in range(10):
         await scene.plain.publish(scene.stream, eda.Event(id=f"before-{n}", type="t"))

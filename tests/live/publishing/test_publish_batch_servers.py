@@ -1,4 +1,4 @@
-"""conn.publish_batch when its server or its stream goes away, and when it is cancelled: all or nothing."""
+"""conn.publish_batch when the server or stream goes away, or the caller is cancelled: all or nothing is stored."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ async def test_batch_when_nobody_knows_the_stream_any_more_creates_it_or_says_so
 async def test_batch_when_cancelled_is_stored_whole_or_not_at_all(
     conn: eda.Conn, server: eda.EmbeddedServer, stream: str, monkeypatch: pytest.MonkeyPatch, cancelled_at: int
 ) -> None:
-    """Before one of its 17 writes, or some turns of the loop after the last."""
+    """Cancelled before one of the batch's 17 writes, or some turns of the loop after the last write."""
     await conn.publish_batch(stream, [])
     original = wire_of(conn).wait_writable
     n_writes = 0
@@ -157,7 +157,7 @@ async def test_batch_when_cancelled_is_stored_whole_or_not_at_all(
     publishing.cancel()
     await asyncio.wait({publishing})
     assert publishing.cancelled() or cancelled_at > 17
-    # Nothing of it is in the way of what follows.
+    # The cancelled batch does not disturb the next one.
     assert ids_of(await conn.publish_batch(stream, numbered(N, start=N))) == [
         event.id for event in numbered(N, start=N)
     ]

@@ -1,4 +1,4 @@
-"""conn.publish_batch when answers get lost and connections break: all or nothing, and exactly once."""
+"""conn.publish_batch when answers are lost and connections break: all or nothing is stored, exactly once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def proxy(server: eda.EmbeddedServer) -> AsyncIterator[FaultyProxy]:
 async def faulty(
     connect: Connect, server: eda.EmbeddedServer, proxy: FaultyProxy, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[eda.Conn]:
-    """A connection through the proxy, to a stream that exists, with little patience for answers."""
+    """A connection through the proxy with an existing stream and a short time-out for answers."""
     monkeypatch.setattr(eda.publishing.atomic_batch, "ACK_TIMEOUT_S", 0.3)
     conn = await connect(proxy.url(server.url))
     await conn.streams.create(stream)
@@ -41,7 +41,7 @@ async def faulty(
 
 
 class Loss:
-    """Drops the answers to batches that were stored: the first `n`."""
+    """Drops the first `n` answers to stored batches."""
 
     def __init__(self, proxy: FaultyProxy, n: int = 1) -> None:
         self.left = n
@@ -107,7 +107,7 @@ async def test_batch_when_answers_are_lost_and_an_id_was_published_before_is_ref
 async def test_batch_when_its_answer_is_lost_is_found_among_many_of_its_subject(
     faulty: eda.Conn, proxy: FaultyProxy, server: eda.EmbeddedServer, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Events of its subject come between the look at the stream and the batch, and after it."""
+    """Other events with the batch's subject are stored between the check of the stream and the batch, and after it."""
     original = eda.publishing.atomic_batch.AtomicBatch._try
     others = [eda.Event(id=f"before-{i}", type="t") for i in range(150)]
 
@@ -230,7 +230,7 @@ async def test_batch_when_the_connection_is_cut_again_and_again_is_stored_once(
 async def test_batch_when_nothing_is_kept_of_a_cut_try_sends_it_once_afterwards(
     faulty: eda.Conn, proxy: FaultyProxy, stream: str
 ) -> None:
-    """What was not written when the connection broke must not go out after the reconnect, ahead of the next try."""
+    """Bytes that were not written when the connection broke must not be sent after the reconnect."""
     events = [eda.Event(data=eda.Bytes(bytes(500_000))) for _ in range(40)]
     proxy.rate = 5e6
     proxy.cut_after(2_000_000, UP)

@@ -1,4 +1,4 @@
-"""conn.publish and publish_batch while another JetStream domain has a stream of the same name, which answers too."""
+"""conn.publish and publish_batch while a stream of the same name in another JetStream domain answers too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing is sent again past the stream's duplicate window, though somebody shortens it meanwhile."""
+"""No event is sent again after the stream's duplicate window, even if the window is shortened meanwhile."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def test_publish_when_the_window_is_shortened_while_it_waits_is_not_sent_a
 async def test_publish_when_the_window_is_shortened_while_it_is_away_is_not_sent_again(
     faulty: eda.Conn, conn: eda.Conn, proxy: FaultyProxy, server: eda.EmbeddedServer, stream: str
 ) -> None:
-    """After a reconnect everything unsettled is sent again, but what would come too late."""
+    """After a reconnect, unsettled events are sent again, except those older than half of the duplicate window."""
     lose_acknowledgements(proxy, stream)
     publishing = asyncio.create_task(faulty.publish(stream, eda.Event(id="once")))
     await until(lambda: proxy.n_dropped)
@@ -87,7 +87,7 @@ async def test_publish_when_the_window_is_shortened_while_it_is_away_is_not_sent
     assert await stored_ids(server.url, stream) == ["first", "once"]
     assert (await faulty.publish(stream)).sequence == 3
     with pytest.raises(eda.ConfigError, match="timeout_s"):
-        await faulty.publish(stream, timeout_s=5)  # what is known of the stream was renewed
+        await faulty.publish(stream, timeout_s=5)  # the stream was checked again, so the new window is known
 
 
 async def test_publish_when_the_window_is_long_enough_is_sent_again(

@@ -26,7 +26,7 @@ WAYS: dict[str, Callable[[eda.Conn, str], Awaitable[Any]]] = {
 }
 ways = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 
-# What the stream is like > what the refusal says.
+# Setting of the stream > text of the refusal.
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "elsewhere": ({"subjects": ["x-{stream}.>"]}, "listens to x-{stream}.>$"),
     "the name alone": ({"subjects": ["{stream}"]}, "listens to {stream}$"),

@@ -1,4 +1,4 @@
-"""What conn.publish and publish_batch tell of the events that they have stored."""
+"""The receipts of conn.publish and publish_batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""conn.publish with what can't be published: the right error, which names the culprit, and nothing is sent."""
+"""conn.publish with wrong arguments: the error names the wrong one, and nothing is sent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from helpers import Admin, Connect, Logged, Proxy, sender_of, until, wire_of
 
 
 class Watched:
-    """A connection to a stream, whose every byte is seen."""
+    """A connection with a stream; all bytes that it writes are recorded."""
 
     def __init__(self, conn: eda.Conn, stream: str, proxy: Proxy) -> None:
         self.conn, self.stream, self.proxy = conn, stream, proxy
@@ -34,7 +34,7 @@ async def watched(server: eda.EmbeddedServer, connect: Connect, stream: str) -> 
 
 
 async def refused(watched: Watched, kind: type[eda.EdaError], *args: Any, **options: Any) -> Any:
-    """Return the error of publishing; nothing was sent, and the next event goes through."""
+    """Return the error of publishing. Check that nothing was sent, and that the next event is stored."""
     with pytest.raises(kind) as caught:
         await watched.conn.publish(*args, **options)
     await watched.sends_nothing()

@@ -1,4 +1,4 @@
-"""A stream that does not answer: publishes to other streams go on, whatever it holds."""
+"""A stream that does not answer: publishes to other streams go on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support.transport.faulty_proxy import FaultyProxy
 async def test_publish_when_another_streams_window_is_full_goes_on(
     server: eda.EmbeddedServer, connect: Connect, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its window is full, and later publishes to it wait; the others do not know of it."""
+    """The slow stream's window is full, so publishes to it wait. Publishes to the other stream do not wait."""
     monkeypatch.setattr(eda.publishing.stream_publisher, "MAX_PENDING", 100)
     async with FaultyProxy(server.port) as proxy:
         conn = await connect(proxy.url(server.url))
@@ -29,7 +29,7 @@ async def test_publish_when_another_streams_window_is_full_goes_on(
             await asyncio.sleep(0)
             async with asyncio.timeout(4):
                 receipts = await asyncio.gather(*(conn.publish(stream, event) for event in numbered(90)))
-                for event in numbered(200, start=1000):  # more than a window has places
+                for event in numbered(200, start=1000):  # more than a window has slots
                     receipts.append(await conn.publish(stream, event))
             assert [each.id for each in receipts] == await stored_ids(server.url, stream)
             assert not any(task.done() for task in stuck)
@@ -46,7 +46,7 @@ async def test_publish_when_another_streams_window_is_full_goes_on(
 async def test_publish_when_one_event_waits_long_does_not_stop_its_own_stream_early(
     server: eda.EmbeddedServer, connect: Connect, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An answer was lost: until the event is sent again, its stream takes as many as the window has places."""
+    """While an event waits for a lost answer, its stream still accepts as many events as the window has slots."""
     monkeypatch.setattr(eda.publishing.stream_publisher, "MAX_PENDING", 100)
     async with FaultyProxy(server.port) as proxy:
         conn = await connect(proxy.url(server.url))

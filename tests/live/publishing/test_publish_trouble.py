@@ -49,7 +49,7 @@ async def test_publish_when_the_server_is_killed_meanwhile_stores_each_event_onc
         await conn.publish("stream", eda.Event(id="first"))
         ids: list[str] = []
         for n in range(3):
-            # Part of them are acknowledged, part are stored and not acknowledged, part are not sent when it dies.
+            # When the server dies, some are acknowledged, some are stored only, and some are not sent.
             publishing = [asyncio.create_task(conn.publish("stream", eda.Event(type=str(n)))) for _ in range(1000)]
             await asyncio.wait(publishing, return_when=asyncio.FIRST_COMPLETED)
             await own_server.kill()
@@ -79,7 +79,7 @@ async def test_publish_when_the_server_is_frozen_raises_timeout_with_the_id(
         assert ids[0] == "mine"
         assert timeout_s <= seconds < timeout_s + 4
         assert f"event mine took longer than {timeout_s:g} s" in str(errors[0])
-        # What came too late is stored all the same, once, under the id that the error told.
+        # Events that timed out may be stored all the same, once, under the id that the error names.
         await until(lambda: conn.streams.info("stream"))
         await conn.publish("stream", eda.Event(id=ids[1]))
         stored = await stored_ids(own_server, "stream")
@@ -177,7 +177,7 @@ async def test_publish_when_the_peer_is_slow_waits_and_holds_little(
         await until(lambda: wire_of(conn).out.paused)
         await asyncio.sleep(0.1)
         transport = wire_of(conn)._interceptor.transport
-        # 100 MB want to go out; only what had begun before the pause is taken.
+        # 100 MB wait to be sent; only publishes that began before the pause are accepted.
         assert transport.get_write_buffer_size() < 20e6
         assert sender_of(conn).n_pending < 40
         proxy.release()
@@ -212,7 +212,7 @@ async def test_publish_when_the_peer_takes_nothing_times_out_all_the_same(
 
 async def test_memory_when_many_events_are_published_is_flat(conn: eda.Conn, stream: str) -> None:
     async def publish(n: int) -> int:
-        """Return the most memory that was in use meanwhile."""
+        """Return the peak of memory in use during the test."""
         most = 0
         for _ in range(n // 1000):
             await asyncio.gather(*(conn.publish(stream, event) for _ in range(1000)))
@@ -227,7 +227,7 @@ async def test_memory_when_many_events_are_published_is_flat(conn: eda.Conn, str
 async def test_publish_when_the_client_gave_the_connection_up_raises_closed(conn: eda.Conn, stream: str) -> None:
     await conn.publish(stream)
     wire = wire_of(conn)
-    await wire.close()  # as nats-py does for some errors of the server, without being asked
+    await wire.close()  # as nats-py does by itself after some errors of the server
     assert not wire.closing
     async with asyncio.timeout(5):
         with pytest.raises(eda.Closed):
@@ -241,7 +241,7 @@ async def test_single_publisher_when_closed_forgets_its_clock(conn: eda.Conn, st
     assert single._timer is not None
     single.close()
     assert single._timer is None
-    wire_of(conn).out.set_write(None)  # what is published goes nowhere
+    wire_of(conn).out.set_write(None)  # published bytes are dropped
     with pytest.raises(eda.Timeout):
         await asyncio.wait_for(conn.publish(stream, timeout_s=0.2), 5)
 
@@ -249,7 +249,7 @@ async def test_single_publisher_when_closed_forgets_its_clock(conn: eda.Conn, st
 async def test_publish_when_the_stream_has_no_leader_for_a_while_does_not_wait_for_what_is_known(
     server: eda.EmbeddedServer, connect: Connect, stream: str
 ) -> None:
-    """A publish gets 503, and nobody says whether the stream is there: the next ones go out all the same."""
+    """A publish gets 503, and the check of the stream gets no answer. Later publishes are sent all the same."""
     async with FaultyProxy(server.port) as proxy:
         conn = await connect(proxy.url(server.url))
         await conn.publish(stream)
@@ -281,7 +281,7 @@ async def test_publish_when_the_stream_has_no_leader_for_a_while_does_not_wait_f
 async def test_publish_when_an_acknowledgement_is_written_in_another_order_is_acknowledged(
     connect: Connect, server: eda.EmbeddedServer, stream: str, how: str
 ) -> None:
-    """The order of keys in JSON says nothing."""
+    """The server may change the order of JSON keys."""
 
     def reorder(message: bytes) -> bytes:
         return re.sub(rb'{("stream":"[^"]*"),( ?)("seq":\d+)}', rb"{\3,\2\1}", message)

@@ -1,4 +1,4 @@
-"""How a publisher ends, and what flush promises: nothing hangs, every event has its outcome."""
+"""Closing and flushing a publisher: no call hangs, and every event gets an outcome."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def proxy(server: eda.EmbeddedServer) -> AsyncIterator[FaultyProxy]:
 
 
 async def go_away(proxy: FaultyProxy, conn: eda.Conn) -> None:
-    """Have the server away for good, as far as the connection sees."""
+    """Cut the connection, and refuse all reconnects."""
     proxy.refusing = True
     proxy.cut()
     await until(lambda: conn.state == "disconnected")
@@ -62,7 +62,7 @@ async def test_flush_when_the_server_is_gone_for_good_fails_each_within_the_time
             assert isinstance(error, eda.Timeout)
             assert error.event_id == event.id
             assert error.timeout_s == 1.0
-        # What comes later has its own time, and goes through when the server is back.
+        # Later events have time-outs of their own, and are stored when the server is back.
         proxy.refusing = False
         proxy.release()
         await until(lambda: conn.state != "disconnected")
@@ -362,7 +362,7 @@ async def test_close_when_the_connection_closes_without_a_server_ends_within_the
 async def test_close_when_senders_wait_for_a_connection_wakes_them(
     connect: Connect, server: eda.EmbeddedServer, proxy: FaultyProxy, stream: str, mode: str
 ) -> None:
-    """The transport takes no more, and then it is gone: a waiting sender must not sleep for ever."""
+    """The transport is full and then lost. `close` must wake the waiting sender."""
     conn = await connect(proxy.url(server.url))
     pub = await conn.publisher(stream, mode=mode, max_pending_bytes=2**30, max_pending=65536, timeout_s=1.5)
     await pub.send(eda.Event())

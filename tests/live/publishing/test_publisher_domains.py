@@ -1,4 +1,4 @@
-"""Publishing to a stream of one domain while another domain has a stream of the same name, which answers too."""
+"""Publishing to a stream while a stream of the same name in another domain answers too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A publisher whose server and network fail under load: every event ends once, stored once, in order."""
+"""A publisher under load while server and network fail: every event is stored once, in order, with one outcome."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def proxy(own_server: eda.EmbeddedServer) -> AsyncIterator[FaultyProxy]:
 
 
 class Load:
-    """One publisher that is sent to without pause, until the end of the context; then all outcomes are checked."""
+    """Sends events to a publisher without pause. At the end of the context, all outcomes are checked."""
 
     def __init__(self, server: eda.EmbeddedServer, mode: str, *, url: str = "", n_ready: int = 100, **options) -> None:
         self.server = server
@@ -52,7 +52,7 @@ class Load:
                 await asyncio.sleep(0.001)
 
     def is_full(self) -> bool:
-        """Whether the publisher lets its sender wait."""
+        """Return whether a sender waits for room."""
         return bool(self.pub._senders)
 
     async def more(self, n: int = 0, timeout_s: float = 20.0) -> None:
@@ -189,7 +189,7 @@ async def test_publisher_when_one_direction_is_lost_for_a_while_loses_nothing(
             await load.more()
             proxy.lost = {way}
             await until(load.is_full)
-            # What is lost leaves both ends in the middle of a frame: nothing but a new connection helps.
+            # Lost bytes leave both ends in the middle of a frame, so a new connection is needed.
             proxy.cut()
             proxy.lost = set()
         await load.more(1000)
@@ -219,7 +219,7 @@ async def test_publisher_when_the_network_is_slow_is_acknowledged(
 async def test_publisher_when_the_cluster_has_no_leader_after_a_reconnect_loses_nothing(
     own_server: eda.EmbeddedServer, proxy: FaultyProxy, mode: str
 ) -> None:
-    """What is asked of JetStream is answered by 503 until there is one: that is no verdict on the events."""
+    """Until a leader is elected, JetStream requests get 503. The publisher must not fail its events for that."""
     n_told = 0
 
     def without_leader(message: bytes) -> bytes:

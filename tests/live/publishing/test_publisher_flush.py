@@ -1,4 +1,4 @@
-"""Who hears of which failure: several callers of flush, on_error, and the context."""
+"""Which failures are reported to several callers of flush, to on_error, and by the context."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def proxy(server: eda.EmbeddedServer) -> AsyncIterator[FaultyProxy]:
 
 
 async def full(conn: eda.Conn, stream: str) -> None:
-    """Make a stream that refuses everything."""
+    """Create a stream that refuses all events."""
     await conn.streams.create(stream, eda.StreamOptions(max_events=1, discard="new"))
     await conn.publish(stream)
 

@@ -1,4 +1,4 @@
-"""Streams that can't take events, or never say that they have: refused at once, with what they do."""
+"""Streams that can't take events, or never acknowledge them: refused at once, with the reason."""
 
 from __future__ import annotations
 

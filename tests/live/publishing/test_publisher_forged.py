@@ -1,4 +1,4 @@
-"""Messages to a publisher's inbox that are no answers, or answers to something else: they settle nothing."""
+"""Forged messages to a publisher's inbox, which must settle no events."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ N = 300
 
 @dataclass
 class Held:
-    """A publisher with 300 events that are stored, and whose answers were lost on the way."""
+    """A publisher with 300 stored events whose answers were lost."""
 
     pub: eda.Publisher
     conn: eda.Conn
     admin: Admin
     inbox: str
-    batch: str  # what its reply subjects begin with; empty in window mode
+    batch: str  # prefix of the batch's reply subjects; empty in window mode
     first: int  # the sequence of the first event
 
     async def forge(self, subject: str, payload: bytes, headers: dict[str, str] | None = None) -> None:
-        """Send the client a message, and wait until it has read it."""
+        """Send the client a message, and wait until the client has read it."""
         await self.admin.client.publish(subject, payload, headers=headers)
         await self.admin.flush()
         assert self.conn._lifetime._services is not None
@@ -59,7 +59,7 @@ async def held(
             proxy.drop_if = drop
             await pub.send_many(numbered(N))
             if mode == "fast":
-                # The first event waits for its answer: let it have that.
+                # The first event of a batch needs its answer before the others are written.
                 await until(lambda: dropped)
                 proxy.drop_if = None
                 subject = dropped[0].split(b" ")[1].decode()
@@ -202,7 +202,7 @@ async def test_answers_when_they_have_a_status_that_says_nothing_settle_nothing(
 async def test_answer_when_another_stream_owns_the_subject_fails_the_event(
     connect: Connect, conn: eda.Conn, admin: Admin, server: eda.EmbeddedServer, stream: str
 ) -> None:
-    """The stream was deleted, and another one took its subjects: an event that is stored there is not stored here."""
+    """The stream was deleted, and another one took over its subjects. An event stored there counts as failed."""
     outcomes = Outcomes()
     async with conn.publisher(stream, mode="window", **outcomes.callbacks) as pub:
         await pub.send(eda.Event(id="first"))

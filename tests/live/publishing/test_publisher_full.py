@@ -1,4 +1,4 @@
-"""A publisher's window when it is full: by count, by bytes, for whom, and how much memory it takes."""
+"""A full window of a publisher, by count or bytes: which senders wait, and how much memory is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A publisher that is used from another event loop or thread: refused before anything is taken."""
+"""A publisher that is used from another event loop or thread raises before it accepts an event."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def test_publisher_when_used_from_another_thread_refuses_and_takes_nothing
             if not is_flowing:
                 await pub.flush()
             with pytest.raises(eda.ConfigError, match="only in the event loop, and the thread, that opened"):
-                # The loop waits for the thread: what the publisher was about to do is still to be done.
+                # The loop waits for the thread, so the publisher's scheduled calls have not run yet.
                 in_thread(lambda: asyncio.run(use(pub)))  # type: ignore[arg-type]
         ids.append(await pub.send(eda.Event(id="last")))
         assert pub.stats().sent == 501
@@ -57,7 +57,7 @@ async def test_publisher_when_used_from_another_thread_refuses_and_takes_nothing
 
 
 def in_thread(run: Callable[[], Any]) -> None:
-    """Run something in another thread while this one waits; raises what it raises."""
+    """Run a function in another thread, wait for it, and raise its exception here."""
     raised: list[BaseException] = []
 
     def catch() -> None:

@@ -1,4 +1,4 @@
-"""Which way a publisher goes, fast ingest or the window, and when that changes."""
+"""When a publisher uses fast mode or window mode, and when the mode changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.publishing.sent import Outcomes, endless, numbered, stored_ids
 
 
 class Sender:
-    """Sends to a publisher without pause."""
+    """Sends events to a publisher without pause."""
 
     def __init__(self, pub: eda.Publisher) -> None:
         self.pub = pub
@@ -34,7 +34,7 @@ class Sender:
         await until(lambda: self.pub.stats().acknowledged >= goal, 20)
 
     async def stop(self) -> None:
-        """Stop between two events, and flush."""
+        """Stop sending, and flush."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         await asyncio.wait_for(self.pub.flush(), 20)
@@ -98,7 +98,7 @@ async def test_mode_when_batches_are_switched_off_while_publishing_goes_on_throu
 async def test_mode_when_the_stream_is_created_again_without_batches_goes_on_through_the_window(
     connect: Connect, conn: eda.Conn, server: eda.EmbeddedServer, stream: str
 ) -> None:
-    """Deleted with all that was in it: what is acknowledged after that is in the new one."""
+    """The old stream was deleted with its events. Events that are acknowledged afterwards are in the new stream."""
     other = await connect(stream_defaults=eda.StreamOptions(fast_ingest=False))
     async with other.publisher(stream, mode="window") as first:
         await first.send(eda.Event())
@@ -120,7 +120,7 @@ async def test_mode_when_the_stream_is_created_again_without_batches_goes_on_thr
 
 
 class Switched:
-    """Servers of several versions on one port and directory, one at a time."""
+    """Runs servers of several versions on the same port and directory, one at a time."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -156,7 +156,7 @@ async def test_mode_when_another_server_version_comes_up_is_chosen_again(switche
             await sender.more()
             await switched.to(None)
             await sender.more()
-            assert pub.stats().mode == "window"  # the stream is as it was
+            assert pub.stats().mode == "window"  # the stream is not changed
             await conn.streams.update("stream", eda.StreamOptions(fast_ingest=True))
             await switched.to(None)
             await until(lambda: pub.stats().mode == "fast")
@@ -173,7 +173,7 @@ async def test_mode_when_another_server_version_comes_up_is_chosen_again(switche
 async def test_publishers_when_several_share_a_stream_keep_their_orders(
     connect: Connect, admin: Admin, server: eda.EmbeddedServer, stream: str
 ) -> None:
-    """The server shares the spacing of its acknowledgements among batches: some are told of very few."""
+    """The server divides the events per acknowledgement among all batches, so some batches get very few."""
     modes = ["fast", "fast", "window", "fast", "fast", "window"]
     conns = [await connect() for _ in range(3)]
 
@@ -199,7 +199,7 @@ async def test_publishers_when_several_share_a_stream_keep_their_orders(
 async def test_publishers_when_batches_come_and_go_leave_none_open(
     conn: eda.Conn, server: eda.EmbeddedServer, stream: str
 ) -> None:
-    """A batch that is left open slows the next one down: the server shares the flow among all it knows of."""
+    """A batch that is left open slows the next one down, because the server divides the flow among open batches."""
     async with conn.publisher(stream, mode="fast") as pub:
         flows: list[int] = []
         on_flow = pub._pump.on_flow
@@ -210,7 +210,7 @@ async def test_publishers_when_batches_come_and_go_leave_none_open(
 
         pub._pump.on_flow = noted
         for _ in range(4):
-            # Whole flow intervals: all is acknowledged before the batch ends.
+            # A multiple of the flow interval, so that all events are acknowledged before the batch ends.
             await pub.send_many(numbered(1500))
             await until(lambda: pub.stats().pending == 0)
             await until(lambda: pub._pump.machine.state == "idle")

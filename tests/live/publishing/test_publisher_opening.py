@@ -1,4 +1,4 @@
-"""Opening a publisher that is cancelled or closed at any await: nothing of it is left."""
+"""A publisher whose opening is cancelled or closed at any await leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ N_TURNS = 40
 
 
 def left_of(conn: eda.Conn) -> list[Any]:
-    """What a publisher adds to its connection."""
+    """Return the number of callbacks, subscriptions and tasks that publishers have added to the connection."""
     wire = wire_of(conn)
     hooks = (wire.on_lost, wire.on_restored, wire.on_refused, wire.on_closed, wire.on_info)
     tasks = {task for task in asyncio.all_tasks() if "publisher" in repr(task.get_coro())}

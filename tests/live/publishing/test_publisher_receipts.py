@@ -1,4 +1,4 @@
-"""send_and_wait: where the event is stored, in its turn among the others."""
+"""send_and_wait: the receipt has the event's sequence, and the event keeps its order among the others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def proxy(server: eda.EmbeddedServer) -> AsyncIterator[FaultyProxy]:
 
 
 async def check(admin: Admin, receipt: eda.Receipt) -> None:
-    """The event that the receipt names lies where it says."""
+    """Check that the event is stored at the receipt's sequence."""
     message = await admin.js.get_msg(receipt.stream, receipt.sequence)
     assert message.data is not None
     assert decode_event(message.data).id == receipt.id == str(receipt)

@@ -1,4 +1,4 @@
-"""Events that the server refuses for good: they reach on_error and PublishFailed, and the rest goes on."""
+"""Events that the server refuses for good: on_error and PublishFailed report them, and other events are stored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.parametrize("mode", MODES)
 
 
 class Refusing:
-    """A publisher that notes its outcomes, and what became of them in the end."""
+    """A publisher whose outcomes are recorded, and compared with the stream at the end."""
 
     def __init__(self, conn: eda.Conn, url: str, stream: str, mode: str, **options: Any) -> None:
         self.url = url
@@ -37,7 +37,7 @@ class Refusing:
             self.ids += await self.pub.send_many(events)
 
     async def flush(self) -> list[tuple[eda.Event, Exception]]:
-        """Flush, and return what failed since the last time."""
+        """Flush, and return the failures since the last call."""
         async with asyncio.timeout(20):
             await self.pub.flush()
         failures, self.outcomes.failures = self.outcomes.failures, []
@@ -105,7 +105,7 @@ async def test_send_when_the_stream_is_sealed_while_publishing_fails_what_came_t
     async with Refusing(conn, server.url, stream, mode) as refusing:
         await refusing.send(*numbered(800))
         assert await refusing.flush() == []
-        # Nothing is under way: what is refused on its second try may have been stored by the first.
+        # Start with no event under way: an event refused on its second try could be stored by its first.
         await refusing.send(*numbered(10, start=800))
         assert await refusing.flush() == []
         await admin.api(f"STREAM.UPDATE.{stream}", config | {"sealed": True})
@@ -117,7 +117,7 @@ async def test_send_when_the_stream_is_sealed_while_publishing_fails_what_came_t
 
 
 def restricted(*, allow: list[str]) -> dict[str, Any]:
-    """Give a server configuration in which one user may publish some subjects only."""
+    """Return a server configuration in which one user may publish to some subjects only."""
     free = {"user": "admin", "password": "pw"}
     bound = {
         "user": "bound",
@@ -144,7 +144,7 @@ async def test_send_when_a_type_is_forbidden_fails_these_only(mode: str, logged:
                     assert {event.id for event, _ in failed} == {events[i].id for i in bad}
                     assert all("no permission" in str(error) for _, error in failed)
                 await refusing.check(sum(refusing.outcomes.failed.values()))
-                # Lone ones, too.
+                # The same with single events.
                 await refusing.send(eda.Event(type="bad"))
                 assert len(await refusing.flush()) == 1
                 await refusing.send(eda.Event(type="good"))
@@ -154,7 +154,7 @@ async def test_send_when_a_type_is_forbidden_fails_these_only(mode: str, logged:
 async def test_send_when_the_bare_stream_subject_belongs_to_nobody_is_acknowledged(
     conn: eda.Conn, admin: Admin, server: eda.EmbeddedServer, stream: str, mode: str
 ) -> None:
-    """A stream that others made, which listens to the subjects of events only."""
+    """The stream was created by others, and listens only to the subjects of events."""
     await admin.api(f"STREAM.CREATE.{stream}", {"name": stream, "subjects": [f"{stream}.*.*"], "allow_batched": True})
     async with Refusing(conn, server.url, stream, mode) as refusing:
         for n in (1, 2, 700, 3):

@@ -1,4 +1,4 @@
-"""What a publisher does with the events that it is given, when nothing goes wrong."""
+"""Sending through a publisher when no fault happens."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def test_send_when_the_context_ends_has_stored_all_in_order(
     outcomes.check(ids, await stored_ids(server.url, stream), pub.stats())
     assert not outcomes.failed
     assert pub.stats() == eda.PublisherStats(5000, 5000, 0, 0, 0, 0, mode)
-    # The server tells the stream sequence of single acknowledgements only.
+    # Only single acknowledgements have the stream sequence.
     assert outcomes.sequences == ([0] * 5000 if mode == "fast" else list(range(1, 5001)))
 
 
@@ -256,7 +256,7 @@ async def test_send_when_nobody_flushes_is_acknowledged_within_some_milliseconds
                 ids = await pub.send_many([eda.Event() for _ in range(n)])
                 await until(lambda ids=ids: acknowledged[-1:] == ids[-1:], 5)
                 took.append(time.monotonic() - begin)
-            assert min(took) < 0.25, took  # the others may have met a busy machine
+            assert min(took) < 0.25, took  # the slower ones may be due to a busy machine
 
 
 async def test_send_when_events_trickle_waits_for_no_flow_interval(conn: eda.Conn, stream: str) -> None:
@@ -404,7 +404,7 @@ async def test_send_when_tens_of_thousands_wait_takes_them_in_order(
 @both
 async def test_waiting_when_there_is_more_of_it_takes_each_no_longer(conn: eda.Conn, stream: str, mode: str) -> None:
     async def took(n: int) -> float:
-        """The CPU time of each of so many tasks that send and flush."""
+        """Return the CPU time per task for `n` tasks that send and flush."""
 
         async def one() -> None:
             await pub.send(eda.Event())

@@ -1,4 +1,4 @@
-"""eda.publishing.failures: each failure is told to all who wait for it, and then forgotten."""
+"""eda.publishing.failures: each failure is reported to all callers that wait for it, and then removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is published gives back what it took: 100,000 events through every way that a publish may end."""
+"""No publish leaks memory or references: 100,000 events for each way in which a publish can end."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def refused(function: Callable[..., Any], *arguments: Any) -> None:
 
 
 class Waiter:
-    """What a future is to the sender."""
+    """Has the methods of a future that the sender calls."""
 
     __slots__ = ("outcome",)
 
@@ -56,7 +56,7 @@ class Waiter:
 
 
 class Single:
-    """The sender of `conn.publish`, round after round."""
+    """Runs rounds of events through the sender of `conn.publish`."""
 
     def __init__(self) -> None:
         self.out = Outbound(lambda: None)
@@ -137,7 +137,7 @@ class Single:
 
 
 class Many:
-    """A publisher's core, round after round."""
+    """Runs rounds of events through a publisher's core."""
 
     def __init__(self, **options: Any) -> None:
         self.rig = Rig(host=Forgetful(), max_payload=4096, **options)
@@ -182,7 +182,7 @@ class Many:
         self.end()
 
     def written_again(self) -> None:
-        """As a batch, then in the window, as after a trouble."""
+        """Write the events as a batch, then again in window mode, as after an interruption."""
         self.accept()
         self.rig.batch_open()
         self.rig.tell(f"{self.rig.batch}.1.0.$FI", PROBLEM)
@@ -214,7 +214,7 @@ class Many:
 
 
 class Forgetful(Host):
-    """A host that keeps nothing."""
+    """A host that does not record its calls."""
 
     def on_flow(self, n_messages: int) -> None: ...
 

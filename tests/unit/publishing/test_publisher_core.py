@@ -1,4 +1,4 @@
-"""eda.publishing._publisher_core.PublisherCore: what is written when, what can't be sent, what fails."""
+"""eda.publishing._publisher_core.PublisherCore: when events are written, which events can't be sent, and which fail."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ def test_accept_flowing_when_anything_else_has_to_be_looked_at_takes_nothing() -
     rig = Rig(max_pending=8)
     rig.batch_open()
     (event,) = events(1)
-    assert rig.core.accept_if_flowing(event) is None  # no timer runs
+    assert rig.core.accept_if_flowing(event) is None  # the timer does not run
     rig.core.timer_runs = True
     assert rig.core.accept_if_flowing(event) == event.id
     assert rig.core.accept_if_flowing("no event") is None
@@ -234,7 +234,7 @@ def test_accept_flowing_when_anything_else_has_to_be_looked_at_takes_nothing() -
     assert rig.core.accept_if_flowing(event) is None
     rig.out.set_paused(False)
     rig.core.set_limit(rig.core.n_pending)
-    assert rig.core.accept_if_flowing(event) is None  # full
+    assert rig.core.accept_if_flowing(event) is None  # the window is full
     rig.core.set_limit(8)
     assert rig.core.accept_if_flowing(event) == event.id
     rig.core.stop_writing()

@@ -1,4 +1,4 @@
-"""eda.publishing._publisher_core.PublisherCore: which answer settles what, and how the window sizes itself by them."""
+"""eda.publishing._publisher_core.PublisherCore: which events an answer settles, and how answers change the limit."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_probe_when_others_are_acknowledged_late_still_waits_for_its_own() -> No
 
 
 def test_acknowledgements_when_they_come_during_a_pause_leave_nothing_stuck() -> None:
-    """What is settled while nothing is written must not leave the next write behind the oldest event."""
+    """Events that are settled during the pause are not written again: the next write is the oldest unsettled event."""
     rig = Rig()
     rig.window()
     rig.accept(5)
@@ -152,7 +152,7 @@ def test_limit_when_answers_are_slow_shrinks_down_to_256() -> None:
     for wanted in (512, 256, 256):
         rig.accept(rig.core.limit // 2)
         rig.written()
-        time.sleep(0.26)  # this is how long the server takes, not luck
+        time.sleep(0.26)  # the simulated time of the server's answer
         answer_all(rig)
         assert rig.core.limit == wanted
 

@@ -1,4 +1,4 @@
-"""eda.publishing._publisher_core beside a plain model of it: accept, write, answer, rewind and fail in any order."""
+"""eda.publishing._publisher_core compared with a simple model: accept, write, answer, rewind, fail in any order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_PENDING = 12
 
 
 class ModelHost(Host):
-    """Goes on with a batch as the pump does."""
+    """A host that sets the limit after a flow acknowledgement, as the pump does."""
 
     rig: Rig
 
@@ -22,7 +22,7 @@ class ModelHost(Host):
 
 
 class Machine(RuleBasedStateMachine):
-    """Every event is settled once, and what is written is what waits, oldest first."""
+    """Checks that every event is settled once, and that waiting events are written in order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Machine(RuleBasedStateMachine):
         self.rig = host.rig = Rig(host=host, max_pending=MAX_PENDING)
         self.host = host
         self.ids: list[str] = []  # of all accepted events, in order
-        self.outcome: dict[int, str] = {}  # sequence > what became of it
+        self.outcome: dict[int, str] = {}  # sequence > its outcome
         self.mode = ""
         self.connected = True
         self.under_way: list[int] = []  # sequences in the order written since the last restart
@@ -48,7 +48,7 @@ class Machine(RuleBasedStateMachine):
         return [seq for seq in range(1, len(self.ids) + 1) if seq not in self.outcome]
 
     def look(self) -> None:
-        """Take what was written, and hold it against the model."""
+        """Compare the written frames with the model."""
         for each in self.rig.written():
             if not each.payload:
                 assert each.place == (len(self.under_way) + 1, 3)
@@ -84,7 +84,7 @@ class Machine(RuleBasedStateMachine):
     def begin(self, mode: str) -> None:
         if self.mode == "fast":
             self.old_batches.append((self.rig.batch, len(self.under_way)))
-        self.rig.written()  # what restart hands over is of what is over
+        self.rig.written()  # drop frames from before the restart
         self.mode = mode
         self.under_way.clear()
         self.n_settled = 0
@@ -162,12 +162,12 @@ class Machine(RuleBasedStateMachine):
 
     @rule(seq=st.integers(0, 60), stream_seq=st.integers(1, 99))
     def acknowledge(self, seq: int, stream_seq: int) -> None:
-        """In window mode an acknowledgement holds whenever the event was last written in that mode."""
+        """Check that an acknowledgement settles an event that was last written in window mode."""
         sent_this_way = self.mode == "window" and seq in self.under_way
         before = self.core.n_acknowledged
         self.rig.acknowledge(seq, stream_seq)
         if self.core.n_acknowledged > before:
-            assert seq in self.frames, "what was never written is acknowledged"
+            assert seq in self.frames, "an event that was never written is acknowledged"
             self.settle([seq], "acknowledged")
         else:
             assert not sent_this_way or seq in self.outcome

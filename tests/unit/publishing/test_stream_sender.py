@@ -20,7 +20,7 @@ INBOX = b"_INBOX.me."
 
 
 class Rig:
-    """A sender whose writes are kept, and which is fed answers as a server would send them."""
+    """A sender whose writes are recorded, and the parser that passes it answers in the server's form."""
 
     def __init__(self, limit: int = 1024, stream: str = "orders") -> None:
         self.writes: list[bytes] = []
@@ -44,7 +44,7 @@ class Rig:
         return id, waiter
 
     def flush(self) -> bytes:
-        """Write what waits; returns what was written."""
+        """Flush the buffer, and return the bytes that were written."""
         self.writes.clear()
         self.out.flush()
         return b"".join(self.writes)
@@ -198,7 +198,7 @@ def test_room_when_the_window_is_full_is_none_until_the_oldest_is_settled() -> N
     assert not rig.sender.has_room
     rig.flush()
     rig.acknowledge(2)
-    assert not rig.sender.has_room  # the window spans from the oldest
+    assert not rig.sender.has_room  # the limit counts from the oldest unsettled publish
     rig.acknowledge(1)
     assert rig.sender.has_room
 
@@ -225,7 +225,7 @@ def test_acknowledgement_when_plain_settles_the_publish(payload: bytes) -> None:
     rig.answer(1, payload)
     assert waiter.result(0) == 7
     assert (rig.sender.n_pending, rig.sender.n_acknowledged, rig.answers) == (0, 1, [])
-    rig.answer(1, payload)  # once more
+    rig.answer(1, payload)  # the same answer again
     assert (rig.sender.n_pending, rig.sender.n_acknowledged, rig.answers) == (0, 1, [])
 
 
@@ -257,7 +257,7 @@ def test_acknowledgement_when_of_the_domain_that_is_meant_settles_the_publish(do
 
 def test_acknowledgements_when_in_any_order_settle_each_their_own() -> None:
     rig = Rig()
-    waiters = [rig.publish()[1] for _ in range(600)]  # grows over its first places
+    waiters = [rig.publish()[1] for _ in range(600)]  # more than the window's first slots
     rig.flush()
     for number in [*range(600, 300, -1), *range(1, 301)]:
         rig.acknowledge(number, stream_seq=number + 1000)
@@ -403,7 +403,7 @@ def test_due_when_time_passes_tells_what_to_do_and_when_next() -> None:
     assert 0 < next_s <= 0.2
     resend, give_up, next_s = after(0.21, rig.sender.due)
     assert (resend, give_up) == ([1], [])
-    # The one to send again is to be given up before it would be sent once more.
+    # The event that is sent again is given up before its next try is due.
     assert next_s is not None
     assert 0 < next_s <= 0.4
     rig.sender.resend(1, 5.0)

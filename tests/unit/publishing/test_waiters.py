@@ -1,4 +1,4 @@
-"""eda.publishing.waiters: senders go in turn, and the time that takes does not grow with the queue."""
+"""eda.publishing.waiters: senders send in turn, and the time for each does not grow with the queue."""
 
 from __future__ import annotations
 

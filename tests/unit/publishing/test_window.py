@@ -1,4 +1,4 @@
-"""eda.publishing._window through what drives it: the window against a dictionary, over random histories."""
+"""eda.publishing._window, driven by a StreamSender and compared with a dictionary over random histories."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_window_when_made_without_a_place_is_refused() -> None:
 
 
 class Window:
-    """A publish window behind a sender, and the dictionary that it should be like."""
+    """A publish window with its sender, and the dictionary to which it must be equal."""
 
     def __init__(self, limit: int) -> None:
         self.out = Outbound(lambda: None)
