@@ -261,7 +261,7 @@ cdef class PublisherCore(Pending):
     cpdef int stop_writing(self) except -1:
         """Write no events until the host calls `start_writing` or `write_oldest`."""
         self.writing = False
-        return self.tell_host()          # there may be room now: `limit` does not hold while events only wait
+        return self.tell_host()          # there may be room now: until writing starts, `max_pending` is the limit
 
     def rewind(self):
         """Stop writing. All unsettled events count as not written from now on."""

@@ -30,11 +30,11 @@ class _Failure:
         self.seq = seq
         self.event = event
         self.error = error
-        self.told = 0  # when a listener was first told of it; 0: none was told
+        self.told = 0  # the time (see Failures) when a listener was first told of it; 0: never
 
 
 class Failures:
-    """Keeps failures until a caller is told of them. Callers that wait at the same time are each told.
+    """Keeps failures until a caller is told of them. Of several callers that wait at the same time, each is told.
 
     Time is a count here: the number of listeners that have come so far. After the first listener was told of a failure,
     the failure is kept for the listeners that had come before.
@@ -52,7 +52,7 @@ class Failures:
 
     @property
     def is_overfull(self) -> bool:
-        """Return whether there are more failures that nobody was told of than should be kept."""
+        """Return whether more than 10,000 failures are kept that nobody was told of."""
         return self._n_untold > MAX_KEPT
 
     def add(self, seq: int, event: Event, error: BaseException) -> None:
@@ -76,7 +76,7 @@ class Failures:
         self._listeners.pop(listener, None)
         if not self._kept or (self._listeners and len(self._kept) < self._prune_at):
             return
-        if self._listeners:  # the last listener waits for the events before the highest sequence
+        if self._listeners:  # they are in the order of `to`, so no listener waits for `last.to` or later
             first, last = next(iter(self._listeners)), next(reversed(self._listeners))
             self._kept = [
                 each for each in self._kept if not each.told or (each.told >= first.came and each.seq < last.to)

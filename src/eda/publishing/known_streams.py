@@ -188,7 +188,7 @@ class KnownStreams:
             self._refreshing = None
 
     async def _refresh(self) -> None:
-        """Check the known streams. Meanwhile new events are published as before, but no event is sent again."""
+        """Check the known streams. Meanwhile new events are published as before; no event is sent again unchecked."""
         for stream, known in list(self.known.items()):
             try:
                 info = await self._streams.info(stream)

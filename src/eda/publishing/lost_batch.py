@@ -57,7 +57,7 @@ async def _find_in(api: Api, stream: str, subject: str, batches: Collection[str]
 async def has_all_since(api: Api, stream: str, state: dict[str, Any], from_seq: int) -> bool:
     """Return whether the stream still has all messages that it has stored at `from_seq` or later.
 
-    `state` is the `state` in the answer to STREAM.INFO. False if that can't be found out.
+    `state` is the field of that name in the answer to STREAM.INFO. Return False if nobody can tell.
 
     Raises ServerError, Timeout, Closed.
     """

@@ -213,7 +213,7 @@ class Publisher:
         return event_id
 
     async def send_and_wait(self, event: Event) -> Receipt:
-        """Send an event after those sent before, wait until it is stored, and return its receipt.
+        """Send an event in order with the others, wait until it is stored, and return its receipt.
 
         In fast mode the event gets a batch of its own, because only then does the server's answer tell its sequence.
         So each such event takes a round trip, one after the other. For many events at a time, `Conn.publish` is faster.
@@ -383,7 +383,7 @@ class Publisher:
 
 
 def _ends_now(error: BaseException) -> bool:
-    """Return whether a block that this error has left must not wait: it was cancelled, or its time-out is over."""
+    """Return whether the context must not wait: this error shows that its block was cancelled or timed out."""
     task = asyncio.current_task()
     return (
         not isinstance(error, Exception)

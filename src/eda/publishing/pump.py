@@ -151,7 +151,7 @@ class Pump:
         machine.leave(State.DOWN)
 
     def on_gone(self, error: Exception) -> None:
-        """Fail all pending events. Later events are written, and fail or not by their own answers."""
+        """Fail all pending events. Later events are written, and each gets its own outcome."""
         self.fail_all(error)
         self.machine.start_over()  # answers to the failed events must no longer count
         self.machine.leave(State.DOWN)

@@ -41,7 +41,7 @@ class PumpAnswers:
     # --- fast mode ---------------------------------------------------------------------------------------------------
 
     def on_batch_answer(self, seq: int, status: int, payload: bytes) -> None:
-        """Take an answer to message `seq` of the batch that is not an acknowledgement within the batch."""
+        """Handle an answer to message `seq` of the batch, except acknowledgements within the batch."""
         machine, core = self._machine, self._machine.core
         answer = self._checks.decode(status, payload)
         if answer is None or answer.type or machine.state not in UNDER_WAY:
@@ -91,7 +91,7 @@ class PumpAnswers:
     # --- window mode -------------------------------------------------------------------------------------------------
 
     def on_window_answer(self, seq: int, status: int, payload: bytes) -> None:
-        """Take an answer to event `seq` that is not a plain acknowledgement."""
+        """Handle an answer to event `seq`, except plain acknowledgements."""
         machine, core = self._machine, self._machine.core
         answer = self._checks.decode(status, payload)
         if answer is None or answer.type or not (answer.error or answer.seq):

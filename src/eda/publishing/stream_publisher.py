@@ -206,7 +206,7 @@ class StreamPublisher:
             self._arm(min(next_s or RESEND_S, RESEND_S))
 
     def _send_again(self, seqs: Iterable[int], since: float) -> None:
-        """Send events again if that can't store them twice. Before, check a stream that was not checked since `since`.
+        """Send events again if that can't store them twice. Check a stream first if it was not checked after `since`.
 
         A try without an answer may be stored. The stream keeps the event's id for its duplicate window, which may have
         been shortened, so the stream is checked first. If all tries of an event were refused, the event is not stored,
