@@ -2,8 +2,8 @@
 
 from eda._version import __version__ as __version__
 
-# Type checkers take a variable of this name for true. The one of `typing` would cost more than all of this file.
-# Tools that freeze a program find the imports below as well.
+# Type checkers assume that a variable of this name is True, so they see the imports below. Tools that pack a program
+# into one executable see them, too. The variable is not imported, because `typing` loads slower than all of this file.
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ if not TYPE_CHECKING:  # a type checker that saw __getattr__ would accept any na
         if f"eda.{name}" in _NAMES_IN:
             with _LOADING:
                 return import_module(f"eda.{name}")
-        # From name and obj Python finds the name that was probably meant.
+        # Python uses `name` and `obj` to suggest the name that was probably meant.
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
 
     def __dir__():

@@ -12,12 +12,12 @@ from eda.errors import ConfigError, PublishFailed
 from eda.publishing.publisher import Publisher
 from eda.subscribing.subscription import Subscription
 
-__all__ = ["CLOSE_TIMEOUT_S", "KEEPS", "Closing", "check_close_timeout"]
+__all__ = ["CLOSE_TIMEOUT_S", "KEPT_SHARE", "Closing", "check_close_timeout"]
 
 CLOSE_TIMEOUT_S = 30.0
 
 LEAST_S = 0.05  # enough time to cancel the tasks that run
-KEEPS = 0.1  # the share of the time left that each step leaves for the steps after it
+KEPT_SHARE = 0.1  # each step leaves this share of the remaining time to the later steps
 
 
 def check_close_timeout(timeout_s: object) -> float:
@@ -48,11 +48,11 @@ class Closing:
 
     async def _close_subscriptions(self, subscriptions: list[Subscription]) -> None:
         deadline = self._deadline
-        keeps_s = deadline.left_s * KEEPS
+        keeps_s = deadline.left_s * KEPT_SHARE
         closing = {each.begin_close(): each for each in subscriptions}
         for each in subscriptions:
             each.hurry(deadline.left_s - keeps_s)
-        # Lets every task begin, even past the deadline: a task that is cancelled before it begins would close nothing.
+        # Let every task begin, even if the deadline is over: a task that is cancelled before it begins closes nothing.
         await asyncio.sleep(0)
         late = await deadline.wait(closing, keeps_s=keeps_s)
         for task, each in closing.items():
@@ -63,7 +63,7 @@ class Closing:
 
     async def _close_publishers(self, publishers: list[Publisher], batches: list[asyncio.Future[None]]) -> None:
         deadline = self._deadline
-        keeps_s = deadline.left_s * KEEPS
+        keeps_s = deadline.left_s * KEPT_SHARE
         flushing = {asyncio.ensure_future(self._flush(each)): each for each in publishers}
         late = await deadline.wait({*flushing, *batches}, keeps_s=keeps_s)
         for task, publisher in flushing.items():
@@ -76,7 +76,7 @@ class Closing:
         if n_batches:
             self.left_undone.append(f"{n_batches} calls of publish_batch")
         closing = [asyncio.ensure_future(each.close()) for each in publishers]
-        await asyncio.sleep(0)  # lets every task begin, as above
+        await asyncio.sleep(0)  # let every task begin, as above
         for unclosed in await deadline.wait(closing, keeps_s=keeps_s / 2):
             unclosed.cancel()
 
@@ -92,7 +92,7 @@ class Closing:
         """Accept no more publishes, wait for the single publishes under way, and close the wire."""
         deadline = self._deadline
         services.wire.closing = True
-        n_unsettled = await services.stream_publishers.drain(deadline, keeps_s=deadline.left_s * KEEPS)
+        n_unsettled = await services.stream_publishers.drain(deadline, keeps_s=deadline.left_s * KEPT_SHARE)
         if n_unsettled:
             self.left_undone.append(f"{n_unsettled} publishes")
         services.stream_publishers.close()

@@ -105,9 +105,9 @@ class Conn:
         """Publish an event, and return its receipt when the stream has stored it.
 
         The event is sent again under the same id until the server acknowledges it, rejects it permanently, or
-        `timeout_s` seconds are over. `timeout_s` is at least 0.001 and at most half of the stream's duplicate window;
-        None stands for 30 s, or for that half if it is less. `event=None` publishes an empty event. Concurrent calls
-        share writes.
+        `timeout_s` seconds are over. `timeout_s` is at least 0.001 and at most half of the stream's duplicate window.
+        The default (None) is 30 s, or half of the duplicate window if that is shorter. `event=None` publishes an empty
+        event. Concurrent calls share writes.
 
         Raises ConfigError or EncodeError before anything is sent. Raises StreamNotFound, ServerError, Closed, Timeout.
         After a Timeout, Closed or a cancellation the event may be stored or not.
@@ -157,9 +157,11 @@ class Conn:
         65,536 events) and `max_pending_bytes` limit the events that are not acknowledged yet.
 
         An event without an answer for `ack_timeout_s` seconds is sent again. An event that is not acknowledged after
-        `timeout_s` seconds fails with Timeout; at most half of the stream's duplicate window, None: 30 s, or that half
-        if it is less. `on_ack(event_id, sequence)` (the sequence is 0 in fast mode) and `on_error(event, error)` are
-        plain functions. For each event exactly one of them is called, once.
+        `timeout_s` seconds fails with Timeout. `timeout_s` is at most half of the stream's duplicate window. Its
+        default (None) is 30 s, or half of the duplicate window if that is shorter.
+
+        `on_ack(event_id, sequence)` (the sequence is 0 in fast mode) and `on_error(event, error)` are plain functions.
+        For each event exactly one of them is called, once.
 
         Raises ConfigError. Opening it also raises NotSupported if the server can't do the mode, StreamNotFound,
         ServerError, Closed.
@@ -197,8 +199,8 @@ class Conn:
         Raises NotSupported; ConfigError or EncodeError before anything is sent; StreamNotFound. Raises ServerError if
         the server rejects the batch, for example because one of its ids was published before: then nothing is stored.
         Raises Timeout if the outcome is not known after 30 s, or after half of the stream's duplicate window if that is
-        shorter, and as soon as it is certain that it can't be known; raises Closed. After a Timeout, Closed or a
-        cancellation either all events are stored or none is.
+        shorter; and earlier if it is certain that the outcome can't be found out. Raises Closed. After a Timeout,
+        Closed or a cancellation either all events are stored or none is.
         """
         services = self._lifetime.require_open()
         stream = check_stream_name(stream)
@@ -236,8 +238,8 @@ class Conn:
         they may also be given as keywords.
 
         Raises ConfigError for options that are unknown or contradict each other, and for a handler that can't be used,
-        such as a generator function. Opening it also raises ConfigError if the options contradict a kept subscription
-        of the same name, StreamNotFound, ServerError, Closed.
+        such as a generator function. Opening it also raises ConfigError if the server keeps a subscription of the same
+        name whose options contradict these. Opening it raises StreamNotFound, ServerError, Closed as well.
         """
         lifetime = self._lifetime
         services = lifetime.require_open()
@@ -290,7 +292,7 @@ class Conn:
         stay as they were.
 
         Raises ConfigError; StreamNotFound for either stream; ServerError, Timeout, Closed. After an error or a
-        cancellation, the letters before that one have been replayed.
+        cancellation, the earlier letters are replayed already.
         """
         replay = self._lifetime.require_open().replay
         return await replay.replay(stream, name, limit=limit, dead_letter=dead_letter)

@@ -48,8 +48,8 @@ def connect(
     """Connect to NATS JetStream. Await the result, or enter it with `async with`.
 
     `addr`: a NATS URL, a list of them, `embedded:` or `embedded:///dir`. None stands for EDA_URL from the environment,
-    then NATS_URL, then nats://127.0.0.1:4222. `cluster`: the JetStream domain. `client`: the name of the connection, of
-    its durable subscriptions, and of the client in its events. `logger`: None logs nothing.
+    then NATS_URL, then nats://127.0.0.1:4222. `cluster`: the JetStream domain. `client`: the name of this program.
+    Its connection, its durable subscriptions and its events carry this name. `logger`: None logs nothing.
 
     `tls`, `user`, `password`, `token`, `credentials` (path of a .creds file) and `nkey` (path of a seed file) are as in
     nats-py. `auto_create`: a stream that does not exist is created with `stream_defaults`. `on_state(state)` is a plain

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 
 from eda.callbacks import Callback
-from eda.closing import CLOSE_TIMEOUT_S, KEEPS, Closing, check_close_timeout
+from eda.closing import CLOSE_TIMEOUT_S, KEPT_SHARE, Closing, check_close_timeout
 from eda.conn_services import ConnectOptions, ConnServices, connect_services
 from eda.deadline import Deadline
 from eda.embedded.server import EmbeddedServer
@@ -46,10 +46,10 @@ async def closing_what_is_left() -> AsyncIterator[None]:
 
 
 class Lifetime:
-    """Opens and closes a connection, knows its state, and holds what uses the connection.
+    """Opens and closes a connection, and knows its state and its users.
 
-    `subscriptions`, `publishers` and `batches` are what `close` has to end before it closes the connection itself. A
-    batch is represented by a future, which is done when the call of `publish_batch` ends.
+    `close` ends the `subscriptions`, `publishers` and `batches` before it closes the connection itself. A batch is
+    represented by a future, which is done when the call of `publish_batch` ends.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class Lifetime:
         if self._close_deadline is not None:
             self._close_deadline.shorten(timeout_s)
             for each in self.subscriptions:
-                each.hurry(timeout_s * (1 - KEEPS))
+                each.hurry(timeout_s * (1 - KEPT_SHARE))
 
     async def _close(self, deadline: Deadline) -> None:
         closing = Closing(self._logger, deadline)
@@ -260,11 +260,11 @@ class Lifetime:
             raise Closed("connection")
 
     def admit_publisher(self, publisher: Publisher) -> None:
-        """Add a publisher that is being opened to those that `close` closes. Raises Closed."""
+        """Remember a publisher that is being opened, so that `close` closes it. Raises Closed."""
         self.check_not_closing()
         self.publishers.add(publisher)
 
     def admit_subscription(self, subscription: Subscription) -> None:
-        """Add a subscription that is being opened to those that `close` closes. Raises Closed."""
+        """Remember a subscription that is being opened, so that `close` closes it. Raises Closed."""
         self.check_not_closing()
         self.subscriptions.add(subscription)

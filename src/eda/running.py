@@ -1,4 +1,4 @@
-"""`eda.run`: runs a program's main coroutine, and ends it on a signal as service managers and terminals expect."""
+"""`eda.run`: runs a program's main coroutine, and ends it in order on SIGINT or SIGTERM."""
 
 from __future__ import annotations
 

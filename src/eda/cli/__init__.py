@@ -2,13 +2,13 @@
 
 It uses the package as any other program does, and offers nothing to the other wings.
 
-`eda --help` imports click, but neither rich nor a connection: a command imports what it runs when it runs.
+`eda --help` imports only click, so it is fast. A command imports everything else when it runs.
 
 Files, each after the files that it imports:
 
-    limits    how many events, how small payloads
+    limits    the largest number of events, and the smallest payloads
     check     checks whether every published event arrived
-    work      the orders for the two processes of a run; makes events and checks received ones
+    work      what a run does: the options for its two processes, its events, and the checks of received events
     sides     starts and watches the two processes of a run
     report    the figures of a run, by name and as a table
     show      runs the work and shows it: progress bars, errors, exit code

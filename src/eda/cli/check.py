@@ -28,7 +28,7 @@ def value_of(sensor: int, count: int) -> float:
 class Arrivals:
     """Checks the order of received events, which are numbered from 1 within their aggregate.
 
-    `missing` has the numbers that were skipped and have not come later. Memory grows only with these.
+    `missing` has the numbers that were skipped and have not come since. Memory use grows only with their count.
     """
 
     def __init__(self, n_expected: dict[str, int]) -> None:
@@ -49,7 +49,7 @@ class Arrivals:
             self._arrive_out_of_turn(aggregate, number)
 
     def _arrive_out_of_turn(self, aggregate: str, number: int) -> None:
-        """Count an event that came early, late, twice, or that nobody published."""
+        """Count an event that came early, late or twice, or that nobody published."""
         due = self.next.get(aggregate)
         if due is None or not 1 <= number <= self.n_expected[aggregate]:
             self.n_unexpected += 1
@@ -71,7 +71,7 @@ class Arrivals:
         return never_reached + skipped
 
     def n_beyond(self, published: dict[str, int]) -> int:
-        """Return by how much the received numbers exceed the published ones, summed over all aggregates."""
+        """Return how far the highest received number is beyond the last published one, summed over all aggregates."""
         return sum(max(self.next[aggregate] - 1 - n, 0) for aggregate, n in published.items())
 
 

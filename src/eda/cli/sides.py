@@ -58,7 +58,7 @@ async def run_sides(
             url, name = addr, f"server {addresses}, file storage"
         conn = await stack.enter_async_context(eda.connect(url, client=f"{work.client}-admin"))
         stream = f"{work.client}-{secrets.token_hex(8)}"
-        # The server keeps millions of ids in this window. A publish may take half of it: 30 s, as by default.
+        # The window is short, because the server keeps millions of ids for it. A publish may still take half: 30 s.
         try:
             await conn.streams.create(stream, eda.StreamOptions(dedup_window_s=60.0))
         except (asyncio.CancelledError, eda.Timeout):  # the stream may have been created in spite of this
@@ -92,7 +92,7 @@ async def _delete(conn: eda.Conn, stream: str, on_log: Callable[[str], None]) ->
 
 
 async def _forget(conn: eda.Conn, stream: str, work: Work, handling: Side, on_log: Callable[[str], None]) -> None:
-    """Remove the cursors that a killed handling side left behind. A side that ends by itself removes its own."""
+    """Remove the cursors that a killed handling side left behind. A side that ends by itself leaves none."""
     if not handling.was_killed or work.kind == "shared":
         return
     try:
@@ -142,7 +142,7 @@ class Side:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            # In a session of its own: only the parent gets Ctrl-C, and it ends its sides in order.
+            # In a session of its own, the side gets no Ctrl-C. Only the parent gets it, and ends its sides in order.
             start_new_session=True,
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )

@@ -1,4 +1,4 @@
-"""The orders for both sides of a run, and its events: the demo's readings, or payloads of one size."""
+"""What a run does: the options that both sides get, and the events: the demo's readings, or payloads of one size."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Receiver(Protocol):
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
-    """The orders: what to publish, until `events` or `seconds` are over, and how to subscribe. Nothing is secret.
+    """The options of a run: what it publishes, how many events or for how long, and how it subscribes. They hold no secret.
 
     `size` is the payload's size in bytes; 0 stands for the demo's readings. Each subscription gets every event.
     """

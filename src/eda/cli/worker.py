@@ -1,4 +1,4 @@
-"""One side of a run: `python -m eda.cli.worker`. It is a process so that its CPU time can be measured.
+"""One side of a run: `python -m eda.cli.worker`. It is a separate process, so that its CPU time can be measured.
 
 Arguments: `publish` or `handle`, the stream, the work as JSON. The first line of stdin is the server's URL, because a
 URL with credentials must not show in the list of processes or in the environment. The process writes lines of JSON to
@@ -48,7 +48,7 @@ class Progress:
 
 
 class Latencies:
-    """Times from publish to handler: of every event, or of every 2nd, 4th, …, so that MAX_SAMPLES is never exceeded."""
+    """Times from publish to handler. With many events, only every 2nd, 4th, … is kept, to have at most MAX_SAMPLES."""
 
     def __init__(self) -> None:
         self.samples_ns: list[int] = []
@@ -178,7 +178,7 @@ async def until_quiet(subs: list[eda.Subscription], progress: Progress, publishe
 def peak_memory() -> int | None:
     """Return the peak memory of this process in bytes; None if the system does not report it.
 
-    getrusage is of no use here: its count starts with the memory of the parent.
+    getrusage can't be used, because its value is never less than the parent's memory at the start.
     """
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
@@ -239,7 +239,7 @@ async def run(url: str, side: str, stream: str, work: Work) -> None:
             if line:
                 loop.call_soon_threadsafe(published.set_result, json.loads(line))
             else:
-                # The parent ends this side on purpose, so events that are given up are no reason to warn.
+                # The parent ends this side on purpose, so warnings about unfinished events would only confuse the user.
                 logging.getLogger("eda").setLevel(logging.ERROR)
                 loop.call_soon_threadsafe(this.cancel)
 

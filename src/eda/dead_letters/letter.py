@@ -1,4 +1,4 @@
-"""A dead letter in its stream: how it is read, and the headers and subjects on which storing and replaying agree."""
+"""A dead letter in its stream: how it is read, and the headers and subjects that storing and replaying share."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 MAX_HEADERS = 64 * 1024  # how many bytes of a letter's headers are read; the headers we write take a few thousand
-MAX_KEPT = 4096  # how many bytes of the headers of a foreign message a letter keeps
+MAX_KEPT = 4096  # a letter keeps at most this many bytes of a foreign message's headers
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9!#$&'*+.^_`|~-]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -75,7 +75,7 @@ def subject_or_none(stream: str, event_type: str, aggregate: str) -> str | None:
 def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the headers of a foreign message that a letter keeps: the first ones, up to 4 KiB together.
 
-    Characters that a name or value must not have are escaped: `%XX` for each byte of their UTF-8.
+    A character that a header's name or value must not contain is replaced by `%XX` for each byte of its UTF-8.
     """
     kept: dict[str, str] = {}
     n_left = MAX_KEPT
@@ -99,7 +99,7 @@ def own_headers(letter: Letter) -> dict[str, str]:
 
 
 def own_subject(letter: Letter, subjects: Collection[str]) -> str | None:
-    """Return the subject that the message had before. None: it is unknown, or a stream of these subjects refuses it."""
+    """Return the subject that the message had before. None: it is unknown, or `subjects` do not include it."""
     escaped = letter.headers.get(DEAD_SUBJECT, "")
     subject = unquote(escaped)
     if len(escaped) > MAX_TEXT - 3 or not _SUBJECT.fullmatch(subject) or not is_covered(subject, subjects):

@@ -39,7 +39,7 @@ REPLAY_TIMEOUT_S = 30.0
 REPLAY_PAUSE_S = 0.1
 MAX_READS = 16  # how many letters are read concurrently; their payloads are in memory together
 
-# The sequence does not exist; the message can't be deleted, which is how an older server says that it is gone.
+# The server's answers if the message is gone: older servers say that the message can't be deleted.
 NOTHING_TO_DELETE = frozenset({SEQUENCE_NOT_FOUND, MESSAGE_DELETE_FAILED})
 
 
@@ -57,11 +57,11 @@ class Replay:
 
         They are published in order, and only this subscription handles them. Each is removed from the dead-letter
         stream after `stream` has acknowledged it. Letters that are stored while this runs are left for the next time.
-        Undecodable messages stay where they are, because to replay them can't help. `dead_letter` is the dead-letter
-        stream (None: `{stream}-dead`), `limit` the largest number to replay.
+        Undecodable messages stay where they are, because a replay can't make them decodable. `dead_letter` is the
+        dead-letter stream (None: `{stream}-dead`), `limit` the largest number to replay.
 
-        An event gets a new id, which is the same for each attempt to replay the same letter. So if a crash prevents
-        that a letter is removed, another replay within the stream's duplicate window stores no second copy.
+        An event gets a new id, which is the same for each attempt to replay the same letter. If a crash leaves a
+        replayed letter behind, another replay within the stream's duplicate window stores no second copy.
 
         A letter may lack its payload, because the payload was too large. Then the payload is read from `stream`. If it
         is not there any more, or if the event is too large for the headers of a replay, the letter stays, and a warning
@@ -87,7 +87,8 @@ class Replay:
             raise ConfigError(message, argument="dead_letter" if dead_letter else "stream")
         info = await self._streams.info(stream)
         check_takes_events(info)
-        # A stream that was deleted and made again counts from 1 again. So the ids name its time of creation as well.
+        # If the dead-letter stream is deleted and created again, its sequences start at 1 again. So the ids of replayed
+        # events contain the stream's time of creation, too.
         made_us = (datetime.fromisoformat(dead_info["created"]) - EPOCH) // timedelta(microseconds=1)
         n_replayed = 0
         state = dead_info["state"]
@@ -171,7 +172,7 @@ class Replay:
             except EdaError as error:
                 if not error.retryable:
                     raise
-                # The duplicate window may have been changed since this began.
+                # The duplicate window may have been changed since the first attempt.
                 window_s = (await self._streams.info(stream)).options.dedup_window_s
                 if monotonic() + REPLAY_PAUSE_S > began + min(REPLAY_TIMEOUT_S, window_s / 2):
                     raise
@@ -181,7 +182,7 @@ class Replay:
         try:
             await self._api.request(f"STREAM.MSG.DELETE.{dead}", {"seq": sequence, "no_erase": True})
         except ServerError as error:
-            # Another replay has removed it at the same time, or this one has, in an attempt that got no answer.
+            # The letter may be gone: another replay or an earlier request, whose answer was lost, has removed it.
             if (
                 error.err_code not in NOTHING_TO_DELETE
                 or await read_letter(self._api, dead, {"seq": sequence}) is not None
@@ -191,8 +192,8 @@ class Replay:
     async def _letters(self, dead: str, first: int, last: int) -> AsyncGenerator[Letter, None]:
         """Yield the messages from sequence `first` to `last` in order.
 
-        Several are read concurrently. Each request names a sequence and gets the first message from there onwards. So
-        in a gap several requests get the same message, and then fewer requests are made the next time.
+        Several are read concurrently. Each request gets the first message at or after its sequence. If messages are
+        missing there, several requests get the same message, and the next round makes fewer requests.
         """
         width = 1
         while first <= last:

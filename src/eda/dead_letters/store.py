@@ -54,7 +54,11 @@ NO_ROOM = frozenset({ACCOUNT_RESOURCES_EXCEEDED, MAX_STREAMS_REACHED, MEMORY_EXC
 
 
 class DeadLetters:
-    """Stores dead letters. `find` returns a stream that exists; `ensure` creates it if need be. Both raise EdaError."""
+    """Stores dead letters.
+
+    `find(name)` returns the stream of that name. `ensure(name)` creates the stream first if it does not exist. Both
+    raise EdaError.
+    """
 
     def __init__(
         self,
@@ -94,17 +98,18 @@ class DeadLetters:
 
         `payload` is stored as it is. `event_type` and `aggregate` (both empty for an undecodable message) make the
         letter's subject, and all else becomes headers. `subject` is the subject that the message had, `foreign` are the
-        headers that another program gave it, and `event_id` is the event's id if only these headers have it.
+        headers that another program gave it, and `event_id` is the event's id if `payload` does not contain it.
 
         If the letter is too large, it loses the end of the error's text, then the foreign headers, then its payload.
-        Headers say then where the payload is, and what its digest is.
+        In place of the payload, headers say where the payload is, and what its digest is.
 
         This is one attempt of at most 5 s; the caller tries again. A letter that an earlier attempt has stored is not
         stored twice within the stream's duplicate window.
 
-        Raises ConfigError if the stream can't keep letters, or not even the headers of this one; StreamNotFound if it
-        may not be created; ServerError, Timeout, Closed. `is_transient` says which errors are worth another attempt.
-        After an error, or if the caller is cancelled, the letter may be stored or not.
+        Raises ConfigError if the stream can't keep letters, or if the headers of this letter alone are too large.
+        Raises StreamNotFound if the stream does not exist and may not be created; ServerError, Timeout, Closed.
+        `is_transient` says which errors are worth another attempt. After an error, or if the caller is cancelled, the
+        letter may be stored or not.
         """
         to = check_stream_name(to)
         letter_subject = subject_or_none(to, event_type, aggregate) or subject_of(to, "", "")
@@ -142,7 +147,7 @@ class DeadLetters:
         except TimeoutError as late:
             if not limit.expired():
                 raise
-            self._streams.forget(to)  # look again: with no_ack, set meanwhile, the stream does not answer
+            self._streams.forget(to)  # look again: the stream never answers if no_ack has been set meanwhile
             raise Timeout(f"storing a dead letter in {to}", TIMEOUT_S) from late
         except Timeout:
             self._streams.forget(to)
@@ -163,7 +168,7 @@ class DeadLetters:
         fit, kept = _fitted(to, headers, payload, without, error, most)
         answer = await self._publish(to, subject, kept, fit)
         if answer.duplicate and not await self._is_same(to, answer.seq, kept, fit):
-            # The id belongs to another letter: of an event of another stream, or of a deleted stream of the same name.
+            # Another letter has this id. Its event came from another stream, or from a deleted stream of the same name.
             other_id = {MSG_ID: f"{headers[MSG_ID]}:{next_nuid()}"}
             fit, kept = _fitted(to, headers | other_id, payload, without | other_id, error, most)
             await self._publish(to, subject, kept, fit)
@@ -173,7 +178,7 @@ class DeadLetters:
             return await store_message(self._wire, to, subject, payload, headers, domain=self._api.domain)
         except ServerError as refused:
             if refused.code == 503:
-                self._streams.forget(to)  # it may have been deleted or changed: the next attempt looks at it
+                self._streams.forget(to)  # it may have been deleted or changed: the next attempt looks again
             raise
 
     async def _is_same(self, to: str, sequence: int, payload: bytes, headers: dict[str, str]) -> bool:

@@ -14,15 +14,16 @@ from eda.transport.wire import Wire
 __all__ = ["SuitableStreams"]
 
 CHECK_TIMEOUT_S = 5.0
-OVERHEAD = 64  # bytes: more than a stream's storage adds to a message, apart from its subject
+OVERHEAD = 64  # a stream's storage adds fewer bytes than this to a message, apart from its subject
 
 _ADVICE = "a dead-letter stream needs retention 'limits' and the subjects '{0}' and '{0}.>': eda creates one like that"
 
 
 class SuitableStreams:
-    """The streams that can keep dead letters, as of the last look at each.
+    """The streams that can keep dead letters, each as it was when it was last looked at.
 
-    `find` returns a stream that exists; `ensure` creates it if need be. Both raise EdaError.
+    `find(name)` returns the stream of that name. `ensure(name)` creates the stream first if it does not exist. Both
+    raise EdaError.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class SuitableStreams:
         most = info.max_event_bytes or self._wire.max_payload
         if info.options.max_bytes is not None:
             most = min(most, info.options.max_bytes - OVERHEAD - len(subject.encode()))
-        if info.retention != "interest":  # otherwise look each time, because its consumers may be deleted
+        if info.retention != "interest":  # an 'interest' stream is looked at each time: its consumers may be deleted
             self._known[to] = most
         return most
 

@@ -13,10 +13,10 @@ __all__ = ["Caretaker"]
 PID_FILE = "pid"
 END_S = 1.0
 
-# The script's stdin is a pipe. Only the owner has the other end, so `read` returns when the owner says goodbye or dies.
-# The script ignores SIGTERM, because a service manager may send it to all processes of a service. The server still
-# writes while it ends, so the directory is removed after the server has ended; it needs less than 10 s for that. On
-# Linux the kernel has sent the server a SIGTERM already.
+# The script reads from a pipe that only the owner can write to. So `read` returns when the owner says goodbye or dies.
+# The script ignores SIGTERM, because a service manager may send SIGTERM to all processes of a service. The server still
+# writes files while it ends, for less than 10 s. So the script removes the directory only when the server has ended. On
+# Linux the kernel has already sent the server a SIGTERM.
 _SCRIPT = """
 trap '' HUP INT TERM
 read -r goodbye && exit 0
@@ -64,7 +64,7 @@ class Caretaker:
             os.close(theirs)
 
     def watch(self, pid: int | None) -> None:
-        """Store the server's pid. None: the server has ended, and the system may give its pid to another process."""
+        """Store the server's pid. None removes it: after the server's end, another process may get the same pid."""
         file = self._home / PID_FILE
         if pid is None:
             file.unlink(missing_ok=True)

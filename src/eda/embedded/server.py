@@ -39,11 +39,11 @@ _RESERVED_KEYS = frozenset({"host", "listen", "net", "port", "ports_file_dir"})
 # The server does not inherit these: they may contain credentials for other servers.
 _ADDRESS_VARIABLES = frozenset({"EDA_URL", "NATS_URL"})
 
-# On Linux this script starts the server. It asks the kernel to send it SIGTERM when its parent dies, and then becomes
-# the server under the same pid. It runs in a new interpreter (20 ms), because preexec_fn would run Python in a fork of
-# a process with threads, where it can deadlock. For the kernel the parent is the thread that called start(): the server
-# ends with this thread at the latest. SIGTERM and not SIGKILL, so that the server still writes what it acknowledged.
-# On other systems only the finalizer ends a forgotten server; it also runs at exit.
+# On Linux this script starts the server. It asks the kernel for a SIGTERM when its parent dies, and then becomes the
+# server under the same pid. It runs in a new interpreter (20 ms), because preexec_fn would run Python in a fork of a
+# process with threads, where Python can deadlock. For the kernel the parent is the thread that called start(), so the
+# server ends when that thread ends. SIGTERM lets the server write what it has acknowledged; SIGKILL would not.
+# On other systems only the finalizer, which also runs at exit, ends a forgotten server.
 _DIE_WITH_PARENT = """
 import os, signal, sys
 try:
@@ -150,8 +150,8 @@ class EmbeddedServer:
     async def start(self) -> None:
         """Start the server, and return when it accepts connections. If it runs already, do nothing.
 
-        Raises ConnectError, with the end of the server's log, if the server ends early or is not ready in time; also if
-        another server uses its directory. A start that failed or was cancelled leaves no process behind.
+        Raises ConnectError, with the end of the server's log, if the server ends early or is not ready in time. Raises
+        it as well if another server uses the directory. A start that failed or was cancelled leaves no process behind.
         """
         if self.running:
             return
@@ -231,7 +231,7 @@ class EmbeddedServer:
         if sys.platform == "linux" and sys.executable and not getattr(sys, "frozen", False):
             arguments = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *arguments]
         with open(home / "server.log", "ab") as log:
-            # In a session of its own: only the parent gets Ctrl-C, so that it can flush and close.
+            # In a session of its own, the server gets no Ctrl-C. Only this process gets it, and can flush and close.
             self._held.process = subprocess.Popen(
                 arguments,
                 stdin=subprocess.DEVNULL,
@@ -331,7 +331,7 @@ class _Held:
 
 
 async def _exited(process: subprocess.Popen[bytes], timeout_s: float) -> None:
-    """Return when the process has ended or the time is over. It polls, so that no event loop owns the process."""
+    """Return when the process has ended or the time is over. It polls, to depend on no event loop."""
     deadline = time.monotonic() + timeout_s
     while process.poll() is None:
         if time.monotonic() > deadline:

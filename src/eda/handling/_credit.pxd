@@ -7,7 +7,7 @@ cdef enum:
     MAX_PULLS = 64
 
 
-# A pull that is under way. A delivery does not name its pull, so these are counts of what it may still bring.
+# A pull under way: how many events and bytes it may still bring. Both are estimates: a delivery does not name its pull.
 cdef struct Pull:
     uint64_t number
     int64_t n                       # events
@@ -15,17 +15,17 @@ cdef struct Pull:
 
 
 cdef class Credit:
-    cdef Ledger ledger              # what is held counts against `allowed` and `limit_bytes`
+    cdef Ledger ledger              # the held events count against `allowed` and `limit_bytes`
     cdef object source              # a DispatchSource; its `pull` is called
     cdef Pull[MAX_PULLS] pulls      # the oldest first
     cdef int n_pulls
     cdef int max_pulls              # at most MAX_PULLS
-    cdef readonly int64_t n_events  # what all pulls under way may still bring
+    cdef readonly int64_t n_events  # that all pulls under way may still bring
     cdef readonly int64_t limit
     cdef readonly int64_t limit_bytes
     cdef bint is_measured           # shared: `allowed` follows the speed of the handlers
     cdef readonly int64_t allowed   # events that may be held or under way; at most `limit`
-    cdef int64_t least              # `allowed` is not less, unless restricted
+    cdef int64_t least              # `allowed` is at least this, unless `is_restricted`
     cdef int64_t min_room           # pull again when this many of `allowed` are free
     cdef bint is_restricted         # `allowed` was set from outside, and does not follow the handlers
     cdef bint is_closed             # nothing more is pulled

@@ -1,4 +1,4 @@
-"""The credit of a subscription: how many events the server may still send, and when the next ones are asked for."""
+"""The credit of a subscription: how many events the server may still send, and when to pull more."""
 
 cimport cython
 from libc.stdint cimport int64_t, uint64_t
@@ -14,10 +14,10 @@ cdef enum:
 
 @cython.final
 cdef class Credit:
-    """What the pulls under way may still bring, and how many events may be held or under way.
+    """The pulls under way, and a limit for the events that are held or under way.
 
-    The events held and `n_events` together are at most `allowed`, unless the server redelivers events whose pull was
-    taken as lost. `source.pull(n, n_bytes)` is called to ask the server for more.
+    The held events and `n_events` together are at most `allowed`. They can be more if a pull was counted as lost and
+    the server delivers its events nevertheless. `source.pull(n, n_bytes)` is called to ask the server for more.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ cdef class Credit:
         return 0
 
     cdef int measure(self) noexcept:
-        """Shared: allow about as many events as the workers handle in a second; other members want the rest."""
+        """Shared: allow about as many events as the workers handle in a second, and leave the rest to other members."""
         cdef double rate
         if not self.is_measured or self.n_timed == 0 or self.is_restricted:
             return 0
@@ -62,7 +62,7 @@ cdef class Credit:
         return self.refill()
 
     cdef int lift(self) except -1:
-        """Allow as many events as without `restrict`."""
+        """End the effect of `restrict`."""
         self.is_restricted = False
         self.allow(min(self.limit, max(self.least, FIRST_ALLOWED)) if self.is_measured else self.limit)
         self.measure()
@@ -85,7 +85,7 @@ cdef class Credit:
         room_bytes = self.limit_bytes - <int64_t>self.ledger.n_bytes
         for i in range(self.n_pulls):
             room_bytes -= self.pulls[i].n_bytes
-        # If one pull took all the bytes, there would be none left to have the next pull at the server in time.
+        # One pull must not take all the bytes: the next pull should be at the server before this one is used up.
         share = max(self.limit_bytes // 4, 1)
         if room_bytes < share and (self.n_events > 0 or (self.ledger.n_held > 0 and room_bytes <= 0)):
             return 0
@@ -117,7 +117,7 @@ cdef class Credit:
         return 0
 
     def set_max_pulls(self, int64_t n):
-        """Have at most `n` pulls under way, since the consumer keeps no more; 0: the consumer does not say."""
+        """Send at most `n` pulls at a time, because the consumer accepts no more; 0: the consumer sets no limit."""
         self.max_pulls = <int>min(n, MAX_PULLS) if n > 0 else MAX_PULLS
 
     def grant(self, uint64_t number, int64_t n, int64_t n_bytes):
@@ -131,10 +131,10 @@ cdef class Credit:
         self.n_events += n
 
     def revoke(self, uint64_t number, int64_t n):
-        """Note that the server has ended a pull, and has not sent `n` events of it (negative: it did not say).
+        """Note that the server has ended a pull, with `n` of its events not sent (negative: the number is not known).
 
-        The server may serve several pulls in turn, while deliveries are counted against the oldest pull. So `n` may
-        differ from the count here; the difference is moved to the other pulls.
+        The server may serve several pulls in turn, but we count each delivery against the oldest pull. So `n` may
+        differ from our count for this pull. The difference is moved to the other pulls.
         """
         cdef int i
         cdef int64_t rest
@@ -143,8 +143,8 @@ cdef class Credit:
                 n = n - self.pulls[i].n if n >= 0 else 0
                 self.n_events -= self.pulls[i].n
                 if n < 0 and self.n_pulls == 1:
-                    # The pulls whose deliveries were counted here may still bring events, but are forgotten. This
-                    # entry stands for them.
+                    # Deliveries of this pull were counted against older pulls. So those were forgotten too early, and
+                    # may still bring events. This entry stands for them.
                     self.pulls[0].number = 0
                     self.pulls[0].n = 0
                     break

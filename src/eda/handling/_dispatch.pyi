@@ -18,9 +18,9 @@ class DispatchHost(Protocol):
     def make_future_within(self, seconds: float) -> asyncio.Future[None]:
         """Return a future that is done after `seconds` at the latest."""
     def cancelled_error(self) -> BaseException:
-        """Return the error with which a worker ends that was cancelled from outside."""
+        """Return the error with which to end a worker that was cancelled from outside."""
     def refuse(self, result: object) -> BaseException | None:
-        """Return the error of a handler that returned a generator."""
+        """Return the error for a handler that returned a generator."""
     def overdue_error(self, event: Event, error: BaseException | None) -> BaseException:
         """Return the error of a handler that was cancelled for running too long; `error` is how it ended."""
     def on_overrun(self, event: Event, seconds: float) -> None:
@@ -28,20 +28,24 @@ class DispatchHost(Protocol):
     def errors_of(self, events: list[Event], error: BaseException) -> list[BaseException | None]:
         """Return the error of each event of a failed handler call; None: the event was handled."""
     def on_failures(self, events: Sequence[Event], errors: Sequence[BaseException]) -> list[int]:
-        """Log the events that a handler call has failed; returns for each the nanoseconds until its retry.
+        """Log the events for which a handler call has failed; returns for each event the nanoseconds until its retry.
 
-        A negative number: it is not tried again, and becomes a dead letter.
+        A negative number: the event is not tried again, and becomes a dead letter.
         """
     def is_failure(self, errors: Sequence[BaseException]) -> bool:
         """Return whether a handler call that ended with these errors counts for the circuit."""
     def on_circuit(self, n_openings: int) -> None:
-        """Call `gate.try_one` after a pause, since the circuit has opened so many times in a row. 0: it is closed."""
-    def store_dead_letter(self, event: Event, payload: bytes, error: BaseException) -> Awaitable[int]:
-        """Store a dead letter; returns a negative number, or the nanoseconds after which to try again."""
-    def try_on_record(self, event: Event) -> Awaitable[int]:
-        """Record that the event is begun; returns 0.
+        """Call `gate.try_one` after a pause: the circuit has opened for the `n_openings`-th time in a row.
 
-        Negative: the record says that it was begun before and did not end. Positive: try again in so many nanoseconds.
+        0: the circuit is closed again, and nothing is to be done.
+        """
+    def store_dead_letter(self, event: Event, payload: bytes, error: BaseException) -> Awaitable[int]:
+        """Store a dead letter; returns a negative number. If that fails: the nanoseconds until the next attempt."""
+    def try_on_record(self, event: Event) -> Awaitable[int]:
+        """Record that a handler begins with the event; returns 0 when that is done.
+
+        Negative: the record says that a handler has begun with the event before, and has not ended. Positive: the
+        nanoseconds after which to try again.
         """
     def end_record(self, event: Event) -> Awaitable[None]:
         """Remove the record. Raises nothing, unless it is cancelled."""
@@ -55,10 +59,10 @@ class DispatchHost(Protocol):
         """Returns when the position is stored. Raises nothing, unless it is cancelled."""
 
 class DispatchSource(Protocol):
-    """What gives a dispatcher its deliveries.
+    """The source of a dispatcher's deliveries.
 
-    An ordered one has `on_gap(expected, got)` as well: a delivery is missing, since this one has another consumer
-    sequence. It was the reader's last one.
+    The source of an ordered subscription also has `on_gap(expected, got)`. It is called if a delivery does not have the
+    expected consumer sequence, so another one is missing. Then all later deliveries of this reader are ignored.
     """
 
     def on_status(self, status: int, tail: bytes, headers: bytes) -> None:
@@ -66,7 +70,7 @@ class DispatchSource(Protocol):
     def pull(self, n: int, n_bytes: int) -> None:
         """Ask the server for up to `n` events and `n_bytes` bytes, and call `credit.grant`."""
     def on_stripped(self, seq: int, reply: bytes) -> None:
-        """Take a delivery whose body the consumer left out. Ordered: it was the reader's last one."""
+        """Take a delivery whose body the consumer left out. Ordered: later deliveries of this reader are ignored."""
     def on_unwanted(self, seq: int, reply: bytes) -> None:
         """Shared, after `ask_for_unwanted`: pass over or give back a delivery that the filter excludes."""
 

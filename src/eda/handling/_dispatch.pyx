@@ -34,9 +34,10 @@ cdef class Dispatcher:
         cdef int least = concurrency * (batch or 1)
         cdef uint64_t suspect_from = 0
         if max_attempts and not ordered:
-            # A handler that fails ends at `max_attempts`, so after that no process lived to tell of a failure. If one
-            # event is handled at a time anyway, the last attempt is recorded as well. The first attempt is never
-            # recorded, because most events have no other.
+            # An event whose handler fails is given up at `max_attempts`. So a delivery beyond that means that processes
+            # died before they could report a failure. If the workers handle only one event at a time, a suspect
+            # delays no other event, so the last attempt is recorded as well. The first attempt is never recorded,
+            # because most events need only one.
             suspect_from = max(max_attempts, 2) if least == 1 else max_attempts + 1
         if ordered:
             self.ledger = self.ordered = OrderedLedger(serial=serial)
@@ -53,7 +54,7 @@ cdef class Dispatcher:
         self.intake = Intake(
             source, out, self.ledger, self.credit, self.lease, self.waiting, stream=stream, consumer=consumer,
             name=name or consumer, inbox=inbox, types=types, aggregate=aggregate,
-            # If all events wait for each other, keys would only let some overtake others.
+            # With `serial`, events must not overtake each other, as they could with keys.
             key=None if serial else key, max_attempts=max_attempts, suspect_from=suspect_from,
         )
         self.workers = [
@@ -74,7 +75,7 @@ cdef class Dispatcher:
         (<Worker>self.workers[index]).task = task
 
     def running_now(self):
-        """Return what the handler of each worker has, by index: an Event, a tuple of them, or None."""
+        """Return, by worker index, what the worker's handler has now: an Event, a tuple of Events, or None."""
         cdef Worker worker
         return [worker.running for worker in self.workers]
 
@@ -87,7 +88,7 @@ cdef class Dispatcher:
     def tick(self, double lease_age_s):
         """Note the time, and extend the leases of events held for longer than `lease_age_s`; returns how many.
 
-        Without a connection none is extended: the request would be written after the reconnect, perhaps too late.
+        Without a connection no lease is extended: the request would be written after the reconnect, perhaps too late.
         """
         cdef uint64_t now = monotonic_ns()
         self.intake.clock_ns = now
@@ -98,7 +99,7 @@ cdef class Dispatcher:
         return self.outcomes.extend_leases(now, <uint64_t>(lease_age_s * 1e9))
 
     def take_due(self):
-        """Make events ready whose retry is due; returns the seconds until the next one is due, or None."""
+        """Make events ready whose retry is due; returns the seconds until the next retry is due, or None."""
         cdef uint64_t now = monotonic_ns()
         cdef int n = self.ledger.take_due(now)
         while n > 0:
@@ -114,8 +115,9 @@ cdef class Dispatcher:
         """Ordered: forget all events held, and begin after `position`.
 
         `stored_ns`: when the stream stored the event at `position`; 0: not known.
-        `tries`: how often the first event was tried. If it was, the next events are handled one by one, each position
-        stored before the next event begins. So if the process dies again, the first event is the cause.
+        `tries`: how often the first event was tried before. If it was, the next events are handled one by one, and each
+        position is stored before the next event begins. So if the process dies again, the event after the stored
+        position is the cause.
         """
         if self.ordered is None:
             raise TypeError("a shared subscription has no position")
@@ -148,17 +150,17 @@ cdef class Dispatcher:
 
     @property
     def n_waiting(self):
-        """Return how many events no handler has begun, or wait for a retry."""
+        """Return how many events wait for a handler or for a retry."""
         return self.ledger.n_waiting + self.ledger.n_retrying
 
     @property
     def n_running(self):
-        """Return how many events handlers have."""
+        """Return how many events are in a handler."""
         return self.ledger.n_running
 
     @property
     def position(self):
-        """Return the sequence up to which every event is done; ordered, else 0."""
+        """Return the sequence up to which every event is done; 0 if the subscription is shared."""
         return self.ordered.position if self.ordered is not None else 0
 
     @property
@@ -168,7 +170,7 @@ cdef class Dispatcher:
 
     @property
     def highest(self):
-        """Return the last sequence received; ordered, else 0."""
+        """Return the last sequence received; 0 if the subscription is shared."""
         return self.ordered.highest if self.ordered is not None else 0
 
     @property

@@ -1,4 +1,4 @@
-# How messages of other programs are recognised, and the headers in which they differ. All functions are inline.
+# Recognises messages of other programs, by their headers and subjects. All functions are inline.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint64_t
@@ -51,7 +51,7 @@ cdef inline bint is_for_another(Frame* frame, bytes name) noexcept:
 
 
 cdef inline bint is_schedule(Frame* frame) noexcept nogil:
-    """Return whether the message asks the server to publish another one later, which then is the event (ADR-51)."""
+    """Return whether the message only schedules the actual event, which the server publishes later (ADR-51)."""
     cdef Py_ssize_t n
     return find_header(frame, b"Nats-Schedule:", 14, &n) is not NULL
 
@@ -62,7 +62,7 @@ cdef enum:
 
 
 cdef inline int mark_of(Frame* frame) noexcept nogil:
-    """Return why a message has no body, as far as its headers say: MARKER, STRIPPED, or 0.
+    """Return why a message has no body, judging by its headers: MARKER, STRIPPED, or 0.
 
     MARKER: the server (ADR-43) or a key-value client has stored it in place of messages that were removed.
     STRIPPED: the consumer has left the body out. A message that was stored with the same headers looks the same.
@@ -97,10 +97,11 @@ cdef inline bint same_text(const unsigned char* a, const unsigned char* b, Py_ss
 
 cdef inline bint is_ours(Frame* frame, const unsigned char* base, Event event, const unsigned char* stream,
                          Py_ssize_t n_stream) noexcept nogil:
-    """Return whether the message is as eda publishes it: the id is its only header, its subject is made of its type and
-    aggregate.
+    """Return whether the message is as eda publishes it: the id is its only header, and its subject consists of stream,
+    type and aggregate.
 
-    If these are escaped in the subject, this returns False, and the event keeps its subject, which only costs memory.
+    If type or aggregate are escaped in the subject, this returns False. The event then keeps a copy of its headers and
+    subject, which only costs memory.
     """
     cdef Py_ssize_t n_id = event.spans[F_ID].n
     cdef Py_ssize_t n_type = event.spans[F_TYPE].n

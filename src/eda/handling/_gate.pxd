@@ -19,18 +19,18 @@ cdef enum CircuitState:
 
 
 cdef class Gate:
-    cdef object host                # a DispatchHost; hears of the circuit
+    cdef object host                # a DispatchHost; told when the circuit opens or closes
     cdef Ledger ledger
     cdef Credit credit              # restricted while paused, or while the circuit is not closed
     cdef WaitingWorkers waiting
     cdef readonly bint is_closing   # no handler starts any more
     cdef int barred                 # bits of Barred; 0: handlers may start
 
-    cdef int max_failures           # so many events that fail in a row open the circuit; 0: there is none
+    cdef int max_failures           # this many failed events in a row open the circuit; 0: there is no circuit
     cdef int state                  # a CircuitState
     cdef set failed_in_row          # sequences, while the circuit is closed; at most `max_failures` of them
     cdef bint sees_failures         # failed_in_row is not empty, or the circuit is not closed
-    cdef int n_openings             # without a success between them
+    cdef int n_openings             # how often the circuit has opened since the last success
     cdef int trying                 # half open: the index of the worker that tries an event; -1: none
     cdef uint64_t opened_ns         # monotonic: when the circuit opened after it was closed
     cdef bint gave_back             # shared: waiting events were given back since the circuit opened

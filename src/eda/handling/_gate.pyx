@@ -15,10 +15,11 @@ cdef uint64_t KEPT_NS = 5_000_000_000       # how long a shared subscription kee
 
 @cython.final
 cdef class Gate:
-    """The pause, the circuit and the suspect of a subscription: they stop its handlers, and the first two its pulls.
+    """The three reasons for which a subscription starts no handlers: a pause, an open circuit, a suspect.
 
-    The circuit counts the events that fail in a row. It opens when so many fail that the cause is hardly the events.
-    The host calls `try_one` after a pause. The lease of an ordered subscription is in `Lease`.
+    A pause and an open circuit also stop the pulls. The circuit counts the events that fail in a row, and opens when
+    there are so many that the cause is probably not in the events. The host calls `try_one` some time later. The lease
+    of an ordered subscription, a fourth reason, is in `Lease`.
     """
 
     def __init__(
@@ -116,7 +117,10 @@ cdef class Gate:
         return 0
 
     cdef int end_trial(self, int index) except -1:
-        """Note that worker `index` is done with its event. If that was the trial and decided nothing, allow another."""
+        """Note that worker `index` is done with its event.
+
+        If the event was a trial that neither failed nor succeeded, another event may be tried.
+        """
         if self.trying == index:
             self.trying = -1
             self.apply()
@@ -136,10 +140,10 @@ cdef class Gate:
         return 0
 
     cdef bint should_give_back(self, uint64_t now_ns) noexcept:
-        """Shared: return whether waiting events should go to other members, whose handlers may succeed; True only once.
+        """Shared: return whether to give waiting events back to the server, for other members; True only once.
 
-        Not before all pulls are over, because the server could deliver the events here again. That would use up their
-        attempts, since each delivery counts.
+        This is False while a pull is under way: the server could deliver the events here again, and each delivery
+        counts as an attempt.
         """
         if self.state == CLOSED or self.gave_back or self.credit.n_events or now_ns - self.opened_ns <= KEPT_NS:
             return False
@@ -153,7 +157,7 @@ cdef class Gate:
         if self.barred & BY_PAUSE or self.state == OPEN:
             self.credit.restrict(0)
         elif self.state == HALF_OPEN:
-            # One event to try, unless one is held. Events that wait to be stored as dead letters can't be tried.
+            # Pull one event to try, unless one is held. Events that wait to be stored as dead letters can't be tried.
             self.credit.restrict(1 + self.ledger.n_retrying)
         else:
             self.credit.lift()

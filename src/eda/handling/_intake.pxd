@@ -13,11 +13,10 @@ from eda.handling._waiting cimport WaitingWorkers
 cdef class Intake(Sink):
     cdef object source              # a DispatchSource
     cdef Outbound out
-    # One of the two is None.
-    cdef SharedLedger shared
-    cdef OrderedLedger ordered
+    cdef SharedLedger shared        # the ledger, or None: ordered
+    cdef OrderedLedger ordered      # the ledger, or None: shared
     cdef Credit credit              # each delivery uses some of it
-    cdef Lease lease                # ordered: hears of events that are not for us and move the position
+    cdef Lease lease                # ordered: told when an event that is not for us moves the position
     cdef WaitingWorkers waiting
 
     # Which deliveries are taken.
@@ -29,19 +28,19 @@ cdef class Intake(Sink):
     cdef frozenset types            # None: all
     cdef str aggregate              # None: all
     cdef bint asks_for_unwanted     # shared: the source decides about events that the filter excludes
-    cdef frozenset empty            # sequences of messages that look stripped and are known to have no body
+    cdef frozenset empty            # sequences of messages that look stripped, but were stored without a body
 
     # What is noted for an event.
     cdef object key_of              # None, or a function of the event
     cdef bint by_aggregate          # the key is the aggregate
-    cdef uint64_t max_attempts      # 0: without end
+    cdef uint64_t max_attempts      # 0: no limit
     cdef uint64_t suspect_from      # shared: an event is a suspect from this delivery onwards; 0: never
     cdef readonly uint64_t first_attempt    # ordered: of the next event; more than 1 if it was tried before
-    cdef object verdict             # on the event that was read last
+    cdef object verdict             # why no handler gets the event that was read last, or None
     cdef readonly uint64_t clock_ns         # monotonic, coarse: as of the latest tick or handler
 
     # To notice events that are missing: the highest stream and consumer sequences of first deliveries.
-    cdef bint sees_all              # nothing is filtered out: a gap in stream sequences is events that are gone
+    cdef bint sees_all              # there is no filter, so a gap in stream sequences means that events are gone
     cdef uint64_t stream_seq
     cdef uint64_t consumer_seq
 

@@ -1,4 +1,4 @@
-"""From frames to the ledger: which deliveries are ours, and the events they carry."""
+"""Takes deliveries from the wire: decides which are ours, and puts their events into the ledger."""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -106,7 +106,7 @@ cdef class Intake(Sink):
         if frame.n_payload == 0:
             mark = mark_of(frame)
             if mark == STRIPPED and delivery.stream_seq not in self.empty:
-                # The source finds out whether it is an event. Until then it is neither held nor acknowledged.
+                # The source finds out whether this is an event. Until then, it is neither held nor acknowledged.
                 self.source.on_stripped(delivery.stream_seq, frame.reply[:frame.n_reply])
                 return 0
             if mark == MARKER:
@@ -121,7 +121,7 @@ cdef class Intake(Sink):
         if is_unwanted or (event.headers_span.n and self.is_for_others(frame)):
             return self.acknowledge_unwanted(frame)
         slot = self.shared.add(event, delivery.stream_seq, self.clock_ns)
-        # Events that were received but not begun are redelivered and counted, too: a delivery is not yet an attempt.
+        # The server also counts deliveries that no handler began. So many deliveries make an event only a suspect.
         if verdict is None and self.suspect_from and delivery.n_delivered >= self.suspect_from:
             verdict = Suspect()
         if verdict is not None:
@@ -131,7 +131,8 @@ cdef class Intake(Sink):
     cdef bint is_redelivered(self, Frame* frame, Delivery* delivery) except -1:
         """Return whether the event is held already; if so, its lease begins again. Counts missing events."""
         cdef uint64_t n_missing, n_elsewhere
-        # Between two first deliveries every consumer sequence is one event, ours or another member's.
+        # Each consumer sequence in between is a delivery to another member. If more stream sequences than that are
+        # missing, events are gone from the stream.
         if delivery.n_delivered == 1 and delivery.stream_seq > self.stream_seq:
             n_missing = delivery.stream_seq - self.stream_seq - 1
             n_elsewhere = 0
@@ -144,7 +145,7 @@ cdef class Intake(Sink):
             self.consumer_seq = delivery.consumer_seq
         if delivery.n_delivered > 1:
             self.n_redelivered += 1
-        # A server that has lost its count may deliver an event that is held as if for the first time.
+        # First deliveries are looked up, too: a server that has lost its counts may deliver a held event with count 1.
         if self.shared.lookup(delivery.stream_seq) < 0:
             return False
         self.shared.renew(delivery.stream_seq, frame.reply[:frame.n_reply], self.clock_ns)
@@ -157,7 +158,7 @@ cdef class Intake(Sink):
         return self.credit.refill()
 
     def set_floor(self, uint64_t stream_seq, uint64_t consumer_seq, uint64_t n_pending):
-        """Shared: note what the consumer had delivered before this member came."""
+        """Shared: note up to where the consumer had delivered before this member started."""
         self.stream_seq = stream_seq
         self.consumer_seq = consumer_seq
         self.n_pending = n_pending
@@ -170,7 +171,7 @@ cdef class Intake(Sink):
         self.asks_for_unwanted = True
 
     def pass_over(self, bytes reply not None):
-        """Shared: acknowledge a delivery that `on_unwanted` of the source was called with."""
+        """Shared: acknowledge a delivery after `source.on_unwanted` was called for it."""
         self.n_passed_over += 1
         put_publish(self.out, <const unsigned char*>PyBytes_AS_STRING(reply), PyBytes_GET_SIZE(reply), NULL, 0)
 
@@ -186,17 +187,17 @@ cdef class Intake(Sink):
         cdef OrderedLedger ledger = self.ordered
         cdef int mark = 0
         if delivery.consumer_seq != self.consumer_seq + 1:
-            self.consumer_utf8 = b""            # deliveries of this reader are ignored from now on
+            self.consumer_utf8 = b""            # ignore all later deliveries of this reader
             self.source.on_gap(self.consumer_seq + 1, delivery.consumer_seq)
             return 0
         self.consumer_seq += 1
         self.stream_seq = delivery.stream_seq
         if delivery.stream_seq <= ledger.highest:
-            return self.credit.refill()         # the reader began too early
+            return self.credit.refill()         # we have had this event: the reader began too early
         if frame.n_payload == 0:
             mark = mark_of(frame)
             if mark == STRIPPED and delivery.stream_seq not in self.empty:
-                self.consumer_utf8 = b""        # the same, because it leaves bodies out
+                self.consumer_utf8 = b""        # ignore this reader, because it leaves bodies out
                 self.source.on_stripped(delivery.stream_seq, b"")
                 return 0
         if self.sees_all:
@@ -210,8 +211,8 @@ cdef class Intake(Sink):
             return self.pass_over_ordered(delivery.stream_seq)
         event.attempt_ = <unsigned int>self.first_attempt
         if self.first_attempt > 1:
-            # After one death the event need not be the cause: the process may have died before the event was begun, or
-            # after it was handled and before its position was stored.
+            # If only one process has died, the event need not be the cause: the process may have died before the event
+            # was begun, or after the event was handled and before its position was stored.
             if verdict is None and self.max_attempts and self.first_attempt > max(self.max_attempts, 2):
                 verdict = Exhausted()
             self.first_attempt = 1
@@ -226,7 +227,10 @@ cdef class Intake(Sink):
         return self.credit.refill()
 
     cdef int hold_ordered(self, Event event, uint64_t seq, object verdict) except -1:
-        """Add an event to the ledger, with its key if there are keys. An error of the key's function is its verdict."""
+        """Add an event to the ledger, with its key if there are keys.
+
+        If the key function fails, its error is the verdict.
+        """
         cdef int32_t slot = -1
         if verdict is None and (self.by_aggregate or self.key_of is not None):
             try:
@@ -243,7 +247,10 @@ cdef class Intake(Sink):
         return 0
 
     cdef int begin_after(self, uint64_t tries) except -1:
-        """Ordered: take no delivery until `use_reader`; the first event then has been tried `tries` times."""
+        """Ordered: take no delivery until `use_reader`.
+
+        `tries`: how often the first event after that was tried before.
+        """
         self.consumer_utf8 = b""
         self.first_attempt = tries + 1
         return 0
@@ -261,12 +268,12 @@ cdef class Intake(Sink):
         self.credit.revoke_all()
 
     def forget_tries(self):
-        """Ordered: note that the next event was not in the stream when others may have tried it."""
+        """Ordered: count no earlier tries for the next event, because it was not in the stream then."""
         self.first_attempt = 1
 
     @property
     def n_read(self):
-        """Return how many deliveries came from this reader; ordered."""
+        """Ordered: return how many deliveries came from the current reader."""
         return self.consumer_seq
 
     # --- events --------------------------------------------------------------------------------------------------
@@ -277,7 +284,7 @@ cdef class Intake(Sink):
         return self.stream_seq
 
     def accept_empty(self, sequences):
-        """Take these messages as stored without a body, rather than stripped; replaces those named before."""
+        """Treat these messages as stored without a body, and not as stripped. Replaces the set of the last call."""
         self.empty = frozenset(sequences)
 
     cdef Event read_event(self, Frame* frame, Delivery* delivery, Py_ssize_t n_reply):

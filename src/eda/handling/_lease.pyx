@@ -1,4 +1,4 @@
-"""The lease of an ordered subscription: until when handlers may start, and which positions are stored first."""
+"""The lease of an ordered subscription: until when handlers may start, and when they wait for a stored position."""
 
 cimport cython
 from libc.stdint cimport int64_t, uint64_t
@@ -14,9 +14,9 @@ cdef uint64_t FOR_EVER = 0xFFFFFFFFFFFFFFFFULL
 
 @cython.final
 cdef class Lease:
-    """The right to handle the events after a position, which whoever keeps the position gives for a time.
+    """The right to handle the events after a position. It ends unless the owner of the position extends it.
 
-    Subscriptions that keep no position, such as all shared ones, have it for ever.
+    A subscription that stores no position, such as every shared one, has this right for ever.
     """
 
     def __init__(self, object host, OrderedLedger ordered, WaitingWorkers waiting not None, *, bint is_strict):
@@ -27,7 +27,7 @@ cdef class Lease:
         self.until_ns = FOR_EVER
 
     def extend(self, uint64_t until_ns):
-        """Let handlers start until then (monotonic nanoseconds); 0: not any more."""
+        """Let handlers start until `until_ns` (monotonic nanoseconds); 0: let none start."""
         cdef bint was_over = self.until_ns <= monotonic_ns()
         self.until_ns = until_ns
         if was_over and until_ns:
@@ -55,7 +55,7 @@ cdef class Lease:
         return 0 if self.is_confirming else self.position_moved()
 
     cdef int position_moved(self) except -1:
-        """Tell the host, if it has asked for that."""
+        """Tell the host that the position has moved, if the host has asked for that."""
         if self.tells_progress:
             self.tells_progress = False
             self.host.on_progress()
@@ -66,7 +66,7 @@ cdef class Lease:
         self.tells_progress = True
 
     async def confirm(self):
-        """Wait until the position is stored, then let handlers start again; also if the caller is cancelled."""
+        """Wait until the position is stored or the caller is cancelled, then let handlers start again."""
         try:
             await self.host.confirmed(self.ordered.position)
         finally:
@@ -74,6 +74,6 @@ cdef class Lease:
             self.waiting.wake_all()
 
     cdef int close(self) noexcept:
-        """Store no position separately any more: the last write of all will do."""
+        """Make no handler wait for a stored position any more: the last write of all stores it."""
         self.is_closing = True
         return 0

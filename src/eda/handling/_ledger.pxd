@@ -25,13 +25,12 @@ cdef struct Held:
     PyObject* renewed           # owned bytes, shared: the acknowledgement subject of a later delivery, or NULL
     PyObject* lane              # owned Lane, ordered: of its key; NULL: it waits for no other event
     int32_t next                # the next free slot, or the next slot in the lane; -1: there is none
-    uint32_t n_left             # events of the delivery that are not done: 1
     uint32_t state              # a HeldState
     bint is_judged              # the ledger has a verdict on it: why no handler may have it
     bint is_dead                # the verdict was reported; its dead letter is still to be stored
 
 
-# The slots, the queue of those that are ready, and those that wait for a retry, of either kind of ledger.
+# The base of both kinds of ledger: the slots, the queue of the ready ones, and those that wait for a retry.
 cdef class Ledger:
     cdef Held* held             # n_slots of them. add() may move them, so no pointer is kept beyond it
     cdef int32_t n_slots
@@ -39,7 +38,7 @@ cdef class Ledger:
     cdef int32_t* ready         # ring of the slots whose events may be handled, in this order
     cdef uint64_t ready_head
     cdef uint64_t ready_tail
-    # By slot. In a dict, because an error's traceback may lead back to us, and the garbage collector must see that.
+    # By slot. Not in `Held`: the garbage collector must see them, because a traceback may refer to this ledger.
     cdef dict verdicts
     cdef uint64_t next_due_ns   # the earliest `due_ns`; 0: no event waits for a retry
     cdef readonly Py_ssize_t n_held

@@ -44,7 +44,7 @@ cdef class Ledger:
         free(self.ready)
 
     cdef int grow(self) except -1:
-        """Double the slots; each kind also grows its own arrays."""
+        """Double the number of slots. Each kind of ledger also grows its own arrays."""
         return self.make_room(self.n_slots * 2)
 
     cdef int make_room(self, int32_t n) except -1:
@@ -71,7 +71,7 @@ cdef class Ledger:
         return 0
 
     cdef int32_t hold(self, Event event, uint64_t seq, uint64_t now_ns) except -2:
-        """Take a slot for an event that waits; returns the slot. None: for a sequence that is done already."""
+        """Take a slot for an event that waits; returns the slot. `event` is None if the sequence is done already."""
         cdef int32_t slot
         cdef Held* entry
         if self.free_list < 0:
@@ -84,7 +84,6 @@ cdef class Ledger:
         entry.event = entry.renewed = entry.lane = NULL
         entry.is_judged = entry.is_dead = False
         entry.next = -1
-        entry.n_left = 1
         self.n_held += 1
         if event is None:
             entry.state = DONE
@@ -136,7 +135,7 @@ cdef class Ledger:
         return <Py_ssize_t>(self.ready_tail - self.ready_head)
 
     cpdef int32_t take_ready(self):
-        """Take the first event that is ready, which then runs; returns its slot, or -1."""
+        """Take the first ready event and mark it as running; returns its slot, or -1 if none is ready."""
         cdef int32_t slot
         if self.ready_head == self.ready_tail:
             return -1
@@ -158,7 +157,10 @@ cdef class Ledger:
         return 0
 
     cpdef int retry(self, int32_t slot, uint64_t due_ns, Event event, object verdict) except -1:
-        """Make a running event ready again at `due_ns`, as the object `event`. With a verdict (not None) it is dead."""
+        """Make a running event ready again at `due_ns`, and hold the object `event` for it.
+
+        If `verdict` is not None, the event is dead: only its dead letter is still to be stored.
+        """
         cdef Held* entry = &self.held[slot]
         if entry.state == ORPHAN:
             return self.finish(slot)
@@ -318,7 +320,7 @@ cdef class SharedLedger(Ledger):
         at = (self.held[slot].seq * 0x9E3779B97F4A7C15ULL >> 20) & self.table_mask
         while self.table[at] != slot + 1:
             at = (at + 1) & self.table_mask
-        # Close the gap: move entries back that a search could not reach across an empty one.
+        # Close the gap, because a search stops at an empty entry: move back the entries that it could not reach.
         hole = at
         self.table[hole] = 0
         while True:

@@ -23,7 +23,7 @@ cdef class OrderedLedger(Ledger):
     # When the stream stored these two, nanoseconds since 1970; 0: not known. A sequence alone does not identify an
     # event: a stream that has lost its end gives the same sequence to another event.
     cdef readonly int64_t position_ns
-    cdef public int64_t highest_ns      # of the next event, too: set before the event is added
+    cdef public int64_t highest_ns      # set it before an event is added: the event takes its time from here
 
     cpdef int32_t add(self, Event event, uint64_t seq, uint64_t now_ns) except -2
     cpdef int32_t add_keyed(self, Event event, uint64_t seq, uint64_t now_ns, object key) except -2

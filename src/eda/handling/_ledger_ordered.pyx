@@ -65,7 +65,7 @@ cdef class OrderedLedger(Ledger):
         return 0
 
     cpdef int32_t add(self, Event event, uint64_t seq, uint64_t now_ns) except -2:
-        """Hold the next event, which has no key; returns its slot. Its sequence is higher than those before."""
+        """Hold the next event, which has no key; returns its slot. `seq` is higher than all sequences before."""
         cdef int32_t slot = self.hold(event, seq, now_ns)
         self.append(slot)
         if self.only is None:
@@ -115,9 +115,9 @@ cdef class OrderedLedger(Ledger):
         return first
 
     cpdef bint admit(self, int32_t slot, object key) except -1:
-        """Give a running event its key, which could not be computed before; returns whether it may run now.
+        """Give a running event its key, because the key function failed before; returns whether the event may go on.
 
-        If not, it waits behind all held events of its key, also behind later ones: some of them may run already.
+        If not, the event waits behind all held events of its key, even behind later ones, which may run already.
         """
         cdef Lane lane = self.lane_of(key)
         self.held[slot].is_judged = False
@@ -131,7 +131,7 @@ cdef class OrderedLedger(Ledger):
         return False
 
     cpdef int pass_over(self, uint64_t seq) except -1:
-        """Note a sequence that no handler needs to have."""
+        """Note a sequence that no handler gets."""
         cdef int32_t last
         if self.order_head == self.order_tail:
             self.highest = self.position = seq
@@ -139,7 +139,7 @@ cdef class OrderedLedger(Ledger):
             return 0
         last = self.order[(self.order_tail - 1) & <uint64_t>(self.n_slots - 1)]
         if self.held[last].state == DONE:
-            self.highest = self.held[last].seq = seq        # one slot for a run of them
+            self.highest = self.held[last].seq = seq        # consecutive ones share a slot
             self.held[last].stored_ns = self.highest_ns
         else:
             self.append(self.hold(None, seq, 0))
@@ -160,7 +160,7 @@ cdef class OrderedLedger(Ledger):
             lane.tail = -1
             if lane is not self.only:
                 try:
-                    if self.lanes.get(lane.key) is lane:        # else the key's hash has changed
+                    if self.lanes.get(lane.key) is lane:        # if not, the key's hash has changed
                         del self.lanes[lane.key]
                 except Exception:
                     pass                # the key can't be hashed any more: its empty lane stays
@@ -193,7 +193,7 @@ cdef class OrderedLedger(Ledger):
         return 0
 
     cpdef int drop(self, uint64_t position, int64_t stored_ns=0) except -1:
-        """Forget all events, and continue after `position`, whose event was stored at `stored_ns`.
+        """Forget all events, and continue after `position`. `stored_ns`: when the stream stored the event there.
 
         The outcomes of handlers that still run have no effect. Until they end, new events of their keys wait.
         """
@@ -229,7 +229,7 @@ cdef class OrderedLedger(Ledger):
         return 0
 
     cdef bint clear_lane(self, Lane lane) noexcept:
-        """Remove all events from a lane but the one that runs; returns whether one runs."""
+        """Remove all events from a lane except a running one; returns whether one runs."""
         if lane.head >= 0 and self.held[lane.head].state in (RUNNING, ORPHAN):
             lane.tail = lane.head
             self.held[lane.head].next = -1

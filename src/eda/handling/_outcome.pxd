@@ -12,14 +12,13 @@ from eda.handling._lease cimport Lease
 cdef class Outcomes:
     cdef object host                # a DispatchHost; decides about failures
     cdef Outbound out
-    # One of the two is None, and `ledger` is the other.
     cdef Ledger ledger
-    cdef SharedLedger shared
-    cdef OrderedLedger ordered
+    cdef SharedLedger shared        # the ledger, or None: ordered
+    cdef OrderedLedger ordered      # the ledger, or None: shared
     cdef Credit credit              # each outcome makes room for another event
     cdef Gate gate
     cdef Lease lease
-    cdef Event acknowledged         # shared: the latest one
+    cdef Event acknowledged         # shared: the latest event that was acknowledged
     cdef readonly uint64_t n_handled
     cdef readonly uint64_t n_failed
     cdef readonly uint64_t n_dead

@@ -25,7 +25,7 @@ cdef uint64_t END_OF_TIME = 0xFFFFFFFFFFFFFFFFULL
 cdef class Outcomes:
     """The outcomes of a subscription's events, and how many there were of each.
 
-    A slot is a running one of the ledger. Once the event has its outcome, the slot must not be used any more.
+    `slot` is always that of a running event. Once the event has its outcome, the slot must not be used any more.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ cdef class Outcomes:
         return self.finish(slot)
 
     cdef int drop(self, int32_t slot, object verdict) except -1:
-        """Have the server never deliver an event again that was not handled, because its dead letter is stored."""
+        """Finish an event that no handler has handled: its dead letter is stored, or dead letters are discarded."""
         cdef Event event
         self.n_dead += 1
         if self.shared is not None:
@@ -70,7 +70,7 @@ cdef class Outcomes:
         return self.finish(slot)
 
     cdef int finish(self, int32_t slot) except -1:
-        """Let an event go that is done."""
+        """Remove an event that is done from the ledger."""
         cdef bint is_orphan = self.ledger.held[slot].state == ORPHAN
         self.ledger.finish(slot)
         if self.ordered is not None and not is_orphan:
@@ -80,7 +80,7 @@ cdef class Outcomes:
     # --- handled again -------------------------------------------------------------------------------------------
 
     cdef int retry(self, int32_t slot, int64_t delay_ns) except -1:
-        """Have a failed event handled again: the server delivers a shared one again, an ordered one waits here."""
+        """Retry a failed event after a delay. Shared: the server delivers it again. Ordered: the ledger keeps it."""
         cdef Event event = <Event>self.ledger.held[slot].event
         cdef bytes answer
         if self.shared is not None:
@@ -91,13 +91,13 @@ cdef class Outcomes:
         return self.retry_later(slot, delay_ns, copy_of(event, event.attempt_ + 1), None)
 
     cdef int retry_later(self, int32_t slot, int64_t delay_ns, Event event, object verdict) except -1:
-        """Keep an event, as this object, for `delay_ns`. With a verdict (not None) no handler gets it after that."""
+        """Keep the object `event` for `delay_ns`. With a `verdict`, only its dead letter is tried again after that."""
         self.ledger.retry(slot, monotonic_ns() + <uint64_t>delay_ns, event, verdict)
         self.host.on_retry(delay_ns / 1e9)
         return 0
 
     cdef int give_back(self, int32_t slot) except -1:
-        """Have an event handled at once by whoever is free, as if its handler had not begun."""
+        """Give back an event, as if its handler had not begun. Shared: to the server. Ordered: to the ledger."""
         cdef Event event = <Event>self.ledger.held[slot].event
         if self.shared is None:
             if self.ledger.held[slot].state != ORPHAN:
@@ -110,7 +110,7 @@ cdef class Outcomes:
     cdef int give_back_all(self, list slots) except -1:
         """Give back events so that they are handled again in the same order."""
         cdef int32_t slot
-        # The ledger puts each one before all others; the server puts each one behind the others.
+        # The ledger puts a given-back event before all others. The server puts it behind the other given-back events.
         for slot in slots if self.shared is not None else slots[::-1]:
             self.give_back(slot)
         return 0
@@ -133,9 +133,10 @@ cdef class Outcomes:
     # --- failed --------------------------------------------------------------------------------------------------
 
     async def fail(self, int index, list slots, object error):
-        """Retry the events that a handler call has failed, or store them as dead letters.
+        """Retry the events for which a handler call has failed, or store them as dead letters.
 
-        `index`: of the worker. If it is cancelled while a dead letter is stored, the remaining events are given back.
+        `index`: of the worker. If the worker is cancelled while it stores dead letters, it gives back the events whose
+        letters are not stored yet.
         """
         cdef Event event
         cdef int64_t delay_ns
@@ -147,14 +148,15 @@ cdef class Outcomes:
         for number, (slot, each) in enumerate(dead):
             event = <Event>self.ledger.held[<int32_t>slot].event
             try:
-                delay_ns = await self.host.store_dead_letter(event, event.raw[event.reply.n:end_of_envelope(event)], each)
+                payload = event.raw[event.reply.n:end_of_envelope(event)]
+                delay_ns = await self.host.store_dead_letter(event, payload, each)
             except BaseException:
                 self.give_back_all([slot for slot, _ in dead[number:]])
                 raise
             self.end_dead_letter(slot, event, each, delay_ns)
 
     cdef list failures_of(self, list slots, object error):
-        """Return (slot, error) of the events that have failed, after the other events of the call got their outcome."""
+        """Return (slot, error) of each failed event. The other events of the handler call get their outcome here."""
         cdef int32_t slot
         cdef list failures = []
         errors = self.host.errors_of([<object>self.ledger.held[<int32_t>slot].event for slot in slots], error)
@@ -190,14 +192,14 @@ cdef class Outcomes:
         return dead
 
     cdef int end_dead_letter(self, int32_t slot, Event event, object error, int64_t delay_ns) except -1:
-        """Finish an event whose dead letter is stored (`delay_ns` is negative), or keep it for another try."""
+        """Finish an event whose dead letter is stored (`delay_ns` is negative), or keep it until the next attempt."""
         if delay_ns < 0:
             return self.drop(slot, error)
         if self.gate.is_closing:
             return self.give_back(slot)
         if self.ledger.held[slot].state == ORPHAN:
             return self.ledger.finish(slot)
-        # The event stays here, with its lease, until the dead-letter stream has it.
+        # The event is held, and its lease extended, until its dead letter is stored.
         return self.retry_later(slot, delay_ns, event, error)
 
     # --- shared: answers to the server ---------------------------------------------------------------------------
@@ -239,7 +241,7 @@ cdef class Outcomes:
 
 
 cdef Event copy_of(Event event, unsigned int attempt):
-    """Return another object of the same received event: the handler may have kept the first one."""
+    """Return another object for the same event, because the handler may have kept the first object."""
     cdef Event copy = new_event()
     cdef Refusal refusal
     if read_envelope(copy, event.raw, event.reply.n, end_of_envelope(event), &refusal) < 0:

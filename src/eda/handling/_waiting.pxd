@@ -5,7 +5,7 @@ from eda.handling._ledger cimport Ledger
 
 cdef class WaitingWorkers:
     cdef Ledger ledger
-    cdef int64_t limit              # events that may be held: a batch that would be larger is never full
+    cdef int64_t limit              # at most this many events are held; then no batch can get fuller
     cdef int batch                  # events in a full batch; 0: handlers take one event at a time
     cdef list for_event             # futures of workers that wait for an event, or until handlers may start
     cdef list for_batch             # futures of workers that have some events, and wait for a full batch

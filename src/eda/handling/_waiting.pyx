@@ -12,8 +12,8 @@ __all__ = ["WaitingWorkers"]
 cdef class WaitingWorkers:
     """Futures of workers that wait for an event, for a full batch, or until handlers may start.
 
-    A worker adds its future and awaits it. If the worker's task is cancelled, the future stays in its list; it is done
-    then, and skipped when workers are woken.
+    A worker adds its future and awaits it. If the worker's task is cancelled, the future stays in its list.
+    Such a future is done, so it is skipped when workers are woken.
     """
 
     def __init__(self, Ledger ledger not None, *, int64_t limit, int batch):

@@ -21,8 +21,8 @@ cdef enum Cancelled:
 cdef enum Ending:
     FAILED = 0
     TIMED_OUT = 1
-    NOT_HANDLED = 2                 # nothing is known against the events: they are given back
-    WORKER_ENDS = 3                 # the same, and the worker's task ends, since somebody else wants that
+    NOT_HANDLED = 2                 # the events did not fail: they are given back
+    WORKER_ENDS = 3                 # the same, and the worker's task ends: somebody else has cancelled it
 
 
 cdef class Worker:
@@ -32,7 +32,7 @@ cdef class Worker:
     cdef Ledger ledger
     cdef OrderedLedger ordered      # the ledger, or None: shared
     cdef WaitingWorkers waiting
-    cdef Credit credit              # is told how long handlers take
+    cdef Credit credit              # counts how long handlers take
     cdef Lease lease
     cdef Gate gate
     cdef Outcomes outcomes
@@ -41,7 +41,7 @@ cdef class Worker:
     cdef double linger_s
     cdef uint64_t timeout_ns
 
-    cdef object task                # the task that runs work(), to tell our cancellations from other ones
+    cdef object task                # the task that runs work(); shows whether somebody else has cancelled it
     cdef object running             # what the handler has: the Event, a tuple of them, or None
     cdef int cancelled              # a Cancelled
 

@@ -1,6 +1,6 @@
-"""A worker of a subscription: it takes events from the ledger, calls the handler, and sees how that ends.
+"""A worker of a subscription: it takes events from the ledger, calls the handler, and passes on the outcome.
 
-Nothing here knows the event loop: futures come from the host, and a worker is a coroutine that the host runs as a task.
+This module does not use the event loop: the host makes the futures, and a task outside runs a worker's coroutine.
 """
 
 cimport cython
@@ -24,7 +24,7 @@ from eda.handling.verdicts import Exhausted, GivenBack, Suspect, Undecodable
 __all__ = ["Worker"]
 
 cdef enum:
-    # The longest that handlers which never suspend keep other tasks from running, nanoseconds.
+    # Handlers that never suspend may keep other tasks from running for this long, nanoseconds.
     SLICE_NS = 4_000_000
 
 cdef extern from "Python.h":
@@ -162,7 +162,7 @@ cdef class Worker:
                 now = monotonic_ns()
                 continue
             if self.ledger.n_ready():
-                self.waiting.wake_one()         # while a worker lingers, arrivals wake no other one
+                self.waiting.wake_one()         # while a worker lingers, new events wake no other
             error = self.ledger.verdict_of(first)
             if error is None:
                 events = [<object>self.ledger.held[<int32_t>slot].event for slot in slots]
@@ -203,7 +203,8 @@ cdef class Worker:
     async def handle_suspect(self, int32_t slot):
         """Handle a suspect while no other event is handled.
 
-        It is recorded first. If it kills this process, the member that gets it next finds the record, and gives it up.
+        The event is recorded first. If it kills this process, the member that gets it next finds the record, and gives
+        the event up.
         """
         cdef Event event = <Event>self.ledger.held[slot].event
         cdef object error = None
@@ -223,7 +224,7 @@ cdef class Worker:
                 self.outcomes.retry_later(slot, delay_ns, event, None)
                 return
             elif self.gate.is_shut_for(self.index):
-                # Paused meanwhile. The event is kept: if it were given back, the record would count against it.
+                # Handlers were stopped meanwhile. The event was not begun, so its record is removed, and it waits here.
                 await self.host.end_record(event)
                 self.ledger.put_back(slot)
                 return
@@ -271,7 +272,7 @@ cdef class Worker:
         return self.take_ready()
 
     cdef int32_t next_slot_alone(self) except -2:
-        """Do the same while one event is handled at a time."""
+        """Take the next event while only one event is handled at a time; returns its slot, or -1."""
         cdef int32_t slot
         if self.lease.one_by_one and self.ledger.n_running:
             return -1
@@ -281,10 +282,10 @@ cdef class Worker:
         return slot
 
     cdef int32_t take_ready(self) except -2:
-        """Take the event that has been ready longest, unless it is a suspect and others are handled."""
+        """Take the event that has been ready longest, unless it is a suspect while other events run."""
         cdef int32_t slot = self.ledger.take_ready()
         if slot >= 0 and self.ledger.held[slot].is_judged and self.ledger.n_running > 1 and self.is_suspect(slot):
-            self.ledger.put_back(slot)          # the worker that ends last will take it
+            self.ledger.put_back(slot)          # the last worker to finish takes it
             return -1
         return slot
 
@@ -299,7 +300,7 @@ cdef class Worker:
                 break
             if self.ledger.held[slot].is_judged:
                 if slots:
-                    self.ledger.put_back(slot)      # the events before it need not wait for its outcome
+                    self.ledger.put_back(slot)      # the earlier events need not wait for this one
                 else:
                     slots.append(slot)
                 break
@@ -314,10 +315,10 @@ cdef class Worker:
         return type(self.ledger.verdict_of(slot)) is Suspect
 
     cdef object verdict_on(self, int32_t slot):
-        """Return the error that an event fails with before it is handled, or None.
+        """Return the error with which an event fails before it is handled, or None.
 
-        An event that failed because there was no key for it is asked for its key again. With the key it may be handled,
-        or is WAITING behind others of its key.
+        If the key function has failed for the event before, it is called again here. With its key the event may be
+        handled, or is WAITING behind others of its key.
         """
         cdef Event event = <Event>self.ledger.held[slot].event
         cdef object verdict = self.ledger.verdict_of(slot)
@@ -337,7 +338,7 @@ cdef class Worker:
     # --- calling the handler -------------------------------------------------------------------------------------
 
     async def call(self, tuple events, object given):
-        """Call the handler with `given`, which is `events` in the form it takes; returns its error, or None."""
+        """Call the handler with `given`, the event or the list of `events`; returns the handler's error, or None."""
         cdef object error = None
         cdef bint was_awaited = False
         cdef uint64_t began = monotonic_ns()
@@ -373,7 +374,7 @@ cdef class Worker:
         return now
 
     async def conclude(self, list slots, object error):
-        """See to events whose handler call did not simply succeed: it has failed, or was cancelled."""
+        """Give events their outcomes after a handler call that failed or was cancelled."""
         cdef int32_t slot
         cdef int ending
         try:
@@ -384,7 +385,7 @@ cdef class Worker:
                 await self.outcomes.fail(self.index, slots, error)
             elif error is None and ending == NOT_HANDLED:
                 for slot in slots:
-                    self.outcomes.succeed(slot)         # it succeeded before the cancellation reached it
+                    self.outcomes.succeed(slot)         # the cancellation came too late to stop the handler
             else:
                 self.outcomes.give_back_all(slots)
                 if ending == WORKER_ENDS:
@@ -409,11 +410,11 @@ cdef class Worker:
             return FAILED
         if why == FENCED:
             return NOT_HANDLED
-        # A handler may raise CancelledError while nobody cancels its task; then it has failed.
+        # A handler may raise CancelledError though nobody has cancelled its task. Then the handler has failed.
         return WORKER_ENDS if self.task.cancelling() > 0 else FAILED
 
     cdef int raise_if_cancelled(self) except -1:
-        """Raise if the worker's task was cancelled by somebody else, and its handler has swallowed that."""
+        """Raise if somebody else has cancelled the worker's task, and the handler has swallowed the cancellation."""
         if self.task is not None and self.task.cancelling():
             raise self.host.cancelled_error()
         return 0

@@ -25,9 +25,9 @@ STORE_RETRY = Retry(initial_s=0.5, max_s=30.0)
 
 
 def dead_letter_stream(stream: str, option: str | None) -> str | None:
-    """Return the stream for dead letters that the option `dead_letter` means; None if there is none.
+    """Return the name of the dead-letter stream, or None if there is none. `option` is the option `dead_letter`.
 
-    Raises ConfigError if that can't be a stream, or is the stream of the events itself.
+    Raises ConfigError if the name is too long, or is the name of the stream itself.
     """
     if option == "{stream}-dead" and stream.endswith("-dead"):
         return None  # otherwise the dead letters of dead letters would have no end
@@ -49,9 +49,10 @@ def dead_letter_stream(stream: str, option: str | None) -> str | None:
 
 
 class DeadLettering:
-    """Stores the dead letters of subscription `name` to `stream` in the stream `into`; None: events are discarded.
+    """Stores the dead letters of subscription `name` to `stream`.
 
-    `store_letter` stores a dead letter. `on_end(error)` is called when a dead letter can't be stored at all.
+    `into` is the dead-letter stream. If it is None, dead letters are counted but not stored. `store_letter` stores a
+    dead letter. `on_end(error)` is called when a dead letter can't be stored at all.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class DeadLettering:
     async def store(self, event: Event, payload: bytes, error: BaseException) -> int:
         """Store a dead letter. Return DEAD when it is stored, else the nanoseconds until the next attempt.
 
-        `payload` is the event's envelope as it came, `error` is why the event is dead.
+        `payload` is the event's envelope as it was delivered. `error` says why the event is dead.
         """
         if self.into is None:
             self.n_discarded += 1
@@ -87,7 +88,7 @@ class DeadLettering:
         elif isinstance(error, Reject):
             reason, text = "rejected", str(error)
         elif isinstance(error, Exhausted):
-            attempts, text = event.attempt - 1, "no attempt ended: the process died, or its lease did"
+            attempts, text = event.attempt - 1, "no attempt ended: the process died, or its lease expired"
         else:
             text = _text_of(error)
         try:
@@ -115,7 +116,7 @@ class DeadLettering:
     def _try_again(self, event: Event, problem: Exception) -> int:
         """Log why a dead letter was not stored, and return the nanoseconds until the next attempt, if there is one."""
         if isinstance(problem, Closed):
-            return NS  # the subscription closes, and the event is given back before that
+            return NS  # the subscription closes, and gives the event back before the next attempt
         if not is_transient(problem):
             self._failures.log_unstorable(event, problem)
             self._on_end(problem)
@@ -127,7 +128,7 @@ class DeadLettering:
 
 
 def _id_in_headers(event: Event, payload: bytes, error: BaseException) -> str:
-    """Return the event's id if only the message's headers have it, because the dead letter has another id there."""
+    """Return the event's id if only a header had it: in a letter, that header has the letter's own id."""
     if not event.id or isinstance(error, Undecodable) or not decode_event(payload).id:
         return event.id
     return ""
@@ -137,5 +138,5 @@ def _text_of(error: BaseException) -> str:
     name = type(error).__name__
     try:
         return f"{name}: {error}"
-    except Exception:  # the class is the user's own
+    except Exception:  # a user's class may fail here
         return name

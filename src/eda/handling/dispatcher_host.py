@@ -1,4 +1,4 @@
-"""What a dispatcher needs of event loop and subscription: futures, timers, and decisions about failed events."""
+"""The futures, timers and decisions about failed events that a dispatcher asks for."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class DispatcherHost:
     `store_letter` stores a dead letter. `on_end(error)` is called when a dead letter can't be stored at all. Raises
     ConfigError if the option `dead_letter` names no suitable stream.
 
-    The owner sets the rest. For an ordered subscription: `on_progress()`, which is called when the position has moved,
-    and `confirmed(position)`, which waits until the position is stored. For a shared subscription: `suspects`.
+    The owner sets other attributes later. Ordered: `on_progress()` is called when the position has moved, and
+    `confirmed(position)` waits until the position is stored. Shared: `suspects`.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class DispatcherHost:
         self._dispatcher = dispatcher
 
     def close(self) -> None:
-        """Retry nothing more."""
+        """Stop the timers: nothing is retried any more."""
         self._dispatcher = None
         for timer in (self._retry_timer, self._circuit_timer):
             if timer is not None:
@@ -85,11 +85,11 @@ class DispatcherHost:
         return future
 
     def cancelled_error(self) -> BaseException:
-        """Return the error with which a worker ends that was cancelled from outside."""
+        """Return the error with which to end a worker that was cancelled from outside."""
         return asyncio.CancelledError()
 
     def refuse(self, result: object) -> BaseException | None:
-        """Return the error of a handler that returned a generator, so that none of its code has run."""
+        """Return the error for a handler that returned a generator, so its code has not run."""
         return refuse_result(result)
 
     def overdue_error(self, event: Event, error: BaseException | None) -> BaseException:
@@ -114,7 +114,7 @@ class DispatcherHost:
         return [error] * len(events)
 
     def on_failures(self, events: Sequence[Event], errors: Sequence[BaseException]) -> list[int]:
-        """Decide about the events for which one call of the handler has failed, each with its error, and log them.
+        """Decide whether to retry the events for which a handler call has failed, and log them with their errors.
 
         Return for each event the nanoseconds until it is handled again, or DEAD.
         """
@@ -137,7 +137,10 @@ class DispatcherHost:
     # --- the circuit -------------------------------------------------------------------------------------------------
 
     def is_failure(self, errors: Sequence[BaseException]) -> bool:
-        """Return whether these errors of a handler call count for the circuit: not if the events are to blame."""
+        """Return whether a handler call with these errors counts for the circuit.
+
+        It does not count if the events themselves are to blame.
+        """
         return any(not isinstance(error, Undecodable | Exhausted | Reject) for error in errors)
 
     def on_circuit(self, n_openings: int) -> None:
@@ -178,7 +181,7 @@ class DispatcherHost:
     # --- retries that the ledger holds -------------------------------------------------------------------------------
 
     def on_retry(self, delay_s: float) -> None:
-        """Have the dispatcher take due events after `delay_s`, or earlier if the timer is set already."""
+        """Have the dispatcher take due events after `delay_s`, unless the timer is set to an earlier time."""
         if self._dispatcher is None:
             return
         at = self._loop.time() + delay_s

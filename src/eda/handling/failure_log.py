@@ -1,7 +1,7 @@
 """Log records about failed events, at a bounded rate.
 
 While a database is down, a handler can fail thousands of times a second, and each record has a traceback. So each kind
-of failure may make only so many records. A summary counts the failures that were not logged one by one.
+of failure may make only a limited number of records. A summary counts the failures that were not logged one by one.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ __all__ = ["FailureLog", "error_text", "event_text", "fields_of"]
 
 BURST = 10  # records of one kind at once
 RECORDS_PER_S = 1.0  # records of one kind in the long run
-SUMMARY_S = 5.0  # from the first failure that is not logged to the summary
+SUMMARY_S = 5.0  # between the first failure that is not logged and the summary
 
 MAX_TYPE = 200  # characters of a type
 
-# The kinds of a handler's failures, by how their summaries begin.
+# The kinds of a handler's failures. The name of a kind is the beginning of its summary.
 FAILED = "handler failed for %d more events"
 FAILED_LAST = "handler failed, for the last time, for %d more events"
 REJECTED = "handler rejected %d more events"
@@ -41,7 +41,7 @@ def error_text(error: BaseException | None) -> str:
     name = type(error).__name__
     try:
         text = str(error)
-    except Exception:  # the class is the user's own
+    except Exception:  # a user's class may fail here
         return name
     return printable(f"{name}: {text}" if text else name)
 
@@ -191,7 +191,7 @@ class FailureLog:
     def log_not_stored(self, event: Event, error: BaseException, delay_s: float) -> None:
         """Log that a dead letter could not be stored, and that this is tried again in `delay_s`."""
         self._log_or_count(
-            "the dead-letter stream did not store an event %d more times",
+            "storing an event in the dead-letter stream failed %d more times",
             [event],
             "dead-letter stream %s did not store event %s (stream %s, subscription %s, sequence %d, attempt %d), which "
             "stays where it is: %s; trying again in %g s",
@@ -225,7 +225,7 @@ class FailureLog:
             "the handler ignores its cancellation for %d more events",
             [event],
             "the handler ignores its cancellation: it has had event %s (stream %s, subscription %s, sequence %d, "
-            "attempt %d) for %.3g s, and no other handler gets that event before it ends",
+            "attempt %d) for %.3g s, and no other handler gets that event before this one ends",
             *self._names(event), seconds,
         )  # fmt: skip
 

@@ -40,8 +40,8 @@ VOID_PAUSE_S = 0.25
 class _Record(msgspec.Struct):
     """The record of one event. `delivery` is the number of the delivery that was begun; 0: the event is not on record.
 
-    `created` is the time at which the stream was created, as the server writes it: if another stream gets the same
-    name, its events are not on record. `nonce` identifies the write.
+    `created` is the time at which the stream was created, as the server writes it. It shows whether the record belongs
+    to a deleted stream of the same name. `nonce` identifies the write.
     """
 
     v: int = 1
@@ -51,7 +51,7 @@ class _Record(msgspec.Struct):
 
 
 class _Found(msgspec.Struct):
-    """A record as it was read. Its `revision` is 0 if none was ever written."""
+    """A record as it was read. If there is no record, `revision` is 0."""
 
     record: _Record
     revision: int
@@ -70,12 +70,12 @@ class Suspects:
         self._stream = stream
         self._name = name
         self._bucket = bucket
-        # When the stream was created, as the server writes it. It is asked for only once: if the stream is deleted, its
-        # consumer is gone as well, and the subscription ends.
+        # When the stream was created, as the server writes it. The server is asked only once: if the stream is
+        # deleted, its consumer is gone as well, and the subscription ends.
         self._created = ""
         self._is_fault_logged = False
         self._recorded: dict[int, int] = {}  # by sequence: the latest revision of the event's record that we know
-        self._voiding: dict[int, asyncio.Task[None]] = {}  # by sequence: what makes sure that a record is not found
+        self._voiding: dict[int, asyncio.Task[None]] = {}  # by sequence: the tasks of `_void`
         self._pause_s = 0.0
         self._not_before = 0.0
 
@@ -88,9 +88,9 @@ class Suspects:
         Return BEGUN_BEFORE if the event is on record from an earlier delivery: it must not be handled again. Return a
         number of nanoseconds if the event has to wait.
 
-        If the server forbids the record, this returns 0 as well: an event that kills the process is then tried without
-        end. While the server does not answer, all suspects wait, each time longer up to 30 s, and other events are
-        handled meanwhile.
+        If the server forbids the record, this returns 0 as well. Then an event that kills the process is delivered
+        again without end. While the server does not answer, every suspect has to wait. The wait grows up to 30 s, and
+        other events are handled meanwhile.
         """
         left_s = self._not_before - time.monotonic()
         if left_s > 0:
@@ -125,7 +125,7 @@ class Suspects:
         return 0
 
     async def _check_bucket(self) -> None:
-        """Log it if the bucket's settings let records vanish, or prevent that they are written."""
+        """Log a fault of the bucket's settings: they let records vanish, or prevent writes."""
         fault = await bucket_fault(self._api, self._bucket)
         if fault:
             self._log_fault(f"the bucket {BUCKET} (stream {BUCKET_STREAM}) has {fault}")
@@ -154,14 +154,14 @@ class Suspects:
             )  # fmt: skip
 
     async def _remove(self, sequence: int, revision: int) -> None:
-        """Remove the record if it has that revision or an earlier one. A later one, of another member, stays."""
+        """Remove the record, unless it is later than `revision`: then another member has written it."""
         body = {"filter": self._subject(sequence), "seq": revision + 1}
         try:
             await self._api.request(f"STREAM.PURGE.{BUCKET_STREAM}", body, timeout_s=TIMEOUT_S)
         except ServerError as error:
             if error.retryable:
                 raise
-            # The bucket forbids it (`deny_purge`). A record of delivery 0 means the same.
+            # The bucket forbids removal (`deny_purge`). A record of delivery 0 also means: not on record.
             await self._publish(sequence, _Record(created=self._created), revision)
 
     async def _read(self, sequence: int) -> _Found:
@@ -176,7 +176,7 @@ class Suspects:
         try:
             record = _decode(message.data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            record = _Record()  # eda has not written this
+            record = _Record()  # it was not written by eda
         if record.created and record.created != self._created:
             record = _Record()  # it belongs to a deleted stream of the same name
         return _Found(record, message.seq)
@@ -184,7 +184,7 @@ class Suspects:
     # --- writing -----------------------------------------------------------------------------------------------------
 
     async def _store(self, event: Event, revision: int) -> bool:
-        """Write the record, which must replace that revision. Return whether it was the latest. Raises EdaError."""
+        """Write the record in place of `revision`. Return False if there is a later one already. Raises EdaError."""
         record = _Record(delivery=event.attempt, created=self._created, nonce=next_nuid())
         try:
             try:
@@ -197,8 +197,9 @@ class Suspects:
                 await create_bucket(self._api, self._bucket)
                 stored = await self._publish(event.sequence, record, revision)
         except BaseException as error:
-            # Unless the server has refused the record, it may be stored already, or later. But the event is not begun
-            # now, so the record must not be found. This is not waited for, because the caller may be cancelled.
+            # Unless the server has refused the record, the server may have stored it, or may store it later. But the
+            # handler does not begin with the event now, so nobody must find the record. A background task sees to
+            # that, because the caller may be cancelled.
             if not isinstance(error, ServerError) or error.retryable:
                 self._void(event.sequence, record, revision)
             raise
@@ -206,7 +207,7 @@ class Suspects:
         return True
 
     async def _publish(self, sequence: int, record: _Record, revision: int) -> int:
-        """Write the record, which must replace that revision. Return its own revision. Raises EdaError."""
+        """Write the record in place of `revision`. Return the new revision. Raises EdaError."""
         subject = self._api.kv_subject(self._subject(sequence))
         headers = {EXPECTED_REVISION: str(revision)}
         text = msgspec.json.encode(record)
@@ -222,10 +223,10 @@ class Suspects:
         task.add_done_callback(lambda _: self._voiding.pop(sequence, None))
 
     async def _until_void(self, sequence: int, record: _Record, revision: int) -> None:
-        """Write a record of delivery 0 that replaces the same revision, until the other record can't be found.
+        """Write an empty record (delivery 0) in place of the same revision, until nobody can find the given record.
 
-        The server stores only one of the two. If it stores this one, it will not store the other one any more. If it
-        refuses this one, the other record or a later one is stored and can be read.
+        The server stores only one of the two. If it stores the empty record, it will never store the given one. If it
+        refuses the empty record, then the given record or a later one is stored, and can be read.
         """
         empty = msgspec.structs.replace(record, delivery=0)
         for _ in range(MAX_VOIDS):
@@ -234,7 +235,7 @@ class Suspects:
                 return
             except ServerError as error:
                 if error.err_code not in CONFLICTS and not error.retryable:
-                    return  # the server forbids this record, so it has refused the other one as well
+                    return  # the server forbids the empty record, so it has refused the given one as well
                 if error.err_code in CONFLICTS and await self._is_gone(sequence, record.nonce):
                     return
             except Closed:

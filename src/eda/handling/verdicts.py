@@ -1,4 +1,4 @@
-"""Why an event gets no handler; and what eda's own handler raises for an event that it gives back."""
+"""Why an event gets no handler, and the exception with which a handler of eda's own gives an event back."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ from eda.handling._dispatch import Dispatcher
 
 __all__ = ["Workers"]
 
-# The workers whose handlers have started the running code: tasks and threads that a handler starts inherit it. They are
-# named by tokens, because such a task may outlive the subscription.
+# The tokens of the workers whose handlers have started the running code. Tasks and threads that a handler starts
+# inherit this variable. It holds tokens and not workers, because such a task may outlive the subscription.
 _RUN_IN: ContextVar[tuple[object, ...]] = ContextVar("eda_run_in", default=())
 
 
@@ -68,7 +68,7 @@ class Workers:
     async def end(self, deadline: Deadline, timeout_s: float, *, keeps_s: float) -> int:
         """Wait until the handlers that run are done; returns how many were cancelled because they took too long.
 
-        They have `timeout_s`, but at least `keeps_s` of the deadline is kept for the steps after them.
+        They have `timeout_s`, or less: at least `keeps_s` of the deadline is left for the later steps.
         """
         late = await deadline.wait(self._tasks, timeout_s, keeps_s=keeps_s)
         for worker in late:
