@@ -45,7 +45,7 @@ class Receiver(Protocol):
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
-    """The options of a run: what it publishes, how many events or for how long, and how it subscribes. They hold no secret.
+    """The options of a run: what it publishes, how much or for how long, and how it subscribes. None is a secret.
 
     `size` is the payload's size in bytes; 0 stands for the demo's readings. Each subscription gets every event.
     """
