@@ -440,7 +440,8 @@ def decode_fields(bytes envelope not None, /):
     cdef Event event = new_event()
     cdef Refusal refusal
     if read_envelope(event, envelope, 0, len(envelope), &refusal) < 0:
-        if refusal.error != READ_NAMELESS and refusal.error != READ_EMPTY:      # these two: all fields are read
+        # These two are found only after all fields were read.
+        if refusal.error != READ_NAMELESS and refusal.error != READ_EMPTY:
             raise refusal_error(&refusal)
     event.raw = envelope
     return event

@@ -214,7 +214,7 @@ cdef class Event:
 
     @property
     def stream(self):
-        """The stream from which the event was received, or that was given; else empty."""
+        """The stream from which the event was received, or with which it was made; else empty."""
         return "" if self._stream is None else self._stream
 
     @property

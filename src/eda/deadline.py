@@ -39,8 +39,8 @@ class Deadline:
     ) -> set[asyncio.Future[Any]]:
         """Wait until all futures are done, and return those that are not done in time.
 
-        The wait ends after `at_most_s` seconds, or `keeps_s` seconds before the deadline. At most half of the
-        time that is left is kept, also after the deadline was moved.
+        The wait ends after `at_most_s` seconds, or `keeps_s` seconds before the deadline. Of the time that is
+        left, at most half is kept free, also after the deadline was moved.
         """
         keeps_s = min(keeps_s, self.left_s / 2)  # the caller may have computed keeps_s for a later deadline
         left = {each for each in futures if not each.done()}

@@ -40,8 +40,8 @@ class PartialFailure(Exception):
     """An exception for batch handlers: only some events of the batch failed, `{event: error, …}`.
 
     The failed events are handled again; the others are acknowledged. `failures` is a dict of the failed events, each
-    with its error. Events with equal envelopes are equal. So if an event is in a batch twice, because it was stored
-    twice, it is one key, and both fail together.
+    with its error. Events with equal envelopes are equal. So if a batch has an event twice, because it was stored
+    twice, both are the same key, and both fail.
 
     Raises ConfigError if `failures` is empty, or not a mapping of events to exceptions.
     """

@@ -97,7 +97,7 @@ class StreamOptions:
 class SubscriptionOptions:
     """Which events a subscription gets, in which order, and what happens to events that fail.
 
-    README describes each option. `{stream}` in `dead_letter` stands for the name of the subscribed stream.
+    `docs/guide.md` describes each option. `{stream}` in `dead_letter` stands for the name of the subscribed stream.
     """
 
     name: str | None = None

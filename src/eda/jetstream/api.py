@@ -55,7 +55,7 @@ class Api:
         self.wire = wire
         self.prefix: str = f"$JS.{domain}.API" if domain else "$JS.API"
         self._wanted = domain
-        # The domain of the streams, as the answers about them name it; known after `discover`.
+        # The domain of the streams, as the server names it in its answer to INFO; known after `discover`.
         self.domain: str = domain or ""
         self.level: int = 0
         self.client = client  # the connection's name, for the labels of new streams and consumers
@@ -98,7 +98,7 @@ class Api:
         """
         data = await self._asked(verb, body, timeout_s, attempt_timeout_s)
         if len(data) > MAX_ANSWER:
-            raise ServerError(500, 0, f"an answer of {len(data)} bytes", operation=verb)
+            raise ServerError(500, 0, f"an answer of {len(data)} bytes is too long", operation=verb)
         try:
             answer = msgspec.json.decode(data, type=dict[str, Any])
             refused = answer.get("error")

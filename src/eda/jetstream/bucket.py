@@ -105,7 +105,7 @@ def _faults(config: dict[str, Any], bucket: Bucket) -> list[tuple[str, bool, str
         ("allow_msg_counter", bool(config.get("allow_msg_counter")), unwritten, "False"),
         ("subject_transform", bool(config.get("subject_transform")), "a position is stored elsewhere", "None"),
         ("subjects", not covers, unwritten, f"{_SETTINGS['subjects']!r}"),
-        ("storage", in_memory and outlived, "positions are gone when its server restarts, unlike events", "'file'"),
+        ("storage", in_memory and outlived, "positions are gone when its server restarts, events remain", "'file'"),
     ]
 
 

@@ -1,8 +1,8 @@
 """The settings of a shared consumer that harm its members, and their repair.
 
-An operator may change a consumer at any time, and the server does not tell its members, so they check it regularly. A
-member repairs only settings that take something away from it. So two members never undo each other's changes, and a
-member never undoes an operator's change that only raises a limit.
+An operator may change a consumer at any time, and the server does not tell its members. So the members check its
+settings regularly. A member repairs only settings that take something away from it. So two members never undo each
+other's changes, and a member never undoes an operator's change that only raises a limit.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ MAX_TEXT = 128  # characters of a client's name; the server accepts a descriptio
 def labels(kind: str, *, client: str, what: str, subscription: str = "") -> dict[str, Any]:
     """Return `description` and `metadata` for a new stream or consumer of this client.
 
-    `kind` tells programs, and `what` tells people, what the object is for. The client's name may be any text, so it is
-    escaped and shortened.
+    `kind` says to programs which kind of object it is. `what` is a text for people. The client's name may be any
+    text, so it is escaped and shortened.
     """
     shown = _shown(client)
     metadata = {KIND: kind, CLIENT: shown, VERSION: __version__}

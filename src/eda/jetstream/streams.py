@@ -64,8 +64,8 @@ class StreamInfo:
     `workqueue`. `mirror`: the stream of which this one is a copy, or None. `sources`: the streams that are copied into
     this one. `subject_transform`: the pattern to which the stream changes subjects; None: it does not change them.
     `no_ack`: the stream never acknowledges a publish. `sealed`: nothing can be stored or removed. `deny_delete`:
-    no event can be removed. `deny_purge`: the stream can't be purged. `max_events_per_subject`, `max_event_bytes` and
-    `max_consumers`: limits; None: no limit.
+    single events can't be removed. `deny_purge`: the stream can't be purged. `max_events_per_subject`,
+    `max_event_bytes` and `max_consumers`: limits; None: no limit.
 
     `last_time_ns`: when the last event was stored, in nanoseconds since 1970; 0 if no event was ever stored.
     """

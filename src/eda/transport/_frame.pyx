@@ -262,7 +262,7 @@ cdef bint read_delivery(const unsigned char* reply, Py_ssize_t n, Delivery* deli
     if count == 9:
         first = 2
     elif count >= 11 and n <= MAX_REPLY and is_plain(reply, n):
-        first = 4           # no caller knows domain and account, so is_plain() has checked them
+        first = 4           # any text may be domain and account, hence the is_plain()
     else:
         return False
     delivery.stream = token[first]

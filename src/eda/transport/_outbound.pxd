@@ -15,8 +15,8 @@ cdef class Chunk:
     cdef int keep(self, bytes data) except -1
 
 
-# The outgoing bytes of one connection. Publishes are kept in chunks, so that a window can send them again without a
-# copy. Commands (acknowledgements) and requests (pulls) are not kept.
+# The outgoing bytes of one connection. After they are written, publishes are kept in chunks, so that a window can
+# send them again without a copy. Commands (acknowledgements) and requests (pulls) are not kept after they are written.
 cdef class Outbound:
     cdef Writer publishes
     cdef Writer commands

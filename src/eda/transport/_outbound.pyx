@@ -101,8 +101,8 @@ cdef object take_chunk(Chunk chunk, Writer* w):
 cdef class Outbound:
     """The outgoing frames of one connection, written once per turn of the event loop, or at 64 KiB.
 
-    Without a connection, publishes are dropped, since their window sends them again. Commands are kept, since an
-    acknowledgement is as useful after a reconnect. Requests, such as pulls, are dropped: nobody would wait for the
+    Without a connection, publishes are dropped, since their window sends them again. Commands wait, since an
+    acknowledgement is still useful after a reconnect. Requests, such as pulls, are dropped: nobody would wait for the
     answers on the next connection. `schedule` is called when there is something to write. It must call `flush()` before
     the end of this turn of the loop.
     """
@@ -128,7 +128,7 @@ cdef class Outbound:
         self.paused = paused
 
     def command(self, bytes frame not None):
-        """Add a whole frame that is kept until there is a connection."""
+        """Add a whole frame that waits until there is a connection."""
         if reserve(&self.commands, len(frame)) < 0:
             raise MemoryError
         put_bytes(&self.commands, <const char*>frame, len(frame))

@@ -83,8 +83,9 @@ class Wire(MendedClient):
             if _is_final(error) and self._fatal is not None and not self._fatal.done():
                 self._fatal.set_exception(error)
 
-        # Several servers share the time, so that a silent one leaves time for the others. A single server gets a bit
-        # more than our own time-out: if both ended at the same moment, Python 3.11 would lose our cancellation.
+        # Several servers share the time, so that a silent one leaves time for the others. For a single server,
+        # nats-py gets a bit more time than we wait: if both time-outs ended together, Python 3.11 could lose our
+        # cancellation.
         share_s = timeout_s / len(urls) if len(urls) > 1 else timeout_s + ABANDON_S
         options.update(connect_timeout=share_s, reconnect_time_wait=0.1)
         connecting = self._loop.create_task(
