@@ -144,6 +144,8 @@ class Publisher:
             running_loop=asyncio._get_running_loop,
         )
         self._subscription = await self._wire.attach(f"{inbox}.>", core)
+        if self._closed:  # in Python 3.11, wait_for in nats-py's requests may swallow the cancellation by `close`
+            raise Closed("publisher")
         self._wire.on_closed.append(self._on_wire_closed)
         self._outcomes.core = core
         self._pump.start(core, can_fast=can_fast)

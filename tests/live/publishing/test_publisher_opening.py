@@ -117,3 +117,24 @@ async def test_publisher_when_the_connection_is_closing_is_refused(connect: Conn
     with pytest.raises(eda.Closed):
         await pub
     await closing
+
+
+@both
+async def test_publisher_when_its_opening_swallows_the_cancellation_by_close_leaves_nothing(
+    conn: eda.Conn, stream: str, mode: str
+) -> None:
+    async def check_stream(is_new_server: bool) -> Any:
+        with suppress(asyncio.CancelledError):  # as wait_for of Python 3.11 may
+            await asyncio.sleep(10)
+        return await check_stream_indeed(is_new_server)
+
+    await conn.publish(stream)
+    before = left_of(conn)
+    pub = conn.publisher(stream, mode=mode)
+    check_stream_indeed, pub._check_stream = pub._check_stream, check_stream
+    opening = asyncio.create_task(pub._open())
+    await asyncio.sleep(0.01)
+    await pub.close()
+    with pytest.raises(eda.Closed):
+        await opening
+    assert left_of(conn) == before
