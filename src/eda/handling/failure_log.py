@@ -191,7 +191,7 @@ class FailureLog:
     def log_not_stored(self, event: Event, error: BaseException, delay_s: float) -> None:
         """Log that a dead letter could not be stored, and that this is tried again in `delay_s`."""
         self._log_or_count(
-            "storing an event in the dead-letter stream failed %d more times",
+            "the dead-letter stream did not store an event %d more times",
             [event],
             "dead-letter stream %s did not store event %s (stream %s, subscription %s, sequence %d, attempt %d), which "
             "stays where it is: %s; trying again in %g s",
