@@ -144,7 +144,7 @@ cdef class Credit:
                 self.n_events -= self.pulls[i].n
                 if n < 0 and self.n_pulls == 1:
                     # Deliveries of this pull were counted against older pulls. So those were forgotten too early, and
-                    # may still bring events. This entry stands for them.
+                    # may still bring events. From now on this entry counts these events.
                     self.pulls[0].number = 0
                     self.pulls[0].n = 0
                     break

@@ -65,7 +65,7 @@ cdef inline int mark_of(Frame* frame) noexcept nogil:
     """Return why a message has no body, judging by its headers: MARKER, STRIPPED, or 0.
 
     MARKER: the server (ADR-43) or a key-value client has stored it in place of messages that were removed.
-    STRIPPED: the consumer has left the body out. A message that was stored with the same headers looks the same.
+    STRIPPED: the consumer has left the body out. A message stored with these headers and no body looks the same.
     """
     cdef Py_ssize_t n = 0
     cdef const unsigned char* size

@@ -157,7 +157,7 @@ cdef class Gate:
         if self.barred & BY_PAUSE or self.state == OPEN:
             self.credit.restrict(0)
         elif self.state == HALF_OPEN:
-            # Pull one event to try, unless one is held. Events that wait to be stored as dead letters can't be tried.
+            # Pull one event to try, unless one is held. Held events whose dead letter is not stored yet can't be tried.
             self.credit.restrict(1 + self.ledger.n_retrying)
         else:
             self.credit.lift()

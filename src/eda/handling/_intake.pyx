@@ -131,8 +131,8 @@ cdef class Intake(Sink):
     cdef bint is_redelivered(self, Frame* frame, Delivery* delivery) except -1:
         """Return whether the event is held already; if so, its lease begins again. Counts missing events."""
         cdef uint64_t n_missing, n_elsewhere
-        # Each consumer sequence in between is a delivery to another member. If more stream sequences than that are
-        # missing, events are gone from the stream.
+        # Consumer sequences that are missing here were delivered to other members. If more stream sequences than
+        # consumer sequences are missing, events are gone from the stream.
         if delivery.n_delivered == 1 and delivery.stream_seq > self.stream_seq:
             n_missing = delivery.stream_seq - self.stream_seq - 1
             n_elsewhere = 0
@@ -268,7 +268,7 @@ cdef class Intake(Sink):
         self.credit.revoke_all()
 
     def forget_tries(self):
-        """Ordered: count no earlier tries for the next event, because it was not in the stream then."""
+        """Ordered: count no tries for the next event, because it was not in the stream when they happened."""
         self.first_attempt = 1
 
     @property

@@ -160,7 +160,7 @@ cdef class OrderedLedger(Ledger):
             lane.tail = -1
             if lane is not self.only:
                 try:
-                    if self.lanes.get(lane.key) is lane:        # if not, the key's hash has changed
+                    if self.lanes.get(lane.key) is lane:        # False if the key's hash has changed
                         del self.lanes[lane.key]
                 except Exception:
                     pass                # the key can't be hashed any more: its empty lane stays

@@ -128,7 +128,7 @@ class DeadLettering:
 
 
 def _id_in_headers(event: Event, payload: bytes, error: BaseException) -> str:
-    """Return the event's id if only a header had it: in a letter, that header has the letter's own id."""
+    """Return the event's id if `payload` has none. It was in a header that has another id in a dead letter."""
     if not event.id or isinstance(error, Undecodable) or not decode_event(payload).id:
         return event.id
     return ""
