@@ -17,7 +17,7 @@ ORPHANS_POLL_S = 0.01
 
 
 class Activation:
-    """Connects a cursor with the source and the dispatcher of its subscription; the cursor calls the `on_…` methods."""
+    """Connects a cursor with the source and the dispatcher of its subscription. It is the owner of the cursor."""
 
     def __init__(self, source: OrderedSource, dispatcher: Dispatcher, on_end: Callable[[Exception], None]) -> None:
         self._source = source
@@ -65,11 +65,6 @@ class Activation:
         if isinstance(error, Exception):
             self.on_end(error)
 
-    def on_nothing_pending(self) -> None:
-        """Forget the tries: no event follows the position, so earlier holders did not vanish because of an event."""
-        dispatcher = self._dispatcher
-        self._the_cursor.advance(dispatcher.position, dispatcher.position_ns, forget_tries=True)
-
     def on_fenced(self) -> None:
         """Stop the handlers, because the lease has expired."""
         self._dispatcher.fence()
@@ -104,7 +99,7 @@ class Activation:
         else:
             dispatcher.lease.tell_progress()
 
-    # --- calls of the dispatcher's host and of the pipeline ----------------------------------------------------------
+    # --- calls of the source, the dispatcher's host and the pipeline -------------------------------------------------
 
     def on_progress(self) -> None:
         """Pass the dispatcher's new position to the cursor."""
@@ -117,6 +112,11 @@ class Activation:
             await self._the_cursor.store(seq, self._dispatcher.position_ns)
         except Closed:
             return  # without the lease no handler starts
+
+    def on_nothing_pending(self) -> None:
+        """Forget the tries: no event follows the position, so earlier holders did not vanish because of an event."""
+        dispatcher = self._dispatcher
+        self._the_cursor.advance(dispatcher.position, dispatcher.position_ns, forget_tries=True)
 
     def on_rewound(self, position: Position) -> None:
         """Go back to this position: the stream has lost its end, or has an earlier message that was not read."""
