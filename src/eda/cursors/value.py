@@ -50,7 +50,7 @@ class CursorValue(msgspec.Struct, frozen=True, kw_only=True):
     holder: str
     tries: _Number
     filter: list[str]
-    updated: Any = None  # for people who read the entry; the code never reads it
+    updated: Any = None  # when it was written, for people and `conn.subscriptions`; takeovers never depend on it
     created: str = ""
     start: _Sequence = 0
     time: _Nanoseconds = "0"

@@ -26,7 +26,7 @@ cdef struct Held:
     PyObject* lane              # owned Lane, ordered: of its key; NULL: it waits for no other event
     int32_t next                # the next free slot, or the next slot in the lane; -1: there is none
     uint32_t state              # a HeldState
-    bint is_judged              # the ledger has a verdict on it: why no handler may have it
+    bint is_judged              # the ledger has a verdict on it: no handler may have it, or only alone
     bint is_dead                # the verdict was reported; its dead letter is still to be stored
 
 

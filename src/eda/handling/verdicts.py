@@ -1,4 +1,4 @@
-"""Why an event gets no handler, and the exception with which a handler of eda's own gives an event back."""
+"""Why an event gets no handler or is handled alone, and the exception by which our own handlers give an event back."""
 
 from __future__ import annotations
 
