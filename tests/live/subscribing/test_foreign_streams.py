@@ -158,7 +158,7 @@ async def test_ordered_when_the_retention_changes_while_it_is_open_ends_with_the
         (reader,) = await until(lambda: admin.consumers(stream))
         await admin.js.delete_consumer(stream, reader)
     with pytest.raises(eda.ConfigError, match="retention='interest'"):
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(30):
             await subscription.wait()
 
 
