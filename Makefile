@@ -8,8 +8,8 @@ PYTHON = python3
 VENV   = .venv
 ARGS   =
 ADDR   =
-# The tests wait more than they work, so three share two cores; one file stays in one process. PARALLEL= for one after the other.
-PARALLEL = -n 3 --dist loadfile
+# The tests wait more than they work, so four share two cores; one file stays in one process. PARALLEL= for one after the other.
+PARALLEL = -n 4 --dist loadfile
 
 # How long each fuzz target runs.
 SECONDS = 60
