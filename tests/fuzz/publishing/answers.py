@@ -62,7 +62,8 @@ def check_answer(payload: bytes, headers: bytes) -> None:
             assert min(answer.seq, answer.count, answer.msgs) >= 0
             if answer.error is not None:
                 assert isinstance(str(answer.error.as_error("s")), str)
-                assert {answer.error.is_transient, answer.error.bars_batches, answer.error.is_of_ended_batch} <= {True, False}
+                kinds = {answer.error.is_transient, answer.error.bars_batches, answer.error.is_of_ended_batch}
+                assert kinds <= {True, False}
 
 
 class Waiter:
