@@ -9,6 +9,7 @@ from typing import Any
 
 from eda.dead_letters.replay import Replay
 from eda.dead_letters.store import DeadLetters
+from eda.dead_letters.suitable_streams import SuitableStreams
 from eda.errors import Closed, ConnectError, Timeout
 from eda.jetstream.api import Api
 from eda.jetstream.streams import Streams
@@ -64,7 +65,7 @@ async def connect_services(
         if isinstance(error, Timeout | Closed):
             raise ConnectError(str(addresses), str(error)) from error
         raise
-    dead_letters = DeadLetters(wire, api, known_streams.ensure, streams.info)
+    dead_letters = DeadLetters(wire, api, SuitableStreams(wire, api, known_streams.ensure, streams.info))
     return ConnServices(
         wire=wire,
         api=api,

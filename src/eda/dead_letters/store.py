@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from time import time_ns
 from typing import Literal
 
@@ -54,22 +54,12 @@ NO_ROOM = frozenset({ACCOUNT_RESOURCES_EXCEEDED, MAX_STREAMS_REACHED, MEMORY_EXC
 
 
 class DeadLetters:
-    """Stores dead letters.
+    """Stores dead letters in those of `streams` that can keep them."""
 
-    `find(name)` returns the stream of that name. `ensure(name)` creates the stream first if it does not exist. Both
-    raise EdaError.
-    """
-
-    def __init__(
-        self,
-        wire: Wire,
-        api: Api,
-        ensure: Callable[[str], Awaitable[StreamInfo]],
-        find: Callable[[str], Awaitable[StreamInfo]],
-    ) -> None:
+    def __init__(self, wire: Wire, api: Api, streams: SuitableStreams) -> None:
         self._wire = wire
         self._api = api
-        self._streams = SuitableStreams(wire, api, ensure, find)
+        self._streams = streams
 
     async def check(self, to: str, stream: StreamInfo) -> None:
         """Raise ConfigError if the stream `to` can't keep the dead letters of `stream`, as far as is known now."""
