@@ -29,18 +29,22 @@ if TYPE_CHECKING:
         Timeout,
         UnknownEncoding,
     )
-    from eda.handlers import PartialFailure, Reject, threaded
-    from eda.jetstream.streams import StreamInfo
+    from eda.handlers import BatchHandler, Handler, PartialFailure, Reject, threaded
+    from eda.jetstream.streams import StreamInfo, Streams
+    from eda.keywords import EventsBatchKeywords, EventsKeywords, SubscribeBatchKeywords, SubscribeKeywords
     from eda.options import Retry, StreamOptions, SubscriptionOptions
     from eda.publishing.publisher import Publisher
+    from eda.publishing.publisher_options import Mode
     from eda.receipt import Receipt
     from eda.running import run
     from eda.stats import PublisherStats, SubscriptionStats
+    from eda.subscribing.events_iterator import Events
     from eda.subscribing.lag import SubscriptionInfo
     from eda.subscribing.subscription import Subscription
 
 __all__ = [
     "JSON",
+    "BatchHandler",
     "Bytes",
     "Closed",
     "CodecError",
@@ -54,6 +58,11 @@ __all__ = [
     "EmbeddedServer",
     "EncodeError",
     "Event",
+    "Events",
+    "EventsBatchKeywords",
+    "EventsKeywords",
+    "Handler",
+    "Mode",
     "MsgPack",
     "NotSupported",
     "PartialFailure",
@@ -68,7 +77,10 @@ __all__ = [
     "StreamInfo",
     "StreamNotFound",
     "StreamOptions",
+    "Streams",
     "String",
+    "SubscribeBatchKeywords",
+    "SubscribeKeywords",
     "Subscription",
     "SubscriptionInfo",
     "SubscriptionOptions",
@@ -92,13 +104,16 @@ _NAMES_IN = {
     "eda.encodings": "register_encoding",
     "eda.errors": "Closed CodecError ConfigError ConnectError ConsumerDeleted DecodeError EdaError EncodeError "
     "NotSupported PublishFailed ServerError StreamNotFound Timeout UnknownEncoding",
-    "eda.handlers": "PartialFailure Reject threaded",
-    "eda.jetstream.streams": "StreamInfo",
+    "eda.handlers": "BatchHandler Handler PartialFailure Reject threaded",
+    "eda.jetstream.streams": "StreamInfo Streams",
+    "eda.keywords": "EventsBatchKeywords EventsKeywords SubscribeBatchKeywords SubscribeKeywords",
     "eda.options": "Retry StreamOptions SubscriptionOptions",
     "eda.publishing.publisher": "Publisher",
+    "eda.publishing.publisher_options": "Mode",
     "eda.receipt": "Receipt",
     "eda.running": "run",
     "eda.stats": "PublisherStats SubscriptionStats",
+    "eda.subscribing.events_iterator": "Events",
     "eda.subscribing.lag": "SubscriptionInfo",
     "eda.subscribing.subscription": "Subscription",
 }

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Generator, Iterable
-from typing import Any, Self
+from typing import Any, Self, Unpack, overload
 
 from eda._event import Event
 from eda._nuid import next_nuid
 from eda.closing import CLOSE_TIMEOUT_S
 from eda.conn_services import ConnectOptions
 from eda.errors import ConfigError, NotSupported, Timeout
-from eda.handlers import Handler, check_handler
+from eda.handlers import AnyHandler, BatchHandler, Handler, check_handler
 from eda.jetstream.streams import Streams
 from eda.jetstream.subjects import check_stream_name
+from eda.keywords import EventsBatchKeywords, EventsKeywords, SubscribeBatchKeywords, SubscribeKeywords
 from eda.lifetime import Lifetime
 from eda.options import SubscriptionOptions, merge_options
 from eda.publishing.atomic_batch import AtomicBatch
@@ -228,8 +229,28 @@ class Conn:
 
     # --- subscribing -------------------------------------------------------------------------------------------------
 
+    @overload
     def subscribe(
-        self, stream: str, handler: Handler, options: SubscriptionOptions | None = None, **overrides: Any
+        self, stream: str, handler: Handler, options: None = None, **overrides: Unpack[SubscribeKeywords]
+    ) -> Subscription: ...
+    @overload
+    def subscribe(
+        self,
+        stream: str,
+        handler: BatchHandler,
+        options: SubscriptionOptions | None = None,
+        **overrides: Unpack[SubscribeBatchKeywords],
+    ) -> Subscription: ...
+    @overload
+    def subscribe(
+        self,
+        stream: str,
+        handler: Handler | BatchHandler,
+        options: SubscriptionOptions,
+        **overrides: Unpack[SubscribeKeywords],
+    ) -> Subscription: ...
+    def subscribe(
+        self, stream: str, handler: AnyHandler, options: SubscriptionOptions | None = None, **overrides: Any
     ) -> Subscription:
         """Subscribe a handler to a stream. Await the subscription or enter it with `async with` to begin.
 
@@ -255,7 +276,15 @@ class Conn:
             lifetime.subscriptions.discard,
         )
 
-    def events(self, stream: str, options: SubscriptionOptions | None = None, **overrides: Any) -> Events:
+    @overload
+    def events(self, stream: str, options: None = None, **overrides: Unpack[EventsKeywords]) -> Events[Event]: ...
+    @overload
+    def events(
+        self, stream: str, options: SubscriptionOptions | None = None, **overrides: Unpack[EventsBatchKeywords]
+    ) -> Events[list[Event]]: ...
+    @overload
+    def events(self, stream: str, options: SubscriptionOptions, **overrides: Unpack[EventsKeywords]) -> Events[Any]: ...
+    def events(self, stream: str, options: SubscriptionOptions | None = None, **overrides: Any) -> Events[Any]:
         """Subscribe without a handler: `async for event in conn.events(stream, ...)`.
 
         Takes the options of `subscribe` except `concurrency`. With `batch` it returns lists of events. An event is

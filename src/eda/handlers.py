@@ -9,19 +9,34 @@ import inspect
 import types
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from eda._event import Event
 from eda.errors import ConfigError, picklable, printable
 
-__all__ = ["Handler", "PartialFailure", "Reject", "check_handler", "refuse_result", "threaded"]
+__all__ = [
+    "AnyHandler",
+    "BatchHandler",
+    "Handler",
+    "PartialFailure",
+    "Reject",
+    "check_handler",
+    "refuse_result",
+    "threaded",
+]
 
 MAX_WORKERS = 1024
 
 T = TypeVar("T")
 
-# A handler as users write it: an `async def` or a plain function that takes one event; with `batch`, a list of events.
-Handler = Callable[[Any], Any]
+Handler: TypeAlias = Callable[[Event], object]
+"""A handler as users write it: an `async def` or a plain function that takes one event."""
+
+BatchHandler: TypeAlias = Callable[[list[Event]], object]
+"""A handler for a subscription with `batch`: an `async def` or a plain function that takes a list of events."""
+
+AnyHandler: TypeAlias = Callable[[Any], object]
+"""Either of them: the options of the subscription decide which."""
 
 
 class Reject(Exception):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from eda._event import Event
 from eda.callbacks import check_callback
@@ -12,7 +12,8 @@ from eda.errors import ConfigError
 
 __all__ = ["Mode", "PublisherOptions"]
 
-Mode = Literal["auto", "window", "fast"]
+Mode: TypeAlias = Literal["auto", "window", "fast"]
+"""How a publisher gets its acknowledgements; `Conn.publisher` describes the modes."""
 
 MAX_PENDING = 65_536
 MAX_PENDING_BYTES = 2**40

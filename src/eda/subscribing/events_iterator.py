@@ -7,21 +7,25 @@ import logging
 import weakref
 from collections.abc import Callable, Generator
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 from eda.errors import ConfigError, Timeout
-from eda.handlers import Handler
+from eda.handlers import AnyHandler
 from eda.handling.verdicts import GivenBack
 from eda.options import SubscriptionOptions
 from eda.subscribing.subscription import CANCELLED_CLOSE_S, Subscription
 
 __all__ = ["Events"]
 
+T = TypeVar("T")
+
 NO_TIMEOUT_S = 9.0e9  # in seconds, some 285 years
 
 
-class Events:
+class Events(Generic[T]):
     """The events of a subscription, one after the other. Made by `Conn.events`.
+
+    `Events[Event]` yields single events. With `batch` it is `Events[list[Event]]`, which yields lists of events.
 
     An event is acknowledged when the next event is asked for. Iterate inside `async with`, so that the last event is
     acknowledged as well. If the iterator is dropped without being closed, it gives its event back and logs a warning.
@@ -29,7 +33,7 @@ class Events:
 
     def __init__(
         self,
-        subscribe: Callable[[Handler, SubscriptionOptions], Subscription],
+        subscribe: Callable[[AnyHandler, SubscriptionOptions], Subscription],
         options: SubscriptionOptions,
         logger: logging.Logger,
     ) -> None:
@@ -61,7 +65,7 @@ class Events:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Any:
+    async def __anext__(self) -> T:
         """Acknowledge the current event and return the next one.
 
         If the caller is cancelled, no event is lost: the next call returns it. Raises the error that has ended the
@@ -81,7 +85,8 @@ class Events:
                 await feed.wait()
         finally:
             self._is_asked = False
-        return feed.take(self._timeout_s)
+        taken: T = feed.take(self._timeout_s)
+        return taken
 
     # --- as a context manager ----------------------------------------------------------------------------------------
 

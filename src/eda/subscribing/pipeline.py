@@ -8,7 +8,7 @@ from collections.abc import Callable
 from eda.cursors.cursor import Cursor
 from eda.cursors.entry import CursorEntry
 from eda.cursors.position import Position
-from eda.handlers import Handler
+from eda.handlers import AnyHandler
 from eda.handling._dispatch import Dispatcher
 from eda.handling.dispatcher_host import DispatcherHost
 from eda.handling.suspects import Suspects
@@ -38,7 +38,7 @@ class Pipeline:
         self,
         services: Services,
         spec: SubscriptionSpec,
-        handler: Handler,
+        handler: AnyHandler,
         *,
         on_end: Callable[[Exception], None],
         on_worker_failed: Callable[[asyncio.Task[None]], None],

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from eda.deadline import Deadline
 from eda.errors import Closed, Timeout
-from eda.handlers import Handler
+from eda.handlers import AnyHandler
 from eda.options import SubscriptionOptions
 from eda.stats import SubscriptionStats
 from eda.subscribing.pipeline import Pipeline
@@ -34,7 +34,7 @@ class Subscription:
         self,
         services: Services,
         spec: SubscriptionSpec,
-        handler: Handler,
+        handler: AnyHandler,
         on_opening: Callable[[Subscription], None],
         on_closed: Callable[[Subscription], None],
     ) -> None:
