@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         StreamNotFound,
         Timeout,
         UnknownEncoding,
+        UnknownType,
     )
     from eda.handlers import BatchHandler, Handler, PartialFailure, Reject, threaded
     from eda.jetstream.streams import StreamInfo, Streams
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from eda.subscribing.events_iterator import Events
     from eda.subscribing.lag import SubscriptionInfo
     from eda.subscribing.subscription import Subscription
+    from eda.typed.registry import payload
+    from eda.typed.upcasters import upcast
 
 __all__ = [
     "JSON",
@@ -87,10 +90,13 @@ __all__ = [
     "SubscriptionStats",
     "Timeout",
     "UnknownEncoding",
+    "UnknownType",
     "connect",
+    "payload",
     "register_encoding",
     "run",
     "threaded",
+    "upcast",
 ]
 
 # The module that defines each public name. It is imported when one of its names is first used, so that a program that
@@ -103,7 +109,7 @@ _NAMES_IN = {
     "eda.embedded.server": "EmbeddedServer",
     "eda.encodings": "register_encoding",
     "eda.errors": "Closed CodecError ConfigError ConnectError ConsumerDeleted DecodeError EdaError EncodeError "
-    "NotSupported PublishFailed ServerError StreamNotFound Timeout UnknownEncoding",
+    "NotSupported PublishFailed ServerError StreamNotFound Timeout UnknownEncoding UnknownType",
     "eda.handlers": "BatchHandler Handler PartialFailure Reject threaded",
     "eda.jetstream.streams": "StreamInfo Streams",
     "eda.keywords": "EventsBatchKeywords EventsKeywords SubscribeBatchKeywords SubscribeKeywords",
@@ -116,6 +122,8 @@ _NAMES_IN = {
     "eda.subscribing.events_iterator": "Events",
     "eda.subscribing.lag": "SubscriptionInfo",
     "eda.subscribing.subscription": "Subscription",
+    "eda.typed.registry": "payload",
+    "eda.typed.upcasters": "upcast",
 }
 _MODULE_OF = {name: module for module, names in _NAMES_IN.items() for name in names.split()}
 

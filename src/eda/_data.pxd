@@ -52,6 +52,7 @@ cdef class Data:
     cdef Span _span             # received data: the payload within _raw
     cdef Span _event_id         # received data: the event's id within _raw, for errors
     cdef str _event_id_text     # unpickled data: the event's id; else None
+    cdef bint is_payload        # made from an instance of a payload class; not set for received data
 
     cdef bytes encoded(self)
     cdef bytes encoded_or_none(self)
@@ -59,8 +60,15 @@ cdef class Data:
 
 cdef Data NIL
 
-# Return the Data that a user gave for an event, NIL for None. Raises ConfigError for anything else.
+# Return the Data that a user gave for an event, NIL for None, and None for anything else. Raises ConfigError for Data
+# that was made without __init__.
 cdef Data check_data(object value)
+
+# Return new Data of a value that the user made.
+cdef Data make_data(str encoding, object value)
+
+# Return the name of an encoding, without a new string if the encoding is built in.
+cdef str encoding_name(const unsigned char* text, Py_ssize_t n)
 
 # Return the Data at these spans of `raw`, which the codec has checked.
 cdef Data received_data(bytes raw, Span* encoding, Span* payload, Span* event_id)

@@ -33,7 +33,6 @@ cdef void give_to_collector(object it) noexcept:
 
 
 cdef str encoding_name(const unsigned char* text, Py_ssize_t n):
-    """Return the encoding's name, without a new string if the encoding is built in."""
     if n == 4 and memcmp(text, b"json", 4) == 0:
         return "json"
     if n == 5 and memcmp(text, b"bytes", 5) == 0:
@@ -217,6 +216,7 @@ cdef Data make_data(str encoding, object value):
     cdef Data data = new_data()
     data.type = encoding
     data._value = value
+    data.is_payload = False
     if data._event_id.n:
         data._event_id.n = 0                # reused Data may still have the id of another event
     if not (type(value) is bytes or type(value) is str or value is None):
@@ -231,11 +231,7 @@ cdef Data check_data(object value):
     if value is None:
         return NIL
     if not isinstance(value, Data):
-        raise ConfigError(
-            "data must be made by eda.JSON, eda.Bytes, eda.String, eda.Proto or eda.MsgPack, "
-            f"not {type(value).__name__}",
-            argument="data",
-        )
+        return None
     if (<Data>value).type is None:
         raise ConfigError("data was made without a type: __new__ was called without __init__", argument="data")
     return value

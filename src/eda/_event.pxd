@@ -1,9 +1,20 @@
 from cpython.bytes cimport PyBytes_GET_SIZE
-from cpython.object cimport PyObject
+from cpython.object cimport PyObject, PyTypeObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from eda._data cimport Data, Span
+
+
+cdef extern from *:
+    """
+    static inline void eda_set_vectorcall(PyTypeObject* type, void* call) {
+        type->tp_vectorcall = (vectorcallfunc)call;
+    }
+    """
+    void set_vectorcall "eda_set_vectorcall"(PyTypeObject* type, void* call) noexcept
+    Py_ssize_t PyVectorcall_NARGS(size_t n_args) noexcept
+    bint PyObject_GC_IsTracked(PyObject* it) noexcept
 
 
 # TextField: an index for each text field of the envelope, in the order of the field numbers.
@@ -53,6 +64,8 @@ cdef class Event:
     cdef int keep(self, bytes raw, Py_ssize_t start, Py_ssize_t n_headers, Py_ssize_t n_subject) except -1
     cdef int take_id(self, str id) except -1
     cdef str get_text(self, int field)
+    cdef tuple all_texts(self)
+    cpdef payload(self)
     cdef str read_text(self, int field)
     cdef int set_text(self, int field, str text) except -1
 

@@ -5,7 +5,7 @@ read. The codec fills the spans, after it has checked that they lie within the b
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.object cimport PyObject, PyObject_GenericGetAttr, PyTypeObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from cpython.unicode cimport PyUnicode_DecodeUTF8
@@ -14,10 +14,11 @@ from libc.string cimport memset
 
 from eda._bytes cimport is_ascii
 from eda._data cimport (
-    NIL, Data, FreeList, check_data, give_to_collector, has_room, is_left_to_refcount, leave_to_refcount, put_free,
-    received_data, take_free, install_free_list,
+    NIL, Data, FreeList, Span, check_data, encoding_name, give_to_collector, has_room, install_free_list,
+    is_left_to_refcount, leave_to_refcount, put_free, received_data, take_free,
 )
 from eda._fields cimport check_meta, check_text, check_time, flatten, read_meta, to_datetime, to_dict, to_rfc3339
+from eda._payloads cimport data_of_payload, decode_parts, fields_with_class
 from eda._texts cimport ascii_text, shared_text
 
 from eda.errors import ConfigError
@@ -75,6 +76,8 @@ cdef class Event:
             if given[i] is not NULL and not isinstance(<object>given[i], str):
                 check_text(NAMES[i], <object>given[i])
         cdef Data data = NIL if given[G_DATA] is NULL else check_data(<object>given[G_DATA])
+        if data is None:
+            data = data_of_payload(<object>given[G_DATA], &given[F_TYPE], &given[F_SCHEMA])
         cdef int64_t time_ns = 0 if given[G_TIME] is NULL else check_time(<object>given[G_TIME])
         cdef tuple meta = None if given[G_META] is NULL else check_meta(<object>given[G_META])
         if self.texts[F_ID] is not NULL or self.raw is not None:
@@ -115,6 +118,10 @@ cdef class Event:
         if self.raw is None:
             return ""
         return self.read_text(field)
+
+    cdef tuple all_texts(self):
+        cdef int i
+        return tuple([self.get_text(i) for i in range(N_TEXT)])
 
     cdef str read_text(self, int field):
         """Return a text field from its span in `raw`, and keep the str."""
@@ -290,7 +297,7 @@ cdef class Event:
         copy.ack_time_ns_ = self.ack_time_ns_
         copy.sequence_ = self.sequence_
         copy.attempt_ = self.attempt_
-        for name, value in fields.items():
+        for name, value in fields_with_class(fields, copy._data).items():
             if name not in NAMES:
                 raise ConfigError(f"an event has no field {name!r} to replace", argument=name)
             i = NAMES.index(name)
@@ -305,6 +312,26 @@ cdef class Event:
             else:
                 copy._meta = check_meta(value)
         return copy
+
+    cpdef payload(self):
+        """Return the payload as a new instance of the class that is declared for the event's type with `eda.payload`.
+
+        Data of an older schema is brought to the schema of the class by upcasters first. Each call decodes anew. Raises
+        UnknownType if no class declares the type, UnknownEncoding, and DecodeError (with `event_id`, chained from its
+        cause) if the data does not fit the class.
+        """
+        if self._data is not None or self.raw is None:
+            return decode_parts(
+                self.get_text(F_TYPE), self.get_text(F_SCHEMA), self.get_data().type, self._data.encoded(), self
+            )
+        cdef const char* base = PyBytes_AS_STRING(self.raw)
+        cdef Span* name = &self.spans[S_ENCODING]
+        cdef Span* span = &self.spans[S_PAYLOAD]
+        return decode_parts(
+            self.get_text(F_TYPE), self.get_text(F_SCHEMA),
+            encoding_name(<const unsigned char*>base + name.start, name.n),
+            PyBytes_FromStringAndSize(base + span.start, span.n), self
+        )
 
     def to_dict(self):
         """Return the fields as a dict ready for JSON.
@@ -339,12 +366,7 @@ cdef class Event:
             self.time_ns_ == that.time_ns_
             and self.ack_time_ns_ == that.ack_time_ns_
             and self.version_ == that.version_
-            and self.get_text(F_ID) == that.get_text(F_ID)
-            and self.get_text(F_TYPE) == that.get_text(F_TYPE)
-            and self.get_text(F_SCHEMA) == that.get_text(F_SCHEMA)
-            and self.get_text(F_CAUSE) == that.get_text(F_CAUSE)
-            and self.get_text(F_CLIENT) == that.get_text(F_CLIENT)
-            and self.get_text(F_AGGREGATE) == that.get_text(F_AGGREGATE)
+            and self.all_texts() == that.all_texts()
             and self.meta == that.meta
             and self.get_data() == that.get_data()
         )
@@ -353,10 +375,7 @@ cdef class Event:
         if self.get_text(F_ID):
             return hash(self.get_text(F_ID))
         # Unpublished events have no id. Hashes of the empty id would all be equal, and a set of such events slow.
-        return hash((
-            self.get_text(F_TYPE), self.get_text(F_SCHEMA), self.get_text(F_CAUSE), self.get_text(F_CLIENT),
-            self.get_text(F_AGGREGATE), self.time_ns_, frozenset(self.meta.items()), self.get_data(),
-        ))
+        return hash((self.all_texts(), self.time_ns_, frozenset(self.meta.items()), self.get_data()))
 
     def __copy__(self):
         return self
@@ -375,29 +394,13 @@ cdef class Event:
 
     def __reduce__(self):
         return _restore_event, (
-            self.get_text(F_ID), self.get_text(F_TYPE), self.get_text(F_SCHEMA), self.get_text(F_CAUSE),
-            self.get_text(F_CLIENT), self.get_text(F_AGGREGATE), self.meta, self.get_data(), self._stream,
-            self.time_ns_, self.ack_time_ns_, self.sequence_, self.attempt_, self.version_,
-            self.kept(&self.headers_span), self.subject.encode(),
+            *self.all_texts(), self.meta, self.get_data(), self._stream, self.time_ns_, self.ack_time_ns_,
+            self.sequence_, self.attempt_, self.version_, self.kept(&self.headers_span), self.subject.encode(),
         )
 
 
 cdef str clipped(str text):
     return repr(text) if len(text) <= 40 else repr(text[:40]) + "…"
-
-
-cdef extern from "Python.h":
-    bint PyObject_GC_IsTracked(PyObject* it) noexcept
-
-
-cdef extern from *:
-    """
-    static inline void eda_set_vectorcall(PyTypeObject* type, void* call) {
-        type->tp_vectorcall = (vectorcallfunc)call;
-    }
-    """
-    void set_vectorcall "eda_set_vectorcall"(PyTypeObject* type, void* call) noexcept
-    Py_ssize_t PyVectorcall_NARGS(size_t n_args) noexcept
 
 
 cdef PyObject* make_event(PyObject* cls, PyObject** args, size_t n_args, PyObject* names) except NULL:
@@ -477,12 +480,8 @@ def _restore_event(
     bytes headers=b"", bytes subject=b"",
 ):
     cdef Event event = Event.__new__(Event)
-    event.set_text(F_ID, id)
-    event.set_text(F_TYPE, type)
-    event.set_text(F_SCHEMA, schema)
-    event.set_text(F_CAUSE, cause)
-    event.set_text(F_CLIENT, client)
-    event.set_text(F_AGGREGATE, aggregate)
+    for i, text in enumerate((id, type, schema, cause, client, aggregate)):
+        event.set_text(i, text)
     event._meta = check_meta(meta)
     event._data = data
     if event._data._raw is not None:

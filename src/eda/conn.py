@@ -27,6 +27,7 @@ from eda.subscribing.lag import Lags, SubscriptionInfo
 from eda.subscribing.spec import spec_of
 from eda.subscribing.subscription import CANCELLED_CLOSE_S, Subscription
 from eda.transport.addresses import Addresses
+from eda.typed.upcasters import check_upcasters
 
 __all__ = ["Conn"]
 
@@ -268,6 +269,7 @@ class Conn:
         stream = check_stream_name(stream)
         merged = merge_options(options, overrides)
         check_handler(handler, batch=merged.batch is not None)
+        check_upcasters()
         return Subscription(
             services,
             spec_of(stream, merged, self.client if self._is_named else None),

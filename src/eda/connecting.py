@@ -17,6 +17,7 @@ from eda.errors import ConfigError
 from eda.log import safe_logger
 from eda.options import StreamOptions
 from eda.transport.addresses import parse_addresses
+from eda.typed.upcasters import check_upcasters
 
 __all__ = ["connect"]
 
@@ -98,6 +99,7 @@ def connect(
         auto_create=auto_create,
         stream_defaults=stream_defaults or StreamOptions(),
     )
+    check_upcasters()
     return Conn(addresses, client, safe_logger(_SILENT if logger is None else logger), options, on_state)
 
 

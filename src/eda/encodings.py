@@ -17,7 +17,15 @@ import msgspec
 
 from eda.errors import ConfigError, DecodeError, EncodeError, UnknownEncoding
 
-__all__ = ["decode_value", "encode_value", "is_registered", "register_encoding"]
+__all__ = [
+    "convert_plain",
+    "decode_value",
+    "decoder_of",
+    "encode_value",
+    "is_registered",
+    "reason_of",
+    "register_encoding",
+]
 
 Encode = Callable[[Any], bytes]
 Decode = Callable[[bytes], Any]
@@ -71,7 +79,7 @@ def encode_value(name: str, value: Any) -> bytes:
     try:
         data = encode(value)
     except Exception as error:
-        raise EncodeError(name, type(value).__qualname__, _reason(error)) from error
+        raise EncodeError(name, type(value).__qualname__, reason_of(error)) from error
     if not isinstance(data, bytes):
         reason = f"its encoder gave {type(data).__qualname__}, not bytes"
         raise EncodeError(name, type(value).__qualname__, reason)
@@ -100,13 +108,33 @@ def decode_value(name: str, data: bytes, into: Any = None, event_id: str = "") -
             return into.FromString(data)
         return _convert(decode(data), into)
     except Exception as error:
-        raise DecodeError(name, _reason(error), event_id=event_id) from error
+        raise DecodeError(name, reason_of(error), event_id=event_id) from error
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """Return the error's type and text, at most 500 characters: some texts repeat the whole input."""
     text = f"{type(error).__name__}: {error}"
     return text if len(text) <= _MAX_REASON else text[:_MAX_REASON] + "…"
+
+
+def decoder_of(name: str, cls: type[Any]) -> Decode:
+    """Return a function that decodes bytes of this encoding into the class. The function may raise any exception."""
+    if name == "json":
+        if hasattr(cls, "model_validate_json"):
+            return cls.model_validate_json  # type: ignore[no-any-return]
+        return msgspec.json.Decoder(cls, dec_hook=_into_foreign).decode
+    if name == "proto":
+        return cls.FromString  # type: ignore[no-any-return]
+    return lambda data: convert_plain(_registry[name][1](data), cls)
+
+
+def convert_plain(plain: Any, cls: type[Any]) -> Any:
+    """Return plain data of any encoding as an instance of the class. May raise any exception."""
+    if type(plain) is cls:
+        return plain
+    if hasattr(cls, "model_validate"):
+        return cls.model_validate(plain)
+    return msgspec.convert(plain, cls, str_keys=True, dec_hook=_into_foreign)
 
 
 def _encode_bytes(value: Any) -> bytes:
@@ -128,7 +156,7 @@ def _decode_string(data: bytes) -> str:
 def _plain(value: Any) -> Any:
     """Convert a value of a type that msgspec does not know: a pydantic model, or a subclass of str, int or float."""
     if hasattr(type(value), "model_dump"):
-        return value.model_dump(mode="json")
+        return value.model_dump(mode="json", by_alias=True)
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, int):
@@ -170,7 +198,7 @@ def _encode_msgpack(value: Any) -> bytes:
 def _plain_for_msgpack(value: Any) -> Any:
     """Convert a value of a type that msgpack does not know, such as a dataclass."""
     if hasattr(type(value), "model_dump"):
-        return value.model_dump()
+        return value.model_dump(by_alias=True)
     return msgspec.to_builtins(value, builtin_types=(bytes, bytearray, datetime), enc_hook=_plain)
 
 

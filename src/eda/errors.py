@@ -8,7 +8,8 @@ EdaError
 ├── CodecError (ValueError)
 │   ├── EncodeError
 │   ├── DecodeError
-│   └── UnknownEncoding
+│   ├── UnknownEncoding
+│   └── UnknownType
 ├── StreamNotFound
 ├── ConsumerDeleted
 ├── NotSupported
@@ -40,6 +41,7 @@ __all__ = [
     "StreamNotFound",
     "Timeout",
     "UnknownEncoding",
+    "UnknownType",
 ]
 
 MAX_TEXT = 1000  # characters of a text from the network
@@ -243,6 +245,18 @@ class UnknownEncoding(CodecError):
 
     def __str__(self) -> str:
         return f"unknown encoding {self.encoding!r}{_of_event(self.event_id)}; see eda.register_encoding"
+
+
+class UnknownType(CodecError):
+    """An event type that no payload class declares with `eda.payload`. `type` is the type."""
+
+    def __init__(self, type: str, *, encoding: str = "", event_id: str = "") -> None:
+        super().__init__(encoding, event_id=event_id)
+        self.type = type
+
+    def __str__(self) -> str:
+        type = repr(printable(self.type)) if self.type else "'' (the event has no type)"
+        return f"no payload class is declared for the type {type}{_of_event(self.event_id)}; see eda.payload"
 
 
 class StreamNotFound(EdaError):

@@ -24,6 +24,7 @@ from eda.errors import (
     StreamNotFound,
     Timeout,
     UnknownEncoding,
+    UnknownType,
     is_transient,
 )
 from eda.jetstream.publish_answers import Refused
@@ -37,6 +38,7 @@ SAMPLES: list[tuple[type[EdaError], dict[str, Any]]] = [
     (EncodeError, {"encoding": "json", "value_type": "socket", "reason": "no", "event_id": "e1"}),
     (DecodeError, {"encoding": "envelope", "reason": "truncated", "event_id": "e1", "offset": 7}),
     (UnknownEncoding, {"encoding": "avro", "event_id": "e1"}),
+    (UnknownType, {"type": "order-paid", "event_id": "e1"}),
     (StreamNotFound, {"stream": "s"}),
     (ConsumerDeleted, {"stream": "s", "consumer": "c", "reason": "reset"}),
     (NotSupported, {"feature": "batches", "needs": "2.12", "server": "2.10.25"}),

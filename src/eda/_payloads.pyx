@@ -1,0 +1,84 @@
+"""Payloads of declared classes: into an event, and out of it again. All decoding into a payload class is done here.
+
+The two tables belong to `typed/registry`. This file is compiled because it runs for every event that is made from a
+payload, and for every event that a typed handler gets.
+"""
+
+from cpython.dict cimport PyDict_GetItemWithError
+from cpython.object cimport PyObject
+
+from eda._data cimport Data, make_data
+
+from eda.typed.decoding import contradiction, decode_slowly, payload_error, undeclared
+from eda.typed.registry import DECODERS, MADE_AS
+
+__all__ = ["decode_payload"]
+
+cdef dict made_as = MADE_AS
+cdef dict decoders = DECODERS
+
+
+def decode_payload(event):
+    """Return `event.payload()`."""
+    return event.payload()
+
+
+cdef tuple class_entry(object value):
+    """Return the payload's class in MADE_AS: its encoding, type and schema. Raises ConfigError if it is not declared."""
+    cdef PyObject* found = PyDict_GetItemWithError(made_as, type(value))
+    if found is NULL:
+        raise undeclared(value)
+    return <tuple>found
+
+
+cdef Data payload_data(str encoding, object value):
+    cdef Data data = make_data(encoding, value)
+    data.is_payload = True
+    return data
+
+
+cdef Data data_of_payload(object value, PyObject** type, PyObject** schema):
+    cdef tuple entry = class_entry(value)
+    check_same(entry, 1, <object>type[0] if type[0] is not NULL else "", value)
+    check_same(entry, 2, <object>schema[0] if schema[0] is not NULL else "", value)
+    type[0] = <PyObject*>entry[1]
+    schema[0] = <PyObject*>entry[2]
+    return payload_data(entry[0], value)
+
+
+cdef inline int check_same(tuple entry, Py_ssize_t i, object given, object value) except -1:
+    if given and given != entry[i]:
+        raise contradiction("type" if i == 1 else "schema", given, value)
+    return 0
+
+
+cdef dict fields_with_class(dict fields, Data data):
+    cdef tuple entry
+    if "data" not in fields:
+        if data._raw is not None or not data.is_payload:
+            return fields
+        value = data._value
+        entry = class_entry(value)
+    else:
+        value = fields["data"]
+        if value is None or isinstance(value, Data):
+            return fields
+        entry = class_entry(value)
+        data = payload_data(entry[0], value)
+    for i, name in (1, "type"), (2, "schema"):
+        if fields.get(name, entry[i]) != entry[i]:
+            raise contradiction(name, fields[name], value)
+    return {**fields, "data": data, "type": entry[1], "schema": entry[2]}
+
+
+cdef object decode_parts(str type, str schema, str encoding, bytes payload, object event):
+    cdef PyObject* found = PyDict_GetItemWithError(decoders, type)
+    cdef tuple entry
+    if found is not NULL:
+        entry = <tuple>found
+        if entry[0] == encoding and (entry[1] is None or entry[1] == schema):
+            try:
+                return entry[2](payload)
+            except Exception as error:
+                raise payload_error(type, schema, encoding, error, event.id) from error
+    return decode_slowly(type, schema, encoding, payload, event.id)

@@ -1,0 +1,11 @@
+"""Payload classes: the user's classes for the payloads of events, declared with `eda.payload`.
+
+The files, each after those that it imports:
+
+    kinds       which classes can be payload classes, their fields, and what the round trip needs of them
+    registry    `payload`: the declared classes, by class, by type and by alias
+    upcasters   `upcast`: functions that bring plain data of an old schema to a newer one
+    decoding    decoding that needs more than the decoder of the class: old schemas, other encodings, errors
+"""
+
+__all__: list[str] = []
