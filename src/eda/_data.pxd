@@ -73,6 +73,10 @@ cdef str encoding_name(const unsigned char* text, Py_ssize_t n)
 # Return the Data at these spans of `raw`, which the codec has checked.
 cdef Data received_data(bytes raw, Span* encoding, Span* payload, Span* event_id)
 
+# Return Data for an event with this id, so that an error of `decode()` names the event. That is a copy of Data that was
+# made from encoded bytes, and the same Data in all other cases: received Data knows its event, a value needs no decoding.
+cdef Data data_of(Data data, object event_id)
+
 # The garbage collector need not track an object that refers to texts and bytes only, since it can't be part of a cycle.
 # Otherwise each collection would visit all events of a full window or ring.
 cdef void leave_to_refcount(object it) noexcept

@@ -48,14 +48,18 @@ cdef str encoding_name(const unsigned char* text, Py_ssize_t n):
     return PyUnicode_DecodeUTF8(<const char*>text, n, NULL)
 
 
+cdef enum:
+    MAX_ENCODED = 0x7FFFFFFF                # a Span holds lengths of 32 bits; servers take far less
+
+
 @cython.final
 @cython.freelist(256)
 cdef class Data:
     """A value and the name of its encoding, `type`.
 
-    `Bytes`, `String`, `JSON`, `Proto` and `MsgPack` make it; for a registered encoding, `Data(name, value)` does. The
-    value is encoded once, at publish or at the first `encode()`; later changes of the value have no effect. Received
-    data holds the bytes that were received.
+    `Bytes`, `String`, `JSON`, `Proto` and `MsgPack` make it; for a registered encoding, `Data(name, value)` does, and
+    for bytes that are encoded already, `Data.from_encoded(name, data)`. The value is encoded once, at publish or at the
+    first `encode()`; later changes of the value have no effect. Received data holds the bytes that were received.
     """
 
     def __init__(self, object type, object value=None):
@@ -65,6 +69,24 @@ cdef class Data:
             raise TypeError(f"the type of Data must be a str, not {type.__class__.__name__}")
         self.type = str.__str__(type)           # a plain str, also for a subclass such as StrEnum
         self._value = value
+
+    @classmethod
+    def from_encoded(cls, type, data):
+        """Return Data whose bytes are encoded already, such as the bytes that another Data's `encode()` returned.
+
+        `type` is the name of the encoding. It need not be registered here: only `decode()` needs the encoding. The
+        bytes are not checked before `decode()`. They are published as they are. `data` may also be a bytearray or
+        memoryview, which is copied. Equal to Data of the value with this encoding.
+
+        Raises ConfigError if `type` is not a name, or `data` is not bytes.
+        """
+        if not isinstance(type, str) or not type:
+            raise ConfigError(f"type must be the name of an encoding, not {type!r}", argument="type")
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise ConfigError(f"data must be bytes, not {data.__class__.__name__}", argument="data")
+        if len(data) > MAX_ENCODED:
+            raise ConfigError(f"data of {len(data)} bytes is too long for an event", argument="data")
+        return _restore_data(str.__str__(type), data if data.__class__ is bytes else bytes(data))
 
     def encode(self):
         """Return the encoded bytes.
@@ -210,6 +232,17 @@ def _restore_data(str type not None, bytes encoded not None):
     data.type = type
     data._encoded = encoded
     return data
+
+
+cdef Data data_of(Data data, object event_id):
+    cdef Data copy
+    if data._raw is None or data._event_id.n or data._event_id_text is not None:
+        return data
+    if not isinstance(event_id, str) or not event_id:
+        return data
+    copy = _restore_data(data.type, data.encoded())
+    copy._event_id_text = str.__str__(event_id)
+    return copy
 
 
 cdef Data make_data(str encoding, object value):

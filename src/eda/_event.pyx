@@ -14,7 +14,7 @@ from libc.string cimport memset
 
 from eda._bytes cimport is_ascii
 from eda._data cimport (
-    NIL, Data, FreeList, Span, check_data, encoding_name, give_to_collector, has_room, install_free_list,
+    NIL, Data, FreeList, Span, check_data, data_of, encoding_name, give_to_collector, has_room, install_free_list,
     is_left_to_refcount, leave_to_refcount, put_free, received_data, take_free,
 )
 from eda._fields cimport check_meta, check_text, check_time, flatten, read_meta, to_datetime, to_dict, to_rfc3339
@@ -306,7 +306,7 @@ cdef class Event:
             elif i == G_STREAM:
                 copy._stream = check_text(name, value)
             elif i == G_DATA:
-                copy._data = check_data(value)
+                copy._data = data_of(check_data(value), fields.get("id", copy.get_text(F_ID)))
             elif i == G_TIME:
                 copy.time_ns_ = check_time(value)
             else:

@@ -253,6 +253,71 @@ def test_data_when_shown_tells_its_type_and_size() -> None:
     assert repr(received("json", b'"SECRET"')) == "<Data json 8 bytes>"
 
 
+# --- bytes that are encoded already ----------------------------------------------------------------------------------
+
+VALUES = [JSON({"x": 1}), Bytes(b"\0"), String("é"), MsgPack([1]), Proto(reference.Envelope(id="i")), Data("nil")]
+
+
+@pytest.mark.parametrize("data", VALUES, ids=lambda data: data.type)
+def test_data_when_made_from_encoded_bytes_is_that_of_the_value(data: Data) -> None:
+    again = Data.from_encoded(data.type, data.encode())
+    assert again == data
+    assert hash(again) == hash(data)
+    assert (again.type, again.encode()) == (data.type, data.encode())
+    for copied in (pickle.loads(pickle.dumps(again)), copy.copy(again), copy.deepcopy(again)):
+        assert copied == again
+    if data.type == "proto":
+        assert again.decode(Envelope) == Envelope(id="i")
+    else:
+        assert again.decode() == data.decode()
+
+
+def test_data_when_made_from_encoded_bytes_is_published_as_they_are() -> None:
+    sent = encode_event(Event(data=Data.from_encoded("unknown-é", b"\0x")), "i1", "c", 5)
+    data = decode_event(sent).data
+    assert (data.type, data.encode()) == ("unknown-é", b"\0x")
+    assert repr(Data.from_encoded("json", b'"SECRET"')) == "<Data json 8 bytes>"
+
+
+def test_data_when_made_from_encoded_bytes_keeps_them() -> None:
+    data = b"x" * 100
+    assert Data.from_encoded("bytes", data).encode() is data
+    changing = bytearray(b"[1]")
+    for buffer in (changing, memoryview(changing)):
+        made = Data.from_encoded("json", buffer)
+        changing[1:2] = b"2"
+        assert made.decode() == [1]
+        changing[1:2] = b"1"
+    assert type(Data.from_encoded("bytes", BytesSubclass(b"x")).encode()) is bytes
+
+
+def test_data_when_made_from_encoded_bytes_that_are_wrong_fails_at_decode() -> None:
+    with pytest.raises(DecodeError, match="cannot decode json") as caught:
+        Data.from_encoded("json", b"[1").decode()
+    assert caught.value.event_id == ""
+    with pytest.raises(UnknownEncoding, match="nobody"):
+        Data.from_encoded("nobody", b"").decode()
+
+
+@pytest.mark.parametrize(("encoding", "payload"), [("", b""), (5, b""), (None, b""), ("json", "text"), ("json", None)])
+def test_data_when_made_from_no_encoded_bytes_is_refused(encoding: Any, payload: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^(type must be the name of an encoding|data must be bytes)"):
+        Data.from_encoded(encoding, payload)
+
+
+def test_data_when_replaced_by_encoded_bytes_names_the_event_that_does_not_decode() -> None:
+    wrong = Data.from_encoded("json", b"[1")
+    event = Event(id="i1").replace(data=wrong)
+    other = event.replace(id="i2", data=wrong)
+    for each in (event, other, event.replace(type="t"), pickle.loads(pickle.dumps(event))):
+        with pytest.raises(DecodeError) as caught:
+            each.data.decode()
+        assert caught.value.event_id == each.id
+    assert Event().replace(data=wrong).data is wrong
+    value = JSON([1])
+    assert event.replace(data=value).data is value
+
+
 # --- shared texts ----------------------------------------------------------------------------------------------------
 
 SHARED = ["type", "schema", "client", "aggregate"]

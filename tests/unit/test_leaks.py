@@ -48,6 +48,8 @@ PATHS: dict[str, Callable[[], Any]] = {
     "event-refused-attribute": lambda: refused(setattr, EVENT, "type", "x"),
     "event-replaced": lambda: EVENT.replace(type="x" * 100, meta={"a": "b"}, data=Bytes(b"x"), time=1),
     "event-replace-refused": lambda: refused(EVENT.replace, type="x", nonsense=1),
+    "data-from-encoded": lambda: EVENT.replace(data=Data.from_encoded("json", b"[1]")).data.decode(),
+    "data-from-encoded-refused": lambda: refused(Data.from_encoded, "json", 5),
     "event-pickled": lambda: pickle.loads(PICKLED) == pickle.loads(pickle.dumps(EVENT)),
     "event-pickled-foreign": lambda: (pickle.loads(FOREIGN).headers["a"], pickle.dumps(pickle.loads(FOREIGN))),
     "event-hashed": lambda: hash(Event(type="t", meta={"a": "b"}, data=JSON(object()))),
