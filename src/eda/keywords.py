@@ -3,7 +3,7 @@
 `SubscriptionOptions` has the same options as a dataclass, which checks their values. A test compares the two.
 """
 
-from __future__ import annotations
+# Without `from __future__ import annotations`, with which a TypedDict does not find its required keys.
 
 from collections.abc import Callable, Collection, Hashable
 from datetime import datetime
