@@ -38,6 +38,9 @@ setup(
             "boundscheck": DEBUG,
             "linetrace": DEBUG,
             "binding": False,
+            # Each docstring begins with the signature, as CPython's own do: inspect.signature() and help() read it there.
+            "embedsignature": True,
+            "embedsignature.format": "clinic",
             "freethreading_compatible": False,
         },
         show_all_warnings=False,

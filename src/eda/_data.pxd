@@ -45,7 +45,8 @@ cdef struct Span:
 
 
 cdef class Data:
-    cdef readonly str type      # encoding name
+    cdef readonly str type
+    """The name of the encoding: `bytes`, `string`, `json`, `proto`, `msgpack`, `nil`, or a registered one."""
     cdef object _value          # the user's value; None for received data
     cdef bytes _encoded         # the encoded bytes; None before they were first needed
     cdef bytes _raw             # received data: the bytes into which the spans point; else None

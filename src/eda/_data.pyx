@@ -55,7 +55,8 @@ cdef enum:
 @cython.final
 @cython.freelist(256)
 cdef class Data:
-    """A value and the name of its encoding, `type`.
+    """Data(type, value=None)\n--\n
+    A value and the name of its encoding, `type`.
 
     `Bytes`, `String`, `JSON`, `Proto` and `MsgPack` make it; for a registered encoding, `Data(name, value)` does, and
     for bytes that are encoded already, `Data.from_encoded(name, data)`. The value is encoded once, at publish or at the
@@ -63,6 +64,7 @@ cdef class Data:
     """
 
     def __init__(self, object type, object value=None):
+        """Make Data of a value. Raises TypeError if `type` is not a str."""
         if self.type is not None:
             raise TypeError("Data can't be changed")
         if not isinstance(type, str):

@@ -41,18 +41,19 @@ cdef tuple NAMES = ("id", "type", "schema", "cause", "client", "aggregate", "str
 @cython.final
 @cython.freelist(256)
 cdef class Event:
-    """A domain event. It never changes; `replace()` returns a changed copy.
+    """Event(*, type="", data=None, id="", time=None, schema="", cause="", client="", aggregate="", meta=None, stream="")\n--\n
+    A domain event. It never changes; `replace()` returns a changed copy.
 
     `time` is an aware datetime, or an int of nanoseconds since 1970. It can't be 0, which is 1970-01-01 00:00:00 UTC:
     in an envelope, 0 means that no time is set. `cause` is the id of another event, or the Receipt of that event. If
-    `id`, `time` or `client` is empty, the publish fills it into the envelope; this object stays as it is. Raises
-    ConfigError, naming the field, for a wrong value.
+    `id`, `time` or `client` is empty, the publish fills it into the envelope; this object stays as it is.
     """
 
     def __init__(
         self, *, object type="", object data=None, object id="", object time=None, object schema="",
         object cause="", object client="", object aggregate="", object meta=None, object stream="",
     ):
+        """Make an event of its fields. Raises ConfigError, naming the field, for a wrong value."""
         cdef PyObject* given[N_GIVEN]
         given[F_ID] = <PyObject*>id
         given[F_TYPE] = <PyObject*>type

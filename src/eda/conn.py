@@ -12,7 +12,7 @@ from eda._nuid import next_nuid
 from eda.closing import CLOSE_TIMEOUT_S
 from eda.conn_services import ConnectOptions
 from eda.errors import ConfigError, NotSupported, Timeout
-from eda.handlers import AnyHandler, BatchHandler, Handler, check_handler
+from eda.handlers import BatchHandler, Handler, check_handler
 from eda.jetstream.streams import Streams
 from eda.jetstream.subjects import check_stream_name
 from eda.keywords import EventsBatchKeywords, EventsKeywords, SubscribeBatchKeywords, SubscribeKeywords
@@ -251,7 +251,11 @@ class Conn:
         **overrides: Unpack[SubscribeKeywords],
     ) -> Subscription: ...
     def subscribe(
-        self, stream: str, handler: AnyHandler, options: SubscriptionOptions | None = None, **overrides: Any
+        self,
+        stream: str,
+        handler: Handler | BatchHandler,
+        options: SubscriptionOptions | None = None,
+        **overrides: Any,
     ) -> Subscription:
         """Subscribe a handler to a stream. Await the subscription or enter it with `async with` to begin.
 

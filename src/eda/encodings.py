@@ -37,7 +37,7 @@ _MAX_REASON = 500
 _NONFINITE = re.compile(rb"\xcb[\x7f\xff][\xf0-\xff]")
 
 
-def register_encoding(name: str, encode: Encode, decode: Decode) -> None:
+def register_encoding(name: str, encode: Callable[[Any], bytes], decode: Callable[[bytes], Any]) -> None:
     """Register an encoding, or replace one that was registered before.
 
     `name`: 1 to 64 bytes of UTF-8, and not the name of a built-in encoding. `encode` returns bytes for a value;
