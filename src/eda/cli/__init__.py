@@ -57,4 +57,4 @@ def _make_main() -> Callable[..., Any]:
     return group
 
 
-main = _make_main()
+main: Callable[..., Any] = _make_main()

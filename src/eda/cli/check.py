@@ -33,12 +33,12 @@ class Arrivals:
 
     def __init__(self, n_expected: dict[str, int]) -> None:
         self.n_expected = n_expected
-        self.next = dict.fromkeys(n_expected, 1)
+        self.next: dict[str, int] = dict.fromkeys(n_expected, 1)
         self.missing: dict[str, set[int]] = {}
-        self.n_received = 0
-        self.n_duplicated = 0
-        self.n_reordered = 0
-        self.n_unexpected = 0
+        self.n_received: int = 0
+        self.n_duplicated: int = 0
+        self.n_reordered: int = 0
+        self.n_unexpected: int = 0
 
     def arrive(self, aggregate: str, number: int) -> None:
         """Count an event: the one with this number in its aggregate."""

@@ -131,7 +131,7 @@ class Side:
         self._on_progress = on_progress
         self._on_log = on_log
         self._ready = asyncio.Event()
-        self.was_killed = False
+        self.was_killed: bool = False
 
     async def __aenter__(self) -> Self:
         self._process = await asyncio.create_subprocess_exec(

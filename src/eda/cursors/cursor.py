@@ -80,7 +80,7 @@ class Cursor:
         self._name = name
         self._bucket = bucket
         readable = client[:MAX_CLIENT].encode("utf-8", "replace").decode()
-        self.holder = f"{readable}-{next_nuid()}"
+        self.holder: str = f"{readable}-{next_nuid()}"
         self._entry = CursorEntry(wire, api, stream, name)
         self._filter = FilterCheck(logger, stream, name, filter, on_filter_change)
         self._takeover = Takeover(api, logger, self._entry, self.holder, self._filter, start)

@@ -50,8 +50,8 @@ class CursorEntry:
         self._api = api
         self.stream = stream
         self.name = name
-        self.subject = key_subject(stream, name)  # in the bucket's stream
-        self.publish_subject = api.kv_subject(self.subject)
+        self.subject: str = key_subject(stream, name)  # in the bucket's stream
+        self.publish_subject: str = api.kv_subject(self.subject)
         self._has_bucket = True  # whether the last read found the bucket
         self._inbox = wire.new_inbox()
         self._head = f"HPUB {self.publish_subject} {self._inbox}.".encode()

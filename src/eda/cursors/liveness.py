@@ -26,7 +26,7 @@ class HolderLiveness:
     """
 
     def __init__(self) -> None:
-        self.last = Snapshot(0, None)
+        self.last: Snapshot = Snapshot(0, None)
         self._written_ns = 0
         self._read_ns = 0
         self._hints: deque[tuple[bytes, int]] = deque(maxlen=8)

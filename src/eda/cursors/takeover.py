@@ -42,7 +42,7 @@ class Takeover:
         self._holder = holder
         self._filter = filter
         self._start = start
-        self.epoch = 0  # of the last attempt
+        self.epoch: int = 0  # of the last attempt
         self._unconfirmed: CursorValue | None = None  # may be stored, and `held` was not called for it yet
         self._is_stopped = False
 

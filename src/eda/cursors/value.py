@@ -6,6 +6,7 @@ Sources: docs/wire.md (the value), ADR-8 and ADR-43 (delete markers).
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -78,7 +79,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 _decode = msgspec.json.Decoder(_Received).decode
-encode_value = msgspec.json.Encoder().encode
+encode_value: Callable[[CursorValue], bytes] = msgspec.json.Encoder().encode
 
 
 def new_value(

@@ -65,8 +65,8 @@ class DeadLettering:
         on_end: Callable[[Exception], None],
     ) -> None:
         self.into = into
-        self.n_stored = 0
-        self.n_discarded = 0
+        self.n_stored: int = 0
+        self.n_discarded: int = 0
         self._stream = stream
         self._name = name
         self._store_letter = store_letter

@@ -54,7 +54,7 @@ class DispatcherHost:
         self.suspects: Suspects | None = None
         into = dead_letter_stream(stream, options.dead_letter)
         self._failures = FailureLog(logger, stream, name, into)
-        self.dead_letters = DeadLettering(stream, name, into, store_letter, self._failures, on_end)
+        self.dead_letters: DeadLettering = DeadLettering(stream, name, into, store_letter, self._failures, on_end)
 
     def use(self, dispatcher: Dispatcher) -> None:
         """Set the dispatcher that this is the host of."""

@@ -32,7 +32,7 @@ class AnswerInbox:
         self._wire = wire
         self._stream = stream
         self._domain = domain
-        self.inbox = wire.new_inbox()
+        self.inbox: str = wire.new_inbox()
         self._loop = asyncio.get_running_loop()
         self._answer: asyncio.Future[Answer | None] = self._loop.create_future()
         self._refusal: asyncio.TimerHandle | None = None

@@ -62,10 +62,10 @@ class PullLimits:
     """The limits of one consumer for a single pull. 0 means no limit."""
 
     def __init__(self) -> None:
-        self.n = 0
-        self.expires_ns = 0
-        self.n_bytes = 0
-        self.n_waiting = 0
+        self.n: int = 0
+        self.expires_ns: int = 0
+        self.n_bytes: int = 0
+        self.n_waiting: int = 0
 
     def read(self, config: dict[str, Any]) -> None:
         """Set the limits from the consumer's settings."""

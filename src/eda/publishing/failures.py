@@ -19,8 +19,8 @@ class Listener:
     __slots__ = ("came", "to")
 
     def __init__(self, to: int, came: int) -> None:
-        self.to = to
-        self.came = came
+        self.to: int = to
+        self.came: int = came
 
 
 class _Failure:

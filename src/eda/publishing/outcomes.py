@@ -23,8 +23,8 @@ class Outcomes:
     def __init__(self, logger: logging.Logger, options: PublisherOptions) -> None:
         self._on_ack = None if options.on_ack is None else Callback("on_ack", options.on_ack, logger)
         self._on_error = None if options.on_error is None else Callback("on_error", options.on_error, logger)
-        self.failures = Failures()
-        self.is_overfull = False  # `failures.is_overfull`, copied because `send` reads it for each event
+        self.failures: Failures = Failures()
+        self.is_overfull: bool = False  # `failures.is_overfull`, copied because `send` reads it for each event
 
     @property
     def wants_acks(self) -> bool:

@@ -62,18 +62,19 @@ class Pump:
         self._fail = outcomes.on_failed
         self._checks = checks = AnswerChecks(logger, stream)
         self._watch = StreamWatch(self, wire, logger, stream, check_stream)
-        self.machine = machine = PumpMachine(wire, logger, stream, options, checks, self._watch.check_again)
+        self.machine: PumpMachine = PumpMachine(wire, logger, stream, options, checks, self._watch.check_again)
+        machine = self.machine
         answers = PumpAnswers(machine, checks, logger, wire.loop, stream, options, self._fail)
-        self.clock = PumpClock(machine, checks, logger, wire.loop, stream, options.ack_timeout_s, self._fail)
+        self.clock: PumpClock = PumpClock(machine, checks, logger, wire.loop, stream, options.ack_timeout_s, self._fail)
         # Called by the core.
         self.on_room = on_room
         self.on_flushed = on_flushed
-        self.on_acknowledged = outcomes.on_acknowledged
-        self.on_receipt = outcomes.on_receipt
-        self.on_probed = machine.probe_succeeded
-        self.on_flow = machine.batch_goes_on
-        self.on_window_answer = answers.on_window_answer
-        self.on_batch_answer = answers.on_batch_answer
+        self.on_acknowledged: Callable[[str, int], None] = outcomes.on_acknowledged
+        self.on_receipt: Callable[[Any, int], None] = outcomes.on_receipt
+        self.on_probed: Callable[[], None] = machine.probe_succeeded
+        self.on_flow: Callable[[int], None] = machine.batch_goes_on
+        self.on_window_answer: Callable[[int, int, bytes], None] = answers.on_window_answer
+        self.on_batch_answer: Callable[[int, int, bytes], None] = answers.on_batch_answer
 
     def choose_timeout(self, info: StreamInfo) -> float:
         """Choose and return the seconds after which an event fails. Raises ConfigError if the option is too long."""

@@ -39,7 +39,7 @@ class PumpClock:
         self._fail = fail
         self._n_accepted_before = 0  # as of the last tick
         self.timer: asyncio.TimerHandle | None = None  # None: the clock has stopped
-        self.timeout_s = 0.0  # an event fails this long after it was accepted
+        self.timeout_s: float = 0.0  # an event fails this long after it was accepted
 
     def start(self) -> None:
         """Start ticking."""

@@ -86,11 +86,11 @@ class PumpMachine:
         self._checks = checks
         self._check_stream = check_stream
         self._loop = wire.loop
-        self.state = State.DOWN
-        self.mode = ""  # "fast" or "window"; empty until the publisher is open
-        self.batch = ""  # fast mode: the id of the current batch
-        self.ending_by = 0.0  # in the state `ending`: when the final acknowledgement is overdue
-        self.stream_checked_at = 0.0
+        self.state: State = State.DOWN
+        self.mode: str = ""  # "fast" or "window"; empty until the publisher is open
+        self.batch: str = ""  # fast mode: the id of the current batch
+        self.ending_by: float = 0.0  # in the state `ending`: when the final acknowledgement is overdue
+        self.stream_checked_at: float = 0.0
         self._events_per_ack = 1  # fast mode: the number that the server has granted last
         self._oldest_goes_alone = False  # after an interruption, until the oldest event is stored
         self._pause_s = PAUSE_FIRST_S

@@ -16,7 +16,7 @@ class QueuedSender:
 
     def __init__(self) -> None:
         self.woken: asyncio.Future[None] | None = None  # None: the sender has not begun to wait
-        self.has_left = False
+        self.has_left: bool = False
 
     @property
     def is_awake(self) -> bool:

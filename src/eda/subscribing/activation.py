@@ -25,7 +25,7 @@ class Activation:
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._activating: asyncio.Task[None] | None = None
-        self.is_active = False
+        self.is_active: bool = False
         self.cursor: Cursor | None = None  # set by the pipeline that creates both
         source.on_nothing_pending = self.on_nothing_pending
         dispatcher.lease.extend(0)

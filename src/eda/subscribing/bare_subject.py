@@ -44,7 +44,7 @@ class BareSubject:
         self._hints: NatsSubscription | None = None
         self._second_check: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
-        self.is_needed = True  # until a check has found no message
+        self.is_needed: bool = True  # until a check has found no message
 
     async def check(self) -> StreamInfo:
         """Find out whether the subject is needed, and return the stream. Raises StreamNotFound, ServerError."""

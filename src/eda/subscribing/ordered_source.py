@@ -59,7 +59,7 @@ class OrderedSource(Source):
         self._streams = services.streams
         self._name = spec.name
         self._options = options = spec.options
-        self.filter = filter_subjects(spec.stream, options.types, options.aggregate)
+        self.filter: list[str] = filter_subjects(spec.stream, options.types, options.aggregate)
         self._server_filter: list[str] = []  # set by `use_stream`, and each time the stream is checked
         self._bare = BareSubject(services.wire, services.api, spec.stream, self._on_bare_needed)
         # After this sequence, no reader has asked for the stream's own subject. None: all readers did.
@@ -68,7 +68,8 @@ class OrderedSource(Source):
         # Called when a new reader finds no event to read, and every event received is done.
         self.on_nothing_pending: Callable[[], None] = lambda: None
         self._created: datetime | None = None  # when the stream was created, as of the subscription's opening
-        self.start = options.start if isinstance(options.start, int) else 0  # the sequence to start at, by the options
+        # The sequence to start at, by the options.
+        self.start: int = options.start if isinstance(options.start, int) else 0
         self._is_start_logged = False
         self._reading = False
         self._n_wanted = 0  # grows with each request for a reader, so that making an older one ends early
@@ -145,7 +146,7 @@ class OrderedSource(Source):
             self._wire.out.request(
                 f"PUB {self._api.prefix}.CONSUMER.DELETE.{self._stream}.{self.consumer} 0\r\n\r\n".encode()
             )
-        self.consumer = ""
+        self.consumer: str = ""
 
     def _renew(self, why: str) -> None:
         """Replace the reader by a new one, in the background."""

@@ -60,7 +60,7 @@ class Pipeline:
         self._host = DispatcherHost(
             services.logger, spec.stream, spec.name, options, services.dead_letters.store, on_end
         )
-        self.dispatcher = Dispatcher(
+        self.dispatcher: Dispatcher = Dispatcher(
             self._host,
             self.source,
             handler,
@@ -86,7 +86,7 @@ class Pipeline:
         )
         self._host.use(self.dispatcher)
         self._monitor = Monitor(services.logger, spec, self.dispatcher, self.source, is_active)
-        self.workers = Workers(self.dispatcher, f"{spec.stream}/{spec.name}", on_worker_failed)
+        self.workers: Workers = Workers(self.dispatcher, f"{spec.stream}/{spec.name}", on_worker_failed)
 
     # --- opening -----------------------------------------------------------------------------------------------------
 

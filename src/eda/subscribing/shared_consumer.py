@@ -50,9 +50,9 @@ class SharedConsumer:
         self._name = spec.name
         self._options = options = spec.options
         self._is_durable = spec.is_durable
-        self.filter = filter_subjects(spec.stream, options.types, options.aggregate)
+        self.filter: list[str] = filter_subjects(spec.stream, options.types, options.aggregate)
         self.server_filter: list[str] = []  # set by `open`
-        self.lease_s = float(options.lease_s)
+        self.lease_s: float = float(options.lease_s)
         self._needs = Needs(0, 0, ())  # set by `open`
         self._is_file = True  # whether the stream is stored in files
         self._logged_faults = ""  # the settings that could not be changed, as they were logged last

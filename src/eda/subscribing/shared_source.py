@@ -34,7 +34,7 @@ class SharedSource(Source):
 
     def __init__(self, services: Services, spec: SubscriptionSpec, on_end: Callable[[Exception], None]) -> None:
         super().__init__(services.wire, services.api, services.logger, spec.stream, on_end)
-        self.consumer = spec.name
+        self.consumer: str = spec.name
         self._is_durable = spec.is_durable
         self._kept = SharedConsumer(services.api, services.logger, spec)
         self._filter = self._kept.filter
@@ -68,7 +68,7 @@ class SharedSource(Source):
     def _adapt_to(self, info: dict[str, Any]) -> None:
         """Adapt to the consumer's current settings."""
         self.use_limits(info["config"])
-        self.lease_s = self._kept.lease_s
+        self.lease_s: float = self._kept.lease_s
         is_paused = bool(info.get("paused"))
         if is_paused and not self._is_paused:
             self._logger.warning(
@@ -139,7 +139,7 @@ class SharedSource(Source):
         """Suspend this member, because the consumer delivers events that only other members want."""
         if self.is_suspended or self._stopped:
             return
-        self.is_suspended = True
+        self.is_suspended: bool = True
         self._logger.warning(
             "subscription %s to %s is suspended: another member changed the consumer's filter to %s, but this member "
             "handles only %s; it gives back the events that no handler has begun",

@@ -53,13 +53,13 @@ class Source:
         self._on_end = on_end
         self.consumer = ""
         self._inbox = wire.new_inbox()
-        self.inbox = f"{self._inbox}.".encode()
+        self.inbox: bytes = f"{self._inbox}.".encode()
         self._subscription: NatsSubscription | None = None
         self._dispatcher: Dispatcher | None = None
         self._loop = asyncio.get_running_loop()
         self._next_pull = 1
         self._first_valid = 1  # statuses of pulls before this one are ignored
-        self.limits = PullLimits()
+        self.limits: PullLimits = PullLimits()
         self._limited_from = 1  # the first pull that keeps within the limits
         self.lease_s = inf  # how long the server waits for an acknowledgement
         self._checked_at = self._loop.time()  # when the consumer was checked last
