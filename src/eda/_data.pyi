@@ -9,9 +9,9 @@ _T = TypeVar("_T")
 class Data:
     """A value and the name of its encoding, `type`.
 
-    `Bytes`, `String`, `JSON`, `Proto` and `MsgPack` make it; for a registered encoding, `Data(name, value)` does. The
-    value is encoded once, at publish or at the first `encode()`; later changes of the value have no effect. Received
-    data holds the bytes that were received.
+    `Bytes`, `String`, `JSON`, `Proto` and `MsgPack` make it; for a registered encoding, `Data(name, value)` does, and
+    for bytes that are encoded already, `Data.from_encoded(name, data)`. The value is encoded once, at publish or at the
+    first `encode()`; later changes of the value have no effect. Received data holds the bytes that were received.
     """
 
     @property

@@ -102,26 +102,28 @@ def test_docstring_when_help_shows_it_is_the_one_of_the_stub(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, (_, node) in COMPILED.items() if not is_property(node)])
 def test_signature_when_inspected_is_the_one_of_the_stub(name: str) -> None:
-    value, node = COMPILED[name]
-    if isinstance(node, ast.ClassDef):
-        made_by = next((each for each in first_definitions(node) if each.name == "__init__"), None)
-        if made_by is None:
+    _, node = COMPILED[name]
+    kind, _, method = name.partition(".")
+    value = getattr(eda, kind)
+    if isinstance(node, ast.ClassDef):  # the signature of a class is the one of its __init__
+        name += ".__init__"
+        if name not in COMPILED:
             return
-        node, skipped = made_by, 1
-    else:
-        skipped = 1 if "." in name else 0
-    assert callable(value)
-    signature = inspect.signature(value)
-    shown = list(signature.parameters.values())[1 if "." in name else 0 :]
-    written = parameters_of(node)[skipped:]
-    if is_overloaded(node):  # the stub says which combinations there are
-        written = parameters_of(longest_overload(name))[skipped:]
-        assert [parameter.name for parameter in shown] == [each for each, _, _ in written]
+        node = COMPILED[name][1]
+        assert isinstance(node, Function)
+    elif method:
+        value = getattr(value, method)
+    shown = list(inspect.signature(value).parameters.values())
+    shown = shown[1:] if shown[0].name == "self" else shown
+    written = parameters_of(node)
+    written = written[1:] if written[0][0] in ("self", "cls") else written
+    if is_overloaded(node):  # each definition in the stub says which combination there is
+        every = [parameters_of(each)[1:] for each in overloads_of(name)]
+        assert [parameter.name for parameter in shown] == [each for each, _, _ in max(every, key=len)]
     elif any(parameter.kind is parameter.VAR_KEYWORD for parameter in shown):
         # The stub names the keywords, so that an editor completes them.
         assert len(shown) == 1
-        assert written
-        assert all(kind in (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD) for _, kind, _ in written)
+        assert {kind for _, kind, _ in written} == {inspect.Parameter.KEYWORD_ONLY}
     else:
         assert [(each.name, each.kind, each.default) for each in shown] == written
 
@@ -130,12 +132,11 @@ def is_overloaded(node: Function) -> bool:
     return any(isinstance(each, ast.Name) and each.id == "overload" for each in node.decorator_list)
 
 
-def longest_overload(name: str) -> Function:
+def overloads_of(name: str) -> list[Function]:
     kind, _, method = name.partition(".")
     node = definition_of(kind)
     assert isinstance(node, ast.ClassDef)
-    overloads = [each for each in node.body if isinstance(each, Function) and each.name == method]
-    return max(overloads, key=lambda each: len(parameters_of(each)))
+    return [each for each in node.body if isinstance(each, Function) and each.name == method]
 
 
 def parameters_of(node: Function) -> list[tuple[str, Any, Any]]:
