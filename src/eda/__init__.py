@@ -9,6 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from eda._data import JSON, Bytes, Data, MsgPack, Proto, String
     from eda._event import Event
+    from eda._router import Router
     from eda.conn import Conn
     from eda.connecting import connect
     from eda.embedded.server import EmbeddedServer
@@ -76,6 +77,7 @@ __all__ = [
     "Receipt",
     "Reject",
     "Retry",
+    "Router",
     "ServerError",
     "StreamInfo",
     "StreamNotFound",
@@ -104,6 +106,7 @@ __all__ = [
 _NAMES_IN = {
     "eda._data": "JSON Bytes Data MsgPack Proto String",
     "eda._event": "Event",
+    "eda._router": "Router",
     "eda.conn": "Conn",
     "eda.connecting": "connect",
     "eda.embedded.server": "EmbeddedServer",

@@ -9,6 +9,7 @@ from typing import Any, Self, Unpack, overload
 
 from eda._event import Event
 from eda._nuid import next_nuid
+from eda._router import routed
 from eda.closing import CLOSE_TIMEOUT_S
 from eda.conn_services import ConnectOptions
 from eda.errors import ConfigError, NotSupported, Timeout
@@ -271,7 +272,7 @@ class Conn:
         services = lifetime.require_open()
         lifetime.check_not_closing()
         stream = check_stream_name(stream)
-        merged = merge_options(options, overrides)
+        handler, merged = routed(handler, merge_options(options, overrides))
         check_handler(handler, batch=merged.batch is not None)
         check_upcasters()
         return Subscription(

@@ -9,25 +9,30 @@ import inspect
 import types
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, ParamSpec, TypeAlias
 
 from eda._event import Event
 from eda.errors import ConfigError, picklable, printable
 
 __all__ = [
+    "AWAITED",
     "AnyHandler",
     "BatchHandler",
     "Handler",
     "PartialFailure",
     "Reject",
     "check_handler",
+    "kind_of",
     "refuse_result",
     "threaded",
 ]
 
 MAX_WORKERS = 1024
 
-T = TypeVar("T")
+P = ParamSpec("P")
+
+# Classes whose calls return an awaitable, although a look at them does not show it.
+AWAITED: set[type] = set()
 
 Handler: TypeAlias = Callable[[Event], object]
 """A handler as users write it: an `async def` or a plain function that takes one event."""
@@ -88,8 +93,10 @@ class PartialFailure(Exception):
         return self.failures.get(event)
 
 
-def threaded(function: Callable[[T], object], workers: int = 1) -> Callable[[T], Coroutine[Any, Any, None]]:
+def threaded(function: Callable[P, object], workers: int = 1) -> Callable[P, Coroutine[Any, Any, None]]:
     """Return a handler that calls a blocking function with one event (with `batch`, with a list of events).
+
+    Under `router.on` the function gets the payload and, if it has a second parameter, the event.
 
     The function runs in threads of this handler, with the context variables of the caller. There are at most `workers`
     threads (1 to 1,024), and each is started when it is first needed. Give the subscription a `concurrency` that
@@ -100,12 +107,12 @@ def threaded(function: Callable[[T], object], workers: int = 1) -> Callable[[T],
     not begun is dropped. The handler waits for a call that has begun, however long it takes, so that the event is not
     handled twice at the same time. Then the cancellation continues.
 
-    Raises ConfigError if the function can't be called or is not a plain function (an `async def`, a generator), and if
-    `workers` is out of range.
+    Raises ConfigError if the function can't be called or is not a plain function (an `async def`, a generator, a
+    Router), and if `workers` is out of range.
     """
     if not callable(function):
         raise ConfigError(f"function must be callable, not {type(function).__name__}", argument="function")
-    kind = _kind_of(function)
+    kind = kind_of(function)
     if kind:
         raise ConfigError(f"function must be a plain blocking function, not {kind}", argument="function")
     if not isinstance(workers, int) or isinstance(workers, bool) or not 1 <= workers <= MAX_WORKERS:
@@ -113,17 +120,17 @@ def threaded(function: Callable[[T], object], workers: int = 1) -> Callable[[T],
     name = getattr(function, "__qualname__", type(function).__qualname__)
     threads: ThreadPoolExecutor | None = None
 
-    def run(events: T) -> object:
+    def run(*arguments: P.args, **options: P.kwargs) -> object:
         try:
-            return function(events)
+            return function(*arguments, **options)
         except StopIteration as error:  # a future refuses this exception
             raise RuntimeError(f"{name} raised StopIteration") from error
 
-    async def handler(events: T) -> None:
+    async def handler(*arguments: P.args, **options: P.kwargs) -> None:
         nonlocal threads
         if threads is None:
             threads = ThreadPoolExecutor(workers, thread_name_prefix=f"eda {name}")
-        running = threads.submit(contextvars.copy_context().run, run, events)
+        running = threads.submit(contextvars.copy_context().run, functools.partial(run, *arguments, **options))
         done = asyncio.wrap_future(running)
         cancelled: asyncio.CancelledError | None = None
         while not done.done():
@@ -153,7 +160,7 @@ def check_handler(handler: object, *, batch: bool) -> None:
     if not callable(handler):
         hint = ": give the function itself, not what it returns" if inspect.isawaitable(handler) else ""
         raise ConfigError(f"handler must be callable, not {type(handler).__name__}{hint}", argument="handler")
-    kind = _kind_of(handler)
+    kind = kind_of(handler)
     if "generator" in kind:
         raise ConfigError(f"handler is {kind}: calling it runs nothing, so it would handle nothing", argument="handler")
     try:
@@ -185,10 +192,12 @@ def _wrong_failures(what: str) -> ConfigError:
     return ConfigError(f"failures {what}", argument="failures")
 
 
-def _kind_of(function: object) -> str:
+def kind_of(function: object) -> str:
     """Return the kind of a callable that is not a plain function, such as "a generator function"; else ""."""
     while isinstance(function, functools.partial):
         function = function.func
+    if type(function) in AWAITED:
+        return f"a {type(function).__name__}"
     if not (inspect.isroutine(function) or inspect.isclass(function)):
         function = type(function).__call__
     if inspect.isasyncgenfunction(function):

@@ -36,6 +36,8 @@ TOP: dict[str, list[str]] = {
         "_envelope",
         "_codec",
         "handlers",
+        "handler_signatures",
+        "_router",
         "keywords",
     ],
     "front door": ["conn_services", "closing", "lifetime", "conn", "connecting", "running", "__init__"],
