@@ -14,7 +14,8 @@ class SubscriptionStats:
     handled: int
     """their handler returned"""
     failed: int
-    """attempts that failed: the handler raised an exception, or ran too long"""
+    """attempts that failed: the handler raised an exception, or ran too long. Payloads that can't be decoded are not
+    counted here"""
     redelivered: int
     """deliveries that were not the first one of their event"""
     dead_lettered: int
@@ -30,7 +31,8 @@ class SubscriptionStats:
     passed_over: int
     """neither handled nor dead-lettered, and not delivered again: the filter did not match, or `dead_letter` is None"""
     undecodable: int
-    """messages that are not events: their payload can't be read as an envelope"""
+    """given up because they can't be decoded: messages that are not events, and events whose handler could not decode
+    their payload. Unless `dead_letter` is None, each becomes a dead letter"""
     skipped: int
     """removed from the stream (expired, purged, deleted) before their delivery; always 0 with a filter"""
     active: bool

@@ -26,7 +26,10 @@ class DispatchHost(Protocol):
     def on_overrun(self, event: Event, seconds: float) -> None:
         """Log that a plain function ran too long."""
     def errors_of(self, events: list[Event], error: BaseException) -> list[BaseException | None]:
-        """Return the error of each event of a failed handler call; None: the event was handled."""
+        """Return the error of each event of a failed handler call; None: the event was handled.
+
+        GivenBack, Alone: the event is handled again at once, because the call failed only for another event.
+        """
     def on_failures(self, events: Sequence[Event], errors: Sequence[BaseException]) -> list[int]:
         """Log the events for which a handler call has failed; returns for each event the nanoseconds until its retry.
 

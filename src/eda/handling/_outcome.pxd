@@ -21,6 +21,7 @@ cdef class Outcomes:
     cdef Event acknowledged         # shared: the latest event that was acknowledged
     cdef readonly uint64_t n_handled
     cdef readonly uint64_t n_failed
+    cdef readonly uint64_t n_misfits        # events whose payload their handler could not decode
     cdef readonly uint64_t n_dead
     cdef readonly uint64_t last_seq         # the highest stream sequence handled
 
@@ -30,6 +31,7 @@ cdef class Outcomes:
     cdef int retry(self, int32_t slot, int64_t delay_ns) except -1
     cdef int retry_later(self, int32_t slot, int64_t delay_ns, Event event, object verdict) except -1
     cdef int give_back(self, int32_t slot) except -1
+    cdef int begin_again(self, list slots) except -1
     cdef int give_back_all(self, list slots) except -1
     cdef int answer(self, Event event, int32_t slot, const char* payload, Py_ssize_t n) except -1
     cdef int end_dead_letter(self, int32_t slot, Event event, object error, int64_t delay_ns) except -1

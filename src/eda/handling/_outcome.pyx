@@ -14,7 +14,7 @@ from eda.handling._ledger cimport FREE, ORPHAN, Ledger, SharedLedger
 from eda.handling._ledger_ordered cimport OrderedLedger
 from eda.handling._lease cimport Lease
 
-from eda.handling.verdicts import Exhausted, Undecodable
+from eda.handling.verdicts import Alone, Exhausted, GivenBack, Misfit, Undecodable
 
 __all__ = ["Outcomes"]
 
@@ -115,6 +115,20 @@ cdef class Outcomes:
             self.give_back(slot)
         return 0
 
+    cdef int begin_again(self, list slots) except -1:
+        """Have events handled again at once, in order and as the same attempt: another event of their batch failed."""
+        cdef int32_t slot
+        cdef Event event
+        if self.shared is None or self.gate.is_closing:
+            self.give_back_all(slots)
+        else:
+            # The server would count another attempt if it delivered them again.
+            for slot in slots[::-1]:
+                event = <Event>self.ledger.held[slot].event
+                self.ledger.replace(slot, copy_of(event, event.attempt_))
+                self.ledger.put_back(slot)
+        return self.gate.waiting.wake_one()
+
     def give_back_waiting(self):
         """Shared: give back the events that no handler has begun, in order; returns how many."""
         cdef list waiting = []
@@ -159,14 +173,21 @@ cdef class Outcomes:
         """Return (slot, error) of each failed event. The other events of the handler call get their outcome here."""
         cdef int32_t slot
         cdef list failures = []
+        cdef list unhandled = []
         errors = self.host.errors_of([<object>self.ledger.held[<int32_t>slot].event for slot in slots], error)
         for slot, each in zip(slots, errors):
             if each is None:
                 self.succeed(slot)
             elif self.ledger.held[slot].state == ORPHAN:
                 self.ledger.finish(slot)
+            elif type(each) is GivenBack or type(each) is Alone:
+                unhandled.append(slot)
+                if type(each) is Alone:
+                    self.ledger.set_verdict(slot, each)
             else:
                 failures.append((slot, each))
+        if unhandled:
+            self.begin_again(unhandled)
         return failures
 
     cdef list retry_all(self, int index, list failures, bint is_whole):
@@ -178,8 +199,11 @@ cdef class Outcomes:
         cdef list events = [<object>self.ledger.held[<int32_t>slot].event for slot, _ in failures]
         cdef list errors = [error for _, error in failures]
         cdef int64_t delay_ns
-        if not isinstance(errors[0], (Exhausted, Undecodable)):
-            self.n_failed += len(failures)
+        for error in errors:
+            if isinstance(error, Misfit):
+                self.n_misfits += 1
+            elif not isinstance(error, (Exhausted, Undecodable)):
+                self.n_failed += 1
         delays = self.host.on_failures(events, errors)
         if is_whole and self.host.is_failure(errors):
             self.gate.note_failure(index, (<Event>events[0]).sequence_)

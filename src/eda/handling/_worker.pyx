@@ -19,7 +19,7 @@ from eda.handling._lease cimport Lease
 from eda.handling._outcome cimport Outcomes
 from eda.handling._waiting cimport WaitingWorkers
 
-from eda.handling.verdicts import Exhausted, GivenBack, Suspect, Undecodable
+from eda.handling.verdicts import Alone, Exhausted, GivenBack, Suspect, Undecodable
 
 __all__ = ["Worker"]
 
@@ -164,7 +164,7 @@ cdef class Worker:
             if self.ledger.n_ready():
                 self.waiting.wake_one()         # while a worker lingers, new events wake no other
             error = self.ledger.verdict_of(first)
-            if error is None:
+            if error is None or type(error) is Alone:
                 events = [<object>self.ledger.held[<int32_t>slot].event for slot in slots]
                 try:
                     error = await self.call(tuple(events), events)

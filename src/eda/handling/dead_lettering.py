@@ -10,7 +10,7 @@ from eda.dead_letters.store import is_transient
 from eda.errors import Closed, ConfigError
 from eda.handlers import Reject
 from eda.handling.failure_log import FailureLog
-from eda.handling.verdicts import Exhausted, Undecodable
+from eda.handling.verdicts import Exhausted, Misfit, Undecodable
 from eda.names import MAX_NAME
 from eda.options import Retry
 from eda.times import NS
@@ -129,9 +129,10 @@ class DeadLettering:
 
 def _id_in_headers(event: Event, payload: bytes, error: BaseException) -> str:
     """Return the event's id if `payload` has none. It was in a header that has another id in a dead letter."""
-    if not event.id or isinstance(error, Undecodable) or not decode_event(payload).id:
-        return event.id
-    return ""
+    is_event = not isinstance(error, Undecodable) or isinstance(error, Misfit)
+    if event.id and is_event and decode_event(payload).id:
+        return ""
+    return event.id
 
 
 def _text_of(error: BaseException) -> str:

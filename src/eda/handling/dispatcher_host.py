@@ -12,6 +12,7 @@ from eda.handlers import PartialFailure, Reject, refuse_result
 from eda.handling._dispatch import Dispatcher
 from eda.handling.dead_lettering import DEAD, DeadLettering, StoreLetter, dead_letter_stream
 from eda.handling.failure_log import FailureLog
+from eda.handling.misfits import find_misfits
 from eda.handling.suspects import Suspects
 from eda.handling.verdicts import Exhausted, Undecodable
 from eda.options import SubscriptionOptions
@@ -105,12 +106,19 @@ class DispatcherHost:
     # --- failures ----------------------------------------------------------------------------------------------------
 
     def errors_of(self, events: list[Event], error: BaseException) -> list[BaseException | None]:
-        """Return the error of each event of a handler call that has failed; None for an event that was handled."""
+        """Return the error of each event of a handler call that has failed; None for an event that was handled.
+
+        If the payload of an event can't be decoded, its error is a Misfit. The other events of the batch have GivenBack
+        or Alone, because they are handled again at once.
+        """
+        found: list[BaseException | None] = [*(find_misfits(events, error) or ())]
+        if found:
+            return found
         if isinstance(error, PartialFailure) and self._options.batch is not None:
             found = [error.error_of(event) for event in events]
             if not any(each is not None for each in found):
                 return [ConfigError("PartialFailure names no event of the batch", argument="failures")] * len(events)
-            return found
+            return [_own_misfit(event, each) for event, each in zip(events, found, strict=True)]
         return [error] * len(events)
 
     def on_failures(self, events: Sequence[Event], errors: Sequence[BaseException]) -> list[int]:
@@ -198,6 +206,14 @@ class DispatcherHost:
             next_s = self._dispatcher.take_due()
             if next_s is not None:
                 self.on_retry(next_s)
+
+
+def _own_misfit(event: Event, error: BaseException | None) -> BaseException | None:
+    """Return a Misfit if the error says that this event's payload can't be decoded, else the error itself."""
+    if error is None:
+        return None
+    (found,) = find_misfits([event], error) or (error,)
+    return found
 
 
 def _set(future: asyncio.Future[None]) -> None:

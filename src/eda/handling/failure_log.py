@@ -15,7 +15,7 @@ from typing import Any
 from eda._event import Event
 from eda.errors import printable
 from eda.handlers import Reject
-from eda.handling.verdicts import Exhausted, Undecodable
+from eda.handling.verdicts import Exhausted, Misfit, Undecodable
 
 __all__ = ["FailureLog", "error_text", "event_text", "fields_of"]
 
@@ -29,6 +29,7 @@ MAX_TYPE = 200  # characters of a type
 FAILED = "handler failed for %d more events"
 FAILED_LAST = "handler failed, for the last time, for %d more events"
 REJECTED = "handler rejected %d more events"
+MISFITS = "the payloads of %d more events can't be decoded"
 
 
 def event_text(event: Event) -> str:
@@ -104,13 +105,16 @@ class FailureLog:
     ) -> None:
         """Log the events of one handler call that have failed, each with its error and the seconds to its next attempt.
 
-        None instead of the seconds means that there is no other attempt. The rejected events make one record together,
-        and all other events make another one.
+        None instead of the seconds means that there is no other attempt. The events whose payloads can't be decoded
+        make one record together, the rejected events another one, and all other events a third one.
         """
+        misfits = [index for index, error in enumerate(errors) if isinstance(error, Misfit)]
+        if misfits:
+            self._log_misfits([events[index] for index in misfits], errors[misfits[0]].__cause__)
         rejected = [index for index, error in enumerate(errors) if isinstance(error, Reject)]
         if rejected:
             self._log_rejected([events[index] for index in rejected], errors[rejected[0]])
-        failed = [index for index, error in enumerate(errors) if not isinstance(error, Reject)]
+        failed = [index for index, error in enumerate(errors) if not isinstance(error, Reject | Misfit)]
         if len(failed) > 1:
             self._log_batch(
                 [events[index] for index in failed], errors[failed[0]], [delays_s[index] for index in failed]
@@ -134,6 +138,26 @@ class FailureLog:
                 events,
                 "handler rejected event %s (stream %s, subscription %s, sequence %d, attempt %d), which is %s: %s",
                 *self._names(event), self._fate, text, error=error,
+            )  # fmt: skip
+
+    def _log_misfits(self, events: list[Event], error: BaseException | None) -> None:
+        event, schema = events[0], events[0].schema[:MAX_TYPE]
+        if len(events) > 1:
+            self._log_or_count(
+                MISFITS,
+                events,
+                "the payloads of %d events of a batch (stream %s, subscription %s, sequences %d to %d) can't be "
+                "decoded; they are %s; the first is event %s, schema %r: %s",
+                len(events), self._stream, self._subscription, *_ends(events), self._fate, event_text(event), schema,
+                error_text(error), error=error,
+            )  # fmt: skip
+        else:
+            self._log_or_count(
+                MISFITS,
+                events,
+                "the payload of event %s, schema %r (stream %s, subscription %s, sequence %d, attempt %d) can't be "
+                "decoded; the event is %s: %s",
+                event_text(event), schema, *self._names(event)[1:], self._fate, error_text(error), error=error,
             )  # fmt: skip
 
     def _log_batch(self, events: list[Event], error: BaseException, delays_s: list[float | None]) -> None:

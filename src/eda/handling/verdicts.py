@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-__all__ = ["Exhausted", "GivenBack", "Suspect", "Undecodable"]
+__all__ = ["Alone", "Exhausted", "GivenBack", "Misfit", "Suspect", "Undecodable"]
 
 
 class Undecodable(Exception):
     """The verdict on a message that is not an event. Its cause says why."""
+
+
+class Misfit(Undecodable):
+    """The error of an event whose payload its handler could not decode. Its cause is the error that was raised.
+
+    Its dead letter has the same reason as that of a message that is not an event.
+    """
 
 
 class Exhausted(Exception):
@@ -17,5 +24,9 @@ class Suspect(Exception):
     """The verdict on an event that may kill the process that handles it: it is handled alone, and recorded first."""
 
 
+class Alone(Exception):
+    """The verdict on an event that is handled alone: in a batch, no id said whose payload can't be decoded."""
+
+
 class GivenBack(BaseException):
-    """Raised by a handler of eda's own: the event was not handled, and is delivered again at once."""
+    """The event was not handled, and is handled again at once. A handler of eda's own raises it."""

@@ -237,7 +237,7 @@ class Pipeline:
             last_sequence=dispatcher.outcomes.last_seq,
             pending=dispatcher.intake.n_pending,
             passed_over=dispatcher.intake.n_passed_over + self._host.dead_letters.n_discarded,
-            undecodable=dispatcher.intake.n_undecodable,
+            undecodable=dispatcher.intake.n_undecodable + dispatcher.outcomes.n_misfits,
             skipped=dispatcher.intake.n_skipped,
             active=active,
             paused=dispatcher.gate.is_paused,

@@ -11,7 +11,8 @@ from eda._codec import encode_event
 from eda.errors import DecodeError
 from eda.handlers import PartialFailure, Reject, refuse_result
 from eda.handling._dispatch import Dispatcher
-from eda.handling.verdicts import Exhausted, Undecodable
+from eda.handling.misfits import find_misfits
+from eda.handling.verdicts import Exhausted, Misfit, Undecodable
 from eda.transport._frame import Parser
 from eda.transport._outbound import Outbound
 
@@ -55,6 +56,7 @@ class Rig:
         self.seen: list[eda.Event] = []
         self.held: dict[int, asyncio.Future[None]] = {}
         self.failures: list[tuple[eda.Event, BaseException]] = []
+        self.misfits: list[int] = []
         self.undecodable: list[tuple[int, DecodeError]] = []
         self.statuses: list[tuple[int, bytes, bytes]] = []
         self.pulls: list[tuple[int, int]] = []
@@ -196,11 +198,17 @@ class Rig:
         self.overruns.append((event, seconds))
 
     def errors_of(self, events: list[eda.Event], error: BaseException) -> list[BaseException | None]:
+        misfits = find_misfits(events, error)
+        if misfits is not None:
+            return [*misfits]
         if isinstance(error, PartialFailure):
             return [error.error_of(event) for event in events]
         return [error] * len(events)
 
     def on_failure(self, event: eda.Event, error: BaseException) -> int:
+        if isinstance(error, Misfit):
+            self.misfits.append(event.sequence)
+            return -1
         if isinstance(error, Undecodable):
             assert isinstance(error.__cause__, DecodeError)
             self.undecodable.append((event.sequence, error.__cause__))
