@@ -11,6 +11,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from eda.errors import ConfigError, Timeout
 from eda.handlers import AnyHandler
+from eda.handling.misfits import find_misfits
 from eda.handling.verdicts import GivenBack
 from eda.options import SubscriptionOptions
 from eda.subscribing.subscription import CANCELLED_CLOSE_S, Subscription
@@ -28,7 +29,9 @@ class Events(Generic[T]):
     `Events[Event]` yields single events. With `batch` it is `Events[list[Event]]`, which yields lists of events.
 
     An event is acknowledged when the next event is asked for. Iterate inside `async with`, so that the last event is
-    acknowledged as well. If the iterator is dropped without being closed, it gives its event back and logs a warning.
+    acknowledged as well. If an exception leaves that block, the event is delivered again. But if the exception says
+    that the event's payload can't be decoded, the event becomes a dead letter. If the iterator is dropped without being
+    closed, it gives its event back and logs a warning.
     """
 
     def __init__(
@@ -97,10 +100,12 @@ class Events(Generic[T]):
         await self._subscription.opened()
         return self
 
-    async def __aexit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
-        if exc_type is None:
+    async def __aexit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, *_: object) -> None:
+        if exc is None:
             self._feed.finish(None)  # acknowledge it before the subscription closes, which would give it back
-        elif not issubclass(exc_type, Exception):
+        elif isinstance(exc, Exception):
+            self._feed.left_by(exc)
+        else:
             self._subscription.hurry(CANCELLED_CLOSE_S)
         await self.aclose()
 
@@ -118,6 +123,8 @@ class _Feed:
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.offered: Any = None  # the event (in batch, events) that the handler has and the iterator has not taken
+        self._taken: Any = None  # the event (in batch, events) that the iterator has taken and that has no outcome
+        self._ending: Exception | None = None  # the outcome of the taken event when the subscription closes
         self._outcome: asyncio.Future[None] | None = None  # the handler waits for it
         self._waiter: asyncio.Future[None] | None = None  # the iterator waits for it, until an event is offered
         self._timer: asyncio.TimerHandle | None = None
@@ -131,7 +138,7 @@ class _Feed:
             await self._outcome
         finally:
             self._outcome = None
-            self.offered = None
+            self.offered = self._taken = None
 
     def wake(self) -> None:
         """Wake the iterator, if it waits."""
@@ -148,7 +155,8 @@ class _Feed:
 
     def take(self, timeout_s: float) -> Any:
         """Take the offered event. It fails unless `finish` is called within `timeout_s`."""
-        event, self.offered = self.offered, None
+        event = self._taken = self.offered
+        self.offered = None
         first = event[0] if isinstance(event, list) else event
         self._timer = self.loop.call_later(min(timeout_s, 1e6), self._on_timeout, timeout_s, first.id)
         return event
@@ -168,12 +176,23 @@ class _Feed:
         else:
             self._outcome.set_exception(error)
 
+    def left_by(self, error: Exception) -> None:
+        """Note the error with which the program leaves the iteration.
+
+        If it says that the payload of the taken event can't be decoded, it becomes the event's outcome. If the event
+        were given back, the program would get it again after each restart.
+        """
+        taken = self._taken if isinstance(self._taken, list) else [self._taken] if self._taken is not None else []
+        if find_misfits(taken, error) is not None:
+            # The error itself would lose the traceback that it has in the program.
+            self._ending = ExceptionGroup("the iteration was left", [error])
+
     def on_closing(self) -> None:
-        """Give back the event that was offered or taken."""
+        """Give back the event that was offered or taken, unless `left_by` has noted an outcome."""
         if self._timer is not None:
             self._timer.cancel()
         if self._outcome is not None and not self._outcome.done():
-            self._outcome.set_exception(GivenBack())
+            self._outcome.set_exception(self._ending or GivenBack())
 
 
 def _dropped(subscription: Subscription, loop: asyncio.AbstractEventLoop, logger: logging.Logger) -> None:
