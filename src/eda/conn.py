@@ -324,7 +324,7 @@ class Conn:
 
         Returns how many were published: at most `limit`, in their order. Each letter is removed from the dead-letter
         stream (None: `{stream}-dead`) when `stream` has acknowledged it. Letters that are stored while this runs, and
-        messages that could not be decoded, stay there. A replayed event has a new id; its `cause` and everything else
+        messages that are not events, stay there. A replayed event has a new id; its `cause` and everything else
         stay as they were.
 
         Raises ConfigError; StreamNotFound for either stream; ServerError, Timeout, Closed. After an error or a

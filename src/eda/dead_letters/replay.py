@@ -57,8 +57,9 @@ class Replay:
 
         They are published in order, and only this subscription handles them. Each is removed from the dead-letter
         stream after `stream` has acknowledged it. Letters that are stored while this runs are left for the next time.
-        Undecodable messages stay where they are, because a replay can't make them decodable. `dead_letter` is the
-        dead-letter stream (None: `{stream}-dead`), `limit` the largest number to replay.
+        Messages that are not events stay where they are, because a replay can't make events of them. An event whose
+        payload could not be decoded is replayed: its class may have been mended. `dead_letter` is the dead-letter
+        stream (None: `{stream}-dead`), `limit` the largest number to replay.
 
         An event gets a new id, which is the same for each attempt to replay the same letter. If a crash leaves a
         replayed letter behind, another replay within the stream's duplicate window stores no second copy.
@@ -118,11 +119,9 @@ class Replay:
         return n_replayed
 
     async def _replayable(self, dead: str, letter: Letter, stream: str, name: str) -> Event | None:
-        """Return the event to replay. None: the letter is another subscription's, undecodable, or lacks its payload."""
+        """Return the event to replay. None: the letter is another subscription's, is no event, or lacks its payload."""
         headers = letter.headers
         if headers.get(DEAD_SUBSCRIPTION) != name or headers.get(DEAD_STREAM) != stream:
-            return None
-        if headers.get(DEAD_REASON) == "undecodable":
             return None
         payload = letter.payload
         if DEAD_OMITTED in headers:
@@ -133,9 +132,11 @@ class Replay:
         try:
             return decode_event(payload)
         except DecodeError as error:
-            self._logger.warning(
-                "the dead letter in stream %s, sequence %d is not an event and stays: %s", dead, letter.sequence, error
-            )
+            if headers.get(DEAD_REASON) != "undecodable":
+                self._logger.warning(
+                    "the dead letter in stream %s, sequence %d is not an event and stays: %s",
+                    dead, letter.sequence, error,
+                )  # fmt: skip
             return None
 
     async def _omitted(self, dead: str, letter: Letter, stream: str) -> bytes | None:
