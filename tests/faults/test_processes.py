@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,46 @@ async def test_consumer_when_killed_again_and_again_handles_all_that_is_stored(
     elif kind == "key":
         assert_key_order(lines, stored)
     assert again <= MOST_AGAIN[kind] * n
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_consumer_when_killed_while_it_stores_a_dead_letter_loses_no_event(
+    own_server: eda.EmbeddedServer, tmp_path: Path, kind: str
+) -> None:
+    """The payload of one event can't be decoded. SIGKILL before its dead letter is stored, during this, and after."""
+    n, misfit = 100, 50
+    members = Members(tmp_path / "journal", own_server.url, "stream")
+    options = {key: value for key, value in KINDS[kind].items() if key != "prefetch"} | {"name": "team"}
+    orders: dict[str, Any] = {"options": options, "constants": QUICK | QUICK_LEASES, "misfit": misfit}
+    try:
+        async with eda.connect(own_server.url) as conn:
+            async with conn.publisher("stream") as publisher:
+                await publisher.send_many([eda.Event(type="t", aggregate=str(i % 20)) for i in range(n)])
+            for when in ("before", "during", "after"):
+                await members.start(when, **orders, kill_storing=when)
+                await until(lambda when=when: members.has_died(when), 20)
+                assert members.times(when, "storing")
+                if kind == "serial":
+                    assert set(members.handled()) == set(range(1, misfit))
+            await members.start("last", **orders)
+            await members.until_handled(n - 1, 30)
+            await members.close("last")
+            letters = [event async for event in letters_of(conn, "stream-dead")]
+            stored = await read_stream(own_server.url, "stream")
+    finally:
+        members.end()
+    assert_each_handled(
+        [Line(member, what, str(seq), ns) for member, what, seq, _, ns in members.lines()], stored, but=[misfit]
+    )
+    assert [event.id for event in letters] == [stored[misfit - 1].id]
+
+
+async def letters_of(conn: eda.Conn, stream: str) -> AsyncIterator[eda.Event]:
+    """Yield the events in a dead-letter stream."""
+    n = (await conn.streams.info(stream)).events
+    async with conn.events(stream, backfill=True) as events:
+        for _ in range(n):
+            yield await anext(events)
 
 
 @pytest.mark.parametrize("mode", MODES)

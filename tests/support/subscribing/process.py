@@ -2,8 +2,8 @@
 
 It reads what to do, as JSON, from the environment variable EDA_TEST_MEMBER (the fields of `Orders` below), and appends
 to the journal, each line in one write: "member what sequence attempt ns", `ns` being CLOCK_MONOTONIC, the same for all
-processes of a machine. `what` is begin, then end, failed, cancelled or killed; and open, closing, closed, with sequence
-0. SIGTERM has it close.
+processes of a machine. `what` is begin, then end, failed, cancelled or killed; storing, before a dead letter is stored;
+and open, closing, closed, with sequence 0. SIGTERM has it close.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import eda
+from eda.dead_letters.store import DeadLetters
 
 
 @dataclass
@@ -37,6 +38,8 @@ class Orders:
     fail_every: int = 0  # each sequence that this divides fails
     fail_times: int = 1  # so often
     kill_at: int = 0  # the sequence that kills the process
+    misfit: int = 0  # the sequence whose payload can't be decoded
+    kill_storing: str = ""  # when a dead letter kills the process: "before" it is stored, "during" this, or "after"
     ignore_cancellation: bool = False
 
 
@@ -75,8 +78,23 @@ class Member:
         if event.sequence == orders.kill_at:
             self.note("killed", event.sequence, event.attempt)
             os.kill(os.getpid(), signal.SIGKILL)
+        if event.sequence == orders.misfit:
+            raise eda.DecodeError("json", "as it was told", event_id=event.id)
         if orders.fail_every and event.sequence % orders.fail_every == 0 and event.attempt <= orders.fail_times:
             raise ValueError("as it was told")
+
+    async def store(self, letters: DeadLetters, to: str, **letter: Any) -> None:
+        """Store a dead letter, in place of `DeadLetters.store`."""
+        when = self.orders.kill_storing
+        self.note("storing", letter["sequence"], letter["attempts"])
+        if when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif when == "during":
+            # The letter is written in the loop's next turn.
+            asyncio.get_running_loop().call_later(0.0005, os.kill, os.getpid(), signal.SIGKILL)
+        await _store(letters, to, **letter)
+        if when == "after":
+            os.kill(os.getpid(), signal.SIGKILL)
 
     async def run(self) -> None:
         orders = self.orders
@@ -96,6 +114,9 @@ class Member:
             await asyncio.wait(waiting)
 
 
+_store = DeadLetters.store
+
+
 def main() -> None:
     orders = Orders(**json.loads(os.environ["EDA_TEST_MEMBER"]))
     for path, value in orders.constants.items():
@@ -103,7 +124,9 @@ def main() -> None:
         found = importlib.import_module(module)
         assert hasattr(found, name), path
         setattr(found, name, value)
-    asyncio.run(Member(orders).run())
+    member = Member(orders)
+    DeadLetters.store = lambda letters, to, **letter: member.store(letters, to, **letter)  # type: ignore[method-assign]
+    asyncio.run(member.run())
 
 
 if __name__ == "__main__":
