@@ -21,16 +21,13 @@ class Router:
     go, as they are, to the handler under `otherwise`.
 
     Give the router to `conn.subscribe` in place of a handler; it works for every kind of subscription. In a test, call
-    it directly: `await router(event)`. Raises ConfigError for another value of `unknown`.
+    it directly: `await router(event)`.
     """
 
-    def __init__(self, *, unknown: Literal["skip", "raise", "raw"] | None = None) -> None: ...
+    def __init__(self, *, unknown: Literal["skip", "raise", "raw"] | None = None) -> None:
+        """Make a router without handlers. Raises ConfigError for another value of `unknown`."""
     @overload
-    def on(self) -> Callable[[H], H]: ...
-    @overload
-    def on(self, cls: type[Any] | UnionType, /, *classes: type[Any] | UnionType) -> Callable[[H], H]: ...
-    @overload
-    def on(self, handler: H, /) -> H:
+    def on(self, *classes: type[Any] | UnionType) -> Callable[[H], H]:
         """Register a handler for one or several payload classes: `@router.on(OrderPaid)`, `@router.on(A, B)`.
 
         A union counts as its members. `@router.on` and `@router.on()` take the classes from the annotation of the
@@ -44,7 +41,9 @@ class Router:
         handler that can't be called like this, for an annotation that does not fit the classes, and if the router is
         subscribed already.
         """
-    def otherwise(self, handler: H, /) -> H:
+    @overload
+    def on(self, handler: H, /) -> H: ...
+    def otherwise(self, handler: H) -> H:
         """Register the handler for events of unknown types, and return it unchanged. Needs `unknown="raw"`.
 
         The handler takes an Event; with `batch` it may take a `list[Event]`. Raises ConfigError, also if the router has

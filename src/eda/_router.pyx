@@ -83,7 +83,8 @@ cdef _Done DONE = _Done()
 
 @cython.final
 cdef class Router:
-    """A handler that passes each event to the handler of its payload class.
+    """Router(*, unknown=None)\n--\n
+    A handler that passes each event to the handler of its payload class.
 
     `unknown` says what happens to an event whose type belongs to no class of the router. None: the subscription asks
     the server for the types of the router only; an event of another type that arrives all the same is a dead letter.
@@ -92,7 +93,7 @@ cdef class Router:
     go, as they are, to the handler under `otherwise`.
 
     Give the router to `conn.subscribe` in place of a handler; it works for every kind of subscription. In a test, call
-    it directly: `await router(event)`. Raises ConfigError for another value of `unknown`.
+    it directly: `await router(event)`.
     """
 
     cdef object asked               # `unknown` as the user gave it
@@ -104,6 +105,7 @@ cdef class Router:
     cdef bint is_subscribed
 
     def __init__(self, *, unknown=None):
+        """Make a router without handlers. Raises ConfigError for another value of `unknown`."""
         if not (unknown is None or isinstance(unknown, str)) or unknown not in UNKNOWN:
             raise ConfigError(
                 f"unknown must be None, 'skip', 'raise' or 'raw', not {unknown!r}", argument="unknown"
@@ -367,7 +369,7 @@ cdef class Router:
                 failures[event] = error
                 continue
             if run and route is not running:
-                await self.end_run(running, payloads, run, failures)
+                await self._end_run(running, payloads, run, failures)
                 payloads, run = [], []
             if route.call >= PAYLOADS:
                 running = route
@@ -381,11 +383,11 @@ cdef class Router:
             except Exception as error:
                 failures[event] = error
         if run:
-            await self.end_run(running, payloads, run, failures)
+            await self._end_run(running, payloads, run, failures)
         if failures:
             raise PartialFailure(failures)
 
-    async def end_run(self, _Route route, list payloads, list events, dict failures):
+    async def _end_run(self, _Route route, list payloads, list events, dict failures):
         """Call a list handler with a run of events, and note the events that failed."""
         cdef dict failed
         try:

@@ -7,7 +7,7 @@ import importlib
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import pytest
 
@@ -228,7 +228,7 @@ def types_of_eda(module: str) -> dict[str, str]:
 
 def is_type_variable(module: str, name: str) -> bool:
     value = getattr(importlib.import_module(module), name, None)
-    return value is None or isinstance(value, TypeVar)
+    return value is None or isinstance(value, TypeVar | ParamSpec)
 
 
 @pytest.mark.parametrize("name", eda.__all__)
