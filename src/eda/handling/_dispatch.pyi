@@ -1,6 +1,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from typing import Any, Protocol, final
+from typing import Any, Protocol, final, type_check_only
 
 from eda._event import Event
 from eda.handling._credit import Credit
@@ -13,6 +13,7 @@ from eda.transport._outbound import Outbound
 
 __all__ = ["Dispatcher"]
 
+@type_check_only
 class DispatchHost(Protocol):
     def make_future(self) -> asyncio.Future[None]: ...
     def make_future_within(self, seconds: float) -> asyncio.Future[None]:
@@ -61,6 +62,7 @@ class DispatchHost(Protocol):
     def confirmed(self) -> Callable[[int], Awaitable[None]]:
         """Returns when the position is stored. Raises nothing, unless it is cancelled."""
 
+@type_check_only
 class DispatchSource(Protocol):
     """The source of a dispatcher's deliveries.
 

@@ -1,9 +1,12 @@
 from typing import final
 
+from typing_extensions import disjoint_base
+
 from eda._event import Event
 
 __all__ = ["Ledger", "SharedLedger"]
 
+@disjoint_base
 class Ledger:
     @property
     def n_held(self) -> int: ...

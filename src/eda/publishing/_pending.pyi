@@ -1,9 +1,12 @@
+from typing_extensions import disjoint_base
+
 from eda.publishing._stream_sender import Destination
 from eda.publishing._window import PublishWindow
 from eda.transport._frame import Sink
 
 __all__ = ["Pending"]
 
+@disjoint_base
 class Pending(Sink):
     @property
     def window(self) -> PublishWindow: ...

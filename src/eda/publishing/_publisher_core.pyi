@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from typing import Any, Protocol, final
+from typing import Any, Protocol, final, type_check_only
 
 from eda._event import Event
 from eda.publishing._pending import Pending
@@ -10,6 +10,7 @@ __all__ = ["OTHER_LOOP", "PublisherCore"]
 
 OTHER_LOOP: str
 
+@type_check_only
 class CoreHost(Protocol):
     def on_room(self) -> None: ...
     def on_flushed(self) -> None: ...

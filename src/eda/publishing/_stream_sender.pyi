@@ -1,6 +1,8 @@
 from collections.abc import Callable
 from typing import Any, final
 
+from typing_extensions import disjoint_base
+
 from eda._event import Event
 from eda.publishing._window import PublishWindow
 from eda.transport._frame import Sink
@@ -22,6 +24,7 @@ class Destination:
     ) -> None: ...
     def set_max_payload(self, max_payload: int) -> None: ...
 
+@disjoint_base
 class StreamSender(Sink):
     @property
     def window(self) -> PublishWindow: ...

@@ -1,10 +1,14 @@
 from typing import final
 
+from typing_extensions import disjoint_base
+
 __all__ = ["MAX_CONTROL_LINE", "FrameError", "Parser", "Sink"]
 
 MAX_CONTROL_LINE: int
 
 class FrameError(Exception): ...
+
+@disjoint_base
 class Sink: ...
 
 @final
