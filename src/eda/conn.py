@@ -261,8 +261,9 @@ class Conn:
         """Subscribe a handler to a stream. Await the subscription or enter it with `async with` to begin.
 
         `handler(event)` is an `async def` or a plain function. When it returns, the event is acknowledged. When it
-        raises, the exception is logged and the event is delivered again. Options are the fields of SubscriptionOptions;
-        they may also be given as keywords.
+        raises, the exception is logged and the event is delivered again. A Router passes each event, decoded, to the
+        handler of its payload class, and the server sends only its types. Options are the fields of
+        SubscriptionOptions; they may also be given as keywords.
 
         Raises ConfigError for options that are unknown or contradict each other, and for a handler that can't be used,
         such as a generator function. Opening it also raises ConfigError if the server keeps a subscription of the same
