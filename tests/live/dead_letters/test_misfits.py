@@ -39,6 +39,12 @@ class Paid:
     amount: int
 
 
+@eda.payload("misfit-shipped")
+@dataclass
+class Shipped:
+    parcel: str
+
+
 @dataclass
 class Mended:
     amount: int | str
@@ -130,6 +136,37 @@ async def test_batch_when_payloads_can_not_be_decoded_handles_the_others_in_thei
         ("undecodable", "9"),
     ]
     await assert_kept(admin, stream, kind, 20)
+
+
+@pytest.mark.parametrize("options", (KINDS | {f"{kind} batch": BATCHED[kind] for kind in BATCHED}).values())
+async def test_router_when_payloads_do_not_fit_their_class_or_have_none_handles_the_others(
+    conn: eda.Conn, stream: str, dead: str, admin: Admin, options: dict[str, Any], logged: Logged
+) -> None:
+    logged.expect("can't be decoded")
+    for number in range(1, 10):
+        data = eda.JSON({"parcel": number if number == 3 else str(number)})
+        event_type = "misfit-unheard-of" if number == 7 else "misfit-shipped"
+        await conn.publish(stream, eda.Event(type=event_type, aggregate="a", data=data))
+    router = eda.Router(unknown="raise")
+    seen: list[str] = []
+
+    @router.on(Shipped)
+    async def shipped(payload: Shipped, event: eda.Event) -> None:
+        assert event.attempt == 1
+        seen.append(payload.parcel)
+
+    once = eda.Retry(initial_s=60, max_s=60, max_attempts=1)
+    async with conn.subscribe(stream, router, retry=once, circuit=1, **options) as subscription:
+        await until(lambda: subscription.stats().dead_lettered == 2 and subscription.stats().handled == 7)
+        assert (subscription.stats().undecodable, subscription.stats().failed) == (2, 0)
+    assert seen == list("1245689")
+    letters = await stored(admin, dead)
+    assert [(each.headers["Eda-Dead-Reason"], each.headers["Eda-Dead-Sequence"]) for each in letters] == [
+        ("undecodable", "3"),
+        ("undecodable", "7"),
+    ]
+    assert "Shipped" in letters[0].headers["Eda-Dead-Error"]
+    assert "misfit-unheard-of" in letters[1].headers["Eda-Dead-Error"]
 
 
 @two_kinds
