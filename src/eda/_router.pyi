@@ -8,7 +8,7 @@ from eda.options import SubscriptionOptions
 
 __all__ = ["Router", "routed"]
 
-H = TypeVar("H", bound=Callable[..., object])
+_H = TypeVar("_H", bound=Callable[..., object])
 
 @final
 class Router:
@@ -27,7 +27,7 @@ class Router:
     def __init__(self, *, unknown: Literal["skip", "raise", "raw"] | None = None) -> None:
         """Make a router without handlers. Raises ConfigError for another value of `unknown`."""
     @overload
-    def on(self, *classes: type[Any] | UnionType) -> Callable[[H], H]:
+    def on(self, *classes: type[Any] | UnionType) -> Callable[[_H], _H]:
         """Register a handler for one or several payload classes: `@router.on(OrderPaid)`, `@router.on(A, B)`.
 
         A union counts as its members. `@router.on` and `@router.on()` take the classes from the annotation of the
@@ -42,8 +42,8 @@ class Router:
         subscribed already.
         """
     @overload
-    def on(self, handler: H, /) -> H: ...
-    def otherwise(self, handler: H) -> H:
+    def on(self, handler: _H, /) -> _H: ...
+    def otherwise(self, handler: _H) -> _H:
         """Register the handler for events of unknown types, and return it unchanged. Needs `unknown="raw"`.
 
         The handler takes an Event; with `batch` it may take a `list[Event]`. Raises ConfigError, also if the router has
@@ -52,7 +52,7 @@ class Router:
     @property
     def types(self) -> tuple[str, ...]:
         """The types of the router's payload classes, aliases included, in the order of registration."""
-    def __call__(self, events: Event | list[Event], /) -> Awaitable[None]:
+    def __call__(self, events: Event | list[Event]) -> Awaitable[None]:
         """Pass an event, or a list of events, to the handlers, as a subscription does. Await the result.
 
         If the handler is a plain function, it has run when the call returns. Raises the handler's error; DecodeError if
