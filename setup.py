@@ -38,7 +38,7 @@ setup(
             "boundscheck": DEBUG,
             "linetrace": DEBUG,
             "binding": False,
-            # Each docstring begins with the signature, as CPython's own do: inspect.signature() and help() read it there.
+            # Every docstring begins with the signature, where inspect.signature() and help() look for it.
             "embedsignature": True,
             "embedsignature.format": "clinic",
             "freethreading_compatible": False,

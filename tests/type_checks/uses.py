@@ -1,0 +1,241 @@
+"""Right and wrong uses of eda, which mypy and pyright read; nobody runs them.
+
+`.ci/check_types.py` compares the lines in which they find errors with those marked `# error: …`. mypy's message must
+have the words of the mark; pyright's may differ. No other line may have an error, also in pyright's strict mode.
+"""
+
+# pyright: strict, reportUnusedCoroutine=false, reportUnusedVariable=false
+
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, assert_type
+
+import eda
+
+
+async def one(event: eda.Event) -> None: ...
+async def many(events: list[eda.Event]) -> None: ...
+async def text(event: str) -> None: ...
+async def either(event: eda.Event | list[eda.Event]) -> None: ...
+async def anything(event: Any) -> None: ...
+async def nothing() -> None: ...
+def plain(event: eda.Event) -> int: ...  # type: ignore[empty-body]
+def plain_list(events: list[eda.Event]) -> None: ...
+def blocking(event: eda.Event) -> bytes: ...  # type: ignore[empty-body]
+
+
+class Handler:
+    async def __call__(self, event: eda.Event) -> None: ...
+    def of_batch(self, events: list[eda.Event]) -> object: ...
+
+
+OPTIONS = eda.SubscriptionOptions(durable=True, name="billing")
+NOW = datetime.now(UTC)
+
+
+def handlers(conn: eda.Conn, options: eda.SubscriptionOptions | None, batch: int | None) -> None:
+    conn.subscribe("orders", one)
+    conn.subscribe("orders", plain)
+    conn.subscribe("orders", Handler())
+    conn.subscribe("orders", lambda event: print(event.type))
+    conn.subscribe("orders", eda.threaded(blocking, workers=3), concurrency=3)
+    conn.subscribe("orders", many, batch=100)
+    conn.subscribe("orders", plain_list, batch=100, linger_s=0.1)
+    conn.subscribe("orders", Handler().of_batch, batch=100)
+    conn.subscribe("orders", lambda events: print(events[0].type), batch=100)
+    conn.subscribe("orders", eda.threaded(plain_list), batch=100)
+    conn.subscribe("orders", either)
+    conn.subscribe("orders", either, batch=100)
+    conn.subscribe("orders", anything, batch=batch)
+    conn.subscribe("orders", one, OPTIONS)
+    conn.subscribe("orders", many, OPTIONS)
+    conn.subscribe("orders", many, OPTIONS, batch=100)
+    conn.subscribe("orders", one, options)
+    conn.subscribe("orders", one, options=OPTIONS, concurrency=2)
+
+    conn.subscribe("orders", many)  # error: Argument 2
+    conn.subscribe("orders", one, batch=100)  # error: Argument 2
+    conn.subscribe("orders", plain, batch=100)  # error: Argument 2
+    conn.subscribe("orders", plain_list)  # error: Argument 2
+    conn.subscribe("orders", Handler().of_batch)  # error: Argument 2
+    conn.subscribe("orders", Handler(), batch=100)  # error: Argument 2
+    conn.subscribe("orders", eda.threaded(plain_list))  # error: threaded
+    conn.subscribe("orders", eda.threaded(blocking), batch=100)  # error: threaded
+    conn.subscribe("orders", text)  # error: Argument 2
+    conn.subscribe("orders", nothing)  # error: Argument 2
+    conn.subscribe("orders", "one")  # error: No overload
+    conn.subscribe("orders", one, OPTIONS, batch=100)  # error: Argument 2
+    conn.subscribe("orders")  # error: No overload
+
+
+def options_of_subscribe(conn: eda.Conn) -> None:
+    conn.subscribe(
+        "orders", one, name="billing", backfill=True, durable=True, reset=False, serial="strict", timeout_s=5,
+        types=["order-paid"], aggregate="4711", on_filter_change="from_here", prefetch=10, prefetch_bytes=2**20,
+        circuit=None, retry=eda.Retry(max_attempts=5), dead_letter=None,
+    )  # fmt: skip
+    conn.subscribe("orders", one, key="aggregate", concurrency=4, exclusive=True)
+    conn.subscribe("orders", one, key=lambda event: event.meta["tenant"], lease_s=1.5)
+    conn.subscribe("orders", one, start=NOW)
+    conn.subscribe("orders", one, start=5)
+    keywords: eda.SubscribeKeywords = {"durable": True, "name": "billing"}
+    conn.subscribe("orders", one, **keywords)
+    of_batch: eda.SubscribeBatchKeywords = {"batch": 100}
+    conn.subscribe("orders", many, **of_batch)
+
+    conn.subscribe("orders", one, durabel=True)  # error: did you mean "durable"?
+    conn.subscribe("orders", one, OPTIONS, durabel=True)  # error: did you mean "durable"?
+    conn.subscribe("orders", many, batch=100, durabel=True)  # error: did you mean "durable"?
+    conn.subscribe("orders", one, durable="yes")  # error: No overload
+    conn.subscribe("orders", one, concurrency="4")  # error: No overload
+    conn.subscribe("orders", one, batch=True)  # error: Argument 2
+    conn.subscribe("orders", many, batch="100")  # error: No overload
+    conn.subscribe("orders", many, batch=100, serial=True)  # error: No overload
+    conn.subscribe("orders", many, batch=100, key="aggregate")  # error: No overload
+    conn.subscribe("orders", one, serial="very")  # error: No overload
+    conn.subscribe("orders", one, key="agregate")  # error: No overload
+    conn.subscribe("orders", one, key=lambda event: [event.aggregat])  # error: aggregat
+    conn.subscribe("orders", one, start="yesterday")  # error: No overload
+    conn.subscribe("orders", one, types=1)  # error: No overload
+    conn.subscribe("orders", one, on_filter_change="ignore")  # error: No overload
+    conn.subscribe("orders", one, retry=5)  # error: No overload
+    conn.subscribe("orders", one, timeout_s=None)  # error: No overload
+    conn.subscribe("orders", one, lease_s="30")  # error: No overload
+    conn.subscribe(b"orders", one)  # error: No overload
+    keywords = {"durabel": True}  # error: durabel
+    of_batch = {"durable": True}  # error: batch
+    eda.SubscriptionOptions(durabel=True)  # error: durabel
+    eda.SubscriptionOptions(concurrency="4")  # error: concurrency
+    eda.Retry(max_attempt=5)  # error: max_attempt
+    eda.StreamOptions(storage="disk")  # error: storage
+
+
+async def events(conn: eda.Conn, options: eda.SubscriptionOptions | None) -> AsyncIterator[eda.Event]:
+    assert_type(conn.events("orders"), eda.Events[eda.Event])
+    assert_type(conn.events("orders", durable=True, serial=True), eda.Events[eda.Event])
+    assert_type(conn.events("orders", batch=100), eda.Events[list[eda.Event]])
+    assert_type(conn.events("orders", OPTIONS, batch=100), eda.Events[list[eda.Event]])
+    assert_type(conn.events("orders", OPTIONS), eda.Events[Any])
+    async for event in conn.events("orders", backfill=True):
+        assert_type(event, eda.Event)
+        yield event
+    async with conn.events("orders", batch=100) as batches:
+        async for batch in batches:
+            assert_type(batch, list[eda.Event])
+    opened = await conn.events("orders")
+    assert_type(await anext(opened), eda.Event)
+    assert_type(opened.subscription, eda.Subscription)
+    conn.events("orders", options)
+
+    conn.events("orders", durabel=True)  # error: did you mean "durable"?
+    conn.events("orders", concurrency=4)  # error: concurrency
+    conn.events("orders", backfill=1)  # error: No overload
+    conn.events("orders", batch="100")  # error: No overload
+    conn.events("orders", batch=100, serial=True)  # error: No overload
+    conn.events("orders", one)  # error: No overload
+    async for each in conn.events("orders", batch=100):
+        print(each.type)  # error: type
+    async for each_event in conn.events("orders"):
+        print(each_event[0])  # error: index
+
+
+async def publishing(conn: eda.Conn, event: eda.Event) -> None:
+    assert_type(await conn.publish("orders", event), eda.Receipt)
+    assert_type(await conn.publish_batch("orders", [event]), list[eda.Receipt])
+    mode: eda.Mode = "fast"
+    async with conn.publisher("orders", mode=mode, dedup=False, max_pending=10, on_ack=print) as publisher:
+        assert_type(publisher, eda.Publisher)
+    conn.publisher("orders", ack_timeout_s=1, timeout_s=None, on_error=lambda event, error: print(event.id, error.args))
+
+    await conn.publish("orders", [event])  # error: Argument 2
+    await conn.publish("orders", event, timeout=3)  # error: timeout
+    await conn.publish("orders", event, timeout_s="3")  # error: timeout_s
+    await conn.publish_batch("orders", event)  # error: Argument 2
+    conn.publisher("orders", mode="quick")  # error: mode
+    conn.publisher("orders", dedupe=False)  # error: did you mean "dedup"?
+    conn.publisher("orders", max_pending="10")  # error: max_pending
+    conn.publisher("orders", timeout_s="3")  # error: timeout_s
+    conn.publisher("orders", on_ack=lambda event_id: None)  # error: on_ack
+    conn.publisher("orders", on_error=True)  # error: on_error
+
+
+async def connecting() -> None:
+    conn = await eda.connect(["nats://a", "nats://b"], client="billing", logger=logging.getLogger(), on_state=print)
+    assert_type(conn, eda.Conn)
+    assert_type(conn.streams, eda.Streams)
+    await conn.streams.create("orders", eda.StreamOptions(replicas=3))
+    await eda.connect("embedded:", stream_defaults=eda.StreamOptions(), auto_create=False, connect_timeout_s=1)
+
+    eda.connect("nats://a", nkeys="a.nk")  # error: did you mean "nkey"?
+    eda.connect(client=5)  # error: client
+    eda.connect(logger="eda")  # error: logger
+    eda.connect(auto_create="no")  # error: auto_create
+    eda.connect(connect_timeout_s="5")  # error: connect_timeout_s
+    eda.connect(tls=True)  # error: tls
+    eda.connect(credentials=b"a.creds")  # error: credentials
+    eda.connect(stream_defaults={"replicas": 3})  # error: stream_defaults
+    eda.connect(on_state=lambda: None)  # error: on_state
+    eda.connect("nats://a", None, None, logging.getLogger())  # error: positional
+
+
+@eda.payload("order-paid", schema="2", aliases=["payment-made"])
+@dataclass
+class Order:
+    amount: int
+
+
+@eda.upcast("order-paid", "1", "2")
+def from_1(data: dict[str, Any]) -> dict[str, Any]:
+    return {"amount": data["cents"] // 100}
+
+
+def payloads(conn: eda.Conn) -> None:
+    router = eda.Router(unknown="raw")
+
+    @router.on(Order)
+    async def paid(order: Order, event: eda.Event) -> None: ...
+
+    @router.on
+    def also_paid(order: Order) -> None: ...
+
+    @router.otherwise
+    async def other(event: eda.Event) -> None: ...
+
+    assert_type(router.types, tuple[str, ...])
+    conn.subscribe("orders", router, durable=True)
+    conn.subscribe("orders", router, batch=100)
+    conn.subscribe("orders", router, OPTIONS)
+    eda.Event(data=Order(30), aggregate="4711").replace(data=Order(31))
+
+    eda.Router(unknown="pass")  # error: unknown
+    router.on(Order)(5)  # error: Value of type variable
+    eda.payload("order-paid", shema="2")  # error: shema
+    eda.payload("order-paid", aliases=5)  # error: aliases
+    eda.payload(Order)  # error: payload
+    eda.upcast("order-paid", "1")  # error: upcast
+
+
+def of_events(event: eda.Event) -> None:
+    assert_type(event.data, eda.Data)
+    assert_type(event.data.decode(into=Order), Order)
+    assert_type(event.time, datetime | None)
+    assert_type(event.replace(type="order-paid"), eda.Event)
+    assert_type(event.data.encode(), bytes)
+    eda.Event(type="order-paid", data=eda.JSON({"amount": 30}), time=NOW, cause=event.id, meta={"tenant": "a"})
+    eda.Event(data=eda.Data("avro", b""), cause=eda.Receipt("a", "orders", 1, 0, False))
+
+    eda.Event("order-paid")  # error: positional
+    eda.Event(tpye="order-paid")  # error: tpye
+    eda.Event(type=5)  # error: type
+    eda.Event(time="now")  # error: time
+    eda.Event(meta={"tenant": 5})  # error: Dict entry
+    event.replace(tpye="order-paid")  # error: tpye
+    event.replace(time="now")  # error: time
+    event.type = "order-paid"  # error: read-only
+    event.data.type = "json"  # error: read-only
+    eda.String(b"text")  # error: String
+    eda.Bytes("text")  # error: Bytes
+    eda.threaded(blocking, worker=3)  # error: worker
+    eda.conect()  # error: conect
