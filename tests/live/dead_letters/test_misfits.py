@@ -14,6 +14,7 @@ from nats.errors import Error as NatsError
 import eda
 import eda.handling.dead_lettering
 from eda._codec import encode_event
+from eda.dead_letters.store import DeadLetters
 from helpers import Admin, Connect, Logged, until
 from support.cursors.member import Keys
 from support.dead_letters.letters import letters_of, stored
@@ -433,3 +434,37 @@ async def test_events_when_left_for_a_payload_and_the_letter_can_not_be_stored_g
                 event.data.decode(into=Paid)
     async with conn.events(stream, **KINDS[kind]) as events:
         assert (await anext(events)).sequence == 1
+
+
+@two_kinds
+@pytest.mark.parametrize("timeout_s", [10.0, 0.2])
+async def test_events_when_left_for_a_payload_wait_for_the_letter_within_their_time(
+    conn: eda.Conn,
+    stream: str,
+    dead: str,
+    kind: str,
+    timeout_s: float,
+    logged: Logged,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    logged.expect("can't be decoded")
+    logged.allow("cancelled 0.2.* s after close")
+    original = DeadLetters.store
+
+    async def store(letters: DeadLetters, to: str, **letter: Any) -> None:
+        await asyncio.sleep(1)
+        await original(letters, to, **letter)
+
+    monkeypatch.setattr(DeadLetters, "store", store)
+    await publish(conn, stream, BAD, GOOD)
+    began = asyncio.get_running_loop().time()
+    with suppress(eda.DecodeError):
+        async with conn.events(stream, timeout_s=timeout_s, **KINDS[kind]) as events:
+            async for event in events:
+                event.data.decode(into=Paid)
+    is_stored = timeout_s > 1
+    assert (asyncio.get_running_loop().time() - began > 1) == is_stored
+    assert events.subscription.stats().dead_lettered == is_stored
+    wanted = [2] if is_stored else [1, 2]
+    async with asyncio.timeout(10), conn.events(stream, **KINDS[kind]) as events:
+        assert sorted([(await anext(events)).sequence for _ in wanted]) == wanted

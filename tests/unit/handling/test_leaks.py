@@ -58,6 +58,7 @@ class Flow:
             for kept in (rig.seen, rig.failures, rig.undecodable, rig.dead_letters, rig.retries, rig.asked, rig.pulls):
                 kept.clear()
             rig.records.clear()
+            rig.misfits.clear()
 
 
 def nothing(events: Any) -> None:
@@ -75,6 +76,16 @@ def failing_once(event: eda.Event) -> None:
 
 def rejecting(event: eda.Event) -> None:
     raise eda.Reject("never")
+
+
+def misfit(event: eda.Event) -> None:
+    raise eda.DecodeError("json", "no", event_id=event.id)
+
+
+def misfits_without_id(events: list[eda.Event]) -> None:
+    """Fail for each batch, and for each second event that is alone."""
+    if len(events) > 1 or events[0].sequence % 2:
+        raise eda.DecodeError("json", "no")
 
 
 def failing_in_part(events: list[eda.Event]) -> None:
@@ -150,6 +161,8 @@ PATHS: dict[str, dict[str, Any]] = {
     "shared-timed-out": {"handler": waiting, "concurrency": 50, "turn": time_out},
     "shared-batch-failing": {"handler": failing_in_part, "batch": 30},
     "shared-rejecting": {"handler": rejecting},
+    "shared-misfit": {"handler": misfit},
+    "shared-batch-misfits": {"handler": misfits_without_id, "batch": 30},
     "shared-undecodable": {"handler": nothing, "parts": {"payload": b"\xff" * 200}},
     "shared-filtered": {"handler": nothing, "types": ["x"]},
     "shared-suspect": {"handler": nothing, "max_attempts": 1, "parts": {"attempt": 2}},
@@ -162,6 +175,7 @@ PATHS: dict[str, dict[str, Any]] = {
     "ordered-failing": {"handler": failing_once, "ordered": True},
     "ordered-timed-out": {"handler": waiting, "ordered": True, "concurrency": 50, "turn": time_out},
     "ordered-rejecting": {"handler": rejecting, "ordered": True},
+    "ordered-misfit": {"handler": misfit, "ordered": True},
     "ordered-undecodable": {"handler": nothing, "ordered": True, "parts": {"payload": b"\xff" * 200}},
     "ordered-filtered": {"handler": nothing, "ordered": True, "types": ["x"]},
     "ordered-given-back": {"handler": Given(), "ordered": True},
@@ -178,6 +192,7 @@ PATHS: dict[str, dict[str, Any]] = {
     "keyed-badly": {"handler": nothing, "ordered": True, "key": bad_key, "kept": -1},
     "batch": {"handler": nothing, "ordered": True, "batch": 30},
     "batch-failing-in-part": {"handler": failing_in_part, "ordered": True, "batch": 30},
+    "batch-misfits": {"handler": misfits_without_id, "ordered": True, "batch": 30},
     "batch-fenced": {"handler": resting, "ordered": True, "batch": 30, "concurrency": 5, "change": fence},
 }  # fmt: skip
 
