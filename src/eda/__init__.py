@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from eda.handlers import BatchHandler, Handler, PartialFailure, Reject, threaded
     from eda.jetstream.streams import StreamInfo, Streams
     from eda.keywords import EventsBatchKeywords, EventsKeywords, SubscribeBatchKeywords, SubscribeKeywords
+    from eda.middleware.base import FlushNext, HandleBatchNext, HandleNext, Middleware, PublishNext
     from eda.options import Retry, StreamOptions, SubscriptionOptions
     from eda.publishing.publisher import Publisher
     from eda.publishing.publisher_options import Mode
@@ -65,13 +66,18 @@ __all__ = [
     "Events",
     "EventsBatchKeywords",
     "EventsKeywords",
+    "FlushNext",
+    "HandleBatchNext",
+    "HandleNext",
     "Handler",
+    "Middleware",
     "Mode",
     "MsgPack",
     "NotSupported",
     "PartialFailure",
     "Proto",
     "PublishFailed",
+    "PublishNext",
     "Publisher",
     "PublisherStats",
     "Receipt",
@@ -116,6 +122,7 @@ _NAMES_IN = {
     "eda.handlers": "BatchHandler Handler PartialFailure Reject threaded",
     "eda.jetstream.streams": "StreamInfo Streams",
     "eda.keywords": "EventsBatchKeywords EventsKeywords SubscribeBatchKeywords SubscribeKeywords",
+    "eda.middleware.base": "FlushNext HandleBatchNext HandleNext Middleware PublishNext",
     "eda.options": "Retry StreamOptions SubscriptionOptions",
     "eda.publishing.publisher": "Publisher",
     "eda.publishing.publisher_options": "Mode",

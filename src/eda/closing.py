@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from eda.conn_services import ConnServices
 from eda.deadline import CANCELLED_WAIT_S, Deadline
-from eda.errors import ConfigError, PublishFailed
+from eda.errors import ConfigError
 from eda.publishing.publisher import Publisher
 from eda.subscribing.subscription import Subscription
 
@@ -83,7 +83,7 @@ class Closing:
     async def _flush(self, publisher: Publisher) -> None:
         try:
             await publisher.flush()
-        except PublishFailed as error:
+        except Exception as error:  # PublishFailed, or whatever a hook of middleware raises
             self._logger.warning(
                 "closing the connection: flushing the publisher to %s failed: %s", publisher.stream, error
             )

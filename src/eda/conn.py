@@ -11,9 +11,9 @@ from eda._event import Event
 from eda._nuid import next_nuid
 from eda._router import routed
 from eda.closing import CLOSE_TIMEOUT_S
-from eda.conn_services import ConnectOptions
+from eda.conn_services import ConnectOptions, ConnServices
 from eda.errors import ConfigError, NotSupported, Timeout
-from eda.handlers import BatchHandler, Handler, check_handler
+from eda.handlers import AnyHandler, BatchHandler, Handler, check_handler
 from eda.jetstream.streams import Streams
 from eda.jetstream.subjects import check_stream_name
 from eda.keywords import EventsBatchKeywords, EventsKeywords, SubscribeBatchKeywords, SubscribeKeywords
@@ -25,7 +25,7 @@ from eda.publishing.publisher_options import Mode, PublisherOptions
 from eda.receipt import Receipt
 from eda.subscribing.events_iterator import Events
 from eda.subscribing.lag import Lags, SubscriptionInfo
-from eda.subscribing.spec import spec_of
+from eda.subscribing.spec import SubscriptionSpec, spec_of
 from eda.subscribing.subscription import CANCELLED_CLOSE_S, Subscription
 from eda.transport.addresses import Addresses
 from eda.typed.upcasters import check_upcasters
@@ -169,8 +169,7 @@ class Conn:
         Raises ConfigError. Opening it also raises NotSupported if the server can't do the mode, StreamNotFound,
         ServerError, Closed.
         """
-        lifetime = self._lifetime
-        services = lifetime.require_open()
+        services = self._lifetime.require_open()
         stream = check_stream_name(stream)
         options = PublisherOptions(
             mode=mode,
@@ -182,15 +181,23 @@ class Conn:
             on_ack=on_ack,
             on_error=on_error,
         )
-        return Publisher(
+        return self._new_publisher(services, stream, options)
+
+    def _new_publisher(
+        self, services: ConnServices, stream: str, options: PublisherOptions, cls: type[Publisher] = Publisher
+    ) -> Publisher:
+        """Return a publisher. A connection with middleware makes one of another class."""
+        return cls(
             services.wire,
             self._logger,
             self.client,
             stream,
             options,
-            lambda is_new_server: services.known_streams.check(stream, max_pending, is_new_server=is_new_server),
-            on_opening=lifetime.admit_publisher,
-            on_closed=lifetime.publishers.discard,
+            lambda is_new_server: services.known_streams.check(
+                stream, options.max_pending, is_new_server=is_new_server
+            ),
+            on_opening=self._lifetime.admit_publisher,
+            on_closed=self._lifetime.publishers.discard,
         )
 
     async def publish_batch(self, stream: str, events: Iterable[Event]) -> list[Receipt]:
@@ -276,13 +283,13 @@ class Conn:
         handler, merged = routed(handler, merge_options(options, overrides))
         check_handler(handler, batch=merged.batch is not None)
         check_upcasters()
-        return Subscription(
-            services,
-            spec_of(stream, merged, self.client if self._is_named else None),
-            handler,
-            lifetime.admit_subscription,
-            lifetime.subscriptions.discard,
-        )
+        spec = spec_of(stream, merged, self.client if self._is_named else None)
+        return self._new_subscription(services, spec, handler)
+
+    def _new_subscription(self, services: ConnServices, spec: SubscriptionSpec, handler: AnyHandler) -> Subscription:
+        """Return a subscription. A connection with middleware puts its hooks around the handler."""
+        lifetime = self._lifetime
+        return Subscription(services, spec, handler, lifetime.admit_subscription, lifetime.subscriptions.discard)
 
     @overload
     def events(self, stream: str, options: None = None, **overrides: Unpack[EventsKeywords]) -> Events[Event]: ...

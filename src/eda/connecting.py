@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from eda.callbacks import check_callback
 from eda.conn import Conn
 from eda.conn_services import ConnectOptions
 from eda.errors import ConfigError
+from eda.hooked_conn import HookedConn
 from eda.log import safe_logger
+from eda.middleware.base import Middleware, check_middleware
 from eda.options import StreamOptions
 from eda.transport.addresses import parse_addresses
 from eda.typed.upcasters import check_upcasters
@@ -45,6 +47,7 @@ def connect(
     auto_create: bool = True,
     stream_defaults: StreamOptions | None = None,
     on_state: Callable[[str], object] | None = None,
+    middleware: Sequence[Middleware] = (),
 ) -> Conn:
     """Connect to NATS JetStream. Await the result, or enter it with `async with`.
 
@@ -54,7 +57,8 @@ def connect(
 
     `tls`, `user`, `password`, `token`, `credentials` (path of a .creds file) and `nkey` (path of a seed file) are as in
     nats-py. `auto_create`: a stream that does not exist is created with `stream_defaults`. `on_state(state)` is a plain
-    function; it is called with "connected", "disconnected", "reconnected" and "closed".
+    function; it is called with "connected", "disconnected", "reconnected" and "closed". `middleware`: a list of
+    Middleware objects, whose hooks run around each publish and each handler call.
 
     Raises ConfigError for arguments that can't be used. Opening the connection raises ConnectError if no server is
     reached within `connect_timeout_s` seconds, and NotSupported if the server has no JetStream. An open connection
@@ -88,6 +92,7 @@ def connect(
     _check_type("tls", tls, ssl.SSLContext)
     _check_type("stream_defaults", stream_defaults, StreamOptions)
     check_callback("on_state", on_state)
+    hooked = check_middleware(middleware)
     security: dict[str, Any] = {"tls": tls, "user": user, "password": password, "token": token}
     for name, option, path in (("credentials", "user_credentials", credentials), ("nkey", "nkeys_seed", nkey)):
         if path is not None:
@@ -100,7 +105,10 @@ def connect(
         stream_defaults=stream_defaults or StreamOptions(),
     )
     check_upcasters()
-    return Conn(addresses, client, safe_logger(_SILENT if logger is None else logger), options, on_state)
+    log = safe_logger(_SILENT if logger is None else logger)
+    if hooked:
+        return HookedConn(addresses, client, log, options, on_state, hooked)
+    return Conn(addresses, client, log, options, on_state)
 
 
 def _plain(text: str | None) -> str | None:

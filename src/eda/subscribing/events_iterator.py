@@ -128,12 +128,13 @@ class _Feed:
         self._outcome: asyncio.Future[None] | None = None  # the handler waits for it
         self._waiter: asyncio.Future[None] | None = None  # the iterator waits for it, until an event is offered
         self._timer: asyncio.TimerHandle | None = None
+        self._on_offered: Callable[[], None] = self.wake
 
     async def handle(self, event: Any) -> None:
         """Handle an event, or a list of them: offer it to the iterator, and wait for its outcome."""
         self.offered = event
         self._outcome = self.loop.create_future()
-        self.wake()
+        self._on_offered()
         try:
             await self._outcome
         finally:
@@ -188,7 +189,11 @@ class _Feed:
             self._ending = ExceptionGroup("the iteration was left", [error])
 
     def on_closing(self) -> None:
-        """Give back the event that was offered or taken, unless `left_by` has noted an outcome."""
+        """Give back the event that was offered or taken, unless `left_by` has noted an outcome.
+
+        An event that a hook of middleware offers later is given back as well.
+        """
+        self._on_offered = self.on_closing
         if self._timer is not None:
             self._timer.cancel()
         if self._outcome is not None and not self._outcome.done():

@@ -40,7 +40,7 @@ TOP: dict[str, list[str]] = {
         "_router",
         "keywords",
     ],
-    "front door": ["conn_services", "closing", "lifetime", "conn", "connecting", "running", "__init__"],
+    "front door": ["conn_services", "closing", "lifetime", "conn", "hooked_conn", "connecting", "running", "__init__"],
 }
 
 # For each group or wing, lowest first: the groups and wings that it may import. docs/design.md has the same table.
@@ -58,9 +58,10 @@ MAY_IMPORT: dict[str, list[str]] = {
     "subscribing": [
         *("words", "event", "transport", "jetstream", "publishing", "cursors", "dead_letters", "handling"),
     ],
+    "middleware": ["words", "event", "publishing", "subscribing"],
     "front door": [
         *("words", "typed", "event", "embedded", "transport", "jetstream", "publishing", "dead_letters"),
-        "subscribing",
+        *("subscribing", "middleware"),
     ],
     "cli": ["words", "transport", "front door"],
 }

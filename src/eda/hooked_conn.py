@@ -1,0 +1,147 @@
+"""The connection that `connect(middleware=[...])` makes: a Conn that runs hooks.
+
+The hooks are in a class of their own, so that without middleware no publish and no handler call tests for them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from itertools import islice
+from typing import Any
+
+from eda._event import Event
+from eda.conn import Conn
+from eda.conn_services import ConnectOptions, ConnServices
+from eda.errors import ConfigError
+from eda.handlers import AnyHandler, refuse_result
+from eda.jetstream.subjects import check_stream_name
+from eda.middleware.around_handler import BatchChain, HandleChain
+from eda.middleware.around_publish import PublishChain
+from eda.middleware.base import Middleware, overrides
+from eda.middleware.calls import hooks_of
+from eda.middleware.hooked_batch import HookedBatch
+from eda.middleware.hooked_publisher import HookedPublisher, with_id
+from eda.publishing.atomic_batch import MAX_EVENTS
+from eda.publishing.publisher import Publisher
+from eda.publishing.publisher_options import PublisherOptions
+from eda.receipt import Receipt
+from eda.subscribing.spec import SubscriptionSpec
+from eda.subscribing.subscription import Subscription
+from eda.transport.addresses import Addresses
+
+__all__ = ["HookedConn"]
+
+_EMPTY = Event()
+
+
+class HookedConn(Conn):
+    """A connection with middleware, used as any other Conn."""
+
+    def __init__(
+        self,
+        addresses: Addresses,
+        client: str | None,
+        logger: logging.Logger,
+        options: ConnectOptions,
+        on_state: Callable[[str], object] | None,
+        middleware: tuple[Middleware, ...],
+    ) -> None:
+        super().__init__(addresses, client, logger, options, on_state)
+        self._middleware = middleware
+        self._publish_hooks = hooks_of(middleware, "publish")
+        self._flush_hooks = hooks_of(middleware, "flush")
+
+    # --- publishing --------------------------------------------------------------------------------------------------
+
+    async def publish(self, stream: str, event: Event | None = None, *, timeout_s: float | None = None) -> Receipt:
+        """Run the hooks, then publish as `Conn.publish` does. `timeout_s` counts from when the last hook is done."""
+        self._lifetime.require_open()
+        stream = check_stream_name(stream)
+        if event is None:
+            event = _EMPTY
+        elif type(event) is not Event:
+            raise ConfigError(f"event must be an eda.Event, not {type(event).__name__}", argument="event")
+        publish = super().publish
+        chain = PublishChain(self._publish_hooks, lambda passed: publish(stream, passed, timeout_s=timeout_s))
+        receipt: Receipt = await chain.call(with_id(event, stream))
+        return receipt
+
+    async def publish_batch(self, stream: str, events: Iterable[Event]) -> list[Receipt]:
+        """Run the hooks of each event concurrently, then publish as `Conn.publish_batch` does."""
+        self._lifetime.require_open()
+        stream = check_stream_name(stream)
+        if not isinstance(events, Iterable):
+            return await super().publish_batch(stream, events)  # raises the error
+        given = list(islice(events, MAX_EVENTS + 1))
+        if not self._publish_hooks or len(given) > MAX_EVENTS or any(type(each) is not Event for each in given):
+            return await super().publish_batch(stream, given)
+        publish = super().publish_batch
+        batch = HookedBatch(
+            self._publish_hooks, [with_id(each, stream) for each in given], lambda passed: publish(stream, passed)
+        )
+        return await batch.run()
+
+    def _new_publisher(
+        self, services: ConnServices, stream: str, options: PublisherOptions, cls: type[Publisher] = HookedPublisher
+    ) -> Publisher:
+        publisher = super()._new_publisher(services, stream, options, cls)
+        assert isinstance(publisher, HookedPublisher)
+        publisher.use(self._publish_hooks, self._flush_hooks)
+        return publisher
+
+    # --- subscribing -------------------------------------------------------------------------------------------------
+
+    def _new_subscription(self, services: ConnServices, spec: SubscriptionSpec, handler: AnyHandler) -> Subscription:
+        is_batch = spec.options.batch is not None
+        hook, other = ("handle_batch", "handle") if is_batch else ("handle", "handle_batch")
+        for each in self._middleware:
+            if overrides(each, other) and not overrides(each, hook):
+                raise _bypassed(type(each).__name__, other, hook, is_batch=is_batch)
+        hooks = hooks_of(self._middleware, hook)
+        if not hooks:
+            return super()._new_subscription(services, spec, handler)
+        call_handler = _calling(handler, spec, self._logger)
+        chain = BatchChain(hooks, call_handler) if is_batch else HandleChain(hooks, call_handler)
+        subscription = super()._new_subscription(services, spec, chain.call)
+        chain.subscription = subscription
+        return subscription
+
+
+def _bypassed(name: str, other: str, hook: str, *, is_batch: bool) -> ConfigError:
+    """Return the error for middleware that would not see the events of a subscription."""
+    kind = "a subscription with batch" if is_batch else "a subscription without batch"
+    argument = "events" if is_batch else "event"
+    return ConfigError(
+        f"middleware {name} has the hook {other} but not {hook}, so {kind} would bypass it: give it a hook {hook}; "
+        f"`await call_next({argument})` passes the {argument} on unchanged",
+        argument="middleware",
+    )
+
+
+def _calling(
+    handler: AnyHandler, spec: SubscriptionSpec, logger: logging.Logger
+) -> Callable[[Any], Coroutine[Any, Any, None]]:
+    """Return a coroutine function that calls the handler, which may be a plain function, as a worker does."""
+    timeout_s = spec.options.timeout_s
+
+    async def call_handler(given: Any) -> None:
+        began = time.monotonic()
+        result = handler(given)
+        if result is not None:
+            if hasattr(result, "__await__"):
+                await result
+                return
+            refused = refuse_result(result)
+            if refused is not None:
+                raise refused
+        took_s = time.monotonic() - began
+        if took_s > timeout_s:
+            logger.warning(
+                "subscription %s to stream %s: the handler took %.3g s, over timeout_s=%g: a plain function can't be "
+                "cancelled and blocks the event loop; eda.threaded runs it in a thread",
+                spec.name, spec.stream, took_s, timeout_s,
+            )  # fmt: skip
+
+    return call_handler

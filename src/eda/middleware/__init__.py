@@ -1,0 +1,16 @@
+"""Middleware: code of users around each publish and each handler call.
+
+A connection without middleware uses none of these files. With middleware, `connect` makes a `HookedConn`, which is in
+`hooked_conn` at the top.
+
+Files, each after the files that it imports:
+
+    base               `Middleware`, the types of its `call_next`, and the check of `connect(middleware=…)`
+    calls              hooks called one inside the other: each gets its `call_next`, and no outcome is lost
+    around_publish     the hooks around a publish and around a flush
+    around_handler     the hooks around a handler of events or of batches
+    hooked_publisher   a publisher that runs hooks
+    hooked_batch       `publish_batch` with hooks: all or nothing
+"""
+
+__all__: list[str] = []

@@ -1,0 +1,155 @@
+"""`Middleware`: a user's code around each publish and each handler call, and the check of `connect(middleware=…)`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+from eda._event import Event
+from eda.callbacks import kind_of
+from eda.errors import ConfigError
+from eda.publishing.publisher import Publisher
+from eda.receipt import Receipt
+from eda.subscribing.subscription import Subscription
+
+__all__ = [
+    "HOOKS",
+    "FlushNext",
+    "HandleBatchNext",
+    "HandleNext",
+    "Middleware",
+    "PublishNext",
+    "check_middleware",
+    "overrides",
+]
+
+HOOKS = ("publish", "flush", "handle", "handle_batch")
+
+
+class PublishNext(Protocol):
+    """The `call_next` of the hook `publish`: passes the event on to the next middleware, and at last to the server.
+
+    Returns the event's Receipt if the program waits for it (`conn.publish`, `conn.publish_batch`, `send_and_wait`), and
+    the event's id if a publisher has accepted the event (`send`, `send_many`). `str()` of either is the id. Raises what
+    the publish raises. It can be called once.
+    """
+
+    @property
+    def publisher(self) -> Publisher | None:
+        """The publisher that the program uses; None for `conn.publish` and `conn.publish_batch`."""
+
+    def __call__(self, event: Event) -> Coroutine[Any, Any, Receipt | str]: ...
+
+
+class FlushNext(Protocol):
+    """The `call_next` of the hook `flush`: waits as `Publisher.flush` does. It can be called once."""
+
+    def __call__(self) -> Coroutine[Any, Any, None]: ...
+
+
+class HandleNext(Protocol):
+    """The `call_next` of the hook `handle`: passes the event on to the next middleware, and at last to the handler.
+
+    Raises what the handler raises. It can be called once.
+    """
+
+    @property
+    def subscription(self) -> Subscription:
+        """The subscription that the event belongs to: its `name`, its `options`, its counts."""
+
+    def __call__(self, event: Event) -> Coroutine[Any, Any, None]: ...
+
+
+class HandleBatchNext(Protocol):
+    """The `call_next` of the hook `handle_batch`: passes a list of events on, at last to the handler.
+
+    Raises what the handler raises. The events of a PartialFailure are those that were passed on. It can be called once.
+    """
+
+    @property
+    def subscription(self) -> Subscription:
+        """The subscription that the events belong to: its `name`, its `options`, its counts."""
+
+    def __call__(self, events: list[Event]) -> Coroutine[Any, Any, None]: ...
+
+
+class Middleware:
+    """The base class of middleware: code around each publish and each handler call of a connection.
+
+    Give instances to `connect(middleware=[...])`. The list goes from the program to the server: the hook `publish` runs
+    from the first to the last middleware, the hooks `handle` and `handle_batch` run from the last to the first. A
+    subclass overrides the hooks that it needs, as `async def`. Each hook passes on what it was given, or a changed
+    event, by `await call_next(...)`.
+    """
+
+    async def publish(self, event: Event, call_next: PublishNext) -> object:
+        """Run around each publish of an event. `event.stream` is the stream, and `event.id` is never empty.
+
+        The event may be changed with `event.replace`, but not its `stream`. To refuse it, raise an exception, which the
+        caller of the publish gets. A hook that returns without having called `call_next` is an error. The caller
+        always gets the receipt or id of the publish itself, whatever the hook returns.
+        """
+        return await call_next(event)
+
+    async def flush(self, publisher: Publisher, call_next: FlushNext) -> None:
+        """Run around each flush of a publisher, also at the end of its `async with` block."""
+        await call_next()
+
+    async def handle(self, event: Event, call_next: HandleNext) -> None:
+        """Run around each attempt to handle an event. `event.attempt` is its number.
+
+        If the hook returns, the event is acknowledged, also if the hook has not called `call_next`. If it raises, the
+        handler has failed: the event is retried, or becomes a dead letter. The subscription's `timeout_s` includes the
+        hooks.
+        """
+        await call_next(event)
+
+    async def handle_batch(self, events: list[Event], call_next: HandleBatchNext) -> None:
+        """Run around each attempt to handle a batch; as `handle`.
+
+        The events that are passed on may be changed with `event.replace`, be fewer, and have another order. Events that
+        are left out are acknowledged with the batch.
+        """
+        await call_next(events)
+
+
+def overrides(middleware: Middleware, hook: str) -> bool:
+    """Return whether the middleware has a hook of its own of this name."""
+    return getattr(getattr(middleware, hook), "__func__", None) is not getattr(Middleware, hook)
+
+
+def check_middleware(middleware: object) -> tuple[Middleware, ...]:
+    """Return the middleware of a connection. Raises ConfigError if one of them can't work."""
+    if not isinstance(middleware, list | tuple):
+        raise _wrong(f"must be a list of eda.Middleware objects, not {type(middleware).__name__}")
+    for index, each in enumerate(middleware):
+        if isinstance(each, type) and issubclass(each, Middleware):
+            raise _wrong(f"[{index}] is the class {each.__name__}: give an object, {each.__name__}(...)")
+        if not isinstance(each, Middleware):
+            raise _wrong(f"[{index}] must be an object of a subclass of eda.Middleware, not {each!r}")
+        for before in range(index):
+            if middleware[before] is each:
+                raise _wrong(f"[{index}] is the same object as middleware[{before}]: its hooks would run twice")
+        for hook in HOOKS:
+            if overrides(each, hook):
+                _check_hook(f"{type(each).__name__}.{hook}", hook, getattr(each, hook))
+    return tuple(middleware)
+
+
+def _check_hook(name: str, hook: str, function: Any) -> None:
+    """Raise ConfigError unless a hook is an `async def` that takes what it will be given."""
+    kind = kind_of(function) if callable(function) else f"a {type(function).__name__}"
+    if kind != "an async def":
+        raise _wrong(f"hook {name} must be an async def, not {kind or 'a plain function'}")
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError as error:
+        wanted = ", ".join(list(inspect.signature(getattr(Middleware, hook)).parameters)[1:])
+        raise _wrong(f"hook {name} must take ({wanted}): {error}") from error
+    except Exception:
+        return  # some compiled functions have no readable signature
+
+
+def _wrong(what: str) -> ConfigError:
+    return ConfigError(f"middleware{'' if what.startswith('[') else ' '}{what}", argument="middleware")

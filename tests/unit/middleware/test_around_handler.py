@@ -1,0 +1,364 @@
+"""The hooks around a handler: order, what counts as handled, exceptions, cancellation, batches."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import re
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+import pytest
+
+import eda
+from eda.handling.verdicts import GivenBack
+from eda.middleware.around_handler import BatchChain, HandleChain
+from eda.middleware.calls import hooks_of
+from support.reference import delivered
+
+Body = Callable[[Any, Any], Awaitable[object]]
+
+
+def event(sequence: int, type: str = "t") -> eda.Event:
+    """Return an event as it is received."""
+    return delivered(eda.Event(id=f"i{sequence}", type=type), "s", sequence, 1)
+
+
+EVENT = event(1)
+BATCH = [event(sequence) for sequence in range(1, 6)]
+
+
+class Hook(eda.Middleware):
+    """Middleware whose hooks `handle` and `handle_batch` are the given function."""
+
+    def __init__(self, body: Body) -> None:
+        self._body = body
+
+    async def handle(self, event: eda.Event, call_next: eda.HandleNext) -> None:
+        await self._body(event, call_next)
+
+    async def handle_batch(self, events: list[eda.Event], call_next: eda.HandleBatchNext) -> None:
+        await self._body(events, call_next)
+
+
+class Handler:
+    """The function inside all hooks."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.got: list[Any] = []
+        self.error = error
+        self.may_end = asyncio.Event()
+        self.may_end.set()
+
+    async def handle(self, given: Any) -> None:
+        self.got.append(given)
+        await self.may_end.wait()
+        if self.error is not None:
+            raise self.error
+
+
+async def run(handler: Handler, *bodies: Body) -> None:
+    await HandleChain(hooks_of([Hook(body) for body in bodies], "handle"), handler.handle).call(EVENT)
+
+
+async def run_batch(handler: Any, *bodies: Body, batch: Iterable[eda.Event] = BATCH) -> None:
+    hooks = hooks_of([Hook(body) for body in bodies], "handle_batch")
+    await BatchChain(hooks, handler.handle if isinstance(handler, Handler) else handler).call(list(batch))
+
+
+def marking(name: str) -> Body:
+    async def body(event: eda.Event, call_next: Any) -> None:
+        await call_next(event.replace(aggregate=event.aggregate + name))
+
+    return body
+
+
+# --- single events ---------------------------------------------------------------------------------------------------
+
+
+async def test_handle_when_there_are_hooks_runs_them_from_last_to_first() -> None:
+    handler = Handler()
+    await run(handler, marking("a"), marking("b"), marking("c"))
+    assert [event.aggregate for event in handler.got] == ["cba"]
+    assert handler.got[0].sequence == 1
+
+
+async def test_handle_when_a_hook_does_not_call_call_next_has_handled_the_event() -> None:
+    async def skip(event: eda.Event, call_next: Any) -> None:
+        pass
+
+    handler = Handler()
+    await run(handler, marking("a"), skip)
+    assert handler.got == []
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+async def test_handle_when_a_hook_does_not_await_call_next_fails() -> None:
+    async def forget(event: eda.Event, call_next: Any) -> None:
+        call_next(event)
+
+    handler = Handler()
+    with pytest.raises(eda.ConfigError, match=r"Hook\.handle called call_next without awaiting it: the"):
+        await run(handler, forget)
+    assert handler.got == []
+    gc.collect()
+
+
+async def test_handle_when_call_next_is_misused_fails() -> None:
+    kept: list[Any] = []
+
+    async def twice(event: eda.Event, call_next: Any) -> None:
+        kept.append(call_next)
+        await call_next(event)
+        await call_next(event)
+
+    async def wrong(event: eda.Event, call_next: Any) -> None:
+        await call_next([event])
+
+    handler = Handler()
+    with pytest.raises(eda.ConfigError, match=r"Hook\.handle called call_next twice"):
+        await run(handler, twice)
+    with pytest.raises(eda.ConfigError, match=r"Hook\.handle called call_next after it had ended"):
+        kept[0](EVENT)
+    with pytest.raises(eda.ConfigError, match=r"Hook\.handle must give call_next an eda.Event, not list"):
+        await run(handler, wrong)
+    assert handler.got == [EVENT]
+
+
+async def test_handle_when_the_handler_fails_lets_the_hook_decide() -> None:
+    async def swallow(event: eda.Event, call_next: Any) -> None:
+        with contextlib.suppress(KeyError):
+            await call_next(event)
+
+    async def translate(event: eda.Event, call_next: Any) -> None:
+        try:
+            await call_next(event)
+        except KeyError as error:
+            raise eda.Reject("mine") from error
+
+    handler = Handler(KeyError("x"))
+    with pytest.raises(KeyError):
+        await run(handler, marking("a"), marking("b"))
+    await run(handler, swallow)
+    with pytest.raises(eda.Reject, match="mine"):
+        await run(handler, marking("a"), translate)
+    assert len(handler.got) == 3
+
+
+@pytest.mark.parametrize("error", [GivenBack(), SystemExit(5), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize("translates", [False, True], ids=["swallowed", "translated"])
+async def test_handle_when_the_event_is_given_back_no_hook_can_change_that(
+    error: BaseException, translates: bool
+) -> None:
+    async def swallow(event: eda.Event, call_next: Any) -> None:
+        try:
+            await call_next(event)
+        except BaseException as caught:
+            if translates:
+                raise KeyError("mine") from caught
+
+    chain = HandleChain(hooks_of([Hook(swallow), Hook(swallow)], "handle"), Handler(error).handle)
+    handling = chain.call(EVENT)
+    with pytest.raises(type(error)) as caught:  # run by hand: a task would pass SystemExit to the event loop
+        handling.send(None)
+    assert caught.value is error
+
+
+async def test_handle_when_the_handler_is_cancelled_a_hook_can_not_acknowledge_the_event() -> None:
+    async def swallow(event: eda.Event, call_next: Any) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await call_next(event)
+
+    handler = Handler()
+    handler.may_end.clear()
+    handling = asyncio.create_task(run(handler, swallow, swallow))
+    await asyncio.sleep(0.01)
+    handling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await handling
+
+
+async def test_handle_when_cancelled_after_the_handler_has_ended_lets_the_hook_decide() -> None:
+    ended = asyncio.Event()
+
+    async def swallow(event: eda.Event, call_next: Any) -> None:
+        await call_next(event)
+        ended.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+
+    handling = asyncio.create_task(run(Handler(), swallow))
+    await ended.wait()
+    handling.cancel()
+    await handling
+
+
+async def test_handle_when_a_hook_cancels_the_handler_by_itself_decides_by_itself() -> None:
+    async def time_out(event: eda.Event, call_next: Any) -> None:
+        async with asyncio.timeout(0.01):
+            await call_next(event)
+
+    async def swallow(event: eda.Event, call_next: Any) -> None:
+        with contextlib.suppress(TimeoutError):
+            await time_out(event, call_next)
+
+    handler = Handler()
+    handler.may_end.clear()
+    with pytest.raises(TimeoutError):
+        await run(handler, time_out)
+    await run(handler, swallow)
+
+
+async def test_handle_when_the_handler_runs_in_another_task_is_not_over_before_it_ends() -> None:
+    async def leave(event: eda.Event, call_next: Any) -> None:
+        tasks.append(asyncio.create_task(call_next(event)))
+        await asyncio.sleep(0)
+
+    tasks: list[asyncio.Task[None]] = []
+    handler = Handler()
+    handler.may_end.clear()
+    handling = asyncio.create_task(run(handler, leave))
+    await asyncio.sleep(0.01)
+    assert not handling.done()
+    handler.may_end.set()
+    await handling
+    assert tasks[0].done()
+
+    handler.may_end.clear()
+    handling = asyncio.create_task(run(handler, leave))
+    await asyncio.sleep(0.01)
+    handling.cancel()  # as a time-out does
+    with pytest.raises(asyncio.CancelledError):
+        await handling
+    assert tasks[1].cancelled()
+
+
+# --- batches ---------------------------------------------------------------------------------------------------------
+
+
+async def test_batch_when_hooks_change_events_leaves_the_order_to_them() -> None:
+    async def reverse(events: list[eda.Event], call_next: Any) -> None:
+        await call_next([each.replace(aggregate=each.aggregate + "a") for each in reversed(events)])
+
+    async def drop(events: list[eda.Event], call_next: Any) -> None:
+        del events[2]  # the list is the hook's own
+        await call_next([each.replace(aggregate=each.aggregate + "b") for each in events])
+
+    handler = Handler()
+    await run_batch(handler, reverse, drop)
+    assert [(each.sequence, each.aggregate) for each in handler.got[0]] == [(n, "ba") for n in (5, 4, 2, 1)]
+
+
+async def test_batch_when_no_event_is_left_does_not_call_the_handler() -> None:
+    async def none(events: list[eda.Event], call_next: Any) -> None:
+        await call_next([])
+
+    async def never(events: list[eda.Event], call_next: Any) -> None:
+        raise AssertionError
+
+    handler = Handler()
+    await run_batch(handler, never, none)
+    assert handler.got == []
+
+
+def changed(events: list[eda.Event]) -> list[eda.Event]:
+    return [each.replace(data=eda.JSON(each.sequence)) for each in events]
+
+
+async def failures_of(fail: Any, *bodies: Body) -> dict[int, str]:
+    """Return which events of BATCH have failed in the end, by sequence; all of them are the very events."""
+
+    async def handle(events: list[eda.Event]) -> None:
+        raise fail(events)
+
+    with pytest.raises(eda.PartialFailure) as caught:
+        await run_batch(handle, *bodies)
+    assert all(any(each is own for own in BATCH) for each in caught.value.failures)
+    return {each.sequence: str(error) for each, error in caught.value.failures.items()}
+
+
+def second_and_last(events: list[eda.Event]) -> eda.PartialFailure:
+    return eda.PartialFailure({events[1]: ValueError("second"), events[-1]: ValueError("last")})
+
+
+async def test_batch_when_part_of_changed_events_fails_the_right_ones_have_failed() -> None:
+    async def change(events: list[eda.Event], call_next: Any) -> None:
+        await call_next(changed(events))
+
+    async def reverse(events: list[eda.Event], call_next: Any) -> None:
+        await call_next(changed(events[::-1]))
+
+    async def drop_first(events: list[eda.Event], call_next: Any) -> None:
+        await call_next(changed(events[1:]))
+
+    assert await failures_of(second_and_last) == {2: "second", 5: "last"}
+    assert await failures_of(second_and_last, change) == {2: "second", 5: "last"}
+    assert await failures_of(second_and_last, reverse) == {4: "second", 1: "last"}
+    assert await failures_of(second_and_last, change, drop_first) == {3: "second", 5: "last"}
+    assert await failures_of(second_and_last, drop_first, reverse) == {3: "second", 1: "last"}
+
+
+async def test_batch_when_part_fails_each_hook_sees_the_events_that_it_has_passed_on() -> None:
+    seen: list[list[str]] = []
+
+    def watching(name: str) -> Body:
+        async def watch(events: list[eda.Event], call_next: Any) -> None:
+            passed = [each.replace(aggregate=each.aggregate + name) for each in events]
+            with pytest.raises(eda.PartialFailure) as caught:
+                await call_next(passed)
+            error = caught.value
+            assert [error.error_of(each) is not None for each in passed] == [False, True, False, False, True]
+            seen.append([each.aggregate for each in error.failures])
+            raise error
+
+        return watch
+
+    assert await failures_of(second_and_last, watching("a"), watching("b")) == {2: "second", 5: "last"}
+    assert seen == [["ba", "ba"], ["b", "b"]]
+
+
+async def test_batch_when_a_hook_fails_a_part_by_itself_it_may_name_either_event() -> None:
+    async def own(events: list[eda.Event], call_next: Any) -> None:
+        await call_next(changed(events[1:]))
+        raise eda.PartialFailure({events[0]: ValueError("own"), changed(events)[3]: ValueError("changed")})
+
+    with pytest.raises(eda.PartialFailure) as caught:
+        await run_batch(Handler(), own)
+    assert {each.sequence: str(error) for each, error in caught.value.failures.items()} == {1: "own", 4: "changed"}
+
+
+async def test_batch_when_the_failure_names_foreign_events_is_left_as_it_is() -> None:
+    failed = eda.PartialFailure({event(77): ValueError("x")})
+
+    async def handle(events: list[eda.Event]) -> None:
+        raise failed
+
+    with pytest.raises(eda.PartialFailure) as caught:
+        await run_batch(handle, marking_batch)
+    assert [each.sequence for each in caught.value.failures] == [77]
+
+
+async def marking_batch(events: list[eda.Event], call_next: Any) -> None:
+    await call_next(changed(events))
+
+
+WRONG: dict[str, tuple[Any, str]] = {
+    "tuple": (tuple(BATCH), "Hook.handle_batch must give call_next a list of events, not tuple"),
+    "event": (EVENT, "Hook.handle_batch must give call_next a list of events, not Event"),
+    "no-event": ([EVENT, None], "Hook.handle_batch must give call_next a list of events, but [1] is NoneType"),
+    "foreign": ([EVENT, eda.Event()], "Hook.handle_batch gave call_next an event that is not of the batch, at [1]"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+async def test_batch_when_a_hook_passes_on_something_else_fails(name: str) -> None:
+    given, text = WRONG[name]
+
+    async def wrong(events: list[eda.Event], call_next: Any) -> None:
+        await call_next(given)
+
+    handler = Handler()
+    with pytest.raises(eda.ConfigError, match=re.escape(text)):
+        await run_batch(handler, wrong)
+    assert handler.got == []
