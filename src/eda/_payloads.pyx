@@ -9,7 +9,7 @@ from cpython.object cimport PyObject
 
 from eda._data cimport Data, make_data
 
-from eda.typed.decoding import contradiction, decode_slowly, payload_error, undeclared
+from eda.typed.decoding import class_entry, contradiction, decode_slowly, payload_error
 from eda.typed.registry import DECODERS, MADE_AS
 
 __all__ = ["decode_payload"]
@@ -23,12 +23,10 @@ def decode_payload(event):
     return event.payload()
 
 
-cdef tuple class_entry(object value):
-    """Return the payload's class in MADE_AS: its encoding, type and schema. Raises ConfigError if it is not declared."""
+cdef tuple entry_of(object value):
+    """Return the encoding, type and schema of a payload's class. Raises ConfigError if it is not declared."""
     cdef PyObject* found = PyDict_GetItemWithError(made_as, type(value))
-    if found is NULL:
-        raise undeclared(value)
-    return <tuple>found
+    return class_entry(value) if found is NULL else <tuple>found
 
 
 cdef Data payload_data(str encoding, object value):
@@ -38,7 +36,7 @@ cdef Data payload_data(str encoding, object value):
 
 
 cdef Data data_of_payload(object value, PyObject** type, PyObject** schema):
-    cdef tuple entry = class_entry(value)
+    cdef tuple entry = entry_of(value)
     check_same(entry, 1, <object>type[0] if type[0] is not NULL else "", value)
     check_same(entry, 2, <object>schema[0] if schema[0] is not NULL else "", value)
     type[0] = <PyObject*>entry[1]
@@ -58,12 +56,12 @@ cdef dict fields_with_class(dict fields, Data data):
         if data._raw is not None or not data.is_payload:
             return fields
         value = data._value
-        entry = class_entry(value)
+        entry = entry_of(value)
     else:
         value = fields["data"]
         if value is None or isinstance(value, Data):
             return fields
-        entry = class_entry(value)
+        entry = entry_of(value)
         data = payload_data(entry[0], value)
     for i, name in (1, "type"), (2, "schema"):
         if fields.get(name, entry[i]) != entry[i]:

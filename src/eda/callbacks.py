@@ -11,7 +11,7 @@ from typing import Any
 
 from eda.errors import ConfigError
 
-__all__ = ["Callback", "check_callback", "kind_of"]
+__all__ = ["Callback", "check_callback", "kind_of_call"]
 
 _STOPS = (KeyboardInterrupt, SystemExit)
 
@@ -22,7 +22,7 @@ def check_callback(name: str, call: object) -> None:
         return
     if not callable(call):
         raise ConfigError(f"{name} must be callable or None, not {call!r}", argument=name)
-    kind = kind_of(call)
+    kind = kind_of_call(call)
     if kind:
         raise ConfigError(
             f"{name} must be a plain function, not {kind}: calling it runs nothing. Give a plain function, which may "
@@ -31,7 +31,7 @@ def check_callback(name: str, call: object) -> None:
         )
 
 
-def kind_of(call: Any) -> str:
+def kind_of_call(call: Any) -> str:
     """Return the kind of a callable whose call runs nothing, such as "an async def"; "" for any other callable."""
     while isinstance(call, functools.partial):
         call = call.func

@@ -19,6 +19,7 @@ from eda.errors import ConfigError, DecodeError, EncodeError, UnknownEncoding
 
 __all__ = [
     "convert_plain",
+    "decode_plain",
     "decode_value",
     "decoder_of",
     "encode_value",
@@ -118,14 +119,26 @@ def reason_of(error: Exception) -> str:
 
 
 def decoder_of(name: str, cls: type[Any]) -> Decode:
-    """Return a function that decodes bytes of this encoding into the class. The function may raise any exception."""
+    """Return a function that decodes bytes of this encoding into the class. The function may raise any exception.
+
+    If the encoding is registered again, the function uses the new registration.
+    """
     if name == "json":
         if hasattr(cls, "model_validate_json"):
             return cls.model_validate_json  # type: ignore[no-any-return]
         return msgspec.json.Decoder(cls, dec_hook=_into_foreign).decode
     if name == "proto":
         return cls.FromString  # type: ignore[no-any-return]
-    return lambda data: convert_plain(_registry[name][1](data), cls)
+    return lambda data: convert_plain(decode_plain(name, data), cls)
+
+
+def decode_plain(name: str, data: bytes) -> Any:
+    """Return the plain value in bytes of this encoding. Raises UnknownEncoding, or any exception of the decoder."""
+    try:
+        _, decode = _registry[name]
+    except KeyError:
+        raise UnknownEncoding(name) from None
+    return decode(data)
 
 
 def convert_plain(plain: Any, cls: type[Any]) -> Any:
@@ -134,6 +147,7 @@ def convert_plain(plain: Any, cls: type[Any]) -> Any:
         return plain
     if hasattr(cls, "model_validate"):
         return cls.model_validate(plain)
+    # JSON has only texts as keys, so a text may be read as a number or a date.
     return msgspec.convert(plain, cls, str_keys=True, dec_hook=_into_foreign)
 
 
