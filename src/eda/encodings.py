@@ -126,10 +126,10 @@ def decoder_of(name: str, cls: type[Any]) -> Decode:
     if name == "json":
         if hasattr(cls, "model_validate_json"):
             return cls.model_validate_json  # type: ignore[no-any-return]
-        return msgspec.json.Decoder(cls, dec_hook=_into_foreign).decode
+        return msgspec.json.Decoder(cls, dec_hook=_into_foreign_json).decode
     if name == "proto":
         return cls.FromString  # type: ignore[no-any-return]
-    return lambda data: convert_plain(decode_plain(name, data), cls)
+    return lambda data: convert_plain(name, decode_plain(name, data), cls)
 
 
 def decode_plain(name: str, data: bytes) -> Any:
@@ -141,14 +141,16 @@ def decode_plain(name: str, data: bytes) -> Any:
     return decode(data)
 
 
-def convert_plain(plain: Any, cls: type[Any]) -> Any:
-    """Return plain data of any encoding as an instance of the class. May raise any exception."""
+def convert_plain(name: str, plain: Any, cls: type[Any]) -> Any:
+    """Return the plain value that bytes of this encoding have as an instance of the class. May raise any exception."""
     if type(plain) is cls:
         return plain
     if hasattr(cls, "model_validate"):
-        return cls.model_validate(plain)
+        # A strict model accepts a text for a date, or a list for a set, only if it knows that they come from JSON.
+        return cls.model_validate_json(_encode_json(plain)) if name == "json" else cls.model_validate(plain)
     # JSON has only texts as keys, so a text may be read as a number or a date.
-    return msgspec.convert(plain, cls, str_keys=True, dec_hook=_into_foreign)
+    hook = _into_foreign_json if name == "json" else _into_foreign
+    return msgspec.convert(plain, cls, str_keys=True, dec_hook=hook)
 
 
 def _encode_bytes(value: Any) -> bytes:
@@ -250,19 +252,26 @@ def _into_foreign(into: Any, plain: Any) -> Any:
     raise TypeError(f"{into!r} is not supported")
 
 
+def _into_foreign_json(into: Any, plain: Any) -> Any:
+    """Convert a plain value from JSON to a type that msgspec does not know."""
+    if hasattr(into, "model_validate_json") and into.model_config.get("strict"):
+        return into.model_validate_json(_encode_json(plain))
+    return _into_foreign(into, plain)
+
+
 def _decode_json_into(data: bytes, into: Any) -> Any:
     if hasattr(into, "model_validate_json"):
         return into.model_validate_json(data)
     try:
         decoder = _json_decoder(into)
     except TypeError:  # `into` is not hashable (Annotated with a dict); if it is not supported, the next line raises
-        decoder = msgspec.json.Decoder(into, dec_hook=_into_foreign)
+        decoder = msgspec.json.Decoder(into, dec_hook=_into_foreign_json)
     return decoder.decode(data)
 
 
 @lru_cache(maxsize=256)
 def _json_decoder(into: Any) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(into, dec_hook=_into_foreign)
+    return msgspec.json.Decoder(into, dec_hook=_into_foreign_json)
 
 
 def _convert(plain: Any, into: Any) -> Any:

@@ -37,7 +37,7 @@ def decode_slowly(type: str, schema: str, encoding: str, data: bytes, event_id: 
         plain = encodings.decode_plain(encoding, data)
         for step in chain:
             plain = _upcast(step, plain)
-        return encodings.convert_plain(plain, declared.cls)
+        return encodings.convert_plain(encoding, plain, declared.cls)
     except UnknownEncoding as error:
         error.event_id = event_id
         raise

@@ -52,7 +52,7 @@ def check_round_trip(cls: type[Any], kind: str, encoding: str) -> None:
             "subclass that names the type, such as class OrderBox(Box[Order])"
         )
     if kind == "pydantic":
-        _Models().check(cls)
+        _Models(encoding).check(cls)
     else:
         _check_fields_alone(cls, kind)
         _Structure(encoding).check(structure.type_info(cls), "")
@@ -129,7 +129,7 @@ class _Structure:
 
     def _check_custom(self, cls: Any, field: str) -> None:
         if hasattr(cls, "model_validate") and hasattr(cls, "model_fields"):
-            _Models().check(cls)
+            _Models(self._encoding).check(cls)
         else:
             name = getattr(cls, "__qualname__", None) or repr(cls)
             raise _refused(self._owner, field, f"has the type {name}, which can't be decoded")
@@ -142,7 +142,8 @@ def _name(node: Any) -> str:
 class _Models:
     """A walk through pydantic models."""
 
-    def __init__(self) -> None:
+    def __init__(self, encoding: str) -> None:
+        self._encoding = encoding
         self._seen: set[type[Any]] = set()
 
     def check(self, cls: type[Any]) -> None:
@@ -154,6 +155,11 @@ class _Models:
             missing = [name for name, field in cls.model_fields.items() if "ForwardRef" in repr(field.annotation)]
             raise NameError(f"the annotation of field {missing[0]!r} is not defined" if missing else "", name="")
         config = cls.model_config
+        if config.get("strict") and self._encoding == "msgpack":
+            raise ConfigError(
+                f"{shown_class(cls)} can't be a payload class: it is strict, and MessagePack has no dates, sets or "
+                "decimals, so the model would refuse the texts and lists that stand for them. Use encoding='json'"
+            )
         for name, field in cls.model_fields.items():
             if field.exclude:
                 raise _refused(cls, name, "is not encoded, because it has exclude=True")
