@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import inspect
 import logging
 from collections.abc import Callable
-from typing import Any
 
+from eda.callables import kind_of_call
 from eda.errors import ConfigError
 
-__all__ = ["Callback", "check_callback", "kind_of_call"]
+__all__ = ["Callback", "check_callback"]
 
 _STOPS = (KeyboardInterrupt, SystemExit)
 
@@ -29,21 +28,6 @@ def check_callback(name: str, call: object) -> None:
             "start a task (asyncio.create_task)",
             argument=name,
         )
-
-
-def kind_of_call(call: Any) -> str:
-    """Return the kind of a callable whose call runs nothing, such as "an async def"; "" for any other callable."""
-    while isinstance(call, functools.partial):
-        call = call.func
-    # For an object with an async __call__, only __call__ is a coroutine function. Some mocks claim to be one.
-    for function in (call, type(call).__call__ if not (inspect.isroutine(call) or inspect.isclass(call)) else call):
-        if inspect.iscoroutinefunction(function):
-            return "an async def"
-        if inspect.isasyncgenfunction(function):
-            return "an async generator function"
-        if inspect.isgeneratorfunction(function):
-            return "a generator function"
-    return ""
 
 
 class Callback:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from eda.callbacks import kind_of_call
+from eda.callables import kind_of_call
 from eda.errors import ConfigError
 from eda.typed.kinds import shown_class
 from eda.typed.registry import (

@@ -22,8 +22,8 @@ DESIGN = SOURCE.parents[1] / "docs" / "design.md"
 # The files at the top of src/eda, in three groups. A file imports only files that stand before it in its group.
 TOP: dict[str, list[str]] = {
     "words": [
-        *("_version", "_clock", "server_codes", "errors", "times", "names", "encodings", "callbacks"),
-        *("deadline", "headers", "log", "options", "receipt", "stats"),
+        *("_version", "_clock", "server_codes", "errors", "times", "names", "encodings", "callables"),
+        *("callbacks", "deadline", "headers", "log", "options", "receipt", "stats"),
     ],
     "event": [
         "_bytes",

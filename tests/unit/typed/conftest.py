@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.typed import own_declarations
+from support.typed.declarations import own_declarations
 
 
 @pytest.fixture(autouse=True)

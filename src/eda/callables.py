@@ -1,0 +1,24 @@
+"""What kind of function a user gave."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import Any
+
+__all__ = ["kind_of_call"]
+
+
+def kind_of_call(call: Any) -> str:
+    """Return the kind of a callable whose call runs nothing, such as "an async def"; "" for any other callable."""
+    while isinstance(call, functools.partial):
+        call = call.func
+    # For an object with an async __call__, only __call__ is a coroutine function. Some mocks claim to be one.
+    for function in (call, type(call).__call__ if not (inspect.isroutine(call) or inspect.isclass(call)) else call):
+        if inspect.iscoroutinefunction(function):
+            return "an async def"
+        if inspect.isasyncgenfunction(function):
+            return "an async generator function"
+        if inspect.isgeneratorfunction(function):
+            return "a generator function"
+    return ""
