@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from typing import Any, Protocol
 
 from eda._event import Event
-from eda.callbacks import kind_of
+from eda.callables import kind_of_call
 from eda.errors import ConfigError
 from eda.publishing.publisher import Publisher
 from eda.receipt import Receipt
@@ -139,7 +139,7 @@ def check_middleware(middleware: object) -> tuple[Middleware, ...]:
 
 def _check_hook(name: str, hook: str, function: Any) -> None:
     """Raise ConfigError unless a hook is an `async def` that takes what it will be given."""
-    kind = kind_of(function) if callable(function) else f"a {type(function).__name__}"
+    kind = kind_of_call(function) if callable(function) else f"a {type(function).__name__}"
     if kind != "an async def":
         raise _wrong(f"hook {name} must be an async def, not {kind or 'a plain function'}")
     try:
