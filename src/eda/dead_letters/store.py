@@ -86,8 +86,8 @@ class DeadLetters:
     ) -> None:
         """Store a message in the dead-letter stream `to`. It is stored when this returns.
 
-        `payload` is stored as it is. `event_type` and `aggregate` (both empty for an undecodable message) make the
-        letter's subject, and all else becomes headers. `subject` is the subject that the message had, `foreign` are the
+        `payload` is stored as it is. `event_type` and `aggregate` (both empty if it is not an event) make the letter's
+        subject, and all else becomes headers. `subject` is the subject that the message had, `foreign` are the
         headers that another program gave it, and `event_id` is the event's id if `payload` does not contain it.
 
         If the letter is too large, it loses the end of the error's text, then the foreign headers, then its payload.
