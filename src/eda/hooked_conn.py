@@ -75,7 +75,8 @@ class HookedConn(Conn):
         if not isinstance(events, Iterable):
             return await super().publish_batch(stream, events)  # raises the error
         given = list(islice(events, MAX_EVENTS + 1))
-        if not self._publish_hooks or len(given) > MAX_EVENTS or any(type(each) is not Event for each in given):
+        is_wrong = len(given) > MAX_EVENTS or any(type(each) is not Event for each in given)
+        if is_wrong or not given or not self._publish_hooks:
             return await super().publish_batch(stream, given)
         publish = super().publish_batch
         batch = HookedBatch(

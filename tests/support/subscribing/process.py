@@ -20,6 +20,7 @@ from typing import Any
 
 import eda
 from eda.dead_letters.store import DeadLetters
+from support.middleware.hooks import Base64, Zlib
 
 
 @dataclass
@@ -41,6 +42,19 @@ class Orders:
     misfit: int = 0  # the sequence whose payload can't be decoded
     kill_storing: str = ""  # when a dead letter kills the process: "before" it is stored, "during" this, or "after"
     ignore_cancellation: bool = False
+    layers: bool = False  # whether middleware decodes the events
+    kill_after: int = 0  # the sequence that kills the process in a hook, after the handler
+
+
+class Dies(eda.Middleware):
+    def __init__(self, sequence: int) -> None:
+        self.sequence = sequence
+
+    async def handle(self, event: eda.Event, call_next: eda.HandleNext) -> None:
+        event.data.decode()
+        await call_next(event)
+        if event.sequence == self.sequence:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Member:
@@ -100,7 +114,8 @@ class Member:
         orders = self.orders
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-        async with eda.connect(orders.url, client=orders.member) as conn:
+        middleware = [Dies(orders.kill_after), Zlib(), Base64()] if orders.layers else []
+        async with eda.connect(orders.url, client=orders.member, middleware=middleware) as conn:
             options = orders.options | {"retry": eda.Retry(**orders.retry)}
             subscription = await conn.subscribe(orders.stream, self.handle, **options)
             self.note("open")
