@@ -75,7 +75,8 @@ cdef str encoding_name(const unsigned char* text, Py_ssize_t n)
 cdef Data received_data(bytes raw, Span* encoding, Span* payload, Span* event_id)
 
 # Return Data for an event with this id, so that an error of `decode()` names the event. That is a copy of Data that was
-# made from encoded bytes, and the same Data in all other cases: received Data knows its event, a value needs no decoding.
+# made from encoded bytes, and the same Data in all other cases: received Data knows its event, and a value needs no
+# decoding.
 cdef Data data_of(Data data, object event_id)
 
 # The garbage collector need not track an object that refers to texts and bytes only, since it can't be part of a cycle.

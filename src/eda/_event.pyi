@@ -117,8 +117,7 @@ class Event:
         """Return the fields as a dict ready for JSON.
 
         `data` is the decoded value for the encodings `json`, `string`, `msgpack` and `nil`, and the encoded bytes for
-        all others. Times are texts as in RFC 3339, with nanoseconds; None if not set. `meta` is left out if it is
-        empty.
+        all others. Times are texts as in RFC 3339, with nanoseconds; None if not set. `meta` is left out if empty.
         """
     def __eq__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...

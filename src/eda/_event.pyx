@@ -41,7 +41,8 @@ cdef tuple NAMES = ("id", "type", "schema", "cause", "client", "aggregate", "str
 @cython.final
 @cython.freelist(256)
 cdef class Event:
-    """Event(*, type="", data=None, id="", time=None, schema="", cause="", client="", aggregate="", meta=None, stream="")\n--\n
+    """Event(*, type="", data=None, id="", time=None, schema="", cause="", client="", aggregate="", meta=None, \
+    stream="")\n--\n
     A domain event. It never changes; `replace()` returns a changed copy.
 
     `time` is an aware datetime, or an int of nanoseconds since 1970. It can't be 0, which is 1970-01-01 00:00:00 UTC:
@@ -338,8 +339,7 @@ cdef class Event:
         """Return the fields as a dict ready for JSON.
 
         `data` is the decoded value for the encodings `json`, `string`, `msgpack` and `nil`, and the encoded bytes for
-        all others. Times are texts as in RFC 3339, with nanoseconds; None if not set. `meta` is left out if it is
-        empty.
+        all others. Times are texts as in RFC 3339, with nanoseconds; None if not set. `meta` is left out if empty.
         """
         cdef Data data = self.get_data()
         cdef tuple meta = self.get_meta()
