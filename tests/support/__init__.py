@@ -6,6 +6,7 @@
     transport/wires           a wire to a server, without the rest of a connection
     transport/nats_jwt        nkeys and JWTs, as `nsc` makes them
     typed/declarations        payload classes that are declared for the time of one test
+    schemas/protobuf_files    protobuf message classes, made without protoc
     embedded/cluster          three nats-servers in a cluster
     embedded/domains          a hub and a leaf node with a JetStream domain each
     publishing/publisher_core drives `PublisherCore` without a server or an event loop

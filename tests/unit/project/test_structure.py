@@ -47,6 +47,7 @@ TOP: dict[str, list[str]] = {
 MAY_IMPORT: dict[str, list[str]] = {
     "words": [],
     "typed": ["words"],
+    "schemas": ["words", "typed"],
     "event": ["words", "typed"],
     "embedded": ["words"],
     "transport": ["words", "event"],
@@ -63,7 +64,7 @@ MAY_IMPORT: dict[str, list[str]] = {
         *("words", "typed", "event", "embedded", "transport", "jetstream", "publishing", "dead_letters"),
         *("subscribing", "middleware"),
     ],
-    "cli": ["words", "transport", "front door"],
+    "cli": ["words", "schemas", "transport", "front door"],
 }
 
 NOT_IN_COMPILED = {"asyncio", "logging", "socket"}
