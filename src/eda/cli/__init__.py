@@ -15,6 +15,8 @@ Files, each after the files that it imports:
     options   the options that both commands have
     bench     `eda bench` and its options
     demo      `eda demo` and its options
+    modules   imports the modules that a user names
+    schema    `eda schema export` and `eda schema check`
     worker    one of the two processes: it publishes or handles
 """
 
@@ -46,6 +48,7 @@ def _make_main() -> Callable[..., Any]:
 
     from eda.cli.bench import bench
     from eda.cli.demo import demo
+    from eda.cli.schema import schema
 
     @click.group(context_settings={"help_option_names": ["-h", "--help"]})
     @click.version_option(__version__, prog_name="eda")
@@ -54,6 +57,7 @@ def _make_main() -> Callable[..., Any]:
 
     group.add_command(bench)
     group.add_command(demo)
+    group.add_command(schema)
     return group
 
 

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-LIGHT = {"eda", "eda._version", "eda.cli", *(f"eda.cli.{name}" for name in ("bench", "demo", "limits", "options"))}
+LIGHT = {"eda", "eda._version", "eda.cli"}
+LIGHT |= {f"eda.cli.{name}" for name in ("bench", "demo", "limits", "options", "schema")}
 HEAVY = {"asyncio", "google.protobuf", "logging", "msgpack", "msgspec", "nats", "rich", "ssl"}
 
 
@@ -31,8 +32,11 @@ def loaded_by(*arguments: str) -> tuple[str, set[str]]:
         (["--version"], "eda, version "),
         (["bench", "--help"], "--size INTEGER RANGE"),
         (["demo", "--help"], "How many events to publish."),
+        (["schema", "--help"], "Export the schemas of your payload classes"),
+        (["schema", "export", "--help"], "MODULE..."),
+        (["schema", "check", "--help"], "New readers must read all stored events."),
     ],
-    ids=["help", "h", "version", "bench", "demo"],
+    ids=["help", "h", "version", "bench", "demo", "schema", "export", "check"],
 )
 def test_command_when_it_only_tells_something_loads_nothing_heavy(arguments: list[str], shown: str) -> None:
     out, loaded = loaded_by(*arguments)

@@ -1,0 +1,157 @@
+"""`eda schema`: the commands as processes, with modules of a user."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ORDERS = """
+from dataclasses import dataclass
+import eda
+
+@eda.payload("order-paid", schema="{schema}", aliases=["payment-made"])
+@dataclass
+class OrderPaid:
+    amount: {type}
+    {more}
+{after}
+"""
+
+
+def run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "eda.cli", "schema", *arguments]
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=60)
+
+
+def orders(schema: str = "2", type_: str = "int", more: str = "", after: str = "") -> str:
+    return ORDERS.format(schema=schema, type=type_, more=more, after=after)
+
+
+def export(directory: Path, name: str, source: str, *options: str) -> str:
+    """Export a module with this source, and return the name of the file."""
+    (directory / f"{name}.py").write_text(source)
+    ended = run(directory, "export", name, "-o", f"{name}.json", *options)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    return f"{name}.json"
+
+
+def test_export_when_no_file_is_named_prints_the_document(tmp_path: Path) -> None:
+    (tmp_path / "orders.py").write_text(orders())
+    ended = run(tmp_path, "export", "orders")
+    assert ended.returncode == 0
+    document = json.loads(ended.stdout)
+    assert list(document) == ["format", "version", "types"]
+    paid = document["types"]["order-paid"]
+    assert (paid["schema"], paid["aliases"], paid["encoding"]) == ("2", ["payment-made"], "json")
+    assert paid["payload"]["properties"] == {"amount": {"type": "integer"}}
+    assert run(tmp_path, "export", "orders").stdout == ended.stdout
+
+
+def test_export_when_in_a_package_and_as_asyncapi_writes_that(tmp_path: Path) -> None:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "__init__.py").touch()
+    (tmp_path / "shop" / "orders.py").write_text(orders())
+    options = ["--format", "asyncapi", "--stream", "orders", "--title", "Shop", "--api-version", "3"]
+    document = json.loads(run(tmp_path, "export", "shop.orders", *options).stdout)
+    assert document["info"]["title"] == "Shop"
+    assert document["channels"]["orders"]["address"] == "orders.{type}.{aggregate}"
+
+
+@pytest.mark.parametrize(
+    ("source", "arguments", "expected"),
+    [
+        ("", ["nothing"], "the module 'nothing' was not found: 'nothing' is not in "),
+        ("", ["orders.inner"], "the module 'orders.inner' was not found"),
+        ("", ["orders.py"], "'orders.py' is not the name of a module. A name is written as in `import shop.events`"),
+        ("", ["./orders"], "'./orders' is not the name of a module"),
+        (
+            "import missing_one",
+            ["orders"],
+            "the module 'orders' can't be imported: ModuleNotFoundError: No module named",
+        ),
+        ("\n1 / 0", ["orders"], "can't be imported: ZeroDivisionError: division by zero"),
+        ("\n1 / 0", ["orders"], "orders.py:2)"),
+        ("def f(", ["orders"], "can't be imported: SyntaxError"),
+        ("import sys; sys.exit(3)", ["orders"], "can't be imported: SystemExit: 3"),
+        ("x = 1", ["orders", "json"], "no class is declared with eda.payload in orders, json, nor in what they import"),
+        (orders(type_="complex"), ["orders"], "OrderPaid"),
+        (orders(after="@eda.upcast('order-paid', '0', '1')\ndef up(data): return data"), ["orders"], "order-paid"),
+        (orders(), ["orders", "-o", "no/such/file"], "no/such/file can't be written: No such file or directory"),
+        (orders(), ["orders", "--stream", "a.b"], "'a.b' can't be the name of a stream"),
+    ],
+)
+def test_export_when_something_is_wrong_says_what_and_exits_with_2(
+    tmp_path: Path, source: str, arguments: list[str], expected: str
+) -> None:
+    (tmp_path / "orders.py").write_text(source)
+    ended = run(tmp_path, "export", *arguments)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert expected in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_check_when_nothing_breaks_exits_with_0(tmp_path: Path) -> None:
+    old = export(tmp_path, "old", orders())
+    new = export(tmp_path, "new", orders(more="note: str = ''"), "--format", "asyncapi")
+    ended = run(tmp_path, "check", old, new)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "compatible\n", "")
+
+
+def test_check_when_the_id_is_new_says_whom_to_deploy_first(tmp_path: Path) -> None:
+    old = export(tmp_path, "old", orders())
+    step = "@eda.upcast('order-paid', '2', '3')\ndef up(data): return {'amount': str(data['amount'])}"
+    new = export(tmp_path, "new", orders("3", "str", after=step))
+    ended = run(tmp_path, "check", old, new)
+    assert ended.returncode == 0
+    assert ended.stdout == (
+        "order-paid: the schema changed from '2' to '3', which old readers don't know. "
+        "Deploy all readers before the first writer\ncompatible\n"
+    )
+
+
+def test_check_when_something_breaks_exits_with_1_and_names_it(tmp_path: Path) -> None:
+    old = export(tmp_path, "old", orders())
+    new = export(tmp_path, "new", orders(type_="float", more="site: str"))
+    ended = run(tmp_path, "check", old, new)
+    assert ended.returncode == 1
+    lines = ended.stdout.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["order-paid $.amount", "order-paid $.site", "not compatible"]
+    assert "a new event may have number here, but an old reader accepts only integer. This breaks old" in lines[0]
+    assert "Give the field a default" in lines[1]
+
+
+def test_check_when_asked_for_json_prints_the_findings(tmp_path: Path) -> None:
+    old = export(tmp_path, "old", orders())
+    new = export(tmp_path, "new", orders(more="site: str"))
+    ended = run(tmp_path, "check", old, new, "--json")
+    report: dict[str, Any] = json.loads(ended.stdout)
+    assert (ended.returncode, report["compatible"]) == (1, False)
+    assert [(each["type"], each["path"], each["breaks"]) for each in report["findings"]] == [
+        ("order-paid", "$.site", "new readers of stored events")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "old.json can't be read: No such file or directory"),
+        ("{", "old.json can't be read: it is not JSON"),
+        ('{"openapi": "3.1.0"}', "old.json can't be read: it is not a file of `eda schema export`"),
+        (
+            '{"asyncapi": "3.0.0"}',
+            "old.json can't be read: it is an AsyncAPI document, but not one of `eda schema export`",
+        ),
+    ],
+)
+def test_check_when_a_file_cannot_be_read_exits_with_2(tmp_path: Path, content: str | None, expected: str) -> None:
+    if content is not None:
+        (tmp_path / "old.json").write_text(content)
+    (tmp_path / "new.json").write_text('{"format": "eda-schemas", "version": 1, "types": {}}')
+    ended = run(tmp_path, "check", "old.json", "new.json")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert expected in ended.stderr
