@@ -66,7 +66,7 @@ class HandleChain(_InChain):
     """The hooks around a handler of single events."""
 
     __slots__ = ()
-    call_type = HandleCall
+    call_type: type[Call] = HandleCall
 
     def check(self, before: Event, given: Any, name: str) -> None:
         """Raise ConfigError unless `given` is an event."""
@@ -82,7 +82,7 @@ class BatchChain(_InChain):
     """
 
     __slots__ = ()
-    call_type = BatchCall
+    call_type: type[Call] = BatchCall
 
     def call(self, given: list[Event], at: int = 0) -> Coroutine[Any, Any, None]:
         """Return the coroutine of the hooks and the handler. With no event, it calls none of them."""

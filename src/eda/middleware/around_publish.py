@@ -76,7 +76,7 @@ class PublishChain(_OutChain):
     """The hooks around the publish of one event. `end` publishes the event."""
 
     __slots__ = ("publisher",)
-    call_type = PublishCall
+    call_type: type[Call] = PublishCall
     not_done = "the event was not published"
 
     def __init__(
@@ -86,7 +86,7 @@ class PublishChain(_OutChain):
         publisher: Publisher | None = None,
     ) -> None:
         super().__init__(hooks, end)
-        self.publisher = publisher
+        self.publisher: Publisher | None = publisher
 
     def check(self, before: Event, given: Any, name: str) -> None:
         """Raise ConfigError unless `given` is an event for the same stream."""
@@ -105,7 +105,7 @@ class FlushChain(_OutChain):
     """The hooks around the flush of a publisher."""
 
     __slots__ = ()
-    call_type = FlushCall
+    call_type: type[Call] = FlushCall
     not_done = "the publisher was not flushed"
 
     def note(self, name: str, call: Call) -> str:

@@ -27,7 +27,7 @@ class Hook:
     __slots__ = ("name", "run")
 
     def __init__(self, middleware: Middleware, hook: str) -> None:
-        self.name = f"{type(middleware).__name__}.{hook}"
+        self.name: str = f"{type(middleware).__name__}.{hook}"
         self.run: Callable[[Any, Any], Coroutine[Any, Any, object]] = getattr(middleware, hook)
 
 
@@ -136,8 +136,8 @@ class Chain:
     call_type: type[Call]
 
     def __init__(self, hooks: Sequence[Hook], end: Callable[[Any], Coroutine[Any, Any, Any]]) -> None:
-        self.hooks = hooks
-        self.end = end
+        self.hooks: Sequence[Hook] = hooks
+        self.end: Callable[[Any], Coroutine[Any, Any, Any]] = end
 
     def call(self, given: Any, at: int = 0) -> Coroutine[Any, Any, Any]:
         """Return the coroutine that calls the hooks from number `at` onwards, and the function inside them."""
