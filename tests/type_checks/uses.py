@@ -239,3 +239,34 @@ def of_events(event: eda.Event) -> None:
     eda.Bytes("text")  # error: Bytes
     eda.threaded(blocking, worker=3)  # error: worker
     eda.conect()  # error: conect
+
+
+class Audit(eda.Middleware):
+    async def publish(self, event: eda.Event, call_next: eda.PublishNext) -> object:
+        assert_type(call_next.publisher, eda.Publisher | None)
+        assert_type(await call_next(event.replace(client="audit")), eda.Receipt | str)
+        return None
+
+    async def flush(self, publisher: eda.Publisher, call_next: eda.FlushNext) -> None:
+        await call_next()
+
+    async def handle(self, event: eda.Event, call_next: eda.HandleNext) -> None:
+        assert_type(call_next.subscription, eda.Subscription)
+        await call_next(event)
+
+    async def handle_batch(self, events: list[eda.Event], call_next: eda.HandleBatchNext) -> None:
+        await call_next(events[:1])
+
+
+class Wrong(eda.Middleware):
+    async def publish(self, event: eda.Event) -> object: ...  # error: incompatible with supertype
+    async def handle(self, event: eda.Event, call_next: eda.HandleNext) -> None:
+        await call_next([event])  # error: Argument 1
+        print(call_next.publisher)  # error: publisher
+
+
+async def with_middleware() -> None:
+    await eda.connect(middleware=[Audit()])
+
+    eda.connect(middleware=Audit())  # error: middleware
+    eda.connect(middleware=[Audit])  # error: List item 0
