@@ -256,6 +256,12 @@ class Audit(eda.Middleware):
 
     async def handle_batch(self, events: list[eda.Event], call_next: eda.HandleBatchNext) -> None:
         await call_next(events[:1])
+        await call_next(events[0])  # error: HandleBatchNext
+
+
+class Returning(eda.Middleware):
+    async def publish(self, event: eda.Event, call_next: eda.PublishNext) -> eda.Receipt | str:
+        return await call_next(event)
 
 
 class Wrong(eda.Middleware):
@@ -267,6 +273,7 @@ class Wrong(eda.Middleware):
 
 async def with_middleware() -> None:
     await eda.connect(middleware=[Audit()])
+    await eda.connect(middleware=(Audit(), Returning()))
 
     eda.connect(middleware=Audit())  # error: middleware
     eda.connect(middleware=[Audit])  # error: List item 0
