@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from eda.handlers import BatchHandler, Handler, PartialFailure, Reject, threaded
     from eda.jetstream.streams import StreamInfo, Streams
     from eda.keywords import EventsBatchKeywords, EventsKeywords, SubscribeBatchKeywords, SubscribeKeywords
+    from eda.lifetime import ConnState
     from eda.middleware.base import FlushNext, HandleBatchNext, HandleNext, Middleware, PublishNext
     from eda.options import Retry, StreamOptions, SubscriptionOptions
     from eda.publishing.publisher import Publisher
@@ -55,6 +56,7 @@ __all__ = [
     "CodecError",
     "ConfigError",
     "Conn",
+    "ConnState",
     "ConnectError",
     "ConsumerDeleted",
     "Data",
@@ -122,6 +124,7 @@ _NAMES_IN = {
     "eda.handlers": "BatchHandler Handler PartialFailure Reject threaded",
     "eda.jetstream.streams": "StreamInfo Streams",
     "eda.keywords": "EventsBatchKeywords EventsKeywords SubscribeBatchKeywords SubscribeKeywords",
+    "eda.lifetime": "ConnState",
     "eda.middleware.base": "FlushNext HandleBatchNext HandleNext Middleware PublishNext",
     "eda.options": "Retry StreamOptions SubscriptionOptions",
     "eda.publishing.publisher": "Publisher",

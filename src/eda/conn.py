@@ -17,7 +17,7 @@ from eda.handlers import AnyHandler, BatchHandler, Handler, check_handler
 from eda.jetstream.streams import Streams
 from eda.jetstream.subjects import check_stream_name
 from eda.keywords import EventsBatchKeywords, EventsKeywords, SubscribeBatchKeywords, SubscribeKeywords
-from eda.lifetime import Lifetime
+from eda.lifetime import ConnState, Lifetime
 from eda.options import SubscriptionOptions, merge_options
 from eda.publishing.atomic_batch import AtomicBatch
 from eda.publishing.publisher import Publisher
@@ -50,7 +50,7 @@ class Conn:
         client: str | None,
         logger: logging.Logger,
         options: ConnectOptions,
-        on_state: Callable[[str], object] | None,
+        on_state: Callable[[ConnState], object] | None,
     ) -> None:
         self.client: str = client or f"eda-{next_nuid()}"
         self._is_named = client is not None
@@ -91,7 +91,7 @@ class Conn:
         await self._lifetime.close(timeout_s)
 
     @property
-    def state(self) -> str:
+    def state(self) -> ConnState:
         """The state: "new", "connected", "disconnected", "reconnected" (connected again after a loss), or "closed"."""
         return self._lifetime.state
 

@@ -15,6 +15,7 @@ from eda.conn import Conn
 from eda.conn_services import ConnectOptions
 from eda.errors import ConfigError
 from eda.hooked_conn import HookedConn
+from eda.lifetime import ConnState
 from eda.log import safe_logger
 from eda.middleware.base import Middleware, check_middleware
 from eda.options import StreamOptions
@@ -46,7 +47,7 @@ def connect(
     connect_timeout_s: float = 5.0,
     auto_create: bool = True,
     stream_defaults: StreamOptions | None = None,
-    on_state: Callable[[str], object] | None = None,
+    on_state: Callable[[ConnState], object] | None = None,
     middleware: Sequence[Middleware] = (),
 ) -> Conn:
     """Connect to NATS JetStream. Await the result, or enter it with `async with`.

@@ -17,6 +17,7 @@ from eda.conn_services import ConnectOptions, ConnServices
 from eda.errors import ConfigError
 from eda.handlers import AnyHandler, refuse_result
 from eda.jetstream.subjects import check_stream_name
+from eda.lifetime import ConnState
 from eda.middleware.around_handler import BatchChain, HandleChain
 from eda.middleware.around_publish import PublishChain
 from eda.middleware.base import Middleware, overrides
@@ -45,7 +46,7 @@ class HookedConn(Conn):
         client: str | None,
         logger: logging.Logger,
         options: ConnectOptions,
-        on_state: Callable[[str], object] | None,
+        on_state: Callable[[ConnState], object] | None,
         middleware: tuple[Middleware, ...],
     ) -> None:
         super().__init__(addresses, client, logger, options, on_state)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from typing import Literal, TypeAlias
 
 from eda.callbacks import Callback
 from eda.closing import CLOSE_TIMEOUT_S, KEPT_SHARE, Closing, check_close_timeout
@@ -19,7 +20,10 @@ from eda.subscribing.subscription import CANCELLED_CLOSE_S, Subscription
 from eda.transport.addresses import Addresses, parse_addresses
 from eda.transport.loops import check_loop, running_loop
 
-__all__ = ["Lifetime", "closing_what_is_left"]
+__all__ = ["ConnState", "Lifetime", "closing_what_is_left"]
+
+ConnState: TypeAlias = Literal["new", "connected", "disconnected", "reconnected", "closed"]
+"""The state of a connection: "reconnected" is connected again after a loss."""
 
 SERVER_TIMEOUT_S = 5.0
 
@@ -58,7 +62,7 @@ class Lifetime:
         client: str,
         logger: logging.Logger,
         options: ConnectOptions,
-        on_state: Callable[[str], object] | None,
+        on_state: Callable[[ConnState], object] | None,
     ) -> None:
         self.addresses = addresses
         self.subscriptions: set[Subscription] = set()
@@ -68,7 +72,7 @@ class Lifetime:
         self._logger = logger
         self._options = options
         self._on_state = None if on_state is None else Callback("on_state", on_state, logger)
-        self._state = "new"
+        self._state: ConnState = "new"
         self._server: EmbeddedServer | None = None
         self._services: ConnServices | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -217,11 +221,11 @@ class Lifetime:
     # --- state -------------------------------------------------------------------------------------------------------
 
     @property
-    def state(self) -> str:
+    def state(self) -> ConnState:
         """The state, as `Conn.state` says."""
         return self._state
 
-    def _set_state(self, state: str) -> None:
+    def _set_state(self, state: ConnState) -> None:
         if state == self._state:
             return
         self._state = state

@@ -165,6 +165,9 @@ async def connecting() -> None:
     conn = await eda.connect(["nats://a", "nats://b"], client="billing", logger=logging.getLogger(), on_state=print)
     assert_type(conn, eda.Conn)
     assert_type(conn.streams, eda.Streams)
+    assert_type(conn.state, eda.ConnState)
+    states: list[str] = []
+    eda.connect(on_state=states.append)
     await conn.streams.create("orders", eda.StreamOptions(replicas=3))
     await eda.connect("embedded:", stream_defaults=eda.StreamOptions(), auto_create=False, connect_timeout_s=1)
 
@@ -176,6 +179,8 @@ async def connecting() -> None:
     eda.connect(tls=True)  # error: tls
     eda.connect(credentials=b"a.creds")  # error: credentials
     eda.connect(stream_defaults={"replicas": 3})  # error: stream_defaults
+    conn.state = "closed"  # error: read-only
+    eda.connect(on_state=[5].append)  # error: on_state
     eda.connect(on_state=lambda: None)  # error: on_state
     eda.connect("nats://a", None, None, logging.getLogger())  # error: positional
 
