@@ -57,7 +57,7 @@ class HookedConn(Conn):
     # --- publishing --------------------------------------------------------------------------------------------------
 
     async def publish(self, stream: str, event: Event | None = None, *, timeout_s: float | None = None) -> Receipt:
-        """Run the hooks, then publish as `Conn.publish` does. `timeout_s` counts from when the last hook is done."""
+        """Run the hooks, then publish as `Conn.publish` does. `timeout_s` does not include the hooks."""
         self._lifetime.require_open()
         stream = check_stream_name(stream)
         if event is None:

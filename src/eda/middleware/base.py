@@ -139,7 +139,7 @@ def check_middleware(middleware: object) -> tuple[Middleware, ...]:
 
 def _check_hook(name: str, hook: str, function: Any) -> None:
     """Raise ConfigError unless a hook is an `async def` that takes what it will be given."""
-    kind = kind_of_call(function) if callable(function) else f"a {type(function).__name__}"
+    kind = kind_of_call(function) if callable(function) else type(function).__name__
     if kind != "an async def":
         raise _wrong(f"hook {name} must be an async def, not {kind or 'a plain function'}")
     try:

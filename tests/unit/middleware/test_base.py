@@ -60,7 +60,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "generator-function": ([Generator()], "hook Generator.handle must be an async def, not an async generator"),
     "too-few": ([TooFew()], "hook TooFew.handle_batch must take (events, call_next): too many positional arguments"),
     "too-many": ([TooMany()], "hook TooMany.flush must take (publisher, call_next): missing a required argument"),
-    "no-function": ([NoFunction()], "hook NoFunction.handle must be an async def, not a int"),
+    "no-function": ([NoFunction()], "hook NoFunction.handle must be an async def, not int"),
 }
 
 
