@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable
+from contextlib import redirect_stdout
 
 from eda.errors import ConfigError
 
@@ -18,8 +19,10 @@ def import_modules(names: Iterable[str]) -> None:
     directory = os.getcwd()
     if sys.path[:1] not in ([""], [directory]):
         sys.path.insert(0, directory)
-    for name in names:
-        _import(name, directory)
+    # What the modules print must not get into the output of the command.
+    with redirect_stdout(sys.stderr):
+        for name in names:
+            _import(name, directory)
 
 
 def _import(name: str, directory: str) -> None:

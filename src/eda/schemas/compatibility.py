@@ -69,7 +69,8 @@ def _type_findings(type_: str, old: Types, new: Types) -> Iterator[Finding]:
         yield Finding(type_, "", "the type was removed", NEW_READERS, advice)
         return
     theirs = new[name]
-    if name != type_:
+    known_as = _type_for(name, old)
+    if known_as is None:
         yield Finding(type_, "", f"the type is now an alias of {name!r}, which old readers don't know", NOBODY, _DEPLOY)
     for alias in mine["aliases"]:
         now = _type_for(alias, new)
@@ -88,7 +89,9 @@ def _type_findings(type_: str, old: Types, new: Types) -> Iterator[Finding]:
         return
     yield from _chain_findings(type_, mine, theirs)
     if mine["schema"] == theirs["schema"]:
-        yield from _payload_findings(type_, mine, theirs, (NEW_READERS, OLD_READERS))
+        # Old readers read the new events with the class that they have for the new type, if they have one.
+        sides = (NEW_READERS, OLD_READERS) if known_as == type_ else (NEW_READERS,)
+        yield from _payload_findings(type_, mine, theirs, sides)
     elif not theirs["schema"]:  # a class without an id reads events of every id without upcasters
         yield from _payload_findings(type_, mine, theirs, (NEW_READERS,))
 

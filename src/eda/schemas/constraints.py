@@ -9,6 +9,7 @@ from typing import Any
 
 from eda.schemas.branches import Branch, json_type
 from eda.schemas.finding import Gap
+from eda.schemas.type_schema import NUMBER_KEYS
 
 __all__ = ["accepts", "constraint_gaps"]
 
@@ -27,7 +28,7 @@ _FORMATS = {
     ("local-time", "iso-time"),
 }
 # MessagePack has types of its own for these, so there a text does not stand for them.
-_BINARY = {"date-time", "iso-date-time", "local-date-time", "base64"}
+_BINARY = {"date-time", "iso-date-time", "local-date-time", "base64", *NUMBER_KEYS}
 
 
 def constraint_gaps(writer: Branch, reader: Branch, kind: str | None, is_binary: bool) -> Iterator[Gap]:
@@ -124,8 +125,9 @@ def _text_gaps(writer: Branch, reader: Branch, is_binary: bool) -> Iterator[Gap]
         wanted, promised = reader.get(keyword), writer.get(keyword)
         if wanted == promised:
             continue
-        differs = wanted is not None and (promised, wanted) not in _FORMATS
-        if differs or (is_binary and promised in _BINARY and wanted not in _BINARY):
+        if (promised, wanted) in _FORMATS:
+            continue
+        if wanted is not None or (is_binary and promised in _BINARY):
             yield _limit_gap(writer, reader, (keyword,))
 
 

@@ -15,11 +15,14 @@ from msgspec import NODEFAULT, inspect
 
 from eda.schemas.subschemas import redirected
 
-__all__ = ["INTEGER_KEYS", "adopted", "schema_of_type"]
+__all__ = ["NUMBER_KEYS", "adopted", "schema_of_type"]
 
 Schema = dict[str, Any]
 
-INTEGER_KEYS = "^-?[0-9]+$"
+_INTEGER_KEYS = "^-?[0-9]+$"
+_NUMBER_KEYS = "^-?[0-9][0-9.eE+-]*$"
+# MessagePack has numbers as keys, and JSON has texts that look like numbers.
+NUMBER_KEYS = (_INTEGER_KEYS, _NUMBER_KEYS)
 
 # msgspec reads a datetime with or without an offset unless its type says which. RFC 3339, and so the format "date-time"
 # of JSON Schema, demands an offset. So the two other cases have formats of our own, which a validator ignores.
@@ -142,11 +145,10 @@ class _Maker:
             return {"enum": [str(value) for value in schema["enum"]]}
         kind = schema.get("type")
         limits = {name: schema[name] for name in _LIMITS.values() if name in schema}
-        if kind == "integer":
+        if kind in ("integer", "number"):
             # A limit of a number can't be said of a text. A change of the unknown keyword is reported all the same.
-            return {"pattern": INTEGER_KEYS, **({"x-eda-limits": limits} if limits else {})}
-        if kind == "number":
-            return {"x-eda-numbers": limits}
+            pattern = _INTEGER_KEYS if kind == "integer" else _NUMBER_KEYS
+            return {"pattern": pattern, **({"x-eda-limits": limits} if limits else {})}
         if "anyOf" in schema:
             return {"anyOf": [self._keys(each) or {"type": "string"} for each in schema["anyOf"]]}
         return {name: value for name, value in schema.items() if name != "type"}

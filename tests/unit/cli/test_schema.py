@@ -41,9 +41,9 @@ def export(directory: Path, name: str, source: str, *options: str) -> str:
 
 
 def test_export_when_no_file_is_named_prints_the_document(tmp_path: Path) -> None:
-    (tmp_path / "orders.py").write_text(orders())
+    (tmp_path / "orders.py").write_text(orders(after="print('imported')"))
     ended = run(tmp_path, "export", "orders")
-    assert ended.returncode == 0
+    assert (ended.returncode, ended.stderr) == (0, "imported\n")
     document = json.loads(ended.stdout)
     assert list(document) == ["format", "version", "types"]
     paid = document["types"]["order-paid"]

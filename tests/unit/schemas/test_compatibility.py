@@ -46,7 +46,21 @@ def test_type_when_it_became_an_alias_is_a_notice() -> None:
 
 def test_type_when_it_became_an_alias_of_another_form_breaks_readers() -> None:
     found = findings({"payed": entry()}, {"paid": entry(aliases="payed", payload=NEW_FORM)})
-    assert [breaks for *_, breaks in found] == [NOBODY, OLD_READERS, NEW_READERS]
+    assert [breaks for *_, breaks in found] == [NOBODY, NEW_READERS]
+
+
+def test_type_when_it_changes_places_with_its_alias_is_no_finding() -> None:
+    old, new = {"payed": entry(aliases="paid")}, {"paid": entry(aliases="payed")}
+    assert compare(old, new) == []
+    new["paid"]["payload"] = NEW_FORM
+    assert [each.breaks for each in compare(old, new)] == [OLD_READERS, NEW_READERS]
+
+
+def test_type_when_it_is_merged_into_another_one_is_compared_with_that() -> None:
+    old = {"a": entry(), "b": entry(payload=NEW_FORM)}
+    assert findings(old, {"b": entry(aliases="a", payload=NEW_FORM)}) == [
+        ("a", "a stored event does not have this field, but a new reader requires it", NEW_READERS)
+    ]
 
 
 def test_alias_when_removed_or_moved_breaks_new_readers() -> None:
