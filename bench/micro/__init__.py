@@ -13,7 +13,7 @@ from typing import Any
 
 __all__ = ["AREAS", "Maker", "Round", "maker_of"]
 
-AREAS = ("codec", "transport.frame", "handling.ledger", "publishing.window", "handling.dispatch")
+AREAS = ("codec", "transport.frame", "handling.ledger", "publishing.window", "handling.dispatch", "typed.payloads")
 
 
 @dataclass(frozen=True)

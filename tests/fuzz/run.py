@@ -18,7 +18,14 @@ HERE = Path(__file__).parent
 BUILT = HERE.parent.parent / "build" / "fuzz"
 
 # In Python, what of eda the targets reach; the compiled modules bring their own counters.
-INSTRUMENTED = ["eda.jetstream.publish_answers", "eda.headers", "eda.subscribing.source", "eda.jetstream.subjects"]
+INSTRUMENTED = [
+    "eda.jetstream.publish_answers",
+    "eda.headers",
+    "eda.subscribing.source",
+    "eda.jetstream.subjects",
+    "eda.typed.decoding",
+    "eda.encodings",
+]
 
 
 def main(target: str, *options: str) -> None:

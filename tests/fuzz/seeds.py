@@ -12,6 +12,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
+import msgpack  # noqa: E402
+
 from eda._codec import encode_event  # noqa: E402
 from eda._data import JSON, Bytes, MsgPack, String  # noqa: E402
 from eda._event import Event  # noqa: E402
@@ -110,6 +112,31 @@ BLOCKS = [
 ]
 
 
+# Type, schema and encoding (indices in fuzz/typed/decode.py), then the payload.
+PAYLOADS = [
+    b"\0\0\0" + b'{"amount":1,"at":"2026-01-02T03:04:05.678Z","prices":{"1":"1.20"},"inner":{"amount":2}}',
+    b"\0\2\0" + b'{"sum":3,"prices":{"-5":0.1}}',
+    b"\1\3\0" + b'{"amount":3}',
+    b"\1\2\1" + msgpack.packb({"sum": 3, "at": msgpack.Timestamp(5, 6), "prices": {7: 1.5}}),
+    b"\0\0\0" + b'{"amount":1,"inner":' * 60 + b"null" + b"}" * 60,
+    b"\0\0\0" + b'{"amount":"x"}',
+    b"\0\4\0" + b"{}",
+    b"\0\5\0" + b"{}",
+    b"\2\2\0" + b'["Tagged","AAE=",1.5]',
+    b"\2\2\1" + msgpack.packb(["Tagged", b"\0\1", float("nan")]),
+    b"\3\0\0" + b'{"firstName":"a","parts":[{"firstName":"b"},5,"6"]}',
+    b"\3\2\1" + msgpack.packb({"a": [1, None]}),
+    b"\3\0\0" + b'{"firstName":"a","more":1}',
+    b"\4\0\1" + msgpack.packb({"tags": ["a", "b"], "at": msgpack.Timestamp(1_700_000_000, 1000)}),
+    b"\4\0\0" + b'{"tags":["a"]}',
+    b"\5\0\2" + b"\x08\x05\x10\x06",
+    b"\5\2\2" + b"\x08\x05",
+    b"\6\0\0" + b"{}",
+    b"\0\0\3" + b"text",
+    b"\0\0\6" + b"\xff",
+]
+
+
 def with_cuts(streams: Iterable[bytes]) -> list[bytes]:
     return [bytes([seed]) + stream for seed, stream in enumerate(streams)]
 
@@ -128,6 +155,7 @@ SEEDS = {
     ),
     "subscribing/statuses": [*STATUSES, DELIMITER.join(STATUSES), DELIMITER.join(STATUSES[::-1] * 2)],
     "headers": [bytes([40]) + block for block in BLOCKS],
+    "typed/decode": PAYLOADS,
 }
 
 
