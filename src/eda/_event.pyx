@@ -363,13 +363,13 @@ cdef class Event:
         if not isinstance(other, Event):
             return NotImplemented
         cdef Event that = other
+        cdef int i
+        for i in range(N_TEXT):
+            if self.get_text(i) != that.get_text(i):
+                return False
         return (
-            self.time_ns_ == that.time_ns_
-            and self.ack_time_ns_ == that.ack_time_ns_
-            and self.version_ == that.version_
-            and self.all_texts() == that.all_texts()
-            and self.meta == that.meta
-            and self.get_data() == that.get_data()
+            self.time_ns_ == that.time_ns_ and self.ack_time_ns_ == that.ack_time_ns_
+            and self.version_ == that.version_ and self.meta == that.meta and self.get_data() == that.get_data()
         )
 
     def __hash__(self):
