@@ -43,5 +43,5 @@ class Finding:
     def __str__(self) -> str:
         where = f"{self.type} {self.path}".strip()
         if self.breaks == NOBODY:
-            return f"{where}: {self.change}. {self.advice}"
-        return f"{where}: {self.change}. This breaks {self.breaks}. {self.advice}"
+            return f"{where}: {self.change}. {self.advice}."
+        return f"{where}: {self.change}. This breaks {self.breaks}. {self.advice}."

@@ -110,7 +110,7 @@ def test_check_when_the_id_is_new_says_whom_to_deploy_first(tmp_path: Path) -> N
     assert ended.returncode == 0
     assert ended.stdout == (
         "order-paid: the schema changed from '2' to '3', which old readers don't know. "
-        "Deploy all readers before the first writer\ncompatible\n"
+        "Deploy all readers before the first writer.\ncompatible\n"
     )
 
 

@@ -41,7 +41,7 @@ def test_type_when_it_became_an_alias_is_a_notice() -> None:
         ("the type is now an alias of 'paid', which old readers don't know", NOBODY)
     ]
     assert not is_breaking(found)
-    assert str(found[0]).endswith("don't know. Deploy all readers before the first writer")
+    assert str(found[0]).endswith("don't know. Deploy all readers before the first writer.")
 
 
 def test_type_when_it_became_an_alias_of_another_form_breaks_readers() -> None:
@@ -153,7 +153,7 @@ def test_finding_when_printed_says_what_breaks_whom_and_what_to_do() -> None:
         "paid $.amount: a new event does not have this field, but an old reader requires it. "
         "This breaks old readers of new events. Keep the field, and keep it required; "
         "or declare a new schema id, write an upcaster to it, and "
-        "deploy readers before writers"
+        "deploy readers before writers."
     )
     assert found.to_dict().keys() == {"type", "path", "change", "breaks", "advice"}
 
