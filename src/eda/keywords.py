@@ -45,13 +45,13 @@ class _Keywords(TypedDict, total=False):
     prefetch_bytes: int
     """How many bytes of events are held in memory at most. Default: 32 * 2**20"""
     lease_s: float
-    """Shared subscriptions: other members get a killed member's events after these seconds. Default: 30.0"""
+    """Shared subscriptions: after how many seconds other members get the events of a killed member. Default: 30.0"""
     circuit: int | None
     """The number of failures in a row after which handling pauses. None: it never pauses. Default: 10"""
     retry: Retry
     """The pauses between attempts, and how many attempts an event has at most. Default: Retry()"""
     dead_letter: str | None
-    """The stream for events that are given up. None: they are logged. Default: "{stream}-dead\""""
+    """The stream for dead letters. None: they are logged and skipped. Default: "{stream}-dead\""""
 
 
 class EventsKeywords(_Keywords, total=False):
@@ -60,7 +60,7 @@ class EventsKeywords(_Keywords, total=False):
     serial: bool | Literal["strict"]
     """Whether events are handled one at a time and in order. Default: False"""
     key: Literal["aggregate"] | Callable[[Event], Hashable] | None
-    """What events are ordered by: their aggregate, or what a function of the event returns. Default: None"""
+    """An event's key, its aggregate or a function's result: equal keys are handled in order. Default: None"""
     batch: None
     """How many events are handled together at most. None: the handler gets single events. Default: None"""
 
