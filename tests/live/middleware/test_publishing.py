@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import eda
-from helpers import Admin, Connect, until
+from helpers import LOOPS, Admin, Connect, Logged, until
 from support.middleware.hooks import Base64, Notes, Zlib
 
 WAYS = ["publish", "batch", "send", "send_and_wait", "send_many", "send_many_of_generator", "send_many_of_async"]
@@ -183,6 +183,43 @@ async def test_publisher_when_flushed_runs_the_hooks_also_at_the_end(connect: Co
     await left.send(eda.Event())
     await conn.close()
     assert [(name, after) for name, _, after in flushes] == [(stream, 0)] * 3
+
+
+async def test_publisher_when_a_flush_hook_fails_tells_the_caller_and_still_closes(
+    connect: Connect, stream: str, logged: Logged
+) -> None:
+    class Fail(eda.Middleware):
+        async def flush(self, publisher: eda.Publisher, call_next: eda.FlushNext) -> None:
+            await call_next()
+            raise KeyError("mine")
+
+    conn = await connect(middleware=[Fail()])
+    with pytest.raises(KeyError) as caught:
+        async with conn.publisher(stream) as publisher:
+            await publisher.send(eda.Event())
+    assert caught.value.__notes__ == ["the publisher was flushed before Fail.flush raised this"]
+    with pytest.raises(eda.Closed):
+        await publisher.send(eda.Event())
+    left = await conn.publisher(stream)
+    await left.send(eda.Event())
+    await conn.close()
+    assert conn.state == "closed"
+    assert logged.find(r"flushing the publisher to .* failed: 'mine'")
+    assert left.stats().acknowledged == 1
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_hooks_when_they_run_in_another_loop_work(
+    server: eda.EmbeddedServer, stream: str, loop: str
+) -> None:
+    async def main() -> list[int]:
+        async with eda.connect(server.url, middleware=[Zlib(), Base64()]) as conn:
+            await conn.publish_batch(stream, [eda.Event(data=eda.JSON(number)) for number in range(3)])
+            async with conn.events(stream, backfill=True) as events:
+                return [(await anext(events)).data.decode() for _ in range(3)]
+
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        assert runner.run(main()) == [0, 1, 2]
 
 
 async def test_publisher_when_events_fail_reports_them_under_the_id_that_send_returned(
