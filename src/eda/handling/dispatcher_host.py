@@ -14,7 +14,7 @@ from eda.handling.dead_lettering import DEAD, DeadLettering, StoreLetter, dead_l
 from eda.handling.failure_log import FailureLog
 from eda.handling.misfits import find_misfits
 from eda.handling.suspects import Suspects
-from eda.handling.verdicts import Exhausted, Undecodable
+from eda.handling.verdicts import Alone, Exhausted, Undecodable
 from eda.options import SubscriptionOptions
 from eda.times import NS
 
@@ -129,6 +129,17 @@ class DispatcherHost:
         delays = [self._delay_ns(event, error) for event, error in zip(events, errors, strict=True)]
         self._failures.log_failed(events, errors, [None if delay < 0 else delay / NS for delay in delays])
         return delays
+
+    def retry_delay_s(self, event: Event, error: Exception) -> float | None:
+        """Return after how many seconds the event is handled again if its handler fails with this error.
+
+        None: the event becomes a dead letter.
+        """
+        (found,) = self.errors_of([event], error)
+        if not isinstance(found, Exception) or isinstance(found, Alone):
+            return 0.0
+        delay_ns = self._delay_ns(event, found)
+        return None if delay_ns == DEAD else delay_ns / NS
 
     def _delay_ns(self, event: Event, error: BaseException) -> int:
         if isinstance(error, Undecodable | Exhausted | Reject):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from eda._event import Event
 from eda.cursors.cursor import Cursor
 from eda.cursors.entry import CursorEntry
 from eda.cursors.position import Position
@@ -223,6 +224,10 @@ class Pipeline:
         self.source.release()
 
     # --- counts ------------------------------------------------------------------------------------------------------
+
+    def retry_delay_s(self, event: Event, error: Exception) -> float | None:
+        """Return what `Subscription.retry_delay_s` says."""
+        return self._host.retry_delay_s(event, error)
 
     def stats(self, *, active: bool) -> SubscriptionStats:
         """Return the counts as of now."""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Self
 
+from eda._event import Event
 from eda.deadline import Deadline
 from eda.errors import Closed, Timeout
 from eda.handlers import AnyHandler
@@ -316,6 +317,13 @@ class Subscription:
         self._closed.set()
         self._on_closed(self)
         self.on_finished()
+
+    def retry_delay_s(self, event: Event, error: Exception) -> float | None:
+        """Return after how many seconds the event is handled again if this attempt fails with `error`.
+
+        None: the event is given up, and becomes a dead letter. For middleware, which sees the error before eda does.
+        """
+        return self._pipeline.retry_delay_s(event, error)
 
     def stats(self) -> SubscriptionStats:
         """Return the counts as of now."""

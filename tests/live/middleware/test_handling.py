@@ -204,6 +204,41 @@ async def test_hook_when_it_raises_has_the_event_retried_or_given_up(
         await until(lambda: handled == [2])
 
 
+async def test_hook_when_the_handler_fails_can_tell_what_becomes_of_the_event(
+    connect: Connect, stream: str, logged: Logged
+) -> None:
+    logged.allow("failed", "rejected", "can't be decoded")
+    told: list[tuple[str, int, float | None]] = []
+
+    async def tell(event: eda.Event, call_next: Any) -> None:
+        try:
+            await call_next(event)
+        except Exception as error:
+            told.append((event.type, event.attempt, call_next.subscription.retry_delay_s(event, error)))
+            raise
+
+    async def handle(event: eda.Event) -> None:
+        if event.type == "rejected":
+            raise eda.Reject("no")
+        if event.type == "misfit":
+            event.data.decode()
+        raise KeyError("x")
+
+    conn = await connect(middleware=[Hooks(tell)])
+    for type in ("failing", "rejected", "misfit"):
+        await conn.publish(stream, eda.Event(type=type, data=eda.Data.from_encoded("json", b"[1")))
+    retry = eda.Retry(initial_s=0.02, factor=2, max_attempts=3)
+    async with conn.subscribe(stream, handle, retry=retry, **KEPT, serial=True) as sub:
+        await until(lambda: sub.stats().dead_lettered == 3)
+    assert told == [
+        ("failing", 1, 0.02),
+        ("failing", 2, 0.04),
+        ("failing", 3, None),
+        ("rejected", 1, None),
+        ("misfit", 1, None),
+    ]
+
+
 @each_kind
 async def test_hook_when_it_does_not_call_call_next_has_handled_the_event(
     connect: Connect, stream: str, kind: str

@@ -209,9 +209,7 @@ async def test_publisher_when_a_flush_hook_fails_tells_the_caller_and_still_clos
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-def test_hooks_when_they_run_in_another_loop_work(
-    server: eda.EmbeddedServer, stream: str, loop: str
-) -> None:
+def test_hooks_when_they_run_in_another_loop_work(server: eda.EmbeddedServer, stream: str, loop: str) -> None:
     async def main() -> list[int]:
         async with eda.connect(server.url, middleware=[Zlib(), Base64()]) as conn:
             await conn.publish_batch(stream, [eda.Event(data=eda.JSON(number)) for number in range(3)])
