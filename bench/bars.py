@@ -100,4 +100,17 @@ BARS = [
     Bar("dispatch alone: over awaiting the handler", "eda dispatch ns", "plain await ns", "<=", 6),
     Bar("event from a payload: over Event() with eda.JSON", "typed event ns", "untyped event ns", "<=", 1.2),
     Bar("event.payload(): over msgspec's decoding", "typed decode ns", "untyped decode ns", "<=", 1.3),
+    # A router's handler, beside an untyped handler and msgspec's decoding of the same bytes. A Struct has an
+    # `async def`, a dataclass a plain function.
+    *(
+        Bar(
+            f"typed handling, {kind}, {shown}: over the untyped handler and msgspec",
+            f"eda typed {kind} {shown} s",
+            f"eda untyped {kind}, msgspec {shown} s",
+            "<=",
+            1.3,
+        )
+        for kind in ("default", "exclusive")
+        for shown in ("Struct", "dataclass")
+    ),
 ]

@@ -13,7 +13,10 @@ from typing import Any
 
 __all__ = ["AREAS", "Maker", "Round", "maker_of"]
 
-AREAS = ("codec", "transport.frame", "handling.ledger", "publishing.window", "handling.dispatch", "typed.payloads")
+AREAS = (
+    *("codec", "transport.frame", "handling.ledger", "publishing.window", "handling.dispatch", "typed.payloads"),
+    "handling.router",
+)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from eda.transport._outbound import Outbound
 from micro import Maker, Round
 from micro.codec import DATA, EVENT
 
-__all__ = ["CONTENDERS", "N_DISPATCH"]
+__all__ = ["CONTENDERS", "N_DISPATCH", "dispatched", "frames_of", "make_event"]
 
 N_DISPATCH = 1000
 STREAM = "consume"
@@ -60,6 +60,9 @@ class _Host:
     def pull(self, n: int, n_bytes: int) -> None:
         """There is nobody to ask."""
 
+    def on_progress(self) -> None:
+        """There is no cursor."""
+
 
 def frames_of(events: list[eda.Event]) -> bytes:
     """Return deliveries as the server writes them, numbered from 1."""
@@ -85,8 +88,8 @@ async def handle_unread(event: eda.Event) -> None:
     """Read nothing: what it takes to get here is asked."""
 
 
-def _dispatch(handler: Any, data: bytes) -> Round:
-    """Parse, decode, hand to the handler, acknowledge into the buffer.
+def dispatched(handler: Any, data: bytes, *, ordered: bool = False) -> Round:
+    """Parse, decode, hand to the handler, acknowledge into the buffer; ordered: move the position instead.
 
     A round settles all its sequences, so the same ones can come again.
     """
@@ -96,6 +99,7 @@ def _dispatch(handler: Any, data: bytes) -> Round:
     host: Any = _Host()
     dispatcher = Dispatcher(
         host, host, handler, out, stream=STREAM, consumer="me", inbox=b"_INBOX.me.", limit=4096, limit_bytes=1 << 30,
+        ordered=ordered,
     )  # fmt: skip
     parser = Parser()
     parser.register(1, dispatcher.intake)
@@ -105,6 +109,9 @@ def _dispatch(handler: Any, data: bytes) -> Round:
     def run() -> tuple[int, int]:
         handled = dispatcher.outcomes.n_handled + N_DISPATCH
         written[0] = 0
+        if ordered:
+            dispatcher.begin_at(0)
+            dispatcher.intake.use_reader("me", 0)
         parser.feed(data)
         while dispatcher.outcomes.n_handled < handled:
             worker.send(None)
@@ -115,11 +122,11 @@ def _dispatch(handler: Any, data: bytes) -> Round:
 
 
 def eda_dispatch() -> Round:
-    return _dispatch(handle, frames_of([make_event(n) for n in range(N_DISPATCH)]))
+    return dispatched(handle, frames_of([make_event(n) for n in range(N_DISPATCH)]))
 
 
 def eda_to_handler() -> Round:
-    return _dispatch(handle_unread, frames_of([full_event(n) for n in range(N_DISPATCH)]))
+    return dispatched(handle_unread, frames_of([full_event(n) for n in range(N_DISPATCH)]))
 
 
 def plain_await() -> Round:
