@@ -9,7 +9,7 @@ from typing import Any
 from eda import encodings
 from eda.errors import ConfigError, DecodeError, UnknownEncoding, UnknownType
 from eda.typed.kinds import kind_of
-from eda.typed.registry import MADE_AS, PayloadClass, payload_class_for, payload_class_of, settle
+from eda.typed.registry import MADE_AS, PayloadClass, make_usable, payload_class_for, payload_class_of
 from eda.typed.upcasters import Upcaster, chain_of, upcasters_of
 
 __all__ = ["class_entry", "contradiction", "decode_slowly", "payload_error"]
@@ -24,7 +24,7 @@ def decode_slowly(type: str, schema: str, encoding: str, data: bytes, event_id: 
     declared = payload_class_for(type)
     if declared is None:
         raise UnknownType(type, encoding=encoding, event_id=event_id)
-    settle(declared)
+    make_usable(declared)
     try:
         chain = chain_of(declared, schema)
         if chain is None:
@@ -57,7 +57,7 @@ def class_entry(value: object) -> tuple[str, str, str]:
     cls = type(value)
     declared = payload_class_of(cls)
     if declared is not None:
-        settle(declared)
+        make_usable(declared)
         return MADE_AS[cls]
     how = ""
     base = next((each for each in cls.__mro__ if payload_class_of(each) is not None), None)

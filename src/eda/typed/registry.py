@@ -20,12 +20,12 @@ __all__ = [
     "PayloadClass",
     "check_schema",
     "check_type",
+    "make_usable",
     "n_declared",
     "payload",
     "payload_class_for",
     "payload_class_of",
     "payload_classes",
-    "settle",
 ]
 
 C = TypeVar("C", bound="type[Any]")
@@ -59,16 +59,17 @@ MADE_AS: dict[type[Any], tuple[str, str, str]] = {}
 # By type and alias: (encoding, schema or None for any, decode). An event that fits is decoded by `decode(bytes)`.
 DECODERS: dict[str, tuple[str, str | None, Callable[[bytes], Any]]] = {}
 
-# A class that is not settled is in these two tables, but not in the tables above. Nothing is ever removed.
+# A class that can't be used yet is in these two tables, but not in the tables above. Nothing is ever removed.
 _by_class: dict[type[Any], PayloadClass] = {}
 _by_type: dict[str, PayloadClass] = {}  # types and aliases
 
-# Whoever declares or settles holds this lock. Readers need none, because entries only appear, each at once.
+# Whoever declares a class or makes it usable holds this lock. Readers need none, because entries only appear, and each
+# of them at once.
 LOCK = RLock()
 
 
 class _NotYet(Exception):
-    """A reason why a class can't be settled now, but perhaps later."""
+    """A reason why a class can't be used now, but perhaps later."""
 
 
 def payload(
@@ -121,7 +122,7 @@ def payload(
     return declare
 
 
-def settle(declared: PayloadClass) -> None:
+def make_usable(declared: PayloadClass) -> None:
     """Check a declared class if its declaration could not do so. Raises ConfigError if it still can't be used."""
     if declared.cls in MADE_AS:
         return

@@ -19,10 +19,10 @@ from eda.typed.registry import (
     PayloadClass,
     check_schema,
     check_type,
+    make_usable,
     n_declared,
     payload_class_for,
     payload_classes,
-    settle,
 )
 
 __all__ = ["Upcaster", "chain_of", "check_upcasters", "upcast", "upcasters_of"]
@@ -134,7 +134,7 @@ def check_upcasters() -> None:
         return
     with LOCK:
         for declared in payload_classes():
-            settle(declared)
+            make_usable(declared)
         for step in _all:
             _check_step(step)
     _checked = now
