@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from eda.keywords import EventsBatchKeywords, EventsKeywords, SubscribeBatchKeywords, SubscribeKeywords
     from eda.lifetime import ConnState
     from eda.middleware.base import FlushNext, HandleBatchNext, HandleNext, Middleware, PublishNext
-    from eda.options import Retry, StreamOptions, SubscriptionOptions
+    from eda.options import Retry, StreamKeywords, StreamOptions, SubscriptionOptions
     from eda.publishing.publisher import Publisher
     from eda.publishing.publisher_options import Mode
     from eda.receipt import Receipt
@@ -88,6 +88,7 @@ __all__ = [
     "Router",
     "ServerError",
     "StreamInfo",
+    "StreamKeywords",
     "StreamNotFound",
     "StreamOptions",
     "Streams",
@@ -126,7 +127,7 @@ _NAMES_IN = {
     "eda.keywords": "EventsBatchKeywords EventsKeywords SubscribeBatchKeywords SubscribeKeywords",
     "eda.lifetime": "ConnState",
     "eda.middleware.base": "FlushNext HandleBatchNext HandleNext Middleware PublishNext",
-    "eda.options": "Retry StreamOptions SubscriptionOptions",
+    "eda.options": "Retry StreamKeywords StreamOptions SubscriptionOptions",
     "eda.publishing.publisher": "Publisher",
     "eda.publishing.publisher_options": "Mode",
     "eda.receipt": "Receipt",

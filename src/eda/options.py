@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from eda.errors import ConfigError
 from eda.names import STREAM_NAME, SUBSCRIPTION_NAME
 
-__all__ = ["Retry", "StreamOptions", "SubscriptionOptions", "check_known", "merge_options"]
+__all__ = ["Retry", "StreamKeywords", "StreamOptions", "SubscriptionOptions", "check_known", "merge_options"]
 
 # The server holds times (in nanoseconds) and sizes as signed 64-bit integers.
 _MAX_S = 9.0e9
@@ -91,6 +91,21 @@ class StreamOptions:
         _check_choice("fast_ingest", self.fast_ingest, (None, False, True))
         if self.max_age_s is not None and self.dedup_window_s > self.max_age_s:
             object.__setattr__(self, "dedup_window_s", self.max_age_s)
+
+
+class StreamKeywords(TypedDict, total=False):
+    """The settings of a stream as keywords of `conn.streams.update`; StreamOptions describes them."""
+
+    replicas: int
+    storage: Literal["file", "memory"]
+    max_age_s: float | None
+    max_bytes: int | None
+    max_events: int | None
+    dedup_window_s: float
+    compression: Literal["s2"] | None
+    discard: Literal["old", "new"]
+    atomic: bool | None
+    fast_ingest: bool | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

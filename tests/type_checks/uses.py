@@ -169,6 +169,8 @@ async def connecting() -> None:
     states: list[str] = []
     eda.connect(on_state=states.append)
     await conn.streams.create("orders", eda.StreamOptions(replicas=3))
+    assert_type(await conn.streams.update("orders", max_age_s=3600, compression="s2"), eda.StreamInfo)
+    await conn.streams.update("orders", eda.StreamOptions(replicas=3))
     await eda.connect("embedded:", stream_defaults=eda.StreamOptions(), auto_create=False, connect_timeout_s=1)
 
     eda.connect("nats://a", nkeys="a.nk")  # error: did you mean "nkey"?
@@ -179,6 +181,9 @@ async def connecting() -> None:
     eda.connect(tls=True)  # error: tls
     eda.connect(credentials=b"a.creds")  # error: credentials
     eda.connect(stream_defaults={"replicas": 3})  # error: stream_defaults
+    await conn.streams.update("orders", max_age=3600)  # error: max_age
+    await conn.streams.update("orders", max_age_s="1h")  # error: No overload
+    await conn.streams.update("orders", eda.StreamOptions(), replicas=3)  # error: No overload
     conn.state = "closed"  # error: read-only
     eda.connect(on_state=[5].append)  # error: on_state
     eda.connect(on_state=lambda: None)  # error: on_state

@@ -17,6 +17,8 @@ from eda import (
     EventsBatchKeywords,
     EventsKeywords,
     Retry,
+    StreamKeywords,
+    StreamOptions,
     SubscribeBatchKeywords,
     SubscribeKeywords,
     SubscriptionOptions,
@@ -64,6 +66,11 @@ def test_keywords_when_options_have_defaults_may_be_left_out_but_a_batch_needs_i
         option.default is not MISSING or option.default_factory is not MISSING for option in fields(SubscriptionOptions)
     )
     assert kind.__required_keys__ == ({"batch"} if kind in BATCH else set())
+
+
+def test_keywords_of_a_stream_when_compared_with_its_options_are_the_same() -> None:
+    assert get_type_hints(StreamKeywords) == get_type_hints(StreamOptions)
+    assert StreamKeywords.__required_keys__ == set()
 
 
 def test_keywords_when_their_text_names_a_default_it_is_the_one_of_the_options() -> None:

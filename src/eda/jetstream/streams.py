@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Unpack, overload
 
 from msgspec import Struct
 
@@ -17,7 +17,7 @@ from eda.jetstream.labels import labels, labels_of
 from eda.jetstream.lowering import lowered_stream
 from eda.jetstream.schemas import Purged, Stream, StreamPage, nanoseconds
 from eda.jetstream.subjects import check_stream_name, is_covered, overlaps, stream_subjects
-from eda.options import StreamOptions, check_known
+from eda.options import StreamKeywords, StreamOptions, check_known
 from eda.server_codes import MAX_BYTES_REQUIRED, STORE_FAILED, STREAM_CREATE_FAILED, STREAM_NAME_IN_USE
 from eda.times import NS
 
@@ -211,6 +211,10 @@ class Streams:
                 raise
             return await self.info(name)  # another client was quicker
 
+    @overload
+    async def update(self, name: str, options: StreamOptions) -> StreamInfo: ...
+    @overload
+    async def update(self, name: str, options: None = None, **changes: Unpack[StreamKeywords]) -> StreamInfo: ...
     async def update(self, name: str, options: StreamOptions | None = None, **changes: Any) -> StreamInfo:
         """Change settings of a stream, and return it.
 
