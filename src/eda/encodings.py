@@ -113,9 +113,24 @@ def decode_value(name: str, data: bytes, into: Any = None, event_id: str = "") -
 
 
 def reason_of(error: Exception) -> str:
-    """Return the error's type and text, at most 500 characters: some texts repeat the whole input."""
-    text = f"{type(error).__name__}: {error}"
+    """Return the error's type and text, at most 500 characters: some texts repeat the whole input.
+
+    The text of a pydantic error has the values that were refused. They are left out, because the reason goes into log
+    lines and into the headers of dead letters, where nobody expects personal data.
+    """
+    text = _without_values(error) or str(error)
+    text = f"{type(error).__name__}: {text}"
     return text if len(text) <= _MAX_REASON else text[:_MAX_REASON] + "…"
+
+
+def _without_values(error: Exception) -> str:
+    """Return the findings of a pydantic ValidationError, each with the path of its field; "" for any other error."""
+    if type(error).__module__ != "pydantic_core._pydantic_core" or not hasattr(error, "errors"):
+        return ""
+    findings = error.errors(include_url=False, include_context=False, include_input=False)
+    return "; ".join(
+        f"{'.'.join(map(str, each['loc'])) or 'the value'}: {each['msg']} ({each['type']})" for each in findings
+    )
 
 
 def decoder_of(name: str, cls: type[Any]) -> Decode:

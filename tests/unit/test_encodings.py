@@ -342,6 +342,16 @@ def test_reason_when_the_cause_says_much_is_cut() -> None:
     assert len(str(caught.value)) < 1000
 
 
+def test_reason_when_a_pydantic_model_refuses_values_names_the_fields_and_not_the_values() -> None:
+    pydantic = pytest.importorskip("pydantic")
+    model = pydantic.create_model("Person", age=(int, ...), marks=(list[int], ...))
+    with pytest.raises(DecodeError) as caught:
+        decode_value("json", b'{"age": "secret-1", "marks": [1, "secret-2"]}', model)
+    assert "age: Input should be a valid integer" in caught.value.reason
+    assert "marks.1: " in caught.value.reason
+    assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("name", "encode", "decode", "argument"),
     [
