@@ -11,6 +11,8 @@ __all__ = ["Event"]
 class Event:
     """A domain event. It never changes; `replace()` returns a changed copy.
 
+    `data` is Data, or an instance of a class that `eda.payload` declares; then type, schema and encoding are those of
+    the class, and a `type` or `schema` that differs is refused, here and in `replace()`.
     `time` is an aware datetime, or an int of nanoseconds since 1970. It can't be 0, which is 1970-01-01 00:00:00 UTC:
     in an envelope, 0 means that no time is set. `cause` is the id of another event, or the Receipt of that event. If
     `id`, `time` or `client` is empty, the publish fills it into the envelope; this object stays as it is.

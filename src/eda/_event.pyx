@@ -45,6 +45,8 @@ cdef class Event:
     stream="")\n--\n
     A domain event. It never changes; `replace()` returns a changed copy.
 
+    `data` is Data, or an instance of a class that `eda.payload` declares; then type, schema and encoding are those of
+    the class, and a `type` or `schema` that differs is refused, here and in `replace()`.
     `time` is an aware datetime, or an int of nanoseconds since 1970. It can't be 0, which is 1970-01-01 00:00:00 UTC:
     in an envelope, 0 means that no time is set. `cause` is the id of another event, or the Receipt of that event. If
     `id`, `time` or `client` is empty, the publish fills it into the envelope; this object stays as it is.
@@ -326,13 +328,11 @@ cdef class Event:
             return decode_parts(
                 self.get_text(F_TYPE), self.get_text(F_SCHEMA), self.get_data().type, self._data.encoded(), self
             )
-        cdef const char* base = PyBytes_AS_STRING(self.raw)
-        cdef Span* name = &self.spans[S_ENCODING]
-        cdef Span* span = &self.spans[S_PAYLOAD]
+        cdef const unsigned char* base = <const unsigned char*>PyBytes_AS_STRING(self.raw)
         return decode_parts(
             self.get_text(F_TYPE), self.get_text(F_SCHEMA),
-            encoding_name(<const unsigned char*>base + name.start, name.n),
-            PyBytes_FromStringAndSize(base + span.start, span.n), self
+            encoding_name(base + self.spans[S_ENCODING].start, self.spans[S_ENCODING].n),
+            PyBytes_FromStringAndSize(<const char*>base + self.spans[S_PAYLOAD].start, self.spans[S_PAYLOAD].n), self
         )
 
     def to_dict(self):
