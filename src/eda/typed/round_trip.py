@@ -168,18 +168,23 @@ class _Models:
             if written not in read:
                 reason = f"is written as {written!r} and read as {' or '.join(map(repr, read))}"
                 raise _refused(cls, name, f"{reason}: give it one name for both with alias=")
-            self._check_annotation(cls, name, field.annotation, _is_instance_only(cls, name))
+            schema = _schema_type(cls, name)
+            if schema == "is-instance":
+                raise _refused(cls, name, f"has the type {field.annotation!r}, which can't be decoded")
+            if schema == "json":
+                raise _refused(cls, name, "is pydantic's Json, which is read from a text and not written as one")
+            self._check_annotation(cls, name, field.annotation)
         for name in cls.model_computed_fields:
             if config.get("extra") in ("forbid", "allow"):
                 raise _refused(cls, name, f"is computed and encoded, but with extra={config['extra']!r} not read back")
 
-    def _check_annotation(self, cls: type[Any], name: str, annotation: Any, is_instance_only: bool) -> None:
-        if is_instance_only:
-            raise _refused(cls, name, f"has the type {annotation!r}, which can't be decoded")
+    def _check_annotation(self, cls: type[Any], name: str, annotation: Any) -> None:
         if isinstance(annotation, type) and hasattr(annotation, "model_fields"):
             self.check(annotation)
+        if hasattr(annotation, "get_secret_value") and not _has_serializer(cls, name):
+            raise _refused(cls, name, "is a secret, which is written as asterisks")
         for argument in typing.get_args(annotation):
-            self._check_annotation(cls, name, argument, False)
+            self._check_annotation(cls, name, argument)
 
 
 def _names_read(name: str, alias: Any, config: Any) -> list[str]:
@@ -195,8 +200,17 @@ def _names_read(name: str, alias: Any, config: Any) -> list[str]:
     return keys
 
 
-def _is_instance_only(cls: type[Any], name: str) -> bool:
-    """Return whether pydantic accepts only instances of a class for this field, as for arbitrary types."""
+def _has_serializer(cls: type[Any], name: str) -> bool:
+    """Return whether the model has a function of the user that writes the field."""
+    decorators = getattr(cls, "__pydantic_decorators__", None)
+    if getattr(decorators, "model_serializers", None):
+        return True
+    found = getattr(decorators, "field_serializers", {}).values()
+    return any(name in each.info.fields or "*" in each.info.fields for each in found)
+
+
+def _schema_type(cls: type[Any], name: str) -> str:
+    """Return what pydantic's own schema says of a field, such as "is-instance" for arbitrary types; "" if not known."""
     schema = getattr(cls, "__pydantic_core_schema__", None)
     while isinstance(schema, dict) and schema.get("type") not in ("is-instance", "model-fields"):
         schema = schema.get("schema")
@@ -204,4 +218,4 @@ def _is_instance_only(cls: type[Any], name: str) -> bool:
         schema = schema["fields"].get(name)
         while isinstance(schema, dict) and schema.get("type") in ("model-field", "default", "nullable"):
             schema = schema.get("schema")
-    return isinstance(schema, dict) and schema.get("type") == "is-instance"
+    return str(schema.get("type", "")) if isinstance(schema, dict) else ""

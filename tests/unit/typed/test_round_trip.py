@@ -188,6 +188,14 @@ class HoldsModel:
     model: Model
 
 
+class Revealed(pydantic.BaseModel):
+    token: pydantic.SecretStr
+
+    @pydantic.field_serializer("token")
+    def reveal(self, token: pydantic.SecretStr) -> str:
+        return token.get_secret_value()
+
+
 class Open(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="allow", frozen=True)
     a: int
@@ -259,6 +267,7 @@ ROUND_TRIPS: list[Any] = [
     IntStructBox(5),
     Model(firstName="A", born=date(2000, 1, 2), home=Address(streetName="s"), tags={"t"}),
     HoldsModel(Model(firstName="A", born=date(2000, 1, 2), home=Address(streetName="s"), tags={"t"})),
+    Revealed(token=pydantic.SecretStr("x")),
     Open(a=1, b="more"),
     Computed(a=2),
     Chosen(b=1, e=5),
@@ -462,6 +471,14 @@ class Arbitrary(pydantic.BaseModel):
     b: Plain | None = None
 
 
+class Secret(pydantic.BaseModel):
+    a: list[pydantic.SecretStr | None]
+
+
+class WithJson(pydantic.BaseModel):
+    a: pydantic.Json[int] | None = None
+
+
 @pydantic.dataclasses.dataclass
 class PydanticDataclass:
     a: int
@@ -497,6 +514,8 @@ REFUSED: list[tuple[type[Any], str]] = [
     (ComputedForbid, r"ComputedForbid can't be a payload class: field 'double' is computed"),
     (ComputedAllow, r"ComputedAllow can't be a payload class: field 'double' is computed"),
     (Arbitrary, r"Arbitrary can't be a payload class: field 'b' has the type"),
+    (Secret, r"Secret can't be a payload class: field 'a' is a secret"),
+    (WithJson, r"WithJson can't be a payload class: field 'a' is pydantic's Json"),
     (PydanticDataclass, r"PydanticDataclass is a dataclass of pydantic"),
     (WithPydanticDataclass, r"PydanticDataclass is a dataclass of pydantic"),
     (Box, r"Box is generic, and T could be any type"),
