@@ -88,8 +88,7 @@ class Events(Generic[T]):
                 await feed.wait()
         finally:
             self._is_asked = False
-        taken: T = feed.take(self._timeout_s)
-        return taken
+        return feed.take(self._timeout_s)  # type: ignore[no-any-return]
 
     # --- as a context manager ----------------------------------------------------------------------------------------
 
