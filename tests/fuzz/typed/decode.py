@@ -92,7 +92,7 @@ def check(data: bytes) -> None:
     made = eda.Event(type=type, schema=schema, data=eda.Data.from_encoded(encoding, data[3:]))
     event = decode_event(encode_event(made, "i1"))
     payload = decoded(event)
-    assert repr(decoded(event)) == repr(payload)
+    assert same(decoded(event), payload)
     assert event.data.encode() == data[3:]
     if payload is not None:
         check_again(payload, event)
@@ -123,4 +123,8 @@ def check_again(payload: Any, event: eda.Event) -> None:
     again = event.replace(data=payload)
     assert again.type in TYPES
     with suppress(EncodeError):  # NaN, which MessagePack has and JSON has not
-        assert repr(decode_event(encode_event(again)).payload()) == repr(payload)
+        assert same(decode_event(encode_event(again)).payload(), payload)
+
+
+def same(one: Any, other: Any) -> bool:
+    return one == other or repr(one) == repr(other)  # NaN differs from itself, and the order of a set says nothing
