@@ -19,6 +19,9 @@ from eda.typed.registry import payload_class_of
 
 __all__ = ["Router", "routed"]
 
+cdef enum:
+    MAX_SHOWN = 10                  # types that the text of a router names
+
 # How a handler is called. The first three take one event, the other three a list of events.
 cdef enum Call:
     PAYLOAD = 0
@@ -345,7 +348,7 @@ cdef class Router:
             return self.other
         if self.unknown == SKIP:
             return None
-        raise UnknownType(event.type, event_id=event.id)
+        raise UnknownType(event.type, encoding=event.data.type, event_id=event.id, router=repr(self))
 
     async def _handle_batch(self, list events not None):
         """Call the handlers of the events one by one, in order, and list handlers with runs of consecutive events.
@@ -408,7 +411,9 @@ cdef class Router:
     # --- as a value ----------------------------------------------------------------------------------------------
 
     def __repr__(self):
-        shown = ", ".join(self.by_type) or "without handlers"
+        shown = ", ".join([*self.by_type][:MAX_SHOWN]) or "without handlers"
+        if len(self.by_type) > MAX_SHOWN:
+            shown += f" and {len(self.by_type) - MAX_SHOWN} more types"
         unknown = "" if self.asked is None else f" unknown={self.asked!r}"
         return f"<Router {shown}{unknown}>"
 

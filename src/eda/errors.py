@@ -248,14 +248,20 @@ class UnknownEncoding(CodecError):
 
 
 class UnknownType(CodecError):
-    """An event type that no payload class declares with `eda.payload`. `type` is the type."""
+    """An event type that no payload class declares with `eda.payload`, or for which a router has no handler.
 
-    def __init__(self, type: str, *, encoding: str = "", event_id: str = "") -> None:
+    `type` is the type. `router` shows the router, or is "" if no class declares the type.
+    """
+
+    def __init__(self, type: str, *, encoding: str = "", event_id: str = "", router: str = "") -> None:
         super().__init__(encoding, event_id=event_id)
         self.type = type
+        self.router = router
 
     def __str__(self) -> str:
         type = repr(printable(self.type)) if self.type else "'' (the event has no type)"
+        if self.router:
+            return f"{self.router} has no handler for the type {type}{_of_event(self.event_id)}"
         return f"no payload class is declared for the type {type}{_of_event(self.event_id)}; see eda.payload"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import pickle
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -187,7 +188,11 @@ async def test_unknown_type_when_not_skipped_is_an_error_with_the_id(unknown: An
     seen = Seen()
     with pytest.raises(eda.UnknownType) as caught:
         await seen.router(unknown=unknown)(of_type(type))
-    assert (caught.value.type, caught.value.event_id) == (type, "e1")
+    assert (caught.value.type, caught.value.event_id, caught.value.encoding) == (type, "e1", "json")
+    shown = f"<Router {', '.join(TYPES)}{(unknown and ' unknown=' + repr(unknown)) or ''}> has no handler for the type "
+    assert str(caught.value).startswith(shown)
+    assert str(caught.value).endswith(" of event e1")
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
     with pytest.raises(eda.PartialFailure) as batch:
         await seen.router(unknown=unknown)([of_type(type)])
     assert isinstance(batch.value.failures[of_type(type)], eda.UnknownType)

@@ -560,6 +560,22 @@ def test_router_when_shown_names_its_types_and_unknown() -> None:
     assert repr(router) == "<Router handlers-paid, handlers-payed unknown='skip'>"
 
 
+def test_router_when_it_has_many_types_shows_some() -> None:
+    router = eda.Router()
+
+    @router.on
+    def many(order: Many) -> None:
+        """Handle."""
+
+    assert repr(router) == f"<Router many, {', '.join(f'many-{n}' for n in range(9))} and 11 more types>"
+
+
+@eda.payload("many", aliases=[f"many-{n}" for n in range(20)])
+@dataclass
+class Many:
+    n: int
+
+
 def test_router_when_copied_or_initialised_again_refuses() -> None:
     import copy
     import pickle

@@ -354,6 +354,40 @@ async def test_batch_when_it_runs_too_long_is_handled_again(conn: eda.Conn, stre
     assert seen == [1, 2, 1, 2, 3]
 
 
+class Stamp(eda.Middleware):
+    """Passes other events on than it gets, as one that decrypts does."""
+
+    async def handle(self, event: eda.Event, call_next: Any) -> None:
+        await call_next(event.replace(meta={"by": "stamp"}))
+
+    async def handle_batch(self, events: list[eda.Event], call_next: Any) -> None:
+        await call_next([event.replace(meta={"by": "stamp"}) for event in events])
+
+
+@pytest.mark.parametrize("batch", [{}, {"batch": 4}], ids=["single", "batch"])
+async def test_router_when_there_is_middleware_gets_what_it_passes_on(
+    connect: Connect, stream: str, dead_stream: str, logged: Logged, batch: dict[str, Any]
+) -> None:
+    logged.allow("")
+    conn = await connect(middleware=[Stamp()])
+    attempts: Counter[int] = Counter()
+    router = eda.Router()
+
+    @router.on(Paid)
+    async def paid(order: Paid, event: eda.Event) -> None:
+        assert event.meta == {"by": "stamp"}
+        attempts[order.n] += 1
+        if order.n == 2 and attempts[2] == 1:
+            raise OSError("down")
+
+    await publish(conn, stream, Paid(1), Paid(2), "live-other", BROKEN, Paid(3))
+    async with conn.subscribe(stream, router, retry=soon, **SHARED, **batch) as sub:
+        assert sub.options.types == ("live-paid", "live-payed")
+        await until(lambda: sub.stats().handled == 3)
+        await until(lambda: sub.stats().dead_lettered == 1)
+    assert attempts == {1: 1, 2: 2, 3: 1}
+
+
 async def test_subscribe_when_a_router_can_not_work_is_refused_at_once(conn: eda.Conn, stream: str) -> None:
     router = eda.Router()
 
