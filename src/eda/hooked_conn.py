@@ -6,16 +6,14 @@ The hooks are in a class of their own, so that without middleware no publish and
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import Any
 
 from eda._event import Event
 from eda.conn import Conn
 from eda.conn_services import ConnectOptions, ConnServices
 from eda.errors import ConfigError
-from eda.handlers import AnyHandler, refuse_result
+from eda.handlers import AnyHandler
 from eda.jetstream.subjects import check_stream_name
 from eda.lifetime import ConnState
 from eda.middleware.around_handler import BatchChain, HandleChain
@@ -104,8 +102,7 @@ class HookedConn(Conn):
         hooks = hooks_of(self._middleware, hook)
         if not hooks:
             return super()._new_subscription(services, spec, handler)
-        call_handler = _calling(handler, spec, self._logger)
-        chain = BatchChain(hooks, call_handler) if is_batch else HandleChain(hooks, call_handler)
+        chain = BatchChain(hooks, handler) if is_batch else HandleChain(hooks, handler)
         subscription = super()._new_subscription(services, spec, chain.call)
         chain.subscription = subscription
         return subscription
@@ -120,30 +117,3 @@ def _bypassed(name: str, other: str, hook: str, *, is_batch: bool) -> ConfigErro
         f"`await call_next({argument})` passes the {argument} on unchanged",
         argument="middleware",
     )
-
-
-def _calling(
-    handler: AnyHandler, spec: SubscriptionSpec, logger: logging.Logger
-) -> Callable[[Any], Coroutine[Any, Any, None]]:
-    """Return a coroutine function that calls the handler, which may be a plain function, as a worker does."""
-    timeout_s = spec.options.timeout_s
-
-    async def call_handler(given: Any) -> None:
-        began = time.monotonic()
-        result = handler(given)
-        if result is not None:
-            if hasattr(result, "__await__"):
-                await result
-                return
-            refused = refuse_result(result)
-            if refused is not None:
-                raise refused
-        took_s = time.monotonic() - began
-        if took_s > timeout_s:
-            logger.warning(
-                "subscription %s to stream %s: the handler took %.3g s, over timeout_s=%g: a plain function can't be "
-                "cancelled and blocks the event loop; eda.threaded runs it in a thread",
-                spec.name, spec.stream, took_s, timeout_s,
-            )  # fmt: skip
-
-    return call_handler

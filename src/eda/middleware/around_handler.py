@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+import time
+from collections.abc import Coroutine, Sequence
 from typing import Any, final
 
 from eda._event import Event
-from eda.handlers import PartialFailure
-from eda.middleware.calls import Call, Chain, check_event, final_error, wrong
+from eda.handlers import AnyHandler, PartialFailure, refuse_result
+from eda.middleware.calls import Call, Chain, Hook, check_event, final_error, wrong
 from eda.subscribing.subscription import Subscription
 
 __all__ = ["BatchChain", "HandleChain"]
@@ -48,8 +49,27 @@ class BatchCall(_HandleCall):
 class _InChain(Chain):
     """The hooks around a handler. The owner sets `subscription` before the first event is handled."""
 
-    __slots__ = ("subscription",)
+    __slots__ = ("_handler", "subscription")
     subscription: Subscription
+
+    def __init__(self, hooks: Sequence[Hook], handler: AnyHandler) -> None:
+        super().__init__(hooks, self._call_handler)
+        self._handler = handler
+
+    async def _call_handler(self, given: Any) -> None:
+        """Call the handler as a worker does: it may be a plain function, which is reported if it takes too long."""
+        began = time.monotonic()
+        result = self._handler(given)
+        if result is not None:
+            if hasattr(result, "__await__"):
+                await result
+                return
+            refused = refuse_result(result)
+            if refused is not None:
+                raise refused
+        took_s = time.monotonic() - began
+        if took_s > self.subscription.options.timeout_s:
+            self.subscription._on_overrun(given[0] if isinstance(given, list) else given, took_s)
 
     def outcome(self, name: str, call: Call, failure: BaseException | None, given: Any) -> BaseException | None:
         """Return the exception with which the attempt fails. Without one, the event is acknowledged."""

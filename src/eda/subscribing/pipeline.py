@@ -229,6 +229,10 @@ class Pipeline:
         """Return what `Subscription.retry_delay_s` says."""
         return self._host.retry_delay_s(event, error)
 
+    def on_overrun(self, event: Event, seconds: float) -> None:
+        """Log that a plain function ran longer than a handler may."""
+        self._host.on_overrun(event, seconds)
+
     def stats(self, *, active: bool) -> SubscriptionStats:
         """Return the counts as of now."""
         dispatcher = self.dispatcher

@@ -325,6 +325,10 @@ class Subscription:
         """
         return self._pipeline.retry_delay_s(event, error)
 
+    def _on_overrun(self, event: Event, seconds: float) -> None:
+        """Log that a plain handler that middleware has called ran longer than `timeout_s`."""
+        self._pipeline.on_overrun(event, seconds)
+
     def stats(self) -> SubscriptionStats:
         """Return the counts as of now."""
         return self._pipeline.stats(active=self.is_active)

@@ -282,15 +282,20 @@ async def test_hook_when_it_takes_too_long_times_out_as_a_handler(
     assert seen == [1, 2]
 
 
-async def test_plain_handler_when_it_blocks_too_long_is_reported(connect: Connect, stream: str, logged: Logged) -> None:
+async def test_plain_handler_when_it_blocks_too_long_is_reported_as_without_middleware(
+    connect: Connect, stream: str, logged: Logged
+) -> None:
     async def pass_on(event: eda.Event, call_next: Any) -> None:
         await call_next(event)
 
     conn = await connect(middleware=[Hooks(pass_on)])
-    await conn.publish(stream)
-    async with conn.subscribe(stream, lambda event: time.sleep(0.2), timeout_s=0.1, **KEPT) as sub:
-        await until(lambda: sub.stats().handled == 1)
-    assert logged.find("a plain function can't be cancelled")
+    logged.expect(r"took too long for \d+ more events")
+    await conn.publish_batch(stream, [eda.Event()] * 20)
+    async with conn.subscribe(stream, lambda event: time.sleep(0.02), timeout_s=0.01, **KEPT) as sub:
+        await until(lambda: sub.stats().handled == 20)
+    found = logged.find("a plain function can't be cancelled")
+    assert "sequence 1, attempt 1" in found[0].getMessage()
+    assert len(found) < 15
 
 
 @pytest.mark.parametrize("kind", ["shared", "exclusive"])
