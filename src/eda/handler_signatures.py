@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ForwardRef, NewType, TypeVar, Union, get_args, get_origin
 
 from eda._event import Event
+from eda.callables import AWAITED, kind_of_call
 from eda.errors import ConfigError
-from eda.handlers import AWAITED, kind_of
 
 __all__ = [
     "HandlerSignature",
@@ -63,7 +63,7 @@ def read_signature(handler: Any, local_names: Mapping[str, Any] | None, *, of_pa
     if not callable(handler):
         hint = ": give the function itself, not what it returns" if inspect.isawaitable(handler) else ""
         raise _refused(f"handler must be callable, not {type(handler).__name__}{hint}")
-    kind = kind_of(handler)
+    kind = kind_of_call(handler)
     if "generator" in kind:
         raise _refused(f"handler {name} is {kind}: calling it runs nothing, so it would handle nothing")
     if type(handler) in AWAITED:

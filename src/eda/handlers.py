@@ -12,17 +12,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeAlias
 
 from eda._event import Event
+from eda.callables import kind_of_call
 from eda.errors import ConfigError, picklable, printable
 
 __all__ = [
-    "AWAITED",
     "AnyHandler",
     "BatchHandler",
     "Handler",
     "PartialFailure",
     "Reject",
     "check_handler",
-    "kind_of",
     "refuse_result",
     "threaded",
 ]
@@ -30,9 +29,6 @@ __all__ = [
 MAX_WORKERS = 1024
 
 P = ParamSpec("P")
-
-# Classes whose calls return an awaitable, although a look at them does not show it.
-AWAITED: set[type] = set()
 
 Handler: TypeAlias = Callable[[Event], object]
 """A handler as users write it: an `async def` or a plain function that takes one event."""
@@ -112,7 +108,7 @@ def threaded(function: Callable[P, object], workers: int = 1) -> Callable[P, Cor
     """
     if not callable(function):
         raise ConfigError(f"function must be callable, not {type(function).__name__}", argument="function")
-    kind = kind_of(function)
+    kind = kind_of_call(function)
     if kind:
         raise ConfigError(f"function must be a plain blocking function, not {kind}", argument="function")
     if not isinstance(workers, int) or isinstance(workers, bool) or not 1 <= workers <= MAX_WORKERS:
@@ -160,7 +156,7 @@ def check_handler(handler: object, *, batch: bool) -> None:
     if not callable(handler):
         hint = ": give the function itself, not what it returns" if inspect.isawaitable(handler) else ""
         raise ConfigError(f"handler must be callable, not {type(handler).__name__}{hint}", argument="handler")
-    kind = kind_of(handler)
+    kind = kind_of_call(handler)
     if "generator" in kind:
         raise ConfigError(f"handler is {kind}: calling it runs nothing, so it would handle nothing", argument="handler")
     try:
@@ -190,21 +186,6 @@ def refuse_result(result: object) -> TypeError | None:
 
 def _wrong_failures(what: str) -> ConfigError:
     return ConfigError(f"failures {what}", argument="failures")
-
-
-def kind_of(function: object) -> str:
-    """Return the kind of a callable that is not a plain function, such as "a generator function"; else ""."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    if type(function) in AWAITED:
-        return f"a {type(function).__name__}"
-    if not (inspect.isroutine(function) or inspect.isclass(function)):
-        function = type(function).__call__
-    if inspect.isasyncgenfunction(function):
-        return "an async generator function"
-    if inspect.isgeneratorfunction(function):
-        return "a generator function"
-    return "an async def" if inspect.iscoroutinefunction(function) else ""
 
 
 def _name_of(handler: object) -> str:

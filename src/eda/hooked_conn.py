@@ -17,11 +17,11 @@ from eda.handlers import AnyHandler
 from eda.jetstream.subjects import check_stream_name
 from eda.lifetime import ConnState
 from eda.middleware.around_handler import BatchChain, HandleChain
-from eda.middleware.around_publish import PublishChain
+from eda.middleware.around_publish import PublishChain, with_id
 from eda.middleware.base import Middleware, overrides
 from eda.middleware.calls import hooks_of
 from eda.middleware.hooked_batch import HookedBatch
-from eda.middleware.hooked_publisher import HookedPublisher, with_id
+from eda.middleware.hooked_publisher import HookedPublisher
 from eda.publishing.atomic_batch import MAX_EVENTS
 from eda.publishing.publisher import Publisher
 from eda.publishing.publisher_options import PublisherOptions

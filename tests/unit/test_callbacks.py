@@ -48,6 +48,7 @@ CULPRITS: dict[str, Any] = {
     "partial-of-partial": functools.partial(functools.partial(coroutine_function, 1), 2),
     "partial-of-object": functools.partial(AsyncCall(), 1),
     "mock": AsyncMock(),
+    "router": eda.Router(),
 }
 
 

@@ -6,12 +6,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, final
 
 from eda._event import Event
+from eda._nuid import next_nuid
 from eda.errors import printable
 from eda.middleware.calls import Call, Chain, Hook, check_event, final_error, wrong
 from eda.publishing.publisher import Publisher
 from eda.receipt import Receipt
 
-__all__ = ["FlushChain", "PublishChain"]
+__all__ = ["FlushChain", "PublishChain", "with_id"]
 
 
 @final
@@ -111,3 +112,8 @@ class FlushChain(_OutChain):
     def note(self, name: str, call: Call) -> str:
         """Return that the publisher was flushed all the same."""
         return f"the publisher was flushed before {name} raised this"
+
+
+def with_id(event: Event, stream: str) -> Event:
+    """Return the event as the first publish hook gets it: with an id and the stream that it is published to."""
+    return event.replace(id=event.id or next_nuid(), stream=stream)

@@ -6,19 +6,13 @@ from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sequen
 from typing import Any
 
 from eda._event import Event
-from eda._nuid import next_nuid
 from eda.errors import ConfigError
-from eda.middleware.around_publish import FlushChain, PublishChain
+from eda.middleware.around_publish import FlushChain, PublishChain, with_id
 from eda.middleware.calls import Hook
 from eda.publishing.publisher import Publisher
 from eda.receipt import Receipt
 
-__all__ = ["HookedPublisher", "with_id"]
-
-
-def with_id(event: Event, stream: str) -> Event:
-    """Return the event as hooks get it: with an id and the stream that it is published to."""
-    return event.replace(id=event.id or next_nuid(), stream=stream)
+__all__ = ["HookedPublisher"]
 
 
 class HookedPublisher(Publisher):
