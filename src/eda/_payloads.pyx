@@ -12,15 +12,10 @@ from eda._data cimport Data, make_data
 from eda.typed.decoding import class_entry, contradiction, decode_slowly, payload_error
 from eda.typed.registry import DECODERS, MADE_AS
 
-__all__ = ["decode_payload"]
+__all__: list = []
 
 cdef dict made_as = MADE_AS
 cdef dict decoders = DECODERS
-
-
-def decode_payload(event):
-    """Return `event.payload()`."""
-    return event.payload()
 
 
 cdef tuple entry_of(object value):

@@ -17,7 +17,9 @@ from eda.errors import ConfigError
 
 __all__ = ["check_kind", "default_encoding", "field_names", "fitting_encodings", "kind_of", "shown_class"]
 
+# The built-in encodings that can't write an object, or a protobuf message.
 _NOT_FOR_OBJECTS = {"bytes", "string", "nil", "proto"}
+_NOT_FOR_MESSAGES = {"bytes", "string", "nil", "json", "msgpack"}
 
 
 def shown_class(cls: type[Any]) -> str:
@@ -89,10 +91,10 @@ def default_encoding(kind: str) -> str:
 
 
 def fitting_encodings(kind: str, encoding: str) -> str:
-    """Return "" if a class of this kind can have the encoding; else the built-in encodings that fit, as text."""
+    """Return "" if a class of this kind can have the encoding. Else return the built-in encodings that fit, as text."""
     if kind == "protobuf":
-        return "" if encoding not in {*_NOT_FOR_OBJECTS, "json", "msgpack"} - {"proto"} else "proto"
-    return "" if encoding not in _NOT_FOR_OBJECTS else "json or msgpack"
+        return "proto" if encoding in _NOT_FOR_MESSAGES else ""
+    return "json or msgpack" if encoding in _NOT_FOR_OBJECTS else ""
 
 
 def _has_own_annotations(cls: type[Any]) -> bool:

@@ -18,7 +18,7 @@ __all__ = [
     "LOCK",
     "MADE_AS",
     "PayloadClass",
-    "check_schema",
+    "check_text",
     "check_type",
     "make_usable",
     "n_declared",
@@ -63,8 +63,8 @@ DECODERS: dict[str, tuple[str, str | None, Callable[[bytes], Any]]] = {}
 _by_class: dict[type[Any], PayloadClass] = {}
 _by_type: dict[str, PayloadClass] = {}  # types and aliases
 
-# Whoever declares a class or makes it usable holds this lock. Readers need none, because entries only appear, and each
-# of them at once.
+# A thread holds this lock while it declares a class or makes it usable. Readers need no lock, because entries are only
+# added, and each entry is complete when it is added.
 LOCK = RLock()
 
 
@@ -90,7 +90,7 @@ def payload(
     something that is not defined yet, or if the encoding is not registered yet, the class is checked again at its first
     use and by `eda.connect`.
     """
-    type, schema = check_type("type", type), check_schema("schema", schema)
+    type, schema = check_type("type", type), check_text("schema", schema)
     names = _check_aliases(type, aliases)
     if encoding is not None and (not isinstance(encoding, str) or not encoding):
         raise ConfigError(f"encoding must be the name of an encoding, or None, not {encoding!r}", argument="encoding")
@@ -109,14 +109,14 @@ def payload(
         with LOCK:
             _check_free(declared)
             try:
-                entry = _checked(declared)
+                decode = _decoder_of(declared)
             except _NotYet:
-                entry = None
+                decode = None
             _by_class[cls] = declared
             for each in (type, *names):
                 _by_type[each] = declared
-            if entry is not None:
-                _publish(declared, entry)
+            if decode is not None:
+                _put_into_tables(declared, decode)
         return cls
 
     return declare
@@ -128,7 +128,7 @@ def make_usable(declared: PayloadClass) -> None:
         return
     with LOCK:
         try:
-            _publish(declared, _checked(declared))
+            _put_into_tables(declared, _decoder_of(declared))
         except _NotYet as error:
             raise ConfigError(f"payload class {shown_class(declared.cls)} can't be used: {error}") from error
 
@@ -162,7 +162,7 @@ def check_type(argument: str, value: object) -> str:
         )
     if not isinstance(value, str) or not value:
         raise ConfigError(f"{argument} must be a str that is not empty, not {value!r}", argument=argument)
-    text = check_schema(argument, value)
+    text = check_text(argument, value)
     n_bytes = len(text.encode()) + 2 * sum(char in _ESCAPED for char in text)
     if n_bytes > MAX_TYPE_BYTES:
         raise ConfigError(
@@ -172,8 +172,8 @@ def check_type(argument: str, value: object) -> str:
     return text
 
 
-def check_schema(argument: str, value: object) -> str:
-    """Return a schema as a plain str. Raises ConfigError if it is not a str or not valid Unicode."""
+def check_text(argument: str, value: object) -> str:
+    """Return a text, such as a schema, as a plain str. Raises ConfigError if it is not a str or not valid Unicode."""
     if not isinstance(value, str):
         raise ConfigError(f"{argument} must be a str, not {value!r}", argument=argument)
     try:
@@ -212,8 +212,8 @@ def _check_free(declared: PayloadClass) -> None:
             )
 
 
-def _checked(declared: PayloadClass) -> Callable[[bytes], Any]:
-    """Return the decoder of a class that can be used. Raises ConfigError if it never can, _NotYet if it can't now."""
+def _decoder_of(declared: PayloadClass) -> Callable[[bytes], Any]:
+    """Check a class, and return its decoder. Raises ConfigError if it can never be used, _NotYet if it can't be now."""
     if not encodings.is_registered(declared.encoding):
         raise _NotYet(f"its encoding {declared.encoding!r} is not registered; see eda.register_encoding")
     try:
@@ -230,7 +230,7 @@ def _checked(declared: PayloadClass) -> Callable[[bytes], Any]:
         ) from error
 
 
-def _publish(declared: PayloadClass, decode: Callable[[bytes], Any]) -> None:
+def _put_into_tables(declared: PayloadClass, decode: Callable[[bytes], Any]) -> None:
     """Let compiled code find a class that was checked."""
     for name in (declared.type, *declared.aliases):
         DECODERS[name] = (declared.encoding, declared.schema or None, decode)

@@ -17,7 +17,7 @@ from eda.typed.kinds import shown_class
 from eda.typed.registry import (
     LOCK,
     PayloadClass,
-    check_schema,
+    check_text,
     check_type,
     make_usable,
     n_declared,
@@ -65,7 +65,7 @@ def upcast(type: str, old: str, new: str) -> Callable[[F], F]:
     upcaster from the same schema, and for a cycle. `eda.connect` raises ConfigError for a chain of upcasters that does
     not lead to the schema of the type's class.
     """
-    type, old, new = check_type("type", type), check_schema("old", old), check_schema("new", new)
+    type, old, new = check_type("type", type), check_text("old", old), check_text("new", new)
     if not new:
         raise ConfigError("new must be the schema that the upcaster returns, not ''", argument="new")
 
