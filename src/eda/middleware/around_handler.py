@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, final
 
 from eda._event import Event
+from eda.errors import CodecError
 from eda.handlers import AnyHandler, PartialFailure, refuse_result
 from eda.middleware.calls import Call, Chain, Hook, check_event, final_error, wrong
 from eda.subscribing.subscription import Subscription
@@ -78,7 +79,15 @@ class _InChain(Chain):
             return final
         if failure is None and call.was_forgotten:
             return wrong(f"{name} called call_next without awaiting it: the handler was not called")
+        if failure is None and call.was_left:
+            failure = call.error
+        if failure is not None and call.passed_on is not None:
+            self.translate(failure, call.passed_on, given)
         return failure
+
+    def translate(self, failure: BaseException, passed_on: Any, given: Any) -> None:
+        """Let a failure name what a hook was given, in place of what the hook has passed on."""
+        raise NotImplementedError
 
 
 @final
@@ -87,6 +96,10 @@ class HandleChain(_InChain):
 
     __slots__ = ()
     call_type: type[Call] = HandleCall
+
+    def translate(self, failure: BaseException, passed_on: Event, given: Event) -> None:
+        """Let a decoding error have the id of the event that the hook was given."""
+        _restore_ids(failure, [passed_on], [given])
 
     def check(self, before: Event, given: Any, name: str) -> None:
         """Raise ConfigError unless `given` is an event."""
@@ -126,29 +139,49 @@ class BatchChain(_InChain):
                     "event.replace"
                 )
 
-    def translated(self, error: BaseException, given: list[Event]) -> BaseException:
-        """Name the given events in a PartialFailure, in place of changed ones."""
-        if isinstance(error, PartialFailure):
-            _rename(error, given)
-        return error
-
-    def outcome(self, name: str, call: Call, failure: BaseException | None, given: list[Event]) -> BaseException | None:
-        """Return the exception with which the attempt fails, in terms of the events that the hook was given."""
-        error = super().outcome(name, call, failure, given)
-        return None if error is None else self.translated(error, given)
+    def translate(self, failure: BaseException, passed_on: list[Event], given: list[Event]) -> None:
+        """Let a PartialFailure name the events that the hook was given, and decoding errors have the ids of these."""
+        sequences = [event.sequence for event in passed_on]
+        by_sequence = {event.sequence: event for event in given}
+        _restore_ids(failure, passed_on, [by_sequence[sequence] for sequence in sequences])
+        if isinstance(failure, PartialFailure):
+            _rename(failure, passed_on, given)
 
 
-def _rename(error: PartialFailure, events: list[Event]) -> None:
-    """Let `failures` name these events, in place of changed ones with the same sequences."""
-    failures = error.failures
-    by_sequence = {event.sequence: failed for event, failed in failures.items()}
+def _rename(failure: PartialFailure, passed_on: Sequence[Event], given: Sequence[Event]) -> None:
+    """Let `failures` name the given events, in place of changed ones with the same sequences."""
+    failures = failure.failures
+    by_sequence = {event.sequence: error for event, error in failures.items()}
+    # Events with equal envelopes are one key. It stands for all of them, whatever their sequences.
+    by_sequence |= {event.sequence: failures[event] for event in passed_on if event in failures}
     renamed: dict[Event, BaseException] = {}
-    for event in events:
-        failed = failures.get(event, by_sequence.get(event.sequence))
-        if failed is not None:
-            renamed[event] = failed
+    for event in given:
+        error = failures.get(event, by_sequence.get(event.sequence))
+        if error is not None:
+            renamed[event] = error
     if renamed:  # otherwise it names no event of the batch, which is an error that the dispatcher reports
-        error.failures = renamed
+        failure.failures = renamed
+
+
+def _restore_ids(failure: BaseException, passed_on: Sequence[Event], given: Sequence[Event]) -> None:
+    """Let decoding errors of events whose ids a hook has changed have the ids as they were before.
+
+    By its id the dispatcher knows which event can't be decoded.
+    """
+    ids = {new.id: old.id for new, old in zip(passed_on, given, strict=True) if new.id and new.id != old.id}
+    if ids:
+        _replace_ids(failure, ids)
+
+
+def _replace_ids(error: BaseException, ids: dict[str, str]) -> None:
+    if isinstance(error, CodecError):
+        error.event_id = ids.get(error.event_id, error.event_id)
+    elif isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            _replace_ids(each, ids)
+    elif isinstance(error, PartialFailure):
+        for each in error.failures.values():
+            _replace_ids(each, ids)
 
 
 async def _nothing() -> None:

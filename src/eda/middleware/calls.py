@@ -41,7 +41,7 @@ def hooks_of(middleware: Sequence[Middleware], hook: str) -> tuple[Hook, ...]:
 class Call:
     """A `call_next`: one call of what is inside a hook. It can be called once, while its hook runs."""
 
-    __slots__ = ("_at", "_chain", "_given", "_state", "_task", "_waiter", "error", "result")
+    __slots__ = ("_at", "_chain", "_given", "_state", "_task", "_waiter", "error", "passed_on", "result", "was_left")
 
     def __init__(self, chain: Chain, at: int, given: Any) -> None:
         self._chain = chain
@@ -50,8 +50,10 @@ class Call:
         self._state = _READY
         self._task: asyncio.Task[Any] | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self.passed_on: Any = None  # what the hook has called it with
         self.result: Any = None
         self.error: BaseException | None = None  # with which the call has ended
+        self.was_left = False  # whether the hook returned while the call was running, so it does not know its outcome
 
     @property
     def has_succeeded(self) -> bool:
@@ -73,7 +75,8 @@ class Call:
         chain = self._chain
         chain.check(self._given, given, self._name)
         self._state = _CALLED
-        return self._run(chain.copied(given))
+        self.passed_on = chain.copied(given)
+        return self._run(self.passed_on)
 
     @property
     def _name(self) -> str:
@@ -92,7 +95,7 @@ class Call:
         try:
             self.result = await self._chain.call(given, self._at + 1)
         except BaseException as error:
-            self.error = self._chain.translated(error, given)
+            self.error = error
             raise
         finally:
             self._state = _ENDED
@@ -112,6 +115,7 @@ class Call:
         if task is None or task is asyncio.current_task():
             self._state = _CALLED  # begun by hand, without an await: it can't end
             return failure
+        self.was_left = failure is None
         if failure is not None:
             task.cancel()
         while self._state == _RUNNING:
@@ -126,7 +130,7 @@ class Call:
     def close(self) -> None:
         """Refuse later calls, and forget the outcome: an exception refers to the frames that refer to this object."""
         self._state = _CLOSED
-        self.error = self.result = self._task = None
+        self.error = self.result = self.passed_on = self._task = None
 
 
 class Chain:
@@ -166,10 +170,6 @@ class Chain:
     def copied(self, given: Any) -> Any:
         """Return `given`, or a copy of it if the hook or function that gets it could change it."""
         return given
-
-    def translated(self, error: BaseException, given: Any) -> BaseException:
-        """Return the error of a call that was made with `given`, as the hook is to see it."""
-        return error
 
     def outcome(self, name: str, call: Call, failure: BaseException | None, given: Any) -> BaseException | None:
         """Return the exception with which a hook has ended for its caller; None if it has succeeded.

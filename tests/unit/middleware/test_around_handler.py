@@ -362,3 +362,79 @@ async def test_batch_when_a_hook_passes_on_something_else_fails(name: str) -> No
     with pytest.raises(eda.ConfigError, match=re.escape(text)):
         await run_batch(handler, wrong)
     assert handler.got == []
+
+
+async def test_handle_when_the_hook_leaves_the_handler_running_and_it_fails_the_attempt_fails() -> None:
+    """A hook that never saw the error has not swallowed it."""
+
+    async def leave(event: eda.Event, call_next: Any) -> None:
+        running.append(asyncio.create_task(call_next(event)))
+        await asyncio.sleep(0)
+
+    running: list[asyncio.Task[None]] = []
+    handler = Handler(eda.Reject("no"))
+    handler.may_end.clear()
+    handling = asyncio.create_task(run(handler, marking("a"), leave))
+    await asyncio.sleep(0.01)
+    handler.may_end.set()
+    with pytest.raises(eda.Reject):
+        await handling
+    assert running[0].exception() is handler.error
+
+
+# --- ids and equal events --------------------------------------------------------------------------------------------
+
+
+def undecodable(event_id: str) -> eda.DecodeError:
+    return eda.DecodeError("json", "no", event_id=event_id)
+
+
+@pytest.mark.parametrize("group", [False, True])
+async def test_handle_when_hooks_change_the_id_a_decoding_error_has_the_id_of_the_event(group: bool) -> None:
+    seen: list[str] = []
+
+    async def rename(event: eda.Event, call_next: Any) -> None:
+        try:
+            await call_next(event.replace(id=f"{event.id}x"))
+        except Exception as error:
+            seen.append((error.exceptions[0] if isinstance(error, ExceptionGroup) else error).event_id)  # type: ignore
+            raise
+
+    error: Exception = undecodable("i1xx")
+    handler = Handler(ExceptionGroup("tasks", [error]) if group else error)
+    with pytest.raises(ExceptionGroup if group else eda.DecodeError):
+        await run(handler, rename, rename)
+    assert seen == ["i1xx", "i1x"]
+    assert error.event_id == "i1"  # type: ignore[attr-defined]
+
+
+async def test_batch_when_hooks_change_the_ids_a_decoding_error_has_the_id_of_its_event() -> None:
+    async def rename(events: list[eda.Event], call_next: Any) -> None:
+        await call_next([event.replace(id=f"{event.id}x") for event in events[:0:-1]])
+
+    with pytest.raises(eda.DecodeError) as caught:
+        await run_batch(Handler(undecodable("i3x")), rename)
+    assert caught.value.event_id == "i3"
+    assert await failures_of(lambda events: eda.PartialFailure({events[0]: undecodable("i5x")}), rename) == {
+        5: "cannot decode json of event i5: no"
+    }
+
+
+async def test_batch_when_changed_events_are_equal_all_of_them_have_failed() -> None:
+    """Two deliveries of one event, which a cipher has stored with different bytes, are one key of a PartialFailure."""
+    batch = [event(1), event(2).replace(id="i1", data=eda.JSON("nonce")), event(3)]
+    assert batch[0] != batch[1]
+
+    async def decrypt(events: list[eda.Event], call_next: Any) -> None:
+        await call_next([event.replace(data=None) for event in events])
+
+    async def handle(events: list[eda.Event]) -> None:
+        raise eda.PartialFailure({events[0]: ValueError("first"), events[1]: ValueError("second")})
+
+    with pytest.raises(eda.PartialFailure) as caught:
+        await run_batch(handle, changing, decrypt, batch=batch)
+    assert [each.sequence for each in caught.value.failures] == [1, 2]
+
+
+async def changing(events: list[eda.Event], call_next: Any) -> None:
+    await call_next([event.replace(aggregate="a") for event in events])
