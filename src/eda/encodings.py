@@ -76,7 +76,7 @@ def encode_value(name: str, value: Any) -> bytes:
     try:
         encode, _ = _registry[name]
     except KeyError:
-        raise UnknownEncoding(name) from None
+        raise UnknownEncoding(name, value_type=type(value).__qualname__) from None
     try:
         data = encode(value)
     except Exception as error:

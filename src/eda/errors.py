@@ -241,10 +241,18 @@ class DecodeError(CodecError):
 
 
 class UnknownEncoding(CodecError):
-    """An encoding that is neither built in nor registered with `eda.register_encoding`."""
+    """An encoding that is neither built in nor registered with `eda.register_encoding`.
+
+    `value_type` is the name of the type of the value that was to be encoded; "" if bytes were to be decoded.
+    """
+
+    def __init__(self, encoding: str, *, event_id: str = "", value_type: str = "") -> None:
+        super().__init__(encoding, event_id=event_id)
+        self.value_type = value_type
 
     def __str__(self) -> str:
-        return f"unknown encoding {self.encoding!r}{_of_event(self.event_id)}; see eda.register_encoding"
+        value = f" for a value of type {self.value_type}" if self.value_type else ""
+        return f"unknown encoding {self.encoding!r}{_of_event(self.event_id)}{value}; see eda.register_encoding"
 
 
 class UnknownType(CodecError):

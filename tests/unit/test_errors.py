@@ -37,7 +37,7 @@ SAMPLES: list[tuple[type[EdaError], dict[str, Any]]] = [
     (CodecError, {"encoding": "json", "event_id": "e1"}),
     (EncodeError, {"encoding": "json", "value_type": "socket", "reason": "no", "event_id": "e1"}),
     (DecodeError, {"encoding": "envelope", "reason": "truncated", "event_id": "e1", "offset": 7}),
-    (UnknownEncoding, {"encoding": "avro", "event_id": "e1"}),
+    (UnknownEncoding, {"encoding": "avro", "event_id": "e1", "value_type": "dict"}),
     (UnknownType, {"type": "order-paid", "event_id": "e1"}),
     (StreamNotFound, {"stream": "s"}),
     (ConsumerDeleted, {"stream": "s", "consumer": "c", "reason": "reset"}),

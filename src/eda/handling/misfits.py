@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from eda._event import Event
-from eda.errors import CodecError, EdaError, EncodeError
+from eda.errors import CodecError, EdaError, EncodeError, UnknownEncoding
 from eda.handling.verdicts import Alone, GivenBack, Misfit
 
 __all__ = ["find_misfits"]
@@ -18,7 +18,8 @@ def find_misfits(events: Sequence[Event], error: BaseException) -> list[BaseExce
     about an event of the call. For any other error, return None: the call has failed in the usual way.
 
     The event that an error is about is a Misfit. The others are GivenBack, because they can be handled without it. If
-    no id says which event of a batch it is, each event without an id is handled Alone.
+    several events of a batch have the id of the error, or the error and several events have none, each of these events
+    is handled Alone.
     """
     problems = _decoding_errors(error)
     if not problems:
@@ -28,7 +29,7 @@ def find_misfits(events: Sequence[Event], error: BaseException) -> list[BaseExce
         numbers = [number for number, event in enumerate(events) if event.id == problem.event_id]
         if not numbers:
             return None
-        is_known = bool(problem.event_id) or len(numbers) == 1
+        is_known = len(numbers) == 1
         for number in numbers:
             if type(found[number]) is not Misfit:
                 found[number] = _misfit(problem) if is_known else Alone()
@@ -46,7 +47,8 @@ def _decoding_errors(error: BaseException) -> list[CodecError]:
     if isinstance(error, ExceptionGroup):
         parts = [_decoding_errors(each) for each in error.exceptions]
         return [each for part in parts for each in part] if all(parts) else []
-    if isinstance(error, CodecError) and not isinstance(error, EncodeError) and not _may_pass(error):
+    is_of_encoding = isinstance(error, EncodeError) or (isinstance(error, UnknownEncoding) and error.value_type)
+    if isinstance(error, CodecError) and not is_of_encoding and not _may_pass(error):
         return [error]
     return []
 

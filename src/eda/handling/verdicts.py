@@ -25,7 +25,7 @@ class Suspect(Exception):
 
 
 class Alone(Exception):
-    """The verdict on an event that is handled alone: in a batch, no id said whose payload can't be decoded."""
+    """The verdict on an event that is handled alone: in a batch, no id said which event can't be decoded."""
 
 
 class GivenBack(BaseException):

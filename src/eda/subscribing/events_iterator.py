@@ -195,8 +195,9 @@ class _Feed:
         self._on_offered = self.on_closing
         if self._timer is not None:
             self._timer.cancel()
+        ending, self._ending = self._ending, None
         if self._outcome is not None and not self._outcome.done():
-            self._outcome.set_exception(self._ending or GivenBack())
+            self._outcome.set_exception(ending or GivenBack())
 
 
 def _dropped(subscription: Subscription, loop: asyncio.AbstractEventLoop, logger: logging.Logger) -> None:

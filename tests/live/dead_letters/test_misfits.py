@@ -273,6 +273,60 @@ async def test_dead_letter_when_it_can_not_be_stored_keeps_the_event_and_decodes
     await assert_kept(admin, stream, kind, 2)
 
 
+@two_kinds
+@pytest.mark.parametrize("way", ["publish", "batch", "publisher"])
+async def test_handler_when_it_publishes_what_it_can_not_encode_under_the_id_of_its_event_fails_as_usual(
+    conn: eda.Conn, stream: str, dead: str, admin: Admin, kind: str, way: str, logged: Logged
+) -> None:
+    logged.expect("handler failed for event .* it is handled again")
+    await publish(conn, stream, GOOD)
+    quick = eda.Retry(initial_s=0.02, factor=1)
+    made = dead  # deleted after the test
+    attempts: list[int] = []
+
+    async def handle(event: eda.Event) -> None:
+        attempts.append(event.attempt)
+        if len(attempts) < 3:
+            wrong = event.replace(data=eda.Data("misfit-nobody", 5))
+            if way == "publish":
+                await conn.publish(made, wrong)
+            elif way == "batch":
+                await conn.publish_batch(made, [wrong])
+            else:
+                async with conn.publisher(made) as publisher:
+                    await publisher.send_many([wrong])
+
+    async with conn.subscribe(stream, handle, retry=quick, **KINDS[kind]) as subscription:
+        await until(lambda: subscription.stats().handled == 1)
+        assert (subscription.stats().undecodable, subscription.stats().failed) == (0, 2)
+
+
+@pytest.mark.parametrize("kind", BATCHED)
+async def test_batch_when_one_of_two_events_with_the_same_id_can_not_be_decoded_handles_the_other(
+    conn: eda.Conn, stream: str, dead: str, admin: Admin, kind: str, logged: Logged
+) -> None:
+    """Another program may have stored them, or this one after the stream's duplicate window."""
+    logged.expect("can't be decoded")
+    await conn.streams.create(stream)
+    for number, value in enumerate((GOOD, BAD, GOOD, GOOD)):
+        event = eda.Event(id="same" if number < 3 else "e4", type="paid", data=eda.JSON(value))
+        await admin.js.publish(f"{stream}.paid", encode_event(event))
+    seen: list[int] = []
+
+    async def handle(events: list[eda.Event]) -> None:
+        for event in events:
+            event.data.decode(into=Paid)
+        seen.extend(event.sequence for event in events)
+
+    async with conn.subscribe(stream, handle, retry=IN_A_MINUTE, **BATCHED[kind]) as subscription:
+        await until(lambda: subscription.stats().dead_lettered == 1 and subscription.stats().handled == 3)
+        assert (subscription.stats().undecodable, subscription.stats().failed) == (1, 0)
+    assert seen == [1, 3, 4]
+    (letter,) = await stored(admin, dead)
+    assert letter.headers["Eda-Dead-Sequence"] == "2"
+    await assert_kept(admin, stream, kind, 4)
+
+
 # --- replayed --------------------------------------------------------------------------------------------------------
 
 

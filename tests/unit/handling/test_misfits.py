@@ -73,6 +73,7 @@ ORDINARY = {
     "another event": decode_error("id-9"),
     "no id": decode_error(""),
     "encode": eda.EncodeError("json", "X", "no", event_id="id-1"),
+    "encode with an unknown encoding": eda.UnknownEncoding("csv", event_id="id-1", value_type="dict"),
     "another error": ValueError("no"),
     "wrapped": chained(RuntimeError("could not read it"), decode_error()),
     "timed out": chained(eda.Timeout("handler", 1.0, event_id="id-1"), decode_error()),
@@ -117,7 +118,7 @@ def test_error_when_its_context_is_hidden_does_not_count() -> None:
     ("events", "error", "wanted"),
     [
         ([ONE, TWO, THREE], decode_error("id-2"), [GivenBack, Misfit, GivenBack]),
-        ([ONE, TWO, event_of("id-1", 9)], decode_error("id-1"), [Misfit, GivenBack, Misfit]),
+        ([ONE, TWO, event_of("id-1", 9)], decode_error("id-1"), [Alone, GivenBack, Alone]),
         ([ONE, TWO, THREE], both("id-1", "id-3"), [Misfit, GivenBack, Misfit]),
         ([ONE, TWO], decode_error("id-3"), None),
         ([ONE, TWO], decode_error(""), None),
