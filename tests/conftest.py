@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from helpers import Logged
+from support.typed.declarations import own_declarations
 
 WITH_SERVERS = {"faults", "live", "security"}
 
@@ -39,6 +40,13 @@ def logged(request: pytest.FixtureRequest) -> Iterator[Logged]:
     problems = handler.problems()
     if problems:
         pytest.fail("logged:\n" + "\n".join(problems), pytrace=False)
+
+
+@pytest.fixture(autouse=True)
+def declarations() -> Iterator[None]:
+    """Forget the payload classes, upcasters and encodings that the test declares. Those of modules stay."""
+    with own_declarations():
+        yield
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -56,7 +56,7 @@ counter = itertools.count()
 
 
 def register(encode: Any = bytes, decode: Any = bytes) -> str:
-    """Register an encoding under a name of its own: the registry is never emptied."""
+    """Register an encoding under a name of its own: a test may need several."""
     name = f"test-{next(counter)}"
     register_encoding(name, encode, decode)
     return name

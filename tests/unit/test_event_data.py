@@ -41,7 +41,7 @@ class BytesSubclass(bytes):
 
 
 def register(encode: Callable[[Any], Any], decode: Callable[[bytes], Any] = bytes) -> str:
-    """Register an encoding under a name of its own: the registry is never emptied."""
+    """Register an encoding under a name of its own: a test may need several."""
     name = f"data-test-{next(counter)}"
     register_encoding(name, encode, decode)
     return name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -17,7 +16,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 import eda
 from helpers import Connect
-from support.typed.declarations import own_declarations
 
 
 @dataclass
@@ -49,14 +47,12 @@ PAYLOADS: list[Any] = [
 
 
 @pytest.fixture(autouse=True)
-def declarations() -> Iterator[None]:
-    with own_declarations():
-        eda.payload("paid", schema="3", aliases=["bought."])(Paid)
-        eda.payload("sent *", encoding="msgpack")(Sent)
-        eda.payload("_", schema="1")(Enrolled)
-        eda.payload("bewegt…")(Moved)
-        eda.payload("time", schema="2")(Timestamp)
-        yield
+def payload_classes(declarations: None) -> None:
+    eda.payload("paid", schema="3", aliases=["bought."])(Paid)
+    eda.payload("sent *", encoding="msgpack")(Sent)
+    eda.payload("_", schema="1")(Enrolled)
+    eda.payload("bewegt…")(Moved)
+    eda.payload("time", schema="2")(Timestamp)
 
 
 async def read(connection: eda.Conn, stream: str, n: int) -> list[eda.Event]:

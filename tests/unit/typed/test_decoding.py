@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +13,6 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 import eda
-from eda import encodings
 from eda._codec import decode_event, encode_event
 from eda.errors import CodecError, DecodeError, UnknownEncoding, UnknownType
 
@@ -45,10 +43,8 @@ def failure(event: eda.Event, error: type[CodecError] = DecodeError) -> Any:
 
 
 @pytest.fixture
-def cbor() -> Iterator[None]:
+def cbor(declarations: None) -> None:
     eda.register_encoding("cbor", msgspec.json.encode, msgspec.json.decode)
-    yield
-    encodings._registry.pop("cbor", None)
 
 
 def test_payload_when_decoded_is_a_new_object_each_time() -> None:

@@ -13,7 +13,6 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 import eda
-from eda import encodings
 from eda.errors import ConfigError
 from eda.typed.registry import MADE_AS, payload_class_for, payload_class_of, payload_classes
 from eda.typed.upcasters import check_upcasters
@@ -35,13 +34,6 @@ class Model(pydantic.BaseModel):
 
 class Types(StrEnum):
     PAID = "paid"
-
-
-@pytest.fixture
-def later() -> Any:
-    """Have the encoding `later` forgotten after the test."""
-    yield
-    encodings._registry.pop("later", None)
 
 
 def test_class_when_declared_is_found_by_class_type_and_alias() -> None:
@@ -195,7 +187,6 @@ def test_class_when_it_turns_out_to_be_unfit_is_refused_at_connect(monkeypatch: 
         eda.connect("nats://localhost:1")
 
 
-@pytest.mark.usefixtures("later")
 def test_encoding_when_registered_after_the_declaration_works() -> None:
     eda.payload("paid", encoding="later")(Paid)
     with pytest.raises(ConfigError, match="Paid can't be used: its encoding 'later' is not registered"):
