@@ -18,6 +18,7 @@ import eda
 
 SOURCE = Path(__file__).resolve().parents[3] / "src" / "eda"
 DESIGN = SOURCE.parents[1] / "docs" / "design.md"
+CONTRIBUTING = SOURCE.parents[1] / "CONTRIBUTING.md"
 
 # The files at the top of src/eda, in three groups. A file imports only files that stand before it in its group.
 TOP: dict[str, list[str]] = {
@@ -260,6 +261,11 @@ def test_design_when_it_names_files_of_wings_those_exist() -> None:
     assert len(named) > 20
     there = {(path.parent.name, stem_of(path)) for path in SOURCES}
     assert sorted(named - there) == []
+
+
+def test_contributing_when_read_lists_every_wing() -> None:
+    rows = re.findall(r"^\| `(\w+)/` \|", CONTRIBUTING.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(rows) == WINGS
 
 
 def test_import_parsers_when_given_every_form_find_all() -> None:
