@@ -62,5 +62,6 @@ class Router:
 def routed(handler: AnyHandler, options: SubscriptionOptions) -> tuple[AnyHandler, SubscriptionOptions]:
     """Return a subscription's handler and options: for a router, its function and the options with its filter.
 
-    Any other handler is returned as it is. Raises ConfigError for a router that can't handle this subscription.
+    Any other handler is returned as it is. Raises ConfigError for a router that can't handle this subscription, and for
+    a payload class.
     """

@@ -428,12 +428,20 @@ AWAITED.add(Router)
 def routed(handler, options):
     """Return a subscription's handler and options: for a router, its function and the options with its filter.
 
-    Any other handler is returned as it is. Raises ConfigError for a router that can't handle this subscription.
+    Any other handler is returned as it is. Raises ConfigError for a router that can't handle this subscription, and for
+    a payload class.
     """
     if type(handler) is Router:
         return (<Router>handler).subscribed(options)
     if handler is Router:
         raise ConfigError("handler is the class eda.Router: give a router, eda.Router()", argument="handler")
+    if isinstance(handler, type) and payload_class_of(handler) is not None:
+        # A call would make a payload whose first field is the event, and the event would be acknowledged.
+        raise ConfigError(
+            f"handler is the payload class {handler.__qualname__}: give a function, or a router with a handler for "
+            "the class",
+            argument="handler",
+        )
     return handler, options
 
 

@@ -530,6 +530,12 @@ def test_subscribing_when_given_the_class_says_so() -> None:
         subscribed(eda.Router)
 
 
+def test_subscribing_when_given_a_payload_class_says_so() -> None:
+    # A call of the class would make a payload of the event, and the event would be acknowledged.
+    with pytest.raises(eda.ConfigError, match=r"handler is the payload class Paid: give a function, or a router"):
+        subscribed(Paid)
+
+
 def test_subscribing_when_the_handler_is_no_router_changes_nothing() -> None:
     options = eda.SubscriptionOptions()
     assert routed(print, options) == (print, options)

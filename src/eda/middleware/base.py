@@ -131,10 +131,22 @@ def check_middleware(middleware: object) -> tuple[Middleware, ...]:
         for before in range(index):
             if middleware[before] is each:
                 raise _wrong(f"[{index}] is the same object as middleware[{before}]: its hooks would run twice")
-        for hook in HOOKS:
-            if overrides(each, hook):
-                _check_hook(f"{type(each).__name__}.{hook}", hook, getattr(each, hook))
+        hooks = [hook for hook in HOOKS if overrides(each, hook)]
+        for hook in hooks:
+            _check_hook(f"{type(each).__name__}.{hook}", hook, getattr(each, hook))
+        if not hooks:
+            _check_no_misspelt_hook(each, f"[{index}]")
     return tuple(middleware)
+
+
+def _check_no_misspelt_hook(middleware: Middleware, where: str) -> None:
+    """Raise ConfigError if middleware without hooks has methods that its author may have meant to be hooks."""
+    cls = type(middleware)
+    methods = [name for name in dir(cls) if name not in HOOKS and not name.startswith("_")]
+    methods = [name for name in methods if inspect.iscoroutinefunction(inspect.getattr_static(cls, name))]
+    if methods:
+        found = ", ".join(f"{cls.__name__}.{name}" for name in methods)
+        raise _wrong(f"{where} has no hook: the hooks are {', '.join(HOOKS)}, and it has only {found}")
 
 
 def _check_hook(name: str, hook: str, function: Any) -> None:

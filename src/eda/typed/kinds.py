@@ -15,7 +15,7 @@ import msgspec
 
 from eda.errors import ConfigError
 
-__all__ = ["check_kind", "default_encoding", "field_names", "fitting_encodings", "kind_of", "shown_class"]
+__all__ = ["check_kind", "default_encoding", "field_names", "fitting_encodings", "kind_of", "shown_class", "shown_kind"]
 
 # The built-in encodings that can't write an object, or a protobuf message.
 _NOT_FOR_OBJECTS = {"bytes", "string", "nil", "proto"}
@@ -25,6 +25,11 @@ _NOT_FOR_MESSAGES = {"bytes", "string", "nil", "json", "msgpack"}
 def shown_class(cls: type[Any]) -> str:
     """Return the class's name with its module, for errors. It never goes to the server."""
     return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def shown_kind(kind: str) -> str:
+    """Return the name of a kind, for errors."""
+    return {"protobuf": "protobuf message", "pydantic": "pydantic model", "attrs": "class of attrs"}.get(kind, kind)
 
 
 def kind_of(cls: type[Any]) -> str:

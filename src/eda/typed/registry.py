@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from eda import encodings
 from eda.errors import ConfigError
-from eda.typed.kinds import check_kind, default_encoding, fitting_encodings, shown_class
+from eda.typed.kinds import check_kind, default_encoding, fitting_encodings, shown_class, shown_kind
 from eda.typed.round_trip import check_round_trip
 
 __all__ = [
@@ -101,8 +101,8 @@ def payload(
         fitting = fitting_encodings(kind, name)
         if fitting:
             raise ConfigError(
-                f"encoding {name!r} does not fit {shown_class(cls)}, which is a {kind}; it can have {fitting}, or an "
-                "encoding that eda.register_encoding registered",
+                f"encoding {name!r} does not fit {shown_class(cls)}, which is a {shown_kind(kind)}; it can have "
+                f"{fitting}, or an encoding that eda.register_encoding registered",
                 argument="encoding",
             )
         declared = PayloadClass(cls, type, schema, names, name, kind)
@@ -155,13 +155,14 @@ def n_declared() -> int:
 
 def check_type(argument: str, value: object) -> str:
     """Return the name of a type as a plain str. Raises ConfigError for a name that no event can have."""
-    if isinstance(value, type):
+    if isinstance(value, type) and argument == "type":
         raise ConfigError(
-            f'{argument} must be the type of the events, not a class: write @eda.payload("{value.__name__.lower()}")',
+            f'type must be the type of the events, not a class: write @eda.payload("{value.__name__.lower()}")',
             argument=argument,
         )
     if not isinstance(value, str) or not value:
-        raise ConfigError(f"{argument} must be a str that is not empty, not {value!r}", argument=argument)
+        what = "an alias" if argument == "aliases" else argument
+        raise ConfigError(f"{what} must be a str that is not empty, not {value!r}", argument=argument)
     text = check_text(argument, value)
     n_bytes = len(text.encode()) + 2 * sum(char in _ESCAPED for char in text)
     if n_bytes > MAX_TYPE_BYTES:

@@ -44,6 +44,15 @@ class NoFunction(eda.Middleware):
     handle = 5  # type: ignore[assignment]
 
 
+class Misspelt(eda.Middleware):
+    async def handel(self, event: Any, call_next: Any) -> None:
+        """Check the tenant."""
+
+
+class Derived(Misspelt):
+    pass
+
+
 ONE = Plain()
 
 WRONG: dict[str, tuple[Any, str]] = {
@@ -60,6 +69,11 @@ WRONG: dict[str, tuple[Any, str]] = {
     "generator-function": ([Generator()], "hook Generator.handle must be an async def, not an async generator"),
     "too-few": ([TooFew()], "hook TooFew.handle_batch must take (events, call_next): too many positional arguments"),
     "too-many": ([TooMany()], "hook TooMany.flush must take (publisher, call_next): missing a required argument"),
+    "misspelt": (
+        [Misspelt()],
+        "[0] has no hook: the hooks are publish, flush, handle, handle_batch, and it has only Misspelt.handel",
+    ),
+    "misspelt-in-its-base": ([ONE, Derived()], "middleware[1] has no hook: "),
     "no-function": ([NoFunction()], "hook NoFunction.handle must be an async def, not int"),
 }
 

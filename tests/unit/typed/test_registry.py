@@ -87,6 +87,8 @@ def test_decorator_when_it_has_no_type_says_how_to_write_it() -> None:
         ({"aliases": "payed"}, "aliases must be a list of types, not 'payed'", "aliases"),
         ({"aliases": 5}, "aliases must be a list", "aliases"),
         ({"aliases": None}, "aliases must be a list", "aliases"),
+        ({"aliases": [5]}, "an alias must be a str that is not empty, not 5", "aliases"),
+        ({"aliases": [Paid]}, "an alias must be a str that is not empty, not <class", "aliases"),
         ({"aliases": ["paid"]}, "alias 'paid' is the type itself", "aliases"),
         ({"aliases": ["a", "b", "a"]}, "alias 'a' is given twice", "aliases"),
         ({"encoding": ""}, "encoding must be the name", "encoding"),
@@ -106,7 +108,9 @@ def test_argument_when_wrong_is_refused(arguments: dict[str, Any], match: str, a
 
 @pytest.mark.parametrize("encoding", ["json", "msgpack", "bytes", "string", "nil"])
 def test_encoding_when_it_does_not_fit_a_message_is_refused(encoding: str) -> None:
-    with pytest.raises(ConfigError, match=rf"encoding '{encoding}' does not fit .*StringValue.* can have proto"):
+    with pytest.raises(
+        ConfigError, match=rf"encoding '{encoding}' does not fit .*StringValue, .*a protobuf message; it can have proto"
+    ):
         eda.payload("text", encoding=encoding)(StringValue)
 
 
