@@ -13,9 +13,9 @@ from eda._event cimport F_TYPE, Event
 from eda.callables import AWAITED
 from eda.errors import ConfigError, UnknownType
 from eda.handler_signatures import (
-    Unresolved, accepts, members_of, names_classes, read_signature, shown_annotation, shown_handler,
+    Unresolved, accepts, members_of, names_classes, read_signature, shown_annotation,
 )
-from eda.handlers import PartialFailure, refuse_result
+from eda.handlers import PartialFailure, refuse_result, shown_handler
 from eda.typed.registry import payload_class_of
 
 __all__ = ["Router", "routed"]

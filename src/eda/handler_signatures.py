@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ForwardRef, NewType, TypeVar, Union, get_args, get_origin
 
 from eda._event import Event
-from eda.callables import AWAITED, kind_of_call
+from eda.callables import AWAITED
 from eda.errors import ConfigError
+from eda.handlers import check_callable, shown_handler
 
 __all__ = [
     "HandlerSignature",
@@ -23,7 +24,6 @@ __all__ = [
     "names_classes",
     "read_signature",
     "shown_annotation",
-    "shown_handler",
 ]
 
 # An annotation with one of these types asks for a list of payloads, or of events.
@@ -60,14 +60,9 @@ def read_signature(handler: Any, local_names: Mapping[str, Any] | None, *, of_pa
     parameter can't be resolved, because it says whether the handler takes lists.
     """
     name = shown_handler(handler)
-    if not callable(handler):
-        hint = ": give the function itself, not what it returns" if inspect.isawaitable(handler) else ""
-        raise _refused(f"handler must be callable, not {type(handler).__name__}{hint}")
-    kind = kind_of_call(handler)
-    if "generator" in kind:
-        raise _refused(f"handler {name} is {kind}: calling it runs nothing, so it would handle nothing")
+    check_callable(handler, name)
     if type(handler) in AWAITED:
-        raise _refused(f"handler is {kind}: a router can't be the handler of another one")
+        raise _refused(f"handler is a {type(handler).__name__}: a router can't be the handler of another router")
     first, second = _arguments(handler, name, of_payloads=of_payloads)
     annotation = _resolved(first.annotation, handler, local_names)
     takes_list, item = _item_of(annotation, name, first)
@@ -109,14 +104,6 @@ def members_of(annotation: Any) -> tuple[Any, ...]:
 def accepts(annotation: Any, cls: type) -> bool:
     """Return whether an argument with this annotation may be an instance of `cls`. An unclear annotation accepts it."""
     return any(_accepts(member, cls) for member in members_of(annotation))
-
-
-def shown_handler(handler: Any) -> str:
-    """Return the name of a handler for messages, with its module."""
-    while isinstance(handler, functools.partial):
-        handler = handler.func
-    named = handler if hasattr(handler, "__qualname__") and hasattr(handler, "__module__") else type(handler)
-    return f"{named.__module__}.{named.__qualname__}"
 
 
 # --- parameters ------------------------------------------------------------------------------------------------------

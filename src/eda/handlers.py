@@ -21,8 +21,10 @@ __all__ = [
     "Handler",
     "PartialFailure",
     "Reject",
+    "check_callable",
     "check_handler",
     "refuse_result",
+    "shown_handler",
     "threaded",
 ]
 
@@ -150,15 +152,11 @@ def threaded(function: Callable[P, object], workers: int = 1) -> Callable[P, Cor
     return handler
 
 
-def check_handler(handler: object, *, batch: bool) -> None:
+def check_handler(handler: Any, *, batch: bool) -> None:
     """Raise ConfigError for a handler that clearly can't be called with an event (with `batch`, a list of events)."""
     argument = "a list of events" if batch else "an event"
-    if not callable(handler):
-        hint = ": give the function itself, not what it returns" if inspect.isawaitable(handler) else ""
-        raise ConfigError(f"handler must be callable, not {type(handler).__name__}{hint}", argument="handler")
-    kind = kind_of_call(handler)
-    if "generator" in kind:
-        raise ConfigError(f"handler is {kind}: calling it runs nothing, so it would handle nothing", argument="handler")
+    name = shown_handler(handler)
+    check_callable(handler, name)
     try:
         # If the handler is decorated, eda calls the outer function, so the outer signature counts.
         signature = inspect.signature(handler, follow_wrapped=False)
@@ -169,8 +167,27 @@ def check_handler(handler: object, *, batch: bool) -> None:
     try:
         signature.bind(object())
     except TypeError as error:
-        message = f"handler must take one argument, {argument}: {_name_of(handler)}{signature} does not ({error})"
+        message = f"handler must take one argument, {argument}: {name}{signature} does not ({error})"
         raise ConfigError(message, argument="handler") from error
+
+
+def check_callable(handler: object, name: str) -> None:
+    """Raise ConfigError for a handler that can't be called, and for a generator function, whose call runs nothing."""
+    if not callable(handler):
+        hint = ": give the function itself, not what it returns" if inspect.isawaitable(handler) else ""
+        raise ConfigError(f"handler must be callable, not {type(handler).__name__}{hint}", argument="handler")
+    kind = kind_of_call(handler)
+    if "generator" in kind:
+        message = f"handler {name} is {kind}: calling it runs nothing, so it would handle nothing"
+        raise ConfigError(message, argument="handler")
+
+
+def shown_handler(handler: Any) -> str:
+    """Return the name of a handler for messages, with its module."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    named = handler if hasattr(handler, "__qualname__") and hasattr(handler, "__module__") else type(handler)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def refuse_result(result: object) -> TypeError | None:
@@ -186,7 +203,3 @@ def refuse_result(result: object) -> TypeError | None:
 
 def _wrong_failures(what: str) -> ConfigError:
     return ConfigError(f"failures {what}", argument="failures")
-
-
-def _name_of(handler: object) -> str:
-    return getattr(handler, "__qualname__", type(handler).__qualname__)

@@ -392,7 +392,7 @@ def test_on_when_it_is_a_running_coroutine_hints_at_the_function() -> None:
 
 
 def test_on_when_it_is_another_router_refuses_it() -> None:
-    refused(lambda: eda.Router().on(Paid)(eda.Router()), "can't be the handler of another one")
+    refused(lambda: eda.Router().on(Paid)(eda.Router()), "can't be the handler of another router")
 
 
 def test_on_when_a_signature_can_not_be_read_asks_for_a_function() -> None:
