@@ -6,7 +6,9 @@ declared, so that the error appears at the start of the program that publishes, 
 
 from __future__ import annotations
 
+import types
 import typing
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -32,6 +34,18 @@ _KEYS = (
     structure.DecimalType,
     structure.EnumType,
     structure.LiteralType,
+)
+
+# Keys that are read back as lists or dicts, which can't be keys in Python.
+_NO_KEYS = (
+    structure.CollectionType,
+    structure.TupleType,
+    structure.DictType,
+    structure.TypedDictType,
+    structure.NamedTupleType,
+    structure.DataclassType,
+    structure.StructType,
+    structure.CustomType,
 )
 
 
@@ -104,6 +118,9 @@ class _Structure:
         elif isinstance(node, structure.DictType):
             if self._encoding == "json" and not isinstance(node.key_type, _KEYS):
                 raise _refused(self._owner, field, f"has keys that JSON can't have: {_name(node.key_type)}")
+            for key in getattr(node.key_type, "types", (node.key_type,)):
+                if isinstance(key, _NO_KEYS):
+                    raise _refused(self._owner, field, f"has keys that can't be read back: {_name(key)}")
             self.check(node.key_type, field)
             self.check(node.value_type, field)
         else:
@@ -183,8 +200,31 @@ class _Models:
             self.check(annotation)
         if hasattr(annotation, "get_secret_value") and not _has_serializer(cls, name):
             raise _refused(cls, name, "is a secret, which is written as asterisks")
-        for argument in typing.get_args(annotation):
+        arguments = typing.get_args(annotation)
+        if arguments and isinstance(origin := typing.get_origin(annotation), type) and issubclass(origin, Mapping):
+            for key in _members(arguments[0]):
+                if _is_compound(typing.get_origin(key) or key):
+                    raise _refused(cls, name, f"has keys that can't be read back: {key!r}")
+        for argument in arguments:
             self._check_annotation(cls, name, argument)
+
+
+def _members(annotation: Any) -> Iterator[Any]:
+    """Yield the members of a union, and the types without what `Annotated` adds; else the annotation itself."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated or origin in (typing.Union, types.UnionType):
+        for each in typing.get_args(annotation)[: 1 if origin is typing.Annotated else None]:
+            yield from _members(each)
+    else:
+        yield annotation
+
+
+def _is_compound(cls: Any) -> bool:
+    """Return whether the values of a class are written as lists or objects, or as a text made of several parts."""
+    return isinstance(cls, type) and (
+        issubclass(cls, tuple | frozenset)
+        or any(hasattr(cls, mark) for mark in ("model_fields", "__dataclass_fields__", "__attrs_attrs__"))
+    )
 
 
 def _names_read(name: str, alias: Any, config: Any) -> list[str]:

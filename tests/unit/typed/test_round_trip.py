@@ -383,6 +383,28 @@ class WithTupleKeys:
 
 
 @dataclass
+class WithEitherKeys:
+    a: dict[int | frozenset[int], str]
+
+
+@dataclass
+class WithFrozenKeys:
+    a: dict[Frozen, str]
+
+
+class TupleKeys(pydantic.BaseModel):
+    a: dict[tuple[int, int], str]
+
+
+class NestedTupleKeys(pydantic.BaseModel):
+    a: list[dict[typing.Annotated[tuple[int, ...], "pair"] | str, str] | None]
+
+
+class FrozenKeys(pydantic.BaseModel):
+    a: dict[Frozen, str]
+
+
+@dataclass
 class WithBoolKeys:
     a: dict[bool, str]
 
@@ -530,6 +552,14 @@ def test_class_when_it_can_not_make_the_round_trip_is_refused(cls: type[Any], ma
         eda.payload("t")(cls)
     # Nothing was kept: the type is free.
     eda.payload("t")(Frozen)
+
+
+@pytest.mark.parametrize("cls", [WithTupleKeys, WithEitherKeys, WithFrozenKeys, TupleKeys, NestedTupleKeys, FrozenKeys])
+def test_keys_when_they_can_not_be_read_back_are_refused_in_each_encoding(cls: type[Any]) -> None:
+    with pytest.raises(ConfigError, match=r"field 'a' has keys that can't be read back"):
+        eda.payload("t", encoding="msgpack")(cls)
+    with pytest.raises(ConfigError, match=r"field 'a' has keys that"):
+        eda.payload("t")(cls)
 
 
 @pytest.mark.parametrize("encoding", ["msgpack"])
