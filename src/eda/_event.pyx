@@ -324,7 +324,7 @@ cdef class Event:
         UnknownType if no class declares the type, UnknownEncoding, and DecodeError (with `event_id`, chained from its
         cause) if the data does not fit the class.
         """
-        if self._data is not None or self.raw is None:
+        if self._data is not None or self.raw is None or self.spans[S_ENCODING].n == 0:
             return decode_parts(
                 self.get_text(F_TYPE), self.get_text(F_SCHEMA), self.get_data().type, self._data.encoded(), self
             )

@@ -118,7 +118,10 @@ def reason_of(error: Exception) -> str:
     The text of a pydantic error has the values that were refused. They are left out, because the reason goes into log
     lines and into the headers of dead letters, where nobody expects personal data.
     """
-    text = _without_values(error) or str(error)
+    try:
+        text = _without_values(error) or str(error)
+    except Exception:  # the error's own __str__ has failed
+        text = "it has no text"
     text = f"{type(error).__name__}: {text}"
     return text if len(text) <= _MAX_REASON else text[:_MAX_REASON] + "…"
 

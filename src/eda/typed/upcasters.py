@@ -97,7 +97,11 @@ def upcasters_of(type: str) -> dict[str, Upcaster]:
     """Return the upcasters of a type or alias, by the schema from which they lead."""
     declared = payload_class_for(type)
     names = (type,) if declared is None else (declared.type, *declared.aliases)
-    return {old: step for name in names for old, step in _by_type.get(name, {}).items()}
+    steps: dict[str, Upcaster] = {}
+    for name in names:
+        # `update` is one step for other threads. A loop over the table would fail if one of them adds an upcaster.
+        steps.update(_by_type.get(name, ()))
+    return steps
 
 
 def chain_of(declared: PayloadClass, schema: str) -> tuple[Upcaster, ...] | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import sys
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -263,3 +265,63 @@ def test_payload_when_many_threads_decode_is_right() -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_upcasters_when_another_thread_declares_more_are_found() -> None:
+    eda.payload("paid", schema="new")(Paid)
+    old = [received("paid", f"old-{n}", eda.JSON({"amount": n})) for n in range(100)]
+    for event in old:
+        eda.upcast("paid", event.schema, "new")(lambda plain: plain)
+    errors: list[Exception] = []
+    is_done = threading.Event()
+
+    def work() -> None:
+        while not errors and not is_done.is_set():
+            try:
+                assert [event.payload().amount for event in old] == list(range(100))
+            except Exception as error:
+                errors.append(error)
+
+    thread = threading.Thread(target=work)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        thread.start()
+        until = time.monotonic() + 1
+        n = 100
+        while n < 2000 and not errors and time.monotonic() < until:
+            eda.upcast("paid", f"old-{n}", "new")(lambda plain: plain)
+            n += 1
+    finally:
+        is_done.set()
+        thread.join()
+        sys.setswitchinterval(interval)
+    assert errors == []
+
+
+@pytest.mark.parametrize("is_data_read", [False, True])
+def test_encoding_when_the_envelope_names_none_is_bytes(is_data_read: bool) -> None:
+    eda.payload("paid")(Paid)
+    envelope = encode_event(eda.Event(type="paid", data=eda.Bytes(b"xx")), "i1").replace(b"\x42\x05bytes", b"")
+    event = decode_event(envelope)
+    if is_data_read:
+        assert event.data.type == "bytes"
+    assert failure(event).encoding == "bytes"
+
+
+class Textless(ValueError):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def test_decoder_when_its_exception_has_no_text_is_an_error_all_the_same() -> None:
+    eda.payload("paid", schema="2")(Paid)
+
+    def upcast(_: Any) -> Any:
+        raise Textless
+
+    eda.upcast("paid", "1", "2")(upcast)
+    event = received(schema="1", data=eda.JSON({}))
+    with pytest.raises(DecodeError, match="raised Textless: it has no text") as caught:
+        event.payload()
+    assert caught.value.event_id == "i1"
