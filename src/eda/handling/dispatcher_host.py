@@ -118,7 +118,7 @@ class DispatcherHost:
             found = [error.error_of(event) for event in events]
             if not any(each is not None for each in found):
                 return [ConfigError("PartialFailure names no event of the batch", argument="failures")] * len(events)
-            return [_own_misfit(event, each) for event, each in zip(events, found, strict=True)]
+            return _with_misfits(events, found)
         return [error] * len(events)
 
     def on_failures(self, events: Sequence[Event], errors: Sequence[BaseException]) -> list[int]:
@@ -219,11 +219,23 @@ class DispatcherHost:
                 self.on_retry(next_s)
 
 
-def _own_misfit(event: Event, error: BaseException | None) -> BaseException | None:
-    """Return a Misfit if the error says that this event's payload can't be decoded, else the error itself."""
-    if error is None:
-        return None
-    (found,) = find_misfits([event], error) or (error,)
+def _with_misfits(events: list[Event], errors: list[BaseException | None]) -> list[BaseException | None]:
+    """Return the errors of a batch with misfits in place of the errors that say which payloads can't be decoded.
+
+    If several events have the same error, such as those of one call of a router's list handler, they are treated as the
+    events of a handler call that raised it.
+    """
+    found = list(errors)
+    numbers_of: dict[int, list[int]] = {}
+    for number, error in enumerate(errors):
+        if error is not None:
+            numbers_of.setdefault(id(error), []).append(number)
+    for numbers in numbers_of.values():
+        shared = errors[numbers[0]]
+        assert shared is not None
+        misfits = find_misfits([events[number] for number in numbers], shared) or ()
+        for number, misfit in zip(numbers, misfits, strict=False):
+            found[number] = misfit
     return found
 
 

@@ -170,6 +170,43 @@ async def test_router_when_payloads_do_not_fit_their_class_or_have_none_handles_
     assert "misfit-unheard-of" in letters[1].headers["Eda-Dead-Error"]
 
 
+@pytest.mark.parametrize("is_group", [False, True], ids=["error", "group"])
+@pytest.mark.parametrize("kind", BATCHED)
+async def test_router_when_a_list_handler_can_not_decode_an_event_handles_the_others_in_their_first_attempt(
+    conn: eda.Conn, stream: str, dead: str, admin: Admin, kind: str, is_group: bool, logged: Logged
+) -> None:
+    logged.expect("can't be decoded")
+    for number in range(1, 10):
+        await conn.publish(stream, eda.Event(data=Shipped(str(number)), aggregate="a"))
+    await conn.publish(stream, eda.Event(type="misfit-other", aggregate="a"))
+    router = eda.Router(unknown="raw")
+    seen: list[str] = []
+    others: list[eda.Event] = []
+    router.otherwise(others.append)
+
+    @router.on
+    async def shipped(payloads: list[Shipped], events: list[eda.Event]) -> None:
+        errors = []
+        for event in events:
+            assert event.attempt == 1
+            if event.sequence in (3, 7):
+                error = eda.errors.DecodeError("json", "no parcel", event_id=event.id)
+                if not is_group:
+                    raise error
+                errors.append(error)
+        if errors:
+            raise ExceptionGroup("no parcels", errors)
+        seen.extend(payload.parcel for payload in payloads)
+
+    once = eda.Retry(initial_s=60, max_s=60, max_attempts=1)
+    async with conn.subscribe(stream, router, retry=once, **BATCHED[kind]) as subscription:
+        await until(lambda: subscription.stats().dead_lettered == 2 and subscription.stats().handled == 8)
+        assert (subscription.stats().undecodable, subscription.stats().failed) == (2, 0)
+    assert seen == list("1245689")
+    assert len(others) == 1
+    assert [each.headers["Eda-Dead-Sequence"] for each in await stored(admin, dead)] == ["3", "7"]
+
+
 @two_kinds
 async def test_event_when_its_payload_can_not_be_decoded_and_there_is_no_dead_letter_is_passed_over(
     conn: eda.Conn, stream: str, dead: str, admin: Admin, kind: str, logged: Logged
