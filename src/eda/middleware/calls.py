@@ -113,7 +113,7 @@ class Call:
         if self._state != _RUNNING or isinstance(failure, GeneratorExit):
             return failure
         if task is None or task is asyncio.current_task():
-            self._state = _CALLED  # begun by hand, without an await: it can't end
+            self._state = _CALLED  # the hook called `send` on the coroutine and left it, so the call can't end
             return failure
         self.was_left = failure is None
         if failure is not None:

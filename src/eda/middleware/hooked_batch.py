@@ -36,7 +36,7 @@ class HookedBatch:
         self._publish = publish
         self._passed_on: dict[int, Event] = {}  # by index
         self._receipts: list[asyncio.Future[Receipt]] = [self._loop.create_future() for _ in events]
-        self._is_ready = self._loop.create_future()  # all events were passed on, or one can't be any more
+        self._is_ready = self._loop.create_future()  # all events were passed on, or a hook has failed
         self._is_published = False  # the batch was handed to `publish`
         self._failure: PublishFailed | None = None  # the first hook that has failed before the batch was published
 
@@ -65,7 +65,7 @@ class HookedBatch:
             self._failure = None
 
     async def _until_ready(self) -> None:
-        """Wait until all events were passed on, or one can't be any more. Raises Timeout."""
+        """Wait until all events were passed on, or a hook has failed. Raises Timeout."""
         while self._failure is None and len(self._passed_on) < len(self._events):
             self._is_ready = self._loop.create_future()
             done, _ = await asyncio.wait({self._is_ready}, timeout=HOOKS_S)

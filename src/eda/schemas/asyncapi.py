@@ -1,7 +1,7 @@
 """The exported document as AsyncAPI 3.0, and back.
 
-AsyncAPI takes JSON Schema of draft 7, with all schemas of a document under one roof. The field `x-eda` of a message has
-what AsyncAPI has no word for, so that `eda schema check` can compare such documents as well.
+AsyncAPI takes JSON Schema of draft 7, and a document has one place for all its schemas. AsyncAPI has no fields for
+schema ids, aliases and upcasters. So they are in a field `x-eda` of each message, where `eda schema check` reads them.
 """
 
 from __future__ import annotations

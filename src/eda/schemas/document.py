@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Any
 
 from eda.schemas.json_schema import json_schema
@@ -25,22 +24,19 @@ def declared_types() -> dict[str, Entry]:
     Raises ConfigError if the upcasters of a type have a gap, and for a class that can't be described.
     """
     check_upcasters()
-    return _entries(payload_classes())
+    classes = sorted(payload_classes(), key=lambda declared: declared.type)
+    return {declared.type: _entry(declared) for declared in classes}
 
 
 def document_of(types: dict[str, Entry]) -> dict[str, Any]:
-    """Return the document of the format "json-schema"."""
+    """Return the document that `--format json-schema` writes."""
     return {"format": FORMAT, "version": VERSION, "types": types}
-
-
-def _entries(classes: Iterable[PayloadClass]) -> dict[str, Entry]:
-    return {declared.type: _entry(declared) for declared in sorted(classes, key=lambda declared: declared.type)}
 
 
 def _entry(declared: PayloadClass) -> Entry:
     steps = upcasters_of(declared.type)
     entry: Entry = {
-        "schema": declared.schema or "",
+        "schema": declared.schema,
         "aliases": sorted(declared.aliases),
         "encoding": declared.encoding,
         "upcasters": sorted(([step.old, step.new] for step in steps.values()), key=_schema_order),

@@ -30,7 +30,7 @@ class Finding:
 
     type: str
     path: str
-    """the place in the payload, such as `$.lines[].price`; "" if the finding is about the type itself"""
+    """where in the payload, such as `$.lines[].price`; "" if the finding is about the type itself"""
     change: str
     breaks: str
     """NEW_READERS, OLD_READERS, or NOBODY: then the finding is only a notice"""

@@ -40,7 +40,7 @@ def protobuf_schema(cls: type[Any]) -> Schema:
 
 
 def _message(descriptor: Any) -> Schema:
-    # Imported here: only who declares a protobuf message needs protobuf, and then it is loaded already.
+    # Imported here, because only a program that declares a protobuf message needs protobuf. It has loaded it already.
     from google.protobuf.descriptor_pb2 import DescriptorProto
 
     raw = DescriptorProto()

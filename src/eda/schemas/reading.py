@@ -13,7 +13,7 @@ __all__ = ["read_types"]
 
 
 def read_types(text: str | bytes) -> dict[str, Entry]:
-    """Return the types of an exported document. Raises ConfigError that says why the text is none."""
+    """Return the types of an exported document. Raises ConfigError if the text is not such a document, and says why."""
     try:
         document = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -50,7 +50,7 @@ def _types_of(document: dict[str, Any]) -> dict[str, Entry]:
 
 
 def _check(type_: Any, entry: Any) -> None:
-    """Raise ConfigError for an entry that is not one."""
+    """Raise ConfigError if an entry lacks a part or has a part of a wrong type."""
     fits = (
         isinstance(type_, str)
         and isinstance(entry, dict)

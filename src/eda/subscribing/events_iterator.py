@@ -179,8 +179,8 @@ class _Feed:
     def left_by(self, error: Exception) -> None:
         """Note the error with which the program leaves the iteration.
 
-        If it says that the payload of the taken event can't be decoded, it becomes the event's outcome. If the event
-        were given back, the program would get it again after each restart.
+        If the error says that the payload of the taken event can't be decoded, the error becomes the event's outcome.
+        If the event were given back, the program would get it again after each restart.
         """
         taken = self._taken if isinstance(self._taken, list) else [self._taken] if self._taken is not None else []
         if find_misfits(taken, error) is not None:

@@ -15,7 +15,7 @@ import msgspec
 
 from eda.errors import ConfigError
 
-__all__ = ["check_kind", "default_encoding", "field_names", "fitting_encodings", "kind_of", "shown_class", "shown_kind"]
+__all__ = ["check_kind", "default_encoding", "fitting_encodings", "kind_of", "shown_class", "shown_kind"]
 
 # The built-in encodings that can't write an object, or a protobuf message.
 _NOT_FOR_OBJECTS = {"bytes", "string", "nil", "proto"}
@@ -70,14 +70,14 @@ def check_kind(cls: Any) -> str:
         raise ConfigError(
             f"{name} is a dataclass of pydantic; a payload class of pydantic must be a pydantic.BaseModel"
         )
-    if not field_names(cls, kind):
+    if not _field_names(cls, kind):
         raise ConfigError(f"{name} has no fields, so there is nothing to encode. An event without data needs no class")
     if inspect.isabstract(cls):
         raise ConfigError(f"{name} is abstract, so no payload can be an instance of it")
     return kind
 
 
-def field_names(cls: type[Any], kind: str) -> list[str]:
+def _field_names(cls: type[Any], kind: str) -> list[str]:
     """Return the names of the fields of a class of this kind."""
     if kind == "pydantic":
         return list(cls.model_fields)
