@@ -9,6 +9,7 @@ Files, each after the files that it imports:
     finding             what a comparison finds: gaps between a writer and a reader, and findings for users
     subschemas          walks through the schemas in a schema
     type_schema         JSON Schema for the types that msgspec decodes
+    pydantic_schema     JSON Schema for a pydantic model
     json_schema         JSON Schema for a payload class of any kind but protobuf
     protobuf_schema     the description of a protobuf message, and its .proto text
     document            the exported document, from the declared classes

@@ -14,6 +14,7 @@ from eda.schemas.type_schema import NUMBER_KEYS
 __all__ = ["accepts", "constraint_gaps"]
 
 # Which keywords limit which type, as (lower, upper).
+_BYTES = ("x-eda-minBytes", "x-eda-maxBytes")
 _LENGTHS = {
     "string": ("minLength", "maxLength"),
     "array": ("minItems", "maxItems"),
@@ -40,7 +41,8 @@ def constraint_gaps(writer: Branch, reader: Branch, kind: str | None, is_binary:
         yield from _number_gaps(writer, reader)
     for each, keywords in _LENGTHS.items():
         if kind in (None, each):
-            yield from _length_gaps(writer, reader, keywords)
+            is_of_bytes = each == "string" and any(bound in reader for bound in _BYTES)
+            yield from _length_gaps(writer, reader, _BYTES if is_of_bytes else keywords)
     if kind in (None, "string"):
         yield from _text_gaps(writer, reader, is_binary)
     if kind in (None, "array") and reader.get("uniqueItems") and not writer.get("uniqueItems"):

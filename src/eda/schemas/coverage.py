@@ -14,6 +14,7 @@ from typing import Any
 from eda.schemas.branches import Branch, branches_of, json_type
 from eda.schemas.constraints import accepts, constraint_gaps
 from eda.schemas.finding import Gap
+from eda.schemas.pydantic_schema import COMPUTED
 
 __all__ = ["coverage_gaps"]
 
@@ -23,7 +24,7 @@ _KNOWN = frozenset(
         *("type", "enum", "properties", "required", "additionalProperties", "propertyNames", "minProperties"),
         *("maxProperties", "items", "prefixItems", "minItems", "maxItems", "uniqueItems", "minimum", "maximum"),
         *("exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "pattern", "format"),
-        "contentEncoding",
+        *("contentEncoding", "x-eda-minBytes", "x-eda-maxBytes"),
     )
 )
 _RECURSIVE = "recursive"
@@ -108,7 +109,7 @@ class _Comparison:
 
     def other_tag(self, writer: Branch, reader: Branch) -> tuple[str, Any] | None:
         """Return the property, and its value, by which the writer's branch is not the one that the reader means."""
-        theirs = reader.get("properties", {})
+        theirs = _read_by(reader)
         for name, schema in writer.get("properties", {}).items():
             mine = _constants(branches_of(schema, self.writer)) if name in theirs else []
             wanted = _constants(branches_of(theirs[name], self.reader)) if mine else []
@@ -137,7 +138,7 @@ class _Comparison:
 
     def object_gaps(self, writer: Branch, reader: Branch) -> Iterator[Gap]:
         mine: Branch = writer.get("properties", {})
-        theirs: Branch = reader.get("properties", {})
+        theirs = _read_by(reader)
         others = writer.get("additionalProperties", "properties" not in writer or "patternProperties" in writer)
         promised = writer.get("required", ())
         for name in reader.get("required", ()):
@@ -163,9 +164,10 @@ class _Comparison:
                 )
             else:
                 yield from _below(".*", self.compare(others, allowed))
-            if "propertyNames" in reader:
+            # In JSON a key is always a text, but in MessagePack it may be a number.
+            if "propertyNames" in reader or (self.is_binary and "propertyNames" in writer):
                 names = {"type": "string", **writer.get("propertyNames", {})}
-                gaps = self.compare(names, {"type": "string", **reader["propertyNames"]})
+                gaps = self.compare(names, {"type": "string", **reader.get("propertyNames", {})})
                 yield from _below(".*", [gap._replace(change=f"in the field's name: {gap.change}") for gap in gaps])
 
     def array_gaps(self, writer: Branch, reader: Branch) -> Iterator[Gap]:
@@ -190,6 +192,16 @@ class _Comparison:
             yield from _below("[]", self.compare(others, allowed))
 
 
+def _read_by(reader: Branch) -> Branch:
+    """Return the properties that the reader reads. It may write others, which it computes."""
+    properties: Branch = reader.get("properties", {})
+    return {
+        name: schema
+        for name, schema in properties.items()
+        if not (isinstance(schema, dict) and schema.get(COMPUTED) is True)
+    }
+
+
 def _below(path: str, gaps: list[Gap]) -> Iterator[Gap]:
     for gap in gaps:
         yield gap._replace(path=path + gap.path)
@@ -205,6 +217,8 @@ def _fits(writer: Branch, reader: Branch) -> bool:
     kind = writer.get("type")
     if wanted is None and "enum" in reader:
         return kind in {json_type(value) for value in reader["enum"]}
+    if kind in ("integer", "number") and reader.get("format") == "decimal":
+        return True  # a Decimal is written as a text, and read from a number as well
     return wanted in (None, kind) or (kind, wanted) == ("integer", "number")
 
 

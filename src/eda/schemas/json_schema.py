@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from eda.errors import ConfigError
+from eda.schemas.pydantic_schema import pydantic_schema
 from eda.schemas.type_schema import adopted, schema_of_type
 
 __all__ = ["json_schema"]
@@ -23,42 +24,12 @@ def json_schema(cls: type[Any]) -> Schema:
     JSON Schema can't describe.
     """
     try:
-        schema = _pydantic_schema(cls)
-        schema = schema_of_type(cls, _pydantic_schema) if schema is None else adopted(schema)
+        schema = pydantic_schema(cls)
+        schema = schema_of_type(cls, pydantic_schema) if schema is None else adopted(schema)
     except Exception as error:  # each library has errors of its own for what it can't describe
         reason = f"{type(error).__name__}: {error}"
         raise ConfigError(f"no JSON Schema can be made for the class {cls.__qualname__}: {reason}") from error
     return _with_root_inline(schema)
-
-
-def _pydantic_schema(cls: type[Any]) -> Schema | None:
-    """Return the schema of a pydantic model, by its own means; None for another class."""
-    if not hasattr(cls, "model_json_schema"):
-        return None
-    read: Schema = cls.model_json_schema(mode="validation", by_alias=True)
-    try:
-        written: Schema = cls.model_json_schema(mode="serialization", by_alias=True)
-    except Exception:  # a serializer without a declared type
-        return read
-    parts = [(read, written)]
-    parts += [(part, written.get("$defs", {}).get(name, {})) for name, part in read.get("$defs", {}).items()]
-    for part, other in parts:
-        _take_names(part, other)
-    return read
-
-
-def _take_names(read: Schema, written: Schema) -> None:
-    """Give the properties of a model the names under which it writes them. It may read several names.
-
-    Both schemas have the fields in the same order. Computed fields stand after them, and are only written.
-    """
-    names = list(written.get("properties", ()))
-    if list(read.get("properties", ())) == names or len(names) < len(read.get("properties", ())):
-        return
-    new_names = dict(zip(read.get("properties", ()), names, strict=False))
-    read["properties"] = {new_names[name]: schema for name, schema in read.get("properties", {}).items()}
-    if "required" in read:
-        read["required"] = [new_names.get(name, name) for name in read["required"]]
 
 
 def _with_root_inline(schema: Schema) -> Schema:

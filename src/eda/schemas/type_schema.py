@@ -15,7 +15,7 @@ from msgspec import NODEFAULT, inspect
 
 from eda.schemas.subschemas import redirected
 
-__all__ = ["NUMBER_KEYS", "adopted", "schema_of_type"]
+__all__ = ["DATE_TIME", "NUMBER_KEYS", "TIME", "adopted", "number_keys", "schema_of_type"]
 
 Schema = dict[str, Any]
 
@@ -26,8 +26,8 @@ NUMBER_KEYS = (_INTEGER_KEYS, _NUMBER_KEYS)
 
 # msgspec reads a datetime with or without an offset unless its type says which. RFC 3339, and so the format "date-time"
 # of JSON Schema, demands an offset. So the two other cases have formats of our own, which a validator ignores.
-_DATE_TIME = {None: "iso-date-time", True: "date-time", False: "local-date-time"}
-_TIME = {None: "iso-time", True: "time", False: "local-time"}
+DATE_TIME = {None: "iso-date-time", True: "date-time", False: "local-date-time"}
+TIME = {None: "iso-time", True: "time", False: "local-time"}
 
 _PLAIN: dict[type[inspect.Type], Schema] = {
     inspect.AnyType: {},
@@ -78,11 +78,13 @@ class _Maker:
                 schema = {"type": "string", **_lengths(info, "Length")}
                 return schema if info.pattern is None else {**schema, "pattern": info.pattern}
             case inspect.BytesType() | inspect.ByteArrayType() | inspect.MemoryViewType():
-                return {"type": "string", **_lengths(info, "Length", _base64_length), "contentEncoding": "base64"}
+                # The lengths in base64 are for validators. They don't tell 4 bytes from 5, so bytes are compared.
+                lengths = {**_lengths(info, "Length", _base64_length), **_lengths(info, "Bytes", prefix="x-eda-")}
+                return {"type": "string", **lengths, "contentEncoding": "base64"}
             case inspect.DateTimeType():
-                return {"type": "string", "format": _DATE_TIME[info.tz]}
+                return {"type": "string", "format": DATE_TIME[info.tz]}
             case inspect.TimeType():
-                return {"type": "string", "format": _TIME[info.tz]}
+                return {"type": "string", "format": TIME[info.tz]}
             case inspect.LiteralType():
                 return {"enum": sorted(info.values, key=lambda value: (type(value).__name__, str(value)))}
             case inspect.UnionType():
@@ -144,11 +146,8 @@ class _Maker:
         if "enum" in schema:
             return {"enum": [str(value) for value in schema["enum"]]}
         kind = schema.get("type")
-        limits = {name: schema[name] for name in _LIMITS.values() if name in schema}
         if kind in ("integer", "number"):
-            # A limit of a number can't be said of a text. A change of the unknown keyword is reported all the same.
-            pattern = _INTEGER_KEYS if kind == "integer" else _NUMBER_KEYS
-            return {"pattern": pattern, **({"x-eda-limits": limits} if limits else {})}
+            return number_keys(schema)
         if "anyOf" in schema:
             return {"anyOf": [self._keys(each) or {"type": "string"} for each in schema["anyOf"]]}
         return {name: value for name, value in schema.items() if name != "type"}
@@ -223,6 +222,14 @@ def adopted(schema: Schema) -> Schema:
     return {**root, "$defs": maker.definitions()} if maker.made else root
 
 
+def number_keys(schema: Schema) -> Schema:
+    """Return the schema of the keys of an object that stand for numbers of this schema."""
+    # A limit of a number can't be said of a text. A change of the unknown keyword is reported all the same.
+    limits = {name: schema[name] for name in _LIMITS.values() if name in schema}
+    pattern = _INTEGER_KEYS if schema["type"] == "integer" else _NUMBER_KEYS
+    return {"pattern": pattern, **({"x-eda-limits": limits} if limits else {})}
+
+
 def short_name(name: str) -> str:
     """Return the name of a class without its module: pydantic writes both if two classes have one name."""
     return name.rpartition("__")[2] or name
@@ -232,8 +239,8 @@ def _limits(info: Any) -> Schema:
     return {name: value for field, name in _LIMITS.items() if (value := getattr(info, field)) is not None}
 
 
-def _lengths(info: Any, unit: str, length: Callable[[int], int] = int) -> Schema:
-    bounds = {f"min{unit}": info.min_length, f"max{unit}": info.max_length}
+def _lengths(info: Any, unit: str, length: Callable[[int], int] = int, prefix: str = "") -> Schema:
+    bounds = {f"{prefix}min{unit}": info.min_length, f"{prefix}max{unit}": info.max_length}
     return {name: length(value) for name, value in bounds.items() if value is not None}
 
 

@@ -13,6 +13,8 @@ TEXT = {"type": "string"}
 WHOLE = {"type": "integer"}
 NUMBER = {"type": "number"}
 NULL = {"type": "null"}
+BYTES = {"type": "string", "contentEncoding": "base64", "minLength": 8, "maxLength": 8}
+COMPUTED = {"type": "integer", "readOnly": True, "x-eda-computed": True}
 RED = {"enum": ["red"]}
 RED_BLUE = {"enum": ["red", "blue"]}
 
@@ -93,6 +95,14 @@ CHANGES: list[tuple[str, Any, Any, list[str], list[str]]] = [
     ("format is added", TEXT, {**TEXT, "format": "uuid"}, [""], []),
     ("offsets are demanded", {**TEXT, "format": "iso-date-time"}, {**TEXT, "format": "date-time"}, [""], []),
     ("text becomes bytes", TEXT, {**TEXT, "contentEncoding": "base64"}, [""], []),
+    ("bytes get shorter", {**BYTES, "x-eda-maxBytes": 5}, {**BYTES, "x-eda-maxBytes": 4}, [""], []),
+    ("bytes get longer", {**BYTES, "x-eda-minBytes": 4}, {**BYTES, "x-eda-minBytes": 5}, [""], []),
+    ("a number becomes a Decimal", WHOLE, {**TEXT, "format": "decimal"}, [], [""]),
+    ("a text becomes a Decimal", TEXT, {**TEXT, "format": "decimal"}, [""], []),
+    ("a computed field", fields("a", a=TEXT), fields("a", a=TEXT, b=COMPUTED), [], []),
+    ("a computed field changes", fields("", b=COMPUTED), fields("", b={**COMPUTED, "type": "string"}), [], []),
+    ("a computed field is read", fields("", b=COMPUTED), fields("", b=TEXT), [".b"], []),
+    ("a computed field is refused", fields("", b=COMPUTED), fields("", True), [".b"], []),
     ("items change", {"type": "array", "items": WHOLE}, {"type": "array", "items": NUMBER}, [], ["[]"]),
     ("a list becomes a set", {"type": "array"}, {"type": "array", "uniqueItems": True}, [""], []),
     ("minItems", {"type": "array", "minItems": 1}, {"type": "array"}, [], [""]),
@@ -137,6 +147,14 @@ def test_text_when_messagepack_has_a_type_for_it_is_not_that_type(special: dict[
     assert coverage_gaps(special, TEXT) == []
     assert coverage_gaps(special, TEXT, is_binary=True) != []
     assert coverage_gaps({**TEXT, "format": "uuid"}, TEXT, is_binary=True) == []
+
+
+def test_keys_when_messagepack_has_them_as_numbers_are_no_texts() -> None:
+    numbers = {"type": "object", "additionalProperties": WHOLE, "propertyNames": {"pattern": "^-?[0-9]+$"}}
+    texts = {"type": "object", "additionalProperties": WHOLE}
+    assert coverage_gaps(numbers, texts) == []
+    assert [gap.path for gap in coverage_gaps(numbers, texts, is_binary=True)] == [".*"]
+    assert coverage_gaps(numbers, numbers | {"additionalProperties": NUMBER}, is_binary=True) == []
 
 
 def test_recursive_types_when_a_union_takes_the_wrong_branch_first_are_found_not_covered() -> None:

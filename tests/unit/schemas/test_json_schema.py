@@ -214,7 +214,8 @@ def test_schema_when_a_pydantic_field_is_read_under_several_names_has_the_writte
     for cls in (Renamed, pydantic.create_model("Outer", inner=(Renamed, ...), inners=(list[Renamed], ...))):
         schema = json_schema(cls)
         inner = schema["$defs"]["Renamed"] if "$defs" in schema else schema
-        assert list(inner["properties"]) == ["cents", "note"]
+        assert list(inner["properties"]) == ["cents", "note", "euros"]
+        assert inner["properties"]["euros"]["x-eda-computed"] is True
         assert inner["required"] == ["cents"]
 
 
