@@ -25,6 +25,9 @@ _GROUP_OF = {name: group for group in _GROUPS for name in group}
 # The values of the types that a reader may cut off, because it takes a smaller type.
 _BITS = {"bool": 1, "int32": 32, "uint32": 32, "enum": 32, "sint32": 32, "int64": 64, "uint64": 64, "sint64": 64}
 
+_UNSIGNED = ("uint32", "uint64", "fixed32", "fixed64")
+_SIGNED = ("int32", "int64", "sint32", "sint64", "sfixed32", "sfixed64", "enum")
+
 
 def protobuf_gaps(writer: Schema, reader: Schema) -> list[Gap]:
     """Return the gaps between a writer's message and a reader's message."""
@@ -32,7 +35,7 @@ def protobuf_gaps(writer: Schema, reader: Schema) -> list[Gap]:
 
 
 def cut_values(writer: Schema, reader: Schema) -> list[Gap]:
-    """Return where a reader takes a smaller number than the writer may write: protobuf cuts it off silently."""
+    """Return where a reader silently gets another number than the writer wrote: it was cut off, or has another sign."""
     comparison = _Comparison(writer, reader)
     list(comparison.gaps())
     return list(dict.fromkeys(comparison.cut))
@@ -110,6 +113,12 @@ class _Comparison:
             yield Gap(at, "type", text)
         elif _BITS.get(mine, 0) > _BITS.get(theirs, 0):
             self.cut.append(Gap(at, "cut", f"{{reader}} takes field {number} for {theirs} and cuts off larger values"))
+        elif mine in _SIGNED and theirs in _UNSIGNED:
+            text = f"{{reader}} takes field {number} for {theirs} and reads negative numbers as large ones"
+            self.cut.append(Gap(at, "cut", text))
+        elif mine in _UNSIGNED and theirs in _SIGNED and not (mine == "uint32" and theirs == "int64"):
+            text = f"{{reader}} takes field {number} for {theirs} and reads large numbers as negative ones"
+            self.cut.append(Gap(at, "cut", text))
 
     def enum_gaps(self, writer: str, reader: str, at: str) -> Iterator[Gap]:
         self.visited_enums.add((writer, reader))

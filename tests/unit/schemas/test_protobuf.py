@@ -106,7 +106,28 @@ def test_number_when_the_reader_has_a_smaller_type_is_a_notice() -> None:
     wide, narrow = of(field("a", 1, "INT64")), of(field("a", 1, "INT32"))
     assert [gap.path for gap in cut_values(wide, narrow)] == [".a"]
     assert cut_values(narrow, wide) == []
+    assert protobuf_gaps(wide, narrow) == []
     assert [gap.path for gap in cut_values(colored("0", "1"), colored("0"))] == [".color"]
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "found"),
+    [
+        ("INT32", "UINT32", "reads negative numbers as large ones"),
+        ("INT64", "UINT64", "reads negative numbers as large ones"),
+        ("UINT64", "INT64", "reads large numbers as negative ones"),
+        ("FIXED32", "SFIXED32", "reads large numbers as negative ones"),
+        ("UINT32", "INT64", None),
+        ("INT32", "INT64", None),
+        ("BOOL", "UINT32", None),
+    ],
+)
+def test_number_when_the_reader_takes_it_with_another_sign_is_a_notice(
+    mine: str, theirs: str, found: str | None
+) -> None:
+    writer, reader = of(field("a", 1, mine)), of(field("a", 1, theirs))
+    assert protobuf_gaps(writer, reader) == []
+    assert [gap.change.partition(" and ")[2] for gap in cut_values(writer, reader)] == ([found] if found else [])
 
 
 def test_message_when_described_has_maps_oneofs_enums_and_itself() -> None:
