@@ -72,7 +72,7 @@ def export(
     else:
         text = _text(document_of(types))
     if output is None:
-        click.echo(text, nl=False)
+        _print(text)
         return
     try:
         Path(output).write_bytes(text)
@@ -103,12 +103,24 @@ def check(old: str, new: str, as_json: bool) -> None:
     is_compatible = not is_breaking(findings)
     if as_json:
         report = {"compatible": is_compatible, "findings": [finding.to_dict() for finding in findings]}
-        click.echo(_text(report), nl=False)
+        _print(_text(report))
     else:
-        for finding in findings:
-            click.echo(finding)
-        click.echo("compatible" if is_compatible else "not compatible")
+        verdict = "compatible" if is_compatible else "not compatible"
+        _print("".join(f"{line}\n" for line in (*findings, verdict)))
     click.get_current_context().exit(0 if is_compatible else 1)
+
+
+def _print(text: str | bytes) -> None:
+    import sys
+
+    if isinstance(text, str):  # a terminal may not have all characters
+        text = text.encode(sys.stdout.encoding or "utf-8", "backslashreplace")
+    try:
+        click.echo(text, nl=False)
+    except BrokenPipeError:  # click ends the program
+        raise
+    except OSError as error:  # such as a full disk; the exit code 1 would say that a reader breaks
+        raise _Failure(f"standard output can't be written: {error.strerror}") from error
 
 
 def _types_in(path: Path) -> dict[str, Any]:

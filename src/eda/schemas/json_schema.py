@@ -6,10 +6,12 @@ class writes would demand each field that has a default, and every new field wou
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from eda.errors import ConfigError
 from eda.schemas.pydantic_schema import pydantic_schema
+from eda.schemas.subschemas import rewritten
 from eda.schemas.type_schema import adopted, schema_of_type
 
 __all__ = ["json_schema"]
@@ -29,7 +31,20 @@ def json_schema(cls: type[Any]) -> Schema:
     except Exception as error:  # each library has errors of its own for what it can't describe
         reason = f"{type(error).__name__}: {error}"
         raise ConfigError(f"no JSON Schema can be made for the class {cls.__qualname__}: {reason}") from error
-    return _with_root_inline(schema)
+    return _with_root_inline(rewritten(schema, _without_odd_values))
+
+
+def _without_odd_values(schema: Schema) -> Schema:
+    """Return the schema without defaults and examples that JSON does not have, such as NaN."""
+    return {key: value for key, value in schema.items() if key not in ("default", "examples") or _is_json(value)}
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _with_root_inline(schema: Schema) -> Schema:

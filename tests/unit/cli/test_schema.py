@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -34,7 +35,7 @@ def orders(schema: str = "2", type_: str = "int", more: str = "", after: str = "
 
 def export(directory: Path, name: str, source: str, *options: str) -> str:
     """Export a module with this source, and return the name of the file."""
-    (directory / f"{name}.py").write_text(source)
+    (directory / f"{name}.py").write_text(source, encoding="utf-8")
     ended = run(directory, "export", name, "-o", f"{name}.json", *options)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
     return f"{name}.json"
@@ -123,6 +124,41 @@ def test_check_when_something_breaks_exits_with_1_and_names_it(tmp_path: Path) -
     assert [line.partition(":")[0] for line in lines] == ["order-paid $.amount", "order-paid $.site", "not compatible"]
     assert "a new event may have number here, but an old reader accepts only integer. This breaks old" in lines[0]
     assert "Give the field a default" in lines[1]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_output_when_it_cannot_be_written_exits_with_2(tmp_path: Path) -> None:
+    export(tmp_path, "old", orders())
+    for arguments in (
+        ["export", "old"],
+        ["check", "old.json", "old.json"],
+        ["check", "--json", "old.json", "old.json"],
+    ):
+        with open("/dev/full", "wb") as full:
+            command = [sys.executable, "-m", "eda.cli", "schema", *arguments]
+            ended = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        assert ended.returncode == 2
+        assert ended.stderr == f"Error: standard output can't be written: {os.strerror(28)}\n"
+
+
+def test_check_when_the_terminal_lacks_a_character_shows_its_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(tmp_path, "old", orders(more="größe: int = 1"))
+    export(tmp_path, "new", orders(more="größe: str = ''"))
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    ended = run(tmp_path, "check", "old.json", "new.json")
+    assert ended.returncode == 1
+    assert "$.gr\\xf6\\xdfe" in ended.stdout
+
+
+def test_export_when_a_default_is_no_json_leaves_it_out(tmp_path: Path) -> None:
+    name = export(tmp_path, "old", orders(more="rate: float = float('nan'); note: str = '\\udc80'"))
+    properties = json.loads((tmp_path / name).read_text(encoding="utf-8"))["types"]["order-paid"]["payload"][
+        "properties"
+    ]
+    assert (properties["rate"], properties["note"]) == ({"type": "number"}, {"type": "string"})
+    assert run(tmp_path, "check", name, name).stdout == "compatible\n"
 
 
 def test_check_when_asked_for_json_prints_the_findings(tmp_path: Path) -> None:
