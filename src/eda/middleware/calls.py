@@ -41,13 +41,17 @@ def hooks_of(middleware: Sequence[Middleware], hook: str) -> tuple[Hook, ...]:
 class Call:
     """A `call_next`: one call of what is inside a hook. It can be called once, while its hook runs."""
 
-    __slots__ = ("_at", "_chain", "_given", "_state", "_task", "_waiter", "error", "passed_on", "result", "was_left")
+    __slots__ = (
+        "_at", "_chain", "_given", "_n_cancelled", "_state", "_task", "_waiter", "error", "passed_on", "result",
+        "was_left",
+    )  # fmt: skip
 
     def __init__(self, chain: Chain, at: int, given: Any) -> None:
         self._chain = chain
         self._at = at
         self._given = given
         self._state = _READY
+        self._n_cancelled = _n_cancelled()  # a task may publish while it ends because it was cancelled
         self._task: asyncio.Task[Any] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self.passed_on: Any = None  # what the hook has called it with
@@ -64,6 +68,11 @@ class Call:
     def was_forgotten(self) -> bool:
         """Return whether the hook called it, but never awaited the result."""
         return self._state == _CALLED
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Return whether somebody else has cancelled the hook's task since the hook began."""
+        return _n_cancelled() > self._n_cancelled
 
     def _begin(self, given: Any) -> Coroutine[Any, Any, Any]:
         """Return the coroutine of the call. Raises ConfigError for a call that is not allowed, or with a wrong value.
@@ -106,8 +115,8 @@ class Call:
     async def ended(self, failure: BaseException | None) -> BaseException | None:
         """Return how the hook has ended, once the call is not running any more. `failure` is what the hook raised.
 
-        The call may run in another task, which the hook did not wait for. If the hook or the caller has failed, that
-        task is cancelled.
+        The call may run in another task, which the hook did not wait for. That task is cancelled if the hook has
+        failed, or was cancelled, even if it has swallowed the cancellation.
         """
         task = self._task
         if self._state != _RUNNING or isinstance(failure, GeneratorExit):
@@ -116,7 +125,7 @@ class Call:
             self._state = _CALLED  # the hook called `send` on the coroutine and left it, so the call can't end
             return failure
         self.was_left = failure is None
-        if failure is not None:
+        if failure is not None or self.is_cancelled:
             task.cancel()
         while self._state == _RUNNING:
             self._waiter = asyncio.get_running_loop().create_future()
@@ -184,12 +193,15 @@ def final_error(call: Call, failure: BaseException | None) -> BaseException | No
     error = call.error
     if error is None or isinstance(error, Exception):
         return None
-    if isinstance(error, asyncio.CancelledError):
-        # A hook may cancel the call by itself, for example with asyncio.timeout. Then the task is not cancelled.
-        task = asyncio.current_task()
-        if failure is not None or task is None or not task.cancelling():
-            return None
-    return error
+    # A hook may cancel the call by itself, for example with asyncio.timeout. Then its task is not cancelled.
+    is_by_hook = isinstance(error, asyncio.CancelledError) and (failure is not None or not call.is_cancelled)
+    return None if is_by_hook else error
+
+
+def _n_cancelled() -> int:
+    """Return how many cancellations of the current task are not taken back by `Task.uncancel`."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
 
 
 def check_event(given: object, name: str) -> None:

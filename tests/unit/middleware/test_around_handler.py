@@ -438,3 +438,17 @@ async def test_batch_when_changed_events_are_equal_all_of_them_have_failed() -> 
 
 async def changing(events: list[eda.Event], call_next: Any) -> None:
     await call_next([event.replace(aggregate="a") for event in events])
+
+
+async def test_handle_when_a_hook_swallows_the_cancellation_and_leaves_the_handler_running_cancels_it() -> None:
+    async def shield(event: eda.Event, call_next: Any) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.shield(call_next(event))
+
+    handler = Handler()
+    handler.may_end.clear()
+    handling = asyncio.create_task(run(handler, shield))
+    await asyncio.sleep(0.01)
+    handling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(handling, 5)

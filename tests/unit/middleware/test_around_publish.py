@@ -407,3 +407,30 @@ async def test_publish_when_it_has_failed_leaves_nothing_to_the_garbage_collecto
         assert gone() is None
     finally:
         gc.enable()
+
+
+async def test_publish_when_its_task_ends_after_a_cancellation_is_not_cancelled_by_it() -> None:
+    """The last words of a program: its task was cancelled, and publishes in `finally`."""
+
+    async def leave(event: eda.Event, call_next: Any) -> None:
+        running.append(asyncio.create_task(call_next(event)))
+        await asyncio.sleep(0)
+
+    async def program() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            asyncio.get_running_loop().call_later(0.02, server.may_answer.set)
+            receipts.append(await run(server, leave))
+
+    running: list[asyncio.Task[Any]] = []
+    receipts: list[Any] = []
+    server = Server()
+    server.may_answer.clear()
+    task = asyncio.create_task(program())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert receipts == [RECEIPT]
+    assert running[0].done()
