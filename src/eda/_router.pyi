@@ -62,6 +62,6 @@ class Router:
 def routed(handler: AnyHandler, options: SubscriptionOptions) -> tuple[AnyHandler, SubscriptionOptions]:
     """Return a subscription's handler and options: for a router, its function and the options with its filter.
 
-    Any other handler is returned as it is. Raises ConfigError for a router that can't handle this subscription, and for
-    a payload class.
+    Any other handler is returned as it is. Raises ConfigError for a router that can't handle this subscription, for
+    a payload class, and for a handler that takes payloads.
     """

@@ -13,7 +13,7 @@ from eda._event cimport F_TYPE, Event
 from eda.callables import AWAITED
 from eda.errors import ConfigError, UnknownType
 from eda.handler_signatures import (
-    Unresolved, accepts, members_of, names_classes, read_signature, shown_annotation,
+    Unresolved, accepts, members_of, names_classes, read_signature, refuse_payload_handler, shown_annotation,
 )
 from eda.handlers import PartialFailure, refuse_result, shown_handler
 from eda.typed.registry import payload_class_of
@@ -428,8 +428,8 @@ AWAITED.add(Router)
 def routed(handler, options):
     """Return a subscription's handler and options: for a router, its function and the options with its filter.
 
-    Any other handler is returned as it is. Raises ConfigError for a router that can't handle this subscription, and for
-    a payload class.
+    Any other handler is returned as it is. Raises ConfigError for a router that can't handle this subscription, for
+    a payload class, and for a handler that takes payloads.
     """
     if type(handler) is Router:
         return (<Router>handler).subscribed(options)
@@ -442,6 +442,7 @@ def routed(handler, options):
             "the class",
             argument="handler",
         )
+    refuse_payload_handler(handler)
     return handler, options
 
 

@@ -15,6 +15,7 @@ from eda._event import Event
 from eda.callables import AWAITED
 from eda.errors import ConfigError
 from eda.handlers import check_callable, shown_handler
+from eda.typed.registry import payload_class_of
 
 __all__ = [
     "HandlerSignature",
@@ -23,6 +24,7 @@ __all__ = [
     "members_of",
     "names_classes",
     "read_signature",
+    "refuse_payload_handler",
     "shown_annotation",
 ]
 
@@ -73,6 +75,28 @@ def read_signature(handler: Any, local_names: Mapping[str, Any] | None, *, of_pa
             f"handler {name} must take an eda.Event, but {first.name!r} is annotated {shown_annotation(annotation)}"
         )
     return HandlerSignature(second is not None, takes_list, item)
+
+
+def refuse_payload_handler(handler: Any) -> None:
+    """Raise ConfigError for the handler of a subscription that takes payloads, as its annotation says, and no events.
+
+    A handler that can't be inspected passes, and so does a decorated function: its annotations may be those of the
+    function that it calls.
+    """
+    if hasattr(handler, "__wrapped__"):
+        return
+    try:
+        first = next(iter(_inspected(handler, "", follow_wrapped=False).parameters.values()), None)
+        members = () if first is None else members_of(_resolved(first.annotation, handler, None))
+    except (ConfigError, Unresolved):
+        return
+    classes = [each for member in members for item in _items(member) or (member,) for each in members_of(item)]
+    payloads = [each.__qualname__ for each in classes if isinstance(each, type) and payload_class_of(each) is not None]
+    if payloads and not any(_accepts(each, Event) for each in classes):
+        raise _refused(
+            f"handler {shown_handler(handler)} takes payloads, {', '.join(payloads)}, but a subscription passes "
+            "events: register it with @router.on, and subscribe the router"
+        )
 
 
 def names_classes(value: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import inspect
 import pickle
@@ -534,6 +535,43 @@ def test_subscribing_when_given_a_payload_class_says_so() -> None:
     # A call of the class would make a payload of the event, and the event would be acknowledged.
     with pytest.raises(eda.ConfigError, match=r"handler is the payload class Paid: give a function, or a router"):
         subscribed(Paid)
+
+
+def test_subscribing_when_the_handler_takes_payloads_names_the_router() -> None:
+    async def paid(order: Paid) -> None:
+        """Handle."""
+
+    def shipped(orders: list[Shipped | Paid]) -> None:
+        """Handle."""
+
+    class Service:
+        def paid(self, order: Paid | None, event: eda.Event) -> None:
+            """Handle."""
+
+    for handler, name in ((paid, "Paid"), (shipped, "Shipped, Paid"), (Service().paid, "Paid")):
+        with pytest.raises(
+            eda.ConfigError, match=f"takes payloads, {name}, but a subscription passes events"
+        ) as caught:
+            subscribed(handler)
+        assert caught.value.argument == "handler"
+
+
+def test_subscribing_when_a_handler_may_take_an_event_accepts_it() -> None:
+    @functools.wraps(Shipped)
+    def decorated(event: Shipped) -> None:
+        """Handle."""
+
+    def either(event: eda.Event | Paid) -> None:
+        """Handle."""
+
+    def untyped(event):  # type: ignore[no-untyped-def]
+        """Handle."""
+
+    def unknown(event: Nowhere) -> None:  # type: ignore[name-defined]  # noqa: F821
+        """Handle."""
+
+    for handler in (decorated, either, untyped, unknown, print, [].append, len, int, lambda *events: None):
+        subscribed(handler)
 
 
 def test_subscribing_when_the_handler_is_no_router_changes_nothing() -> None:
