@@ -129,8 +129,11 @@ def _text_gaps(writer: Branch, reader: Branch, is_binary: bool) -> Iterator[Gap]
             continue
         if (promised, wanted) in _FORMATS:
             continue
-        if wanted is not None or (is_binary and promised in _BINARY):
+        if wanted is not None:
             yield _limit_gap(writer, reader, (keyword,))
+        elif is_binary and promised in _BINARY:
+            change = f"{{writer}} has {keyword} {promised!r}, which MessagePack does not write as a text"
+            yield Gap("", "type", f"{change}, but {{reader}} expects a text")
 
 
 def _limit_gap(writer: Branch, reader: Branch, keywords: tuple[str, ...]) -> Gap:
