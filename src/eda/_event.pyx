@@ -289,7 +289,10 @@ cdef class Event:
         return self.get_text(F_TYPE) in types
 
     def replace(self, **fields):
-        """Return a copy with these fields changed. Raises ConfigError for an unknown field or a wrong value."""
+        """Return a copy with these fields changed: `type`, `data`, `id`, `time`, and the others that Event takes.
+
+        Raises ConfigError for an unknown field or a wrong value.
+        """
         cdef Event copy = Event.__new__(Event)
         cdef int i
         for i in range(N_TEXT):

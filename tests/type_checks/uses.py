@@ -6,13 +6,21 @@ have the words of the mark; pyright's may differ. No other line may have an erro
 
 # pyright: strict, reportUnusedCoroutine=false, reportUnusedVariable=false
 
+import functools
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, assert_type
+from typing import Any, ParamSpec, TypeVar, assert_type
+
+import attrs
+import msgspec
+import pydantic
 
 import eda
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 async def one(event: eda.Event) -> None: ...
@@ -26,8 +34,21 @@ def plain_list(events: list[eda.Event]) -> None: ...
 def blocking(event: eda.Event) -> bytes: ...  # type: ignore[empty-body]
 
 
+def timed(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+    @functools.wraps(function)
+    async def inner(*args: P.args, **kwargs: P.kwargs) -> R:
+        return await function(*args, **kwargs)
+
+    return inner
+
+
+async def stored(database: str, event: eda.Event) -> None: ...
+async def with_default(event: eda.Event, database: str = "") -> None: ...
+
+
 class Handler:
     async def __call__(self, event: eda.Event) -> None: ...
+    def plain(self, event: eda.Event) -> None: ...
     def of_batch(self, events: list[eda.Event]) -> object: ...
 
 
@@ -46,6 +67,12 @@ def handlers(conn: eda.Conn, options: eda.SubscriptionOptions | None, batch: int
     conn.subscribe("orders", Handler().of_batch, batch=100)
     conn.subscribe("orders", lambda events: print(events[0].type), batch=100)
     conn.subscribe("orders", eda.threaded(plain_list), batch=100)
+    conn.subscribe("orders", timed(one))
+    conn.subscribe("orders", timed(many), batch=100)
+    conn.subscribe("orders", functools.partial(stored, "db"))
+    conn.subscribe("orders", with_default)
+    conn.subscribe("orders", lambda event: one(event))
+    conn.subscribe("orders", eda.threaded(Handler().plain))
     conn.subscribe("orders", either)
     conn.subscribe("orders", either, batch=100)
     conn.subscribe("orders", anything, batch=batch)
@@ -56,6 +83,9 @@ def handlers(conn: eda.Conn, options: eda.SubscriptionOptions | None, batch: int
     conn.subscribe("orders", one, options=OPTIONS, concurrency=2)
 
     conn.subscribe("orders", many)  # error: Argument 2
+    conn.subscribe("orders", timed(many))  # error: Argument 1 to "timed"
+    conn.subscribe("orders", stored)  # error: Argument 2
+    conn.subscribe("orders", Handler)  # error: Argument 2
     conn.subscribe("orders", one, batch=100)  # error: Argument 2
     conn.subscribe("orders", plain, batch=100)  # error: Argument 2
     conn.subscribe("orders", plain_list)  # error: Argument 2
@@ -196,6 +226,37 @@ class Order:
     amount: int
 
 
+@eda.payload("order-sent")
+class OrderSent(msgspec.Struct, rename="camel"):
+    amount: int
+
+
+@eda.payload("order-lost")
+class OrderLost(pydantic.BaseModel):
+    amount: int
+
+
+@eda.payload("order-found")
+@attrs.define
+class OrderFound:
+    amount: int
+
+
+def classes_stay_what_they_are() -> None:
+    assert_type(Order(30), Order)
+    assert_type(OrderSent(30).amount, int)
+    assert_type(OrderLost(amount=30).amount, int)
+    assert_type(OrderFound(30).amount, int)
+    eda.Router().on(OrderSent | OrderLost)
+
+    Order("30")  # error: Argument 1
+    OrderSent("30")  # error: Argument 1
+    OrderLost(amount="a")  # error: amount
+    OrderFound("30")  # error: Argument 1
+    print(Order(30).amuont)  # error: amuont
+    eda.payload("order")(one)  # error: type variable
+
+
 @eda.upcast("order-paid", "1", "2")
 def from_1(data: dict[str, Any]) -> dict[str, Any]:
     return {"amount": data["cents"] // 100}
@@ -272,6 +333,14 @@ class Audit(eda.Middleware):
 class Returning(eda.Middleware):
     async def publish(self, event: eda.Event, call_next: eda.PublishNext) -> eda.Receipt | str:
         return await call_next(event)
+
+
+class OwnNames(eda.Middleware):
+    async def publish(self, paid: eda.Event, publish: eda.PublishNext) -> object:
+        return await publish(paid)
+
+    async def handle(self, paid: eda.Event, run: eda.HandleNext) -> None:
+        await run(paid)
 
 
 class Wrong(eda.Middleware):

@@ -83,7 +83,7 @@ class Middleware:
     event, by `await call_next(...)`.
     """
 
-    async def publish(self, event: Event, call_next: PublishNext) -> object:
+    async def publish(self, event: Event, call_next: PublishNext, /) -> object:
         """Run around each publish of an event. `event.stream` is the stream, and `event.id` is never empty.
 
         The event may be changed with `event.replace`, but not its `stream`. To refuse it, raise an exception, which the
@@ -92,11 +92,11 @@ class Middleware:
         """
         return await call_next(event)
 
-    async def flush(self, publisher: Publisher, call_next: FlushNext) -> None:
+    async def flush(self, publisher: Publisher, call_next: FlushNext, /) -> None:
         """Run around each flush of a publisher, also at the end of its `async with` block."""
         await call_next()
 
-    async def handle(self, event: Event, call_next: HandleNext) -> None:
+    async def handle(self, event: Event, call_next: HandleNext, /) -> None:
         """Run around each attempt to handle an event. `event.attempt` is its number.
 
         If the hook returns, the event is acknowledged, also if the hook has not called `call_next`. If it raises, the
@@ -105,7 +105,7 @@ class Middleware:
         """
         await call_next(event)
 
-    async def handle_batch(self, events: list[Event], call_next: HandleBatchNext) -> None:
+    async def handle_batch(self, events: list[Event], call_next: HandleBatchNext, /) -> None:
         """Run around each attempt to handle a batch; as `handle`.
 
         The events that are passed on may be changed with `event.replace`, be fewer, and have another order. Events that

@@ -57,7 +57,8 @@ class Call:
         self.passed_on: Any = None  # what the hook has called it with
         self.result: Any = None
         self.error: BaseException | None = None  # with which the call has ended
-        self.was_left = False  # whether the hook returned while the call was running, so it does not know its outcome
+        # Whether the hook returned while the call was running, so it does not know its outcome.
+        self.was_left: bool = False
 
     @property
     def has_succeeded(self) -> bool:

@@ -7,13 +7,9 @@ digits of decimals and the types of keys.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eda.schemas.type_schema import DATE_TIME, TIME, number_keys
-
-if TYPE_CHECKING:
-    from pydantic.json_schema import GenerateJsonSchema
 
 __all__ = ["COMPUTED", "pydantic_schema"]
 
@@ -61,8 +57,7 @@ def _take_written(read: Schema, written: Schema) -> bool:
     return bool(computed)
 
 
-@cache
-def _generator() -> type[GenerateJsonSchema]:
+def _generator() -> type[Any]:
     # Imported here: only who declares a pydantic model needs pydantic, and then it is loaded already.
     from pydantic.json_schema import GenerateJsonSchema
 

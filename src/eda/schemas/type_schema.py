@@ -26,8 +26,8 @@ NUMBER_KEYS = (_INTEGER_KEYS, _NUMBER_KEYS)
 
 # msgspec reads a datetime with or without an offset unless its type says which. RFC 3339, and so the format "date-time"
 # of JSON Schema, demands an offset. So the two other cases have formats of our own, which a validator ignores.
-DATE_TIME = {None: "iso-date-time", True: "date-time", False: "local-date-time"}
-TIME = {None: "iso-time", True: "time", False: "local-time"}
+DATE_TIME: dict[bool | None, str] = {None: "iso-date-time", True: "date-time", False: "local-date-time"}
+TIME: dict[bool | None, str] = {None: "iso-time", True: "time", False: "local-time"}
 
 _PLAIN: dict[type[inspect.Type], Schema] = {
     inspect.AnyType: {},
