@@ -102,6 +102,8 @@ def _decode_error(type: str, schema: str, encoding: str, why: str, event_id: str
 
 
 def _no_chain(declared: PayloadClass, schema: str) -> str:
+    if declared.kind == "protobuf":
+        return f"the class reads only schema {declared.schema!r}, and a protobuf message can have no upcasters"
     readable = [declared.schema]
     readable += sorted(old for old in upcasters_of(declared.type) if chain_of(declared, old))
     return (

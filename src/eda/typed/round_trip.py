@@ -36,6 +36,8 @@ _KEYS = (
     structure.LiteralType,
 )
 
+_HEAP_TYPE = 1 << 9  # the flag of classes that are made by a class statement
+
 # Keys that are read back as lists or dicts, which can't be keys in Python.
 _NO_KEYS = (
     structure.CollectionType,
@@ -137,6 +139,8 @@ class _Structure:
                 f"{shown_class(node.cls)} is a dataclass of pydantic, whose validators would not run in a payload "
                 "class; make it a pydantic.BaseModel"
             )
+        if isinstance(node, structure.DataclassType):
+            _check_bases(node.cls)
         is_attrs = hasattr(node.cls, "__attrs_attrs__")
         for field in node.fields:
             if is_attrs and field.name.startswith("_"):
@@ -150,6 +154,20 @@ class _Structure:
         else:
             name = getattr(cls, "__qualname__", None) or repr(cls)
             raise _refused(self._owner, field, f"has the type {name}, which can't be decoded")
+
+
+def _check_bases(cls: type[Any]) -> None:
+    """Raise ConfigError for a dataclass or attrs class that is also a dict, an exception or another built-in type.
+
+    msgspec writes a dict without its fields. And it makes the instance without the base's `__new__`, so that the use of
+    an exception crashes the process.
+    """
+    for base in cls.__mro__:
+        if base is not object and not base.__flags__ & _HEAP_TYPE:
+            raise ConfigError(
+                f"{shown_class(cls)} can't be a payload class: it is a subclass of {base.__name__}, which can't be "
+                "decoded together with fields. Make the base's value a field"
+            )
 
 
 def _name(node: Any) -> str:

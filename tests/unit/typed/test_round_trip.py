@@ -501,6 +501,36 @@ class WithJson(pydantic.BaseModel):
     a: pydantic.Json[int] | None = None
 
 
+@dataclass
+class WithDict(dict[str, int]):
+    a: int
+
+
+@attrs.define
+class AttrsWithDict(dict[str, int]):
+    a: int
+
+
+@dataclass
+class WithException(Exception):
+    a: int
+
+
+@dataclass
+class WithTuple(tuple[int, ...]):
+    a: int = 1
+
+
+@dataclass
+class WithDate(date):
+    a: int = 1
+
+
+@dataclass
+class HoldsException:
+    a: list[WithException | None]
+
+
 @pydantic.dataclasses.dataclass
 class PydanticDataclass:
     a: int
@@ -538,6 +568,12 @@ REFUSED: list[tuple[type[Any], str]] = [
     (Arbitrary, r"Arbitrary can't be a payload class: field 'b' has the type"),
     (Secret, r"Secret can't be a payload class: field 'a' is a secret"),
     (WithJson, r"WithJson can't be a payload class: field 'a' is pydantic's Json"),
+    (WithDict, r"WithDict can't be a payload class: it is a subclass of dict"),
+    (AttrsWithDict, r"AttrsWithDict can't be a payload class: it is a subclass of dict"),
+    (WithException, r"WithException can't be a payload class: it is a subclass of Exception"),
+    (WithTuple, r"WithTuple can't be a payload class: it is a subclass of tuple"),
+    (WithDate, r"WithDate can't be a payload class: it is a subclass of date"),
+    (HoldsException, r"WithException can't be a payload class: it is a subclass of Exception"),
     (PydanticDataclass, r"PydanticDataclass is a dataclass of pydantic"),
     (WithPydanticDataclass, r"PydanticDataclass is a dataclass of pydantic"),
     (Box, r"Box is generic, and T could be any type"),
