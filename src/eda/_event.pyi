@@ -107,10 +107,7 @@ class Event:
         meta: Mapping[str, str] | None = ...,
         stream: str = ...,
     ) -> Event:
-        """Return a copy with these fields changed: `type`, `data`, `id`, `time`, and the others that Event takes.
-
-        Raises ConfigError for an unknown field or a wrong value.
-        """
+        """Return a copy with other values of these parameters of Event. Raises ConfigError if a name or value is wrong."""
     def payload(self) -> Any:
         """Return the payload as a new instance of the class that is declared for the event's type with `eda.payload`.
 

@@ -289,10 +289,7 @@ cdef class Event:
         return self.get_text(F_TYPE) in types
 
     def replace(self, **fields):
-        """Return a copy with these fields changed: `type`, `data`, `id`, `time`, and the others that Event takes.
-
-        Raises ConfigError for an unknown field or a wrong value.
-        """
+        """Return a copy with other values of these parameters of Event. Raises ConfigError if a name or value is wrong."""
         cdef Event copy = Event.__new__(Event)
         cdef int i
         for i in range(N_TEXT):
