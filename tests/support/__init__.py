@@ -9,7 +9,7 @@
     schemas/protobuf_files    protobuf message classes, made without protoc
     embedded/cluster          three nats-servers in a cluster
     embedded/domains          a hub and a leaf node with a JetStream domain each
-    middleware/hooks          middleware that encodes and decodes events, or notes what it sees
+    middleware/hooks          middleware that encodes and decodes events, runs a function, or notes what it sees
     publishing/publisher_core drives `PublisherCore` without a server or an event loop
     publishing/sent           events that tell their order, and what became of each
     publishing/process        a publisher in a process of its own

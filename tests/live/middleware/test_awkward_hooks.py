@@ -12,34 +12,12 @@ import pytest
 import eda
 from helpers import Admin, Connect, Logged, until
 from support.dead_letters.letters import stored
+from support.middleware.hooks import HandleHook, PublishHook
 
 KEPT: dict[str, Any] = {"name": "me", "durable": True, "backfill": True}
 KINDS: dict[str, dict[str, Any]] = {"shared": KEPT, "serial": {"serial": True, **KEPT}}
 QUICK = eda.Retry(initial_s=0.02, factor=1)
 two_kinds = pytest.mark.parametrize("kind", KINDS)
-
-
-class Hooks(eda.Middleware):
-    """Middleware whose hooks around handlers are a function."""
-
-    def __init__(self, body: Any) -> None:
-        self.body = body
-
-    async def handle(self, event: eda.Event, call_next: eda.HandleNext) -> None:
-        await self.body(event, call_next)
-
-    async def handle_batch(self, events: list[eda.Event], call_next: eda.HandleBatchNext) -> None:
-        await self.body(events, call_next)
-
-
-class Out(eda.Middleware):
-    """Middleware whose hook around publishes is a function."""
-
-    def __init__(self, body: Any) -> None:
-        self.body = body
-
-    async def publish(self, event: eda.Event, call_next: eda.PublishNext) -> object:
-        return await self.body(event, call_next)
 
 
 @two_kinds
@@ -74,7 +52,7 @@ async def test_close_when_called_in_a_hook_or_below_ends(
             await close()
 
     handled: list[int] = []
-    conn = await connect(middleware=[Hooks(hook)])
+    conn = await connect(middleware=[HandleHook(hook)])
     plain = await connect()
     for _ in range(3):
         await plain.publish(stream)
@@ -96,7 +74,7 @@ async def test_connection_when_closed_while_a_publish_hook_waits_refuses_the_eve
         await call_next(event)
 
     began, go_on = asyncio.Event(), asyncio.Event()
-    conn = await connect(middleware=[Out(wait)])
+    conn = await connect(middleware=[PublishHook(wait)])
     await (await connect()).streams.create(stream)
     publisher = await conn.publisher(stream)
     if way == "publish":
@@ -126,7 +104,7 @@ async def test_publish_when_cancelled_at_any_time_tells_the_truth(
             for _ in range(3):
                 await asyncio.sleep(0)
 
-    conn = await connect(middleware=[Out(slow), Out(slow)])
+    conn = await connect(middleware=[PublishHook(slow), PublishHook(slow)])
     await (await connect()).streams.create(stream)
     returned: list[str] = []
     tried: list[list[str]] = []
@@ -185,7 +163,7 @@ async def test_hook_when_it_pauses_and_resumes_the_subscription_loses_nothing(
         asyncio.get_running_loop().call_later(0.01, subscription.resume)
         await call_next(event)
 
-    conn = await connect(middleware=[Hooks(hook)])
+    conn = await connect(middleware=[HandleHook(hook)])
     for _ in range(5):
         await conn.publish(stream)
     got: list[int] = []
@@ -203,7 +181,7 @@ async def test_circuit_when_hooks_fail_opens_and_closes(connect: Connect, stream
             raise OSError("down")
         await call_next(event)
 
-    conn = await connect(middleware=[Hooks(hook)])
+    conn = await connect(middleware=[HandleHook(hook)])
     for _ in range(5):
         await conn.publish(stream)
     got: list[int] = []
@@ -231,7 +209,7 @@ async def test_handle_when_it_fails_leaves_nothing_to_the_garbage_collector(
             if event.attempt == 1:
                 raise eda.PartialFailure({event: KeyError("x")}) if batch else KeyError("x")
 
-    conn = await connect(middleware=[Hooks(hook), Hooks(hook)])
+    conn = await connect(middleware=[HandleHook(hook), HandleHook(hook)])
     async with conn.publisher(stream) as publisher:
         await publisher.send_many([eda.Event()] * 100)
     async with conn.subscribe(stream, handle, batch=batch, retry=QUICK, **KEPT) as sub:
@@ -263,7 +241,7 @@ async def test_event_when_hooks_change_its_id_and_its_payload_can_not_be_decoded
         for event in given if isinstance(given, list) else [given]:
             event.payload()
 
-    conn = await connect(middleware=[Hooks(rename), Hooks(rename)])
+    conn = await connect(middleware=[HandleHook(rename), HandleHook(rename)])
     await conn.publish(stream, eda.Event(id="i1", type="awkward-nobody", data=eda.JSON(1)))
     options: dict[str, Any] = (KEPT | ({} if kind == "shared" else {kind: True})) | {"retry": eda.Retry(initial_s=30)}
     if "batch" in way:

@@ -14,7 +14,7 @@ import pytest
 import eda
 from helpers import Admin, Connect, Logged, until
 from support.dead_letters.letters import stored
-from support.middleware.hooks import Base64, Zlib
+from support.middleware.hooks import Base64, HandleHook, Zlib
 
 KEPT: dict[str, Any] = {"name": "me", "durable": True, "backfill": True}
 KINDS: dict[str, dict[str, Any]] = {
@@ -28,19 +28,6 @@ KINDS: dict[str, dict[str, Any]] = {
 each_kind = pytest.mark.parametrize("kind", KINDS)
 QUICK = eda.Retry(initial_s=0.02, factor=1)
 LAYERS = [Zlib(), Base64()]
-
-
-class Hooks(eda.Middleware):
-    """Middleware whose hooks for events and batches are a function."""
-
-    def __init__(self, body: Any) -> None:
-        self.body = body
-
-    async def handle(self, event: eda.Event, call_next: eda.HandleNext) -> None:
-        await self.body(event, call_next)
-
-    async def handle_batch(self, events: list[eda.Event], call_next: eda.HandleBatchNext) -> None:
-        await self.body(events, call_next)
 
 
 async def publish(connect: Connect, stream: str, n: int) -> eda.Conn:
@@ -160,7 +147,7 @@ async def test_hook_when_it_runs_knows_subscription_and_attempt(connect: Connect
         if event.attempt < 3:
             raise KeyError("x")
 
-    conn = await connect(middleware=[Hooks(note)])
+    conn = await connect(middleware=[HandleHook(note)])
     await conn.publish(stream)
     async with conn.subscribe(stream, handle, retry=QUICK, **KEPT) as sub:
         await until(lambda: sub.stats().handled == 1)
@@ -185,7 +172,7 @@ async def test_hook_when_it_raises_has_the_event_retried_or_given_up(
         await call_next(event)
 
     plain = await publish(connect, stream, 3)
-    conn = await connect(middleware=[Hooks(fail), *LAYERS])
+    conn = await connect(middleware=[HandleHook(fail), *LAYERS])
     async with conn.subscribe(
         stream, lambda event: handled.append(event.data.decode()), retry=QUICK, **KINDS[kind]
     ) as sub:
@@ -224,7 +211,7 @@ async def test_hook_when_the_handler_fails_can_tell_what_becomes_of_the_event(
             event.data.decode()
         raise KeyError("x")
 
-    conn = await connect(middleware=[Hooks(tell)])
+    conn = await connect(middleware=[HandleHook(tell)])
     for type in ("failing", "rejected", "misfit"):
         await conn.publish(stream, eda.Event(type=type, data=eda.Data.from_encoded("json", b"[1")))
     retry = eda.Retry(initial_s=0.02, factor=2, max_attempts=3)
@@ -247,7 +234,7 @@ async def test_hook_when_it_does_not_call_call_next_has_handled_the_event(
         if event.sequence != 2:
             await call_next(event)
 
-    conn = await connect(middleware=[Hooks(skip)])
+    conn = await connect(middleware=[HandleHook(skip)])
     for _ in range(3):
         await conn.publish(stream)
     got: list[int] = []
@@ -274,7 +261,7 @@ async def test_hook_when_it_takes_too_long_times_out_as_a_handler(
     async def handle(event: eda.Event) -> None:
         pass
 
-    conn = await connect(middleware=[Hooks(wait)])
+    conn = await connect(middleware=[HandleHook(wait)])
     await conn.publish(stream)
     async with conn.subscribe(stream, handle, timeout_s=0.1, retry=QUICK, **KINDS[kind]) as sub:
         await until(lambda: sub.stats().handled == 1)
@@ -288,7 +275,7 @@ async def test_plain_handler_when_it_blocks_too_long_is_reported_as_without_midd
     async def pass_on(event: eda.Event, call_next: Any) -> None:
         await call_next(event)
 
-    conn = await connect(middleware=[Hooks(pass_on)])
+    conn = await connect(middleware=[HandleHook(pass_on)])
     logged.expect(r"took too long for \d+ more events")
     await conn.publish_batch(stream, [eda.Event()] * 20)
     async with conn.subscribe(stream, lambda event: time.sleep(0.02), timeout_s=0.01, **KEPT) as sub:
@@ -315,7 +302,7 @@ async def test_batch_hook_when_it_drops_and_reorders_the_right_events_are_retrie
         if failed:
             raise eda.PartialFailure(failed)
 
-    hooked = await connect(middleware=[Hooks(reverse)])
+    hooked = await connect(middleware=[HandleHook(reverse)])
     async with hooked.subscribe(stream, handle, batch=10, retry=QUICK, **KINDS[kind]) as sub:
         await until(lambda: sub.stats().handled == 10)
         assert sub.stats().failed == 2
@@ -358,7 +345,7 @@ async def test_handler_when_a_hook_has_set_a_context_variable_sees_it(
     async def of_a_task() -> str:
         return span.get()
 
-    conn = await connect(middleware=[Hooks(trace)])
+    conn = await connect(middleware=[HandleHook(trace)])
     await conn.publish(stream)
     async with conn.subscribe(stream, handle, batch=batch, **KEPT) as sub:
         await until(lambda: sub.stats().handled == 1)
@@ -384,7 +371,7 @@ async def test_subscription_when_closed_while_a_hook_runs_gives_the_event_back(
         began.set()
         await asyncio.sleep(60)
 
-    conn = await connect(middleware=[Hooks(swallow)])
+    conn = await connect(middleware=[HandleHook(swallow)])
     await conn.publish(stream)
     sub = await conn.subscribe(stream, handle, timeout_s=0.3, **KINDS[kind])
     await began.wait()
@@ -407,7 +394,7 @@ async def test_events_when_hooks_surround_the_body_acknowledges_after_them(
         await asyncio.sleep(0.01)
         order.append(f"after {event.sequence}")
 
-    conn = await connect(middleware=[Hooks(note)])
+    conn = await connect(middleware=[HandleHook(note)])
     for _ in range(3):
         await conn.publish(stream)
     async with conn.events(stream, **KINDS[kind]) as events:
@@ -431,7 +418,7 @@ async def test_events_when_left_by_an_exception_gives_the_event_back_whatever_th
         except BaseException as error:
             seen.append(type(error).__name__)
 
-    conn = await connect(middleware=[Hooks(swallow)])
+    conn = await connect(middleware=[HandleHook(swallow)])
     await conn.publish(stream)
     with pytest.raises(KeyError):
         async with conn.events(stream, **KINDS[kind]) as events:
@@ -451,7 +438,7 @@ async def test_events_when_closed_while_a_hook_prepares_an_event_ends_soon(conne
         await go_on.wait()
         await call_next(event)
 
-    conn = await connect(middleware=[Hooks(prepare)])
+    conn = await connect(middleware=[HandleHook(prepare)])
     await conn.publish(stream)
     events = await conn.events(stream, **KEPT)
     await began.wait()
@@ -477,7 +464,7 @@ async def test_events_when_the_body_takes_too_long_the_hook_sees_the_timeout(
             seen.append(error)
             raise
 
-    conn = await connect(middleware=[Hooks(note)])
+    conn = await connect(middleware=[HandleHook(note)])
     await conn.publish(stream)
     async with conn.events(stream, timeout_s=0.1, retry=QUICK, **KEPT) as events:
         assert (await anext(events)).attempt == 1

@@ -1,14 +1,41 @@
-"""Middleware for tests: layers that transform the data, and one that notes what it sees."""
+"""Middleware for tests: layers that transform the data, hooks that are a function, and one that notes what it sees."""
 
 from __future__ import annotations
 
 import base64
 import zlib
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
 
 import eda
 
-__all__ = ["Base64", "Notes", "Zlib"]
+__all__ = ["Base64", "Body", "HandleHook", "Notes", "PublishHook", "Zlib"]
+
+Body: TypeAlias = Callable[[Any, Any], Awaitable[object]]
+"""A hook as a function of an event (or a batch) and `call_next`."""
+
+
+class PublishHook(eda.Middleware):
+    """Middleware whose hook `publish` is a function."""
+
+    def __init__(self, body: Body) -> None:
+        self._body = body
+
+    async def publish(self, event: eda.Event, call_next: eda.PublishNext) -> object:
+        return await self._body(event, call_next)
+
+
+class HandleHook(eda.Middleware):
+    """Middleware whose hooks `handle` and `handle_batch` are a function."""
+
+    def __init__(self, body: Body) -> None:
+        self._body = body
+
+    async def handle(self, event: eda.Event, call_next: eda.HandleNext) -> None:
+        await self._body(event, call_next)
+
+    async def handle_batch(self, events: list[eda.Event], call_next: eda.HandleBatchNext) -> None:
+        await self._body(events, call_next)
 
 
 class Layer(eda.Middleware):

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import gc
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -15,9 +15,8 @@ import eda
 from eda.handling.verdicts import GivenBack
 from eda.middleware.around_handler import BatchChain, HandleChain
 from eda.middleware.calls import hooks_of
+from support.middleware.hooks import Body, HandleHook
 from support.reference import delivered
-
-Body = Callable[[Any, Any], Awaitable[object]]
 
 
 def event(sequence: int, type: str = "t") -> eda.Event:
@@ -27,19 +26,6 @@ def event(sequence: int, type: str = "t") -> eda.Event:
 
 EVENT = event(1)
 BATCH = [event(sequence) for sequence in range(1, 6)]
-
-
-class Hook(eda.Middleware):
-    """Middleware whose hooks `handle` and `handle_batch` are the given function."""
-
-    def __init__(self, body: Body) -> None:
-        self._body = body
-
-    async def handle(self, event: eda.Event, call_next: eda.HandleNext) -> None:
-        await self._body(event, call_next)
-
-    async def handle_batch(self, events: list[eda.Event], call_next: eda.HandleBatchNext) -> None:
-        await self._body(events, call_next)
 
 
 class Handler:
@@ -59,11 +45,11 @@ class Handler:
 
 
 async def run(handler: Handler, *bodies: Body) -> None:
-    await HandleChain(hooks_of([Hook(body) for body in bodies], "handle"), handler.handle).call(EVENT)
+    await HandleChain(hooks_of([HandleHook(body) for body in bodies], "handle"), handler.handle).call(EVENT)
 
 
 async def run_batch(handler: Any, *bodies: Body, batch: Iterable[eda.Event] = BATCH) -> None:
-    hooks = hooks_of([Hook(body) for body in bodies], "handle_batch")
+    hooks = hooks_of([HandleHook(body) for body in bodies], "handle_batch")
     await BatchChain(hooks, handler.handle if isinstance(handler, Handler) else handler).call(list(batch))
 
 
@@ -99,7 +85,7 @@ async def test_handle_when_a_hook_does_not_await_call_next_fails() -> None:
         call_next(event)
 
     handler = Handler()
-    with pytest.raises(eda.ConfigError, match=r"Hook\.handle called call_next without awaiting it: the"):
+    with pytest.raises(eda.ConfigError, match=r"HandleHook\.handle called call_next without awaiting it: the"):
         await run(handler, forget)
     assert handler.got == []
     gc.collect()
@@ -117,11 +103,11 @@ async def test_handle_when_call_next_is_misused_fails() -> None:
         await call_next([event])
 
     handler = Handler()
-    with pytest.raises(eda.ConfigError, match=r"Hook\.handle called call_next twice"):
+    with pytest.raises(eda.ConfigError, match=r"HandleHook\.handle called call_next twice"):
         await run(handler, twice)
-    with pytest.raises(eda.ConfigError, match=r"Hook\.handle called call_next after it had ended"):
+    with pytest.raises(eda.ConfigError, match=r"HandleHook\.handle called call_next after it had ended"):
         kept[0](EVENT)
-    with pytest.raises(eda.ConfigError, match=r"Hook\.handle must give call_next an eda.Event, not list"):
+    with pytest.raises(eda.ConfigError, match=r"HandleHook\.handle must give call_next an eda.Event, not list"):
         await run(handler, wrong)
     assert handler.got == [EVENT]
 
@@ -158,7 +144,7 @@ async def test_handle_when_the_event_is_given_back_no_hook_can_change_that(
             if translates:
                 raise KeyError("mine") from caught
 
-    chain = HandleChain(hooks_of([Hook(swallow), Hook(swallow)], "handle"), Handler(error).handle)
+    chain = HandleChain(hooks_of([HandleHook(swallow), HandleHook(swallow)], "handle"), Handler(error).handle)
     handling = chain.call(EVENT)
     with pytest.raises(type(error)) as caught:  # run by hand: a task would pass SystemExit to the event loop
         handling.send(None)
@@ -344,10 +330,13 @@ async def marking_batch(events: list[eda.Event], call_next: Any) -> None:
 
 
 WRONG: dict[str, tuple[Any, str]] = {
-    "tuple": (tuple(BATCH), "Hook.handle_batch must give call_next a list of events, not tuple"),
-    "event": (EVENT, "Hook.handle_batch must give call_next a list of events, not Event"),
-    "no-event": ([EVENT, None], "Hook.handle_batch must give call_next a list of events, but [1] is NoneType"),
-    "foreign": ([EVENT, eda.Event()], "Hook.handle_batch gave call_next an event that is not of the batch, at [1]"),
+    "tuple": (tuple(BATCH), "HandleHook.handle_batch must give call_next a list of events, not tuple"),
+    "event": (EVENT, "HandleHook.handle_batch must give call_next a list of events, not Event"),
+    "no-event": ([EVENT, None], "HandleHook.handle_batch must give call_next a list of events, but [1] is NoneType"),
+    "foreign": (
+        [EVENT, eda.Event()],
+        "HandleHook.handle_batch gave call_next an event that is not of the batch, at [1]",
+    ),
 }
 
 

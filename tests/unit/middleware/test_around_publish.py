@@ -7,7 +7,6 @@ import contextlib
 import gc
 import re
 import weakref
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -15,21 +14,10 @@ import pytest
 import eda
 from eda.middleware.around_publish import FlushChain, PublishChain
 from eda.middleware.calls import hooks_of
+from support.middleware.hooks import Body, PublishHook
 
 RECEIPT = eda.Receipt(id="i1", stream="s", sequence=7)
 EVENT = eda.Event(id="i1", stream="s")
-
-Body = Callable[[eda.Event, Any], Awaitable[object]]
-
-
-class Hook(eda.Middleware):
-    """Middleware whose hook `publish` is the given function."""
-
-    def __init__(self, body: Body) -> None:
-        self._body = body
-
-    async def publish(self, event: eda.Event, call_next: eda.PublishNext) -> object:
-        return await self._body(event, call_next)
 
 
 class Server:
@@ -50,7 +38,7 @@ class Server:
 
 
 async def run(server: Server, *bodies: Body) -> Any:
-    hooks = hooks_of([Hook(body) for body in bodies], "publish")
+    hooks = hooks_of([PublishHook(body) for body in bodies], "publish")
     return await PublishChain(hooks, server.publish).call(EVENT)
 
 
@@ -108,7 +96,7 @@ async def test_publish_when_a_hook_does_not_call_call_next_says_that_nothing_was
     async def skip(event: eda.Event, call_next: Any) -> None:
         pass
 
-    text = "middleware Hook.publish returned without calling call_next: the event was not published"
+    text = "middleware PublishHook.publish returned without calling call_next: the event was not published"
     assert (await fails(text, marking("a"), skip, marking("b"))).got == []
 
 
@@ -117,7 +105,7 @@ async def test_publish_when_a_hook_does_not_await_call_next_says_that_nothing_wa
     async def forget(event: eda.Event, call_next: Any) -> None:
         call_next(event)
 
-    text = "middleware Hook.publish returned without awaiting call_next: the event was not published"
+    text = "middleware PublishHook.publish returned without awaiting call_next: the event was not published"
     assert (await fails(text, forget)).got == []
     gc.collect()
 
@@ -127,7 +115,7 @@ async def test_publish_when_call_next_is_called_twice_publishes_once() -> None:
         await call_next(event)
         await call_next(event)
 
-    server = await fails("middleware Hook.publish called call_next twice", twice)
+    server = await fails("middleware PublishHook.publish called call_next twice", twice)
     assert server.got == [EVENT]
 
 
@@ -154,7 +142,7 @@ async def test_publish_when_call_next_is_called_after_the_hook_has_ended_is_refu
 
     server = Server()
     await run(server, keep)
-    with pytest.raises(eda.ConfigError, match=r"Hook\.publish called call_next after it had ended"):
+    with pytest.raises(eda.ConfigError, match=r"PublishHook\.publish called call_next after it had ended"):
         kept.pop()(EVENT)
     assert server.got == [EVENT]
     server = await fails("returned without awaiting call_next: the event was not published", late)
@@ -169,7 +157,7 @@ async def test_publish_when_a_hook_passes_on_no_event_is_refused(given: Any) -> 
         await call_next(given)
 
     name = type(given).__name__
-    server = await fails(f"middleware Hook.publish must give call_next an eda.Event, not {name}", wrong)
+    server = await fails(f"middleware PublishHook.publish must give call_next an eda.Event, not {name}", wrong)
     assert server.got == []
 
 
@@ -189,7 +177,7 @@ async def test_publish_when_a_hook_changes_the_stream_is_refused() -> None:
     async def anew(event: eda.Event, call_next: Any) -> None:
         await call_next(eda.Event(type="new"))
 
-    text = "middleware Hook.publish can't change the stream of an event from 's' to 'other'"
+    text = "middleware PublishHook.publish can't change the stream of an event from 's' to 'other'"
     assert (await fails(text, elsewhere)).got == []
     assert await run(Server(), anew) is RECEIPT
 
@@ -258,7 +246,7 @@ async def test_publish_when_a_hook_raises_afterwards_notes_that_the_event_was_pu
 
     with pytest.raises(KeyError) as caught:
         await run(Server(), marking("a"), fail)
-    assert caught.value.__notes__ == ["event i1 was published before Hook.publish raised this"]
+    assert caught.value.__notes__ == ["event i1 was published before PublishHook.publish raised this"]
 
 
 # --- other tasks, and cancellation -----------------------------------------------------------------------------------
