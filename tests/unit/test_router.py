@@ -243,7 +243,9 @@ async def test_batch_when_handlers_take_one_event_calls_them_in_order() -> None:
 
 
 async def test_batch_when_empty_calls_nothing() -> None:
-    await Seen().router()([])
+    seen = Seen()
+    assert await seen.router()([]) is None
+    assert seen == []
 
 
 async def test_batch_when_some_events_fail_names_them_and_handles_the_others() -> None:

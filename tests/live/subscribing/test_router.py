@@ -215,6 +215,7 @@ async def test_router_when_subscribed_several_times_works_for_each(connect: Conn
     async with one.subscribe(stream, router, backfill=True), two.subscribe(stream, router, backfill=True, batch=5):
         await publish(one, stream, Paid(1), Shipped(2))
         await until(lambda: len(seen) == 4)
+    assert [(seen.count(each), each) for each in (Paid(1), Shipped(2))] == [(2, Paid(1)), (2, Shipped(2))]
 
 
 @pytest.mark.parametrize("options", [SHARED, SHARED | {"exclusive": True}], ids=["shared", "exclusive"])
