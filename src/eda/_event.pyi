@@ -107,7 +107,7 @@ class Event:
         meta: Mapping[str, str] | None = ...,
         stream: str = ...,
     ) -> Event:
-        """Return a copy with other values of these parameters of Event. Raises ConfigError if a name or value is wrong."""
+        """Return a copy with other values of these parameters of Event. Raises ConfigError for wrong ones."""
     def payload(self) -> Any:
         """Return the payload as a new instance of the class that is declared for the event's type with `eda.payload`.
 

@@ -289,7 +289,7 @@ cdef class Event:
         return self.get_text(F_TYPE) in types
 
     def replace(self, **fields):
-        """Return a copy with other values of these parameters of Event. Raises ConfigError if a name or value is wrong."""
+        """Return a copy with other values of these parameters of Event. Raises ConfigError for wrong ones."""
         cdef Event copy = Event.__new__(Event)
         cdef int i
         for i in range(N_TEXT):

@@ -136,6 +136,10 @@ def _chain_findings(type_: str, old: Entry, new: Entry) -> Iterator[Finding]:
         yield Finding(type_, "", change, NEW_READERS, advice)
     else:
         change = f"the schema changed from {before!r} to {now!r}, which old readers don't know"
+        if not before:  # a class without an id reads events of every id
+            change = (
+                f"the schema changed from '' to {now!r}, but old readers have no id and take new events for old ones"
+            )
         yield Finding(type_, "", change, NOBODY, _DEPLOY)
 
 

@@ -190,7 +190,7 @@ class _Maker:
         if default is NODEFAULT or default is msgspec.UNSET:
             return schema
         try:
-            return {**schema, "default": msgspec.to_builtins(default, str_keys=True)}
+            return {**schema, "default": msgspec.to_builtins(default, str_keys=True, order="deterministic")}
         except (TypeError, ValueError):
             return schema
 

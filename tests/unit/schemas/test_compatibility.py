@@ -31,6 +31,12 @@ def test_type_when_added_or_unchanged_is_no_finding() -> None:
     assert not is_breaking([])
 
 
+def test_schema_when_it_is_the_first_one_says_that_old_readers_do_not_look_at_it() -> None:
+    found = findings({"paid": entry()}, {"paid": entry("2", ">2", payload=NEW_FORM)})
+    change = "the schema changed from '' to '2', but old readers have no id and take new events for old ones"
+    assert found == [("paid", change, NOBODY)]
+
+
 def test_type_when_removed_breaks_new_readers() -> None:
     assert findings({"paid": entry()}, {"sent": entry()}) == [("paid", "the type was removed", NEW_READERS)]
 

@@ -235,7 +235,8 @@ def test_class_when_a_field_cannot_be_described_is_refused(type_: Any) -> None:
 def test_schema_when_made_in_other_processes_is_the_same() -> None:
     code = (
         "import json, enum, msgspec\nfrom typing import Literal\nfrom eda.schemas.json_schema import json_schema\n"
-        "S = msgspec.defstruct('S', [('a', Literal['x', 'y', 'z', 1]), ('b', str | int | None | list[str])])\n"
+        "S = msgspec.defstruct('S', [('a', Literal['x', 'y', 'z', 1]), ('b', str | int | None | list[str]), "
+        "('c', frozenset[str], frozenset('abcde'))])\n"
         "print(json.dumps(json_schema(S)))"
     )
     texts = {
