@@ -115,6 +115,8 @@ class _Structure:
         self._seen.add(id(node))
         if isinstance(node, structure.CustomType):
             self._check_custom(node.cls, field)
+        elif isinstance(node, structure.ExtType) or (isinstance(node, structure.RawType) and self._encoding != "json"):
+            raise _refused(self._owner, field, f"has the type {_name(node).title()}, which can't be encoded")
         elif isinstance(node, structure.DataclassType | structure.StructType):
             self._check_class(node)
         elif isinstance(node, structure.DictType):

@@ -502,6 +502,16 @@ class WithJson(pydantic.BaseModel):
 
 
 @dataclass
+class WithExt:
+    a: msgspec.msgpack.Ext
+
+
+@dataclass
+class WithRaw:
+    a: msgspec.Raw
+
+
+@dataclass
 class WithDict(dict[str, int]):
     a: int
 
@@ -568,6 +578,7 @@ REFUSED: list[tuple[type[Any], str]] = [
     (Arbitrary, r"Arbitrary can't be a payload class: field 'b' has the type"),
     (Secret, r"Secret can't be a payload class: field 'a' is a secret"),
     (WithJson, r"WithJson can't be a payload class: field 'a' is pydantic's Json"),
+    (WithExt, r"WithExt can't be a payload class: field 'a' has the type Ext, which can't be encoded"),
     (WithDict, r"WithDict can't be a payload class: it is a subclass of dict"),
     (AttrsWithDict, r"AttrsWithDict can't be a payload class: it is a subclass of dict"),
     (WithException, r"WithException can't be a payload class: it is a subclass of Exception"),
@@ -596,6 +607,13 @@ def test_keys_when_they_can_not_be_read_back_are_refused_in_each_encoding(cls: t
         eda.payload("t", encoding="msgpack")(cls)
     with pytest.raises(ConfigError, match=r"field 'a' has keys that"):
         eda.payload("t")(cls)
+
+
+def test_raw_when_the_encoding_is_not_json_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"field 'a' has the type Raw, which can't be encoded"):
+        eda.payload("t", encoding="msgpack")(WithRaw)
+    eda.payload("t")(WithRaw)
+    assert bytes(eda.Event(data=WithRaw(msgspec.Raw(b"[1]"))).payload().a) == b"[1]"
 
 
 @pytest.mark.parametrize("encoding", ["msgpack"])
