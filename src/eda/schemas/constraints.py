@@ -21,12 +21,13 @@ _LENGTHS = {
     "object": ("minProperties", "maxProperties"),
 }
 _NUMBERS = ("integer", "number")
-# Each text of the first format is a text of the second one.
+# Each text of the first format or pattern is a text of the second one.
 _FORMATS = {
     ("date-time", "iso-date-time"),
     ("local-date-time", "iso-date-time"),
     ("time", "iso-time"),
     ("local-time", "iso-time"),
+    NUMBER_KEYS,
 }
 # MessagePack has types of its own for these, so there a text does not stand for them.
 _BINARY = {"date-time", "iso-date-time", "local-date-time", "base64", *NUMBER_KEYS}

@@ -157,6 +157,9 @@ def test_keys_when_messagepack_has_them_as_numbers_are_no_texts() -> None:
     assert gap.path == ".*"
     assert "which MessagePack does not write as a text, but {reader} expects a text" in gap.change
     assert coverage_gaps(numbers, numbers | {"additionalProperties": NUMBER}, is_binary=True) == []
+    fractions = {**numbers, "propertyNames": {"pattern": "^-?[0-9][0-9.eE+-]*$"}}
+    assert coverage_gaps(numbers, fractions, is_binary=True) == []
+    assert coverage_gaps(fractions, numbers) != []
 
 
 def test_recursive_types_when_a_union_takes_the_wrong_branch_first_are_found_not_covered() -> None:
