@@ -75,7 +75,7 @@ def export(
         _print(text)
         return
     try:
-        Path(output).write_bytes(text)
+        _write(Path(output), text)
     except OSError as error:
         raise _Failure(f"{output} can't be written: {error.strerror}") from error
 
@@ -108,6 +108,22 @@ def check(old: str, new: str, as_json: bool) -> None:
         verdict = "compatible" if is_compatible else "not compatible"
         _print("".join(f"{line}\n" for line in (*findings, verdict)))
     click.get_current_context().exit(0 if is_compatible else 1)
+
+
+def _write(path: Path, text: bytes) -> None:
+    """Write a whole file, or leave the old one as it was."""
+    import os
+
+    if path.exists() and not path.is_file():  # such as /dev/stdout
+        path.write_bytes(text)
+        return
+    path = path.resolve()  # a link stays a link
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        part.write_bytes(text)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _print(text: str | bytes) -> None:

@@ -141,6 +141,26 @@ def test_output_when_it_cannot_be_written_exits_with_2(tmp_path: Path) -> None:
         assert ended.stderr == f"Error: standard output can't be written: {os.strerror(28)}\n"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs a limit of file sizes")
+def test_export_when_the_file_cannot_be_written_whole_keeps_the_old_one(tmp_path: Path) -> None:
+    import resource
+
+    export(tmp_path, "old", orders())
+    before = (tmp_path / "old.json").read_text()
+    command = [sys.executable, "-B", "-m", "eda.cli", "schema", "export", "old", "-o", "old.json"]
+    ended = subprocess.run(
+        command,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)),
+    )
+    assert (ended.returncode, ended.stderr) == (2, f"Error: old.json can't be written: {os.strerror(27)}\n")
+    assert (tmp_path / "old.json").read_text() == before
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["old.json", "old.py"]
+
+
 def test_check_when_the_terminal_lacks_a_character_shows_its_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
