@@ -81,8 +81,8 @@ class _InChain(Chain):
             return wrong(f"{name} called call_next without awaiting it: the handler was not called")
         if failure is None and call.was_left:
             failure = call.error
-        if failure is not None and call.passed_on is not None:
-            self.translate(failure, call.passed_on, given)
+        if failure is not None:
+            self.translate(failure, given if call.passed_on is None else call.passed_on, given)
         return failure
 
     def translate(self, failure: BaseException, passed_on: Any, given: Any) -> None:

@@ -314,6 +314,13 @@ async def test_batch_when_a_hook_fails_a_part_by_itself_it_may_name_either_event
     assert {each.sequence: str(error) for each, error in caught.value.failures.items()} == {1: "own", 4: "changed"}
 
 
+async def test_batch_when_a_hook_fails_a_part_without_calling_the_handler_it_may_name_changed_events() -> None:
+    async def refuse(events: list[eda.Event], call_next: Any) -> None:
+        raise eda.PartialFailure({changed(events)[1]: ValueError("refused")})
+
+    assert await failures_of(second_and_last, marking_batch, refuse) == {2: "refused"}
+
+
 async def test_batch_when_the_failure_names_foreign_events_is_left_as_it_is() -> None:
     failed = eda.PartialFailure({event(77): ValueError("x")})
 
