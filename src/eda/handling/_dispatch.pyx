@@ -74,6 +74,10 @@ cdef class Dispatcher:
         """Name the task that runs `work(index)`."""
         (<Worker>self.workers[index]).task = task
 
+    def note_group(self, int index, int change):
+        """Note that a TaskGroup has cancelled the task of a worker (1), or has taken that back (-1)."""
+        (<Worker>self.workers[index]).n_by_groups += change
+
     def running_now(self):
         """Return, by worker index, what the worker's handler has now: an Event, a tuple of Events, or None."""
         cdef Worker worker

@@ -44,6 +44,7 @@ cdef class Worker:
     cdef object task                # the task that runs work(); shows whether somebody else has cancelled it
     cdef object running             # what the handler has: the Event, a tuple of them, or None
     cdef int cancelled              # a Cancelled
+    cdef int n_by_groups            # how often TaskGroups of the handler have cancelled the task, and not taken it back
 
     cdef int32_t next_slot(self, uint64_t now) except -2
     cdef int32_t next_slot_alone(self) except -2
@@ -59,4 +60,5 @@ cdef class Worker:
     cdef uint64_t end_call(self, object first, uint64_t began, bint was_awaited) except 0
     cdef int ending_of(self, object error) except -1
     cdef int raise_if_cancelled(self) except -1
+    cdef int forget_groups(self) except -1
     cdef int cancel(self, int why) except -1

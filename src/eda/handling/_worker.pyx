@@ -369,6 +369,8 @@ cdef class Worker:
         """Note that a handler call is over; returns the time. `first`: the first event of the call."""
         cdef uint64_t now = monotonic_ns()
         self.running = None
+        if self.n_by_groups:
+            self.forget_groups()
         if not was_awaited and now - began > self.timeout_ns:
             self.host.on_overrun(first, (now - began) / 1e9)    # a plain function can't be cancelled
         return now
@@ -417,6 +419,14 @@ cdef class Worker:
         """Raise if somebody else has cancelled the worker's task, and the handler has swallowed the cancellation."""
         if self.task is not None and self.task.cancelling():
             raise self.host.cancelled_error()
+        return 0
+
+    cdef int forget_groups(self) except -1:
+        """Take back what TaskGroups of a handler that has ended have left: nobody else has cancelled the task."""
+        while self.n_by_groups > 0:
+            self.n_by_groups -= 1
+            self.task.uncancel()
+        self.n_by_groups = 0
         return 0
 
     cdef int cancel(self, int why) except -1:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextvars import ContextVar, copy_context
+import asyncio.taskgroups
+import sys
+from collections.abc import Callable, Coroutine
+from contextvars import Context, ContextVar, copy_context
+from functools import partial
+from typing import Any
 
 from eda.deadline import CANCELLED_WAIT_S, Deadline
 from eda.handling._dispatch import Dispatcher
@@ -14,6 +18,40 @@ __all__ = ["Workers"]
 # The tokens of the workers whose handlers have started the running code. Tasks and threads that a handler starts
 # inherit this variable. It holds tokens and not workers, because such a task may outlive the subscription.
 _RUN_IN: ContextVar[tuple[object, ...]] = ContextVar("eda_run_in", default=())
+
+
+# Before Python 3.13, a TaskGroup whose task fails at the end of its block cancels the task that it is in, and does not
+# take this back with `uncancel`. The task looks cancelled from then on, as if the program wanted it to end.
+GROUPS_LEAVE_CANCELLATIONS = sys.version_info < (3, 13)
+
+
+class _Task(asyncio.Task[None]):
+    """A task that calls `note(1)` if a TaskGroup cancels it, and `note(-1)` if the TaskGroup takes this back."""
+
+    def __init__(
+        self,
+        work: Coroutine[Any, Any, None],
+        loop: asyncio.AbstractEventLoop,
+        name: str,
+        context: Context,
+        note: Callable[[int], None],
+    ) -> None:
+        super().__init__(work, loop=loop, name=name, context=context)
+        self._note = note
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        is_cancelled = super().cancel(msg)
+        if is_cancelled and sys._getframe(1).f_globals is _GROUPS:
+            self._note(1)
+        return is_cancelled
+
+    def uncancel(self) -> int:
+        if sys._getframe(1).f_globals is _GROUPS:
+            self._note(-1)
+        return super().uncancel()
+
+
+_GROUPS = vars(asyncio.taskgroups)
 
 
 class Workers:
@@ -37,13 +75,19 @@ class Workers:
         for index in range(n):
             token, context = object(), copy_context()
             context.run(_RUN_IN.set, (*_RUN_IN.get(), token))
-            worker = loop.create_task(
-                self._dispatcher.work(index), name=f"eda {self._label} worker {index}", context=context
-            )
+            worker = self._create_task(index, loop, f"eda {self._label} worker {index}", context)
             worker.add_done_callback(self._on_done)
             self._tokens.append(token)
             self._dispatcher.set_task(index, worker)
             self._tasks.append(worker)
+
+    def _create_task(
+        self, index: int, loop: asyncio.AbstractEventLoop, name: str, context: Context
+    ) -> asyncio.Task[None]:
+        work = self._dispatcher.work(index)
+        if GROUPS_LEAVE_CANCELLATIONS and loop.get_task_factory() is None:
+            return _Task(work, loop, name, context, partial(self._dispatcher.note_group, index))
+        return loop.create_task(work, name=name, context=context)
 
     def _on_done(self, worker: asyncio.Task[None]) -> None:
         if not self._dispatcher.gate.is_closing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import re
@@ -74,6 +75,12 @@ async def raise_in_group(error: BaseException | type[BaseException]) -> None:
         raise ValueError("a child that is cancelled does not fail its group")
 
 
+async def raise_at_the_end_of_a_group(error: BaseException | type[BaseException]) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(raise_later(error))
+    raise KeyError("a child that is cancelled does not fail its group")
+
+
 async def time_out(error: BaseException | type[BaseException]) -> None:
     async with asyncio.timeout(0.001):
         await asyncio.sleep(60)
@@ -92,7 +99,9 @@ ERRORS: list[BaseException | type[BaseException]] = [
 ]
 
 
-@pytest.mark.parametrize("raise_it", [raise_it, raise_later, raise_in_group, time_out, await_cancelled])
+@pytest.mark.parametrize(
+    "raise_it", [raise_it, raise_later, raise_in_group, raise_at_the_end_of_a_group, time_out, await_cancelled]
+)
 async def test_handler_when_it_raises_anything_the_subscription_goes_on(
     conn: eda.Conn, stream: str, raise_it: Any, logged: Logged
 ) -> None:
@@ -306,3 +315,30 @@ async def test_handler_when_it_publishes_and_subscribes_works(conn: eda.Conn, st
     async with conn.subscribe(stream, handle):
         ids = [(await conn.publish(stream, eda.Event(type="first"))).id for _ in range(20)]
         await until(lambda: seen == ids)
+
+
+@pytest.mark.parametrize("serial", [False, True])
+async def test_handler_when_it_catches_what_a_group_of_its_tasks_raises_has_succeeded(
+    conn: eda.Conn, stream: str, serial: bool
+) -> None:
+    """Before Python 3.13 such a group leaves the handler's task as if somebody had cancelled it."""
+
+    async def handle(event: eda.Event) -> None:
+        with contextlib.suppress(ExceptionGroup):
+            await raise_at_the_end_of_a_group(ValueError("mine"))
+        with contextlib.suppress(ExceptionGroup):
+            await raise_in_group(ValueError("mine"))
+
+    async def limited(event: eda.Event) -> None:
+        with contextlib.suppress(TimeoutError):
+            await time_out(ValueError())
+        await handle(event)
+
+    for _ in range(5):
+        await conn.publish(stream)
+    for name, handler in {"handle": handle, "limited": limited}.items():
+        async with conn.subscribe(
+            stream, handler, backfill=True, name=name, durable=True, serial=serial
+        ) as subscription:
+            await until(lambda sub=subscription: sub.stats().handled == 5)
+            assert subscription.stats().failed == 0
