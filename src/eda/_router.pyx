@@ -15,7 +15,7 @@ from eda.errors import ConfigError, UnknownType
 from eda.handler_signatures import (
     Unresolved, accepts, members_of, names_classes, read_signature, refuse_payload_handler, shown_annotation,
 )
-from eda.handlers import PartialFailure, refuse_result, shown_handler
+from eda.handlers import PartialFailure, errors_in, refuse_result, shown_handler
 from eda.typed.registry import payload_class_of
 
 __all__ = ["Router", "routed"]
@@ -395,17 +395,13 @@ cdef class Router:
 
     async def _end_run(self, _Route route, list payloads, list events, dict failures):
         """Call a list handler with a run of events, and note the events that failed."""
-        cdef dict failed
         try:
             result = route.call_many(payloads, list(events))
             if result is not None and is_awaitable(result):
                 await result
         except PartialFailure as error:
-            failed = {event: error.error_of(event) for event in events if error.error_of(event) is not None}
-            if not failed:
-                wrong = ConfigError("PartialFailure names no event of the batch", argument="failures")
-                failed = dict.fromkeys(events, wrong)
-            failures.update(failed)
+            errors = zip(events, errors_in(error, events))
+            failures.update({event: failed for event, failed in errors if failed is not None})
         except Exception as error:
             failures.update(dict.fromkeys(events, error))
 

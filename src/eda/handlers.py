@@ -7,7 +7,7 @@ import contextvars
 import functools
 import inspect
 import types
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeAlias
 
@@ -23,6 +23,7 @@ __all__ = [
     "Reject",
     "check_callable",
     "check_handler",
+    "errors_in",
     "refuse_result",
     "shown_handler",
     "threaded",
@@ -199,6 +200,17 @@ def refuse_result(result: object) -> TypeError | None:
         what = "a generator" if isinstance(result, types.GeneratorType) else "an async generator"
         return TypeError(f"the handler returned {what}, which nobody runs: {result.__qualname__}")
     return None
+
+
+def errors_in(failure: PartialFailure, events: Sequence[Event]) -> list[BaseException | None]:
+    """Return the error of each event of a batch, None for an event that was handled.
+
+    If the failure names no event of the batch, all events have a ConfigError that says so.
+    """
+    found = [failure.error_of(event) for event in events]
+    if not any(each is not None for each in found):
+        return [ConfigError("PartialFailure names no event of the batch", argument="failures")] * len(events)
+    return found
 
 
 def _wrong_failures(what: str) -> ConfigError:

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from eda._event import Event
-from eda.errors import ConfigError, Timeout
-from eda.handlers import PartialFailure, Reject, refuse_result
+from eda.errors import Timeout
+from eda.handlers import PartialFailure, Reject, errors_in, refuse_result
 from eda.handling._dispatch import Dispatcher
 from eda.handling.dead_lettering import DEAD, DeadLettering, StoreLetter, dead_letter_stream
 from eda.handling.failure_log import FailureLog
@@ -115,10 +115,7 @@ class DispatcherHost:
         if found:
             return found
         if isinstance(error, PartialFailure) and self._options.batch is not None:
-            found = [error.error_of(event) for event in events]
-            if not any(each is not None for each in found):
-                return [ConfigError("PartialFailure names no event of the batch", argument="failures")] * len(events)
-            return _with_misfits(events, found)
+            return _with_misfits(events, errors_in(error, events))
         return [error] * len(events)
 
     def on_failures(self, events: Sequence[Event], errors: Sequence[BaseException]) -> list[int]:
