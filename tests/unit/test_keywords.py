@@ -50,6 +50,11 @@ def defaults_in(cls: ast.ClassDef) -> Iterator[tuple[str, Any]]:
             yield option.target.id, eval(default, {"Retry": Retry}) if default else MISSING
 
 
+@pytest.mark.parametrize("options", [SubscriptionOptions, StreamOptions, Retry])
+def test_options_when_help_is_asked_for_are_all_described(options: Any) -> None:
+    assert [field.name for field in fields(options) if f"`{field.name}`" not in options.__doc__] == []
+
+
 @pytest.mark.parametrize("kind", [*SINGLE, *BATCH])
 def test_keywords_when_compared_with_the_options_have_the_same_names_and_types(kind: Any) -> None:
     expected = get_type_hints(SubscriptionOptions)
