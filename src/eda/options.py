@@ -114,16 +114,17 @@ class SubscriptionOptions:
 
     `name`: the name under which the position is kept; None: the client's name, if durable. `backfill`: begin with the
     stream's first event instead of the next new event. `durable`: keep the position across restarts. `reset`: delete
-    the kept position first. `serial`: handle events one at a time and in order; with "strict" the next event begins only
-    when the position is stored. `exclusive`: one member is active while the others stand by. `key`: "aggregate", or a
-    function of the event; events of equal keys are handled in order. `concurrency`: how many handlers run at the same
-    time. `timeout_s`: how many seconds a handler may take. `start`: the stream sequence, or the time (an aware
+    the kept position first. `serial`: handle events one at a time and in order; with "strict" the next event begins
+    only when the position is stored. `exclusive`: one member is active while the others stand by. `key`: "aggregate",
+    or a function of the event; events of equal keys are handled in order. `concurrency`: how many handlers run at the
+    same time. `timeout_s`: how many seconds a handler may take. `start`: the stream sequence, or the time (an aware
     datetime), at which to begin.
 
     `types`, `aggregate`: only events of these types, of this aggregate; None: all. `on_filter_change`: what happens if
-    the kept subscription has a different filter: "refuse", or "from_here" to apply the new one to the events that follow. `batch`: how many
-    events are handled together at most; None: the handler gets single events. `linger_s`: how many seconds to wait at
-    most for a full batch. `prefetch`, `prefetch_bytes`: how many events and bytes are held in memory at most.
+    the kept subscription has a different filter: "refuse", or "from_here" to apply the new one to the events that
+    follow. `batch`: how many events are handled together at most; None: the handler gets single events. `linger_s`: how
+    many seconds to wait at most for a full batch. `prefetch`, `prefetch_bytes`: how many events and bytes are held in
+    memory at most.
 
     `lease_s`: after how many seconds other members get the events of a killed member. `circuit`: the number of failures
     in a row after which handling pauses; None: it never pauses. `retry`: the pauses between attempts, and how many
