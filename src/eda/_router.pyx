@@ -287,11 +287,7 @@ cdef class Router:
         cdef tuple types = self.types
         cdef _Route route
         if self.unknown == RAW and self.other is None:
-            raise ConfigError(
-                f'{self!r} has unknown="raw" and no handler for events of unknown types: register one with '
-                "@router.otherwise",
-                argument="handler",
-            )
+            raise self.without_other()
         if not types and self.unknown != RAW:
             raise ConfigError(f"{self!r} has no handlers: register them with @router.on", argument="handler")
         if options.batch is None:
@@ -311,6 +307,14 @@ cdef class Router:
             )
         self.is_subscribed = True
         return (self._handle if options.batch is None else self._handle_batch), options
+
+    cdef object without_other(self):
+        """Return the error of a router with unknown="raw" that has no handler for events of unknown types."""
+        return ConfigError(
+            f'{self!r} has unknown="raw" and no handler for events of unknown types: register one with '
+            "@router.otherwise",
+            argument="handler",
+        )
 
     # --- handling ------------------------------------------------------------------------------------------------
 
@@ -346,6 +350,8 @@ cdef class Router:
     cdef _Route route_of_unknown(self, Event event):
         """Return the handler of an event of an unknown type; None if the event is passed over."""
         if self.unknown == RAW:
+            if self.other is None:
+                raise self.without_other()      # only in a test: `subscribed` refuses such a router
             return self.other
         if self.unknown == SKIP:
             return None

@@ -163,11 +163,16 @@ def _arguments(handler: Any, name: str, *, of_payloads: bool) -> tuple[_Paramete
     slots = [*positional, *rest * most]
     if not slots:
         raise _refused(f"{problem}; it takes no positional argument")
-    if not of_payloads or len(slots) == 1:
+    if not of_payloads:
         return slots[0], None
-    second = slots[1]
-    takes_event = second in needed or second in rest or _is_for_event(second)
-    return slots[0], second if takes_event else None
+    second = slots[1] if len(slots) > 1 else None
+    if second is not None and (second in needed or second in rest or _is_for_event(second)):
+        return slots[0], second
+    if not isinstance(handler, functools.partial):  # what a partial binds by keyword is a parameter with a default
+        for each in signature.parameters.values():
+            if each.kind in (*_POSITIONAL, _Parameter.KEYWORD_ONLY) and each is not slots[0] and _is_for_event(each):
+                raise _refused(f"{problem}; {each.name!r} would never get the event, because it is not the second one")
+    return slots[0], None
 
 
 def _is_for_event(parameter: _Parameter) -> bool:

@@ -224,6 +224,17 @@ async def test_unknown_type_when_raw_goes_to_the_other_handler_as_it_is(asynchro
     assert seen == [closed, Shipped(1), nobody, Shipped(2)]
 
 
+async def test_unknown_type_when_raw_and_otherwise_is_missing_is_an_error() -> None:
+    router = eda.Router(unknown="raw")
+    router.on(Paid)(lambda order: None)
+    event = eda.Event(type="unheard-of", id="e1")
+    with pytest.raises(eda.ConfigError, match=r"register one with @router.otherwise"):
+        await router(event)
+    with pytest.raises(eda.PartialFailure) as caught:
+        await router([event])
+    assert isinstance(caught.value.error_of(event), eda.ConfigError)
+
+
 async def test_known_type_when_raw_and_its_data_does_not_fit_is_an_error() -> None:
     seen = Seen()
     router = seen.router(unknown="raw")
