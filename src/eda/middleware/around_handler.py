@@ -79,7 +79,7 @@ class _InChain(Chain):
             return final
         if failure is None and call.was_forgotten:
             return wrong(f"{name} called call_next without awaiting it: the handler was not called")
-        if failure is None and call.was_left:
+        if failure is None and call.is_error_unseen:
             failure = call.error
         if failure is not None:
             self.translate(failure, given if call.passed_on is None else call.passed_on, given)

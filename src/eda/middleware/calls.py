@@ -71,6 +71,17 @@ class Call:
         return self._state == _CALLED
 
     @property
+    def is_error_unseen(self) -> bool:
+        """Return whether the call has failed in another task, and the hook has not looked at the exception.
+
+        asyncio remembers this, because it logs exceptions of tasks that nobody has looked at.
+        """
+        task = self._task
+        if self.error is None or task is None or task is asyncio.current_task():
+            return False
+        return self.was_left or (task.done() and getattr(task, "_log_traceback", False))
+
+    @property
     def is_cancelled(self) -> bool:
         """Return whether somebody else has cancelled the hook's task since the hook began."""
         return _n_cancelled() > self._n_cancelled

@@ -378,6 +378,22 @@ async def test_handle_when_the_hook_leaves_the_handler_running_and_it_fails_the_
     assert running[0].exception() is handler.error
 
 
+@pytest.mark.parametrize("looks", [False, True])
+async def test_handle_when_a_task_of_the_hook_fails_and_the_hook_returns_it_matters_whether_it_has_looked(
+    looks: bool,
+) -> None:
+    async def leave(event: eda.Event, call_next: Any) -> None:
+        running.append(asyncio.create_task(call_next(event)))
+        await asyncio.sleep(0.01)
+        if looks:
+            running[0].exception()
+
+    running: list[asyncio.Task[None]] = []
+    with contextlib.nullcontext() if looks else pytest.raises(KeyError):
+        await run(Handler(KeyError("x")), leave)
+    running[0].exception()
+
+
 # --- ids and equal events --------------------------------------------------------------------------------------------
 
 
