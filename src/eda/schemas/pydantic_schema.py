@@ -78,7 +78,7 @@ def _generator() -> type[Any]:
             digits = {name: schema[name] for name in ("max_digits", "decimal_places") if schema.get(name) is not None}
             made = super().decimal_schema(schema)
             for part in made.get("anyOf", [made]):
-                if part["type"] == "string":
+                if part.get("type") == "string":
                     part["format"] = "decimal"
                 if digits:
                     part["x-eda-digits"] = digits
