@@ -223,17 +223,20 @@ class _Models:
         arguments = typing.get_args(annotation)
         if arguments and isinstance(origin := typing.get_origin(annotation), type) and issubclass(origin, Mapping):
             for key in _members(arguments[0]):
-                if _is_compound(typing.get_origin(key) or key):
+                if _is_compound(typing.get_origin(key) or key) and not _has_serializer(cls, name):
                     raise _refused(cls, name, f"has keys that can't be read back: {key!r}")
         for argument in arguments:
             self._check_annotation(cls, name, argument)
 
 
 def _members(annotation: Any) -> Iterator[Any]:
-    """Yield the members of a union, and the types without what `Annotated` adds; else the annotation itself."""
+    """Yield the types of which an annotation consists, without those that have serializers of the user."""
     origin = typing.get_origin(annotation)
-    if origin is typing.Annotated or origin in (typing.Union, types.UnionType):
-        for each in typing.get_args(annotation)[: 1 if origin is typing.Annotated else None]:
+    if origin is typing.Annotated:
+        if not any(hasattr(each, "__get_pydantic_core_schema__") for each in annotation.__metadata__):
+            yield from _members(annotation.__origin__)
+    elif origin in (typing.Union, types.UnionType):
+        for each in typing.get_args(annotation):
             yield from _members(each)
     else:
         yield annotation
@@ -241,9 +244,12 @@ def _members(annotation: Any) -> Iterator[Any]:
 
 def _is_compound(cls: Any) -> bool:
     """Return whether the values of a class are written as lists or objects, or as a text made of several parts."""
-    return isinstance(cls, type) and (
-        issubclass(cls, tuple | frozenset)
-        or any(hasattr(cls, mark) for mark in ("model_fields", "__dataclass_fields__", "__attrs_attrs__"))
+    if not isinstance(cls, type):
+        return False
+    if hasattr(cls, "__get_pydantic_core_schema__"):  # models have it, and classes that say how they are written
+        return hasattr(cls, "model_fields")
+    return issubclass(cls, tuple | frozenset) or any(
+        hasattr(cls, mark) for mark in ("__dataclass_fields__", "__attrs_attrs__")
     )
 
 

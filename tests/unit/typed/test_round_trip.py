@@ -196,6 +196,34 @@ class Revealed(pydantic.BaseModel):
         return token.get_secret_value()
 
 
+def pair_of(text: Any) -> Any:
+    return tuple(int(each) for each in text.split("-")) if isinstance(text, str) else text
+
+
+WrittenPair = typing.Annotated[
+    tuple[int, int],
+    pydantic.BeforeValidator(pair_of),
+    pydantic.PlainSerializer(lambda pair: f"{pair[0]}-{pair[1]}"),
+]
+
+
+class PairKeys(pydantic.BaseModel):
+    a: dict[WrittenPair, str]
+
+
+class SerializedKeys(pydantic.BaseModel):
+    a: dict[tuple[int, int], str]
+
+    @pydantic.field_serializer("a")
+    def write(self, a: dict[tuple[int, int], str]) -> dict[str, str]:
+        return {f"{one}-{two}": text for (one, two), text in a.items()}
+
+    @pydantic.field_validator("a", mode="before")
+    @classmethod
+    def read(cls, a: Any) -> Any:
+        return {pair_of(key): text for key, text in a.items()}
+
+
 class Open(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="allow", frozen=True)
     a: int
@@ -268,6 +296,8 @@ ROUND_TRIPS: list[Any] = [
     Model(firstName="A", born=date(2000, 1, 2), home=Address(streetName="s"), tags={"t"}),
     HoldsModel(Model(firstName="A", born=date(2000, 1, 2), home=Address(streetName="s"), tags={"t"})),
     Revealed(token=pydantic.SecretStr("x")),
+    PairKeys(a={(1, 2): "x"}),
+    SerializedKeys(a={(1, 2): "x"}),
     Open(a=1, b="more"),
     Computed(a=2),
     Chosen(b=1, e=5),
