@@ -364,6 +364,7 @@ cdef class Router:
         they are.
         """
         cdef dict failures = {}
+        cdef set failed = set()         # the id() of each event that failed: equal events are one key of `failures`
         cdef list payloads = []
         cdef list run = []              # the events of `payloads`, which wait for the end of their run
         cdef _Route route
@@ -379,9 +380,10 @@ cdef class Router:
                 payload = event if found is NULL else event.payload()
             except Exception as error:
                 failures[event] = error
+                failed.add(id(event))
                 continue
             if run and route is not running:
-                await self._end_run(running, payloads, run, failures)
+                await self._end_run(running, payloads, run, failures, failed)
                 payloads, run = [], []
             if route.call >= PAYLOADS:
                 running = route
@@ -394,22 +396,31 @@ cdef class Router:
                     await result
             except Exception as error:
                 failures[event] = error
+                failed.add(id(event))
         if run:
-            await self._end_run(running, payloads, run, failures)
+            await self._end_run(running, payloads, run, failures, failed)
         if failures:
-            raise PartialFailure(failures)
+            failure = PartialFailure(failures)
+            handled = [event for event in events if id(event) not in failed and event in failures]
+            if handled:
+                failure._handled = handled
+            raise failure
 
-    async def _end_run(self, _Route route, list payloads, list events, dict failures):
+    async def _end_run(self, _Route route, list payloads, list events, dict failures, set failed):
         """Call a list handler with a run of events, and note the events that failed."""
         try:
             result = route.call_many(payloads, list(events))
             if result is not None and is_awaitable(result):
                 await result
+            return
         except PartialFailure as error:
-            errors = zip(events, errors_in(error, events))
-            failures.update({event: failed for event, failed in errors if failed is not None})
+            errors = errors_in(error, events)
         except Exception as error:
-            failures.update(dict.fromkeys(events, error))
+            errors = [error] * len(events)
+        for event, problem in zip(events, errors):
+            if problem is not None:
+                failures[event] = problem
+                failed.add(id(event))
 
     # --- as a value ----------------------------------------------------------------------------------------------
 

@@ -65,6 +65,9 @@ class PartialFailure(Exception):
     Raises ConfigError if `failures` is empty, or not a mapping of events to exceptions.
     """
 
+    # Events that were handled although an equal event failed. A router knows them, because it handles one by one.
+    _handled: Sequence[Event] = ()
+
     def __init__(self, failures: Mapping[Event, BaseException]) -> None:
         if not isinstance(failures, Mapping):
             raise _wrong_failures(f"must be a mapping of events to their errors, not {type(failures).__name__}")
@@ -89,7 +92,7 @@ class PartialFailure(Exception):
 
     def error_of(self, event: Event) -> BaseException | None:
         """Return the event's error; None if the event did not fail."""
-        return self.failures.get(event)
+        return None if any(event is each for each in self._handled) else self.failures.get(event)
 
 
 def threaded(function: Callable[P, object], workers: int = 1) -> Callable[P, Coroutine[Any, Any, None]]:

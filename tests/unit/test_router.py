@@ -253,6 +253,24 @@ async def test_batch_when_handlers_take_one_event_calls_them_in_order() -> None:
     assert seen == [(Paid(1), "e1"), Shipped(2), (Paid(3), "e3"), (Paid(4), "e4")]
 
 
+async def test_batch_when_an_event_is_in_it_twice_has_an_outcome_for_each() -> None:
+    attempts: list[Any] = []
+    router = eda.Router()
+
+    @router.on(Paid, Shipped)
+    def handle(order: Paid | Shipped) -> None:
+        attempts.append(order)
+        if attempts.count(order) == 2:
+            raise eda.Reject("handled already")
+
+    first, second, other = event(Paid(1)), event(Paid(1)), event(Shipped(2))
+    assert first == second
+    with pytest.raises(eda.PartialFailure) as caught:
+        await router([first, other, second])
+    assert [caught.value.error_of(each) is None for each in (first, other, second)] == [True, True, False]
+    assert list(caught.value.failures) == [second]
+
+
 async def test_batch_when_empty_calls_nothing() -> None:
     seen = Seen()
     assert await seen.router()([]) is None
