@@ -79,8 +79,8 @@ class _InChain(Chain):
             return final
         if failure is None and call.was_forgotten:
             return wrong(f"{name} called call_next without awaiting it: the handler was not called")
-        if failure is None and call.is_error_unseen:
-            failure = call.error
+        if (failure is None or isinstance(failure, PartialFailure)) and call.is_error_unseen:
+            failure = _joined(failure, call.error)
         if failure is not None:
             self.translate(failure, given if call.passed_on is None else call.passed_on, given)
         return failure
@@ -146,6 +146,13 @@ class BatchChain(_InChain):
         _restore_ids(failure, passed_on, [by_sequence[sequence] for sequence in sequences])
         if isinstance(failure, PartialFailure):
             _rename(failure, passed_on, given)
+
+
+def _joined(failure: PartialFailure | None, error: BaseException | None) -> BaseException | None:
+    """Return the error of a call that a hook has not seen, with what the hook says has failed as well."""
+    if failure is not None and isinstance(error, PartialFailure):
+        error.failures = failure.failures | error.failures
+    return error
 
 
 def _rename(failure: PartialFailure, passed_on: Sequence[Event], given: Sequence[Event]) -> None:

@@ -58,7 +58,9 @@ class Call:
         self.result: Any = None
         self.error: BaseException | None = None  # with which the call has ended
         # Whether the hook returned while the call was running, so it does not know its outcome.
-        self.was_left: bool = False
+        self.was_left: bool = (
+            False  # whether the hook ended while the call was running, so it does not know the outcome
+        )
 
     @property
     def has_succeeded(self) -> bool:
@@ -74,12 +76,17 @@ class Call:
     def is_error_unseen(self) -> bool:
         """Return whether the call has failed in another task, and the hook has not looked at the exception.
 
-        asyncio remembers this, because it logs exceptions of tasks that nobody has looked at.
+        asyncio remembers this, because it logs exceptions of tasks that nobody has looked at. It does not log a
+        CancelledError. A task that has ended with one counts as not looked at, unless somebody has cancelled it.
         """
         task = self._task
         if self.error is None or task is None or task is asyncio.current_task():
             return False
-        return self.was_left or (task.done() and getattr(task, "_log_traceback", False))
+        if self.was_left:
+            return True
+        if task.cancelled():
+            return not task.cancelling()
+        return task.done() and getattr(task, "_log_traceback", False)
 
     @property
     def is_cancelled(self) -> bool:
@@ -136,7 +143,7 @@ class Call:
         if task is None or task is asyncio.current_task():
             self._state = _CALLED  # the hook called `send` on the coroutine and left it, so the call can't end
             return failure
-        self.was_left = failure is None
+        self.was_left = True
         if failure is not None or self.is_cancelled:
             task.cancel()
         while self._state == _RUNNING:

@@ -378,6 +378,25 @@ async def test_handle_when_the_hook_leaves_the_handler_running_and_it_fails_the_
     assert running[0].exception() is handler.error
 
 
+async def test_handle_when_the_handler_raises_cancelled_error_in_a_task_of_the_hook_the_attempt_fails() -> None:
+    async def leave(event: eda.Event, call_next: Any) -> None:
+        running.append(asyncio.create_task(call_next(event)))
+        await asyncio.sleep(0.01)
+
+    async def cancel(event: eda.Event, call_next: Any) -> None:
+        task = asyncio.create_task(call_next(event))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.sleep(0)
+
+    running: list[asyncio.Task[None]] = []
+    with pytest.raises(asyncio.CancelledError):
+        await run(Handler(asyncio.CancelledError()), leave)
+    handler = Handler()
+    handler.may_end.clear()
+    await run(handler, cancel)  # the hook has decided by itself
+
+
 @pytest.mark.parametrize("looks", [False, True])
 async def test_handle_when_a_task_of_the_hook_fails_and_the_hook_returns_it_matters_whether_it_has_looked(
     looks: bool,
@@ -392,6 +411,34 @@ async def test_handle_when_a_task_of_the_hook_fails_and_the_hook_returns_it_matt
     with contextlib.nullcontext() if looks else pytest.raises(KeyError):
         await run(Handler(KeyError("x")), leave)
     running[0].exception()
+
+
+@pytest.mark.parametrize("ends", ["fails", "fails in part", "is cancelled", "succeeds"])
+async def test_batch_when_a_hook_fails_a_part_and_leaves_the_handler_the_other_events_are_not_taken_for_handled(
+    ends: str,
+) -> None:
+    async def leave(events: list[eda.Event], call_next: Any) -> None:
+        running.append(asyncio.create_task(call_next(changed(events))))
+        await asyncio.sleep(0.01)
+        raise eda.PartialFailure({events[0]: ValueError("hook")})
+
+    async def handle(events: list[eda.Event]) -> None:
+        if ends == "is cancelled":
+            await asyncio.sleep(60)
+        if ends == "fails":
+            raise KeyError("all")
+        if ends == "fails in part":
+            raise eda.PartialFailure({events[1]: ValueError("handler")})
+
+    running: list[asyncio.Task[None]] = []
+    wanted = {"fails": KeyError, "is cancelled": asyncio.CancelledError}.get(ends, eda.PartialFailure)
+    with pytest.raises(wanted) as caught:
+        await run_batch(handle, leave)
+    if isinstance(caught.value, eda.PartialFailure):
+        named = [BATCH.index(each) for each in caught.value.failures]
+        assert named == ([0, 1] if ends == "fails in part" else [0])
+    if ends.startswith("fails"):
+        running[0].exception()
 
 
 # --- ids and equal events --------------------------------------------------------------------------------------------
