@@ -52,12 +52,19 @@ def export(
     """
     from pathlib import Path
 
+    from click.core import ParameterSource
+
     from eda.cli.modules import import_modules
     from eda.errors import ConfigError
     from eda.names import STREAM_NAME
     from eda.schemas.asyncapi import asyncapi_of
     from eda.schemas.document import declared_types, document_of
 
+    if format_ != "asyncapi":
+        given = click.get_current_context().get_parameter_source
+        for name in ("stream", "title", "api_version"):
+            if given(name) is not ParameterSource.DEFAULT:
+                raise click.UsageError(f"--{name.replace('_', '-')} needs --format asyncapi")
     if stream is not None and not STREAM_NAME.fullmatch(stream):
         raise click.BadParameter(f"{stream!r} can't be the name of a stream", param_hint="--stream")
     try:

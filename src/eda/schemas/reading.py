@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from eda.errors import ConfigError
 from eda.schemas.asyncapi import types_of_asyncapi
-from eda.schemas.document import FORMAT, VERSION, Entry
+from eda.schemas.document import FORMAT, VERSION, Entry, types_of_document
 
 __all__ = ["read_types"]
 
@@ -38,15 +38,17 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _types_of(document: dict[str, Any]) -> dict[str, Entry]:
-    if document.get("format") != FORMAT:
-        raise ConfigError(f'it is not a file of `eda schema export`: its "format" is not {FORMAT!r}')
-    if document.get("version") != VERSION:
-        version = document.get("version")
-        raise ConfigError(f"its version is {version!r}; this version of eda reads only {VERSION}")
-    types = document.get("types")
-    if not isinstance(types, dict):
-        raise ConfigError('its "types" is not an object')
-    return types
+    mark = document.get("x-eda")
+    if not isinstance(mark, dict) or mark.get("format") != FORMAT:
+        raise ConfigError(f'it is not a file of `eda schema export`: its "x-eda" has no format {FORMAT!r}')
+    if mark.get("version") != VERSION:
+        raise ConfigError(f"its version is {mark.get('version')!r}; this version of eda reads only {VERSION}")
+    if not isinstance(document.get("$defs"), dict):
+        raise ConfigError('its "$defs" is not an object')
+    try:
+        return types_of_document(document)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError("a definition in it has no complete `x-eda`") from error
 
 
 def _check(type_: Any, entry: Any) -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 ORDERS = """
@@ -46,11 +47,33 @@ def test_export_when_no_file_is_named_prints_the_document(tmp_path: Path) -> Non
     ended = run(tmp_path, "export", "orders")
     assert (ended.returncode, ended.stderr) == (0, "imported\n")
     document = json.loads(ended.stdout)
-    assert list(document) == ["format", "version", "types"]
-    paid = document["types"]["order-paid"]
-    assert (paid["schema"], paid["aliases"], paid["encoding"]) == ("2", ["payment-made"], "json")
-    assert paid["payload"]["properties"] == {"amount": {"type": "integer"}}
+    assert list(document) == ["$schema", "x-eda", "$defs"]
+    paid = document["$defs"]["order-paid"]
+    assert paid["x-eda"] == {"schema": "2", "aliases": ["payment-made"], "encoding": "json", "upcasters": []}
+    assert paid["properties"] == {"amount": {"type": "integer"}}
     assert run(tmp_path, "export", "orders").stdout == ended.stdout
+
+
+def test_export_when_written_is_a_json_schema_with_a_definition_for_each_type(tmp_path: Path) -> None:
+    nested = "    lines: list['Line'] = dataclasses.field(default_factory=list)\n@dataclass\nclass Line:\n    n: int\n"
+    source = f"import dataclasses\n{orders(type_='int').rstrip()}\n{nested}".replace("order-paid", "order paid")
+    document = json.loads((tmp_path / export(tmp_path, "orders", source)).read_text())
+    jsonschema.Draft202012Validator.check_schema(document)
+    wanted = {**document, "$ref": "#/$defs/order paid"}
+    valid = jsonschema.Draft202012Validator(wanted).is_valid
+    assert valid({"amount": 1, "lines": [{"n": 2}]})
+    assert not valid({"amount": 1, "lines": [{"n": "2"}]})
+    assert not valid({"lines": []})
+
+
+@pytest.mark.parametrize("option", ["--stream", "--title", "--api-version"])
+def test_export_when_an_option_of_asyncapi_is_given_for_the_other_format_is_refused(
+    tmp_path: Path, option: str
+) -> None:
+    (tmp_path / "shop.py").write_text(orders())
+    ended = run(tmp_path, "export", "shop", option, "x")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert f"{option} needs --format asyncapi" in ended.stderr
 
 
 def test_export_when_in_a_package_and_as_asyncapi_writes_that(tmp_path: Path) -> None:
@@ -83,7 +106,7 @@ def test_export_when_in_a_package_and_as_asyncapi_writes_that(tmp_path: Path) ->
         (orders(type_="complex"), ["orders"], "OrderPaid"),
         (orders(after="@eda.upcast('order-paid', '0', '1')\ndef up(data): return data"), ["orders"], "order-paid"),
         (orders(), ["orders", "-o", "no/such/file"], "no/such/file can't be written: No such file or directory"),
-        (orders(), ["orders", "--stream", "a.b"], "'a.b' can't be the name of a stream"),
+        (orders(), ["orders", "--format", "asyncapi", "--stream", "a.b"], "'a.b' can't be the name of a stream"),
     ],
 )
 def test_export_when_something_is_wrong_says_what_and_exits_with_2(
@@ -174,9 +197,7 @@ def test_check_when_the_terminal_lacks_a_character_shows_its_code(
 
 def test_export_when_a_default_is_no_json_leaves_it_out(tmp_path: Path) -> None:
     name = export(tmp_path, "old", orders(more="rate: float = float('nan'); note: str = '\\udc80'"))
-    properties = json.loads((tmp_path / name).read_text(encoding="utf-8"))["types"]["order-paid"]["payload"][
-        "properties"
-    ]
+    properties = json.loads((tmp_path / name).read_text(encoding="utf-8"))["$defs"]["order-paid"]["properties"]
     assert (properties["rate"], properties["note"]) == ({"type": "number"}, {"type": "string"})
     assert run(tmp_path, "check", name, name).stdout == "compatible\n"
 
@@ -207,7 +228,7 @@ def test_check_when_asked_for_json_prints_the_findings(tmp_path: Path) -> None:
 def test_check_when_a_file_cannot_be_read_exits_with_2(tmp_path: Path, content: str | None, expected: str) -> None:
     if content is not None:
         (tmp_path / "old.json").write_text(content)
-    (tmp_path / "new.json").write_text('{"format": "eda-schemas", "version": 1, "types": {}}')
+    (tmp_path / "new.json").write_text('{"x-eda": {"format": "eda-schemas", "version": 1}, "$defs": {}}')
     ended = run(tmp_path, "check", "old.json", "new.json")
     assert (ended.returncode, ended.stdout) == (2, "")
     assert expected in ended.stderr
