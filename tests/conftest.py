@@ -14,6 +14,13 @@ from support.typed.declarations import own_declarations
 WITH_SERVERS = {"faults", "live", "security"}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse names of tests that contain an address: each process would have other tests, so none could be shared."""
+    for item in items:
+        if " at 0x" in item.nodeid:
+            raise pytest.UsageError(f"give the parameters an id without an address: {item.nodeid}")
+
+
 def pytest_collection_finish() -> None:
     """Spare the collections between tests what is there to stay."""
     gc.collect()

@@ -287,7 +287,7 @@ def logged(function: Callable[..., Any]) -> Callable[..., Any]:
         logged(functools.partial(with_database, "db")),
         logged(Orders().paid),
     ],
-    ids=repr,
+    ids=["method", "coroutine-method", "static", "class-method", "callable", "partial", "wrapped-partial", "wrapped"],
 )
 async def test_on_when_it_is_any_callable_calls_it(handler: Any, bare: bool) -> None:
     router = eda.Router()
@@ -379,13 +379,13 @@ async def agenerator(order: Paid) -> AsyncIterator[None]:
     yield
 
 
-@pytest.mark.parametrize("handler", [generator, agenerator, functools.partial(generator)], ids=repr)
+@pytest.mark.parametrize("handler", [generator, agenerator, functools.partial(generator)])
 def test_on_when_it_is_a_generator_function_refuses_it(handler: Any) -> None:
     refused(lambda: eda.Router().on(Paid)(handler), "generator function")
     refused(lambda: eda.Router().on(handler), "generator function")
 
 
-@pytest.mark.parametrize("handler", [None, 7, "text", classmethod(generator)], ids=repr)
+@pytest.mark.parametrize("handler", [None, 7, "text", classmethod(generator)])
 def test_on_when_it_is_not_callable_refuses_it(handler: Any) -> None:
     refused(lambda: eda.Router().on(Paid)(handler), "must be callable")
 

@@ -742,7 +742,7 @@ NO_CLASSES: list[tuple[Any, str]] = [
     (Abstract, "Abstract is abstract"),
     (Box[int], r"must stand above a class, not .*Box\[int\].*declare a subclass"),
     (Frozen(a=1), "must stand above a class"),
-    (lambda: None, "must stand above a class"),
+    (print, "must stand above a class"),
     (None, "must stand above a class"),
     ("Frozen", "must stand above a class"),
 ]
