@@ -128,7 +128,7 @@ class Members:
                 assert member not in open_calls, f"{member} handles two at once"
                 open_calls[member] = Call(member, sequence, attempt, ns)
                 calls.append(open_calls[member])
-            elif sequence:
+            elif sequence and what != "storing":  # a dead letter, which no call need have led to
                 call = open_calls.pop(member)
                 assert (call.sequence, call.attempt) == (sequence, attempt)
                 call.end_ns, call.outcome = ns, what
