@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from eda.receipt import Receipt
     from eda.running import run
     from eda.stats import PublisherStats, SubscriptionStats
+    from eda.store_errors import AggregateForgotten, HistoryIncomplete, VersionConflict
     from eda.subscribing.events_iterator import Events
     from eda.subscribing.lag import SubscriptionInfo
     from eda.subscribing.subscription import Subscription
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "JSON",
+    "AggregateForgotten",
     "BatchHandler",
     "Bytes",
     "Closed",
@@ -72,6 +74,7 @@ __all__ = [
     "HandleBatchNext",
     "HandleNext",
     "Handler",
+    "HistoryIncomplete",
     "Middleware",
     "Mode",
     "MsgPack",
@@ -102,6 +105,7 @@ __all__ = [
     "Timeout",
     "UnknownEncoding",
     "UnknownType",
+    "VersionConflict",
     "connect",
     "payload",
     "register_encoding",
@@ -133,6 +137,7 @@ _NAMES_IN = {
     "eda.receipt": "Receipt",
     "eda.running": "run",
     "eda.stats": "PublisherStats SubscriptionStats",
+    "eda.store_errors": "AggregateForgotten HistoryIncomplete VersionConflict",
     "eda.subscribing.events_iterator": "Events",
     "eda.subscribing.lag": "SubscriptionInfo",
     "eda.subscribing.subscription": "Subscription",

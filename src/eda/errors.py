@@ -14,6 +14,7 @@ EdaError
 ├── ConsumerDeleted
 ├── NotSupported
 ├── ServerError
+├── VersionConflict, HistoryIncomplete, AggregateForgotten (in store_errors)
 └── Closed
 """
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from eda import errors
+from eda import errors, store_errors
 from eda.errors import (
     Closed,
     CodecError,
@@ -28,6 +28,7 @@ from eda.errors import (
     is_transient,
 )
 from eda.jetstream.publish_answers import Refused
+from eda.store_errors import AggregateForgotten, HistoryIncomplete, VersionConflict
 
 SAMPLES: list[tuple[type[EdaError], dict[str, Any]]] = [
     (ConfigError, {"message": "name 'a b' has a space", "argument": "name"}),
@@ -44,6 +45,9 @@ SAMPLES: list[tuple[type[EdaError], dict[str, Any]]] = [
     (NotSupported, {"feature": "batches", "needs": "2.12", "server": "2.10.25"}),
     (ServerError, {"code": 400, "err_code": 10058, "description": "exists", "operation": "create"}),
     (Closed, {"what": "the connection"}),
+    (VersionConflict, {"stream": "s", "aggregate": "a", "expected": 4, "actual": 5, "events": [1]}),
+    (HistoryIncomplete, {"stream": "s", "aggregate": "a", "reason": "version 3 is missing"}),
+    (AggregateForgotten, {"stream": "s", "aggregate": "a"}),
 ]
 every_error = pytest.mark.parametrize(("cls", "data"), SAMPLES, ids=[cls.__name__ for cls, _ in SAMPLES])
 
@@ -60,7 +64,7 @@ class UserError(EdaError):
 
 
 def test_samples_when_compared_with_all_cover_every_error() -> None:
-    assert {cls.__name__ for cls, _ in SAMPLES} | {"EdaError"} == set(errors.__all__)
+    assert {cls.__name__ for cls, _ in SAMPLES} | {"EdaError"} == {*errors.__all__, *store_errors.__all__}
 
 
 @every_error

@@ -24,7 +24,7 @@ CONTRIBUTING = SOURCE.parents[1] / "CONTRIBUTING.md"
 TOP: dict[str, list[str]] = {
     "words": [
         *("_version", "_clock", "server_codes", "errors", "times", "names", "encodings", "callables"),
-        *("callbacks", "deadline", "headers", "log", "options", "receipt", "stats"),
+        *("callbacks", "deadline", "headers", "log", "options", "receipt", "stats", "store_errors"),
     ],
     "event": [
         "_bytes",
@@ -60,6 +60,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "subscribing": [
         *("words", "event", "transport", "jetstream", "publishing", "cursors", "dead_letters", "handling"),
     ],
+    "store": [],
     "middleware": ["words", "event", "publishing", "subscribing"],
     "front door": [
         *("words", "typed", "event", "embedded", "transport", "jetstream", "publishing", "dead_letters"),
