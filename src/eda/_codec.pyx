@@ -10,6 +10,7 @@ from cpython.exc cimport PyErr_Clear
 from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_GET_ITEM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcmp
 
 from eda._bytes cimport (
     READ_EMPTY, READ_FIELD_ZERO, READ_GROUP, READ_LENGTH, READ_NAMELESS, READ_OK, READ_PACK, READ_TRUNCATED, READ_UTF8,
@@ -29,7 +30,7 @@ from eda._event cimport (
 
 from eda.errors import DecodeError, EncodeError
 
-__all__ = ["decode_event", "decode_fields", "encode_event"]
+__all__ = ["decode_event", "decode_fields", "encode_event", "stored_event"]
 
 cdef const char** FIELD_NAMES = [
     "", "id", "time", "type", "schema", "cause", "client", "data", "encoding", "", "meta", "ack_time", "aggregate",
@@ -409,17 +410,25 @@ cdef str id_in(const unsigned char* envelope):
     return envelope[:n].decode("ascii")
 
 
-def encode_event(Event event not None, str id not None="", str client not None="", int64_t now_ns=0):
-    """Return the event's envelope. `id`, `client` and `now_ns` replace fields that the event leaves empty."""
+def encode_event(Event event not None, str id not None="", str client not None="", int64_t now_ns=0,
+                 int64_t version=0):
+    """Return the event's envelope. `id`, `client` and `now_ns` replace fields that the event leaves empty.
+
+    `version` is the event's version in its aggregate; 0 writes none. The version of a received event is never written.
+    """
     cdef Plan plan
     cdef Writer w
     w.buf = NULL
     w.pos = w.cap = 0
     plan_envelope(event, id, client, now_ns, &plan)
+    if version != 0:
+        plan.size += 1 + size_of_varint(<uint64_t>version)
     if reserve(&w, plan.size) < 0:
         raise MemoryError
     try:
-        w.pos = copy_envelope(w.buf, event, &plan) - w.buf
+        # The version has the highest field number, so it comes last. Plain publishes, which never write a version, do
+        # not pay for it.
+        w.pos = copy_number(copy_envelope(w.buf, event, &plan), N_VERSION, version) - w.buf
         assert w.pos == plan.size
         return (<char*>w.buf)[:w.pos]
     finally:
@@ -444,4 +453,38 @@ def decode_fields(bytes envelope not None, /):
         if refusal.error != READ_NAMELESS and refusal.error != READ_EMPTY:
             raise refusal_error(&refusal)
     event.raw = envelope
+    return event
+
+
+cdef bint is_plain_subject(Event event, bytes subject, bytes stream) noexcept:
+    """Return whether the subject is `<stream>.<type>.<aggregate>` without escapes."""
+    cdef const unsigned char* base = <const unsigned char*>PyBytes_AS_STRING(event.raw)
+    cdef const unsigned char* at = <const unsigned char*>PyBytes_AS_STRING(subject)
+    cdef Py_ssize_t n_stream = PyBytes_GET_SIZE(stream)
+    cdef Py_ssize_t n_type = event.spans[F_TYPE].n
+    cdef Py_ssize_t n_aggregate = event.spans[F_AGGREGATE].n
+    return (
+        n_type > 0 and n_aggregate > 0 and PyBytes_GET_SIZE(subject) == n_stream + 2 + n_type + n_aggregate
+        and memcmp(at, PyBytes_AS_STRING(stream), n_stream) == 0 and at[n_stream] == 46        # .
+        and memcmp(at + n_stream + 1, base + event.spans[F_TYPE].start, n_type) == 0
+        and at[n_stream + 1 + n_type] == 46
+        and memcmp(at + n_stream + 2 + n_type, base + event.spans[F_AGGREGATE].start, n_aggregate) == 0
+    )
+
+
+def stored_event(bytes envelope not None, str stream not None, uint64_t sequence, int64_t time_ns,
+                 bytes subject not None=b""):
+    """Return the event of a message that was read from a stream and was not delivered: its `attempt` is 0.
+
+    `time_ns` is when the stream stored the message. It becomes the event's `ack_time` if the envelope has none. Without
+    `subject`, the message's subject is taken to be stream, type and aggregate without escapes. Raises DecodeError as
+    `decode_event`.
+    """
+    cdef Event event = decode_event(envelope)
+    if subject and not is_plain_subject(event, subject, stream.encode()):
+        event.keep(envelope + subject, PyBytes_GET_SIZE(envelope), 0, PyBytes_GET_SIZE(subject))
+    event._stream = stream
+    event.sequence_ = sequence
+    if event.ack_time_ns_ == 0:
+        event.ack_time_ns_ = time_ns
     return event

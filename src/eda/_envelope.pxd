@@ -19,7 +19,7 @@ cdef enum:
     N_META = 10
     N_ACK_TIME = 11
     N_AGGREGATE = 12
-    N_VERSION = 13              # read, never written
+    N_VERSION = 13              # written only by encode_event() with a version, for an event store
     # 15 and 17 to 19 mark a pack of events.
     N_PACK = 15
     N_PACK_FROM = 17

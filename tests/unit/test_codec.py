@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eda._codec import decode_fields as decode_event
-from eda._codec import encode_event
+from eda._codec import encode_event, stored_event
 from eda._data import JSON, Bytes, Data, MsgPack, Proto, String
 from eda._event import Event
-from eda.errors import ConfigError, EncodeError, UnknownEncoding
+from eda.errors import ConfigError, DecodeError, EncodeError, UnknownEncoding
 from support import reference
 from support.reference import (
     BYTES,
@@ -396,3 +396,70 @@ def test_republish_when_an_event_is_ours_gives_its_bytes(event: Event, ack_time_
 def test_republish_when_an_event_is_changed_keeps_its_ack_time() -> None:
     event = with_ack_time(Event(**FULL), 99).replace(type="other")
     assert Envelope.FromString(encode_event(event)).ack_time == 99
+
+
+# --- the event store -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", [1, 127, 128, 2**14, 2**63 - 1, -1, -(2**63)])
+def test_encode_when_given_a_version_writes_it_last(version: int) -> None:
+    event = with_ack_time(Event(data=Bytes(b"d"), **FULL), 9)
+    envelope = encode_event(event, version=version)
+    assert field_numbers(envelope) == sorted(set(NUMBERS.values()))
+    assert fields_of_message(Envelope.FromString(envelope)) == fields_of_event(event) | {"version": version}
+    assert fields_of_event(decode_event(envelope)) == fields_of_event(event) | {"version": version}
+
+
+@given(reference.messages, reference.times_ns)
+@settings(deadline=None)
+def test_encode_when_given_a_version_writes_that_one_only(message: Any, version: int) -> None:
+    envelope = message.SerializeToString()
+    again = Envelope.FromString(encode_event(decode_event(envelope), id="new", client="me", now_ns=7, version=version))
+    filled = {"id": message.id or "new", "client": message.client or "me", "time": message.time or 7}
+    assert fields_of_message(again) == fields_of_message(message) | filled | {"version": version}
+
+
+@pytest.mark.parametrize("version", [2**63, -(2**63) - 1])
+def test_encode_when_the_version_is_too_large_raises(version: int) -> None:
+    with pytest.raises(OverflowError):
+        encode_event(Event(type="t"), version=version)
+
+
+def test_stored_event_has_its_place_in_the_stream_and_no_attempt() -> None:
+    envelope = encode_event(Event(**FULL), version=3)
+    event = stored_event(envelope, "orders", 17, 99, b"orders.t.a")
+    assert (event.stream, event.sequence, event.attempt, event.version, event.ack_time_ns) == ("orders", 17, 0, 3, 99)
+    assert (event.id, event.subject, dict(event.headers)) == ("i1", "orders.t.a", {})
+    assert event == stored_event(envelope, "orders", 17, 99)
+    again = pickle.loads(pickle.dumps(event))
+    assert (again, again.subject, again.sequence, again.version) == (event, event.subject, 17, 3)
+
+
+def test_stored_event_when_its_envelope_has_an_ack_time_keeps_it() -> None:
+    envelope = encode_event(with_ack_time(Event(type="t"), 5))
+    assert stored_event(envelope, "orders", 1, 99).ack_time_ns == 5
+
+
+@pytest.mark.parametrize(
+    ("type", "aggregate", "subject"),
+    [
+        ("order.paid", "50 %", "orders.order%2Epaid.50%20%25"),
+        ("t", "", "orders.t._"),
+        ("", "a", "orders._.a"),
+        ("t", "a", "origin.t.a"),
+        ("t", "a", "orders"),
+        ("ab", "c", "orders.a.bc"),
+    ],
+)
+def test_stored_event_when_its_subject_does_not_follow_from_its_fields_keeps_it(
+    type: str, aggregate: str, subject: str
+) -> None:
+    event = stored_event(encode_event(Event(type=type, aggregate=aggregate, id="i")), "orders", 2, 3, subject.encode())
+    assert (event.subject, event.type, event.aggregate) == (subject, type, aggregate)
+    assert pickle.loads(pickle.dumps(event)).subject == subject
+
+
+@pytest.mark.parametrize("envelope", [b"", b"\x1a\x05a", b"\x22\x01s"])
+def test_stored_event_when_the_envelope_is_wrong_raises_like_decode_event(envelope: bytes) -> None:
+    with pytest.raises(DecodeError):
+        stored_event(envelope, "orders", 1, 1)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from eda._codec import decode_event, encode_event
+from eda._codec import decode_event, encode_event, stored_event
 from eda._data import JSON, Bytes, Data, String
 from eda._event import Event
 from eda._nuid import next_nuid
@@ -61,6 +61,9 @@ PATHS: dict[str, Callable[[], Any]] = {
     "event-encode-refused-text": lambda: refused(encode_event, Event(type="t" * 100, aggregate="\ud800")),
     "event-encode-refused-meta": lambda: refused(encode_event, Event(meta={"k" * 100: "\ud800"})),
     "event-encode-refused-data": lambda: refused(encode_event, Event(data=JSON(object()))),
+    "event-encoded-with-version": lambda: encode_event(Event(**FULL), "i", "c", 5, 3),
+    "event-stored": lambda: stored_event(ENVELOPE, "orders", 1, 2, b"orders.t.a" * 20),
+    "event-stored-refused": lambda: refused(stored_event, b"\x00", "orders", 1, 2),
     "event-decoded": lambda: decode_event(ENVELOPE),
     "event-decoded-and-read": lambda: fields_of_event(decode_event(ENVELOPE)),
     "event-decoded-and-read-wide": lambda: fields_of_event(decode_event(WIDE)),
