@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from eda.receipt import Receipt
     from eda.running import run
     from eda.stats import PublisherStats, SubscriptionStats
+    from eda.store.decider import Decider
+    from eda.store.results import Appended, Loaded
     from eda.store_errors import AggregateForgotten, HistoryIncomplete, VersionConflict
     from eda.subscribing.events_iterator import Events
     from eda.subscribing.lag import SubscriptionInfo
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
 __all__ = [
     "JSON",
     "AggregateForgotten",
+    "Appended",
     "BatchHandler",
     "Bytes",
     "Closed",
@@ -62,6 +65,7 @@ __all__ = [
     "ConnectError",
     "ConsumerDeleted",
     "Data",
+    "Decider",
     "DecodeError",
     "EdaError",
     "EmbeddedServer",
@@ -75,6 +79,7 @@ __all__ = [
     "HandleNext",
     "Handler",
     "HistoryIncomplete",
+    "Loaded",
     "Middleware",
     "Mode",
     "MsgPack",
@@ -137,6 +142,8 @@ _NAMES_IN = {
     "eda.receipt": "Receipt",
     "eda.running": "run",
     "eda.stats": "PublisherStats SubscriptionStats",
+    "eda.store.decider": "Decider",
+    "eda.store.results": "Appended Loaded",
     "eda.store_errors": "AggregateForgotten HistoryIncomplete VersionConflict",
     "eda.subscribing.events_iterator": "Events",
     "eda.subscribing.lag": "SubscriptionInfo",

@@ -1,4 +1,4 @@
-"""How a router calls its handlers, and for which payload classes, as the signatures of the handlers say."""
+"""How a router or a decider calls the functions of users, and for which payload classes, as their signatures say."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ __all__ = [
     "accepts",
     "members_of",
     "names_classes",
+    "read_parameters",
     "read_signature",
     "refuse_payload_handler",
+    "resolve_annotation",
     "shown_annotation",
 ]
 
@@ -66,7 +68,7 @@ def read_signature(handler: Any, local_names: Mapping[str, Any] | None, *, of_pa
     if type(handler) in AWAITED:
         raise _refused(f"handler is a {type(handler).__name__}: a router can't be the handler of another router")
     first, second = _arguments(handler, name, of_payloads=of_payloads)
-    annotation = _resolved(first.annotation, handler, local_names)
+    annotation = resolve_annotation(first.annotation, handler, local_names)
     takes_list, item = _item_of(annotation, name, first)
     if second is not None:
         _check_event(second, handler, local_names, name, takes_list=takes_list)
@@ -75,6 +77,38 @@ def read_signature(handler: Any, local_names: Mapping[str, Any] | None, *, of_pa
             f"handler {name} must take an eda.Event, but {first.name!r} is annotated {shown_annotation(annotation)}"
         )
     return HandlerSignature(second is not None, takes_list, item)
+
+
+def read_parameters(function: Any, argument: str, expected: str, n: int) -> list[inspect.Parameter]:
+    """Return the parameters of a function that is called with `n` positional arguments.
+
+    `argument` is the user's name for the function, and `expected` says what the function must take. Raises ConfigError
+    for a function that can't be called like this.
+    """
+    name = shown_handler(function)
+    signature = _signature_of(function, name, argument)
+    problem = f"{argument} {name}{signature} must take {expected}"
+    positional = [each for each in signature.parameters.values() if each.kind in _POSITIONAL]
+    rest = [each for each in signature.parameters.values() if each.kind is _Parameter.VAR_POSITIONAL]
+    needed = [each for each in positional if each.default is _Parameter.empty]
+    named = [
+        each.name
+        for each in signature.parameters.values()
+        if each.kind is _Parameter.KEYWORD_ONLY and each.default is _Parameter.empty
+    ]
+    if named:
+        raise ConfigError(f"{problem}; it needs {', '.join(map(repr, named))} as a keyword", argument=argument)
+    slots = [*positional, *rest * n]
+    if len(needed) > n or len(slots) < n:
+        n_taken = len(needed) if len(needed) > n else len(slots)
+        hint = ""
+        if len(needed) == n + 1 and needed[0].name in ("self", "cls"):
+            hint = ": it is a method without its object, so give the bound method"
+        raise ConfigError(
+            f"{problem}; it {'needs' if len(needed) > n else 'takes'} {n_taken} argument{'s' * (n_taken != 1)}{hint}",
+            argument=argument,
+        )
+    return slots[:n]
 
 
 def refuse_payload_handler(handler: Any) -> None:
@@ -87,7 +121,7 @@ def refuse_payload_handler(handler: Any) -> None:
         return
     try:
         first = next(iter(_inspected(handler, "", follow_wrapped=False).parameters.values()), None)
-        members = () if first is None else members_of(_resolved(first.annotation, handler, None))
+        members = () if first is None else members_of(resolve_annotation(first.annotation, handler, None))
     except (ConfigError, Unresolved):
         return
     classes = [each for member in members for item in _items(member) or (member,) for each in members_of(item)]
@@ -185,15 +219,15 @@ def _is_for_event(parameter: _Parameter) -> bool:
     return Event in members_of(annotation)
 
 
-def _signature_of(handler: Any, name: str) -> inspect.Signature:
+def _signature_of(handler: Any, name: str, argument: str = "handler") -> inspect.Signature:
     """Return the signature of the outer function; if that takes any arguments, of the function that it decorates."""
-    outer = _inspected(handler, name, follow_wrapped=False)
+    outer = _inspected(handler, name, argument, follow_wrapped=False)
     if any(each.kind is _Parameter.VAR_POSITIONAL for each in outer.parameters.values()):
-        return _inspected(handler, name, follow_wrapped=True)
+        return _inspected(handler, name, argument, follow_wrapped=True)
     return outer
 
 
-def _inspected(handler: Any, name: str, *, follow_wrapped: bool) -> inspect.Signature:
+def _inspected(handler: Any, name: str, argument: str = "handler", *, follow_wrapped: bool) -> inspect.Signature:
     options: dict[str, Any] = {"follow_wrapped": follow_wrapped}
     if sys.version_info >= (3, 14):  # otherwise an annotation with a name that is not defined yet raises NameError
         import annotationlib
@@ -202,14 +236,14 @@ def _inspected(handler: Any, name: str, *, follow_wrapped: bool) -> inspect.Sign
     try:
         return inspect.signature(handler, **options)
     except Exception as error:
-        message = f"the signature of handler {name} can't be read ({error}): call it from a function that has one"
-        raise _refused(message) from error
+        message = f"the signature of {argument} {name} can't be read ({error}): call it from a function that has one"
+        raise ConfigError(message, argument=argument) from error
 
 
 # --- annotations -----------------------------------------------------------------------------------------------------
 
 
-def _resolved(annotation: Any, handler: Any, local_names: Mapping[str, Any] | None) -> Any:
+def resolve_annotation(annotation: Any, handler: Any, local_names: Mapping[str, Any] | None) -> Any:
     """Return an annotation without strings and forward references; `Any` if there is none. Raises Unresolved."""
     if annotation is _Parameter.empty:
         return Any
@@ -269,7 +303,7 @@ def _check_event(
 ) -> None:
     """Raise ConfigError if the annotation of the second parameter does not fit an event, or a list of events."""
     try:
-        annotation = _resolved(parameter.annotation, handler, local_names)
+        annotation = resolve_annotation(parameter.annotation, handler, local_names)
     except Unresolved:
         return  # `Event` is often imported for type checkers only
     expected = "list[eda.Event]" if takes_list else "eda.Event"

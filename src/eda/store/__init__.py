@@ -5,6 +5,12 @@ commands become events and events a state. It never delivers events to handlers.
 
 Files, each after the files that it imports:
 
+    decider_arguments  what is refused as an argument of a decider, and how its functions are called
+    decider            how the commands of users become events, and how events become a state
+    results            a loaded aggregate, and an append that was stored
+    command_ids        the ids of a command's events
+    recent_commands    the latest commands of an aggregate, and where their events are stored
+    cache              the cached aggregates: those used last, with a bound
 """
 
 __all__: list[str] = []

@@ -60,11 +60,11 @@ MAY_IMPORT: dict[str, list[str]] = {
     "subscribing": [
         *("words", "event", "transport", "jetstream", "publishing", "cursors", "dead_letters", "handling"),
     ],
-    "store": [],
+    "store": ["words", "typed", "event"],
     "middleware": ["words", "event", "publishing", "subscribing"],
     "front door": [
         *("words", "typed", "event", "embedded", "transport", "jetstream", "publishing", "dead_letters"),
-        *("subscribing", "middleware"),
+        *("subscribing", "store", "middleware"),
     ],
     "cli": ["words", "schemas", "transport", "front door"],
 }

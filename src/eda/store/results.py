@@ -1,0 +1,61 @@
+"""Results of the event store: a loaded aggregate, and an append that was stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from eda._event import Event
+from eda.receipt import Receipt
+
+__all__ = ["Appended", "Loaded"]
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded(Generic[S]):
+    """An aggregate as a load has found it. Give it to `append` as `expected`.
+
+    `state`: the state after `version`, or None if the store has no decider. `version`: the number of the aggregate's
+    events; 0 if it has none. `events`: the events that this load has folded: those after the snapshot, or after the
+    state that the store had kept. `stream` and `sequence`: where the aggregate's last event is stored; `last_id`: the
+    id of this event. Without events they are 0 and "".
+    """
+
+    aggregate: str
+    state: S | None = None
+    version: int = 0
+    events: list[Event] = field(default_factory=list)
+    stream: str = ""
+    sequence: int = 0
+    last_id: str = ""
+
+    @property
+    def exists(self) -> bool:
+        """Return whether the aggregate has events."""
+        return self.version > 0
+
+    @property
+    def position(self) -> tuple[str, int, int]:
+        """Return where the aggregate's last event is stored, as one opaque value, like `Receipt.position`."""
+        return self.stream, self.sequence, 0
+
+
+@dataclass(frozen=True, slots=True)
+class Appended(Generic[S]):
+    """An append or a command whose events are stored.
+
+    `version`: the aggregate's version after the last of these events. `receipts`: one for each event; empty if the
+    command decided on none. `state`: the state after `version`, or None if the store has no decider.
+    """
+
+    aggregate: str
+    version: int
+    receipts: list[Receipt] = field(default_factory=list)
+    state: S | None = None
+
+    @property
+    def receipt(self) -> Receipt | None:
+        """Return the receipt of the last event; None if there is no event."""
+        return self.receipts[-1] if self.receipts else None
