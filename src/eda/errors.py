@@ -315,7 +315,12 @@ class NotSupported(EdaError):
 
 
 class ServerError(EdaError):
-    """An error with which JetStream answered. `code` is an HTTP status, `err_code` the number of JetStream's error."""
+    """An error with which JetStream answered. `code` is an HTTP status, `err_code` the number of JetStream's error.
+
+    `may_be_stored`: an earlier try of the refused publish got no answer, so the stream may have stored the event.
+    """
+
+    may_be_stored: bool = False
 
     def __init__(self, code: int, err_code: int, description: str, *, operation: str = "") -> None:
         super().__init__()

@@ -14,6 +14,7 @@ Files, each after the files that it imports:
     waiters            senders that wait for room, and flushes that wait until events are settled
     answer_checks      checks that an answer comes from the publisher's stream, in its domain
     _stream_sender     the work of `conn.publish` for each event; also writes the frames of all publishers
+    _message_sender    publishes messages whose subject, headers and envelope are ready
     _pending           the unsettled events of a publisher, and queries about them
     stream_publisher   `conn.publish` for one stream: back-pressure, time-outs, sending again
     atomic_batch       `conn.publish_batch`

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
@@ -15,6 +16,7 @@ from eda.deadline import Deadline
 from eda.errors import Closed, ConfigError, ServerError, Timeout
 from eda.jetstream.answer_inbox import REFUSAL_WAIT_S
 from eda.jetstream.publish_answers import decode_answer
+from eda.publishing._message_sender import MessageSender
 from eda.publishing._stream_sender import Destination, StreamSender
 from eda.publishing._window import PublishWindow
 from eda.server_codes import DUPLICATE_UNDER_WAY
@@ -93,13 +95,14 @@ class StreamPublisher:
         inbox = wire.new_inbox()
         self._inbox = f"{inbox}.*"
         window = PublishWindow(MAX_PENDING)
-        self._sender = StreamSender(window, wire.out, f"{inbox}.".encode(), stream_publishers.client, self._on_answer)
+        self._sender = MessageSender(window, wire.out, f"{inbox}.".encode(), stream_publishers.client, self._on_answer)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._recovering: dict[str, asyncio.Task[None]] = {}
         self._last_errors: dict[int, ServerError] = {}  # sequence > why its last try was not stored
         self._all_refused: set[int] = set()  # sequences whose tries were all refused, so none is stored
         self._may_be_stored: set[int] = set()  # sequences with an unanswered try, which may be stored
+        self._n_finding_out = 0
         self._resend_when_checked: dict[str, list[int]] = {}  # stream > sequences to send again once it is checked
         wire.on_restored.append(self._on_restored)
         wire.on_refused.append(self._on_refused)
@@ -153,13 +156,47 @@ class StreamPublisher:
             self._arm(min(RESEND_S, timeout_s))
         return event_id, waiter
 
+    def send_message(
+        self, destination: Destination, subject: bytes, headers: bytes, envelope: bytes, timeout_s: float
+    ) -> Wait[int]:
+        """Send a ready message; return a wait for the sequence at which the stream has stored it, as `send` does.
+
+        `headers` is the whole header block, with a `Nats-Msg-Id`. The destination's check is not called. If the headers
+        state an expectation that does not hold, the wait fails with ServerError. The error's `may_be_stored` says
+        whether an earlier try may have stored the message.
+        """
+        waiter: Wait[int] = self._waits.new()
+        sender = self._sender
+        last = self._stream_publishers.last
+        self._stream_publishers.last = sender
+        if sender.n_pending or (last is not None and last.n_pending):
+            sender.publish_message(destination, subject, headers, envelope, waiter, RESEND_S, timeout_s)
+        else:
+            self._out.at_once = True  # as in `send`
+            try:
+                sender.publish_message(destination, subject, headers, envelope, waiter, RESEND_S, timeout_s)
+            finally:
+                self._out.at_once = False
+        if self._timer is None or timeout_s < RESEND_S:
+            self._arm(min(RESEND_S, timeout_s))
+        return waiter
+
+    @contextmanager
+    def finding_out(self) -> Iterator[None]:
+        """Have `drain` wait while the caller finds out whether an event is stored."""
+        self._n_finding_out += 1
+        try:
+            yield
+        finally:
+            self._n_finding_out -= 1
+
     async def drain(self, deadline: Deadline, *, keeps_s: float) -> int:
         """Wait until all is settled, at most until `keeps_s` before the deadline. Return how many publishes are not."""
         for seq in self._sender.due()[1]:
             self._sender.fail(seq, Timeout("publish", 0.0))  # the caller was cancelled and waits no more
-        while self._sender.n_pending and not self._wire.is_closed:
+        while (n_unsettled := self._sender.n_pending + self._n_finding_out) and not self._wire.is_closed:
             if deadline.left_s <= keeps_s:
-                return self._sender.n_pending
+                return n_unsettled
             await asyncio.sleep(0.005)
         return 0
 
@@ -257,14 +294,20 @@ class StreamPublisher:
                 self._sender.acknowledge(seq, -answer.seq if answer.duplicate else answer.seq)
         elif answer.error is None:
             owner = ServerError(500, 0, f"stream {answer.stream!r} owns the subject of stream {stream!r}")
-            self._sender.fail(seq, owner)
+            self._refuse(seq, owner)
         elif answer.error.is_transient:
             self._try_later(seq, answer.error.as_error(stream))
         elif domain:
             # A refusal names no domain. If it is from another domain, the right stream's acknowledgement follows.
-            self._loop.call_later(REFUSAL_WAIT_S, self._sender.fail, seq, answer.error.as_error(stream))
+            self._loop.call_later(REFUSAL_WAIT_S, self._refuse, seq, answer.error.as_error(stream))
         else:
-            self._sender.fail(seq, answer.error.as_error(stream))
+            self._refuse(seq, answer.error.as_error(stream))
+
+    def _refuse(self, seq: int, error: ServerError) -> None:
+        """Fail an event that the server has refused permanently."""
+        if seq in self._may_be_stored:
+            error.may_be_stored = True
+        self._sender.fail(seq, error)
 
     def _try_later(self, seq: int, why: ServerError) -> None:
         """Send an event again after a pause that doubles with each try, up to 2 s."""
@@ -320,7 +363,7 @@ class StreamPublisher:
             return
         for seq in self._sender.window.pending():
             if self._sender.subject_of(seq) == subject:
-                self._sender.fail(seq, ServerError(403, 0, f"no permission to publish to {subject}"))
+                self._refuse(seq, ServerError(403, 0, f"no permission to publish to {subject}"))
 
     def _on_closed(self) -> None:
         self.close()
