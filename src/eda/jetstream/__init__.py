@@ -19,6 +19,7 @@ Files, each after the files that it imports:
     bucket_requests    requests about the bucket: create it, check it; its keys and revisions
     answer_inbox       an inbox for the answer to one message; answers from other streams or domains are ignored
     store_message      the publish of one message, with headers, in one attempt
+    direct_get         reads of stored messages: pipelined direct gets, and reads from the leader
     streams            `conn.streams`: the administration of streams
 """
 

@@ -11,6 +11,9 @@ Files, each after the files that it imports:
     command_ids        the ids of a command's events
     recent_commands    the latest commands of an aggregate, and where their events are stored
     cache              the cached aggregates: those used last, with a bound
+    outgoing           the events of an append: checked, completed with their aggregate, and their ids
+    history            exact reads of one aggregate's events
+    turns              callers that append to the same aggregate take turns
 """
 
 __all__: list[str] = []

@@ -15,12 +15,14 @@ class Cached:
 
     `sequence` and `last_id`: of the event with this version. `commands`: the latest commands. `snapshot_version_no`
     and `snapshot_sequence`: the version and sequence of the last snapshot; 0 if there is none. `epoch`: if it differs
-    from the store's, the aggregate is checked before it is used.
+    from the store's, the aggregate is checked before it is used. `has_state`: whether `state` is known; the rest is
+    enough for an append without a decision.
     """
 
     __slots__ = (
         "commands",
         "epoch",
+        "has_state",
         "last_id",
         "sequence",
         "snapshot_sequence",
@@ -37,6 +39,7 @@ class Cached:
         last_id: str = "",
         commands: RecentCommands | None = None,
         *,
+        has_state: bool = True,
         snapshot_version_no: int = 0,
         snapshot_sequence: int = 0,
         epoch: int = 0,
@@ -48,6 +51,7 @@ class Cached:
         self.commands = RecentCommands() if commands is None else commands
         self.snapshot_version_no = snapshot_version_no
         self.snapshot_sequence = snapshot_sequence
+        self.has_state = has_state
         self.epoch = epoch
 
 

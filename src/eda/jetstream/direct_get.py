@@ -1,0 +1,338 @@
+"""Reads of stored messages by direct get, and from the stream's leader: pipelined, through one inbox.
+
+Any replica of the stream may answer a direct get, and so may a mirror. `STREAM.MSG.GET` is answered by the leader only.
+
+Source: ADR-31, and nats-server's server/stream.go (getDirectRequest, getDirectMulti).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import Any
+
+import msgspec
+from nats.aio.subscription import Subscription as NatsSubscription
+from nats.errors import Error as NatsError
+
+from eda.errors import Closed, ConfigError, EdaError, ServerError, Timeout
+from eda.jetstream.api import Api
+from eda.jetstream.publish_answers import Refused
+from eda.jetstream.schemas import Message, nanoseconds
+from eda.server_codes import FORBIDDEN, MESSAGE_NOT_FOUND
+from eda.transport._callback_sink import CallbackSink
+from eda.transport.listener import ConnectionListener
+
+__all__ = ["DirectGet", "Reading", "StoredMessage", "n_left", "up_to"]
+
+READ_TIMEOUT_S = 10.0
+ATTEMPT_TIMEOUT_S = 3.0  # without a message for this long, a request is sent again
+FIRST_PAUSE_S = 0.02
+MAX_PAUSE_S = 0.5
+
+
+class StoredMessage:
+    """A message as a stream has stored it. `time_ns`: when, in nanoseconds since 1970."""
+
+    __slots__ = ("headers", "payload", "sequence", "subject", "time")
+
+    def __init__(self, subject: str, sequence: int, time: str, headers: bytes, payload: bytes) -> None:
+        self.subject = subject
+        self.sequence = sequence
+        self.time = time
+        self.headers = headers
+        self.payload = payload
+
+    @property
+    def time_ns(self) -> int:
+        """Return when the stream stored the message, in nanoseconds since 1970."""
+        return nanoseconds(self.time)
+
+
+class _LeaderMessage(Message):
+    subject: str = ""
+
+
+class _LeaderAnswer(msgspec.Struct):
+    message: _LeaderMessage | None = None
+    error: Refused | None = None
+
+
+_decode_leader = msgspec.json.Decoder(_LeaderAnswer).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Reading:
+    """One read that is under way. `DirectGet` begins it; `done` waits for it."""
+
+    __slots__ = ("body", "end", "error", "is_batch", "is_over", "messages", "number", "subject", "waiter")
+
+    def __init__(self, subject: str, body: bytes, *, is_batch: bool) -> None:
+        self.subject = subject
+        self.body = body
+        self.is_batch = is_batch
+        self.messages: list[StoredMessage] = []
+        self.end = b""  # the headers of the message that ends a batch
+        self.error: EdaError | None = None
+        self.is_over = False
+        self.number = b""  # the end of the inbox to which the answers of this attempt come
+        self.waiter: asyncio.Future[None] | None = None
+
+    def finish(self, error: EdaError | None = None) -> None:
+        """End the attempt. With an error, it is over without an answer."""
+        self.is_over = True
+        self.error = error
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
+
+class DirectGet:
+    """Reads the messages of one stream. `open` must be awaited first."""
+
+    def __init__(self, api: Api, stream: str) -> None:
+        self._api = api
+        self._wire = wire = api.wire
+        self._stream = stream
+        self._direct = f"{api.prefix}.DIRECT.GET.{stream}"
+        self._leader = f"{api.prefix}.STREAM.MSG.GET.{stream}"
+        self._inbox = f"{wire.new_inbox()}."
+        self._n_inbox = len(self._inbox)
+        self._last_number = 0
+        self._readings: dict[bytes, Reading] = {}
+        self._subscription: NatsSubscription | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._listener = ConnectionListener(
+            wire,
+            on_lost=self._on_lost,
+            on_restored=lambda: None,
+            on_refused=self._on_refused,
+            on_closed=self._on_closed,
+        )
+
+    async def open(self) -> None:
+        """Subscribe to the answers, once. Raises Closed."""
+        if self._subscription is not None:
+            return
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.get_running_loop().create_task(self._open())
+        await asyncio.shield(self._opening)
+
+    async def _open(self) -> None:
+        try:
+            self._subscription = await self._wire.attach(f"{self._inbox}*", CallbackSink(self._n_inbox, self._take))
+        except NatsError as error:
+            raise Closed("connection") from error
+        self._listener.start()
+
+    # --- reads -------------------------------------------------------------------------------------------------------
+
+    def begin_last_of_each(self, filter: str, *, from_sequence: int = 0) -> Reading:
+        """Begin to read the last message of each subject that the filter matches, stored at `from_sequence` or later.
+
+        The server refuses more than 1,024 subjects (code 413).
+        """
+        query: dict[str, Any] = {"multi_last": [filter]}
+        if from_sequence:
+            query["seq"] = from_sequence
+        return self._begin(self._direct, query, is_batch=True)
+
+    def begin_next_of(self, subject: str, *, from_sequence: int, n: int) -> Reading:
+        """Begin to read up to `n` messages of a literal subject, from `from_sequence` onwards.
+
+        The server may return fewer, because it limits the bytes of an answer.
+        """
+        query = {"next_by_subj": subject, "seq": max(from_sequence, 1), "batch": n}
+        return self._begin(self._direct, query, is_batch=True)
+
+    def begin_at(self, sequence: int) -> Reading:
+        """Begin to read the message with this sequence."""
+        return self._begin(self._direct, {"seq": sequence}, is_batch=False)
+
+    def begin_last(self, subject: str) -> Reading:
+        """Begin to read the last message of a subject."""
+        return self._begin(self._direct, {"last_by_subj": subject}, is_batch=False)
+
+    def begin_leader_last(self, filter: str) -> Reading:
+        """Begin to read the last message that the filter matches, from the stream's leader."""
+        return self._begin(self._leader, {"last_by_subj": filter}, is_batch=False)
+
+    def begin_leader_next(self, filter: str, *, from_sequence: int) -> Reading:
+        """Begin to read the first message that the filter matches from `from_sequence` onwards, from the leader."""
+        query = {"next_by_subj": filter, "seq": max(from_sequence, 1)}
+        return self._begin(self._leader, query, is_batch=False)
+
+    def _begin(self, subject: str, query: dict[str, Any], *, is_batch: bool) -> Reading:
+        reading = Reading(subject, _encode(query), is_batch=is_batch)
+        if self._wire.is_up:
+            self._send(reading)
+        else:
+            reading.finish(Timeout("a read", READ_TIMEOUT_S))  # `done` sends it when the connection is back
+        return reading
+
+    async def done(self, reading: Reading) -> list[StoredMessage]:
+        """Wait for a read and return its messages; [] if there are none.
+
+        It is sent again after a lost connection and while nobody responds. Raises ServerError (413: too many subjects;
+        403: forbidden), Timeout after 10 s, Closed, ConfigError for a request over max_payload. If the caller is
+        cancelled, the answer is ignored.
+        """
+        deadline = monotonic() + READ_TIMEOUT_S
+        pause_s = FIRST_PAUSE_S
+        try:
+            while True:
+                if not reading.is_over:
+                    await self._attempt(reading)
+                error = reading.error
+                if error is None:
+                    return reading.messages
+                if not error.retryable:
+                    raise error
+                while True:
+                    if self._wire.is_closed or self._wire.closing:
+                        raise Closed("connection")
+                    if monotonic() + pause_s > deadline:
+                        raise error
+                    await asyncio.sleep(pause_s)
+                    pause_s = min(pause_s * 2, MAX_PAUSE_S)
+                    if self._wire.is_up:
+                        break
+                self._send(reading)
+        finally:
+            self.forget(reading)
+
+    async def _attempt(self, reading: Reading) -> None:
+        loop = asyncio.get_running_loop()
+        reading.waiter = loop.create_future()
+        timer = loop.call_later(ATTEMPT_TIMEOUT_S, self._on_silence, reading, len(reading.messages))
+        try:
+            await reading.waiter
+        finally:
+            timer.cancel()
+            reading.waiter = None
+
+    def forget(self, reading: Reading) -> None:
+        """Ignore the rest of the answer. Every reading that was begun must be passed to `done` or to this method."""
+        self._readings.pop(reading.number, None)
+
+    def _send(self, reading: Reading) -> None:
+        """Send the request of a new attempt, whose answers have a number of their own."""
+        self.forget(reading)
+        self._last_number += 1
+        reading.number = b"%d" % self._last_number
+        reading.messages = []
+        reading.error = None
+        reading.is_over = False
+        n_body = len(reading.body)
+        if n_body > self._wire.max_payload:
+            message = f"a read takes {n_body} bytes, more than the server's max_payload of {self._wire.max_payload}"
+            reading.finish(ConfigError(message))
+            return
+        self._readings[reading.number] = reading
+        self._wire.out.request(
+            b"PUB %b %b%b %d\r\n%b\r\n"
+            % (reading.subject.encode(), self._inbox.encode(), reading.number, n_body, reading.body)
+        )
+
+    # --- answers -----------------------------------------------------------------------------------------------------
+
+    def _take(self, tail: bytes, headers: bytes, payload: bytes) -> None:
+        reading = self._readings.get(tail)
+        if reading is None or reading.is_over:
+            return
+        try:
+            if headers.startswith(b"NATS/1.0 "):
+                self._take_status(reading, headers)
+            elif headers:
+                reading.messages.append(_message_of(headers, payload))
+                if not reading.is_batch:
+                    reading.finish()
+            else:
+                self._take_leader(reading, payload)
+        except (ValueError, RecursionError) as error:  # also msgspec's errors, and those of UTF-8
+            reading.finish(ServerError(500, 0, f"an answer that makes no sense: {error}", operation=reading.subject))
+
+    def _take_status(self, reading: Reading, headers: bytes) -> None:
+        code = headers[9:12]
+        if code == b"204":
+            reading.end = headers
+            reading.finish()
+        elif code == b"404":
+            reading.finish()
+        else:
+            line = headers[9:].partition(b"\r\n")[0].decode(errors="replace")
+            number = int(code) if code.isdigit() else 500
+            # 408: the server found the request bad, so it is of no use to send it again
+            error = ServerError(number, 0, line, operation=reading.subject)
+            error.retryable = number == 503
+            reading.finish(error)
+
+    def _take_leader(self, reading: Reading, payload: bytes) -> None:
+        answer = _decode_leader(payload)
+        refused, message = answer.error, answer.message
+        if refused is not None:
+            if refused.err_code == MESSAGE_NOT_FOUND:
+                reading.finish()
+            else:
+                error = ServerError(refused.code, refused.err_code, refused.description, operation=reading.subject)
+                reading.finish(error)
+        elif message is None:
+            raise ValueError("no message")
+        else:
+            stored = StoredMessage(message.subject, message.seq, message.time, message.hdrs, message.data)
+            reading.messages.append(stored)
+            reading.finish()
+
+    # --- the connection ----------------------------------------------------------------------------------------------
+
+    def _on_silence(self, reading: Reading, n_before: int) -> None:
+        """End an attempt that brought no message for some time."""
+        if len(reading.messages) > n_before and reading.waiter is not None:
+            # The rest of a long answer is still under way. `done` bounds the whole time.
+            asyncio.get_running_loop().call_later(ATTEMPT_TIMEOUT_S, self._on_silence, reading, len(reading.messages))
+            return
+        if not reading.is_over:
+            reading.finish(Timeout(f"a read of stream {self._stream}", ATTEMPT_TIMEOUT_S))
+
+    def _end_all(self, error: EdaError, subject: str | None = None) -> None:
+        for reading in list(self._readings.values()):
+            if not reading.is_over and subject in (None, reading.subject):
+                reading.finish(error)
+
+    def _on_lost(self) -> None:
+        self._end_all(Timeout(f"a read of stream {self._stream}, whose connection was lost,", READ_TIMEOUT_S))
+
+    def _on_refused(self, kind: str, subject: str) -> None:
+        if kind == "publish" and subject in (self._direct, self._leader):
+            self._end_all(ServerError(FORBIDDEN, 0, f"no permission to publish to {subject}"), subject)
+        elif kind == "subscription" and subject == f"{self._inbox}*":
+            self._end_all(ServerError(FORBIDDEN, 0, f"no permission to subscribe to {subject}"))
+
+    def _on_closed(self) -> None:
+        self._end_all(Closed("connection"))
+
+
+def _message_of(headers: bytes, payload: bytes) -> StoredMessage:
+    """Return the message of a direct get. Raises ValueError if the server's headers are missing."""
+    return StoredMessage(
+        _value(headers, b"\r\nNats-Subject: ").decode(),
+        int(_value(headers, b"\r\nNats-Sequence: ")),
+        _value(headers, b"\r\nNats-Time-Stamp: ").decode(),
+        headers,
+        payload,
+    )
+
+
+def _value(headers: bytes, name: bytes) -> bytes:
+    """Return the last value of a header: the server appends its own after those of the message."""
+    at = headers.rindex(name) + len(name)
+    return headers[at : headers.index(b"\r\n", at)]
+
+
+def n_left(end: bytes) -> int:
+    """Return how many further messages there are for a batch that has ended, by its last headers."""
+    return int(_value(end, b"\r\nNats-Num-Pending: ")) if end else 0
+
+
+def up_to(end: bytes) -> int:
+    """Return the last sequence that a read of `last_of_each` has covered, by its last headers; 0 without messages."""
+    return int(_value(end, b"\r\nNats-UpTo-Sequence: ")) if end else 0

@@ -1,0 +1,229 @@
+"""Exact reads of one aggregate's events.
+
+Any replica may answer a direct get, and it may be behind. Two reads may be answered by two replicas, while writers go
+on. So a read is complete only if it has reached the sequence that the stream's leader names as the aggregate's last, and
+if the versions of its events follow each other. Otherwise it is read again, and in the end from the leader alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from eda._codec import stored_event
+from eda._event import Event
+from eda.errors import DecodeError
+from eda.jetstream.api import Api
+from eda.jetstream.direct_get import DirectGet, StoredMessage, n_left
+from eda.jetstream.subjects import escape_token
+from eda.store.outgoing import FORGOTTEN
+from eda.store_errors import HistoryIncomplete
+
+__all__ = ["Baseline", "History", "Tail"]
+
+MAX_BATCH = 500  # messages of one request
+N_READS = 6
+MAX_SUBJECTS = 64  # of one aggregate that are read concurrently
+FIRST_PAUSE_S = 0.005  # between two reads; each further pause is twice as long
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """Up to where the caller knows the aggregate: the version, sequence and id of its last event there."""
+
+    version: int = 0
+    sequence: int = 0
+    last_id: str = ""
+
+
+_NOTHING = Baseline()
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The events of an aggregate after a baseline.
+
+    `is_continued`: whether the stream has the baseline's event where the baseline says. If not, the stream was restored
+    or made again, or the aggregate was forgotten, and `events` are all events of the aggregate.
+    """
+
+    events: list[Event]
+    is_continued: bool
+
+
+class History:
+    """Reads the events of the aggregates of a stream."""
+
+    def __init__(self, api: Api, stream: str, direct: DirectGet) -> None:
+        self.api = api
+        self._stream = stream
+        self._direct = direct
+
+    async def last(self, aggregate: str) -> Event | None:
+        """Return the aggregate's last event, as the stream's leader knows it; None if the aggregate has none.
+
+        Raises HistoryIncomplete if the event can't be read or has no version.
+        """
+        direct = self._direct
+        found = await direct.done(direct.begin_leader_last(self._filter(aggregate)))
+        return self._event(aggregate, found[0]) if found else None
+
+    async def read(self, aggregate: str, baseline: Baseline = _NOTHING, *, types: Iterable[str] | None = None) -> Tail:
+        """Return the aggregate's events after the baseline: all that were acknowledged before this call.
+
+        Their versions follow each other without a gap. A tombstone stands alone. `types`: the types that the aggregate
+        is likely to have, which saves a round trip.
+
+        Raises HistoryIncomplete, ServerError, Timeout, Closed.
+        """
+        pause_s = FIRST_PAUSE_S
+        for _ in range(N_READS):
+            try:
+                events = await self._read(aggregate, baseline, types)
+            except _NotContinuedError:
+                return Tail((await self.read(aggregate, types=types)).events, False)
+            if events is not None and self._wrong(events, baseline) is None:
+                return Tail(events, True)
+            await asyncio.sleep(pause_s)  # a replica is behind, or a writer has come between two answers
+            pause_s *= 2
+        events = await self._read_from_leader(aggregate, baseline)
+        wrong = self._wrong(events, baseline)
+        if wrong is not None:
+            raise HistoryIncomplete(self._stream, aggregate, wrong)
+        return Tail(events, True)
+
+    async def _read(self, aggregate: str, baseline: Baseline, types: Iterable[str] | None) -> list[Event] | None:
+        """Read once, and return the events after the baseline, in order; None if an answer was not complete.
+
+        Raises _NotContinuedError.
+        """
+        direct, begin = self._direct, baseline.sequence + 1
+        filter = self._filter(aggregate)
+        readings = [direct.begin_leader_last(filter), direct.begin_last_of_each(filter, from_sequence=begin)]
+        if baseline.version:
+            readings.append(direct.begin_at(baseline.sequence))
+        guessed = [self._subject(each, aggregate) for each in types or ()]
+        more = [direct.begin_next_of(each, from_sequence=begin, n=MAX_BATCH) for each in guessed]
+        try:
+            newest = await direct.done(readings[0])
+            sequence = newest[0].sequence if newest else 0
+            if sequence < baseline.sequence:
+                raise _NotContinuedError
+            if sequence == baseline.sequence:
+                if newest and not self._is_last_of(newest[0], aggregate, baseline):
+                    raise _NotContinuedError
+                return []
+            lasts = await direct.done(readings[1])
+            if baseline.version:
+                found = await direct.done(readings[2])
+                if not found or not self._is_last_of(found[0], aggregate, baseline):
+                    raise _NotContinuedError
+            known: dict[int, StoredMessage] = {}
+            for each in more:
+                known.update((message.sequence, message) for message in await direct.done(each))
+            if not any(each.sequence >= sequence for each in lasts):
+                return None  # the replica is behind
+            bound = max(each.sequence for each in lasts)
+            known = {at: message for at, message in known.items() if at <= bound}
+            known.update((each.sequence, each) for each in lasts)
+            last = self._event(aggregate, known[bound])
+            if last.type == FORGOTTEN:
+                return [last]
+            n_missing = last.version - baseline.version - len(known)
+            if n_missing > 0 and not await self._add_missing(known, lasts, begin, n_missing):
+                return None
+            return [last if at == bound else self._event(aggregate, known[at]) for at in sorted(known)]
+        finally:
+            for each in (*readings, *more):
+                direct.forget(each)
+
+    async def _add_missing(
+        self, known: dict[int, StoredMessage], lasts: Sequence[StoredMessage], begin: int, n_missing: int
+    ) -> bool:
+        """Add the messages of each subject before its last one. Return whether all were found.
+
+        At most 64 subjects are read concurrently, so that the answers that are under way are limited.
+        """
+        direct = self._direct
+        n = min(n_missing, MAX_BATCH)
+        for at in range(0, len(lasts), MAX_SUBJECTS):
+            part = lasts[at : at + MAX_SUBJECTS]
+            waiting = [(each, direct.begin_next_of(each.subject, from_sequence=begin, n=n)) for each in part]
+            try:
+                while waiting:
+                    again = []
+                    for last, reading in waiting:
+                        messages = await direct.done(reading)
+                        known.update((each.sequence, each) for each in messages if each.sequence <= last.sequence)
+                        if not messages:
+                            return False
+                        # Before its last message, which is known, a subject has no more than the missing ones.
+                        reached = messages[-1].sequence
+                        if reached < last.sequence and len(messages) < n_missing:
+                            if not n_left(reading.end):
+                                return False  # this replica does not have the last message yet
+                            again.append((last, direct.begin_next_of(last.subject, from_sequence=reached + 1, n=n)))
+                    waiting = again
+            finally:
+                for _, reading in waiting:
+                    direct.forget(reading)
+        return True
+
+    async def _read_from_leader(self, aggregate: str, baseline: Baseline) -> list[Event]:
+        """Return the events after the baseline, read message by message from the stream's leader."""
+        direct, filter = self._direct, self._filter(aggregate)
+        newest = await direct.done(direct.begin_leader_last(filter))
+        events: list[Event] = []
+        at = baseline.sequence
+        while newest and at < newest[0].sequence:
+            found = await direct.done(direct.begin_leader_next(filter, from_sequence=at + 1))
+            if not found:
+                break
+            at = found[0].sequence
+            events.append(self._event(aggregate, found[0]))
+        return events[-1:] if events and events[-1].type == FORGOTTEN else events
+
+    # --- messages ----------------------------------------------------------------------------------------------------
+
+    def _filter(self, aggregate: str) -> str:
+        return f"{self._stream}.*.{escape_token(aggregate)}"
+
+    def _subject(self, type: str, aggregate: str) -> str:
+        return f"{self._stream}.{escape_token(type)}.{escape_token(aggregate)}"
+
+    def _event(self, aggregate: str, message: StoredMessage) -> Event:
+        """Return the event in a message. Raises HistoryIncomplete."""
+        at = f"the message with the sequence {message.sequence}"
+        try:
+            event = stored_event(message.payload, self._stream, message.sequence, message.time_ns)
+        except DecodeError as error:
+            raise HistoryIncomplete(self._stream, aggregate, f"{at} is no event: {error}") from error
+        if event.version <= 0:
+            reason = f"{at} has no version: it was not appended by an event store"
+            raise HistoryIncomplete(self._stream, aggregate, reason)
+        return event
+
+    def _is_last_of(self, message: StoredMessage, aggregate: str, baseline: Baseline) -> bool:
+        """Return whether the message is the event that the baseline names."""
+        if message.sequence != baseline.sequence or message.subject.rpartition(".")[2] != escape_token(aggregate):
+            return False
+        event = self._event(aggregate, message)
+        return (event.version, event.id) == (baseline.version, baseline.last_id)
+
+    @staticmethod
+    def _wrong(events: Sequence[Event], baseline: Baseline) -> str | None:
+        """Return what is wrong with the versions of the events; None if each follows the one before."""
+        if events and events[-1].type == FORGOTTEN:
+            return None
+        version = baseline.version
+        for event in events:
+            if event.version != version + 1:
+                before = f"version {version} is followed by" if version else "it begins with"
+                return f"{before} version {event.version} (sequence {event.sequence})"
+            version += 1
+        return None
+
+
+class _NotContinuedError(Exception):
+    """The stream does not have the baseline's event at the baseline's sequence."""

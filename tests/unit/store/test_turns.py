@@ -1,0 +1,66 @@
+"""Turns: one caller at a time for each aggregate, in the order in which they came."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from eda.store.turns import Turns
+
+
+async def work(turns: Turns, aggregate: str, name: str, done: list[str], may_end: asyncio.Event) -> None:
+    async with turns.turn(aggregate):
+        done.append(f"{name} begins")
+        await may_end.wait()
+        done.append(f"{name} ends")
+
+
+async def test_turn_when_others_have_it_comes_in_order() -> None:
+    turns, done, may_end = Turns(), [], asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        for name in "abc":
+            group.create_task(work(turns, "x", name, done, may_end))
+        group.create_task(work(turns, "y", "other", done, may_end))
+        await asyncio.sleep(0)
+        assert done == ["a begins", "other begins"]
+        may_end.set()
+    assert [each for each in done if "other" not in each] == [
+        f"{name} {what}" for name in "abc" for what in ("begins", "ends")
+    ]
+    assert not turns._waiting
+
+
+async def test_turn_when_a_waiting_caller_is_cancelled_goes_to_the_next() -> None:
+    turns, done, may_end = Turns(), [], asyncio.Event()
+    tasks = [asyncio.create_task(work(turns, "x", name, done, may_end)) for name in "abc"]
+    await asyncio.sleep(0)
+    tasks[1].cancel()
+    await asyncio.sleep(0)
+    may_end.set()
+    await asyncio.wait(tasks)
+    assert done == ["a begins", "a ends", "c begins", "c ends"]
+    assert not turns._waiting
+
+
+async def test_turn_when_its_caller_is_cancelled_as_it_comes_goes_to_the_next() -> None:
+    turns, done, may_end = Turns(), [], asyncio.Event()
+    await turns.take("x")
+    tasks = [asyncio.create_task(work(turns, "x", name, done, may_end)) for name in "ab"]
+    await asyncio.sleep(0)
+    may_end.set()
+    turns.give("x")  # a's turn has come, and a has not run yet
+    tasks[0].cancel()
+    await asyncio.wait(tasks)
+    assert done == ["b begins", "b ends"]
+    assert not turns._waiting
+
+
+async def test_turn_when_its_caller_fails_goes_to_the_next() -> None:
+    turns = Turns()
+    with pytest.raises(ValueError, match="mine"):
+        async with turns.turn("x"):
+            raise ValueError("mine")
+    async with turns.turn("x"):
+        pass
+    assert not turns._waiting
