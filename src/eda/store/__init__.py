@@ -13,6 +13,10 @@ Files, each after the files that it imports:
     cache              the cached aggregates: those used last, with a bound
     outgoing           the events of an append: checked, completed with their aggregate, and their ids
     history            exact reads of one aggregate's events
+    state_codec        how a state is written into a snapshot and read back, and whether it is the same then
+    snapshot           a snapshot and its envelope; the marker in place of the snapshot of a forgotten aggregate
+    snapshot_stream    the stream `<stream>-snapshots`: its settings and its messages
+    snapshots          snapshots: read, and written in the background
     turns              callers that append to the same aggregate take turns
 """
 

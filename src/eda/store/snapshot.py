@@ -1,0 +1,120 @@
+"""A snapshot of an aggregate and its envelope; and the marker in place of the snapshot of a forgotten aggregate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import time_ns
+from typing import Any, Generic, TypeVar
+
+from eda._codec import decode_event, encode_event
+from eda._data import Data
+from eda._event import Event
+from eda._nuid import next_nuid
+from eda.errors import CodecError
+from eda.store.outgoing import FORGOTTEN, SNAPSHOT
+from eda.store.recent_commands import RecentCommands
+from eda.store.state_codec import StateCodec
+
+__all__ = ["Snapshot", "UnusableSnapshot", "encode_marker", "encode_snapshot", "is_marker", "read_snapshot"]
+
+S = TypeVar("S")
+
+# The keys of a snapshot's metadata.
+SEQUENCE = "sequence"
+LAST_ID = "last-id"
+STORED = "stored-ns"
+COMMANDS = "commands"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot(Generic[S]):
+    """The state of an aggregate after its event `version`.
+
+    `sequence`, `last_id` and `time_ns` say which event that is: its sequence in the stream, its id, and when the stream
+    stored it (0 if the writer did not know). `commands` are the latest commands. `subject_sequence` is the sequence of
+    the snapshot itself, which the next snapshot replaces.
+    """
+
+    state: S
+    version: int
+    sequence: int
+    last_id: str
+    commands: RecentCommands
+    time_ns: int = 0
+    subject_sequence: int = 0
+
+
+class UnusableSnapshot(Exception):
+    """A message that is no snapshot that this store can use. `kind` is the kind of reason, and the text is for people.
+
+    `is_marker`: the aggregate was forgotten, so there is nothing to report.
+    """
+
+    def __init__(self, kind: str, text: str, *, is_marker: bool = False) -> None:
+        super().__init__(text)
+        self.kind = kind
+        self.is_marker = is_marker
+
+
+def encode_snapshot(
+    aggregate: str, snapshot: Snapshot[Any], data: Data, *, snapshot_version: str, client: str
+) -> bytes:
+    """Return the envelope of a snapshot whose state is `data`."""
+    meta = {SEQUENCE: str(snapshot.sequence), LAST_ID: snapshot.last_id}
+    if snapshot.time_ns:
+        meta[STORED] = str(snapshot.time_ns)
+    commands = snapshot.commands.to_text()
+    if commands:
+        meta[COMMANDS] = commands
+    event = Event(type=SNAPSHOT, schema=snapshot_version, aggregate=aggregate, data=data, meta=meta)
+    return encode_event(event, next_nuid(), client, time_ns(), snapshot.version)
+
+
+def read_snapshot(
+    envelope: bytes, aggregate: str, codec: StateCodec, *, snapshot_version: str, subject_sequence: int
+) -> Snapshot[Any]:
+    """Return the snapshot in an envelope. Raises UnusableSnapshot, which says why this store can't use it."""
+    try:
+        event = decode_event(envelope)
+        if event.type == FORGOTTEN:
+            raise UnusableSnapshot("forgotten", "it is the marker of a forgotten aggregate", is_marker=True)
+        if event.type != SNAPSHOT or event.aggregate != aggregate or event.version < 1:
+            raise UnusableSnapshot("foreign", "it is not a snapshot of this aggregate")
+        if event.schema != snapshot_version:
+            text = f"it has snapshot_version {event.schema!r}, and this store's decider has {snapshot_version!r}"
+            raise UnusableSnapshot("version", text)
+        meta = event.meta
+        return Snapshot(
+            state=codec.decode(event.data),
+            version=event.version,
+            sequence=_number(meta[SEQUENCE]),
+            last_id=meta[LAST_ID],
+            commands=RecentCommands.from_text(meta.get(COMMANDS, "")),
+            time_ns=_number(meta.get(STORED, "0")),
+            subject_sequence=subject_sequence,
+        )
+    except CodecError as error:
+        raise UnusableSnapshot("undecodable", f"it can't be decoded: {error}") from error
+    except (KeyError, ValueError) as error:
+        raise UnusableSnapshot("undecodable", f"its metadata can't be read: {error!r}") from error
+
+
+def encode_marker(aggregate: str, *, version: int, sequence: int, client: str) -> bytes:
+    """Return the envelope of the marker of an aggregate whose tombstone has this version and sequence."""
+    event = Event(type=FORGOTTEN, aggregate=aggregate, meta={SEQUENCE: str(sequence)})
+    return encode_event(event, next_nuid(), client, time_ns(), version)
+
+
+def is_marker(envelope: bytes) -> bool:
+    """Return whether the envelope is the marker of a forgotten aggregate."""
+    try:
+        return decode_event(envelope).type == FORGOTTEN
+    except CodecError:
+        return False
+
+
+def _number(text: str) -> int:
+    number = int(text)
+    if not 0 <= number < 2**63:
+        raise ValueError(f"{text!r} is out of range")
+    return number

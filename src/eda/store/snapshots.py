@@ -1,0 +1,304 @@
+"""Snapshots: the states of aggregates, kept so that a load need not fold all events. They are a cache.
+
+A snapshot that is missing or can't be used costs time, but nothing else. So no failure here reaches a load or an
+append. Each kind of failure is logged once for each store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from eda._codec import decode_event
+from eda.errors import Closed, CodecError, ConfigError, EdaError, ServerError
+from eda.jetstream.api import Api
+from eda.jetstream.store_message import is_too_large
+from eda.jetstream.subjects import escape_token
+from eda.server_codes import FORBIDDEN, MESSAGE_NOT_FOUND, STREAM_NOT_FOUND
+from eda.store.cache import Cached
+from eda.store.outgoing import FORGOTTEN
+from eda.store.snapshot import (
+    Snapshot,
+    UnusableSnapshot,
+    encode_marker,
+    encode_snapshot,
+    is_marker,
+    read_snapshot,
+)
+from eda.store.snapshot_stream import READ_TIMEOUT_S, SnapshotStream, is_conflict
+from eda.store.state_codec import StateCodec, UnfitState
+
+__all__ = ["Snapshots"]
+
+S = TypeVar("S")
+
+MAX_WRITERS = 4
+MAX_WAITING = 64  # snapshots that wait for a writer; each is held as bytes
+MAX_TRIES = 4
+CONFLICT_PAUSE_S = 0.05  # another write of the same snapshot is under way
+TROUBLE_PAUSE_S = 5.0  # no reads, or no writes, for this long after one has failed
+
+
+@dataclass(eq=False, slots=True)
+class _Write:
+    """A snapshot that is to be written, and the cached aggregate from which it was made."""
+
+    aggregate: str
+    envelope: bytes
+    cached: Cached
+    version: int
+    expected: int
+
+
+class Snapshots(Generic[S]):
+    """The snapshots of one store's aggregates.
+
+    `snapshot_version` is the decider's. `codec` writes and reads the states.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        logger: logging.Logger,
+        stream: str,
+        snapshot_stream: SnapshotStream,
+        *,
+        snapshot_version: str,
+        codec: StateCodec,
+    ) -> None:
+        self._api = api
+        self._logger = logger
+        self._stream = stream
+        self._snapshot_stream = snapshot_stream
+        self._snapshot_version = snapshot_version
+        self._codec = codec
+        self._loop = asyncio.get_running_loop()
+        self._logged: set[str] = set()
+        self._has_stream = False  # whether the stream exists and is fit, as far as is known
+        self._is_off = False
+        self._no_reads_before = 0.0  # the loop's time
+        self._no_writes_before = 0.0
+        self._is_closed = False
+        self._waiting: dict[str, _Write] = {}  # by aggregate, the oldest first
+        self._writing: set[str] = set()
+        self._writers: set[asyncio.Task[None]] = set()
+
+    async def check(self) -> None:
+        """Check the stream of the snapshots, if it exists. Raises ConfigError if it can't keep them."""
+        try:
+            self._has_stream = await self._snapshot_stream.check()
+        except ServerError as error:
+            if error.code != FORBIDDEN:
+                raise
+            self._warn("forbidden", "its snapshots can't be checked: %s", error)
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    async def read(self, aggregate: str) -> Snapshot[S] | None:
+        """Return the aggregate's snapshot; None if there is none that this store can use. Raises nothing of eda's.
+
+        The snapshot may be older than the latest one. Whether the stream still has the event after which it was made,
+        must be checked by the caller.
+        """
+        if self._is_off or self._loop.time() < self._no_reads_before:
+            return None
+        try:
+            if self._has_stream:
+                async with asyncio.timeout(READ_TIMEOUT_S):
+                    found = await self._snapshot_stream.last_of_any_replica(aggregate)
+            else:
+                found = await self._snapshot_stream.last(aggregate)
+                if found is not None:
+                    await self._check_quietly()
+        except (EdaError, TimeoutError) as error:
+            if not isinstance(error, Closed):
+                self._has_stream = False  # perhaps somebody has deleted the stream
+                self._no_reads_before = self._loop.time() + TROUBLE_PAUSE_S
+                why = error if str(error) else f"no answer within {READ_TIMEOUT_S:g} s"
+                self._warn("read", "reading a snapshot failed, and loads go on without snapshots: %s", why)
+            return None
+        if found is None or self._is_off:
+            return None
+        envelope, sequence = found
+        return self._usable(aggregate, envelope, sequence)
+
+    async def _check_quietly(self) -> None:
+        """Check the stream, which was made after the store was opened. If it is not fit, use no snapshots."""
+        try:
+            await self.check()
+        except ConfigError as error:
+            self._is_off = True
+            self._warn("unfit", "%s", error)
+
+    def _usable(self, aggregate: str, envelope: bytes, sequence: int) -> Snapshot[S] | None:
+        version = self._snapshot_version
+        try:
+            return read_snapshot(envelope, aggregate, self._codec, snapshot_version=version, subject_sequence=sequence)
+        except UnusableSnapshot as unusable:
+            if not unusable.is_marker:
+                text = "the snapshot of aggregate %s is not used, and a new one replaces it: %s"
+                self._warn(unusable.kind, text, aggregate, unusable)
+            return None
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    def write_soon(self, aggregate: str, cached: Cached) -> None:
+        """Write a snapshot of the cached aggregate in the background. The state is encoded before this returns.
+
+        `cached` must come from a fold without gaps. Its `snapshot_version_no` becomes its version at once, whether the
+        write succeeds or not: so a failed write is repeated after as many events as usual. When the snapshot is
+        written, `snapshot_sequence` becomes its sequence.
+
+        If many snapshots wait, the one that has waited longest is given up.
+        """
+        if self._is_off or self._is_closed or self._loop.time() < self._no_writes_before:
+            return
+        cached.snapshot_version_no = cached.version
+        snapshot = Snapshot(cached.state, cached.version, cached.sequence, cached.last_id, cached.commands)
+        try:
+            data = self._codec.encode(cached.state)
+        except UnfitState as unfit:
+            self._warn("state", "the state of aggregate %s can't be kept in a snapshot: %s", aggregate, unfit)
+            return
+        envelope = encode_snapshot(
+            aggregate, snapshot, data, snapshot_version=self._snapshot_version, client=self._api.client
+        )
+        self._waiting.pop(aggregate, None)
+        if len(self._waiting) >= MAX_WAITING:
+            del self._waiting[next(iter(self._waiting))]
+        self._waiting[aggregate] = _Write(aggregate, envelope, cached, cached.version, max(cached.snapshot_sequence, 0))
+        if len(self._writers) < MAX_WRITERS:
+            writer = self._loop.create_task(self._write_all())
+            self._writers.add(writer)
+            writer.add_done_callback(self._writers.discard)
+
+    async def close(self, timeout_s: float) -> None:
+        """Wait for the writes under way, `timeout_s` at most, and cancel those that are not done by then."""
+        self._is_closed = True
+        if not self._writers:
+            return
+        _, late = await asyncio.wait(self._writers, timeout=timeout_s)
+        self._waiting.clear()
+        for writer in late:
+            writer.cancel()
+        if late:
+            await asyncio.wait(late, timeout=timeout_s)
+
+    def _next(self) -> _Write | None:
+        """Return the write that has waited longest and may begin; an aggregate has one write at a time."""
+        for aggregate in self._waiting:
+            if aggregate not in self._writing:
+                return self._waiting.pop(aggregate)
+        return None
+
+    async def _write_all(self) -> None:
+        while (write := self._next()) is not None:
+            self._writing.add(write.aggregate)
+            try:
+                await self._write(write)
+            except Closed:
+                return
+            except Exception as error:
+                self._report(write, error)
+            finally:
+                self._writing.discard(write.aggregate)
+
+    def _report(self, write: _Write, error: Exception) -> None:
+        if is_too_large(error):
+            n_bytes = len(write.envelope)
+            text = "the snapshot of aggregate %s has %d bytes and is too large to be stored: %s"
+            self._warn("large", text, write.aggregate, n_bytes, error)
+            return
+        self._no_writes_before = self._loop.time() + TROUBLE_PAUSE_S
+        kind = f"write {type(error).__name__} {getattr(error, 'err_code', '')}"
+        self._warn(kind, "writing the snapshot of aggregate %s failed: %s", write.aggregate, error)
+
+    async def _write(self, write: _Write) -> None:
+        if not self._has_stream:
+            await self._snapshot_stream.ensure()
+            self._has_stream = True
+        expected = write.expected
+        for _ in range(MAX_TRIES):
+            try:
+                sequence = await self._snapshot_stream.put(write.aggregate, write.envelope, expected)
+            except ServerError as error:
+                if error.code == 503 and not error.err_code:  # no responders: perhaps somebody has deleted the stream
+                    await self._snapshot_stream.ensure()
+                elif is_conflict(error):
+                    found = await self._replaceable(write)
+                    if found is None:
+                        return
+                    expected = found
+                else:
+                    raise
+                await asyncio.sleep(CONFLICT_PAUSE_S)
+                continue
+            if write.cached.snapshot_sequence < sequence:
+                write.cached.snapshot_sequence = sequence
+            if expected == 0:
+                await self._undo_if_forgotten(write.aggregate, sequence)
+            return
+
+    async def _replaceable(self, write: _Write) -> int | None:
+        """Return the sequence of the message that the write has to replace, 0 if there is none; None to give up.
+
+        The write is given up if the aggregate was forgotten, and if there is a snapshot that is as new.
+        """
+        found = await self._snapshot_stream.last(write.aggregate)
+        if found is None:
+            return 0
+        envelope, sequence = found
+        if is_marker(envelope):
+            return None
+        version = self._snapshot_version
+        try:
+            snapshot = read_snapshot(
+                envelope, write.aggregate, self._codec, snapshot_version=version, subject_sequence=sequence
+            )
+        except UnusableSnapshot:
+            return sequence
+        if snapshot.version >= write.version and await self._fits_stream(snapshot):
+            return None
+        return sequence
+
+    async def _fits_stream(self, snapshot: Snapshot[S]) -> bool:
+        """Return whether the stream has the event after which the snapshot was made. A restored stream may not."""
+        try:
+            message = await self._api.message(self._stream, {"seq": snapshot.sequence})
+            event = decode_event(message.data)
+        except ServerError as error:
+            if error.err_code == MESSAGE_NOT_FOUND:
+                return False
+            raise
+        except CodecError:
+            return False
+        return event.id == snapshot.last_id
+
+    async def _undo_if_forgotten(self, aggregate: str, sequence: int) -> None:
+        """Replace a first snapshot by a marker if its aggregate was forgotten before the snapshot was written.
+
+        `forget` leaves no marker where no stream of snapshots exists, and an operator may have removed the marker.
+        """
+        query = {"last_by_subj": f"{self._stream}.*.{escape_token(aggregate)}"}
+        try:
+            last = await self._api.message(self._stream, query)
+        except ServerError as error:
+            if error.err_code in (MESSAGE_NOT_FOUND, STREAM_NOT_FOUND):
+                return
+            raise
+        try:
+            event = decode_event(last.data)
+        except CodecError:
+            return
+        if event.type == FORGOTTEN:
+            marker = encode_marker(aggregate, version=event.version, sequence=last.seq, client=self._api.client)
+            await self._snapshot_stream.put(aggregate, marker, sequence)
+
+    # --- the log -----------------------------------------------------------------------------------------------------
+
+    def _warn(self, kind: str, text: str, *arguments: Any) -> None:
+        if kind not in self._logged:
+            self._logged.add(kind)
+            self._logger.warning(f"event store of stream %s: {text}", self._stream, *arguments)
