@@ -300,7 +300,7 @@ cdef class Event:
         copy.time_ns_ = self.time_ns_
         copy.ack_time_ns_ = self.ack_time_ns_
         copy.sequence_ = self.sequence_
-        copy.attempt_ = self.attempt_
+        copy.attempt_, copy.version_ = self.attempt_, self.version_
         for name, value in fields_with_class(fields, copy._data).items():
             if name not in NAMES:
                 raise ConfigError(f"an event has no field {name!r} to replace", argument=name)

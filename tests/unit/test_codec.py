@@ -352,7 +352,9 @@ def test_version_when_an_event_store_wrote_it_is_read_and_not_written_again(vers
     event = decode_event(envelope)
     assert event.version == version
     assert Envelope.FromString(encode_event(event)).version == 0
-    assert event.replace(type="u").version == 0
+    assert (event.replace().version, event.replace(data=JSON(1)).version) == (version, version)
+    assert event.replace() == event
+    assert Envelope.FromString(encode_event(event.replace(type="u"))).version == 0
     assert pickle.loads(pickle.dumps(event)).version == version
     assert event != decode_event(Envelope(id="i1", type="t").SerializeToString())
 

@@ -11,6 +11,7 @@ Files, each after the files that it imports:
     around_handler     the hooks around a handler of events or of batches
     hooked_publisher   a publisher that runs hooks
     hooked_batch       `publish_batch` with hooks: all or nothing
+    around_store       the hooks around an event store: of appended events, and of events that it has read
 """
 
 __all__: list[str] = []

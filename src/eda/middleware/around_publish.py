@@ -72,7 +72,6 @@ class _OutChain(Chain):
         raise NotImplementedError
 
 
-@final
 class PublishChain(_OutChain):
     """The hooks around the publish of one event. `end` publishes the event."""
 

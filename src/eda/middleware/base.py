@@ -24,7 +24,7 @@ __all__ = [
     "overrides",
 ]
 
-HOOKS = ("publish", "flush", "handle", "handle_batch")
+HOOKS = ("publish", "flush", "handle", "handle_batch", "load")
 
 
 class PublishNext(Protocol):
@@ -78,9 +78,9 @@ class Middleware:
     """The base class of middleware: code around each publish and each handler call of a connection.
 
     Give instances to `connect(middleware=[...])`. The list goes from the program to the server: the hook `publish` runs
-    from the first to the last middleware, the hooks `handle` and `handle_batch` run from the last to the first. A
-    subclass overrides the hooks that it needs, as `async def`. Each hook passes on what it was given, or a changed
-    event, by `await call_next(...)`.
+    from the first to the last middleware, the hooks `handle`, `handle_batch` and `load` run from the last to the first.
+    A subclass overrides the hooks that it needs, as `async def`. Each hook but `load` passes on what it was given, or a
+    changed event, by `await call_next(...)`.
     """
 
     async def publish(self, event: Event, call_next: PublishNext, /) -> object:
@@ -112,6 +112,16 @@ class Middleware:
         are left out are acknowledged with the batch.
         """
         await call_next(events)
+
+    async def load(self, event: Event, /) -> Event:
+        """Return an event that an event store has read, as it was before this middleware's hook `publish` changed it.
+
+        It runs for each event of `load`, `execute` and `history`, before the event is folded. Data, schema and meta may
+        be changed with `event.replace`; `id`, `type`, `aggregate` and `version` may not. If it raises, the load fails
+        with the exception. `conn.store` refuses a middleware that has the hook `publish` and a hook for handlers, but
+        not this hook, because nobody would undo its changes.
+        """
+        return event
 
 
 def overrides(middleware: Middleware, hook: str) -> bool:
@@ -154,11 +164,11 @@ def _check_hook(name: str, hook: str, function: Any) -> None:
     kind = kind_of_call(function) if callable(function) else type(function).__name__
     if kind != "an async def":
         raise _wrong(f"hook {name} must be an async def, not {kind or 'a plain function'}")
+    wanted = list(inspect.signature(getattr(Middleware, hook)).parameters)[1:]
     try:
-        inspect.signature(function).bind(None, None)
+        inspect.signature(function).bind(*[None] * len(wanted))
     except TypeError as error:
-        wanted = ", ".join(list(inspect.signature(getattr(Middleware, hook)).parameters)[1:])
-        raise _wrong(f"hook {name} must take ({wanted}): {error}") from error
+        raise _wrong(f"hook {name} must take ({', '.join(wanted)}): {error}") from error
     except Exception:
         return  # some compiled functions have no readable signature
 

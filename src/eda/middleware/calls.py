@@ -28,14 +28,14 @@ class Hook:
 
     def __init__(self, middleware: Middleware, hook: str) -> None:
         self.name: str = f"{type(middleware).__name__}.{hook}"
-        self.run: Callable[[Any, Any], Coroutine[Any, Any, object]] = getattr(middleware, hook)
+        self.run: Callable[..., Coroutine[Any, Any, object]] = getattr(middleware, hook)
 
 
 def hooks_of(middleware: Sequence[Middleware], hook: str) -> tuple[Hook, ...]:
     """Return the hooks of this name that are overridden, the outermost first."""
     assert hook in HOOKS
     hooks = tuple(Hook(each, hook) for each in middleware if overrides(each, hook))
-    return hooks[::-1] if hook.startswith("handle") else hooks
+    return hooks if hook in ("publish", "flush") else hooks[::-1]
 
 
 class Call:

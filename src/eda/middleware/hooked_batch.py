@@ -24,6 +24,9 @@ class HookedBatch:
     before, nothing is published, and `call_next` raises PublishFailed in the hooks of the other events.
     """
 
+    chain_type: type[PublishChain] = PublishChain
+    what = "the hooks of publish_batch"
+
     def __init__(
         self,
         hooks: Sequence[Hook],
@@ -70,7 +73,7 @@ class HookedBatch:
             self._is_ready = self._loop.create_future()
             done, _ = await asyncio.wait({self._is_ready}, timeout=HOOKS_S)
             if not done:
-                late = Timeout("the hooks of publish_batch", HOOKS_S)
+                late = Timeout(self.what, HOOKS_S)
                 late.add_note(
                     f"{len(self._events) - len(self._passed_on)} of {len(self._events)} events were not passed on, so "
                     "nothing was published. The hooks of a batch run concurrently, and wait in call_next for each other"
@@ -112,7 +115,8 @@ class HookedBatch:
     async def _run_one(self, index: int) -> Receipt:
         event = self._events[index]
         try:
-            receipt: Receipt = await PublishChain(self._hooks, lambda passed: self._pass_on(index, passed)).call(event)
+            chain = self.chain_type(self._hooks, lambda passed: self._pass_on(index, passed))
+            receipt: Receipt = await chain.call(event)
             return receipt
         except BaseException as error:
             if not self._is_published and self._failure is None:

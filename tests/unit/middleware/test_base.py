@@ -71,7 +71,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "too-many": ([TooMany()], "hook TooMany.flush must take (publisher, call_next): missing a required argument"),
     "misspelt": (
         [Misspelt()],
-        "[0] has no hook: the hooks are publish, flush, handle, handle_batch, and it has only Misspelt.handel",
+        "[0] has no hook: the hooks are publish, flush, handle, handle_batch, load, and it has only Misspelt.handel",
     ),
     "misspelt-in-its-base": ([ONE, Derived()], "middleware[1] has no hook: "),
     "no-function": ([NoFunction()], "hook NoFunction.handle must be an async def, not int"),
