@@ -26,6 +26,7 @@ Files, each after the files that it imports:
     failure_log      log records about failed events, at a bounded rate
     dead_lettering   storing a subscription's dead letters: which stream, which reason, how often
     dispatcher_host  futures, timers and decisions about failures, which the dispatcher asks for
+    running_handler  which event the calling handler handles
     workers          the tasks that run a subscription's handlers
 """
 

@@ -19,3 +19,4 @@ cdef class Dispatcher:
     cdef readonly Outcomes outcomes
     cdef readonly Intake intake
     cdef list workers               # by index
+    cdef object __weakref__

@@ -83,6 +83,10 @@ cdef class Dispatcher:
         cdef Worker worker
         return [worker.running for worker in self.workers]
 
+    def running_of(self, int index):
+        """Return what the handler of one worker has now: an Event, a tuple of Events, or None."""
+        return (<Worker>self.workers[index]).running
+
     def cancel_overdue(self, int index):
         """Cancel the handler of a worker because it has run too long, unless we have cancelled it already."""
         (<Worker>self.workers[index]).cancel(OVERDUE)

@@ -12,6 +12,7 @@ from typing import Any
 
 from eda.deadline import CANCELLED_WAIT_S, Deadline
 from eda.handling._dispatch import Dispatcher
+from eda.handling.running_handler import note_task
 
 __all__ = ["Workers"]
 
@@ -79,6 +80,7 @@ class Workers:
             worker.add_done_callback(self._on_done)
             self._tokens.append(token)
             self._dispatcher.set_task(index, worker)
+            note_task(worker, self._dispatcher, index)
             self._tasks.append(worker)
 
     def _create_task(

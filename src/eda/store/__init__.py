@@ -11,6 +11,7 @@ Files, each after the files that it imports:
     command_ids        the ids of a command's events
     recent_commands    the latest commands of an aggregate, and where their events are stored
     cache              the cached aggregates: those used last, with a bound
+    cause              the cause and the correlation of events that a handler appends
     outgoing           the events of an append: checked, completed with their aggregate, and their ids
     history            exact reads of one aggregate's events
     state_codec        how a state is written into a snapshot and read back, and whether it is the same then

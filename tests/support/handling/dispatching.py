@@ -12,6 +12,7 @@ from eda.errors import DecodeError
 from eda.handlers import PartialFailure, Reject, refuse_result
 from eda.handling._dispatch import Dispatcher
 from eda.handling.misfits import find_misfits
+from eda.handling.running_handler import note_task
 from eda.handling.verdicts import Exhausted, Misfit, Undecodable
 from eda.transport._frame import Parser
 from eda.transport._outbound import Outbound
@@ -92,6 +93,7 @@ class Rig:
         for index in range(self.concurrency):
             self.tasks.append(asyncio.ensure_future(self.dispatcher.work(index)))
             self.dispatcher.set_task(index, self.tasks[index])
+            note_task(self.tasks[index], self.dispatcher, index)
 
     async def _hold(self, event: eda.Event) -> None:
         self.seen.append(event)

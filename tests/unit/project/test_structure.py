@@ -60,7 +60,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "subscribing": [
         *("words", "event", "transport", "jetstream", "publishing", "cursors", "dead_letters", "handling"),
     ],
-    "store": ["words", "typed", "event", "jetstream", "publishing"],
+    "store": ["words", "typed", "event", "jetstream", "publishing", "handling"],
     "middleware": ["words", "event", "publishing", "subscribing"],
     "front door": [
         *("words", "typed", "event", "embedded", "transport", "jetstream", "publishing", "dead_letters"),

@@ -1,0 +1,44 @@
+"""Which event the calling handler handles.
+
+A context variable would be wrong: tasks, threads and callbacks that a handler starts inherit it, and may outlive the
+handler. So the caller is found by its task, which must be a worker's own task. This costs nothing for each event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from weakref import WeakKeyDictionary, ref
+
+from eda._event import Event
+from eda.handling._dispatch import Dispatcher
+
+__all__ = ["handled_event", "note_task"]
+
+# For each worker's task, its dispatcher and its index there. The dispatcher refers to its tasks, so a reference to it
+# would keep the tasks alive.
+_WORKERS: WeakKeyDictionary[asyncio.Task[None], tuple[ref[Dispatcher], int]] = WeakKeyDictionary()
+
+
+def note_task(task: asyncio.Task[None], dispatcher: Dispatcher, index: int) -> None:
+    """Note that a task runs the handlers of a dispatcher's worker."""
+    _WORKERS[task] = ref(dispatcher), index
+
+
+def handled_event() -> Event | None:
+    """Return the event that the calling handler handles.
+
+    Return None outside of a handler, in a task, thread or callback that a handler has started, and in the handler of a
+    batch of several events.
+    """
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no event loop runs in this thread
+        return None
+    found = None if task is None else _WORKERS.get(task)
+    dispatcher = None if found is None else found[0]()
+    if found is None or dispatcher is None:
+        return None
+    running = dispatcher.running_of(found[1])
+    if isinstance(running, tuple):
+        return running[0] if len(running) == 1 else None
+    return running
