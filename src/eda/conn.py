@@ -19,7 +19,7 @@ from eda.jetstream.subjects import check_stream_name
 from eda.keywords import EventsBatchKeywords, EventsKeywords, SubscribeBatchKeywords, SubscribeKeywords
 from eda.lifetime import ConnState, Lifetime
 from eda.options import SubscriptionOptions, merge_options
-from eda.publishing.atomic_batch import AtomicBatch
+from eda.publishing.atomic_batch import AtomicBatch, encode_batch
 from eda.publishing.publisher import Publisher
 from eda.publishing.publisher_options import Mode, PublisherOptions
 from eda.receipt import Receipt
@@ -214,9 +214,8 @@ class Conn:
         """
         services = self._lifetime.require_open()
         stream = check_stream_name(stream)
-        batch = AtomicBatch(
-            services.wire, services.api, self._logger, self.client, stream, events, services.known_streams.recover
-        )
+        messages = encode_batch(stream, events, self.client)
+        batch = AtomicBatch(services.wire, services.api, self._logger, stream, messages, services.known_streams.recover)
         info = await services.known_streams.ensure(stream)
         batch.check_taken_by(info)
         if not (services.api.has_atomic and info.atomic):

@@ -25,6 +25,8 @@ __all__ = [
     "DEAD_SUBJECT",
     "DEAD_SUBSCRIPTION",
     "DEAD_TIME",
+    "EXPECTED_FILTER",
+    "EXPECTED_SEQUENCE",
     "MAX_TEXT",
     "MSG_ID",
     "NO_HEADERS",
@@ -37,6 +39,8 @@ __all__ = [
 ]
 
 MSG_ID = "Nats-Msg-Id"
+EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
+EXPECTED_FILTER = "Nats-Expected-Last-Subject-Sequence-Subject"
 DEAD_REASON = "Eda-Dead-Reason"
 DEAD_ERROR = "Eda-Dead-Error"
 DEAD_STREAM = "Eda-Dead-Stream"

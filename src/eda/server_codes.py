@@ -5,6 +5,8 @@ from __future__ import annotations
 __all__ = [
     "ACCOUNT_RESOURCES_EXCEEDED",
     "ATOMIC_BATCHES_EXCEEDED",
+    "ATOMIC_BATCH_DISABLED",
+    "ATOMIC_BATCH_DUPLICATE",
     "ATOMIC_BATCH_HEADER_UNSUPPORTED",
     "ATOMIC_BATCH_INCOMPLETE",
     "CLUSTER_FEATURE_UNSUPPORTED",
@@ -107,8 +109,10 @@ DUPLICATE_UNDER_WAY = 10158  # a message of the same id is being stored
 LAST_SEQUENCE_UNKNOWN = 10163  # an expected sequence can't be checked yet
 LAST_SEQUENCE_CONFLICT = 10164  # another write with an expected sequence is under way
 STREAM_QUEUE_FULL = 10167
+ATOMIC_BATCH_DISABLED = 10174  # the stream does not take atomic batches
 ATOMIC_BATCH_INCOMPLETE = 10176
 ATOMIC_BATCH_HEADER_UNSUPPORTED = 10177
+ATOMIC_BATCH_DUPLICATE = 10201  # the stream has stored one of the batch's ids before
 CLUSTER_MEMBERS_CHANGING = 10202
 FAST_BATCH_DISABLED = 10205
 FAST_BATCH_UNKNOWN = 10208

@@ -1,4 +1,4 @@
-"""`conn.publish_batch`: stores all of the given events or none.
+"""Atomic batches: all messages of a batch are stored, or none. For `conn.publish_batch` and the event store.
 
 If a try gets no answer, the batch may be stored or not. If it is stored, the server refuses the next try, because the
 ids are duplicates. Then this module reads the stream, to see whether a try of this batch has stored the ids, or an
@@ -14,12 +14,13 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from eda._codec import encode_event
 from eda._event import Event
 from eda._nuid import next_nuid
 from eda.errors import Closed, CodecError, ConfigError, EdaError, NotSupported, ServerError, Timeout
+from eda.headers import EXPECTED_FILTER, EXPECTED_SEQUENCE, MSG_ID
 from eda.jetstream.answer_inbox import AnswerInbox
 from eda.jetstream.api import Api
 from eda.jetstream.publish_answers import Answer, Refused
@@ -29,11 +30,17 @@ from eda.jetstream.subjects import fits_protocol_line, subject_of
 from eda.publishing._stream_sender import check_event_id
 from eda.publishing.lost_batch import find_batch, has_all_since
 from eda.receipt import Receipt
-from eda.server_codes import ATOMIC_BATCH_HEADER_UNSUPPORTED, ATOMIC_BATCH_INCOMPLETE, STREAM_NOT_FOUND
+from eda.server_codes import (
+    ATOMIC_BATCH_DISABLED,
+    ATOMIC_BATCH_HEADER_UNSUPPORTED,
+    ATOMIC_BATCH_INCOMPLETE,
+    LAST_SEQUENCE_CONFLICT,
+    STREAM_NOT_FOUND,
+)
 from eda.times import NS
 from eda.transport.wire import Wire
 
-__all__ = ["MAX_EVENTS", "AtomicBatch"]
+__all__ = ["MAX_EVENTS", "AtomicBatch", "BatchMessage", "Expectation", "encode_batch"]
 
 MAX_EVENTS = 1000  # the server's default limit
 N_BATCH_ID = 22
@@ -43,11 +50,55 @@ PAUSE_S = 0.1
 WRITE_SIZE = 256 * 1024
 
 
+class BatchMessage(NamedTuple):
+    """A message of a batch."""
+
+    subject: str
+    envelope: bytes
+    id: str
+
+
+class Expectation(NamedTuple):
+    """What the server must find for a batch to be stored: the last message of `filter` has this sequence; 0: none."""
+
+    filter: str
+    sequence: int
+
+
+def encode_batch(stream: str, events: Iterable[Event], client: str) -> list[BatchMessage]:
+    """Return the messages of these events. `client` is for events that name none. Raises ConfigError, EncodeError."""
+    if not isinstance(events, Iterable):
+        raise ConfigError(f"events must be an iterable of eda.Event, not {events!r}", argument="events")
+    now_ns = time.time_ns()
+    messages: list[BatchMessage] = []
+    index_of: dict[str, int] = {}
+    for index, event in enumerate(events):
+        where = f"events[{index}]"
+        if index == MAX_EVENTS:
+            raise ConfigError(f"a batch has at most {MAX_EVENTS} events", argument="events")
+        if type(event) is not Event:
+            raise ConfigError(f"{where} must be an eda.Event, not {type(event).__name__}", argument="events")
+        event_id = event.id or next_nuid()
+        if index_of.setdefault(event_id, index) != index:
+            raise ConfigError(f"{where} has the id of events[{index_of[event_id]}]: {event_id}", argument="events")
+        try:
+            check_event_id(event_id)
+            subject = subject_of(stream, event.type, event.aggregate)
+            messages.append(BatchMessage(subject, encode_event(event, event_id, client, now_ns), event_id))
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}", argument="events") from error
+        except CodecError as error:
+            error.event_id = event.id
+            error.add_note(where)
+            raise
+    return messages
+
+
 class AtomicBatch:
     """One batch: its frames, and the tries to publish it until the outcome is known.
 
     `recover(stream)` is called if nobody answers for the stream. It creates the stream if that is allowed, and
-    otherwise raises StreamNotFound.
+    otherwise raises StreamNotFound. `operation` names the batch in errors and in the log.
     """
 
     def __init__(
@@ -55,47 +106,59 @@ class AtomicBatch:
         wire: Wire,
         api: Api,
         logger: logging.Logger,
-        client: str,
         stream: str,
-        events: Iterable[Event],
+        messages: list[BatchMessage],
         recover: Callable[[str], Coroutine[Any, Any, None]],
+        *,
+        expectation: Expectation | None = None,
+        operation: str = "publish_batch",
     ) -> None:
         self._wire = wire
         self._api = api
         self._logger = logger
         self._stream = stream
         self._recover = recover
-        self._messages: list[tuple[str, bytes]] = []  # subject, envelope
-        self.ids: list[str] = []
+        self._messages = messages
+        self._expectation = expectation
+        self._operation = operation
         self._batches: list[str] = []  # the ids of all tries
         self._may_be_stored = False  # a try got no answer, so the batch may be stored
         self._last_error: EdaError | None = None  # of the last try that got an answer
         # Done as soon as the current try can't succeed any more: the connection is lost (the result is None), or the
         # server has forbidden a subject (the result is the refusal).
         self._try_ended: asyncio.Future[Answer | None]
-        self._encode(events, client)
 
     def check_taken_by(self, info: StreamInfo) -> None:
         """Raise ConfigError unless the stream takes all events of the batch."""
         if not check_takes_events(info):
-            for subject, _ in self._messages:
-                check_takes_subject(info, subject)
+            for message in self._messages:
+                check_takes_subject(info, message.subject)
 
-    async def publish(self, *, last_seq: int, created: datetime, longest_s: float) -> list[Receipt]:
-        """Send the batch and return its receipts once all of it is stored.
-
-        `last_seq` is the stream's last sequence before the batch, and `created` is when the stream was created. A try
-        may be repeated for `longest_s`: half of the stream's duplicate window.
-
-        Raises ConfigError before anything is sent; ServerError, StreamNotFound or NotSupported if nothing is stored;
-        Timeout if the outcome is unknown; Closed. If the caller is cancelled, the batch may be stored or not.
-        """
+    def check_sizes(self) -> None:
+        """Raise ConfigError, which names the event, unless the server takes messages of these sizes."""
         for index in range(len(self._messages)):
             wrong = self._why_too_large(index)
             if wrong:
                 raise ConfigError(f"events[{index}]: {wrong}", argument="events")
+
+    async def publish(self, *, last_seq: int, created: datetime, longest_s: float) -> list[Receipt]:
+        """Send the batch and return its receipts once all of it is stored. Takes and raises what `store` does."""
+        first = await self.store(last_seq=last_seq, created=created, longest_s=longest_s)
+        return [Receipt(each.id, self._stream, first + at, 0, False) for at, each in enumerate(self._messages)]
+
+    async def store(self, *, last_seq: int, created: datetime | None, longest_s: float) -> int:
+        """Send the batch, and return the sequence of its first event once all of it is stored; 0 for no events.
+
+        `last_seq` is a sequence before the batch: the stream's last one, or that of the expectation. `created` is when
+        the stream was created; None if that does not matter, because there is an expectation. A try may be repeated for
+        `longest_s`: half of the stream's duplicate window.
+
+        Raises ConfigError before anything is sent; ServerError, StreamNotFound or NotSupported if nothing is stored;
+        Timeout if the outcome is unknown; Closed. If the caller is cancelled, the batch may be stored or not.
+        """
+        self.check_sizes()
         if not self._messages:
-            return []
+            return 0
         self._from_seq = last_seq + 1
         self._created = created
         self._try_ended = asyncio.get_running_loop().create_future()
@@ -107,50 +170,23 @@ class AtomicBatch:
         wire.on_refused.append(self._on_refused)
         try:
             async with asyncio.timeout(timeout_s) as limit:
-                first = await self._send_until_stored()
+                return await self._send_until_stored()
         except TimeoutError:
             if not limit.expired():
                 raise
             if self._last_error is not None and not self._may_be_stored:
                 raise self._last_error from None
-            raise Timeout("publish_batch", timeout_s) from self._last_error
+            raise Timeout(self._operation, timeout_s) from self._last_error
         finally:
             wire.on_lost.remove(self._on_lost)
             wire.on_closed.remove(self._on_lost)
             wire.on_refused.remove(self._on_refused)
-        return [Receipt(each, self._stream, first + at, 0, False) for at, each in enumerate(self.ids)]
 
     # --- building ----------------------------------------------------------------------------------------------------
 
-    def _encode(self, events: Iterable[Event], client: str) -> None:
-        if not isinstance(events, Iterable):
-            raise ConfigError(f"events must be an iterable of eda.Event, not {events!r}", argument="events")
-        now_ns = time.time_ns()
-        index_of: dict[str, int] = {}
-        for index, event in enumerate(events):
-            where = f"events[{index}]"
-            if index == MAX_EVENTS:
-                raise ConfigError(f"a batch has at most {MAX_EVENTS} events", argument="events")
-            if type(event) is not Event:
-                raise ConfigError(f"{where} must be an eda.Event, not {type(event).__name__}", argument="events")
-            event_id = event.id or next_nuid()
-            if index_of.setdefault(event_id, index) != index:
-                raise ConfigError(f"{where} has the id of events[{index_of[event_id]}]: {event_id}", argument="events")
-            try:
-                check_event_id(event_id)
-                subject = subject_of(self._stream, event.type, event.aggregate)
-                self._messages.append((subject, encode_event(event, event_id, client, now_ns)))
-            except ConfigError as error:
-                raise ConfigError(f"{where}: {error}", argument="events") from error
-            except CodecError as error:
-                error.event_id = event.id
-                error.add_note(where)
-                raise
-        self.ids = list(index_of)
-
     def _why_too_large(self, index: int) -> str:
         """Return why an event is too large for the server; an empty string if it is small enough."""
-        subject, envelope = self._messages[index]
+        subject, envelope, _ = self._messages[index]
         if not fits_protocol_line(subject):
             return "type and aggregate make a subject too long for the server's protocol line"
         n_total = len(self._header(index, "x" * N_BATCH_ID)) + len(envelope)
@@ -160,12 +196,15 @@ class AtomicBatch:
 
     def _headers(self, index: int, batch: str) -> dict[str, str]:
         headers = {
-            "Nats-Msg-Id": self.ids[index],
+            MSG_ID: self._messages[index].id,
             "Nats-Batch-Id": batch,
             "Nats-Batch-Sequence": str(index + 1),
         }
         if index == len(self._messages) - 1:
             headers["Nats-Batch-Commit"] = "1"
+        if index == 0 and self._expectation is not None:
+            headers[EXPECTED_SEQUENCE] = str(self._expectation.sequence)
+            headers[EXPECTED_FILTER] = self._expectation.filter
         return headers
 
     def _header(self, index: int, batch: str) -> bytes:
@@ -175,7 +214,7 @@ class AtomicBatch:
     def _parts(self, batch: str) -> Iterator[bytes]:
         """Yield the frames of all events except the last, joined to pieces of at least 256 KiB each."""
         part = bytearray()
-        for index, (subject, envelope) in enumerate(self._messages[:-1]):
+        for index, (subject, envelope, _) in enumerate(self._messages[:-1]):
             header = self._header(index, batch)
             n_header, n_total = len(header), len(header) + len(envelope)
             part += b"HPUB %b %d %d\r\n%b%b\r\n" % (subject.encode(), n_header, n_total, header, envelope)
@@ -198,7 +237,7 @@ class AtomicBatch:
             if answer is not None:
                 refused = answer.error
                 if refused is None:
-                    return answer.seq - len(self.ids) + 1  # `seq` is the sequence of the batch's last event
+                    return answer.seq - len(self._messages) + 1  # `seq` is the sequence of the batch's last event
                 self._last_error = self._error_of(refused)
                 if not (refused.is_transient or refused.err_code == ATOMIC_BATCH_INCOMPLETE):
                     if not self._may_be_stored:
@@ -218,18 +257,20 @@ class AtomicBatch:
         try:
             info = await self._api.request(f"STREAM.INFO.{self._stream}", schema=Stream)
         except (ServerError, Timeout) as error:
-            self._logger.info("publish_batch to %s: checking the stream failed; trying again: %s", self._stream, error)
+            self._note("checking the stream failed", error)
             # If the stream is gone, the batch can't be stored twice. The next try gets "no responders".
             return isinstance(error, ServerError) and error.err_code == STREAM_NOT_FOUND
         longest_s = info["config"].get("duplicate_window", 0) / NS / 2
         age_s = asyncio.get_running_loop().time() - self._began
         if age_s <= longest_s:
             return True
-        late = Timeout("publish_batch", round(age_s, 3))
+        late = Timeout(self._operation, round(age_s, 3))
         late.add_note(f"It is not sent again: the stream's duplicate window is {longest_s * 2:g} s now.")
         raise late from self._last_error
 
     def _error_of(self, refused: Refused) -> EdaError:
+        if refused.err_code == ATOMIC_BATCH_DISABLED:
+            return NotSupported(f"an atomic batch into stream {self._stream!r}", needs="a stream with atomic on")
         if refused.err_code == ATOMIC_BATCH_HEADER_UNSUPPORTED:  # 2.12.0 does not support message ids in a batch
             server = f"nats-server {self._wire.server_version}"
             return NotSupported("an atomic batch of events with ids", needs="nats-server 2.12.1", server=server)
@@ -253,7 +294,7 @@ class AtomicBatch:
                 return None
             self._wire.out.request(part)
             self._wire.out.flush()
-        subject, envelope = self._messages[-1]
+        subject, envelope, _ = self._messages[-1]
         headers = self._headers(len(self._messages) - 1, batch)
         may_have_been_stored = self._may_be_stored
         async with AnswerInbox(self._wire, self._stream, self._api.domain) as replies:
@@ -269,7 +310,7 @@ class AtomicBatch:
                 # If a subject is forbidden, the answer reports only a gap in the batch. `_on_refused` knows the reason.
                 answer = self._try_ended.result() or answer
             elif answer is None:
-                self._logger.info("publish_batch to %s: no answer in %g s", self._stream, ACK_TIMEOUT_S)
+                self._logger.info("%s to %s: no answer in %g s", self._operation, self._stream, ACK_TIMEOUT_S)
         if answer is not None:
             self._may_be_stored = may_have_been_stored
         return answer
@@ -279,7 +320,7 @@ class AtomicBatch:
             self._try_ended.set_result(None)
 
     def _on_refused(self, kind: str, subject: str) -> None:
-        if kind == "publish" and not self._try_ended.done() and any(subject == each for each, _ in self._messages):
+        if kind == "publish" and not self._try_ended.done() and any(subject == each.subject for each in self._messages):
             self._try_ended.set_result(Answer(error=Refused(403, 0, f"no permission to publish to {subject}")))
 
     # --- a try without an answer -------------------------------------------------------------------------------------
@@ -289,7 +330,7 @@ class AtomicBatch:
         try:
             await self._recover(self._stream)
         except (ServerError, Timeout) as error:
-            self._logger.info("publish_batch to %s: could not check the stream; trying again: %s", self._stream, error)
+            self._note("could not check the stream", error)
 
     async def _find_stored_try(self) -> int:
         """Return the sequence at which an earlier try is stored; 0 if that can't be found out now.
@@ -298,23 +339,35 @@ class AtomicBatch:
         if the stream has removed events, so that nobody can find out.
         """
         assert self._last_error is not None
+        expectation = self._expectation
+        searched = [each.subject for each in self._messages] if expectation is None else [expectation.filter]
+        has_all = True
         try:
-            subjects = [subject for subject, _ in self._messages]
             # Look for the batch before counting, so that events that are removed meanwhile show as missing.
-            found = await find_batch(self._api, self._stream, subjects, self._batches, self._from_seq)
+            found = await find_batch(self._api, self._stream, searched, self._batches, self._from_seq)
             if found:
                 return found
-            info = await self._api.request(f"STREAM.INFO.{self._stream}", schema=Stream)
-            created = datetime.fromisoformat(info["created"])
-            if created != self._created:
-                self._created, self._from_seq = created, 1  # the stream was made again: search it from its beginning
-                return 0
-            has_all = await has_all_since(self._api, self._stream, info["state"], self._from_seq)
+            if expectation is None:
+                info = await self._api.request(f"STREAM.INFO.{self._stream}", schema=Stream)
+                created = datetime.fromisoformat(info["created"])
+                if created != self._created:
+                    self._created, self._from_seq = created, 1  # the stream was made again: search all of it
+                    return 0
+                has_all = await has_all_since(self._api, self._stream, info["state"], self._from_seq)
         except (ServerError, Timeout) as error:
-            self._logger.info("publish_batch to %s: could not find the batch; trying again: %s", self._stream, error)
+            self._note("could not find the batch", error)
             return 0
-        if has_all:
+        if expectation is not None and _is_conflict_under_way(self._last_error):
+            return 0  # the write that is under way may be the earlier try
+        if has_all:  # under an expectation, messages are removed only with the whole aggregate
             raise self._last_error
-        late = Timeout("publish_batch", self._timeout_s)
+        late = Timeout(self._operation, self._timeout_s)
         late.add_note("The stream has removed events since, so nobody can tell whether it had stored the batch.")
         raise late from self._last_error
+
+    def _note(self, what: str, error: Exception) -> None:
+        self._logger.info("%s to %s: %s; trying again: %s", self._operation, self._stream, what, error)
+
+
+def _is_conflict_under_way(error: EdaError) -> bool:
+    return isinstance(error, ServerError) and error.err_code == LAST_SEQUENCE_CONFLICT

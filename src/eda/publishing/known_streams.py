@@ -70,6 +70,8 @@ class KnownStreams:
         self._defaults = defaults
         self._auto_create = auto_create
         self.known: dict[str, KnownStream] = {}
+        # The streams of event stores. One that was deleted must not come back as a stream like any other.
+        self.never_created: set[str] = set()
         self.stream_publishers: StreamPublishers = StreamPublishers(
             api.wire, api.client, logger, self.recover, self.longest_s
         )
@@ -83,7 +85,8 @@ class KnownStreams:
 
     async def ensure(self, stream: str) -> StreamInfo:
         """Return the stream. If it is missing, create it if that is allowed. Raises StreamNotFound, ServerError."""
-        return await self._streams.ensure(stream, self._defaults, create=self._auto_create)
+        may_create = self._auto_create and stream not in self.never_created
+        return await self._streams.ensure(stream, self._defaults, create=may_create)
 
     def bucket_for(self, stream: StreamOptions) -> Bucket:
         """Return the settings for the bucket that keeps the cursors of subscriptions to a stream with these options."""

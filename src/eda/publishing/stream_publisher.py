@@ -26,6 +26,7 @@ from eda.transport.wire import Wire
 __all__ = ["StreamPublisher", "StreamPublishers"]
 
 MAX_PENDING = 1 << 20
+MAX_BATCHES = 50  # the server's limit for atomic batches under way, for each stream
 RESEND_S = 5.0
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MAX_S = 2.0
@@ -103,6 +104,7 @@ class StreamPublisher:
         self._all_refused: set[int] = set()  # sequences whose tries were all refused, so none is stored
         self._may_be_stored: set[int] = set()  # sequences with an unanswered try, which may be stored
         self._n_finding_out = 0
+        self.batch_room: asyncio.Semaphore = asyncio.Semaphore(MAX_BATCHES)  # for atomic batches of an event store
         self._resend_when_checked: dict[str, list[int]] = {}  # stream > sequences to send again once it is checked
         wire.on_restored.append(self._on_restored)
         wire.on_refused.append(self._on_refused)

@@ -18,6 +18,7 @@ Files, each after the files that it imports:
     snapshot           a snapshot and its envelope; the marker in place of the snapshot of a forgotten aggregate
     snapshot_stream    the stream `<stream>-snapshots`: its settings and its messages
     snapshots          snapshots: read, and written in the background
+    appending          one append under an expectation: a single message or an atomic batch
     turns              callers that append to the same aggregate take turns
 """
 

@@ -1,0 +1,293 @@
+"""One append under an expectation: a single message, or an atomic batch for several events.
+
+All writers of an aggregate state their expectation with one and the same filter, `S.*.<aggregate>`: a replicated stream
+finds messages that are still on their way by the text of the filter.
+
+If a try gets no answer, it may be stored. Then its copy may be refused because of it: the expectation does not hold any
+more. So after such a refusal this module looks into the stream. An append that is stored is never reported as refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from eda.errors import ConfigError, NotSupported, ServerError, Timeout
+from eda.headers import EXPECTED_FILTER, EXPECTED_SEQUENCE, MSG_ID, read_headers
+from eda.jetstream.api import Api
+from eda.jetstream.subjects import escape_token
+from eda.publishing._stream_sender import check_event_id
+from eda.publishing.atomic_batch import MAX_EVENTS, AtomicBatch, BatchMessage, Expectation
+from eda.publishing.known_streams import KnownStream, KnownStreams
+from eda.server_codes import (
+    ATOMIC_BATCH_DUPLICATE,
+    LAST_SEQUENCE_CONFLICT,
+    MESSAGE_NOT_FOUND,
+    WRONG_LAST_SEQUENCE,
+)
+
+__all__ = ["Appending", "Refused", "Stored"]
+
+OPERATION = "append"
+PAUSE_S = 0.05
+
+_HEADERS = f"NATS/1.0\r\n{MSG_ID}: %b\r\n{EXPECTED_SEQUENCE}: %d\r\n{EXPECTED_FILTER}: %b\r\n".encode()
+_NO_TTL = b"\r\n"
+_TTL_NEVER = b"Nats-TTL: never\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The sequences at which an append's events are stored.
+
+    `is_duplicate`: the stream had stored one of the ids before, perhaps by an earlier try of this append, so the caller
+    must look at the stored events. For several events `sequences` is empty then.
+    """
+
+    sequences: list[int]
+    is_duplicate: bool
+
+
+class Refused(Exception):
+    """The server did not store an append, because its expectation does not hold, or can't be judged yet.
+
+    `is_under_way`: another write to the aggregate is not finished, so its last event is not known yet.
+    """
+
+    def __init__(self, *, is_under_way: bool) -> None:
+        super().__init__()
+        self.is_under_way = is_under_way
+
+    def __str__(self) -> str:
+        return "another write is under way" if self.is_under_way else "the expectation does not hold"
+
+
+class Appending:
+    """Appends events to the aggregates of one stream.
+
+    `under_way` holds a future for each atomic batch until its outcome is known: closing the connection waits for them.
+    `allows_ttl` says whether the stream lets a message state how long it is kept.
+    """
+
+    def __init__(
+        self,
+        known_streams: KnownStreams,
+        api: Api,
+        logger: logging.Logger,
+        stream: str,
+        under_way: set[asyncio.Future[None]],
+        *,
+        allows_ttl: bool = False,
+    ) -> None:
+        self._known_streams = known_streams
+        self._known = known_streams.known
+        self._api = api
+        self._logger = logger
+        self._stream = stream
+        self._under_way = under_way
+        self.allows_ttl = allows_ttl
+        known_streams.never_created.add(stream)
+
+    def filter_of(self, aggregate: str) -> str:
+        """Return the filter of the aggregate's events, which is also that of all expectations."""
+        return f"{self._stream}.*.{escape_token(aggregate)}"
+
+    async def store(
+        self,
+        aggregate: str,
+        envelopes: list[tuple[str, bytes, str]],
+        *,
+        sequence: int,
+        ttl_never: bool = False,
+        timeout_s: float | None = None,
+    ) -> Stored:
+        """Store the events (type, envelope, id), all or none, if the aggregate's last event is stored at `sequence`.
+
+        With `sequence=0` the aggregate must have no events. A single event is sent again until its outcome is known, as by `conn.publish`. Several events are one atomic
+        batch. `ttl_never`: the single event outlives the stream's limit of age, if the stream allows that.
+
+        Raises Refused, Timeout (the events may be stored or not), ServerError, StreamNotFound and Closed; ConfigError
+        before anything is sent; NotSupported for several events if server or stream does not take atomic batches. If
+        the caller is cancelled, the events may be stored or not.
+        """
+        stream = self._stream
+        known = self._known.get(stream) or await self._known_streams.find(stream)
+        if timeout_s is None:
+            timeout_s = known.usual_s
+        else:
+            known.check_timeout(timeout_s)
+        token = escape_token(aggregate)
+        if len(envelopes) != 1:
+            return await self._store_batch(known, token, envelopes, sequence, timeout_s) if envelopes else _NOTHING
+        ((type, envelope, event_id),) = envelopes
+        try:
+            check_event_id(event_id)
+            subject = f"{stream}.{escape_token(type)}.{token}".encode()
+            headers = _HEADERS % (event_id.encode(), sequence, f"{stream}.*.{token}".encode())
+            headers += _TTL_NEVER if ttl_never and self.allows_ttl else _NO_TTL
+            publisher = known.publisher
+            left_s = timeout_s if publisher.is_ready else await publisher.ready(timeout_s, event_id)
+            stored = publisher.send_message(known.destination, subject, headers, envelope, left_s)
+        except ConfigError as error:
+            raise ConfigError(f"events[0]: {error}", argument="events") from error
+        try:
+            position = await stored
+        except Timeout as error:
+            error.operation, error.event_id, error.timeout_s = OPERATION, event_id, error.timeout_s or timeout_s
+            raise
+        except (ServerError, ConfigError) as error:
+            if not _may_be_stored(error):
+                _raise_conflict(error)
+                raise
+            single = _Single(subject, headers, envelope, event_id, f"{stream}.*.{token}", sequence)
+            with publisher.finding_out():
+                return await self._find_out(known, single, error, timeout_s)
+        return Stored([abs(position)], position < 0)
+
+    # --- a single event whose earlier try may be stored --------------------------------------------------------------
+
+    async def _find_out(
+        self, known: KnownStream, single: _Single, error: ServerError | ConfigError, timeout_s: float
+    ) -> Stored:
+        """Look for an event that was refused, but may be stored by an earlier try. Raises as `store`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    found = await self._find(single)
+                    if found:
+                        return Stored([found], True)
+                    if not _is_under_way(error):
+                        _raise_conflict(error)
+                        raise error
+                    # The write that is under way may be the earlier try, so the server is asked again.
+                    await asyncio.sleep(PAUSE_S)
+                    try:
+                        left_s = await known.publisher.ready(timeout_s, single.id)
+                        position = await known.publisher.send_message(
+                            known.destination, single.subject, single.headers, single.envelope, left_s
+                        )
+                        return Stored([abs(position)], position < 0)
+                    except (ServerError, ConfigError) as later:
+                        error = later
+        except TimeoutError as late:  # the error Timeout as well
+            raise Timeout(OPERATION, timeout_s, event_id=single.id) from late
+
+    async def _find(self, single: _Single) -> int:
+        """Return the sequence at which an event is stored; 0 if it is not. Raises Timeout, Closed.
+
+        If it is stored, it is the first event of its aggregate after the expected sequence.
+        """
+        query = {"seq": single.sequence + 1, "next_by_subj": single.filter}
+        while True:
+            try:
+                found = await self._api.message(self._stream, query)
+            except ServerError as error:
+                if error.err_code == MESSAGE_NOT_FOUND:
+                    return 0
+                self._logger.info("append to %s: could not look for the event; trying again: %s", self._stream, error)
+                await asyncio.sleep(PAUSE_S)
+            else:
+                return found.seq if read_headers(found.hdrs).get(MSG_ID) == single.id else 0
+
+    # --- several events ----------------------------------------------------------------------------------------------
+
+    async def _store_batch(
+        self,
+        known: KnownStream,
+        token: str,
+        envelopes: list[tuple[str, bytes, str]],
+        sequence: int,
+        timeout_s: float,
+    ) -> Stored:
+        api = self._api
+        if not api.has_atomic:
+            server = f"nats-server {api.wire.server_version}"
+            raise NotSupported("an append of several events", needs="nats-server 2.12.1", server=server)
+        batch = AtomicBatch(
+            api.wire,
+            api,
+            self._logger,
+            self._stream,
+            self._messages(token, envelopes),
+            self._known_streams.recover,
+            expectation=Expectation(f"{self._stream}.*.{token}", sequence),
+            operation=OPERATION,
+        )
+        batch.check_sizes()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        done: asyncio.Future[None] = loop.create_future()
+        self._under_way.add(done)
+        try:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await known.publisher.batch_room.acquire()
+            except TimeoutError as error:
+                late = Timeout(OPERATION, timeout_s)
+                late.add_note("Nothing was sent: too many batches to this stream are under way.")
+                raise late from error
+            try:
+                left_s = max(deadline - loop.time(), 0.001)
+                first = await batch.store(last_seq=sequence, created=None, longest_s=left_s)
+            finally:
+                known.publisher.batch_room.release()
+        except ServerError as error:
+            if error.err_code == ATOMIC_BATCH_DUPLICATE:
+                return Stored([], True)
+            _raise_conflict(error)
+            raise
+        finally:
+            self._under_way.discard(done)
+            done.set_result(None)
+        return Stored(list(range(first, first + len(envelopes))), False)
+
+    def _messages(self, token: str, envelopes: list[tuple[str, bytes, str]]) -> list[BatchMessage]:
+        """Return the messages of a batch. Raises ConfigError, which names the event."""
+        if len(envelopes) > MAX_EVENTS:
+            raise ConfigError(f"an append has at most {MAX_EVENTS} events, not {len(envelopes)}", argument="events")
+        index_of: dict[str, int] = {}
+        messages = []
+        for index, (type, envelope, event_id) in enumerate(envelopes):
+            if index_of.setdefault(event_id, index) != index:
+                same = f"events[{index}] has the id of events[{index_of[event_id]}]: {event_id}"
+                raise ConfigError(same, argument="events")
+            try:
+                check_event_id(event_id)
+                messages.append(BatchMessage(f"{self._stream}.{escape_token(type)}.{token}", envelope, event_id))
+            except ConfigError as error:
+                raise ConfigError(f"events[{index}]: {error}", argument="events") from error
+        return messages
+
+
+@dataclass(frozen=True, slots=True)
+class _Single:
+    """An append of a single event: its message, and its expectation."""
+
+    subject: bytes
+    headers: bytes
+    envelope: bytes
+    id: str
+    filter: str
+    sequence: int
+
+
+_NOTHING = Stored([], False)
+
+
+def _may_be_stored(error: ServerError | ConfigError) -> bool:
+    """Return whether an earlier try of a refused event may be stored.
+
+    A ConfigError means that the event became too large for the server that the connection has now. It was sent before.
+    """
+    return isinstance(error, ConfigError) or error.may_be_stored
+
+
+def _is_under_way(error: ServerError | ConfigError) -> bool:
+    return isinstance(error, ServerError) and error.err_code == LAST_SEQUENCE_CONFLICT
+
+
+def _raise_conflict(error: ServerError | ConfigError) -> None:
+    """Raise Refused if the error is a conflict."""
+    if isinstance(error, ServerError) and error.err_code in (WRONG_LAST_SEQUENCE, LAST_SEQUENCE_CONFLICT):
+        raise Refused(is_under_way=error.err_code == LAST_SEQUENCE_CONFLICT) from error
