@@ -19,6 +19,7 @@ Files, each after the files that it imports:
     snapshot_stream    the stream `<stream>-snapshots`: its settings and its messages
     snapshots          snapshots: read, and written in the background
     appending          one append under an expectation: a single message or an atomic batch
+    forgetting         forget: the tombstone, the purge, the marker
     turns              callers that append to the same aggregate take turns
 """
 
