@@ -32,7 +32,8 @@ if TYPE_CHECKING:
         UnknownType,
     )
     from eda.handlers import BatchHandler, Handler, PartialFailure, Reject, threaded
-    from eda.jetstream.streams import StreamInfo, Streams
+    from eda.jetstream.stream_info import StreamInfo
+    from eda.jetstream.streams import Streams
     from eda.keywords import EventsBatchKeywords, EventsKeywords, SubscribeBatchKeywords, SubscribeKeywords
     from eda.lifetime import ConnState
     from eda.middleware.base import FlushNext, HandleBatchNext, HandleNext, Middleware, PublishNext
@@ -132,7 +133,8 @@ _NAMES_IN = {
     "eda.errors": "Closed CodecError ConfigError ConnectError ConsumerDeleted DecodeError EdaError EncodeError "
     "NotSupported PublishFailed ServerError StreamNotFound Timeout UnknownEncoding UnknownType",
     "eda.handlers": "BatchHandler Handler PartialFailure Reject threaded",
-    "eda.jetstream.streams": "StreamInfo Streams",
+    "eda.jetstream.stream_info": "StreamInfo",
+    "eda.jetstream.streams": "Streams",
     "eda.keywords": "EventsBatchKeywords EventsKeywords SubscribeBatchKeywords SubscribeKeywords",
     "eda.lifetime": "ConnState",
     "eda.middleware.base": "FlushNext HandleBatchNext HandleNext Middleware PublishNext",

@@ -196,6 +196,7 @@ class Conn:
             lambda is_new_server: services.known_streams.check(
                 stream, options.max_pending, is_new_server=is_new_server
             ),
+            services.known_streams.looks,
             on_opening=self._lifetime.admit_publisher,
             on_closed=self._lifetime.publishers.discard,
         )

@@ -12,7 +12,15 @@ from typing import Any, Literal, TypedDict
 from eda.errors import ConfigError
 from eda.names import STREAM_NAME, SUBSCRIPTION_NAME
 
-__all__ = ["Retry", "StreamKeywords", "StreamOptions", "SubscriptionOptions", "check_known", "merge_options"]
+__all__ = [
+    "Retry",
+    "StreamKeywords",
+    "StreamOptions",
+    "SubscriptionOptions",
+    "check_known",
+    "limit_on_old_events",
+    "merge_options",
+]
 
 # The server holds times (in nanoseconds) and sizes as signed 64-bit integers.
 _MAX_S = 9.0e9
@@ -63,7 +71,8 @@ class StreamOptions:
     `max_events`: the limits of the stream; None: no limit. `dedup_window_s`: for how many seconds the server recognises
     a second event with the same id; at most `max_age_s`. `compression`: None or "s2". `discard`: whether a full stream
     discards its oldest events ("old") or refuses new ones ("new"). `atomic`, `fast_ingest`: whether publishers may use
-    atomic or fast-ingest batches; None: if the server supports them.
+    atomic or fast-ingest batches; None: if the server supports them. `store`: the stream belongs to event stores
+    (`Conn.store`), and all other ways to publish to it are refused. It can't have a limit that discards old events.
     """
 
     replicas: int = 1
@@ -76,6 +85,7 @@ class StreamOptions:
     discard: Literal["old", "new"] = "old"
     atomic: bool | None = None
     fast_ingest: bool | None = None
+    store: bool = False
 
     def __post_init__(self) -> None:
         _make_plain(self)
@@ -89,8 +99,27 @@ class StreamOptions:
         _check_choice("discard", self.discard, ("old", "new"))
         _check_choice("atomic", self.atomic, (None, False, True))
         _check_choice("fast_ingest", self.fast_ingest, (None, False, True))
+        _check_choice("store", self.store, (False, True))
         if self.max_age_s is not None and self.dedup_window_s > self.max_age_s:
             object.__setattr__(self, "dedup_window_s", self.max_age_s)
+        if self.store and (limit := limit_on_old_events(self)):
+            message = (
+                f"{limit}={getattr(self, limit)!r} can't be combined with store=True: an event store needs all events "
+                f"of an aggregate, and {limit} discards old ones"
+            )
+            hint = "" if limit == "max_age_s" else "; with discard='new' a full stream refuses new events instead"
+            raise ConfigError(message + hint, argument=limit)
+
+
+def limit_on_old_events(options: StreamOptions) -> str:
+    """Return the name of the limit that discards old events; an empty string if there is none."""
+    if options.max_age_s is not None:
+        return "max_age_s"
+    if options.discard == "old":
+        for limit in ("max_bytes", "max_events"):
+            if getattr(options, limit) is not None:
+                return limit
+    return ""
 
 
 class StreamKeywords(TypedDict, total=False):
@@ -106,6 +135,7 @@ class StreamKeywords(TypedDict, total=False):
     discard: Literal["old", "new"]
     atomic: bool | None
     fast_ingest: bool | None
+    store: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

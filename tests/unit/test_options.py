@@ -64,6 +64,7 @@ def test_stream_options_when_default_are_as_documented() -> None:
         "discard": "old",
         "atomic": None,
         "fast_ingest": None,
+            "store": False,
     }
 
 

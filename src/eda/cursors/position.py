@@ -15,7 +15,7 @@ from eda.jetstream.api import Api, stream_error
 from eda.jetstream.consumer_settings import reader_settings
 from eda.jetstream.labels import labels
 from eda.jetstream.schemas import nanoseconds
-from eda.jetstream.streams import StreamInfo
+from eda.jetstream.stream_info import StreamInfo
 from eda.server_codes import FORBIDDEN, MESSAGE_NOT_FOUND
 from eda.times import rfc3339
 

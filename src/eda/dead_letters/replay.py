@@ -27,7 +27,8 @@ from eda.headers import (
 from eda.jetstream.api import Api, stream_error
 from eda.jetstream.schemas import Stream
 from eda.jetstream.store_message import is_too_large, store_message
-from eda.jetstream.streams import StreamInfo, Streams, check_takes_events, check_takes_subject
+from eda.jetstream.stream_info import StreamInfo, check_takes_events, check_takes_subject
+from eda.jetstream.streams import Streams
 from eda.jetstream.subjects import check_name, check_stream_name
 from eda.server_codes import MESSAGE_DELETE_FAILED, SEQUENCE_NOT_FOUND
 from eda.times import EPOCH
@@ -162,8 +163,11 @@ class Replay:
     async def _publish_back(self, info: StreamInfo, name: str, event: Event, event_id: str, letter: Letter) -> None:
         stream = info.name
         subject = own_subject(letter, info.subjects) or subject_or_none(stream, event.type, event.aggregate) or stream
+        if info.options.store:
+            # On its aggregate's subject, the event would count as one more event of the aggregate.
+            subject = stream
         check_takes_subject(info, subject)
-        envelope = encode_event(event.replace(id=event_id))
+        envelope = encode_event(event.replace(id=event_id), version=event.version)
         headers = own_headers(letter) | {MSG_ID: event_id, REPLAY_FOR: name}
         began = monotonic()
         while True:

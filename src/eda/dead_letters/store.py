@@ -30,7 +30,7 @@ from eda.headers import (
 from eda.jetstream.api import Api
 from eda.jetstream.publish_answers import Answer
 from eda.jetstream.store_message import is_too_large, store_message
-from eda.jetstream.streams import StreamInfo
+from eda.jetstream.stream_info import StreamInfo
 from eda.jetstream.subjects import check_stream_name, subject_of
 from eda.server_codes import (
     ACCOUNT_RESOURCES_EXCEEDED,

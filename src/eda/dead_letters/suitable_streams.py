@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from math import inf
+from time import monotonic
 
 from eda.errors import ConfigError, EdaError
 from eda.jetstream.api import Api
-from eda.jetstream.streams import StreamInfo
+from eda.jetstream.stream_info import StreamInfo
 from eda.jetstream.subjects import is_covered, subject_of
 from eda.transport.wire import Wire
 
 __all__ = ["SuitableStreams"]
 
 CHECK_TIMEOUT_S = 5.0
+LOOK_EVERY_S = 30.0  # another program may change the stream, for example mark it for event stores
 OVERHEAD = 64  # a stream's storage adds fewer bytes than this to a message, apart from its subject
 
 _ADVICE = "a dead-letter stream needs retention 'limits' and the subjects '{0}' and '{0}.>': eda creates one like that"
@@ -37,7 +40,7 @@ class SuitableStreams:
         self._api = api
         self._ensure = ensure
         self._find = find
-        self._known: dict[str, int] = {}  # by stream: how many bytes a letter may have
+        self._known: dict[str, tuple[int, float]] = {}  # by stream: how many bytes a letter may have; looked at when
 
     async def check(self, to: str, stream: StreamInfo) -> None:
         """Raise ConfigError if the stream `to` can't keep the dead letters of `stream`, as far as is known now.
@@ -56,7 +59,7 @@ class SuitableStreams:
                 "letter would come back as an event, for ever; name a stream with other subjects, or None"
             )
             raise ConfigError(message, argument="dead_letter")
-        if to in self._known:
+        if self._known_size(to) is not None:
             return
         try:
             async with asyncio.timeout(CHECK_TIMEOUT_S):
@@ -70,8 +73,13 @@ class SuitableStreams:
 
         Raises ConfigError if the stream can't keep letters; StreamNotFound, ServerError, Timeout, Closed.
         """
-        most = self._known.get(to)
+        most = self._known_size(to)
         return most if most is not None else await self._look_at(await self._ensure(to), subject)
+
+    def _known_size(self, to: str) -> int | None:
+        """Return how many bytes a letter may have; None if the last look was too long ago."""
+        most, looked_at = self._known.get(to, (0, -inf))
+        return most if monotonic() - looked_at < LOOK_EVERY_S else None
 
     def forget(self, to: str) -> None:
         """Have the next call of `largest_letter` look at the stream again."""
@@ -86,6 +94,8 @@ class SuitableStreams:
             why = "is sealed, and nothing can be stored in it"
         elif info.no_ack:
             why = "has no_ack set, so it never confirms that a letter is stored"
+        elif info.options.store:
+            why = f"belongs to event stores (conn.store({to!r})), and nobody else may publish to it"
         elif not is_covered(subject, info.subjects):
             listens = ", ".join(map(repr, info.subjects)) or "nothing"
             why = f"does not listen to {subject!r} (it listens to {listens})"
@@ -98,7 +108,7 @@ class SuitableStreams:
         if info.options.max_bytes is not None:
             most = min(most, info.options.max_bytes - OVERHEAD - len(subject.encode()))
         if info.retention != "interest":  # an 'interest' stream is looked at each time: its consumers may be deleted
-            self._known[to] = most
+            self._known[to] = most, monotonic()
         return most
 
     async def _has_consumers(self, to: str) -> bool:

@@ -211,6 +211,18 @@ class Api:
         """
         return self._version() >= (2, 12)
 
+    @property
+    def has_atomic_ids(self) -> bool:
+        """Return whether the server accepts atomic batches of messages with ids (2.12.1 and later)."""
+        patch = self.wire.server_version.split("-")[0].split(".")[2:3]
+        return self.has_atomic and (self._version() > (2, 12) or patch not in ([], ["0"]))
+
+    def check_has_expectations(self) -> None:
+        """Raise NotSupported unless the server checks expectations of a filter, and has `multi_last` (both 2.11)."""
+        if self.level < 1 or self._version() < (2, 11):
+            server = f"nats-server {self.wire.server_version}"
+            raise NotSupported("the event store", needs="nats-server 2.11 or later", server=server)
+
     def _version(self) -> tuple[int, int]:
         parts = self.wire.server_version.split(".")
         try:

@@ -6,13 +6,14 @@ from typing import Any
 
 from eda._version import __version__
 
-__all__ = ["CLIENT", "KIND", "SUBSCRIPTION", "VERSION", "labels", "labels_of"]
+__all__ = ["CLIENT", "KIND", "STORE", "SUBSCRIPTION", "VERSION", "labels", "labels_of", "with_mark"]
 
 # Keys of the metadata of a consumer or stream, kept by servers since 2.10.
 SUBSCRIPTION = "eda-subscription"
 CLIENT = "eda-client"
 KIND = "eda-kind"
 VERSION = "eda-version"
+STORE = "eda-store"  # marks a stream of event stores
 
 MAX_TEXT = 128  # characters of a client's name; the server accepts a description of 4 KiB
 
@@ -35,6 +36,12 @@ def labels_of(config: dict[str, Any]) -> dict[str, Any]:
     # The server adds its own metadata.
     theirs = {key: value for key, value in (config.get("metadata") or {}).items() if not key.startswith("_nats.")}
     return {"description": config.get("description", ""), "metadata": theirs}
+
+
+def with_mark(metadata: dict[str, str] | None, *, store: bool) -> dict[str, str]:
+    """Return the metadata of a stream with the mark for event stores, or without it."""
+    others = {key: value for key, value in (metadata or {}).items() if key != STORE}
+    return others | {STORE: "1"} if store else others
 
 
 def _shown(text: str) -> str:

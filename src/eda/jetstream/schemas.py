@@ -88,6 +88,11 @@ class _StreamConfig(msgspec.Struct):
     max_msgs_per_subject: _Number = -1
     max_msg_size: _Number = -1
     max_consumers: _Number = -1
+    allow_direct: bool = False
+    allow_msg_ttl: bool = False
+    allow_msg_counter: bool = False
+    discard_new_per_subject: bool = False
+    metadata: dict[str, str] | None = None
 
 
 class _StreamState(msgspec.Struct):

@@ -5,31 +5,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
-from datetime import datetime
+from dataclasses import fields, replace
 from typing import Any, Unpack, overload
 
 from msgspec import Struct
 
 from eda.errors import ConfigError, NotSupported, ServerError, StreamNotFound, Timeout
 from eda.jetstream.api import ATTEMPT_TIMEOUT_S, REQUEST_TIMEOUT_S, Api, stream_error
-from eda.jetstream.labels import labels, labels_of
+from eda.jetstream.labels import labels, labels_of, with_mark
 from eda.jetstream.lowering import lowered_stream
-from eda.jetstream.schemas import Purged, Stream, StreamPage, nanoseconds
-from eda.jetstream.subjects import check_stream_name, is_covered, overlaps, stream_subjects
+from eda.jetstream.schemas import Purged, Stream, StreamPage
+from eda.jetstream.store_mark import check_all_have_versions, check_can_hold_store
+from eda.jetstream.stream_info import StreamInfo, info_of
+from eda.jetstream.subjects import check_stream_name, stream_subjects
 from eda.options import StreamKeywords, StreamOptions, check_known
 from eda.server_codes import MAX_BYTES_REQUIRED, STORE_FAILED, STREAM_CREATE_FAILED, STREAM_NAME_IN_USE
 from eda.times import NS
 
-__all__ = [
-    "LIST_TIMEOUT_S",
-    "StreamInfo",
-    "Streams",
-    "check_takes_events",
-    "check_takes_subject",
-    "count_on_subject",
-    "stream_created",
-]
+__all__ = ["LIST_TIMEOUT_S", "StreamInfo", "Streams", "count_on_subject", "stream_created"]
 
 LIST_TIMEOUT_S = 60.0
 
@@ -52,80 +45,6 @@ _OPTION_OF = {
 _SCHEMAS: dict[str, type[Struct]] = {"INFO": Stream, "UPDATE": Stream, "PURGE": Purged}
 
 
-@dataclass(frozen=True)
-class StreamInfo:
-    """A stream as the server describes it.
-
-    `events` and `bytes`: how much it stores. `created`: when it was created. `subjects`: the subjects to which it
-    listens. `options`: its settings, as far as StreamOptions has them; `Streams.update` leaves all others untouched.
-    `atomic` and `fast_ingest`: whether the stream accepts atomic and fast-ingest batches.
-
-    The fields from `retention` onwards are settings that only other tools change. `retention`: `limits`, `interest` or
-    `workqueue`. `mirror`: the stream of which this one is a copy, or None. `sources`: the streams that are copied into
-    this one. `subject_transform`: the pattern to which the stream changes subjects; None: it does not change them.
-    `no_ack`: the stream never acknowledges a publish. `sealed`: nothing can be stored or removed. `deny_delete`:
-    single events can't be removed. `deny_purge`: the stream can't be purged. `max_events_per_subject`,
-    `max_event_bytes` and `max_consumers`: limits; None: no limit.
-
-    `last_time_ns`: when the last event was stored, in nanoseconds since 1970; 0 if no event was ever stored.
-    """
-
-    name: str
-    events: int
-    bytes: int
-    first_sequence: int
-    last_sequence: int
-    created: datetime
-    subjects: tuple[str, ...]
-    options: StreamOptions
-    atomic: bool
-    fast_ingest: bool
-    retention: str = "limits"
-    mirror: str | None = None
-    sources: tuple[str, ...] = ()
-    subject_transform: str | None = None
-    no_ack: bool = False
-    sealed: bool = False
-    deny_delete: bool = False
-    deny_purge: bool = False
-    max_events_per_subject: int | None = None
-    max_event_bytes: int | None = None
-    max_consumers: int | None = None
-    last_time_ns: int = 0
-
-
-def check_takes_events(info: StreamInfo) -> bool:
-    """Return whether the stream listens to the subjects of all events. If not, check each with `check_takes_subject`.
-
-    Raises ConfigError if nothing can be published to the stream, or if the stream acknowledges nothing.
-    """
-    name = info.name
-    if info.mirror is not None:
-        why = f"it is a mirror of stream {info.mirror!r}: publish to that one"
-    elif info.sealed:
-        why = "it is sealed: nothing can be stored in it any more"
-    elif info.no_ack:
-        why = "it has no_ack: it acknowledges nothing, so nobody would learn whether an event is stored"
-    elif not any(overlaps(subject, f"{name}.*.*") for subject in info.subjects):
-        why = f"it does not listen to {name}.<type>.<aggregate>, the subjects of its events; {_listens_to(info)}"
-    else:
-        return is_covered(f"{name}.*.*", info.subjects)
-    raise ConfigError(f"stream {name!r} takes no events: {why}", argument="stream")
-
-
-def check_takes_subject(info: StreamInfo, subject: str) -> None:
-    """Raise ConfigError unless the stream listens to an event's subject."""
-    if not is_covered(subject, info.subjects):
-        message = f"stream {info.name!r} takes no event with this type and aggregate: it does not listen to {subject!r}"
-        raise ConfigError(f"{message}; {_listens_to(info)}", argument="type")
-
-
-def _listens_to(info: StreamInfo) -> str:
-    if info.subjects:
-        return f"it listens to {', '.join(info.subjects)}"
-    return f"it listens to no subject, and is filled from {', '.join(info.sources) or 'nowhere'}"
-
-
 class Streams:
     """The connection's streams: `conn.streams`."""
 
@@ -140,7 +59,7 @@ class Streams:
     async def info(self, name: str) -> StreamInfo:
         """Return the stream as it is now. Raises StreamNotFound."""
         name = check_stream_name(name)
-        return _to_info(await self._request("INFO", name))
+        return info_of(await self._request("INFO", name))
 
     async def list(self) -> list[StreamInfo]:
         """Return all streams, sorted by name. Raises Timeout after 60 s."""
@@ -153,7 +72,7 @@ class Streams:
             n_seen += len(page)
             n_known = len(streams)
             for each in page:
-                info = _to_info(each)
+                info = info_of(each)
                 streams[info.name] = info
             if n_seen >= answer.get("total", 0) or len(streams) == n_known:
                 return [streams[name] for name in sorted(streams)]
@@ -163,20 +82,21 @@ class Streams:
         """Create the stream and return it. If it exists with the same settings, return it.
 
         If the server limits duplicate windows, the stream gets a shorter window than the default. Raises ServerError
-        (err_code 10058) if the stream exists with other settings, and NotSupported if the server lacks `atomic` or
-        `fast_ingest` and the options demand it.
+        (err_code 10058) if the stream exists with other settings, and NotSupported if the server lacks `atomic`,
+        `fast_ingest` or what an event `store` needs, and the options demand it.
         """
         name = check_stream_name(name)
         # `update` does not change these settings. A stream that another tool created may need its own values.
         fixed = {"name": name, "subjects": stream_subjects(name), "retention": "limits", "allow_direct": True}
         options = options or StreamOptions()
         label = labels("stream", client=self._api.client, what=f"stream {name!r}")
-        config = fixed | label | self._to_settings(options)
+        label["metadata"] = with_mark(label["metadata"], store=options.store)
+        config = fixed | label | self._to_settings(options) | self._settings_of_store(options)
         is_relabelled = False
         deadline = time.monotonic() + REQUEST_TIMEOUT_S
         while True:
             try:
-                return _to_info(await self._api.request(f"STREAM.CREATE.{name}", config, schema=Stream))
+                return info_of(await self._api.request(f"STREAM.CREATE.{name}", config, schema=Stream))
             except ServerError as error:
                 # A shorter window is safe, because eda limits the time-out of a publish to half of the window.
                 lowered = lowered_stream(config, error) if options.dedup_window_s <= DEFAULT_WINDOW_S else None
@@ -187,7 +107,9 @@ class Streams:
                     # The server compares labels as well. Perhaps only the labels differ, so try again with the
                     # labels of the existing stream.
                     is_relabelled = True
-                    config = config | labels_of((await self._request("INFO", name))["config"])
+                    theirs = labels_of((await self._request("INFO", name))["config"])
+                    theirs["metadata"] = with_mark(theirs["metadata"], store=options.store)
+                    config = config | theirs
                     continue
                 if error.err_code == MAX_BYTES_REQUIRED:
                     raise _with_hint(error) from error
@@ -221,7 +143,14 @@ class Streams:
         Give single settings as keywords, which are fields of StreamOptions; all others stay. Or give StreamOptions,
         which replaces all settings that it has. A `max_age_s` below the duplicate window also lowers the window.
 
-        Raises ConfigError for an unknown setting, or for both ways at once; StreamNotFound, NotSupported, ServerError.
+        `store=True` marks the stream for event stores. First all its events are read, at some 10,000 to 100,000 events
+        per second, because each must have been appended by an event store. A program that has the stream open learns of
+        the mark within 30 s; until then it may still publish to it. `store=False` removes the mark, so that event
+        stores refuse the stream. After other publishes to it, it can't be marked again.
+
+        Raises ConfigError for an unknown setting, for both ways at once, for settings that an event store does not
+        allow, for StreamOptions without `store` if the stream is marked, and for a stream that can't be marked; it says
+        why. Raises StreamNotFound, NotSupported, ServerError.
         """
         name = check_stream_name(name)
         if options is not None and not isinstance(options, StreamOptions):
@@ -230,19 +159,50 @@ class Streams:
             both = "either a StreamOptions or single settings" if changes else "at least one setting to change"
             raise ConfigError(f"update takes {both}", argument="options")
         check_known(StreamOptions, changes, "setting")
-        if changes:
-            replace(StreamOptions(), **changes)  # raises ConfigError for a wrong value before a request is sent
+        # These raise ConfigError for a wrong value before a request is sent.
+        replace(StreamOptions(), **{key: value for key, value in changes.items() if key != "store"})
+        StreamOptions(store=changes.get("store", False))
         answer = await self._request("INFO", name)
         config: dict[str, Any] = answer["config"]
-        settings = self._changed_settings(_to_info(answer).options, changes) if options is None else None
-        config.update(self._to_settings(options) if options is not None else settings or {})
-        info = _to_info(await self._request("UPDATE", name, config))
+        before = info_of(answer).options
+        if options is None:
+            options = replace(before, **changes)
+            config |= self._changed_settings(before, options, changes)
+        elif before.store and not options.store:
+            message = (
+                f"stream {name!r} belongs to event stores, and options without store=True would change that: give "
+                "StreamOptions(store=True, ...) or single settings; store=False alone removes the mark"
+            )
+            raise ConfigError(message, argument="store")
+        else:
+            config |= self._to_settings(options)
+        if options.store and not before.store:
+            info = await self._mark(name, answer, options)
+        else:
+            config["metadata"] = with_mark(config.get("metadata"), store=options.store)
+            info = info_of(await self._request("UPDATE", name, config))
         self._tell(name, info)
         return info
 
-    def _changed_settings(self, before: StreamOptions, changes: dict[str, Any]) -> dict[str, Any]:
+    async def _mark(self, name: str, answer: dict[str, Any], options: StreamOptions) -> StreamInfo:
+        """Mark a stream, whose settings are those in `answer`. Raises ConfigError if it can't hold an event store."""
+        config: dict[str, Any] = answer["config"]
+        unmarked = dict(config)
+        config |= self._settings_of_store(options)
+        config["metadata"] = with_mark(config.get("metadata"), store=True)
+        check_can_hold_store(info_of(answer))
+        checked = await check_all_have_versions(self._api, name)
+        info = info_of(await self._request("UPDATE", name, config))
+        try:
+            # Somebody may have published while the events were read.
+            await check_all_have_versions(self._api, name, from_sequence=checked + 1)
+        except ConfigError:
+            await self._request("UPDATE", name, unmarked | {"allow_msg_ttl": info.allow_msg_ttl})
+            raise
+        return info
+
+    def _changed_settings(self, before: StreamOptions, after: StreamOptions, changes: dict[str, Any]) -> dict[str, Any]:
         """Return the changed settings under the server's names."""
-        after = replace(before, **changes)
         named = {each.name for each in fields(StreamOptions) if each.name in changes}
         if after.dedup_window_s < before.dedup_window_s:
             named.add("dedup_window_s")  # the window can't be longer than max_age_s
@@ -299,6 +259,13 @@ class Streams:
             settings["allow_batched"] = options.fast_ingest is not False
         return settings
 
+    def _settings_of_store(self, options: StreamOptions) -> dict[str, Any]:
+        """Return the settings that a stream for event stores has in addition. Raises NotSupported."""
+        if not options.store:
+            return {}
+        self._api.check_has_expectations()
+        return {"allow_msg_ttl": True}
+
 
 def _with_hint(error: ServerError) -> ServerError:
     hint = "set max_bytes in StreamOptions(max_bytes=...), for streams that eda creates: connect(stream_defaults=...)"
@@ -311,61 +278,7 @@ async def count_on_subject(api: Api, name: str, subject: str) -> tuple[StreamInf
         answer = await api.request(f"STREAM.INFO.{name}", {"subjects_filter": subject}, schema=Stream)
     except ServerError as error:
         raise stream_error(error, name) from error
-    return _to_info(answer), (answer["state"].get("subjects") or {}).get(subject, 0)
-
-
-def _to_info(answer: dict[str, Any]) -> StreamInfo:
-    config = answer["config"]
-    state = answer["state"]
-    atomic = bool(config.get("allow_atomic", False))
-    fast_ingest = bool(config.get("allow_batched", False))
-
-    def limit(key: str) -> int | None:
-        value: int = config.get(key, -1)
-        return value if value > 0 else None
-
-    return StreamInfo(
-        name=config["name"],
-        events=state["messages"],
-        bytes=state["bytes"],
-        first_sequence=state["first_seq"],
-        last_sequence=state["last_seq"],
-        last_time_ns=max(nanoseconds(state.get("last_ts") or ""), 0),
-        created=datetime.fromisoformat(answer["created"]),
-        subjects=tuple(config.get("subjects") or ()),
-        options=_to_options(config, limit("max_bytes"), limit("max_msgs"), atomic, fast_ingest),
-        atomic=atomic,
-        fast_ingest=fast_ingest,
-        retention=config.get("retention") or "limits",
-        mirror=(config.get("mirror") or {}).get("name"),
-        sources=tuple(source["name"] for source in config.get("sources") or ()),
-        subject_transform=(config.get("subject_transform") or {}).get("dest"),
-        no_ack=bool(config.get("no_ack", False)),
-        sealed=bool(config.get("sealed", False)),
-        deny_delete=bool(config.get("deny_delete", False)),
-        deny_purge=bool(config.get("deny_purge", False)),
-        max_events_per_subject=limit("max_msgs_per_subject"),
-        max_event_bytes=limit("max_msg_size"),
-        max_consumers=limit("max_consumers"),
-    )
-
-
-def _to_options(
-    config: dict[str, Any], max_bytes: int | None, max_events: int | None, atomic: bool, fast_ingest: bool
-) -> StreamOptions:
-    compression = config.get("compression", "none")
-    return StreamOptions(
-        replicas=config.get("num_replicas", 1),
-        storage=config.get("storage", "file"),
-        max_age_s=config["max_age"] / NS if config.get("max_age") else None,
-        max_bytes=max_bytes,
-        max_events=max_events,
-        dedup_window_s=max(config.get("duplicate_window", 0) / NS, 0.1),  # a mirror has no window
-        compression=None if compression == "none" else compression,
-        discard=config.get("discard", "old"),
-        atomic=atomic,
-        fast_ingest=fast_ingest,
-    )
+    return info_of(answer), (answer["state"].get("subjects") or {}).get(subject, 0)
 
 
 async def stream_created(api: Api, stream: str) -> str:

@@ -18,6 +18,7 @@ Files, each after the files that it imports:
     _pending           the unsettled events of a publisher, and queries about them
     stream_publisher   `conn.publish` for one stream: back-pressure, time-outs, sending again
     atomic_batch       `conn.publish_batch`
+    stream_looks       looks at the streams of a connection again every 30 s, because others may change them
     stream_watch       watches a publisher's connection and its stream's settings
     _publisher_core    the work of a publisher for each event: window, writing, acknowledgements
     known_streams      the streams that a connection publishes to, each looked up once

@@ -25,7 +25,8 @@ from eda.jetstream.answer_inbox import AnswerInbox
 from eda.jetstream.api import Api
 from eda.jetstream.publish_answers import Answer, Refused
 from eda.jetstream.schemas import Stream
-from eda.jetstream.streams import StreamInfo, check_takes_events, check_takes_subject
+from eda.jetstream.store_mark import check_unmarked
+from eda.jetstream.stream_info import StreamInfo, check_takes_events, check_takes_subject
 from eda.jetstream.subjects import fits_protocol_line, subject_of
 from eda.publishing._stream_sender import check_event_id
 from eda.publishing.lost_batch import find_batch, has_all_since
@@ -130,6 +131,7 @@ class AtomicBatch:
 
     def check_taken_by(self, info: StreamInfo) -> None:
         """Raise ConfigError unless the stream takes all events of the batch."""
+        check_unmarked(info)
         if not check_takes_events(info):
             for message in self._messages:
                 check_takes_subject(info, message.subject)

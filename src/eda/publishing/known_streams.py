@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from time import monotonic
 
 from eda._event import Event
 from eda.errors import ConfigError, EdaError, StreamNotFound
 from eda.jetstream.api import Api
 from eda.jetstream.bucket import Bucket, bucket_for
-from eda.jetstream.streams import StreamInfo, Streams, check_takes_events, check_takes_subject
+from eda.jetstream.store_mark import refusal_of_publish
+from eda.jetstream.stream_info import StreamInfo, check_takes_events, check_takes_subject
+from eda.jetstream.streams import Streams
 from eda.jetstream.subjects import subject_of
 from eda.options import StreamOptions
 from eda.publishing._stream_sender import Destination
+from eda.publishing.stream_looks import StreamLooks
 from eda.publishing.stream_publisher import StreamPublisher, StreamPublishers
 from eda.transport.wire import Wire
 
@@ -75,18 +79,40 @@ class KnownStreams:
         self.stream_publishers: StreamPublishers = StreamPublishers(
             api.wire, api.client, logger, self.recover, self.longest_s
         )
+        self.looks: StreamLooks = StreamLooks(api.wire, logger, streams.info, self._on_look, self._on_gone)
         self._resolving: dict[str, asyncio.Task[KnownStream]] = {}
-        self._refreshing: asyncio.Task[None] | None = None
         streams.when_changed(self._on_changed)
         self._wire.on_info.append(self._on_info)
-        self._wire.on_lost.append(self._stop_refreshing)
-        self._wire.on_closed.append(self._stop_refreshing)
-        self._wire.on_restored.append(self._on_restored)
+        self._wire.on_restored.append(self._on_info)
 
     async def ensure(self, stream: str) -> StreamInfo:
         """Return the stream. If it is missing, create it if that is allowed. Raises StreamNotFound, ServerError."""
         may_create = self._auto_create and stream not in self.never_created
-        return await self._streams.ensure(stream, self._defaults, create=may_create)
+        info = await self._streams.ensure(stream, self._defaults, create=may_create)
+        self.looks.saw(info)
+        return info
+
+    async def ensure_for_store(self, stream: str) -> StreamInfo:
+        """Return the stream. If it is missing, create it for event stores if that is allowed.
+
+        Raises what `ensure` raises; ConfigError if the stream is missing and `stream_defaults` do not allow an event
+        store; NotSupported.
+        """
+        try:
+            info = await self._streams.info(stream)
+        except StreamNotFound:
+            if not self._auto_create:
+                raise
+            info = await self._streams.ensure(stream, self._defaults_of_store(), create=True)
+        self.looks.saw(info)
+        return info
+
+    def _defaults_of_store(self) -> StreamOptions:
+        try:
+            return replace(self._defaults, store=True)
+        except ConfigError as error:
+            message = f"stream_defaults do not allow a stream for an event store: {error}"
+            raise ConfigError(message, argument="stream_defaults") from error
 
     def bucket_for(self, stream: StreamOptions) -> Bucket:
         """Return the settings for the bucket that keeps the cursors of subscriptions to a stream with these options."""
@@ -130,6 +156,8 @@ class KnownStreams:
     ) -> tuple[Destination, StreamInfo, bool]:
         """Return the destination of events, the stream, and whether fast ingest is possible.
 
+        The destination of a stream of event stores refuses all events.
+
         `max_pending` is the size of the publisher's window, which fast ingest needs to be 4 or more. `is_new_server`
         says that the connection may have changed to another server, of another version. Raises what `find` raises.
         """
@@ -140,9 +168,18 @@ class KnownStreams:
         return self._destination(info), info, can_fast
 
     def _destination(self, info: StreamInfo) -> Destination:
-        """Return the destination of the stream's events. Raises ConfigError if it takes no events."""
+        """Return the destination of the stream's events. Raises ConfigError if it takes no events.
+
+        The destination of a stream of event stores refuses each event when it is published.
+        """
         check = None
-        if not check_takes_events(info):
+        takes_all = check_takes_events(info)
+        if info.options.store:
+
+            def check(event: Event) -> None:
+                raise refusal_of_publish(info.name)
+
+        elif not takes_all:
 
             def check(event: Event) -> None:
                 check_takes_subject(info, subject_of(info.name, event.type, event.aggregate))
@@ -156,6 +193,7 @@ class KnownStreams:
 
     def _remember(self, info: StreamInfo, destination: Destination, publisher: StreamPublisher) -> KnownStream:
         self.known[info.name] = known = KnownStream(destination, info.options.dedup_window_s, publisher)
+        self.looks.watch(info.name)
         return known
 
     def _resolved(self, stream: str, task: asyncio.Task[KnownStream]) -> None:
@@ -168,35 +206,34 @@ class KnownStreams:
     def _on_changed(self, stream: str, info: StreamInfo | None) -> None:
         """Update `known` after this connection has changed a stream, or deleted it (`info` is None)."""
         known = self.known.pop(stream, None)
-        if known is None or info is None:
+        if info is None:
+            self.looks.unwatch(stream)
             return
-        try:
-            self._remember(info, self._destination(info), known.publisher)
-        except ConfigError as error:
-            self._logger.warning("%s", error)  # the next publish raises the same error
+        if known is not None:
+            try:
+                self._remember(info, self._destination(info), known.publisher)
+            except ConfigError as error:
+                self._logger.warning("%s", error)  # the next publish raises the same error
+        self.looks.saw(info)
 
     def _on_info(self) -> None:
         for known in self.known.values():
             known.destination.set_max_payload(self._wire.max_payload)
 
-    def _on_restored(self) -> None:
-        """Check all known streams again: this may be another server, and the streams may have changed."""
-        self._on_info()
-        self._stop_refreshing()
-        self._refreshing = asyncio.get_running_loop().create_task(self._refresh())
+    def _on_look(self, info: StreamInfo) -> None:
+        """Note how a known stream is now.
 
-    def _stop_refreshing(self) -> None:
-        if self._refreshing is not None:
-            self._refreshing.cancel()
-            self._refreshing = None
+        After a reconnect, new events are published as before until this call. No event is sent again unchecked.
+        """
+        known = self.known.get(info.name)
+        if known is None:
+            return
+        try:
+            self._remember(info, self._destination(info), known.publisher)
+        except ConfigError:
+            self._on_gone(info.name)
 
-    async def _refresh(self) -> None:
-        """Check the known streams. Meanwhile new events are published as before; no event is sent again unchecked."""
-        for stream, known in list(self.known.items()):
-            try:
-                info = await self._streams.info(stream)
-                self._remember(info, self._destination(info), known.publisher)
-            except (StreamNotFound, ConfigError):
-                self.known.pop(stream, None)  # the next publish looks the stream up
-            except EdaError as error:
-                self._logger.info("could not check stream %s after a reconnect: %s", stream, error)
+    def _on_gone(self, stream: str) -> None:
+        """Forget a stream, so that the next publish looks it up."""
+        self.known.pop(stream, None)
+        self.looks.unwatch(stream)

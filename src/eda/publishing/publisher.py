@@ -11,11 +11,13 @@ from nats.aio.subscription import Subscription as NatsSubscription
 
 from eda._event import Event
 from eda.errors import Closed, CodecError, ConfigError, NotSupported, PublishFailed
+from eda.jetstream.store_mark import check_unmarked
 from eda.publishing._publisher_core import OTHER_LOOP, PublisherCore
 from eda.publishing.lifecycle import Lifecycle
 from eda.publishing.outcomes import Outcomes
 from eda.publishing.publisher_options import PublisherOptions
 from eda.publishing.pump import Pump
+from eda.publishing.stream_looks import StreamLooks
 from eda.publishing.stream_watch import CheckStream
 from eda.publishing.waiters import FlushWaiters, SenderQueue
 from eda.receipt import Receipt
@@ -47,6 +49,7 @@ class Publisher:
         stream: str,
         options: PublisherOptions,
         check_stream: CheckStream,
+        looks: StreamLooks,
         *,
         on_opening: Callable[[Any], None],
         on_closed: Callable[[Any], None],
@@ -73,6 +76,7 @@ class Publisher:
             stream,
             options,
             check_stream,
+            looks,
             self._outcomes,
             on_room=self._wake_senders,
             on_flushed=self._end_flushes,
@@ -120,6 +124,7 @@ class Publisher:
 
     async def _begin(self) -> None:
         destination, info, can_fast = await self._check_stream(True)
+        check_unmarked(info)
         options = self._options
         give_up_s = self._pump.choose_timeout(info)
         if options.mode == "fast" and not can_fast:

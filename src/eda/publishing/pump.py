@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from eda.errors import ConfigError, ServerError
-from eda.jetstream.streams import StreamInfo
+from eda.jetstream.store_mark import refusal_of_publish
+from eda.jetstream.stream_info import StreamInfo
 from eda.publishing._publisher_core import PublisherCore
 from eda.publishing._stream_sender import Destination
 from eda.publishing.answer_checks import AnswerChecks
@@ -16,6 +17,7 @@ from eda.publishing.publisher_options import PublisherOptions
 from eda.publishing.pump_answers import PumpAnswers
 from eda.publishing.pump_clock import PumpClock
 from eda.publishing.pump_machine import PumpMachine, State
+from eda.publishing.stream_looks import StreamLooks
 from eda.publishing.stream_watch import CheckStream, StreamWatch
 from eda.transport.wire import Wire
 
@@ -50,6 +52,7 @@ class Pump:
         stream: str,
         options: PublisherOptions,
         check_stream: CheckStream,
+        looks: StreamLooks,
         outcomes: OutcomeListener,
         *,
         on_room: Callable[[], None],
@@ -60,8 +63,9 @@ class Pump:
         self._stream = stream
         self._options = options
         self._fail = outcomes.on_failed
+        self._is_refused = False  # the stream belongs to event stores now, and takes no other events
         self._checks = checks = AnswerChecks(logger, stream)
-        self._watch = StreamWatch(self, wire, logger, stream, check_stream)
+        self._watch = StreamWatch(self, wire, logger, stream, check_stream, looks)
         self.machine: PumpMachine = PumpMachine(wire, logger, stream, options, checks, self._watch.check_again)
         machine = self.machine
         answers = PumpAnswers(machine, checks, logger, wire.loop, stream, options, self._fail)
@@ -132,7 +136,16 @@ class Pump:
     def on_checked(self, destination: Destination, info: StreamInfo, can_fast: bool) -> None:
         """Continue with the stream's current settings."""
         machine, core = self.machine, self.machine.core
-        if machine.state not in (State.DOWN, State.PAUSING):
+        was_refused, self._is_refused = self._is_refused, info.options.store
+        is_waiting = machine.state in (State.DOWN, State.PAUSING)
+        if info.options.store:
+            core.use_destination(destination)  # which refuses later events; those that were written have outcomes soon
+            if is_waiting:
+                self.on_gone(refusal_of_publish(info.name))
+            return
+        if not is_waiting:
+            if was_refused:
+                core.use_destination(destination)
             return
         machine.stream_checked_at = self._loop.time()
         allowed_s = self._allowed_s(info)
@@ -150,6 +163,11 @@ class Pump:
             self._fail(seq, ConfigError(message, argument="data"))
         machine.choose_mode(can_fast=can_fast)
         machine.leave(State.DOWN)
+
+    def on_looked(self, info: StreamInfo) -> None:
+        """Check the stream again if it was marked for event stores, or the mark was removed."""
+        if info.options.store is not self._is_refused:
+            self._watch.check_again()
 
     def on_gone(self, error: Exception) -> None:
         """Fail all pending events. Later events are written, and each gets its own outcome."""

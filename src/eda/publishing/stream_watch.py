@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from eda.errors import Closed, EdaError
-from eda.jetstream.streams import StreamInfo
+from eda.jetstream.stream_info import StreamInfo
 from eda.publishing._stream_sender import Destination
+from eda.publishing.stream_looks import StreamLooks
 from eda.transport.wire import Wire
 
 __all__ = ["CheckStream", "StreamWatch", "StreamWatchOwner"]
@@ -34,6 +35,9 @@ class StreamWatchOwner(Protocol):
     def on_checked(self, destination: Destination, info: StreamInfo, can_fast: bool) -> None:
         """Handle a successful check of the stream, with its current settings."""
 
+    def on_looked(self, info: StreamInfo) -> None:
+        """Handle a description of the stream, for which this publisher has not asked."""
+
     def on_gone(self, error: Exception) -> None:
         """Handle a stream that does not exist, or can't be published to."""
 
@@ -45,13 +49,20 @@ class StreamWatch:
     """Watches the connection, and checks the stream again when it may have changed."""
 
     def __init__(
-        self, owner: StreamWatchOwner, wire: Wire, logger: logging.Logger, stream: str, check_stream: CheckStream
+        self,
+        owner: StreamWatchOwner,
+        wire: Wire,
+        logger: logging.Logger,
+        stream: str,
+        check_stream: CheckStream,
+        looks: StreamLooks,
     ) -> None:
         self._owner = owner
         self._wire = wire
         self._logger = logger
         self._stream = stream
         self._check_stream = check_stream
+        self._looks = looks
         self._checking: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -59,10 +70,12 @@ class StreamWatch:
         self._wire.on_lost.append(self._on_lost)
         self._wire.on_restored.append(self._on_restored)
         self._wire.on_refused.append(self._on_refused)
+        self._looks.listen(self._stream, self._owner.on_looked)
 
     def stop(self) -> None:
         """Stop watching."""
         self._stop_checking()
+        self._looks.unlisten(self._stream, self._owner.on_looked)
         if self._on_lost in self._wire.on_lost:
             self._wire.on_lost.remove(self._on_lost)
             self._wire.on_restored.remove(self._on_restored)

@@ -5,6 +5,7 @@ commands become events and events a state. It never delivers events to handlers.
 
 Files, each after the files that it imports:
 
+    opening            whether the server and the stream can hold a store; creates or checks the stream
     decider_arguments  what is refused as an argument of a decider, and how its functions are called
     decider            how the commands of users become events, and how events become a state
     results            a loaded aggregate, and an append that was stored

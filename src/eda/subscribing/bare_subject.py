@@ -17,7 +17,8 @@ from nats.errors import Error as NatsError
 
 from eda.errors import Closed, ServerError
 from eda.jetstream.api import Api
-from eda.jetstream.streams import StreamInfo, count_on_subject
+from eda.jetstream.stream_info import StreamInfo
+from eda.jetstream.streams import count_on_subject
 from eda.server_codes import FORBIDDEN, MESSAGE_NOT_FOUND
 from eda.transport._callback_sink import CallbackSink
 from eda.transport.wire import Wire

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from eda.jetstream.consumer_settings import subjects_of
-from eda.jetstream.streams import StreamInfo
+from eda.jetstream.stream_info import StreamInfo
 from eda.jetstream.subjects import stream_subjects
 
 __all__ = ["FILTER_NOTE", "noted_filter", "server_filter", "shared_filter"]

@@ -25,7 +25,8 @@ from eda.jetstream.bucket import BUCKET, BUCKET_STREAM
 from eda.jetstream.consumer_settings import reader_settings, subjects_of
 from eda.jetstream.labels import labels
 from eda.jetstream.schemas import ConsumerPage, Stream, Subjects
-from eda.jetstream.streams import LIST_TIMEOUT_S, StreamInfo, Streams
+from eda.jetstream.stream_info import StreamInfo
+from eda.jetstream.streams import LIST_TIMEOUT_S, Streams
 from eda.jetstream.subjects import check_stream_name
 from eda.names import SUBSCRIPTION_NAME
 from eda.server_codes import MESSAGE_NOT_FOUND, STREAM_NOT_FOUND

@@ -25,7 +25,7 @@ from eda.handling._dispatch import Dispatcher
 from eda.jetstream.consumer_settings import changed_settings, reader_settings
 from eda.jetstream.grace_period import GracePeriod
 from eda.jetstream.labels import labels
-from eda.jetstream.streams import StreamInfo
+from eda.jetstream.stream_info import StreamInfo
 from eda.jetstream.subjects import filter_subjects
 from eda.subscribing.bare_subject import BareSubject
 from eda.subscribing.filters import server_filter

@@ -14,7 +14,7 @@ from eda.handling._dispatch import Dispatcher
 from eda.handling.dispatcher_host import DispatcherHost
 from eda.handling.suspects import Suspects
 from eda.handling.workers import Workers
-from eda.jetstream.streams import StreamInfo
+from eda.jetstream.stream_info import StreamInfo
 from eda.stats import SubscriptionStats
 from eda.subscribing.activation import Activation
 from eda.subscribing.durable_names import check_other_kind

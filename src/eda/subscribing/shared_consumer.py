@@ -22,7 +22,7 @@ from eda.jetstream.consumer_settings import (
     unrepairable,
 )
 from eda.jetstream.labels import labels
-from eda.jetstream.streams import StreamInfo
+from eda.jetstream.stream_info import StreamInfo
 from eda.jetstream.subjects import covers, filter_subjects, shown_filter
 from eda.server_codes import CONSUMER_DOES_NOT_EXIST, CONSUMER_EXISTS, CONSUMER_NOT_FOUND
 from eda.subscribing.filters import FILTER_NOTE, noted_filter, server_filter, shared_filter

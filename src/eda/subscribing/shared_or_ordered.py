@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from eda.errors import ConfigError
-from eda.jetstream.streams import StreamInfo
+from eda.jetstream.stream_info import StreamInfo
 from eda.options import SubscriptionOptions
 from eda.subscribing.filters import server_filter
 

@@ -13,7 +13,7 @@ from nats.errors import Error as NatsError
 from eda.errors import Closed, ConsumerDeleted, EdaError, ServerError, StreamNotFound, Timeout
 from eda.handling._dispatch import Dispatcher
 from eda.jetstream.grace_period import GracePeriod
-from eda.jetstream.streams import StreamInfo
+from eda.jetstream.stream_info import StreamInfo
 from eda.jetstream.subjects import covers, shown_filter
 from eda.subscribing.filters import shared_filter
 from eda.subscribing.services import Services

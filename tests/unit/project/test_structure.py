@@ -52,7 +52,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "event": ["words", "typed"],
     "embedded": ["words"],
     "transport": ["words", "event"],
-    "jetstream": ["words", "transport"],
+    "jetstream": ["words", "event", "transport"],
     "publishing": ["words", "event", "transport", "jetstream"],
     "cursors": ["words", "event", "transport", "jetstream"],
     "dead_letters": ["words", "event", "transport", "jetstream"],

@@ -1,0 +1,116 @@
+"""Opens an event store: checks whether the server and the stream can hold one, and creates the stream."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from eda.errors import ConfigError, EdaError
+from eda.jetstream.api import Api
+from eda.jetstream.store_mark import check_can_hold_store
+from eda.jetstream.stream_info import StreamInfo
+from eda.publishing.known_streams import KnownStreams
+
+__all__ = ["OpenedStream", "open_store"]
+
+
+async def open_store(api: Api, known_streams: KnownStreams, logger: logging.Logger, stream: str) -> OpenedStream:
+    """Return the stream of an event store; create it if it is missing and the connection may create streams.
+
+    Raises NotSupported if the server or the stream lacks what an event store needs; ConfigError, which names the
+    setting, if the stream is not marked for event stores or can't hold one, or if it is missing and `stream_defaults`
+    do not allow an event store; StreamNotFound, ServerError, Timeout, Closed.
+    """
+    api.check_has_expectations()
+    info = await known_streams.ensure_for_store(stream)
+    _check(api, info)
+    return OpenedStream(api, known_streams, logger, info)
+
+
+class OpenedStream:
+    """The stream of an open event store, as it was when last looked at: at each reconnect and every 30 s.
+
+    `info` describes it. The functions in `on_recreated` are called, without arguments, if the stream was deleted and
+    made again: nothing that was read before holds any more.
+    """
+
+    def __init__(self, api: Api, known_streams: KnownStreams, logger: logging.Logger, info: StreamInfo) -> None:
+        self._api = api
+        self._looks = known_streams.looks
+        self._logger = logger
+        self.info: StreamInfo = info
+        self.on_recreated: list[Callable[[], None]] = []
+        self._is_unfit = False  # since the last look the stream or server can't hold the store any more
+        self._looks.listen(info.name, self._on_look)
+
+    def close(self) -> None:
+        """Look at the stream no more."""
+        self._looks.unlisten(self.info.name, self._on_look)
+
+    def check(self) -> None:
+        """Raise ConfigError or NotSupported if somebody has changed the stream so that it can't hold the store now."""
+        if self._is_unfit:
+            _check(self._api, self.info)
+
+    @property
+    def name(self) -> str:
+        """Return the stream's name."""
+        return self.info.name
+
+    @property
+    def created(self) -> datetime:
+        """Return when the stream was created."""
+        return self.info.created
+
+    @property
+    def replicas(self) -> int:
+        """Return the number of replicas."""
+        return self.info.options.replicas
+
+    @property
+    def can_batch(self) -> bool:
+        """Return whether several events can be appended together: in nats-server 2.12.1, if the stream allows it."""
+        return self.info.atomic and self._api.has_atomic_ids
+
+    @property
+    def allow_msg_ttl(self) -> bool:
+        """Return whether a message may say that it never expires."""
+        return self.info.allow_msg_ttl
+
+    @property
+    def deny_purge(self) -> bool:
+        """Return whether nobody may purge the stream, so that no aggregate can be forgotten."""
+        return self.info.deny_purge
+
+    @property
+    def dedup_window_s(self) -> float:
+        """Return the stream's duplicate window."""
+        return self.info.options.dedup_window_s
+
+    def _on_look(self, info: StreamInfo) -> None:
+        before, self.info = self.info, info
+        try:
+            _check(self._api, info)
+            self._is_unfit = False
+        except EdaError as error:
+            if not self._is_unfit:
+                self._logger.warning(
+                    "the event store of stream %s appends and loads nothing more: %s", info.name, error
+                )
+            self._is_unfit = True
+        if info.created != before.created:
+            for call in list(self.on_recreated):
+                call()
+
+
+def _check(api: Api, info: StreamInfo) -> None:
+    """Raise NotSupported or ConfigError unless the server and the stream can hold an event store."""
+    api.check_has_expectations()
+    check_can_hold_store(info)
+    if not info.options.store:
+        message = (
+            f"stream {info.name!r} does not belong to event stores, so other programs may publish to it: "
+            f"await conn.streams.update({info.name!r}, store=True) marks it, if each of its events has a version"
+        )
+        raise ConfigError(message, argument="stream")
