@@ -7,6 +7,7 @@ from eda._version import __version__ as __version__
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from eda import testing as testing
     from eda._data import JSON, Bytes, Data, MsgPack, Proto, String
     from eda._event import Event
     from eda._router import Router
@@ -171,7 +172,7 @@ if not TYPE_CHECKING:  # a type checker that saw __getattr__ would accept any na
                 value = getattr(import_module(_MODULE_OF[name]), name)
             globals()[name] = value
             return value
-        if f"eda.{name}" in _NAMES_IN:
+        if f"eda.{name}" in _NAMES_IN or name == "testing":
             with _LOADING:
                 return import_module(f"eda.{name}")
         # Python uses `name` and `obj` to suggest the name that was probably meant.

@@ -95,6 +95,8 @@ def test_names_when_compared_are_the_same_for_users_type_checkers_and_the_loader
     imports = {}
     for node in for_checkers.body:
         assert isinstance(node, ast.ImportFrom)
+        if node.module == "eda":  # a module that is an attribute
+            continue
         imports |= {alias.name: node.module for alias in node.names}
     assert imports == eda._MODULE_OF
     assert sorted(imports) == sorted(eda.__all__)

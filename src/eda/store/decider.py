@@ -224,31 +224,34 @@ class Decider(Generic[S, C]):
         return error
 
 
-def decided_events(result: object) -> list[Event]:
-    """Return the result of a `decide` as a list of events; payloads become events. Raises ConfigError for others."""
+def decided_events(result: object, what: str = "decide returned", argument: str = "decide") -> list[Event]:
+    """Return the result of a `decide`, or what else a user gave as events, as a list; payloads become events.
+
+    Raises ConfigError for anything else. Its text begins with `what`.
+    """
     if result is None:
         return []
     if isinstance(result, Event) or payload_class_of(type(result)) is not None:
-        return [_event_of(result)]
+        return [_event_of(result, what, argument)]
     if not isinstance(result, Iterable) or isinstance(result, NO_LISTS) or hasattr(type(result), "model_dump"):
-        raise _no_event("decide returned", result)
-    return [_event_of(each) for each in result]
+        raise _no_event(result, what, argument)
+    return [_event_of(each, what, argument) for each in result]
 
 
-def _event_of(value: object) -> Event:
+def _event_of(value: object, what: str, argument: str) -> Event:
     if isinstance(value, Event):
         return value
     try:
         return Event(data=value)
     except ConfigError as error:
-        raise _no_event("decide returned", value) from error
+        raise _no_event(value, what, argument) from error
 
 
-def _no_event(what: str, value: object) -> ConfigError:
+def _no_event(value: object, what: str, argument: str) -> ConfigError:
     return ConfigError(
         f"{what} {shown_type(value)}: an event is an eda.Event, or an instance of a class that is declared with "
         "eda.payload",
-        argument="decide",
+        argument=argument,
     )
 
 

@@ -61,10 +61,11 @@ MAY_IMPORT: dict[str, list[str]] = {
         *("words", "event", "transport", "jetstream", "publishing", "cursors", "dead_letters", "handling"),
     ],
     "store": ["words", "typed", "event", "jetstream", "publishing", "handling"],
+    "testing": ["words", "event", "store"],
     "middleware": ["words", "event", "publishing", "subscribing"],
     "front door": [
         *("words", "typed", "event", "embedded", "transport", "jetstream", "publishing", "dead_letters"),
-        *("subscribing", "store", "middleware"),
+        *("subscribing", "store", "testing", "middleware"),
     ],
     "cli": ["words", "schemas", "transport", "front door"],
 }
