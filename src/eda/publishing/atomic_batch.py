@@ -178,7 +178,7 @@ class AtomicBatch:
                 raise
             if self._last_error is not None and not self._may_be_stored:
                 raise self._last_error from None
-            raise Timeout(self._operation, timeout_s) from self._last_error
+            raise Timeout(self._operation, round(timeout_s, 3)) from self._last_error
         finally:
             wire.on_lost.remove(self._on_lost)
             wire.on_closed.remove(self._on_lost)
@@ -363,7 +363,7 @@ class AtomicBatch:
             return 0  # the write that is under way may be the earlier try
         if has_all:  # under an expectation, messages are removed only with the whole aggregate
             raise self._last_error
-        late = Timeout(self._operation, self._timeout_s)
+        late = Timeout(self._operation, round(self._timeout_s, 3))
         late.add_note("The stream has removed events since, so nobody can tell whether it had stored the batch.")
         raise late from self._last_error
 

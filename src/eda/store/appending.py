@@ -104,8 +104,9 @@ class Appending:
     ) -> Stored:
         """Store the events (type, envelope, id), all or none, if the aggregate's last event is stored at `sequence`.
 
-        With `sequence=0` the aggregate must have no events. A single event is sent again until its outcome is known, as by `conn.publish`. Several events are one atomic
-        batch. `ttl_never`: the single event outlives the stream's limit of age, if the stream allows that.
+        With `sequence=0` the aggregate must have no events. A single event is sent again until its outcome is known, as
+        by `conn.publish`. Several events are one atomic batch. `ttl_never`: a single event is kept for ever, if the
+        stream lets messages state how long they are kept.
 
         Raises Refused, Timeout (the events may be stored or not), ServerError, StreamNotFound and Closed; ConfigError
         before anything is sent; NotSupported for several events if server or stream does not take atomic batches. If

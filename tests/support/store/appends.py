@@ -1,0 +1,50 @@
+"""Appends to a stream by `Appending` alone, without an `EventStore`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import eda
+from eda._codec import decode_event, encode_event
+from eda.store.appending import Appending
+from helpers import Admin
+
+__all__ = ["Writer", "envelope_of", "stored_in"]
+
+
+def envelope_of(
+    id: str, aggregate: str = "a", type: str = "t", version: int = 1, size: int = 0
+) -> tuple[str, bytes, str]:
+    """Return an event as `Appending.store` takes it."""
+    event = eda.Event(type=type, aggregate=aggregate, data=eda.Bytes(bytes(size)))
+    return type, encode_event(event, id, "writer", 1, version), id
+
+
+class Writer:
+    """One program that appends to a stream."""
+
+    def __init__(self, conn: eda.Conn, stream: str, *, allows_ttl: bool = False) -> None:
+        services = conn._lifetime._services
+        assert services is not None
+        self.conn, self.stream = conn, stream
+        self.publishers = services.known_streams
+        self.under_way: set[asyncio.Future[None]] = conn._lifetime.batches
+        self.appending = Appending(
+            services.known_streams, services.api, services.logger, stream, self.under_way, allows_ttl=allows_ttl
+        )
+
+    async def store(self, *ids: str, aggregate: str = "a", sequence: int, **options: Any) -> Any:
+        """Append events with these ids, under the expectation that `sequence` is the aggregate's last."""
+        envelopes = [envelope_of(id, aggregate, f"t{n}") for n, id in enumerate(ids)]
+        return await self.appending.store(aggregate, envelopes, sequence=sequence, **options)
+
+
+async def stored_in(admin: Admin, stream: str) -> list[tuple[str, eda.Event, dict[str, str]]]:
+    """Return (subject, event, headers) of each message of the stream, in order."""
+    stored = []
+    for seq in range(1, await admin.last_seq(stream) + 1):
+        message = await admin.js.get_msg(stream, seq)
+        assert message.data is not None
+        stored.append((str(message.subject), decode_event(message.data), dict(message.headers or {})))
+    return stored
