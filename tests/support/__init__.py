@@ -18,6 +18,7 @@
     dead_letters/letters      dead letters as they are in their stream
     handling/dispatching      a dispatcher between a parser that is fed by hand and an outbound whose writes are kept
     store/forgetter           forgets an aggregate in a process of its own, which dies at a step
+    store/appends             appends by `Appending` alone, and what a stream holds
     store/snapshotting        snapshots of a stream that a test writes to by itself
     subscribing/process       a member of a subscription in a process of its own
     subscribing/members       starts, freezes and kills such members, and reads their journal
