@@ -64,7 +64,7 @@ def test_stream_options_when_default_are_as_documented() -> None:
         "discard": "old",
         "atomic": None,
         "fast_ingest": None,
-            "store": False,
+        "store": False,
     }
 
 
@@ -290,3 +290,27 @@ def test_merge_when_options_are_of_another_type_is_refused() -> None:
 def test_number_when_it_is_too_large_is_refused_with_the_largest_allowed() -> None:
     with pytest.raises(ConfigError, match=r"timeout_s must be a number, at most 9e\+09, not 1e\+30"):
         SubscriptionOptions(timeout_s=1e30)
+
+
+@pytest.mark.parametrize(
+    ("limits", "named"),
+    [
+        ({"max_age_s": 60.0}, "max_age_s"),
+        ({"max_age_s": 60.0, "discard": "new"}, "max_age_s"),
+        ({"max_bytes": 1000}, "max_bytes"),
+        ({"max_events": 10}, "max_events"),
+    ],
+    ids=str,
+)
+def test_stream_options_when_for_a_store_refuse_limits_that_discard_events(limits: Any, named: str) -> None:
+    StreamOptions(**limits)
+    with pytest.raises(ConfigError, match=rf"^{named}=.*store=True") as caught:
+        StreamOptions(store=True, **limits)
+    assert caught.value.argument == named
+
+
+def test_stream_options_when_for_a_store_allow_limits_that_refuse_events() -> None:
+    options = StreamOptions(store=True, max_bytes=1000, max_events=10, discard="new", storage="memory")
+    assert options.store
+    with pytest.raises(ConfigError, match="store"):
+        StreamOptions(store=1)  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ Source: ADR-31, and nats-server's server/stream.go (getDirectRequest, getDirectM
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -23,7 +24,7 @@ from eda.server_codes import FORBIDDEN, MESSAGE_NOT_FOUND
 from eda.transport._callback_sink import CallbackSink
 from eda.transport.listener import ConnectionListener
 
-__all__ = ["DirectGet", "Reading", "StoredMessage", "n_left", "up_to"]
+__all__ = ["READ_TIMEOUT_S", "DirectGet", "Reading", "StoredMessage", "n_left", "up_to"]
 
 READ_TIMEOUT_S = 10.0
 ATTEMPT_TIMEOUT_S = 3.0  # without a message for this long, a request is sent again
@@ -123,6 +124,15 @@ class DirectGet:
         except NatsError as error:
             raise Closed("connection") from error
         self._listener.start()
+
+    async def close(self) -> None:
+        """End all reads with Closed, and unsubscribe. A connection that is closed does the same."""
+        self._on_closed()
+        self._listener.stop()
+        if self._subscription is not None:
+            self._wire.release(self._subscription)
+            with suppress(NatsError):  # the connection was closed meanwhile
+                await self._wire.detach(self._subscription)
 
     # --- reads -------------------------------------------------------------------------------------------------------
 

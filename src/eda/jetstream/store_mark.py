@@ -7,33 +7,20 @@ against other publishes with the same expectation. So eda refuses all other ways
 from __future__ import annotations
 
 import asyncio
-import re
-from contextlib import suppress
 from time import monotonic
-from typing import Any
-
-from nats.errors import ConnectionReconnectingError
-from nats.errors import Error as NatsError
 
 from eda._codec import decode_event
-from eda.errors import Closed, ConfigError, DecodeError, NotSupported, ServerError, Timeout
-from eda.jetstream.api import ATTEMPT_TIMEOUT_S, REQUEST_TIMEOUT_S, Api, stream_error, while_answerable
+from eda.errors import ConfigError, DecodeError, NotSupported, Timeout
+from eda.jetstream.api import Api
+from eda.jetstream.direct_get import READ_TIMEOUT_S, DirectGet, StoredMessage
 from eda.jetstream.stream_info import StreamInfo, check_takes_events
 from eda.jetstream.subjects import is_covered
 from eda.options import limit_on_old_events
-from eda.server_codes import MESSAGE_NOT_FOUND
-from eda.transport._callback_sink import CallbackSink
-from eda.transport.wire import Wire
 
 __all__ = ["check_all_have_versions", "check_can_hold_store", "check_unmarked", "refusal_of_publish"]
 
-BATCH = 4096  # messages that one request asks for
-BATCH_BYTES = 4 * 1024 * 1024
+BATCH = 1000  # messages that one request asks for
 PAUSE_S = 0.1
-
-_SUBJECT = re.compile(rb"\r\nNats-Subject: ([^\r\n]*)")
-_SEQUENCE = re.compile(rb"\r\nNats-Sequence: (\d+)")
-_LAST_SEQUENCE = re.compile(rb"\r\nNats-Last-Sequence: (\d+)")
 
 
 def refusal_of_publish(stream: str) -> ConfigError:
@@ -86,119 +73,45 @@ def check_can_hold_store(info: StreamInfo) -> None:
 async def check_all_have_versions(api: Api, stream: str, *, from_sequence: int = 1) -> int:
     """Raise ConfigError if an event has no version, and return the sequence up to which this was checked.
 
-    Messages before `from_sequence` and on other subjects than those of events are not looked at. Reads all events, by
-    direct gets. The leader says which event is the last, because the replica that answers may be behind. Raises
-    StreamNotFound, ServerError, Timeout, Closed.
+    All messages from `from_sequence` onwards are read, and those on other subjects than events have are skipped. The
+    leader says which event is the last, because the replica that answers a direct get may be behind. Raises
+    ServerError, Timeout, Closed.
     """
-    last = await _last_sequence(api, stream)
-    reader = _Reader(api, stream)
-    deadline = monotonic() + REQUEST_TIMEOUT_S
+    events = f"{stream}.*.*"
+    direct = DirectGet(api, stream)
     try:
-        await reader.open()
-        while from_sequence <= last:
-            read_to = await reader.check_from(from_sequence)
-            if read_to >= from_sequence:
-                from_sequence = read_to + 1
-                deadline = monotonic() + REQUEST_TIMEOUT_S
-            elif monotonic() > deadline:
-                raise Timeout(f"reading the versions of stream {stream}", REQUEST_TIMEOUT_S)
-            else:
-                await asyncio.sleep(PAUSE_S)
+        await direct.open()
+        deadline = monotonic() + READ_TIMEOUT_S
+        while True:
+            newest = await direct.done(direct.begin_leader_last(events))
+            last = newest[0].sequence if newest else 0
+            while from_sequence <= last:
+                # The server finds the messages of ">" fastest.
+                messages = await direct.done(direct.begin_next_of(">", from_sequence=from_sequence, n=BATCH))
+                if not messages:
+                    break
+                for message in messages:
+                    _check_has_version(stream, message, events)
+                from_sequence = messages[-1].sequence + 1
+                deadline = monotonic() + READ_TIMEOUT_S
+            if from_sequence > last:
+                return from_sequence - 1
+            # The replica is behind, or somebody has removed the last events meanwhile.
+            if monotonic() > deadline:
+                raise Timeout(f"reading the versions of the events of stream {stream}", READ_TIMEOUT_S)
+            await asyncio.sleep(PAUSE_S)
     finally:
-        await reader.close()
-    return max(last, from_sequence - 1)
+        await direct.close()
 
 
-async def _last_sequence(api: Api, stream: str) -> int:
-    """Return the sequence of the stream's last event at its leader; 0 if there is none."""
+def _check_has_version(stream: str, message: StoredMessage, events: str) -> None:
     try:
-        return (await api.message(stream, {"last_by_subj": f"{stream}.*.*"})).seq
-    except ServerError as error:
-        if error.err_code == MESSAGE_NOT_FOUND:
-            return 0
-        raise stream_error(error, stream) from error
-
-
-class _Reader:
-    """Reads the messages of a stream by direct gets of many messages, and checks the versions of its events."""
-
-    def __init__(self, api: Api, stream: str) -> None:
-        self._api = api
-        self._wire: Wire = api.wire
-        self._stream = stream
-        self._inbox = api.wire.new_inbox()
-        self._subject = f"{api.prefix}.DIRECT.GET.{stream}"
-        self._subscription: Any = None
-        self._n_requests = 0
-        self._token = b""  # the last token of the current request's inbox
-        self._read_to: asyncio.Future[int] = self._wire.loop.create_future()
-
-    async def open(self) -> None:
-        try:
-            self._subscription = await self._wire.attach(
-                f"{self._inbox}.*", CallbackSink(len(self._inbox) + 1, self._take)
-            )
-        except NatsError as error:
-            raise Closed("connection") from error
-
-    async def close(self) -> None:
-        if self._subscription is not None:
-            self._wire.release(self._subscription)
-            with suppress(NatsError):  # the connection was closed meanwhile
-                await self._wire.detach(self._subscription)
-
-    async def check_from(self, sequence: int) -> int:
-        """Check the next messages from this sequence onwards, and return the last one's sequence.
-
-        Return 0 if the replica that answers has no such message, or if no answer comes. Raises ConfigError.
-        """
-        self._n_requests += 1
-        self._token = b"%d" % self._n_requests
-        self._read_to = self._wire.loop.create_future()
-        query = b'{"seq":%d,"next_by_subj":">","batch":%d,"max_bytes":%d}' % (sequence, BATCH, BATCH_BYTES)
-        try:
-            return await while_answerable(self._wire, self._subject, self._asked(query))
-        except (TimeoutError, ConnectionReconnectingError):
-            return 0
-        except NatsError as error:
-            if self._wire.is_closed:
-                raise Closed("connection") from error
-            return 0
-        finally:
-            self._token = b""
-
-    async def _asked(self, query: bytes) -> int:
-        if not self._wire.is_up:
-            return 0
-        await self._wire.publish(self._subject, query, reply=f"{self._inbox}.{self._n_requests}")
-        async with asyncio.timeout(ATTEMPT_TIMEOUT_S):
-            return await self._read_to
-
-    def _take(self, token: bytes, headers: bytes, payload: bytes) -> None:
-        if token != self._token or self._read_to.done():
-            return
-        if headers.startswith(b"NATS/1.0 ") and not _SUBJECT.search(headers):
-            # 204: the end of the batch. 404: there is no such message. 503: nobody answers now.
-            last = _LAST_SEQUENCE.search(headers) if headers.startswith(b"NATS/1.0 204") else None
-            self._read_to.set_result(int(last[1]) if last else 0)
-            return
-        why = _why_no_version(payload)
-        if not why:
-            return
-        subject, sequence = _SUBJECT.findall(headers), _SEQUENCE.findall(headers)
-        if not subject or is_covered(subject[-1].decode(errors="replace"), [f"{self._stream}.*.*"]):
-            at = f"the message at sequence {int(sequence[-1]) if sequence else 0} {why}"
-            self._read_to.set_exception(
-                ConfigError(
-                    f"stream {self._stream!r} can't hold an event store: {at}; an event store needs a stream in which "
-                    "all events were appended by an event store",
-                    argument="store",
-                )
-            )
-
-
-def _why_no_version(envelope: bytes) -> str:
-    try:
-        return "" if decode_event(envelope).version > 0 else "is an event without a version"
+        why = "" if decode_event(message.payload).version > 0 else "is an event without a version"
     except DecodeError:
-        return "is not an event"
+        why = "is not an event"
+    if why and is_covered(message.subject, [events]):
+        raise ConfigError(
+            f"stream {stream!r} can't be marked for event stores: the message at sequence {message.sequence} {why}. "
+            "Only a stream whose events were all appended by event stores can be marked",
+            argument="store",
+        )

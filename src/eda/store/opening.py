@@ -95,9 +95,7 @@ class OpenedStream:
             self._is_unfit = False
         except EdaError as error:
             if not self._is_unfit:
-                self._logger.warning(
-                    "the event store of stream %s appends and loads nothing more: %s", info.name, error
-                )
+                self._logger.warning("the event store of stream %s can't be used now: %s", info.name, error)
             self._is_unfit = True
         if info.created != before.created:
             for call in list(self.on_recreated):

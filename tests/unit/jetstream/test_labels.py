@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eda.jetstream.labels import labels, labels_of
+from eda.jetstream.labels import labels, labels_of, with_mark
 
 
 def test_labels_when_made_name_who_made_what() -> None:
@@ -39,3 +39,9 @@ def test_labels_when_an_existing_one_has_none_are_empty(config: dict[str, object
 def test_labels_when_they_are_of_an_existing_one_are_without_the_servers_notes() -> None:
     config = {"description": "d", "metadata": {"_nats.ver": "2.15.1", "team": "billing"}}
     assert labels_of(config) == {"description": "d", "metadata": {"team": "billing"}}
+
+
+def test_mark_when_set_or_removed_keeps_other_metadata() -> None:
+    assert with_mark(None, store=False) == {}
+    assert with_mark({"team": "a"}, store=True) == {"team": "a", "eda-store": "1"}
+    assert with_mark({"team": "a", "eda-store": "1"}, store=False) == {"team": "a"}
