@@ -89,15 +89,16 @@ class Api:
         timeout_s: float = REQUEST_TIMEOUT_S,
         attempt_timeout_s: float = ATTEMPT_TIMEOUT_S,
         schema: type[msgspec.Struct] | None = None,
+        max_bytes: int = MAX_ANSWER,
     ) -> dict[str, Any]:
-        """Send an API request and return its answer, checked against `schema`.
+        """Send an API request and return its answer, checked against `schema` and at most `max_bytes` long.
 
         The request is sent again while nobody responds, and if no answer comes within `attempt_timeout_s`. For a
         request that must not be done twice, `attempt_timeout_s` must be at least `timeout_s`. Raises ServerError with
         the server's code, Timeout, Closed; ConfigError for a request that is over the server's max_payload.
         """
         data = await self._asked(verb, body, timeout_s, attempt_timeout_s)
-        if len(data) > MAX_ANSWER:
+        if len(data) > max_bytes:
             raise ServerError(500, 0, f"an answer of {len(data)} bytes is too long", operation=verb)
         try:
             answer = msgspec.json.decode(data, type=dict[str, Any])

@@ -15,6 +15,7 @@ Files, each after the files that it imports:
     cause              the cause and the correlation of events that a handler appends
     outgoing           the events of an append: checked, completed with their aggregate, and their ids
     history            exact reads of one aggregate's events
+    aggregate_names    the iteration over the names of all aggregates
     state_codec        how a state is written into a snapshot and read back, and whether it is the same then
     snapshot           a snapshot and its envelope; the marker in place of the snapshot of a forgotten aggregate
     snapshot_stream    the stream `<stream>-snapshots`: its settings and its messages
