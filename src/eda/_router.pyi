@@ -18,7 +18,8 @@ class Router:
     the server for the types of the router only; an event of another type that arrives all the same is a dead letter.
     "skip": the same, but such an event is acknowledged without being handled. "raise": the subscription asks for all
     events; those of other types become dead letters. "raw": the subscription asks for all events; those of other types
-    go, as they are, to the handler under `otherwise`.
+    go, as they are, to the handler under `otherwise`. A tombstone (`eda.forgotten`) of an event store goes there, too;
+    without such a handler, it is acknowledged without being handled.
 
     Give the router to `conn.subscribe` in place of a handler; it works for every kind of subscription. In a test, call
     it directly: `await router(event)`.

@@ -16,6 +16,7 @@ from eda.handler_signatures import (
     Unresolved, accepts, members_of, names_classes, read_signature, refuse_payload_handler, shown_annotation,
 )
 from eda.handlers import PartialFailure, errors_in, refuse_result, shown_handler
+from eda.names import FORGOTTEN
 from eda.typed.registry import payload_class_of
 
 __all__ = ["Router", "routed"]
@@ -96,7 +97,8 @@ cdef class Router:
     the server for the types of the router only; an event of another type that arrives all the same is a dead letter.
     "skip": the same, but such an event is acknowledged without being handled. "raise": the subscription asks for all
     events; those of other types become dead letters. "raw": the subscription asks for all events; those of other types
-    go, as they are, to the handler under `otherwise`.
+    go, as they are, to the handler under `otherwise`. A tombstone (`eda.forgotten`) of an event store goes there, too;
+    without such a handler, it is acknowledged without being handled.
 
     Give the router to `conn.subscribe` in place of a handler; it works for every kind of subscription. In a test, call
     it directly: `await router(event)`.
@@ -353,7 +355,7 @@ cdef class Router:
             if self.other is None:
                 raise self.without_other()      # only in a test: `subscribed` refuses such a router
             return self.other
-        if self.unknown == SKIP:
+        if self.unknown == SKIP or event.get_text(F_TYPE) == FORGOTTEN:
             return None
         raise UnknownType(event.type, encoding=event.data.type, event_id=event.id, router=repr(self))
 

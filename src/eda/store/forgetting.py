@@ -20,8 +20,8 @@ from eda.jetstream.api import Api, stream_error
 from eda.jetstream.schemas import Purged, Stream
 from eda.jetstream.store_message import store_message
 from eda.jetstream.subjects import escape_token, subject_of
+from eda.names import FORGOTTEN, SNAPSHOT
 from eda.store.history import History
-from eda.store.outgoing import FORGOTTEN, SNAPSHOT
 from eda.store.snapshot import encode_marker, is_marker
 from eda.store.snapshot_stream import SnapshotStream, is_conflict
 

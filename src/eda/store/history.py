@@ -17,7 +17,7 @@ from eda.errors import DecodeError
 from eda.jetstream.api import Api
 from eda.jetstream.direct_get import DirectGet, StoredMessage, n_left
 from eda.jetstream.subjects import escape_token
-from eda.store.outgoing import FORGOTTEN
+from eda.names import FORGOTTEN
 from eda.store_errors import HistoryIncomplete
 
 __all__ = ["Baseline", "History", "Tail"]

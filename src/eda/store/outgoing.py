@@ -8,14 +8,13 @@ from itertools import islice
 from eda._event import Event
 from eda._nuid import next_nuid
 from eda.errors import CodecError, ConfigError
+from eda.names import FORGOTTEN, SNAPSHOT
 from eda.publishing._stream_sender import check_event_id
 from eda.store.command_ids import event_ids
 
-__all__ = ["FORGOTTEN", "MAX_EVENTS", "SNAPSHOT", "check_aggregate", "ids_of", "plain_events"]
+__all__ = ["MAX_EVENTS", "check_aggregate", "ids_of", "plain_events"]
 
 MAX_EVENTS = 1000
-FORGOTTEN = "eda.forgotten"  # the type of a tombstone
-SNAPSHOT = "eda.snapshot"
 
 
 def check_aggregate(aggregate: str) -> str:

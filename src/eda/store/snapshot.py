@@ -11,7 +11,7 @@ from eda._data import Data
 from eda._event import Event
 from eda._nuid import next_nuid
 from eda.errors import CodecError
-from eda.store.outgoing import FORGOTTEN, SNAPSHOT
+from eda.names import FORGOTTEN, SNAPSHOT
 from eda.store.recent_commands import RecentCommands
 from eda.store.state_codec import StateCodec
 

@@ -16,9 +16,9 @@ from eda.errors import Closed, CodecError, ConfigError, EdaError, ServerError
 from eda.jetstream.api import Api
 from eda.jetstream.store_message import is_too_large
 from eda.jetstream.subjects import escape_token
+from eda.names import FORGOTTEN
 from eda.server_codes import FORBIDDEN, MESSAGE_NOT_FOUND, STREAM_NOT_FOUND
 from eda.store.cache import Cached
-from eda.store.outgoing import FORGOTTEN
 from eda.store.snapshot import (
     Snapshot,
     UnusableSnapshot,

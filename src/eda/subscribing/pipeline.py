@@ -18,6 +18,7 @@ from eda.jetstream.stream_info import StreamInfo
 from eda.stats import SubscriptionStats
 from eda.subscribing.activation import Activation
 from eda.subscribing.durable_names import check_other_kind
+from eda.subscribing.filters import types_with_tombstones
 from eda.subscribing.monitor import Monitor
 from eda.subscribing.ordered_source import OrderedSource
 from eda.subscribing.services import Services
@@ -79,7 +80,7 @@ class Pipeline:
             batch=options.batch,
             linger_s=options.linger_s,
             timeout_s=options.timeout_s,
-            types=options.types,
+            types=types_with_tombstones(options.types),
             aggregate=options.aggregate,
             key=options.key,
             max_attempts=options.retry.max_attempts or 0,

@@ -57,10 +57,12 @@ class Side:
             self.api, self.logger, stream, self.snapshot_stream, snapshot_version=snapshot_version, codec=codec
         )
 
-    async def append(self, aggregate: str, version: int, type: str = "paid", headers: Any = None) -> tuple[int, str]:
+    async def append(
+        self, aggregate: str, version: int, type: str = "paid", *, data: Any = None, headers: Any = None
+    ) -> tuple[int, str]:
         """Store an event of this version, with these headers, and return its sequence and id."""
         event_id = next_nuid()
-        envelope = encode_event(eda.Event(type=type, aggregate=aggregate), event_id, "", 1, version)
+        envelope = encode_event(eda.Event(type=type, aggregate=aggregate, data=data), event_id, "", 1, version)
         subject = subject_of(self.stream, type, aggregate)
         headers = {"Nats-Msg-Id": event_id} | (headers or {})
         answer = await store_message(self.api.wire, self.stream, subject, envelope, headers, domain="")
