@@ -79,8 +79,8 @@ def read_signature(handler: Any, local_names: Mapping[str, Any] | None, *, of_pa
     return HandlerSignature(second is not None, takes_list, item)
 
 
-def read_parameters(function: Any, argument: str, expected: str, n: int) -> list[inspect.Parameter]:
-    """Return the parameters of a function that is called with `n` positional arguments.
+def read_parameters(function: Any, argument: str, expected: str, n: int) -> tuple[list[inspect.Parameter], Any]:
+    """Return the parameters and the return annotation of a function that is called with `n` positional arguments.
 
     `argument` is the user's name for the function, and `expected` says what the function must take. Raises ConfigError
     for a function that can't be called like this.
@@ -108,7 +108,7 @@ def read_parameters(function: Any, argument: str, expected: str, n: int) -> list
             f"{problem}; it {'needs' if len(needed) > n else 'takes'} {n_taken} argument{'s' * (n_taken != 1)}{hint}",
             argument=argument,
         )
-    return slots[:n]
+    return slots[:n], signature.return_annotation
 
 
 def refuse_payload_handler(handler: Any) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, overload
 
+from eda._data import Data
 from eda._event import Event
 from eda.errors import ConfigError, UnknownType, printable
 from eda.handler_signatures import Unresolved
@@ -241,6 +242,8 @@ def decided_events(result: object, what: str = "decide returned", argument: str 
 def _event_of(value: object, what: str, argument: str) -> Event:
     if isinstance(value, Event):
         return value
+    if value is None or isinstance(value, Data):
+        raise _no_event(value, what, argument)  # an event of them would have no type
     try:
         return Event(data=value)
     except ConfigError as error:

@@ -55,7 +55,8 @@ def _names_of(cls: Any, what: str, argument: str) -> tuple[str, ...]:
     """Return the type and the aliases of a payload class. Raises ConfigError for anything else."""
     declared = payload_class_of(cls) if isinstance(cls, type) else None
     if declared is None:
-        hint = ": write @eda.payload(...) above it" if isinstance(cls, type) else ""
+        is_own = isinstance(cls, type) and cls.__module__ != "builtins"
+        hint = ": write @eda.payload(...) above it" if is_own else ""
         raise ConfigError(f"{what} {shown_annotation(cls)}, which is no payload class{hint}", argument=argument)
     return declared.type, *declared.aliases
 
@@ -63,8 +64,8 @@ def _names_of(cls: Any, what: str, argument: str) -> tuple[str, ...]:
 def check_functions(evolve: Any, decide: Any) -> None:
     """Raise ConfigError for functions that can't be called as a decider calls them."""
     _check_function(evolve, "evolve", "only decide may be async, and evolve must return the state")
-    read_parameters(evolve, "evolve", "the state and an event: (state, event)", 2)
-    if getattr(evolve, "__annotations__", {}).get("return", evolve) in (None, type(None), "None"):
+    _, returned = read_parameters(evolve, "evolve", "the state and an event: (state, event)", 2)
+    if returned in (None, type(None), "None"):
         raise ConfigError(
             f"evolve {shown_handler(evolve)} is annotated to return None; it must return the state", argument="evolve"
         )
@@ -141,7 +142,7 @@ def check_state(state: Any) -> Any:
 
 def read_evolve(evolve: Any, local_names: Mapping[str, Any] | None) -> tuple[frozenset[str] | None, bool]:
     """Return the types whose payloads `evolve` gets, or None, and whether it gets all other events as they are."""
-    _, second = read_parameters(evolve, "evolve", "the state and an event: (state, event)", 2)
+    (_, second), _ = read_parameters(evolve, "evolve", "the state and an event: (state, event)", 2)
     annotation = resolve_annotation(second.annotation, evolve, local_names)
     members = members_of(annotation)
     if any(each in (Any, object) for each in members):
