@@ -11,7 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, ParamSpec, TypeVar, assert_type
+from typing import Any, Never, ParamSpec, TypeVar, assert_type
 
 import attrs
 import msgspec
@@ -356,3 +356,115 @@ async def with_middleware() -> None:
 
     eda.connect(middleware=Audit())  # error: middleware
     eda.connect(middleware=[Audit])  # error: List item 0
+
+
+@eda.payload("placed")
+@dataclass
+class Placed:
+    amount: int
+
+
+@eda.payload("paid")
+@dataclass
+class Paid:
+    amount: int
+
+
+@dataclass(frozen=True)
+class Cart:
+    due: int = 0
+
+    def after(self, event: Placed | Paid) -> "Cart":
+        return self
+
+
+@dataclass
+class Pay:
+    amount: int
+
+
+def evolve(state: Cart, event: Placed | Paid) -> Cart:
+    return state
+
+
+def evolve_event(state: Cart, event: eda.Event) -> Cart:
+    return state
+
+
+def evolve_either(state: Cart, event: Placed | eda.Event) -> Cart:
+    return state
+
+
+def evolve_optional(state: Cart | None, event: Placed | Paid) -> Cart:
+    return state or Cart()
+
+
+def evolve_dict(state: dict[str, int], event: eda.Event) -> dict[str, int]:
+    return state
+
+
+def evolve_nothing(state: Cart) -> Cart:
+    return state
+
+
+def decide(state: Cart, command: Pay | str) -> list[Placed | Paid]:
+    return [Paid(5)]
+
+
+async def decide_later(state: Cart, command: Pay) -> eda.Event | None:
+    return None
+
+
+def deciders() -> None:
+    assert_type(eda.Decider(Cart(), evolve, decide), eda.Decider[Cart, Pay | str])
+    assert_type(eda.Decider(Cart, evolve, decide), eda.Decider[Cart, Pay | str])
+    assert_type(eda.Decider(lambda: Cart(5), evolve_event, decide_later), eda.Decider[Cart, Pay])
+    assert_type(eda.Decider(Cart(), Cart.after, decide_later, types=[Placed, "paid"]), eda.Decider[Cart, Pay])
+    assert_type(eda.Decider(Cart(), evolve_either, snapshot_version="2", state=Cart), eda.Decider[Cart, Never])
+    assert_type(eda.Decider(None, evolve_optional), eda.Decider[Cart | None, Never])
+    assert_type(eda.Decider(dict[str, int], evolve_dict), eda.Decider[dict[str, int], Never])
+    assert_type(eda.Decider({"a": 1}, evolve_dict, state=dict[str, int]), eda.Decider[dict[str, int], Never])
+    written: eda.Decider[Cart, Pay] = eda.Decider(Cart(), evolve, decide_later)
+    anything: eda.Decider[Cart, Any] = eda.Decider(Cart(), evolve)
+    written = eda.Decider(Cart(), evolve)  # error: Incompatible types in assignment
+
+    assert_type(written.new_state(), Cart)
+    assert_type(written.fold(Cart(), []), Cart)
+    written.fold(5, [])  # error: Argument 1
+    written.types = ("a",)  # error: read-only
+    eda.Decider()  # error: overload
+    eda.Decider(Cart())  # error: overload
+    eda.Decider(5, evolve)  # error: Decider
+    eda.Decider(Cart(), evolve_nothing)  # error: Decider
+    eda.Decider(Cart(), evolve, evolve_nothing)  # error: Argument 3
+    eda.Decider(Cart(), evolve, decide, types="paid", state=Cart)
+    eda.Decider(Cart(), evolve, decide, types=[5])  # error: List item 0
+    eda.Decider(Cart(), evolve, snapshot_version=2)  # error: overload
+    eda.Decider(Cart(), evolve, initial=5)  # error: overload
+
+
+def results(loaded: eda.Loaded[Cart], appended: eda.Appended[Cart]) -> None:
+    assert_type(loaded.state, Cart | None)
+    assert_type(loaded.events, list[eda.Event])
+    assert_type(loaded.position, tuple[str, int, int])
+    assert_type(appended.receipt, eda.Receipt | None)
+    assert_type(appended.state, Cart | None)
+    loaded.version = 5  # error: read-only
+
+
+def tests_of_deciders() -> None:
+    decider = eda.Decider(Cart(), evolve, decide_later)
+    assert_type(eda.testing.given(decider), eda.testing.Given[Cart, Pay])
+    decision = eda.testing.given(decider, [Placed(5), eda.Event(type="paid")], aggregate="4711").when(Pay(5))
+    assert_type(decision, eda.testing.Decision[Cart])
+    decision.then([Paid(5)]).then_state(Cart())
+    decision.then_nothing()
+    decision.then_raises(ValueError, match="too much").then_raises((KeyError, ValueError)).then_raises(ValueError("no"))
+    eda.testing.given(decider).then_state(Cart(5)).when(Pay(1))
+
+    eda.testing.given(decider).when("pay")  # error: Argument 1
+    eda.testing.given(eda.Decider(Cart(), evolve)).when(Pay(5))  # error: Argument 1
+    eda.testing.given(evolve)  # error: Argument 1
+    decision.then_state(5)  # error: Argument 1
+    decision.then_raises("ValueError")  # error: Argument 1
+    eda.testing.give(decider)  # error: give
