@@ -44,15 +44,15 @@ class Cached:
         snapshot_sequence: int = 0,
         epoch: int = 0,
     ) -> None:
-        self.state = state
-        self.version = version
-        self.sequence = sequence
-        self.last_id = last_id
-        self.commands = RecentCommands() if commands is None else commands
-        self.snapshot_version_no = snapshot_version_no
-        self.snapshot_sequence = snapshot_sequence
-        self.has_state = has_state
-        self.epoch = epoch
+        self.state: Any = state
+        self.version: int = version
+        self.sequence: int = sequence
+        self.last_id: str = last_id
+        self.commands: RecentCommands = RecentCommands() if commands is None else commands
+        self.snapshot_version_no: int = snapshot_version_no
+        self.snapshot_sequence: int = snapshot_sequence
+        self.has_state: bool = has_state
+        self.epoch: int = epoch
 
 
 class Cache:

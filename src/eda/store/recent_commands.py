@@ -118,8 +118,6 @@ class RecentCommands:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RecentCommands) and self.to_text() == other.to_text()
 
-    __hash__ = None  # type: ignore[assignment]
-
     def __repr__(self) -> str:
         return f"<RecentCommands {len(self)}>"
 
