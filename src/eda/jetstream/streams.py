@@ -143,10 +143,11 @@ class Streams:
         Give single settings as keywords, which are fields of StreamOptions; all others stay. Or give StreamOptions,
         which replaces all settings that it has. A `max_age_s` below the duplicate window also lowers the window.
 
-        `store=True` marks the stream for event stores. First all its events are read, at some 10,000 to 100,000 events
-        per second, because each must have been appended by an event store. A program that has the stream open learns of
-        the mark within 30 s; until then it may still publish to it. `store=False` removes the mark, so that event
-        stores refuse the stream. After other publishes to it, it can't be marked again.
+        `store=True` marks the stream for event stores (`Conn.store`). First all messages of the stream are read, some
+        100,000 per second, because each event must have a version: an event store appended it. Messages on the
+        stream's own subject need none. Programs that have published to the stream before look at it every 30 s. Until
+        they have seen the mark, they can still publish to it. `store=False` removes the mark, and event stores then
+        refuse the stream. If others publish to it, it can't be marked again.
 
         Raises ConfigError for an unknown setting, for both ways at once, for settings that an event store does not
         allow, for StreamOptions without `store` if the stream is marked, and for a stream that can't be marked; it says
