@@ -113,4 +113,43 @@ BARS = [
         for kind in ("default", "exclusive")
         for shown in ("Struct", "dataclass")
     ),
+    # The event store.
+    Bar(
+        "load of 10 events among 1,000,000 aggregates: over among 1,000",
+        "eda load us",
+        "eda load among few us",
+        "<=",
+        1.3,
+    ),
+    Bar(
+        "load of 10 events: over a bare socket's direct get of one message",
+        "eda load us",
+        "bare direct get us",
+        "<=",
+        6,
+    ),
+    Bar("load of 10 events, types known: over the same", "eda load with types us", "bare direct get us", "<=", 6),
+    Bar("load of 10,000 events with a snapshot: over 10 events", "eda load long us", "eda load ten us", "<=", 2),
+    Bar("append one by one: over conn.publish", "eda append us", "eda publish order us", "<=", 1.3),
+    Bar("warm execute, 200 at once: part of a bare socket's rate", "bare execute s", "eda execute s", ">=", 0.85),
+    Bar("warm execute, 200 at once: part of conn.publish's rate", "eda publish orders s", "eda execute s", ">=", 0.4),
+    *(
+        Bar(
+            f"{what} of an order of 10 events: times eventsourcing on {database}",
+            f"eventsourcing {database} {what} us",
+            f"eda beside {database} {what} us",
+            ">=",
+            3,
+        )
+        for what in ("save", "load")
+        for database in ("SQLite", "PostgreSQL")
+    ),
+    Bar("folding decoded events: microseconds per event", "eda fold ns", "a microsecond ns", "<=", 1),
+    Bar(
+        "memory while 1,000,000 aggregates are touched: end over begin",
+        "store rss end MB",
+        "store rss begin MB",
+        "<=",
+        1.1,
+    ),
 ]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 
 import eda
 from macro.publishing import test_publish, test_publisher
+from macro.store import test_append
 from macro.subscribing import test_consume
 
 __all__ = ["is_known", "measure"]
@@ -33,6 +34,10 @@ def _subscription(**options: bool) -> Contender:
     return lambda server, _: asyncio.run(test_consume.eda_read_s(server, test_consume.N, **options))
 
 
+def _of_store(contender: Callable[[eda.EmbeddedServer], float]) -> Contender:
+    return lambda server, _: contender(server)
+
+
 def _nats_push(server: eda.EmbeddedServer, note: Note) -> float:
     took = asyncio.run(test_consume.nats_push_s(server, N_PUSH, 65_536, note))
     return took * test_consume.N / N_PUSH
@@ -52,6 +57,7 @@ CONTENDERS: dict[str, Contender] = {
     "eda exclusive s": _subscription(exclusive=True),
     "eda serial s": _subscription(serial=True),
     "nats-py push ack s": _nats_push,
+    **{name: _of_store(contender) for name, contender in {**test_append.ONE_BY_ONE, **test_append.AT_ONCE}.items()},
 }
 NOTED_BY = {
     "eda fast CPU us": "eda fast s",

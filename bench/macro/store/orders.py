@@ -1,0 +1,82 @@
+"""Orders: the aggregates of the event store's benchmarks."""
+
+from __future__ import annotations
+
+import msgspec
+
+import eda
+
+__all__ = ["TYPES", "Add", "Added", "Command", "Order", "Paid", "Place", "Placed", "decider", "ten_events"]
+
+
+@eda.payload("order-placed")
+class Placed(msgspec.Struct, frozen=True):
+    """The first event."""
+
+    customer: str = "4711"
+    currency: str = "EUR"
+
+
+@eda.payload("item-added")
+class Added(msgspec.Struct, frozen=True):
+    """An event between the first and the last one."""
+
+    article: str = "sku-1234"
+    quantity: int = 2
+    price: int = 1999
+
+
+@eda.payload("order-paid")
+class Paid(msgspec.Struct, frozen=True):
+    """The last event."""
+
+    amount: int = 31_984
+
+
+class Place(msgspec.Struct, frozen=True):
+    """The command that begins an order."""
+
+
+class Add(msgspec.Struct, frozen=True):
+    """The command that adds an item."""
+
+    price: int = 1999
+
+
+Command = Place | Add
+TYPES = (Placed, Added, Paid)
+
+
+class Order(msgspec.Struct):
+    """The state of an order."""
+
+    customer: str = ""
+    n_items: int = 0
+    total: int = 0
+    paid: int = 0
+
+
+def evolve(order: Order, event: Placed | Added | Paid) -> Order:
+    match event:
+        case Added(_, quantity, price):
+            order.n_items += quantity
+            order.total += quantity * price
+        case Placed(customer):
+            order.customer = customer
+        case Paid(amount):
+            order.paid += amount
+    return order
+
+
+def decide(order: Order, command: Command) -> Placed | Added:
+    return Added(price=command.price) if isinstance(command, Add) else Placed()
+
+
+def decider(*, with_types: bool = False) -> eda.Decider[Order, Command]:
+    """Return the decider of orders."""
+    return eda.Decider(Order, evolve, decide, state=Order, types=TYPES if with_types else None)
+
+
+def ten_events() -> list[Placed | Added | Paid]:
+    """Return the events of a whole order."""
+    return [Placed(), *([Added()] * 8), Paid()]

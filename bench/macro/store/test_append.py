@@ -1,0 +1,169 @@
+"""Appends and commands on a real server, beside `conn.publish` and a bare socket that sends the same frames."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import statistics
+import time
+from collections.abc import Callable
+
+import uvloop
+
+import bare_store
+import eda
+from eda._codec import encode_event
+from eda.store.command_ids import event_ids
+from macro import delete
+from macro.store.orders import Add, Added, Command, Order, Place, decider
+
+N_LATENCY = 3000
+N_AT_ONCE = 200
+N_AGGREGATES = 10_000
+N_COMMANDS = 20_000
+
+NAMES = [f"order-{n}" for n in range(N_AGGREGATES)]
+Contender = Callable[[eda.EmbeddedServer], float]
+_numbers = itertools.count()
+
+
+async def _make(server: eda.EmbeddedServer, stream: str, *, store: bool) -> None:
+    async with eda.connect(server.url) as conn:
+        if store:
+            await conn.store(stream)
+        else:
+            await conn.streams.create(stream)
+
+
+def _in_new_stream(server: eda.EmbeddedServer, run: Callable[[str], float], *, store: bool = True) -> float:
+    """Return what `run` returns for a new stream."""
+    stream = f"append-{next(_numbers)}"
+    asyncio.run(_make(server, stream, store=store))
+    figure = run(stream)
+    delete(server, stream)
+    return figure
+
+
+# --- one after the other ---------------------------------------------------------------------------------------------
+
+
+async def eda_append_us(server: eda.EmbeddedServer, stream: str) -> float:
+    """Append one event to each of some aggregates in turn, under its version."""
+    took = []
+    names = NAMES[:100]
+    async with eda.connect(server.url, client="bench") as conn:
+        store = conn.store(stream)
+        for name in names:
+            await store.append(name, [Added()], expected="new")
+        for n in range(N_LATENCY):
+            event = eda.Event(data=Added())
+            started = time.perf_counter_ns()
+            await store.append(names[n % len(names)], [event], expected=1 + n // len(names))
+            took.append(time.perf_counter_ns() - started)
+    return statistics.median(took) / 1000
+
+
+async def eda_publish_us(server: eda.EmbeddedServer, stream: str) -> float:
+    took = []
+    names = NAMES[:100]
+    async with eda.connect(server.url, client="bench") as conn:
+        for name in names:
+            await conn.publish(stream, eda.Event(data=Added(), aggregate=name))
+        for n in range(N_LATENCY):
+            event = eda.Event(data=Added(), aggregate=names[n % len(names)])
+            started = time.perf_counter_ns()
+            await conn.publish(stream, event)
+            took.append(time.perf_counter_ns() - started)
+    return statistics.median(took) / 1000
+
+
+def bare_append_us(server: eda.EmbeddedServer, stream: str) -> float:
+    frames = expecting_frames(stream, NAMES[:100], 100 + N_LATENCY)
+    return statistics.median(bare_store.append_times_ns(server, frames)[100:]) / 1000
+
+
+# Each returns its figure, measured in a new stream. The live gates run them, too.
+ONE_BY_ONE: dict[str, Contender] = {
+    "eda append us": lambda server: _in_new_stream(server, lambda name: asyncio.run(eda_append_us(server, name))),
+    "eda publish order us": lambda server: _in_new_stream(
+        server, lambda name: asyncio.run(eda_publish_us(server, name)), store=False
+    ),
+    "eda uvloop append us": lambda server: _in_new_stream(server, lambda name: uvloop.run(eda_append_us(server, name))),
+    "bare append us": lambda server: _in_new_stream(server, lambda name: bare_append_us(server, name)),
+}
+
+
+def test_append(server: eda.EmbeddedServer, duel: Callable[..., None]) -> None:
+    duel(*[(name, lambda contender=contender: contender(server)) for name, contender in ONE_BY_ONE.items()])
+
+
+# --- many at once ----------------------------------------------------------------------------------------------------
+
+
+def expecting_frames(stream: str, names: list[str], n: int) -> list[bytes]:
+    """Return the frames of `n` appends to a new stream, each aggregate in turn: the sequences are known beforehand."""
+    frames = []
+    for at in range(n):
+        name = names[at % len(names)]
+        version = 1 + at // len(names)
+        id = event_ids(f"req-{at}", name, 1)[0]
+        envelope = encode_event(eda.Event(data=Added(), aggregate=name), id, "bench", time.time_ns(), version)
+        sequence = at + 1 - len(names) if version > 1 else 0
+        frames.append(
+            bare_store.expecting_frame(f"{stream}.item-added.{name}", f"{stream}.*.{name}", id, sequence, envelope)
+        )
+    return frames
+
+
+def bare_s(server: eda.EmbeddedServer, stream: str) -> float:
+    """Append once to each aggregate, then measure."""
+    frames = expecting_frames(stream, NAMES, N_AGGREGATES + N_COMMANDS)
+    bare_store.append_s(server, frames[:N_AGGREGATES], N_AT_ONCE)
+    return bare_store.append_s(server, frames[N_AGGREGATES:], N_AT_ONCE)
+
+
+async def _at_once(n: int, work: Callable[[int], object]) -> float:
+    """Have N_AT_ONCE tasks do the work for each number below `n`; return the seconds."""
+    numbers = iter(range(n))
+
+    async def repeat() -> None:
+        for number in numbers:
+            await work(number)  # type: ignore[misc]
+
+    started = time.perf_counter()
+    await asyncio.gather(*[repeat() for _ in range(N_AT_ONCE)])
+    return time.perf_counter() - started
+
+
+async def eda_execute_s(server: eda.EmbeddedServer, stream: str) -> float:
+    """Execute a command on each aggregate, so that all are in the cache, then measure."""
+    async with eda.connect(server.url, client="bench") as conn:
+        store: eda.EventStore[Order, Command] = conn.store(stream, decider(), cache=N_AGGREGATES)
+        await _at_once(N_AGGREGATES, lambda n: store.execute(NAMES[n], Place()))
+        return await _at_once(
+            N_COMMANDS, lambda n: store.execute(NAMES[n % N_AGGREGATES], Add(), command_id=f"req-{n}")
+        )
+
+
+async def eda_publish_s(server: eda.EmbeddedServer, stream: str) -> float:
+    """Publish the same events to an ordinary stream."""
+    async with eda.connect(server.url, client="bench") as conn:
+        await _at_once(N_AGGREGATES, lambda n: conn.publish(stream, eda.Event(data=Added(), aggregate=NAMES[n])))
+        return await _at_once(
+            N_COMMANDS,
+            lambda n: conn.publish(stream, eda.Event(data=Added(), aggregate=NAMES[n % N_AGGREGATES], id=f"req-{n}")),
+        )
+
+
+AT_ONCE: dict[str, Contender] = {
+    "eda execute s": lambda server: _in_new_stream(server, lambda name: asyncio.run(eda_execute_s(server, name))),
+    "bare execute s": lambda server: _in_new_stream(server, lambda name: bare_s(server, name)),
+    "eda publish orders s": lambda server: _in_new_stream(
+        server, lambda name: asyncio.run(eda_publish_s(server, name)), store=False
+    ),
+    "eda uvloop execute s": lambda server: _in_new_stream(server, lambda name: uvloop.run(eda_execute_s(server, name))),
+}
+
+
+def test_execute(server: eda.EmbeddedServer, duel: Callable[..., None]) -> None:
+    duel(*[(name, lambda contender=contender: contender(server)) for name, contender in AT_ONCE.items()])
