@@ -11,7 +11,7 @@ from eda.errors import ConfigError, ServerError
 from eda.jetstream.api import Api, stream_error
 from eda.jetstream.schemas import Subjects
 from eda.jetstream.subjects import escape_token, unescape_token
-from eda.store.outgoing import FORGOTTEN
+from eda.names import FORGOTTEN
 
 __all__ = ["aggregate_names"]
 
