@@ -9,6 +9,7 @@ Files, each after the files that it imports:
     _window            the publish window: a slot for each event that waits for its acknowledgement
     failures           the failures of a publisher's events, kept until a caller of `flush` learns of them
     lifecycle          opening and closing, once each, however many callers ask
+    expectations       what the server must find for a message to be stored, and whether it does
     lost_batch         finds out whether an atomic batch is stored if the server's answer was lost
     publisher_options  the options of `conn.publisher`, checked
     waiters            senders that wait for room, and flushes that wait until events are settled

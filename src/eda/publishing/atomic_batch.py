@@ -29,6 +29,7 @@ from eda.jetstream.store_mark import check_unmarked
 from eda.jetstream.stream_info import StreamInfo, check_takes_events, check_takes_subject
 from eda.jetstream.subjects import fits_protocol_line, subject_of
 from eda.publishing._stream_sender import check_event_id
+from eda.publishing.expectations import CONFLICTS, Expectation, holds
 from eda.publishing.lost_batch import find_batch, has_all_since
 from eda.receipt import Receipt
 from eda.server_codes import (
@@ -41,7 +42,7 @@ from eda.server_codes import (
 from eda.times import NS
 from eda.transport.wire import Wire
 
-__all__ = ["MAX_EVENTS", "AtomicBatch", "BatchMessage", "Expectation", "encode_batch"]
+__all__ = ["MAX_EVENTS", "AtomicBatch", "BatchMessage", "encode_batch"]
 
 MAX_EVENTS = 1000  # the server's default limit
 N_BATCH_ID = 22
@@ -57,13 +58,6 @@ class BatchMessage(NamedTuple):
     subject: str
     envelope: bytes
     id: str
-
-
-class Expectation(NamedTuple):
-    """What the server must find for a batch to be stored: the last message of `filter` has this sequence; 0: none."""
-
-    filter: str
-    sequence: int
 
 
 def encode_batch(stream: str, events: Iterable[Event], client: str) -> list[BatchMessage]:
@@ -242,7 +236,7 @@ class AtomicBatch:
                     return answer.seq - len(self._messages) + 1  # `seq` is the sequence of the batch's last event
                 self._last_error = self._error_of(refused)
                 if not (refused.is_transient or refused.err_code == ATOMIC_BATCH_INCOMPLETE):
-                    if not self._may_be_stored:
+                    if not (self._may_be_stored or self._is_conflict_in_a_domain()):
                         raise self._last_error
                     first = await self._find_stored_try()
                     if first:
@@ -345,6 +339,10 @@ class AtomicBatch:
         searched = [each.subject for each in self._messages] if expectation is None else [expectation.filter]
         has_all = True
         try:
+            may_be_of_another = self._is_conflict_in_a_domain()
+            if expectation is not None and may_be_of_another and await holds(self._api, self._stream, expectation):
+                self._may_be_stored = True  # another domain's stream has refused the batch; the right one may take it
+                return 0
             # Look for the batch before counting, so that events that are removed meanwhile show as missing.
             found = await find_batch(self._api, self._stream, searched, self._batches, self._from_seq)
             if found:
@@ -359,7 +357,7 @@ class AtomicBatch:
         except (ServerError, Timeout) as error:
             self._note("could not find the batch", error)
             return 0
-        if expectation is not None and _is_conflict_under_way(self._last_error):
+        if expectation is not None and self._may_be_stored and self._last_code == LAST_SEQUENCE_CONFLICT:
             return 0  # the write that is under way may be the earlier try
         if has_all:  # under an expectation, messages are removed only with the whole aggregate
             raise self._last_error
@@ -367,9 +365,13 @@ class AtomicBatch:
         late.add_note("The stream has removed events since, so nobody can tell whether it had stored the batch.")
         raise late from self._last_error
 
+    @property
+    def _last_code(self) -> int:
+        return self._last_error.err_code if isinstance(self._last_error, ServerError) else 0
+
+    def _is_conflict_in_a_domain(self) -> bool:
+        """Return whether the last try was refused because of its expectation, perhaps by a stream of another domain."""
+        return bool(self._api.domain) and self._last_code in CONFLICTS
+
     def _note(self, what: str, error: Exception) -> None:
         self._logger.info("%s to %s: %s; trying again: %s", self._operation, self._stream, what, error)
-
-
-def _is_conflict_under_way(error: EdaError) -> bool:
-    return isinstance(error, ServerError) and error.err_code == LAST_SEQUENCE_CONFLICT

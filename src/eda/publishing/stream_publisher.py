@@ -19,6 +19,7 @@ from eda.jetstream.publish_answers import decode_answer
 from eda.publishing._message_sender import MessageSender
 from eda.publishing._stream_sender import Destination, StreamSender
 from eda.publishing._window import PublishWindow
+from eda.publishing.expectations import CONFLICTS
 from eda.server_codes import DUPLICATE_UNDER_WAY
 from eda.transport._waits import Wait
 from eda.transport.wire import Wire
@@ -299,7 +300,7 @@ class StreamPublisher:
             self._refuse(seq, owner)
         elif answer.error.is_transient:
             self._try_later(seq, answer.error.as_error(stream))
-        elif domain:
+        elif domain and answer.error.err_code not in CONFLICTS:  # the event store looks into the stream by itself
             # A refusal names no domain. If it is from another domain, the right stream's acknowledgement follows.
             self._loop.call_later(REFUSAL_WAIT_S, self._refuse, seq, answer.error.as_error(stream))
         else:

@@ -18,13 +18,13 @@ from eda.headers import EXPECTED_FILTER, EXPECTED_SEQUENCE, MSG_ID, read_headers
 from eda.jetstream.api import Api
 from eda.jetstream.subjects import escape_token
 from eda.publishing._stream_sender import check_event_id
-from eda.publishing.atomic_batch import MAX_EVENTS, AtomicBatch, BatchMessage, Expectation
+from eda.publishing.atomic_batch import MAX_EVENTS, AtomicBatch, BatchMessage
+from eda.publishing.expectations import CONFLICTS, Expectation, holds
 from eda.publishing.known_streams import KnownStream, KnownStreams
 from eda.server_codes import (
     ATOMIC_BATCH_DUPLICATE,
     LAST_SEQUENCE_CONFLICT,
     MESSAGE_NOT_FOUND,
-    WRONG_LAST_SEQUENCE,
 )
 
 __all__ = ["Appending", "Refused", "Stored"]
@@ -138,10 +138,10 @@ class Appending:
             error.operation, error.event_id, error.timeout_s = OPERATION, event_id, error.timeout_s or timeout_s
             raise
         except (ServerError, ConfigError) as error:
-            if not _may_be_stored(error):
+            if not _may_be_stored(error) and not self._may_be_of_another_domain(error):
                 _raise_conflict(error)
                 raise
-            single = _Single(subject, headers, envelope, event_id, f"{stream}.*.{token}", sequence)
+            single = _Single(subject, headers, envelope, event_id, Expectation(f"{stream}.*.{token}", sequence))
             with publisher.finding_out():
                 return await self._find_out(known, single, error, timeout_s)
         return Stored([abs(position)], position < 0)
@@ -154,14 +154,18 @@ class Appending:
         """Look for an event that was refused, but may be stored by an earlier try. Raises as `store`."""
         try:
             async with asyncio.timeout(timeout_s):
+                uncertain = False
                 while True:
-                    found = await self._find(single)
-                    if found:
-                        return Stored([found], True)
-                    if not _is_under_way(error):
-                        _raise_conflict(error)
-                        raise error
+                    uncertain = uncertain or _may_be_stored(error)
+                    if not (self._may_be_of_another_domain(error) and await self._holds(single)):
+                        found = await self._find(single)
+                        if found:
+                            return Stored([found], True)
+                        if not (uncertain and _is_under_way(error)):
+                            _raise_conflict(error)
+                            raise error
                     # The write that is under way may be the earlier try, so the server is asked again.
+                    uncertain = True
                     await asyncio.sleep(PAUSE_S)
                     try:
                         left_s = await known.publisher.ready(timeout_s, single.id)
@@ -174,12 +178,24 @@ class Appending:
         except TimeoutError as late:  # the error Timeout as well
             raise Timeout(OPERATION, timeout_s, event_id=single.id) from late
 
+    def _may_be_of_another_domain(self, error: ServerError | ConfigError) -> bool:
+        """Return whether a stream of the same name in another domain may have refused the expectation."""
+        return bool(self._api.domain) and isinstance(error, ServerError) and error.err_code in CONFLICTS
+
+    async def _holds(self, single: _Single) -> bool:
+        """Return whether the expectation holds in the stream; also if that can't be found out now."""
+        try:
+            return await holds(self._api, self._stream, single.expectation)
+        except ServerError as error:
+            self._logger.info("append to %s: could not look for the last event: %s", self._stream, error)
+            return True
+
     async def _find(self, single: _Single) -> int:
         """Return the sequence at which an event is stored; 0 if it is not. Raises Timeout, Closed.
 
         If it is stored, it is the first event of its aggregate after the expected sequence.
         """
-        query = {"seq": single.sequence + 1, "next_by_subj": single.filter}
+        query = {"seq": single.expectation.sequence + 1, "next_by_subj": single.expectation.filter}
         while True:
             try:
                 found = await self._api.message(self._stream, query)
@@ -269,8 +285,7 @@ class _Single:
     headers: bytes
     envelope: bytes
     id: str
-    filter: str
-    sequence: int
+    expectation: Expectation
 
 
 _NOTHING = Stored([], False)
@@ -290,5 +305,5 @@ def _is_under_way(error: ServerError | ConfigError) -> bool:
 
 def _raise_conflict(error: ServerError | ConfigError) -> None:
     """Raise Refused if the error is a conflict."""
-    if isinstance(error, ServerError) and error.err_code in (WRONG_LAST_SEQUENCE, LAST_SEQUENCE_CONFLICT):
+    if isinstance(error, ServerError) and error.err_code in CONFLICTS:
         raise Refused(is_under_way=error.err_code == LAST_SEQUENCE_CONFLICT) from error

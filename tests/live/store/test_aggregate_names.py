@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.store.snapshotting import Side
 
 import eda
 from eda.jetstream.api import Api
 from eda.store import aggregate_names as module
 from eda.store.aggregate_names import aggregate_names
 from helpers import Admin
+from support.store.snapshotting import Side
 
 NAMES = ["4711", "a.b", "a b", "*", ">", "%", "%25", "_", "__", "é…☃", "a*b>c", "x" * 500, "\n\r\0", "_a", "~", "A-/b"]
 

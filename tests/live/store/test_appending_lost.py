@@ -12,8 +12,8 @@ import eda
 import eda.publishing.atomic_batch
 import eda.publishing.stream_publisher
 from eda.store.appending import Refused, Stored
-from helpers import Admin, Connect, until
-from support.store.appends import Writer
+from helpers import Admin, Connect, Logged, until
+from support.store.appends import Writer, envelope_of
 from support.transport.faulty_proxy import UP, FaultyProxy
 
 SERVERS = ["current", "2.12.8"]
@@ -211,3 +211,45 @@ async def test_close_when_an_append_is_looked_up_waits_for_it(scene: Scene, ids:
     stored = await scene.lose(ids, close)
     assert stored.sequences == list(range(3, 3 + len(ids)))
     await closing[0]
+
+
+# --- another server, forbidden subjects ------------------------------------------------------------------------------
+
+
+async def test_append_when_the_server_takes_less_than_before_is_looked_up(own_server: eda.EmbeddedServer) -> None:
+    async with eda.connect(own_server.url) as conn, FaultyProxy(own_server.port) as proxy:
+        await conn.streams.create("orders")
+        async with eda.connect(proxy.url(own_server.url)) as faulty:
+            writer = Writer(faulty, "orders")
+            await writer.store("i0", sequence=0)
+            proxy.drop_if = lambda message: b'{"stream":' in message
+            large = [envelope_of("large", size=50_000)]
+            storing = asyncio.create_task(writer.appending.store("a", large, sequence=1))
+            await until(lambda: proxy.n_dropped)
+            proxy.refusing = True
+            proxy.cut()
+            lost = asyncio.create_task(writer.appending.store("b", [envelope_of("lost", size=50_000)], sequence=0))
+            await asyncio.sleep(0.05)
+            await own_server.kill()
+            own_server._config["max_payload"] = 10_000
+            await own_server.start()
+            proxy.drop_if = None
+            proxy.target, proxy.refusing = own_server.port, False
+            assert await asyncio.wait_for(storing, 20) == Stored([2], True)
+            with pytest.raises(eda.EdaError, match="max_payload"):
+                await asyncio.wait_for(lost, 20)
+
+
+@single_or_batch
+async def test_append_when_the_server_forbids_it_fails_at_once(ids: list[str], logged: Logged) -> None:
+    logged.expect("the server forbids")
+    users = [
+        {"user": "free", "password": "p"},
+        {"user": "bound", "password": "p", "permissions": {"publish": {"deny": ["orders.t0.a"]}}},
+    ]
+    async with eda.EmbeddedServer(config={"authorization": {"users": users}}) as server:
+        async with eda.connect(server.url, user="free", password="p") as free:
+            await free.streams.create("orders")
+        async with eda.connect(server.url, user="bound", password="p") as bound:
+            with pytest.raises(eda.ServerError, match=r"no permission to publish to orders\.t0\.a"):
+                await Writer(bound, "orders").store(*ids, sequence=0, timeout_s=5)
