@@ -8,6 +8,7 @@ aggregate.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from hashlib import blake2b
 
 from eda.errors import ConfigError
@@ -59,6 +60,7 @@ def command_in(event_id: str, infix: str) -> tuple[str, int] | None:
     return (command_id, int(number)) if _COMMAND_ID.fullmatch(command_id) else None
 
 
+@lru_cache(maxsize=16_384)  # about 3 MB; without it a command takes 2 µs more
 def infix_of(aggregate: str) -> str:
     """Return the text between the command id and the number in an event id: the aggregate's hash between two dots."""
     rest = int.from_bytes(blake2b(aggregate.encode(), digest_size=8).digest())

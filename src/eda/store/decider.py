@@ -187,7 +187,7 @@ class Decider(Generic[S, C]):
         if self.decide is None:
             raise ConfigError(f"{self!r} has no decide, so it can't execute commands", argument="decide")
         result = self.decide(state, command)
-        if result is not None and inspect.isawaitable(result):
+        if type(result) is not list and result is not None and inspect.isawaitable(result):
             result = await result
         return decided_events(result)
 
@@ -230,6 +230,8 @@ def decided_events(result: object, what: str = "decide returned", argument: str 
 
     Raises ConfigError for anything else. Its text begins with `what`.
     """
+    if type(result) is list:
+        return [each if isinstance(each, Event) else _event_of(each, what, argument) for each in result]
     if result is None:
         return []
     if isinstance(result, Event) or payload_class_of(type(result)) is not None:
