@@ -70,6 +70,15 @@ async def test_append_when_kept_for_ever_says_so_only_where_the_stream_allows_it
     assert headers.get("Nats-TTL") == ("never" if allows_ttl else None)
 
 
+async def test_append_to_a_marked_stream_is_stored(conn: eda.Conn, stream: str) -> None:
+    await conn.streams.create(stream, eda.StreamOptions(store=True))
+    writer = Writer(conn, stream)
+    assert await writer.store("i1", sequence=0) == Stored([1], False)
+    assert await writer.store("i2", "i3", sequence=1) == Stored([2, 3], False)
+    with pytest.raises(eda.ConfigError, match=r"conn\.store"):
+        await conn.publish(stream, eda.Event(type="t", aggregate="a"))
+
+
 # --- expectations ----------------------------------------------------------------------------------------------------
 
 
