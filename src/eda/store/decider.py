@@ -52,9 +52,10 @@ class Decider(Generic[S, C]):
     event is an `eda.Event` or a payload. `decide` is an `async def` or a plain function, or a generator function. It
     must not change the state. It may run several times for one command.
 
-    `types`: the types of all events that `evolve` needs to know: type names or payload classes, whose aliases are
-    included. With them a load saves a request. `snapshot_version`: change it when the state changes its form or its
-    meaning, so that no old snapshot is read. `state`: the type into which a snapshot is decoded.
+    `types`: the types of all events that the aggregates have: type names, or payload classes, whose aliases are
+    included. With them a load saves a request. If an aggregate has other events too, they are read all the same.
+    `snapshot_version`: change it when the state changes its form or its meaning, so that no old snapshot is read.
+    `state`: the type into which a snapshot is decoded.
 
     Raises ConfigError for an argument that is wrong.
     """
@@ -249,6 +250,8 @@ def _event_of(value: object, what: str, argument: str) -> Event:
     try:
         return Event(data=value)
     except ConfigError as error:
+        if payload_class_of(type(value)) is not None:
+            raise  # the class is declared, but it can't be used
         raise _no_event(value, what, argument) from error
 
 

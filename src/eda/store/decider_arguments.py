@@ -14,6 +14,7 @@ from eda.callables import kind_of_call
 from eda.errors import ConfigError
 from eda.handler_signatures import members_of, read_parameters, resolve_annotation, shown_annotation
 from eda.handlers import shown_handler
+from eda.names import FORGOTTEN
 from eda.typed.registry import check_type, payload_class_of
 
 __all__ = [
@@ -48,6 +49,8 @@ def check_types(types: object) -> tuple[str, ...] | None:
             names.update(dict.fromkeys(_names_of(cls, "types has", "types")))
     if not names:
         raise ConfigError("types is empty: leave it out if the types are not known", argument="types")
+    if FORGOTTEN in names:
+        raise ConfigError(f"types has {FORGOTTEN!r}, which only the event store handles", argument="types")
     return tuple(names)
 
 

@@ -39,6 +39,8 @@ class Undeclared:
     amount: int
 
 
+pytestmark = pytest.mark.usefixtures("declarations")
+
 Either = Placed | Paid
 Number = TypeVar("Number", bound=Placed)
 NewPaid = NewType("NewPaid", Paid)
@@ -477,6 +479,16 @@ async def test_decided_when_decide_returns_anything_else_is_a_config_error(resul
     assert caught.value.argument == "decide"
 
 
+def test_decided_when_a_declared_class_can_not_be_used_says_why() -> None:
+    @eda.payload("test-decider-unusable", encoding="test-decider-unregistered")
+    @dataclass
+    class Unusable:
+        amount: int
+
+    with pytest.raises(eda.ConfigError, match="its encoding 'test-decider-unregistered' is not registered"):
+        decided_events([Unusable(1)])
+
+
 class Refusal(Exception):
     pass
 
@@ -537,6 +549,7 @@ def test_types_when_given_are_names_with_aliases(types: Any, names: Any) -> None
         ([""], "types must be a str that is not empty"),
         ([Undeclared], r"Undeclared, which is no payload class: write @eda\.payload"),
         ([eda.Event], "Event, which is no payload class"),
+        (["a", "eda.forgotten"], "types has 'eda.forgotten', which only the event store handles"),
     ],
 )
 def test_types_when_wrong_are_refused(types: Any, match: str) -> None:
