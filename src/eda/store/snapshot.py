@@ -15,7 +15,15 @@ from eda.names import FORGOTTEN, SNAPSHOT
 from eda.store.recent_commands import RecentCommands
 from eda.store.state_codec import StateCodec
 
-__all__ = ["Snapshot", "UnusableSnapshot", "encode_marker", "encode_snapshot", "is_marker", "read_snapshot"]
+__all__ = [
+    "Snapshot",
+    "UnusableSnapshot",
+    "check_snapshot",
+    "encode_marker",
+    "is_marker",
+    "read_snapshot",
+    "snapshot_event",
+]
 
 S = TypeVar("S")
 
@@ -56,33 +64,36 @@ class UnusableSnapshot(Exception):
         self.is_marker = is_marker
 
 
-def encode_snapshot(
-    aggregate: str, snapshot: Snapshot[Any], data: Data, *, snapshot_version: str, client: str
-) -> bytes:
-    """Return the envelope of a snapshot whose state is `data`."""
+def snapshot_event(aggregate: str, snapshot: Snapshot[Any], data: Data, *, snapshot_version: str) -> Event:
+    """Return the event of a snapshot whose state is `data`. Its version is written into the envelope."""
     meta = {SEQUENCE: str(snapshot.sequence), LAST_ID: snapshot.last_id}
     if snapshot.time_ns:
         meta[STORED] = str(snapshot.time_ns)
     commands = snapshot.commands.to_text()
     if commands:
         meta[COMMANDS] = commands
-    event = Event(type=SNAPSHOT, schema=snapshot_version, aggregate=aggregate, data=data, meta=meta)
-    return encode_event(event, next_nuid(), client, time_ns(), snapshot.version)
+    return Event(type=SNAPSHOT, schema=snapshot_version, aggregate=aggregate, data=data, meta=meta)
 
 
-def read_snapshot(
-    envelope: bytes, aggregate: str, codec: StateCodec, *, snapshot_version: str, subject_sequence: int
-) -> Snapshot[Any]:
-    """Return the snapshot in an envelope. Raises UnusableSnapshot, which says why this store can't use it."""
+def check_snapshot(envelope: bytes, aggregate: str) -> Event:
+    """Return the event in an envelope. Raises UnusableSnapshot if it is not a snapshot of this aggregate."""
     try:
         event = decode_event(envelope)
-        if event.type == FORGOTTEN:
-            raise UnusableSnapshot("forgotten", "it is the marker of a forgotten aggregate", is_marker=True)
-        if event.type != SNAPSHOT or event.aggregate != aggregate or event.version < 1:
-            raise UnusableSnapshot("foreign", "it is not a snapshot of this aggregate")
-        if event.schema != snapshot_version:
-            text = f"it has snapshot_version {event.schema!r}, and this store's decider has {snapshot_version!r}"
-            raise UnusableSnapshot("version", text)
+    except CodecError as error:
+        raise UnusableSnapshot("undecodable", f"it can't be decoded: {error}") from error
+    if event.type == FORGOTTEN:
+        raise UnusableSnapshot("forgotten", "it is the marker of a forgotten aggregate", is_marker=True)
+    if event.type != SNAPSHOT or event.aggregate != aggregate or event.version < 1:
+        raise UnusableSnapshot("foreign", "it is not a snapshot of this aggregate")
+    return event
+
+
+def read_snapshot(event: Event, codec: StateCodec, *, snapshot_version: str, subject_sequence: int) -> Snapshot[Any]:
+    """Return the snapshot in its event. Raises UnusableSnapshot, which says why this store can't use it."""
+    if event.schema != snapshot_version:
+        text = f"it has snapshot_version {event.schema!r}, and this store's decider has {snapshot_version!r}"
+        raise UnusableSnapshot("version", text)
+    try:
         meta = event.meta
         return Snapshot(
             state=codec.decode(event.data),

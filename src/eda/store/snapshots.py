@@ -8,29 +8,35 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from time import time_ns
+from typing import Any, Generic, Protocol, TypeVar
 
-from eda._codec import decode_event
+from eda._codec import decode_event, encode_event
+from eda._event import Event
+from eda._nuid import next_nuid
 from eda.errors import Closed, CodecError, ConfigError, EdaError, ServerError
 from eda.jetstream.api import Api
 from eda.jetstream.store_message import is_too_large
 from eda.jetstream.subjects import escape_token
 from eda.names import FORGOTTEN
+from eda.receipt import Receipt
 from eda.server_codes import FORBIDDEN, MESSAGE_NOT_FOUND, STREAM_NOT_FOUND
 from eda.store.cache import Cached
 from eda.store.snapshot import (
     Snapshot,
     UnusableSnapshot,
+    check_snapshot,
     encode_marker,
-    encode_snapshot,
     is_marker,
     read_snapshot,
+    snapshot_event,
 )
 from eda.store.snapshot_stream import READ_TIMEOUT_S, SnapshotStream, is_conflict
 from eda.store.state_codec import StateCodec, UnfitState
 
-__all__ = ["Snapshots"]
+__all__ = ["SnapshotHooks", "Snapshots"]
 
 S = TypeVar("S")
 
@@ -41,12 +47,24 @@ CONFLICT_PAUSE_S = 0.05  # another write of the same snapshot is under way
 TROUBLE_PAUSE_S = 5.0  # no reads, or no writes, for this long after one has failed
 
 
+class SnapshotHooks(Protocol):
+    """The hooks of middleware around an event store."""
+
+    async def append(
+        self, stream: str, events: Sequence[Event], store: Callable[[list[Event]], Coroutine[Any, Any, list[Receipt]]]
+    ) -> list[Receipt]:
+        """Run the publish hooks, and `store` with the events as the hooks have passed them on."""
+
+    async def loaded(self, events: Sequence[Event]) -> list[Event]:
+        """Run the load hooks, and return the events as the hooks have returned them."""
+
+
 @dataclass(eq=False, slots=True)
 class _Write:
     """A snapshot that is to be written, and the cached aggregate from which it was made."""
 
     aggregate: str
-    envelope: bytes
+    event: Event
     cached: Cached
     version: int
     expected: int
@@ -55,7 +73,8 @@ class _Write:
 class Snapshots(Generic[S]):
     """The snapshots of one store's aggregates.
 
-    `snapshot_version` is the decider's. `codec` writes and reads the states.
+    `snapshot_version` is the decider's. `codec` writes and reads the states. `hooks` are those around the store's
+    appends and reads: a snapshot is an event that is published to the stream of the snapshots.
     """
 
     def __init__(
@@ -67,6 +86,7 @@ class Snapshots(Generic[S]):
         *,
         snapshot_version: str,
         codec: StateCodec,
+        hooks: SnapshotHooks | None = None,
     ) -> None:
         self._api = api
         self._logger = logger
@@ -74,6 +94,7 @@ class Snapshots(Generic[S]):
         self._snapshot_stream = snapshot_stream
         self._snapshot_version = snapshot_version
         self._codec = codec
+        self._hooks = hooks
         self._loop = asyncio.get_running_loop()
         self._logged: set[str] = set()
         self._has_stream = False  # whether the stream exists and is fit, as far as is known
@@ -121,8 +142,13 @@ class Snapshots(Generic[S]):
             return None
         if found is None or self._is_off:
             return None
-        envelope, sequence = found
-        return self._usable(aggregate, envelope, sequence)
+        try:
+            return await self._usable(aggregate, *found)
+        except UnusableSnapshot as unusable:
+            if not unusable.is_marker:
+                text = "the snapshot of aggregate %s is not used, and a new one replaces it: %s"
+                self._warn(unusable.kind, text, aggregate, unusable)
+            return None
 
     async def _check_quietly(self) -> None:
         """Check the stream, which was made after the store was opened. If it is not fit, use no snapshots."""
@@ -132,15 +158,16 @@ class Snapshots(Generic[S]):
             self._is_off = True
             self._warn("unfit", "%s", error)
 
-    def _usable(self, aggregate: str, envelope: bytes, sequence: int) -> Snapshot[S] | None:
+    async def _usable(self, aggregate: str, envelope: bytes, sequence: int) -> Snapshot[S]:
+        """Return the snapshot in a message. Raises UnusableSnapshot."""
+        event = check_snapshot(envelope, aggregate)
+        if self._hooks is not None:
+            try:
+                (event,) = await self._hooks.loaded([event])
+            except Exception as error:  # whatever a hook raises
+                raise UnusableSnapshot("hook", f"a hook of middleware has refused it: {error!r}") from error
         version = self._snapshot_version
-        try:
-            return read_snapshot(envelope, aggregate, self._codec, snapshot_version=version, subject_sequence=sequence)
-        except UnusableSnapshot as unusable:
-            if not unusable.is_marker:
-                text = "the snapshot of aggregate %s is not used, and a new one replaces it: %s"
-                self._warn(unusable.kind, text, aggregate, unusable)
-            return None
+        return read_snapshot(event, self._codec, snapshot_version=version, subject_sequence=sequence)
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
@@ -162,13 +189,11 @@ class Snapshots(Generic[S]):
         except UnfitState as unfit:
             self._warn("state", "the state of aggregate %s can't be kept in a snapshot: %s", aggregate, unfit)
             return
-        envelope = encode_snapshot(
-            aggregate, snapshot, data, snapshot_version=self._snapshot_version, client=self._api.client
-        )
+        event = snapshot_event(aggregate, snapshot, data, snapshot_version=self._snapshot_version)
         self._waiting.pop(aggregate, None)
         if len(self._waiting) >= MAX_WAITING:
             del self._waiting[next(iter(self._waiting))]
-        self._waiting[aggregate] = _Write(aggregate, envelope, cached, cached.version, max(cached.snapshot_sequence, 0))
+        self._waiting[aggregate] = _Write(aggregate, event, cached, cached.version, max(cached.snapshot_sequence, 0))
         if len(self._writers) < MAX_WRITERS:
             writer = self._loop.create_task(self._write_all())
             self._writers.add(writer)
@@ -207,9 +232,7 @@ class Snapshots(Generic[S]):
 
     def _report(self, write: _Write, error: Exception) -> None:
         if is_too_large(error):
-            n_bytes = len(write.envelope)
-            text = "the snapshot of aggregate %s has %d bytes and is too large to be stored: %s"
-            self._warn("large", text, write.aggregate, n_bytes, error)
+            self._warn("large", "the snapshot of aggregate %s is too large to be stored: %s", write.aggregate, error)
             return
         self._no_writes_before = self._loop.time() + TROUBLE_PAUSE_S
         kind = f"write {type(error).__name__} {getattr(error, 'err_code', '')}"
@@ -219,17 +242,30 @@ class Snapshots(Generic[S]):
         if not self._has_stream:
             await self._snapshot_stream.ensure()
             self._has_stream = True
+        if self._hooks is None:
+            await self._store(write, write.event)
+            return
+
+        async def store(events: list[Event]) -> list[Receipt]:
+            (event,) = events
+            return [Receipt(event.id, self._snapshot_stream.name, await self._store(write, event))]
+
+        await self._hooks.append(self._snapshot_stream.name, [write.event], store)
+
+    async def _store(self, write: _Write, event: Event) -> int:
+        """Store the snapshot's event. Return the sequence; 0 if it is given up because of what is stored already."""
+        envelope = encode_event(event, event.id or next_nuid(), self._api.client, time_ns(), write.version)
         expected = write.expected
         for _ in range(MAX_TRIES):
             try:
-                sequence = await self._snapshot_stream.put(write.aggregate, write.envelope, expected)
+                sequence = await self._snapshot_stream.put(write.aggregate, envelope, expected)
             except ServerError as error:
                 if error.code == 503 and not error.err_code:  # no responders: perhaps somebody has deleted the stream
                     await self._snapshot_stream.ensure()
                 elif is_conflict(error):
                     found = await self._replaceable(write)
                     if found is None:
-                        return
+                        return 0
                     expected = found
                 else:
                     raise
@@ -239,7 +275,8 @@ class Snapshots(Generic[S]):
                 write.cached.snapshot_sequence = sequence
             if expected == 0:
                 await self._undo_if_forgotten(write.aggregate, sequence)
-            return
+            return sequence
+        return 0
 
     async def _replaceable(self, write: _Write) -> int | None:
         """Return the sequence of the message that the write has to replace, 0 if there is none; None to give up.
@@ -252,11 +289,8 @@ class Snapshots(Generic[S]):
         envelope, sequence = found
         if is_marker(envelope):
             return None
-        version = self._snapshot_version
         try:
-            snapshot = read_snapshot(
-                envelope, write.aggregate, self._codec, snapshot_version=version, subject_sequence=sequence
-            )
+            snapshot = await self._usable(write.aggregate, envelope, sequence)
         except UnusableSnapshot:
             return sequence
         if snapshot.version >= write.version and await self._fits_stream(snapshot):

@@ -9,6 +9,7 @@ import pytest
 
 import eda
 from eda._codec import decode_event, encode_event
+from eda.middleware.around_store import StoreHooks
 from eda.store.snapshot import is_marker
 from helpers import Admin, Connect, Logged, until
 from support.store.snapshotting import Order, Side, cached
@@ -295,3 +296,36 @@ async def test_reads_when_the_server_is_away_end_soon_and_are_not_tried_at_once_
             for _ in range(100):
                 assert await side.snapshots.read("4711") is None
     assert len(logged.find("reading a snapshot failed")) == 1
+
+
+class Cipher(eda.Middleware):
+    """Middleware that lets nobody read the data of events in the stream."""
+
+    async def publish(self, event: eda.Event, call_next: Any) -> Any:
+        return await call_next(
+            event.replace(data=eda.Bytes(event.data.type.encode() + b":" + event.data.encode()[::-1]))
+        )
+
+    async def load(self, event: eda.Event) -> eda.Event:
+        encoding, _, data = event.data.encode().partition(b":")
+        return event.replace(data=eda.Data.from_encoded(encoding.decode(), data[::-1]))
+
+
+async def test_snapshot_when_middleware_encrypts_events_is_encrypted_as_well(
+    conn: eda.Conn, side: Side, stream: str, logged: Logged
+) -> None:
+    secret = Side(conn, stream, hooks=StoreHooks([Cipher()]))
+    for version in (1, 2):
+        entry = cached(Order(version, ["secret"]), version, *await side.append("4711", version))
+        await secret.write("4711", entry)
+    snapshot = await secret.snapshots.read("4711")
+    assert snapshot is not None
+    assert snapshot.state == Order(2, ["secret"])
+    found = await side.stored("4711")
+    assert found is not None
+    assert b"secret" not in found[0]
+    assert await side.snapshots.read("4711") is None  # a store without the middleware
+    assert len(logged.find("is not used, and a new one replaces it")) == 1
+    # A hook that can't read it fails no load.
+    await side.write("4711", cached(Order(3), 3, *await side.append("4711", 3)))
+    assert await Side(conn, stream, hooks=StoreHooks([Cipher()])).snapshots.read("4711") is None

@@ -44,7 +44,14 @@ class Side:
     """One program's part in the snapshots of a stream."""
 
     def __init__(
-        self, conn: eda.Conn, stream: str, *, snapshot_version: str = "1", state: Any = None, initial: Any = None
+        self,
+        conn: eda.Conn,
+        stream: str,
+        *,
+        snapshot_version: str = "1",
+        state: Any = None,
+        initial: Any = None,
+        hooks: Any = None,
     ) -> None:
         services = conn._lifetime._services
         assert services is not None
@@ -54,7 +61,13 @@ class Side:
         self.snapshot_stream = SnapshotStream(self.api, stream, eda.StreamOptions())
         codec = StateCodec(state, Order() if initial is None else initial)
         self.snapshots: Snapshots[Any] = Snapshots(
-            self.api, self.logger, stream, self.snapshot_stream, snapshot_version=snapshot_version, codec=codec
+            self.api,
+            self.logger,
+            stream,
+            self.snapshot_stream,
+            snapshot_version=snapshot_version,
+            codec=codec,
+            hooks=hooks,
         )
 
     async def append(
