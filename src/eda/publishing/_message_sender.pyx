@@ -7,8 +7,9 @@ from libc.stdint cimport uint64_t
 from eda._bytes cimport Writer, put_byte, put_bytes, put_decimal, reserve, size_of_decimal
 from eda._clock cimport monotonic_ns
 from eda.publishing._stream_sender cimport Destination, Reply, StreamSender, put_reply, size_of_reply
+from eda.publishing._window cimport Slot
 from eda.transport._frame cimport MAX_CONTROL_LINE
-from eda.transport._outbound cimport write_soon
+from eda.transport._outbound cimport Chunk, write_soon
 
 from eda.errors import ConfigError
 
@@ -79,3 +80,15 @@ cdef class MessageSender(StreamSender):
         if self.domain is not destination.domain:
             self.domain = destination.domain     # the same for all streams of a connection
         write_soon(self.out)
+
+    def is_of_store(self, uint64_t seq):
+        """Return whether a pending message states an expectation, as all messages of event stores do."""
+        cdef Slot* slot = self.window.find(seq)
+        cdef Chunk chunk
+        if slot is NULL:
+            return False
+        chunk = <Chunk>slot.chunk
+        if chunk.data is NULL:
+            return False
+        headers, _, _ = chunk.data[slot.start:slot.start + slot.n].partition(b"\r\n\r\n")
+        return b"\r\nNats-Expected-Last-Subject-Sequence: " in headers

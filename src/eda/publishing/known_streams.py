@@ -31,13 +31,17 @@ class KnownStream:
     """A stream that events are published to, as it was when last checked at `checked_at` (monotonic).
 
     `longest_s` is the longest time-out of a publish that the stream's duplicate window allows. `usual_s` is the
-    time-out of a publish without the option. `publisher` publishes to the stream.
+    time-out of a publish without the option. `publisher` publishes to the stream. `is_marked`: the stream belongs to
+    event stores.
     """
 
-    __slots__ = ("checked_at", "destination", "longest_s", "publisher", "usual_s")
+    __slots__ = ("checked_at", "destination", "is_marked", "longest_s", "publisher", "usual_s")
 
-    def __init__(self, destination: Destination, window_s: float, publisher: StreamPublisher) -> None:
+    def __init__(
+        self, destination: Destination, window_s: float, publisher: StreamPublisher, *, is_marked: bool
+    ) -> None:
         self.destination: Destination = destination
+        self.is_marked = is_marked
         self.publisher: StreamPublisher = publisher
         self.longest_s: float = window_s / 2
         self.usual_s: float = min(PUBLISH_TIMEOUT_S, self.longest_s)
@@ -77,7 +81,7 @@ class KnownStreams:
         # The streams of event stores. One that was deleted must not come back as a stream like any other.
         self.never_created: set[str] = set()
         self.stream_publishers: StreamPublishers = StreamPublishers(
-            api.wire, api.client, logger, self.recover, self.longest_s
+            api.wire, api.client, logger, self.recover, self.longest_s, self.is_marked
         )
         self.looks: StreamLooks = StreamLooks(api.wire, logger, streams.info, self._on_look, self._on_gone)
         self._resolving: dict[str, asyncio.Task[KnownStream]] = {}
@@ -151,6 +155,11 @@ class KnownStreams:
         known = self.known.get(stream)
         return known.longest_s if known is not None and known.checked_at >= not_before else None
 
+    def is_marked(self, stream: str) -> bool:
+        """Return whether the stream belonged to event stores when it was last checked."""
+        known = self.known.get(stream)
+        return known is not None and known.is_marked
+
     async def check(
         self, stream: str, max_pending: int, *, is_new_server: bool
     ) -> tuple[Destination, StreamInfo, bool]:
@@ -192,7 +201,9 @@ class KnownStreams:
         return self._remember(info, destination, await self.stream_publishers.open(info.name))
 
     def _remember(self, info: StreamInfo, destination: Destination, publisher: StreamPublisher) -> KnownStream:
-        self.known[info.name] = known = KnownStream(destination, info.options.dedup_window_s, publisher)
+        options = info.options
+        known = KnownStream(destination, options.dedup_window_s, publisher, is_marked=options.store)
+        self.known[info.name] = known
         self.looks.watch(info.name)
         return known
 

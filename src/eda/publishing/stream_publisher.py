@@ -16,6 +16,7 @@ from eda.deadline import Deadline
 from eda.errors import Closed, ConfigError, ServerError, Timeout
 from eda.jetstream.answer_inbox import REFUSAL_WAIT_S
 from eda.jetstream.publish_answers import decode_answer
+from eda.jetstream.store_mark import refusal_of_publish
 from eda.publishing._message_sender import MessageSender
 from eda.publishing._stream_sender import Destination, StreamSender
 from eda.publishing._window import PublishWindow
@@ -40,7 +41,8 @@ class StreamPublishers:
     `recover(stream)` is called if nobody answers for a stream, and before an event is sent again. It checks the stream,
     and creates it if that is allowed. If it raises an error that is not retryable, the stream's pending publishes fail
     with this error. `longest_s(stream, since)` returns the longest time-out that the stream's duplicate window allows;
-    None if the stream was not checked since then (a time of the monotonic clock).
+    None if the stream was not checked since then (a time of the monotonic clock). `is_marked(stream)` says whether the
+    stream belonged to event stores when it was last checked.
     """
 
     def __init__(
@@ -50,12 +52,14 @@ class StreamPublishers:
         logger: logging.Logger,
         recover: Callable[[str], Coroutine[Any, Any, None]],
         longest_s: Callable[[str, float], float | None],
+        is_marked: Callable[[str], bool],
     ) -> None:
         self.wire = wire
         self.client = client
         self.logger = logger
         self.recover = recover
         self.longest_s = longest_s
+        self.is_marked = is_marked
         self.last: StreamSender | None = None  # the sender of the latest event
         self._of_stream: dict[str, StreamPublisher] = {}
 
@@ -91,6 +95,7 @@ class StreamPublisher:
         self._logger = stream_publishers.logger
         self._recover = stream_publishers.recover
         self._longest_s = stream_publishers.longest_s
+        self._is_marked = stream_publishers.is_marked
         self._loop = asyncio.get_running_loop()
         self._out = wire.out
         self._waits = wire.waits
@@ -254,13 +259,19 @@ class StreamPublisher:
         """
         for seq in seqs:
             sender = self._sender
+            stream = sender.subject_of(seq).partition(".")[0]
+            if not stream:
+                continue  # settled, or not written yet
+            if self._is_marked(stream) and not sender.is_of_store(seq):
+                refusal = refusal_of_publish(stream)
+                if seq not in self._all_refused:
+                    refusal.add_note("An earlier try got no answer, so the event may be stored.")
+                sender.fail(seq, refusal)
+                continue
             if seq in self._all_refused:
                 self._all_refused.discard(seq)
                 sender.resend(seq, RESEND_S)
                 continue
-            stream = sender.subject_of(seq).partition(".")[0]
-            if not stream:
-                continue  # settled, or not written yet
             self._may_be_stored.add(seq)
             longest_s = self._longest_s(stream, since)
             if longest_s is None:

@@ -230,3 +230,27 @@ async def test_replay_when_the_stream_is_marked_goes_to_the_bare_subject(
     message = await admin.js.get_msg(stream, event.sequence)
     assert message.subject == stream
     assert (message.headers or {})["Eda-Replay-For"] == "sub"
+
+
+async def test_publish_when_unanswered_and_the_stream_is_marked_meanwhile_fails(
+    server: eda.EmbeddedServer, connect: Connect, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eda.publishing.stream_publisher.FRESH_S", 0.0)  # the last check was before the mark
+    admin = await connect()
+    await admin.streams.create(stream)
+    async with Proxy(int(server.url.rpartition(":")[2])) as proxy:
+        conn = await connect(proxy.url(server.url))
+        await conn.publish(stream, EVENT)
+        await admin.streams.purge(stream)
+        proxy.hold()  # what is published now does not reach the server
+        publishing = asyncio.ensure_future(conn.publish(stream, EVENT.replace(id="unanswered")))
+        await until(lambda: b"unanswered" in proxy.sent)
+        await admin.streams.update(stream, store=True)
+        proxy._flowing = asyncio.Event()  # the old connection is held for ever, and a new one is not
+        proxy._flowing.set()
+        proxy.drop()
+        with pytest.raises(eda.ConfigError, match="belongs to event stores") as caught:
+            await publishing
+        assert "may be stored" in caught.value.__notes__[0]
+        await conn.close()
+    assert await n_events(admin, stream) == 0
