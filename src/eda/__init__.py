@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from eda.running import run
     from eda.stats import PublisherStats, SubscriptionStats
     from eda.store.decider import Decider
+    from eda.store.event_store import EventStore, Expected
     from eda.store.results import Appended, Loaded
     from eda.store_errors import AggregateForgotten, HistoryIncomplete, VersionConflict
     from eda.subscribing.events_iterator import Events
@@ -73,9 +74,11 @@ __all__ = [
     "EmbeddedServer",
     "EncodeError",
     "Event",
+    "EventStore",
     "Events",
     "EventsBatchKeywords",
     "EventsKeywords",
+    "Expected",
     "FlushNext",
     "HandleBatchNext",
     "HandleNext",
@@ -146,6 +149,7 @@ _NAMES_IN = {
     "eda.running": "run",
     "eda.stats": "PublisherStats SubscriptionStats",
     "eda.store.decider": "Decider",
+    "eda.store.event_store": "EventStore Expected",
     "eda.store.results": "Appended Loaded",
     "eda.store_errors": "AggregateForgotten HistoryIncomplete VersionConflict",
     "eda.subscribing.events_iterator": "Events",

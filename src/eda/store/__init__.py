@@ -15,14 +15,18 @@ Files, each after the files that it imports:
     cause              the cause and the correlation of events that a handler appends
     outgoing           the events of an append: checked, completed with their aggregate, and their ids
     history            exact reads of one aggregate's events
-    aggregate_names    the iteration over the names of all aggregates
+    aggregate_names    the names of all aggregates
     state_codec        how a state is written into a snapshot and read back, and whether it is the same then
     snapshot           a snapshot and its envelope; the marker in place of the snapshot of a forgotten aggregate
     snapshot_stream    the stream `<stream>-snapshots`: its settings and its messages
     snapshots          snapshots: read, and written in the background
     appending          one append under an expectation: a single message or an atomic batch
     forgetting         forget: the tombstone, the purge, the marker
+    stream_parts       what all stores of one stream on one connection share
+    core               reads aggregates, appends to them, and finds out what a refused append has done
     turns              callers that append to the same aggregate take turns
+    event_store        `EventStore`: what users call
+    assembly           checks the arguments of a store and opens its parts
 """
 
 __all__: list[str] = []

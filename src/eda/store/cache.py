@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
+import msgspec
+
 from eda.store.recent_commands import RecentCommands
 
 __all__ = ["Cache", "Cached"]
 
 
-class Cached:
+class Cached(msgspec.Struct):  # a Struct: quick to make, once for each append
     """An aggregate's state after `version`, as the store has it. It is a baseline: the server checks every append.
 
     `sequence` and `last_id`: of the event with this version. `commands`: the latest commands. `snapshot_version_no`
@@ -19,40 +21,15 @@ class Cached:
     enough for an append without a decision.
     """
 
-    __slots__ = (
-        "commands",
-        "epoch",
-        "has_state",
-        "last_id",
-        "sequence",
-        "snapshot_sequence",
-        "snapshot_version_no",
-        "state",
-        "version",
-    )
-
-    def __init__(
-        self,
-        state: Any,
-        version: int = 0,
-        sequence: int = 0,
-        last_id: str = "",
-        commands: RecentCommands | None = None,
-        *,
-        has_state: bool = True,
-        snapshot_version_no: int = 0,
-        snapshot_sequence: int = 0,
-        epoch: int = 0,
-    ) -> None:
-        self.state: Any = state
-        self.version: int = version
-        self.sequence: int = sequence
-        self.last_id: str = last_id
-        self.commands: RecentCommands = RecentCommands() if commands is None else commands
-        self.snapshot_version_no: int = snapshot_version_no
-        self.snapshot_sequence: int = snapshot_sequence
-        self.has_state: bool = has_state
-        self.epoch: int = epoch
+    state: Any
+    version: int = 0
+    sequence: int = 0
+    last_id: str = ""
+    commands: RecentCommands = msgspec.field(default_factory=RecentCommands)
+    has_state: bool = True
+    snapshot_version_no: int = 0
+    snapshot_sequence: int = 0
+    epoch: int = 0
 
 
 class Cache:

@@ -34,6 +34,8 @@ __all__ = ["Decider", "decided_events"]
 S = TypeVar("S")
 C = TypeVar("C")
 
+_COMMON = (list, Event, type(None))  # what most `decide` return; the test for an awaitable is slower
+
 
 @dataclass(frozen=True, init=False, repr=False, eq=False)
 class Decider(Generic[S, C]):
@@ -188,7 +190,7 @@ class Decider(Generic[S, C]):
         if self.decide is None:
             raise ConfigError(f"{self!r} has no decide, so it can't execute commands", argument="decide")
         result = self.decide(state, command)
-        if type(result) is not list and result is not None and inspect.isawaitable(result):
+        if type(result) not in _COMMON and inspect.isawaitable(result):
             result = await result
         return decided_events(result)
 

@@ -1,8 +1,8 @@
 """Exact reads of one aggregate's events.
 
 Any replica may answer a direct get, and it may be behind. Two reads may be answered by two replicas, while writers go
-on. So a read is complete only if it has reached the sequence that the stream's leader names as the aggregate's last, and
-if the versions of its events follow each other. Otherwise it is read again, and in the end from the leader alone.
+on. So a read is complete only if it has reached the sequence that the stream's leader names as the aggregate's last,
+and if the versions of its events follow each other. Otherwise it is read again, and in the end from the leader alone.
 """
 
 from __future__ import annotations

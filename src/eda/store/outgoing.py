@@ -35,7 +35,7 @@ def plain_events(aggregate: str, events: object) -> list[Event]:
     """
     if isinstance(events, str | bytes | dict) or not isinstance(events, Iterable):
         raise ConfigError(f"events must be an iterable of events, not {events!r}", argument="events")
-    given = list(islice(events, MAX_EVENTS + 1))
+    given = events if type(events) is list else list(islice(events, MAX_EVENTS + 1))
     if not given:
         raise ConfigError("events is empty: an append has at least one event", argument="events")
     if len(given) > MAX_EVENTS:
@@ -74,6 +74,8 @@ def ids_of(aggregate: str, events: list[Event], command_id: str | None) -> list[
                 message = f"events[{index}] has an id, {event.id}: with a command_id, the store gives the ids"
                 raise ConfigError(message, argument="events")
         return event_ids(command_id, aggregate, len(events))
+    if len(events) == 1 and not events[0].id:
+        return [next_nuid()]
     ids: dict[str, int] = {}
     for index, event in enumerate(events):
         event_id = event.id

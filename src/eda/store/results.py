@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Generic, TypeVar
+
+import msgspec
 
 from eda._event import Event
 from eda.receipt import Receipt
@@ -13,20 +14,18 @@ __all__ = ["Appended", "Loaded"]
 S = TypeVar("S")
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded(Generic[S]):
+class Loaded(msgspec.Struct, Generic[S], frozen=True):
     """An aggregate as a load has found it. Give it to `append` as `expected`.
 
     `state`: the state after `version`, or None if the store has no decider. `version`: the number of the aggregate's
-    events; 0 if it has none. `events`: the events that this load has folded: those after the snapshot, or after the
-    state that the store had kept. `stream` and `sequence`: where the aggregate's last event is stored; `last_id`: the
-    id of this event. Without events they are 0 and "".
+    events; 0 if it has none. `events`: the events after the snapshot, or all if there is none. `stream` and `sequence`:
+    where the aggregate's last event is stored; `last_id`: the id of this event. Without events they are 0 and "".
     """
 
     aggregate: str
     state: S | None = None
     version: int = 0
-    events: list[Event] = field(default_factory=list)
+    events: list[Event] = msgspec.field(default_factory=list)
     stream: str = ""
     sequence: int = 0
     last_id: str = ""
@@ -42,8 +41,7 @@ class Loaded(Generic[S]):
         return self.stream, self.sequence, 0
 
 
-@dataclass(frozen=True, slots=True)
-class Appended(Generic[S]):
+class Appended(msgspec.Struct, Generic[S], frozen=True):  # a Struct: quick to make, once for each append
     """An append or a command whose events are stored.
 
     `version`: the aggregate's version after the last of these events. `receipts`: one for each event; empty if the
@@ -52,7 +50,7 @@ class Appended(Generic[S]):
 
     aggregate: str
     version: int
-    receipts: list[Receipt] = field(default_factory=list)
+    receipts: list[Receipt] = msgspec.field(default_factory=list)
     state: S | None = None
 
     @property

@@ -74,7 +74,8 @@ class Snapshots(Generic[S]):
     """The snapshots of one store's aggregates.
 
     `snapshot_version` is the decider's. `codec` writes and reads the states. `hooks` are those around the store's
-    appends and reads: a snapshot is an event that is published to the stream of the snapshots.
+    appends and reads: a snapshot is an event that is published to the stream of the snapshots. The writers are put into
+    `under_way` until they are done: closing the connection waits for them.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Snapshots(Generic[S]):
         snapshot_version: str,
         codec: StateCodec,
         hooks: SnapshotHooks | None = None,
+        under_way: set[asyncio.Future[None]] | None = None,
     ) -> None:
         self._api = api
         self._logger = logger
@@ -105,6 +107,7 @@ class Snapshots(Generic[S]):
         self._waiting: dict[str, _Write] = {}  # by aggregate, the oldest first
         self._writing: set[str] = set()
         self._writers: set[asyncio.Task[None]] = set()
+        self._under_way: set[asyncio.Future[None]] = set() if under_way is None else under_way
 
     async def check(self) -> None:
         """Check the stream of the snapshots, if it exists. Raises ConfigError if it can't keep them."""
@@ -197,7 +200,14 @@ class Snapshots(Generic[S]):
         if len(self._writers) < MAX_WRITERS:
             writer = self._loop.create_task(self._write_all())
             self._writers.add(writer)
+            self._under_way.add(writer)
             writer.add_done_callback(self._writers.discard)
+            writer.add_done_callback(self._under_way.discard)
+
+    async def flush(self, timeout_s: float) -> None:
+        """Wait for the writes under way, `timeout_s` at most."""
+        if self._writers:
+            await asyncio.wait(self._writers, timeout=timeout_s)
 
     async def close(self, timeout_s: float) -> None:
         """Wait for the writes under way, `timeout_s` at most, and cancel those that are not done by then."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from types import TracebackType
 
 __all__ = ["Turns"]
 
@@ -18,10 +17,16 @@ class Turns:
         # A name is here while somebody has its turn. The callers that wait are in the order in which they came.
         self._waiting: dict[str, deque[asyncio.Future[None]] | None] = {}
 
+    def take_now(self, aggregate: str) -> bool:
+        """Take the turn if nobody has it. Return whether the caller has it now."""
+        if aggregate in self._waiting:
+            return False
+        self._waiting[aggregate] = None
+        return True
+
     async def take(self, aggregate: str) -> None:
-        """Wait for the aggregate's turn. If the caller is cancelled, it has no turn."""
-        if aggregate not in self._waiting:
-            self._waiting[aggregate] = None
+        """Wait for the aggregate's turn. The caller must `give` it. If it is cancelled meanwhile, it has no turn."""
+        if self.take_now(aggregate):
             return
         queue = self._waiting[aggregate]
         if queue is None:
@@ -44,25 +49,3 @@ class Turns:
                 turn.set_result(None)
                 return
         del self._waiting[aggregate]
-
-    def turn(self, aggregate: str) -> Turn:
-        """Return a context in which the caller has the aggregate's turn."""
-        return Turn(self, aggregate)
-
-
-class Turn:
-    """The turn of one caller, as a context."""
-
-    __slots__ = ("_aggregate", "_turns")
-
-    def __init__(self, turns: Turns, aggregate: str) -> None:
-        self._turns = turns
-        self._aggregate = aggregate
-
-    async def __aenter__(self) -> None:
-        await self._turns.take(self._aggregate)
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._turns.give(self._aggregate)

@@ -60,7 +60,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "subscribing": [
         *("words", "event", "transport", "jetstream", "publishing", "cursors", "dead_letters", "handling"),
     ],
-    "store": ["words", "typed", "event", "jetstream", "publishing", "handling"],
+    "store": ["words", "typed", "event", "transport", "jetstream", "publishing", "handling"],
     "testing": ["words", "event", "store"],
     "middleware": ["words", "event", "publishing", "subscribing"],
     "front door": [

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
 from eda.store.turns import Turns
 
 
 async def work(turns: Turns, aggregate: str, name: str, done: list[str], may_end: asyncio.Event) -> None:
-    async with turns.turn(aggregate):
+    await turns.take(aggregate)
+    try:
         done.append(f"{name} begins")
         await may_end.wait()
         done.append(f"{name} ends")
+    finally:
+        turns.give(aggregate)
 
 
 async def test_turn_when_others_have_it_comes_in_order() -> None:
@@ -56,11 +57,10 @@ async def test_turn_when_its_caller_is_cancelled_as_it_comes_goes_to_the_next() 
     assert not turns._waiting
 
 
-async def test_turn_when_its_caller_fails_goes_to_the_next() -> None:
+async def test_take_now_when_somebody_has_the_turn_takes_nothing() -> None:
     turns = Turns()
-    with pytest.raises(ValueError, match="mine"):
-        async with turns.turn("x"):
-            raise ValueError("mine")
-    async with turns.turn("x"):
-        pass
-    assert not turns._waiting
+    assert turns.take_now("x")
+    assert not turns.take_now("x")
+    assert turns.take_now("y")
+    turns.give("x")
+    assert turns.take_now("x")

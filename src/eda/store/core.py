@@ -1,0 +1,368 @@
+"""The work of an event store: current aggregates, appends, and what a refused or unanswered append has done."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from eda._codec import encode_event, stored_event
+from eda._event import Event
+from eda.errors import ConfigError, EdaError, Timeout
+from eda.names import FORGOTTEN
+from eda.receipt import Receipt
+from eda.store.appending import Refused
+from eda.store.cache import Cache, Cached
+from eda.store.decider import Decider
+from eda.store.forgetting import Forgetting
+from eda.store.history import Baseline, History, Tail
+from eda.store.outgoing import ids_of
+from eda.store.results import Appended
+from eda.store.snapshots import Snapshots
+from eda.store.stream_parts import StreamParts
+from eda.store_errors import AggregateForgotten, VersionConflict
+
+__all__ = ["Conflict", "StoreCore"]
+
+S = TypeVar("S")
+C = TypeVar("C")
+
+FIRST_PAUSE_S = 0.005  # after a refusal because of another write that is under way; each further pause is twice as long
+MAX_PAUSE_S = 0.5
+FLUSH_S = 5.0
+
+NOT_OF_HISTORY = "event store of stream %s: the snapshot of aggregate %s is not of its history, and is not used"
+MAX_UNCLEAR = 12  # refusals in a row although nothing new is stored: some seconds
+
+
+class Conflict(Exception):
+    """An append that was refused: `current` is the aggregate as it is now, `events` were stored meanwhile."""
+
+    def __init__(self, current: Cached, events: list[Event]) -> None:
+        super().__init__()
+        self.current = current
+        self.events = events
+
+
+class StoreCore(Generic[S, C]):
+    """What an open event store consists of, and how it reads and appends.
+
+    A `Cached` says how far an aggregate is known: `sequence` and `version` of its last event, the state up to there
+    (if `has_state`), and its latest commands. It is never changed once it is in the cache.
+    """
+
+    def __init__(
+        self,
+        parts: StreamParts,
+        require_open: Callable[[], object],
+        client: str,
+        logger: logging.Logger,
+        decider: Decider[S, C] | None,
+        cache: Cache,
+        forgetting: Forgetting,
+        snapshots: Snapshots[S] | None,
+        snapshot_every: int | None,
+    ) -> None:
+        self.parts: StreamParts = parts
+        self.stream: str = parts.opened.name
+        self.decider: Decider[S, C] | None = decider
+        self.cache: Cache = cache
+        self.history: History = parts.history
+        self.forgetting: Forgetting = forgetting
+        self.snapshots: Snapshots[S] | None = snapshots
+        self._require_open = require_open
+        self._client = client
+        self._logger = logger
+        self._snapshot_every = snapshot_every
+        self._types = decider.types if decider is not None else None
+
+    def check(self) -> None:
+        """Raise Closed if the connection is closed, and ConfigError or NotSupported if the stream is no store now."""
+        self._require_open()
+        self.parts.opened.check()
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    async def read(self, aggregate: str) -> tuple[Cached, list[Event]]:
+        """Return the aggregate as it is now, and its events after the snapshot, or all if there is none.
+
+        Raises AggregateForgotten, HistoryIncomplete, and what the decider's `evolve` raises.
+        """
+        snapshot = await self.snapshots.read(aggregate) if self.snapshots is not None else None
+        if snapshot is not None:
+            base = Baseline(snapshot.version, snapshot.sequence, snapshot.last_id)
+            tail = await self._tail(aggregate, base)
+            if tail.is_continued:
+                known = Cached(
+                    snapshot.state,
+                    snapshot.version,
+                    snapshot.sequence,
+                    snapshot.last_id,
+                    snapshot.commands,
+                    snapshot_version_no=snapshot.version,
+                    snapshot_sequence=snapshot.subject_sequence,
+                    epoch=self.parts.epoch,
+                )
+                return self._keep(aggregate, self._advanced(aggregate, known, tail.events)), tail.events
+            self._logger.warning(
+                "stream %s: the snapshot of aggregate %r is not of its history", self.stream, aggregate
+            )
+        else:
+            tail = await self._tail(aggregate, Baseline())
+        known = self.nothing_known(0 if snapshot is None else snapshot.subject_sequence)
+        return self._keep(aggregate, self._advanced(aggregate, known, tail.events)), tail.events
+
+    async def current(self, aggregate: str) -> Cached:
+        """Return the aggregate from the cache, or read it. What is returned has a state, and may be out of date."""
+        cached = self.cache.get(aggregate)
+        if cached is None or not cached.has_state:
+            return (await self.read(aggregate))[0]
+        if cached.epoch != self.parts.epoch:
+            return (await self.catch_up(aggregate, cached))[0]
+        return cached
+
+    def cached(self, aggregate: str) -> Cached | None:
+        """Return the aggregate from the cache; None also if it was cached before the connection was lost."""
+        cached = self.cache.get(aggregate)
+        return cached if cached is not None and cached.epoch == self.parts.epoch else None
+
+    async def last(self, aggregate: str) -> Cached:
+        """Return up to where the aggregate is known, with or without a state."""
+        return self.cached(aggregate) or await self.newest(aggregate)
+
+    async def all_events(self, aggregate: str) -> list[Event]:
+        """Return all events of the aggregate. Raises AggregateForgotten, HistoryIncomplete."""
+        return (await self._tail(aggregate, Baseline())).events
+
+    async def newest(self, aggregate: str) -> Cached:
+        """Return where the aggregate's last event is stored now, as its leader says. Raises AggregateForgotten."""
+        cached = self.cache.get(aggregate)
+        event = await self.history.last(aggregate)
+        if event is None:
+            return self.nothing_known()
+        if event.type == FORGOTTEN:
+            self.cache.drop(aggregate)
+            raise AggregateForgotten(self.stream, aggregate)
+        if cached is not None and (cached.sequence, cached.last_id) == (event.sequence, event.id):
+            return self._advanced(aggregate, cached, ())
+        return self.placed(event.version, event.sequence, event.id)
+
+    def placed(self, version: int, sequence: int, last_id: str) -> Cached:
+        """Return an aggregate of which only the place of its last event is known."""
+        return Cached(None, version, sequence, last_id, has_state=False, epoch=self.parts.epoch)
+
+    async def catch_up(self, aggregate: str, known: Cached) -> tuple[Cached, list[Event]]:
+        """Return the aggregate as it is now, and all events that were stored after `known`."""
+        tail = await self._tail(aggregate, Baseline(known.version, known.sequence, known.last_id))
+        if not tail.is_continued:  # the stream was restored or made again
+            known = self.nothing_known(known.snapshot_sequence)
+        elif not known.has_state and self.decider is not None:
+            return (await self.read(aggregate))[0], tail.events
+        return self._keep(aggregate, self._advanced(aggregate, known, tail.events)), tail.events
+
+    async def _tail(self, aggregate: str, base: Baseline) -> Tail:
+        tail = await self.history.read(aggregate, base, types=self._types)
+        if tail.events and tail.events[-1].type == FORGOTTEN:
+            self.cache.drop(aggregate)
+            raise AggregateForgotten(self.stream, aggregate)
+        return tail
+
+    def nothing_known(self, snapshot_sequence: int = 0) -> Cached:
+        """Return an aggregate without events."""
+        decider = self.decider
+        state = None if decider is None else decider.new_state()
+        return Cached(state, has_state=decider is not None, snapshot_sequence=snapshot_sequence, epoch=self.parts.epoch)
+
+    def _advanced(self, aggregate: str, known: Cached, events: Sequence[Event]) -> Cached:
+        """Return `known` with further events of the aggregate, which follow its version."""
+        state = known.state
+        if known.has_state and self.decider is not None and events:
+            state = self.decider.fold(state, events)
+        if events:
+            known.commands.note_all(events, aggregate)
+        last = events[-1] if events else None
+        return Cached(
+            state,
+            known.version if last is None else last.version,
+            known.sequence if last is None else last.sequence,
+            known.last_id if last is None else last.id,
+            known.commands,
+            has_state=known.has_state,
+            snapshot_version_no=known.snapshot_version_no,
+            snapshot_sequence=known.snapshot_sequence,
+            epoch=self.parts.epoch,
+        )
+
+    def _keep(self, aggregate: str, known: Cached) -> Cached:
+        """Put an aggregate that was read into the cache, unless more of it is known already."""
+        cached = self.cache.get(aggregate)
+        if cached is None or cached.version <= known.version or cached.epoch != known.epoch or not cached.has_state:
+            self.cache.put(aggregate, known)
+        if self.snapshots is not None:
+            self._snapshot_if_due(aggregate, known)
+        return known
+
+    def _snapshot_if_due(self, aggregate: str, known: Cached) -> None:
+        assert self.snapshots is not None
+        assert self._snapshot_every is not None
+        if known.has_state and known.version - known.snapshot_version_no >= self._snapshot_every:
+            self.snapshots.write_soon(aggregate, known)
+
+    # --- appending ---------------------------------------------------------------------------------------------------
+
+    async def append(
+        self, aggregate: str, known: Cached, events: list[Event], command_id: str | None
+    ) -> tuple[Appended[S], Cached]:
+        """Append the events after `known`, and return the result and the aggregate as it is then.
+
+        The events are folded first, so that an event that `evolve` does not take is never stored.
+
+        Raises Conflict if something else was stored meanwhile, and none of these events. Raises VersionConflict if some
+        of their ids are stored, and Timeout if it is not known whether they are stored. Stored events are never
+        reported as a conflict.
+        """
+        ids = ids_of(aggregate, events, command_id)
+        now_ns = time.time_ns()
+        version = known.version
+        messages = []
+        for event, event_id in zip(events, ids, strict=True):
+            version += 1
+            messages.append((event.type, encode_event(event, event_id, self._client, now_ns, version), event_id))
+        state = known.state
+        if known.has_state and self.decider is not None:
+            if not is_immutable(state):
+                # `evolve` may change the state in place. If the append fails, the state is not the aggregate's.
+                self.cache.drop(aggregate)
+                known = without_state(known)
+            state = self.decider.fold(state, [stored_event(each, self.stream, 0, 0) for _, each, _ in messages])
+            has_state = True
+        else:
+            has_state = False
+        sequences, found = await self._store(aggregate, known, messages, ids)
+        if found is not None:
+            return found
+        if command_id is not None:
+            known.commands.add(command_id, known.version + 1, sequences[0], len(ids))
+        current = Cached(
+            state,
+            version,
+            sequences[-1],
+            ids[-1],
+            known.commands,
+            has_state,
+            known.snapshot_version_no,
+            known.snapshot_sequence,
+            self.parts.epoch,
+        )
+        self.cache.put(aggregate, current)
+        if self.snapshots is not None:
+            self._snapshot_if_due(aggregate, current)
+        stream = self.stream
+        receipts = [Receipt(each, stream, sequence, 0, False) for each, sequence in zip(ids, sequences, strict=True)]
+        return Appended(aggregate, version, receipts, state), current
+
+    async def _store(
+        self, aggregate: str, known: Cached, messages: list[tuple[str, bytes, str]], ids: list[str]
+    ) -> tuple[list[int], tuple[Appended[S], Cached] | None]:
+        """Store the messages after `known`. Return their sequences; or, if they were stored before, that result."""
+        pause_s = FIRST_PAUSE_S
+        for _ in range(MAX_UNCLEAR):
+            is_duplicate = False
+            try:
+                stored = await self.parts.appending.store(aggregate, messages, sequence=known.sequence)
+                if not stored.is_duplicate:
+                    return stored.sequences, None
+                is_duplicate = True
+            except Refused as refused:
+                if refused.is_under_way:
+                    await asyncio.sleep(pause_s)
+            except Timeout:
+                found = await self._looked(aggregate, known, ids)
+                if found is None:
+                    raise
+                return [], found
+            found = await self._look(aggregate, known, ids)
+            if found is not None:
+                return [], found
+            if is_duplicate:
+                message = f"the stream {self.stream!r} has another event with the id {' or '.join(ids[:3])}"
+                raise ConfigError(message, argument="events")
+            # Nothing new is stored: the write that was in the way has failed, or it is not stored yet.
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, MAX_PAUSE_S)
+        raise Timeout(f"an append to aggregate {aggregate!r}", MAX_UNCLEAR * MAX_PAUSE_S)
+
+    async def _look(self, aggregate: str, known: Cached, ids: list[str]) -> tuple[Appended[S], Cached] | None:
+        """Find out what has become of an append that was refused or has no answer. Return None if nothing was stored.
+
+        Raises Conflict and VersionConflict as `append` does.
+        """
+        current, events = await self.catch_up(aggregate, known)
+        found = self.find_stored(aggregate, known.version, current, events, ids)
+        if found is not None:
+            return found
+        if events:
+            raise Conflict(current, events)
+        # Nothing is new. The ids may be those of an earlier append, which the server still remembers.
+        everything = (await self._tail(aggregate, Baseline())).events
+        return self.find_stored(aggregate, known.version, current, everything, ids)
+
+    async def _looked(self, aggregate: str, known: Cached, ids: list[str]) -> tuple[Appended[S], Cached] | None:
+        """Return what `_look` returns; None also if the look fails, so that the outcome stays unknown."""
+        try:
+            return await self._look(aggregate, known, ids)
+        except (Conflict, VersionConflict, AggregateForgotten):
+            raise  # something else was stored first, so a late copy of the append would be refused
+        except EdaError as error:
+            self._logger.info("stream %s: looking for an append without an answer failed: %s", self.stream, error)
+            return None
+
+    def find_stored(
+        self, aggregate: str, version: int, current: Cached, events: Sequence[Event], ids: list[str]
+    ) -> tuple[Appended[S], Cached] | None:
+        """Return the result of the append with these ids if all of them are among the events, in place.
+
+        Return None if none of them is. Raises VersionConflict if only some are, or not in their order.
+        """
+        at = {event.id: event for event in events}
+        found = [at[each] for each in ids if each in at]
+        if not found:
+            return None
+        first = found[0].version
+        if len(found) < len(ids) or any(event.version != first + n for n, event in enumerate(found)):
+            raise VersionConflict(self.stream, aggregate, version, current.version, list(events))
+        receipts = [Receipt(event.id, self.stream, event.sequence, 0, True) for event in found]
+        return Appended(aggregate, found[-1].version, receipts, current.state), current
+
+    async def flush(self) -> None:
+        """Wait until the snapshots that are being written are stored."""
+        if self.snapshots is not None:
+            await self.snapshots.flush(FLUSH_S)
+
+
+def is_immutable(state: object) -> bool:
+    """Return whether the state can't be changed in place: whether it has a hash that is not that of its identity."""
+    if type(state).__hash__ is object.__hash__:
+        return state is None
+    try:
+        hash(state)
+    except TypeError:
+        return False
+    return True
+
+
+def without_state(known: Cached) -> Cached:
+    """Return what is known of an aggregate, without its state."""
+    return Cached(
+        None,
+        known.version,
+        known.sequence,
+        known.last_id,
+        known.commands,
+        has_state=False,
+        snapshot_version_no=known.snapshot_version_no,
+        snapshot_sequence=known.snapshot_sequence,
+        epoch=known.epoch,
+    )

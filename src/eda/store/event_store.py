@@ -1,0 +1,291 @@
+"""EventStore: aggregates as their users see them (`conn.store`)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable
+from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar
+
+from eda._event import Event
+from eda.errors import ConfigError
+from eda.receipt import Receipt
+from eda.store.aggregate_names import aggregate_names
+from eda.store.cache import Cached
+from eda.store.cause import with_cause
+from eda.store.command_ids import check_command_id, event_ids
+from eda.store.core import Conflict, StoreCore
+from eda.store.outgoing import check_aggregate, ids_of, plain_events
+from eda.store.results import Appended, Loaded
+from eda.store.turns import Turns
+from eda.store_errors import VersionConflict
+
+__all__ = ["EventStore", "Expected"]
+
+S = TypeVar("S")
+C = TypeVar("C")
+
+Expected: TypeAlias = "int | Loaded[Any] | Appended[Any] | Literal['new', 'exists', 'any']"
+
+
+class EventStore(Generic[S, C]):
+    """The aggregates of a stream. `Conn.store` makes it.
+
+    It opens when it is first used; or await it, or enter it with `async with`, to open it earlier. Leaving the context
+    waits until the snapshots that are being written are stored. Calls may run concurrently; those that append to the
+    same aggregate take turns.
+
+    Every call raises NotSupported or ConfigError if the server or the stream can't hold a store, StreamNotFound,
+    ServerError, Timeout and Closed.
+    """
+
+    def __init__(self, stream: str, make_core: Callable[[], Awaitable[Any]], attempts: int) -> None:
+        self.stream: str = stream
+        self._make_core = make_core
+        self._attempts = attempts
+        self._core: StoreCore[S, C] | None = None
+        self._turns = Turns()
+
+    def __repr__(self) -> str:
+        return f"<EventStore {self.stream!r}>"
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self._opened().__await__()
+
+    async def __aenter__(self) -> Self:
+        return await self._opened()
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._core is not None:
+            await self._core.flush()
+
+    async def _opened(self) -> Self:
+        await self._open()
+        return self
+
+    async def _open(self) -> StoreCore[S, C]:
+        core = self._core
+        if core is None:
+            self._core = core = await self._make_core()
+        core.check()
+        return core
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    async def load(self, aggregate: str) -> Loaded[S]:
+        """Return the aggregate with all events that were acknowledged before this call.
+
+        If it has no events, `exists` is False, and the state is the decider's initial state. Without a decider the
+        state is None. The state must not be changed in place.
+
+        Raises AggregateForgotten, HistoryIncomplete, and what `evolve` raises.
+        """
+        aggregate = check_aggregate(aggregate)
+        core = await self._open()
+        known, events = await core.read(aggregate)
+        return Loaded(aggregate, known.state, known.version, events, self.stream, known.sequence, known.last_id)
+
+    async def history(self, aggregate: str, after: int = 0) -> list[Event]:
+        """Return the aggregate's events with a version above `after`, in order. Raises as `load` does."""
+        aggregate = check_aggregate(aggregate)
+        if type(after) is not int or after < 0:
+            raise ConfigError(f"after must be a version, 0 or more, not {after!r}", argument="after")
+        core = await self._open()
+        return [event for event in await core.all_events(aggregate) if event.version > after]
+
+    async def aggregates(self) -> AsyncIterator[str]:
+        """Iterate over the names of all aggregates that have events, each once, in no particular order."""
+        core = await self._open()
+        async for name in aggregate_names(core.history.api, self.stream):
+            yield name
+
+    async def forget(self, aggregate: str) -> None:
+        """Remove the aggregate's events and its snapshot, and leave a tombstone: it can't be used again.
+
+        The tombstone is an event of type `eda.forgotten` with the next version. Subscriptions receive it. Copies of the
+        events in mirrors, dead letters, read models and backups stay. If the aggregate has no events, nothing happens.
+        If this fails or is cancelled, call it again: it goes on where it stopped.
+
+        Raises ConfigError if the stream can't be purged; HistoryIncomplete.
+        """
+        aggregate = check_aggregate(aggregate)
+        core = await self._open()
+        turns = self._turns
+        await turns.take(aggregate)
+        try:
+            core.cache.drop(aggregate)
+            await core.forgetting.forget(aggregate)
+        finally:
+            core.cache.drop(aggregate)
+            turns.give(aggregate)
+
+    # --- appending ---------------------------------------------------------------------------------------------------
+
+    async def execute(self, aggregate: str, command: C, *, command_id: str | None = None) -> Appended[S]:
+        """Have the decider decide on a command, append the events that it returns, and return where they are stored.
+
+        If another process has appended meanwhile, its events are folded, and the decider decides again, up to the
+        store's `attempts`. If it decides on no event, nothing is appended, and the result has no receipts.
+
+        `command_id` (1 to 100 printable ASCII characters) makes the command idempotent: if it was executed before, the
+        stored result is returned, and the decider is not asked. This holds for the 256 latest commands of the
+        aggregate, and for all commands within the stream's duplicate window. A command that decided on no event is
+        decided again.
+
+        Raises unchanged what `decide` raises; then nothing is appended. Raises VersionConflict after the last attempt,
+        AggregateForgotten, HistoryIncomplete, and ConfigError for events that can't be appended. After a Timeout,
+        Closed or a cancellation the events may be stored or not: execute the command again with the same `command_id`.
+        """
+        aggregate = check_aggregate(aggregate)
+        if command_id is not None:
+            command_id = check_command_id(command_id)
+        core = self._core
+        if core is None:
+            core = await self._open()
+        else:
+            core.check()
+        decider = core.decider
+        if decider is None or decider.decide is None:
+            message = "execute needs a decider with `decide`: conn.store(stream, eda.Decider(...))"
+            raise ConfigError(message, argument="decider")
+        turns = self._turns
+        if not turns.take_now(aggregate):
+            await turns.take(aggregate)
+        try:
+            known = core.cached(aggregate)
+            if known is None or not known.has_state:
+                known = await core.current(aggregate)
+            for _ in range(self._attempts):
+                if command_id is not None:
+                    done = known.commands.find(command_id)
+                    if done is not None:
+                        return self._stored_before(aggregate, known, command_id, *done)
+                decided = await decider.decided(known.state, command)
+                if not decided:
+                    return Appended(aggregate, known.version, [], known.state)
+                version = known.version
+                events = with_cause(plain_events(aggregate, decided))
+                try:
+                    return (await core.append(aggregate, known, events, command_id))[0]
+                except Conflict as conflict:
+                    known, since = conflict.current, conflict.events
+                    if not known.has_state:
+                        known = await core.current(aggregate)
+        finally:
+            turns.give(aggregate)
+        error = VersionConflict(self.stream, aggregate, version, known.version, since)
+        error.retryable = True
+        raise error
+
+    async def append(
+        self, aggregate: str, events: Iterable[Event | object], *, expected: Expected, command_id: str | None = None
+    ) -> Appended[S]:
+        """Append events to the aggregate, all or none, and return where they are stored.
+
+        `events` are 1 to 1,000 Events or instances of payload classes. Several at once need nats-server 2.12.1.
+        `expected` is the version that the aggregate must have: a number, the result of `load` or of an earlier append,
+        "new" (no events), "exists" (at least one event), or "any". `command_id` is as in `execute`: if an append with
+        the same id and as many events is stored after the expected version, it is returned.
+
+        Raises VersionConflict if the aggregate has another version; nothing is stored then. Raises AggregateForgotten,
+        HistoryIncomplete, and ConfigError before anything is sent. After a Timeout, Closed or a cancellation the events
+        may be stored or not.
+        """
+        aggregate = check_aggregate(aggregate)
+        plain = with_cause(plain_events(aggregate, events))
+        if command_id is not None:
+            command_id = check_command_id(command_id)
+        check_expected(expected, aggregate)
+        core = await self._open()
+        turns = self._turns
+        if not turns.take_now(aggregate):
+            await turns.take(aggregate)
+        try:
+            if expected == "any":
+                return await self._append_to_any(core, aggregate, plain, command_id)
+            known = await self._expected(core, aggregate, expected)
+            label = expected if isinstance(expected, int | str) else expected.version
+            if known is None:
+                return await self._refused(core, aggregate, plain, label, command_id)
+            try:
+                return (await core.append(aggregate, known, plain, command_id))[0]
+            except Conflict as conflict:
+                error = VersionConflict(self.stream, aggregate, label, conflict.current.version, conflict.events)
+                raise error from None
+        finally:
+            turns.give(aggregate)
+
+    async def _expected(self, core: StoreCore[S, C], aggregate: str, expected: Any) -> Cached | None:
+        """Return the aggregate as it is expected; None if it is known to be otherwise."""
+        if expected == "new" or expected == 0:
+            return core.nothing_known()
+        cached = core.cached(aggregate)
+        if isinstance(expected, Appended):
+            expected = expected.version
+        if isinstance(expected, Loaded):
+            if cached is not None and (cached.version, cached.sequence) == (expected.version, expected.sequence):
+                return cached
+            if expected.version == 0:
+                return core.nothing_known()
+            return core.placed(expected.version, expected.sequence, expected.last_id)
+        if expected == "exists":
+            known = await core.last(aggregate)
+            if known.version == 0:
+                known = await core.newest(aggregate)
+            return known if known.version else None
+        if cached is not None and cached.version == expected:
+            return cached
+        known = await core.newest(aggregate)
+        return known if known.version == expected else None
+
+    async def _append_to_any(
+        self, core: StoreCore[S, C], aggregate: str, events: list[Event], command_id: str | None
+    ) -> Appended[S]:
+        known = await core.last(aggregate)
+        while True:
+            if command_id is not None:
+                done = known.commands.find(command_id)
+                if done is not None:
+                    return self._stored_before(aggregate, known, command_id, *done)
+            try:
+                return (await core.append(aggregate, known, events, command_id))[0]
+            except Conflict as conflict:
+                known = conflict.current
+
+    async def _refused(
+        self, core: StoreCore[S, C], aggregate: str, events: list[Event], expected: int | str, command_id: str | None
+    ) -> Appended[S]:
+        """Return the result of an earlier, equal append, or raise VersionConflict."""
+        version = expected if isinstance(expected, int) else 0
+        stored = [event for event in await core.all_events(aggregate) if event.version > version]
+        current = await core.last(aggregate)
+        found = core.find_stored(aggregate, version, current, stored, ids_of(aggregate, events, command_id))
+        if found is not None:
+            return found[0]
+        actual = stored[-1].version if stored else (await core.newest(aggregate)).version
+        raise VersionConflict(self.stream, aggregate, expected, actual, stored)
+
+    def _stored_before(
+        self, aggregate: str, known: Cached, command_id: str, version: int, sequence: int, n: int
+    ) -> Appended[S]:
+        """Return the result of a command that was executed before. Its events are stored one behind the other."""
+        ids = event_ids(command_id, aggregate, n)
+        receipts = [Receipt(each, self.stream, sequence + at, 0, True) for at, each in enumerate(ids)]
+        return Appended(aggregate, version + n - 1, receipts, known.state)
+
+
+def check_expected(expected: object, aggregate: str) -> None:
+    """Raise ConfigError unless this is an expectation of the aggregate."""
+    if isinstance(expected, Loaded | Appended):
+        if expected.aggregate != aggregate:
+            raise ConfigError(
+                f"expected is of aggregate {expected.aggregate!r}, not of {aggregate!r}", argument="expected"
+            )
+    elif isinstance(expected, str):
+        if expected not in ("new", "exists", "any"):
+            raise ConfigError(
+                f"expected must be a version, a Loaded, 'new', 'exists' or 'any', not {expected!r}", argument="expected"
+            )
+    elif type(expected) is not int or not 0 <= expected < 2**63:
+        raise ConfigError(
+            f"expected must be a version (0 or more), a Loaded, 'new', 'exists' or 'any', not {expected!r}",
+            argument="expected",
+        )

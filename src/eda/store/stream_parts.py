@@ -1,0 +1,29 @@
+"""What all event stores of one stream on one connection share."""
+
+from __future__ import annotations
+
+from eda.store.appending import Appending
+from eda.store.history import History
+from eda.store.opening import OpenedStream
+
+__all__ = ["StreamParts"]
+
+
+class StreamParts:
+    """The open stream of event stores: how its aggregates are read and appended to.
+
+    `epoch` grows with each reconnect, and if the stream was made again. What was cached in an earlier epoch is checked
+    before it is used.
+    """
+
+    __slots__ = ("appending", "epoch", "history", "opened")
+
+    def __init__(self, opened: OpenedStream, history: History, appending: Appending) -> None:
+        self.opened = opened
+        self.history = history
+        self.appending = appending
+        self.epoch = 0
+
+    def begin_epoch(self) -> None:
+        """Have everything checked that was cached until now."""
+        self.epoch += 1

@@ -1,0 +1,216 @@
+"""EventStore on a real server: execute, append and its expectations, load, and idempotent commands."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import pytest
+
+import eda
+
+
+@dataclass(frozen=True)
+class Balance:
+    total: int = 0
+
+
+def evolve(balance: Balance, event: eda.Event) -> Balance:
+    return Balance(balance.total + event.data.decode())
+
+
+def decide(balance: Balance, command: int) -> eda.Event | None:
+    if balance.total + command < 0:
+        raise ValueError("not enough")
+    return added(command) if command else None
+
+
+DECIDER = eda.Decider(Balance(), evolve, decide)
+
+
+def added(n: int) -> eda.Event:
+    return eda.Event(type="added", data=eda.JSON(n))
+
+
+async def test_execute_when_the_aggregate_is_new_appends_and_folds(conn: eda.Conn, stream: str) -> None:
+    store = conn.store(stream, DECIDER)
+    first = await store.execute("a", 5)
+    second = await store.execute("a", 7)
+    assert (first.version, first.state) == (1, Balance(5))
+    assert (second.version, second.state) == (2, Balance(12))
+    loaded = await conn.store(stream, DECIDER).load("a")
+    assert (loaded.state, loaded.version, loaded.exists) == (Balance(12), 2, True)
+    assert [event.version for event in loaded.events] == [1, 2]
+    assert loaded.position == second.receipt.position
+
+
+async def test_execute_when_decide_raises_appends_nothing(conn: eda.Conn, stream: str) -> None:
+    store = conn.store(stream, DECIDER)
+    await store.execute("a", 5)
+    with pytest.raises(ValueError, match="not enough"):
+        await store.execute("a", -6)
+    assert (await store.load("a")).version == 1
+
+
+async def test_execute_when_decide_returns_nothing_appends_nothing(conn: eda.Conn, stream: str) -> None:
+    store = conn.store(stream, DECIDER)
+    result = await store.execute("a", 0)
+    assert (result.version, result.receipts, result.receipt, result.state) == (0, [], None, Balance())
+    assert not (await store.load("a")).exists
+
+
+async def test_execute_when_another_process_has_appended_decides_again(conn: eda.Conn, stream: str) -> None:
+    one, other = conn.store(stream, DECIDER), conn.store(stream, DECIDER)
+    await one.execute("a", 5)
+    await other.execute("a", -4)
+    with pytest.raises(ValueError, match="not enough"):
+        await one.execute("a", -3)
+    assert (await one.execute("a", -1)).state == Balance(0)
+
+
+async def test_execute_when_many_run_on_one_aggregate_gives_each_a_version(conn: eda.Conn, stream: str) -> None:
+    store = conn.store(stream, DECIDER)
+    results = await asyncio.gather(*(store.execute("a", 1) for _ in range(100)))
+    assert sorted(result.version for result in results) == list(range(1, 101))
+    assert (await store.load("a")).state == Balance(100)
+
+
+async def test_command_when_executed_again_returns_the_stored_result(conn: eda.Conn, stream: str) -> None:
+    store = conn.store(stream, DECIDER)
+    first = await store.execute("a", 5, command_id="c1")
+    await store.execute("a", 1)
+    for again in (store, conn.store(stream, DECIDER), conn.store(stream, DECIDER, cache=0)):
+        result = await again.execute("a", 5, command_id="c1")
+        assert (result.version, result.receipt.id, result.receipt.sequence) == (1, first.receipt.id, 1)
+        assert result.receipt.duplicate
+    assert (await store.load("a")).version == 2
+
+
+async def test_command_when_it_touches_two_aggregates_is_stored_in_both(conn: eda.Conn, stream: str) -> None:
+    store = conn.store(stream, DECIDER)
+    await store.execute("a", 5, command_id="c1")
+    await store.execute("b", 5, command_id="c1")
+    assert [(await store.load(name)).version for name in "ab"] == [1, 1]
+
+
+@pytest.mark.parametrize("expected", ["load", "append", 1, "exists", "any"])
+async def test_append_when_the_expectation_holds_stores(conn: eda.Conn, stream: str, expected: object) -> None:
+    store = conn.store(stream)
+    appended = await store.append("a", [added(1)], expected="new")
+    given = {"load": await store.load("a"), "append": appended}.get(str(expected), expected)
+    result = await store.append("a", [added(2)], expected=given)
+    assert (result.version, result.receipt.sequence) == (2, 2)
+
+
+@pytest.mark.parametrize(("expected", "actual"), [(0, 2), (1, 2), (3, 2), ("new", 2)])
+async def test_append_when_the_version_is_another_raises_the_conflict(
+    conn: eda.Conn, stream: str, expected: int | str, actual: int
+) -> None:
+    for writer in (conn.store(stream), conn.store(stream, DECIDER)):
+        name = f"a-{id(writer)}"
+        await writer.append(name, [added(1)], expected="new")
+        await writer.append(name, [added(2)], expected=1)
+        for store in (writer, conn.store(stream)):
+            with pytest.raises(eda.VersionConflict) as raised:
+                await store.append(name, [added(3)], expected=expected)
+            assert (raised.value.expected, raised.value.actual) == (expected, actual)
+            after = 0 if expected == "new" else expected
+            assert [event.version for event in raised.value.events] == [v for v in (1, 2) if v > after]
+        assert (await writer.load(name)).version == 2
+
+
+async def test_append_when_it_must_exist_and_does_not_raises_the_conflict(conn: eda.Conn, stream: str) -> None:
+    with pytest.raises(eda.VersionConflict) as raised:
+        await conn.store(stream).append("a", [added(3)], expected="exists")
+    assert (raised.value.expected, raised.value.actual, raised.value.events) == ("exists", 0, [])
+
+
+async def test_append_when_it_has_several_events_stores_all_or_none(conn: eda.Conn, stream: str) -> None:
+    store = conn.store(stream)
+    result = await store.append("a", [added(n) for n in range(10)], expected="new")
+    assert (result.version, [each.sequence for each in result.receipts]) == (10, list(range(1, 11)))
+    with pytest.raises(eda.VersionConflict):
+        await store.append("a", [added(n) for n in range(10)], expected=5)
+    assert [event.data.decode() for event in await store.history("a", after=7)] == [7, 8, 9]
+
+
+async def test_append_when_repeated_with_its_command_id_returns_the_stored_result(conn: eda.Conn, stream: str) -> None:
+    events = [added(1), added(2)]
+    await conn.store(stream).append("a", events, expected="new", command_id="c")
+    for expected in ("new", 0, "any"):
+        again = await conn.store(stream).append("a", events, expected=expected, command_id="c")
+        assert (again.version, [each.sequence for each in again.receipts]) == (2, [1, 2])
+    with pytest.raises(eda.VersionConflict):  # only a part of its ids is stored
+        await conn.store(stream).append("a", [*events, added(3)], expected="new", command_id="c")
+
+
+async def test_aggregates_when_listed_are_each_there_once(conn: eda.Conn, stream: str) -> None:
+    store = conn.store(stream)
+    names = ["a", "b.c d", "*", "ü", ">"]
+    for name in [*names, "gone"]:
+        await store.append(name, [added(1)], expected="new")
+        await store.append(name, [eda.Event(type="other")], expected=1)
+    await store.forget("gone")
+    assert sorted([name async for name in store.aggregates()]) == sorted(names)
+
+
+async def test_aggregate_when_forgotten_can_not_be_used_again(conn: eda.Conn, stream: str) -> None:
+    store, other = conn.store(stream, DECIDER), conn.store(stream, DECIDER)
+    await store.execute("a", 5)
+    await other.execute("a", 5)
+    await store.forget("a")
+    await store.forget("a")
+    for each in (store, other, conn.store(stream, DECIDER)):
+        for call in (
+            lambda each=each: each.load("a"),
+            lambda each=each: each.history("a"),
+            lambda each=each: each.execute("a", 1),
+            lambda each=each: each.append("a", [added(1)], expected="new"),
+            lambda each=each: each.append("a", [added(1)], expected="any"),
+            lambda each=each: each.append("a", [added(1)], expected=2),
+        ):
+            with pytest.raises(eda.AggregateForgotten):
+                await call()
+
+
+async def test_snapshot_when_it_is_due_makes_the_next_load_short(conn: eda.Conn, stream: str) -> None:
+    async with conn.store(stream, DECIDER, snapshot_every=10) as store:
+        for _ in range(25):
+            await store.execute("a", 1)
+    loaded = await conn.store(stream, DECIDER, snapshot_every=10).load("a")
+    assert (loaded.state, loaded.version) == (Balance(25), 25)
+    assert [event.version for event in loaded.events] == list(range(21, 26))
+
+
+@pytest.mark.parametrize(
+    ("call", "argument"),
+    [
+        (lambda store: store.load(""), "aggregate"),
+        (lambda store: store.load(5), "aggregate"),
+        (lambda store: store.history("a", after=-1), "after"),
+        (lambda store: store.append("a", [], expected="new"), "events"),
+        (lambda store: store.append("a", [added(1)] * 1001, expected="new"), "events"),
+        (lambda store: store.append("a", ["text"], expected="new"), "data"),
+        (lambda store: store.append("a", added(1), expected="new"), "events"),
+        (lambda store: store.append("a", [added(1).replace(aggregate="b")], expected="new"), "events"),
+        (lambda store: store.append("a", [eda.Event(type="eda.forgotten")], expected="new"), "events"),
+        (lambda store: store.append("a", [eda.Event(data=eda.Bytes(bytes(2**21)))], expected="new"), "events"),
+        (lambda store: store.append("a", [added(1)], expected=-1), "expected"),
+        (lambda store: store.append("a", [added(1)], expected=True), "expected"),
+        (lambda store: store.append("a", [added(1)], expected="old"), "expected"),
+        (lambda store: store.append("a", [added(1)], expected=None), "expected"),
+        (lambda store: store.append("a", [added(1)], expected="new", command_id=""), "command_id"),
+        (lambda store: store.append("a", [added(1)], expected="new", command_id="x" * 101), "command_id"),
+        (lambda store: store.append("a", [added(1).replace(id="x")], expected="new", command_id="c"), "events"),
+        (lambda store: store.execute("a", 1), "decider"),
+    ],
+)
+async def test_input_when_wrong_is_refused_before_anything_is_sent(
+    conn: eda.Conn, stream: str, call: object, argument: str
+) -> None:
+    store = conn.store(stream)
+    with pytest.raises(eda.ConfigError) as raised:
+        await call(store)  # type: ignore[operator]
+    assert raised.value.argument == argument
+    await store
+    assert (await conn.streams.info(stream)).events == 0
