@@ -132,6 +132,9 @@ class Appending:
             stored = publisher.send_message(known.destination, subject, headers, envelope, left_s)
         except ConfigError as error:
             raise ConfigError(f"events[0]: {error}", argument="events") from error
+        except Timeout as error:
+            error.operation = OPERATION
+            raise
         try:
             position = await stored
         except Timeout as error:

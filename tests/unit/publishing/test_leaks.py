@@ -11,6 +11,7 @@ from eda._data import JSON, Bytes
 from eda._event import Event
 from eda.errors import ConfigError, EncodeError
 from eda.jetstream.publish_answers import decode_answer
+from eda.publishing._message_sender import MessageSender
 from eda.publishing._stream_sender import Destination, StreamSender, frame_of
 from eda.publishing._window import PublishWindow
 from eda.transport._frame import Parser
@@ -136,6 +137,30 @@ class Single:
         assert self.window.n_pending == 0
 
 
+class Ready(Single):
+    """Runs rounds of ready messages through the sender of an event store."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sender: MessageSender = MessageSender(self.window, self.out, b"inbox.", "me", self.answered)
+        self.parser.register(1, self.sender)
+
+    def publish(self) -> list[Waiter]:
+        waiters = [Waiter() for _ in range(AT_ONCE)]
+        for waiter in waiters:
+            self.publish_one(b"s.t.a", waiter)
+        self.out.flush()
+        return waiters
+
+    def publish_one(self, subject: bytes, waiter: Waiter, size: int = 100) -> None:
+        headers = b"NATS/1.0\r\nNats-Msg-Id: i\r\n\r\n"
+        self.sender.publish_message(self.target, subject, headers, bytes(size), waiter, 5.0, 30.0)  # type: ignore[arg-type]
+
+    def refused(self) -> None:
+        refused(self.publish_one, b"s.t." + b"a" * 5000, Waiter())
+        refused(self.publish_one, b"s.t.a", Waiter(), 5000)
+
+
 class Many:
     """Runs rounds of events through a publisher's core."""
 
@@ -235,6 +260,11 @@ PATHS: dict[str, tuple[Callable[[], Callable[[], Any]], int]] = {
     "single-cancelled": (lambda: Single().cancelled, AT_ONCE),
     "single-unconnected": (lambda: Single().unconnected, AT_ONCE),
     "single-refused": (lambda: Single().refused, len(REFUSED)),
+    "ready": (lambda: Ready().acknowledged, AT_ONCE),
+    "ready-failed": (lambda: Ready().failed, AT_ONCE),
+    "ready-sent-again": (lambda: Ready().sent_again, AT_ONCE),
+    "ready-unconnected": (lambda: Ready().unconnected, AT_ONCE),
+    "ready-refused": (lambda: Ready().refused, 2),
     "window": (lambda: Many().window, AT_ONCE),
     "window-untold": (lambda: Many(wants_acks=False).window, AT_ONCE),
     "window-without-ids": (lambda: Many(dedup=False).window, AT_ONCE),
