@@ -55,7 +55,7 @@ async def scene(
 ) -> AsyncIterator[Scene]:
     monkeypatch.setattr(eda.publishing.atomic_batch, "ACK_TIMEOUT_S", 0.3)
     monkeypatch.setattr(eda.publishing.stream_publisher, "RESEND_S", 0.3)
-    await conn.streams.create(stream)
+    await conn.streams.create(stream, eda.StreamOptions(store=True))
     plain = Writer(conn, stream)
     await plain.store("i0", sequence=0)
     async with FaultyProxy(server.port) as proxy:
