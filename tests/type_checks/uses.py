@@ -425,7 +425,6 @@ def deciders() -> None:
     assert_type(eda.Decider(dict[str, int], evolve_dict), eda.Decider[dict[str, int], Never])
     assert_type(eda.Decider({"a": 1}, evolve_dict, state=dict[str, int]), eda.Decider[dict[str, int], Never])
     written: eda.Decider[Cart, Pay] = eda.Decider(Cart(), evolve, decide_later)
-    anything: eda.Decider[Cart, Any] = eda.Decider(Cart(), evolve)
     written = eda.Decider(Cart(), evolve)  # error: Incompatible types in assignment
 
     assert_type(written.new_state(), Cart)

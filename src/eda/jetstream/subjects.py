@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from contextlib import suppress
 from urllib.parse import unquote
@@ -31,6 +32,7 @@ N_REPLY = 128  # bytes of a protocol line for all but the subject: reply subject
 # The characters that must be escaped: those that end a token, a subject or a protocol line, the wildcards, and `%`.
 # Each is one byte in UTF-8.
 _ESCAPES = {code: f"%{code:02X}" for code in (*range(0x21), 0x7F, *b".*>%")}
+_find_escape = re.compile(r"[\x00-\x20\x7f.*>%]").search  # quicker than `translate` where nothing is escaped
 
 
 def check_stream_name(name: str) -> str:
@@ -167,4 +169,4 @@ def _escape(text: str, argument: str) -> str:
             text.encode()
         except UnicodeEncodeError as error:
             raise ConfigError(f"{argument} {text!r} is not valid Unicode", argument=argument) from error
-    return text.translate(_ESCAPES)
+    return text.translate(_ESCAPES) if _find_escape(text) is not None else text

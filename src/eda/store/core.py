@@ -240,7 +240,14 @@ class StoreCore(Generic[S, C]):
             has_state = True
         else:
             has_state = False
-        sequences, found = await self._store(aggregate, known, messages, ids)
+        try:
+            stored = await self.parts.appending.store(aggregate, messages, sequence=known.sequence)
+        except (Refused, Timeout) as error:
+            sequences, found = await self._settle(aggregate, known, messages, ids, error)
+        else:
+            sequences, found = stored.sequences, None
+            if stored.is_duplicate:
+                sequences, found = await self._settle(aggregate, known, messages, ids, None)
         if found is not None:
             return found
         if command_id is not None:
@@ -263,35 +270,45 @@ class StoreCore(Generic[S, C]):
         receipts = [Receipt(each, stream, sequence, 0, False) for each, sequence in zip(ids, sequences, strict=True)]
         return Appended(aggregate, version, receipts, state), current
 
-    async def _store(
-        self, aggregate: str, known: Cached, messages: list[tuple[str, bytes, str]], ids: list[str]
+    async def _settle(
+        self,
+        aggregate: str,
+        known: Cached,
+        messages: list[tuple[str, bytes, str]],
+        ids: list[str],
+        failed: Refused | Timeout | None,
     ) -> tuple[list[int], tuple[Appended[S], Cached] | None]:
-        """Store the messages after `known`. Return their sequences; or, if they were stored before, that result."""
+        """Find out what has become of an append that `failed`, or that the server calls a duplicate (None).
+
+        If nothing is stored, try again. Return the sequences of the messages; or, if they were stored before, that
+        result.
+        """
         pause_s = FIRST_PAUSE_S
         for _ in range(MAX_UNCLEAR):
-            is_duplicate = False
-            try:
-                stored = await self.parts.appending.store(aggregate, messages, sequence=known.sequence)
-                if not stored.is_duplicate:
-                    return stored.sequences, None
-                is_duplicate = True
-            except Refused as refused:
-                if refused.is_under_way:
-                    await asyncio.sleep(pause_s)
-            except Timeout:
+            if isinstance(failed, Timeout):
                 found = await self._looked(aggregate, known, ids)
                 if found is None:
-                    raise
+                    raise failed
                 return [], found
+            if failed is not None and failed.is_under_way:
+                await asyncio.sleep(pause_s)
             found = await self._look(aggregate, known, ids)
             if found is not None:
                 return [], found
-            if is_duplicate:
+            if failed is None:
                 message = f"the stream {self.stream!r} has another event with the id {' or '.join(ids[:3])}"
                 raise ConfigError(message, argument="events")
             # Nothing new is stored: the write that was in the way has failed, or it is not stored yet.
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, MAX_PAUSE_S)
+            try:
+                stored = await self.parts.appending.store(aggregate, messages, sequence=known.sequence)
+            except (Refused, Timeout) as error:
+                failed = error
+            else:
+                if not stored.is_duplicate:
+                    return stored.sequences, None
+                failed = None
         raise Timeout(f"an append to aggregate {aggregate!r}", MAX_UNCLEAR * MAX_PAUSE_S)
 
     async def _look(self, aggregate: str, known: Cached, ids: list[str]) -> tuple[Appended[S], Cached] | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable
 from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar
 
 from eda._event import Event
 from eda.errors import ConfigError
+from eda.handling.running_handler import handled_event
 from eda.receipt import Receipt
 from eda.store.aggregate_names import aggregate_names
 from eda.store.cache import Cached
@@ -119,7 +120,7 @@ class EventStore(Generic[S, C]):
 
     # --- appending ---------------------------------------------------------------------------------------------------
 
-    async def execute(self, aggregate: str, command: C, *, command_id: str | None = None) -> Appended[S]:
+    def execute(self, aggregate: str, command: C, *, command_id: str | None = None) -> Coroutine[Any, Any, Appended[S]]:
         """Have the decider decide on a command, append the events that it returns, and return where they are stored.
 
         If another process has appended meanwhile, its events are folded, and the decider decides again, up to the
@@ -134,6 +135,10 @@ class EventStore(Generic[S, C]):
         AggregateForgotten, HistoryIncomplete, and ConfigError for events that can't be appended. After a Timeout,
         Closed or a cancellation the events may be stored or not: execute the command again with the same `command_id`.
         """
+        return self._execute(aggregate, command, command_id, handled_event())
+
+    async def _execute(self, aggregate: str, command: C, command_id: str | None, handled: Event | None) -> Appended[S]:
+        # `handled` is known before this coroutine runs, because gather() and wait_for() run it in tasks of their own.
         aggregate = check_aggregate(aggregate)
         if command_id is not None:
             command_id = check_command_id(command_id)
@@ -162,7 +167,9 @@ class EventStore(Generic[S, C]):
                 if not decided:
                     return Appended(aggregate, known.version, [], known.state)
                 version = known.version
-                events = with_cause(plain_events(aggregate, decided))
+                events = plain_events(aggregate, decided)
+                if handled is not None:
+                    events = with_cause(events, handled)
                 try:
                     return (await core.append(aggregate, known, events, command_id))[0]
                 except Conflict as conflict:
@@ -175,9 +182,9 @@ class EventStore(Generic[S, C]):
         error.retryable = True
         raise error
 
-    async def append(
+    def append(
         self, aggregate: str, events: Iterable[Event | object], *, expected: Expected, command_id: str | None = None
-    ) -> Appended[S]:
+    ) -> Coroutine[Any, Any, Appended[S]]:
         """Append events to the aggregate, all or none, and return where they are stored.
 
         `events` are 1 to 1,000 Events or instances of payload classes. Several at once need nats-server 2.12.1.
@@ -189,8 +196,20 @@ class EventStore(Generic[S, C]):
         HistoryIncomplete, and ConfigError before anything is sent. After a Timeout, Closed or a cancellation the events
         may be stored or not.
         """
+        return self._append(aggregate, events, expected, command_id, handled_event())
+
+    async def _append(
+        self,
+        aggregate: str,
+        events: Iterable[Event | object],
+        expected: Expected,
+        command_id: str | None,
+        handled: Event | None,
+    ) -> Appended[S]:
         aggregate = check_aggregate(aggregate)
-        plain = with_cause(plain_events(aggregate, events))
+        plain = plain_events(aggregate, events)
+        if handled is not None:
+            plain = with_cause(plain, handled)
         if command_id is not None:
             command_id = check_command_id(command_id)
         check_expected(expected, aggregate)
