@@ -17,6 +17,8 @@ Files, each after the files that it imports:
     demo      `eda demo` and its options
     modules   imports the modules that a user names
     schema    `eda schema export` and `eda schema check`
+    history   prints the events of an aggregate
+    store     `eda store cat`
     worker    one of the two processes: it publishes or handles
 """
 
@@ -49,6 +51,7 @@ def _make_main() -> Callable[..., Any]:
     from eda.cli.bench import bench
     from eda.cli.demo import demo
     from eda.cli.schema import schema
+    from eda.cli.store import store
 
     @click.group(context_settings={"help_option_names": ["-h", "--help"]})
     @click.version_option(__version__, prog_name="eda")
@@ -58,6 +61,7 @@ def _make_main() -> Callable[..., Any]:
     group.add_command(bench)
     group.add_command(demo)
     group.add_command(schema)
+    group.add_command(store)
     return group
 
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 LIGHT = {"eda", "eda._version", "eda.cli"}
-LIGHT |= {f"eda.cli.{name}" for name in ("bench", "demo", "limits", "options", "schema")}
+LIGHT |= {f"eda.cli.{name}" for name in ("bench", "demo", "limits", "options", "schema", "store")}
 HEAVY = {"asyncio", "google.protobuf", "logging", "msgpack", "msgspec", "nats", "rich", "ssl"}
 
 
@@ -35,8 +35,9 @@ def loaded_by(*arguments: str) -> tuple[str, set[str]]:
         (["schema", "--help"], "Export the schemas of your payload classes"),
         (["schema", "export", "--help"], "MODULE..."),
         (["schema", "check", "--help"], "New readers must read all stored events."),
+        (["store", "cat", "--help"], "Print the events of one aggregate, the oldest first."),
     ],
-    ids=["help", "h", "version", "bench", "demo", "schema", "export", "check"],
+    ids=["help", "h", "version", "bench", "demo", "schema", "export", "check", "cat"],
 )
 def test_command_when_it_only_tells_something_loads_nothing_heavy(arguments: list[str], shown: str) -> None:
     out, loaded = loaded_by(*arguments)
