@@ -18,7 +18,7 @@ FUZZ_TARGETS = $(patsubst tests/fuzz/corpus/%/seed-00,%,$(wildcard tests/fuzz/co
 
 BIN     = $(VENV)/bin
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check
-LINTED  = src tests bench setup.py .ci
+LINTED  = src tests bench examples setup.py .ci
 SOURCES := $(wildcard src/eda/*.pyx src/eda/*.pxd src/eda/*/*.pyx src/eda/*/*.pxd)
 BUILT   := $(VENV)/.built$(filter 1,$(EDA_DEBUG))
 SERVERS := $(CURDIR)/.servers
@@ -95,6 +95,7 @@ lint: $(VENV)/.extra-lint $(VENV)/.actionlint  ## ruff, cython-lint, mypy, pyrig
 # cython-lint looks for pycodestyle in PATH.
 	PATH="$(abspath $(BIN)):$$PATH" cython-lint src
 	$(BIN)/mypy
+	MYPYPATH=src:examples/orders $(BIN)/mypy --strict examples/orders/*.py
 	$(BIN)/python .ci/check_types.py
 # Without the helpers that it would use if they happened to be installed, so that it finds the same everywhere.
 	if [ -x $(BIN)/actionlint ]; then $(BIN)/actionlint -shellcheck= -pyflakes= $(WORKFLOWS); \
