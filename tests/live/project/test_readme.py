@@ -1,4 +1,4 @@
-"""README.md and docs/guide.md: every Python block runs as it stands and prints what the text block below it says."""
+"""README.md and the guides: every Python block runs as it stands and prints what the text block below it says."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ import pytest
 import eda
 
 ROOT = Path(__file__).resolve().parents[3]
-DOCUMENTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/guide.md")}
+GUIDES = ("README.md", "docs/guide.md", "docs/event-sourcing.md")
+DOCUMENTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in GUIDES}
 DEADLINE_S = 30
 
-# Both documents say that this is around the shorter examples.
+# The documents say that this is around the shorter examples.
 AROUND = """\
 import asyncio
 import eda
-
+{more}
 async def main():
     async with eda.connect(client="example") as conn:
 {block}
@@ -43,10 +44,17 @@ class Block:
     expected: str | None
 
     @property
+    def module(self) -> str:
+        """The name of the module that the block is, for the other blocks of its document; else empty."""
+        named = re.match(r"# (\w+)\.py\n", self.code)
+        return named[1] if named else ""
+
+    @property
     def program(self) -> str:
-        if "eda.run(" in self.code or "asyncio.run(" in self.code:
+        if self.module or "eda.run(" in self.code or "asyncio.run(" in self.code:
             return self.code
-        return AROUND.format(block=textwrap.indent(self.code, " " * 8))
+        more = "".join(f"from {each.module} import *\n" for each in modules_of(self.document))
+        return AROUND.format(block=textwrap.indent(self.code, " " * 8), more=more)
 
     @property
     def waits_for_ever(self) -> bool:
@@ -65,10 +73,16 @@ def read_blocks(document: str) -> list[Block]:
     return blocks
 
 
+def modules_of(document: str) -> list[Block]:
+    return [block for block in read_blocks(document) if block.module]
+
+
 BLOCKS = [block for document in DOCUMENTS for block in read_blocks(document)]
 
 
-@pytest.mark.parametrize(("document", "least"), [("README.md", 2), ("docs/guide.md", 18)])
+@pytest.mark.parametrize(
+    ("document", "least"), [("README.md", 2), ("docs/guide.md", 18), ("docs/event-sourcing.md", 8)]
+)
 def test_document_when_read_has_blocks_that_all_say_what_they_print(document: str, least: int) -> None:
     text = DOCUMENTS[document]
     blocks = [block for block in BLOCKS if block.document == document]
@@ -94,6 +108,8 @@ async def test_block_when_run_prints_what_its_document_says(block: Block, tmp_pa
     assert block.expected is not None
     file = tmp_path / "example.py"
     file.write_text(block.program, encoding="utf-8")
+    for each in modules_of(block.document):
+        (tmp_path / f"{each.module}.py").write_text(each.code, encoding="utf-8")
     async with eda.EmbeddedServer() as server, asyncio.timeout(DEADLINE_S):
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-u", "-W", "error", str(file)),

@@ -1,4 +1,4 @@
-"""Public are the module `eda` and the names in its `__all__`. All other modules are private, whatever their names."""
+"""Public are the modules `eda` and `eda.testing`, and the names in their `__all__`. All other modules are private."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import eda
 
 ROOT = Path(__file__).resolve().parents[3]
-PUBLIC_MODULES = ["eda"]
+PUBLIC_MODULES = ["eda", "eda.testing"]
 
 DOCUMENTED = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOT_FOR_USERS = {"design.md", "fuzzing.md"}
