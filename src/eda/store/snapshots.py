@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from time import time_ns
@@ -42,6 +43,7 @@ S = TypeVar("S")
 
 MAX_WRITERS = 4
 MAX_WAITING = 64  # snapshots that wait for a writer; each is held as bytes
+MAX_SEQUENCES = 4096
 MAX_TRIES = 4
 CONFLICT_PAUSE_S = 0.05  # another write of the same snapshot is under way
 TROUBLE_PAUSE_S = 5.0  # no reads, or no writes, for this long after one has failed
@@ -106,6 +108,7 @@ class Snapshots(Generic[S]):
         self._is_closed = False
         self._waiting: dict[str, _Write] = {}  # by aggregate, the oldest first
         self._writing: set[str] = set()
+        self._sequences: OrderedDict[str, int] = OrderedDict()  # of the snapshots written last, by aggregate
         self._writers: set[asyncio.Task[None]] = set()
         self._under_way: set[asyncio.Future[None]] = set() if under_way is None else under_way
 
@@ -196,7 +199,9 @@ class Snapshots(Generic[S]):
         self._waiting.pop(aggregate, None)
         if len(self._waiting) >= MAX_WAITING:
             del self._waiting[next(iter(self._waiting))]
-        self._waiting[aggregate] = _Write(aggregate, event, cached, cached.version, max(cached.snapshot_sequence, 0))
+        # The store has replaced the cached aggregate since the last write, so it may not have that write's sequence.
+        expected = max(cached.snapshot_sequence, self._sequences.get(aggregate, 0))
+        self._waiting[aggregate] = _Write(aggregate, event, cached, cached.version, expected)
         if len(self._writers) < MAX_WRITERS:
             writer = self._loop.create_task(self._write_all())
             self._writers.add(writer)
@@ -281,12 +286,19 @@ class Snapshots(Generic[S]):
                     raise
                 await asyncio.sleep(CONFLICT_PAUSE_S)
                 continue
-            if write.cached.snapshot_sequence < sequence:
-                write.cached.snapshot_sequence = sequence
+            self._note(write, sequence)
             if expected == 0:
                 await self._undo_if_forgotten(write.aggregate, sequence)
             return sequence
         return 0
+
+    def _note(self, write: _Write, sequence: int) -> None:
+        """Note the sequence of a snapshot that was written, which the aggregate's next snapshot replaces."""
+        write.cached.snapshot_sequence = max(write.cached.snapshot_sequence, sequence)
+        self._sequences.pop(write.aggregate, None)
+        if len(self._sequences) >= MAX_SEQUENCES:
+            self._sequences.popitem(last=False)
+        self._sequences[write.aggregate] = sequence
 
     async def _replaceable(self, write: _Write) -> int | None:
         """Return the sequence of the message that the write has to replace, 0 if there is none; None to give up.

@@ -11,7 +11,7 @@ import eda
 from eda._codec import decode_event, encode_event
 from eda.middleware.around_store import StoreHooks
 from eda.store.snapshot import is_marker
-from helpers import Admin, Connect, Logged, until
+from helpers import Admin, Connect, Logged, Proxy, until
 from support.store.snapshotting import Order, Side, cached
 
 
@@ -329,3 +329,41 @@ async def test_snapshot_when_middleware_encrypts_events_is_encrypted_as_well(
     # A hook that can't read it fails no load.
     await side.write("4711", cached(Order(3), 3, *await side.append("4711", 3)))
     assert await Side(conn, stream, hooks=StoreHooks([Cipher()])).snapshots.read("4711") is None
+
+
+async def test_snapshots_of_one_store_are_each_written_by_one_request(
+    own_server: eda.EmbeddedServer,
+) -> None:
+    async with Proxy(own_server.port) as proxy, eda.connect(proxy.url(own_server.url)) as conn:
+        orders: Any = conn.store("orders", eda.Decider(0, lambda paid, event: paid + 1), snapshot_every=1)
+        async with orders:
+            for version in range(6):
+                await orders.append("4711", [eda.Event(type="paid")], expected=version)
+                await orders._core.snapshots.flush(5)
+        assert proxy.sent.count(b" orders-snapshots.4711 ") == 6
+        # The state that is loaded is the snapshot's.
+        direct = b"DIRECT.GET.orders-snapshots "
+        assert (await conn.store("orders", orders._core.decider, snapshot_every=1).load("4711")).events == []
+        assert proxy.sent.count(direct) == 1
+
+
+async def test_aggregate_of_a_store_when_it_is_forgotten_leaves_a_marker_and_stays_gone(
+    conn: eda.Conn, connect: Connect, stream: str
+) -> None:
+    decider = eda.Decider(0, lambda paid, event: paid + 1)
+    orders = conn.store(stream, decider, snapshot_every=2)
+    for version in range(5):
+        await orders.append("4711", [eda.Event(type="paid")], expected=version)
+    other = (await connect()).store(stream, decider, snapshot_every=2)
+    assert (await other.load("4711")).state == 5
+    await orders.forget("4711")
+    await orders.forget("4711")
+    for store in (orders, other):
+        with pytest.raises(eda.AggregateForgotten):
+            await store.load("4711")
+        with pytest.raises(eda.AggregateForgotten):
+            await store.append("4711", [eda.Event(type="paid")], expected="any")
+    found = await Side(conn, stream).stored("4711")
+    assert found is not None
+    assert is_marker(found[0])
+    await conn.streams.delete(f"{stream}-snapshots")
