@@ -362,7 +362,12 @@ class Conn:
             return StoreServices(opened.wire, opened.api, opened.logger, opened.known_streams, client, lifetime.batches)
 
         sizes: dict[str, Any] = {"snapshot_every": snapshot_every, "cache": cache, "attempts": attempts}
+        sizes["hooks"] = self._store_hooks()
         return new_store(lifetime.require_open, services, stream, decider, **sizes)
+
+    def _store_hooks(self) -> Any:
+        """Return the hooks around event stores: a connection with middleware has them."""
+        return None
 
     # --- dead letters ------------------------------------------------------------------------------------------------
 

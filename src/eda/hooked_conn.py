@@ -18,6 +18,7 @@ from eda.jetstream.subjects import check_stream_name
 from eda.lifetime import ConnState
 from eda.middleware.around_handler import BatchChain, HandleChain
 from eda.middleware.around_publish import PublishChain, with_id
+from eda.middleware.around_store import StoreHooks, check_can_load
 from eda.middleware.base import Middleware, overrides
 from eda.middleware.calls import hooks_of
 from eda.middleware.hooked_batch import HookedBatch
@@ -106,6 +107,12 @@ class HookedConn(Conn):
         subscription = super()._new_subscription(services, spec, chain.call)
         chain.subscription = subscription
         return subscription
+
+    # --- event store -------------------------------------------------------------------------------------------------
+
+    def _store_hooks(self) -> StoreHooks:
+        check_can_load(self._middleware)
+        return StoreHooks(self._middleware)
 
 
 def _bypassed(name: str, other: str, hook: str, *, is_batch: bool) -> ConfigError:

@@ -24,6 +24,7 @@ Files, each after the files that it imports:
     forgetting         forget: the tombstone, the purge, the marker
     stream_parts       what all stores of one stream on one connection share
     core               reads aggregates, appends to them, and finds out what a refused append has done
+    hooked_core        the same with the hooks of middleware around each append and for each event that is read
     turns              callers that append to the same aggregate take turns
     event_store        `EventStore`: what users call
     assembly           checks the arguments of a store and opens its parts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,9 +22,10 @@ from eda.store.decider import Decider
 from eda.store.event_store import EventStore
 from eda.store.forgetting import Forgetting
 from eda.store.history import History
+from eda.store.hooked_core import HookedStoreCore
 from eda.store.opening import open_store
 from eda.store.snapshot_stream import SnapshotStream, check_snapshot_stream_name
-from eda.store.snapshots import Snapshots
+from eda.store.snapshots import Snapshots, StoreHooks
 from eda.store.state_codec import StateCodec
 from eda.store.stream_parts import StreamParts
 from eda.transport.wire import Wire
@@ -62,8 +64,11 @@ def new_store(
     snapshot_every: int | None,
     cache: int,
     attempts: int,
+    hooks: StoreHooks | None = None,
 ) -> EventStore[S, C]:
     """Return the event store of a stream, as `Conn.store` says. `require_open` and `services` may raise Closed.
+
+    `hooks` are those of the connection's middleware.
 
     Raises ConfigError for wrong arguments.
     """
@@ -79,7 +84,7 @@ def new_store(
     _check_number("cache", cache, 0)
     _check_number("attempts", attempts, 1)
     codec = None if snapshot_every is None or decider is None else StateCodec(decider.state, decider.new_state())
-    opener = _Opener(require_open, services, stream, decider, cache, snapshot_every, codec)
+    opener = _Opener(require_open, services, stream, decider, cache, snapshot_every, codec, hooks)
     return EventStore(stream, opener.core, attempts)
 
 
@@ -100,6 +105,7 @@ class _Opener(Generic[S, C]):
         cache: int,
         snapshot_every: int | None,
         codec: StateCodec | None,
+        hooks: StoreHooks | None,
     ) -> None:
         self._require_open = require_open
         self._services = services
@@ -108,6 +114,7 @@ class _Opener(Generic[S, C]):
         self._cache = cache
         self._snapshot_every = snapshot_every
         self._codec = codec
+        self._hooks = hooks
         self._core: StoreCore[S, C] | None = None
 
     async def core(self) -> StoreCore[S, C]:
@@ -133,9 +140,11 @@ class _Opener(Generic[S, C]):
                 snapshot_version=self._decider.snapshot_version,
                 codec=self._codec,
                 under_way=services.under_way,
+                hooks=self._hooks,
             )
             await snapshots.check()
-        return StoreCore(
+        make = StoreCore[S, C] if self._hooks is None else functools.partial(HookedStoreCore[S, C], self._hooks)
+        return make(
             parts,
             self._require_open,
             services.client,

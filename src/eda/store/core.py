@@ -213,17 +213,25 @@ class StoreCore(Generic[S, C]):
     # --- appending ---------------------------------------------------------------------------------------------------
 
     async def append(
-        self, aggregate: str, known: Cached, events: list[Event], command_id: str | None
+        self,
+        aggregate: str,
+        known: Cached,
+        events: list[Event],
+        command_id: str | None,
+        ids: list[str] | None = None,
+        folded: Sequence[Event] | None = None,
     ) -> tuple[Appended[S], Cached]:
         """Append the events after `known`, and return the result and the aggregate as it is then.
 
-        The events are folded first, so that an event that `evolve` does not take is never stored.
+        The events are folded first, so that an event that `evolve` does not take is never stored. `ids`: the ids of the
+        events, if they have been made already. `folded`: what is folded in place of the events.
 
         Raises Conflict if something else was stored meanwhile, and none of these events. Raises VersionConflict if some
         of their ids are stored, and Timeout if it is not known whether they are stored. Stored events are never
         reported as a conflict.
         """
-        ids = ids_of(aggregate, events, command_id)
+        if ids is None:
+            ids = ids_of(aggregate, events, command_id)
         now_ns = time.time_ns()
         version = known.version
         messages = []
@@ -236,7 +244,9 @@ class StoreCore(Generic[S, C]):
                 # `evolve` may change the state in place. If the append fails, the state is not the aggregate's.
                 self.cache.drop(aggregate)
                 known = without_state(known)
-            state = self.decider.fold(state, [stored_event(each, self.stream, 0, 0) for _, each, _ in messages])
+            if folded is None:
+                folded = [stored_event(each, self.stream, 0, 0) for _, each, _ in messages]
+            state = self.decider.fold(state, folded)
             has_state = True
         else:
             has_state = False

@@ -37,7 +37,7 @@ from eda.store.snapshot import (
 from eda.store.snapshot_stream import READ_TIMEOUT_S, SnapshotStream, is_conflict
 from eda.store.state_codec import StateCodec, UnfitState
 
-__all__ = ["SnapshotHooks", "Snapshots"]
+__all__ = ["Snapshots", "StoreHooks"]
 
 S = TypeVar("S")
 
@@ -49,7 +49,7 @@ CONFLICT_PAUSE_S = 0.05  # another write of the same snapshot is under way
 TROUBLE_PAUSE_S = 5.0  # no reads, or no writes, for this long after one has failed
 
 
-class SnapshotHooks(Protocol):
+class StoreHooks(Protocol):
     """The hooks of middleware around an event store."""
 
     async def append(
@@ -89,7 +89,7 @@ class Snapshots(Generic[S]):
         *,
         snapshot_version: str,
         codec: StateCodec,
-        hooks: SnapshotHooks | None = None,
+        hooks: StoreHooks | None = None,
         under_way: set[asyncio.Future[None]] | None = None,
     ) -> None:
         self._api = api

@@ -59,6 +59,9 @@ class Layer(eda.Middleware):
     async def handle_batch(self, events: list[eda.Event], call_next: eda.HandleBatchNext) -> None:
         await call_next([self.opened(event) for event in events])
 
+    async def load(self, event: eda.Event) -> eda.Event:
+        return self.opened(event)
+
     def opened(self, event: eda.Event) -> eda.Event:
         meta = event.meta
         if self.name not in meta:
