@@ -357,4 +357,4 @@ class Snapshots(Generic[S]):
     def _warn(self, kind: str, text: str, *arguments: Any) -> None:
         if kind not in self._logged:
             self._logged.add(kind)
-            self._logger.warning(f"event store of stream %s: {text}", self._stream, *arguments)
+            self._logger.warning("event store of stream %s: %s", self._stream, text % arguments)

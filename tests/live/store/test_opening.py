@@ -9,17 +9,15 @@ import pytest
 import eda
 from eda.store.opening import OpenedStream, open_store
 from helpers import Admin, Connect, Logged, until
+from servers import VERSIONS
 
-pytestmark = pytest.mark.old_server
+ABLE = [version for version in VERSIONS if not version.startswith("2.10.")]
+on_able_servers = pytest.mark.parametrize("server_version", ["current", *reversed(ABLE)], indirect=True)
+on_old_servers = pytest.mark.parametrize(
+    "server_version", [each for each in VERSIONS if each not in ABLE], indirect=True
+)
 
 MARKED = eda.StreamOptions(store=True)
-
-
-@pytest.fixture
-def stores_work(server_version: str) -> None:
-    """Skip where the server can't hold event stores."""
-    if server_version.startswith("2.10."):
-        pytest.skip("this server can't hold event stores")
 
 
 @pytest.fixture
@@ -40,18 +38,15 @@ async def refusal(conn: eda.Conn, stream: str) -> eda.ConfigError:
     return caught.value
 
 
-async def test_open_when_the_server_is_too_old_is_not_supported(
-    conn: eda.Conn, stream: str, server_version: str
-) -> None:
-    if not server_version.startswith("2.10."):
-        pytest.skip("this server can hold event stores")
+@on_old_servers
+async def test_open_when_the_server_is_too_old_is_not_supported(conn: eda.Conn, stream: str) -> None:
     with pytest.raises(eda.NotSupported, match=r"2\.11"):
         await opened(conn, stream)
     with pytest.raises(eda.StreamNotFound):
         await conn.streams.info(stream)
 
 
-@pytest.mark.usefixtures("stores_work")
+@on_able_servers
 async def test_open_when_the_stream_is_missing_creates_it(conn: eda.Conn, stream: str) -> None:
     store = await opened(conn, stream)
     info = await conn.streams.info(stream)
@@ -62,7 +57,7 @@ async def test_open_when_the_stream_is_missing_creates_it(conn: eda.Conn, stream
     store.check()
 
 
-@pytest.mark.usefixtures("stores_work")
+@on_able_servers
 async def test_open_when_the_stream_may_not_be_created_raises(connect: Connect, stream: str) -> None:
     conn = await connect(auto_create=False)
     with pytest.raises(eda.StreamNotFound):
@@ -74,7 +69,7 @@ async def test_open_when_the_stream_may_not_be_created_raises(connect: Connect, 
     assert (await opened(conn, stream)).info.options.store
 
 
-@pytest.mark.usefixtures("stores_work")
+@on_able_servers
 async def test_open_when_the_stream_is_not_marked_says_how_to(conn: eda.Conn, stream: str) -> None:
     await conn.streams.create(stream)
     assert f"conn.streams.update({stream!r}, store=True)" in str(await refusal(conn, stream))
@@ -82,13 +77,13 @@ async def test_open_when_the_stream_is_not_marked_says_how_to(conn: eda.Conn, st
     assert (await opened(conn, stream)).info.options.store
 
 
-@pytest.mark.usefixtures("stores_work")
+@on_able_servers
 async def test_open_when_batches_are_off_cannot_batch(conn: eda.Conn, stream: str) -> None:
     await conn.streams.create(stream, eda.StreamOptions(store=True, atomic=False))
     assert not (await opened(conn, stream)).can_batch
 
 
-@pytest.mark.usefixtures("stores_work")
+@on_able_servers
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
@@ -110,7 +105,7 @@ async def test_open_when_the_stream_cannot_hold_a_store_says_why(
     assert named in str(await refusal(conn, stream))
 
 
-@pytest.mark.usefixtures("stores_work")
+@on_able_servers
 async def test_open_when_reads_are_slow_is_not_supported(conn: eda.Conn, admin: Admin, stream: str) -> None:
     metadata = {"eda-store": "1"}
     await admin.api(f"STREAM.CREATE.{stream}", {"name": stream, "subjects": [f"{stream}.>"], "metadata": metadata})
@@ -118,7 +113,8 @@ async def test_open_when_reads_are_slow_is_not_supported(conn: eda.Conn, admin: 
         await opened(conn, stream)
 
 
-@pytest.mark.usefixtures("stores_work", "quick_looks")
+@on_able_servers
+@pytest.mark.usefixtures("quick_looks")
 async def test_opened_when_another_program_changes_the_stream_notices(
     conn: eda.Conn, admin: Admin, stream: str, logged: Logged
 ) -> None:
@@ -137,7 +133,8 @@ async def test_opened_when_another_program_changes_the_stream_notices(
         store.check()
 
 
-@pytest.mark.usefixtures("stores_work", "quick_looks")
+@on_able_servers
+@pytest.mark.usefixtures("quick_looks")
 async def test_opened_when_the_stream_was_made_again_tells(connect: Connect, conn: eda.Conn, stream: str) -> None:
     store = await opened(conn, stream)
     before = store.created
@@ -158,7 +155,7 @@ async def test_opened_when_the_stream_was_made_again_tells(connect: Connect, con
     assert len(told) == 1
 
 
-@pytest.mark.usefixtures("stores_work")
+@on_able_servers
 async def test_recover_when_the_stream_is_marked_does_not_raise(conn: eda.Conn, stream: str) -> None:
     await opened(conn, stream)
     services = conn._lifetime._services
