@@ -27,9 +27,13 @@ from eda.transport.listener import ConnectionListener
 __all__ = ["READ_TIMEOUT_S", "DirectGet", "Reading", "StoredMessage", "n_left", "up_to"]
 
 READ_TIMEOUT_S = 10.0
-ATTEMPT_TIMEOUT_S = 3.0  # without a message for this long, a request is sent again
+# Without a message for this long, a request is sent again, because the replica that got it may be frozen. Each further
+# attempt waits twice as long, because the server may be slow.
+FIRST_ATTEMPT_S = 0.75
+MAX_ATTEMPT_S = 5.0
 FIRST_PAUSE_S = 0.02
 MAX_PAUSE_S = 0.5
+MAX_SUBJECTS = 1024  # of one read of last messages; nats-server's own limit
 
 
 class StoredMessage:
@@ -66,11 +70,12 @@ _encode = msgspec.json.Encoder().encode
 class Reading:
     """One read that is under way. `DirectGet` begins it; `done` waits for it."""
 
-    __slots__ = ("body", "end", "error", "is_batch", "is_over", "messages", "number", "subject", "waiter")
+    __slots__ = ("body", "end", "error", "is_batch", "is_over", "messages", "most", "number", "subject", "waiter")
 
-    def __init__(self, subject: str, body: bytes, *, is_batch: bool) -> None:
+    def __init__(self, subject: str, body: bytes, most: int, *, is_batch: bool) -> None:
         self.subject = subject
         self.body = body
+        self.most = most  # messages in the answer
         self.is_batch = is_batch
         self.messages: list[StoredMessage] = []
         self.end = b""  # the headers of the message that ends a batch
@@ -136,43 +141,51 @@ class DirectGet:
 
     # --- reads -------------------------------------------------------------------------------------------------------
 
-    def begin_last_of_each(self, filter: str, *, from_sequence: int = 0) -> Reading:
+    def begin_last_of_each(self, filter: str, *, from_sequence: int = 0, up_to_sequence: int = 0) -> Reading:
         """Begin to read the last message of each subject that the filter matches, stored at `from_sequence` or later.
 
-        The server refuses more than 1,024 subjects (code 413).
+        With `up_to_sequence`, the last messages up to there. The server refuses more than 1,024 subjects (code 413). It
+        limits the bytes of an answer: then `n_left` says that there are more.
         """
         query: dict[str, Any] = {"multi_last": [filter]}
         if from_sequence:
             query["seq"] = from_sequence
-        return self._begin(self._direct, query, is_batch=True)
+        if up_to_sequence:
+            query["up_to_seq"] = up_to_sequence
+        return self._begin(self._direct, query, MAX_SUBJECTS)
 
     def begin_next_of(self, subject: str, *, from_sequence: int, n: int) -> Reading:
-        """Begin to read up to `n` messages of a literal subject, from `from_sequence` onwards.
+        """Begin to read up to `n` messages of a subject, from `from_sequence` onwards. Literal subjects are fast.
 
         The server may return fewer, because it limits the bytes of an answer.
         """
         query = {"next_by_subj": subject, "seq": max(from_sequence, 1), "batch": n}
-        return self._begin(self._direct, query, is_batch=True)
+        return self._begin(self._direct, query, n)
 
     def begin_at(self, sequence: int) -> Reading:
         """Begin to read the message with this sequence."""
-        return self._begin(self._direct, {"seq": sequence}, is_batch=False)
+        return self._begin(self._direct, {"seq": sequence})
 
     def begin_last(self, subject: str) -> Reading:
         """Begin to read the last message of a subject."""
-        return self._begin(self._direct, {"last_by_subj": subject}, is_batch=False)
+        return self._begin(self._direct, {"last_by_subj": subject})
 
     def begin_leader_last(self, filter: str) -> Reading:
         """Begin to read the last message that the filter matches, from the stream's leader."""
-        return self._begin(self._leader, {"last_by_subj": filter}, is_batch=False)
+        return self._begin(self._leader, {"last_by_subj": filter})
+
+    def begin_leader_at(self, sequence: int) -> Reading:
+        """Begin to read the message with this sequence, from the stream's leader."""
+        return self._begin(self._leader, {"seq": sequence})
 
     def begin_leader_next(self, filter: str, *, from_sequence: int) -> Reading:
         """Begin to read the first message that the filter matches from `from_sequence` onwards, from the leader."""
         query = {"next_by_subj": filter, "seq": max(from_sequence, 1)}
-        return self._begin(self._leader, query, is_batch=False)
+        return self._begin(self._leader, query)
 
-    def _begin(self, subject: str, query: dict[str, Any], *, is_batch: bool) -> Reading:
-        reading = Reading(subject, _encode(query), is_batch=is_batch)
+    def _begin(self, subject: str, query: dict[str, Any], most: int = 0) -> Reading:
+        """Begin a read of a single message, or with `most` of a batch of at most so many."""
+        reading = Reading(subject, _encode(query), most or 1, is_batch=most > 0)
         if self._wire.is_up:
             self._send(reading)
         else:
@@ -187,11 +200,12 @@ class DirectGet:
         cancelled, the answer is ignored.
         """
         deadline = monotonic() + READ_TIMEOUT_S
-        pause_s = FIRST_PAUSE_S
+        pause_s, attempt_s = FIRST_PAUSE_S, FIRST_ATTEMPT_S
         try:
             while True:
                 if not reading.is_over:
-                    await self._attempt(reading)
+                    await self._attempt(reading, attempt_s, deadline)
+                    attempt_s = min(attempt_s * 2, MAX_ATTEMPT_S)
                 error = reading.error
                 if error is None:
                     return reading.messages
@@ -210,10 +224,21 @@ class DirectGet:
         finally:
             self.forget(reading)
 
-    async def _attempt(self, reading: Reading) -> None:
+    async def _attempt(self, reading: Reading, quiet_s: float, deadline: float) -> None:
+        """Wait for the end of an attempt. It ends without an answer if no message comes for `quiet_s` seconds."""
         loop = asyncio.get_running_loop()
         reading.waiter = loop.create_future()
-        timer = loop.call_later(ATTEMPT_TIMEOUT_S, self._on_silence, reading, len(reading.messages))
+        timer: asyncio.TimerHandle
+
+        def look(n_before: int) -> None:
+            nonlocal timer
+            n_messages = len(reading.messages)
+            if n_messages > n_before and monotonic() < deadline:
+                timer = loop.call_later(quiet_s, look, n_messages)  # the rest of a long answer is under way
+            elif not reading.is_over:
+                reading.finish(Timeout(f"a read of stream {self._stream}", READ_TIMEOUT_S))
+
+        timer = loop.call_later(max(min(quiet_s, deadline - monotonic()), 0.01), look, len(reading.messages))
         try:
             await reading.waiter
         finally:
@@ -230,6 +255,7 @@ class DirectGet:
         self._last_number += 1
         reading.number = b"%d" % self._last_number
         reading.messages = []
+        reading.end = b""
         reading.error = None
         reading.is_over = False
         n_body = len(reading.body)
@@ -253,6 +279,8 @@ class DirectGet:
             if headers.startswith(b"NATS/1.0 "):
                 self._take_status(reading, headers)
             elif headers:
+                if len(reading.messages) >= reading.most:
+                    raise ValueError(f"more than {reading.most} messages")
                 reading.messages.append(_message_of(headers, payload))
                 if not reading.is_batch:
                     reading.finish()
@@ -293,15 +321,6 @@ class DirectGet:
             reading.finish()
 
     # --- the connection ----------------------------------------------------------------------------------------------
-
-    def _on_silence(self, reading: Reading, n_before: int) -> None:
-        """End an attempt that brought no message for some time."""
-        if len(reading.messages) > n_before and reading.waiter is not None:
-            # The rest of a long answer is still under way. `done` bounds the whole time.
-            asyncio.get_running_loop().call_later(ATTEMPT_TIMEOUT_S, self._on_silence, reading, len(reading.messages))
-            return
-        if not reading.is_over:
-            reading.finish(Timeout(f"a read of stream {self._stream}", ATTEMPT_TIMEOUT_S))
 
     def _end_all(self, error: EdaError, subject: str | None = None) -> None:
         for reading in list(self._readings.values()):

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from eda._codec import stored_event
 from eda._event import Event
-from eda.errors import DecodeError
+from eda.errors import DecodeError, ServerError
 from eda.jetstream.api import Api
-from eda.jetstream.direct_get import DirectGet, StoredMessage, n_left
+from eda.jetstream.direct_get import DirectGet, Reading, StoredMessage, n_left, up_to
 from eda.jetstream.subjects import escape_token
 from eda.names import FORGOTTEN
 from eda.store_errors import HistoryIncomplete
@@ -24,6 +24,7 @@ __all__ = ["Baseline", "History", "Tail"]
 
 MAX_BATCH = 500  # messages of one request
 N_READS = 6
+TOO_MANY_SUBJECTS = 413
 MAX_SUBJECTS = 64  # of one aggregate that are read concurrently
 FIRST_PAUSE_S = 0.005  # between two reads; each further pause is twice as long
 
@@ -114,9 +115,10 @@ class History:
                 if newest and not self._is_last_of(newest[0], aggregate, baseline):
                     raise _NotContinuedError
                 return []
-            lasts = await direct.done(readings[1])
+            lasts = await self._lasts(readings[1], filter, begin, sequence)
             if baseline.version:
-                found = await direct.done(readings[2])
+                # A replica that is behind may not have the message yet.
+                found = await direct.done(readings[2]) or await direct.done(direct.begin_leader_at(baseline.sequence))
                 if not found or not self._is_last_of(found[0], aggregate, baseline):
                     raise _NotContinuedError
             known: dict[int, StoredMessage] = {}
@@ -138,6 +140,32 @@ class History:
             for each in (*readings, *more):
                 direct.forget(each)
 
+    async def _lasts(self, reading: Reading, filter: str, begin: int, sequence: int) -> list[StoredMessage]:
+        """Return the last message of each of the aggregate's subjects, if it is stored at `begin` or later.
+
+        The server refuses this for more than 1,024 types. Then all messages up to `sequence` are returned, which takes
+        the server as long as a look at each message of the stream.
+        """
+        direct = self._direct
+        try:
+            lasts = messages = await direct.done(reading)
+            while messages and n_left(reading.end):  # the server limits the bytes of an answer
+                at = messages[-1].sequence + 1
+                reading = direct.begin_last_of_each(filter, from_sequence=at, up_to_sequence=up_to(reading.end))
+                messages = await direct.done(reading)
+                lasts += messages
+        except ServerError as error:
+            if error.code != TOO_MANY_SUBJECTS:
+                raise
+            lasts = []
+            while begin <= sequence:
+                messages = await direct.done(direct.begin_next_of(filter, from_sequence=begin, n=MAX_BATCH))
+                lasts += messages
+                if not messages:
+                    break
+                begin = messages[-1].sequence + 1
+        return lasts
+
     async def _add_missing(
         self, known: dict[int, StoredMessage], lasts: Sequence[StoredMessage], begin: int, n_missing: int
     ) -> bool:
@@ -146,10 +174,12 @@ class History:
         At most 64 subjects are read concurrently, so that the answers that are under way are limited.
         """
         direct = self._direct
-        n = min(n_missing, MAX_BATCH)
+        # With its last message, a subject has one more than those missing, unless two events have the same version.
+        n = min(n_missing + 1, MAX_BATCH)
         for at in range(0, len(lasts), MAX_SUBJECTS):
             part = lasts[at : at + MAX_SUBJECTS]
             waiting = [(each, direct.begin_next_of(each.subject, from_sequence=begin, n=n)) for each in part]
+            again: list[tuple[StoredMessage, Reading]] = []
             try:
                 while waiting:
                     again = []
@@ -158,15 +188,14 @@ class History:
                         known.update((each.sequence, each) for each in messages if each.sequence <= last.sequence)
                         if not messages:
                             return False
-                        # Before its last message, which is known, a subject has no more than the missing ones.
                         reached = messages[-1].sequence
-                        if reached < last.sequence and len(messages) < n_missing:
+                        if reached < last.sequence:
                             if not n_left(reading.end):
                                 return False  # this replica does not have the last message yet
                             again.append((last, direct.begin_next_of(last.subject, from_sequence=reached + 1, n=n)))
                     waiting = again
             finally:
-                for _, reading in waiting:
+                for _, reading in (*waiting, *again):
                     direct.forget(reading)
         return True
 
@@ -196,11 +225,16 @@ class History:
         """Return the event in a message. Raises HistoryIncomplete."""
         at = f"the message with the sequence {message.sequence}"
         try:
-            event = stored_event(message.payload, self._stream, message.sequence, message.time_ns)
+            event = stored_event(
+                message.payload, self._stream, message.sequence, message.time_ns, message.subject.encode()
+            )
         except DecodeError as error:
             raise HistoryIncomplete(self._stream, aggregate, f"{at} is no event: {error}") from error
         if event.version <= 0:
             reason = f"{at} has no version: it was not appended by an event store"
+            raise HistoryIncomplete(self._stream, aggregate, reason)
+        if event.aggregate != aggregate:
+            reason = f"{at} has the aggregate's subject, but its envelope names aggregate {event.aggregate!r}"
             raise HistoryIncomplete(self._stream, aggregate, reason)
         return event
 
@@ -216,12 +250,23 @@ class History:
         """Return what is wrong with the versions of the events; None if each follows the one before."""
         if events and events[-1].type == FORGOTTEN:
             return None
-        version = baseline.version
+        version, sequence = baseline.version, baseline.sequence
         for event in events:
-            if event.version != version + 1:
-                before = f"version {version} is followed by" if version else "it begins with"
-                return f"{before} version {event.version} (sequence {event.sequence})"
-            version += 1
+            found = event.version
+            if found == version:
+                return f"two events have version {version} (sequences {sequence} and {event.sequence})"
+            if found < version:
+                return (
+                    f"version {found} (sequence {event.sequence}) comes after version {version} (sequence {sequence})"
+                )
+            if found > version + 1:
+                missing = (
+                    f"version {version + 1} is"
+                    if found == version + 2
+                    else f"versions {version + 1} to {found - 1} are"
+                )
+                return f"{missing} missing before version {found} (sequence {event.sequence})"
+            version, sequence = found, event.sequence
         return None
 
 
