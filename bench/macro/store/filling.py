@@ -12,6 +12,7 @@ import bare_store
 import eda
 from eda._codec import encode_event
 from eda._nuid import next_nuid
+from eda.store.earlier import EARLIER, value_of, with_earlier
 from macro.store.orders import Added, Paid, Placed
 
 __all__ = ["Filling", "fill", "name_of"]
@@ -66,7 +67,9 @@ def chunks(filling: Filling) -> Iterator[list[bytes]]:
     order = array("I", [number for number, size in enumerate(sizes) for _ in range(size)])
     random.Random(16).shuffle(order)
     versions = array("I", bytes(4 * len(sizes)))
+    earlier: dict[int, str] = {}  # of the aggregates that are not complete
     stream = filling.stream.encode()
+    sequence = 0
     for begin in range(0, len(order), N_PER_CHUNK):
         frames = []
         for number in order[begin : begin + N_PER_CHUNK]:
@@ -76,7 +79,15 @@ def chunks(filling: Filling) -> Iterator[list[bytes]]:
             event = event.replace(aggregate=aggregate)
             envelope = encode_event(event, next_nuid(), "bench", TIME_NS, version)
             subject = b"%b.%b.%b" % (stream, event.type.encode(), aggregate.encode())
-            frames.append(b"PUB %b %b %d\r\n%b\r\n" % (subject, INBOX, len(envelope), envelope))
+            named = earlier.get(number, "")
+            headers = b"NATS/1.0\r\n%b: %b\r\n\r\n" % (EARLIER.encode(), value_of(named).encode())
+            n_total = len(headers) + len(envelope)
+            frames.append(b"HPUB %b %b %d %d\r\n%b%b\r\n" % (subject, INBOX, len(headers), n_total, headers, envelope))
+            sequence += 1
+            if version == sizes[number]:
+                earlier.pop(number, None)
+            else:
+                earlier[number] = with_earlier(named, sequence)
         yield frames
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from eda._codec import encode_event
 from eda._event import Event
 from eda._nuid import next_nuid
 from eda.errors import Closed, CodecError, ConfigError, EdaError, NotSupported, ServerError, Timeout
-from eda.headers import EXPECTED_FILTER, EXPECTED_SEQUENCE, MSG_ID
+from eda.headers import EXPECTED_FILTER, EXPECTED_SEQUENCE, MSG_ID, NO_HEADERS
 from eda.jetstream.answer_inbox import AnswerInbox
 from eda.jetstream.api import Api
 from eda.jetstream.publish_answers import Answer, Refused
@@ -58,6 +58,7 @@ class BatchMessage(NamedTuple):
     subject: str
     envelope: bytes
     id: str
+    headers: Mapping[str, str] = NO_HEADERS
 
 
 def encode_batch(stream: str, events: Iterable[Event], client: str) -> list[BatchMessage]:
@@ -182,7 +183,7 @@ class AtomicBatch:
 
     def _why_too_large(self, index: int) -> str:
         """Return why an event is too large for the server; an empty string if it is small enough."""
-        subject, envelope, _ = self._messages[index]
+        subject, envelope, *_ = self._messages[index]
         if not fits_protocol_line(subject):
             return "type and aggregate make a subject too long for the server's protocol line"
         n_total = len(self._header(index, "x" * N_BATCH_ID)) + len(envelope)
@@ -195,6 +196,7 @@ class AtomicBatch:
             MSG_ID: self._messages[index].id,
             "Nats-Batch-Id": batch,
             "Nats-Batch-Sequence": str(index + 1),
+            **self._messages[index].headers,
         }
         if index == len(self._messages) - 1:
             headers["Nats-Batch-Commit"] = "1"
@@ -210,7 +212,7 @@ class AtomicBatch:
     def _parts(self, batch: str) -> Iterator[bytes]:
         """Yield the frames of all events except the last, joined to pieces of at least 256 KiB each."""
         part = bytearray()
-        for index, (subject, envelope, _) in enumerate(self._messages[:-1]):
+        for index, (subject, envelope, *_) in enumerate(self._messages[:-1]):
             header = self._header(index, batch)
             n_header, n_total = len(header), len(header) + len(envelope)
             part += b"HPUB %b %d %d\r\n%b%b\r\n" % (subject.encode(), n_header, n_total, header, envelope)
@@ -290,7 +292,7 @@ class AtomicBatch:
                 return None
             self._wire.out.request(part)
             self._wire.out.flush()
-        subject, envelope, _ = self._messages[-1]
+        subject, envelope, *_ = self._messages[-1]
         headers = self._headers(len(self._messages) - 1, batch)
         may_have_been_stored = self._may_be_stored
         async with AnswerInbox(self._wire, self._stream, self._api.domain) as replies:

@@ -13,6 +13,7 @@ Files, each after the files that it imports:
     recent_commands    the latest commands of an aggregate, and where their events are stored
     cache              the cached aggregates: those used last, with a bound
     cause              the cause and the correlation of events that a handler appends
+    earlier            the sequences of an aggregate's earlier events, which each message names
     outgoing           the events of an append: checked, completed with their aggregate, and their ids
     history            exact reads of one aggregate's events
     aggregate_names    the names of all aggregates

@@ -26,13 +26,14 @@ from eda.server_codes import (
     LAST_SEQUENCE_CONFLICT,
     MESSAGE_NOT_FOUND,
 )
+from eda.store.earlier import EARLIER, value_of, with_earlier
 
 __all__ = ["Appending", "Refused", "Stored"]
 
 OPERATION = "append"
 PAUSE_S = 0.05
 
-_HEADERS = f"NATS/1.0\r\n{MSG_ID}: %b\r\n{EXPECTED_SEQUENCE}: %d\r\n{EXPECTED_FILTER}: %b\r\n".encode()
+_HEADERS = f"NATS/1.0\r\n{MSG_ID}: %b\r\n{EXPECTED_SEQUENCE}: %d\r\n{EXPECTED_FILTER}: %b\r\n{EARLIER}: %b\r\n".encode()
 _NO_TTL = b"\r\n"
 _TTL_NEVER = b"Nats-TTL: never\r\n\r\n"
 
@@ -99,6 +100,7 @@ class Appending:
         envelopes: list[tuple[str, bytes, str]],
         *,
         sequence: int,
+        earlier: str = "",
         ttl_never: bool = False,
         timeout_s: float | None = None,
     ) -> Stored:
@@ -106,7 +108,8 @@ class Appending:
 
         With `sequence=0` the aggregate must have no events. A single event is sent again until its outcome is known, as
         by `conn.publish`. Several events are one atomic batch. `ttl_never`: a single event is kept for ever, if the
-        stream lets messages state how long they are kept.
+        stream lets messages state how long they are kept. `earlier`: the sequences of the events before the one at
+        `sequence`, as far as they are known (see `earlier.py`).
 
         Raises Refused, Timeout (the events may be stored or not), ServerError, StreamNotFound and Closed; ConfigError
         before anything is sent; NotSupported for several events if server or stream does not take atomic batches. If
@@ -119,13 +122,21 @@ class Appending:
         else:
             known.check_timeout(timeout_s)
         token = escape_token(aggregate)
+        before = with_earlier(earlier, sequence) if sequence else ""
         if len(envelopes) != 1:
-            return await self._store_batch(known, token, envelopes, sequence, timeout_s) if envelopes else _NOTHING
+            if not envelopes:
+                return _NOTHING
+            return await self._store_batch(known, token, envelopes, sequence, before, timeout_s)
         ((type, envelope, event_id),) = envelopes
         try:
             check_event_id(event_id)
             subject = f"{stream}.{escape_token(type)}.{token}".encode()
-            headers = _HEADERS % (event_id.encode(), sequence, f"{stream}.*.{token}".encode())
+            headers = _HEADERS % (
+                event_id.encode(),
+                sequence,
+                f"{stream}.*.{token}".encode(),
+                value_of(before).encode(),
+            )
             headers += _TTL_NEVER if ttl_never and self.allows_ttl else _NO_TTL
             publisher = known.publisher
             left_s = timeout_s if publisher.is_ready else await publisher.ready(timeout_s, event_id)
@@ -218,6 +229,7 @@ class Appending:
         token: str,
         envelopes: list[tuple[str, bytes, str]],
         sequence: int,
+        before: str,
         timeout_s: float,
     ) -> Stored:
         api = self._api
@@ -229,7 +241,7 @@ class Appending:
             api,
             self._logger,
             self._stream,
-            self._messages(token, envelopes),
+            self._messages(token, envelopes, before),
             self._known_streams.recover,
             expectation=Expectation(f"{self._stream}.*.{token}", sequence),
             operation=OPERATION,
@@ -262,7 +274,7 @@ class Appending:
             done.set_result(None)
         return Stored(list(range(first, first + len(envelopes))), False)
 
-    def _messages(self, token: str, envelopes: list[tuple[str, bytes, str]]) -> list[BatchMessage]:
+    def _messages(self, token: str, envelopes: list[tuple[str, bytes, str]], before: str) -> list[BatchMessage]:
         """Return the messages of a batch. Raises ConfigError, which names the event."""
         if len(envelopes) > MAX_EVENTS:
             raise ConfigError(f"an append has at most {MAX_EVENTS} events, not {len(envelopes)}", argument="events")
@@ -274,7 +286,8 @@ class Appending:
                 raise ConfigError(same, argument="events")
             try:
                 check_event_id(event_id)
-                messages.append(BatchMessage(f"{self._stream}.{escape_token(type)}.{token}", envelope, event_id))
+                subject = f"{self._stream}.{escape_token(type)}.{token}"
+                messages.append(BatchMessage(subject, envelope, event_id, {EARLIER: value_of(before, index)}))
             except ConfigError as error:
                 raise ConfigError(f"events[{index}]: {error}", argument="events") from error
         return messages

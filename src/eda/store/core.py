@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+import msgspec
+
 from eda._codec import encode_event, stored_event
 from eda._event import Event
 from eda.errors import ConfigError, EdaError, Timeout
@@ -16,6 +18,7 @@ from eda.receipt import Receipt
 from eda.store.appending import Refused
 from eda.store.cache import Cache, Cached
 from eda.store.decider import Decider
+from eda.store.earlier import after
 from eda.store.forgetting import Forgetting
 from eda.store.history import Baseline, History, Tail
 from eda.store.outgoing import ids_of
@@ -193,6 +196,7 @@ class StoreCore(Generic[S, C]):
             snapshot_version_no=known.snapshot_version_no,
             snapshot_sequence=known.snapshot_sequence,
             epoch=self.parts.epoch,
+            earlier=after(known.earlier, known.sequence, [event.sequence for event in events]),
         )
 
     def _keep(self, aggregate: str, known: Cached) -> Cached:
@@ -251,7 +255,9 @@ class StoreCore(Generic[S, C]):
         else:
             has_state = False
         try:
-            stored = await self.parts.appending.store(aggregate, messages, sequence=known.sequence)
+            stored = await self.parts.appending.store(
+                aggregate, messages, sequence=known.sequence, earlier=known.earlier
+            )
         except (Refused, Timeout) as error:
             sequences, found = await self._settle(aggregate, known, messages, ids, error)
         else:
@@ -272,6 +278,7 @@ class StoreCore(Generic[S, C]):
             known.snapshot_version_no,
             known.snapshot_sequence,
             self.parts.epoch,
+            after(known.earlier, known.sequence, sequences),
         )
         self.cache.put(aggregate, current)
         if self.snapshots is not None:
@@ -312,7 +319,9 @@ class StoreCore(Generic[S, C]):
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, MAX_PAUSE_S)
             try:
-                stored = await self.parts.appending.store(aggregate, messages, sequence=known.sequence)
+                stored = await self.parts.appending.store(
+                    aggregate, messages, sequence=known.sequence, earlier=known.earlier
+                )
             except (Refused, Timeout) as error:
                 failed = error
             else:
@@ -382,14 +391,4 @@ def is_immutable(state: object) -> bool:
 
 def without_state(known: Cached) -> Cached:
     """Return what is known of an aggregate, without its state."""
-    return Cached(
-        None,
-        known.version,
-        known.sequence,
-        known.last_id,
-        known.commands,
-        has_state=False,
-        snapshot_version_no=known.snapshot_version_no,
-        snapshot_sequence=known.snapshot_sequence,
-        epoch=known.epoch,
-    )
+    return msgspec.structs.replace(known, state=None, has_state=False)

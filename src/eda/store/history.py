@@ -3,6 +3,9 @@
 Any replica may answer a direct get, and it may be behind. Two reads may be answered by two replicas, while writers go
 on. So a read is complete only if it has reached the sequence that the stream's leader names as the aggregate's last,
 and if the versions of its events follow each other. Otherwise it is read again, and in the end from the leader alone.
+
+The last message names the sequences of the events before it, so each is asked for by its sequence. If it does not name
+them, or if there are many, the events are searched by their subjects.
 """
 
 from __future__ import annotations
@@ -18,11 +21,14 @@ from eda.jetstream.api import Api
 from eda.jetstream.direct_get import DirectGet, Reading, StoredMessage, n_left, up_to
 from eda.jetstream.subjects import escape_token
 from eda.names import FORGOTTEN
+from eda.store.earlier import earlier_in
 from eda.store_errors import HistoryIncomplete
 
 __all__ = ["Baseline", "History", "Tail"]
 
 MAX_BATCH = 500  # messages of one request
+MAX_FOLLOWED = 120  # events that are read by their sequences
+MAX_STEPS = 16  # round trips for these
 N_READS = 6
 TOO_MANY_SUBJECTS = 413
 MAX_SUBJECTS = 64  # of one aggregate that are read concurrently
@@ -99,13 +105,11 @@ class History:
 
         Raises _NotContinuedError.
         """
-        direct, begin = self._direct, baseline.sequence + 1
+        direct = self._direct
         filter = self._filter(aggregate)
-        readings = [direct.begin_leader_last(filter), direct.begin_last_of_each(filter, from_sequence=begin)]
+        readings = [direct.begin_leader_last(filter)]
         if baseline.version:
             readings.append(direct.begin_at(baseline.sequence))
-        guessed = [self._subject(each, aggregate) for each in types or ()]
-        more = [direct.begin_next_of(each, from_sequence=begin, n=MAX_BATCH) for each in guessed]
         try:
             newest = await direct.done(readings[0])
             sequence = newest[0].sequence if newest else 0
@@ -115,12 +119,68 @@ class History:
                 if newest and not self._is_last_of(newest[0], aggregate, baseline):
                     raise _NotContinuedError
                 return []
-            lasts = await self._lasts(readings[1], filter, begin, sequence)
             if baseline.version:
                 # A replica that is behind may not have the message yet.
-                found = await direct.done(readings[2]) or await direct.done(direct.begin_leader_at(baseline.sequence))
+                found = await direct.done(readings[1]) or await direct.done(direct.begin_leader_at(baseline.sequence))
                 if not found or not self._is_last_of(found[0], aggregate, baseline):
                     raise _NotContinuedError
+        finally:
+            for each in readings:
+                direct.forget(each)
+        events = await self._follow(aggregate, newest[0], baseline)
+        return await self._search(aggregate, sequence, baseline, types) if events is None else events
+
+    async def _follow(self, aggregate: str, newest: StoredMessage, baseline: Baseline) -> list[Event] | None:
+        """Return the events after the baseline, by the sequences that their messages name; None if these are not all.
+
+        Each is asked for by its sequence, which costs the server a constant time.
+        """
+        event = self._event(aggregate, newest)
+        if event.type == FORGOTTEN:
+            return [event]
+        n_missing = event.version - baseline.version - 1
+        if n_missing > MAX_FOLLOWED:
+            return None
+        direct, events, oldest = self._direct, [event], newest
+        for _ in range(MAX_STEPS):
+            if not n_missing:
+                events.reverse()
+                return events
+            named = earlier_in(oldest.headers, oldest.sequence)[:n_missing]
+            if not named or named[-1] <= baseline.sequence:
+                return None
+            readings = [direct.begin_at(each) for each in named]
+            try:
+                for each in readings:
+                    found = await direct.done(each)
+                    if not found:
+                        return None  # this replica does not have the message yet
+                    oldest = found[0]
+                    if oldest.subject.rpartition(".")[2] != escape_token(aggregate):
+                        return None
+                    event = self._event(aggregate, oldest)
+                    if event.version != events[-1].version - 1:
+                        return None
+                    events.append(event)
+            finally:
+                for each in readings:
+                    direct.forget(each)
+            n_missing -= len(named)
+        return None
+
+    async def _search(
+        self, aggregate: str, sequence: int, baseline: Baseline, types: Iterable[str] | None
+    ) -> list[Event] | None:
+        """Return the events after the baseline, by their subjects; None if an answer was not complete.
+
+        `sequence` is that of the aggregate's last event, as the leader knows it.
+        """
+        direct, begin = self._direct, baseline.sequence + 1
+        readings = [direct.begin_last_of_each(self._filter(aggregate), from_sequence=begin)]
+        guessed = [self._subject(each, aggregate) for each in types or ()]
+        more = [direct.begin_next_of(each, from_sequence=begin, n=MAX_BATCH) for each in guessed]
+        try:
+            lasts = await self._lasts(readings[0], self._filter(aggregate), begin, sequence)
             known: dict[int, StoredMessage] = {}
             for each in more:
                 known.update((message.sequence, message) for message in await direct.done(each))

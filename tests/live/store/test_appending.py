@@ -38,6 +38,7 @@ async def test_append_when_stored_has_its_id_and_its_expectation(writer: Writer,
         "Nats-Msg-Id": "i1",
         "Nats-Expected-Last-Subject-Sequence": "0",
         "Nats-Expected-Last-Subject-Sequence-Subject": f"{stream}.*.a",
+        "Eda-Earlier": "0",
     }
 
 
