@@ -124,7 +124,9 @@ class EventStore(Generic[S, C]):
         """Have the decider decide on a command, append the events that it returns, and return where they are stored.
 
         If another process has appended meanwhile, its events are folded, and the decider decides again, up to the
-        store's `attempts`. If it decides on no event, nothing is appended, and the result has no receipts.
+        store's `attempts`. If it decides on no event, nothing is appended, and the result has no receipts. If it raises
+        or decides on no event, and its state came from the cache, the aggregate's new events are read first. If there
+        are any, the decider decides again.
 
         `command_id` (1 to 100 printable ASCII characters) makes the command idempotent: if it was executed before, the
         stored result is returned, and the decider is not asked. This holds for the 256 latest commands of the
@@ -152,19 +154,34 @@ class EventStore(Generic[S, C]):
             message = "execute needs a decider with `decide`: conn.store(stream, eda.Decider(...))"
             raise ConfigError(message, argument="decider")
         turns = self._turns
+        refusal: Exception | None = None
         if not turns.take_now(aggregate):
             await turns.take(aggregate)
         try:
             known = core.cached(aggregate)
-            if known is None or not known.has_state:
+            is_cached = known is not None and known.has_state
+            if known is None or not is_cached:
                 known = await core.current(aggregate)
-            for _ in range(self._attempts):
+            n_conflicts = 0
+            while n_conflicts < self._attempts:
                 if command_id is not None:
                     done = known.commands.find(command_id)
                     if done is not None:
                         return self._stored_before(aggregate, known, command_id, *done)
-                decided = await decider.decided(known.state, command)
+                try:
+                    decided = await decider.decided(known.state, command)
+                except Exception as raised:
+                    decided, refusal = [], raised
                 if not decided:
+                    # The server checks an append, but nobody checks a refusal: the cached state may be out of date.
+                    if is_cached:
+                        is_cached, before = False, known
+                        known = (await core.catch_up(aggregate, known))[0]
+                        if (known.sequence, known.last_id) != (before.sequence, before.last_id):
+                            refusal = None
+                            continue
+                    if refusal is not None:
+                        raise refusal
                     return Appended(aggregate, known.version, [], known.state)
                 version = known.version
                 events = plain_events(aggregate, decided)
@@ -174,9 +191,11 @@ class EventStore(Generic[S, C]):
                     return (await core.append(aggregate, known, events, command_id))[0]
                 except Conflict as conflict:
                     known, since = conflict.current, conflict.events
+                    n_conflicts, is_cached = n_conflicts + 1, False
                     if not known.has_state:
                         known = await core.current(aggregate)
         finally:
+            refusal = None  # it refers to this frame
             turns.give(aggregate)
         error = VersionConflict(self.stream, aggregate, version, known.version, since)
         error.retryable = True

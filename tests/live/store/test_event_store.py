@@ -68,6 +68,45 @@ async def test_execute_when_another_process_has_appended_decides_again(conn: eda
     assert (await one.execute("a", -1)).state == Balance(0)
 
 
+async def test_execute_when_its_cache_is_out_of_date_does_not_refuse_because_of_it(conn: eda.Conn, stream: str) -> None:
+    one, other = conn.store(stream, DECIDER), conn.store(stream, DECIDER)
+    await one.execute("a", 5)
+    await other.execute("a", 5)
+    result = await one.execute("a", -8)  # with 5, it would be refused
+    assert (result.version, result.state) == (3, Balance(2))
+    await other.execute("a", 1)
+    nothing = await one.execute("a", 0)
+    assert (nothing.version, nothing.receipts, nothing.state) == (4, [], Balance(3))
+
+
+async def test_execute_when_refused_asks_once_and_once_more_only_if_the_state_has_changed(
+    conn: eda.Conn, stream: str
+) -> None:
+    asked: list[int] = []
+
+    async def refuse(balance: Balance, command: int) -> eda.Event | None:
+        asked.append(balance.total)
+        if command < 0:
+            raise ValueError("no")
+        return added(command) if command else None
+
+    decider = eda.Decider(Balance(), evolve, refuse)
+    one, other = conn.store(stream, decider, attempts=1), conn.store(stream, DECIDER)
+    await one.execute("a", 5)
+    asked.clear()
+    for command in (-1, 0):
+        if command:
+            with pytest.raises(ValueError, match="no"):
+                await one.execute("a", command)
+        else:
+            await one.execute("a", command)
+    assert asked == [5, 5]
+    await other.execute("a", 1)
+    with pytest.raises(ValueError, match="no"):
+        await one.execute("a", -1)
+    assert asked == [5, 5, 5, 6]
+
+
 async def test_execute_when_many_run_on_one_aggregate_gives_each_a_version(conn: eda.Conn, stream: str) -> None:
     store = conn.store(stream, DECIDER)
     results = await asyncio.gather(*(store.execute("a", 1) for _ in range(100)))
