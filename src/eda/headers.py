@@ -31,6 +31,7 @@ __all__ = [
     "MSG_ID",
     "NO_HEADERS",
     "REPLAY_FOR",
+    "TTL",
     "escape_text",
     "foreign_headers",
     "id_in_headers",
@@ -41,6 +42,7 @@ __all__ = [
 MSG_ID = "Nats-Msg-Id"
 EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
 EXPECTED_FILTER = "Nats-Expected-Last-Subject-Sequence-Subject"
+TTL = "Nats-TTL"
 DEAD_REASON = "Eda-Dead-Reason"
 DEAD_ERROR = "Eda-Dead-Error"
 DEAD_STREAM = "Eda-Dead-Stream"

@@ -17,10 +17,10 @@ from eda.cursors.value import CursorValue, Snapshot, decode_value, encode_value,
 from eda.errors import Closed, ConfigError, ServerError, Timeout
 from eda.jetstream.api import REQUEST_TIMEOUT_S, Api
 from eda.jetstream.bucket import BUCKET, BUCKET_STREAM, Bucket
-from eda.jetstream.bucket_requests import CONFLICTS, EXPECTED_REVISION, bucket_fault, create_bucket, key_subject
+from eda.jetstream.bucket_requests import EXPECTED_REVISION, bucket_fault, create_bucket, key_subject
 from eda.jetstream.grace_period import GracePeriod
 from eda.jetstream.publish_answers import Answer, Refused, decode_answer
-from eda.server_codes import MESSAGE_NOT_FOUND, MESSAGE_TOO_LARGE, ROLLUP_FORBIDDEN, STREAM_NOT_FOUND
+from eda.server_codes import CONFLICTS, MESSAGE_NOT_FOUND, MESSAGE_TOO_LARGE, ROLLUP_FORBIDDEN, STREAM_NOT_FOUND
 from eda.transport._callback_sink import CallbackSink
 from eda.transport.wire import Wire
 

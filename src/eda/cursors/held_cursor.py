@@ -16,8 +16,8 @@ from eda.cursors.entry import ANSWER_S, RETRY_S, CursorEntry, Write, is_stored, 
 from eda.cursors.value import CursorValue, Snapshot, new_value, template_of
 from eda.errors import Closed, EdaError
 from eda.jetstream.bucket import BUCKET_STREAM
-from eda.jetstream.bucket_requests import CONFLICTS
 from eda.jetstream.publish_answers import Answer
+from eda.server_codes import CONFLICTS
 from eda.times import NS
 from eda.transport._waits import Wait
 from eda.transport.wire import Wire

@@ -19,10 +19,10 @@ from eda._nuid import next_nuid
 from eda.errors import Closed, EdaError, ServerError
 from eda.jetstream.api import Api
 from eda.jetstream.bucket import BUCKET, BUCKET_STREAM, Bucket
-from eda.jetstream.bucket_requests import CONFLICTS, EXPECTED_REVISION, bucket_fault, create_bucket, key_subject
+from eda.jetstream.bucket_requests import EXPECTED_REVISION, bucket_fault, create_bucket, key_subject
 from eda.jetstream.store_message import store_message
 from eda.jetstream.streams import stream_created
-from eda.server_codes import MESSAGE_NOT_FOUND, STREAM_NOT_FOUND
+from eda.server_codes import CONFLICTS, MESSAGE_NOT_FOUND, STREAM_NOT_FOUND
 from eda.times import NS
 from eda.transport.wire import Wire
 

@@ -9,6 +9,7 @@ import asyncio
 from time import monotonic
 
 from eda.errors import ServerError
+from eda.headers import EXPECTED_SEQUENCE
 from eda.jetstream.api import REQUEST_TIMEOUT_S, Api
 from eda.jetstream.bucket import BUCKET, BUCKET_STREAM, Bucket, fault_of, settings_of
 from eda.jetstream.labels import labels
@@ -16,22 +17,19 @@ from eda.jetstream.lowering import lowered_stream
 from eda.jetstream.schemas import Stream
 from eda.server_codes import (
     FORBIDDEN,
-    LAST_SEQUENCE_CONFLICT,
     NO_PEERS,
     REPLICAS_NOT_SUPPORTED,
     STORE_FAILED,
     STREAM_CREATE_FAILED,
     STREAM_NAME_IN_USE,
     STREAM_NOT_FOUND,
-    WRONG_LAST_SEQUENCE,
 )
 
-__all__ = ["CONFLICTS", "EXPECTED_REVISION", "bucket_fault", "create_bucket", "key_subject"]
+__all__ = ["EXPECTED_REVISION", "bucket_fault", "create_bucket", "key_subject"]
 
-# A write of a key names in this header the revision that it replaces. The server refuses it with one of these codes if
-# the key has another revision by now, or if another write of the key is under way.
-EXPECTED_REVISION = "Nats-Expected-Last-Subject-Sequence"
-CONFLICTS = frozenset({WRONG_LAST_SEQUENCE, LAST_SEQUENCE_CONFLICT})
+# A write of a key names in this header the revision that it replaces. The server refuses it with one of
+# `CONFLICTS` if the key has another revision by now, or if another write of the key is under way.
+EXPECTED_REVISION = EXPECTED_SEQUENCE
 
 # The server has no cluster, or the cluster has too few servers.
 TOO_MANY_REPLICAS = frozenset({NO_PEERS, REPLICAS_NOT_SUPPORTED})

@@ -42,11 +42,11 @@ class StoredMessage:
     __slots__ = ("headers", "payload", "sequence", "subject", "time")
 
     def __init__(self, subject: str, sequence: int, time: str, headers: bytes, payload: bytes) -> None:
-        self.subject = subject
-        self.sequence = sequence
-        self.time = time
-        self.headers = headers
-        self.payload = payload
+        self.subject: str = subject
+        self.sequence: int = sequence
+        self.time: str = time
+        self.headers: bytes = headers
+        self.payload: bytes = payload
 
     @property
     def time_ns(self) -> int:
@@ -73,15 +73,15 @@ class Reading:
     __slots__ = ("body", "end", "error", "is_batch", "is_over", "messages", "most", "number", "subject", "waiter")
 
     def __init__(self, subject: str, body: bytes, most: int, *, is_batch: bool) -> None:
-        self.subject = subject
-        self.body = body
-        self.most = most  # messages in the answer
-        self.is_batch = is_batch
+        self.subject: str = subject
+        self.body: bytes = body
+        self.most: int = most  # messages in the answer
+        self.is_batch: bool = is_batch
         self.messages: list[StoredMessage] = []
-        self.end = b""  # the headers of the message that ends a batch
+        self.end: bytes = b""  # the headers of the message that ends a batch
         self.error: EdaError | None = None
-        self.is_over = False
-        self.number = b""  # the end of the inbox to which the answers of this attempt come
+        self.is_over: bool = False
+        self.number: bytes = b""  # the end of the inbox to which the answers of this attempt come
         self.waiter: asyncio.Future[None] | None = None
 
     def finish(self, error: EdaError | None = None) -> None:

@@ -12,6 +12,7 @@ from eda.names import STREAM_NAME, SUBSCRIPTION_NAME
 from eda.transport._frame import MAX_CONTROL_LINE
 
 __all__ = [
+    "aggregate_filter",
     "check_name",
     "check_stream_name",
     "covers",
@@ -75,6 +76,15 @@ def subject_of(stream: str, type: str, aggregate: str) -> str:
     """
     stream = check_stream_name(stream)
     return f"{stream}.{_escape(type, 'type')}.{_escape(aggregate, 'aggregate')}"
+
+
+def aggregate_filter(stream: str, aggregate: str) -> str:
+    """Return the filter of an aggregate's events, `S.*.<aggregate>`.
+
+    It is also the filter of all expectations on the aggregate: a replicated stream finds the messages that are still on
+    their way by the literal text of the filter, so all writers must send the same text.
+    """
+    return f"{stream}.*.{escape_token(aggregate)}"
 
 
 def fits_protocol_line(subject: str) -> bool:

@@ -29,13 +29,14 @@ from eda.jetstream.store_mark import check_unmarked
 from eda.jetstream.stream_info import StreamInfo, check_takes_events, check_takes_subject
 from eda.jetstream.subjects import fits_protocol_line, subject_of
 from eda.publishing._stream_sender import check_event_id
-from eda.publishing.expectations import CONFLICTS, Expectation, holds
+from eda.publishing.expectations import Expectation, holds
 from eda.publishing.lost_batch import find_batch, has_all_since
 from eda.receipt import Receipt
 from eda.server_codes import (
     ATOMIC_BATCH_DISABLED,
     ATOMIC_BATCH_HEADER_UNSUPPORTED,
     ATOMIC_BATCH_INCOMPLETE,
+    CONFLICTS,
     LAST_SEQUENCE_CONFLICT,
     STREAM_NOT_FOUND,
 )

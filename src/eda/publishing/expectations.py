@@ -6,11 +6,9 @@ from typing import NamedTuple
 
 from eda.errors import ServerError
 from eda.jetstream.api import Api
-from eda.server_codes import LAST_SEQUENCE_CONFLICT, MESSAGE_NOT_FOUND, WRONG_LAST_SEQUENCE
+from eda.server_codes import MESSAGE_NOT_FOUND
 
-__all__ = ["CONFLICTS", "Expectation", "holds"]
-
-CONFLICTS = (WRONG_LAST_SEQUENCE, LAST_SEQUENCE_CONFLICT)  # the refusals of an expectation
+__all__ = ["Expectation", "holds"]
 
 
 class Expectation(NamedTuple):

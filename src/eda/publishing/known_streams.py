@@ -41,7 +41,7 @@ class KnownStream:
         self, destination: Destination, window_s: float, publisher: StreamPublisher, *, is_marked: bool
     ) -> None:
         self.destination: Destination = destination
-        self.is_marked = is_marked
+        self.is_marked: bool = is_marked
         self.publisher: StreamPublisher = publisher
         self.longest_s: float = window_s / 2
         self.usual_s: float = min(PUBLISH_TIMEOUT_S, self.longest_s)

@@ -20,8 +20,7 @@ from eda.jetstream.store_mark import refusal_of_publish
 from eda.publishing._message_sender import MessageSender
 from eda.publishing._stream_sender import Destination, StreamSender
 from eda.publishing._window import PublishWindow
-from eda.publishing.expectations import CONFLICTS
-from eda.server_codes import DUPLICATE_UNDER_WAY
+from eda.server_codes import CONFLICTS, DUPLICATE_UNDER_WAY
 from eda.transport._waits import Wait
 from eda.transport.wire import Wire
 

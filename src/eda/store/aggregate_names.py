@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterator
 
 from eda.errors import ConfigError, ServerError
 from eda.jetstream.api import Api, stream_error
@@ -23,29 +23,27 @@ _FORGOTTEN_TOKEN = escape_token(FORGOTTEN)
 _PLAIN = re.compile(r"[!-$&-)+\-/-=?-^`-~][!-$&-)+\-/-=?-~]*")  # printable ASCII that needs no escape; no leading `_`
 
 
-async def aggregate_names(api: Api, stream: str, types: Iterable[str] | None = None) -> AsyncIterator[str]:
+async def aggregate_names(api: Api, stream: str) -> AsyncIterator[str]:
     """Yield the name of each aggregate of the stream once, in no particular order.
 
-    With `types`, only aggregates that have an event of one of these types. A forgotten aggregate has a tombstone, and
-    is left out. An aggregate that is made or forgotten while this goes on may be yielded or not; every other one is.
-    Subjects that are not those of events are skipped.
+    Forgotten aggregates, which have a tombstone, are left out. If an aggregate gets its first event or is forgotten
+    during the iteration, its name may be yielded or not. Messages on subjects of another form than that of events are
+    skipped.
 
-    The names that were yielded are kept in memory, and those of forgotten aggregates: about 100 bytes for each. The
-    server sends at most 100,000 subjects at once, and collects all of them again for each part of the answer.
+    The yielded names and those of forgotten aggregates are kept in memory: about 100 bytes for each. The server sends
+    at most 100,000 subjects at once, and collects all of them again for each page.
 
     Raises StreamNotFound, ServerError, Timeout, Closed.
     """
-    tokens = ["*"] if types is None else list(dict.fromkeys(escape_token(type) for type in types))
     # The tokens of aggregates that are not yielded (again).
     passed: set[str] = {"_"}  # the empty name
     async for page in _pages(api, stream, f"{stream}.{_FORGOTTEN_TOKEN}.*"):
         passed.update(subject.rpartition(".")[2] for subject in page)
-    for type_token in tokens:
-        async for page in _pages(api, stream, f"{stream}.{type_token}.*"):
-            for n_done, name in enumerate(_new_names(page, stream, passed), 1):
-                yield name
-                if n_done % N_AT_ONCE == 0:
-                    await asyncio.sleep(0)  # the caller may never wait
+    async for page in _pages(api, stream, f"{stream}.*.*"):
+        for n_done, name in enumerate(_new_names(page, stream, passed), 1):
+            yield name
+            if n_done % N_AT_ONCE == 0:
+                await asyncio.sleep(0)  # the caller may never wait
 
 
 def _new_names(subjects: list[str], stream: str, passed: set[str]) -> Iterator[str]:

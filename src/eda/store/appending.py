@@ -16,16 +16,12 @@ from dataclasses import dataclass
 from eda.errors import ConfigError, NotSupported, ServerError, Timeout
 from eda.headers import EXPECTED_FILTER, EXPECTED_SEQUENCE, MSG_ID, read_headers
 from eda.jetstream.api import Api
-from eda.jetstream.subjects import escape_token
+from eda.jetstream.subjects import aggregate_filter, escape_token
 from eda.publishing._stream_sender import check_event_id
 from eda.publishing.atomic_batch import MAX_EVENTS, AtomicBatch, BatchMessage
-from eda.publishing.expectations import CONFLICTS, Expectation, holds
+from eda.publishing.expectations import Expectation, holds
 from eda.publishing.known_streams import KnownStream, KnownStreams
-from eda.server_codes import (
-    ATOMIC_BATCH_DUPLICATE,
-    LAST_SEQUENCE_CONFLICT,
-    MESSAGE_NOT_FOUND,
-)
+from eda.server_codes import ATOMIC_BATCH_DUPLICATE, CONFLICTS, LAST_SEQUENCE_CONFLICT, MESSAGE_NOT_FOUND
 from eda.store.earlier import EARLIER, value_of, with_earlier
 
 __all__ = ["Appending", "Refused", "Stored"]
@@ -33,9 +29,9 @@ __all__ = ["Appending", "Refused", "Stored"]
 OPERATION = "append"
 PAUSE_S = 0.05
 
-_HEADERS = f"NATS/1.0\r\n{MSG_ID}: %b\r\n{EXPECTED_SEQUENCE}: %d\r\n{EXPECTED_FILTER}: %b\r\n{EARLIER}: %b\r\n".encode()
-_NO_TTL = b"\r\n"
-_TTL_NEVER = b"Nats-TTL: never\r\n\r\n"
+_HEADERS = (
+    f"NATS/1.0\r\n{MSG_ID}: %b\r\n{EXPECTED_SEQUENCE}: %d\r\n{EXPECTED_FILTER}: %b\r\n{EARLIER}: %b\r\n\r\n".encode()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +64,6 @@ class Appending:
     """Appends events to the aggregates of one stream.
 
     `under_way` holds a future for each atomic batch until its outcome is known: closing the connection waits for them.
-    `allows_ttl` says whether the stream lets a message state how long it is kept.
     """
 
     def __init__(
@@ -78,8 +73,6 @@ class Appending:
         logger: logging.Logger,
         stream: str,
         under_way: set[asyncio.Future[None]],
-        *,
-        allows_ttl: bool = False,
     ) -> None:
         self._known_streams = known_streams
         self._known = known_streams.known
@@ -87,12 +80,7 @@ class Appending:
         self._logger = logger
         self._stream = stream
         self._under_way = under_way
-        self.allows_ttl = allows_ttl
         known_streams.never_created.add(stream)
-
-    def filter_of(self, aggregate: str) -> str:
-        """Return the filter of the aggregate's events, which is also that of all expectations."""
-        return f"{self._stream}.*.{escape_token(aggregate)}"
 
     async def store(
         self,
@@ -101,14 +89,12 @@ class Appending:
         *,
         sequence: int,
         earlier: str = "",
-        ttl_never: bool = False,
         timeout_s: float | None = None,
     ) -> Stored:
         """Store the events (type, envelope, id), all or none, if the aggregate's last event is stored at `sequence`.
 
         With `sequence=0` the aggregate must have no events. A single event is sent again until its outcome is known, as
-        by `conn.publish`. Several events are one atomic batch. `ttl_never`: a single event is kept for ever, if the
-        stream lets messages state how long they are kept. `earlier`: the sequences of the events before the one at
+        by `conn.publish`. Several events are one atomic batch. `earlier`: the sequences of the events before the one at
         `sequence`, as far as they are known (see `earlier.py`).
 
         Raises Refused, Timeout (the events may be stored or not), ServerError, StreamNotFound and Closed; ConfigError
@@ -121,23 +107,17 @@ class Appending:
             timeout_s = known.usual_s
         else:
             known.check_timeout(timeout_s)
-        token = escape_token(aggregate)
+        filter = aggregate_filter(stream, aggregate)
         before = with_earlier(earlier, sequence) if sequence else ""
         if len(envelopes) != 1:
             if not envelopes:
                 return _NOTHING
-            return await self._store_batch(known, token, envelopes, sequence, before, timeout_s)
+            return await self._store_batch(known, filter, envelopes, sequence, before, timeout_s)
         ((type, envelope, event_id),) = envelopes
         try:
             check_event_id(event_id)
-            subject = f"{stream}.{escape_token(type)}.{token}".encode()
-            headers = _HEADERS % (
-                event_id.encode(),
-                sequence,
-                f"{stream}.*.{token}".encode(),
-                value_of(before).encode(),
-            )
-            headers += _TTL_NEVER if ttl_never and self.allows_ttl else _NO_TTL
+            subject = _subject(filter, type).encode()
+            headers = _HEADERS % (event_id.encode(), sequence, filter.encode(), value_of(before).encode())
             publisher = known.publisher
             left_s = timeout_s if publisher.is_ready else await publisher.ready(timeout_s, event_id)
             stored = publisher.send_message(known.destination, subject, headers, envelope, left_s)
@@ -155,7 +135,7 @@ class Appending:
             if not _may_be_stored(error) and not self._may_be_of_another_domain(error):
                 _raise_conflict(error)
                 raise
-            single = _Single(subject, headers, envelope, event_id, Expectation(f"{stream}.*.{token}", sequence))
+            single = _Single(subject, headers, envelope, event_id, Expectation(filter, sequence))
             with publisher.finding_out():
                 return await self._find_out(known, single, error, timeout_s)
         return Stored([abs(position)], position < 0)
@@ -226,7 +206,7 @@ class Appending:
     async def _store_batch(
         self,
         known: KnownStream,
-        token: str,
+        filter: str,
         envelopes: list[tuple[str, bytes, str]],
         sequence: int,
         before: str,
@@ -241,9 +221,9 @@ class Appending:
             api,
             self._logger,
             self._stream,
-            self._messages(token, envelopes, before),
+            self._messages(filter, envelopes, before),
             self._known_streams.recover,
-            expectation=Expectation(f"{self._stream}.*.{token}", sequence),
+            expectation=Expectation(filter, sequence),
             operation=OPERATION,
         )
         batch.check_sizes()
@@ -274,7 +254,7 @@ class Appending:
             done.set_result(None)
         return Stored(list(range(first, first + len(envelopes))), False)
 
-    def _messages(self, token: str, envelopes: list[tuple[str, bytes, str]], before: str) -> list[BatchMessage]:
+    def _messages(self, filter: str, envelopes: list[tuple[str, bytes, str]], before: str) -> list[BatchMessage]:
         """Return the messages of a batch. Raises ConfigError, which names the event."""
         if len(envelopes) > MAX_EVENTS:
             raise ConfigError(f"an append has at most {MAX_EVENTS} events, not {len(envelopes)}", argument="events")
@@ -286,7 +266,7 @@ class Appending:
                 raise ConfigError(same, argument="events")
             try:
                 check_event_id(event_id)
-                subject = f"{self._stream}.{escape_token(type)}.{token}"
+                subject = _subject(filter, type)
                 messages.append(BatchMessage(subject, envelope, event_id, {EARLIER: value_of(before, index)}))
             except ConfigError as error:
                 raise ConfigError(f"events[{index}]: {error}", argument="events") from error
@@ -305,6 +285,11 @@ class _Single:
 
 
 _NOTHING = Stored([], False)
+
+
+def _subject(filter: str, type: str) -> str:
+    """Return the subject of events of this type, from the filter of their aggregate: the only `*` in it is the type."""
+    return filter.replace("*", escape_token(type))
 
 
 def _may_be_stored(error: ServerError | ConfigError) -> bool:

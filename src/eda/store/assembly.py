@@ -182,7 +182,6 @@ async def _open_parts(services: StoreServices, stream: str) -> StreamParts:
         services.logger,
         stream,
         services.under_way,
-        allows_ttl=opened.allow_msg_ttl,
     )
     parts = StreamParts(opened, History(api, stream, direct), appending)
     services.wire.on_restored.append(parts.begin_epoch)

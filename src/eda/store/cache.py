@@ -65,9 +65,5 @@ class Cache:
         """Forget an aggregate, if it is cached."""
         self._entries.pop(aggregate, None)
 
-    def clear(self) -> None:
-        """Forget all aggregates."""
-        self._entries.clear()
-
     def __len__(self) -> int:
         return len(self._entries)

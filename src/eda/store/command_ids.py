@@ -13,7 +13,7 @@ from hashlib import blake2b
 
 from eda.errors import ConfigError
 
-__all__ = ["MAX_COMMAND_ID", "check_command_id", "command_in", "command_of", "event_ids", "infix_of"]
+__all__ = ["MAX_COMMAND_ID", "check_command_id", "command_in", "event_ids", "infix_of"]
 
 MAX_COMMAND_ID = 100  # characters
 
@@ -42,17 +42,11 @@ def event_ids(command_id: str, aggregate: str, n: int) -> list[str]:
     return [f"{prefix}{i}" for i in range(1, n + 1)]
 
 
-def command_of(event_id: str, aggregate: str) -> str | None:
-    """Return the id of the command that stored an event of this aggregate; None if the event's id is of another form.
-
-    An event's id is of this form only if a command or an append with a `command_id` has stored the event.
-    """
-    found = command_in(event_id, infix_of(aggregate))
-    return found[0] if found else None
-
-
 def command_in(event_id: str, infix: str) -> tuple[str, int] | None:
-    """Return the command id and the number in an event id; None if it is of another form. See `infix_of`."""
+    """Return the command id and the number in an event id; None if it has another form, or another `infix_of`.
+
+    Only commands and appends with a `command_id` make event ids of this form.
+    """
     head, dot, number = event_id.rpartition(".")
     if not (head + dot).endswith(infix) or not number.isascii() or not number.isdigit() or number[0] == "0":
         return None

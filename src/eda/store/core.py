@@ -36,7 +36,6 @@ FIRST_PAUSE_S = 0.005  # after a refusal because of another write that is under 
 MAX_PAUSE_S = 0.5
 FLUSH_S = 5.0
 
-NOT_OF_HISTORY = "event store of stream %s: the snapshot of aggregate %s is not of its history, and is not used"
 MAX_UNCLEAR = 12  # refusals in a row although nothing new is stored: some seconds
 
 
@@ -184,7 +183,7 @@ class StoreCore(Generic[S, C]):
         if known.has_state and self.decider is not None and events:
             state = self.decider.fold(state, events)
         if events:
-            known.commands.note_all(events, aggregate)
+            known.commands.note(events, aggregate)
         last = events[-1] if events else None
         return Cached(
             state,

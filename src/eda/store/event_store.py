@@ -24,7 +24,8 @@ __all__ = ["EventStore", "Expected"]
 S = TypeVar("S")
 C = TypeVar("C")
 
-Expected: TypeAlias = "int | Loaded[Any] | Appended[Any] | Literal['new', 'exists', 'any']"
+Expected: TypeAlias = int | Loaded[Any] | Appended[Any] | Literal["new", "exists", "any"]
+"""What an append expects of its aggregate: see `EventStore.append`."""
 
 
 class EventStore(Generic[S, C]):

@@ -15,15 +15,16 @@ from eda._codec import decode_event, encode_event
 from eda._event import Event
 from eda._nuid import next_nuid
 from eda.errors import CodecError, ConfigError, ServerError, Timeout
-from eda.headers import MSG_ID
+from eda.headers import EXPECTED_FILTER, EXPECTED_SEQUENCE, MSG_ID, TTL
 from eda.jetstream.api import Api, stream_error
 from eda.jetstream.schemas import Purged, Stream
 from eda.jetstream.store_message import store_message
-from eda.jetstream.subjects import escape_token, subject_of
+from eda.jetstream.subjects import aggregate_filter, subject_of
 from eda.names import FORGOTTEN, SNAPSHOT
+from eda.server_codes import CONFLICTS
 from eda.store.history import History
 from eda.store.snapshot import encode_marker, is_marker
-from eda.store.snapshot_stream import SnapshotStream, is_conflict
+from eda.store.snapshot_stream import SnapshotStream
 
 __all__ = ["Forgetting"]
 
@@ -31,10 +32,6 @@ FORGET_TIMEOUT_S = 30.0  # for the tombstone, while writers are quicker or the s
 SNAPSHOT_TIMEOUT_S = 10.0
 PAUSE_S = 0.02
 MAX_PAUSE_S = 0.5
-
-EXPECTED = "Nats-Expected-Last-Subject-Sequence"
-EXPECTED_FILTER = "Nats-Expected-Last-Subject-Sequence-Subject"
-TTL = "Nats-TTL"
 
 
 class Forgetting:
@@ -60,12 +57,9 @@ class Forgetting:
         if tombstone is None:
             return False
         version, sequence = tombstone
-        await self._purge(self._stream, {"filter": self._filter(aggregate), "seq": sequence})
+        await self._purge(self._stream, {"filter": aggregate_filter(self._stream, aggregate), "seq": sequence})
         await self._remove_snapshot(aggregate, version, sequence)
         return True
-
-    def _filter(self, aggregate: str) -> str:
-        return f"{self._stream}.*.{escape_token(aggregate)}"
 
     async def _config(self) -> dict[str, Any]:
         """Return the stream's configuration. Raises ConfigError if the stream can't be purged."""
@@ -99,7 +93,7 @@ class Forgetting:
                 version = last.version + 1
                 return version, await self._append(aggregate, version, last.sequence, has_ttl=has_ttl)
             except (ServerError, Timeout) as error:
-                can_pass = error.retryable or (isinstance(error, ServerError) and is_conflict(error))
+                can_pass = error.retryable or (isinstance(error, ServerError) and error.err_code in CONFLICTS)
                 if not can_pass or monotonic() + pause_s > deadline:
                     raise
             await asyncio.sleep(pause_s)
@@ -111,8 +105,8 @@ class Forgetting:
         tombstone = Event(type=FORGOTTEN, aggregate=aggregate)
         headers = {
             MSG_ID: event_id,
-            EXPECTED: str(expected),
-            EXPECTED_FILTER: self._filter(aggregate),  # the same text as that of all writers of the aggregate
+            EXPECTED_SEQUENCE: str(expected),
+            EXPECTED_FILTER: aggregate_filter(self._stream, aggregate),
         }
         if has_ttl:
             headers[TTL] = "never"
@@ -155,7 +149,7 @@ class Forgetting:
                 await stream.put(aggregate, marker, 0 if found is None else found[1])
                 return
             except (ServerError, Timeout) as error:
-                can_pass = error.retryable or (isinstance(error, ServerError) and is_conflict(error))
+                can_pass = error.retryable or (isinstance(error, ServerError) and error.err_code in CONFLICTS)
                 if not can_pass or monotonic() > deadline:
                     raise
             await asyncio.sleep(PAUSE_S)

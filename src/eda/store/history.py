@@ -19,7 +19,7 @@ from eda._event import Event
 from eda.errors import DecodeError, ServerError
 from eda.jetstream.api import Api
 from eda.jetstream.direct_get import DirectGet, Reading, StoredMessage, n_left, up_to
-from eda.jetstream.subjects import escape_token
+from eda.jetstream.subjects import aggregate_filter, escape_token
 from eda.names import FORGOTTEN
 from eda.store.earlier import earlier_in
 from eda.store_errors import HistoryIncomplete
@@ -73,7 +73,7 @@ class History:
         Raises HistoryIncomplete if the event can't be read or has no version.
         """
         direct = self._direct
-        found = await direct.done(direct.begin_leader_last(self._filter(aggregate)))
+        found = await direct.done(direct.begin_leader_last(aggregate_filter(self._stream, aggregate)))
         return self._event(aggregate, found[0]) if found else None
 
     async def read(self, aggregate: str, baseline: Baseline = _NOTHING, *, types: Iterable[str] | None = None) -> Tail:
@@ -106,7 +106,7 @@ class History:
         Raises _NotContinuedError.
         """
         direct = self._direct
-        filter = self._filter(aggregate)
+        filter = aggregate_filter(self._stream, aggregate)
         readings = [direct.begin_leader_last(filter)]
         if baseline.version:
             readings.append(direct.begin_at(baseline.sequence))
@@ -176,11 +176,11 @@ class History:
         `sequence` is that of the aggregate's last event, as the leader knows it.
         """
         direct, begin = self._direct, baseline.sequence + 1
-        readings = [direct.begin_last_of_each(self._filter(aggregate), from_sequence=begin)]
+        readings = [direct.begin_last_of_each(aggregate_filter(self._stream, aggregate), from_sequence=begin)]
         guessed = [self._subject(each, aggregate) for each in types or ()]
         more = [direct.begin_next_of(each, from_sequence=begin, n=MAX_BATCH) for each in guessed]
         try:
-            lasts = await self._lasts(readings[0], self._filter(aggregate), begin, sequence)
+            lasts = await self._lasts(readings[0], aggregate_filter(self._stream, aggregate), begin, sequence)
             known: dict[int, StoredMessage] = {}
             for each in more:
                 known.update((message.sequence, message) for message in await direct.done(each))
@@ -261,7 +261,7 @@ class History:
 
     async def _read_from_leader(self, aggregate: str, baseline: Baseline) -> list[Event]:
         """Return the events after the baseline, read message by message from the stream's leader."""
-        direct, filter = self._direct, self._filter(aggregate)
+        direct, filter = self._direct, aggregate_filter(self._stream, aggregate)
         newest = await direct.done(direct.begin_leader_last(filter))
         events: list[Event] = []
         at = baseline.sequence
@@ -274,9 +274,6 @@ class History:
         return events[-1:] if events and events[-1].type == FORGOTTEN else events
 
     # --- messages ----------------------------------------------------------------------------------------------------
-
-    def _filter(self, aggregate: str) -> str:
-        return f"{self._stream}.*.{escape_token(aggregate)}"
 
     def _subject(self, type: str, aggregate: str) -> str:
         return f"{self._stream}.{escape_token(type)}.{escape_token(aggregate)}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from datetime import datetime
 
 from eda.errors import ConfigError, EdaError
 from eda.jetstream.api import Api
@@ -57,36 +56,6 @@ class OpenedStream:
     def name(self) -> str:
         """Return the stream's name."""
         return self.info.name
-
-    @property
-    def created(self) -> datetime:
-        """Return when the stream was created."""
-        return self.info.created
-
-    @property
-    def replicas(self) -> int:
-        """Return the number of replicas."""
-        return self.info.options.replicas
-
-    @property
-    def can_batch(self) -> bool:
-        """Return whether several events can be appended together: in nats-server 2.12.1, if the stream allows it."""
-        return self.info.atomic and self._api.has_atomic_ids
-
-    @property
-    def allow_msg_ttl(self) -> bool:
-        """Return whether a message may say that it never expires."""
-        return self.info.allow_msg_ttl
-
-    @property
-    def deny_purge(self) -> bool:
-        """Return whether nobody may purge the stream, so that no aggregate can be forgotten."""
-        return self.info.deny_purge
-
-    @property
-    def dedup_window_s(self) -> float:
-        """Return the stream's duplicate window."""
-        return self.info.options.dedup_window_s
 
     def _on_look(self, info: StreamInfo) -> None:
         before, self.info = self.info, info

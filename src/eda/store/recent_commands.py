@@ -63,12 +63,8 @@ class RecentCommands:
         self._new.pop(command_id, None)
         self._new[command_id] = (version, sequence, n)
 
-    def note(self, event: Event) -> None:
-        """Note a stored event, which may be one of a command's. Events are noted in the order of their versions."""
-        self.note_all((event,), event.aggregate)
-
-    def note_all(self, events: Iterable[Event], aggregate: str) -> None:
-        """Note the stored events of this aggregate, in the order of their versions."""
+    def note(self, events: Iterable[Event], aggregate: str) -> None:
+        """Add the commands that have stored these events of the aggregate. The events are in the order of versions."""
         infix = infix_of(aggregate)
         for event in events:
             found = command_in(event.id, infix)

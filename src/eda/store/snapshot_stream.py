@@ -7,6 +7,7 @@ from time import monotonic
 from typing import Any
 
 from eda.errors import ConfigError, ServerError
+from eda.headers import EXPECTED_SEQUENCE
 from eda.jetstream.api import REQUEST_TIMEOUT_S, Api
 from eda.jetstream.direct_get import DirectGet
 from eda.jetstream.labels import labels
@@ -17,21 +18,17 @@ from eda.jetstream.subjects import escape_token, is_covered
 from eda.names import MAX_NAME
 from eda.options import StreamOptions
 from eda.server_codes import (
-    LAST_SEQUENCE_CONFLICT,
     MESSAGE_NOT_FOUND,
     STORE_FAILED,
     STREAM_CREATE_FAILED,
     STREAM_NAME_IN_USE,
     STREAM_NOT_FOUND,
-    WRONG_LAST_SEQUENCE,
 )
 
-__all__ = ["READ_TIMEOUT_S", "SnapshotStream", "check_snapshot_stream_name", "is_conflict"]
+__all__ = ["READ_TIMEOUT_S", "SnapshotStream", "check_snapshot_stream_name"]
 
 READ_TIMEOUT_S = 2.0  # a load goes on without the snapshot after this time
 MAX_BYTES = 64 * 2**20  # the stream's limit if the account demands one and the store's own stream has none
-
-EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 
 SUFFIX = "-snapshots"
 
@@ -46,11 +43,6 @@ def check_snapshot_stream_name(stream: str) -> str:
             argument="snapshot_every",
         )
     return name
-
-
-def is_conflict(error: ServerError) -> bool:
-    """Return whether the server refused a write because the subject's last message is not the expected one."""
-    return error.err_code in (WRONG_LAST_SEQUENCE, LAST_SEQUENCE_CONFLICT)
 
 
 class SnapshotStream:
@@ -191,8 +183,8 @@ class SnapshotStream:
         """Replace the message on the aggregate's subject, and return the sequence of the new message.
 
         `expected` is the sequence of the message that it replaces, 0 if there is none. Raises what `store_message`
-        raises: for instance ServerError, of which `is_conflict` says whether the expectation did not hold.
+        raises: a ServerError whose `err_code` is in `CONFLICTS` if another message is the last one.
         """
-        subject, headers = self.subject(aggregate), {EXPECTED: str(expected)}
+        subject, headers = self.subject(aggregate), {EXPECTED_SEQUENCE: str(expected)}
         answer = await store_message(self._api.wire, self.name, subject, envelope, headers, domain=self._api.domain)
         return answer.seq

@@ -20,10 +20,10 @@ from eda._nuid import next_nuid
 from eda.errors import Closed, CodecError, ConfigError, EdaError, ServerError
 from eda.jetstream.api import Api
 from eda.jetstream.store_message import is_too_large
-from eda.jetstream.subjects import escape_token
+from eda.jetstream.subjects import aggregate_filter
 from eda.names import FORGOTTEN
 from eda.receipt import Receipt
-from eda.server_codes import FORBIDDEN, MESSAGE_NOT_FOUND, STREAM_NOT_FOUND
+from eda.server_codes import CONFLICTS, FORBIDDEN, MESSAGE_NOT_FOUND, STREAM_NOT_FOUND
 from eda.store.cache import Cached
 from eda.store.snapshot import (
     Snapshot,
@@ -34,7 +34,7 @@ from eda.store.snapshot import (
     read_snapshot,
     snapshot_event,
 )
-from eda.store.snapshot_stream import READ_TIMEOUT_S, SnapshotStream, is_conflict
+from eda.store.snapshot_stream import READ_TIMEOUT_S, SnapshotStream
 from eda.store.state_codec import StateCodec, UnfitState
 
 __all__ = ["Snapshots", "StoreHooks"]
@@ -277,7 +277,7 @@ class Snapshots(Generic[S]):
             except ServerError as error:
                 if error.code == 503 and not error.err_code:  # no responders: perhaps somebody has deleted the stream
                     await self._snapshot_stream.ensure()
-                elif is_conflict(error):
+                elif error.err_code in CONFLICTS:
                     found = await self._replaceable(write)
                     if found is None:
                         return 0
@@ -337,7 +337,7 @@ class Snapshots(Generic[S]):
 
         `forget` leaves no marker where no stream of snapshots exists, and an operator may have removed the marker.
         """
-        query = {"last_by_subj": f"{self._stream}.*.{escape_token(aggregate)}"}
+        query = {"last_by_subj": aggregate_filter(self._stream, aggregate)}
         try:
             last = await self._api.message(self._stream, query)
         except ServerError as error:

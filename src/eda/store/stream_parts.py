@@ -19,10 +19,10 @@ class StreamParts:
     __slots__ = ("appending", "epoch", "history", "opened")
 
     def __init__(self, opened: OpenedStream, history: History, appending: Appending) -> None:
-        self.opened = opened
-        self.history = history
-        self.appending = appending
-        self.epoch = 0
+        self.opened: OpenedStream = opened
+        self.history: History = history
+        self.appending: Appending = appending
+        self.epoch: int = 0
 
     def begin_epoch(self) -> None:
         """Have everything checked that was cached until now."""

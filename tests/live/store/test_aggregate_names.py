@@ -22,8 +22,8 @@ async def side(conn: eda.Conn, stream: str) -> Side:
     return Side(conn, stream)
 
 
-async def names_of(side: Side, types: Any = None) -> list[str]:
-    return [name async for name in aggregate_names(side.api, side.stream, types)]
+async def names_of(side: Side) -> list[str]:
+    return [name async for name in aggregate_names(side.api, side.stream)]
 
 
 async def test_names_when_they_are_odd_are_yielded_once_each(side: Side) -> None:
@@ -31,16 +31,6 @@ async def test_names_when_they_are_odd_are_yielded_once_each(side: Side) -> None
         for version, type in enumerate(["made", "a.type", "x"], 1):
             await side.append(name, version, type)
     assert sorted(await names_of(side)) == sorted(NAMES)
-
-
-async def test_names_when_types_are_given_are_those_with_such_events(side: Side) -> None:
-    await side.append("1", 1, "made")
-    await side.append("2", 1, "made")
-    await side.append("2", 2, "a.b")
-    await side.append("3", 1, "other")
-    assert sorted(await names_of(side, ["a.b"])) == ["2"]
-    assert sorted(await names_of(side, ["a.b", "made", "a.b"])) == ["1", "2"]
-    assert await names_of(side, []) == []
 
 
 async def test_names_when_aggregates_were_forgotten_leave_them_out(side: Side) -> None:

@@ -59,18 +59,6 @@ async def test_append_when_of_no_events_sends_nothing(writer: Writer, admin: Adm
     assert await admin.last_seq(stream) == 0
 
 
-@pytest.mark.parametrize("allows_ttl", [False, True])
-async def test_append_when_kept_for_ever_says_so_only_where_the_stream_allows_it(
-    conn: eda.Conn, admin: Admin, stream: str, allows_ttl: bool
-) -> None:
-    subjects = {"subjects": [stream, f"{stream}.>"], "allow_direct": True, "allow_msg_ttl": allows_ttl}
-    await admin.api(f"STREAM.CREATE.{stream}", {"name": stream, **subjects})
-    writer = Writer(conn, stream, allows_ttl=allows_ttl)
-    assert await writer.store("i1", sequence=0, ttl_never=True) == Stored([1], False)
-    ((_, _, headers),) = await stored_in(admin, stream)
-    assert headers.get("Nats-TTL") == ("never" if allows_ttl else None)
-
-
 async def test_append_to_a_marked_stream_is_stored(conn: eda.Conn, stream: str) -> None:
     await conn.streams.create(stream, eda.StreamOptions(store=True))
     writer = Writer(conn, stream)

@@ -51,9 +51,7 @@ async def test_open_when_the_stream_is_missing_creates_it(conn: eda.Conn, stream
     store = await opened(conn, stream)
     info = await conn.streams.info(stream)
     assert info.options.store
-    assert (store.name, store.created, store.replicas, store.dedup_window_s) == (stream, info.created, 1, 120.0)
-    assert (store.allow_msg_ttl, store.deny_purge) == (True, False)
-    assert store.can_batch == info.atomic
+    assert (store.name, store.info.created) == (stream, info.created)
     store.check()
 
 
@@ -75,12 +73,6 @@ async def test_open_when_the_stream_is_not_marked_says_how_to(conn: eda.Conn, st
     assert f"conn.streams.update({stream!r}, store=True)" in str(await refusal(conn, stream))
     await conn.streams.update(stream, store=True)
     assert (await opened(conn, stream)).info.options.store
-
-
-@on_able_servers
-async def test_open_when_batches_are_off_cannot_batch(conn: eda.Conn, stream: str) -> None:
-    await conn.streams.create(stream, eda.StreamOptions(store=True, atomic=False))
-    assert not (await opened(conn, stream)).can_batch
 
 
 @on_able_servers
@@ -137,14 +129,14 @@ async def test_opened_when_another_program_changes_the_stream_notices(
 @pytest.mark.usefixtures("quick_looks")
 async def test_opened_when_the_stream_was_made_again_tells(connect: Connect, conn: eda.Conn, stream: str) -> None:
     store = await opened(conn, stream)
-    before = store.created
+    before = store.info.created
     told: list[None] = []
     store.on_recreated.append(lambda: told.append(None))
     other = await connect()
     await other.streams.delete(stream)
     await other.streams.create(stream, MARKED)
     await until(lambda: told)
-    assert store.created != before
+    assert store.info.created != before
     store.check()
     store.close()
     await other.streams.delete(stream)

@@ -24,15 +24,13 @@ def envelope_of(
 class Writer:
     """One program that appends to a stream."""
 
-    def __init__(self, conn: eda.Conn, stream: str, *, allows_ttl: bool = False) -> None:
+    def __init__(self, conn: eda.Conn, stream: str) -> None:
         services = conn._lifetime._services
         assert services is not None
         self.conn, self.stream = conn, stream
         self.publishers = services.known_streams
         self.under_way: set[asyncio.Future[None]] = conn._lifetime.batches
-        self.appending = Appending(
-            services.known_streams, services.api, services.logger, stream, self.under_way, allows_ttl=allows_ttl
-        )
+        self.appending = Appending(services.known_streams, services.api, services.logger, stream, self.under_way)
 
     async def store(self, *ids: str, aggregate: str = "a", sequence: int, **options: Any) -> Any:
         """Append events with these ids, under the expectation that `sequence` is the aggregate's last."""

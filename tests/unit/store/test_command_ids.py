@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import eda
-from eda.store.command_ids import check_command_id, command_of, event_ids
+from eda.store.command_ids import check_command_id, command_in, event_ids, infix_of
 
 COMMAND_IDS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=100)
 AGGREGATES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
@@ -51,9 +51,9 @@ def test_event_ids_when_the_aggregates_differ_differ() -> None:
 def test_command_when_read_from_an_event_id_is_that_of_this_aggregate(
     command_id: str, aggregate: str, other: str
 ) -> None:
-    for event_id in event_ids(command_id, aggregate, 3):
-        assert command_of(event_id, aggregate) == command_id
-        assert command_of(event_id, other) == (command_id if other == aggregate else None)
+    for number, event_id in enumerate(event_ids(command_id, aggregate, 3), 1):
+        assert command_in(event_id, infix_of(aggregate)) == (command_id, number)
+        assert command_in(event_id, infix_of(other)) == ((command_id, number) if other == aggregate else None)
 
 
 @pytest.mark.parametrize(
@@ -82,4 +82,4 @@ def test_command_when_read_from_an_event_id_is_that_of_this_aggregate(
 )
 def test_command_when_the_event_id_is_of_another_form_is_none(event_id: str) -> None:
     event_id = event_id.format(infix=".4ELngw3Wtx.", long="x" * 101)
-    assert command_of(event_id, "4711") is None
+    assert command_in(event_id, infix_of("4711")) is None

@@ -98,33 +98,33 @@ def test_copy_when_either_is_changed_stays_as_it_is() -> None:
 def test_events_when_noted_add_the_commands_that_stored_them() -> None:
     commands = RecentCommands()
     ids = ["plain", *event_ids("a", "4711", 3), *event_ids("b", "other", 1), *event_ids("c", "4711", 1), "last"]
-    commands.note_all([stored(event_id, version) for version, event_id in enumerate(ids, 1)], "4711")
+    commands.note([stored(event_id, version) for version, event_id in enumerate(ids, 1)], "4711")
     assert (commands.find("a"), commands.find("b"), commands.find("c")) == ((2, 1002, 3), None, (6, 1006, 1))
-    commands.note(stored(event_ids("d", "4711", 1)[0], 8))
+    commands.note([stored(event_ids("d", "4711", 1)[0], 8)], "4711")
     assert commands.find("d") == (8, 1008, 1)
 
 
 def test_events_when_noted_one_by_one_across_a_write_are_one_command() -> None:
     commands = filled(32)
     for number, event_id in enumerate(event_ids("a", "4711", 40)):
-        commands.note(stored(event_id, 33 + number))
+        commands.note([stored(event_id, 33 + number)], "4711")
     assert commands.find("a") == (33, 1033, 40)
 
 
 def test_events_when_only_a_part_of_a_command_is_noted_count_no_others() -> None:
     commands = RecentCommands()
     first, second, third = event_ids("a", "4711", 3)
-    commands.note_all([stored(second, 2), stored(third, 3)], "4711")
+    commands.note([stored(second, 2), stored(third, 3)], "4711")
     assert commands.find("a") is None
-    commands.note_all([stored(first, 4), stored(third, 5), stored(second, 7)], "4711")
+    commands.note([stored(first, 4), stored(third, 5), stored(second, 7)], "4711")
     assert commands.find("a") == (4, 1004, 1)
 
 
 def test_event_when_noted_again_changes_nothing() -> None:
     commands = RecentCommands()
     events = [stored(event_id, version) for version, event_id in enumerate(event_ids("a", "4711", 3), 5)]
-    commands.note_all(events, "4711")
-    commands.note_all(events, "4711")
+    commands.note(events, "4711")
+    commands.note(events, "4711")
     assert commands.find("a") == (5, 1005, 3)
     assert len(commands) == 1
 
