@@ -22,7 +22,7 @@ from eda.publishing.atomic_batch import MAX_EVENTS, AtomicBatch, BatchMessage
 from eda.publishing.expectations import Expectation, holds
 from eda.publishing.known_streams import KnownStream, KnownStreams
 from eda.server_codes import ATOMIC_BATCH_DUPLICATE, CONFLICTS, LAST_SEQUENCE_CONFLICT, MESSAGE_NOT_FOUND
-from eda.store.earlier import EARLIER, value_of, with_earlier
+from eda.store.earlier import EARLIER, value_of
 
 __all__ = ["Appending", "Refused", "Stored"]
 
@@ -94,8 +94,8 @@ class Appending:
         """Store the events (type, envelope, id), all or none, if the aggregate's last event is stored at `sequence`.
 
         With `sequence=0` the aggregate must have no events. A single event is sent again until its outcome is known, as
-        by `conn.publish`. Several events are one atomic batch. `earlier`: the sequences of the events before the one at
-        `sequence`, as far as they are known (see `earlier.py`).
+        by `conn.publish`. Several events are one atomic batch. `earlier`: the sequences of the aggregate's last
+        events, as far as they are known (see `earlier.py`).
 
         Raises Refused, Timeout (the events may be stored or not), ServerError, StreamNotFound and Closed; ConfigError
         before anything is sent; NotSupported for several events if server or stream does not take atomic batches. If
@@ -108,7 +108,7 @@ class Appending:
         else:
             known.check_timeout(timeout_s)
         filter = aggregate_filter(stream, aggregate)
-        before = with_earlier(earlier, sequence) if sequence else ""
+        before = earlier or (str(sequence) if sequence else "")
         if len(envelopes) != 1:
             if not envelopes:
                 return _NOTHING

@@ -18,8 +18,8 @@ class Cached(msgspec.Struct):  # a Struct: quick to make, once for each append
     `sequence` and `last_id`: of the event with this version. `commands`: the latest commands. `snapshot_version_no`
     and `snapshot_sequence`: the version and sequence of the last snapshot; 0 if there is none. `epoch`: if it differs
     from the store's, the aggregate is checked before it is used. `has_state`: whether `state` is known; the rest is
-    enough for an append without a decision. `earlier`: the sequences of the events before `sequence`, as far as they
-    are known (see `earlier.py`).
+    enough for an append without a decision. `earlier`: the sequences of the last events, `sequence`
+    among them, as far as they are known (see `earlier.py`).
     """
 
     state: Any

@@ -18,7 +18,7 @@ from eda.receipt import Receipt
 from eda.store.appending import Refused
 from eda.store.cache import Cache, Cached
 from eda.store.decider import Decider
-from eda.store.earlier import after
+from eda.store.earlier import with_all
 from eda.store.forgetting import Forgetting
 from eda.store.history import Baseline, History, Tail
 from eda.store.outgoing import ids_of
@@ -106,6 +106,7 @@ class StoreCore(Generic[S, C]):
                     snapshot_version_no=snapshot.version,
                     snapshot_sequence=snapshot.subject_sequence,
                     epoch=self.parts.epoch,
+                    earlier=str(snapshot.sequence),
                 )
                 return self._keep(aggregate, self._advanced(aggregate, known, tail.events)), tail.events
             self._logger.warning(
@@ -153,7 +154,7 @@ class StoreCore(Generic[S, C]):
 
     def placed(self, version: int, sequence: int, last_id: str) -> Cached:
         """Return an aggregate of which only the place of its last event is known."""
-        return Cached(None, version, sequence, last_id, has_state=False, epoch=self.parts.epoch)
+        return Cached(None, version, sequence, last_id, has_state=False, epoch=self.parts.epoch, earlier=str(sequence))
 
     async def catch_up(self, aggregate: str, known: Cached) -> tuple[Cached, list[Event]]:
         """Return the aggregate as it is now, and all events that were stored after `known`."""
@@ -195,7 +196,7 @@ class StoreCore(Generic[S, C]):
             snapshot_version_no=known.snapshot_version_no,
             snapshot_sequence=known.snapshot_sequence,
             epoch=self.parts.epoch,
-            earlier=after(known.earlier, known.sequence, [event.sequence for event in events]),
+            earlier=with_all(known.earlier, [event.sequence for event in events]),
         )
 
     def _keep(self, aggregate: str, known: Cached) -> Cached:
@@ -277,7 +278,7 @@ class StoreCore(Generic[S, C]):
             known.snapshot_version_no,
             known.snapshot_sequence,
             self.parts.epoch,
-            after(known.earlier, known.sequence, sequences),
+            with_all(known.earlier, sequences),
         )
         self.cache.put(aggregate, current)
         if self.snapshots is not None:

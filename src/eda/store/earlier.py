@@ -11,9 +11,9 @@ end early, or be missing.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 
-__all__ = ["EARLIER", "MOST", "after", "earlier_in", "value_of", "with_earlier"]
+__all__ = ["EARLIER", "MOST", "earlier_in", "value_of", "with_all"]
 
 EARLIER = "Eda-Earlier"
 MOST = 15  # sequences that a message names
@@ -21,23 +21,12 @@ MOST = 15  # sequences that a message names
 _VALUE = re.compile(rb"\r\nEda-Earlier: (\d{1,4})((?: [1-9]\d{0,18}){0,15})\r\n")
 
 
-def with_earlier(earlier: str, sequence: int) -> str:
-    """Return the list of the next event's earlier sequences: `earlier`, and before it the last event's sequence."""
-    if earlier.count(" ") >= MOST - 1:
-        earlier = earlier.rpartition(" ")[0]
-    return f"{sequence} {earlier}" if earlier else str(sequence)
-
-
-def after(earlier: str, sequence: int, sequences: Iterable[int]) -> str:
-    """Return the list of the last event's earlier sequences.
-
-    The events at `sequences` follow the event at `sequence`, whose list is `earlier`. If `sequence` is 0, there
-    is no such event.
-    """
-    for each in sequences:
-        if sequence:
-            earlier = with_earlier(earlier, sequence)
-        sequence = each
+def with_all(earlier: str, sequences: Sequence[int]) -> str:
+    """Return the list of sequences with those of further events. It has at most 15, the latest first."""
+    for sequence in sequences[-MOST:]:
+        if earlier.count(" ") >= MOST - 1:
+            earlier = earlier.rpartition(" ")[0]
+        earlier = f"{sequence} {earlier}" if earlier else str(sequence)
     return earlier
 
 

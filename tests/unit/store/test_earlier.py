@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import pytest
 
-from eda.store.earlier import EARLIER, MOST, after, earlier_in, value_of, with_earlier
+from eda.store.earlier import EARLIER, MOST, earlier_in, value_of, with_all
 
 
 def headers_of(value: str) -> bytes:
     return f"NATS/1.0\r\nNats-Msg-Id: i\r\n{EARLIER}: {value}\r\nNats-Sequence: 9\r\n\r\n".encode()
 
 
-def test_after_when_events_follow_has_the_latest_first() -> None:
-    assert after("", 0, [3]) == ""
-    assert after("", 0, [3, 5, 8]) == "5 3"
-    assert after("5 3", 8, [13]) == "8 5 3"
-    assert after("5 3", 8, []) == "5 3"
+def test_with_all_when_events_follow_has_the_latest_first() -> None:
+    assert with_all("", [3]) == "3"
+    assert with_all("", [3, 5, 8]) == "8 5 3"
+    assert with_all("5 3", [8]) == "8 5 3"
+    assert with_all("5 3", []) == "5 3"
 
 
-def test_with_earlier_when_there_are_many_drops_the_oldest() -> None:
+def test_with_all_when_there_are_many_drops_the_oldest() -> None:
     earlier = ""
     for sequence in range(1, 100):
-        earlier = with_earlier(earlier, sequence)
+        earlier = with_all(earlier, [sequence])
+    assert earlier == with_all("", range(1, 100))
     assert earlier.split() == [str(each) for each in range(99, 99 - MOST, -1)]
     assert earlier_in(headers_of(value_of(earlier)), 100) == list(range(99, 99 - MOST, -1))
 
