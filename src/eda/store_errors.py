@@ -9,6 +9,8 @@ from eda.errors import EdaError, printable
 
 __all__ = ["AggregateForgotten", "HistoryIncomplete", "VersionConflict"]
 
+_EXPECTATIONS: dict[int | str, str] = {"new": "be new", "exists": "exist"}
+
 
 class VersionConflict(EdaError):
     """An append to an aggregate that did not have the expected version. Nothing was stored.
@@ -28,9 +30,9 @@ class VersionConflict(EdaError):
         self.events: list[Any] = list(events)
 
     def __str__(self) -> str:
-        expected = f"version {self.expected}" if isinstance(self.expected, int) else repr(self.expected)
+        expected = _EXPECTATIONS.get(self.expected, f"have version {self.expected}")
         found = f"version {self.actual}" if self.actual else "no events"
-        return f"{_aggregate(self.aggregate, self.stream)} was expected to have {expected}, but it has {found}"
+        return f"{_aggregate(self.aggregate, self.stream)} was expected to {expected}, but it has {found}"
 
 
 class HistoryIncomplete(EdaError):

@@ -85,7 +85,7 @@ def new_store(
     _check_number("attempts", attempts, 1)
     codec = None if snapshot_every is None or decider is None else StateCodec(decider.state, decider.new_state())
     opener = _Opener(require_open, services, stream, decider, cache, snapshot_every, codec, hooks)
-    return EventStore(stream, opener.core, attempts)
+    return EventStore(stream, opener.core, attempts, decider)
 
 
 def _check_number(name: str, value: object, least: int) -> None:

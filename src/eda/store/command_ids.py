@@ -20,13 +20,18 @@ MAX_COMMAND_ID = 100  # characters
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _PAIRS = [first + second for first in _DIGITS for second in _DIGITS]
 _COMMAND_ID = re.compile(rf"[!-~]{{1,{MAX_COMMAND_ID}}}")
+_EVENT_ID = re.compile(rf"[!-~]{{1,{MAX_COMMAND_ID}}}\.[0-9A-Za-z]{{10}}\.[1-9][0-9]{{0,3}}")  # of a command's event
 
 
 def check_command_id(command_id: object) -> str:
     """Return a command id as a plain str. Raises ConfigError unless it has 1 to 100 printable ASCII characters.
 
-    A space is not allowed, because event ids are written into headers.
+    A space is not allowed, because event ids are written into headers. The id of a command's event may be longer. In
+    its place a hash of it is returned: a handler gives the id of its event to the next command, so each command in a
+    chain of handlers would have a longer id than the one before.
     """
+    if isinstance(command_id, str) and len(command_id) > MAX_COMMAND_ID and _EVENT_ID.fullmatch(command_id):
+        return "~" + blake2b(command_id.encode(), digest_size=16).hexdigest()
     if not isinstance(command_id, str) or not _COMMAND_ID.fullmatch(command_id):
         raise ConfigError(
             f"command_id must be a str of 1 to {MAX_COMMAND_ID} printable ASCII characters without spaces, not "

@@ -174,6 +174,8 @@ class Decider(Generic[S, C]):
         except Exception as error:
             if event is not None:
                 _add_note(error, f"while folding {_shown_event(event)}")
+                if state is None and self.initial is not None:
+                    _add_note(error, f"the state is None: perhaps evolve {shown_handler(self.evolve)} returns nothing")
             raise
         if isinstance(state, python_types.CoroutineType):
             state.close()
@@ -193,6 +195,20 @@ class Decider(Generic[S, C]):
         if type(result) not in _COMMON and inspect.isawaitable(result):
             result = await result
         return decided_events(result)
+
+    def check_takes(self, events: Iterable[Event]) -> None:
+        """Raise ConfigError if `evolve` does not take the type of an event, so that no load could fold the event."""
+        known, takes_others = self._settled()
+        if known is None or takes_others:
+            return
+        for index, event in enumerate(events):
+            if event.type not in known:
+                raise ConfigError(
+                    f"events[{index}] has the type {printable(event.type)!r}, which evolve "
+                    f"{shown_handler(self.evolve)} does not take: add its payload class to the annotation of evolve, "
+                    "or eda.Event for all other events",
+                    argument="events",
+                )
 
     def __repr__(self) -> str:
         decide = "" if self.decide is None else f" decide={shown_handler(self.decide)}"

@@ -14,6 +14,7 @@ from eda.store.cache import Cached
 from eda.store.cause import with_cause
 from eda.store.command_ids import check_command_id, event_ids
 from eda.store.core import Conflict, StoreCore
+from eda.store.decider import Decider
 from eda.store.outgoing import check_aggregate, ids_of, plain_events
 from eda.store.results import Appended, Loaded
 from eda.store.turns import Turns
@@ -39,8 +40,11 @@ class EventStore(Generic[S, C]):
     ServerError, Timeout and Closed.
     """
 
-    def __init__(self, stream: str, make_core: Callable[[], Awaitable[Any]], attempts: int) -> None:
+    def __init__(
+        self, stream: str, make_core: Callable[[], Awaitable[Any]], attempts: int, decider: Decider[S, C] | None = None
+    ) -> None:
         self.stream: str = stream
+        self._decider = decider
         self._make_core = make_core
         self._attempts = attempts
         self._core: StoreCore[S, C] | None = None
@@ -129,10 +133,10 @@ class EventStore(Generic[S, C]):
         or decides on no event, and its state came from the cache, the aggregate's new events are read first. If there
         are any, the decider decides again.
 
-        `command_id` (1 to 100 printable ASCII characters) makes the command idempotent: if it was executed before, the
-        stored result is returned, and the decider is not asked. This holds for the 256 latest commands of the
-        aggregate, and for all commands within the stream's duplicate window. A command that decided on no event is
-        decided again.
+        `command_id` (1 to 100 printable ASCII characters, or the id of an event that a store has appended) makes the
+        command idempotent: if it was executed before, the stored result is returned, and the decider is not asked. This
+        holds for the 256 latest commands of the aggregate, and for all commands within the stream's duplicate window. A
+        command that decided on no event is decided again.
 
         Raises unchanged what `decide` raises; then nothing is appended. Raises VersionConflict after the last attempt,
         AggregateForgotten, HistoryIncomplete, and ConfigError for events that can't be appended. After a Timeout,
@@ -145,15 +149,14 @@ class EventStore(Generic[S, C]):
         aggregate = check_aggregate(aggregate)
         if command_id is not None:
             command_id = check_command_id(command_id)
+        decider = self._decider
+        if decider is None or decider.decide is None:
+            raise _no_decide(self.stream, decider)
         core = self._core
         if core is None:
             core = await self._open()
         else:
             core.check()
-        decider = core.decider
-        if decider is None or decider.decide is None:
-            message = "execute needs a decider with `decide`: conn.store(stream, eda.Decider(...))"
-            raise ConfigError(message, argument="decider")
         turns = self._turns
         refusal: Exception | None = None
         if not turns.take_now(aggregate):
@@ -232,7 +235,9 @@ class EventStore(Generic[S, C]):
             plain = with_cause(plain, handled)
         if command_id is not None:
             command_id = check_command_id(command_id)
-        check_expected(expected, aggregate)
+        check_expected(expected, aggregate, self.stream)
+        if self._decider is not None:
+            self._decider.check_takes(plain)
         core = await self._open()
         turns = self._turns
         if not turns.take_now(aggregate):
@@ -311,13 +316,27 @@ class EventStore(Generic[S, C]):
         return Appended(aggregate, version + n - 1, receipts, known.state)
 
 
-def check_expected(expected: object, aggregate: str) -> None:
-    """Raise ConfigError unless this is an expectation of the aggregate."""
+def _no_decide(stream: str, decider: Decider[Any, Any] | None) -> ConfigError:
+    if decider is None:
+        message = f"execute needs a decider, and the store has none: conn.store({stream!r}, eda.Decider(...))"
+        return ConfigError(message, argument="decider")
+    message = f"execute needs a decider with `decide`, and {decider!r} has none: eda.Decider(initial, evolve, decide)"
+    return ConfigError(message, argument="decide")
+
+
+def check_expected(expected: object, aggregate: str, stream: str) -> None:
+    """Raise ConfigError unless this is an expectation of the aggregate in this stream."""
     if isinstance(expected, Loaded | Appended):
         if expected.aggregate != aggregate:
             raise ConfigError(
                 f"expected is of aggregate {expected.aggregate!r}, not of {aggregate!r}", argument="expected"
             )
+        if isinstance(expected, Loaded):
+            expected_stream = expected.stream
+        else:
+            expected_stream = expected.receipts[-1].stream if expected.receipts else ""
+        if expected_stream and expected_stream != stream:
+            raise ConfigError(f"expected is of stream {expected_stream!r}, not of {stream!r}", argument="expected")
     elif isinstance(expected, str):
         if expected not in ("new", "exists", "any"):
             raise ConfigError(

@@ -11,6 +11,8 @@ from eda.errors import CodecError, ConfigError
 from eda.names import FORGOTTEN, SNAPSHOT
 from eda.publishing._stream_sender import check_event_id
 from eda.store.command_ids import event_ids
+from eda.store.decider_arguments import shown_type
+from eda.typed.registry import payload_class_of
 
 __all__ = ["MAX_EVENTS", "check_aggregate", "ids_of", "plain_events"]
 
@@ -45,8 +47,14 @@ def plain_events(aggregate: str, events: object) -> list[Event]:
 
 def _of_aggregate(aggregate: str, given: object, index: int) -> Event:
     if type(given) is not Event:
+        if payload_class_of(type(given)) is None:
+            raise ConfigError(
+                f"events[{index}] is {shown_type(given)}: an event is an eda.Event, or an instance of a class that is "
+                "declared with eda.payload",
+                argument="events",
+            )
         try:
-            return Event(data=given, aggregate=aggregate)  # raises ConfigError unless its class is declared
+            return Event(data=given, aggregate=aggregate)
         except (ConfigError, CodecError) as error:
             error.add_note(f"events[{index}]")
             raise

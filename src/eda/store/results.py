@@ -45,7 +45,9 @@ class Appended(msgspec.Struct, Generic[S], frozen=True):  # a Struct: quick to m
     """An append or a command whose events are stored.
 
     `version`: the aggregate's version after the last of these events. `receipts`: one for each event; empty if the
-    command decided on none. `state`: the state after `version`, or None if the store has no decider.
+    command decided on none. `state`: the state after `version`. After `append` it is None if the store does not know it
+    without a read; without a decider it is always None. If the command was executed before, `state` is the aggregate's
+    state as the store knows it now, so it may include later events.
     """
 
     aggregate: str

@@ -229,7 +229,7 @@ async def test_snapshot_when_it_is_due_makes_the_next_load_short(conn: eda.Conn,
         (lambda store: store.history("a", after=-1), "after"),
         (lambda store: store.append("a", [], expected="new"), "events"),
         (lambda store: store.append("a", [added(1)] * 1001, expected="new"), "events"),
-        (lambda store: store.append("a", ["text"], expected="new"), "data"),
+        (lambda store: store.append("a", ["text"], expected="new"), "events"),
         (lambda store: store.append("a", added(1), expected="new"), "events"),
         (lambda store: store.append("a", [added(1).replace(aggregate="b")], expected="new"), "events"),
         (lambda store: store.append("a", [eda.Event(type="eda.forgotten")], expected="new"), "events"),
@@ -253,3 +253,66 @@ async def test_input_when_wrong_is_refused_before_anything_is_sent(
     assert raised.value.argument == argument
     await store
     assert (await conn.streams.info(stream)).events == 0
+
+
+@eda.payload("test-event-store-paid")
+@dataclass
+class Paid:
+    amount: int
+
+
+def typed_evolve(balance: Balance, paid: Paid) -> Balance:
+    return Balance(balance.total + paid.amount)
+
+
+@pytest.mark.parametrize("is_warm", [True, False])
+async def test_append_when_evolve_does_not_take_the_type_stores_nothing(
+    conn: eda.Conn, stream: str, is_warm: bool
+) -> None:
+    store = conn.store(stream, eda.Decider(Balance(), typed_evolve))
+    await store.append("a", [Paid(1)], expected="new")
+    if is_warm:
+        await store.load("a")
+    else:
+        store = conn.store(stream, eda.Decider(Balance(), typed_evolve))
+    with pytest.raises(eda.ConfigError, match=r"events\[1\] has the type 'other', which evolve .* does not take"):
+        await store.append("a", [Paid(2), eda.Event(type="other")], expected="any")
+    assert (await store.load("a")).state == Balance(1)
+
+
+@pytest.mark.parametrize("given", [None, 5, eda.JSON(1), "paid"])
+async def test_append_when_given_something_else_names_it(conn: eda.Conn, stream: str, given: object) -> None:
+    with pytest.raises(eda.ConfigError, match=r"events\[1\] is .*: an event is an eda.Event") as raised:
+        await conn.store(stream).append("a", [Paid(1), given], expected="any")
+    assert raised.value.argument == "events"
+
+
+async def test_expected_when_it_is_of_another_stream_is_refused(conn: eda.Conn, stream: str) -> None:
+    store, other = conn.store(stream), conn.store(f"{stream}-other")
+    appended = await other.append("a", [Paid(1)], expected="new")
+    for expected in (appended, await other.load("a"), await other.load("b")):
+        with pytest.raises(eda.ConfigError, match=f"expected is of stream '{stream}-other', not of '{stream}'"):
+            await store.append(expected.aggregate, [Paid(1)], expected=expected)
+
+
+async def test_execute_when_there_is_no_decide_sends_nothing(conn: eda.Conn, stream: str) -> None:
+    with pytest.raises(eda.ConfigError, match="the store has none"):
+        await conn.store(stream).execute("a", 1)
+    with pytest.raises(eda.ConfigError, match=r"has none: eda\.Decider"):
+        await conn.store(stream, eda.Decider(Balance(), evolve)).execute("a", 1)
+    with pytest.raises(eda.StreamNotFound):
+        await conn.streams.info(stream)
+
+
+@pytest.mark.parametrize(
+    ("expected", "text"), [("new", "to be new, but it has version 1"), (5, "to have version 5, but it has version 1")]
+)
+async def test_conflict_when_shown_says_what_was_expected(
+    conn: eda.Conn, stream: str, expected: int | str, text: str
+) -> None:
+    store = conn.store(stream)
+    await store.append("a", [added(1)], expected="any")
+    with pytest.raises(eda.VersionConflict, match=f"was expected {text}"):
+        await store.append("a", [added(1)], expected=expected)
+    with pytest.raises(eda.VersionConflict, match="was expected to exist, but it has no events"):
+        await store.append("b", [added(1)], expected="exists")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import eda
-from eda.store.command_ids import check_command_id, command_in, event_ids, infix_of
+from eda.store.command_ids import MAX_COMMAND_ID, check_command_id, command_in, event_ids, infix_of
 
 COMMAND_IDS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=100)
 AGGREGATES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
@@ -83,3 +83,15 @@ def test_command_when_read_from_an_event_id_is_that_of_this_aggregate(
 def test_command_when_the_event_id_is_of_another_form_is_none(event_id: str) -> None:
     event_id = event_id.format(infix=".4ELngw3Wtx.", long="x" * 101)
     assert command_in(event_id, infix_of("4711")) is None
+
+
+def test_command_id_when_events_cause_commands_again_and_again_stays_short() -> None:
+    event_id, seen = "22-characters-of-an-id", set()
+    for hop in range(50):
+        command_id = check_command_id(event_id)
+        assert check_command_id(event_id) == command_id
+        assert len(command_id) <= MAX_COMMAND_ID
+        event_id = event_ids(command_id, f"a{hop % 2}", 1)[0]
+        assert command_in(event_id, infix_of(f"a{hop % 2}")) == (command_id, 1)
+        seen.add(event_id)
+    assert len(seen) == 50
