@@ -3,8 +3,9 @@
 All writers of an aggregate state their expectation with one and the same filter, `S.*.<aggregate>`: a replicated stream
 finds messages that are still on their way by the text of the filter.
 
-If a try gets no answer, it may be stored. Then its copy may be refused because of it: the expectation does not hold any
-more. So after such a refusal this module looks into the stream. An append that is stored is never reported as refused.
+If a try gets no answer, its events may be stored. Then the server may refuse the next try because of these events: the
+expectation does not hold any more. So after such a refusal, this module looks for the events in the stream. It never
+reports a stored append as refused.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ class Appending:
     async def _find_out(
         self, known: KnownStream, single: _Single, error: ServerError | ConfigError, timeout_s: float
     ) -> Stored:
-        """Look for an event that was refused, but may be stored by an earlier try. Raises as `store`."""
+        """Look for an event that was refused, although an earlier try may have stored it. Raises as `store`."""
         try:
             async with asyncio.timeout(timeout_s):
                 uncertain = False

@@ -13,7 +13,7 @@ CORRELATION = "correlation"  # the key in the metadata
 
 
 def with_cause(events: Sequence[Event], handled: Event | None = None) -> list[Event]:
-    """Return the events with cause and correlation, as far as they have none.
+    """Return the events with a cause and a correlation, unless they have their own.
 
     `handled` is the event that the caller handles. If it is not given, the calling handler is asked; outside of
     handlers, the events are returned as they are. The cause is the handled event's id. The correlation, in the

@@ -1,4 +1,4 @@
-"""The work of an event store: current aggregates, appends, and what a refused or unanswered append has done."""
+"""Reads aggregates, appends to them, and finds out whether a refused or unanswered append is stored."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ __all__ = ["Conflict", "StoreCore"]
 S = TypeVar("S")
 C = TypeVar("C")
 
-FIRST_PAUSE_S = 0.005  # after a refusal because of another write that is under way; each further pause is twice as long
+FIRST_PAUSE_S = 0.005  # before an append is tried again; each further pause is twice as long
 MAX_PAUSE_S = 0.5
 FLUSH_S = 5.0
 
-MAX_UNCLEAR = 12  # refusals in a row although nothing new is stored: some seconds
+MAX_UNCLEAR = 12  # tries of an append that is refused although nothing new is stored; they take some seconds
 
 
 class Conflict(Exception):
-    """An append that was refused: `current` is the aggregate as it is now, `events` were stored meanwhile."""
+    """The refusal of an append. `current` is the aggregate as it is now; `events` were stored meanwhile."""
 
     def __init__(self, current: Cached, events: list[Event]) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Conflict(Exception):
 
 
 class StoreCore(Generic[S, C]):
-    """What an open event store consists of, and how it reads and appends.
+    """The parts of an open event store: it reads aggregates and appends to them.
 
     A `Cached` says how far an aggregate is known: `sequence` and `version` of its last event, the state up to there
     (if `has_state`), and its latest commands. It is never changed once it is in the cache.
@@ -110,7 +110,9 @@ class StoreCore(Generic[S, C]):
                 )
                 return self._keep(aggregate, self._advanced(aggregate, known, tail.events)), tail.events
             self._logger.warning(
-                "stream %s: the snapshot of aggregate %r is not of its history", self.stream, aggregate
+                "event store of stream %s: the snapshot of aggregate %s is not of its history, and is not used",
+                self.stream,
+                aggregate,
             )
         else:
             tail = await self._tail(aggregate, Baseline())
@@ -118,7 +120,7 @@ class StoreCore(Generic[S, C]):
         return self._keep(aggregate, self._advanced(aggregate, known, tail.events)), tail.events
 
     async def current(self, aggregate: str) -> Cached:
-        """Return the aggregate from the cache, or read it. What is returned has a state, and may be out of date."""
+        """Return the aggregate with its state, from the cache or by a read. From the cache, it may be out of date."""
         cached = self.cache.get(aggregate)
         if cached is None or not cached.has_state:
             return (await self.read(aggregate))[0]
@@ -132,7 +134,7 @@ class StoreCore(Generic[S, C]):
         return cached if cached is not None and cached.epoch == self.parts.epoch else None
 
     async def last(self, aggregate: str) -> Cached:
-        """Return up to where the aggregate is known, with or without a state."""
+        """Return the aggregate from the cache, or its last event from the leader. The state may be missing."""
         return self.cached(aggregate) or await self.newest(aggregate)
 
     async def all_events(self, aggregate: str) -> list[Event]:
@@ -140,7 +142,7 @@ class StoreCore(Generic[S, C]):
         return (await self._tail(aggregate, Baseline())).events
 
     async def newest(self, aggregate: str) -> Cached:
-        """Return where the aggregate's last event is stored now, as its leader says. Raises AggregateForgotten."""
+        """Return the aggregate as the leader knows it, perhaps without a state. Raises AggregateForgotten."""
         cached = self.cache.get(aggregate)
         event = await self.history.last(aggregate)
         if event is None:
@@ -150,10 +152,10 @@ class StoreCore(Generic[S, C]):
             raise AggregateForgotten(self.stream, aggregate)
         if cached is not None and (cached.sequence, cached.last_id) == (event.sequence, event.id):
             return self._advanced(aggregate, cached, ())
-        return self.placed(event.version, event.sequence, event.id)
+        return self.at_version(event.version, event.sequence, event.id)
 
-    def placed(self, version: int, sequence: int, last_id: str) -> Cached:
-        """Return an aggregate of which only the place of its last event is known."""
+    def at_version(self, version: int, sequence: int, last_id: str) -> Cached:
+        """Return an aggregate of which only the last event is known."""
         return Cached(None, version, sequence, last_id, has_state=False, epoch=self.parts.epoch, earlier=str(sequence))
 
     async def catch_up(self, aggregate: str, known: Cached) -> tuple[Cached, list[Event]]:
@@ -227,8 +229,9 @@ class StoreCore(Generic[S, C]):
     ) -> tuple[Appended[S], Cached]:
         """Append the events after `known`, and return the result and the aggregate as it is then.
 
-        The events are folded first, so that an event that `evolve` does not take is never stored. `ids`: the ids of the
-        events, if they have been made already. `folded`: what is folded in place of the events.
+        The events are folded first, so that an event that `evolve` refuses is never stored. `ids`: the ids of the
+        events, if they have been made already. `folded`: the events that are folded instead, as hooks have changed
+        them.
 
         Raises Conflict if something else was stored meanwhile, and none of these events. Raises VersionConflict if some
         of their ids are stored, and Timeout if it is not known whether they are stored. Stored events are never
@@ -295,15 +298,15 @@ class StoreCore(Generic[S, C]):
         ids: list[str],
         failed: Refused | Timeout | None,
     ) -> tuple[list[int], tuple[Appended[S], Cached] | None]:
-        """Find out what has become of an append that `failed`, or that the server calls a duplicate (None).
+        """Find out whether an append is stored. It has `failed`, or the server calls it a duplicate (None).
 
-        If nothing is stored, try again. Return the sequences of the messages; or, if they were stored before, that
-        result.
+        If nothing is stored, try again. Return the sequences of the messages. If an earlier try has stored them,
+        return its result instead.
         """
         pause_s = FIRST_PAUSE_S
         for _ in range(MAX_UNCLEAR):
             if isinstance(failed, Timeout):
-                found = await self._looked(aggregate, known, ids)
+                found = await self._try_to_look(aggregate, known, ids)
                 if found is None:
                     raise failed
                 return [], found
@@ -315,7 +318,7 @@ class StoreCore(Generic[S, C]):
             if failed is None:
                 message = f"the stream {self.stream!r} has another event with the id {' or '.join(ids[:3])}"
                 raise ConfigError(message, argument="events")
-            # Nothing new is stored: the write that was in the way has failed, or it is not stored yet.
+            # Nothing new is stored. So the write that was under way has failed, or it is not stored yet.
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, MAX_PAUSE_S)
             try:
@@ -331,7 +334,7 @@ class StoreCore(Generic[S, C]):
         raise Timeout(f"an append to aggregate {aggregate!r}", MAX_UNCLEAR * MAX_PAUSE_S)
 
     async def _look(self, aggregate: str, known: Cached, ids: list[str]) -> tuple[Appended[S], Cached] | None:
-        """Find out what has become of an append that was refused or has no answer. Return None if nothing was stored.
+        """Return the result of an append that was refused or got no answer; None if nothing was stored.
 
         Raises Conflict and VersionConflict as `append` does.
         """
@@ -345,22 +348,25 @@ class StoreCore(Generic[S, C]):
         everything = (await self._tail(aggregate, Baseline())).events
         return self.find_stored(aggregate, known.version, current, everything, ids)
 
-    async def _looked(self, aggregate: str, known: Cached, ids: list[str]) -> tuple[Appended[S], Cached] | None:
+    async def _try_to_look(self, aggregate: str, known: Cached, ids: list[str]) -> tuple[Appended[S], Cached] | None:
         """Return what `_look` returns; None also if the look fails, so that the outcome stays unknown."""
         try:
             return await self._look(aggregate, known, ids)
         except (Conflict, VersionConflict, AggregateForgotten):
             raise  # something else was stored first, so a late copy of the append would be refused
         except EdaError as error:
-            self._logger.info("stream %s: looking for an append without an answer failed: %s", self.stream, error)
+            self._logger.info(
+                "event store of stream %s: could not look for an append that got no answer: %s", self.stream, error
+            )
             return None
 
     def find_stored(
         self, aggregate: str, version: int, current: Cached, events: Sequence[Event], ids: list[str]
     ) -> tuple[Appended[S], Cached] | None:
-        """Return the result of the append with these ids if all of them are among the events, in place.
+        """Return the result of the append with these ids if the events have all of them, one after the other.
 
-        Return None if none of them is. Raises VersionConflict if only some are, or not in their order.
+        Return None if the events have none of the ids. Raises VersionConflict if they have only some, or in another
+        order.
         """
         at = {event.id: event for event in events}
         found = [at[each] for each in ids if each in at]

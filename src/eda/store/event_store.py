@@ -258,7 +258,7 @@ class EventStore(Generic[S, C]):
             turns.give(aggregate)
 
     async def _expected(self, core: StoreCore[S, C], aggregate: str, expected: Any) -> Cached | None:
-        """Return the aggregate as it is expected; None if it is known to be otherwise."""
+        """Return the aggregate at the expected version; None if its version is known to be another."""
         if expected == "new" or expected == 0:
             return core.nothing_known()
         cached = core.cached(aggregate)
@@ -269,7 +269,7 @@ class EventStore(Generic[S, C]):
                 return cached
             if expected.version == 0:
                 return core.nothing_known()
-            return core.placed(expected.version, expected.sequence, expected.last_id)
+            return core.at_version(expected.version, expected.sequence, expected.last_id)
         if expected == "exists":
             known = await core.last(aggregate)
             if known.version == 0:
@@ -310,7 +310,7 @@ class EventStore(Generic[S, C]):
     def _stored_before(
         self, aggregate: str, known: Cached, command_id: str, version: int, sequence: int, n: int
     ) -> Appended[S]:
-        """Return the result of a command that was executed before. Its events are stored one behind the other."""
+        """Return the result of a command that was executed before. Its events are stored one after the other."""
         ids = event_ids(command_id, aggregate, n)
         receipts = [Receipt(each, self.stream, sequence + at, 0, True) for at, each in enumerate(ids)]
         return Appended(aggregate, version + n - 1, receipts, known.state)

@@ -1,6 +1,6 @@
 """The core of an event store on a connection with middleware: hooks run around each append, and for each event read.
 
-It is a class of its own, so that without middleware no append and no read tests for hooks.
+It is a class of its own, so that appends and reads without middleware need not check for hooks.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ C = TypeVar("C")
 
 
 class HookedStoreCore(StoreCore[S, C]):
-    """What an open event store consists of, with hooks. All events that it reads come from `_tail`."""
+    """A StoreCore that runs the hooks of middleware. All events that it reads come from `_tail`."""
 
     def __init__(self, hooks: StoreHooks, *args: Any) -> None:
         super().__init__(*args)
@@ -48,7 +48,7 @@ class HookedStoreCore(StoreCore[S, C]):
     ) -> tuple[Appended[S], Cached]:
         """Run the hooks, and append the events as `StoreCore.append` does.
 
-        What is folded are the events as a later load will return them.
+        The events are folded as a later load will return them.
         """
         if ids is None:
             ids = ids_of(aggregate, events, command_id)
@@ -77,7 +77,7 @@ class HookedStoreCore(StoreCore[S, C]):
         return results[0]
 
     def _as_stored(self, version: int, events: list[Event], ids: list[str]) -> list[Event]:
-        """Return the events as they will be read from the stream, but without their places in it."""
+        """Return the events as they will be read from the stream, but without their sequences."""
         now_ns, client = time.time_ns(), self._client
         return [
             stored_event(encode_event(event, event_id, client, now_ns, version + n), self.stream, 0, 0)

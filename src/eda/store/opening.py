@@ -28,10 +28,10 @@ async def open_store(api: Api, known_streams: KnownStreams, logger: logging.Logg
 
 
 class OpenedStream:
-    """The stream of an open event store, as it was when last looked at: at each reconnect and every 30 s.
+    """The stream of an open event store. The connection looks at it again at each reconnect and every 30 s.
 
-    `info` describes it. The functions in `on_recreated` are called, without arguments, if the stream was deleted and
-    made again: nothing that was read before holds any more.
+    `info` is what the last look has found. The functions in `on_recreated` are called, without arguments, if the stream
+    was deleted and made again. Then all that was read before is out of date.
     """
 
     def __init__(self, api: Api, known_streams: KnownStreams, logger: logging.Logger, info: StreamInfo) -> None:
@@ -40,11 +40,11 @@ class OpenedStream:
         self._logger = logger
         self.info: StreamInfo = info
         self.on_recreated: list[Callable[[], None]] = []
-        self._is_unfit = False  # since the last look the stream or server can't hold the store any more
+        self._is_unfit = False  # the last look has found that the stream or server can't hold the store now
         self._looks.listen(info.name, self._on_look)
 
     def close(self) -> None:
-        """Look at the stream no more."""
+        """Stop looking at the stream."""
         self._looks.unlisten(self.info.name, self._on_look)
 
     def check(self) -> None:

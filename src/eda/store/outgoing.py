@@ -10,13 +10,12 @@ from eda._nuid import next_nuid
 from eda.errors import CodecError, ConfigError
 from eda.names import FORGOTTEN, SNAPSHOT
 from eda.publishing._stream_sender import check_event_id
+from eda.publishing.atomic_batch import MAX_EVENTS
 from eda.store.command_ids import event_ids
 from eda.store.decider_arguments import shown_type
 from eda.typed.registry import payload_class_of
 
-__all__ = ["MAX_EVENTS", "check_aggregate", "ids_of", "plain_events"]
-
-MAX_EVENTS = 1000
+__all__ = ["check_aggregate", "ids_of", "plain_events"]
 
 
 def check_aggregate(aggregate: str) -> str:

@@ -22,7 +22,7 @@ _MOST_NEW = 32  # commands in the dict; with more, they are written to the text
 _ENTRY = rf"  [!-~]{{1,{MAX_COMMAND_ID}}} [1-9]\d{{0,18}},[1-9]\d{{0,18}},[1-9]\d{{0,3}}"
 _TEXT = re.compile(rf"(?:{_ENTRY})*", re.ASCII)
 
-Place = tuple[int, int, int]
+Entry = tuple[int, int, int]
 
 
 class RecentCommands:
@@ -37,9 +37,9 @@ class RecentCommands:
     def __init__(self) -> None:
         self._old = ""  # the entries that are not in `_new`, oldest first; may have more than are still found
         self._n_old = 0
-        self._new: dict[str, Place] = {}
+        self._new: dict[str, Entry] = {}
 
-    def find(self, command_id: str) -> Place | None:
+    def find(self, command_id: str) -> Entry | None:
         """Return a command's first version, first sequence, and number of events; None if it is not among the last."""
         found = self._new.get(command_id)
         if found is not None or not self._n_old:
@@ -47,7 +47,7 @@ class RecentCommands:
         at = self._old.rfind(f"  {command_id} ")
         if at < 0 or self._old.count("  ", at) + len(self._new) > MOST:
             return None
-        return _place(self._old[at + 2 :].split(" ", 2)[1])
+        return _entry(self._old[at + 2 :].split(" ", 2)[1])
 
     def add(self, command_id: str, version: int, sequence: int, n: int) -> None:
         """Add a command whose `n` events are stored, the first at this version and sequence.
@@ -93,19 +93,19 @@ class RecentCommands:
     @classmethod
     def from_text(cls, text: str) -> RecentCommands:
         """Return the commands that `to_text` has written. Raises ValueError for any other text."""
-        entries = f"  {text}" if text else ""
-        if not _TEXT.fullmatch(entries):
+        old = f"  {text}" if text else ""
+        if not _TEXT.fullmatch(old):
             raise ValueError("recent commands: not a list of command ids and numbers")
-        places = [_place(entry.rpartition(" ")[2]) for entry in entries.split("  ")[1:]]
-        if len(places) > MOST:
-            raise ValueError(f"recent commands: {len(places)} commands, and {MOST} are allowed")
+        entries = [_entry(entry.rpartition(" ")[2]) for entry in old.split("  ")[1:]]
+        if len(entries) > MOST:
+            raise ValueError(f"recent commands: {len(entries)} commands, and {MOST} are allowed")
         end_version = end_sequence = 1
-        for version, sequence, n in places:
+        for version, sequence, n in entries:
             if version < end_version or sequence < end_sequence or max(version, sequence) > _MAX - n:
                 raise ValueError("recent commands: their versions and sequences do not rise")
             end_version, end_sequence = version + n, sequence + n
         read = cls()
-        read._old, read._n_old = entries, len(places)
+        read._old, read._n_old = old, len(entries)
         return read
 
     def __len__(self) -> int:
@@ -121,7 +121,7 @@ class RecentCommands:
         """Return the version of the last command's first event; 0 if there is no command."""
         if self._new:
             return self._new[next(reversed(self._new))][0]
-        return _place(self._old.rpartition(" ")[2])[0] if self._old else 0
+        return _entry(self._old.rpartition(" ")[2])[0] if self._old else 0
 
     def _written(self) -> str:
         return "".join([f"  {name} {version},{at},{n}" for name, (version, at, n) in self._new.items()])
@@ -141,6 +141,6 @@ class RecentCommands:
 _MAX = 2**63 - 1
 
 
-def _place(text: str) -> Place:
+def _entry(text: str) -> Entry:
     version, sequence, n = text.split(",")
     return int(version), int(sequence), int(n)

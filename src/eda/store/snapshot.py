@@ -30,7 +30,6 @@ S = TypeVar("S")
 # The keys of a snapshot's metadata.
 SEQUENCE = "sequence"
 LAST_ID = "last-id"
-STORED = "stored-ns"
 COMMANDS = "commands"
 
 
@@ -38,9 +37,8 @@ COMMANDS = "commands"
 class Snapshot(Generic[S]):
     """The state of an aggregate after its event `version`.
 
-    `sequence`, `last_id` and `time_ns` say which event that is: its sequence in the stream, its id, and when the stream
-    stored it (0 if the writer did not know). `commands` are the latest commands. `subject_sequence` is the sequence of
-    the snapshot itself, which the next snapshot replaces.
+    `sequence` and `last_id` are the sequence and the id of that event. `commands` are the latest commands.
+    `subject_sequence` is the sequence of the snapshot itself, which the next snapshot replaces.
     """
 
     state: S
@@ -48,7 +46,6 @@ class Snapshot(Generic[S]):
     sequence: int
     last_id: str
     commands: RecentCommands
-    time_ns: int = 0
     subject_sequence: int = 0
 
 
@@ -67,8 +64,6 @@ class UnusableSnapshot(Exception):
 def snapshot_event(aggregate: str, snapshot: Snapshot[Any], data: Data, *, snapshot_version: str) -> Event:
     """Return the event of a snapshot whose state is `data`. Its version is written into the envelope."""
     meta = {SEQUENCE: str(snapshot.sequence), LAST_ID: snapshot.last_id}
-    if snapshot.time_ns:
-        meta[STORED] = str(snapshot.time_ns)
     commands = snapshot.commands.to_text()
     if commands:
         meta[COMMANDS] = commands
@@ -101,7 +96,6 @@ def read_snapshot(event: Event, codec: StateCodec, *, snapshot_version: str, sub
             sequence=_number(meta[SEQUENCE]),
             last_id=meta[LAST_ID],
             commands=RecentCommands.from_text(meta.get(COMMANDS, "")),
-            time_ns=_number(meta.get(STORED, "0")),
             subject_sequence=subject_sequence,
         )
     except CodecError as error:

@@ -75,8 +75,8 @@ class _Write:
 class Snapshots(Generic[S]):
     """The snapshots of one store's aggregates.
 
-    `snapshot_version` is the decider's. `codec` writes and reads the states. `hooks` are those around the store's
-    appends and reads: a snapshot is an event that is published to the stream of the snapshots. The writers are put into
+    `snapshot_version` is the decider's. `codec` writes and reads the states. `hooks` are run for
+    snapshots, too: a snapshot is an event that is published to the stream of the snapshots. The writers are put into
     `under_way` until they are done: closing the connection waits for them.
     """
 
@@ -105,7 +105,6 @@ class Snapshots(Generic[S]):
         self._is_off = False
         self._no_reads_before = 0.0  # the loop's time
         self._no_writes_before = 0.0
-        self._is_closed = False
         self._waiting: dict[str, _Write] = {}  # by aggregate, the oldest first
         self._writing: set[str] = set()
         self._sequences: OrderedDict[str, int] = OrderedDict()  # of the snapshots written last, by aggregate
@@ -124,10 +123,10 @@ class Snapshots(Generic[S]):
     # --- reading -----------------------------------------------------------------------------------------------------
 
     async def read(self, aggregate: str) -> Snapshot[S] | None:
-        """Return the aggregate's snapshot; None if there is none that this store can use. Raises nothing of eda's.
+        """Return the aggregate's snapshot; None if there is none that this store can use. Raises no error of eda.
 
-        The snapshot may be older than the latest one. Whether the stream still has the event after which it was made,
-        must be checked by the caller.
+        The snapshot may be older than the latest one. The caller must check whether the stream still has the
+        event after which the snapshot was made.
         """
         if self._is_off or self._loop.time() < self._no_reads_before:
             return None
@@ -186,7 +185,7 @@ class Snapshots(Generic[S]):
 
         If many snapshots wait, the one that has waited longest is given up.
         """
-        if self._is_off or self._is_closed or self._loop.time() < self._no_writes_before:
+        if self._is_off or self._loop.time() < self._no_writes_before:
             return
         cached.snapshot_version_no = cached.version
         snapshot = Snapshot(cached.state, cached.version, cached.sequence, cached.last_id, cached.commands)
@@ -213,18 +212,6 @@ class Snapshots(Generic[S]):
         """Wait for the writes under way, `timeout_s` at most."""
         if self._writers:
             await asyncio.wait(self._writers, timeout=timeout_s)
-
-    async def close(self, timeout_s: float) -> None:
-        """Wait for the writes under way, `timeout_s` at most, and cancel those that are not done by then."""
-        self._is_closed = True
-        if not self._writers:
-            return
-        _, late = await asyncio.wait(self._writers, timeout=timeout_s)
-        self._waiting.clear()
-        for writer in late:
-            writer.cancel()
-        if late:
-            await asyncio.wait(late, timeout=timeout_s)
 
     def _next(self) -> _Write | None:
         """Return the write that has waited longest and may begin; an aggregate has one write at a time."""

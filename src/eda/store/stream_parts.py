@@ -25,5 +25,5 @@ class StreamParts:
         self.epoch: int = 0
 
     def begin_epoch(self) -> None:
-        """Have everything checked that was cached until now."""
+        """Make the stores check what they have cached until now before they use it."""
         self.epoch += 1

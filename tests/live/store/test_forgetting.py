@@ -43,7 +43,7 @@ async def side(conn: eda.Conn, stream: str) -> AsyncIterator[Side]:
     await conn.streams.create(stream)
     side = Side(conn, stream)
     yield side
-    await side.snapshots.close(5)
+    await side.snapshots.flush(5)
     if await side.snapshot_stream.config() is not None:
         await conn.streams.delete(side.snapshot_stream.name)
 
@@ -284,7 +284,7 @@ async def test_forget_when_writers_go_on_appends_after_the_last_of_them(
     assert (tombstone.type, tombstone.version) == ("eda.forgotten", stored[-1] + 1)
     found = await side.stored("4711")
     assert found is None or is_marker(found[0])
-    await other.snapshots.close(5)
+    await other.snapshots.flush(5)
 
 
 async def test_forget_when_the_stream_of_snapshots_holds_other_messages_leaves_them(
