@@ -9,7 +9,7 @@ import msgspec
 
 from eda.store.recent_commands import RecentCommands
 
-__all__ = ["Cache", "Cached"]
+__all__ = ["Cache", "Cached", "is_immutable"]
 
 
 class Cached(msgspec.Struct):  # a Struct: quick to make, once for each append
@@ -32,6 +32,10 @@ class Cached(msgspec.Struct):  # a Struct: quick to make, once for each append
     snapshot_sequence: int = 0
     epoch: int = 0
     earlier: str = ""
+
+    def without_state(self) -> Cached:
+        """Return what is known of the aggregate, without its state."""
+        return msgspec.structs.replace(self, state=None, has_state=False)
 
 
 class Cache:
@@ -67,3 +71,14 @@ class Cache:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+
+def is_immutable(state: object) -> bool:
+    """Return whether the state can't be changed in place: whether it has a hash that is not that of its identity."""
+    if type(state).__hash__ is object.__hash__:
+        return state is None
+    try:
+        hash(state)
+    except TypeError:
+        return False
+    return True

@@ -16,7 +16,7 @@ from eda.errors import ConfigError, EdaError, Timeout
 from eda.names import FORGOTTEN
 from eda.receipt import Receipt
 from eda.store.appending import Refused
-from eda.store.cache import Cache, Cached
+from eda.store.cache import Cache, Cached, is_immutable
 from eda.store.decider import Decider
 from eda.store.earlier import with_all
 from eda.store.forgetting import Forgetting
@@ -250,7 +250,7 @@ class StoreCore(Generic[S, C]):
             if not is_immutable(state):
                 # `evolve` may change the state in place. If the append fails, the state is not the aggregate's.
                 self.cache.drop(aggregate)
-                known = without_state(known)
+                known = known.without_state()
             if folded is None:
                 folded = [stored_event(each, self.stream, 0, 0) for _, each, _ in messages]
             state = self.decider.fold(state, folded)
@@ -382,19 +382,3 @@ class StoreCore(Generic[S, C]):
         """Wait until the snapshots that are being written are stored."""
         if self.snapshots is not None:
             await self.snapshots.flush(FLUSH_S)
-
-
-def is_immutable(state: object) -> bool:
-    """Return whether the state can't be changed in place: whether it has a hash that is not that of its identity."""
-    if type(state).__hash__ is object.__hash__:
-        return state is None
-    try:
-        hash(state)
-    except TypeError:
-        return False
-    return True
-
-
-def without_state(known: Cached) -> Cached:
-    """Return what is known of an aggregate, without its state."""
-    return msgspec.structs.replace(known, state=None, has_state=False)
