@@ -65,9 +65,10 @@ async def quarrel(conn: eda.Conn, orders: eda.EventStore[Order, Command]) -> Non
         types = [event.type for event in conflict.events]
         print("conflict: expected", conflict.expected, "but it is", conflict.actual, "because of", types)
     await open_store(conn).execute("4712", AddItem("bulb", 500))
-    # This store has version 2 in its cache. `execute` reads what has come since, and decides again.
-    result = await orders.execute("4712", AddItem("cable", 300))
-    print("4712 has", result.state.items if result.state else None, "at version", result.version)
+    # This store has version 2 in its cache, where the order costs 1500. `execute` never refuses because of that: it reads
+    # what has come since, and decides again.
+    result = await orders.execute("4712", Pay(2000))
+    print("4712 is paid at version", result.version)
 
 
 async def repeat(orders: eda.EventStore[Order, Command]) -> None:
