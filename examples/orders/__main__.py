@@ -40,7 +40,7 @@ async def buy(orders: eda.EventStore[Order, Command]) -> None:
     except Refused as error:
         print("refused:", error)
     result = await orders.execute("4711", Pay(3000))
-    print("4711 is", result.state.status if result.state else None, "at version", result.version)
+    print("4711 is", result.state.status, "at version", result.version)
 
 
 async def ship(conn: eda.Conn, orders: eda.EventStore[Order, Command]) -> None:
@@ -65,8 +65,8 @@ async def quarrel(conn: eda.Conn, orders: eda.EventStore[Order, Command]) -> Non
         types = [event.type for event in conflict.events]
         print("conflict: expected", conflict.expected, "but it is", conflict.actual, "because of", types)
     await open_store(conn).execute("4712", AddItem("bulb", 500))
-    # This store has version 2 in its cache, where the order costs 1500. `execute` never refuses because of that: it reads
-    # what has come since, and decides again.
+    # This store has version 2 in its cache, where the order costs 1500. `execute` does not refuse because of that: it
+    # reads what has come since, and decides again.
     result = await orders.execute("4712", Pay(2000))
     print("4712 is paid at version", result.version)
 
@@ -87,7 +87,7 @@ async def read_old(orders: eda.EventStore[Order, Command]) -> None:
     old = eda.Event(type="item-added", schema="1", data=eda.JSON({"sku": "desk", "euros": 90}))
     await orders.append("4714", [old], expected=1)
     order = await orders.load("4714")
-    print("4714 costs", order.state.total_cents if order.state else None, "cents")
+    print("4714 costs", order.state.total_cents, "cents")
 
 
 async def grow(conn: eda.Conn) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Generator, Iterable
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Never, Self, TypeVar, Unpack, overload
 
 from eda._event import Event
 from eda._nuid import next_nuid
@@ -332,6 +332,18 @@ class Conn:
 
     # --- event store -------------------------------------------------------------------------------------------------
 
+    @overload
+    def store(self, stream: str, decider: None = None, *, cache: int = 10_000) -> EventStore[None, Never]: ...
+    @overload
+    def store(
+        self,
+        stream: str,
+        decider: Decider[S, C],
+        *,
+        snapshot_every: int | None = None,
+        cache: int = 10_000,
+        attempts: int = 10,
+    ) -> EventStore[S, C]: ...
     def store(
         self,
         stream: str,
@@ -340,7 +352,7 @@ class Conn:
         snapshot_every: int | None = None,
         cache: int = 10_000,
         attempts: int = 10,
-    ) -> EventStore[S, C]:
+    ) -> EventStore[Any, Any]:
         """Return the event store of a stream: its aggregates. It opens when it is first used, or when it is awaited.
 
         The stream must be marked as a store. If it does not exist, it is created with the mark, if that is allowed;
@@ -361,9 +373,8 @@ class Conn:
             opened = lifetime.require_open()
             return StoreServices(opened.wire, opened.api, opened.logger, opened.known_streams, client, lifetime.batches)
 
-        sizes: dict[str, Any] = {"snapshot_every": snapshot_every, "cache": cache, "attempts": attempts}
-        sizes["hooks"] = self._store_hooks()
-        return new_store(lifetime.require_open, services, stream, decider, **sizes)
+        sizes: Any = {"snapshot_every": snapshot_every, "cache": cache, "attempts": attempts}
+        return new_store(lifetime.require_open, services, stream, decider, hooks=self._store_hooks(), **sizes)
 
     def _store_hooks(self) -> Any:
         """Return the hooks around event stores: a connection with middleware has them."""

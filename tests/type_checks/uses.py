@@ -443,12 +443,38 @@ def deciders() -> None:
 
 
 def results(loaded: eda.Loaded[Cart], appended: eda.Appended[Cart]) -> None:
-    assert_type(loaded.state, Cart | None)
+    assert_type(loaded.state, Cart)
     assert_type(loaded.events, list[eda.Event])
     assert_type(loaded.position, tuple[str, int, int])
     assert_type(appended.receipt, eda.Receipt | None)
-    assert_type(appended.state, Cart | None)
+    assert_type(appended.state, Cart)
     loaded.version = 5  # error: read-only
+
+
+async def event_store(conn: eda.Conn) -> None:
+    store = conn.store("orders", eda.Decider(Cart(), evolve, decide_later, state=Cart), snapshot_every=100, cache=10)
+    assert_type(store, eda.EventStore[Cart, Pay])
+    loaded = await store.load("4711")
+    assert_type(loaded, eda.Loaded[Cart])
+    appended = await store.execute("4711", Pay(5), command_id="request-81")
+    assert_type(appended, eda.Appended[Cart])
+    await store.append("4711", [Placed(5), eda.Event(type="paid")], expected=loaded)
+    await store.append("4711", [Placed(5)], expected="new", command_id="request-82")
+    await store.append("4711", [Placed(5)], expected=appended.version)
+    assert_type(await store.history("4711", after=3), list[eda.Event])
+    async for name in store.aggregates():
+        assert_type(name, str)
+    await store.forget("4711")
+    async with conn.store("orders") as plain:
+        assert_type(plain, eda.EventStore[None, Never])
+        assert_type((await plain.load("4711")).state, None)
+
+    await store.execute("4711", "pay")  # error: Argument 2
+    await plain.execute("4711", Pay(5))  # error: Argument 2
+    await store.append("4711", [Placed(5)])  # error: expected
+    await store.append("4711", [Placed(5)], expected="old")  # error: expected
+    conn.store("orders", decide_later)  # error: No overload
+    conn.store("orders", snapshot_every=5)  # error: No overload
 
 
 def tests_of_deciders() -> None:

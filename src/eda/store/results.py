@@ -23,7 +23,7 @@ class Loaded(msgspec.Struct, Generic[S], frozen=True):
     """
 
     aggregate: str
-    state: S | None = None
+    state: S = None  # type: ignore[assignment]  # a store without a decider has S = None
     version: int = 0
     events: list[Event] = msgspec.field(default_factory=list)
     stream: str = ""
@@ -53,7 +53,7 @@ class Appended(msgspec.Struct, Generic[S], frozen=True):  # a Struct: quick to m
     aggregate: str
     version: int
     receipts: list[Receipt] = msgspec.field(default_factory=list)
-    state: S | None = None
+    state: S = None  # type: ignore[assignment]
 
     @property
     def receipt(self) -> Receipt | None:
