@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-import msgspec
-
 from eda._codec import encode_event, stored_event
 from eda._event import Event
 from eda.errors import ConfigError, EdaError, Timeout
