@@ -10,7 +10,15 @@ from collections.abc import Iterable, Sequence
 import bare
 import eda
 
-__all__ = ["Acks", "append_s", "append_times_ns", "direct_get_times_ns", "expecting_frame", "make_stream"]
+__all__ = [
+    "Acks",
+    "append_s",
+    "append_times_ns",
+    "direct_get_times_ns",
+    "expecting_frame",
+    "load_times_ns",
+    "make_stream",
+]
 
 INBOX = b"_INBOX.bare0000000000000000000"
 
@@ -73,6 +81,38 @@ def direct_get_times_ns(server: eda.EmbeddedServer, stream: str, subjects: Itera
                 after += link.recv(65_536)
             took.append(time.perf_counter_ns() - started)
             assert b"Nats-Sequence" in after, answer
+    return took
+
+
+def load_times_ns(
+    server: eda.EmbeddedServer, stream: str, aggregates: Iterable[tuple[str, Sequence[int]]]
+) -> list[int]:
+    """Ask the leader for the last message of each aggregate, then for all others by their sequences, as a load does.
+
+    The sequences are given. Return the nanoseconds of each aggregate.
+    """
+    took = []
+    prefix = stream.encode()
+    with bare.connect(server) as link:
+        link.sendall(b"SUB %b 1\r\nPING\r\n" % INBOX)
+        link.recv(65_536)
+        for aggregate, sequences in aggregates:
+            query = b'{"last_by_subj":"%b.*.%b"}' % (prefix, aggregate.encode())
+            first = b"PUB $JS.API.STREAM.MSG.GET.%b %b %d\r\n%b\r\n" % (prefix, INBOX, len(query), query)
+            queries = [b'{"seq":%d}' % sequence for sequence in sequences]
+            rest = b"".join(
+                [b"PUB $JS.API.DIRECT.GET.%b %b %d\r\n%b\r\n" % (prefix, INBOX, len(each), each) for each in queries]
+            )
+            started = time.perf_counter_ns()
+            link.sendall(first)
+            answer = b""
+            while b"msg_get_response" not in answer or not answer.endswith(b"}\r\n"):
+                answer += link.recv(65_536)
+            link.sendall(rest)
+            answer = b""
+            while answer.count(b"\r\nNats-Sequence: ") < len(sequences):
+                answer += link.recv(65_536)
+            took.append(time.perf_counter_ns() - started)
     return took
 
 

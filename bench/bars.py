@@ -128,7 +128,7 @@ BARS = [
         "<=",
         6,
     ),
-    Bar("load of 10 events, types known: over the same", "eda load with types us", "bare direct get us", "<=", 6),
+    Bar("load of 10 events: over a bare socket's same requests", "eda load us", "bare load us", "<=", 3),
     Bar("load of 10,000 events with a snapshot: over 10 events", "eda load long us", "eda load ten us", "<=", 2),
     Bar("append one by one: over conn.publish", "eda append us", "eda publish order us", "<=", 1.3),
     Bar("warm execute, 200 at once: part of a bare socket's rate", "bare execute s", "eda execute s", ">=", 0.85),

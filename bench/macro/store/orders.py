@@ -6,7 +6,7 @@ import msgspec
 
 import eda
 
-__all__ = ["TYPES", "Add", "Added", "Command", "Order", "Paid", "Place", "Placed", "decider", "ten_events"]
+__all__ = ["Add", "Added", "Command", "Order", "Paid", "Place", "Placed", "decider", "ten_events"]
 
 
 @eda.payload("order-placed")
@@ -44,7 +44,6 @@ class Add(msgspec.Struct, frozen=True):
 
 
 Command = Place | Add
-TYPES = (Placed, Added, Paid)
 
 
 class Order(msgspec.Struct):
@@ -72,9 +71,9 @@ def decide(order: Order, command: Command) -> Placed | Added:
     return Added(price=command.price) if isinstance(command, Add) else Placed()
 
 
-def decider(*, with_types: bool = False) -> eda.Decider[Order, Command]:
+def decider() -> eda.Decider[Order, Command]:
     """Return the decider of orders."""
-    return eda.Decider(Order, evolve, decide, state=Order, types=TYPES if with_types else None)
+    return eda.Decider(Order, evolve, decide, state=Order)
 
 
 def ten_events() -> list[Placed | Added | Paid]:
