@@ -19,7 +19,7 @@ from nats.errors import ConnectionReconnectingError, NoRespondersError
 from nats.errors import Error as NatsError
 from nats.errors import TimeoutError as NatsTimeout
 
-from eda.errors import Closed, ConfigError, NotSupported, ServerError, StreamNotFound, Timeout
+from eda.errors import Closed, ConfigError, EdaError, NotSupported, ServerError, StreamNotFound, Timeout
 from eda.jetstream.publish_answers import Refused
 from eda.jetstream.pull_limits import lowered_consumer
 from eda.jetstream.schemas import Account, Consumer, Message
@@ -368,6 +368,6 @@ def _as_error(refused: Refused, verb: str) -> ServerError:
     return ServerError(refused.code, refused.err_code, refused.description, operation=verb)
 
 
-def stream_error(error: ServerError, stream: str) -> Exception:
+def stream_error(error: ServerError, stream: str) -> EdaError:
     """Return StreamNotFound if the server says that the stream does not exist, else the server's error."""
     return StreamNotFound(stream) if error.err_code == STREAM_NOT_FOUND else error

@@ -17,7 +17,7 @@ from nats.aio.subscription import Subscription as NatsSubscription
 from nats.errors import Error as NatsError
 
 from eda.errors import Closed, ConfigError, EdaError, ServerError, Timeout
-from eda.jetstream.api import Api
+from eda.jetstream.api import Api, stream_error
 from eda.jetstream.publish_answers import Refused
 from eda.jetstream.schemas import Message, nanoseconds
 from eda.server_codes import FORBIDDEN, MESSAGE_NOT_FOUND
@@ -312,7 +312,7 @@ class DirectGet:
                 reading.finish()
             else:
                 error = ServerError(refused.code, refused.err_code, refused.description, operation=reading.subject)
-                reading.finish(error)
+                reading.finish(stream_error(error, self._stream))
         elif message is None:
             raise ValueError("no message")
         else:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from dataclasses import replace
 from time import monotonic
+from typing import Any
 
 from eda._event import Event
 from eda.errors import ConfigError, EdaError, StreamNotFound
@@ -80,6 +81,8 @@ class KnownStreams:
         self.known: dict[str, KnownStream] = {}
         # The streams of event stores. One that was deleted must not come back as a stream like any other.
         self.never_created: set[str] = set()
+        # What the event stores of a stream share, by its name. It is here so that it ends with the connection.
+        self.parts_of_stores: dict[str, asyncio.Task[Any]] = {}
         self.stream_publishers: StreamPublishers = StreamPublishers(
             api.wire, api.client, logger, self.recover, self.longest_s, self.is_marked
         )
@@ -219,6 +222,7 @@ class KnownStreams:
         known = self.known.pop(stream, None)
         if info is None:
             self.looks.unwatch(stream)
+            self.looks.missed(stream)
             return
         if known is not None:
             try:

@@ -37,6 +37,8 @@ class StreamLooks:
         self._on_gone = on_gone
         self._watched: set[str] = set()
         self._listeners: dict[str, list[Callable[[StreamInfo], None]]] = {}
+        # Called with the name of a stream that was deleted, as far as this connection knows.
+        self.on_missed: list[Callable[[str], None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._looking: asyncio.Task[None] | None = None
         wire.on_lost.append(self._stop)
@@ -71,6 +73,11 @@ class StreamLooks:
         for call in list(self._listeners.get(info.name, ())):
             call(info)
 
+    def missed(self, stream: str) -> None:
+        """Say that the stream does not exist."""
+        for call in list(self.on_missed):
+            call(stream)
+
     # --- looking -----------------------------------------------------------------------------------------------------
 
     def _arm(self) -> None:
@@ -100,6 +107,7 @@ class StreamLooks:
                 info = await self._look(stream)
             except StreamNotFound:
                 self._on_gone(stream)
+                self.missed(stream)
             except EdaError as error:
                 self._logger.info("could not look at stream %s, which may have changed: %s", stream, error)
             except Exception:

@@ -23,10 +23,11 @@ Files, each after the files that it imports:
     snapshots          snapshots: read, and written in the background
     appending          one append under an expectation: a single message or an atomic batch
     forgetting         forget: the tombstone, the purge, the marker
+    turns              callers that append to the same aggregate take turns
     stream_parts       what all stores of one stream on one connection share
+    changeable         whether a state may be changed in place
     core               reads aggregates, appends to them, and finds out what a refused append has done
     hooked_core        the same with the hooks of middleware around each append and for each event that is read
-    turns              callers that append to the same aggregate take turns
     event_store        `EventStore`: what users call
     assembly           checks the arguments of a store and opens its parts
 """

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
-from weakref import WeakKeyDictionary
 
 from eda.errors import ConfigError
 from eda.jetstream.api import Api
@@ -49,10 +48,6 @@ class StoreServices:
     known_streams: KnownStreams
     client: str
     under_way: set[asyncio.Future[None]]
-
-
-# Shared by all stores of a stream, so that a program may make a store for each request.
-_PARTS: WeakKeyDictionary[Wire, dict[str, asyncio.Task[StreamParts]]] = WeakKeyDictionary()
 
 
 def new_store(
@@ -158,13 +153,24 @@ class _Opener(Generic[S, C]):
 
 
 async def _parts_of(services: StoreServices, stream: str) -> StreamParts:
-    """Return the open stream; open it if no store has done so. Concurrent callers share one opening."""
-    tasks = _PARTS.setdefault(services.wire, {})
+    """Return the open stream; open it if no store has done so. Concurrent callers share one opening.
+
+    All stores of a stream share it, so that a program may make a store for each request.
+    """
+    tasks = services.known_streams.parts_of_stores
     opening = tasks.get(stream)
-    if opening is None or (opening.done() and (opening.cancelled() or opening.exception() is not None)):
-        opening = asyncio.get_running_loop().create_task(_open_parts(services, stream))
-        tasks[stream] = opening
-    return await asyncio.shield(opening)
+    if opening is None:
+        opening = tasks[stream] = asyncio.get_running_loop().create_task(_open_parts(services, stream))
+
+        def on_done(task: asyncio.Task[StreamParts]) -> None:
+            # The exception is read here, because all callers may have been cancelled.
+            if task.cancelled() or task.exception() is not None:
+                tasks.pop(stream, None)
+
+        opening.add_done_callback(on_done)
+    parts: StreamParts = await asyncio.shield(opening)
+    await parts.opened.ensure()
+    return parts
 
 
 async def _open_parts(services: StoreServices, stream: str) -> StreamParts:

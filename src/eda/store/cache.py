@@ -9,7 +9,7 @@ import msgspec
 
 from eda.store.recent_commands import RecentCommands
 
-__all__ = ["Cache", "Cached", "is_immutable"]
+__all__ = ["Cache", "Cached"]
 
 
 class Cached(msgspec.Struct):  # a Struct: quick to make, once for each append
@@ -36,6 +36,10 @@ class Cached(msgspec.Struct):  # a Struct: quick to make, once for each append
     def without_state(self) -> Cached:
         """Return what is known of the aggregate, without its state."""
         return msgspec.structs.replace(self, state=None, has_state=False)
+
+    def of_epoch(self, epoch: int) -> Cached:
+        """Return the same as checked in this epoch."""
+        return msgspec.structs.replace(self, epoch=epoch)
 
 
 class Cache:
@@ -71,14 +75,3 @@ class Cache:
 
     def __len__(self) -> int:
         return len(self._entries)
-
-
-def is_immutable(state: object) -> bool:
-    """Return whether the state can't be changed in place: whether it has a hash that is not that of its identity."""
-    if type(state).__hash__ is object.__hash__:
-        return state is None
-    try:
-        hash(state)
-    except TypeError:
-        return False
-    return True

@@ -14,7 +14,8 @@ from eda.errors import ConfigError, EdaError, Timeout
 from eda.names import FORGOTTEN
 from eda.receipt import Receipt
 from eda.store.appending import Refused
-from eda.store.cache import Cache, Cached, is_immutable
+from eda.store.cache import Cache, Cached
+from eda.store.changeable import is_immutable
 from eda.store.decider import Decider
 from eda.store.earlier import with_all
 from eda.store.forgetting import Forgetting
@@ -44,6 +45,11 @@ class Conflict(Exception):
         super().__init__()
         self.current = current
         self.events = events
+
+    @property
+    def actual(self) -> int:
+        """Return the version after `events`. `current` may have been read later."""
+        return self.events[-1].version if self.events else self.current.version
 
 
 class StoreCore(Generic[S, C]):
@@ -90,6 +96,7 @@ class StoreCore(Generic[S, C]):
 
         Raises AggregateForgotten, HistoryIncomplete, and what the decider's `evolve` raises.
         """
+        epoch = self.parts.epoch  # if the connection is lost meanwhile, what was read before is checked again
         snapshot = await self.snapshots.read(aggregate) if self.snapshots is not None else None
         if snapshot is not None:
             base = Baseline(snapshot.version, snapshot.sequence, snapshot.last_id)
@@ -103,7 +110,7 @@ class StoreCore(Generic[S, C]):
                     snapshot.commands,
                     snapshot_version_no=snapshot.version,
                     snapshot_sequence=snapshot.subject_sequence,
-                    epoch=self.parts.epoch,
+                    epoch=epoch,
                     earlier=str(snapshot.sequence),
                 )
                 return self._keep(aggregate, self._advanced(aggregate, known, tail.events)), tail.events
@@ -114,7 +121,7 @@ class StoreCore(Generic[S, C]):
             )
         else:
             tail = await self._tail(aggregate, Baseline())
-        known = self.nothing_known(0 if snapshot is None else snapshot.subject_sequence)
+        known = self.nothing_known(0 if snapshot is None else snapshot.subject_sequence, epoch)
         return self._keep(aggregate, self._advanced(aggregate, known, tail.events)), tail.events
 
     async def current(self, aggregate: str) -> Cached:
@@ -131,8 +138,10 @@ class StoreCore(Generic[S, C]):
         cached = self.cache.get(aggregate)
         return cached if cached is not None and cached.epoch == self.parts.epoch else None
 
-    async def last(self, aggregate: str) -> Cached:
-        """Return the aggregate from the cache, or its last event from the leader. The state may be missing."""
+    async def last(self, aggregate: str, *, with_commands: bool = False) -> Cached:
+        """Return what is known of the aggregate; `with_commands`: also its latest commands, given a decider."""
+        if with_commands and self.decider is not None:
+            return await self.current(aggregate)
         return self.cached(aggregate) or await self.newest(aggregate)
 
     async def all_events(self, aggregate: str) -> list[Event]:
@@ -141,6 +150,7 @@ class StoreCore(Generic[S, C]):
 
     async def newest(self, aggregate: str) -> Cached:
         """Return the aggregate as the leader knows it, perhaps without a state. Raises AggregateForgotten."""
+        epoch = self.parts.epoch
         cached = self.cache.get(aggregate)
         event = await self.history.last(aggregate)
         if event is None:
@@ -149,20 +159,26 @@ class StoreCore(Generic[S, C]):
             self.cache.drop(aggregate)
             raise AggregateForgotten(self.stream, aggregate)
         if cached is not None and (cached.sequence, cached.last_id) == (event.sequence, event.id):
-            return self._advanced(aggregate, cached, ())
-        return self.at_version(event.version, event.sequence, event.id)
+            return cached.of_epoch(epoch)
+        return self.at_version(event.version, event.sequence, event.id, epoch)
 
-    def at_version(self, version: int, sequence: int, last_id: str) -> Cached:
+    def at_version(self, version: int, sequence: int, last_id: str, epoch: int | None = None) -> Cached:
         """Return an aggregate of which only the last event is known."""
-        return Cached(None, version, sequence, last_id, has_state=False, epoch=self.parts.epoch, earlier=str(sequence))
+        epoch = self.parts.epoch if epoch is None else epoch
+        return Cached(None, version, sequence, last_id, has_state=False, epoch=epoch, earlier=str(sequence))
 
     async def catch_up(self, aggregate: str, known: Cached) -> tuple[Cached, list[Event]]:
         """Return the aggregate as it is now, and all events that were stored after `known`."""
+        epoch = self.parts.epoch
         tail = await self._tail(aggregate, Baseline(known.version, known.sequence, known.last_id))
         if not tail.is_continued:  # the stream was restored or made again
-            known = self.nothing_known(known.snapshot_sequence)
+            known = self.nothing_known(known.snapshot_sequence, epoch)
         elif not known.has_state and self.decider is not None:
             return (await self.read(aggregate))[0], tail.events
+        else:
+            known = known.of_epoch(epoch)
+        if tail.events:
+            self.cache.drop(aggregate)  # `evolve` may change the cached state in place, and then fail
         return self._keep(aggregate, self._advanced(aggregate, known, tail.events)), tail.events
 
     async def _tail(self, aggregate: str, base: Baseline) -> Tail:
@@ -172,11 +188,12 @@ class StoreCore(Generic[S, C]):
             raise AggregateForgotten(self.stream, aggregate)
         return tail
 
-    def nothing_known(self, snapshot_sequence: int = 0) -> Cached:
+    def nothing_known(self, snapshot_sequence: int = 0, epoch: int | None = None) -> Cached:
         """Return an aggregate without events."""
+        epoch = self.parts.epoch if epoch is None else epoch
         decider = self.decider
         state = None if decider is None else decider.new_state()
-        return Cached(state, has_state=decider is not None, snapshot_sequence=snapshot_sequence, epoch=self.parts.epoch)
+        return Cached(state, has_state=decider is not None, snapshot_sequence=snapshot_sequence, epoch=epoch)
 
     def _advanced(self, aggregate: str, known: Cached, events: Sequence[Event]) -> Cached:
         """Return `known` with further events of the aggregate, which follow its version."""
@@ -195,7 +212,7 @@ class StoreCore(Generic[S, C]):
             has_state=known.has_state,
             snapshot_version_no=known.snapshot_version_no,
             snapshot_sequence=known.snapshot_sequence,
-            epoch=self.parts.epoch,
+            epoch=known.epoch,
             earlier=with_all(known.earlier, [event.sequence for event in events]),
         )
 
@@ -278,7 +295,7 @@ class StoreCore(Generic[S, C]):
             has_state,
             known.snapshot_version_no,
             known.snapshot_sequence,
-            self.parts.epoch,
+            known.epoch,  # if the connection was lost meanwhile, this append is checked before it is built upon
             with_all(known.earlier, sequences),
         )
         self.cache.put(aggregate, current)
@@ -340,7 +357,7 @@ class StoreCore(Generic[S, C]):
         found = self.find_stored(aggregate, known.version, current, events, ids)
         if found is not None:
             return found
-        if events:
+        if events or current.sequence < known.sequence:  # the stream was emptied, made again or restored
             raise Conflict(current, events)
         # Nothing is new. The ids may be those of an earlier append, which the server still remembers.
         everything = (await self._tail(aggregate, Baseline())).events

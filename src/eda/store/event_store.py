@@ -8,6 +8,7 @@ from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar
 from eda._event import Event
 from eda.errors import ConfigError
 from eda.handling.running_handler import handled_event
+from eda.publishing.atomic_batch import MAX_EVENTS
 from eda.receipt import Receipt
 from eda.store.aggregate_names import aggregate_names
 from eda.store.cache import Cached
@@ -17,13 +18,14 @@ from eda.store.core import Conflict, StoreCore
 from eda.store.decider import Decider
 from eda.store.outgoing import check_aggregate, ids_of, plain_events
 from eda.store.results import Appended, Loaded
-from eda.store.turns import Turns
 from eda.store_errors import VersionConflict
 
 __all__ = ["EventStore", "Expected"]
 
 S = TypeVar("S")
 C = TypeVar("C")
+
+MAX_VERSION = 2**63 - 1 - MAX_EVENTS  # before an append
 
 Expected: TypeAlias = int | Loaded[Any] | Appended[Any] | Literal["new", "exists", "any"]
 """What an append expects of its aggregate: see `EventStore.append`."""
@@ -48,7 +50,6 @@ class EventStore(Generic[S, C]):
         self._make_core = make_core
         self._attempts = attempts
         self._core: StoreCore[S, C] | None = None
-        self._turns = Turns()
 
     def __repr__(self) -> str:
         return f"<EventStore {self.stream!r}>"
@@ -114,7 +115,7 @@ class EventStore(Generic[S, C]):
         """
         aggregate = check_aggregate(aggregate)
         core = await self._open()
-        turns = self._turns
+        turns = core.parts.turns
         await turns.take(aggregate)
         try:
             core.cache.drop(aggregate)
@@ -157,7 +158,7 @@ class EventStore(Generic[S, C]):
             core = await self._open()
         else:
             core.check()
-        turns = self._turns
+        turns = core.parts.turns
         refusal: Exception | None = None
         if not turns.take_now(aggregate):
             await turns.take(aggregate)
@@ -194,14 +195,14 @@ class EventStore(Generic[S, C]):
                 try:
                     return (await core.append(aggregate, known, events, command_id))[0]
                 except Conflict as conflict:
-                    known, since = conflict.current, conflict.events
+                    known, since, actual = conflict.current, conflict.events, conflict.actual
                     n_conflicts, is_cached = n_conflicts + 1, False
                     if not known.has_state:
                         known = await core.current(aggregate)
         finally:
             refusal = None  # it refers to this frame
             turns.give(aggregate)
-        error = VersionConflict(self.stream, aggregate, version, known.version, since)
+        error = VersionConflict(self.stream, aggregate, version, actual, since)
         error.retryable = True
         raise error
 
@@ -239,25 +240,31 @@ class EventStore(Generic[S, C]):
         if self._decider is not None:
             self._decider.check_takes(plain)
         core = await self._open()
-        turns = self._turns
+        turns = core.parts.turns
         if not turns.take_now(aggregate):
             await turns.take(aggregate)
         try:
             if expected == "any":
                 return await self._append_to_any(core, aggregate, plain, command_id)
-            known = await self._expected(core, aggregate, expected)
+            known = await self._expected(core, aggregate, expected, command_id)
             label = expected if isinstance(expected, int | str) else expected.version
             if known is None:
                 return await self._refused(core, aggregate, plain, label, command_id)
+            if expected == "exists" and command_id is not None:
+                done = known.commands.find(command_id)
+                if done is not None:
+                    return self._stored_before(aggregate, known, command_id, *done)
             try:
                 return (await core.append(aggregate, known, plain, command_id))[0]
             except Conflict as conflict:
-                error = VersionConflict(self.stream, aggregate, label, conflict.current.version, conflict.events)
+                error = VersionConflict(self.stream, aggregate, label, conflict.actual, conflict.events)
                 raise error from None
         finally:
             turns.give(aggregate)
 
-    async def _expected(self, core: StoreCore[S, C], aggregate: str, expected: Any) -> Cached | None:
+    async def _expected(
+        self, core: StoreCore[S, C], aggregate: str, expected: Any, command_id: str | None
+    ) -> Cached | None:
         """Return the aggregate at the expected version; None if its version is known to be another."""
         if expected == "new" or expected == 0:
             return core.nothing_known()
@@ -271,7 +278,7 @@ class EventStore(Generic[S, C]):
                 return core.nothing_known()
             return core.at_version(expected.version, expected.sequence, expected.last_id)
         if expected == "exists":
-            known = await core.last(aggregate)
+            known = await core.last(aggregate, with_commands=command_id is not None)
             if known.version == 0:
                 known = await core.newest(aggregate)
             return known if known.version else None
@@ -283,7 +290,7 @@ class EventStore(Generic[S, C]):
     async def _append_to_any(
         self, core: StoreCore[S, C], aggregate: str, events: list[Event], command_id: str | None
     ) -> Appended[S]:
-        known = await core.last(aggregate)
+        known = await core.last(aggregate, with_commands=command_id is not None)
         while True:
             if command_id is not None:
                 done = known.commands.find(command_id)
@@ -332,11 +339,13 @@ def check_expected(expected: object, aggregate: str, stream: str) -> None:
                 f"expected is of aggregate {expected.aggregate!r}, not of {aggregate!r}", argument="expected"
             )
         if isinstance(expected, Loaded):
-            expected_stream = expected.stream
+            found, numbers = expected.stream, [expected.version, expected.sequence]
         else:
-            expected_stream = expected.receipts[-1].stream if expected.receipts else ""
-        if expected_stream and expected_stream != stream:
-            raise ConfigError(f"expected is of stream {expected_stream!r}, not of {stream!r}", argument="expected")
+            found, numbers = expected.receipt.stream if expected.receipt else "", [expected.version]
+        if found not in ("", stream):
+            raise ConfigError(f"expected is of stream {found!r}, not of {stream!r}", argument="expected")
+        if not all(type(each) is int and 0 <= each <= MAX_VERSION for each in numbers):
+            raise ConfigError(f"expected is not the result of this store: {expected!r}", argument="expected")
     elif isinstance(expected, str):
         if expected not in ("new", "exists", "any"):
             raise ConfigError(

@@ -63,8 +63,8 @@ class HookedStoreCore(StoreCore[S, C]):
                 result = await append(aggregate, known, passed, command_id, ids, read)
             except Conflict as conflict:
                 conflicts.append(conflict)
-                now = conflict.current.version
-                raise VersionConflict(self.stream, aggregate, known.version, now, conflict.events) from None
+                version = known.version
+                raise VersionConflict(self.stream, aggregate, version, conflict.actual, conflict.events) from None
             results.append(result)
             return result[0].receipts
 

@@ -36,16 +36,26 @@ class OpenedStream:
 
     def __init__(self, api: Api, known_streams: KnownStreams, logger: logging.Logger, info: StreamInfo) -> None:
         self._api = api
+        self._known_streams = known_streams
         self._looks = known_streams.looks
         self._logger = logger
         self.info: StreamInfo = info
         self.on_recreated: list[Callable[[], None]] = []
+        self._is_gone = False
         self._is_unfit = False  # the last look has found that the stream or server can't hold the store now
         self._looks.listen(info.name, self._on_look)
+        self._looks.on_missed.append(self._on_missed)
 
     def close(self) -> None:
         """Stop looking at the stream."""
         self._looks.unlisten(self.info.name, self._on_look)
+        self._looks.on_missed.remove(self._on_missed)
+
+    async def ensure(self) -> None:
+        """Create the stream again if this connection knows that it was deleted, as `open_store` does."""
+        if self._is_gone:
+            await self._known_streams.ensure_for_store(self.name)  # calls `_on_look`
+            self.check()
 
     def check(self) -> None:
         """Raise ConfigError or NotSupported if somebody has changed the stream so that it can't hold the store now."""
@@ -57,7 +67,12 @@ class OpenedStream:
         """Return the stream's name."""
         return self.info.name
 
+    def _on_missed(self, stream: str) -> None:
+        if stream == self.name:
+            self._is_gone = True
+
     def _on_look(self, info: StreamInfo) -> None:
+        self._is_gone = False
         before, self.info = self.info, info
         try:
             _check(self._api, info)

@@ -48,6 +48,7 @@ class Appended(msgspec.Struct, Generic[S], frozen=True):  # a Struct: quick to m
     command decided on none. `state`: the state after `version`. After `append` it is None if the store does not know it
     without a read; without a decider it is always None. If the command was executed before, `state` is the aggregate's
     state as the store knows it now, so it may include later events.
+    If `evolve` changes states in place, later calls change this one, too.
     """
 
     aggregate: str
