@@ -20,6 +20,12 @@
     store/forgetter           forgets an aggregate in a process of its own, which dies at a step
     store/appends             appends by `Appending` alone, and what a stream holds
     store/snapshotting        snapshots of a stream that a test writes to by itself
+    store/accounts            aggregates whose events say which command decided on them, and on what
+    store/process             executes commands in processes of their own that are killed or frozen
+    store/members             starts, kills and ends such processes
+    store/attempts            their journal: what each asked of the store, and what the store said
+    store/contents            all that a stream of an event store holds, read and decoded without eda
+    store/evidence            the contents and the journal, compared
     subscribing/process       a member of a subscription in a process of its own
     subscribing/members       starts, freezes and kills such members, and reads their journal
     cli/commands              the `eda` command as a process
