@@ -55,7 +55,8 @@ class Decider(Generic[S, C]):
     must not change the state. It may run several times for one command.
 
     `types`: the types of all events that the aggregates have: type names, or payload classes, whose aliases are
-    included. With them a load of many events saves a request. If an aggregate has other events too, they are read all the same.
+    included. With them a load of many events saves a request. If an aggregate has other events too, they are read all
+    the same.
     `snapshot_version`: change it when the state changes its form or its meaning, so that no old snapshot is read.
     `state`: the type into which a snapshot is decoded.
 
