@@ -18,7 +18,7 @@ import msgspec
 
 __all__ = ["is_immutable"]
 
-_PLAIN = (
+_PLAIN: tuple[type[Any], ...] = (
     str,
     bytes,
     int,
