@@ -107,6 +107,7 @@ class DirectGet:
         self._readings: dict[bytes, Reading] = {}
         self._subscription: NatsSubscription | None = None
         self._opening: asyncio.Task[None] | None = None
+        self._is_closed = False
         self._listener = ConnectionListener(
             wire,
             on_lost=self._on_lost,
@@ -186,7 +187,9 @@ class DirectGet:
     def _begin(self, subject: str, query: dict[str, Any], most: int = 0) -> Reading:
         """Begin a read of a single message, or with `most` of a batch of at most so many."""
         reading = Reading(subject, _encode(query), most or 1, is_batch=most > 0)
-        if self._wire.is_up:
+        if self._is_closed:
+            reading.finish(Closed("connection"))
+        elif self._wire.is_up:
             self._send(reading)
         else:
             reading.finish(Timeout("a read", READ_TIMEOUT_S))  # `done` sends it when the connection is back
@@ -212,7 +215,7 @@ class DirectGet:
                 if not error.retryable:
                     raise error
                 while True:
-                    if self._wire.is_closed or self._wire.closing:
+                    if self._is_closed or self._wire.is_closed or self._wire.closing:
                         raise Closed("connection")
                     if monotonic() + pause_s > deadline:
                         raise error
@@ -292,6 +295,9 @@ class DirectGet:
     def _take_status(self, reading: Reading, headers: bytes) -> None:
         code = headers[9:12]
         if code == b"204":
+            n_left(headers)  # raises if the header is missing, as the next line does
+            if reading.body.startswith(b'{"multi_last"'):
+                up_to(headers)
             reading.end = headers
             reading.finish()
         elif code == b"404":
@@ -337,6 +343,7 @@ class DirectGet:
             self._end_all(ServerError(FORBIDDEN, 0, f"no permission to subscribe to {subject}"))
 
     def _on_closed(self) -> None:
+        self._is_closed = True
         self._end_all(Closed("connection"))
 
 
