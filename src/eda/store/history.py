@@ -139,7 +139,7 @@ class History:
         if event.type == FORGOTTEN:
             return [event]
         n_missing = event.version - baseline.version - 1
-        if n_missing > MAX_FOLLOWED:
+        if not 0 <= n_missing <= MAX_FOLLOWED:
             return None
         direct, events, oldest = self._direct, [event], newest
         for _ in range(MAX_STEPS):
@@ -155,9 +155,9 @@ class History:
                     found = await direct.done(each)
                     if not found:
                         return None  # this replica does not have the message yet
-                    oldest = found[0]
-                    if oldest.subject.rpartition(".")[2] != escape_token(aggregate):
+                    if found[0].sequence >= oldest.sequence or not self._is_of(found[0], aggregate):
                         return None
+                    oldest = found[0]
                     event = self._event(aggregate, oldest)
                     if event.version != events[-1].version - 1:
                         return None
@@ -295,9 +295,18 @@ class History:
             raise HistoryIncomplete(self._stream, aggregate, reason)
         return event
 
+    @staticmethod
+    def _is_of(message: StoredMessage, aggregate: str) -> bool:
+        """Return whether the message is on a subject of the aggregate.
+
+        The stream's bare subject is none, also if the aggregate has the name of the stream.
+        """
+        *before, name = message.subject.split(".")
+        return len(before) == 2 and name == escape_token(aggregate)
+
     def _is_last_of(self, message: StoredMessage, aggregate: str, baseline: Baseline) -> bool:
         """Return whether the message is the event that the baseline names."""
-        if message.sequence != baseline.sequence or message.subject.rpartition(".")[2] != escape_token(aggregate):
+        if message.sequence != baseline.sequence or not self._is_of(message, aggregate):
             return False
         event = self._event(aggregate, message)
         return (event.version, event.id) == (baseline.version, baseline.last_id)

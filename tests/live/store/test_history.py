@@ -12,25 +12,37 @@ import eda
 from eda._codec import encode_event
 from eda._nuid import next_nuid
 from eda.jetstream.direct_get import DirectGet
-from eda.store.history import Baseline, History
+from eda.store.earlier import EARLIER
+from eda.store.history import MAX_FOLLOWED, Baseline, History
 from eda.store_errors import HistoryIncomplete
 from helpers import Admin, Connect
+from support.store.appends import ListingSide
 from support.store.snapshotting import Side
 
 NAMES = ["4711", "a.b", "a b", "*", ">", "%", "%25", "_", "é…☃", "a*b>c", "x" * 500, "\n\r\0"]
 
 
+@pytest.fixture(params=[Side, ListingSide], ids=["searched", "listed"])
+async def side(request: pytest.FixtureRequest, conn: eda.Conn, stream: str) -> Side:
+    """Appends without the header that names earlier events, or as an event store does."""
+    await conn.streams.create(stream)
+    side: Side = request.param(conn, stream)
+    return side
+
+
 @pytest.fixture
-async def side(conn: eda.Conn, stream: str) -> Side:
+async def searching(conn: eda.Conn, stream: str) -> Side:
+    """Appends without the header. For tests with so many events that a read searches them anyway."""
     await conn.streams.create(stream)
     return Side(conn, stream)
 
 
 @pytest.fixture
-async def history(side: Side) -> AsyncIterator[History]:
-    direct = DirectGet(side.api, side.stream)
+async def history(conn: eda.Conn, stream: str) -> AsyncIterator[History]:
+    api = Side(conn, stream).api
+    direct = DirectGet(api, stream)
     await direct.open()
-    yield History(side.api, side.stream, direct)
+    yield History(api, stream, direct)
     assert not direct._readings
     await direct.close()
 
@@ -71,7 +83,7 @@ async def test_read_when_a_name_is_odd_returns_all_its_events(side: Side, histor
         assert tail.is_continued
 
 
-async def test_read_when_there_are_no_events_is_empty(history: History) -> None:
+async def test_read_when_there_are_no_events_is_empty(searching: Side, history: History) -> None:
     tail = await history.read("4711")
     assert (tail.events, tail.is_continued) == ([], True)
     tail = await history.read("4711", Baseline(3, 10, "x"))
@@ -153,38 +165,42 @@ async def test_read_when_a_message_is_on_the_bare_subject_skips_it(side: Side, h
     assert versions((await history.read("4711")).events) == [1, 2]
 
 
-async def test_read_when_there_are_ten_thousand_events_returns_them(side: Side, history: History, admin: Admin) -> None:
-    await fill_fast(side, admin, "4711", 10_000, ["a", "b", "c"])
+async def test_read_when_there_are_ten_thousand_events_returns_them(
+    searching: Side, history: History, admin: Admin
+) -> None:
+    await fill_fast(searching, admin, "4711", 10_000, ["a", "b", "c"])
     for types in (None, ["a", "b", "c"]):
         assert versions((await history.read("4711", types=types)).events) == list(range(1, 10_001))
 
 
 @pytest.mark.parametrize("n", [200, 1024, 1100])
-async def test_read_when_there_are_many_types_returns_all(side: Side, history: History, admin: Admin, n: int) -> None:
-    await fill_fast(side, admin, "4711", 2 * n, [f"type-{i}" for i in range(n)])
+async def test_read_when_there_are_many_types_returns_all(
+    searching: Side, history: History, admin: Admin, n: int
+) -> None:
+    await fill_fast(searching, admin, "4711", 2 * n, [f"type-{i}" for i in range(n)])
     assert versions((await history.read("4711")).events) == list(range(1, 2 * n + 1))
 
 
-async def test_read_when_events_are_large_asks_on(side: Side, history: History, admin: Admin) -> None:
-    await fill_fast(side, admin, "4711", 90, [f"type-{i}" for i in range(80)], b"x" * 900_000)
+async def test_read_when_events_are_large_asks_on(searching: Side, history: History, admin: Admin) -> None:
+    await fill_fast(searching, admin, "4711", 90, [f"type-{i}" for i in range(80)], b"x" * 900_000)
     assert versions((await history.read("4711")).events) == list(range(1, 91))
 
 
 async def test_read_when_writers_go_on_is_never_older_than_what_was_acknowledged(
     side: Side, history: History, connect: Connect
 ) -> None:
-    other = Side(await connect(), side.stream)
-    stored = 0
+    other = type(side)(await connect(), side.stream)
+    stored, n = 0, 200
 
     async def write() -> None:
         nonlocal stored
-        for version in range(1, 401):
+        for version in range(1, n + 1):
             await other.append("4711", version, "abc"[version % 3])
             stored = version
 
     async def read(types: Any) -> None:
         baseline = Baseline()
-        while stored < 400:
+        while stored < n:
             before = stored
             tail = await history.read("4711", baseline, types=types)
             assert tail.is_continued
@@ -222,3 +238,76 @@ async def test_read_when_the_connection_is_closed_raises(side: Side, history: Hi
     await conn.close()
     with pytest.raises(eda.Closed):
         await history.read("4711")
+
+
+async def test_read_when_lists_end_early_returns_all(searching: Side, history: History, conn: eda.Conn) -> None:
+    """The appends of more than one event are atomic batches; with the 15 sequences, none names all events."""
+    side = ListingSide(conn, searching.stream)
+    version = 1
+    for n in (1, 20, 1, 3, 40, 2, 16, 17):
+        await side.append_all("4711", version, n)
+        await side.append("4712", version)
+        version += n
+    assert version - 1 <= MAX_FOLLOWED
+    events = (await history.read("4711")).events
+    assert versions(events) == list(range(1, version))
+    for at in range(1, version, 7):
+        known = events[at - 1]
+        tail = await history.read("4711", Baseline(at, known.sequence, known.id))
+        assert (versions(tail.events), tail.is_continued) == (list(range(at + 1, version)), True)
+
+
+LISTS = ["0 2", "0 6 2 1", "0 5 3 99", "0 5 5 5", "0 3 5 1", "1 5 3 1", "9999", "-1", "0 x", "0 " + "9" * 19]
+LISTS += ["0 " + "5 " * 14 + "5", "0 " + "7 " * 400, "9" * 9000, "0 5 3 1\t", "0 5  3", "\u0661 5"]
+
+
+@pytest.mark.parametrize("forged", LISTS)
+async def test_read_when_a_list_is_wrong_returns_exactly_the_aggregates_events(
+    searching: Side, history: History, forged: str
+) -> None:
+    """The aggregate's events have the sequences 1, 3, 5 and 7. Those between are another aggregate's."""
+    placed = []
+    for version in range(1, 5):
+        headers = {EARLIER: forged} if version == 4 else {}
+        placed.append(await searching.append("4711", version, "ab"[version % 2], headers=headers))
+        await searching.append("4712", version, "a")
+    for at in range(4):
+        baseline = Baseline(at, *placed[at - 1]) if at else Baseline()
+        tail = await history.read("4711", baseline)
+        assert [(event.sequence, event.id) for event in tail.events] == placed[at:]
+        assert tail.is_continued
+
+
+async def test_read_when_a_list_names_an_event_that_is_not_of_the_aggregate_skips_it(
+    searching: Side, history: History, stream: str, admin: Admin
+) -> None:
+    """A message on the bare subject is not of the aggregate that has the stream's name."""
+    envelope = encode_event(eda.Event(type="a", aggregate=stream), next_nuid(), "", 1, 1)
+    await admin.js.publish(stream, envelope)
+    placed = await fill(searching, stream, 1, ["a"])
+    placed.append(await searching.append(stream, 2, headers={EARLIER: "0 1"}))
+    tail = await history.read(stream)
+    assert [(event.sequence, event.id) for event in tail.events] == placed
+    tail = await history.read(stream, Baseline(1, 1, "x"))
+    assert (versions(tail.events), tail.is_continued) == ([1, 2], False)
+
+
+async def test_read_when_the_stream_was_restored_never_mixes_the_histories(
+    side: Side, history: History, conn: eda.Conn, admin: Admin
+) -> None:
+    """The stream is made again with the first events only, and goes on otherwise; a writer's list is of before."""
+    before = await fill(side, "4711", 8, ["a", "b"])
+    copies = [await admin.js.get_msg(side.stream, seq=at) for at in range(1, 5)]
+    await conn.streams.delete(side.stream)
+    await conn.streams.create(side.stream)
+    for copy in copies:
+        await admin.js.publish(str(copy.subject), copy.data or b"", headers=dict(copy.headers or {}))
+    other = Side(conn, side.stream)
+    await fill(other, "4712", 2, ["a"])
+    placed = [*before[:4], await other.append("4711", 5, headers={EARLIER: "0 6 5 4 3 2 1"})]
+    for at in (0, 4):
+        tail = await history.read("4711", Baseline(at, *before[at - 1]) if at else Baseline())
+        assert ([(event.sequence, event.id) for event in tail.events], tail.is_continued) == (placed[at:], True)
+    for at in (5, 6, 7, 8):
+        tail = await history.read("4711", Baseline(at, *before[at - 1]))
+        assert ([(event.sequence, event.id) for event in tail.events], tail.is_continued) == (placed, False)

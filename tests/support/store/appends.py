@@ -7,10 +7,13 @@ from typing import Any
 
 import eda
 from eda._codec import decode_event, encode_event
+from eda._nuid import next_nuid
 from eda.store.appending import Appending
+from eda.store.earlier import with_all
 from helpers import Admin
+from support.store.snapshotting import Side
 
-__all__ = ["Writer", "envelope_of", "stored_in"]
+__all__ = ["ListingSide", "Writer", "envelope_of", "stored_in"]
 
 
 def envelope_of(
@@ -36,6 +39,38 @@ class Writer:
         """Append events with these ids, under the expectation that `sequence` is the aggregate's last."""
         envelopes = [envelope_of(id, aggregate, f"t{n}") for n, id in enumerate(ids)]
         return await self.appending.store(aggregate, envelopes, sequence=sequence, **options)
+
+
+class ListingSide(Side):
+    """Appends by `Appending`, so that messages name the sequences of earlier events.
+
+    It must be the only writer of its aggregates. It does not check the versions.
+    """
+
+    def __init__(self, conn: eda.Conn, stream: str) -> None:
+        super().__init__(conn, stream)
+        self._appending = Writer(conn, stream).appending
+        self._earlier: dict[str, str] = {}
+
+    async def append(
+        self, aggregate: str, version: int, type: str = "paid", *, data: Any = None, headers: Any = None
+    ) -> tuple[int, str]:
+        assert data is None
+        assert headers is None
+        return (await self.append_all(aggregate, version, 1, type))[-1]
+
+    async def append_all(self, aggregate: str, version: int, n: int, type: str = "paid") -> list[tuple[int, str]]:
+        """Store `n` events at once, and return sequence and id of each."""
+        ids = [next_nuid() for _ in range(n)]
+        envelopes = [
+            (type, encode_event(eda.Event(type=type, aggregate=aggregate), each, "", 1, version + at), each)
+            for at, each in enumerate(ids)
+        ]
+        earlier = self._earlier.get(aggregate, "")
+        last = int(earlier.split(" ")[0] or 0)
+        stored = await self._appending.store(aggregate, envelopes, sequence=last, earlier=earlier)
+        self._earlier[aggregate] = with_all(earlier, stored.sequences)
+        return list(zip(stored.sequences, ids, strict=True))
 
 
 async def stored_in(admin: Admin, stream: str) -> list[tuple[str, eda.Event, dict[str, str]]]:
