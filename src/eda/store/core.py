@@ -21,7 +21,7 @@ from eda.store.earlier import with_all
 from eda.store.forgetting import Forgetting
 from eda.store.history import Baseline, History, Tail
 from eda.store.outgoing import ids_of
-from eda.store.results import Appended
+from eda.store.results import Appended, stored_result
 from eda.store.snapshots import Snapshots
 from eda.store.stream_parts import StreamParts
 from eda.store_errors import AggregateForgotten, VersionConflict
@@ -139,8 +139,8 @@ class StoreCore(Generic[S, C]):
         return cached if cached is not None and cached.epoch == self.parts.epoch else None
 
     async def last(self, aggregate: str, *, with_commands: bool = False) -> Cached:
-        """Return what is known of the aggregate; `with_commands`: also its latest commands, given a decider."""
-        if with_commands and self.decider is not None:
+        """Return what is known of the aggregate; `with_commands`: also its latest commands."""
+        if with_commands:
             return await self.current(aggregate)
         return self.cached(aggregate) or await self.newest(aggregate)
 
@@ -360,8 +360,17 @@ class StoreCore(Generic[S, C]):
         if events or current.sequence < known.sequence:  # the stream was emptied, made again or restored
             raise Conflict(current, events)
         # Nothing is new. The ids may be those of an earlier append, which the server still remembers.
-        everything = (await self._tail(aggregate, Baseline())).events
-        return self.find_stored(aggregate, known.version, current, everything, ids)
+        return (await self.look_at_all(aggregate, known.version, current, ids))[0]
+
+    async def look_at_all(
+        self, aggregate: str, version: int, current: Cached, ids: list[str]
+    ) -> tuple[tuple[Appended[S], Cached] | None, list[Event]]:
+        """Return what `find_stored` finds among all events of the aggregate, and all its events."""
+        events = await self.all_events(aggregate)
+        found = self.find_stored(aggregate, version, current, events, ids)
+        if found is not None and found[0].version > current.version:  # stored since `current` was read
+            found = self.find_stored(aggregate, version, (await self.read(aggregate))[0], events, ids)
+        return found, events
 
     async def _try_to_look(self, aggregate: str, known: Cached, ids: list[str]) -> tuple[Appended[S], Cached] | None:
         """Return what `_look` returns; None also if the look fails, so that the outcome stays unknown."""
@@ -378,20 +387,9 @@ class StoreCore(Generic[S, C]):
     def find_stored(
         self, aggregate: str, version: int, current: Cached, events: Sequence[Event], ids: list[str]
     ) -> tuple[Appended[S], Cached] | None:
-        """Return the result of the append with these ids if the events have all of them, one after the other.
-
-        Return None if the events have none of the ids. Raises VersionConflict if they have only some, or in another
-        order.
-        """
-        at = {event.id: event for event in events}
-        found = [at[each] for each in ids if each in at]
-        if not found:
-            return None
-        first = found[0].version
-        if len(found) < len(ids) or any(event.version != first + n for n, event in enumerate(found)):
-            raise VersionConflict(self.stream, aggregate, version, current.version, list(events))
-        receipts = [Receipt(event.id, self.stream, event.sequence, 0, True) for event in found]
-        return Appended(aggregate, found[-1].version, receipts, current.state), current
+        """Return `stored_result`, and `current`."""
+        stored = stored_result(self.stream, aggregate, version, events, ids, current.state)
+        return None if stored is None else (stored, current)
 
     async def flush(self) -> None:
         """Wait until the snapshots that are being written are stored."""

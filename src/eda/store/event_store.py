@@ -214,7 +214,7 @@ class EventStore(Generic[S, C]):
         `events` are 1 to 1,000 Events or instances of payload classes. Several at once need nats-server 2.12.1.
         `expected` is the version that the aggregate must have: a number, the result of `load` or of an earlier append,
         "new" (no events), "exists" (at least one event), or "any". `command_id` is as in `execute`: if an append with
-        the same id and as many events is stored after the expected version, it is returned.
+        the same id and as many events is stored, its result is returned.
 
         Raises VersionConflict if the aggregate has another version; nothing is stored then. Raises AggregateForgotten,
         HistoryIncomplete, and ConfigError before anything is sent. After a Timeout, Closed or a cancellation the events
@@ -244,27 +244,32 @@ class EventStore(Generic[S, C]):
         if not turns.take_now(aggregate):
             await turns.take(aggregate)
         try:
-            if expected == "any":
-                return await self._append_to_any(core, aggregate, plain, command_id)
-            known = await self._expected(core, aggregate, expected, command_id)
-            label = expected if isinstance(expected, int | str) else expected.version
-            if known is None:
-                return await self._refused(core, aggregate, plain, label, command_id)
-            if expected == "exists" and command_id is not None:
+            known = None
+            label = expected.version if isinstance(expected, Loaded | Appended) else expected
+            if command_id is not None:
+                known = await core.last(aggregate, with_commands=True)
                 done = known.commands.find(command_id)
                 if done is not None:
+                    if done[2] != len(plain):  # only some of its ids are stored
+                        raise VersionConflict(self.stream, aggregate, label, known.version)
                     return self._stored_before(aggregate, known, command_id, *done)
-            try:
-                return (await core.append(aggregate, known, plain, command_id))[0]
-            except Conflict as conflict:
-                error = VersionConflict(self.stream, aggregate, label, conflict.actual, conflict.events)
-                raise error from None
+            if label in ("any", "exists"):
+                must_exist = label == "exists"
+                return await self._append_to_any(core, aggregate, known, plain, command_id, must_exist=must_exist)
+            while True:
+                known = await self._expected(core, aggregate, expected)
+                if known is not None:
+                    return (await core.append(aggregate, known, plain, command_id))[0]
+                assert isinstance(label, int)
+                found = await self._refused(core, aggregate, plain, label, command_id)
+                if found is not None:
+                    return found
+        except Conflict as conflict:
+            raise VersionConflict(self.stream, aggregate, label, conflict.actual, conflict.events) from None
         finally:
             turns.give(aggregate)
 
-    async def _expected(
-        self, core: StoreCore[S, C], aggregate: str, expected: Any, command_id: str | None
-    ) -> Cached | None:
+    async def _expected(self, core: StoreCore[S, C], aggregate: str, expected: Any) -> Cached | None:
         """Return the aggregate at the expected version; None if its version is known to be another."""
         if expected == "new" or expected == 0:
             return core.nothing_known()
@@ -277,42 +282,50 @@ class EventStore(Generic[S, C]):
             if expected.version == 0:
                 return core.nothing_known()
             return core.at_version(expected.version, expected.sequence, expected.last_id)
-        if expected == "exists":
-            known = await core.last(aggregate, with_commands=command_id is not None)
-            if known.version == 0:
-                known = await core.newest(aggregate)
-            return known if known.version else None
         if cached is not None and cached.version == expected:
             return cached
         known = await core.newest(aggregate)
         return known if known.version == expected else None
 
     async def _append_to_any(
-        self, core: StoreCore[S, C], aggregate: str, events: list[Event], command_id: str | None
+        self,
+        core: StoreCore[S, C],
+        aggregate: str,
+        known: Cached | None,
+        events: list[Event],
+        command_id: str | None,
+        *,
+        must_exist: bool,
     ) -> Appended[S]:
-        known = await core.last(aggregate, with_commands=command_id is not None)
+        """Append to whatever version the aggregate has. Raises VersionConflict if it must exist, and has no events."""
+        if known is None:
+            known = await core.last(aggregate)
         while True:
-            if command_id is not None:
-                done = known.commands.find(command_id)
-                if done is not None:
-                    return self._stored_before(aggregate, known, command_id, *done)
+            if must_exist and known.version == 0:
+                known = await core.newest(aggregate)
+                if known.version == 0:
+                    raise VersionConflict(self.stream, aggregate, "exists", 0)
             try:
                 return (await core.append(aggregate, known, events, command_id))[0]
             except Conflict as conflict:
                 known = conflict.current
 
     async def _refused(
-        self, core: StoreCore[S, C], aggregate: str, events: list[Event], expected: int | str, command_id: str | None
-    ) -> Appended[S]:
-        """Return the result of an earlier, equal append, or raise VersionConflict."""
-        version = expected if isinstance(expected, int) else 0
-        stored = [event for event in await core.all_events(aggregate) if event.version > version]
+        self, core: StoreCore[S, C], aggregate: str, events: list[Event], expected: int, command_id: str | None
+    ) -> Appended[S] | None:
+        """Return the result of an earlier, equal append. Raises VersionConflict if there is none.
+
+        Return None if the aggregate has got the expected version by now.
+        """
         current = await core.last(aggregate)
-        found = core.find_stored(aggregate, version, current, stored, ids_of(aggregate, events, command_id))
+        found, stored = await core.look_at_all(aggregate, expected, current, ids_of(aggregate, events, command_id))
         if found is not None:
             return found[0]
-        actual = stored[-1].version if stored else (await core.newest(aggregate)).version
-        raise VersionConflict(self.stream, aggregate, expected, actual, stored)
+        actual = stored[-1].version if stored else 0
+        if actual == expected:
+            return None
+        later = [event for event in stored if event.version > expected]
+        raise VersionConflict(self.stream, aggregate, expected, actual, later)
 
     def _stored_before(
         self, aggregate: str, known: Cached, command_id: str, version: int, sequence: int, n: int

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 import msgspec
 
 from eda._event import Event
 from eda.receipt import Receipt
+from eda.store_errors import VersionConflict
 
-__all__ = ["Appended", "Loaded"]
+__all__ = ["Appended", "Loaded", "stored_result"]
 
 S = TypeVar("S")
 
@@ -60,3 +62,22 @@ class Appended(msgspec.Struct, Generic[S], frozen=True):  # a Struct: quick to m
     def receipt(self) -> Receipt | None:
         """Return the receipt of the last event; None if there is no event."""
         return self.receipts[-1] if self.receipts else None
+
+
+def stored_result(
+    stream: str, aggregate: str, version: int, events: Sequence[Event], ids: list[str], state: S
+) -> Appended[S] | None:
+    """Return the result of the append with these ids if the events have all of them, one after the other.
+
+    Return None if the events have none of the ids. Raises VersionConflict if they have only some, or in another order.
+    """
+    at = {event.id: event for event in events}
+    found = [at[each] for each in ids if each in at]
+    if not found:
+        return None
+    first = found[0].version
+    if len(found) < len(ids) or any(event.version != first + n for n, event in enumerate(found)):
+        later = [event for event in events if event.version > version]
+        raise VersionConflict(stream, aggregate, version, events[-1].version, later)
+    receipts = [Receipt(event.id, stream, event.sequence, 0, True) for event in found]
+    return Appended(aggregate, found[-1].version, receipts, state)

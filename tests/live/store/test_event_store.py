@@ -107,6 +107,61 @@ async def test_execute_when_refused_asks_once_and_once_more_only_if_the_state_ha
     assert asked == [5, 5, 5, 6]
 
 
+async def test_execute_when_the_cached_state_is_out_of_date_is_not_refused_because_of_it(
+    conn: eda.Conn, stream: str
+) -> None:
+    """No append tells the store that its state is out of date if `decide` raises, or returns no event."""
+    one, other = conn.store(stream, DECIDER), conn.store(stream, DECIDER)
+    await one.execute("a", 5)
+    await other.execute("a", 10)
+    assert (await one.execute("a", -15)).state == Balance(0)
+    await other.execute("a", 3, command_id="c")
+    nothing = await one.execute("a", 0)
+    assert (nothing.version, nothing.state) == (4, Balance(3))
+    await other.execute("a", -3, command_id="d")
+    await one.load("a")
+    await other.execute("b", 3)
+    assert (await one.execute("b", 3)).version == 2
+    await other.execute("b", -6, command_id="e")
+    again = await one.execute("b", -6, command_id="e")  # it would be refused if it were decided again
+    assert (again.version, again.state) == (3, Balance(0))
+
+
+async def test_execute_when_another_process_forgot_the_aggregate_does_not_decide_on_its_state(
+    conn: eda.Conn, stream: str
+) -> None:
+    one, other = conn.store(stream, DECIDER), conn.store(stream, DECIDER)
+    await one.execute("a", 5)
+    await other.forget("a")
+    for command in (-6, 0, 1):
+        with pytest.raises(eda.AggregateForgotten):
+            await one.execute("a", command)
+
+
+async def test_append_when_others_append_and_it_must_only_exist_is_stored(conn: eda.Conn, stream: str) -> None:
+    one, other = conn.store(stream, DECIDER), conn.store(stream, DECIDER)
+    await one.append("a", [added(1)], expected="new")
+    await other.append("a", [added(1)], expected=1)
+    assert (await one.append("a", [added(1)], expected="exists")).version == 3
+
+
+@pytest.mark.parametrize("has_decider", [True, False])
+async def test_append_when_repeated_after_the_duplicate_window_is_not_stored_again(
+    conn: eda.Conn, stream: str, has_decider: bool
+) -> None:
+    await conn.store(stream)
+    await conn.streams.update(stream, dedup_window_s=0.1)
+    decider = DECIDER if has_decider else None
+    await conn.store(stream, decider).append("a", [added(1)], expected="any", command_id="c")
+    await conn.store(stream, decider).append("a", [added(2)], expected=1)
+    await asyncio.sleep(0.3)
+    for expected in ("any", "exists", 2, "new", 1):
+        store = conn.store(stream, decider)
+        again = await store.append("a", [added(1)], expected=expected, command_id="c")
+        assert (again.version, again.receipts[0].sequence) == (1, 1)
+    assert (await conn.store(stream, decider).load("a")).version == 2
+
+
 async def test_execute_when_many_run_on_one_aggregate_gives_each_a_version(conn: eda.Conn, stream: str) -> None:
     store = conn.store(stream, DECIDER)
     results = await asyncio.gather(*(store.execute("a", 1) for _ in range(100)))
