@@ -13,9 +13,11 @@ import pytest
 
 import eda
 from eda.jetstream.direct_get import DirectGet
+from eda.store.earlier import EARLIER, value_of, with_all
 from eda.store.history import Baseline, History
 from helpers import freeze, needs_freeze
 from support.embedded.cluster import Cluster
+from support.store.appends import ListingSide
 from support.store.snapshotting import Side
 
 STREAM = "orders"
@@ -69,24 +71,31 @@ async def test_read_when_a_replica_is_behind_is_never_older_than_what_was_acknow
     n_stale = 0
 
     async with eda.connect(urls) as writer, eda.connect(lagging.url) as reader:
-        side, history = Side(writer, STREAM), await history_of(reader)
+        side, listing, history = Side(writer, STREAM), ListingSide(writer, STREAM), await history_of(reader)
         direct = history._direct
-        stored, baseline = 0, Baseline()
+        stored, baseline, listed = 0, Baseline(), Baseline()
         while stored < 10_000 and n_stale < 2:
             with frozen(lagging):
                 for _ in range(100):
                     await side.append("4711", stored + 1, "abc"[stored % 3])
+                    if stored % 2:
+                        await listing.append_all("listed", stored, 2, "abc"[stored % 3])
                     stored += 1
                 late = direct.begin_last_of_each(f"{STREAM}.*.4711")
                 reads = [
                     asyncio.create_task(history.read("4711", given, types=types))
                     for given, types in ((Baseline(), None), (baseline, None), (Baseline(), ["a", "b", "c"]))
                 ]
+                more = [asyncio.create_task(history.read("listed", each)) for each in (Baseline(), listed)]
                 await asyncio.sleep(0.02)  # the requests are written
             full, tail, known = await asyncio.gather(*reads)
             check(full.events, Baseline(), stored)
             check(known.events, Baseline(), stored)
+            listed_full, listed_tail = await asyncio.gather(*more)
+            check(listed_full.events, Baseline(), stored)
             assert tail.is_continued
+            assert listed_tail.is_continued
+            listed = check(listed_tail.events, listed, stored)
             baseline = check(tail.events, baseline, stored)
             reached = max((message.sequence for message in await direct.done(late)), default=0)
             n_stale += reached < baseline.sequence
@@ -115,13 +124,14 @@ async def test_read_when_leaders_are_killed_is_never_older_than_what_was_acknowl
 
         async def write() -> None:
             nonlocal stored
-            sequence = 0
+            sequence, earlier = 0, ""
             while not killing.done() or stored < 100:
                 version = stored + 1
                 headers = {
                     "Nats-Msg-Id": f"id-{version}",
                     "Nats-Expected-Last-Subject-Sequence": str(sequence),
                     "Nats-Expected-Last-Subject-Sequence-Subject": f"{STREAM}.*.4711",
+                    EARLIER: value_of(earlier),
                 }
                 try:
                     sequence, _ = await side.append("4711", version, "ab"[version % 2], headers=headers)
@@ -132,7 +142,7 @@ async def test_read_when_leaders_are_killed_is_never_older_than_what_was_acknowl
                     if last is None or last.version < version:
                         continue
                     sequence = last.sequence
-                stored = version
+                stored, earlier = version, with_all(earlier, [sequence])
 
         async def kill() -> None:
             for _ in range(2):
