@@ -199,6 +199,9 @@ def test_checker_when_an_aggregate_is_forgotten_wants_only_its_tombstone() -> No
     assert "more than its tombstone" in faults([TOMB, message(10, 6)], [*ATTEMPTS, FORGET])
     assert "has data" in faults([replace(TOMB, data={"x": 1})], [FORGET])
     assert "had been forgotten" in faults([TOMB], [*ATTEMPTS, FORGET, loaded([])])
+    assert faults([TOMB], [*ATTEMPTS, FORGET, replace(ATTEMPTS[2], begin_ns=100, end_ns=101)]) == ""
+    late = replace(done(9, [message(10, 6)]), begin_ns=100, end_ns=101)
+    assert "had been forgotten" in faults([TOMB], [*ATTEMPTS, FORGET, late])
     other = [replace(HISTORY[3], id="c5.h.1")]
     assert "told to be another event" in faults([TOMB], [*ATTEMPTS, done(5, other)])
 

@@ -190,10 +190,17 @@ class Evidence:
                 if found is not None and found < floor:
                     self.fault(f"was told of version {found} when {floor} had been acknowledged:", attempt)
                 if forgotten_ns and attempt.begin_ns > forgotten_ns and attempt.request.how != "forget":
-                    if attempt.outcome not in ("forgotten", "config", UNKNOWN):
+                    # A process that has not heard of it yet may still know that it had executed the command before.
+                    was_before = len(attempt.said.get("ids", ())) > 0 and self.is_before_tombstone(attempt)
+                    if attempt.outcome not in ("forgotten", "config", UNKNOWN) and not was_before:
                         self.fault("the aggregate had been forgotten:", attempt)
                 elif attempt.outcome == "forgotten" and aggregate not in self.forgotten:
                     self.fault("nobody has forgotten the aggregate:", attempt)
+
+    def is_before_tombstone(self, attempt: Attempt) -> bool:
+        """Return whether the aggregate was forgotten, after the events that were acknowledged."""
+        history = self.histories.get(attempt.request.aggregate)
+        return bool(history) and attempt.said["version"] < history[-1].version
 
     def examine_refused(self, attempt: Attempt, floor: int) -> None:
         """The decider refused a state that the aggregate had while it was asked."""

@@ -36,7 +36,7 @@ class Members:
         self.orders: dict[str, Any] = {"journal": str(self.journal.path)}
         self.pids: dict[str, int] = {}
         self._dead: set[str] = set()
-        self._again: set[tuple[str, str]] = set()
+        self._again: dict[tuple[str, str], str] = {}  # commands that are executed again, and by whom
         self._n_started = 0
 
     def __enter__(self) -> Members:
@@ -81,14 +81,18 @@ class Members:
     def replace(self, name: str, **orders: Any) -> str:
         """Kill a member, and start another one, which first executes the commands that the dead left open."""
         self.kill(name)
-        return self.start(again=[asdict(request) for request in self.left_open()], **orders)
+        left = self.left_open()
+        started = self.start(again=[asdict(request) for request in left], **orders)
+        self._again |= {(each.id, each.aggregate): started for each in left}
+        return started
 
     def left_open(self) -> list[Any]:
-        """Return the requests whose outcome the dead members did not learn, each only once."""
+        """Return the requests whose outcome the dead did not learn, without those that others execute again already.
+
+        None of them is far behind: after 256 further commands, a command of an aggregate is no longer recognized.
+        """
         dead = [attempt for attempt in self.attempts() if attempt.member in self._dead]
-        found = [each for each in unsettled(dead) if (each.id, each.aggregate) not in self._again]
-        self._again |= {(each.id, each.aggregate) for each in found}
-        return found
+        return [each for each in unsettled(dead) if self._again.get((each.id, each.aggregate)) not in self.alive()]
 
     def attempts(self) -> list[Attempt]:
         return self.journal.attempts()
