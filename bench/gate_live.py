@@ -57,7 +57,7 @@ CONTENDERS: dict[str, Contender] = {
     "eda exclusive s": _subscription(exclusive=True),
     "eda serial s": _subscription(serial=True),
     "nats-py push ack s": _nats_push,
-    **{name: _of_store(contender) for name, contender in {**test_append.ONE_BY_ONE, **test_append.AT_ONCE}.items()},
+    **{name: _of_store(contender) for name, contender in test_append.ONE_BY_ONE.items()},
 }
 NOTED_BY = {
     "eda fast CPU us": "eda fast s",
