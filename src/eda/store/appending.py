@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from eda.errors import ConfigError, NotSupported, ServerError, Timeout
@@ -65,6 +66,7 @@ class Appending:
     """Appends events to the aggregates of one stream.
 
     `under_way` holds a future for each atomic batch until its outcome is known: closing the connection waits for them.
+    `replicas()` returns how many replicas the stream has.
     """
 
     def __init__(
@@ -74,7 +76,9 @@ class Appending:
         logger: logging.Logger,
         stream: str,
         under_way: set[asyncio.Future[None]],
+        replicas: Callable[[], int] = lambda: 1,
     ) -> None:
+        self._replicas = replicas
         self._known_streams = known_streams
         self._known = known_streams.known
         self._api = api
@@ -217,6 +221,10 @@ class Appending:
         if not api.has_atomic:
             server = f"nats-server {api.wire.server_version}"
             raise NotSupported("an append of several events", needs="nats-server 2.12.1", server=server)
+        if self._replicas() > 1 and not api.has_sound_batches:
+            server = f"nats-server {api.wire.server_version}"
+            needs = "nats-server 2.12.14 or 2.14.4, or one event in each append"
+            raise NotSupported("an append of several events to a replicated stream", needs=needs, server=server)
         batch = AtomicBatch(
             api.wire,
             api,

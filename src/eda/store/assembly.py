@@ -188,6 +188,7 @@ async def _open_parts(services: StoreServices, stream: str) -> StreamParts:
         services.logger,
         stream,
         services.under_way,
+        lambda: opened.info.options.replicas,
     )
     parts = StreamParts(opened, History(api, stream, direct), appending)
     services.wire.on_restored.append(parts.begin_epoch)

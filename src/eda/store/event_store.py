@@ -211,7 +211,8 @@ class EventStore(Generic[S, C]):
     ) -> Coroutine[Any, Any, Appended[S]]:
         """Append events to the aggregate, all or none, and return where they are stored.
 
-        `events` are 1 to 1,000 Events or instances of payload classes. Several at once need nats-server 2.12.1.
+        `events` are 1 to 1,000 Events or instances of payload classes. Several at once need nats-server 2.12.1; on a
+        stream with several replicas 2.12.14, or 2.14.4.
         `expected` is the version that the aggregate must have: a number, the result of `load` or of an earlier append,
         "new" (no events), "exists" (at least one event), or "any". `command_id` is as in `execute`: if an append with
         the same id and as many events is stored, its result is returned.

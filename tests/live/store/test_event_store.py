@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 import eda
+from eda.jetstream.api import Api
 
 
 @dataclass(frozen=True)
@@ -371,3 +372,15 @@ async def test_conflict_when_shown_says_what_was_expected(
         await store.append("a", [added(1)], expected=expected)
     with pytest.raises(eda.VersionConflict, match="was expected to exist, but it has no events"):
         await store.append("b", [added(1)], expected="exists")
+
+
+async def test_append_when_the_replicas_may_store_two_batches_takes_single_events_only(
+    conn: eda.Conn, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Api, "has_sound_batches", property(lambda api: False))
+    store = await conn.store(stream)
+    await store.append("a", [added(1), added(2)], expected="new")  # one replica
+    store._core.parts.appending._replicas = lambda: 3
+    with pytest.raises(eda.NotSupported, match=r"2\.12\.14"):
+        await store.append("a", [added(3), added(4)], expected=2)
+    assert (await store.append("a", [added(3)], expected=2)).version == 3
