@@ -10,17 +10,9 @@ import eda
 from eda._codec import encode_event
 from eda.jetstream import streams
 from helpers import Admin, Connect
-
-pytestmark = pytest.mark.old_server
+from support.store.versions import on_able_servers, on_old_servers
 
 MARKED = eda.StreamOptions(store=True)
-
-
-@pytest.fixture
-def stores_work(server_version: str) -> None:
-    """Skip where the server can't hold event stores."""
-    if server_version.startswith("2.10."):
-        pytest.skip("this server can't hold event stores")
 
 
 async def append(admin: Admin, stream: str, version: int, *, aggregate: str = "a", subject: str = "") -> None:
@@ -44,11 +36,8 @@ async def config_of(admin: Admin, stream: str) -> dict[str, Any]:
     return dict((await admin.api(f"STREAM.INFO.{stream}"))["config"])
 
 
-async def test_store_when_the_server_is_too_old_is_not_supported(
-    conn: eda.Conn, stream: str, server_version: str
-) -> None:
-    if not server_version.startswith("2.10."):
-        pytest.skip("this server can hold event stores")
+@on_old_servers
+async def test_store_when_the_server_is_too_old_is_not_supported(conn: eda.Conn, stream: str) -> None:
     with pytest.raises(eda.NotSupported, match=r"the event store is not supported: needs nats-server 2\.11"):
         await conn.streams.create(stream, MARKED)
     await conn.streams.create(stream)
@@ -57,7 +46,7 @@ async def test_store_when_the_server_is_too_old_is_not_supported(
     await conn.streams.update(stream, store=False)
 
 
-@pytest.mark.usefixtures("stores_work")
+@on_able_servers
 async def test_create_when_for_a_store_marks_the_stream(conn: eda.Conn, admin: Admin, stream: str) -> None:
     info = await conn.streams.create(stream, MARKED)
     assert info.options.store
@@ -70,7 +59,7 @@ async def test_create_when_for_a_store_marks_the_stream(conn: eda.Conn, admin: A
     assert [each.options.store for each in await conn.streams.list() if each.name == stream] == [True]
 
 
-@pytest.mark.usefixtures("stores_work")
+@on_able_servers
 async def test_create_when_another_client_made_it_compares_the_mark(
     connect: Connect, conn: eda.Conn, stream: str
 ) -> None:
@@ -86,7 +75,7 @@ async def test_create_when_another_client_made_it_compares_the_mark(
         await conn.streams.create(stream, MARKED)
 
 
-@pytest.mark.usefixtures("stores_work")
+@on_able_servers
 async def test_update_when_the_stream_is_empty_marks_it_and_keeps_foreign_metadata(
     conn: eda.Conn, admin: Admin, stream: str
 ) -> None:
@@ -105,7 +94,7 @@ async def test_update_when_the_stream_is_empty_marks_it_and_keeps_foreign_metada
     assert "eda-store" not in metadata
 
 
-@pytest.mark.usefixtures("stores_work")
+@on_able_servers
 async def test_update_when_all_events_have_versions_marks_the_stream(conn: eda.Conn, admin: Admin, stream: str) -> None:
     await conn.streams.create(stream)
     for version in range(1, 4):
@@ -115,7 +104,7 @@ async def test_update_when_all_events_have_versions_marks_the_stream(conn: eda.C
     assert (await conn.streams.update(stream, store=True)).events == 4  # once more: nothing is read
 
 
-@pytest.mark.usefixtures("stores_work")
+@on_able_servers
 async def test_update_when_one_of_many_events_has_no_version_names_it(
     conn: eda.Conn, admin: Admin, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,14 +120,14 @@ async def test_update_when_one_of_many_events_has_no_version_names_it(
     assert (await conn.streams.update(stream, store=True)).options.store
 
 
-@pytest.mark.usefixtures("stores_work")
+@on_able_servers
 async def test_update_when_a_message_is_no_event_names_it(conn: eda.Conn, admin: Admin, stream: str) -> None:
     await conn.streams.create(stream)
     await admin.js.publish(f"{stream}.t.a", b"\xff no event")
     assert "the message at sequence 1 is not an event" in str(await refused(conn, stream, store=True))
 
 
-@pytest.mark.usefixtures("stores_work")
+@on_able_servers
 async def test_update_when_somebody_publishes_while_the_events_are_read_removes_the_mark(
     conn: eda.Conn, admin: Admin, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,7 +145,7 @@ async def test_update_when_somebody_publishes_while_the_events_are_read_removes_
     await conn.publish(stream, eda.Event(type="t"))
 
 
-@pytest.mark.usefixtures("stores_work")
+@on_able_servers
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
@@ -187,7 +176,7 @@ async def test_update_when_the_stream_cannot_hold_a_store_says_why(
     assert named in str(error)
 
 
-@pytest.mark.usefixtures("stores_work")
+@on_able_servers
 @pytest.mark.parametrize("settings", [{"storage": "memory"}, {"max_msgs": 10, "discard": "new"},
     {"max_msgs_per_subject": 5, "discard": "new", "discard_new_per_subject": True}], ids=str)  # fmt: skip
 async def test_update_when_the_stream_refuses_new_events_marks_it(
@@ -198,14 +187,14 @@ async def test_update_when_the_stream_refuses_new_events_marks_it(
     assert (await conn.streams.update(stream, store=True)).options.store
 
 
-@pytest.mark.usefixtures("stores_work")
+@on_able_servers
 async def test_update_when_reads_are_slow_is_not_supported(conn: eda.Conn, admin: Admin, stream: str) -> None:
     await admin.api(f"STREAM.CREATE.{stream}", {"name": stream, "subjects": [f"{stream}.>"]})
     with pytest.raises(eda.NotSupported, match="allow_direct"):
         await conn.streams.update(stream, store=True)
 
 
-@pytest.mark.usefixtures("stores_work")
+@on_able_servers
 async def test_update_when_marked_refuses_limits_that_discard_events(conn: eda.Conn, stream: str) -> None:
     await conn.streams.create(stream, MARKED)
     for changes in ({"max_age_s": 60.0}, {"max_bytes": 10**6}, {"max_events": 10}):
@@ -219,7 +208,7 @@ async def test_update_when_marked_refuses_limits_that_discard_events(conn: eda.C
     assert (await conn.streams.update(stream, store=True, max_bytes=10**7)).options.max_bytes == 10**7
 
 
-@pytest.mark.usefixtures("stores_work")
+@on_able_servers
 async def test_update_when_marked_refuses_whole_options_without_the_mark(conn: eda.Conn, stream: str) -> None:
     await conn.streams.create(stream, MARKED)
     for options in (eda.StreamOptions(), eda.StreamOptions(store=False, max_age_s=5.0)):
@@ -232,7 +221,7 @@ async def test_update_when_marked_refuses_whole_options_without_the_mark(conn: e
     assert (info.options.store, info.options.max_age_s) == (False, 3600.0)
 
 
-@pytest.mark.usefixtures("stores_work")
+@on_able_servers
 async def test_info_when_another_program_has_set_a_limit_still_tells_the_mark(
     conn: eda.Conn, admin: Admin, stream: str
 ) -> None:

@@ -11,18 +11,12 @@ import pytest
 import eda
 from eda._codec import encode_event
 from helpers import Admin, Connect, Logged, Proxy, until, wire_of
+from support.store.versions import on_able_servers
 
-pytestmark = pytest.mark.old_server
+pytestmark = on_able_servers
 
 MARKED = eda.StreamOptions(store=True)
 EVENT = eda.Event(type="t", aggregate="a")
-
-
-@pytest.fixture(autouse=True)
-def stores_work(server_version: str) -> None:
-    """Skip where the server can't hold event stores."""
-    if server_version.startswith("2.10."):
-        pytest.skip("this server can't hold event stores")
 
 
 @pytest.fixture

@@ -9,13 +9,7 @@ import pytest
 import eda
 from eda.store.opening import OpenedStream, open_store
 from helpers import Admin, Connect, Logged, until
-from servers import VERSIONS
-
-ABLE = [version for version in VERSIONS if not version.startswith("2.10.")]
-on_able_servers = pytest.mark.parametrize("server_version", ["current", *reversed(ABLE)], indirect=True)
-on_old_servers = pytest.mark.parametrize(
-    "server_version", [each for each in VERSIONS if each not in ABLE], indirect=True
-)
+from support.store.versions import on_able_servers, on_old_servers
 
 MARKED = eda.StreamOptions(store=True)
 

@@ -1,0 +1,15 @@
+"""Marks for tests of event stores: on each server that can hold one, and on each that can't."""
+
+from __future__ import annotations
+
+import pytest
+
+from servers import VERSIONS
+
+__all__ = ["on_able_servers", "on_old_servers"]
+
+ABLE = [version for version in VERSIONS if not version.startswith("2.10.")]
+UNABLE = [version for version in VERSIONS if version not in ABLE]
+
+on_able_servers = pytest.mark.parametrize("server_version", ["current", *reversed(ABLE)], indirect=True)
+on_old_servers = pytest.mark.parametrize("server_version", UNABLE, indirect=True)
