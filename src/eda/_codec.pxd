@@ -35,6 +35,9 @@ cdef struct Refusal:
 # Fill `plan` from the event. `id`, `client` and `now_ns` replace empty fields. Raises EncodeError.
 cdef int plan_envelope(Event event, str id, str client, int64_t now_ns, Plan* plan) except -1
 
+# Return the envelope of an event, as `encode_event` does. Raises EncodeError.
+cdef bytes envelope_of(Event event, str id, str client, int64_t now_ns, int64_t version)
+
 # Write the envelope of plan.size bytes and return its end. The caller has reserved the room.
 cdef unsigned char* copy_envelope(unsigned char* to, Event event, Plan* plan) except NULL
 

@@ -416,6 +416,10 @@ def encode_event(Event event not None, str id not None="", str client not None="
 
     `version` is the event's version in its aggregate; 0 writes none. The version of a received event is never written.
     """
+    return envelope_of(event, id, client, now_ns, version)
+
+
+cdef bytes envelope_of(Event event, str id, str client, int64_t now_ns, int64_t version):
     cdef Plan plan
     cdef Writer w
     w.buf = NULL

@@ -7,7 +7,7 @@ from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint32_t
 from libc.string cimport memcmp
 
-from eda.encodings import decode_value, encode_value
+from eda.encodings import decode_value, encode_value, json_encoder
 from eda.errors import ConfigError
 
 __all__ = ["JSON", "Bytes", "Data", "MsgPack", "Proto", "String"]
@@ -46,6 +46,19 @@ cdef str encoding_name(const unsigned char* text, Py_ssize_t n):
     if n == 3 and memcmp(text, b"nil", 3) == 0:
         return "nil"
     return PyUnicode_DecodeUTF8(<const char*>text, n, NULL)
+
+
+cdef object json_encode = json_encoder.encode
+
+
+cdef bytes encode_json(object value):
+    """Return the value as JSON; None if it must be encoded by `encode_value`, which knows the unusual cases."""
+    cdef object encoded
+    try:
+        encoded = json_encode(value)
+    except Exception:
+        return None
+    return None if b"null" in <bytes>encoded else <bytes>encoded
 
 
 cdef enum:
@@ -119,7 +132,9 @@ cdef class Data:
             elif self.type is None:
                 raise TypeError("this Data was made without a type: __new__ was called without __init__")
             else:
-                encoded = encode_value(self.type, self._value)
+                encoded = encode_json(self._value) if self.type == "json" else None
+                if encoded is None:
+                    encoded = encode_value(self.type, self._value)
                 # The encoder itself or another thread may have encoded it meanwhile. The first result stays, because
                 # the plan of an envelope may point into it.
                 if self._encoded is None:

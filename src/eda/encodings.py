@@ -24,6 +24,7 @@ __all__ = [
     "decoder_of",
     "encode_value",
     "is_registered",
+    "json_encoder",
     "reason_of",
     "register_encoding",
 ]
@@ -200,12 +201,12 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__qualname__} is not supported")
 
 
-_json = msgspec.json.Encoder(enc_hook=_plain)
+json_encoder = msgspec.json.Encoder(enc_hook=_plain)  # for compiled code as well
 _json_probe = msgspec.msgpack.Encoder(enc_hook=_plain)
 
 
 def _encode_json(value: Any) -> bytes:
-    data = _json.encode(value)
+    data = json_encoder.encode(value)
     # msgspec writes NaN and the infinities as null. Without a null in the bytes the check costs nothing; with one it
     # takes about twice as long as the encoding (0.7 µs instead of 0.3).
     if b"null" in data:

@@ -7,21 +7,26 @@ handler. So the caller is found by its task, which must be a worker's own task. 
 from __future__ import annotations
 
 import asyncio
-from weakref import WeakKeyDictionary, ref
+from weakref import ref
 
 from eda._event import Event
 from eda.handling._dispatch import Dispatcher
 
 __all__ = ["handled_event", "note_task"]
 
-# For each worker's task, its dispatcher and its index there. The dispatcher refers to its tasks, so a reference to it
-# would keep the tasks alive.
-_WORKERS: WeakKeyDictionary[asyncio.Task[None], tuple[ref[Dispatcher], int]] = WeakKeyDictionary()
+# For each worker's task that runs, its dispatcher and its index there. A plain dict, because most callers of
+# `handled_event` are no handlers: a look into a WeakKeyDictionary would take half a microsecond of each command.
+_WORKERS: dict[asyncio.Task[None], tuple[ref[Dispatcher], int]] = {}
 
 
 def note_task(task: asyncio.Task[None], dispatcher: Dispatcher, index: int) -> None:
     """Note that a task runs the handlers of a dispatcher's worker."""
     _WORKERS[task] = ref(dispatcher), index
+    task.add_done_callback(_forget)
+
+
+def _forget(task: asyncio.Task[None]) -> None:
+    _WORKERS.pop(task, None)
 
 
 def handled_event() -> Event | None:
@@ -30,6 +35,8 @@ def handled_event() -> Event | None:
     Return None outside of a handler, in a task, thread or callback that a handler has started, and in the handler of a
     batch of several events.
     """
+    if not _WORKERS:
+        return None
     try:
         task = asyncio.current_task()
     except RuntimeError:  # no event loop runs in this thread

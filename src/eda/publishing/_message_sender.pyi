@@ -1,12 +1,41 @@
+from collections.abc import Callable
 from typing import Any, final
 
+from eda._event import Event
 from eda.publishing._stream_sender import Destination, StreamSender
+from eda.publishing._window import PublishWindow
+from eda.transport._outbound import Outbound
 from eda.transport._waits import Wait
 
-__all__ = ["MessageSender"]
+__all__ = ["LastSender", "MessageSender"]
+
+@final
+class LastSender: ...
 
 @final
 class MessageSender(StreamSender):
+    def __init__(
+        self,
+        window: PublishWindow,
+        out: Outbound,
+        inbox: bytes,
+        client: str,
+        on_answer: Callable[[int, int, bytes], None],
+        last: LastSender | None = None,
+    ) -> None: ...
+    def send(
+        self, destination: Destination, event: Event, waiter: Wait[Any], resend_s: float, give_up_s: float
+    ) -> str: ...
+    def send_message(
+        self,
+        destination: Destination,
+        subject: bytes,
+        headers: bytes,
+        envelope: bytes,
+        waiter: Wait[Any],
+        resend_s: float,
+        give_up_s: float,
+    ) -> int: ...
     def publish_message(
         self,
         destination: Destination,
@@ -16,5 +45,5 @@ class MessageSender(StreamSender):
         waiter: Wait[Any],
         resend_s: float,
         give_up_s: float,
-    ) -> None: ...
+    ) -> int: ...
     def is_of_store(self, seq: int) -> bool: ...

@@ -1,4 +1,7 @@
-"""Publishes messages whose subject, headers and envelope are ready: those of an event store."""
+"""Publishes for `conn.publish` and for event stores, whose messages have their subject, headers and envelope ready.
+
+It also decides whether a publish is written at once or shares a write with others.
+"""
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -6,22 +9,72 @@ from libc.stdint cimport uint64_t
 
 from eda._bytes cimport Writer, put_byte, put_bytes, put_decimal, reserve, size_of_decimal
 from eda._clock cimport monotonic_ns
-from eda.publishing._stream_sender cimport Destination, Reply, StreamSender, put_reply, size_of_reply
+from eda._event cimport Event
+from eda.publishing._stream_sender cimport Destination, Reply, StreamSender, id_of, put_reply, size_of_reply
 from eda.publishing._window cimport Slot
 from eda.transport._frame cimport MAX_CONTROL_LINE
 from eda.transport._outbound cimport Chunk, write_soon
 
 from eda.errors import ConfigError
 
-__all__ = ["MessageSender"]
+__all__ = ["LastSender", "MessageSender"]
+
+
+@cython.final
+cdef class LastSender:
+    """Which sender of a connection has sent the latest event."""
 
 
 @cython.final
 cdef class MessageSender(StreamSender):
-    """A StreamSender that also publishes messages with headers of the caller's choice."""
+    """A StreamSender that also publishes messages with headers of the caller's choice.
 
-    def publish_message(self, Destination destination not None, bytes subject not None, bytes headers not None,
-                        bytes envelope not None, object waiter, double resend_s, double give_up_s):
+    `last` is the same for all senders of a connection. If neither this sender nor the last one has a pending publish,
+    no other publish shares the write, so it need not wait for the end of the turn.
+    """
+
+    def __init__(self, object window not None, object out not None, bytes inbox not None, str client not None,
+                 object on_answer, LastSender last=None):
+        StreamSender.__init__(self, window, out, inbox, client, on_answer)
+        self.last = LastSender() if last is None else last
+
+    cdef bint shares_no_write(self) except -1:
+        """Note that this sender sends now, and return whether its publish is written at once."""
+        cdef MessageSender before = self.last.sender
+        if before is not self:
+            self.last.sender = self
+        return self.window.n_pending == 0 and (before is None or before.window.n_pending == 0)
+
+    def send(self, Destination destination not None, Event event not None, object waiter, double resend_s,
+             double give_up_s):
+        """Publish an event as `publish` does, at once or with others."""
+        cdef str id = id_of(event)
+        cdef uint64_t resend_ns = <uint64_t>(resend_s * 1e9), give_up_ns = <uint64_t>(give_up_s * 1e9)
+        if not self.shares_no_write():
+            self.put(destination, event, id, waiter, resend_ns, give_up_ns)
+            return id
+        self.out.at_once = True
+        try:
+            self.put(destination, event, id, waiter, resend_ns, give_up_ns)
+        finally:
+            self.out.at_once = False
+        return id
+
+    cpdef int send_message(self, Destination destination, bytes subject, bytes headers, bytes envelope, object waiter,
+                           double resend_s, double give_up_s) except -1:
+        """Publish a message as `publish_message` does, at once or with others."""
+        if not self.shares_no_write():
+            self.publish_message(destination, subject, headers, envelope, waiter, resend_s, give_up_s)
+            return 0
+        self.out.at_once = True
+        try:
+            self.publish_message(destination, subject, headers, envelope, waiter, resend_s, give_up_s)
+        finally:
+            self.out.at_once = False
+        return 0
+
+    cpdef int publish_message(self, Destination destination, bytes subject, bytes headers, bytes envelope,
+                              object waiter, double resend_s, double give_up_s) except -1:
         """Publish a message, whose outcome `waiter` gets later.
 
         `headers` is the whole header block, with a `Nats-Msg-Id`. The subject begins with the stream's name and a dot.
@@ -80,6 +133,7 @@ cdef class MessageSender(StreamSender):
         if self.domain is not destination.domain:
             self.domain = destination.domain     # the same for all streams of a connection
         write_soon(self.out)
+        return 0
 
     def is_of_store(self, uint64_t seq):
         """Return whether a pending message states an expectation, as all messages of event stores do."""

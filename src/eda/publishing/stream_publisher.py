@@ -17,8 +17,8 @@ from eda.errors import Closed, ConfigError, ServerError, Timeout
 from eda.jetstream.answer_inbox import REFUSAL_WAIT_S
 from eda.jetstream.publish_answers import decode_answer
 from eda.jetstream.store_mark import refusal_of_publish
-from eda.publishing._message_sender import MessageSender
-from eda.publishing._stream_sender import Destination, StreamSender
+from eda.publishing._message_sender import LastSender, MessageSender
+from eda.publishing._stream_sender import Destination
 from eda.publishing._window import PublishWindow
 from eda.server_codes import CONFLICTS, DUPLICATE_UNDER_WAY
 from eda.transport._waits import Wait
@@ -59,7 +59,7 @@ class StreamPublishers:
         self.recover = recover
         self.longest_s = longest_s
         self.is_marked = is_marked
-        self.last: StreamSender | None = None  # the sender of the latest event
+        self.last: LastSender = LastSender()
         self._of_stream: dict[str, StreamPublisher] = {}
 
     async def open(self, stream: str) -> StreamPublisher:
@@ -101,7 +101,9 @@ class StreamPublisher:
         inbox = wire.new_inbox()
         self._inbox = f"{inbox}.*"
         window = PublishWindow(MAX_PENDING)
-        self._sender = MessageSender(window, wire.out, f"{inbox}.".encode(), stream_publishers.client, self._on_answer)
+        self._sender = MessageSender(
+            window, wire.out, f"{inbox}.".encode(), stream_publishers.client, self._on_answer, stream_publishers.last
+        )
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._recovering: dict[str, asyncio.Task[None]] = {}
@@ -148,17 +150,7 @@ class StreamPublisher:
         may be stored or not, and is not sent again.
         """
         waiter: Wait[int] = self._waits.new()
-        sender = self._sender
-        last = self._stream_publishers.last
-        self._stream_publishers.last = sender
-        if sender.n_pending or (last is not None and last.n_pending):
-            event_id = sender.publish(destination, event, waiter, RESEND_S, timeout_s)
-        else:
-            self._out.at_once = True  # no other publish shares the write, so it need not wait for the end of the turn
-            try:
-                event_id = sender.publish(destination, event, waiter, RESEND_S, timeout_s)
-            finally:
-                self._out.at_once = False
+        event_id = self._sender.send(destination, event, waiter, RESEND_S, timeout_s)
         if self._timer is None or timeout_s < RESEND_S:
             self._arm(min(RESEND_S, timeout_s))
         return event_id, waiter
@@ -173,17 +165,7 @@ class StreamPublisher:
         whether an earlier try may have stored the message.
         """
         waiter: Wait[int] = self._waits.new()
-        sender = self._sender
-        last = self._stream_publishers.last
-        self._stream_publishers.last = sender
-        if sender.n_pending or (last is not None and last.n_pending):
-            sender.publish_message(destination, subject, headers, envelope, waiter, RESEND_S, timeout_s)
-        else:
-            self._out.at_once = True  # as in `send`
-            try:
-                sender.publish_message(destination, subject, headers, envelope, waiter, RESEND_S, timeout_s)
-            finally:
-                self._out.at_once = False
+        self._sender.send_message(destination, subject, headers, envelope, waiter, RESEND_S, timeout_s)
         if self._timer is None or timeout_s < RESEND_S:
             self._arm(min(RESEND_S, timeout_s))
         return waiter

@@ -15,8 +15,8 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from eda.errors import ConfigError, NotSupported, ServerError, Timeout
-from eda.headers import EXPECTED_FILTER, EXPECTED_SEQUENCE, MSG_ID, read_headers
+from eda.errors import ConfigError, EdaError, NotSupported, ServerError, Timeout
+from eda.headers import MSG_ID, read_headers
 from eda.jetstream.api import Api
 from eda.jetstream.subjects import aggregate_filter, escape_token
 from eda.publishing._stream_sender import check_event_id
@@ -24,16 +24,13 @@ from eda.publishing.atomic_batch import MAX_EVENTS, AtomicBatch, BatchMessage
 from eda.publishing.expectations import Expectation, holds
 from eda.publishing.known_streams import KnownStream, KnownStreams
 from eda.server_codes import ATOMIC_BATCH_DUPLICATE, CONFLICTS, LAST_SEQUENCE_CONFLICT, MESSAGE_NOT_FOUND
+from eda.store._single import Message
 from eda.store.earlier import EARLIER, value_of
 
 __all__ = ["Appending", "Refused", "Stored"]
 
 OPERATION = "append"
 PAUSE_S = 0.05
-
-_HEADERS = (
-    f"NATS/1.0\r\n{MSG_ID}: %b\r\n{EXPECTED_SEQUENCE}: %d\r\n{EXPECTED_FILTER}: %b\r\n{EARLIER}: %b\r\n\r\n".encode()
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +77,7 @@ class Appending:
     ) -> None:
         self._replicas = replicas
         self._known_streams = known_streams
-        self._known = known_streams.known
+        self.known: dict[str, KnownStream] = known_streams.known
         self._api = api
         self._logger = logger
         self._stream = stream
@@ -107,48 +104,75 @@ class Appending:
         the caller is cancelled, the events may be stored or not.
         """
         stream = self._stream
-        known = self._known.get(stream) or await self._known_streams.find(stream)
+        known = self.known.get(stream) or await self._known_streams.find(stream)
         if timeout_s is None:
             timeout_s = known.usual_s
         else:
             known.check_timeout(timeout_s)
-        filter = aggregate_filter(stream, aggregate)
-        before = earlier or (str(sequence) if sequence else "")
         if len(envelopes) != 1:
             if not envelopes:
                 return _NOTHING
+            filter = aggregate_filter(stream, aggregate)
+            before = earlier or (str(sequence) if sequence else "")
             return await self._store_batch(known, filter, envelopes, sequence, before, timeout_s)
         ((type, envelope, event_id),) = envelopes
         try:
-            check_event_id(event_id)
-            subject = _subject(filter, type).encode()
-            headers = _HEADERS % (event_id.encode(), sequence, filter.encode(), value_of(before).encode())
-            publisher = known.publisher
-            left_s = timeout_s if publisher.is_ready else await publisher.ready(timeout_s, event_id)
-            stored = publisher.send_message(known.destination, subject, headers, envelope, left_s)
+            message = Message(stream, aggregate, type, event_id, envelope, sequence, earlier)
+            left_s = await self._room(known, event_id, timeout_s)
+            stored = known.publisher.send_message(
+                known.destination, message.subject, message.headers, envelope, left_s
+            )
         except ConfigError as error:
             raise ConfigError(f"events[0]: {error}", argument="events") from error
+        try:
+            position = await stored
+        except EdaError as error:
+            position = await self.find_out(message, error, timeout_s)
+        return Stored([abs(position)], position < 0)
+
+    async def ready(self, event_id: str) -> KnownStream:
+        """Wait until an event can be sent, and return the stream. Raises Timeout, StreamNotFound, ServerError, Closed.
+
+        This is the back-pressure.
+        """
+        known = self.known.get(self._stream) or await self._known_streams.find(self._stream)
+        await self._room(known, event_id, known.usual_s)
+        return known
+
+    async def _room(self, known: KnownStream, event_id: str, timeout_s: float) -> float:
+        """Wait until the publisher has room, and return the rest of the time."""
+        if known.publisher.is_ready:
+            return timeout_s
+        try:
+            return await known.publisher.ready(timeout_s, event_id)
         except Timeout as error:
             error.operation = OPERATION
             raise
-        try:
-            position = await stored
-        except Timeout as error:
-            error.operation, error.event_id, error.timeout_s = OPERATION, event_id, error.timeout_s or timeout_s
-            raise
-        except (ServerError, ConfigError) as error:
-            if not _may_be_stored(error) and not self._may_be_of_another_domain(error):
-                _raise_conflict(error)
-                raise
-            single = _Single(subject, headers, envelope, event_id, Expectation(filter, sequence))
-            with publisher.finding_out():
-                return await self._find_out(known, single, error, timeout_s)
-        return Stored([abs(position)], position < 0)
+
+    async def find_out(self, message: Message, error: EdaError, timeout_s: float | None = None) -> int:
+        """Return the sequence of an event whose append has failed, if an earlier try has stored it; negative then.
+
+        Raises Refused if it is a conflict, and the error otherwise. A Timeout gets the event's id. The event may be
+        stored or not then.
+        """
+        known = self.known.get(self._stream) or await self._known_streams.find(self._stream)
+        timeout_s = known.usual_s if timeout_s is None else timeout_s
+        if isinstance(error, Timeout):
+            error.operation, error.event_id, error.timeout_s = OPERATION, message.id, error.timeout_s or timeout_s
+            raise error
+        if not isinstance(error, ServerError | ConfigError):
+            raise error
+        if not _may_be_stored(error) and not self._may_be_of_another_domain(error):
+            _raise_conflict(error)
+            raise error
+        with known.publisher.finding_out():
+            stored = await self._find_out(known, message, error, timeout_s)
+        return -stored.sequences[0] if stored.is_duplicate else stored.sequences[0]
 
     # --- a single event whose earlier try may be stored --------------------------------------------------------------
 
     async def _find_out(
-        self, known: KnownStream, single: _Single, error: ServerError | ConfigError, timeout_s: float
+        self, known: KnownStream, message: Message, error: ServerError | ConfigError, timeout_s: float
     ) -> Stored:
         """Look for an event that was refused, although an earlier try may have stored it. Raises as `store`."""
         try:
@@ -156,8 +180,8 @@ class Appending:
                 uncertain = False
                 while True:
                     uncertain = uncertain or _may_be_stored(error)
-                    if not (self._may_be_of_another_domain(error) and await self._holds(single)):
-                        found = await self._find(single)
+                    if not (self._may_be_of_another_domain(error) and await self._holds(message)):
+                        found = await self._find(message)
                         if found:
                             return Stored([found], True)
                         if not (uncertain and _is_under_way(error)):
@@ -167,34 +191,34 @@ class Appending:
                     uncertain = True
                     await asyncio.sleep(PAUSE_S)
                     try:
-                        left_s = await known.publisher.ready(timeout_s, single.id)
+                        left_s = await known.publisher.ready(timeout_s, message.id)
                         position = await known.publisher.send_message(
-                            known.destination, single.subject, single.headers, single.envelope, left_s
+                            known.destination, message.subject, message.headers, message.envelope, left_s
                         )
                         return Stored([abs(position)], position < 0)
                     except (ServerError, ConfigError) as later:
                         error = later
         except TimeoutError as late:  # the error Timeout as well
-            raise Timeout(OPERATION, timeout_s, event_id=single.id) from late
+            raise Timeout(OPERATION, timeout_s, event_id=message.id) from late
 
     def _may_be_of_another_domain(self, error: ServerError | ConfigError) -> bool:
         """Return whether a stream of the same name in another domain may have refused the expectation."""
         return bool(self._api.domain) and isinstance(error, ServerError) and error.err_code in CONFLICTS
 
-    async def _holds(self, single: _Single) -> bool:
+    async def _holds(self, message: Message) -> bool:
         """Return whether the expectation holds in the stream; also if that can't be found out now."""
         try:
-            return await holds(self._api, self._stream, single.expectation)
+            return await holds(self._api, self._stream, Expectation(message.filter, message.sequence))
         except ServerError as error:
             self._logger.info("append to %s: could not look for the last event: %s", self._stream, error)
             return True
 
-    async def _find(self, single: _Single) -> int:
+    async def _find(self, message: Message) -> int:
         """Return the sequence at which an event is stored; 0 if it is not. Raises Timeout, Closed.
 
         If it is stored, it is the first event of its aggregate after the expected sequence.
         """
-        query = {"seq": single.expectation.sequence + 1, "next_by_subj": single.expectation.filter}
+        query = {"seq": message.sequence + 1, "next_by_subj": message.filter}
         while True:
             try:
                 found = await self._api.message(self._stream, query)
@@ -204,7 +228,7 @@ class Appending:
                 self._logger.info("append to %s: could not look for the event; trying again: %s", self._stream, error)
                 await asyncio.sleep(PAUSE_S)
             else:
-                return found.seq if read_headers(found.hdrs).get(MSG_ID) == single.id else 0
+                return found.seq if read_headers(found.hdrs).get(MSG_ID) == message.id else 0
 
     # --- several events ----------------------------------------------------------------------------------------------
 
@@ -280,17 +304,6 @@ class Appending:
             except ConfigError as error:
                 raise ConfigError(f"events[{index}]: {error}", argument="events") from error
         return messages
-
-
-@dataclass(frozen=True, slots=True)
-class _Single:
-    """An append of a single event: its message, and its expectation."""
-
-    subject: bytes
-    headers: bytes
-    envelope: bytes
-    id: str
-    expectation: Expectation
 
 
 _NOTHING = Stored([], False)

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import msgspec
 
-__all__ = ["is_immutable"]
+__all__ = ["is_immutable", "quick_answer"]
 
 _PLAIN: tuple[type[Any], ...] = (
     str,
@@ -60,6 +60,15 @@ def is_immutable(state: object) -> bool:
             except AttributeError:  # a field that was never set
                 return False
     return True
+
+
+@lru_cache(maxsize=1024)
+def quick_answer(cls: type) -> bool | None:
+    """Return what `is_immutable` returns for every instance of the class; None if it depends on the instance."""
+    parts = _parts_of(cast("Hashable", cls))
+    if parts is None:
+        return False
+    return True if parts is _no_parts else None
 
 
 def _no_parts(_: Any) -> tuple[Any, ...]:

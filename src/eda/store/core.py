@@ -1,29 +1,24 @@
-"""Reads aggregates, appends to them, and finds out whether a refused or unanswered append is stored."""
+"""Appends to aggregates, and finds out whether a refused or unanswered append is stored."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Any, TypeVar
 
 from eda._codec import encode_event, stored_event
 from eda._event import Event
 from eda.errors import ConfigError, EdaError, Timeout
-from eda.names import FORGOTTEN
 from eda.receipt import Receipt
+from eda.store._cache import Cached
+from eda.store._single import Single, Singles
 from eda.store.appending import Refused
-from eda.store.cache import Cache, Cached
 from eda.store.changeable import is_immutable
-from eda.store.decider import Decider
 from eda.store.earlier import with_all
-from eda.store.forgetting import Forgetting
-from eda.store.history import Baseline, History, Tail
 from eda.store.outgoing import ids_of
+from eda.store.reading import StoreReader
 from eda.store.results import Appended, stored_result
-from eda.store.snapshots import Snapshots
-from eda.store.stream_parts import StreamParts
 from eda.store_errors import AggregateForgotten, VersionConflict
 
 __all__ = ["Conflict", "StoreCore"]
@@ -33,7 +28,6 @@ C = TypeVar("C")
 
 FIRST_PAUSE_S = 0.005  # before an append is tried again; each further pause is twice as long
 MAX_PAUSE_S = 0.5
-FLUSH_S = 5.0
 
 MAX_UNCLEAR = 12  # tries of an append that is refused although nothing new is stored; they take some seconds
 
@@ -52,186 +46,24 @@ class Conflict(Exception):
         return self.events[-1].version if self.events else self.current.version
 
 
-class StoreCore(Generic[S, C]):
-    """The parts of an open event store: it reads aggregates and appends to them.
+class StoreCore(StoreReader[S, C]):
+    """The parts of an open event store: it reads aggregates and appends to them."""
 
-    A `Cached` says how far an aggregate is known: `sequence` and `version` of its last event, the state up to there
-    (if `has_state`), and its latest commands. It is never changed once it is in the cache.
-    """
-
-    def __init__(
-        self,
-        parts: StreamParts,
-        require_open: Callable[[], object],
-        client: str,
-        logger: logging.Logger,
-        decider: Decider[S, C] | None,
-        cache: Cache,
-        forgetting: Forgetting,
-        snapshots: Snapshots[S] | None,
-        snapshot_every: int | None,
-    ) -> None:
-        self.parts: StreamParts = parts
-        self.stream: str = parts.opened.name
-        self.decider: Decider[S, C] | None = decider
-        self.cache: Cache = cache
-        self.history: History = parts.history
-        self.forgetting: Forgetting = forgetting
-        self.snapshots: Snapshots[S] | None = snapshots
-        self._require_open = require_open
-        self._client = client
-        self._logger = logger
-        self._snapshot_every = snapshot_every
-        self._types = decider.types if decider is not None else None
-
-    def check(self) -> None:
-        """Raise Closed if the connection is closed, and ConfigError or NotSupported if the stream is no store now."""
-        self._require_open()
-        self.parts.opened.check()
-
-    # --- reading -----------------------------------------------------------------------------------------------------
-
-    async def read(self, aggregate: str) -> tuple[Cached, list[Event]]:
-        """Return the aggregate as it is now, and its events after the snapshot, or all if there is none.
-
-        Raises AggregateForgotten, HistoryIncomplete, and what the decider's `evolve` raises.
-        """
-        epoch = self.parts.epoch  # if the connection is lost meanwhile, what was read before is checked again
-        snapshot = await self.snapshots.read(aggregate) if self.snapshots is not None else None
-        if snapshot is not None:
-            base = Baseline(snapshot.version, snapshot.sequence, snapshot.last_id)
-            tail = await self._tail(aggregate, base)
-            if tail.is_continued:
-                known = Cached(
-                    snapshot.state,
-                    snapshot.version,
-                    snapshot.sequence,
-                    snapshot.last_id,
-                    snapshot.commands,
-                    snapshot_version_no=snapshot.version,
-                    snapshot_sequence=snapshot.subject_sequence,
-                    epoch=epoch,
-                    earlier=str(snapshot.sequence),
-                )
-                return self._keep(aggregate, self._advanced(aggregate, known, tail.events)), tail.events
-            self._logger.warning(
-                "event store of stream %s: the snapshot of aggregate %s is not of its history, and is not used",
-                self.stream,
-                aggregate,
-            )
-        else:
-            tail = await self._tail(aggregate, Baseline())
-        known = self.nothing_known(0 if snapshot is None else snapshot.subject_sequence, epoch)
-        return self._keep(aggregate, self._advanced(aggregate, known, tail.events)), tail.events
-
-    async def current(self, aggregate: str) -> Cached:
-        """Return the aggregate with its state, from the cache or by a read. From the cache, it may be out of date."""
-        cached = self.cache.get(aggregate)
-        if cached is None or not cached.has_state:
-            return (await self.read(aggregate))[0]
-        if cached.epoch != self.parts.epoch:
-            return (await self.catch_up(aggregate, cached))[0]
-        return cached
-
-    def cached(self, aggregate: str) -> Cached | None:
-        """Return the aggregate from the cache; None also if it was cached before the connection was lost."""
-        cached = self.cache.get(aggregate)
-        return cached if cached is not None and cached.epoch == self.parts.epoch else None
-
-    async def last(self, aggregate: str, *, with_commands: bool = False) -> Cached:
-        """Return what is known of the aggregate; `with_commands`: also its latest commands."""
-        if with_commands:
-            return await self.current(aggregate)
-        return self.cached(aggregate) or await self.newest(aggregate)
-
-    async def all_events(self, aggregate: str) -> list[Event]:
-        """Return all events of the aggregate. Raises AggregateForgotten, HistoryIncomplete."""
-        return (await self._tail(aggregate, Baseline())).events
-
-    async def newest(self, aggregate: str) -> Cached:
-        """Return the aggregate as the leader knows it, perhaps without a state. Raises AggregateForgotten."""
-        epoch = self.parts.epoch
-        cached = self.cache.get(aggregate)
-        event = await self.history.last(aggregate)
-        if event is None:
-            return self.nothing_known()
-        if event.type == FORGOTTEN:
-            self.cache.drop(aggregate)
-            raise AggregateForgotten(self.stream, aggregate)
-        if cached is not None and (cached.sequence, cached.last_id) == (event.sequence, event.id):
-            return cached.of_epoch(epoch)
-        return self.at_version(event.version, event.sequence, event.id, epoch)
-
-    def at_version(self, version: int, sequence: int, last_id: str, epoch: int | None = None) -> Cached:
-        """Return an aggregate of which only the last event is known."""
-        epoch = self.parts.epoch if epoch is None else epoch
-        return Cached(None, version, sequence, last_id, has_state=False, epoch=epoch, earlier=str(sequence))
-
-    async def catch_up(self, aggregate: str, known: Cached) -> tuple[Cached, list[Event]]:
-        """Return the aggregate as it is now, and all events that were stored after `known`."""
-        epoch = self.parts.epoch
-        tail = await self._tail(aggregate, Baseline(known.version, known.sequence, known.last_id))
-        if not tail.is_continued:  # the stream was restored or made again
-            known = self.nothing_known(known.snapshot_sequence, epoch)
-        elif not known.has_state and self.decider is not None:
-            return (await self.read(aggregate))[0], tail.events
-        else:
-            known = known.of_epoch(epoch)
-        if tail.events:
-            self.cache.drop(aggregate)  # `evolve` may change the cached state in place, and then fail
-        return self._keep(aggregate, self._advanced(aggregate, known, tail.events)), tail.events
-
-    async def _tail(self, aggregate: str, base: Baseline) -> Tail:
-        tail = await self.history.read(aggregate, base, types=self._types)
-        if tail.events and tail.events[-1].type == FORGOTTEN:
-            self.cache.drop(aggregate)
-            raise AggregateForgotten(self.stream, aggregate)
-        return tail
-
-    def nothing_known(self, snapshot_sequence: int = 0, epoch: int | None = None) -> Cached:
-        """Return an aggregate without events."""
-        epoch = self.parts.epoch if epoch is None else epoch
-        decider = self.decider
-        state = None if decider is None else decider.new_state()
-        return Cached(state, has_state=decider is not None, snapshot_sequence=snapshot_sequence, epoch=epoch)
-
-    def _advanced(self, aggregate: str, known: Cached, events: Sequence[Event]) -> Cached:
-        """Return `known` with further events of the aggregate, which follow its version."""
-        state = known.state
-        if known.has_state and self.decider is not None and events:
-            state = self.decider.fold(state, events)
-        if events:
-            known.commands.note(events, aggregate)
-        last = events[-1] if events else None
-        return Cached(
-            state,
-            known.version if last is None else last.version,
-            known.sequence if last is None else last.sequence,
-            known.last_id if last is None else last.id,
-            known.commands,
-            has_state=known.has_state,
-            snapshot_version_no=known.snapshot_version_no,
-            snapshot_sequence=known.snapshot_sequence,
-            epoch=known.epoch,
-            earlier=with_all(known.earlier, [event.sequence for event in events]),
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        parts = self.parts
+        self.singles: Singles = Singles(
+            self._require_open,
+            parts.opened,
+            parts,
+            parts.appending.known,
+            self._client,
+            self.decider,
+            self.cache,
+            parts.turns.taken,
         )
-
-    def _keep(self, aggregate: str, known: Cached) -> Cached:
-        """Put an aggregate that was read into the cache, unless more of it is known already."""
-        cached = self.cache.get(aggregate)
-        if cached is None or cached.version <= known.version or cached.epoch != known.epoch or not cached.has_state:
-            self.cache.put(aggregate, known)
-        if self.snapshots is not None:
-            self._snapshot_if_due(aggregate, known)
-        return known
-
-    def _snapshot_if_due(self, aggregate: str, known: Cached) -> None:
-        assert self.snapshots is not None
-        assert self._snapshot_every is not None
-        if known.has_state and known.version - known.snapshot_version_no >= self._snapshot_every:
-            self.snapshots.write_soon(aggregate, known)
-
-    # --- appending ---------------------------------------------------------------------------------------------------
+        # Decides on a command and sends its event, if no more than that is needed.
+        self.execute_cached: Callable[[object, object, object, Event | None], Single | None] = self.singles.execute
 
     async def append(
         self,
@@ -252,6 +84,51 @@ class StoreCore(Generic[S, C]):
         of their ids are stored, and Timeout if it is not known whether they are stored. Stored events are never
         reported as a conflict.
         """
+        if len(events) != 1:
+            return await self._append_batch(aggregate, known, events, command_id, ids, folded)
+        event_id = None if ids is None else ids[0]
+        single = self.singles.make(aggregate, known, events[0], command_id, event_id, folded)
+        stream = await self.parts.appending.ready(single.id)
+        self.singles.send(single, stream)
+        try:
+            sequence = await single.waiter
+        except EdaError as error:
+            return await self.outcome(single, 0, error)
+        return await self.outcome(single, sequence)
+
+    async def outcome(self, single: Single, sequence: int, error: EdaError | None = None) -> tuple[Appended[S], Cached]:
+        """Return the result of an append of a single event. Returns and raises as `append` does.
+
+        `sequence`: where the server has stored the event; negative if its id was stored before. `error`: the server has
+        refused the event, or has not answered.
+        """
+        failed: Refused | Timeout | None = None
+        if error is not None:
+            try:
+                sequence = await self.parts.appending.find_out(single, error)
+            except (Refused, Timeout) as late:
+                failed = late
+        if sequence <= 0:
+            message = (single.type, single.envelope, single.id)
+            sequences, found = await self._settle(single.aggregate, single.before, [message], [single.id], failed)
+            if found is not None:
+                return found
+            sequence = sequences[0]
+        result: Appended[S] = single.stored(sequence)
+        if self.snapshots is not None:
+            self._snapshot_if_due(single.aggregate, single.after)
+        return result, single.after
+
+    async def _append_batch(
+        self,
+        aggregate: str,
+        known: Cached,
+        events: list[Event],
+        command_id: str | None,
+        ids: list[str] | None,
+        folded: Sequence[Event] | None,
+    ) -> tuple[Appended[S], Cached]:
+        """Append several events, all or none, as `append` does."""
         if ids is None:
             ids = ids_of(aggregate, events, command_id)
         now_ns = time.time_ns()
@@ -286,18 +163,9 @@ class StoreCore(Generic[S, C]):
             return found
         if command_id is not None:
             known.commands.add(command_id, known.version + 1, sequences[0], len(ids))
-        current = Cached(
-            state,
-            version,
-            sequences[-1],
-            ids[-1],
-            known.commands,
-            has_state,
-            known.snapshot_version_no,
-            known.snapshot_sequence,
-            known.epoch,  # if the connection was lost meanwhile, this append is checked before it is built upon
-            with_all(known.earlier, sequences),
-        )
+        # If the connection was lost meanwhile, the epoch is out of date. Then this append is checked before it is used.
+        earlier = with_all(known.earlier, sequences)
+        current = known.after(version, sequences[-1], ids[-1], state, has_state, earlier)
         self.cache.put(aggregate, current)
         if self.snapshots is not None:
             self._snapshot_if_due(aggregate, current)
@@ -390,8 +258,3 @@ class StoreCore(Generic[S, C]):
         """Return `stored_result`, and `current`."""
         stored = stored_result(self.stream, aggregate, version, events, ids, current.state)
         return None if stored is None else (stored, current)
-
-    async def flush(self) -> None:
-        """Wait until the snapshots that are being written are stored."""
-        if self.snapshots is not None:
-            await self.snapshots.flush(FLUSH_S)

@@ -174,16 +174,27 @@ class Decider(Generic[S, C]):
                         raise self._unknown(event)
         except Exception as error:
             if event is not None:
-                _add_note(error, f"while folding {_shown_event(event)}")
-                if state is None and self.initial is not None:
-                    _add_note(error, f"the state is None: perhaps evolve {shown_handler(self.evolve)} returns nothing")
+                self.explain(error, event, state)
             raise
         if isinstance(state, python_types.CoroutineType):
-            state.close()
-            raise ConfigError(
-                f"evolve {shown_handler(evolve)} returned a coroutine; it must return the state", argument="evolve"
-            )
+            self.refuse_coroutine(state)
         return state
+
+    def explain(self, error: Exception, event: Event, state: object) -> None:
+        """Add notes to an error that was raised while the event was folded into the state."""
+        _add_note(error, f"while folding {_shown_event(event)}")
+        if state is None and self.initial is not None:
+            _add_note(error, f"the state is None: perhaps evolve {shown_handler(self.evolve)} returns nothing")
+
+    def refuse_coroutine(self, state: python_types.CoroutineType[Any, Any, Any]) -> typing.NoReturn:
+        """Raise ConfigError, because `evolve` has returned a coroutine."""
+        state.close()
+        shown = shown_handler(self.evolve)
+        raise ConfigError(f"evolve {shown} returned a coroutine; it must return the state", argument="evolve")
+
+    def payload_types(self) -> frozenset[str] | None:
+        """Return the types whose payloads `evolve` gets; None if it gets all events as they are."""
+        return self._settled()[0]
 
     async def decided(self, state: S, command: C) -> list[Event]:
         """Return the events that `decide` returns for a command; raises its errors as they are.
@@ -192,7 +203,10 @@ class Decider(Generic[S, C]):
         """
         if self.decide is None:
             raise ConfigError(f"{self!r} has no decide, so it can't execute commands", argument="decide")
-        result = self.decide(state, command)
+        return await self.events_of(self.decide(state, command))
+
+    async def events_of(self, result: object) -> list[Event]:
+        """Return the events in a result of `decide`, which may be awaitable. Raises as `decided` does."""
         if type(result) not in _COMMON and inspect.isawaitable(result):
             result = await result
         return decided_events(result)

@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Gener
 from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar
 
 from eda._event import Event
-from eda.errors import ConfigError
+from eda.errors import ConfigError, EdaError
 from eda.handling.running_handler import handled_event
 from eda.publishing.atomic_batch import MAX_EVENTS
 from eda.receipt import Receipt
+from eda.store._cache import Cached
+from eda.store._single import Single
 from eda.store.aggregate_names import aggregate_names
-from eda.store.cache import Cached
 from eda.store.cause import with_cause
 from eda.store.command_ids import check_command_id, event_ids
 from eda.store.core import Conflict, StoreCore
@@ -147,64 +148,113 @@ class EventStore(Generic[S, C]):
 
     async def _execute(self, aggregate: str, command: C, command_id: str | None, handled: Event | None) -> Appended[S]:
         # `handled` is known before this coroutine runs, because gather() and wait_for() run it in tasks of their own.
+        core = self._core
+        single = None if core is None else core.execute_cached(aggregate, command, command_id, handled)
+        if core is None or single is None:
+            core, aggregate, command_id = await self._turn_to_execute(aggregate, command_id)
+        try:
+            conflict = None
+            if single is not None and single.waiter is not None:
+                try:
+                    try:
+                        sequence = await single.waiter
+                    except EdaError as error:
+                        return (await core.outcome(single, 0, error))[0]
+                    if sequence > 0 and core.snapshots is None:
+                        return single.stored(sequence)
+                    return (await core.outcome(single, sequence))[0]
+                except Conflict as refused:
+                    conflict = refused
+            return await self._execute_slowly(core, aggregate, command, command_id, handled, single, conflict)
+        finally:
+            core.parts.turns.give(aggregate)
+
+    async def _turn_to_execute(
+        self, aggregate: str, command_id: str | None
+    ) -> tuple[StoreCore[S, C], str, str | None]:
+        """Check the arguments of a command, wait for the aggregate's turn, and return the core and the arguments."""
         aggregate = check_aggregate(aggregate)
         if command_id is not None:
             command_id = check_command_id(command_id)
-        decider = self._decider
-        if decider is None or decider.decide is None:
-            raise _no_decide(self.stream, decider)
-        core = self._core
-        if core is None:
-            core = await self._open()
-        else:
-            core.check()
-        turns = core.parts.turns
-        refusal: Exception | None = None
-        if not turns.take_now(aggregate):
-            await turns.take(aggregate)
-        try:
+        if self._decider is None or self._decider.decide is None:
+            raise _no_decide(self.stream, self._decider)
+        core = await self._open()
+        await core.parts.turns.take(aggregate)
+        return core, aggregate, command_id
+
+    async def _execute_slowly(
+        self,
+        core: StoreCore[S, C],
+        aggregate: str,
+        command: C,
+        command_id: str | None,
+        handled: Event | None,
+        single: Single | None,
+        conflict: Conflict | None,
+    ) -> Appended[S]:
+        """Decide on a command and append the events, until no other process has appended in between.
+
+        `single`: the command was decided on the cached state. `conflict`: the server has refused the event.
+        """
+        if single is None:
             known = core.cached(aggregate)
             is_cached = known is not None and known.has_state
             if known is None or not is_cached:
                 known = await core.current(aggregate)
-            n_conflicts = 0
-            while n_conflicts < self._attempts:
-                if command_id is not None:
-                    done = known.commands.find(command_id)
-                    if done is not None:
-                        return self._stored_before(aggregate, known, command_id, *done)
-                try:
-                    decided = await decider.decided(known.state, command)
-                except Exception as raised:
-                    decided, refusal = [], raised
+        else:
+            known, is_cached = single.before, True
+        n_conflicts = 0
+        while True:
+            if conflict is not None:
+                n_conflicts += 1
+                if n_conflicts == self._attempts:
+                    error = VersionConflict(self.stream, aggregate, known.version, conflict.actual, conflict.events)
+                    error.retryable = True
+                    raise error
+                known, is_cached, single = conflict.current, False, None
+                if not known.has_state:
+                    known = await core.current(aggregate)
+            if command_id is not None:
+                done = known.commands.find(command_id)
+                if done is not None:
+                    return self._stored_before(aggregate, known, command_id, *done)
+            refusal: Exception | None = None
+            try:
+                decided, refusal = await self._decision(known.state, command, single)
                 if not decided:
                     # The server checks an append, but nobody checks a refusal: the cached state may be out of date.
                     if is_cached:
-                        is_cached, before = False, known
+                        is_cached, single, before = False, None, known
                         known = (await core.catch_up(aggregate, known))[0]
                         if (known.sequence, known.last_id) != (before.sequence, before.last_id):
-                            refusal = None
+                            conflict = None
                             continue
                     if refusal is not None:
                         raise refusal
                     return Appended(aggregate, known.version, [], known.state)
-                version = known.version
-                events = plain_events(aggregate, decided)
-                if handled is not None:
-                    events = with_cause(events, handled)
-                try:
-                    return (await core.append(aggregate, known, events, command_id))[0]
-                except Conflict as conflict:
-                    known, since, actual = conflict.current, conflict.events, conflict.actual
-                    n_conflicts, is_cached = n_conflicts + 1, False
-                    if not known.has_state:
-                        known = await core.current(aggregate)
-        finally:
-            refusal = None  # it refers to this frame
-            turns.give(aggregate)
-        error = VersionConflict(self.stream, aggregate, version, actual, since)
-        error.retryable = True
-        raise error
+            finally:
+                refusal = None  # it refers to this frame
+            events = plain_events(aggregate, decided)
+            if handled is not None:
+                events = with_cause(events, handled)
+            try:
+                return (await core.append(aggregate, known, events, command_id))[0]
+            except Conflict as refused:
+                conflict = refused
+
+    async def _decision(
+        self, state: S, command: C, single: Single | None
+    ) -> tuple[list[Event], Exception | None]:
+        """Return the events that `decide` returns, or the error that it raises. `single`: it was asked already."""
+        decider = self._decider
+        assert decider is not None
+        try:
+            if single is None:
+                return await decider.decided(state, command), None
+            refusal = single.take_refusal()
+            return ([], refusal) if refusal is not None else (await decider.events_of(single.decided), None)
+        except Exception as error:
+            return [], error
 
     def append(
         self, aggregate: str, events: Iterable[Event | object], *, expected: Expected, command_id: str | None = None

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from eda._codec import encode_event, stored_event
 from eda._event import Event
 from eda.receipt import Receipt
-from eda.store.cache import Cached
+from eda.store._cache import Cached
 from eda.store.core import Conflict, StoreCore
 from eda.store.history import Baseline, Tail
 from eda.store.outgoing import ids_of
@@ -32,6 +32,7 @@ class HookedStoreCore(StoreCore[S, C]):
     def __init__(self, hooks: StoreHooks, *args: Any) -> None:
         super().__init__(*args)
         self._hooks = hooks
+        self.execute_cached = lambda *_: None  # all appends run the hooks
 
     async def _tail(self, aggregate: str, base: Baseline) -> Tail:
         tail = await super()._tail(aggregate, base)

@@ -42,7 +42,7 @@ class OpenedStream:
         self.info: StreamInfo = info
         self.on_recreated: list[Callable[[], None]] = []
         self._is_gone = False
-        self._is_unfit = False  # the last look has found that the stream or server can't hold the store now
+        self.is_unfit: bool = False  # the last look has found that the stream or server can't hold the store now
         self._looks.listen(info.name, self._on_look)
         self._looks.on_missed.append(self._on_missed)
 
@@ -59,7 +59,7 @@ class OpenedStream:
 
     def check(self) -> None:
         """Raise ConfigError or NotSupported if somebody has changed the stream so that it can't hold the store now."""
-        if self._is_unfit:
+        if self.is_unfit:
             _check(self._api, self.info)
 
     @property
@@ -76,11 +76,11 @@ class OpenedStream:
         before, self.info = self.info, info
         try:
             _check(self._api, info)
-            self._is_unfit = False
+            self.is_unfit = False
         except EdaError as error:
-            if not self._is_unfit:
+            if not self.is_unfit:
                 self._logger.warning("the event store of stream %s can't be used now: %s", info.name, error)
-            self._is_unfit = True
+            self.is_unfit = True
         if info.created != before.created:
             for call in list(self.on_recreated):
                 call()

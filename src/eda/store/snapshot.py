@@ -12,7 +12,7 @@ from eda._event import Event
 from eda._nuid import next_nuid
 from eda.errors import CodecError
 from eda.names import FORGOTTEN, SNAPSHOT
-from eda.store.recent_commands import RecentCommands
+from eda.store._recent_commands import RecentCommands
 from eda.store.state_codec import StateCodec
 
 __all__ = [

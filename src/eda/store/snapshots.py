@@ -24,7 +24,7 @@ from eda.jetstream.subjects import aggregate_filter
 from eda.names import FORGOTTEN
 from eda.receipt import Receipt
 from eda.server_codes import CONFLICTS, FORBIDDEN, MESSAGE_NOT_FOUND, STREAM_NOT_FOUND
-from eda.store.cache import Cached
+from eda.store._cache import Cached
 from eda.store.snapshot import (
     Snapshot,
     UnusableSnapshot,
@@ -179,7 +179,7 @@ class Snapshots(Generic[S]):
     def write_soon(self, aggregate: str, cached: Cached) -> None:
         """Write a snapshot of the cached aggregate in the background. The state is encoded before this returns.
 
-        `cached` must come from a fold without gaps. Its `snapshot_version_no` becomes its version at once, whether the
+        `cached` must come from a fold without gaps. Its `snapshot_version` becomes its version at once, whether the
         write succeeds or not: so a failed write is repeated after as many events as usual. When the snapshot is
         written, `snapshot_sequence` becomes its sequence.
 
@@ -187,7 +187,7 @@ class Snapshots(Generic[S]):
         """
         if self._is_off or self._loop.time() < self._no_writes_before:
             return
-        cached.snapshot_version_no = cached.version
+        cached.snapshot_version = cached.version
         snapshot = Snapshot(cached.state, cached.version, cached.sequence, cached.last_id, cached.commands)
         try:
             data = self._codec.encode(cached.state)

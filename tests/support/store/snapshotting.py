@@ -11,8 +11,8 @@ from eda._codec import encode_event
 from eda._nuid import next_nuid
 from eda.jetstream.store_message import store_message
 from eda.jetstream.subjects import subject_of
-from eda.store.cache import Cached
-from eda.store.recent_commands import RecentCommands
+from eda.store._cache import Cached
+from eda.store._recent_commands import RecentCommands
 from eda.store.snapshot_stream import SnapshotStream
 from eda.store.snapshots import Snapshots
 from eda.store.state_codec import StateCodec
@@ -34,7 +34,7 @@ def cached(state: Any, version: int, sequence: int, last_id: str, snapshot_seque
         sequence=sequence,
         last_id=last_id,
         commands=RecentCommands(),
-        snapshot_version_no=0,
+        snapshot_version=0,
         snapshot_sequence=snapshot_sequence,
         epoch=0,
     )

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from eda.store.cache import Cache, Cached
-from eda.store.recent_commands import RecentCommands
+from eda.store._cache import Cache, Cached
+from eda.store._recent_commands import RecentCommands
 
 
 def test_aggregate_when_put_is_returned_until_it_is_dropped() -> None:
@@ -67,11 +67,11 @@ def test_cached_when_made_has_commands_of_its_own() -> None:
     one, other = Cached(None), Cached(None)
     assert one.commands is not other.commands
     commands = RecentCommands()
-    whole = Cached("s", 7, 70, "e7", commands, snapshot_version_no=5, snapshot_sequence=50, epoch=3)
+    whole = Cached("s", 7, 70, "e7", commands, snapshot_version=5, snapshot_sequence=50, epoch=3)
     assert whole.commands is commands
     assert (whole.state, whole.version, whole.sequence, whole.last_id) == ("s", 7, 70, "e7")
-    assert (whole.snapshot_version_no, whole.snapshot_sequence, whole.epoch) == (5, 50, 3)
-    assert (one.version, one.sequence, one.last_id, one.snapshot_version_no, one.epoch) == (0, 0, "", 0, 0)
+    assert (whole.snapshot_version, whole.snapshot_sequence, whole.epoch) == (5, 50, 3)
+    assert (one.version, one.sequence, one.last_id, one.snapshot_version, one.epoch) == (0, 0, "", 0, 0)
     with pytest.raises(AttributeError):
         one.other = 1  # type: ignore[attr-defined]
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import eda
 from eda._codec import encode_event, stored_event
 from eda.store.command_ids import event_ids
-from eda.store.recent_commands import MOST, RecentCommands
+from eda.store._recent_commands import MOST, RecentCommands
 
 COMMAND_IDS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=100)
 
@@ -191,7 +191,7 @@ def test_commands_when_there_are_256_take_little_room() -> None:
     commands = RecentCommands()
     for number in range(1, 2000):
         commands.add(f"{number:036}", number, number * 1000, 1)
-    n_bytes = sys.getsizeof(commands._old) + sum(map(sys.getsizeof, commands._new)) + sys.getsizeof(commands._new)
+    n_bytes = sys.getsizeof(commands)
     assert n_bytes < 25_000
 
 

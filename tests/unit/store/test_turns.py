@@ -29,10 +29,10 @@ async def test_turn_when_others_have_it_comes_in_order() -> None:
     assert [each for each in done if "other" not in each] == [
         f"{name} {what}" for name in "abc" for what in ("begins", "ends")
     ]
-    assert not turns._waiting
+    assert not turns.taken
 
 
-async def test_turn_when_a_waiting_caller_is_cancelled_goes_to_the_next() -> None:
+async def test_turn_when_ataken_caller_is_cancelled_goes_to_the_next() -> None:
     turns, done, may_end = Turns(), [], asyncio.Event()
     tasks = [asyncio.create_task(work(turns, "x", name, done, may_end)) for name in "abc"]
     await asyncio.sleep(0)
@@ -41,7 +41,7 @@ async def test_turn_when_a_waiting_caller_is_cancelled_goes_to_the_next() -> Non
     may_end.set()
     await asyncio.wait(tasks)
     assert done == ["a begins", "a ends", "c begins", "c ends"]
-    assert not turns._waiting
+    assert not turns.taken
 
 
 async def test_turn_when_its_caller_is_cancelled_as_it_comes_goes_to_the_next() -> None:
@@ -54,7 +54,7 @@ async def test_turn_when_its_caller_is_cancelled_as_it_comes_goes_to_the_next() 
     tasks[0].cancel()
     await asyncio.wait(tasks)
     assert done == ["b begins", "b ends"]
-    assert not turns._waiting
+    assert not turns.taken
 
 
 async def test_take_now_when_somebody_has_the_turn_takes_nothing() -> None:

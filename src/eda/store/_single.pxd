@@ -1,0 +1,50 @@
+from libc.stdint cimport int64_t, uint64_t
+
+from eda._event cimport Event
+from eda.store._cache cimport Cache, Cached
+
+
+cdef class Message:
+    cdef readonly str stream
+    cdef readonly str aggregate
+    cdef readonly str type
+    cdef readonly str id
+    cdef readonly bytes subject
+    cdef readonly bytes headers
+    cdef readonly bytes envelope
+    cdef readonly uint64_t sequence         # that the server must find; 0: the aggregate must be new
+
+    cdef int write(self, str stream, str aggregate, uint64_t sequence, str earlier) except -1
+
+
+cdef class Single(Message):
+    cdef readonly str command_id            # None: the append has none
+    cdef readonly object waiter
+    cdef object refusal                     # the error that `decide` has raised; None: none
+    cdef readonly object decided
+    cdef readonly Cached before
+    cdef readonly Cached after
+    cdef object state                       # after the event
+    cdef bint has_state
+    cdef Cache cache
+
+
+cdef class Singles:
+    cdef object require_open
+    cdef object opened
+    cdef object parts
+    cdef dict known
+    cdef str stream
+    cdef str client
+    cdef Cache cache
+    cdef dict turns
+    cdef object decider
+    cdef object decide
+    cdef object evolve
+    cdef object types                       # those whose payloads `evolve` gets; None: not asked yet
+
+    cdef int give(self, str aggregate) except -1
+    cdef int fill(self, Single single, str aggregate, Cached known, Event event, str command_id, str id,
+                  object folded) except -1
+    cdef Event as_stored(self, bytes envelope)
+    cdef object fold(self, object state, Event event)

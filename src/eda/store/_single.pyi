@@ -1,0 +1,70 @@
+from collections.abc import Callable
+from typing import Any, final
+
+from eda._event import Event
+from eda.store._cache import Cache, Cached
+
+__all__ = ["Message", "Single", "Singles"]
+
+class Message:
+    def __init__(
+        self, stream: str, aggregate: str, type: str, id: str, envelope: bytes, sequence: int, earlier: str
+    ) -> None: ...
+    @property
+    def stream(self) -> str: ...
+    @property
+    def aggregate(self) -> str: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def subject(self) -> bytes: ...
+    @property
+    def headers(self) -> bytes: ...
+    @property
+    def envelope(self) -> bytes: ...
+    @property
+    def sequence(self) -> int: ...
+    @property
+    def filter(self) -> str: ...
+
+@final
+class Single(Message):
+    @property
+    def command_id(self) -> str | None: ...
+    @property
+    def waiter(self) -> Any: ...
+    @property
+    def decided(self) -> object: ...
+    @property
+    def before(self) -> Cached: ...
+    @property
+    def after(self) -> Cached: ...
+    def take_refusal(self) -> Exception | None: ...
+    def stored(self, sequence: int) -> Any: ...
+
+@final
+class Singles:
+    def __init__(
+        self,
+        require_open: Callable[[], object],
+        opened: Any,
+        parts: Any,
+        known: dict[str, Any],
+        client: str,
+        decider: Any,
+        cache: Cache,
+        turns: dict[str, Any],
+    ) -> None: ...
+    def execute(self, aggregate: object, command: object, command_id: object, handled: Event | None) -> Single | None: ...
+    def make(
+        self,
+        aggregate: str,
+        known: Cached,
+        event: Event,
+        command_id: str | None,
+        id: str | None,
+        folded: list[Event] | None,
+    ) -> Single: ...
+    def send(self, single: Single, known_stream: Any) -> None: ...

@@ -1,0 +1,372 @@
+"""Appends of a single event: the message, the fold before it is sent, and the result. One call for each step.
+
+Most commands decide on one event. Their append is the hot path of an event store, so everything between the caller's
+`decide` and `evolve` and the bytes on the wire is compiled. Everything unusual is left to `core` and `event_store`.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_DecodeASCII
+from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memchr, memcpy
+
+from eda._bytes cimport copy_byte, copy_bytes, copy_decimal
+from eda._clock cimport wall_ns
+from eda._codec cimport Refusal, envelope_of, read_envelope, refusal_error
+from eda._event cimport F_AGGREGATE, F_ID, F_TYPE, Event, event_of_payload, new_event, of_aggregate
+from eda._nuid cimport new_nuid
+from eda.store._cache cimport Cache, Cached
+from eda.store._recent_commands cimport RecentCommands
+from eda.transport._frame cimport copy_token, size_of_token
+
+from types import CoroutineType
+
+from eda.errors import ConfigError
+from eda.names import FORGOTTEN, SNAPSHOT
+from eda.publishing._stream_sender import check_event_id
+from eda.receipt import Receipt
+from eda.store.cause import with_cause
+from eda.store.changeable import is_immutable, quick_answer
+from eda.store.command_ids import MAX_COMMAND_ID, infix_of
+from eda.store.outgoing import ids_of, plain_events
+from eda.store.results import Appended
+from eda.typed.registry import MADE_AS
+
+__all__ = ["Message", "Single", "Singles"]
+
+cdef enum:
+    N_EARLIER = 15              # sequences that a message names
+    N_NUMBER = 20               # digits of the largest number
+
+cdef dict made_as = MADE_AS
+cdef str forgotten = FORGOTTEN
+cdef str snapshot = SNAPSHOT
+cdef Py_ssize_t max_command_id = MAX_COMMAND_ID
+
+cdef bytes HEAD = b"NATS/1.0\r\nNats-Msg-Id: "
+cdef bytes SEQUENCE = b"\r\nNats-Expected-Last-Subject-Sequence: "
+cdef bytes FILTER = b"\r\nNats-Expected-Last-Subject-Sequence-Subject: "
+cdef bytes EARLIER = b"\r\nEda-Earlier: 0"
+cdef bytes END = b"\r\n\r\n"
+
+
+cdef extern from *:
+    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* n) except NULL
+
+
+cdef inline unsigned char* copy_constant(unsigned char* to, bytes text) noexcept:
+    return copy_bytes(to, <const unsigned char*>PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
+
+
+cdef inline unsigned char* copy_name(unsigned char* to, const char* text, Py_ssize_t n, Py_ssize_t n_token) noexcept:
+    """Write a text as a token of a subject."""
+    if n == n_token:
+        return copy_bytes(to, <const unsigned char*>text, n)
+    return copy_token(to, <const unsigned char*>text, n)
+
+
+cdef class Message:
+    """The message of a single event, with its expectation: the aggregate's last event is stored at `sequence`.
+
+    `subject`, `headers` and `envelope` are its bytes. `id` is the event's id, and `type` its type.
+    """
+
+    def __init__(self, str stream not None, str aggregate not None, str type not None, str id not None,
+                 bytes envelope not None, uint64_t sequence, str earlier not None):
+        check_event_id(id)
+        self.type = type
+        self.id = id
+        self.envelope = envelope
+        self.write(stream, aggregate, sequence, earlier)
+
+    cdef int write(self, str stream, str aggregate, uint64_t sequence, str earlier) except -1:
+        """Set subject and headers. `earlier` has the sequences of the aggregate's last events, as far as known."""
+        cdef Py_ssize_t n_stream, n_type, n_aggregate, n_id, n_earlier, n_type_token, n_aggregate_token
+        cdef const char* stream_text = PyUnicode_AsUTF8AndSize(stream, &n_stream)
+        cdef const char* type_text = PyUnicode_AsUTF8AndSize(self.type, &n_type)
+        cdef const char* aggregate_text = PyUnicode_AsUTF8AndSize(aggregate, &n_aggregate)
+        cdef const char* id_text = PyUnicode_AsUTF8AndSize(self.id, &n_id)
+        cdef const char* earlier_text = PyUnicode_AsUTF8AndSize(earlier, &n_earlier)
+        cdef unsigned char* to
+        cdef unsigned char* begin
+        n_type_token = size_of_token(<const unsigned char*>type_text, n_type)
+        n_aggregate_token = size_of_token(<const unsigned char*>aggregate_text, n_aggregate)
+        self.aggregate = aggregate
+        self.stream = stream
+        self.sequence = sequence
+        self.subject = PyBytes_FromStringAndSize(NULL, n_stream + n_type_token + n_aggregate_token + 2)
+        to = <unsigned char*>PyBytes_AS_STRING(self.subject)
+        to = copy_bytes(to, <const unsigned char*>stream_text, n_stream)
+        to = copy_byte(to, 46)
+        to = copy_name(to, type_text, n_type, n_type_token)
+        to = copy_byte(to, 46)
+        copy_name(to, aggregate_text, n_aggregate, n_aggregate_token)
+        self.headers = PyBytes_FromStringAndSize(
+            NULL,
+            PyBytes_GET_SIZE(HEAD) + n_id + PyBytes_GET_SIZE(SEQUENCE) + N_NUMBER + PyBytes_GET_SIZE(FILTER)
+            + n_stream + 3 + n_aggregate_token + PyBytes_GET_SIZE(EARLIER) + 1 + n_earlier + N_NUMBER
+            + PyBytes_GET_SIZE(END),
+        )
+        begin = to = <unsigned char*>PyBytes_AS_STRING(self.headers)
+        to = copy_constant(to, HEAD)
+        to = copy_bytes(to, <const unsigned char*>id_text, n_id)
+        to = copy_constant(to, SEQUENCE)
+        to = copy_decimal(to, sequence)
+        to = copy_constant(to, FILTER)
+        to = copy_bytes(to, <const unsigned char*>stream_text, n_stream)
+        to = copy_bytes(to, b".*.", 3)
+        to = copy_name(to, aggregate_text, n_aggregate, n_aggregate_token)
+        to = copy_constant(to, EARLIER)
+        if n_earlier:
+            to = copy_byte(to, 32)
+            to = copy_bytes(to, <const unsigned char*>earlier_text, n_earlier)
+        elif sequence:
+            to = copy_byte(to, 32)
+            to = copy_decimal(to, sequence)
+        to = copy_constant(to, END)
+        self.headers = self.headers[:to - begin]
+        return 0
+
+    @property
+    def filter(self):
+        """The filter of the expectation: all events of the aggregate."""
+        token = self.subject.rpartition(b".")[2].decode()
+        return f"{self.stream}.*.{token}"
+
+
+@cython.final
+cdef class Single(Message):
+    """An append of a single event, from the decision to the result.
+
+    `waiter`: the wait for the sequence at which the event is stored; negative if its id was stored before. It is None
+    for a command that is not sent: then `decide` has raised an error, or `decided` is its result, which is not a single
+    event. `before` is the aggregate as it was; if `evolve` may have changed its state
+    in place, without the state. `after` is the aggregate once `stored` was called.
+    """
+
+    def __init__(self):
+        raise TypeError("Singles makes it")
+
+    def take_refusal(self):
+        """Return the error that `decide` has raised, or None, and drop it here: its traceback may refer to this."""
+        refusal, self.refusal = self.refusal, None
+        return refusal
+
+    def stored(self, int64_t sequence):
+        """Note that the event is stored at this sequence, and return the result."""
+        cdef Cached before = self.before
+        cdef int64_t version = before.version + 1
+        if self.command_id is not None:
+            before.commands.put(self.command_id, version, sequence, 1)
+        self.after = before.after(
+            version, sequence, self.id, self.state, self.has_state, with_sequence(before.earlier, sequence)
+        )
+        self.cache.put(self.aggregate, self.after)
+        return Appended(self.aggregate, version, [Receipt(self.id, self.stream, sequence, 0, False)], self.state)
+
+
+cdef str with_sequence(str earlier, uint64_t sequence):
+    """Return the list of an aggregate's last sequences with a further one. It has at most 15, the latest first."""
+    cdef unsigned char text[(N_NUMBER + 1) * (N_EARLIER + 1)]
+    cdef Py_ssize_t n
+    cdef const char* old = PyUnicode_AsUTF8AndSize(earlier, &n)
+    cdef const char* at = old
+    cdef const char* end = old + n
+    cdef unsigned char* to = copy_decimal(text, sequence)
+    cdef int left = N_EARLIER - 1
+    if n > (N_NUMBER + 1) * N_EARLIER:
+        raise ValueError("earlier: a list of sequences that is too long")
+    while left > 0 and at is not NULL and at < end:
+        at = <const char*>memchr(at, 32, end - at)
+        if at is not NULL:
+            at += 1
+        left -= 1
+    if at is not NULL and at < end:
+        end = at - 1                # the blank after the 14th sequence
+    if end > old:
+        to = copy_byte(to, 32)
+        to = copy_bytes(to, <const unsigned char*>old, end - old)
+    return PyUnicode_DecodeASCII(<char*>text, to - text, NULL)
+
+
+@cython.final
+cdef class Singles:
+    """Makes and sends the appends of single events of one open store.
+
+    `require_open()` raises if the connection can't be used. `opened` is the open stream, `parts` has the epoch,
+    `known` has the streams that the connection publishes to. `turns` has the aggregates whose turn is taken.
+    """
+
+    def __init__(self, object require_open, object opened, object parts, dict known not None, str client not None,
+                 object decider, Cache cache not None, dict turns not None):
+        self.require_open = require_open
+        self.opened = opened
+        self.parts = parts
+        self.known = known
+        self.stream = opened.name
+        self.client = client
+        self.cache = cache
+        self.turns = turns
+        self.decider = decider
+        self.decide = None if decider is None else decider.decide
+        self.evolve = None if decider is None else decider.evolve
+
+    # --- commands ----------------------------------------------------------------------------------------------------
+
+    def execute(self, object aggregate, object command, object command_id, object handled):
+        """Decide on a command if the aggregate's state is in the cache, and send the event. It takes one turn.
+
+        Return None if there is more to do than this: then nothing has happened. Otherwise the caller must give the
+        turn back. `handled`: the event that the caller handles, or None. Raises ConfigError and what `evolve` raises;
+        then the turn is given back, and nothing is sent.
+        """
+        cdef Cached known
+        cdef Single single
+        cdef object result
+        if self.decide is None or type(aggregate) is not str or <str>aggregate in self.turns:
+            return None
+        if command_id is not None and not is_command_id(command_id):
+            return None
+        known_stream = self.known.get(self.stream)
+        if known_stream is None or not known_stream.publisher.is_ready:
+            return None
+        self.require_open()
+        known = self.cache.find(<str>aggregate)
+        if known is None or not known.has_state or known.epoch != <int64_t>self.parts.epoch or self.opened.is_unfit:
+            return None
+        if command_id is not None and known.commands.has(<str>command_id):
+            return None
+        single = Single.__new__(Single)
+        self.turns[aggregate] = None
+        try:
+            try:
+                result = self.decide(known.state, command)
+            except Exception as error:
+                single.refusal = error
+                single.before = known
+                return single
+            if type(result) is list and len(<list>result) == 1:
+                result = (<list>result)[0]
+            if type(result) is not Event and type(result) not in made_as:
+                single.decided = result
+                single.before = known
+                return single
+            event = event_of_payload(result, <str>aggregate) if type(result) is not Event else result
+            if handled is not None:
+                event = with_cause([event], handled)[0]
+            self.fill(single, <str>aggregate, known, <Event>event, <str>command_id, None, None)
+            self.send(single, known_stream)
+        except BaseException:
+            self.give(<str>aggregate)
+            raise
+        return single
+
+    cdef int give(self, str aggregate) except -1:
+        if self.turns[aggregate] is None:
+            del self.turns[aggregate]
+        else:
+            self.parts.turns.give(aggregate)
+        return 0
+
+    # --- any append --------------------------------------------------------------------------------------------------
+
+    def make(self, str aggregate not None, Cached known not None, Event event not None, str command_id, str id,
+             object folded):
+        """Return the append of an event after `known`, folded and not sent.
+
+        `id`: the event's id, if it was made already. `folded`: a list of the event that is folded instead, as hooks
+        have changed it. Raises ConfigError, EncodeError, and what `evolve` raises.
+        """
+        cdef Single single = Single.__new__(Single)
+        self.fill(single, aggregate, known, event, command_id, id, folded)
+        return single
+
+    cdef int fill(self, Single single, str aggregate, Cached known, Event event, str command_id, str id,
+                  object folded) except -1:
+        cdef str type = event.get_text(F_TYPE)
+        if event.get_text(F_AGGREGATE) != aggregate:
+            if event.get_text(F_AGGREGATE):
+                plain_events(aggregate, [event])        # raises
+            event = of_aggregate(event, aggregate)
+        if type == forgotten or type == snapshot:
+            plain_events(aggregate, [event])            # raises
+        if id is None:
+            if event.get_text(F_ID):
+                id = ids_of(aggregate, [event], command_id)[0]
+                check_event_id(id)
+            elif command_id is None:
+                id = new_nuid()
+            else:
+                id = f"{command_id}{<str>infix_of(aggregate)}1"
+        single.cache = self.cache
+        single.type = type
+        single.id = id
+        single.command_id = command_id
+        single.envelope = envelope_of(event, id, self.client, wall_ns(), known.version + 1)
+        single.before = known
+        if known.has_state and self.evolve is not None:
+            if not is_kept(known.state):
+                # `evolve` may change the state in place. If the append fails, the state is not the aggregate's.
+                single.before = known.without_state()
+                self.cache.put(aggregate, single.before)
+            if folded is None:
+                single.state = self.fold(known.state, self.as_stored(single.envelope))
+            else:
+                single.state = self.decider.fold(known.state, folded)
+            single.has_state = True
+        return single.write(self.stream, aggregate, known.sequence, known.earlier)
+
+    cdef Event as_stored(self, bytes envelope):
+        """Return the event as it will be read from the stream, but without its sequence."""
+        cdef Event event = new_event()
+        cdef Refusal refusal
+        if read_envelope(event, envelope, 0, PyBytes_GET_SIZE(envelope), &refusal) < 0:
+            raise refusal_error(&refusal)
+        event._stream = self.stream
+        return event
+
+    cdef object fold(self, object state, Event event):
+        """Return the state after the event, as `Decider.fold` does."""
+        cdef object after
+        if self.types is None:
+            self.types = self.decider.payload_types() or frozenset()
+        if event.get_text(F_TYPE) not in self.types:
+            return self.decider.fold(state, [event])
+        try:
+            after = self.evolve(state, event.payload())
+        except Exception as error:
+            self.decider.explain(error, event, state)
+            raise
+        if type(after) is CoroutineType:
+            self.decider.refuse_coroutine(after)
+        return after
+
+    def send(self, Single single not None, object known_stream not None):
+        """Send the event; `single.waiter` gets the outcome. Raises ConfigError for an event that is too large."""
+        try:
+            single.waiter = known_stream.publisher.send_message(
+                known_stream.destination, single.subject, single.headers, single.envelope, known_stream.usual_s
+            )
+        except ConfigError as error:
+            raise ConfigError(f"events[0]: {error}", argument="events") from error
+
+
+cdef inline bint is_kept(object state) except -1:
+    """Return whether nothing of the state can be changed in place."""
+    answer = quick_answer(type(state))
+    return is_immutable(state) if answer is None else answer
+
+
+cdef bint is_command_id(object command_id) except -1:
+    """Return whether this is a str of 1 to 100 printable ASCII characters without spaces."""
+    cdef Py_ssize_t i, n
+    cdef const char* text
+    if type(command_id) is not str or not (<str>command_id).isascii():
+        return False
+    text = PyUnicode_AsUTF8AndSize(command_id, &n)
+    if not 0 < n <= max_command_id:
+        return False
+    for i in range(n):
+        if not 33 <= text[i] <= 126:
+            return False
+    return True
