@@ -86,9 +86,3 @@ cdef inline Py_ssize_t end_of_envelope(Event event) noexcept:
 
 # Return an event with empty fields, for the codec to fill. Quicker than a call of the type from another module.
 cdef Event new_event()
-
-# Return the event that `Event(data=payload, aggregate=aggregate)` makes. Raises as Event does.
-cdef Event event_of_payload(object payload, str aggregate)
-
-# Return a copy of an event that belongs to the aggregate. The name is not checked.
-cdef Event of_aggregate(Event event, str aggregate)

@@ -290,8 +290,17 @@ cdef class Event:
 
     def replace(self, **fields):
         """Return a copy with other values of these parameters of Event. Raises ConfigError for wrong ones."""
-        cdef Event copy = copy_of(self)
+        cdef Event copy = Event.__new__(Event)
         cdef int i
+        for i in range(N_TEXT):
+            copy.set_text(i, self.get_text(i))
+        copy._meta = self.get_meta()
+        copy._data = self.get_data()
+        copy._stream = self._stream
+        copy.time_ns_ = self.time_ns_
+        copy.ack_time_ns_ = self.ack_time_ns_
+        copy.sequence_ = self.sequence_
+        copy.attempt_, copy.version_ = self.attempt_, self.version_
         for name, value in fields_with_class(fields, copy._data).items():
             if name not in NAMES:
                 raise ConfigError(f"an event has no field {name!r} to replace", argument=name)
@@ -465,37 +474,6 @@ cdef Event new_event():
     event = Event.__new__(Event)
     leave_to_refcount(event)            # a new event refers to bytes and texts only
     return event
-
-
-cdef Event event_of_payload(object payload, str aggregate):
-    cdef PyObject* given[N_GIVEN]
-    cdef Event event = new_event()
-    memset(given, 0, sizeof(given))
-    given[G_DATA] = <PyObject*>payload
-    given[F_AGGREGATE] = <PyObject*>aggregate
-    event.fill(given)
-    return event
-
-
-cdef Event copy_of(Event event):
-    cdef Event copy = Event.__new__(Event)
-    cdef int i
-    for i in range(N_TEXT):
-        copy.set_text(i, event.get_text(i))
-    copy._meta = event.get_meta()
-    copy._data = event.get_data()
-    copy._stream = event._stream
-    copy.time_ns_ = event.time_ns_
-    copy.ack_time_ns_ = event.ack_time_ns_
-    copy.sequence_ = event.sequence_
-    copy.attempt_, copy.version_ = event.attempt_, event.version_
-    return copy
-
-
-cdef Event of_aggregate(Event event, str aggregate):
-    cdef Event copy = copy_of(event)
-    copy.set_text(F_AGGREGATE, aggregate)
-    return copy
 
 
 def _restore_event(

@@ -201,7 +201,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__qualname__} is not supported")
 
 
-json_encoder = msgspec.json.Encoder(enc_hook=_plain)  # for compiled code as well
+json_encoder: msgspec.json.Encoder = msgspec.json.Encoder(enc_hook=_plain)  # for compiled code as well
 _json_probe = msgspec.msgpack.Encoder(enc_hook=_plain)
 
 

@@ -10,8 +10,8 @@ Files, each after the files that it imports:
     decider            how the commands of users become events, and how events become a state
     results            a loaded aggregate, and an append that was stored
     command_ids        the ids of a command's events
-    recent_commands    the latest commands of an aggregate, and where their events are stored
-    cache              the cached aggregates: those used last, with a bound
+    _recent_commands   the latest commands of an aggregate, and where their events are stored
+    _cache             the cached aggregates: those used last, with a bound
     cause              the cause and the correlation of events that a handler appends
     earlier            the sequences of an aggregate's earlier events, which each message names
     outgoing           the events of an append: checked, completed with their aggregate, and their ids
@@ -21,13 +21,16 @@ Files, each after the files that it imports:
     snapshot           a snapshot and its envelope; the marker in place of the snapshot of a forgotten aggregate
     snapshot_stream    the stream `<stream>-snapshots`: its settings and its messages
     snapshots          snapshots: read, and written in the background
+    changeable         whether a state may be changed in place
+    _single            appends of a single event: the message, the fold before it is sent, and the result
     appending          one append under an expectation: a single message or an atomic batch
     forgetting         forget: the tombstone, the purge, the marker
     turns              callers that append to the same aggregate take turns
     stream_parts       what all stores of one stream on one connection share
-    changeable         whether a state may be changed in place
-    core               reads aggregates, appends to them, and finds out what a refused append has done
+    reading            reads aggregates: from the cache, from a snapshot, and from the stream
+    core               appends to aggregates, and finds out what a refused or unanswered append has done
     hooked_core        the same with the hooks of middleware around each append and for each event that is read
+    executing          commands that need more than one decision on a cached aggregate
     event_store        `EventStore`: what users call
     assembly           checks the arguments of a store and opens its parts
 """

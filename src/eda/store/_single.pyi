@@ -1,11 +1,15 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, final
+
+from typing_extensions import disjoint_base
 
 from eda._event import Event
 from eda.store._cache import Cache, Cached
+from eda.store.results import Appended
 
 __all__ = ["Message", "Single", "Singles"]
 
+@disjoint_base
 class Message:
     def __init__(
         self, stream: str, aggregate: str, type: str, id: str, envelope: bytes, sequence: int, earlier: str
@@ -42,7 +46,7 @@ class Single(Message):
     @property
     def after(self) -> Cached: ...
     def take_refusal(self) -> Exception | None: ...
-    def stored(self, sequence: int) -> Any: ...
+    def stored(self, sequence: int) -> Appended[Any]: ...
 
 @final
 class Singles:
@@ -57,7 +61,9 @@ class Singles:
         cache: Cache,
         turns: dict[str, Any],
     ) -> None: ...
-    def execute(self, aggregate: object, command: object, command_id: object, handled: Event | None) -> Single | None: ...
+    def execute(
+        self, aggregate: object, command: object, command_id: object, handled: Event | None
+    ) -> Single | None: ...
     def make(
         self,
         aggregate: str,
@@ -65,6 +71,6 @@ class Singles:
         event: Event,
         command_id: str | None,
         id: str | None,
-        folded: list[Event] | None,
+        folded: Sequence[Event] | None,
     ) -> Single: ...
     def send(self, single: Single, known_stream: Any) -> None: ...

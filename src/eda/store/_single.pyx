@@ -6,17 +6,17 @@ Most commands decide on one event. Their append is the hot path of an event stor
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.stdint cimport int64_t, uint64_t
-from libc.string cimport memchr, memcpy
+from libc.string cimport memchr
 
 from eda._bytes cimport copy_byte, copy_bytes, copy_decimal
 from eda._clock cimport wall_ns
 from eda._codec cimport Refusal, envelope_of, read_envelope, refusal_error
-from eda._event cimport F_AGGREGATE, F_ID, F_TYPE, Event, event_of_payload, new_event, of_aggregate
+from eda._event cimport F_AGGREGATE, F_ID, F_TYPE, Event, new_event
 from eda._nuid cimport new_nuid
 from eda.store._cache cimport Cache, Cached
-from eda.store._recent_commands cimport RecentCommands
 from eda.transport._frame cimport copy_token, size_of_token
 
 from types import CoroutineType
@@ -52,6 +52,18 @@ cdef bytes END = b"\r\n\r\n"
 
 cdef extern from *:
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* n) except NULL
+    object PyObject_Vectorcall(object call, PyObject** args, size_t n_args, PyObject* names)
+
+
+cdef tuple EVENT_NAMES = ("data", "aggregate")
+
+
+cdef Event event_of_payload(object payload, str aggregate):
+    """Return Event(data=payload, aggregate=aggregate), without a dict of the arguments."""
+    cdef PyObject* args[2]
+    args[0] = <PyObject*>payload
+    args[1] = <PyObject*>aggregate
+    return <Event>PyObject_Vectorcall(Event, args, 0, <PyObject*>EVENT_NAMES)
 
 
 cdef inline unsigned char* copy_constant(unsigned char* to, bytes text) noexcept:
@@ -287,7 +299,7 @@ cdef class Singles:
         if event.get_text(F_AGGREGATE) != aggregate:
             if event.get_text(F_AGGREGATE):
                 plain_events(aggregate, [event])        # raises
-            event = of_aggregate(event, aggregate)
+            event = event.replace(aggregate=aggregate)
         if type == forgotten or type == snapshot:
             plain_events(aggregate, [event])            # raises
         if id is None:

@@ -119,9 +119,7 @@ class Appending:
         try:
             message = Message(stream, aggregate, type, event_id, envelope, sequence, earlier)
             left_s = await self._room(known, event_id, timeout_s)
-            stored = known.publisher.send_message(
-                known.destination, message.subject, message.headers, envelope, left_s
-            )
+            stored = known.publisher.send_message(known.destination, message.subject, message.headers, envelope, left_s)
         except ConfigError as error:
             raise ConfigError(f"events[0]: {error}", argument="events") from error
         try:

@@ -14,8 +14,8 @@ from eda.jetstream.api import Api
 from eda.jetstream.direct_get import DirectGet
 from eda.jetstream.subjects import check_stream_name
 from eda.publishing.known_streams import KnownStreams
-from eda.store.appending import Appending
 from eda.store._cache import Cache
+from eda.store.appending import Appending
 from eda.store.core import StoreCore
 from eda.store.decider import Decider
 from eda.store.event_store import EventStore

@@ -62,13 +62,15 @@ def is_immutable(state: object) -> bool:
     return True
 
 
-@lru_cache(maxsize=1024)
-def quick_answer(cls: type) -> bool | None:
+def _quick_answer(cls: type) -> bool | None:
     """Return what `is_immutable` returns for every instance of the class; None if it depends on the instance."""
     parts = _parts_of(cast("Hashable", cls))
     if parts is None:
         return False
     return True if parts is _no_parts else None
+
+
+quick_answer: Callable[[type], bool | None] = lru_cache(maxsize=1024)(_quick_answer)
 
 
 def _no_parts(_: Any) -> tuple[Any, ...]:

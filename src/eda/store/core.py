@@ -15,6 +15,7 @@ from eda.store._cache import Cached
 from eda.store._single import Single, Singles
 from eda.store.appending import Refused
 from eda.store.changeable import is_immutable
+from eda.store.command_ids import event_ids
 from eda.store.earlier import with_all
 from eda.store.outgoing import ids_of
 from eda.store.reading import StoreReader
@@ -47,7 +48,12 @@ class Conflict(Exception):
 
 
 class StoreCore(StoreReader[S, C]):
-    """The parts of an open event store: it reads aggregates and appends to them."""
+    """The parts of an open event store: it reads aggregates and appends to them.
+
+    `RUNS_HOOKS`: all appends go through `append`, because it runs hooks.
+    """
+
+    RUNS_HOOKS = False
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -63,7 +69,9 @@ class StoreCore(StoreReader[S, C]):
             parts.turns.taken,
         )
         # Decides on a command and sends its event, if no more than that is needed.
-        self.execute_cached: Callable[[object, object, object, Event | None], Single | None] = self.singles.execute
+        self.execute_cached: Callable[[object, object, object, Event | None], Single | None] = (
+            _leave if self.RUNS_HOOKS else self.singles.execute
+        )
 
     async def append(
         self,
@@ -173,6 +181,14 @@ class StoreCore(StoreReader[S, C]):
         receipts = [Receipt(each, stream, sequence, 0, False) for each, sequence in zip(ids, sequences, strict=True)]
         return Appended(aggregate, version, receipts, state), current
 
+    def stored_before(
+        self, aggregate: str, known: Cached, command_id: str, version: int, sequence: int, n: int
+    ) -> Appended[S]:
+        """Return the result of a command that was executed before. Its events are stored one after the other."""
+        ids = event_ids(command_id, aggregate, n)
+        receipts = [Receipt(each, self.stream, sequence + at, 0, True) for at, each in enumerate(ids)]
+        return Appended(aggregate, version + n - 1, receipts, known.state)
+
     async def _settle(
         self,
         aggregate: str,
@@ -258,3 +274,7 @@ class StoreCore(StoreReader[S, C]):
         """Return `stored_result`, and `current`."""
         stored = stored_result(self.stream, aggregate, version, events, ids, current.state)
         return None if stored is None else (stored, current)
+
+
+def _leave(*_: object) -> None:
+    """Leave a command to `append`."""

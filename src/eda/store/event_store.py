@@ -9,14 +9,13 @@ from eda._event import Event
 from eda.errors import ConfigError, EdaError
 from eda.handling.running_handler import handled_event
 from eda.publishing.atomic_batch import MAX_EVENTS
-from eda.receipt import Receipt
 from eda.store._cache import Cached
-from eda.store._single import Single
 from eda.store.aggregate_names import aggregate_names
 from eda.store.cause import with_cause
-from eda.store.command_ids import check_command_id, event_ids
+from eda.store.command_ids import check_command_id
 from eda.store.core import Conflict, StoreCore
 from eda.store.decider import Decider
+from eda.store.executing import decide_and_append
 from eda.store.outgoing import check_aggregate, ids_of, plain_events
 from eda.store.results import Appended, Loaded
 from eda.store_errors import VersionConflict
@@ -165,13 +164,13 @@ class EventStore(Generic[S, C]):
                     return (await core.outcome(single, sequence))[0]
                 except Conflict as refused:
                     conflict = refused
-            return await self._execute_slowly(core, aggregate, command, command_id, handled, single, conflict)
+            return await decide_and_append(
+                core, self._attempts, aggregate, command, command_id, handled, single, conflict
+            )
         finally:
             core.parts.turns.give(aggregate)
 
-    async def _turn_to_execute(
-        self, aggregate: str, command_id: str | None
-    ) -> tuple[StoreCore[S, C], str, str | None]:
+    async def _turn_to_execute(self, aggregate: str, command_id: str | None) -> tuple[StoreCore[S, C], str, str | None]:
         """Check the arguments of a command, wait for the aggregate's turn, and return the core and the arguments."""
         aggregate = check_aggregate(aggregate)
         if command_id is not None:
@@ -181,80 +180,6 @@ class EventStore(Generic[S, C]):
         core = await self._open()
         await core.parts.turns.take(aggregate)
         return core, aggregate, command_id
-
-    async def _execute_slowly(
-        self,
-        core: StoreCore[S, C],
-        aggregate: str,
-        command: C,
-        command_id: str | None,
-        handled: Event | None,
-        single: Single | None,
-        conflict: Conflict | None,
-    ) -> Appended[S]:
-        """Decide on a command and append the events, until no other process has appended in between.
-
-        `single`: the command was decided on the cached state. `conflict`: the server has refused the event.
-        """
-        if single is None:
-            known = core.cached(aggregate)
-            is_cached = known is not None and known.has_state
-            if known is None or not is_cached:
-                known = await core.current(aggregate)
-        else:
-            known, is_cached = single.before, True
-        n_conflicts = 0
-        while True:
-            if conflict is not None:
-                n_conflicts += 1
-                if n_conflicts == self._attempts:
-                    error = VersionConflict(self.stream, aggregate, known.version, conflict.actual, conflict.events)
-                    error.retryable = True
-                    raise error
-                known, is_cached, single = conflict.current, False, None
-                if not known.has_state:
-                    known = await core.current(aggregate)
-            if command_id is not None:
-                done = known.commands.find(command_id)
-                if done is not None:
-                    return self._stored_before(aggregate, known, command_id, *done)
-            refusal: Exception | None = None
-            try:
-                decided, refusal = await self._decision(known.state, command, single)
-                if not decided:
-                    # The server checks an append, but nobody checks a refusal: the cached state may be out of date.
-                    if is_cached:
-                        is_cached, single, before = False, None, known
-                        known = (await core.catch_up(aggregate, known))[0]
-                        if (known.sequence, known.last_id) != (before.sequence, before.last_id):
-                            conflict = None
-                            continue
-                    if refusal is not None:
-                        raise refusal
-                    return Appended(aggregate, known.version, [], known.state)
-            finally:
-                refusal = None  # it refers to this frame
-            events = plain_events(aggregate, decided)
-            if handled is not None:
-                events = with_cause(events, handled)
-            try:
-                return (await core.append(aggregate, known, events, command_id))[0]
-            except Conflict as refused:
-                conflict = refused
-
-    async def _decision(
-        self, state: S, command: C, single: Single | None
-    ) -> tuple[list[Event], Exception | None]:
-        """Return the events that `decide` returns, or the error that it raises. `single`: it was asked already."""
-        decider = self._decider
-        assert decider is not None
-        try:
-            if single is None:
-                return await decider.decided(state, command), None
-            refusal = single.take_refusal()
-            return ([], refusal) if refusal is not None else (await decider.events_of(single.decided), None)
-        except Exception as error:
-            return [], error
 
     def append(
         self, aggregate: str, events: Iterable[Event | object], *, expected: Expected, command_id: str | None = None
@@ -303,7 +228,7 @@ class EventStore(Generic[S, C]):
                 if done is not None:
                     if done[2] != len(plain):  # only some of its ids are stored
                         raise VersionConflict(self.stream, aggregate, label, known.version)
-                    return self._stored_before(aggregate, known, command_id, *done)
+                    return core.stored_before(aggregate, known, command_id, *done)
             if label in ("any", "exists"):
                 must_exist = label == "exists"
                 return await self._append_to_any(core, aggregate, known, plain, command_id, must_exist=must_exist)
@@ -377,14 +302,6 @@ class EventStore(Generic[S, C]):
             return None
         later = [event for event in stored if event.version > expected]
         raise VersionConflict(self.stream, aggregate, expected, actual, later)
-
-    def _stored_before(
-        self, aggregate: str, known: Cached, command_id: str, version: int, sequence: int, n: int
-    ) -> Appended[S]:
-        """Return the result of a command that was executed before. Its events are stored one after the other."""
-        ids = event_ids(command_id, aggregate, n)
-        receipts = [Receipt(each, self.stream, sequence + at, 0, True) for at, each in enumerate(ids)]
-        return Appended(aggregate, version + n - 1, receipts, known.state)
 
 
 def _no_decide(stream: str, decider: Decider[Any, Any] | None) -> ConfigError:

@@ -29,10 +29,11 @@ C = TypeVar("C")
 class HookedStoreCore(StoreCore[S, C]):
     """A StoreCore that runs the hooks of middleware. All events that it reads come from `_tail`."""
 
+    RUNS_HOOKS = True
+
     def __init__(self, hooks: StoreHooks, *args: Any) -> None:
         super().__init__(*args)
         self._hooks = hooks
-        self.execute_cached = lambda *_: None  # all appends run the hooks
 
     async def _tail(self, aggregate: str, base: Baseline) -> Tail:
         tail = await super()._tail(aggregate, base)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import eda
 from eda._codec import encode_event, stored_event
-from eda.store.command_ids import event_ids
 from eda.store._recent_commands import MOST, RecentCommands
+from eda.store.command_ids import event_ids
 
 COMMAND_IDS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=100)
 
