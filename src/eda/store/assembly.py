@@ -191,6 +191,7 @@ async def _open_parts(services: StoreServices, stream: str) -> StreamParts:
         lambda: opened.info.options.replicas,
     )
     parts = StreamParts(opened, History(api, stream, direct), appending)
+    services.wire.on_lost.append(parts.begin_epoch)  # not later: a command may decide before the connection is back
     services.wire.on_restored.append(parts.begin_epoch)
-    opened.on_recreated.append(parts.begin_epoch)
+    opened.on_replaced.append(parts.begin_epoch)
     return parts

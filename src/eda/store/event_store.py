@@ -172,6 +172,9 @@ class EventStore(Generic[S, C]):
                 if command_id is not None:
                     done = known.commands.find(command_id)
                     if done is not None:
+                        if is_cached:  # the stream may have been replaced by an older backup
+                            is_cached, known = False, (await core.catch_up(aggregate, known))[0]
+                            continue
                         return self._stored_before(aggregate, known, command_id, *done)
                 try:
                     decided = await decider.decided(known.state, command)
@@ -249,6 +252,8 @@ class EventStore(Generic[S, C]):
             label = expected.version if isinstance(expected, Loaded | Appended) else expected
             if command_id is not None:
                 known = await core.last(aggregate, with_commands=True)
+                if known.commands.find(command_id) is not None:  # the stream may have been replaced by an older backup
+                    known = (await core.catch_up(aggregate, known))[0]
                 done = known.commands.find(command_id)
                 if done is not None:
                     if done[2] != len(plain):  # only some of its ids are stored

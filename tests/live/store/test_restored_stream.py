@@ -1,0 +1,142 @@
+"""Event stores of a stream that is restored from a backup. Up to nats-server 2.12, it keeps its `created` then."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+import eda
+import eda.publishing.stream_looks
+from helpers import Admin, Connect, Proxy, until
+from support.store.backups import Backup, backup, restore
+from support.store.versions import on_able_servers
+
+
+def added(n: int) -> eda.Event:
+    return eda.Event(type="added", data=eda.JSON(n))
+
+
+def evolve(state: tuple[int, ...], event: eda.Event) -> tuple[int, ...]:
+    return (*state, event.data.decode())
+
+
+def decide(_: Any, command: int) -> eda.Event:
+    return added(command)
+
+
+DECIDER = eda.Decider((), evolve, decide, state=tuple[int, ...])
+
+
+@pytest.fixture
+async def snapshots(admin: Admin, stream: str) -> AsyncIterator[None]:
+    yield
+    if f"{stream}-snapshots" in await admin.stream_names():
+        await admin.js.delete_stream(f"{stream}-snapshots")
+
+
+async def stored(conn: eda.Conn, stream: str, aggregate: str) -> tuple[int, ...]:
+    """Return the data of the aggregate's events in the stream, whose versions follow each other."""
+    events = await conn.store(stream).history(aggregate)
+    assert [event.version for event in events] == list(range(1, len(events) + 1))
+    return tuple(event.data.decode() for event in events)
+
+
+async def replaced(admin: Admin, stream: str, saved: Backup) -> None:
+    await admin.js.delete_stream(stream)
+    await restore(admin, saved)
+
+
+@on_able_servers
+@pytest.mark.usefixtures("snapshots")
+async def test_store_when_its_stream_is_restored_uses_neither_cache_nor_snapshots_of_later(
+    conn: eda.Conn, admin: Admin, stream: str
+) -> None:
+    async with conn.store(stream, DECIDER, snapshot_every=2) as store:
+        for n in (1, 2):
+            await store.execute("a", n, command_id=f"a{n}")
+            await store.execute("b", n)
+    saved = await backup(admin, stream)
+    async with store:
+        for n in (3, 4, 5):
+            last = await store.execute("a", n, command_id=f"a{n}")
+        await store.execute("c", 1)
+    assert (last.version, last.state) == (5, (1, 2, 3, 4, 5))
+    await replaced(admin, stream, saved)
+    with pytest.raises(eda.VersionConflict) as caught:
+        await store.append("a", [added(6)], expected=last)
+    assert (caught.value.actual, [event.version for event in caught.value.events]) == (2, [1, 2])
+    with pytest.raises(eda.VersionConflict):
+        await store.append("c", [added(6)], expected=1)
+    again = await store.execute("a", 5, command_id="a5")  # it was lost
+    assert (again.version, again.state, again.receipt.duplicate) == (3, (1, 2, 5), False)
+    assert (await store.execute("a", 1, command_id="a1")).version == 1
+    new = await store.execute("c", 7)
+    assert (new.version, new.state) == (1, (7,))
+    assert (await store.append("b", [added(8)], expected="any")).version == 3
+    for reader in (store, conn.store(stream, DECIDER, snapshot_every=2)):
+        for aggregate in ("a", "b", "c"):
+            loaded = await reader.load(aggregate)
+            assert loaded.state == await stored(conn, stream, aggregate)
+            assert loaded.version == len(loaded.state)
+
+
+@on_able_servers
+@pytest.mark.usefixtures("snapshots")
+async def test_store_when_others_have_gone_on_in_the_restored_stream_does_not_mix_the_histories(
+    conn: eda.Conn, connect: Connect, admin: Admin, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other's events get the sequences of those that were lost, so the expectation of the cached state holds."""
+    monkeypatch.setattr(eda.publishing.stream_looks, "LOOK_EVERY_S", 0.05)
+    async with conn.store(stream, DECIDER, snapshot_every=2) as store:
+        await store.execute("a", 1)
+    saved = await backup(admin, stream)
+    async with store:
+        for n in (2, 3, 4):
+            await store.execute("a", n)
+    await replaced(admin, stream, saved)
+    await asyncio.sleep(0.3)  # the connection looks at the stream
+    other = (await connect()).store(stream, DECIDER)
+    for n in (20, 30, 40):
+        await other.execute("a", n)
+    result = await store.execute("a", 5)
+    assert (result.version, result.state) == (5, (1, 20, 30, 40, 5))
+    assert (await store.load("a")).state == await stored(conn, stream, "a") == (1, 20, 30, 40, 5)
+
+
+@pytest.mark.parametrize("is_restored", [True, False], ids=["restored", "made again"])
+@on_able_servers
+@pytest.mark.usefixtures("snapshots")
+async def test_store_when_its_stream_is_replaced_while_it_is_disconnected_reads_again(
+    server: eda.EmbeddedServer, connect: Connect, admin: Admin, stream: str, is_restored: bool
+) -> None:
+    async with Proxy(int(server.url.rpartition(":")[2])) as proxy:
+        conn = await connect(proxy.url(server.url))
+        async with conn.store(stream, DECIDER, snapshot_every=2) as store:
+            await store.execute("a", 1)
+        saved = await backup(admin, stream)
+        async with store:
+            for n in (2, 3):
+                last = await store.execute("a", n, command_id=f"a{n}")
+        proxy.refusing = True
+        proxy.drop()
+        if is_restored:
+            await replaced(admin, stream, saved)
+        else:
+            await admin.js.delete_stream(stream)
+        direct = await connect()
+        other = direct.store(stream, DECIDER)
+        if not is_restored:
+            await other.execute("a", 10)
+        for n in (20, 30):
+            await other.execute("a", n)
+        proxy.refusing = False
+        first = 1 if is_restored else 10
+        again = await store.execute("a", 3, command_id="a3")
+        assert (again.version, again.state, again.receipt.duplicate) == (4, (first, 20, 30, 3), False)
+        with pytest.raises(eda.VersionConflict) as caught:
+            await store.append("a", [added(6)], expected=last)
+        assert caught.value.actual == 4
+        assert (await store.load("a")).state == await stored(direct, stream, "a")
