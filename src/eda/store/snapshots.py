@@ -44,6 +44,7 @@ S = TypeVar("S")
 MAX_WRITERS = 4
 MAX_WAITING = 64  # snapshots that wait for a writer; each is held as bytes
 MAX_SEQUENCES = 4096
+MAX_REPORTED = 1000  # aggregates of whose snapshots the log has told
 MAX_TRIES = 4
 CONFLICT_PAUSE_S = 0.05  # another write of the same snapshot is under way
 TROUBLE_PAUSE_S = 5.0  # no reads, or no writes, for this long after one has failed
@@ -101,6 +102,7 @@ class Snapshots(Generic[S]):
         self._hooks = hooks
         self._loop = asyncio.get_running_loop()
         self._logged: set[str] = set()
+        self._reported: OrderedDict[str, None] = OrderedDict()  # by `report_unrelated`, the oldest first
         self._has_stream = False  # whether the stream exists and is fit, as far as is known
         self._is_off = False
         self._no_reads_before = 0.0  # the loop's time
@@ -154,6 +156,20 @@ class Snapshots(Generic[S]):
                 text = "the snapshot of aggregate %s is not used, and a new one replaces it: %s"
                 self._warn(unusable.kind, text, aggregate, unusable)
             return None
+
+    def report_unrelated(self, aggregate: str) -> None:
+        """Log, once for each aggregate, that its snapshot was not made from the events that the stream has now."""
+        if aggregate in self._reported:
+            return
+        if len(self._reported) >= MAX_REPORTED:
+            self._reported.popitem(last=False)
+        self._reported[aggregate] = None
+        self._logger.warning(
+            "event store of stream %s: the snapshot of aggregate %s is not of its history, and is not used; "
+            "the next snapshot replaces it",
+            self._stream,
+            aggregate,
+        )
 
     async def _check_quietly(self) -> None:
         """Check the stream, which was made after the store was opened. If it is not fit, use no snapshots."""

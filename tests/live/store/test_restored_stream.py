@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 import eda
 import eda.publishing.stream_looks
-from helpers import Admin, Connect, Proxy
+from helpers import Admin, Connect, Logged, Proxy
 from support.store.backups import Backup, backup, restore
 from support.store.versions import on_able_servers
 
@@ -140,3 +141,32 @@ async def test_store_when_its_stream_is_replaced_while_it_is_disconnected_reads_
             await store.append("a", [added(6)], expected=last)
         assert caught.value.actual == 4
         assert (await store.load("a")).state == await stored(direct, stream, "a")
+
+
+@pytest.mark.usefixtures("snapshots")
+async def test_snapshot_that_is_not_of_the_history_is_warned_of_once_for_each_aggregate_and_replaced_when_due(
+    conn: eda.Conn, admin: Admin, stream: str, logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eda.store.snapshots.MAX_REPORTED", 2)
+    async with conn.store(stream, DECIDER, snapshot_every=3) as store:
+        for aggregate in ("a", "b", "c"):
+            for n in range(3):
+                await store.execute(aggregate, n)
+    await admin.js.purge_stream(stream)
+    async with conn.store(stream, DECIDER, snapshot_every=3) as store:
+        for aggregate in ("a", "b"):
+            for n in (7, 8):
+                await store.append(aggregate, [added(n)], expected="any")
+                assert (await store.load(aggregate)).version == n - 6
+        assert [(await store.load(aggregate)).state for aggregate in ("a", "b")] == [(7, 8), (7, 8)]
+        warnings = [each.getMessage() for each in logged.find("not of its history", logging.WARNING)]
+        assert [each.partition("aggregate ")[2][0] for each in warnings] == ["a", "b"]
+        await store.execute("a", 9)
+    async with conn.store(stream, DECIDER, snapshot_every=3) as again:
+        loaded = await again.load("a")
+        assert (loaded.state, loaded.version, loaded.events) == ((7, 8, 9), 3, [])
+    assert len(logged.find("not of its history")) == 2
+    assert store._core is not None
+    assert store._core.snapshots is not None
+    await store.load("c")
+    assert list(store._core.snapshots._reported) == ["b", "c"]
