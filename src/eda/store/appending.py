@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from eda.errors import ConfigError, NotSupported, ServerError, Timeout
 from eda.headers import EXPECTED_FILTER, EXPECTED_SEQUENCE, MSG_ID, read_headers
 from eda.jetstream.api import Api
+from eda.jetstream.store_message import is_too_large
 from eda.jetstream.subjects import aggregate_filter, escape_token
 from eda.publishing._stream_sender import check_event_id
 from eda.publishing.atomic_batch import MAX_EVENTS, AtomicBatch, BatchMessage
@@ -139,6 +140,8 @@ class Appending:
         except (ServerError, ConfigError) as error:
             if not _may_be_stored(error) and not self._may_be_of_another_domain(error):
                 _raise_conflict(error)
+                if is_too_large(error):  # this connection does not know the stream's limit of now
+                    raise ConfigError(f"events[0] is too large: {error}", argument="events") from error
                 raise
             single = _Single(subject, headers, envelope, event_id, Expectation(filter, sequence))
             with publisher.finding_out():
@@ -232,6 +235,7 @@ class Appending:
             self._stream,
             self._messages(filter, envelopes, before),
             self._known_streams.recover,
+            max_message=lambda: self._known_streams.max_message(self._stream),
             expectation=Expectation(filter, sequence),
             operation=OPERATION,
         )
@@ -257,6 +261,8 @@ class Appending:
             if error.err_code == ATOMIC_BATCH_DUPLICATE:
                 return Stored([], True)
             _raise_conflict(error)
+            if is_too_large(error):  # the limit was lowered after the sizes were checked
+                raise ConfigError(f"an event is too large: {error}", argument="events") from error
             raise
         finally:
             self._under_way.discard(done)

@@ -134,6 +134,7 @@ class _Opener(Generic[S, C]):
                 snapshot_stream,
                 snapshot_version=self._decider.snapshot_version,
                 codec=self._codec,
+                every=self._snapshot_every or 1,
                 under_way=services.under_way,
                 hooks=self._hooks,
             )
