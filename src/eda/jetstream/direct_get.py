@@ -72,30 +72,17 @@ _encode = msgspec.json.Encoder().encode
 class Reading:
     """One read that is under way. `DirectGet` begins it; `done` waits for it."""
 
-    __slots__ = (
-        "body",
-        "end",
-        "error",
-        "is_batch",
-        "is_over",
-        "messages",
-        "most",
-        "n_of_mirrors",
-        "number",
-        "subject",
-        "waiter",
-    )
+    __slots__ = ("body", "end", "error", "is_over", "messages", "most", "n_mirrors", "number", "subject", "waiter")
 
-    def __init__(self, subject: str, body: bytes, most: int, *, is_batch: bool) -> None:
+    def __init__(self, subject: str, body: bytes, most: int) -> None:
         self.subject: str = subject
         self.body: bytes = body
-        self.most: int = most  # messages in the answer
-        self.is_batch: bool = is_batch
+        self.most: int = most  # messages in the answer to a request of a batch; 0: not a batch
         self.messages: list[StoredMessage] = []
         self.end: bytes = b""  # the headers of the message that ends a batch
         self.error: EdaError | None = None
         self.is_over: bool = False
-        self.n_of_mirrors: int = 0
+        self.n_mirrors: int = 0
         self.number: bytes = b""  # the end of the inbox to which the answers of this attempt come
         self.waiter: asyncio.Future[None] | None = None
 
@@ -202,7 +189,7 @@ class DirectGet:
 
     def _begin(self, subject: str, query: dict[str, Any], most: int = 0) -> Reading:
         """Begin a read of a single message, or with `most` of a batch of at most so many."""
-        reading = Reading(subject, _encode(query), most or 1, is_batch=most > 0)
+        reading = Reading(subject, _encode(query), most)
         if self._is_closed:
             reading.finish(Closed("connection"))
         elif self._wire.is_up:
@@ -300,10 +287,10 @@ class DirectGet:
             elif headers and self._own not in headers and b"\r\nNats-Stream: " in headers:
                 self._ask_again(reading)
             elif headers:
-                if len(reading.messages) >= reading.most:
-                    raise ValueError(f"more than {reading.most} messages")
+                if len(reading.messages) >= (reading.most or 1):
+                    raise ValueError(f"more than {reading.most or 1} messages")
                 reading.messages.append(_message_of(headers, payload))
-                if not reading.is_batch:
+                if not reading.most:
                     reading.finish()
             else:
                 self._take_leader(reading, payload)
@@ -312,11 +299,11 @@ class DirectGet:
 
     def _ask_again(self, reading: Reading) -> None:
         """Ask the leader, because a mirror has answered. A leader has no batches, so these are asked for as before."""
-        reading.n_of_mirrors += 1
-        if not reading.is_batch:
+        reading.n_mirrors += 1
+        if not reading.most:
             reading.subject = self._leader
             self._send(reading)
-        elif reading.n_of_mirrors < MAX_OF_MIRRORS:
+        elif reading.n_mirrors < MAX_OF_MIRRORS:
             self._send(reading)
         else:
             reading.messages = []
