@@ -20,6 +20,7 @@
     store/forgetter           forgets an aggregate in a process of its own, which dies at a step
     store/appends             appends by `Appending` alone, and what a stream holds
     store/snapshotting        snapshots of a stream that a test writes to by itself
+    store/backups             backups of a stream, made and restored by the server
     store/versions            marks for tests: on each server that can hold an event store, on each that can't
     store/accounts            aggregates whose events say which command decided on them, and on what
     store/process             executes commands in processes of their own that are killed or frozen

@@ -1,6 +1,7 @@
 """Reads of stored messages by direct get, and from the stream's leader: pipelined, through one inbox.
 
 Any replica of the stream may answer a direct get, and so may a mirror. `STREAM.MSG.GET` is answered by the leader only.
+A mirror keeps its messages if its stream is made again or restored. So the messages of a mirror are not used.
 
 Source: ADR-31, and nats-server's server/stream.go (getDirectRequest, getDirectMulti).
 """
@@ -33,6 +34,7 @@ FIRST_ATTEMPT_S = 0.75
 MAX_ATTEMPT_S = 5.0
 FIRST_PAUSE_S = 0.02
 MAX_PAUSE_S = 0.5
+MAX_OF_MIRRORS = 4  # answers of mirrors in a row to a request of a batch
 MAX_SUBJECTS = 1024  # of one read of last messages; nats-server's own limit
 
 
@@ -70,17 +72,17 @@ _encode = msgspec.json.Encoder().encode
 class Reading:
     """One read that is under way. `DirectGet` begins it; `done` waits for it."""
 
-    __slots__ = ("body", "end", "error", "is_batch", "is_over", "messages", "most", "number", "subject", "waiter")
+    __slots__ = ("body", "end", "error", "is_over", "messages", "most", "n_mirrors", "number", "subject", "waiter")
 
-    def __init__(self, subject: str, body: bytes, most: int, *, is_batch: bool) -> None:
+    def __init__(self, subject: str, body: bytes, most: int) -> None:
         self.subject: str = subject
         self.body: bytes = body
-        self.most: int = most  # messages in the answer
-        self.is_batch: bool = is_batch
+        self.most: int = most  # messages in the answer to a request of a batch; 0: not a batch
         self.messages: list[StoredMessage] = []
         self.end: bytes = b""  # the headers of the message that ends a batch
         self.error: EdaError | None = None
         self.is_over: bool = False
+        self.n_mirrors: int = 0
         self.number: bytes = b""  # the end of the inbox to which the answers of this attempt come
         self.waiter: asyncio.Future[None] | None = None
 
@@ -101,6 +103,7 @@ class DirectGet:
         self._stream = stream
         self._direct = f"{api.prefix}.DIRECT.GET.{stream}"
         self._leader = f"{api.prefix}.STREAM.MSG.GET.{stream}"
+        self._own = b"\r\nNats-Stream: %b\r\n" % stream.encode()  # in the headers of each message of the stream itself
         self._inbox = f"{wire.new_inbox()}."
         self._n_inbox = len(self._inbox)
         self._last_number = 0
@@ -186,7 +189,7 @@ class DirectGet:
 
     def _begin(self, subject: str, query: dict[str, Any], most: int = 0) -> Reading:
         """Begin a read of a single message, or with `most` of a batch of at most so many."""
-        reading = Reading(subject, _encode(query), most or 1, is_batch=most > 0)
+        reading = Reading(subject, _encode(query), most)
         if self._is_closed:
             reading.finish(Closed("connection"))
         elif self._wire.is_up:
@@ -281,16 +284,30 @@ class DirectGet:
         try:
             if headers.startswith(b"NATS/1.0 "):
                 self._take_status(reading, headers)
+            elif headers and self._own not in headers and b"\r\nNats-Stream: " in headers:
+                self._ask_again(reading)
             elif headers:
-                if len(reading.messages) >= reading.most:
-                    raise ValueError(f"more than {reading.most} messages")
+                if len(reading.messages) >= (reading.most or 1):
+                    raise ValueError(f"more than {reading.most or 1} messages")
                 reading.messages.append(_message_of(headers, payload))
-                if not reading.is_batch:
+                if not reading.most:
                     reading.finish()
             else:
                 self._take_leader(reading, payload)
         except (ValueError, RecursionError) as error:  # also msgspec's errors, and those of UTF-8
             reading.finish(ServerError(500, 0, f"an answer that makes no sense: {error}", operation=reading.subject))
+
+    def _ask_again(self, reading: Reading) -> None:
+        """Ask the leader, because a mirror has answered. A leader has no batches, so these are asked for as before."""
+        reading.n_mirrors += 1
+        if not reading.most:
+            reading.subject = self._leader
+            self._send(reading)
+        elif reading.n_mirrors < MAX_OF_MIRRORS:
+            self._send(reading)
+        else:
+            reading.messages = []
+            reading.finish()
 
     def _take_status(self, reading: Reading, headers: bytes) -> None:
         code = headers[9:12]

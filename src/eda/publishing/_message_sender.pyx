@@ -103,8 +103,9 @@ cdef class MessageSender(StreamSender):
                 argument="aggregate",
             )
         if n_total > destination.max_payload:
+            of = "stream's max_msg_size" if destination.max_payload == destination.limit else "server's max_payload"
             raise ConfigError(
-                f"an event of {n_total} bytes is over the server's max_payload of {destination.max_payload}: stream "
+                f"an event of {n_total} bytes is over the {of} of {destination.max_payload}: stream "
                 f"{destination.stream!r}",
                 argument="data",
             )

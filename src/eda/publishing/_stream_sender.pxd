@@ -14,7 +14,8 @@ cdef class Destination:
     cdef readonly bytes domain              # of the stream; empty if the server has no domain
     cdef bytes head                         # the first bytes of each frame: HPUB <stream>.
     cdef str plain_type                     # the last type that needs no escaping in a subject; None: none yet
-    cdef readonly Py_ssize_t max_payload    # bytes of header and envelope that the server takes in one message
+    cdef readonly Py_ssize_t limit          # the stream's max_msg_size; 0: none, or the server shall judge
+    cdef readonly Py_ssize_t max_payload    # bytes of header and envelope that may be in one message
     cdef object check                       # callable(event) that raises for an event the stream does not take; or None
 
 

@@ -18,9 +18,16 @@ class Destination:
     @property
     def domain(self) -> bytes: ...
     @property
+    def limit(self) -> int: ...
+    @property
     def max_payload(self) -> int: ...
     def __init__(
-        self, stream: str, max_payload: int, domain: str = "", check: Callable[[Event], object] | None = None
+        self,
+        stream: str,
+        max_payload: int,
+        domain: str = "",
+        check: Callable[[Event], object] | None = None,
+        limit: int = 0,
     ) -> None: ...
     def set_max_payload(self, max_payload: int) -> None: ...
 

@@ -34,16 +34,18 @@ cdef enum:
 cdef class Destination:
     """A stream to which events are published."""
 
-    def __init__(self, str stream not None, Py_ssize_t max_payload, str domain not None="", object check=None):
+    def __init__(self, str stream not None, Py_ssize_t max_payload, str domain not None="", object check=None,
+                 Py_ssize_t limit=0):
         self.stream = stream
         self.domain = domain.encode()
         self.head = b"HPUB %b." % stream.encode("ascii")
-        self.max_payload = max_payload
         self.check = check
+        self.limit = limit
+        self.set_max_payload(max_payload)
 
     def set_max_payload(self, Py_ssize_t max_payload):
         """Set the max_payload of the server that is connected now."""
-        self.max_payload = max_payload
+        self.max_payload = min(max_payload, self.limit) if self.limit else max_payload
 
 
 cdef str id_of(Event event):

@@ -38,6 +38,7 @@ from eda.server_codes import (
     ATOMIC_BATCH_INCOMPLETE,
     CONFLICTS,
     LAST_SEQUENCE_CONFLICT,
+    MESSAGE_TOO_LARGE,
     STREAM_NOT_FOUND,
 )
 from eda.times import NS
@@ -95,7 +96,8 @@ class AtomicBatch:
     """One batch: its frames, and the tries to publish it until the outcome is known.
 
     `recover(stream)` is called if nobody answers for the stream. It creates the stream if that is allowed, and
-    otherwise raises StreamNotFound. `operation` names the batch in errors and in the log.
+    otherwise raises StreamNotFound. `max_message()` returns the stream's limit for the bytes of a message; 0 if there
+    is none. `operation` names the batch in errors and in the log.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class AtomicBatch:
         messages: list[BatchMessage],
         recover: Callable[[str], Coroutine[Any, Any, None]],
         *,
+        max_message: Callable[[], int] = lambda: 0,
         expectation: Expectation | None = None,
         operation: str = "publish_batch",
     ) -> None:
@@ -116,6 +119,7 @@ class AtomicBatch:
         self._stream = stream
         self._recover = recover
         self._messages = messages
+        self._max_message = max_message
         self._expectation = expectation
         self._operation = operation
         self._batches: list[str] = []  # the ids of all tries
@@ -128,12 +132,13 @@ class AtomicBatch:
     def check_taken_by(self, info: StreamInfo) -> None:
         """Raise ConfigError unless the stream takes all events of the batch."""
         check_unmarked(info)
+        self._max_message = lambda: info.max_event_bytes or 0
         if not check_takes_events(info):
             for message in self._messages:
                 check_takes_subject(info, message.subject)
 
     def check_sizes(self) -> None:
-        """Raise ConfigError, which names the event, unless the server takes messages of these sizes."""
+        """Raise ConfigError, which names the event, unless server and stream take messages of these sizes."""
         for index in range(len(self._messages)):
             wrong = self._why_too_large(index)
             if wrong:
@@ -183,13 +188,16 @@ class AtomicBatch:
     # --- building ----------------------------------------------------------------------------------------------------
 
     def _why_too_large(self, index: int) -> str:
-        """Return why an event is too large for the server; an empty string if it is small enough."""
+        """Return why an event is too large for server or stream; an empty string if it is small enough."""
         subject, envelope, *_ = self._messages[index]
         if not fits_protocol_line(subject):
             return "type and aggregate make a subject too long for the server's protocol line"
         n_total = len(self._header(index, "x" * N_BATCH_ID)) + len(envelope)
         if n_total > self._wire.max_payload:
             return f"{n_total} bytes are over the server's max_payload of {self._wire.max_payload}"
+        most = self._max_message()
+        if most and n_total > most:
+            return f"{n_total} bytes are over the stream's max_msg_size of {most}"
         return ""
 
     def _headers(self, index: int, batch: str) -> dict[str, str]:
@@ -244,7 +252,7 @@ class AtomicBatch:
                     first = await self._find_stored_try()
                     if first:
                         return first
-                elif refused.code == 503:
+                elif refused.code == 503 or refused.err_code == ATOMIC_BATCH_INCOMPLETE:  # or an event is too large
                     await self._check_stream()
             await asyncio.sleep(PAUSE_S)
 
@@ -281,7 +289,7 @@ class AtomicBatch:
             for index in range(len(self._messages)):
                 wrong = self._why_too_large(index)
                 if wrong:
-                    return Answer(error=Refused(400, 0, f"events[{index}]: {wrong}"))
+                    return Answer(error=Refused(400, MESSAGE_TOO_LARGE, f"events[{index}]: {wrong}"))
         self._try_ended = asyncio.get_running_loop().create_future()
         batch = next_nuid()
         self._batches.append(batch)
@@ -325,7 +333,7 @@ class AtomicBatch:
     # --- a try without an answer -------------------------------------------------------------------------------------
 
     async def _check_stream(self) -> None:
-        """Check or create the stream, because nobody answers for it. Raises StreamNotFound."""
+        """Check or create the stream: nobody answers for it, or its limits may have changed. Raises StreamNotFound."""
         try:
             await self._recover(self._stream)
         except (ServerError, Timeout) as error:

@@ -32,19 +32,18 @@ class KnownStream:
     """A stream that events are published to, as it was when last checked at `checked_at` (monotonic).
 
     `longest_s` is the longest time-out of a publish that the stream's duplicate window allows. `usual_s` is the
-    time-out of a publish without the option. `publisher` publishes to the stream. `is_marked`: the stream belongs to
-    event stores.
+    time-out of a publish without the option. `max_message` is the stream's limit for the bytes of a message, 0 if there
+    is none. `publisher` publishes to the stream. `is_marked`: the stream belongs to event stores.
     """
 
-    __slots__ = ("checked_at", "destination", "is_marked", "longest_s", "publisher", "usual_s")
+    __slots__ = ("checked_at", "destination", "is_marked", "longest_s", "max_message", "publisher", "usual_s")
 
-    def __init__(
-        self, destination: Destination, window_s: float, publisher: StreamPublisher, *, is_marked: bool
-    ) -> None:
+    def __init__(self, destination: Destination, info: StreamInfo, publisher: StreamPublisher) -> None:
         self.destination: Destination = destination
-        self.is_marked: bool = is_marked
+        self.is_marked: bool = info.options.store
+        self.max_message: int = info.max_event_bytes or 0
         self.publisher: StreamPublisher = publisher
-        self.longest_s: float = window_s / 2
+        self.longest_s: float = info.options.dedup_window_s / 2
         self.usual_s: float = min(PUBLISH_TIMEOUT_S, self.longest_s)
         self.checked_at: float = monotonic()
 
@@ -158,6 +157,11 @@ class KnownStreams:
         known = self.known.get(stream)
         return known.longest_s if known is not None and known.checked_at >= not_before else None
 
+    def max_message(self, stream: str) -> int:
+        """Return the stream's limit for the bytes of a message, as far as is known; 0 if there is none."""
+        known = self.known.get(stream)
+        return known.max_message if known is not None else 0
+
     def is_marked(self, stream: str) -> bool:
         """Return whether the stream belonged to event stores when it was last checked."""
         known = self.known.get(stream)
@@ -184,9 +188,10 @@ class KnownStreams:
 
         The destination of a stream of event stores refuses each event when it is published.
         """
-        check = None
+        check, limit = None, 0
         takes_all = check_takes_events(info)
         if info.options.store:
+            limit = info.max_event_bytes or 0  # event stores name the event that is too large
 
             def check(event: Event) -> None:
                 raise refusal_of_publish(info.name)
@@ -196,7 +201,7 @@ class KnownStreams:
             def check(event: Event) -> None:
                 check_takes_subject(info, subject_of(info.name, event.type, event.aggregate))
 
-        return Destination(info.name, self._wire.max_payload, self._api.domain, check)
+        return Destination(info.name, self._wire.max_payload, self._api.domain, check, limit)
 
     async def _resolve(self, stream: str) -> KnownStream:
         info = await self.ensure(stream)
@@ -204,8 +209,7 @@ class KnownStreams:
         return self._remember(info, destination, await self.stream_publishers.open(info.name))
 
     def _remember(self, info: StreamInfo, destination: Destination, publisher: StreamPublisher) -> KnownStream:
-        options = info.options
-        known = KnownStream(destination, options.dedup_window_s, publisher, is_marked=options.store)
+        known = KnownStream(destination, info, publisher)
         self.known[info.name] = known
         self.looks.watch(info.name)
         return known

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from eda.errors import ConfigError, EdaError, NotSupported, ServerError, Timeout
 from eda.headers import MSG_ID, read_headers
 from eda.jetstream.api import Api
+from eda.jetstream.store_message import is_too_large
 from eda.jetstream.subjects import aggregate_filter, escape_token
 from eda.publishing._stream_sender import check_event_id
 from eda.publishing.atomic_batch import MAX_EVENTS, AtomicBatch, BatchMessage
@@ -162,6 +163,8 @@ class Appending:
             raise error
         if not _may_be_stored(error) and not self._may_be_of_another_domain(error):
             _raise_conflict(error)
+            if is_too_large(error):  # this connection does not know the stream's limit of now
+                raise ConfigError(f"events[0] is too large: {error}", argument="events") from error
             raise error
         with known.publisher.finding_out():
             stored = await self._find_out(known, message, error, timeout_s)
@@ -254,6 +257,7 @@ class Appending:
             self._stream,
             self._messages(filter, envelopes, before),
             self._known_streams.recover,
+            max_message=lambda: self._known_streams.max_message(self._stream),
             expectation=Expectation(filter, sequence),
             operation=OPERATION,
         )
@@ -279,6 +283,8 @@ class Appending:
             if error.err_code == ATOMIC_BATCH_DUPLICATE:
                 return Stored([], True)
             _raise_conflict(error)
+            if is_too_large(error):  # the limit was lowered after the sizes were checked
+                raise ConfigError(f"an event is too large: {error}", argument="events") from error
             raise
         finally:
             self._under_way.discard(done)

@@ -134,6 +134,7 @@ class _Opener(Generic[S, C]):
                 snapshot_stream,
                 snapshot_version=self._decider.snapshot_version,
                 codec=self._codec,
+                every=self._snapshot_every or 1,
                 under_way=services.under_way,
                 hooks=self._hooks,
             )
@@ -191,6 +192,7 @@ async def _open_parts(services: StoreServices, stream: str) -> StreamParts:
         lambda: opened.info.options.replicas,
     )
     parts = StreamParts(opened, History(api, stream, direct), appending)
+    services.wire.on_lost.append(parts.begin_epoch)  # not later: a command may decide before the connection is back
     services.wire.on_restored.append(parts.begin_epoch)
-    opened.on_recreated.append(parts.begin_epoch)
+    opened.on_replaced.append(parts.begin_epoch)
     return parts

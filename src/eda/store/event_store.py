@@ -151,6 +151,7 @@ class EventStore(Generic[S, C]):
         single = None if core is None else core.execute_cached(aggregate, command, command_id, handled)
         if core is None or single is None:
             core, aggregate, command_id = await self._turn_to_execute(aggregate, command_id)
+        turns = core.parts.turns
         try:
             conflict = None
             if single is not None and single.waiter is not None:
@@ -168,7 +169,7 @@ class EventStore(Generic[S, C]):
                 core, self._attempts, aggregate, command, command_id, handled, single, conflict
             )
         finally:
-            core.parts.turns.give(aggregate)
+            turns.give(aggregate)
 
     async def _turn_to_execute(self, aggregate: str, command_id: str | None) -> tuple[StoreCore[S, C], str, str | None]:
         """Check the arguments of a command, wait for the aggregate's turn, and return the core and the arguments."""
@@ -224,6 +225,8 @@ class EventStore(Generic[S, C]):
             label = expected.version if isinstance(expected, Loaded | Appended) else expected
             if command_id is not None:
                 known = await core.last(aggregate, with_commands=True)
+                if known.commands.find(command_id) is not None:  # the stream may have been replaced by an older backup
+                    known = (await core.catch_up(aggregate, known))[0]
                 done = known.commands.find(command_id)
                 if done is not None:
                     if done[2] != len(plain):  # only some of its ids are stored

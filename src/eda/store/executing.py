@@ -53,6 +53,10 @@ async def decide_and_append(
         if command_id is not None:
             done = known.commands.find(command_id)
             if done is not None:
+                if is_cached:  # the stream may have been replaced by an older backup
+                    is_cached, known = False, (await core.catch_up(aggregate, known))[0]
+                    single, conflict = None, None
+                    continue
                 return core.stored_before(aggregate, known, command_id, *done)
         refusal: Exception | None = None
         try:

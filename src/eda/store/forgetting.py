@@ -53,6 +53,7 @@ class Forgetting:
         event can't be read or has no version; StreamNotFound, ServerError, Timeout, Closed.
         """
         config = await self._config()
+        await self._check_may_purge()
         tombstone = await self._tombstone(aggregate, has_ttl=bool(config.get("allow_msg_ttl")))
         if tombstone is None:
             return False
@@ -73,6 +74,14 @@ class Forgetting:
                 message = f"stream {self._stream!r} has {setting}, so the events of an aggregate can't be removed"
                 raise ConfigError(message, argument="stream")
         return config
+
+    async def _check_may_purge(self) -> None:
+        """Purge a subject that no message has. If the user must not purge, the error comes before the tombstone."""
+        subject = f"{subject_of(self._stream, FORGOTTEN, 'none')}.none"
+        try:
+            await self._api.request(f"STREAM.PURGE.{self._stream}", {"filter": subject}, schema=Purged)
+        except ServerError as error:
+            raise stream_error(error, self._stream) from error
 
     # --- the tombstone -----------------------------------------------------------------------------------------------
 

@@ -151,10 +151,11 @@ class History:
                 return None
             readings = [direct.begin_at(each) for each in named]
             try:
-                for each in readings:
-                    found = await direct.done(each)
+                for sequence, each in zip(named, readings, strict=True):
+                    # A replica that is behind does not have the message yet, and a mirror may never have it.
+                    found = await direct.done(each) or await direct.done(direct.begin_leader_at(sequence))
                     if not found:
-                        return None  # this replica does not have the message yet
+                        return None
                     if found[0].sequence >= oldest.sequence or not self._is_of(found[0], aggregate):
                         return None
                     oldest = found[0]

@@ -30,8 +30,8 @@ async def open_store(api: Api, known_streams: KnownStreams, logger: logging.Logg
 class OpenedStream:
     """The stream of an open event store. The connection looks at it again at each reconnect and every 30 s.
 
-    `info` is what the last look has found. The functions in `on_recreated` are called, without arguments, if the stream
-    was deleted and made again. Then all that was read before is out of date.
+    `info` is what the last look has found. The functions in `on_replaced` are called, without arguments, if the stream
+    was deleted and made again, or restored from a backup. Then all that was read before is out of date.
     """
 
     def __init__(self, api: Api, known_streams: KnownStreams, logger: logging.Logger, info: StreamInfo) -> None:
@@ -40,7 +40,7 @@ class OpenedStream:
         self._looks = known_streams.looks
         self._logger = logger
         self.info: StreamInfo = info
-        self.on_recreated: list[Callable[[], None]] = []
+        self.on_replaced: list[Callable[[], None]] = []
         self._is_gone = False
         self.is_unfit: bool = False  # the last look has found that the stream or server can't hold the store now
         self._looks.listen(info.name, self._on_look)
@@ -72,7 +72,7 @@ class OpenedStream:
             self._is_gone = True
 
     def _on_look(self, info: StreamInfo) -> None:
-        self._is_gone = False
+        was_gone, self._is_gone = self._is_gone, False
         before, self.info = self.info, info
         try:
             _check(self._api, info)
@@ -81,9 +81,20 @@ class OpenedStream:
             if not self.is_unfit:
                 self._logger.warning("the event store of stream %s can't be used now: %s", info.name, error)
             self.is_unfit = True
-        if info.created != before.created:
-            for call in list(self.on_recreated):
+        if was_gone or _is_another(before, info):
+            for call in list(self.on_replaced):
                 call()
+
+
+def _is_another(before: StreamInfo, info: StreamInfo) -> bool:
+    """Return whether the stream was replaced after the look that has found `before`.
+
+    Up to nats-server 2.12, a restored stream is as old as the stream in the backup. But the sequences begin again at
+    those of the backup, and an event that is stored later has another time.
+    """
+    if info.created != before.created or info.last_sequence < before.last_sequence:
+        return True
+    return info.last_sequence == before.last_sequence and info.last_time_ns != before.last_time_ns
 
 
 def _check(api: Api, info: StreamInfo) -> None:

@@ -72,6 +72,7 @@ class StoreReader(Generic[S, C]):
         epoch = self.parts.epoch  # if the connection is lost meanwhile, what was read before is checked again
         snapshot = await self.snapshots.read(aggregate) if self.snapshots is not None else None
         if snapshot is not None:
+            assert self.snapshots is not None
             base = Baseline(snapshot.version, snapshot.sequence, snapshot.last_id)
             tail = await self._tail(aggregate, base)
             if tail.is_continued:
@@ -87,11 +88,7 @@ class StoreReader(Generic[S, C]):
                     earlier=str(snapshot.sequence),
                 )
                 return self._keep(aggregate, self._advanced(aggregate, known, tail.events)), tail.events
-            self._logger.warning(
-                "event store of stream %s: the snapshot of aggregate %s is not of its history, and is not used",
-                self.stream,
-                aggregate,
-            )
+            self.snapshots.report_unrelated(aggregate)
         else:
             tail = await self._tail(aggregate, Baseline())
         known = self.nothing_known(0 if snapshot is None else snapshot.subject_sequence, epoch)

@@ -44,6 +44,8 @@ S = TypeVar("S")
 MAX_WRITERS = 4
 MAX_WAITING = 64  # snapshots that wait for a writer; each is held as bytes
 MAX_SEQUENCES = 4096
+MAX_REPORTED = 1000  # aggregates of whose snapshots the log has told
+MAX_UNFIT = 1000  # aggregates whose states can't be kept in a snapshot
 MAX_TRIES = 4
 CONFLICT_PAUSE_S = 0.05  # another write of the same snapshot is under way
 TROUBLE_PAUSE_S = 5.0  # no reads, or no writes, for this long after one has failed
@@ -75,9 +77,9 @@ class _Write:
 class Snapshots(Generic[S]):
     """The snapshots of one store's aggregates.
 
-    `snapshot_version` is the decider's. `codec` writes and reads the states. `hooks` are run for
-    snapshots, too: a snapshot is an event that is published to the stream of the snapshots. The writers are put into
-    `under_way` until they are done: closing the connection waits for them.
+    A snapshot is due after `every` events. `snapshot_version` is the decider's. `codec` writes and reads the states.
+    `hooks` are run for snapshots, too: a snapshot is an event that is published to the stream of the snapshots. The
+    writers are put into `under_way` until they are done: closing the connection waits for them.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Snapshots(Generic[S]):
         *,
         snapshot_version: str,
         codec: StateCodec,
+        every: int = 1,
         hooks: StoreHooks | None = None,
         under_way: set[asyncio.Future[None]] | None = None,
     ) -> None:
@@ -98,9 +101,12 @@ class Snapshots(Generic[S]):
         self._snapshot_stream = snapshot_stream
         self._snapshot_version = snapshot_version
         self._codec = codec
+        self._every = every
         self._hooks = hooks
         self._loop = asyncio.get_running_loop()
         self._logged: set[str] = set()
+        self._unfit: OrderedDict[str, int] = OrderedDict()  # the version from which the next snapshot is tried
+        self._reported: OrderedDict[str, None] = OrderedDict()  # by `report_unrelated`, the oldest first
         self._has_stream = False  # whether the stream exists and is fit, as far as is known
         self._is_off = False
         self._no_reads_before = 0.0  # the loop's time
@@ -155,6 +161,20 @@ class Snapshots(Generic[S]):
                 self._warn(unusable.kind, text, aggregate, unusable)
             return None
 
+    def report_unrelated(self, aggregate: str) -> None:
+        """Log, once for each aggregate, that its snapshot was not made from the events that the stream has now."""
+        if aggregate in self._reported:
+            return
+        if len(self._reported) >= MAX_REPORTED:
+            self._reported.popitem(last=False)
+        self._reported[aggregate] = None
+        self._logger.warning(
+            "event store of stream %s: the snapshot of aggregate %s is not of its history, and is not used; "
+            "the next snapshot replaces it",
+            self._stream,
+            aggregate,
+        )
+
     async def _check_quietly(self) -> None:
         """Check the stream, which was made after the store was opened. If it is not fit, use no snapshots."""
         try:
@@ -187,12 +207,15 @@ class Snapshots(Generic[S]):
         """
         if self._is_off or self._loop.time() < self._no_writes_before:
             return
+        if self._unfit and cached.version < self._unfit.get(aggregate, 0):
+            return
         cached.snapshot_version = cached.version
         snapshot = Snapshot(cached.state, cached.version, cached.sequence, cached.last_id, cached.commands)
         try:
             data = self._codec.encode(cached.state)
         except UnfitState as unfit:
             self._warn("state", "the state of aggregate %s can't be kept in a snapshot: %s", aggregate, unfit)
+            self._note_unfit(aggregate, cached.version)
             return
         event = snapshot_event(aggregate, snapshot, data, snapshot_version=self._snapshot_version)
         self._waiting.pop(aggregate, None)
@@ -234,11 +257,19 @@ class Snapshots(Generic[S]):
 
     def _report(self, write: _Write, error: Exception) -> None:
         if is_too_large(error):
+            self._note_unfit(write.aggregate, write.version)
             self._warn("large", "the snapshot of aggregate %s is too large to be stored: %s", write.aggregate, error)
             return
         self._no_writes_before = self._loop.time() + TROUBLE_PAUSE_S
         kind = f"write {type(error).__name__} {getattr(error, 'err_code', '')}"
         self._warn(kind, "writing the snapshot of aggregate %s failed: %s", write.aggregate, error)
+
+    def _note_unfit(self, aggregate: str, version: int) -> None:
+        """Note that the state can't be kept, so that not every load tries it again: it finds no snapshot."""
+        self._unfit.pop(aggregate, None)
+        if len(self._unfit) >= MAX_UNFIT:
+            self._unfit.popitem(last=False)
+        self._unfit[aggregate] = version + self._every
 
     async def _write(self, write: _Write) -> None:
         if not self._has_stream:

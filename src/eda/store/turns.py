@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
+
+from eda.errors import ConfigError
 
 __all__ = ["Turns"]
 
 
 class Turns:
-    """Who may append to an aggregate now, and who waits for it, by the aggregate's name."""
+    """Who may append to an aggregate now, and who waits for it, by the aggregate's name.
+
+    A function that takes a turn has two local variables: `turns` is this object, and `aggregate` is the name. By them,
+    `take` finds a caller that waits for itself.
+    """
 
     __slots__ = ("taken",)
 
@@ -25,9 +32,13 @@ class Turns:
         return True
 
     async def take(self, aggregate: str) -> None:
-        """Wait for the aggregate's turn. The caller must `give` it. If it is cancelled meanwhile, it has no turn."""
+        """Wait for the aggregate's turn. The caller must `give` it. If it is cancelled meanwhile, it has no turn.
+
+        Raises ConfigError if one of the functions that await the caller has the turn, so that it would never be given.
+        """
         if self.take_now(aggregate):
             return
+        self._check_not_own(aggregate)
         queue = self.taken[aggregate]
         if queue is None:
             queue = self.taken[aggregate] = deque()
@@ -39,6 +50,25 @@ class Turns:
             if turn.done() and not turn.cancelled():
                 self.give(aggregate)  # the turn came together with the cancellation
             raise
+
+    def _check_not_own(self, aggregate: str) -> None:
+        """Raise ConfigError if the caller of `take` waits for itself: if `decide` or a hook has called the store.
+
+        While a coroutine runs, the frames of all coroutines that await it are below its own. So those who have a turn
+        need not note their tasks.
+        """
+        frame = sys._getframe(2).f_back  # `_getframe(2)` is the caller of `take`, which has the same local variables
+        while frame is not None:
+            if "turns" in frame.f_code.co_varnames:
+                variables = frame.f_locals
+                if variables.get("turns") is self and variables.get("aggregate") == aggregate:
+                    raise ConfigError(
+                        f"aggregate {aggregate!r}: `decide` (or a hook of middleware) calls the store for the same "
+                        "aggregate, and would wait for itself for ever. Return all events from `decide` instead, or "
+                        "execute the second command when the first one is done",
+                        argument="aggregate",
+                    )
+            frame = frame.f_back
 
     def give(self, aggregate: str) -> None:
         """Give the turn to the caller that has waited longest."""

@@ -170,6 +170,34 @@ async def test_execute_when_many_run_on_one_aggregate_gives_each_a_version(conn:
     assert (await store.load("a")).state == Balance(100)
 
 
+@pytest.mark.parametrize("nested", ["execute", "append", "forget", "execute by another store", "in a time-out"])
+async def test_execute_when_decide_calls_the_store_for_the_same_aggregate_raises_at_once(
+    conn: eda.Conn, stream: str, nested: str
+) -> None:
+    async def decide(balance: Balance, command: int) -> eda.Event:
+        if command == 1:
+            await store.execute("b", 2)  # another aggregate
+            if nested == "append":
+                await store.append("a", [added(2)], expected="any")
+            elif nested == "forget":
+                await store.forget("a")
+            elif nested == "execute by another store":
+                await conn.store(stream, DECIDER).execute("a", 2)
+            else:
+                async with asyncio.timeout(5 if nested == "in a time-out" else None):
+                    await store.execute("a", 2)
+        return added(command)
+
+    store = conn.store(stream, eda.Decider(Balance(), evolve, decide))
+    async with asyncio.timeout(2):
+        with pytest.raises(eda.ConfigError, match=r"aggregate 'a': .*Return all events from `decide` instead"):
+            await store.execute("a", 1)
+    assert not (await store.load("a")).exists
+    assert (await store.load("b")).version == 1
+    results = await asyncio.gather(*(store.execute("a", 3) for _ in range(3)))
+    assert [result.version for result in results] == [1, 2, 3]
+
+
 async def test_command_when_executed_again_returns_the_stored_result(conn: eda.Conn, stream: str) -> None:
     store = conn.store(stream, DECIDER)
     first = await store.execute("a", 5, command_id="c1")

@@ -125,7 +125,7 @@ async def test_opened_when_the_stream_was_made_again_tells(connect: Connect, con
     store = await opened(conn, stream)
     before = store.info.created
     told: list[None] = []
-    store.on_recreated.append(lambda: told.append(None))
+    store.on_replaced.append(lambda: told.append(None))
     other = await connect()
     await other.streams.delete(stream)
     await other.streams.create(stream, MARKED)
