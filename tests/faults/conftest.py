@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
 
 import pytest
 
 import eda
 import eda.options
 import eda.subscribing.monitor
+import servers
+from support.store.members import Members, Nursery
 from support.transport.faulty_proxy import FaultyProxy
+
+
+@pytest.fixture
+def server_version(request: pytest.FixtureRequest) -> str:
+    return getattr(request, "param", "current")
+
+
+@pytest.fixture
+def executable(server_version: str) -> Path | None:
+    """The nats-server to run; None: the current one."""
+    return None if server_version == "current" else servers.path_of(server_version)
 
 
 @pytest.fixture
@@ -24,6 +38,21 @@ async def own_server() -> AsyncIterator[eda.EmbeddedServer]:
 async def proxy(own_server: eda.EmbeddedServer) -> AsyncIterator[FaultyProxy]:
     async with FaultyProxy(own_server.port) as proxy:
         yield proxy
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    """What starts the members of the event store's tests."""
+    if not hasattr(os, "fork"):
+        pytest.skip("members are forked")
+    with Nursery() as nursery:
+        yield nursery
+
+
+@pytest.fixture
+def members(nursery: Nursery, tmp_path: Path) -> Iterator[Members]:
+    with Members(nursery, tmp_path) as members:
+        yield members
 
 
 @pytest.fixture

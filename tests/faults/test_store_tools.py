@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from support.store.accounts import Account, after, chain_of
 from support.store.attempts import UNKNOWN, Attempt, Request
 from support.store.contents import TOMBSTONE, Message
 from support.store.evidence import Evidence, unsettled
+from support.store.members import Members, Nursery
 
 
 def message(sequence: int, version: int, command: str = "", i: int = 1, k: int = 1, **data: Any) -> Message:
@@ -65,8 +67,8 @@ ATTEMPTS = [done(1, HISTORY[:1]), done(2, HISTORY[1:3]), done(4, HISTORY[3:])]
 WHOLE = HISTORY, ATTEMPTS
 
 
-def faults(contents: list[Message], attempts: list[Attempt]) -> str:
-    evidence = Evidence(contents, attempts)
+def faults(contents: list[Message], attempts: list[Attempt], *, has_batches: bool = True) -> str:
+    evidence = Evidence(contents, attempts, has_batches=has_batches)
     evidence.examine(settled=True)
     return "\n".join(evidence.faults)
 
@@ -155,6 +157,12 @@ def test_checker_when_all_holds_reports_nothing() -> None:
         ),
         pytest.param(HISTORY, [*ATTEMPTS, Attempt(request(5), 90, "m", 91, "error")], "error:", id="error"),
         pytest.param(
+            HISTORY,
+            [*ATTEMPTS, Attempt(request(5, n=2), 90, "m", 91, "unsupported")],
+            "reported as not supported",
+            id="unsupported",
+        ),
+        pytest.param(
             HISTORY, [*ATTEMPTS, Attempt(request(5), 90, "m", 91, "forgotten")], "nobody has forgotten", id="forgotten"
         ),
     ],
@@ -186,6 +194,41 @@ def test_checker_when_a_conflict_lacks_events_reports_it() -> None:
     found = conflict(5, 1, HISTORY)
     found.said["events"] = events(HISTORY[2:])
     assert "lacks events" in faults(HISTORY, [*ATTEMPTS, found])
+
+
+def test_checker_when_there_are_no_batches_wants_several_events_to_be_refused() -> None:
+    refused = Attempt(request(5, n=2), 90, "m", 91, "unsupported")
+    assert faults(HISTORY[:1], [ATTEMPTS[0], refused], has_batches=False) == ""
+    assert "reported as not supported" in faults(
+        HISTORY[:1], [ATTEMPTS[0], Attempt(request(5), 90, "m", 91, "unsupported")], has_batches=False
+    )
+    assert "several events of one append are stored" in faults(HISTORY, ATTEMPTS, has_batches=False)
+    assert "reported as {'unsupported'}" in faults([*HISTORY, message(9, 5)], [*ATTEMPTS, refused], has_batches=False)
+
+
+def test_members_when_a_fault_strikes_count_the_requests_that_were_under_way(tmp_path: Path) -> None:
+    members = Members(Nursery(), tmp_path)
+    note = members.journal.note
+
+    def begin(member: str, number: int, how: str = "append") -> None:
+        note(member, "begin", attempt=number, request=asdict(request(number, how)))
+
+    begin("a", 1)
+    members.harm("freeze", "b")  # not the member that asks
+    members.harm("freeze", "a")
+    assert members.busy() == {"a"}
+    note("a", "end", attempt=1, outcome="done", said={})
+    members.harm("freeze", "a")  # too late
+    begin("a", 2, "load")  # changes nothing
+    begin("b", 1)
+    assert members.busy() == {"b"}
+    members.harm("server")
+    members.journal.close()
+    assert {kind: members.n_struck(kind) for kind in ("freeze", "server", "kill")} == {
+        "freeze": 1,
+        "server": 1,
+        "kill": 0,
+    }
 
 
 TOMB = Message(9, "t", TOMBSTONE, "a", 5)

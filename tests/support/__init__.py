@@ -27,6 +27,7 @@
     store/members             starts, kills and ends such processes
     store/attempts            their journal: what each asked of the store, and what the store said
     store/contents            all that a stream of an event store holds, read and decoded without eda
+    store/load                members under load, and what must hold in the end
     store/evidence            the contents and the journal, compared
     subscribing/process       a member of a subscription in a process of its own
     subscribing/members       starts, freezes and kills such members, and reads their journal

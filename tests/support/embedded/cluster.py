@@ -21,12 +21,16 @@ from helpers import free_port, until
 __all__ = ["Cluster"]
 
 READY_S = 30.0
+ANSWER_S = 0.5  # for an answer that will not come while there is no leader; then the cluster is asked again
 
 
 class Cluster:
-    """Nodes by name: n1, n2, n3. All listen on loopback, without authorization."""
+    """Nodes by name: n1, n2, n3. All listen on loopback, without authorization.
 
-    def __init__(self, folder: Path, n_nodes: int = 3) -> None:
+    `executable`: the nats-server to run; None: the current one.
+    """
+
+    def __init__(self, folder: Path, n_nodes: int = 3, executable: Path | None = None) -> None:
         ports = [free_port() for _ in range(n_nodes)]
         routes = [f"nats://127.0.0.1:{port}" for port in ports]
         self.nodes: dict[str, eda.EmbeddedServer] = {}
@@ -36,7 +40,7 @@ class Cluster:
                 "server_name": f"n{number}",
                 "cluster": {"name": "c", "listen": f"127.0.0.1:{port}", "routes": routes},
             }
-            self.nodes[f"n{number}"] = eda.EmbeddedServer(folder / f"n{number}", config=config)
+            self.nodes[f"n{number}"] = eda.EmbeddedServer(folder / f"n{number}", config=config, executable=executable)
 
     @property
     def urls(self) -> list[str]:
@@ -62,13 +66,15 @@ class Cluster:
         """Bring a node back, with what it had stored."""
         await self.nodes[name].start()
 
-    async def api(self, verb: str) -> dict[str, Any] | None:
-        """Ask JetStream by way of any node that lives; None: it has no answer now."""
-        url = next(server.url for server in self.nodes.values() if server.running)
+    async def api(self, verb: str, frozen: str = "") -> dict[str, Any] | None:
+        """Ask JetStream by way of any node that lives and is not `frozen`; None: it has no answer now."""
+        url = next(server.url for name, server in self.nodes.items() if server.running and name != frozen)
         with contextlib.suppress(NatsError, OSError, asyncio.TimeoutError):
             client = await nats.connect(url, allow_reconnect=False, connect_timeout=2)
             try:
-                answer: dict[str, Any] = json.loads((await client.request(f"$JS.API.{verb}", b"", timeout=2)).data)
+                answer: dict[str, Any] = json.loads(
+                    (await client.request(f"$JS.API.{verb}", b"", timeout=ANSWER_S)).data
+                )
                 return None if "error" in answer else answer
             finally:
                 await client.close()
@@ -87,6 +93,15 @@ class Cluster:
             return (info or {}).get("cluster", {}).get("leader")
 
         return str(await until(ask, READY_S))
+
+    async def until_deposed(self, frozen: str, stream: str) -> None:
+        """Wait until the other nodes have elected another leader of the stream than the node that is frozen."""
+
+        async def ask() -> bool:
+            info = await self.api(f"STREAM.INFO.{stream}", frozen)
+            return (info or {}).get("cluster", {}).get("leader") not in (None, frozen)
+
+        await until(ask, READY_S)
 
     async def until_current(self, stream: str) -> None:
         """Wait until each replica of the stream has all of it."""

@@ -36,8 +36,8 @@ class Request:
 class Attempt:
     """One call of the store.
 
-    `outcome`: done, conflict, refused (by `decide`), config, forgotten, incomplete, error, or UNKNOWN. `said`: what the
-    store answered: "version", "ids", "sequences", "state", "actual", "events", ….
+    `outcome`: done, conflict, refused (by `decide`), config, unsupported, forgotten, incomplete, error, or UNKNOWN.
+    `said`: what the store answered: "version", "ids", "sequences", "state", "actual", "events", ….
     """
 
     request: Request

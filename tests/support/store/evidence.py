@@ -16,9 +16,14 @@ __all__ = ["Evidence", "assert_promise", "unsettled"]
 WRITES = ("execute", "append")
 
 
-def assert_promise(contents: list[Message], attempts: list[Attempt], *, settled: bool = True) -> dict[str, int]:
-    """Assert that contents and attempts agree; returns counts. `settled`: each command's outcome is known by now."""
-    evidence = Evidence(contents, attempts)
+def assert_promise(
+    contents: list[Message], attempts: list[Attempt], *, settled: bool = True, has_batches: bool = True
+) -> dict[str, int]:
+    """Assert that contents and attempts agree; returns counts. `settled`: each command's outcome is known by now.
+
+    Without `has_batches`, each append of several events must have been refused as not supported.
+    """
+    evidence = Evidence(contents, attempts, has_batches=has_batches)
     evidence.examine(settled=settled)
     assert not evidence.faults, f"{len(evidence.faults)} faults:\n" + "\n".join(evidence.faults[:20])
     outcomes = Counter(each.outcome for each in attempts if each.request.how in WRITES)
@@ -36,9 +41,10 @@ def unsettled(attempts: Iterable[Attempt]) -> list[Request]:
 class Evidence:
     """Compares contents and attempts; `faults` says what does not agree."""
 
-    def __init__(self, contents: list[Message], attempts: list[Attempt]) -> None:
+    def __init__(self, contents: list[Message], attempts: list[Attempt], *, has_batches: bool = True) -> None:
         self.contents = contents
         self.attempts = attempts
+        self.has_batches = has_batches
         self.histories = by_aggregate(contents)
         self.forgotten = {name for name, each in self.histories.items() if any(m.type == TOMBSTONE for m in each)}
         self.faults: list[str] = []
@@ -57,6 +63,8 @@ class Evidence:
         for attempt in self.attempts:
             if attempt.outcome in ("error", "incomplete"):
                 self.fault(f"{attempt.outcome}:", attempt)
+            if attempt.outcome == "unsupported" and (self.has_batches or attempt.request.n == 1):
+                self.fault("reported as not supported:", attempt)
             if attempt.request.how in WRITES:
                 of_command.setdefault((attempt.request.id, attempt.request.aggregate), []).append(attempt)
         for command in self.applied:
@@ -113,6 +121,8 @@ class Evidence:
                 self.fault(f"decided on version {data['seen']}, stored as {at + 1}:", run[0])
             if not all(message.id.startswith(f"{data['c']}.") for message in run):
                 self.fault("an event id without its command's:", run)
+            if len(run) > 1 and not self.has_batches:
+                self.fault("several events of one append are stored:", run)
             self.applied[command] = run
             at += len(run)
             if states[at].total < 0:

@@ -8,16 +8,18 @@ import random
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from helpers import until
 from processes import environment
-from support.store.attempts import Attempt, Journal
-from support.store.evidence import unsettled
+from support.store.attempts import UNKNOWN, Attempt, Journal
+from support.store.evidence import WRITES, unsettled
 
-__all__ = ["KINDS", "Members"]
+__all__ = ["KINDS", "Members", "Nursery"]
 
 # How stores are opened, by turns: with and without snapshots and types, with a large, a small and no cache.
 KINDS: list[dict[str, Any]] = [
@@ -28,19 +30,14 @@ KINDS: list[dict[str, Any]] = [
 ]
 
 
-class Members:
-    """The members by name. `orders`: what all of them are told."""
+CHANGES = (*WRITES, "forget")
 
-    def __init__(self, folder: Path) -> None:
-        self.journal = Journal(folder / "journal")
-        self.orders: dict[str, Any] = {"journal": str(self.journal.path)}
-        self.pids: dict[str, int] = {}
-        self._dead: set[str] = set()
-        self._again: dict[tuple[str, str], str] = {}  # commands that are executed again, and by whom
-        self._n_started = 0
 
-    def __enter__(self) -> Members:
-        self._nursery = subprocess.Popen(
+class Nursery:
+    """The process that forks the members. Several tests, one after the other, may use it."""
+
+    def __enter__(self) -> Nursery:
+        self._process = subprocess.Popen(
             [sys.executable, "-W", "error", "-m", "support.store.process"],
             env=environment(),
             stdin=subprocess.PIPE,
@@ -49,11 +46,50 @@ class Members:
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self._nursery.stdin
-        assert self._nursery.stdout
-        self._nursery.stdin.close()  # the nursery kills all members
-        self._nursery.wait(20)
-        self._nursery.stdout.close()
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.close()  # the nursery kills all members
+        self._process.wait(20)
+        self._process.stdout.close()
+
+    def start(self, orders: dict[str, Any]) -> int:
+        """Start a member; returns its process id. No other process gets this id before `end_all`."""
+        return self._ask(json.dumps(orders))
+
+    def end_all(self) -> None:
+        """Kill all members."""
+        self._ask("")
+
+    def _ask(self, line: str) -> int:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(line.encode() + b"\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+
+class Members:
+    """The members of one test by name. `orders`: what all of them are told."""
+
+    def __init__(self, nursery: Nursery, folder: Path) -> None:
+        self.journal = Journal(folder / "journal")
+        self.orders: dict[str, Any] = {"journal": str(self.journal.path)}
+        self.pids: dict[str, int] = {}
+        self._nursery = nursery
+        self._dead: set[str] = set()
+        self._again: dict[tuple[str, str], str] = {}  # commands that are executed again, and by whom
+        self._n_started = 0
+        self._n_looked_at = 0  # lines of the journal
+        self._n_answered = 0
+        self._under_way: set[tuple[str, int]] = set()  # requests to change something, also of the dead
+        self._faults: list[tuple[str, int, str]] = []
+        self._killed_ns: dict[str, int] = {}
+
+    def __enter__(self) -> Members:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._nursery.end_all()
         self.journal.close()
 
     def start(self, name: str = "", **orders: Any) -> str:
@@ -61,11 +97,7 @@ class Members:
         self._n_started += 1
         name = name or f"m{self._n_started}"
         given = KINDS[self._n_started % len(KINDS)] | self.orders | {"member": name, "seed": self._n_started} | orders
-        assert self._nursery.stdin
-        assert self._nursery.stdout
-        self._nursery.stdin.write(json.dumps(given).encode() + b"\n")
-        self._nursery.stdin.flush()
-        self.pids[name] = int(self._nursery.stdout.readline())
+        self.pids[name] = self._nursery.start(given)
         return name
 
     def alive(self) -> list[str]:
@@ -76,7 +108,9 @@ class Members:
 
     def kill(self, name: str) -> None:
         self.send(name, signal.SIGKILL)
+        self.harm("kill", name)
         self._dead.add(name)
+        self._killed_ns[name] = time.monotonic_ns()
 
     def replace(self, name: str, **orders: Any) -> str:
         """Kill a member, and start another one, which first executes the commands that the dead left open."""
@@ -99,8 +133,52 @@ class Members:
 
     def check(self) -> None:
         """Assert that no member has ended by itself."""
-        crashed = [line["text"] for line in self.journal.lines() if line["what"] == "crashed"]
-        assert not crashed, crashed[0]
+        lines = self.journal.lines()
+        for line in lines[self._n_looked_at :]:
+            assert line["what"] != "crashed", line["text"]
+            request = line["member"], line.get("attempt", 0)
+            if line["what"] == "begin" and line["request"]["how"] in CHANGES:
+                self._under_way.add(request)
+            elif line["what"] == "end":
+                self._under_way.discard(request)
+                self._n_answered += line["outcome"] != UNKNOWN
+        self._n_looked_at = len(lines)
+
+    # --- faults ------------------------------------------------------------------------------------------------------
+
+    def harm(self, kind: str, member: str = "") -> None:
+        """Note that a fault strikes now: all members, or this one."""
+        self._faults.append((kind, time.monotonic_ns(), member))
+
+    def n_struck(self, kind: str) -> int:
+        """Return how many requests to change something were under way when a fault of this kind struck."""
+        writes = [attempt for attempt in self.attempts() if attempt.request.how in CHANGES]
+        return sum(
+            each.begin_ns < at_ns
+            and not 0 < each.end_ns < at_ns
+            and member in ("", each.member)
+            and self._killed_ns.get(each.member, at_ns) >= at_ns
+            for fault, at_ns, member in self._faults
+            if fault == kind
+            for each in writes
+        )
+
+    def busy(self) -> set[str]:
+        """Return the members that have a request to change something under way."""
+        self.check()
+        return {member for member, _ in self._under_way} - self._dead
+
+    def has_begun(self, name: str) -> bool:
+        """Return whether the member has begun a request."""
+        return any(line["member"] == name and line["what"] == "begin" for line in self.journal.lines())
+
+    def any(self, chance: random.Random, besides: Collection[str] = ()) -> str:
+        """Return a member that lives: a busy one, if there is one."""
+        alive = [name for name in self.alive() if name not in besides]
+        busy = self.busy()
+        return chance.choice([name for name in alive if name in busy] or alive)
+
+    # --- waiting -----------------------------------------------------------------------------------------------------
 
     async def until_open(self, timeout_s: float = 30.0) -> None:
         """Wait until all members that live have opened their store."""
@@ -117,13 +195,10 @@ class Members:
 
         def answered() -> int:
             self.check()
-            return sum(line["what"] == "end" and line["outcome"] != "unknown" for line in self.journal.lines())
+            return self._n_answered
 
         goal = answered() + n
         await until(lambda: answered() >= goal, timeout_s)
-
-    def any(self, chance: random.Random) -> str:
-        return chance.choice(self.alive())
 
     async def close(self, timeout_s: float = 60.0) -> None:
         """Have all members close. What nobody knows the outcome of is executed once more, by a new member."""

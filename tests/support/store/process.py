@@ -1,9 +1,10 @@
 """Members of an event store's fault tests: processes that execute commands until they are killed or told to end.
 
-One process, the nursery, imports eda once, with the modules that eda imports only when they are used: they take a member
-a quarter of a second. For each line on its stdin, the orders of a member as JSON, it forks that member and prints its
-process id; a fork takes milliseconds where a new interpreter takes a second. When stdin ends, it kills the members that
-are left. A member journals (`attempts.Journal`) all that it asks; SIGTERM has it close.
+One process, the nursery, imports eda once, with the modules that eda imports only when they are used. These would take
+each member a quarter of a second. For each line on its stdin, the orders of a member as JSON, the nursery forks that
+member and prints its process id; a fork takes milliseconds where a new interpreter takes a second. At an empty line and
+when stdin ends, it kills the members that are left. A member journals (`attempts.Journal`) all that it asks; SIGTERM
+has it close.
 """
 
 from __future__ import annotations
@@ -23,10 +24,25 @@ from typing import Any
 
 import eda
 import eda.connecting
+import eda.jetstream.api
+import eda.jetstream.direct_get
+import eda.jetstream.streams
+import eda.publishing.atomic_batch
+import eda.publishing.stream_publisher
 import eda.store.assembly
 import eda.subscribing.subscription
 from support.store.accounts import TYPES, Account, Command, Refusal, after, chain_of, move, moved, type_of
 from support.store.attempts import UNKNOWN, Journal, Request
+
+# How long eda waits for an answer before it asks again.
+PATIENCE: list[tuple[Any, str]] = [
+    (eda.jetstream.api, "ATTEMPT_TIMEOUT_S"),
+    (eda.jetstream.direct_get, "MAX_ATTEMPT_S"),
+    (eda.jetstream.streams, "ATTEMPT_TIMEOUT_S"),
+    (eda.publishing.atomic_batch, "ACK_TIMEOUT_S"),
+    (eda.publishing.stream_publisher, "RESEND_S"),
+]
+PATIENCE_OF_REQUESTS = eda.jetstream.api.Api.request.__kwdefaults__, "attempt_timeout_s"
 
 
 @dataclass
@@ -35,7 +51,8 @@ class Orders:
 
     `stem`: begins the ids of its commands; two members of one stem and seed execute the same commands. `again`: the
     requests to repeat first. `manager`: a stream whose events are the commands; the member is a process manager then.
-    `delay_s`: the longest pause between two requests of a worker.
+    `delay_s`: the longest pause between two requests of a worker. `patience_s`: how long it waits for an answer before
+    it asks again; 0: as long as eda does.
     """
 
     url: str | list[str]
@@ -47,6 +64,7 @@ class Orders:
     n_workers: int = 3
     n_aggregates: int = 50
     delay_s: float = 0.06
+    patience_s: float = 0.0
     how: Sequence[str] = ("execute", "execute", "execute", "append", "load", "history")
     store: dict[str, Any] = field(default_factory=dict)
     types: bool = False
@@ -196,6 +214,8 @@ class Member:
             outcome = "refused" if str(error) == request.id else "error"
         except eda.ConfigError as error:
             outcome, said = "config", {"text": str(error)}
+        except eda.NotSupported as error:
+            outcome, said = "unsupported", {"text": str(error)}
         except eda.AggregateForgotten:
             outcome = "forgotten"
         except eda.HistoryIncomplete as error:
@@ -261,6 +281,11 @@ def summary(events: Sequence[eda.Event]) -> dict[str, Any]:
 def run_member(orders: Orders) -> None:
     with open(f"{orders.journal}-{orders.member}.log", "ab", buffering=0) as log:
         os.dup2(log.fileno(), 2)
+    if orders.patience_s:
+        for module, name in PATIENCE:
+            setattr(module, name, orders.patience_s)
+        defaults, name = PATIENCE_OF_REQUESTS
+        defaults[name] = orders.patience_s
     member = Member(orders)
     try:
         asyncio.run(member.run())
@@ -271,15 +296,24 @@ def run_member(orders: Orders) -> None:
 
 
 def main() -> None:
-    members = []
+    members: list[int] = []
     for line in sys.stdin:
+        if not line.strip():
+            end_all(members)
+            print(0, flush=True)
+            continue
         orders = Orders(**json.loads(line))
         pid = os.fork()
         if pid == 0:
             run_member(orders)
         members.append(pid)
         print(pid, flush=True)
-    for pid in members:  # not reaped before, so that no other process can have the id
+    end_all(members)
+
+
+def end_all(members: list[int]) -> None:
+    while members:  # not reaped before, so that no other process can have the id
+        pid = members.pop()
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
 
