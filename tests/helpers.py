@@ -124,7 +124,7 @@ def sender_of(conn: eda.Conn) -> StreamSender:
     """Return what publishes the events of `conn.publish`, where there is one stream."""
     assert conn._lifetime._services is not None
     (single,) = conn._lifetime._services.stream_publishers._of_stream.values()
-    return single._sender
+    return single.sender
 
 
 class Proxy:

@@ -14,6 +14,7 @@ from eda.publishing._stream_sender cimport Destination, Reply, StreamSender, id_
 from eda.publishing._window cimport Slot
 from eda.transport._frame cimport MAX_CONTROL_LINE
 from eda.transport._outbound cimport Chunk, write_soon
+from eda.transport._waits cimport Wait, Waits
 
 from eda.errors import ConfigError
 
@@ -29,14 +30,26 @@ cdef class LastSender:
 cdef class MessageSender(StreamSender):
     """A StreamSender that also publishes messages with headers of the caller's choice.
 
-    `last` is the same for all senders of a connection. If neither this sender nor the last one has a pending publish,
-    no other publish shares the write, so it need not wait for the end of the turn.
+    Each try is sent again after `resend_s` seconds. `arm(delay_s)` makes the host check the window after that time, and
+    sets `timer_runs`. `last` is the same for all senders of a connection. If neither this sender nor the last one has a
+    pending publish, no other publish shares the write, so it need not wait for the end of the turn.
     """
 
     def __init__(self, object window not None, object out not None, bytes inbox not None, str client not None,
-                 object on_answer, LastSender last=None):
+                 object on_answer, Waits waits=None, object arm=None, double resend_s=5.0, LastSender last=None):
         StreamSender.__init__(self, window, out, inbox, client, on_answer)
+        self.waits = waits
+        self.arm = arm
+        self.resend_s = resend_s
         self.last = LastSender() if last is None else last
+
+    @property
+    def is_ready(self):
+        """Return whether an event may be sent now: the connection and the window have room, and nothing is closed."""
+        return self.takes_more()
+
+    cdef bint takes_more(self) noexcept:
+        return not (self.out.paused or self.out.closing or self.is_closed or self.window.is_full())
 
     cdef bint shares_no_write(self) except -1:
         """Note that this sender sends now, and return whether its publish is written at once."""
@@ -45,32 +58,35 @@ cdef class MessageSender(StreamSender):
             self.last.sender = self
         return self.window.n_pending == 0 and (before is None or before.window.n_pending == 0)
 
-    def send(self, Destination destination not None, Event event not None, object waiter, double resend_s,
-             double give_up_s):
-        """Publish an event as `publish` does, at once or with others."""
+    def send(self, Destination destination not None, Event event not None, double give_up_s):
+        """Publish an event as `publish` does, at once or with others. Return its id, and the wait for its outcome."""
         cdef str id = id_of(event)
-        cdef uint64_t resend_ns = <uint64_t>(resend_s * 1e9), give_up_ns = <uint64_t>(give_up_s * 1e9)
-        if not self.shares_no_write():
-            self.put(destination, event, id, waiter, resend_ns, give_up_ns)
-            return id
-        self.out.at_once = True
+        cdef Wait waiter = self.waits.make()
+        self.out.at_once = self.shares_no_write()
         try:
-            self.put(destination, event, id, waiter, resend_ns, give_up_ns)
+            self.put(
+                destination, event, id, waiter, <uint64_t>(self.resend_s * 1e9), <uint64_t>(give_up_s * 1e9)
+            )
         finally:
             self.out.at_once = False
-        return id
+        self.check_timer(give_up_s)
+        return id, waiter
 
-    cpdef int send_message(self, Destination destination, bytes subject, bytes headers, bytes envelope, object waiter,
-                           double resend_s, double give_up_s) except -1:
-        """Publish a message as `publish_message` does, at once or with others."""
-        if not self.shares_no_write():
-            self.publish_message(destination, subject, headers, envelope, waiter, resend_s, give_up_s)
-            return 0
-        self.out.at_once = True
+    cpdef object send_message(self, Destination destination, bytes subject, bytes headers, bytes envelope,
+                              double give_up_s):
+        """Publish a message as `publish_message` does, at once or with others. Return the wait for its outcome."""
+        cdef Wait waiter = self.waits.make()
+        self.out.at_once = self.shares_no_write()
         try:
-            self.publish_message(destination, subject, headers, envelope, waiter, resend_s, give_up_s)
+            self.publish_message(destination, subject, headers, envelope, waiter, self.resend_s, give_up_s)
         finally:
             self.out.at_once = False
+        self.check_timer(give_up_s)
+        return waiter
+
+    cdef int check_timer(self, double give_up_s) except -1:
+        if not self.timer_runs or give_up_s < self.resend_s:
+            self.arm(min(self.resend_s, give_up_s))
         return 0
 
     cpdef int publish_message(self, Destination destination, bytes subject, bytes headers, bytes envelope,

@@ -97,12 +97,19 @@ class StreamPublisher:
         self._is_marked = stream_publishers.is_marked
         self._loop = asyncio.get_running_loop()
         self._out = wire.out
-        self._waits = wire.waits
         inbox = wire.new_inbox()
         self._inbox = f"{inbox}.*"
         window = PublishWindow(MAX_PENDING)
-        self._sender = MessageSender(
-            window, wire.out, f"{inbox}.".encode(), stream_publishers.client, self._on_answer, stream_publishers.last
+        self.sender: MessageSender = MessageSender(
+            window,
+            wire.out,
+            f"{inbox}.".encode(),
+            stream_publishers.client,
+            self._on_answer,
+            wire.waits,
+            self._arm,
+            RESEND_S,
+            stream_publishers.last,
         )
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -119,13 +126,12 @@ class StreamPublisher:
 
     async def open(self) -> None:
         """Subscribe to the acknowledgements."""
-        await self._wire.attach(self._inbox, self._sender)
+        await self._wire.attach(self._inbox, self.sender)
 
     @property
     def is_ready(self) -> bool:
         """Return whether `send` may be called now; if not, await `ready`."""
-        wire = self._wire
-        return not (self._out.paused or wire.closing or wire.is_closed) and self._sender.has_room
+        return self.sender.is_ready
 
     async def ready(self, timeout_s: float, event_id: str) -> float:
         """Wait until the connection and the window have room for an event, and return the rest of `timeout_s`.
@@ -149,11 +155,7 @@ class StreamPublisher:
         The wait fails with Timeout, ServerError, Closed, or an error of `recover`. If the wait is cancelled, the event
         may be stored or not, and is not sent again.
         """
-        waiter: Wait[int] = self._waits.new()
-        event_id = self._sender.send(destination, event, waiter, RESEND_S, timeout_s)
-        if self._timer is None or timeout_s < RESEND_S:
-            self._arm(min(RESEND_S, timeout_s))
-        return event_id, waiter
+        return self.sender.send(destination, event, timeout_s)
 
     def send_message(
         self, destination: Destination, subject: bytes, headers: bytes, envelope: bytes, timeout_s: float
@@ -164,11 +166,7 @@ class StreamPublisher:
         state an expectation that does not hold, the wait fails with ServerError. The error's `may_be_stored` says
         whether an earlier try may have stored the message.
         """
-        waiter: Wait[int] = self._waits.new()
-        self._sender.send_message(destination, subject, headers, envelope, waiter, RESEND_S, timeout_s)
-        if self._timer is None or timeout_s < RESEND_S:
-            self._arm(min(RESEND_S, timeout_s))
-        return waiter
+        return self.sender.send_message(destination, subject, headers, envelope, timeout_s)
 
     @contextmanager
     def finding_out(self) -> Iterator[None]:
@@ -181,9 +179,9 @@ class StreamPublisher:
 
     async def drain(self, deadline: Deadline, *, keeps_s: float) -> int:
         """Wait until all is settled, at most until `keeps_s` before the deadline. Return how many publishes are not."""
-        for seq in self._sender.due()[1]:
-            self._sender.fail(seq, Timeout("publish", 0.0))  # the caller was cancelled and waits no more
-        while (n_unsettled := self._sender.n_pending + self._n_finding_out) and not self._wire.is_closed:
+        for seq in self.sender.due()[1]:
+            self.sender.fail(seq, Timeout("publish", 0.0))  # the caller was cancelled and waits no more
+        while (n_unsettled := self.sender.n_pending + self._n_finding_out) and not self._wire.is_closed:
             if deadline.left_s <= keeps_s:
                 return n_unsettled
             await asyncio.sleep(0.005)
@@ -191,13 +189,15 @@ class StreamPublisher:
 
     def close(self) -> None:
         """Fail the pending publishes."""
+        self.sender.is_closed = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+            self.sender.timer_runs = False
         for task in self._recovering.values():
             task.cancel()
-        for seq in self._sender.window.pending():
-            self._sender.fail(seq, Closed("connection"))
+        for seq in self.sender.window.pending():
+            self.sender.fail(seq, Closed("connection"))
 
     # --- the clock ---------------------------------------------------------------------------------------------------
 
@@ -210,25 +210,27 @@ class StreamPublisher:
             self._timer.cancel()
         self._timer_at = at
         self._timer = self._loop.call_later(delay_s, self._on_timer)
+        self.sender.timer_runs = True
 
     def _on_timer(self) -> None:
         self._timer = None
-        resend, give_up, next_s = self._sender.due()
+        self.sender.timer_runs = False
+        resend, give_up, next_s = self.sender.due()
         for seq in give_up:
             late = Timeout("publish", 0.0)
             late.__cause__ = self._last_errors.get(seq)
-            self._sender.fail(seq, late)
+            self.sender.fail(seq, late)
         if self._out.paused:
             for seq in resend:
-                self._sender.defer(seq, RESEND_S)  # the server does not read now, so writing more is useless
+                self.sender.defer(seq, RESEND_S)  # the server does not read now, so writing more is useless
         else:
             self._send_again(resend, monotonic() - FRESH_S)
         if self._last_errors or self._may_be_stored or self._all_refused:
-            pending = set(self._sender.window.pending())
+            pending = set(self.sender.window.pending())
             self._last_errors = {seq: why for seq, why in self._last_errors.items() if seq in pending}
             self._may_be_stored &= pending
             self._all_refused &= pending
-        if self._sender.n_pending:
+        if self.sender.n_pending:
             self._arm(min(next_s or RESEND_S, RESEND_S))
 
     def _send_again(self, seqs: Iterable[int], since: float) -> None:
@@ -239,7 +241,7 @@ class StreamPublisher:
         and the check is not needed.
         """
         for seq in seqs:
-            sender = self._sender
+            sender = self.sender
             stream = sender.subject_of(seq).partition(".")[0]
             if not stream:
                 continue  # settled, or not written yet
@@ -272,12 +274,12 @@ class StreamPublisher:
     # --- answers -----------------------------------------------------------------------------------------------------
 
     def _on_answer(self, seq: int, status: int, payload: bytes) -> None:
-        stream = self._sender.subject_of(seq).partition(".")[0]
+        stream = self.sender.subject_of(seq).partition(".")[0]
         if status == 503:
             self._try_later(seq, ServerError(503, 0, "no responders", operation=f"publish to {stream}"))
             self._check_stream(stream)
             return
-        domain = self._sender.domain.decode()
+        domain = self.sender.domain.decode()
         answer = decode_answer(status, payload)
         if answer is None:
             self._logger.warning("stream %s: a message that is not an acknowledgement is ignored", stream)
@@ -286,7 +288,7 @@ class StreamPublisher:
             self._last_errors[seq] = ServerError(503, 0, text, operation=f"publish to {stream}")
         elif answer.error is None and answer.stream == stream:
             if answer.seq:  # an acknowledgement in a form that today's servers do not use
-                self._sender.acknowledge(seq, -answer.seq if answer.duplicate else answer.seq)
+                self.sender.acknowledge(seq, -answer.seq if answer.duplicate else answer.seq)
         elif answer.error is None:
             owner = ServerError(500, 0, f"stream {answer.stream!r} owns the subject of stream {stream!r}")
             self._refuse(seq, owner)
@@ -302,16 +304,16 @@ class StreamPublisher:
         """Fail an event that the server has refused permanently."""
         if seq in self._may_be_stored:
             error.may_be_stored = True
-        self._sender.fail(seq, error)
+        self.sender.fail(seq, error)
 
     def _try_later(self, seq: int, why: ServerError) -> None:
         """Send an event again after a pause that doubles with each try, up to 2 s."""
         self._last_errors[seq] = why
         if seq not in self._may_be_stored and why.err_code != DUPLICATE_UNDER_WAY:
             self._all_refused.add(seq)
-        n_tries = self._sender.defer(seq, BACKOFF_FIRST_S)
+        n_tries = self.sender.defer(seq, BACKOFF_FIRST_S)
         pause_s = min(BACKOFF_FIRST_S * 2.0 ** min(max(n_tries - 1, 0), 10), BACKOFF_MAX_S)
-        self._sender.defer(seq, pause_s)
+        self.sender.defer(seq, pause_s)
         self._arm(pause_s)
 
     def _check_stream(self, stream: str) -> None:
@@ -333,22 +335,22 @@ class StreamPublisher:
         if getattr(error, "retryable", False):
             # The check failed, so nothing is known about the stream. The publishes go on until they time out.
             for seq in waiting:
-                self._sender.defer(seq, BACKOFF_MAX_S)
+                self.sender.defer(seq, BACKOFF_MAX_S)
             self._arm(BACKOFF_MAX_S)
             return
-        for seq in self._sender.window.pending():
-            if self._sender.subject_of(seq).partition(".")[0] == stream:
-                self._sender.fail(seq, error)
+        for seq in self.sender.window.pending():
+            if self.sender.subject_of(seq).partition(".")[0] == stream:
+                self.sender.fail(seq, error)
 
     # --- the connection ----------------------------------------------------------------------------------------------
 
     def _on_restored(self) -> None:
         again = []
-        for seq in self._sender.window.pending():
-            size, most = self._sender.size_of(seq), self._wire.max_payload
+        for seq in self.sender.window.pending():
+            size, most = self.sender.size_of(seq), self._wire.max_payload
             if size > most:  # the server would close the connection each time it read such an event
                 message = f"an event of {size} bytes is over the max_payload of {most} that the server has now"
-                self._sender.fail(seq, ConfigError(message, argument="data"))
+                self.sender.fail(seq, ConfigError(message, argument="data"))
             else:
                 again.append(seq)
         self._send_again(again, monotonic() - FRESH_S)
@@ -356,8 +358,8 @@ class StreamPublisher:
     def _on_refused(self, kind: str, subject: str) -> None:
         if kind != "publish":
             return
-        for seq in self._sender.window.pending():
-            if self._sender.subject_of(seq) == subject:
+        for seq in self.sender.window.pending():
+            if self.sender.subject_of(seq) == subject:
                 self._refuse(seq, ServerError(403, 0, f"no permission to publish to {subject}"))
 
     def _on_closed(self) -> None:

@@ -30,7 +30,8 @@ cdef class Single(Message):
 
 
 cdef class Singles:
-    cdef object require_open
+    cdef object loop
+    cdef object running_loop                # callable: the loop that runs in this thread
     cdef object opened
     cdef object parts
     cdef dict known

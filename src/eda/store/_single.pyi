@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, final
 
@@ -52,7 +53,8 @@ class Single(Message):
 class Singles:
     def __init__(
         self,
-        require_open: Callable[[], object],
+        loop: asyncio.AbstractEventLoop,
+        running_loop: Callable[[], asyncio.AbstractEventLoop | None],
         opened: Any,
         parts: Any,
         known: dict[str, Any],

@@ -16,6 +16,7 @@ from eda._clock cimport wall_ns
 from eda._codec cimport Refusal, envelope_of, read_envelope, refusal_error
 from eda._event cimport F_AGGREGATE, F_ID, F_TYPE, Event, new_event
 from eda._nuid cimport new_nuid
+from eda.publishing._message_sender cimport MessageSender
 from eda.store._cache cimport Cache, Cached
 from eda.transport._frame cimport copy_token, size_of_token
 
@@ -205,13 +206,14 @@ cdef str with_sequence(str earlier, uint64_t sequence):
 cdef class Singles:
     """Makes and sends the appends of single events of one open store.
 
-    `require_open()` raises if the connection can't be used. `opened` is the open stream, `parts` has the epoch,
+    `loop` is the loop of the connection. `opened` is the open stream, `parts` has the epoch,
     `known` has the streams that the connection publishes to. `turns` has the aggregates whose turn is taken.
     """
 
-    def __init__(self, object require_open, object opened, object parts, dict known not None, str client not None,
-                 object decider, Cache cache not None, dict turns not None):
-        self.require_open = require_open
+    def __init__(self, object loop, object running_loop not None, object opened, object parts, dict known not None,
+                 str client not None, object decider, Cache cache not None, dict turns not None):
+        self.loop = loop
+        self.running_loop = running_loop
         self.opened = opened
         self.parts = parts
         self.known = known
@@ -239,10 +241,11 @@ cdef class Singles:
             return None
         if command_id is not None and not is_command_id(command_id):
             return None
-        known_stream = self.known.get(self.stream)
-        if known_stream is None or not known_stream.publisher.is_ready:
+        if self.running_loop() is not self.loop:
             return None
-        self.require_open()
+        known_stream = self.known.get(self.stream)
+        if known_stream is None or not (<MessageSender?>known_stream.publisher.sender).takes_more():
+            return None
         known = self.cache.find(<str>aggregate)
         if known is None or not known.has_state or known.epoch != <int64_t>self.parts.epoch or self.opened.is_unfit:
             return None
@@ -356,7 +359,7 @@ cdef class Singles:
     def send(self, Single single not None, object known_stream not None):
         """Send the event; `single.waiter` gets the outcome. Raises ConfigError for an event that is too large."""
         try:
-            single.waiter = known_stream.publisher.send_message(
+            single.waiter = (<MessageSender?>known_stream.publisher.sender).send_message(
                 known_stream.destination, single.subject, single.headers, single.envelope, known_stream.usual_s
             )
         except ConfigError as error:

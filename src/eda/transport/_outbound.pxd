@@ -26,6 +26,7 @@ cdef class Outbound:
     cdef object write               # callable(bytes or memoryview), or None while there is no connection
     cdef bint scheduled
     cdef public bint at_once        # write each added frame at once; the caller knows that no other frame follows
+    cdef public bint closing        # the connection is being closed: nothing new may be sent
     cdef readonly bint paused       # the transport's buffer is full: callers should wait
     cdef readonly unsigned long long n_writes
 

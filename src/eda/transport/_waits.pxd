@@ -1,3 +1,6 @@
+cdef class Wait
+
+
 cdef class Waits:
     cdef readonly object loop
     cdef object current_task
@@ -5,6 +8,7 @@ cdef class Waits:
     cdef list ended                 # waits that ended in this read, and whose tasks are not resumed yet
     cdef bint is_reading
 
+    cdef Wait make(self)
     cdef int resume_tasks(self) except -1
 
 

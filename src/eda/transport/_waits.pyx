@@ -7,10 +7,24 @@ called.
 """
 
 cimport cython
+from cpython.exc cimport PyErr_SetObject
+from cpython.object cimport PyObject, PyTypeObject
 
 from contextvars import copy_context
 
 __all__ = ["Wait", "Waits"]
+
+
+cdef extern from *:
+    """
+    static inline iternextfunc eda_replace_next(PyTypeObject* type, void* next) {
+        iternextfunc old = type->tp_iternext;
+        type->tp_iternext = (iternextfunc)next;
+        return old;
+    }
+    """
+    ctypedef PyObject* (*Next "iternextfunc")(PyObject*)
+    Next replace_next "eda_replace_next"(PyTypeObject* type, void* next) noexcept
 
 
 @cython.final
@@ -26,6 +40,9 @@ cdef class Waits:
 
     def new(self):
         """Return a new wait for one task."""
+        return self.make()
+
+    cdef Wait make(self):
         cdef Wait wait = Wait.__new__(Wait)
         wait.waits = self
         return wait
@@ -140,3 +157,18 @@ cdef class Wait:
             raise RuntimeError("another task waits already")
         self._asyncio_future_blocking = True
         return self
+
+
+cdef Next slow_next
+
+
+cdef PyObject* quick_next(PyObject* it) noexcept:
+    """Do what `__next__` does. A result is passed on without making an exception and its traceback."""
+    cdef Wait wait = <Wait>it
+    if wait.is_done and wait.error is None and type(wait.value) is int:
+        PyErr_SetObject(StopIteration, wait.value)
+        return NULL
+    return slow_next(it)
+
+
+slow_next = replace_next(<PyTypeObject*>Wait, <void*>quick_next)

@@ -63,7 +63,6 @@ class Wire(MendedClient):
         self._fatal: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._opened = False
-        self.closing: bool = False
         self.may_be_forbidden: set[str] = set()  # subjects whose refusal is not logged as an error
 
     # --- opening and closing ---------------------------------------------------------------------------------------
@@ -213,6 +212,15 @@ class Wire(MendedClient):
         self._release_writers()  # `out` keeps the bytes, or the publisher sends them again
         if self._opened and not self.closing:
             self._tell(self.on_lost)
+
+    @property
+    def closing(self) -> bool:
+        """Return whether the connection is being closed, or is closed: then nothing new may be sent."""
+        return self.out.closing
+
+    @closing.setter
+    def closing(self, value: bool) -> None:
+        self.out.closing = value
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
