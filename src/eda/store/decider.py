@@ -57,7 +57,8 @@ class Decider(Generic[S, C]):
     `types`: the types of all events that the aggregates have: type names, or payload classes, whose aliases are
     included. With them a load of many events saves a request. If an aggregate has other events too, they are read all
     the same.
-    `snapshot_version`: change it when the state changes its form or its meaning, so that no old snapshot is read.
+    `snapshot_version`: change it when the state changes its form or its meaning, so that no old snapshot is read. Only
+    one decider of a stream can have snapshots.
     `state`: the type into which a snapshot is decoded.
 
     Raises ConfigError for an argument that is wrong.
