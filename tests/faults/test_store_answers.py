@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 import eda
-import eda.jetstream.direct_get
 import eda.transport.nats_client
 from helpers import until
+from support.faults.patience import ask_again_after
 from support.faults.scene import scaled
 from support.store.attempts import UNKNOWN, Request
 from support.store.contents import read_contents
 from support.store.evidence import assert_promise
-from support.store.process import PATIENCE, PATIENCE_OF_REQUESTS, Member, Orders, decider
+from support.store.process import Member, Orders, decider
 from support.transport.faulty_proxy import DOWN, UP, FaultyProxy, Way
 
 Report = Callable[[Mapping[str, object]], None]
@@ -37,9 +37,7 @@ REQUESTS: list[dict[str, Any]] = [
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let eda ask again 0.1 s after a lost request or answer, rather than after 0.75 to 5 s."""
-    for module, name in [*PATIENCE, (eda.jetstream.direct_get, "FIRST_ATTEMPT_S")]:
-        monkeypatch.setattr(module, name, 0.1)
-    monkeypatch.setitem(*PATIENCE_OF_REQUESTS, 0.1)
+    ask_again_after(0.1, monkeypatch)
     monkeypatch.setattr(eda.transport.nats_client, "BACKOFF_FIRST_S", 0.01)
 
 

@@ -33,6 +33,7 @@
     subscribing/members       starts, freezes and kills such members, and reads their journal
     cli/commands              the `eda` command as a process
     faults/scene              publishers and subscriptions of every kind under load
+    faults/patience           how long eda waits for an answer before it asks again
     faults/evidence           the stream's contents and journals, compared without eda
 
 What tests of several wings need is in `tests` itself: `helpers`, `leaks`, `processes`, `servers`.

@@ -13,6 +13,7 @@ from eda.headers import MSG_ID, size_of_headers
 from eda.jetstream.answer_inbox import AnswerInbox
 from eda.jetstream.api import ask, while_answerable
 from eda.jetstream.publish_answers import Answer, decode_answer
+from eda.jetstream.subjects import fits_protocol_line
 from eda.server_codes import MESSAGE_TOO_LARGE, STORE_FAILED
 from eda.transport.wire import Wire
 
@@ -30,9 +31,13 @@ async def store_message(
     with an inbox that receives all answers. If it has no message id, `stream` stores it twice. The values of headers
     must be printable ASCII.
 
-    Raises ConfigError if the message is over the server's max_payload, and then it is not stored. Raises ServerError,
-    Timeout (after 5 s) and Closed; then, and if the caller is cancelled, the message may be stored or not.
+    Raises ConfigError if the subject is too long for a protocol line, or if the message is over the server's
+    max_payload. Then it is not stored. Raises ServerError, Timeout (after 5 s) and Closed; then, and if the caller is
+    cancelled, the message may be stored or not.
     """
+    if not fits_protocol_line(subject):  # the server would close the connection
+        shown = f"{subject[:60]}…"
+        raise ConfigError(f"subject {shown!r} is too long for the server's protocol line", argument="aggregate")
     n_total, most = size_of_headers(headers) + len(payload), wire.max_payload
     if n_total > most:  # the server would close the connection
         message = f"message {headers.get(MSG_ID, '')}: its {n_total} bytes are over the server's max_payload of {most}"

@@ -127,6 +127,7 @@ class _Opener(Generic[S, C]):
         snapshot_stream = SnapshotStream(services.api, self._stream, options)
         snapshots = None
         if self._codec is not None and self._decider is not None:
+            parts.check_snapshots_of(self._decider)
             snapshots = Snapshots[S](
                 services.api,
                 services.logger,

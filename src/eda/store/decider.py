@@ -10,6 +10,7 @@ import types as python_types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Generic, TypeVar, overload
 
 from eda._data import Data
@@ -34,6 +35,8 @@ __all__ = ["Decider", "decided_events"]
 S = TypeVar("S")
 C = TypeVar("C")
 
+MAX_TAKEN = 1001  # events of an iterator: one more than an append takes, which then refuses them
+
 _COMMON = (list, Event, type(None))  # what most `decide` return; the test for an awaitable is slower
 
 
@@ -57,7 +60,8 @@ class Decider(Generic[S, C]):
     `types`: the types of all events that the aggregates have: type names, or payload classes, whose aliases are
     included. With them a load of many events saves a request. If an aggregate has other events too, they are read all
     the same.
-    `snapshot_version`: change it when the state changes its form or its meaning, so that no old snapshot is read.
+    `snapshot_version`: change it when the state changes its form or its meaning, so that no old snapshot is read. Only
+    one decider of a stream can have snapshots.
     `state`: the type into which a snapshot is decoded.
 
     Raises ConfigError for an argument that is wrong.
@@ -209,7 +213,7 @@ class Decider(Generic[S, C]):
         """Return the events in a result of `decide`, which may be awaitable. Raises as `decided` does."""
         if type(result) not in _COMMON and inspect.isawaitable(result):
             result = await result
-        return decided_events(result)
+        return decided_events(result, most=MAX_TAKEN)
 
     def check_takes(self, events: Iterable[Event]) -> None:
         """Raise ConfigError if `evolve` does not take the type of an event, so that no load could fold the event."""
@@ -259,10 +263,12 @@ class Decider(Generic[S, C]):
         return error
 
 
-def decided_events(result: object, what: str = "decide returned", argument: str = "decide") -> list[Event]:
+def decided_events(
+    result: object, what: str = "decide returned", argument: str = "decide", most: int | None = None
+) -> list[Event]:
     """Return the result of a `decide`, or what else a user gave as events, as a list; payloads become events.
 
-    Raises ConfigError for anything else. Its text begins with `what`.
+    `most`: the events that are taken from an iterator, which may be endless. Raises ConfigError for anything else. Its text begins with `what`.
     """
     if type(result) is list:
         return [each if isinstance(each, Event) else _event_of(each, what, argument) for each in result]
@@ -272,7 +278,7 @@ def decided_events(result: object, what: str = "decide returned", argument: str 
         return [_event_of(result, what, argument)]
     if not isinstance(result, Iterable) or isinstance(result, NO_LISTS) or hasattr(type(result), "model_dump"):
         raise _no_event(result, what, argument)
-    return [_event_of(each, what, argument) for each in result]
+    return [_event_of(each, what, argument) for each in islice(result, most)]
 
 
 def _event_of(value: object, what: str, argument: str) -> Event:

@@ -144,6 +144,8 @@ class Snapshots(Generic[S]):
                 found = await self._snapshot_stream.last(aggregate)
                 if found is not None:
                     await self._check_quietly()
+        except ConfigError:
+            return None  # the aggregate's name can't be sent, and the read of its events says so
         except (EdaError, TimeoutError) as error:
             if not isinstance(error, Closed):
                 self._has_stream = False  # perhaps somebody has deleted the stream
@@ -256,9 +258,11 @@ class Snapshots(Generic[S]):
                 self._writing.discard(write.aggregate)
 
     def _report(self, write: _Write, error: Exception) -> None:
-        if is_too_large(error):
+        has_long_name = isinstance(error, ConfigError) and error.argument == "aggregate"
+        if has_long_name or is_too_large(error):
             self._note_unfit(write.aggregate, write.version)
-            self._warn("large", "the snapshot of aggregate %s is too large to be stored: %s", write.aggregate, error)
+            text = "the snapshot of aggregate %.100s is too large to be stored: %s"
+            self._warn("name" if has_long_name else "large", text, write.aggregate, error)
             return
         self._no_writes_before = self._loop.time() + TROUBLE_PAUSE_S
         kind = f"write {type(error).__name__} {getattr(error, 'err_code', '')}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from dataclasses import dataclass
 
 import pytest
@@ -168,6 +169,13 @@ async def test_execute_when_many_run_on_one_aggregate_gives_each_a_version(conn:
     results = await asyncio.gather(*(store.execute("a", 1) for _ in range(100)))
     assert sorted(result.version for result in results) == list(range(1, 101))
     assert (await store.load("a")).state == Balance(100)
+
+
+async def test_execute_when_decide_returns_an_endless_iterator_is_refused(conn: eda.Conn, stream: str) -> None:
+    store = conn.store(stream, eda.Decider(Balance(), evolve, lambda _, command: map(added, itertools.count(command))))
+    with pytest.raises(eda.ConfigError, match="at most 1000 events"):
+        await store.execute("a", 1)
+    assert not (await store.load("a")).exists
 
 
 @pytest.mark.parametrize("nested", ["execute", "append", "forget", "execute by another store", "in a time-out"])

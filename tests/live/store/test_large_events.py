@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import eda
+from eda.jetstream.subjects import fits_protocol_line, subject_of
 from helpers import Admin, Logged
 
 MAX = 2000  # bytes of a message, headers among them
@@ -115,3 +116,47 @@ async def test_snapshot_that_is_too_large_is_tried_once_when_due_and_warned_of_o
     finally:
         if snapshots in await admin.stream_names():
             await admin.js.delete_stream(snapshots)
+
+
+async def test_aggregate_when_its_name_is_too_long_for_a_tombstone_or_snapshot_does_not_end_the_connection(
+    conn: eda.Conn, stream: str, admin: Admin, logged: Logged
+) -> None:
+    """Its events have a shorter subject: the type has one character."""
+    snapshots = f"{stream}-snapshots"
+    store = conn.store(stream, DECIDER, snapshot_every=1)
+    decided = eda.Event(type="t", data=eda.String("x"))
+    name = next(
+        name
+        for n in range(4060, 3000, -1)
+        if fits_protocol_line(subject_of(stream, "t", name := "n" * n)) and len(stream) + n < 4096
+    )
+    try:
+        async with asyncio.timeout(5):
+            async with store:
+                assert (await store.append(name, [decided], expected="new")).version == 1
+            assert (await store.load(name)).version == 1
+            with pytest.raises(eda.ConfigError, match="too long for the server's protocol line"):
+                await store.forget(name)
+            assert [event.version for event in await store.history(name)] == [1]
+            async with store:
+                await store.execute("a", [1])
+        assert len(logged.find("snapshot of aggregate n+ is too large to be stored")) == 1
+        assert logged.find("disconnected|control line") == []
+        assert await admin.last_seq(snapshots) == 1  # of the other aggregate
+    finally:
+        if snapshots in await admin.stream_names():
+            await admin.js.delete_stream(snapshots)
+
+
+async def test_aggregate_when_its_name_is_no_text_does_not_stop_the_snapshots_of_others(
+    conn: eda.Conn, stream: str, admin: Admin, logged: Logged
+) -> None:
+    async with conn.store(stream, DECIDER, snapshot_every=1) as store:
+        await store.execute("a", [1])
+    try:
+        with pytest.raises(eda.ConfigError, match="not valid Unicode"):
+            await store.load("\ud800")
+        assert (await store.load("a")).events == []
+        assert logged.find("snapshot") == []
+    finally:
+        await admin.js.delete_stream(f"{stream}-snapshots")

@@ -364,3 +364,27 @@ async def test_aggregate_of_a_store_when_it_is_forgotten_leaves_a_marker_and_sta
     assert found is not None
     assert is_marker(found[0])
     await conn.streams.delete(f"{stream}-snapshots")
+
+
+async def test_store_when_another_decider_has_snapshots_of_the_same_version_is_refused(
+    conn: eda.Conn, stream: str, admin: Admin
+) -> None:
+    def total(state: int, event: eda.Event) -> int:
+        n: int = event.data.decode()
+        return state + n
+
+    def count(state: int, event: eda.Event) -> int:
+        return state + 1
+
+    try:
+        for _ in range(2):  # a program may make its decider for each request
+            async with conn.store(stream, eda.Decider(0, total, state=int), snapshot_every=1) as store:
+                await store.append("a", [eda.Event(type="paid", data=eda.JSON(10))], expected="any")
+                await store.load("a")
+        with pytest.raises(eda.ConfigError, match=r"two deciders .* evolve is .*total and .*count\."):
+            await conn.store(stream, eda.Decider(0, count, state=int), snapshot_every=1).load("a")
+        assert (await conn.store(stream, eda.Decider(0, count, state=int)).load("a")).state == 2
+        other = eda.Decider(0, count, state=int, snapshot_version="count")
+        assert (await conn.store(stream, other, snapshot_every=1).load("a")).state == 2
+    finally:
+        await admin.js.delete_stream(f"{stream}-snapshots")

@@ -22,27 +22,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import eda
 import eda.connecting
-import eda.jetstream.api
-import eda.jetstream.direct_get
-import eda.jetstream.streams
-import eda.publishing.atomic_batch
-import eda.publishing.stream_publisher
 import eda.store.assembly
 import eda.subscribing.subscription
+from support.faults.patience import ask_again_after
 from support.store.accounts import TYPES, Account, Command, Refusal, after, chain_of, move, moved, type_of
 from support.store.attempts import UNKNOWN, Journal, Request
-
-# How long eda waits for an answer before it asks again.
-PATIENCE: list[tuple[Any, str]] = [
-    (eda.jetstream.api, "ATTEMPT_TIMEOUT_S"),
-    (eda.jetstream.direct_get, "MAX_ATTEMPT_S"),
-    (eda.jetstream.streams, "ATTEMPT_TIMEOUT_S"),
-    (eda.publishing.atomic_batch, "ACK_TIMEOUT_S"),
-    (eda.publishing.stream_publisher, "RESEND_S"),
-]
-PATIENCE_OF_REQUESTS = eda.jetstream.api.Api.request.__kwdefaults__, "attempt_timeout_s"
 
 
 @dataclass
@@ -282,10 +270,7 @@ def run_member(orders: Orders) -> None:
     with open(f"{orders.journal}-{orders.member}.log", "ab", buffering=0) as log:
         os.dup2(log.fileno(), 2)
     if orders.patience_s:
-        for module, name in PATIENCE:
-            setattr(module, name, orders.patience_s)
-        defaults, name = PATIENCE_OF_REQUESTS
-        defaults[name] = orders.patience_s
+        ask_again_after(orders.patience_s, pytest.MonkeyPatch())
     member = Member(orders)
     try:
         asyncio.run(member.run())
