@@ -45,7 +45,7 @@ async def test_commands_when_the_server_freezes_are_applied_once(
 ) -> None:
     """SIGSTOP for longer than a call waits: its outcome is unknown, and the server still has its message before it."""
     n = scaled(1, 10)
-    await make_stream(own_server.url, dedup_window_s=1.0)  # a call waits for half of it
+    await make_stream(own_server.url, dedup_window_s=2.0)  # a call waits for half of it
     await begin(members, own_server.url)
     for _ in range(n):
         await members.more(200)
@@ -54,7 +54,7 @@ async def test_commands_when_the_server_freezes_are_applied_once(
         members.harm("freeze")
         freeze(process.pid)
         try:
-            await asyncio.sleep(1.3)
+            await asyncio.sleep(2.2)
             members.replace(members.any(chance))
         finally:
             process.send_signal(signal.SIGCONT)
@@ -113,8 +113,8 @@ async def test_process_manager_when_its_members_are_killed_applies_each_events_c
 ) -> None:
     """A handler executes a command on two accounts for each event, under the event's id."""
     n_kills, n_events = scaled(4, 60), scaled(300, 6_000)
-    # When an event is delivered again, after its lease of 1 s, the server has forgotten the ids of its commands.
-    await make_stream(own_server.url, dedup_window_s=0.9)
+    # When an event is delivered again, after its lease of 1.5 s, the server has forgotten the ids of its commands.
+    await make_stream(own_server.url, dedup_window_s=1.4)
     ids = []
     async with eda.connect(own_server.url) as conn:
         async with conn.publisher("requests") as publisher:

@@ -150,7 +150,7 @@ class Member:
                     raise RuntimeError(f"not done: {outcome}")
 
         options: dict[str, Any] = {"name": "manager", "durable": True, "backfill": True, "concurrency": 4}
-        options["lease_s"] = 1.0  # what a killed member had begun is delivered to another one after this time
+        options["lease_s"] = 1.5  # what a killed member had begun is delivered to another one after this time
         retry = eda.Retry(max_attempts=None)
         subscription = await conn.subscribe(self.orders.manager, handle, retry=retry, **options)
         await self.stop.wait()
