@@ -268,7 +268,9 @@ def decided_events(
 ) -> list[Event]:
     """Return the result of a `decide`, or what else a user gave as events, as a list; payloads become events.
 
-    `most`: the events that are taken from an iterator, which may be endless. Raises ConfigError for anything else. Its text begins with `what`.
+    `most`: the events that are taken from an iterator, which may be endless.
+
+    Raises ConfigError for anything else. Its text begins with `what`.
     """
     if type(result) is list:
         return [each if isinstance(each, Event) else _event_of(each, what, argument) for each in result]
