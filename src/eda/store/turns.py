@@ -52,7 +52,7 @@ class Turns:
             raise
 
     def _check_not_own(self, aggregate: str) -> None:
-        """Raise ConfigError if the caller of `take` waits for itself: if `decide` or a hook has called the store.
+        """Raise ConfigError if the caller of `take` waits for itself: if `decide` has called the store.
 
         While a coroutine runs, the frames of all coroutines that await it are below its own. So those who have a turn
         need not note their tasks.
@@ -63,9 +63,9 @@ class Turns:
                 variables = frame.f_locals
                 if variables.get("turns") is self and variables.get("aggregate") == aggregate:
                     raise ConfigError(
-                        f"aggregate {aggregate!r}: `decide` (or a hook of middleware) calls the store for the same "
-                        "aggregate, and would wait for itself for ever. Return all events from `decide` instead, or "
-                        "execute the second command when the first one is done",
+                        f"aggregate {aggregate!r}: `decide` calls the store for the same aggregate, and would wait "
+                        "for itself for ever. Return all events from `decide` instead, or execute the second command "
+                        "when the first one is done",
                         argument="aggregate",
                     )
             frame = frame.f_back
