@@ -256,11 +256,19 @@ class EventStore(Generic[S, C]):
         if isinstance(expected, Appended):
             expected = expected.version
         if isinstance(expected, Loaded):
-            if cached is not None and (cached.version, cached.sequence) == (expected.version, expected.sequence):
+            if cached is not None and _is_at(cached, expected):
                 return cached
             if expected.version == 0:
                 return core.nothing_known()
-            return core.at_version(expected.version, expected.sequence, expected.last_id)
+            if core.parts.epoch == 0:
+                return core.at_version(expected.version, expected.sequence, expected.last_id)
+            # The stream may have been replaced since the load, and have another event at this sequence.
+            known = await core.newest(aggregate)
+            if known.version == expected.version and not _is_at(known, expected):
+                error = VersionConflict(self.stream, aggregate, expected.version, known.version)
+                error.add_note(f"The last event is {known.last_id}, not {expected.last_id}: the stream was replaced.")
+                raise error
+            return known if known.version == expected.version else None
         if cached is not None and cached.version == expected:
             return cached
         known = await core.newest(aggregate)
@@ -305,6 +313,11 @@ class EventStore(Generic[S, C]):
             return None
         later = [event for event in stored if event.version > expected]
         raise VersionConflict(self.stream, aggregate, expected, actual, later)
+
+
+def _is_at(known: Cached, loaded: Loaded[Any]) -> bool:
+    """Return whether the aggregate's last event is that of the load."""
+    return (known.version, known.sequence, known.last_id) == (loaded.version, loaded.sequence, loaded.last_id)
 
 
 def _no_decide(stream: str, decider: Decider[Any, Any] | None) -> ConfigError:

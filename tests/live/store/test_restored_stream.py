@@ -97,8 +97,9 @@ async def test_store_when_others_have_gone_on_in_the_restored_stream_does_not_mi
     async with store:
         for n in (2, 3, 4):
             await store.execute("a", n)
-    await replaced(admin, stream, saved)
     await asyncio.sleep(0.3)  # the connection looks at the stream
+    await replaced(admin, stream, saved)
+    await asyncio.sleep(0.3)  # again
     other = (await connect()).store(stream, DECIDER)
     for n in (20, 30, 40):
         await other.execute("a", n)
@@ -141,6 +142,34 @@ async def test_store_when_its_stream_is_replaced_while_it_is_disconnected_reads_
             await store.append("a", [added(6)], expected=last)
         assert caught.value.actual == 4
         assert (await store.load("a")).state == await stored(direct, stream, "a")
+
+
+@on_able_servers
+@pytest.mark.parametrize("others", ["ba", "aa"], ids=["same version", "another version"])
+@pytest.mark.parametrize("cache", [0, 100])
+@pytest.mark.usefixtures("snapshots")
+async def test_append_when_it_expects_a_loaded_state_that_was_lost_is_a_conflict(
+    conn: eda.Conn, admin: Admin, stream: str, monkeypatch: pytest.MonkeyPatch, cache: int, others: str
+) -> None:
+    """The restored stream has another event of the aggregate at the sequence of the lost one."""
+    monkeypatch.setattr(eda.publishing.stream_looks, "LOOK_EVERY_S", 0.05)
+    store = conn.store(stream, DECIDER, cache=cache)
+    await store.execute("a", 1)
+    saved = await backup(admin, stream)
+    await store.execute("b", 2)
+    await store.execute("a", 3)
+    loaded = await store.load("a")
+    await asyncio.sleep(0.3)  # the connection looks at the stream
+    await replaced(admin, stream, saved)
+    await asyncio.sleep(0.3)  # again
+    for aggregate in others:
+        last = await conn.store(stream, DECIDER).execute(aggregate, 4)
+    assert last.receipts[0].sequence == loaded.sequence
+    async with asyncio.timeout(3):
+        with pytest.raises(eda.VersionConflict) as caught:
+            await store.append("a", [added(5)], expected=loaded)
+    assert caught.value.actual == last.version
+    assert await stored(conn, stream, "a") == last.state
 
 
 @pytest.mark.usefixtures("snapshots")
