@@ -15,7 +15,8 @@ _EXPECTATIONS: dict[int | str, str] = {"new": "be new", "exists": "exist"}
 class VersionConflict(EdaError):
     """An append to an aggregate that did not have the expected version. Nothing was stored.
 
-    `expected`: the expectation as it was given: a version, "new" or "exists". `actual`: the aggregate's version, 0 if
+    `expected`: the expectation as it was given: a version, "new" or "exists"; also "any", if only some of the ids are
+    stored already. `actual`: the aggregate's version, 0 if
     it has no events. `events`: the events that were stored after the expected version, as far as they were read.
     """
 
@@ -30,6 +31,9 @@ class VersionConflict(EdaError):
         self.events: list[Any] = list(events)
 
     def __str__(self) -> str:
+        if self.expected in ("any", self.actual):  # ids of the append are stored already, or the stream was replaced
+            name = _aggregate(self.aggregate, self.stream)
+            return f"the append conflicts with events that {name} has already; its version is {self.actual}"
         expected = _EXPECTATIONS.get(self.expected, f"have version {self.expected}")
         found = f"version {self.actual}" if self.actual else "no events"
         return f"{_aggregate(self.aggregate, self.stream)} was expected to {expected}, but it has {found}"

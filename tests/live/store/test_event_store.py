@@ -408,6 +408,11 @@ async def test_conflict_when_shown_says_what_was_expected(
         await store.append("a", [added(1)], expected=expected)
     with pytest.raises(eda.VersionConflict, match="was expected to exist, but it has no events"):
         await store.append("b", [added(1)], expected="exists")
+    ids = [added(1).replace(id=each) for each in ("x", "y", "z")]
+    await store.append("a", ids[:2], expected=1)
+    for again in ("any", 3):
+        with pytest.raises(eda.VersionConflict, match="conflicts with events that aggregate 'a' .* has already"):
+            await store.append("a", ids[1:], expected=again)
 
 
 async def test_append_when_the_replicas_may_store_two_batches_takes_single_events_only(
