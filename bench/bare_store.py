@@ -116,11 +116,13 @@ def load_times_ns(
     return took
 
 
-def expecting_frame(subject: str, filter: str, id: str, sequence: int, envelope: bytes) -> bytes:
-    """Return the frame that stores an envelope if the last message that the filter matches is at `sequence`."""
+def expecting_frame(subject: str, filter: str, id: str, earlier: Sequence[int], envelope: bytes) -> bytes:
+    """Return the frame that an event store sends: the aggregate's last events are at the sequences `earlier`."""
+    sequence = earlier[0] if earlier else 0
+    named = " ".join(map(str, (0, *earlier)))
     headers = (
         f"NATS/1.0\r\nNats-Msg-Id: {id}\r\nNats-Expected-Last-Subject-Sequence: {sequence}\r\n"
-        f"Nats-Expected-Last-Subject-Sequence-Subject: {filter}\r\n\r\n"
+        f"Nats-Expected-Last-Subject-Sequence-Subject: {filter}\r\nEda-Earlier: {named}\r\n\r\n"
     ).encode()
     sizes = b"%d %d" % (len(headers), len(headers) + len(envelope))
     return b"HPUB %b %b %b\r\n%b%b\r\n" % (subject.encode(), INBOX, sizes, headers, envelope)

@@ -14,6 +14,7 @@ import bare_store
 import eda
 from eda._codec import encode_event
 from eda.store.command_ids import event_ids
+from eda.store.earlier import MOST
 from macro import delete
 from macro.store.orders import Add, Added, Command, Order, Place, decider
 
@@ -108,9 +109,9 @@ def expecting_frames(stream: str, names: list[str], n: int) -> list[bytes]:
         version = 1 + at // len(names)
         id = event_ids(f"req-{at}", name, 1)[0]
         envelope = encode_event(eda.Event(data=Added(), aggregate=name), id, "bench", time.time_ns(), version)
-        sequence = at + 1 - len(names) if version > 1 else 0
+        earlier = range(at + 1 - len(names), 0, -len(names))[:MOST]
         frames.append(
-            bare_store.expecting_frame(f"{stream}.item-added.{name}", f"{stream}.*.{name}", id, sequence, envelope)
+            bare_store.expecting_frame(f"{stream}.item-added.{name}", f"{stream}.*.{name}", id, earlier, envelope)
         )
     return frames
 
