@@ -56,14 +56,13 @@ class Order(msgspec.Struct):
 
 
 def evolve(order: Order, event: Placed | Added | Paid) -> Order:
-    match event:
-        case Added(_, quantity, price):
-            order.n_items += quantity
-            order.total += quantity * price
-        case Placed(customer):
-            order.customer = customer
-        case Paid(amount):
-            order.paid += amount
+    if isinstance(event, Added):
+        order.n_items += event.quantity
+        order.total += event.quantity * event.price
+    elif isinstance(event, Placed):
+        order.customer = event.customer
+    else:
+        order.paid += event.amount
     return order
 
 
