@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from eda._event cimport N_TEXT, Event
 
@@ -49,3 +49,7 @@ cdef int read_envelope(Event event, bytes raw, Py_ssize_t start, Py_ssize_t end,
 
 # Return the DecodeError for a refusal.
 cdef object refusal_error(Refusal* refusal)
+
+# Return the event of a message that was read from a stream, as `stored_event` does; None with `refusal` filled.
+cdef Event read_stored(bytes envelope, str stream, uint64_t sequence, int64_t time_ns, const unsigned char* subject,
+                       Py_ssize_t n_subject, Refusal* refusal)

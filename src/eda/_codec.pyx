@@ -10,7 +10,6 @@ from cpython.exc cimport PyErr_Clear
 from cpython.object cimport PyObject
 from cpython.tuple cimport PyTuple_GET_ITEM
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memcmp
 
 from eda._bytes cimport (
     READ_EMPTY, READ_FIELD_ZERO, READ_GROUP, READ_LENGTH, READ_NAMELESS, READ_OK, READ_PACK, READ_TRUNCATED, READ_UTF8,
@@ -21,7 +20,7 @@ from eda._bytes cimport (
 from eda._data cimport Data
 from eda._envelope cimport (
     N_ACK_TIME, N_AGGREGATE, N_CAUSE, N_CLIENT, N_DATA, N_ENCODING, N_ID, N_META, N_PACK, N_PACK_FROM, N_PACK_TO,
-    N_SCHEMA, N_TIME, N_TYPE, N_VERSION, take_meta, take_payload, take_text, take_time,
+    N_SCHEMA, N_TIME, N_TYPE, N_VERSION, is_plain_subject, take_meta, take_payload, take_text, take_time,
 )
 from eda._event cimport (
     F_AGGREGATE, F_CAUSE, F_CLIENT, F_ID, F_SCHEMA, F_TYPE, N_SPANS, S_ENCODING, S_PAYLOAD, Event, forget_read,
@@ -460,35 +459,37 @@ def decode_fields(bytes envelope not None, /):
     return event
 
 
-cdef bint is_plain_subject(Event event, bytes subject, bytes stream) noexcept:
-    """Return whether the subject is `<stream>.<type>.<aggregate>` without escapes."""
-    cdef const unsigned char* base = <const unsigned char*>PyBytes_AS_STRING(event.raw)
-    cdef const unsigned char* at = <const unsigned char*>PyBytes_AS_STRING(subject)
-    cdef Py_ssize_t n_stream = PyBytes_GET_SIZE(stream)
-    cdef Py_ssize_t n_type = event.spans[F_TYPE].n
-    cdef Py_ssize_t n_aggregate = event.spans[F_AGGREGATE].n
-    return (
-        n_type > 0 and n_aggregate > 0 and PyBytes_GET_SIZE(subject) == n_stream + 2 + n_type + n_aggregate
-        and memcmp(at, PyBytes_AS_STRING(stream), n_stream) == 0 and at[n_stream] == 46        # .
-        and memcmp(at + n_stream + 1, base + event.spans[F_TYPE].start, n_type) == 0
-        and at[n_stream + 1 + n_type] == 46
-        and memcmp(at + n_stream + 2 + n_type, base + event.spans[F_AGGREGATE].start, n_aggregate) == 0
-    )
+cdef Event read_stored(bytes envelope, str stream, uint64_t sequence, int64_t time_ns, const unsigned char* subject,
+                       Py_ssize_t n_subject, Refusal* refusal):
+    cdef Event event = new_event()
+    cdef const unsigned char* base
+    cdef Text name
+    if read_envelope(event, envelope, 0, PyBytes_GET_SIZE(envelope), refusal) < 0:
+        return None
+    base = <const unsigned char*>PyBytes_AS_STRING(envelope)
+    utf8_of(<PyObject*>stream, "stream", &name)
+    if n_subject and not is_plain_subject(
+        subject, n_subject, name.data, name.n, base + event.spans[F_TYPE].start, event.spans[F_TYPE].n,
+        base + event.spans[F_AGGREGATE].start, event.spans[F_AGGREGATE].n,
+    ):
+        event.keep(envelope + subject[:n_subject], PyBytes_GET_SIZE(envelope), 0, n_subject)
+    event._stream = stream
+    event.sequence_ = sequence
+    if event.ack_time_ns_ == 0:
+        event.ack_time_ns_ = time_ns
+    return event
 
 
 def stored_event(bytes envelope not None, str stream not None, uint64_t sequence, int64_t time_ns,
                  bytes subject not None=b""):
     """Return the event of a message that was read from a stream and was not delivered: its `attempt` is 0.
 
-    `time_ns` is when the stream stored the message. It becomes the event's `ack_time` if the envelope has none. Without
-    `subject`, the message's subject is taken to be stream, type and aggregate without escapes. Raises DecodeError as
-    `decode_event`.
+    `time_ns`, when the stream stored the message, becomes the event's `ack_time` if the envelope has none. Without
+    `subject`, it is taken to be stream, type and aggregate without escapes. Raises DecodeError as `decode_event`.
     """
-    cdef Event event = decode_event(envelope)
-    if subject and not is_plain_subject(event, subject, stream.encode()):
-        event.keep(envelope + subject, PyBytes_GET_SIZE(envelope), 0, PyBytes_GET_SIZE(subject))
-    event._stream = stream
-    event.sequence_ = sequence
-    if event.ack_time_ns_ == 0:
-        event.ack_time_ns_ = time_ns
+    cdef Refusal refusal
+    cdef const unsigned char* at = <const unsigned char*>PyBytes_AS_STRING(subject)
+    cdef Event event = read_stored(envelope, stream, sequence, time_ns, at, PyBytes_GET_SIZE(subject), &refusal)
+    if event is None:
+        raise refusal_error(&refusal)
     return event

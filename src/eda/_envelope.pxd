@@ -1,6 +1,7 @@
 # The envelope's fields (docs/wire.md), and quick reading of fields in their usual form. Inline.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcmp
 
 from eda._bytes cimport WIRE_BYTES, nine_bytes
 from eda._data cimport Span
@@ -89,3 +90,16 @@ cdef inline const unsigned char* take_meta(const unsigned char* pos, const unsig
     if n_key > n - 4 or pos[4 + n_key] != META_VALUE or pos[5 + n_key] != n - 4 - n_key:
         return pos
     return pos + 2 + n
+
+
+cdef inline bint is_plain_subject(
+    const unsigned char* subject, Py_ssize_t n, const unsigned char* stream, Py_ssize_t n_stream,
+    const unsigned char* type, Py_ssize_t n_type, const unsigned char* aggregate, Py_ssize_t n_aggregate
+) noexcept nogil:
+    """Return whether a subject is `<stream>.<type>.<aggregate>` without escapes."""
+    return (
+        n_type > 0 and n_aggregate > 0 and n == n_stream + 2 + n_type + n_aggregate
+        and memcmp(subject, stream, n_stream) == 0 and subject[n_stream] == 46        # .
+        and memcmp(subject + n_stream + 1, type, n_type) == 0 and subject[n_stream + 1 + n_type] == 46
+        and memcmp(subject + n_stream + 2 + n_type, aggregate, n_aggregate) == 0
+    )

@@ -18,6 +18,8 @@ Files, each after the files that it imports:
     consumer_settings  the settings of a shared consumer that harm its members, and their repair
     bucket_requests    requests about the bucket: create it, check it; its keys and revisions
     answer_inbox       an inbox for the answer to one message; answers from other streams or domains are ignored
+    _direct_reads      the answers to direct gets: to which read each belongs, and the server's headers in it
+    stored_message     a message as a stream has stored it, read from answers
     direct_get         reads of stored messages: pipelined direct gets, and reads from the leader
     stream_info        a stream as the server describes it; whether it takes events
     store_mark         the mark of streams that belong to event stores: which can have it, what it refuses

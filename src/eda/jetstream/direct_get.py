@@ -9,8 +9,8 @@ Source: ADR-31, and nats-server's server/stream.go (getDirectRequest, getDirectM
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
-from time import monotonic
 from typing import Any
 
 import msgspec
@@ -18,14 +18,14 @@ from nats.aio.subscription import Subscription as NatsSubscription
 from nats.errors import Error as NatsError
 
 from eda.errors import Closed, ConfigError, EdaError, ServerError, Timeout
+from eda.jetstream._direct_reads import DirectReads, PendingRead
 from eda.jetstream.api import Api, stream_error
-from eda.jetstream.publish_answers import Refused
-from eda.jetstream.schemas import Message, nanoseconds
+from eda.jetstream.stored_message import StoredMessage, decode_leader, message_of, n_left, up_to
 from eda.server_codes import FORBIDDEN, MESSAGE_NOT_FOUND
-from eda.transport._callback_sink import CallbackSink
+from eda.transport._waits import Wait
 from eda.transport.listener import ConnectionListener
 
-__all__ = ["READ_TIMEOUT_S", "DirectGet", "Reading", "StoredMessage", "n_left", "up_to"]
+__all__ = ["READ_TIMEOUT_S", "DirectGet", "Reading"]
 
 READ_TIMEOUT_S = 10.0
 # Without a message for this long, a request is sent again, because the replica that got it may be frozen. Each further
@@ -38,60 +38,34 @@ MAX_OF_MIRRORS = 4  # answers of mirrors in a row to a request of a batch
 MAX_SUBJECTS = 1024  # of one read of last messages; nats-server's own limit
 
 
-class StoredMessage:
-    """A message as a stream has stored it. `time_ns`: when, in nanoseconds since 1970."""
-
-    __slots__ = ("headers", "payload", "sequence", "subject", "time")
-
-    def __init__(self, subject: str, sequence: int, time: str, headers: bytes, payload: bytes) -> None:
-        self.subject: str = subject
-        self.sequence: int = sequence
-        self.time: str = time
-        self.headers: bytes = headers
-        self.payload: bytes = payload
-
-    @property
-    def time_ns(self) -> int:
-        """Return when the stream stored the message, in nanoseconds since 1970."""
-        return nanoseconds(self.time)
-
-
-class _LeaderMessage(Message):
-    subject: str = ""
-
-
-class _LeaderAnswer(msgspec.Struct):
-    message: _LeaderMessage | None = None
-    error: Refused | None = None
-
-
-_decode_leader = msgspec.json.Decoder(_LeaderAnswer).decode
 _encode = msgspec.json.Encoder().encode
 
 
-class Reading:
-    """One read that is under way. `DirectGet` begins it; `done` waits for it."""
+class Reading(PendingRead):
+    """One request that is under way. `DirectGet` begins it; `done` waits for it."""
 
-    __slots__ = ("body", "end", "error", "is_over", "messages", "most", "n_mirrors", "number", "subject", "waiter")
+    __slots__ = ("_take", "body", "end", "messages", "most", "n_body", "n_mirrors", "subject")
 
-    def __init__(self, subject: str, body: bytes, most: int) -> None:
+    def __init__(self, take: Callable[[Reading, bytes, bytes], None], subject: str, body: bytes, most: int) -> None:
+        super().__init__()
+        self._take = take
         self.subject: str = subject
         self.body: bytes = body
+        self.n_body: int = len(body)
         self.most: int = most  # messages in the answer to a request of a batch; 0: not a batch
         self.messages: list[StoredMessage] = []
         self.end: bytes = b""  # the headers of the message that ends a batch
-        self.error: EdaError | None = None
-        self.is_over: bool = False
         self.n_mirrors: int = 0
-        self.number: bytes = b""  # the end of the inbox to which the answers of this attempt come
-        self.waiter: asyncio.Future[None] | None = None
 
-    def finish(self, error: EdaError | None = None) -> None:
-        """End the attempt. With an error, it is over without an answer."""
-        self.is_over = True
-        self.error = error
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(None)
+    def send(self) -> None:
+        """Write the request of an attempt, whose answers come under a number of their own."""
+        self.messages = []
+        self.end = b""
+        self.write(self.subject, self.body)
+
+    def take_message(self, headers: bytes, payload: bytes) -> None:
+        """Take an answer."""
+        self._take(self, headers, payload)
 
 
 class DirectGet:
@@ -103,11 +77,10 @@ class DirectGet:
         self._stream = stream
         self._direct = f"{api.prefix}.DIRECT.GET.{stream}"
         self._leader = f"{api.prefix}.STREAM.MSG.GET.{stream}"
-        self._own = b"\r\nNats-Stream: %b\r\n" % stream.encode()  # in the headers of each message of the stream itself
+        self._own = stream.encode()
         self._inbox = f"{wire.new_inbox()}."
-        self._n_inbox = len(self._inbox)
-        self._last_number = 0
-        self._readings: dict[bytes, Reading] = {}
+        self._reads = DirectReads(self._inbox.encode(), self._direct.encode(), wire.out)
+        self._timer: asyncio.TimerHandle | None = None  # for all reads that are waited for
         self._subscription: NatsSubscription | None = None
         self._opening: asyncio.Task[None] | None = None
         self._is_closed = False
@@ -129,7 +102,7 @@ class DirectGet:
 
     async def _open(self) -> None:
         try:
-            self._subscription = await self._wire.attach(f"{self._inbox}*", CallbackSink(self._n_inbox, self._take))
+            self._subscription = await self._wire.attach(f"{self._inbox}*", self._reads)
         except NatsError as error:
             raise Closed("connection") from error
         self._listener.start()
@@ -189,38 +162,47 @@ class DirectGet:
 
     def _begin(self, subject: str, query: dict[str, Any], most: int = 0) -> Reading:
         """Begin a read of a single message, or with `most` of a batch of at most so many."""
-        reading = Reading(subject, _encode(query), most)
+        reading = Reading(self._take, subject, _encode(query), most)
+        self.begin(reading)
+        return reading
+
+    def begin(self, reading: PendingRead) -> None:
+        """Begin a read, which writes its requests itself."""
         if self._is_closed:
             reading.finish(Closed("connection"))
         elif self._wire.is_up:
             self._send(reading)
         else:
-            reading.finish(Timeout("a read", READ_TIMEOUT_S))  # `done` sends it when the connection is back
-        return reading
+            reading.finish(Timeout("a read", READ_TIMEOUT_S))  # `wait` sends it when the connection is back
 
     async def done(self, reading: Reading) -> list[StoredMessage]:
-        """Wait for a read and return its messages; [] if there are none.
+        """Wait for a read and return its messages; [] if there are none. Raises as `wait` does."""
+        await self.wait(reading)
+        return reading.messages
+
+    async def wait(self, reading: PendingRead) -> None:
+        """Wait until a read is over.
 
         It is sent again after a lost connection and while nobody responds. Raises ServerError (413: too many subjects;
         403: forbidden), Timeout after 10 s, Closed, ConfigError for a request over max_payload. If the caller is
         cancelled, the answer is ignored.
         """
-        deadline = monotonic() + READ_TIMEOUT_S
-        pause_s, attempt_s = FIRST_PAUSE_S, FIRST_ATTEMPT_S
+        deadline = self._wire.loop.time() + READ_TIMEOUT_S
+        pause_s, quiet_s = FIRST_PAUSE_S, FIRST_ATTEMPT_S
         try:
             while True:
                 if not reading.is_over:
-                    await self._attempt(reading, attempt_s, deadline)
-                    attempt_s = min(attempt_s * 2, MAX_ATTEMPT_S)
+                    await self._attempt(reading, quiet_s, deadline)
+                    quiet_s = min(quiet_s * 2, MAX_ATTEMPT_S)
                 error = reading.error
                 if error is None:
-                    return reading.messages
+                    return
                 if not error.retryable:
                     raise error
                 while True:
                     if self._is_closed or self._wire.is_closed or self._wire.closing:
                         raise Closed("connection")
-                    if monotonic() + pause_s > deadline:
+                    if self._wire.loop.time() + pause_s > deadline:
                         raise error
                     await asyncio.sleep(pause_s)
                     pause_s = min(pause_s * 2, MAX_PAUSE_S)
@@ -230,66 +212,81 @@ class DirectGet:
         finally:
             self.forget(reading)
 
-    async def _attempt(self, reading: Reading, quiet_s: float, deadline: float) -> None:
-        """Wait for the end of an attempt. It ends without an answer if no message comes for `quiet_s` seconds."""
-        loop = asyncio.get_running_loop()
-        reading.waiter = loop.create_future()
-        timer: asyncio.TimerHandle
-
-        def look(n_before: int) -> None:
-            nonlocal timer
-            n_messages = len(reading.messages)
-            if n_messages > n_before and monotonic() < deadline:
-                timer = loop.call_later(quiet_s, look, n_messages)  # the rest of a long answer is under way
-            elif not reading.is_over:
-                reading.finish(Timeout(f"a read of stream {self._stream}", READ_TIMEOUT_S))
-
-        timer = loop.call_later(max(min(quiet_s, deadline - monotonic()), 0.01), look, len(reading.messages))
+    async def wait_once(self, reading: PendingRead) -> None:
+        """Wait until a read is over, or for as long as an attempt may take. Raises nothing."""
         try:
-            await reading.waiter
+            if not reading.is_over:
+                await self._attempt(reading, FIRST_ATTEMPT_S, self._wire.loop.time() + READ_TIMEOUT_S)
         finally:
-            timer.cancel()
+            self.forget(reading)
+
+    async def _attempt(self, reading: PendingRead, quiet_s: float, deadline: float) -> None:
+        """Wait for the end of an attempt. It ends without an answer if no message comes for `quiet_s` seconds."""
+        now = self._wire.loop.time()
+        reading.quiet_s = quiet_s
+        reading.deadline = deadline
+        reading.n_seen = reading.n_answers
+        reading.look_at = look_at = now + max(min(quiet_s, deadline - now), 0.01)
+        timer = self._timer
+        if timer is None or look_at < timer.when():
+            self._look_at(look_at)
+        waiter: Wait[None] = self._wire.waits.new()
+        reading.waiter = waiter
+        try:
+            await waiter
+        finally:
             reading.waiter = None
 
-    def forget(self, reading: Reading) -> None:
-        """Ignore the rest of the answer. Every reading that was begun must be passed to `done` or to this method."""
-        self._readings.pop(reading.number, None)
+    def _look_at(self, time: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._wire.loop.call_at(time, self._look)
 
-    def _send(self, reading: Reading) -> None:
-        """Send the request of a new attempt, whose answers have a number of their own."""
-        self.forget(reading)
-        self._last_number += 1
-        reading.number = b"%d" % self._last_number
-        reading.messages = []
-        reading.end = b""
-        reading.error = None
-        reading.is_over = False
-        n_body = len(reading.body)
-        if n_body > self._wire.max_payload:
-            message = f"a read takes {n_body} bytes, more than the server's max_payload of {self._wire.max_payload}"
-            reading.finish(ConfigError(message))
-            return
-        self._readings[reading.number] = reading
-        self._wire.out.request(
-            b"PUB %b %b%b %d\r\n%b\r\n"
-            % (reading.subject.encode(), self._inbox.encode(), reading.number, n_body, reading.body)
-        )
+    def _look(self) -> None:
+        """End the attempts for which no message has come for too long. One timer is cheaper than one for each read."""
+        self._timer = None
+        now = self._wire.loop.time() + 0.001  # a timer may fire a bit early
+        next_look = float("inf")
+        for reading in self._reads.under_way():
+            if reading.waiter is None or reading.is_over:
+                continue
+            if reading.look_at <= now:
+                if reading.n_answers == reading.n_seen or now >= reading.deadline:
+                    reading.finish(Timeout(f"a read of stream {self._stream}", READ_TIMEOUT_S))
+                    continue
+                reading.n_seen = reading.n_answers  # the rest of a long answer is under way
+                reading.look_at = now + reading.quiet_s
+            next_look = min(next_look, reading.look_at)
+        if next_look < float("inf"):
+            self._look_at(next_look)
+
+    def forget(self, reading: PendingRead) -> None:
+        """Ignore the rest of the answer. Every reading that was begun must be passed to `done` or to this method."""
+        self._reads.remove(reading)
+
+    def _send(self, reading: PendingRead) -> None:
+        """Send the requests of a new attempt."""
+        self._reads.add(reading)
+        if reading.n_body > self._wire.max_payload:
+            limit = f"the server's max_payload of {self._wire.max_payload}"
+            reading.finish(ConfigError(f"a read takes {reading.n_body} bytes, more than {limit}"))
+        else:
+            reading.send()
 
     # --- answers -----------------------------------------------------------------------------------------------------
 
-    def _take(self, tail: bytes, headers: bytes, payload: bytes) -> None:
-        reading = self._readings.get(tail)
-        if reading is None or reading.is_over:
-            return
+    def _take(self, reading: Reading, headers: bytes, payload: bytes) -> None:
         try:
             if headers.startswith(b"NATS/1.0 "):
                 self._take_status(reading, headers)
-            elif headers and self._own not in headers and b"\r\nNats-Stream: " in headers:
-                self._ask_again(reading)
             elif headers:
+                stream, message = message_of(headers, payload)
+                if stream != self._own:
+                    self._ask_again(reading)
+                    return
                 if len(reading.messages) >= (reading.most or 1):
                     raise ValueError(f"more than {reading.most or 1} messages")
-                reading.messages.append(_message_of(headers, payload))
+                reading.messages.append(message)
                 if not reading.most:
                     reading.finish()
             else:
@@ -328,7 +325,7 @@ class DirectGet:
             reading.finish(error)
 
     def _take_leader(self, reading: Reading, payload: bytes) -> None:
-        answer = _decode_leader(payload)
+        answer = decode_leader(payload)
         refused, message = answer.error, answer.message
         if refused is not None:
             if refused.err_code == MESSAGE_NOT_FOUND:
@@ -339,14 +336,13 @@ class DirectGet:
         elif message is None:
             raise ValueError("no message")
         else:
-            stored = StoredMessage(message.subject, message.seq, message.time, message.hdrs, message.data)
-            reading.messages.append(stored)
+            reading.messages.append(message.stored())
             reading.finish()
 
     # --- the connection ----------------------------------------------------------------------------------------------
 
     def _end_all(self, error: EdaError, subject: str | None = None) -> None:
-        for reading in list(self._readings.values()):
+        for reading in self._reads.under_way():
             if not reading.is_over and subject in (None, reading.subject):
                 reading.finish(error)
 
@@ -362,30 +358,6 @@ class DirectGet:
     def _on_closed(self) -> None:
         self._is_closed = True
         self._end_all(Closed("connection"))
-
-
-def _message_of(headers: bytes, payload: bytes) -> StoredMessage:
-    """Return the message of a direct get. Raises ValueError if the server's headers are missing."""
-    return StoredMessage(
-        _value(headers, b"\r\nNats-Subject: ").decode(),
-        int(_value(headers, b"\r\nNats-Sequence: ")),
-        _value(headers, b"\r\nNats-Time-Stamp: ").decode(),
-        headers,
-        payload,
-    )
-
-
-def _value(headers: bytes, name: bytes) -> bytes:
-    """Return the last value of a header: the server appends its own after those of the message."""
-    at = headers.rindex(name) + len(name)
-    return headers[at : headers.index(b"\r\n", at)]
-
-
-def n_left(end: bytes) -> int:
-    """Return how many further messages there are for a batch that has ended, by its last headers."""
-    return int(_value(end, b"\r\nNats-Num-Pending: ")) if end else 0
-
-
-def up_to(end: bytes) -> int:
-    """Return the last sequence that a read of `last_of_each` has covered, by its last headers; 0 without messages."""
-    return int(_value(end, b"\r\nNats-UpTo-Sequence: ")) if end else 0
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -12,7 +12,8 @@ from time import monotonic
 from eda._codec import decode_event
 from eda.errors import ConfigError, DecodeError, NotSupported, Timeout
 from eda.jetstream.api import Api
-from eda.jetstream.direct_get import READ_TIMEOUT_S, DirectGet, StoredMessage
+from eda.jetstream.direct_get import READ_TIMEOUT_S, DirectGet
+from eda.jetstream.stored_message import StoredMessage
 from eda.jetstream.stream_info import StreamInfo, check_takes_events
 from eda.jetstream.subjects import is_covered
 from eda.options import limit_on_old_events

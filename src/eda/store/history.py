@@ -4,31 +4,33 @@ Any replica may answer a direct get, and it may be behind. Two reads may be answ
 on. So a read is complete only if it has reached the sequence that the stream's leader names as the aggregate's last,
 and if the versions of its events follow each other. Otherwise it is read again, and in the end from the leader alone.
 
-The last message names the sequences of the events before it, so each is asked for by its sequence. If it does not name
-them, or if there are many, the events are searched by their subjects.
+The last message names the sequences of the events before it, so each is asked for by its sequence (`_tail_reading`). If
+it does not name them, or if there are many, the events are searched by their subjects.
+
+A stream on a single server has no replica that could be behind. Then the last message is read by a direct get, which
+costs the server a quarter of a read from the leader.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from eda._codec import stored_event
 from eda._event import Event
 from eda.errors import DecodeError, ServerError
 from eda.jetstream.api import Api
-from eda.jetstream.direct_get import DirectGet, Reading, StoredMessage, n_left, up_to
+from eda.jetstream.direct_get import DirectGet, Reading
+from eda.jetstream.stored_message import StoredMessage, n_left, up_to
 from eda.jetstream.subjects import aggregate_filter, escape_token
 from eda.names import FORGOTTEN
-from eda.store.earlier import earlier_in
+from eda.store._tail_reading import TailReading
 from eda.store_errors import HistoryIncomplete
 
 __all__ = ["Baseline", "History", "Tail"]
 
 MAX_BATCH = 500  # messages of one request
-MAX_FOLLOWED = 120  # events that are read by their sequences
-MAX_STEPS = 16  # round trips for these
 N_READS = 6
 TOO_MANY_SUBJECTS = 413
 MAX_SUBJECTS = 64  # of one aggregate that are read concurrently
@@ -60,20 +62,40 @@ class Tail:
 
 
 class History:
-    """Reads the events of the aggregates of a stream."""
+    """Reads the events of the aggregates of a stream.
 
-    def __init__(self, api: Api, stream: str, direct: DirectGet) -> None:
+    `has_one_copy()`: whether the stream has a single copy, so that its own answers to direct gets are exact.
+    `on_mirror()` is called if a mirror has answered a direct get that was meant for the stream.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        stream: str,
+        direct: DirectGet,
+        has_one_copy: Callable[[], bool] = lambda: False,
+        on_mirror: Callable[[], None] = lambda: None,
+    ) -> None:
         self.api = api
         self._stream = stream
         self._direct = direct
+        self._has_one_copy = has_one_copy
+        self._on_mirror = on_mirror
 
     async def last(self, aggregate: str) -> Event | None:
         """Return the aggregate's last event, as the stream's leader knows it; None if the aggregate has none.
 
         Raises HistoryIncomplete if the event can't be read or has no version.
         """
-        direct = self._direct
-        found = await direct.done(direct.begin_leader_last(aggregate_filter(self._stream, aggregate)))
+        direct, filter = self._direct, aggregate_filter(self._stream, aggregate)
+        if self._has_one_copy():
+            reading = direct.begin_last(filter)
+            await direct.wait_once(reading)
+            if reading.n_mirrors:
+                self._on_mirror()
+            if reading.messages:  # of the stream itself, or of the leader if a mirror has answered
+                return self._event(aggregate, reading.messages[0])
+        found = await direct.done(direct.begin_leader_last(filter))
         return self._event(aggregate, found[0]) if found else None
 
     async def read(self, aggregate: str, baseline: Baseline = _NOTHING, *, types: Iterable[str] | None = None) -> Tail:
@@ -84,6 +106,10 @@ class History:
 
         Raises HistoryIncomplete, ServerError, Timeout, Closed.
         """
+        if self._has_one_copy():
+            events = await self._read_directly(aggregate, baseline)
+            if events is not None:
+                return Tail(events, True)
         pause_s = FIRST_PAUSE_S
         for _ in range(N_READS):
             try:
@@ -99,6 +125,26 @@ class History:
         if wrong is not None:
             raise HistoryIncomplete(self._stream, aggregate, wrong)
         return Tail(events, True)
+
+    async def _read_directly(self, aggregate: str, baseline: Baseline) -> list[Event] | None:
+        """Return the events after the baseline, read from a stream with a single copy; None if this was not possible.
+
+        It is not possible if there are no events, or if anything is unusual.
+        """
+        reading = self._tail_reading(aggregate, baseline, reads_base=baseline.version > 0)
+        is_complete = await self._complete(aggregate, reading, self._direct.wait_once)
+        if reading.is_foreign:
+            self._on_mirror()
+        if not is_complete or reading.newest is None:
+            return None
+        base = reading.base if reading.newest.sequence != baseline.sequence else reading.newest
+        if baseline.version and (base is None or base.id != baseline.last_id):
+            return None
+        return reading.events()
+
+    def _tail_reading(self, aggregate: str, baseline: Baseline, *, reads_base: bool) -> TailReading:
+        token = escape_token(aggregate).encode()
+        return TailReading(self._stream, aggregate, token, baseline.version, baseline.sequence, reads_base)
 
     async def _read(self, aggregate: str, baseline: Baseline, types: Iterable[str] | None) -> list[Event] | None:
         """Read once, and return the events after the baseline, in order; None if an answer was not complete.
@@ -138,36 +184,44 @@ class History:
         event = self._event(aggregate, newest)
         if event.type == FORGOTTEN:
             return [event]
-        n_missing = event.version - baseline.version - 1
-        if not 0 <= n_missing <= MAX_FOLLOWED:
-            return None
-        direct, events, oldest = self._direct, [event], newest
-        for _ in range(MAX_STEPS):
-            if not n_missing:
-                events.reverse()
-                return events
-            named = earlier_in(oldest.headers, oldest.sequence)[:n_missing]
-            if not named or named[-1] <= baseline.sequence:
-                return None
-            readings = [direct.begin_at(each) for each in named]
-            try:
-                for sequence, each in zip(named, readings, strict=True):
-                    # A replica that is behind does not have the message yet, and a mirror may never have it.
-                    found = await direct.done(each) or await direct.done(direct.begin_leader_at(sequence))
-                    if not found:
-                        return None
-                    if found[0].sequence >= oldest.sequence or not self._is_of(found[0], aggregate):
-                        return None
-                    oldest = found[0]
-                    event = self._event(aggregate, oldest)
-                    if event.version != events[-1].version - 1:
-                        return None
-                    events.append(event)
-            finally:
-                for each in readings:
-                    direct.forget(each)
-            n_missing -= len(named)
-        return None
+        reading = self._tail_reading(aggregate, baseline, reads_base=False)
+        reading.begin_with(event, newest.headers)
+        return reading.events() if await self._complete(aggregate, reading, self._direct.wait) else None
+
+    async def _complete(
+        self, aggregate: str, reading: TailReading, wait: Callable[[TailReading], Awaitable[None]]
+    ) -> bool:
+        """Go on with a read until it is over. Return whether it is complete."""
+        while not reading.is_complete:
+            if not reading.is_over:
+                self._direct.begin(reading)
+                await wait(reading)
+                continue
+            missing = reading.missing()
+            if not missing or not await self._fill(aggregate, reading, missing):
+                return False
+        return True
+
+    async def _fill(self, aggregate: str, reading: TailReading, missing: list[tuple[int, int, int]]) -> bool:
+        """Read from the leader what the stream's direct gets did not give. Return whether all of it was found.
+
+        A replica that is behind does not have the message yet, and a mirror may never have it.
+        """
+        direct = self._direct
+        readings = [direct.begin_leader_at(sequence) for _, _, sequence in missing]
+        try:
+            for (index, version, sequence), each in zip(missing, readings, strict=True):
+                found = await direct.done(each)
+                if not found or found[0].sequence != sequence or not self._is_of(found[0], aggregate):
+                    return False
+                event = self._event(aggregate, found[0])
+                if event.version != version:
+                    return False
+                reading.put(index, event, found[0].headers)
+        finally:
+            for each in readings:
+                direct.forget(each)
+        return True
 
     async def _search(
         self, aggregate: str, sequence: int, baseline: Baseline, types: Iterable[str] | None

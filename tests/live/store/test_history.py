@@ -12,8 +12,9 @@ import eda
 from eda._codec import encode_event
 from eda._nuid import next_nuid
 from eda.jetstream.direct_get import DirectGet
+from eda.store._tail_reading import MAX_FOLLOWED
 from eda.store.earlier import EARLIER
-from eda.store.history import MAX_FOLLOWED, Baseline, History
+from eda.store.history import Baseline, History
 from eda.store_errors import HistoryIncomplete
 from helpers import Admin, Connect
 from support.store.appends import ListingSide
@@ -37,13 +38,14 @@ async def searching(conn: eda.Conn, stream: str) -> Side:
     return Side(conn, stream)
 
 
-@pytest.fixture
-async def history(conn: eda.Conn, stream: str) -> AsyncIterator[History]:
+@pytest.fixture(params=[False, True], ids=["leader", "direct"])
+async def history(request: pytest.FixtureRequest, conn: eda.Conn, stream: str) -> AsyncIterator[History]:
+    """A history that asks the stream's leader for the last event, or the stream, which has one copy."""
     api = Side(conn, stream).api
     direct = DirectGet(api, stream)
     await direct.open()
-    yield History(api, stream, direct)
-    assert not direct._readings
+    yield History(api, stream, direct, lambda: request.param)
+    assert not len(direct._reads)
     await direct.close()
 
 
@@ -230,7 +232,7 @@ async def test_read_when_it_is_cancelled_leaves_nothing(side: Side, history: His
             await asyncio.sleep(0)
         task.cancel()
         await asyncio.wait([task])
-    assert not history._direct._readings
+    assert not len(history._direct._reads)
 
 
 async def test_read_when_the_connection_is_closed_raises(side: Side, history: History, conn: eda.Conn) -> None:

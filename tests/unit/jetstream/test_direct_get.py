@@ -12,7 +12,10 @@ import pytest
 
 import eda
 from eda.jetstream import direct_get
-from eda.jetstream.direct_get import DirectGet, Reading, n_left, up_to
+from eda.jetstream.direct_get import DirectGet, Reading
+from eda.jetstream.stored_message import n_left, up_to
+from eda.transport._frame import Parser, Sink
+from eda.transport._waits import Waits
 from helpers import until
 
 SERVER = (
@@ -36,13 +39,18 @@ class FakeWire:
         self.on_closed: list[Callable[[], None]] = []
         self.is_up, self.is_closed, self.closing, self.max_payload = True, False, False, 1000
         self.out = self
+        self.at_once = False
+        self.loop = asyncio.get_running_loop()
+        self.waits = Waits(self.loop, asyncio.current_task, asyncio.CancelledError)
+        self.parser = Parser()
         self.sent: list[tuple[bytes, bytes, Any]] = []
 
     def new_inbox(self) -> str:
         return "_INBOX.x"
 
-    async def attach(self, subject: str, sink: object) -> Any:
+    async def attach(self, subject: str, sink: Sink) -> Any:
         assert subject == "_INBOX.x.*"
+        self.parser.register(1, sink)
         return SimpleNamespace()
 
     def release(self, subscription: Any) -> None:
@@ -52,10 +60,16 @@ class FakeWire:
         pass
 
     def request(self, data: bytes) -> None:
-        head, body, _ = data.split(b"\r\n")
-        verb, subject, reply, size = head.split(b" ")
-        assert (verb, int(size)) == (b"PUB", len(body))
-        self.sent.append((reply.removeprefix(b"_INBOX.x."), subject, msgspec.json.decode(body)))
+        lines = data.split(b"\r\n")[:-1]
+        for head, body in zip(lines[::2], lines[1::2], strict=True):
+            verb, subject, reply, size = head.split(b" ")
+            assert (verb, int(size)) == (b"PUB", len(body))
+            self.sent.append((reply.removeprefix(b"_INBOX.x."), subject, msgspec.json.decode(body)))
+
+    def receive(self, tail: bytes, headers: bytes, payload: bytes = b"") -> None:
+        n, n_all = len(headers), len(headers) + len(payload)
+        head = b"HMSG _INBOX.x.%b 1 %d %d" % (tail, n, n_all) if headers else b"MSG _INBOX.x.%b 1 %d" % (tail, n_all)
+        self.parser.feed(b"%b\r\n%b%b\r\n" % (head, headers, payload))
 
     def lose(self) -> None:
         self.is_up = False
@@ -70,7 +84,7 @@ class Scene:
 
     def say(self, headers: bytes, payload: bytes = b"", request: int = -1) -> None:
         """Answer a request, by default the latest."""
-        self.direct._take(self.wire.sent[request][0], headers, payload)
+        self.wire.receive(self.wire.sent[request][0], headers, payload)
 
     async def requests(self, n: int) -> None:
         await until(lambda: len(self.wire.sent) >= n, 2)
@@ -83,7 +97,7 @@ async def scene(monkeypatch: pytest.MonkeyPatch) -> Any:
     scene = Scene()
     await scene.direct.open()
     yield scene
-    assert not scene.direct._readings
+    assert not len(scene.direct._reads)
     await scene.direct.close()
     wire = scene.wire
     assert [wire.on_lost, wire.on_restored, wire.on_refused, wire.on_closed] == [[], [], [], []]
@@ -91,7 +105,7 @@ async def scene(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 async def test_done_when_the_message_is_there_returns_it(scene: Scene) -> None:
     reading = scene.direct.begin_at(7)
-    assert scene.wire.sent == [(b"1", b"$JS.API.DIRECT.GET.s", {"seq": 7})]
+    assert scene.wire.sent == [(b"1-0", b"$JS.API.DIRECT.GET.s", {"seq": 7})]
     scene.say(b"NATS/1.0\r\nNats-Sequence: 1\r\nNats-Subject: forged" + SERVER, b"data")
     scene.say(MESSAGE, b"a second answer")
     (found,) = await scene.direct.done(reading)
@@ -188,8 +202,11 @@ async def test_done_when_a_batch_has_too_many_messages_raises(scene: Scene) -> N
 
 
 async def test_done_when_an_unknown_answer_comes_ignores_it(scene: Scene) -> None:
-    for tail in (b"", b"99", b"x", b"\xff"):
-        scene.direct._take(tail, MESSAGE, b"")
+    reading = scene.direct.begin_at(7)
+    for tail in (b".", b"1", b"1-", b"-0", b"2-0", b"x-0", b"1-x", b"1--0", b"\xff-0", b"9" * 30 + b"-0"):
+        scene.wire.receive(tail, MESSAGE)
+    assert not reading.is_over
+    scene.direct.forget(reading)
 
 
 @pytest.mark.parametrize(
@@ -291,7 +308,7 @@ async def test_done_when_the_caller_is_cancelled_leaves_nothing(scene: Scene, wh
     task.cancel()
     await asyncio.wait([task])
     assert task.cancelled()
-    assert not scene.direct._readings
+    assert not len(scene.direct._reads)
     scene.say(MESSAGE)  # the answer comes nevertheless
     assert (reading.messages, reading.waiter) == ([], None)
 
