@@ -105,12 +105,18 @@ class _StreamState(msgspec.Struct):
     subjects: dict[str, _Count] | None = None
 
 
+class _Cluster(msgspec.Struct):
+    name: str = ""
+    leader: str = ""
+
+
 class Stream(msgspec.Struct):
     """The answer to STREAM.INFO, CREATE and UPDATE."""
 
     config: _StreamConfig
     state: _StreamState
     created: str
+    cluster: _Cluster | None = None
 
     def __post_init__(self) -> None:
         if datetime.fromisoformat(self.created).tzinfo is None:

@@ -31,7 +31,8 @@ class StreamInfo:
     single events can't be removed. `deny_purge`: the stream can't be purged. `max_events_per_subject`,
     `max_event_bytes` and `max_consumers`: limits; None: no limit. `discard_new_per_subject`: a full subject refuses new
     events. `allow_direct`: each replica answers reads. `allow_msg_ttl`: a message may say when it expires.
-    `allow_msg_counter`: the stream takes only changes of counters.
+    `allow_msg_counter`: the stream takes only changes of counters. `single_server`: the server that has the stream
+    belongs to no cluster, so there is no other copy. None: not known; a single server does not say so after a change.
 
     `last_time_ns`: when the last event was stored, in nanoseconds since 1970; 0 if no event was ever stored.
     """
@@ -62,6 +63,7 @@ class StreamInfo:
     allow_direct: bool = False
     allow_msg_ttl: bool = False
     allow_msg_counter: bool = False
+    single_server: bool | None = None
 
 
 def check_takes_events(info: StreamInfo) -> bool:
@@ -100,6 +102,7 @@ def info_of(answer: dict[str, Any]) -> StreamInfo:
     """Return the stream in an answer of the server, which was checked against `schemas.Stream`."""
     config = answer["config"]
     state = answer["state"]
+    cluster = answer.get("cluster") or {}
     atomic = bool(config.get("allow_atomic", False))
     fast_ingest = bool(config.get("allow_batched", False))
 
@@ -134,6 +137,8 @@ def info_of(answer: dict[str, Any]) -> StreamInfo:
         allow_direct=bool(config.get("allow_direct", False)),
         allow_msg_ttl=bool(config.get("allow_msg_ttl", False)),
         allow_msg_counter=bool(config.get("allow_msg_counter", False)),
+        # Only a server without a cluster names none. A server with leaf node remotes names itself as its cluster.
+        single_server=not cluster.get("name") if cluster.get("leader") else None,
     )
 
 

@@ -192,7 +192,10 @@ async def _open_parts(services: StoreServices, stream: str) -> StreamParts:
         services.under_way,
         lambda: opened.info.options.replicas,
     )
-    parts = StreamParts(opened, History(api, stream, direct), appending)
+    history = History(api, stream, direct, opened.has_one_copy, opened.forget_copies)
+    parts = StreamParts(opened, history, appending)
+    services.wire.on_lost.append(opened.forget_copies)
+    services.wire.on_restored.append(opened.forget_copies)
     services.wire.on_lost.append(parts.begin_epoch)  # not later: a command may decide before the connection is back
     services.wire.on_restored.append(parts.begin_epoch)
     opened.on_replaced.append(parts.begin_epoch)

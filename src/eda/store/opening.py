@@ -43,6 +43,8 @@ class OpenedStream:
         self.on_replaced: list[Callable[[], None]] = []
         self._is_gone = False
         self.is_unfit: bool = False  # the last look has found that the stream or server can't hold the store now
+        self._has_one_copy = False
+        self._count_copies(info)
         self._looks.listen(info.name, self._on_look)
         self._looks.on_missed.append(self._on_missed)
 
@@ -67,6 +69,22 @@ class OpenedStream:
         """Return the stream's name."""
         return self.info.name
 
+    def has_one_copy(self) -> bool:
+        """Return whether the last look, on this connection, has found that the server has the only copy of the stream.
+
+        The server must be the one to which the client is connected. So nobody can make it part of a cluster without
+        ending the connection, after which False is returned until the next look.
+        """
+        return self._has_one_copy
+
+    def forget_copies(self) -> None:
+        """Let `has_one_copy` return False until the next look."""
+        self._has_one_copy = False
+
+    def _count_copies(self, info: StreamInfo) -> None:
+        if info.single_server is not None:
+            self._has_one_copy = info.single_server and not self._api.wire.info.get("cluster")
+
     def _on_missed(self, stream: str) -> None:
         if stream == self.name:
             self._is_gone = True
@@ -74,6 +92,7 @@ class OpenedStream:
     def _on_look(self, info: StreamInfo) -> None:
         was_gone, self._is_gone = self._is_gone, False
         before, self.info = self.info, info
+        self._count_copies(info)
         try:
             _check(self._api, info)
             self.is_unfit = False
