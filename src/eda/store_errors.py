@@ -16,8 +16,8 @@ class VersionConflict(EdaError):
     """An append to an aggregate that did not have the expected version. Nothing was stored.
 
     `expected`: the expectation as it was given: a version, "new" or "exists"; also "any", if only some of the ids are
-    stored already. `actual`: the aggregate's version, 0 if
-    it has no events. `events`: the events that were stored after the expected version, as far as they were read.
+    stored already. `actual`: the aggregate's version, 0 if it has no events. `events`: the events that were stored
+    after the expected version, as far as they were read.
     """
 
     def __init__(

@@ -411,7 +411,7 @@ async def test_conflict_when_shown_says_what_was_expected(
     ids = [added(1).replace(id=each) for each in ("x", "y", "z")]
     await store.append("a", ids[:2], expected=1)
     for again in ("any", 3):
-        with pytest.raises(eda.VersionConflict, match="conflicts with events that aggregate 'a' .* has already"):
+        with pytest.raises(eda.VersionConflict, match=r"conflicts with events that aggregate 'a' .* has already"):
             await store.append("a", ids[1:], expected=again)
 
 
