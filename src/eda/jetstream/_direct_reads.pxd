@@ -24,7 +24,8 @@ cdef class PendingRead:
     cdef readonly bint is_over
     cdef readonly object error          # why the attempt is over without an answer
     cdef public object waiter           # a Wait; None: nobody waits
-    cdef public Py_ssize_t n_seen       # `n_answers` at the last look
+    cdef public bint counts_all         # the timer looks at the answers to all reads
+    cdef public Py_ssize_t n_seen       # the answers at the last look
     cdef public double look_at          # when the timer of the connection looks whether answers come
     cdef public double quiet_s
     cdef public double deadline
@@ -39,5 +40,6 @@ cdef class DirectReads(Sink):
     cdef readonly bytes subject         # of a direct get
     cdef readonly object out            # the connection's Outbound
     cdef uint64_t last_number
+    cdef readonly Py_ssize_t n_answers  # to all reads
 
     cdef int write(self, bytes frames) except -1

@@ -134,6 +134,7 @@ cdef class DirectReads(Sink):
         if read is None or read.is_over:
             return 0
         read.n_answers += 1
+        self.n_answers += 1
         try:
             read.take(frame, index)
         except Exception:               # an exception of a sink would end the connection

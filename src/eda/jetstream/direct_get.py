@@ -213,7 +213,11 @@ class DirectGet:
             self.forget(reading)
 
     async def wait_once(self, reading: PendingRead) -> None:
-        """Wait until a read is over, or for as long as an attempt may take. Raises nothing."""
+        """Wait until a read from a single server is over, or for as long as an attempt may take. Raises nothing.
+
+        The server answers in order. So while answers to other reads come, it is only slow.
+        """
+        reading.counts_all = True
         try:
             if not reading.is_over:
                 await self._attempt(reading, FIRST_ATTEMPT_S, self._wire.loop.time() + READ_TIMEOUT_S)
@@ -225,7 +229,7 @@ class DirectGet:
         now = self._wire.loop.time()
         reading.quiet_s = quiet_s
         reading.deadline = deadline
-        reading.n_seen = reading.n_answers
+        reading.n_seen = self._reads.n_answers if reading.counts_all else reading.n_answers
         reading.look_at = look_at = now + max(min(quiet_s, deadline - now), 0.01)
         timer = self._timer
         if timer is None or look_at < timer.when():
@@ -251,10 +255,11 @@ class DirectGet:
             if reading.waiter is None or reading.is_over:
                 continue
             if reading.look_at <= now:
-                if reading.n_answers == reading.n_seen or now >= reading.deadline:
+                n_answers = self._reads.n_answers if reading.counts_all else reading.n_answers
+                if n_answers == reading.n_seen or now >= reading.deadline:
                     reading.finish(Timeout(f"a read of stream {self._stream}", READ_TIMEOUT_S))
                     continue
-                reading.n_seen = reading.n_answers  # the rest of a long answer is under way
+                reading.n_seen = n_answers  # the rest of a long answer is under way
                 reading.look_at = now + reading.quiet_s
             next_look = min(next_look, reading.look_at)
         if next_look < float("inf"):

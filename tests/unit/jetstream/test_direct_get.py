@@ -153,6 +153,24 @@ async def test_done_when_no_answer_comes_asks_again(scene: Scene) -> None:
     assert [each.payload for each in await task] == [b"again"]
 
 
+async def test_wait_once_when_answers_to_other_reads_come_waits_on(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct_get, "FIRST_ATTEMPT_S", 0.4)
+    readings = [scene.direct.begin_at(7), scene.direct.begin_at(7)]
+    tasks = [asyncio.create_task(scene.direct.wait_once(each)) for each in readings]
+    for _ in range(6):
+        await asyncio.sleep(0.1)
+        other = scene.direct.begin_at(8)
+        scene.say(MESSAGE)
+        scene.direct.forget(other)
+    assert not any(task.done() for task in tasks)
+    scene.say(MESSAGE, request=0)
+    await asyncio.wait(tasks, timeout=2)
+    assert [each.error is None for each in readings] == [True, False]
+    assert len(scene.wire.sent) == 8  # nothing is sent again
+
+
 async def test_done_when_nobody_ever_responds_raises(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(direct_get, "READ_TIMEOUT_S", 0.1)
     with pytest.raises(eda.Timeout, match="a read of stream s"):
