@@ -69,6 +69,8 @@ CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
     "several": lambda store: store.append("a", [added(1)] * 2, expected="any"),
     "execute": lambda store: store.execute("a", 1),
     "execute several": lambda store: store.execute("a", 2, command_id="c"),
+    "load nothing": lambda store: store.load("nothing"),
+    "forget nothing": lambda store: store.forget("nothing"),
     "aggregates": names,
     "forget": lambda store: store.forget("a"),
 }
@@ -77,11 +79,12 @@ CALLS: dict[str, Callable[[Store], Awaitable[Any]]] = {
 @pytest.mark.parametrize(
     ("user", "refused", "subject"),
     [
-        ("msg", set(CALLS) - {"new", "aggregates"}, "$JS.API.STREAM.MSG.GET.orders"),
+        # A stream with a single copy answers direct gets exactly, but the leader must confirm that there is nothing.
+        ("msg", {"load nothing", "forget nothing"}, "$JS.API.STREAM.MSG.GET.orders"),
         ("direct", {"load", "history", "execute", "execute several"}, "$JS.API.DIRECT.GET.orders"),
-        ("publish", set(CALLS) - {"load", "history", "aggregates"}, "orders."),
+        ("publish", set(CALLS) - {"load", "history", "load nothing", "forget nothing", "aggregates"}, "orders."),
         ("info", set(CALLS), "$JS.API.STREAM.INFO.orders"),
-        ("purge", {"forget"}, "$JS.API.STREAM.PURGE.orders"),
+        ("purge", {"forget", "forget nothing"}, "$JS.API.STREAM.PURGE.orders"),
     ],
     ids=list(FORBIDDEN),
 )
