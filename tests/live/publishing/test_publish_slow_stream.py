@@ -48,13 +48,14 @@ async def test_publish_when_one_event_waits_long_does_not_stop_its_own_stream_ea
 ) -> None:
     """While an event waits for a lost answer, its stream still accepts as many events as the window has slots."""
     monkeypatch.setattr(eda.publishing.stream_publisher, "MAX_PENDING", 100)
+    monkeypatch.setattr(eda.publishing.stream_publisher, "RESEND_S", 3.0)
     async with FaultyProxy(server.port) as proxy:
         conn = await connect(proxy.url(server.url))
         await conn.publish(stream)
         proxy.drop_if = lambda message: b'"seq":2}' in message
         lost = asyncio.create_task(conn.publish(stream, eda.Event(id="lost")))
         await asyncio.sleep(0)
-        async with asyncio.timeout(4):
+        async with asyncio.timeout(2.8):
             for event in numbered(90):
                 await conn.publish(stream, event)
         assert not lost.done()
