@@ -236,7 +236,7 @@ cdef class Singles:
         """
         cdef Cached known
         cdef Single single
-        cdef object result
+        cdef object result, event
         if self.decide is None or type(aggregate) is not str or <str>aggregate in self.turns:
             return None
         if command_id is not None and not is_command_id(command_id):
@@ -260,13 +260,13 @@ cdef class Singles:
                 single.refusal = error
                 single.before = known
                 return single
-            if type(result) is list and len(<list>result) == 1:
-                result = (<list>result)[0]
-            if type(result) is not Event and type(result) not in made_as:
+            event = (<list>result)[0] if type(result) is list and len(<list>result) == 1 else result
+            if type(event) is not Event and type(event) not in made_as:
                 single.decided = result
                 single.before = known
                 return single
-            event = event_of_payload(result, <str>aggregate) if type(result) is not Event else result
+            if type(event) is not Event:
+                event = event_of_payload(event, <str>aggregate)
             if handled is not None:
                 event = with_cause([event], handled)[0]
             self.fill(single, <str>aggregate, known, <Event>event, <str>command_id, None, None)
