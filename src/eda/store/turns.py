@@ -46,9 +46,11 @@ class Turns:
         queue.append(turn)
         try:
             await turn
-        except asyncio.CancelledError:
+        except BaseException:  # cancelled, or its coroutine was closed
             if turn.done() and not turn.cancelled():
                 self.give(aggregate)  # the turn came together with the cancellation
+            else:
+                turn.cancel()
             raise
 
     def _check_not_own(self, aggregate: str) -> None:

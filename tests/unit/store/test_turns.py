@@ -57,6 +57,21 @@ async def test_turn_when_its_caller_is_cancelled_as_it_comes_goes_to_the_next() 
     assert not turns.taken
 
 
+async def test_turn_when_a_waiting_coroutine_is_closed_goes_to_the_next() -> None:
+    turns, done, may_end = Turns(), [], asyncio.Event()
+    turns.take_now("x")
+    waiting = turns.take("x")
+    waiting.send(None)
+    waiting.close()
+    task = asyncio.create_task(work(turns, "x", "b", done, may_end))
+    await asyncio.sleep(0)
+    may_end.set()
+    turns.give("x")
+    await asyncio.wait_for(task, 5)
+    assert done == ["b begins", "b ends"]
+    assert not turns.taken
+
+
 async def test_take_now_when_somebody_has_the_turn_takes_nothing() -> None:
     turns = Turns()
     assert turns.take_now("x")
