@@ -11,7 +11,8 @@ import eda
 
 
 def evolve(total: int, event: eda.Event) -> int:
-    return total + event.data.decode()
+    value: int = event.data.decode()
+    return total + value
 
 
 def added(n: int) -> eda.Event:
