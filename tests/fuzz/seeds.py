@@ -137,6 +137,31 @@ PAYLOADS = [
 ]
 
 
+def _answer(tail: str, version: int, earlier: str, stream: str = "s") -> bytes:
+    envelope = encode_event(Event(type="t", aggregate="a", data=JSON(version)), f"i{version}", "", 1, version)
+    headers = f"NATS/1.0\r\nNats-Msg-Id: i{version}\r\nEda-Earlier: {earlier}\r\nNats-Stream: {stream}\r\n"
+    headers += f"Nats-Subject: s.t.a\r\nNats-Sequence: {version * 10}\r\n"
+    return f"{tail}\0{headers}Nats-Time-Stamp: 2026-01-02T03:04:05.678Z\r\n\r\n".encode() + envelope
+
+
+# The answers to a load of the versions 1 to 5, at the sequences 10 to 50.
+NEWEST = _answer("1-0", 5, "0 40 30 20 10")
+OTHERS = [_answer(f"1-{at}", 5 - at, "0 30 20 10") for at in range(1, 5)]
+NOT_THERE = b"1-2\0NATS/1.0 404 Message Not Found\r\n\r\n"
+READS = [
+    DELIMITER.join([NEWEST, *OTHERS]),
+    DELIMITER.join([NEWEST, *OTHERS[::-1]]),
+    DELIMITER.join([_answer("1-0", 5, "0 40"), *OTHERS]),
+    DELIMITER.join([_answer("1-0", 5, "3"), *OTHERS]),
+    DELIMITER.join([NEWEST, OTHERS[0], NOT_THERE, *OTHERS[2:]]),
+    DELIMITER.join([NEWEST, _answer("1-1", 4, "0", "mirror"), *OTHERS[1:]]),
+    _answer("1-0", 5, "0 40 30", "mirror"),
+    _answer("1-0", 1, "0"),
+    b"1-0\0NATS/1.0 503\r\n\r\n",
+    b'1-0\0{"error":{"code":404}}',
+]
+
+
 def with_cuts(streams: Iterable[bytes]) -> list[bytes]:
     return [bytes([seed]) + stream for seed, stream in enumerate(streams)]
 
@@ -156,6 +181,7 @@ SEEDS = {
     "subscribing/statuses": [*STATUSES, DELIMITER.join(STATUSES), DELIMITER.join(STATUSES[::-1] * 2)],
     "headers": [bytes([40]) + block for block in BLOCKS],
     "typed/decode": PAYLOADS,
+    "store/reads": with_cuts(READS * 2),
 }
 
 
