@@ -87,7 +87,7 @@ def direct_get_times_ns(server: eda.EmbeddedServer, stream: str, subjects: Itera
 def load_times_ns(
     server: eda.EmbeddedServer, stream: str, aggregates: Iterable[tuple[str, Sequence[int]]]
 ) -> list[int]:
-    """Ask the leader for the last message of each aggregate, then for all others by their sequences, as a load does.
+    """Ask for the last message of each aggregate, then for all others by their sequences, as a load does.
 
     The sequences are given. Return the nanoseconds of each aggregate.
     """
@@ -98,7 +98,7 @@ def load_times_ns(
         link.recv(65_536)
         for aggregate, sequences in aggregates:
             query = b'{"last_by_subj":"%b.*.%b"}' % (prefix, aggregate.encode())
-            first = b"PUB $JS.API.STREAM.MSG.GET.%b %b %d\r\n%b\r\n" % (prefix, INBOX, len(query), query)
+            first = b"PUB $JS.API.DIRECT.GET.%b %b %d\r\n%b\r\n" % (prefix, INBOX, len(query), query)
             queries = [b'{"seq":%d}' % sequence for sequence in sequences]
             rest = b"".join(
                 [b"PUB $JS.API.DIRECT.GET.%b %b %d\r\n%b\r\n" % (prefix, INBOX, len(each), each) for each in queries]
@@ -106,7 +106,7 @@ def load_times_ns(
             started = time.perf_counter_ns()
             link.sendall(first)
             answer = b""
-            while b"msg_get_response" not in answer or not answer.endswith(b"}\r\n"):
+            while b"\r\nNats-Sequence: " not in answer or not answer.endswith(b"\r\n"):
                 answer += link.recv(65_536)
             link.sendall(rest)
             answer = b""
