@@ -309,8 +309,9 @@ async def test_write_when_another_has_taken_the_cursor_is_lost_and_stands_by(
 
 @pytest.mark.parametrize("what", ["purge", "delete", "nonsense", "older", "same epoch", "bucket", "stream purge"])
 async def test_members_when_the_cursor_is_destroyed_end_and_say_how(
-    own_server: eda.EmbeddedServer, stream: str, what: str
+    own_server: eda.EmbeddedServer, stream: str, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shorten(monkeypatch)
     async with eda.connect(own_server.url, client="a") as conn:
         await conn.streams.create(stream)
         assert await (await Member(conn, stream).open()).close()
