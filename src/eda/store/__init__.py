@@ -16,6 +16,7 @@ Files, each after the files that it imports:
     earlier            the sequences of an aggregate's earlier events, which each message names
     outgoing           the events of an append: checked, completed with their aggregate, and their ids
     _tail_reading      reads the events after a baseline by the sequences that messages name
+    tail               the tail of an aggregate: its events after a baseline
     history            exact reads of one aggregate's events
     aggregate_names    the names of all aggregates
     state_codec        how a state is written into a snapshot and read back, and whether it is the same then

@@ -15,6 +15,7 @@ from eda.store.cause import with_cause
 from eda.store.command_ids import check_command_id
 from eda.store.core import Conflict, StoreCore
 from eda.store.decider import Decider
+from eda.store.earlier import MOST
 from eda.store.executing import decide_and_append
 from eda.store.outgoing import check_aggregate, ids_of, plain_events
 from eda.store.results import Appended, Loaded
@@ -261,7 +262,8 @@ class EventStore(Generic[S, C]):
             if expected.version == 0:
                 return core.nothing_known()
             if core.parts.epoch == 0:
-                return core.at_version(expected.version, expected.sequence, expected.last_id)
+                sequences = [event.sequence for event in expected.events[-MOST:-1]]
+                return core.at_version(expected.version, [*sequences, expected.sequence], expected.last_id)
             # The stream may have been replaced since the load, and have another event at this sequence.
             known = await core.newest(aggregate)
             if known.version == expected.version and not _is_at(known, expected):

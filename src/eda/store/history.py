@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from eda._codec import stored_event
 from eda._event import Event
@@ -25,40 +24,17 @@ from eda.jetstream.direct_get import DirectGet, Reading
 from eda.jetstream.stored_message import StoredMessage, n_left, up_to
 from eda.jetstream.subjects import aggregate_filter, escape_token
 from eda.names import FORGOTTEN
-from eda.store._tail_reading import TailReading
+from eda.store._tail_reading import TailReading, earlier_in
+from eda.store.tail import NOTHING, Baseline, Tail
 from eda.store_errors import HistoryIncomplete
 
-__all__ = ["Baseline", "History", "Tail"]
+__all__ = ["History"]
 
 MAX_BATCH = 500  # messages of one request
 N_READS = 6
 TOO_MANY_SUBJECTS = 413
 MAX_SUBJECTS = 64  # of one aggregate that are read concurrently
 FIRST_PAUSE_S = 0.005  # between two reads; each further pause is twice as long
-
-
-@dataclass(frozen=True, slots=True)
-class Baseline:
-    """Up to where the caller knows the aggregate: the version, sequence and id of its last event there."""
-
-    version: int = 0
-    sequence: int = 0
-    last_id: str = ""
-
-
-_NOTHING = Baseline()
-
-
-@dataclass(frozen=True, slots=True)
-class Tail:
-    """The events of an aggregate after a baseline.
-
-    `is_continued`: whether the stream has the baseline's event where the baseline says. If not, the stream was restored
-    or made again, or the aggregate was forgotten, and `events` are all events of the aggregate.
-    """
-
-    events: list[Event]
-    is_continued: bool
 
 
 class History:
@@ -87,6 +63,13 @@ class History:
 
         Raises HistoryIncomplete if the event can't be read or has no version.
         """
+        return (await self.last_and_earlier(aggregate))[0]
+
+    async def last_and_earlier(self, aggregate: str) -> tuple[Event | None, list[int]]:
+        """Return the aggregate's last event as `last` does, and the sequences of the events before it.
+
+        These are as many as its message names, the latest first.
+        """
         direct, filter = self._direct, aggregate_filter(self._stream, aggregate)
         if self._has_one_copy():
             reading = direct.begin_last(filter)
@@ -94,11 +77,14 @@ class History:
             if reading.n_mirrors:
                 self._on_mirror()
             if reading.messages:  # of the stream itself, or of the leader if a mirror has answered
-                return self._event(aggregate, reading.messages[0])
+                return self._with_earlier(aggregate, reading.messages[0])
         found = await direct.done(direct.begin_leader_last(filter))
-        return self._event(aggregate, found[0]) if found else None
+        return self._with_earlier(aggregate, found[0]) if found else (None, [])
 
-    async def read(self, aggregate: str, baseline: Baseline = _NOTHING, *, types: Iterable[str] | None = None) -> Tail:
+    def _with_earlier(self, aggregate: str, message: StoredMessage) -> tuple[Event, list[int]]:
+        return self._event(aggregate, message), earlier_in(message.headers, message.sequence)
+
+    async def read(self, aggregate: str, baseline: Baseline = NOTHING, *, types: Iterable[str] | None = None) -> Tail:
         """Return the aggregate's events after the baseline: all that were acknowledged before this call.
 
         Their versions follow each other without a gap. A tombstone stands alone. `types`: the types that the aggregate

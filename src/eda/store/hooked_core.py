@@ -14,10 +14,10 @@ from eda._event import Event
 from eda.receipt import Receipt
 from eda.store._cache import Cached
 from eda.store.core import Conflict, StoreCore
-from eda.store.history import Baseline, Tail
 from eda.store.outgoing import ids_of
 from eda.store.results import Appended
 from eda.store.snapshots import StoreHooks
+from eda.store.tail import Baseline, Tail
 from eda.store_errors import VersionConflict
 
 __all__ = ["HookedStoreCore"]

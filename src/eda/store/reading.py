@@ -12,9 +12,10 @@ from eda.store._cache import Cache, Cached
 from eda.store.decider import Decider
 from eda.store.earlier import with_all
 from eda.store.forgetting import Forgetting
-from eda.store.history import Baseline, History, Tail
+from eda.store.history import History
 from eda.store.snapshots import Snapshots
 from eda.store.stream_parts import StreamParts
+from eda.store.tail import Baseline, Tail
 from eda.store_errors import AggregateForgotten
 
 __all__ = ["StoreReader"]
@@ -122,7 +123,7 @@ class StoreReader(Generic[S, C]):
         """Return the aggregate as the leader knows it, perhaps without a state. Raises AggregateForgotten."""
         epoch = self.parts.epoch
         cached = self.cache.get(aggregate)
-        event = await self.history.last(aggregate)
+        event, earlier = await self.history.last_and_earlier(aggregate)
         if event is None:
             return self.nothing_known()
         if event.type == FORGOTTEN:
@@ -130,12 +131,13 @@ class StoreReader(Generic[S, C]):
             raise AggregateForgotten(self.stream, aggregate)
         if cached is not None and (cached.sequence, cached.last_id) == (event.sequence, event.id):
             return cached.of_epoch(epoch)
-        return self.at_version(event.version, event.sequence, event.id, epoch)
+        return self.at_version(event.version, [*reversed(earlier), event.sequence], event.id, epoch)
 
-    def at_version(self, version: int, sequence: int, last_id: str, epoch: int | None = None) -> Cached:
-        """Return an aggregate of which only the last event is known."""
+    def at_version(self, version: int, sequences: Sequence[int], last_id: str, epoch: int | None = None) -> Cached:
+        """Return an aggregate of which only the last event is known, and the sequences of some events before it."""
         epoch = self.parts.epoch if epoch is None else epoch
-        return Cached(None, version, sequence, last_id, has_state=False, epoch=epoch, earlier=str(sequence))
+        earlier = with_all("", sequences)
+        return Cached(None, version, sequences[-1], last_id, has_state=False, epoch=epoch, earlier=earlier)
 
     async def catch_up(self, aggregate: str, known: Cached) -> tuple[Cached, list[Event]]:
         """Return the aggregate as it is now, and all events that were stored after `known`."""

@@ -48,6 +48,18 @@ async def test_append_when_there_are_events_before_names_them(conn: eda.Conn, ad
     assert found == ["0", "0", "0 1", "0 3 1", "1 3 1", "2 3 1", "0 6 5 4 3 1"]
 
 
+@pytest.mark.parametrize("expects", ["a version", "any", "what was loaded", "what was appended"])
+async def test_append_when_its_store_has_no_cache_names_the_events_before_the_last(
+    conn: eda.Conn, admin: Admin, stream: str, expects: str
+) -> None:
+    store = conn.store(stream, cache=0)
+    last = await store.append("a", [made(0)], expected="new")
+    for version in range(1, 20):
+        known = {"a version": version, "any": "any", "what was loaded": None, "what was appended": last}[expects]
+        last = await store.append("a", [made(version)], expected=await store.load("a") if known is None else known)
+    assert await named(admin, stream, 20) == "0 19 18 17 16 15 14 13 12 11 10 9 8 7 6 5"
+
+
 @pytest.mark.parametrize("n", [1, 2, 16, 17, 60])
 async def test_load_when_the_messages_name_all_events_searches_nothing(
     conn: eda.Conn, stream: str, searches: list[str], n: int

@@ -15,8 +15,9 @@ from eda._codec import decode_event
 from eda.errors import ServerError
 from eda.jetstream.direct_get import DirectGet
 from eda.store.forgetting import Forgetting
-from eda.store.history import Baseline, History
+from eda.store.history import History
 from eda.store.snapshot import is_marker
+from eda.store.tail import Baseline
 from eda.store_errors import HistoryIncomplete
 from helpers import Admin, Connect
 from support.store.snapshotting import Order, Side, cached

@@ -14,7 +14,8 @@ from eda._nuid import next_nuid
 from eda.jetstream.direct_get import DirectGet
 from eda.store._tail_reading import MAX_FOLLOWED
 from eda.store.earlier import EARLIER
-from eda.store.history import Baseline, History
+from eda.store.history import History
+from eda.store.tail import Baseline
 from eda.store_errors import HistoryIncomplete
 from helpers import Admin, Connect
 from support.store.appends import ListingSide
