@@ -8,7 +8,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_DecodeASCII
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 from libc.string cimport memchr
 
 from eda._bytes cimport copy_byte, copy_bytes, copy_decimal
@@ -299,6 +299,8 @@ cdef class Singles:
     cdef int fill(self, Single single, str aggregate, Cached known, Event event, str command_id, str id,
                   object folded) except -1:
         cdef str type = event.get_text(F_TYPE)
+        if known.version == INT64_MAX:
+            raise OverflowError(f"aggregate {aggregate!r} has version {known.version}, and no version can follow")
         if event.get_text(F_AGGREGATE) != aggregate:
             if event.get_text(F_AGGREGATE):
                 plain_events(aggregate, [event])        # raises

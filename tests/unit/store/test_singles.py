@@ -1,0 +1,67 @@
+"""Appends of single events, made and not sent."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import eda
+from eda._codec import decode_event
+from eda.store._cache import Cache, Cached
+from eda.store._single import Singles
+from eda.store.earlier import with_all
+
+
+def singles(cache: Cache, decider: eda.Decider[Any, Any] | None = None) -> Singles:
+    loop: Any = None
+    opened, parts = SimpleNamespace(name="ORDERS", is_unfit=False), SimpleNamespace(epoch=0)
+    return Singles(loop, lambda: None, opened, parts, {}, "client", decider, cache, {})
+
+
+def added(n: int) -> eda.Event:
+    return eda.Event(type="added", data=eda.JSON(n))
+
+
+@given(st.lists(st.integers(1, 2**63 - 1), max_size=40, unique=True).map(sorted))
+def test_aggregate_when_events_are_stored_names_the_same_sequences_as_a_batch(sequences: list[int]) -> None:
+    cache = Cache(1)
+    made = singles(cache)
+    known = Cached(None, has_state=False)
+    for number, sequence in enumerate(sequences, 1):
+        single = made.make("a", known, added(number), f"c{number}", None, None)
+        appended = single.stored(sequence)
+        before, known = known, single.after
+        assert cache.get("a") is known
+        assert (appended.version, known.version, known.sequence, known.last_id) == (number, number, sequence, single.id)
+        assert known.earlier == with_all(before.earlier, [sequence])
+        assert known.commands.find(f"c{number}") == (number, sequence, 1)
+    assert known.earlier == with_all("", sequences)
+
+
+def test_append_when_the_version_is_the_largest_is_refused() -> None:
+    made = singles(Cache(1))
+    with pytest.raises(OverflowError, match="no version can follow"):
+        made.make("a", Cached(None, 2**63 - 1, 7, "e"), added(1), None, None, None)
+    single = made.make("a", Cached(None, 2**63 - 2, 7, "e"), added(1), None, None, None)
+    assert decode_event(single.envelope).version == 2**63 - 1
+
+
+def test_state_when_evolve_uses_the_cache_meanwhile_is_that_of_the_append() -> None:
+    cache = Cache(1)
+
+    def evolve(state: list[int], event: eda.Event) -> list[int]:
+        cache.put("other", Cached("other"))
+        cache.drop("a")
+        return [*state, event.data.decode()]
+
+    known = Cached([1], 1, 10, "e1")
+    cache.put("a", known)
+    single = singles(cache, eda.Decider(list, evolve)).make("a", known, added(2), None, None, None)
+    assert not single.before.has_state  # `evolve` may have changed it in place
+    assert cache.get("a") is None
+    assert single.stored(20).state == [1, 2]
+    assert (cache.get("a"), cache.get("other")) == (single.after, None)
