@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import time
+from collections import OrderedDict
+from collections.abc import Callable
 
 import pytest
 
@@ -55,6 +57,76 @@ def test_cache_when_used_at_random_has_what_a_list_has(bound: int) -> None:
             cache.drop(name)
             reference = [each for each in reference if each != name]
         assert len(cache) == len(reference) <= bound
+
+
+@pytest.mark.parametrize("bound", [0, 1, 2, 7])
+def test_cache_when_used_at_random_has_the_order_of_an_ordered_dict(bound: int) -> None:
+    chance = random.Random(bound)
+    cache = Cache(bound)
+    reference: OrderedDict[str, Cached] = OrderedDict()
+    for number in range(5000):
+        name = str(chance.randrange(12))
+        what = chance.random()
+        if what < 0.4:
+            if name in reference:
+                reference.move_to_end(name)
+            assert cache.get(name) is reference.get(name)
+        elif what < 0.9:
+            cached = Cached(number)
+            cache.put(name, cached)
+            reference[name] = cached
+            reference.move_to_end(name)
+            while len(reference) > bound:
+                reference.popitem(last=False)
+        else:
+            cache.drop(name)
+            reference.pop(name, None)
+        assert len(cache) == len(reference)
+    for name, cached in reference.items():  # from here on the order does not change
+        assert cache.get(name) is cached
+
+
+class Reentrant:
+    """A state that uses the cache when it is dropped."""
+
+    def __init__(self, then: Callable[[], object]) -> None:
+        self.then = then
+
+    def __del__(self) -> None:
+        self.then()
+
+
+@pytest.mark.parametrize("bound", [1, 2, 5])
+def test_cache_when_a_dropped_state_uses_it_stays_whole(bound: int) -> None:
+    chance = random.Random(bound)
+    cache = Cache(bound)
+    n_dropped = 0
+
+    def use() -> None:
+        nonlocal n_dropped
+        n_dropped += 1
+        for _ in range(3):
+            name = str(chance.randrange(4))
+            what = chance.randrange(4)
+            if what == 0:
+                cache.drop(name)
+            elif what == 1:
+                cache.put(name, Cached("plain", 7))
+            else:
+                found = cache.get(name)
+                assert found is None or found.version in (1, 7)
+
+    for _ in range(3000):
+        cache.put(str(chance.randrange(4)), Cached(Reentrant(use), 1))
+        if chance.random() < 0.2:
+            cache.drop(str(chance.randrange(4)))
+        assert len(cache) <= bound
+    assert n_dropped > 1000
+    for name in "0123":
+        cache.drop(name)
+    for name in "0123":  # a state may have put others meanwhile
+        cache.drop(name)
+    assert len(cache) <= bound
 
 
 def test_cache_when_its_bound_is_0_keeps_nothing() -> None:
