@@ -165,6 +165,10 @@ cdef class Single(Message):
         refusal, self.refusal = self.refusal, None
         return refusal
 
+    def forget_waiter(self):
+        """Drop the wait, which keeps the error that it has raised: the error's traceback may refer to this."""
+        self.waiter = None
+
     def stored(self, int64_t sequence):
         """Note that the event is stored at this sequence, and return the result."""
         cdef Cached before = self.before

@@ -42,6 +42,11 @@ class Conflict(Exception):
         self.current = current
         self.events = events
 
+    def without_frames(self) -> Conflict:
+        """Return this without its traceback, by which the frame that keeps it would refer to itself."""
+        self.__context__ = None
+        return self.with_traceback(None)
+
     @property
     def actual(self) -> int:
         """Return the version after `events`. `current` may have been read later."""
@@ -114,9 +119,12 @@ class StoreCore(StoreReader[S, C]):
         """
         failed: Refused | Timeout | None = None
         if error is not None:
+            single.forget_waiter()
             try:
                 sequence = await self.parts.appending.find_out(single, error)
-            except (Refused, Timeout) as late:
+            except Refused as refused:
+                failed = refused.with_traceback(None)  # its traceback would refer to itself, by this frame
+            except Timeout as late:
                 failed = late
         if sequence <= 0:
             message = (single.type, single.envelope, single.id)

@@ -165,7 +165,7 @@ class EventStore(Generic[S, C]):
                         return single.stored(sequence)
                     return (await core.outcome(single, sequence))[0]
                 except Conflict as refused:
-                    conflict = refused
+                    conflict = refused.without_frames()
             return await decide_and_append(
                 core, self._attempts, aggregate, command, command_id, handled, single, conflict
             )

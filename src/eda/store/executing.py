@@ -80,7 +80,7 @@ async def decide_and_append(
         try:
             return (await core.append(aggregate, known, events, command_id))[0]
         except Conflict as refused:
-            conflict = refused
+            conflict = refused.without_frames()
 
 
 async def _decision(

@@ -177,3 +177,32 @@ async def test_store_when_its_connection_is_closed_keeps_nothing_of_it(server: e
     await asyncio.sleep(0.05)
     gc.collect()
     assert wire() is None
+
+
+class Total:
+    def __init__(self, n: int = 0) -> None:
+        self.n = n
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_state_when_a_conflict_has_made_it_old_needs_no_garbage_collector(
+    conn: eda.Conn, stream: str, *, is_async: bool
+) -> None:
+    async def decide_later(_: Total, command: int) -> eda.Event:
+        return added(command)
+
+    def evolve(total: Total, event: eda.Event) -> Total:
+        return Total(total.n + event.data.decode())
+
+    store = conn.store(stream, eda.Decider[Total, int](Total, evolve, decide_later if is_async else decide))
+    await store.execute("a", 1)
+    await conn.store(stream).append("a", [added(2)], expected="any")
+    gc.collect()
+    gc.disable()
+    try:
+        result = await store.execute("a", 3)
+        states = [each for each in gc.get_objects() if type(each) is Total]
+        assert result.state is not None
+        assert [each.n for each in states] == [6]
+    finally:
+        gc.enable()
