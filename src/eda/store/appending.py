@@ -23,7 +23,7 @@ from eda.jetstream.subjects import aggregate_filter, escape_token
 from eda.publishing._stream_sender import check_event_id
 from eda.publishing.atomic_batch import MAX_EVENTS, AtomicBatch, BatchMessage
 from eda.publishing.expectations import Expectation, holds
-from eda.publishing.known_streams import KnownStream, KnownStreams
+from eda.publishing.known_streams import PUBLISH_TIMEOUT_S, KnownStream, KnownStreams
 from eda.server_codes import ATOMIC_BATCH_DUPLICATE, CONFLICTS, LAST_SEQUENCE_CONFLICT, MESSAGE_NOT_FOUND
 from eda.store._single import Message
 from eda.store.earlier import EARLIER, value_of
@@ -154,8 +154,9 @@ class Appending:
         Raises Refused if it is a conflict, and the error otherwise. A Timeout gets the event's id. The event may be
         stored or not then.
         """
-        known = self.known.get(self._stream) or await self._known_streams.find(self._stream)
-        timeout_s = known.usual_s if timeout_s is None else timeout_s
+        known = self.known.get(self._stream)  # None: the stream was deleted meanwhile
+        if timeout_s is None:
+            timeout_s = PUBLISH_TIMEOUT_S if known is None else known.usual_s
         if isinstance(error, Timeout):
             error.operation, error.event_id, error.timeout_s = OPERATION, message.id, error.timeout_s or timeout_s
             raise error
@@ -166,6 +167,8 @@ class Appending:
             if is_too_large(error):  # this connection does not know the stream's limit of now
                 raise ConfigError(f"events[0] is too large: {error}", argument="events") from error
             raise error
+        if known is None:
+            known = await self._known_streams.find(self._stream)
         with known.publisher.finding_out():
             stored = await self._find_out(known, message, error, timeout_s)
         return -stored.sequences[0] if stored.is_duplicate else stored.sequences[0]
