@@ -274,7 +274,7 @@ cdef class Singles:
             if handled is not None:
                 event = with_cause([event], handled)[0]
             self.fill(single, <str>aggregate, known, <Event>event, <str>command_id, None, None)
-            self.send(single, known_stream)
+            self.send(single, known_stream, known_stream.usual_s)
         except BaseException:
             self.give(<str>aggregate)
             raise
@@ -362,11 +362,11 @@ cdef class Singles:
             self.decider.refuse_coroutine(after)
         return after
 
-    def send(self, Single single not None, object known_stream not None):
+    def send(self, Single single not None, object known_stream not None, double give_up_s):
         """Send the event; `single.waiter` gets the outcome. Raises ConfigError for an event that is too large."""
         try:
             single.waiter = (<MessageSender?>known_stream.publisher.sender).send_message(
-                known_stream.destination, single.subject, single.headers, single.envelope, known_stream.usual_s
+                known_stream.destination, single.subject, single.headers, single.envelope, give_up_s
             )
         except ConfigError as error:
             raise ConfigError(f"events[0]: {error}", argument="events") from error

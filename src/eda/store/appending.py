@@ -129,14 +129,13 @@ class Appending:
             position = await self.find_out(message, error, timeout_s)
         return Stored([abs(position)], position < 0)
 
-    async def ready(self, event_id: str) -> KnownStream:
-        """Wait until an event can be sent, and return the stream. Raises Timeout, StreamNotFound, ServerError, Closed.
+    async def ready(self, event_id: str) -> tuple[KnownStream, float]:
+        """Wait until an event can be sent. Return the stream, and the rest of the time-out.
 
-        This is the back-pressure.
+        This is the back-pressure. Raises Timeout, StreamNotFound, ServerError, Closed.
         """
         known = self.known.get(self._stream) or await self._known_streams.find(self._stream)
-        await self._room(known, event_id, known.usual_s)
-        return known
+        return known, await self._room(known, event_id, known.usual_s)
 
     async def _room(self, known: KnownStream, event_id: str, timeout_s: float) -> float:
         """Wait until the publisher has room, and return the rest of the time."""

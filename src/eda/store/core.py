@@ -103,8 +103,8 @@ class StoreCore(StoreReader[S, C]):
             return await self._append_batch(aggregate, known, events, command_id, ids, folded)
         event_id = None if ids is None else ids[0]
         single = self.singles.make(aggregate, known, events[0], command_id, event_id, folded)
-        stream = await self.parts.appending.ready(single.id)
-        self.singles.send(single, stream)
+        stream, left_s = await self.parts.appending.ready(single.id)
+        self.singles.send(single, stream, left_s)
         try:
             sequence = await single.waiter
         except EdaError as error:

@@ -10,6 +10,7 @@ import pytest
 
 import eda
 from eda.jetstream.api import Api
+from eda.publishing.stream_publisher import StreamPublisher
 
 
 @dataclass(frozen=True)
@@ -425,3 +426,26 @@ async def test_append_when_the_replicas_may_store_two_batches_takes_single_event
     with pytest.raises(eda.NotSupported, match=r"2\.12\.14"):
         await store.append("a", [added(3), added(4)], expected=2)
     assert (await store.append("a", [added(3)], expected=2)).version == 3
+
+
+async def test_append_when_it_had_to_wait_for_room_has_the_rest_of_its_time(
+    conn: eda.Conn, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ready(*_: object) -> float:
+        return 0.25
+
+    store = conn.store(stream)
+    await store.append("a", [added(1)], expected="new")
+    assert store._core is not None
+    publisher = store._core.parts.appending.known[stream].publisher
+    monkeypatch.setattr(StreamPublisher, "is_ready", False)
+    monkeypatch.setattr(StreamPublisher, "ready", ready)
+    appending = asyncio.create_task(store.append("a", [added(2)], expected="any"))
+    for _ in range(10):
+        await asyncio.sleep(0)
+        if publisher.sender.n_pending:
+            break
+    next_s = publisher.sender.due()[2]
+    assert next_s is not None
+    assert next_s <= 0.25
+    await appending
