@@ -49,8 +49,8 @@ class Turns:
         except BaseException:  # cancelled, or its coroutine was closed
             if turn.done() and not turn.cancelled():
                 self.give(aggregate)  # the turn came together with the cancellation
-            else:
-                turn.cancel()
+            elif not turn.done():
+                queue.remove(turn)
             raise
 
     def _check_not_own(self, aggregate: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 from eda.store.turns import Turns
 
@@ -70,6 +72,16 @@ async def test_turn_when_a_waiting_coroutine_is_closed_goes_to_the_next() -> Non
     await asyncio.wait_for(task, 5)
     assert done == ["b begins", "b ends"]
     assert not turns.taken
+
+
+def test_turn_when_the_loop_is_closed_while_a_caller_waits_raises_nothing() -> None:
+    async def wait(turns: Turns) -> Coroutine[Any, Any, None]:
+        turns.take_now("x")
+        waiting = turns.take("x")
+        waiting.send(None).add_done_callback(print)  # as a task does
+        return waiting
+
+    asyncio.run(wait(Turns())).close()
 
 
 async def test_take_now_when_somebody_has_the_turn_takes_nothing() -> None:
