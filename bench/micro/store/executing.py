@@ -77,7 +77,7 @@ class _Core:
 
     snapshots = None
 
-    class opened:  # noqa: N801
+    class opened:
         name = STREAM
         is_unfit = False
 
