@@ -15,6 +15,7 @@ from eda.publishing._stream_sender import Destination
 from eda.publishing._window import PublishWindow
 from eda.store._cache import Cache, Cached
 from eda.store._single import Singles
+from eda.store.core import StoreCore
 from eda.store.turns import Turns
 from eda.transport._frame import Parser
 from eda.transport._outbound import Outbound
@@ -76,6 +77,7 @@ class _Core:
     """The parts of a store that a cached command needs."""
 
     snapshots = None
+    sent = StoreCore.sent
 
     class opened:
         name = STREAM

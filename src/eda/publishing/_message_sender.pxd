@@ -18,6 +18,6 @@ cdef class MessageSender(StreamSender):
     cdef bint shares_no_write(self) except -1
     cpdef object send_message(self, Destination destination, bytes subject, bytes headers, bytes envelope,
                               double give_up_s)
-    cdef int check_timer(self, double give_up_s) except -1
+    cdef int after_send(self, double give_up_s) except -1
     cpdef int publish_message(self, Destination destination, bytes subject, bytes headers, bytes envelope,
                               object waiter, double resend_s, double give_up_s) except -1

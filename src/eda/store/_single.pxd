@@ -42,10 +42,14 @@ cdef class Singles:
     cdef object decider
     cdef object decide
     cdef object evolve
-    cdef object types                       # those whose payloads `evolve` gets; None: not asked yet
+    cdef frozenset types                    # those whose payloads `evolve` gets; None: not asked yet
 
+    cdef object usable_stream(self)
+    cdef Cached usable(self, object aggregate)
+    cdef bint is_expected(self, object expected, str aggregate, Cached known) except -1
     cdef int give(self, str aggregate) except -1
     cdef int fill(self, Single single, str aggregate, Cached known, Event event, str command_id, str id,
                   object folded) except -1
     cdef Event as_stored(self, bytes envelope)
+    cdef frozenset payload_types(self)
     cdef object fold(self, object state, Event event)

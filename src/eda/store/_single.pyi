@@ -67,6 +67,9 @@ class Singles:
     def execute(
         self, aggregate: object, command: object, command_id: object, handled: Event | None
     ) -> Single | None: ...
+    def append(
+        self, aggregate: object, events: object, expected: object, command_id: object, handled: Event | None
+    ) -> Single | None: ...
     def make(
         self,
         aggregate: str,

@@ -30,7 +30,7 @@ from eda.store.cause import with_cause
 from eda.store.changeable import is_immutable, quick_answer
 from eda.store.command_ids import MAX_COMMAND_ID, infix_of
 from eda.store.outgoing import ids_of, plain_events
-from eda.store.results import Appended
+from eda.store.results import Appended, Loaded
 from eda.typed.registry import MADE_AS
 
 __all__ = ["Message", "Single", "Singles"]
@@ -241,17 +241,11 @@ cdef class Singles:
         cdef Cached known
         cdef Single single
         cdef object result, event
-        if self.decide is None or type(aggregate) is not str or <str>aggregate in self.turns:
+        if self.decide is None or (command_id is not None and not is_command_id(command_id)):
             return None
-        if command_id is not None and not is_command_id(command_id):
-            return None
-        if self.running_loop() is not self.loop:
-            return None
-        known_stream = self.known.get(self.stream)
-        if known_stream is None or not (<MessageSender?>known_stream.publisher.sender).takes_more():
-            return None
-        known = self.cache.find(<str>aggregate)
-        if known is None or not known.has_state or known.epoch != <int64_t>self.parts.epoch or self.opened.is_unfit:
+        known_stream = self.usable_stream()
+        known = None if known_stream is None else self.usable(aggregate)
+        if known is None or not known.has_state:
             return None
         if command_id is not None and known.commands.has(<str>command_id):
             return None
@@ -279,6 +273,69 @@ cdef class Singles:
             self.give(<str>aggregate)
             raise
         return single
+
+    def append(self, object aggregate, object events, object expected, object command_id, object handled):
+        """Send a single event if the aggregate is in the cache with the expected version. It takes one turn.
+
+        Returns and raises as `execute` does.
+        """
+        cdef Cached known
+        cdef Single single
+        cdef object event
+        if command_id is not None or handled is not None or type(events) is not list or len(<list>events) != 1:
+            return None
+        event = (<list>events)[0]
+        if type(event) is not Event and type(event) not in made_as:
+            return None
+        known_stream = self.usable_stream()
+        known = None if known_stream is None else self.usable(aggregate)
+        if known is None or not self.is_expected(expected, <str>aggregate, known):
+            return None
+        single = Single.__new__(Single)
+        self.turns[aggregate] = None
+        try:
+            if type(event) is not Event:
+                event = event_of_payload(event, <str>aggregate)
+            if self.decider is not None and (<Event>event).get_text(F_TYPE) not in self.payload_types():
+                self.decider.check_takes([event])
+            self.fill(single, <str>aggregate, known, <Event>event, None, None, None)
+            self.send(single, known_stream, known_stream.usual_s)
+        except BaseException:
+            self.give(<str>aggregate)
+            raise
+        return single
+
+    cdef object usable_stream(self):
+        """Return the stream if an event can be sent to it now; else None."""
+        if self.running_loop() is not self.loop or self.opened.is_unfit:
+            return None
+        stream = self.known.get(self.stream)
+        if stream is None or not (<MessageSender?>stream.publisher.sender).takes_more():
+            return None
+        return stream
+
+    cdef Cached usable(self, object aggregate):
+        """Return the aggregate from the cache if its turn is free, and it need not be checked; else None."""
+        cdef Cached known
+        if type(aggregate) is not str or <str>aggregate in self.turns:
+            return None
+        known = self.cache.find(<str>aggregate)
+        return known if known is not None and known.epoch == <int64_t>self.parts.epoch else None
+
+    cdef bint is_expected(self, object expected, str aggregate, Cached known) except -1:
+        """Return whether the aggregate is as expected. False also for what only `EventStore.append` can judge."""
+        if type(expected) is int:
+            return expected == known.version
+        if type(expected) is Loaded:
+            return (
+                expected.version == known.version and expected.sequence == known.sequence
+                and expected.last_id == known.last_id and expected.aggregate == aggregate
+                and expected.stream == self.stream
+            )
+        return (
+            type(expected) is Appended and expected.version == known.version and expected.aggregate == aggregate
+            and expected.receipt is not None and expected.receipt.stream == self.stream
+        )
 
     cdef int give(self, str aggregate) except -1:
         if self.turns[aggregate] is None:
@@ -346,12 +403,16 @@ cdef class Singles:
         event._stream = self.stream
         return event
 
+    cdef frozenset payload_types(self):
+        """Return the types whose payloads `evolve` gets."""
+        if self.types is None:
+            self.types = self.decider.payload_types() or frozenset()
+        return self.types
+
     cdef object fold(self, object state, Event event):
         """Return the state after the event, as `Decider.fold` does."""
         cdef object after
-        if self.types is None:
-            self.types = self.decider.payload_types() or frozenset()
-        if event.get_text(F_TYPE) not in self.types:
+        if event.get_text(F_TYPE) not in self.payload_types():
             return self.decider.fold(state, [event])
         try:
             after = self.evolve(state, event.payload())

@@ -79,6 +79,10 @@ class StoreCore(StoreReader[S, C]):
         self.execute_cached: Callable[[object, object, object, Event | None], Single | None] = (
             _leave if self.RUNS_HOOKS else self.singles.execute
         )
+        # Appends a single event, if the aggregate is in the cache with the expected version.
+        self.append_cached: Callable[[object, object, object, object, Event | None], Single | None] = (
+            _leave if self.RUNS_HOOKS else self.singles.append
+        )
 
     async def append(
         self,
@@ -110,6 +114,16 @@ class StoreCore(StoreReader[S, C]):
         except EdaError as error:
             return await self.outcome(single, 0, error)
         return await self.outcome(single, sequence)
+
+    async def sent(self, single: Single) -> Appended[S]:
+        """Wait for the outcome of a single event that was sent, and return the result. Raises as `append` does."""
+        try:
+            sequence = await single.waiter
+        except EdaError as error:
+            return (await self.outcome(single, 0, error))[0]
+        if sequence > 0 and self.snapshots is None:
+            return single.stored(sequence)
+        return (await self.outcome(single, sequence))[0]
 
     async def outcome(self, single: Single, sequence: int, error: EdaError | None = None) -> tuple[Appended[S], Cached]:
         """Return the result of an append of a single event. Returns and raises as `append` does.

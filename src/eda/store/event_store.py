@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Gener
 from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar
 
 from eda._event import Event
-from eda.errors import ConfigError, EdaError
+from eda.errors import ConfigError
 from eda.handling.running_handler import handled_event
 from eda.publishing.atomic_batch import MAX_EVENTS
 from eda.store._cache import Cached
@@ -157,13 +157,7 @@ class EventStore(Generic[S, C]):
             conflict = None
             if single is not None and single.waiter is not None:
                 try:
-                    try:
-                        sequence = await single.waiter
-                    except EdaError as error:
-                        return (await core.outcome(single, 0, error))[0]
-                    if sequence > 0 and core.snapshots is None:
-                        return single.stored(sequence)
-                    return (await core.outcome(single, sequence))[0]
+                    return await core.sent(single)
                 except Conflict as refused:
                     conflict = refused.without_frames()
             return await decide_and_append(
@@ -208,6 +202,28 @@ class EventStore(Generic[S, C]):
         command_id: str | None,
         handled: Event | None,
     ) -> Appended[S]:
+        core = self._core
+        single = None if core is None else core.append_cached(aggregate, events, expected, command_id, handled)
+        if core is None or single is None:
+            return await self._append_slowly(aggregate, events, expected, command_id, handled)
+        turns = core.parts.turns
+        try:
+            return await core.sent(single)
+        except Conflict as conflict:
+            label = single.before.version
+            raise VersionConflict(self.stream, aggregate, label, conflict.actual, conflict.events) from None
+        finally:
+            turns.give(aggregate)
+
+    async def _append_slowly(
+        self,
+        aggregate: str,
+        events: Iterable[Event | object],
+        expected: Expected,
+        command_id: str | None,
+        handled: Event | None,
+    ) -> Appended[S]:
+        """Append any events under any expectation."""
         aggregate = check_aggregate(aggregate)
         plain = plain_events(aggregate, events)
         if handled is not None:
