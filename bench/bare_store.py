@@ -116,8 +116,13 @@ def load_times_ns(
     return took
 
 
-def expecting_frame(subject: str, filter: str, id: str, earlier: Sequence[int], envelope: bytes) -> bytes:
-    """Return the frame that an event store sends: the aggregate's last events are at the sequences `earlier`."""
+def expecting_frame(
+    number: int, subject: str, filter: str, id: str, earlier: Sequence[int], envelope: bytes, inbox: bytes = INBOX
+) -> bytes:
+    """Return the frame that an event store sends: the aggregate's last events are at the sequences `earlier`.
+
+    Each frame has a reply subject of its own, `<inbox>.<number>`, as the store's frames have.
+    """
     sequence = earlier[0] if earlier else 0
     named = " ".join(map(str, (0, *earlier)))
     headers = (
@@ -125,14 +130,14 @@ def expecting_frame(subject: str, filter: str, id: str, earlier: Sequence[int], 
         f"Nats-Expected-Last-Subject-Sequence-Subject: {filter}\r\nEda-Earlier: {named}\r\n\r\n"
     ).encode()
     sizes = b"%d %d" % (len(headers), len(headers) + len(envelope))
-    return b"HPUB %b %b %b\r\n%b%b\r\n" % (subject.encode(), INBOX, sizes, headers, envelope)
+    return b"HPUB %b %b.%d %b\r\n%b%b\r\n" % (subject.encode(), inbox, number, sizes, headers, envelope)
 
 
 def append_times_ns(server: eda.EmbeddedServer, frames: Iterable[bytes]) -> list[int]:
     """Send each frame and wait for its acknowledgement; return the nanoseconds of each."""
     took = []
     with bare.connect(server) as link:
-        link.sendall(b"SUB %b 1\r\nPING\r\n" % INBOX)
+        link.sendall(b"SUB %b.* 1\r\nPING\r\n" % INBOX)
         link.recv(65_536)
         acks = Acks(link)
         for frame in frames:
@@ -146,7 +151,7 @@ def append_times_ns(server: eda.EmbeddedServer, frames: Iterable[bytes]) -> list
 def append_s(server: eda.EmbeddedServer, frames: Sequence[bytes], n_under_way: int) -> float:
     """Send the frames, always `n_under_way` ahead of the acknowledgements; return the seconds until the last one."""
     with bare.connect(server) as link:
-        link.sendall(b"SUB %b 1\r\nPING\r\n" % INBOX)
+        link.sendall(b"SUB %b.* 1\r\nPING\r\n" % INBOX)
         link.recv(65_536)
         acks = Acks(link)
         started = time.perf_counter()

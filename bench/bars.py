@@ -132,6 +132,13 @@ BARS = [
     Bar("load of 10,000 events with a snapshot: over 10 events", "eda load long us", "eda load ten us", "<=", 2),
     Bar("append one by one: over conn.publish", "eda append us", "eda publish order us", "<=", 1.3),
     Bar("warm execute, 200 at once: part of a bare socket's rate", "bare execute s", "eda execute s", ">=", 0.85),
+    Bar(
+        "warm execute, 200 at once, server and client on a core each: part of a bare socket's rate",
+        "bare execute apart s",
+        "eda execute apart s",
+        ">=",
+        0.85,
+    ),
     Bar("warm execute, 200 at once: part of conn.publish's rate", "eda publish orders s", "eda execute s", ">=", 0.4),
     *(
         Bar(

@@ -8,9 +8,11 @@ import statistics
 import time
 from collections.abc import Callable
 
+import pytest
 import uvloop
 
 import bare_store
+import cores
 import eda
 from eda._codec import encode_event
 from eda.store.command_ids import event_ids
@@ -111,7 +113,9 @@ def expecting_frames(stream: str, names: list[str], n: int) -> list[bytes]:
         envelope = encode_event(eda.Event(data=Added(), aggregate=name), id, "bench", time.time_ns(), version)
         earlier = range(at + 1 - len(names), 0, -len(names))[:MOST]
         frames.append(
-            bare_store.expecting_frame(f"{stream}.item-added.{name}", f"{stream}.*.{name}", id, earlier, envelope)
+            bare_store.expecting_frame(
+                at + 1, f"{stream}.item-added.{name}", f"{stream}.*.{name}", id, earlier, envelope
+            )
         )
     return frames
 
@@ -168,3 +172,15 @@ AT_ONCE: dict[str, Contender] = {
 
 def test_execute(server: eda.EmbeddedServer, duel: Callable[..., None]) -> None:
     duel(*[(name, lambda contender=contender: contender(server)) for name, contender in AT_ONCE.items()])
+
+
+@pytest.mark.skipif(not cores.can_be_apart(), reason="needs Linux and two cores")
+def test_execute_apart(server: eda.EmbeddedServer, duel: Callable[..., None]) -> None:
+    """The same with a core for the server and another one for the client, as if they ran on two machines."""
+    with cores.apart(server):
+        duel(
+            *[
+                (name.replace(" s", " apart s"), lambda contender=AT_ONCE[name]: contender(server))
+                for name in ("eda execute s", "bare execute s")
+            ]
+        )

@@ -103,9 +103,7 @@ def eda_execute() -> Round:
     store: eda.EventStore[Order, Command] = eda.EventStore(STREAM, None, 10, known)  # type: ignore[arg-type]
     store._core = _Core(line, known)  # type: ignore[assignment]
     number = iter(range(1 << 60))
-    return Round(
-        lambda: line.run(lambda n: store.execute(NAMES[n], Add(), command_id=f"req-{next(number)}")), N_EVENTS
-    )
+    return Round(lambda: line.run(lambda n: store.execute(NAMES[n], Add(), command_id=f"req-{next(number)}")), N_EVENTS)
 
 
 def eda_publish() -> Round:
