@@ -1,11 +1,14 @@
 from typing import Any, ClassVar, final
 
+from typing_extensions import disjoint_base
+
 from eda.errors import EdaError
 from eda.transport._frame import Sink
 from eda.transport._waits import Wait
 
 __all__ = ["DirectReads", "PendingRead", "answer_headers"]
 
+@disjoint_base
 class PendingRead:
     keeps_answers: ClassVar[bool]
     waiter: Wait[None] | None

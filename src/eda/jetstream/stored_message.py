@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from eda.jetstream._direct_reads import answer_headers
@@ -38,7 +40,7 @@ class LeaderAnswer(msgspec.Struct):
     error: Refused | None = None
 
 
-decode_leader = msgspec.json.Decoder(LeaderAnswer).decode
+decode_leader: Callable[[bytes], LeaderAnswer] = msgspec.json.Decoder(LeaderAnswer).decode
 
 
 def message_of(headers: bytes, payload: bytes) -> tuple[bytes, StoredMessage]:

@@ -15,6 +15,7 @@ cdef class Cached:
     cdef public int64_t snapshot_sequence
     cdef readonly int64_t epoch
     cdef readonly str earlier
+    cdef str infix                  # infix_of() the aggregate; None: not needed yet
 
     cpdef Cached without_state(self)
     cpdef Cached after(self, int64_t version, int64_t sequence, str last_id, object state, bint has_state, str earlier)
@@ -39,4 +40,5 @@ cdef class Cache:
     cdef void link(self, Entry entry) noexcept
     cdef void unlink(self, Entry entry) noexcept
     cpdef int put(self, str aggregate, Cached cached) except -1
+    cdef int spend(self, str aggregate) except -1
     cpdef int drop(self, str aggregate) except -1

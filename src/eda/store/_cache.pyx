@@ -63,6 +63,7 @@ cdef class Cached:
         known.snapshot_sequence = self.snapshot_sequence
         known.epoch = self.epoch
         known.earlier = earlier
+        known.infix = self.infix
         return known
 
 
@@ -136,6 +137,13 @@ cdef class Cache:
         self.link(entry)
         if len(self.entries) > self.bound:
             self.drop((<Entry>self.oldest).aggregate)
+        return 0
+
+    cdef int spend(self, str aggregate) except -1:
+        """Forget an aggregate, if it is cached, but keep its place for the append that follows."""
+        cdef object found = self.entries.get(aggregate)
+        if found is not None:
+            (<Entry>found).cached = None
         return 0
 
     cpdef int drop(self, str aggregate) except -1:

@@ -23,6 +23,7 @@ cdef enum:
     N_MOST = 256
     N_SPARE = 64                # so many older commands may be in the buffer before they are removed
     N_MAX_ID = 100
+    N_FIRST = 64                # bytes of room for further entries, at least
 
 # An entry of the buffer: the command id, and a Tail. The length comes last, so that entries are read backwards, the
 # newest first.
@@ -93,7 +94,7 @@ cdef class RecentCommands:
 
     cdef int put(self, str command_id, int64_t version, int64_t sequence, int n) except -1:
         cdef Tail tail
-        cdef Py_ssize_t n_id, size
+        cdef Py_ssize_t n_id, size, room
         cdef const char* id = PyUnicode_AsUTF8AndSize(command_id, &n_id)
         cdef char* larger
         if not 0 < n_id <= N_MAX_ID or not 0 < n < 65536:
@@ -106,11 +107,12 @@ cdef class RecentCommands:
             self.drop_old()
         size = self.size + n_id + <Py_ssize_t>sizeof(Tail)
         if size > self.room:
-            larger = <char*>realloc(self.entries, size + size // 4)
+            room = size + max(size // 4, N_FIRST)
+            larger = <char*>realloc(self.entries, room)
             if larger is NULL:
                 raise MemoryError
             self.entries = larger
-            self.room = size + size // 4
+            self.room = room
         tail.version, tail.sequence = version, sequence
         tail.n, tail.n_id = <uint16_t>n, <unsigned char>n_id
         memcpy(self.entries + self.size, id, n_id)

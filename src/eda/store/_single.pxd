@@ -22,7 +22,8 @@ cdef class Single(Message):
     cdef readonly object waiter
     cdef object refusal                     # the error that `decide` has raised; None: none
     cdef readonly object decided
-    cdef readonly Cached before
+    cdef Cached known                       # before the append
+    cdef bint is_spent                      # `evolve` may have changed the state of `known`
     cdef readonly Cached after
     cdef object state                       # after the event
     cdef bint has_state
@@ -42,6 +43,8 @@ cdef class Singles:
     cdef object decider
     cdef object decide
     cdef object evolve
+    cdef type state_type                    # of the last state
+    cdef object state_answer                # quick_answer() of this type
     cdef frozenset types                    # those whose payloads `evolve` gets; None: not asked yet
 
     cdef object usable_stream(self)
@@ -50,6 +53,7 @@ cdef class Singles:
     cdef int give(self, str aggregate) except -1
     cdef int fill(self, Single single, str aggregate, Cached known, Event event, str command_id, str id,
                   object folded) except -1
+    cdef bint is_kept(self, object state) except -1
     cdef Event as_stored(self, bytes envelope)
     cdef frozenset payload_types(self)
     cdef object fold(self, object state, Event event)

@@ -160,6 +160,11 @@ cdef class Single(Message):
     def __init__(self):
         raise TypeError("Singles makes it")
 
+    @property
+    def before(self):
+        """The aggregate before the append."""
+        return self.known.without_state() if self.is_spent else self.known
+
     def take_refusal(self):
         """Return the error that `decide` has raised, or None, and drop it here: its traceback may refer to this."""
         refusal, self.refusal = self.refusal, None
@@ -171,7 +176,7 @@ cdef class Single(Message):
 
     def stored(self, int64_t sequence):
         """Note that the event is stored at this sequence, and return the result."""
-        cdef Cached before = self.before
+        cdef Cached before = self.known
         cdef int64_t version = before.version + 1
         if self.command_id is not None:
             before.commands.put(self.command_id, version, sequence, 1)
@@ -256,12 +261,12 @@ cdef class Singles:
                 result = self.decide(known.state, command)
             except Exception as error:
                 single.refusal = error
-                single.before = known
+                single.known = known
                 return single
             event = (<list>result)[0] if type(result) is list and len(<list>result) == 1 else result
             if type(event) is not Event and type(event) not in made_as:
                 single.decided = result
-                single.before = known
+                single.known = known
                 return single
             if type(event) is not Event:
                 event = event_of_payload(event, <str>aggregate)
@@ -375,24 +380,33 @@ cdef class Singles:
             elif command_id is None:
                 id = new_nuid()
             else:
-                id = f"{command_id}{<str>infix_of(aggregate)}1"
+                if known.infix is None:
+                    known.infix = infix_of(aggregate)
+                id = f"{command_id}{known.infix}1"
         single.cache = self.cache
         single.type = type
         single.id = id
         single.command_id = command_id
         single.envelope = envelope_of(event, id, self.client, wall_ns(), known.version + 1)
-        single.before = known
+        single.known = known
         if known.has_state and self.evolve is not None:
-            if not is_kept(known.state):
+            if not self.is_kept(known.state):
                 # `evolve` may change the state in place. If the append fails, the state is not the aggregate's.
-                single.before = known.without_state()
-                self.cache.put(aggregate, single.before)
+                single.is_spent = True
+                self.cache.spend(aggregate)
             if folded is None:
                 single.state = self.fold(known.state, self.as_stored(single.envelope))
             else:
                 single.state = self.decider.fold(known.state, folded)
             single.has_state = True
         return single.write(self.stream, aggregate, known.sequence, known.earlier)
+
+    cdef bint is_kept(self, object state) except -1:
+        """Return whether nothing of the state can be changed in place."""
+        if type(state) is not self.state_type:
+            self.state_answer = quick_answer(type(state))
+            self.state_type = type(state)
+        return is_immutable(state) if self.state_answer is None else self.state_answer
 
     cdef Event as_stored(self, bytes envelope):
         """Return the event as it will be read from the stream, but without its sequence."""
@@ -431,12 +445,6 @@ cdef class Singles:
             )
         except ConfigError as error:
             raise ConfigError(f"events[0]: {error}", argument="events") from error
-
-
-cdef inline bint is_kept(object state) except -1:
-    """Return whether nothing of the state can be changed in place."""
-    answer = quick_answer(type(state))
-    return is_immutable(state) if answer is None else answer
 
 
 cdef bint is_command_id(object command_id) except -1:

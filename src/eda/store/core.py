@@ -44,7 +44,8 @@ class Conflict(Exception):
 
     def without_frames(self) -> Conflict:
         """Return this without its traceback, by which the frame that keeps it would refer to itself."""
-        self.__context__ = None
+        error: BaseException = self
+        error.__context__ = None
         return self.with_traceback(None)
 
     @property

@@ -23,4 +23,5 @@ cdef class Wait:
 
     cdef int finish(self, object value, object error, bint within_a_read) except -1
     cdef tuple take_callback(self)
+    cdef int resume(self) except -1
     cdef int call_soon(self) except -1

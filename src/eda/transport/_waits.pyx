@@ -15,6 +15,11 @@ from contextvars import copy_context
 __all__ = ["Wait", "Waits"]
 
 
+cdef extern from "Python.h":
+    int PyContext_Enter(object context) except -1
+    int PyContext_Exit(object context) except -1
+
+
 cdef extern from *:
     """
     static inline iternextfunc eda_replace_next(PyTypeObject* type, void* next) {
@@ -69,8 +74,7 @@ cdef class Waits:
             while at_once and i < len(ended):
                 wait = ended[i]
                 i += 1
-                callback, context = wait.take_callback()
-                context.run(callback, wait)
+                wait.resume()
         finally:
             for wait in ended[i:]:
                 wait.call_soon()
@@ -133,6 +137,17 @@ cdef class Wait:
         cdef tuple taken = (self.callback, self.context)
         self.callback = self.context = None
         return taken
+
+    cdef int resume(self) except -1:
+        """Call the callback now, in its context."""
+        callback, context = self.callback, self.context
+        self.callback = self.context = None
+        PyContext_Enter(context)
+        try:
+            callback(self)
+        finally:
+            PyContext_Exit(context)
+        return 0
 
     cdef int call_soon(self) except -1:
         callback, context = self.take_callback()

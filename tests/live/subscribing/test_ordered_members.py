@@ -54,7 +54,7 @@ async def test_serial_when_handlers_fail_and_run_late_and_members_close_keeps_th
 ) -> None:
     await publish(conn, stream, 300)
     orders = SERIAL | {"sleep_s": 0.002, "fail_every": 7, "fail_times": 2, "slow": {"11": 5, "90": 5, "200": 5}}
-    orders["options"] = orders["options"] | {"timeout_s": 0.2}
+    orders["options"] = orders["options"] | {"timeout_s": 0.5}
     await members.start("a", "b", "c", **orders)
     for n in (40, 120):
         await members.until_handled(n)
