@@ -12,11 +12,11 @@ from eda._event import Event
 from eda.errors import ConfigError, EdaError, Timeout
 from eda.receipt import Receipt
 from eda.store._cache import Cached
+from eda.store._earlier import with_all
 from eda.store._single import Single, Singles
 from eda.store.appending import Refused
 from eda.store.changeable import is_immutable
 from eda.store.command_ids import event_ids
-from eda.store.earlier import with_all
 from eda.store.outgoing import ids_of
 from eda.store.reading import StoreReader
 from eda.store.results import Appended, stored_result
@@ -93,8 +93,8 @@ class StoreCore(StoreReader[S, C]):
         command_id: str | None,
         ids: list[str] | None = None,
         folded: Sequence[Event] | None = None,
-    ) -> tuple[Appended[S], Cached]:
-        """Append the events after `known`, and return the result and the aggregate as it is then.
+    ) -> Appended[S]:
+        """Append the events after `known`, and return the result.
 
         The events are folded first, so that an event that `evolve` refuses is never stored. `ids`: the ids of the
         events, if they have been made already. `folded`: the events that are folded instead, as hooks have changed
@@ -110,24 +110,20 @@ class StoreCore(StoreReader[S, C]):
         single = self.singles.make(aggregate, known, events[0], command_id, event_id, folded)
         stream, left_s = await self.parts.appending.ready(single.id)
         self.singles.send(single, stream, left_s)
-        try:
-            sequence = await single.waiter
-        except EdaError as error:
-            return await self.outcome(single, 0, error)
-        return await self.outcome(single, sequence)
+        return await self.sent(single)
 
     async def sent(self, single: Single) -> Appended[S]:
         """Wait for the outcome of a single event that was sent, and return the result. Raises as `append` does."""
         try:
             sequence = await single.waiter
         except EdaError as error:
-            return (await self.outcome(single, 0, error))[0]
+            return await self._outcome(single, 0, error)
         if sequence > 0 and self.snapshots is None:
             return single.stored(sequence)
-        return (await self.outcome(single, sequence))[0]
+        return await self._outcome(single, sequence)
 
-    async def outcome(self, single: Single, sequence: int, error: EdaError | None = None) -> tuple[Appended[S], Cached]:
-        """Return the result of an append of a single event. Returns and raises as `append` does.
+    async def _outcome(self, single: Single, sequence: int, error: EdaError | None = None) -> Appended[S]:
+        """Return the result of an append of a single event. Raises as `append` does.
 
         `sequence`: where the server has stored the event; negative if its id was stored before. `error`: the server has
         refused the event, or has not answered.
@@ -150,7 +146,7 @@ class StoreCore(StoreReader[S, C]):
         result: Appended[S] = single.stored(sequence)
         if self.snapshots is not None:
             self._snapshot_if_due(single.aggregate, single.after)
-        return result, single.after
+        return result
 
     async def _append_batch(
         self,
@@ -160,7 +156,7 @@ class StoreCore(StoreReader[S, C]):
         command_id: str | None,
         ids: list[str] | None,
         folded: Sequence[Event] | None,
-    ) -> tuple[Appended[S], Cached]:
+    ) -> Appended[S]:
         """Append several events, all or none, as `append` does."""
         if ids is None:
             ids = ids_of(aggregate, events, command_id)
@@ -204,7 +200,7 @@ class StoreCore(StoreReader[S, C]):
             self._snapshot_if_due(aggregate, current)
         stream = self.stream
         receipts = [Receipt(each, stream, sequence, 0, False) for each, sequence in zip(ids, sequences, strict=True)]
-        return Appended(aggregate, version, receipts, state), current
+        return Appended(aggregate, version, receipts, state)
 
     def stored_before(
         self, aggregate: str, known: Cached, command_id: str, version: int, sequence: int, n: int
@@ -221,7 +217,7 @@ class StoreCore(StoreReader[S, C]):
         messages: list[tuple[str, bytes, str]],
         ids: list[str],
         failed: Refused | Timeout | None,
-    ) -> tuple[list[int], tuple[Appended[S], Cached] | None]:
+    ) -> tuple[list[int], Appended[S] | None]:
         """Find out whether an append is stored. It has `failed`, or the server calls it a duplicate (None).
 
         If nothing is stored, try again. Return the sequences of the messages. If an earlier try has stored them,
@@ -257,13 +253,13 @@ class StoreCore(StoreReader[S, C]):
                 failed = None
         raise Timeout(f"an append to aggregate {aggregate!r}", MAX_UNCLEAR * MAX_PAUSE_S)
 
-    async def _look(self, aggregate: str, known: Cached, ids: list[str]) -> tuple[Appended[S], Cached] | None:
+    async def _look(self, aggregate: str, known: Cached, ids: list[str]) -> Appended[S] | None:
         """Return the result of an append that was refused or got no answer; None if nothing was stored.
 
         Raises Conflict and VersionConflict as `append` does.
         """
         current, events = await self.catch_up(aggregate, known)
-        found = self.find_stored(aggregate, known.version, current, events, ids)
+        found = self._find_stored(aggregate, known.version, current, events, ids)
         if found is not None:
             return found
         if events or current.sequence < known.sequence:  # the stream was emptied, made again or restored
@@ -273,15 +269,15 @@ class StoreCore(StoreReader[S, C]):
 
     async def look_at_all(
         self, aggregate: str, version: int, current: Cached, ids: list[str]
-    ) -> tuple[tuple[Appended[S], Cached] | None, list[Event]]:
-        """Return what `find_stored` finds among all events of the aggregate, and all its events."""
+    ) -> tuple[Appended[S] | None, list[Event]]:
+        """Return what `_find_stored` finds among all events of the aggregate, and all its events."""
         events = await self.all_events(aggregate)
-        found = self.find_stored(aggregate, version, current, events, ids)
-        if found is not None and found[0].version > current.version:  # stored since `current` was read
-            found = self.find_stored(aggregate, version, (await self.read(aggregate))[0], events, ids)
+        found = self._find_stored(aggregate, version, current, events, ids)
+        if found is not None and found.version > current.version:  # stored since `current` was read
+            found = self._find_stored(aggregate, version, (await self.read(aggregate))[0], events, ids)
         return found, events
 
-    async def _try_to_look(self, aggregate: str, known: Cached, ids: list[str]) -> tuple[Appended[S], Cached] | None:
+    async def _try_to_look(self, aggregate: str, known: Cached, ids: list[str]) -> Appended[S] | None:
         """Return what `_look` returns; None also if the look fails, so that the outcome stays unknown."""
         try:
             return await self._look(aggregate, known, ids)
@@ -293,12 +289,11 @@ class StoreCore(StoreReader[S, C]):
             )
             return None
 
-    def find_stored(
+    def _find_stored(
         self, aggregate: str, version: int, current: Cached, events: Sequence[Event], ids: list[str]
-    ) -> tuple[Appended[S], Cached] | None:
-        """Return `stored_result`, and `current`."""
-        stored = stored_result(self.stream, aggregate, version, events, ids, current.state)
-        return None if stored is None else (stored, current)
+    ) -> Appended[S] | None:
+        """Return the `stored_result` of an append, with the current state."""
+        return stored_result(self.stream, aggregate, version, events, ids, current.state)
 
 
 def _leave(*_: object) -> None:

@@ -10,12 +10,12 @@ from eda.errors import ConfigError
 from eda.handling.running_handler import handled_event
 from eda.publishing.atomic_batch import MAX_EVENTS
 from eda.store._cache import Cached
+from eda.store._earlier import MOST
 from eda.store.aggregate_names import aggregate_names
 from eda.store.cause import with_cause
 from eda.store.command_ids import check_command_id
 from eda.store.core import Conflict, StoreCore
 from eda.store.decider import Decider
-from eda.store.earlier import MOST
 from eda.store.executing import decide_and_append
 from eda.store.outgoing import check_aggregate, ids_of, plain_events
 from eda.store.results import Appended, Loaded
@@ -255,7 +255,7 @@ class EventStore(Generic[S, C]):
             while True:
                 known = await self._expected(core, aggregate, expected)
                 if known is not None:
-                    return (await core.append(aggregate, known, plain, command_id))[0]
+                    return await core.append(aggregate, known, plain, command_id)
                 assert isinstance(label, int)
                 found = await self._refused(core, aggregate, plain, label, command_id)
                 if found is not None:
@@ -311,7 +311,7 @@ class EventStore(Generic[S, C]):
                 if known.version == 0:
                     raise VersionConflict(self.stream, aggregate, "exists", 0)
             try:
-                return (await core.append(aggregate, known, events, command_id))[0]
+                return await core.append(aggregate, known, events, command_id)
             except Conflict as conflict:
                 known = conflict.current
 
@@ -325,7 +325,7 @@ class EventStore(Generic[S, C]):
         current = await core.last(aggregate)
         found, stored = await core.look_at_all(aggregate, expected, current, ids_of(aggregate, events, command_id))
         if found is not None:
-            return found[0]
+            return found
         actual = stored[-1].version if stored else 0
         if actual == expected:
             return None

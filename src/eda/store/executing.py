@@ -78,7 +78,7 @@ async def decide_and_append(
         if handled is not None:
             events = with_cause(events, handled)
         try:
-            return (await core.append(aggregate, known, events, command_id))[0]
+            return await core.append(aggregate, known, events, command_id)
         except Conflict as refused:
             conflict = refused.without_frames()
 

@@ -47,7 +47,7 @@ class HookedStoreCore(StoreCore[S, C]):
         command_id: str | None,
         ids: list[str] | None = None,
         folded: Sequence[Event] | None = None,
-    ) -> tuple[Appended[S], Cached]:
+    ) -> Appended[S]:
         """Run the hooks, and append the events as `StoreCore.append` does.
 
         The events are folded as a later load will return them.
@@ -55,7 +55,7 @@ class HookedStoreCore(StoreCore[S, C]):
         if ids is None:
             ids = ids_of(aggregate, events, command_id)
         given = [event.replace(id=each) for event, each in zip(events, ids, strict=True)]
-        results: list[tuple[Appended[S], Cached]] = []
+        results: list[Appended[S]] = []
         conflicts: list[Conflict] = []
         append = super().append
 
@@ -68,7 +68,7 @@ class HookedStoreCore(StoreCore[S, C]):
                 version = known.version
                 raise VersionConflict(self.stream, aggregate, version, conflict.actual, conflict.events) from None
             results.append(result)
-            return result[0].receipts
+            return result.receipts
 
         try:
             await self._hooks.append(self.stream, given, store)
