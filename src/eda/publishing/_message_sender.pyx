@@ -10,7 +10,7 @@ from libc.stdint cimport uint64_t
 from eda._bytes cimport Writer, put_byte, put_bytes, put_decimal, reserve, size_of_decimal
 from eda._clock cimport monotonic_ns
 from eda._event cimport Event
-from eda.publishing._stream_sender cimport Destination, Reply, StreamSender, id_of, put_reply, size_of_reply
+from eda.publishing._stream_sender cimport Destination, Reply, StreamSender, put_reply, size_of_reply
 from eda.publishing._window cimport Slot
 from eda.transport._frame cimport MAX_CONTROL_LINE
 from eda.transport._outbound cimport Chunk, write_soon
@@ -66,13 +66,11 @@ cdef class MessageSender(StreamSender):
 
     def send(self, Destination destination not None, Event event not None, double give_up_s):
         """Publish an event as `publish` does, at once or with others. Return its id, and the wait for its outcome."""
-        cdef str id = id_of(event)
         cdef Wait waiter = self.waits.make()
+        cdef str id
         self.out.at_once = self.shares_no_write()
         try:
-            self.put(
-                destination, event, id, waiter, <uint64_t>(self.resend_s * 1e9), <uint64_t>(give_up_s * 1e9)
-            )
+            id = self.publish(destination, event, waiter, self.resend_s, give_up_s)
         finally:
             self.out.at_once = False
         self.after_send(give_up_s)

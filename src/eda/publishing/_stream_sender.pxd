@@ -31,6 +31,7 @@ cdef class StreamSender(Sink):
     cdef int settle(self, uint64_t seq, int64_t stream_seq) except -1
     cdef uint64_t put(self, Destination destination, Event event, str id, object waiter, uint64_t resend_ns,
                       uint64_t give_up_ns) except 0
+    cpdef str publish(self, Destination destination, Event event, object waiter, double resend_s, double give_up_s)
 
 
 # The reply subject of a publish: prefix, number, suffix. Borrowed.

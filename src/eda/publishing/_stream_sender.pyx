@@ -383,8 +383,7 @@ cdef class StreamSender(Sink):
         write_soon(self.out)
         return seq
 
-    def publish(self, Destination destination not None, Event event not None, object waiter, double resend_s,
-                double give_up_s):
+    cpdef str publish(self, Destination destination, Event event, object waiter, double resend_s, double give_up_s):
         """Publish an event, whose outcome `waiter` gets later, and return its id.
 
         The caller has checked `has_room`. Raises ConfigError or EncodeError. Then nothing is published.
