@@ -12,7 +12,7 @@ import bare_store
 import eda
 from eda._codec import encode_event
 from eda._nuid import next_nuid
-from eda.store.earlier import EARLIER, value_of, with_all
+from eda.store._earlier import EARLIER, value_of, with_all
 from macro.store.orders import Added, Paid, Placed
 
 __all__ = ["Filling", "fill", "name_of"]

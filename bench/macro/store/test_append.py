@@ -15,8 +15,8 @@ import bare_store
 import cores
 import eda
 from eda._codec import encode_event
+from eda.store._earlier import MOST
 from eda.store.command_ids import event_ids
-from eda.store.earlier import MOST
 from macro import delete
 from macro.store.orders import Add, Added, Command, Order, Place, decider
 

@@ -76,7 +76,7 @@ async def eda_figures(server: eda.EmbeddedServer, stream: str, n_orders: int = N
         await each_us(
             names[:N_AT_ONCE], load
         )  # the rival loads with what has saved the orders, so it has begun long ago
-        found["load"] = await each_us(names * 3, load)  # for as long as the rival's loads take
+        found["load"] = await each_us(names * eventsourcing_orders.N_LOADS, load)
         found["load one by one"] = await each_us(names[:200], load, 1)
     async with eda.connect(server.url, client="bench") as conn:
         store = await conn.store(stream, decider())
