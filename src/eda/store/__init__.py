@@ -13,8 +13,8 @@ Files, each after the files that it imports:
     _recent_commands   the latest commands of an aggregate, and where their events are stored
     _cache             the cached aggregates: those used last, with a bound
     cause              the cause and the correlation of events that a handler appends
-    earlier            the sequences of an aggregate's earlier events, which each message names
     outgoing           the events of an append: checked, completed with their aggregate, and their ids
+    _earlier           the sequences of an aggregate's earlier events, which each message names
     _tail_reading      reads the events after a baseline by the sequences that messages name
     tail               the tail of an aggregate: its events after a baseline
     history            exact reads of one aggregate's events

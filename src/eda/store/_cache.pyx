@@ -17,7 +17,7 @@ cdef class Cached:
     `snapshot_sequence`: the version that the last snapshot has, and the sequence of its message; 0 if there is none.
     `epoch`: if it differs from the store's, the aggregate is checked before it is used. `has_state`: whether `state` is
     known; the rest is enough for an append without a decision. `earlier`: the sequences of the last events, `sequence`
-    among them, as far as they are known (see `earlier.py`).
+    among them, as far as they are known (see `_earlier`).
     """
 
     def __init__(self, object state, int64_t version=0, int64_t sequence=0, str last_id not None="",

@@ -7,9 +7,7 @@ Most commands decide on one event. Their append is the hot path of an event stor
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
-from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.stdint cimport INT64_MAX, int64_t, uint64_t
-from libc.string cimport memchr
 
 from eda._bytes cimport copy_byte, copy_bytes, copy_decimal
 from eda._clock cimport wall_ns
@@ -18,14 +16,17 @@ from eda._event cimport F_AGGREGATE, F_ID, F_TYPE, Event, new_event
 from eda._nuid cimport new_nuid
 from eda.publishing._message_sender cimport MessageSender
 from eda.store._cache cimport Cache, Cached
+from eda.store._earlier cimport with_sequence
 from eda.transport._frame cimport copy_token, size_of_token
 
 from types import CoroutineType
 
 from eda.errors import ConfigError
+from eda.headers import EXPECTED_FILTER, EXPECTED_SEQUENCE, MSG_ID
 from eda.names import FORGOTTEN, SNAPSHOT
 from eda.publishing._stream_sender import check_event_id
 from eda.receipt import Receipt
+from eda.store._earlier import EARLIER
 from eda.store.cause import with_cause
 from eda.store.changeable import is_immutable, quick_answer
 from eda.store.command_ids import MAX_COMMAND_ID, infix_of
@@ -36,7 +37,6 @@ from eda.typed.registry import MADE_AS
 __all__ = ["Message", "Single", "Singles"]
 
 cdef enum:
-    N_EARLIER = 15              # sequences that a message names
     N_NUMBER = 20               # digits of the largest number
 
 cdef dict made_as = MADE_AS
@@ -44,10 +44,10 @@ cdef str forgotten = FORGOTTEN
 cdef str snapshot = SNAPSHOT
 cdef Py_ssize_t max_command_id = MAX_COMMAND_ID
 
-cdef bytes HEAD = b"NATS/1.0\r\nNats-Msg-Id: "
-cdef bytes SEQUENCE = b"\r\nNats-Expected-Last-Subject-Sequence: "
-cdef bytes FILTER = b"\r\nNats-Expected-Last-Subject-Sequence-Subject: "
-cdef bytes EARLIER = b"\r\nEda-Earlier: 0"
+cdef bytes HEAD = f"NATS/1.0\r\n{MSG_ID}: ".encode()
+cdef bytes SEQUENCE = f"\r\n{EXPECTED_SEQUENCE}: ".encode()
+cdef bytes FILTER = f"\r\n{EXPECTED_FILTER}: ".encode()
+cdef bytes EARLIER_NAME = f"\r\n{EARLIER}: 0".encode()
 cdef bytes END = b"\r\n\r\n"
 
 
@@ -117,7 +117,7 @@ cdef class Message:
         self.headers = PyBytes_FromStringAndSize(
             NULL,
             PyBytes_GET_SIZE(HEAD) + n_id + PyBytes_GET_SIZE(SEQUENCE) + N_NUMBER + PyBytes_GET_SIZE(FILTER)
-            + n_stream + 3 + n_aggregate_token + PyBytes_GET_SIZE(EARLIER) + 1 + n_earlier + N_NUMBER
+            + n_stream + 3 + n_aggregate_token + PyBytes_GET_SIZE(EARLIER_NAME) + 1 + n_earlier + N_NUMBER
             + PyBytes_GET_SIZE(END),
         )
         begin = to = <unsigned char*>PyBytes_AS_STRING(self.headers)
@@ -129,7 +129,7 @@ cdef class Message:
         to = copy_bytes(to, <const unsigned char*>stream_text, n_stream)
         to = copy_bytes(to, b".*.", 3)
         to = copy_name(to, aggregate_text, n_aggregate, n_aggregate_token)
-        to = copy_constant(to, EARLIER)
+        to = copy_constant(to, EARLIER_NAME)
         if n_earlier:
             to = copy_byte(to, 32)
             to = copy_bytes(to, <const unsigned char*>earlier_text, n_earlier)
@@ -185,30 +185,6 @@ cdef class Single(Message):
         )
         self.cache.put(self.aggregate, self.after)
         return Appended(self.aggregate, version, [Receipt(self.id, self.stream, sequence, 0, False)], self.state)
-
-
-cdef str with_sequence(str earlier, uint64_t sequence):
-    """Return the list of an aggregate's last sequences with a further one. It has at most 15, the latest first."""
-    cdef unsigned char text[(N_NUMBER + 1) * (N_EARLIER + 1)]
-    cdef Py_ssize_t n
-    cdef const char* old = PyUnicode_AsUTF8AndSize(earlier, &n)
-    cdef const char* at = old
-    cdef const char* end = old + n
-    cdef unsigned char* to = copy_decimal(text, sequence)
-    cdef int left = N_EARLIER - 1
-    if n > (N_NUMBER + 1) * N_EARLIER:
-        raise ValueError("earlier: a list of sequences that is too long")
-    while left > 0 and at is not NULL and at < end:
-        at = <const char*>memchr(at, 32, end - at)
-        if at is not NULL:
-            at += 1
-        left -= 1
-    if at is not NULL and at < end:
-        end = at - 1                # the blank after the 14th sequence
-    if end > old:
-        to = copy_byte(to, 32)
-        to = copy_bytes(to, <const unsigned char*>old, end - old)
-    return PyUnicode_DecodeASCII(<char*>text, to - text, NULL)
 
 
 @cython.final

@@ -2,6 +2,7 @@ from libc.stdint cimport int64_t, uint64_t
 
 from eda._event cimport Event
 from eda.jetstream._direct_reads cimport Answer, PendingRead
+from eda.store._earlier cimport Named
 from eda.transport._frame cimport Frame
 
 
@@ -12,13 +13,6 @@ cpdef enum:
 
 cdef enum:
     MAX_STEPS = 16              # round trips for these
-    MAX_NAMED = 30              # sequences that one message names: those of its own append, and of earlier ones
-
-
-# The sequences that a message names, the latest first.
-cdef struct Named:
-    uint64_t sequence[MAX_NAMED]
-    Py_ssize_t n
 
 
 cdef class TailReading(PendingRead):

@@ -3,7 +3,7 @@ from typing import final
 from eda._event import Event
 from eda.jetstream._direct_reads import PendingRead
 
-__all__ = ["MAX_FOLLOWED", "TailReading", "earlier_in"]
+__all__ = ["MAX_FOLLOWED", "TailReading"]
 
 MAX_FOLLOWED: int
 
@@ -26,5 +26,3 @@ class TailReading(PendingRead):
     def missing(self) -> list[tuple[int, int, int]]: ...
     def put(self, index: int, event: Event, headers: bytes) -> None: ...
     def begin_with(self, newest: Event, headers: bytes) -> None: ...
-
-def earlier_in(headers: bytes, sequence: int) -> list[int]: ...

@@ -1,4 +1,4 @@
-"""Reads an aggregate's events after a baseline by the sequences that their messages name (see `earlier.py`).
+"""Reads an aggregate's events after a baseline by the sequences that their messages name (see `_earlier`).
 
 It runs in the reader of the connection: each answer becomes an event, and the next requests are written at once. The
 task that waits resumes once. Whatever is unusual ends the read without a result; then `history.py` reads otherwise.
@@ -9,23 +9,21 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memchr, memcmp, memset
 
-from eda._bytes cimport Writer, parse_decimal, put_byte, put_bytes, put_decimal, release, reserve, size_of_decimal
+from eda._bytes cimport Writer, put_byte, put_bytes, put_decimal, release, reserve, size_of_decimal
 from eda._codec cimport Refusal, read_stored
 from eda._event cimport F_AGGREGATE, F_TYPE, Event
 from eda.jetstream._direct_reads cimport Answer, PendingRead, read_answer
+from eda.store._earlier cimport Named, read_named
 from eda.transport._frame cimport Frame, status_of
 
 from eda.errors import ServerError
 from eda.names import FORGOTTEN
 
-__all__ = ["MAX_FOLLOWED", "TailReading", "earlier_in"]
+__all__ = ["MAX_FOLLOWED", "TailReading"]
 
 cdef bytes TOMBSTONE = FORGOTTEN.encode()
 
-cdef const char* EARLIER = "Eda-Earlier: "
 cdef enum:
-    N_EARLIER_NAME = 13
-    MOST_LISTED = 15            # sequences in the header
     NOT_FOUND = 404
     UNAVAILABLE = 503
 
@@ -39,67 +37,6 @@ cdef bint is_of_aggregate(const unsigned char* subject, Py_ssize_t n, bytes toke
         return False
     dot = <const unsigned char*>memchr(subject, 46, n_before - 1)
     return dot is not NULL and memchr(dot + 1, 46, n_before - 1 - (dot + 1 - subject)) is NULL
-
-
-cdef bint read_list(const unsigned char* text, Py_ssize_t n, uint64_t sequence, Named* named) noexcept nogil:
-    """Read the value of `Eda-Earlier`. Return False if it is malformed."""
-    cdef const unsigned char* end = text + n
-    cdef const unsigned char* space
-    cdef Py_ssize_t n_word
-    cdef uint64_t number
-    cdef int n_words = 0
-    named.n = 0
-    while True:
-        space = <const unsigned char*>memchr(text, 32, end - text)
-        n_word = (end if space is NULL else space) - text
-        if n_words > MOST_LISTED or not parse_decimal(text, n_word, &number):
-            return False
-        if n_words == 0:
-            if n_word > 4:
-                return False
-            # The events of the same append are stored directly before this one.
-            while named.n < MOST_LISTED and <uint64_t>named.n < number and <uint64_t>named.n + 1 < sequence:
-                named.sequence[named.n] = sequence - 1 - <uint64_t>named.n
-                named.n += 1
-        elif text[0] == 48:
-            return False
-        elif number < sequence:         # it is only a hint, so sequences that can't be right are left out
-            named.sequence[named.n] = number
-            named.n += 1
-        n_words += 1
-        if space is NULL:
-            return True
-        text = space + 1
-
-
-cdef void read_named(const unsigned char* headers, Py_ssize_t n, uint64_t sequence, Named* named) noexcept nogil:
-    """Fill `named` with the sequences that the message at `sequence` names, the latest first."""
-    cdef const unsigned char* end = headers + n
-    cdef const unsigned char* line = headers
-    cdef const unsigned char* line_end
-    named.n = 0
-    while line < end:
-        line_end = <const unsigned char*>memchr(line, 13, end - line)
-        if line_end is NULL or end - line_end < 2:
-            break
-        if line_end[1] != 10:           # a lone CR: it can't be part of the list's line
-            line_end = <const unsigned char*>memchr(line, 10, end - line)
-            if line_end is NULL:
-                break
-            line = line_end + 1
-            continue
-        if line_end - line > N_EARLIER_NAME and memcmp(line, EARLIER, N_EARLIER_NAME) == 0:
-            if read_list(line + N_EARLIER_NAME, line_end - line - N_EARLIER_NAME, sequence, named):
-                return
-        line = line_end + 2
-    named.n = 0
-
-
-def earlier_in(bytes headers not None, uint64_t sequence):
-    """Return the sequences that the message at `sequence` names, the latest first; [] if it names none."""
-    cdef Named named
-    read_named(<const unsigned char*>PyBytes_AS_STRING(headers), PyBytes_GET_SIZE(headers), sequence, &named)
-    return [named.sequence[i] for i in range(named.n)]
 
 
 @cython.final

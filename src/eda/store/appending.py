@@ -25,8 +25,8 @@ from eda.publishing.atomic_batch import MAX_EVENTS, AtomicBatch, BatchMessage
 from eda.publishing.expectations import Expectation, holds
 from eda.publishing.known_streams import PUBLISH_TIMEOUT_S, KnownStream, KnownStreams
 from eda.server_codes import ATOMIC_BATCH_DUPLICATE, CONFLICTS, LAST_SEQUENCE_CONFLICT, MESSAGE_NOT_FOUND
+from eda.store._earlier import EARLIER, value_of
 from eda.store._single import Message
-from eda.store.earlier import EARLIER, value_of
 
 __all__ = ["Appending", "Refused", "Stored"]
 
@@ -98,7 +98,7 @@ class Appending:
 
         With `sequence=0` the aggregate must have no events. A single event is sent again until its outcome is known, as
         by `conn.publish`. Several events are one atomic batch. `earlier`: the sequences of the aggregate's last
-        events, as far as they are known (see `earlier.py`).
+        events, as far as they are known (see `_earlier`).
 
         Raises Refused, Timeout (the events may be stored or not), ServerError, StreamNotFound and Closed; ConfigError
         before anything is sent; NotSupported for several events if server or stream does not take atomic batches. If

@@ -24,7 +24,8 @@ from eda.jetstream.direct_get import DirectGet, Reading
 from eda.jetstream.stored_message import StoredMessage, n_left, up_to
 from eda.jetstream.subjects import aggregate_filter, escape_token
 from eda.names import FORGOTTEN
-from eda.store._tail_reading import TailReading, earlier_in
+from eda.store._earlier import earlier_in
+from eda.store._tail_reading import TailReading
 from eda.store.tail import NOTHING, Baseline, Tail
 from eda.store_errors import HistoryIncomplete
 

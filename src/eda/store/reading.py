@@ -9,8 +9,8 @@ from typing import Generic, TypeVar
 from eda._event import Event
 from eda.names import FORGOTTEN
 from eda.store._cache import Cache, Cached
+from eda.store._earlier import with_all
 from eda.store.decider import Decider
-from eda.store.earlier import with_all
 from eda.store.forgetting import Forgetting
 from eda.store.history import History
 from eda.store.snapshots import Snapshots

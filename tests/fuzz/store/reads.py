@@ -11,7 +11,8 @@ from contextlib import suppress
 from eda.errors import DecodeError, UnknownEncoding
 from eda.jetstream._direct_reads import DirectReads, answer_headers
 from eda.jetstream.schemas import nanoseconds
-from eda.store._tail_reading import TailReading, earlier_in
+from eda.store._earlier import earlier_in
+from eda.store._tail_reading import TailReading
 from eda.transport._frame import Parser
 from fuzz.cuts import messages
 

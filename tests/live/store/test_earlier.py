@@ -8,8 +8,8 @@ import pytest
 
 import eda
 from eda._codec import encode_event
+from eda.store._earlier import EARLIER
 from eda.store._tail_reading import MAX_FOLLOWED
-from eda.store.earlier import EARLIER
 from eda.store.history import History
 from helpers import Admin
 

@@ -12,8 +12,8 @@ import eda
 from eda._codec import encode_event
 from eda._nuid import next_nuid
 from eda.jetstream.direct_get import DirectGet
+from eda.store._earlier import EARLIER
 from eda.store._tail_reading import MAX_FOLLOWED
-from eda.store.earlier import EARLIER
 from eda.store.history import History
 from eda.store.tail import Baseline
 from eda.store_errors import HistoryIncomplete

@@ -13,7 +13,7 @@ import pytest
 
 import eda
 from eda.jetstream.direct_get import DirectGet
-from eda.store.earlier import EARLIER, value_of, with_all
+from eda.store._earlier import EARLIER, value_of, with_all
 from eda.store.history import History
 from eda.store.tail import Baseline
 from helpers import freeze, needs_freeze

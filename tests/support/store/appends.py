@@ -8,8 +8,8 @@ from typing import Any
 import eda
 from eda._codec import decode_event, encode_event
 from eda._nuid import next_nuid
+from eda.store._earlier import with_all
 from eda.store.appending import Appending
-from eda.store.earlier import with_all
 from helpers import Admin
 from support.store.snapshotting import Side
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from eda.store._tail_reading import earlier_in
-from eda.store.earlier import EARLIER, MOST, value_of, with_all
+from eda.store._earlier import EARLIER, MOST, earlier_in, value_of, with_all
 
 
 def headers_of(value: str) -> bytes:

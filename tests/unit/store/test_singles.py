@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 import eda
 from eda._codec import decode_event
 from eda.store._cache import Cache, Cached
+from eda.store._earlier import MOST, with_all
 from eda.store._single import Singles
-from eda.store.earlier import with_all
 
 
 def singles(cache: Cache, decider: eda.Decider[Any, Any] | None = None) -> Singles:
@@ -34,10 +34,10 @@ def test_aggregate_when_events_are_stored_names_the_same_sequences_as_a_batch(se
     for number, sequence in enumerate(sequences, 1):
         single = made.make("a", known, added(number), f"c{number}", None, None)
         appended = single.stored(sequence)
-        before, known = known, single.after
+        known = single.after
         assert cache.get("a") is known
         assert (appended.version, known.version, known.sequence, known.last_id) == (number, number, sequence, single.id)
-        assert known.earlier == with_all(before.earlier, [sequence])
+        assert known.earlier == " ".join(map(str, sequences[:number][: -MOST - 1 : -1]))
         assert known.commands.find(f"c{number}") == (number, sequence, 1)
     assert known.earlier == with_all("", sequences)
 
