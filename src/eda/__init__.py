@@ -7,6 +7,7 @@ from eda._version import __version__ as __version__
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
+    from eda import sql as sql
     from eda import testing as testing
     from eda._data import JSON, Bytes, Data, MsgPack, Proto, String
     from eda._event import Event
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from eda.lifetime import ConnState
     from eda.middleware.base import FlushNext, HandleBatchNext, HandleNext, Middleware, PublishNext
     from eda.options import Retry, StreamKeywords, StreamOptions, SubscriptionOptions
+    from eda.projection_errors import NotApplied, PositionInvalid, TransactionEnded
     from eda.publishing.publisher import Publisher
     from eda.publishing.publisher_options import Mode
     from eda.receipt import Receipt
@@ -88,8 +90,10 @@ __all__ = [
     "Middleware",
     "Mode",
     "MsgPack",
+    "NotApplied",
     "NotSupported",
     "PartialFailure",
+    "PositionInvalid",
     "Proto",
     "PublishFailed",
     "PublishNext",
@@ -113,6 +117,7 @@ __all__ = [
     "SubscriptionOptions",
     "SubscriptionStats",
     "Timeout",
+    "TransactionEnded",
     "UnknownEncoding",
     "UnknownType",
     "VersionConflict",
@@ -143,6 +148,7 @@ _NAMES_IN = {
     "eda.lifetime": "ConnState",
     "eda.middleware.base": "FlushNext HandleBatchNext HandleNext Middleware PublishNext",
     "eda.options": "Retry StreamKeywords StreamOptions SubscriptionOptions",
+    "eda.projection_errors": "NotApplied PositionInvalid TransactionEnded",
     "eda.publishing.publisher": "Publisher",
     "eda.publishing.publisher_options": "Mode",
     "eda.receipt": "Receipt",
@@ -176,7 +182,7 @@ if not TYPE_CHECKING:  # a type checker that saw __getattr__ would accept any na
                 value = getattr(import_module(_MODULE_OF[name]), name)
             globals()[name] = value
             return value
-        if f"eda.{name}" in _NAMES_IN or name == "testing":
+        if f"eda.{name}" in _NAMES_IN or name in ("sql", "testing"):
             with _LOADING:
                 return import_module(f"eda.{name}")
         # Python uses `name` and `obj` to suggest the name that was probably meant.

@@ -15,6 +15,7 @@ EdaError
 ├── NotSupported
 ├── ServerError
 ├── VersionConflict, HistoryIncomplete, AggregateForgotten (in store_errors)
+├── PositionInvalid, NotApplied, TransactionEnded (in projection_errors)
 └── Closed
 """
 

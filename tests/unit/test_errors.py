@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from eda import errors, store_errors
+from eda import errors, projection_errors, store_errors
 from eda.errors import (
     Closed,
     CodecError,
@@ -28,6 +28,7 @@ from eda.errors import (
     is_transient,
 )
 from eda.jetstream.publish_answers import Refused
+from eda.projection_errors import NotApplied, PositionInvalid, TransactionEnded
 from eda.store_errors import AggregateForgotten, HistoryIncomplete, VersionConflict
 
 SAMPLES: list[tuple[type[EdaError], dict[str, Any]]] = [
@@ -48,6 +49,9 @@ SAMPLES: list[tuple[type[EdaError], dict[str, Any]]] = [
     (VersionConflict, {"stream": "s", "aggregate": "a", "expected": 4, "actual": 5, "events": [1]}),
     (HistoryIncomplete, {"stream": "s", "aggregate": "a", "reason": "version 3 is missing"}),
     (AggregateForgotten, {"stream": "s", "aggregate": "a"}),
+    (PositionInvalid, {"projection": "p", "version": 1, "stream": "s", "reason": "it was made again"}),
+    (NotApplied, {"projection": "p", "version": 1, "stream": "s", "sequence": 7, "reason": "no such row"}),
+    (TransactionEnded, {"projection": "p", "version": 1}),
 ]
 every_error = pytest.mark.parametrize(("cls", "data"), SAMPLES, ids=[cls.__name__ for cls, _ in SAMPLES])
 
@@ -64,7 +68,8 @@ class UserError(EdaError):
 
 
 def test_samples_when_compared_with_all_cover_every_error() -> None:
-    assert {cls.__name__ for cls, _ in SAMPLES} | {"EdaError"} == {*errors.__all__, *store_errors.__all__}
+    named = {*errors.__all__, *store_errors.__all__, *projection_errors.__all__}
+    assert {cls.__name__ for cls, _ in SAMPLES} | {"EdaError"} == named
 
 
 @every_error

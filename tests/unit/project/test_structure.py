@@ -25,6 +25,7 @@ TOP: dict[str, list[str]] = {
     "words": [
         *("_version", "_clock", "server_codes", "errors", "times", "names", "encodings", "callables"),
         *("callbacks", "deadline", "headers", "log", "options", "receipt", "stats", "store_errors"),
+        "projection_errors",
     ],
     "event": [
         "_bytes",
@@ -41,7 +42,9 @@ TOP: dict[str, list[str]] = {
         "_router",
         "keywords",
     ],
-    "front door": ["conn_services", "closing", "lifetime", "conn", "hooked_conn", "connecting", "running", "__init__"],
+    "front door": [
+        *("sql", "conn_services", "closing", "lifetime", "conn", "hooked_conn", "connecting", "running", "__init__"),
+    ],
 }
 
 # For each group or wing, lowest first: the groups and wings that it may import. docs/design.md has the same table.
@@ -61,6 +64,7 @@ MAY_IMPORT: dict[str, list[str]] = {
         *("words", "event", "transport", "jetstream", "publishing", "cursors", "dead_letters", "handling"),
     ],
     "store": ["words", "typed", "event", "transport", "jetstream", "publishing", "handling"],
+    "projections": [],
     "testing": ["words", "event", "store"],
     "middleware": ["words", "event", "publishing", "subscribing"],
     "front door": [

@@ -1,0 +1,124 @@
+"""What a projection asks of the place where its rows are: the protocol `Sink`, and the rows of its positions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+__all__ = ["ClaimLost", "CommitUnknown", "PositionRow", "Sink", "ViewVersion", "Work"]
+
+# A projection's function with its events: it gets the transaction, and may return an awaitable.
+Work = Callable[[Any], object]
+
+
+@dataclass(frozen=True, slots=True)
+class PositionRow:
+    """The position of one lane of a projection in one stream, as the sink stores it.
+
+    `created`: when the stream was created, as the server tells it. `sequence`, `index` and `time` (nanoseconds since
+    1970; 0: not known) say up to which event the lane has applied the stream; sequence 0: none yet. `owner_epoch`: how
+    often a member has taken the lane over. `updated`: when the row was last written, in seconds by the sink's clock.
+    """
+
+    stream: str
+    lane: int
+    created: str
+    sequence: int = 0
+    index: int = 0
+    time: int = 0
+    owner_epoch: int = 0
+    updated: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ViewVersion:
+    """One version of a projection as the sink knows it. `is_current`: whether views of its name read this version."""
+
+    name: str
+    version: int
+    is_current: bool
+    rows: tuple[PositionRow, ...]
+
+
+class ClaimLost(Exception):
+    """The row of a lane is not what this member wrote last: another member has taken the lane over."""
+
+
+class CommitUnknown(Exception):
+    """The answer to a commit was lost. `__cause__` is the driver's error. The transaction may be stored or not."""
+
+
+class Sink(Protocol):
+    """The place where a projection's rows and positions are. `eda.sql` has sinks for databases; users may bring more.
+
+    Every method may raise the driver's errors; `is_outage` says which of them are the database's trouble.
+    """
+
+    label: str
+    """names the sink in messages, without passwords: "SQLite read.db" """
+    is_transactional: bool
+    """whether rows and position change together. If not, events may be applied again after a crash"""
+    max_lanes: int | None
+    """how many lanes can work at the same time; None: any number"""
+
+    def check_apply(self, *, is_async: bool) -> None:
+        """Raise ConfigError if this sink can't call a function of this kind; the message says which sink can."""
+
+    async def open(self) -> None:
+        """Connect, and create the tables of eda if they are missing. Calling it again changes nothing."""
+
+    async def close(self) -> None:
+        """Close the connections that this sink has opened itself. It may be opened again."""
+
+    async def rows(self, name: str, version: int, stream: str) -> list[PositionRow]:
+        """Return the positions of a projection in a stream, by lane; an empty list if it never ran."""
+
+    async def claim(
+        self, name: str, version: int, stream: str, *, seen: list[PositionRow], created: str, lanes: int
+    ) -> list[PositionRow] | None:
+        """Take over all lanes, in one transaction: each `owner_epoch` grows by 1. Return the new rows.
+
+        `seen` are the rows as `rows` returned them; with an empty list, the rows of `lanes` lanes are made, for the
+        stream created at `created`. Return None if the rows are not those any more: another member was faster.
+        """
+
+    async def touch(self, name: str, version: int, rows: list[PositionRow]) -> None:
+        """Write `updated` of the rows, in one transaction, so that standbys see a living owner. Raises ClaimLost."""
+
+    async def move(
+        self, name: str, version: int, row: PositionRow, *, sequence: int, index: int, time: int, work: Work | None
+    ) -> PositionRow:
+        """Do the work and move the lane's row, in one transaction. Return the new row when it is committed.
+
+        `work` gets the transaction; what it raises is raised unchanged, after a rollback. Raises TransactionEnded if
+        the work ended the transaction, ClaimLost if the row is not `row` any more, and CommitUnknown if the outcome of
+        the commit is unknown. Then `find` tells it.
+        """
+
+    async def find(self, name: str, version: int, row: PositionRow) -> PositionRow | None:
+        """Return the lane's row as it is stored, after all transactions that could still change it; None: it is gone.
+
+        The row is locked for a moment, so that a transaction whose commit had no answer can't land later.
+        """
+
+    async def discard(self, name: str, version: int) -> None:
+        """Remove all positions of one version of a projection."""
+
+    async def versions(self, name: str | None = None) -> list[ViewVersion]:
+        """Return the versions of a projection, or of all projections, by name and version."""
+
+    async def current(self, name: str) -> int | None:
+        """Return which version views of this name read; None: no projection of this name was opened yet."""
+
+    async def promote(self, name: str, version: int, *, only_first: bool = False) -> bool:
+        """Let views read this version, in one transaction. With `only_first`, change nothing if a version is set.
+
+        Return whether the version was changed.
+        """
+
+    def is_outage(self, error: BaseException) -> bool:
+        """Return whether an error is the database's trouble and not the event's: try again, and count no attempt.
+
+        Lost connections, serialization failures, deadlocks, locks that were not granted, a server that starts or stops.
+        """
