@@ -18,7 +18,8 @@ class PositionRow:
 
     `created`: when the stream was created, as the server tells it. `sequence`, `index` and `time` (nanoseconds since
     1970; 0: not known) say up to which event the lane has applied the stream; sequence 0: none yet. `owner_epoch`: how
-    often a member has taken the lane over. `updated`: when the row was last written, in seconds by the sink's clock.
+    often a member has taken the lane over. `updated`: when the row was last written, in seconds by the sink's clock; 0:
+    its owner has released it.
     """
 
     stream: str
@@ -65,8 +66,12 @@ class Sink(Protocol):
     def check_apply(self, *, is_async: bool) -> None:
         """Raise ConfigError if this sink can't call a function of this kind; the message says which sink can."""
 
-    async def open(self) -> None:
-        """Connect, and create the tables of eda if they are missing. Calling it again changes nothing."""
+    async def open(self, *, creates_tables: bool = True) -> None:
+        """Connect, and create the tables of eda if they are missing. Calling it again changes nothing.
+
+        A view opens it with `creates_tables=False`, because its user may only be allowed to read. Then `rows`,
+        `versions` and `current` find nothing while there are no tables.
+        """
 
     async def close(self) -> None:
         """Close the connections that this sink has opened itself. It may be opened again."""
@@ -85,6 +90,9 @@ class Sink(Protocol):
 
     async def touch(self, name: str, version: int, rows: list[PositionRow]) -> None:
         """Write `updated` of the rows, in one transaction, so that standbys see a living owner. Raises ClaimLost."""
+
+    async def release(self, name: str, version: int, rows: list[PositionRow]) -> None:
+        """Set `updated` of the rows to 0, so that a standby takes them over at once. Rows of other owners stay."""
 
     async def move(
         self, name: str, version: int, row: PositionRow, *, sequence: int, index: int, time: int, work: Work | None
