@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import eda
 import eda.options
 import eda.subscribing.monitor
 import servers
+from support.projections.postgres import Postgres
 from support.store.members import Members, Nursery
 from support.transport.faulty_proxy import FaultyProxy
 
@@ -38,6 +40,15 @@ async def own_server() -> AsyncIterator[eda.EmbeddedServer]:
 async def proxy(own_server: eda.EmbeddedServer) -> AsyncIterator[FaultyProxy]:
     async with FaultyProxy(own_server.port) as proxy:
         yield proxy
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server that the test may kill and freeze."""
+    if sys.platform == "win32":
+        pytest.skip("PostgreSQL is started as on POSIX")
+    with Postgres() as postgres:
+        yield postgres
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ import eda.subscribing.monitor
 import servers as old_servers
 from helpers import Admin, Connect
 from support.embedded.domains import Domains
+from support.projections.postgres import Postgres
 
 CURRENT = "current"
 _numbers = itertools.count(1)
@@ -144,3 +146,28 @@ async def gateway(domains: Domains) -> AsyncIterator[eda.Conn]:
     """A connection to the leaf that means the hub's streams."""
     async with eda.connect(domains.leaf.url, cluster="hub", client="gateway") as conn:
         yield conn
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """The PostgreSQL server that live tests share. It belongs to no event loop."""
+    if sys.platform == "win32":
+        pytest.skip("PostgreSQL is started as on POSIX")
+    with Postgres() as postgres:
+        yield postgres
+
+
+@pytest.fixture
+def postgres(postgres_server: Postgres) -> Iterator[str]:
+    """The address of a new database, which must have no connections when the test ends."""
+    with postgres_server.database() as url:
+        yield url
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server that the test may kill and freeze."""
+    if sys.platform == "win32":
+        pytest.skip("PostgreSQL is started as on POSIX")
+    with Postgres() as postgres:
+        yield postgres

@@ -29,6 +29,7 @@
     store/contents            all that a stream of an event store holds, read and decoded without eda
     store/load                members under load, and what must hold in the end
     store/evidence            the contents and the journal, compared
+    projections/postgres      a private PostgreSQL server that tests may kill, freeze and start again
     subscribing/process       a member of a subscription in a process of its own
     subscribing/members       starts, freezes and kills such members, and reads their journal
     cli/commands              the `eda` command as a process

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
 
 from eventsourcing.application import Application
 from eventsourcing.domain import Aggregate, event
+
+from support.projections.postgres import Postgres
 
 __all__ = ["N_LOADS", "figures", "on_postgresql", "on_sqlite"]
 
@@ -66,9 +68,16 @@ def on_sqlite(path: str) -> dict[str, str]:
     return {"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": path}
 
 
-def on_postgresql(address: Mapping[str, str]) -> dict[str, str]:
+def on_postgresql(server: Postgres) -> dict[str, str]:
     """Return the settings that store events in a PostgreSQL server."""
-    return {"PERSISTENCE_MODULE": "eventsourcing.postgres", **address}
+    return {
+        "PERSISTENCE_MODULE": "eventsourcing.postgres",
+        "POSTGRES_DBNAME": "postgres",
+        "POSTGRES_HOST": "127.0.0.1",
+        "POSTGRES_PORT": str(server.port),
+        "POSTGRES_USER": server.user,
+        "POSTGRES_PASSWORD": server.password,
+    }
 
 
 def figures(settings: dict[str, str], n_orders: int, n_events: int) -> dict[str, float]:

@@ -19,8 +19,9 @@ import pytest
 
 import eda
 from macro import delete
-from macro.store import eventsourcing_orders, postgres
+from macro.store import eventsourcing_orders
 from macro.store.orders import Add, Command, Order, decider, ten_events
+from support.projections.postgres import MissingPostgres, Postgres
 
 N_ORDERS = 1000
 N_AT_ONCE = 200
@@ -125,8 +126,9 @@ def test_eventsourcing(
         with tempfile.TemporaryDirectory() as folder:
             run(eventsourcing_orders.on_sqlite(str(Path(folder) / "orders.db")))
         return
-    programs = postgres.binaries()
-    if programs is None:
-        pytest.skip("needs Debian's PostgreSQL: apt-get install postgresql")
-    with postgres.postgres(programs) as address:
-        run(eventsourcing_orders.on_postgresql(address))
+    try:
+        server_of_rival = Postgres(is_quick=False)
+    except MissingPostgres as missing:
+        pytest.skip(str(missing))
+    with server_of_rival as postgres:
+        run(eventsourcing_orders.on_postgresql(postgres))
