@@ -12,7 +12,7 @@ Files, each after the files that it imports:
     sides     starts and watches the two processes of a run
     report    the figures of a run, by name and as a table
     show      runs the work and shows it: progress bars, errors, exit code
-    options   the options that both commands have
+    options   the options that several commands have
     bench     `eda bench` and its options
     demo      `eda demo` and its options
     modules   imports the modules that a user names

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from eda.cli.options import server_options
+
 if TYPE_CHECKING:
     import eda
 
@@ -37,14 +39,7 @@ def store() -> None:
     help="Print only the events after this version.  [default: all]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line for each event.")
-@click.option(
-    "--addr",
-    metavar="URL",
-    help="The NATS server.  [default: $EDA_URL, else $NATS_URL, else nats://127.0.0.1:4222]",
-)
-@click.option("--cluster", metavar="DOMAIN", help="The JetStream domain that the stream is in.")
-@click.option("--credentials", metavar="FILE", type=click.Path(), help="The .creds file to log in with.")
-@click.option("--nkey", metavar="FILE", type=click.Path(), help="The file with the seed of the nkey to log in with.")
+@server_options
 def cat(
     stream: str,
     aggregate: str,
