@@ -1,5 +1,41 @@
-"""`eda.sql`: the databases of projections, and the outbox."""
+"""`eda.sql`: the databases of projections, and the outbox.
+
+A name is loaded when it is first used, so `import eda.sql` needs no driver. A driver that is missing is a ConfigError.
+"""
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eda.projections.sink import ClaimLost, CommitUnknown, PositionRow, Sink, ViewVersion, Work
+    from eda.projections.sql_sink import SqlSink
+    from eda.projections.sqlite import SQLite
+
+__all__ = ["ClaimLost", "CommitUnknown", "PositionRow", "SQLite", "Sink", "SqlSink", "ViewVersion", "Work"]
+
+# The public names and the files that they come from.
+_FILES = {
+    "ClaimLost": "sink",
+    "CommitUnknown": "sink",
+    "PositionRow": "sink",
+    "Sink": "sink",
+    "ViewVersion": "sink",
+    "Work": "sink",
+    "SqlSink": "sql_sink",
+    "SQLite": "sqlite",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FILES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"eda.projections.{_FILES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(globals().keys() | set(__all__))

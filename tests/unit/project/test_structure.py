@@ -64,12 +64,12 @@ MAY_IMPORT: dict[str, list[str]] = {
         *("words", "event", "transport", "jetstream", "publishing", "cursors", "dead_letters", "handling"),
     ],
     "store": ["words", "typed", "event", "transport", "jetstream", "publishing", "handling"],
-    "projections": [],
+    "projections": ["words"],
     "testing": ["words", "event", "store"],
     "middleware": ["words", "event", "publishing", "subscribing"],
     "front door": [
         *("words", "typed", "event", "embedded", "transport", "jetstream", "publishing", "dead_letters"),
-        *("subscribing", "store", "testing", "middleware"),
+        *("subscribing", "store", "projections", "testing", "middleware"),
     ],
     "cli": ["words", "schemas", "transport", "front door"],
 }

@@ -1,0 +1,119 @@
+"""A thread for a plain connection: transactions run in it one after the other, each with one hop there and back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
+
+__all__ = ["DatabaseThread", "Job"]
+
+T = TypeVar("T")
+
+
+class Job(Generic[T]):
+    """One call in the thread. `is_cancelled`: whether its caller was cancelled; a job that waits should give up."""
+
+    __slots__ = ("_done", "_loop", "_work", "error", "has_begun", "is_cancelled", "value")
+
+    def __init__(self, work: Callable[[Job[T]], T]) -> None:
+        self._work = work
+        self._loop = asyncio.get_running_loop()
+        self._done: asyncio.Future[None] = self._loop.create_future()
+        self.has_begun = False
+        self.is_cancelled = False
+        self.value: T | None = None
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        """Do the work in this thread, and wake the caller."""
+        try:
+            self.value = self._work(self)
+        except BaseException as error:
+            self.error = error
+        with contextlib.suppress(RuntimeError):  # the event loop was closed while the job ran: nobody waits
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        if not self._done.done():
+            self._done.set_result(None)
+
+    async def ended(self) -> None:
+        """Wait until the job has ended."""
+        await asyncio.wait((self._done,))
+
+
+class DatabaseThread:
+    """A thread that does jobs, one after the other, until it is closed.
+
+    It is a daemon: a function of the user that never returns must not keep the process alive.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._jobs: SimpleQueue[Job[Any] | None] = SimpleQueue()
+        self._lock = threading.Lock()  # between a caller that is cancelled and the thread that begins its job
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    async def call(self, work: Callable[[Job[T]], T], interrupt: Callable[[], object]) -> T:
+        """Do the work in the thread. Raise what it raises.
+
+        If the caller is cancelled before the work has begun, it never begins. If it has begun, `interrupt` is called
+        once, and the cancellation is raised when the work has ended.
+        """
+        job = Job(work)
+        self._jobs.put(job)
+        try:
+            await job.ended()
+        except asyncio.CancelledError:
+            with self._lock:
+                job.is_cancelled = True
+            if job.has_begun:
+                interrupt()
+                await _ended_for_sure(job)
+            raise
+        if job.error is not None:
+            try:
+                raise job.error
+            finally:
+                del job  # otherwise the traceback of the error holds the job, and the job the error
+        return job.value  # type: ignore[return-value]
+
+    async def close(self, last: Callable[[], object]) -> None:
+        """Do `last` in the thread after all jobs, and end the thread. Wait for its end, also if cancelled."""
+
+        def work(_: Job[None]) -> None:
+            last()
+
+        job = Job(work)
+        self._jobs.put(job)
+        self._jobs.put(None)
+        cancelled = await _ended_for_sure(job)
+        self._thread.join()  # it only has to return
+        if cancelled is not None:
+            raise cancelled
+        if job.error is not None:
+            raise job.error
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            with self._lock:
+                job.has_begun = not job.is_cancelled
+            if job.has_begun:
+                job.run()
+            del job  # while the thread waits, it must not hold the events of the last job
+
+
+async def _ended_for_sure(job: Job[Any]) -> asyncio.CancelledError | None:
+    """Wait until the job has ended. Return the cancellation that came in between."""
+    cancelled = None
+    while True:
+        try:
+            await job.ended()
+        except asyncio.CancelledError as error:
+            cancelled = error
+        else:
+            return cancelled
