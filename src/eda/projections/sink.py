@@ -95,13 +95,25 @@ class Sink(Protocol):
         """Set `updated` of the rows to 0, so that a standby takes them over at once. Rows of other owners stay."""
 
     async def move(
-        self, name: str, version: int, row: PositionRow, *, sequence: int, index: int, time: int, work: Work | None
+        self,
+        name: str,
+        version: int,
+        row: PositionRow,
+        *,
+        sequence: int,
+        index: int,
+        time: int,
+        work: Work | None,
+        timeout_s: float | None = None,
     ) -> PositionRow:
         """Do the work and move the lane's row, in one transaction. Return the new row when it is committed.
 
         `work` gets the transaction; what it raises is raised unchanged, after a rollback. Raises TransactionEnded if
         the work ended the transaction, ClaimLost if the row is not `row` any more, and CommitUnknown if the outcome of
-        the commit is unknown. Then `find` tells it.
+        the commit is unknown. Then `find` tells it; a caller that is cancelled asks `find` as well.
+
+        `timeout_s`: the database should end the transaction if this process does nothing in it for this long, so that
+        a frozen process does not keep its locks. A sink that can't do this ignores it.
         """
 
     async def find(self, name: str, version: int, row: PositionRow) -> PositionRow | None:

@@ -95,12 +95,22 @@ class SqlSink:
         await self.database.run(_release(name, version, rows))
 
     async def move(
-        self, name: str, version: int, row: PositionRow, *, sequence: int, index: int, time: int, work: Work | None
+        self,
+        name: str,
+        version: int,
+        row: PositionRow,
+        *,
+        sequence: int,
+        index: int,
+        time: int,
+        work: Work | None,
+        timeout_s: float | None = None,
     ) -> PositionRow:
         """Do the work and move the lane's row, in one transaction. Return the new row when it is committed."""
         new = replace(row, sequence=sequence, index=index, time=time, updated=clock.time())
         lane: Hashable = None if work is None else (name, version, row.stream, row.lane)
-        await self.database.run(_move(self.database, name, version, row, new, work), lane=lane)
+        steps = _move(self.database, name, version, row, new, work)
+        await self.database.run(steps, lane=lane, timeout_s=timeout_s)
         return new
 
     async def find(self, name: str, version: int, row: PositionRow) -> PositionRow | None:

@@ -83,12 +83,20 @@ class Database(Protocol):
         A later `run` opens connections again: several projections may share one database, and each closes it.
         """
 
-    async def run(self, steps: Steps[T], *, lane: Hashable | None = None, writes: bool = True) -> T:
+    async def run(
+        self,
+        steps: Steps[T],
+        *,
+        lane: Hashable | None = None,
+        writes: bool = True,
+        timeout_s: float | None = None,
+    ) -> T:
         """Drive the steps in one transaction, commit it, and return what the generator returns.
 
         If the generator or a step raises, roll back and raise the same error. `lane`: transactions of one lane use the
         same connection, if the driver has several; None is for short transactions without a `Call`. With
-        `writes=False` the steps only read.
+        `writes=False` the steps only read. `timeout_s`: the database should end the transaction if this process does
+        nothing in it for this long (`idle_in_transaction_session_timeout` of PostgreSQL).
 
         Raises CommitUnknown if the connection was lost during the commit. A caller that is cancelled waits until the
         transaction has ended; then it can't tell whether the transaction was committed.

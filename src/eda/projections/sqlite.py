@@ -132,8 +132,15 @@ class SQLiteDatabase:
         finally:
             await self._reader.close()
 
-    async def run(self, steps: Steps[T], *, lane: Hashable | None = None, writes: bool = True) -> T:
-        """Drive the steps in the writer's or in the reader's thread."""
+    async def run(
+        self,
+        steps: Steps[T],
+        *,
+        lane: Hashable | None = None,
+        writes: bool = True,
+        timeout_s: float | None = None,
+    ) -> T:
+        """Drive the steps in the writer's or in the reader's thread. SQLite can't end idle transactions."""
         return await (self._writer if writes else self._reader).run(steps)
 
     def is_outage(self, error: BaseException) -> bool:
