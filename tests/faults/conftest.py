@@ -14,8 +14,9 @@ import eda
 import eda.options
 import eda.subscribing.monitor
 import servers
+from support.faults.nursery import Nursery
 from support.projections.postgres import Postgres
-from support.store.members import Members, Nursery
+from support.store.members import Members
 from support.transport.faulty_proxy import FaultyProxy
 
 
@@ -56,7 +57,7 @@ def nursery() -> Iterator[Nursery]:
     """What starts the members of the event store's tests."""
     if not hasattr(os, "fork"):
         pytest.skip("members are forked")
-    with Nursery() as nursery:
+    with Nursery("support.store.process") as nursery:
         yield nursery
 
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from support.faults.nursery import Nursery
 from support.store.accounts import Account, after, chain_of
 from support.store.attempts import UNKNOWN, Attempt, Request
 from support.store.contents import TOMBSTONE, Message
 from support.store.evidence import Evidence, unsettled
-from support.store.members import Members, Nursery
+from support.store.members import Members
 
 
 def message(sequence: int, version: int, command: str = "", i: int = 1, k: int = 1, **data: Any) -> Message:
@@ -207,7 +208,7 @@ def test_checker_when_there_are_no_batches_wants_several_events_to_be_refused() 
 
 
 def test_members_when_a_fault_strikes_count_the_requests_that_were_under_way(tmp_path: Path) -> None:
-    members = Members(Nursery(), tmp_path)
+    members = Members(Nursery("support.store.process"), tmp_path)
     note = members.journal.note
 
     def begin(member: str, number: int, how: str = "append") -> None:

@@ -30,9 +30,11 @@
     store/load                members under load, and what must hold in the end
     store/evidence            the contents and the journal, compared
     projections/postgres      a private PostgreSQL server that tests may kill, freeze and start again
+    projections/evidence      the streams' contents and the table, compared
     subscribing/process       a member of a subscription in a process of its own
     subscribing/members       starts, freezes and kills such members, and reads their journal
     cli/commands              the `eda` command as a process
+    faults/nursery            a process that imports eda once, and forks the members of fault tests
     faults/scene              publishers and subscriptions of every kind under load
     faults/patience           how long eda waits for an answer before it asks again
     faults/evidence           the stream's contents and journals, compared without eda

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Collection
 from dataclasses import asdict
@@ -15,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from helpers import until
-from processes import environment
+from support.faults.nursery import Nursery
 from support.store.attempts import UNKNOWN, Attempt, Journal
 from support.store.evidence import WRITES, unsettled
 
-__all__ = ["KINDS", "Members", "Nursery"]
+__all__ = ["KINDS", "Members"]
 
 # How stores are opened, by turns: with and without snapshots and types, with a large, a small and no cache.
 KINDS: list[dict[str, Any]] = [
@@ -31,41 +28,6 @@ KINDS: list[dict[str, Any]] = [
 
 
 CHANGES = (*WRITES, "forget")
-
-
-class Nursery:
-    """The process that forks the members. Several tests, one after the other, may use it."""
-
-    def __enter__(self) -> Nursery:
-        self._process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "support.store.process"],
-            env=environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.close()  # the nursery kills all members
-        self._process.wait(20)
-        self._process.stdout.close()
-
-    def start(self, orders: dict[str, Any]) -> int:
-        """Start a member; returns its process id. No other process gets this id before `end_all`."""
-        return self._ask(json.dumps(orders))
-
-    def end_all(self) -> None:
-        """Kill all members."""
-        self._ask("")
-
-    def _ask(self, line: str) -> int:
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write(line.encode() + b"\n")
-        self._process.stdin.flush()
-        return int(self._process.stdout.readline())
 
 
 class Members:

@@ -1,21 +1,16 @@
 """Members of an event store's fault tests: processes that execute commands until they are killed or told to end.
 
-One process, the nursery, imports eda once, with the modules that eda imports only when they are used. These would take
-each member a quarter of a second. For each line on its stdin, the orders of a member as JSON, the nursery forks that
-member and prints its process id; a fork takes milliseconds where a new interpreter takes a second. At an empty line and
-when stdin ends, it kills the members that are left. A member journals (`attempts.Journal`) all that it asks; SIGTERM
-has it close.
+A nursery (`faults.nursery`) forks them. It has also imported what eda imports only when it is used, because this
+takes a quarter of a second. A member journals (`attempts.Journal`) all that it asks; SIGTERM has it close.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import random
 import signal
-import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -28,6 +23,7 @@ import eda
 import eda.connecting
 import eda.store.assembly
 import eda.subscribing.subscription
+from support.faults.nursery import nurse
 from support.faults.patience import ask_again_after
 from support.store.accounts import TYPES, Account, Command, Refusal, after, chain_of, move, moved, type_of
 from support.store.attempts import UNKNOWN, Journal, Request
@@ -266,7 +262,8 @@ def summary(events: Sequence[eda.Event]) -> dict[str, Any]:
 # --- processes -------------------------------------------------------------------------------------------------------
 
 
-def run_member(orders: Orders) -> None:
+def run_member(given: dict[str, Any]) -> None:
+    orders = Orders(**given)
     with open(f"{orders.journal}-{orders.member}.log", "ab", buffering=0) as log:
         os.dup2(log.fileno(), 2)
     if orders.patience_s:
@@ -280,28 +277,5 @@ def run_member(orders: Orders) -> None:
     os._exit(0)
 
 
-def main() -> None:
-    members: list[int] = []
-    for line in sys.stdin:
-        if not line.strip():
-            end_all(members)
-            print(0, flush=True)
-            continue
-        orders = Orders(**json.loads(line))
-        pid = os.fork()
-        if pid == 0:
-            run_member(orders)
-        members.append(pid)
-        print(pid, flush=True)
-    end_all(members)
-
-
-def end_all(members: list[int]) -> None:
-    while members:  # not reaped before, so that no other process can have the id
-        pid = members.pop()
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-
-
 if __name__ == "__main__":
-    main()
+    nurse(run_member)

@@ -1,0 +1,68 @@
+"""What the fault tests of read models believe: lies are found out."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.faults.evidence import Stored
+from support.projections.evidence import Applied, assert_applied_once, faults_of
+
+STORED = {
+    "orders": [Stored(1, "a", "x"), Stored(2, "b", "y"), Stored(4, "c", "x"), Stored(5, "d", "y")],
+    "payments": [Stored(1, "p", "x")],
+}
+WHOLE = [("orders", 1), ("orders", 2), ("payments", 1), ("orders", 4), ("orders", 5)]
+
+
+def table(*events: tuple[str, int]) -> list[Applied]:
+    """Return rows for these events in this order."""
+    known = {(stream, each.sequence): each for stream, contents in STORED.items() for each in contents}
+    return [Applied(n, *event, known[event].id, known[event].aggregate) for n, event in enumerate(events, 1)]
+
+
+@pytest.mark.parametrize("by_key", [False, True])
+def test_table_when_it_has_each_event_once_and_in_order_is_believed(by_key: bool) -> None:
+    assert_applied_once(table(*WHOLE), STORED, by_key=by_key)
+    assert_applied_once(table(*WHOLE)[::-1], STORED, by_key=by_key)  # as the database returned them
+
+
+@pytest.mark.parametrize("by_key", [False, True])
+@pytest.mark.parametrize("at", range(len(WHOLE)))
+def test_table_when_an_event_is_lost_is_refused(at: int, by_key: bool) -> None:
+    (fault,) = faults_of(table(*WHOLE[:at], *WHOLE[at + 1 :]), STORED, by_key=by_key)
+    assert fault == f"lost: {WHOLE[at]}"
+
+
+@pytest.mark.parametrize("by_key", [False, True])
+@pytest.mark.parametrize("at", range(len(WHOLE)))
+def test_table_when_an_event_is_doubled_is_refused(at: int, by_key: bool) -> None:
+    """At once, and at the end, where the order is wrong as well."""
+    assert faults_of(table(*WHOLE[:at], WHOLE[at], *WHOLE[at:]), STORED, by_key=by_key) == [
+        f"applied 2 times: {WHOLE[at]}"
+    ]
+    assert f"applied 2 times: {WHOLE[at]}" in faults_of(table(*WHOLE, WHOLE[at]), STORED, by_key=by_key)
+
+
+def test_table_when_events_are_swapped_is_refused() -> None:
+    """With keys, events of other aggregates may be swapped."""
+    other_keys = table(("orders", 2), ("orders", 1), *WHOLE[2:])
+    (fault,) = faults_of(other_keys, STORED)
+    assert fault.startswith("applied after a later event")
+    assert_applied_once(other_keys, STORED, by_key=True)
+    one_key = table(("orders", 4), ("orders", 2), ("payments", 1), ("orders", 1), ("orders", 5))
+    (fault,) = faults_of(one_key, STORED, by_key=True)
+    assert fault.startswith("applied after a later event")
+
+
+def test_table_when_a_row_is_another_event_is_refused() -> None:
+    rows = table(*WHOLE)
+    for wrong in (rows[0]._replace(id="b"), rows[0]._replace(aggregate="y")):
+        assert any("applied as another event" in fault for fault in faults_of([wrong, *rows[1:]], STORED))
+    for wrong in (rows[0]._replace(sequence=3), rows[0]._replace(stream="returns")):
+        assert any("not an event to be applied" in fault for fault in faults_of([wrong, *rows], STORED))
+
+
+def test_table_when_an_event_that_was_to_be_left_out_is_there_is_refused() -> None:
+    assert_applied_once(table(*WHOLE[1:]), STORED, left_out={("orders", 1)})
+    with pytest.raises(AssertionError, match="not an event to be applied"):
+        assert_applied_once(table(*WHOLE), STORED, left_out={("orders", 1)})
