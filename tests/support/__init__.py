@@ -17,6 +17,7 @@
     cursors/process           the same in a process of its own
     dead_letters/letters      dead letters as they are in their stream
     handling/dispatching      a dispatcher between a parser that is fed by hand and an outbound whose writes are kept
+    projections/memory_sink   a sink in memory, whose methods may fail
     store/forgetter           forgets an aggregate in a process of its own, which dies at a step
     store/appends             appends by `Appending` alone, and what a stream holds
     store/snapshotting        snapshots of a stream that a test writes to by itself

@@ -11,6 +11,12 @@ Files, each after the files that it imports:
     sql_sink           `SqlSink`: the protocol `Sink` over a `Database`, written once for all databases
     database_threads   a thread for a plain connection
     sqlite             `eda.sql.SQLite`
+    stats              `ProjectionStats`: how far a projection is, and how far it lags behind
+    waiting            which event a caller of `wait_for` waits for; commits resolve the callers
+    outage_log         log lines about a database that does not work for a while
+    ownership          which member applies a stream: claims, signs of life, standbys, takeovers
+    stream_check       whether the stream is the one that was applied, and has lost nothing
+    passing_over       how far a position may move over messages that the filter leaves out
 """
 
 __all__: list[str] = []

@@ -64,7 +64,7 @@ MAY_IMPORT: dict[str, list[str]] = {
         *("words", "event", "transport", "jetstream", "publishing", "cursors", "dead_letters", "handling"),
     ],
     "store": ["words", "typed", "event", "transport", "jetstream", "publishing", "handling"],
-    "projections": ["words"],
+    "projections": ["words", "jetstream", "cursors", "subscribing"],
     "testing": ["words", "event", "store"],
     "middleware": ["words", "event", "publishing", "subscribing"],
     "front door": [

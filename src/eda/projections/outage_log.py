@@ -1,0 +1,36 @@
+"""Log lines about a database that does not work for a while: the first at once, then at most one each minute."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+__all__ = ["OutageLog"]
+
+EVERY_S = 60.0
+
+FAILED = "projection %s: %s failed, because of the database %s and not of an event; trying again until it works: %s"
+OVER = "projection %s: the database %s works again"
+
+
+class OutageLog:
+    """Logs the outages of one database for one projection. `label` names the projection, `sink` the database."""
+
+    def __init__(self, logger: logging.Logger, label: str, sink: str) -> None:
+        self._logger = logger
+        self._label = label
+        self._sink = sink
+        self._last: float | None = None  # when a line was logged; None: no outage that was logged is under way
+
+    def failed(self, what: str, error: BaseException) -> None:
+        """Log that something failed, unless the last line is less than a minute old."""
+        now = time.monotonic()
+        if self._last is None or now - self._last >= EVERY_S:
+            self._last = now
+            self._logger.warning(FAILED, self._label, what, self._sink, error)
+
+    def works(self) -> None:
+        """Log the end of an outage, if its beginning was logged."""
+        if self._last is not None:
+            self._last = None
+            self._logger.info(OVER, self._label, self._sink)
