@@ -9,6 +9,7 @@ Files, each after the files that it imports:
     sql_steps          the steps of a transaction, what drives them, and the interface `Database`
     tables             the tables `eda_positions` and `eda_views`, and the statements about them
     sql_sink           `SqlSink`: the protocol `Sink` over a `Database`, written once for all databases
+    sqlstates          what PostgreSQL's error codes say about a transaction
     database_threads   a thread for a plain connection
     sqlite             `eda.sql.SQLite`
     stats              `ProjectionStats`: how far a projection is, and how far it lags behind
