@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from eda.projections.sink import ClaimLost, CommitUnknown, PositionRow, Sink, ViewVersion, Work
+    from eda.projections.sink_of_url import from_url
     from eda.projections.sql_sink import SqlSink
     from eda.projections.sqlite import SQLite
 
-__all__ = ["ClaimLost", "CommitUnknown", "PositionRow", "SQLite", "Sink", "SqlSink", "ViewVersion", "Work"]
+__all__ = ["ClaimLost", "CommitUnknown", "PositionRow", "SQLite", "Sink", "SqlSink", "ViewVersion", "Work", "from_url"]
 
 # The public names and the files that they come from.
 _FILES = {
@@ -23,6 +24,7 @@ _FILES = {
     "ViewVersion": "sink",
     "Work": "sink",
     "SqlSink": "sql_sink",
+    "from_url": "sink_of_url",
     "SQLite": "sqlite",
 }
 
