@@ -328,7 +328,7 @@ class Conn:
         Raises StreamNotFound, ServerError (code 403: the server forbids a request that is needed), Timeout, Closed.
         """
         services = self._lifetime.require_open()
-        return await Lags(services.wire, services.api, services.streams).read(stream)
+        return await Lags(services.wire, services.api).read(stream)
 
     # --- event store -------------------------------------------------------------------------------------------------
 

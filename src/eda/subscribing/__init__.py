@@ -13,6 +13,7 @@ Files, each after the files that it imports:
     services           the parts of an open connection that a subscription uses
     source             what both kinds of sources have in common: pulls, their statuses, and silence
     unwanted           deliveries of a shared consumer that this member's own filter does not want
+    remaining          how many events of a stream remain after a position, and how old the oldest is
     lag                `conn.subscriptions`: the kept subscriptions of a stream, and how far behind they are
     monitor            the timer of a subscription: overdue handlers, leases, missing progress
     ordered_source     the source of an ordered subscription: throw-away readers

@@ -5,38 +5,31 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from time import monotonic
 from typing import Any, Literal, TypeVar
 
-import msgspec
-from nats.errors import Error as NatsError
-
-from eda._nuid import next_nuid
 from eda.cursors.entry import CursorEntry
 from eda.cursors.position import Position, surviving_position
 from eda.cursors.standby import count_standbys
 from eda.cursors.value import CursorValue
 from eda.errors import ConfigError, ServerError, Timeout
-from eda.jetstream.api import REQUEST_TIMEOUT_S, Api, ask, stream_error
+from eda.jetstream.api import Api, stream_error
 from eda.jetstream.bucket import BUCKET, BUCKET_STREAM
-from eda.jetstream.consumer_settings import reader_settings, subjects_of
-from eda.jetstream.labels import labels
-from eda.jetstream.schemas import ConsumerPage, Stream, Subjects
-from eda.jetstream.stream_info import StreamInfo
-from eda.jetstream.streams import LIST_TIMEOUT_S, Streams
+from eda.jetstream.consumer_settings import subjects_of
+from eda.jetstream.schemas import ConsumerPage, Subjects
+from eda.jetstream.streams import LIST_TIMEOUT_S
 from eda.jetstream.subjects import check_stream_name
 from eda.names import SUBSCRIPTION_NAME
-from eda.server_codes import MESSAGE_NOT_FOUND, STREAM_NOT_FOUND
+from eda.server_codes import STREAM_NOT_FOUND
 from eda.subscribing.filters import server_filter, shared_filter
+from eda.subscribing.remaining import Remaining, StreamState, time_of
 from eda.transport.wire import Wire
 
 __all__ = ["Lags", "SubscriptionInfo"]
 
 MAX_REQUESTS = 16  # under way at the same time
-PROBE_LIFE_S = 5.0  # after this, the server removes a consumer that was made to count events and not deleted
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -70,45 +63,22 @@ class SubscriptionInfo:
     """ordered: when the holder last wrote; shared: when an event was last delivered or acknowledged; None: never"""
 
 
-class _StreamState:
-    """The state of the stream when it was read."""
-
-    def __init__(self, info: StreamInfo, answer: dict[str, Any]) -> None:
-        self.info = info
-        self.created: str = answer["created"]
-        state = answer["state"]
-        self.last: int = state["last_seq"]
-        self.first: int = state["first_seq"]
-        self.is_whole = not state.get("num_deleted")
-        self.has_direct = bool(answer["config"].get("allow_direct"))
-        # The server's time, because the server also sets the times of messages.
-        self.now = _time_of(answer.get("ts")) or datetime.now(UTC)
-
-    def age_s(self, time: datetime) -> float:
-        return max((self.now - time).total_seconds(), 0.0)
-
-
 class Lags:
     """Reads the positions and lags of subscriptions. This changes no stream, consumer or cursor."""
 
-    def __init__(self, wire: Wire, api: Api, streams: Streams) -> None:
+    def __init__(self, wire: Wire, api: Api) -> None:
         self._wire = wire
         self._api = api
-        self._streams = streams
+        self._remaining = Remaining(wire, api)
 
     async def read(self, stream: str) -> list[SubscriptionInfo]:
         """Return the kept subscriptions of a stream, by name. Raises StreamNotFound, ServerError, Timeout, Closed."""
         check_stream_name(stream)
-        info = await self._streams.info(stream)
-        try:
-            answer = await self._api.request(f"STREAM.INFO.{stream}", schema=Stream)
-        except ServerError as error:
-            raise stream_error(error, stream) from error
-        state = _StreamState(info, answer)
+        state = await self._remaining.stream(stream)
         names = await self._names(stream)
         consumers = await self._consumers(stream)
         direct = f"{self._api.prefix}.DIRECT.GET.{stream}"
-        self._wire.may_be_forbidden.add(direct)  # then `_first_matching` sends another request instead
+        self._wire.may_be_forbidden.add(direct)  # then `Remaining` sends another request instead
         try:
             shared = await _for_each(consumers, lambda each: self._shared(state, each))
             ordered = [
@@ -145,7 +115,7 @@ class Lags:
                 return list(names)
         raise Timeout(f"listing the positions of {stream}", LIST_TIMEOUT_S)
 
-    async def _ordered(self, state: _StreamState, name: str) -> SubscriptionInfo | None:
+    async def _ordered(self, state: StreamState, name: str) -> SubscriptionInfo | None:
         try:
             value = (await CursorEntry(self._wire, self._api, state.info.name, name).read()).value
         except ConfigError:
@@ -164,10 +134,10 @@ class Lags:
             standbys=None,
             in_flight=None,
             redelivered=None,
-            updated=_time_of(value.updated),
+            updated=time_of(value.updated),
         )
 
-    async def _lag_of_cursor(self, state: _StreamState, value: CursorValue) -> tuple[int, int | None, float | None]:
+    async def _lag_of_cursor(self, state: StreamState, value: CursorValue) -> tuple[int, int | None, float | None]:
         """Return the position, and how many events and seconds it lags behind."""
         if value.created and value.created != state.created:
             return 0, None, None  # the position is in a deleted stream; the next member decides where to start
@@ -183,7 +153,7 @@ class Lags:
         n: int | None = None
         if not filter and state.is_whole:
             n = state.last - max(after, state.first - 1)
-        n, oldest = await self._remaining(state, after + 1, filter, n)
+        n, oldest = await self._remaining.count(state, after + 1, filter, n)
         return after, n, state.age_s(oldest) if oldest is not None else 0.0 if n == 0 else None
 
     # --- shared ------------------------------------------------------------------------------------------------------
@@ -205,7 +175,7 @@ class Lags:
                 return [each for each in found.values() if _is_shared(each["config"])]
         raise Timeout(f"listing the consumers of {stream}", LIST_TIMEOUT_S)
 
-    async def _shared(self, state: _StreamState, consumer: dict[str, Any]) -> SubscriptionInfo:
+    async def _shared(self, state: StreamState, consumer: dict[str, Any]) -> SubscriptionInfo:
         delivered, floor = consumer.get("delivered") or {}, consumer.get("ack_floor") or {}
         in_flight = consumer.get("num_ack_pending", 0)
         position = floor.get("stream_seq", 0)
@@ -215,7 +185,7 @@ class Lags:
         lag_s: float | None = 0.0
         if lag:
             lag_s = await self._age_of_oldest(state, consumer, position)
-        times = [_time_of(each.get("last_active")) for each in (delivered, floor)]
+        times = [time_of(each.get("last_active")) for each in (delivered, floor)]
         return SubscriptionInfo(
             name=consumer["name"],
             stream=state.info.name,
@@ -230,7 +200,7 @@ class Lags:
             updated=max((time for time in times if time is not None), default=None),
         )
 
-    async def _pending(self, state: _StreamState, consumer: dict[str, Any]) -> int:
+    async def _pending(self, state: StreamState, consumer: dict[str, Any]) -> int:
         """Return how many events were not delivered yet."""
         config, pending = consumer["config"], int(consumer.get("num_pending", 0))
         filter = server_filter(state.info, shared_filter(config), filters_reliably=True)
@@ -238,96 +208,26 @@ class Lags:
             return pending
         # The members filter, because the server is too old to filter reliably. So its count includes other events.
         delivered = (consumer.get("delivered") or {}).get("stream_seq", 0)
-        matching, _ = await self._remaining(state, delivered + 1, filter, None)
+        matching, _ = await self._remaining.count(state, delivered + 1, filter, None)
         return pending if matching is None else matching
 
-    async def _age_of_oldest(self, state: _StreamState, consumer: dict[str, Any], position: int) -> float | None:
+    async def _age_of_oldest(self, state: StreamState, consumer: dict[str, Any], position: int) -> float | None:
         config = consumer["config"]
         filter = server_filter(state.info, shared_filter(config), filters_reliably=True)
         begin = max(position + 1, config.get("opt_start_seq") or 0)
-        _, oldest = await self._remaining(state, begin, filter, 0)
+        _, oldest = await self._remaining.count(state, begin, filter, 0)
         if oldest is None:
             return None
         # If nothing is acknowledged yet, the consumer may have started after this event.
-        since = [_time_of(config.get("opt_start_time"))]
+        since = [time_of(config.get("opt_start_time"))]
         if config.get("deliver_policy") == "new":
-            since.append(_time_of(consumer.get("created")))
+            since.append(time_of(consumer.get("created")))
         return state.age_s(max([oldest, *(time for time in since if time is not None)]))
-
-    # --- remaining events --------------------------------------------------------------------------------------------
-
-    async def _remaining(
-        self, state: _StreamState, begin: int, filter: list[str], n: int | None
-    ) -> tuple[int | None, datetime | None]:
-        """Return how many events remain from sequence `begin` onwards, and the time of the first. `n`: known count."""
-        counts: list[int | None] = []
-        times: list[datetime] = []
-        for subject in filter or [">"]:
-            left, time = await self._first_matching(state, begin, subject)
-            if left is None and n is None:
-                left = await self._count_by_reader(state, begin, subject)
-            counts.append(left)
-            if time is not None:
-                times.append(time)
-        if n is None and None not in counts:
-            n = sum(count for count in counts if count is not None)
-        return n, min(times, default=None)
-
-    async def _first_matching(
-        self, state: _StreamState, begin: int, subject: str
-    ) -> tuple[int | None, datetime | None]:
-        """Return how many messages from `begin` onwards match, and the time of the first one; None: unknown."""
-        stream, query = state.info.name, {"seq": begin, "next_by_subj": subject}
-        if state.has_direct:
-            with suppress(NatsError, ServerError, ValueError):  # the request below raises if something is wrong
-                wanted = msgspec.json.encode(query | {"batch": 1})
-                answer = await ask(self._wire, f"{self._api.prefix}.DIRECT.GET.{stream}", wanted, REQUEST_TIMEOUT_S)
-                headers = answer.headers or {}
-                if headers.get("Status") == "404":
-                    return 0, None
-                time = _time_of(headers.get("Nats-Time-Stamp"))
-                if time is not None:
-                    left = headers.get("Nats-Num-Pending", "")
-                    return int(left) + 1 if left.isdecimal() and len(left) < 19 else None, time
-        try:
-            message = await self._api.message(stream, query)
-        except ServerError as error:
-            if error.err_code != MESSAGE_NOT_FOUND:
-                raise
-            return 0, None
-        return None, _time_of(message.time)
-
-    async def _count_by_reader(self, state: _StreamState, begin: int, subject: str) -> int | None:
-        """Return how many events a new reader at `begin` would get. Servers before 2.11 offer no other count."""
-        if state.info.retention != "limits":
-            return None  # in other streams a consumer changes which events the server keeps
-        stream, name = state.info.name, f"eda-r-{next_nuid()}"
-        config = reader_settings(name, PROBE_LIFE_S) | {
-            "deliver_policy": "by_start_sequence",
-            "opt_start_seq": begin,
-            "filter_subject": subject,
-        }
-        config |= labels("reader", client=self._api.client, what=f"a look at stream {stream!r}")
-        made = await self._api.create_consumer(stream, name, config)
-        with suppress(ServerError, Timeout):  # the server removes it after PROBE_LIFE_S
-            await self._api.delete_consumer(stream, name)
-        return int(made.get("num_pending", 0))
 
 
 def _is_shared(config: dict[str, Any]) -> bool:
     """Return whether members can share a consumer with these settings."""
     return config.get("ack_policy") == "explicit" and not config.get("deliver_subject")
-
-
-def _time_of(text: object) -> datetime | None:
-    """Return the time that a server or member wrote; None if it is not a time, or the zero of Go's times."""
-    if not isinstance(text, str):
-        return None
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return time if time.tzinfo is not None and time.year > 1 else None
 
 
 async def _for_each(items: Iterable[_T], work: Callable[[_T], Awaitable[_R]]) -> list[_R]:
