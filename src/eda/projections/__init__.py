@@ -19,6 +19,8 @@ Files, each after the files that it imports:
     ownership          which member applies a stream: claims, signs of life, standbys, takeovers
     stream_check       whether the stream is the one that was applied, and has lost nothing
     passing_over       how far a position may move over messages that the filter leaves out
+    progress           how far versions are, read from their rows and streams; `promote` with its bound
+    view               `View`: waits and reads positions in another process
 """
 
 __all__: list[str] = []
