@@ -91,17 +91,17 @@ class _Core:
         cache = Cache(N_EVENTS)
         for name in NAMES:
             cache.put(name, Cached(known.new_state(), 1, 1, "id"))
-        singles = Singles(
+        self.singles = Singles(
             None,  # type: ignore[arg-type]
             running_loop, self.opened, self, {STREAM: line}, "bench", known, cache, self.turns.taken,
         )  # fmt: skip
-        self.execute_cached = singles.execute
 
 
 def eda_execute() -> Round:
     line, known = Line(), decider()
     store: eda.EventStore[Order, Command] = eda.EventStore(STREAM, None, 10, known)  # type: ignore[arg-type]
-    store._core = _Core(line, known)  # type: ignore[assignment]
+    store._core = core = _Core(line, known)  # type: ignore[assignment]
+    store._singles = core.singles
     number = iter(range(1 << 60))
     return Round(lambda: line.run(lambda n: store.execute(NAMES[n], Add(), command_id=f"req-{next(number)}")), N_EVENTS)
 

@@ -32,6 +32,7 @@ Files, each after the files that it imports:
     reading            reads aggregates: from the cache, from a snapshot, and from the stream
     core               appends to aggregates, and finds out what a refused or unanswered append has done
     hooked_core        the same with the hooks of middleware around each append and for each event that is read
+    _call              a call of `execute` or `append` as a coroutine, without frames of Python
     executing          commands that need more than one decision on a cached aggregate
     event_store        `EventStore`: what users call
     assembly           checks the arguments of a store and opens its parts

@@ -29,6 +29,8 @@ cdef class Single(Message):
     cdef bint has_state
     cdef Cache cache
 
+    cdef object stored_at(self, int64_t sequence)
+
 
 cdef class Singles:
     cdef object loop
@@ -43,6 +45,7 @@ cdef class Singles:
     cdef object decider
     cdef object decide
     cdef object evolve
+    cdef readonly object on_stored
     cdef type state_type                    # of the last state
     cdef object state_answer                # quick_answer() of this type
     cdef frozenset types                    # those whose payloads `evolve` gets; None: not asked yet
@@ -52,8 +55,8 @@ cdef class Singles:
     cdef bint is_expected(self, object expected, str aggregate, Cached known) except -1
     cdef int give(self, str aggregate) except -1
     cdef int fill(self, Single single, str aggregate, Cached known, Event event, str command_id, str id,
-                  object folded) except -1
+                  object folded, object payload) except -1
     cdef bint is_kept(self, object state) except -1
     cdef Event as_stored(self, bytes envelope)
     cdef frozenset payload_types(self)
-    cdef object fold(self, object state, Event event)
+    cdef object fold(self, object state, Single single, object payload)

@@ -63,7 +63,10 @@ class Singles:
         decider: Any,
         cache: Cache,
         turns: dict[str, Any],
+        on_stored: object = None,
     ) -> None: ...
+    @property
+    def on_stored(self) -> object: ...
     def execute(
         self, aggregate: object, command: object, command_id: object, handled: Event | None
     ) -> Single | None: ...

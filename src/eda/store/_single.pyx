@@ -7,6 +7,7 @@ Most commands decide on one event. Their append is the hot path of an event stor
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
+from libc.math cimport isfinite
 from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 
 from eda._bytes cimport copy_byte, copy_bytes, copy_decimal
@@ -32,6 +33,7 @@ from eda.store.changeable import is_immutable, quick_answer
 from eda.store.command_ids import MAX_COMMAND_ID, infix_of
 from eda.store.outgoing import ids_of, plain_events
 from eda.store.results import Appended, Loaded
+from eda.typed.plain_fields import PLAIN_FIELDS, plain_fields
 from eda.typed.registry import MADE_AS
 
 __all__ = ["Message", "Single", "Singles"]
@@ -40,6 +42,7 @@ cdef enum:
     N_NUMBER = 20               # digits of the largest number
 
 cdef dict made_as = MADE_AS
+cdef dict fields_of = PLAIN_FIELDS
 cdef str forgotten = FORGOTTEN
 cdef str snapshot = SNAPSHOT
 cdef Py_ssize_t max_command_id = MAX_COMMAND_ID
@@ -53,6 +56,7 @@ cdef bytes END = b"\r\n\r\n"
 
 cdef extern from *:
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* n) except NULL
+    long long PyLong_AsLongLongAndOverflow(object value, int* overflow) except? -1
     object PyObject_Vectorcall(object call, PyObject** args, size_t n_args, PyObject* names)
 
 
@@ -176,6 +180,9 @@ cdef class Single(Message):
 
     def stored(self, int64_t sequence):
         """Note that the event is stored at this sequence, and return the result."""
+        return self.stored_at(sequence)
+
+    cdef object stored_at(self, int64_t sequence):
         cdef Cached before = self.known
         cdef int64_t version = before.version + 1
         if self.command_id is not None:
@@ -193,11 +200,13 @@ cdef class Singles:
 
     `loop` is the loop of the connection. `opened` is the open stream, `parts` has the epoch,
     `known` has the streams that the connection publishes to. `turns` has the aggregates whose turn is taken.
+    `on_stored(aggregate, cached)` is called when the event of a call is stored; None: nothing is.
     """
 
     def __init__(self, object loop, object running_loop not None, object opened, object parts, dict known not None,
-                 str client not None, object decider, Cache cache not None, dict turns not None):
+                 str client not None, object decider, Cache cache not None, dict turns not None, object on_stored=None):
         self.loop = loop
+        self.on_stored = on_stored
         self.running_loop = running_loop
         self.opened = opened
         self.parts = parts
@@ -221,7 +230,7 @@ cdef class Singles:
         """
         cdef Cached known
         cdef Single single
-        cdef object result, event
+        cdef object result, event, payload
         if self.decide is None or (command_id is not None and not is_command_id(command_id)):
             return None
         known_stream = self.usable_stream()
@@ -244,11 +253,13 @@ cdef class Singles:
                 single.decided = result
                 single.known = known
                 return single
+            payload = None
             if type(event) is not Event:
+                payload = event
                 event = event_of_payload(event, <str>aggregate)
             if handled is not None:
                 event = with_cause([event], handled)[0]
-            self.fill(single, <str>aggregate, known, <Event>event, <str>command_id, None, None)
+            self.fill(single, <str>aggregate, known, <Event>event, <str>command_id, None, None, payload)
             self.send(single, known_stream, known_stream.usual_s)
         except BaseException:
             self.give(<str>aggregate)
@@ -262,7 +273,7 @@ cdef class Singles:
         """
         cdef Cached known
         cdef Single single
-        cdef object event
+        cdef object event, payload
         if command_id is not None or handled is not None or type(events) is not list or len(<list>events) != 1:
             return None
         event = (<list>events)[0]
@@ -275,11 +286,13 @@ cdef class Singles:
         single = Single.__new__(Single)
         self.turns[aggregate] = None
         try:
+            payload = None
             if type(event) is not Event:
+                payload = event
                 event = event_of_payload(event, <str>aggregate)
             if self.decider is not None and (<Event>event).get_text(F_TYPE) not in self.payload_types():
                 self.decider.check_takes([event])
-            self.fill(single, <str>aggregate, known, <Event>event, None, None, None)
+            self.fill(single, <str>aggregate, known, <Event>event, None, None, None, payload)
             self.send(single, known_stream, known_stream.usual_s)
         except BaseException:
             self.give(<str>aggregate)
@@ -335,11 +348,12 @@ cdef class Singles:
         have changed it. Raises ConfigError, EncodeError, and what `evolve` raises.
         """
         cdef Single single = Single.__new__(Single)
-        self.fill(single, aggregate, known, event, command_id, id, folded)
+        self.fill(single, aggregate, known, event, command_id, id, folded, None)
         return single
 
     cdef int fill(self, Single single, str aggregate, Cached known, Event event, str command_id, str id,
-                  object folded) except -1:
+                  object folded, object payload) except -1:
+        """Complete an append. `payload`: the event was made from it, and its type and schema are those of its class."""
         cdef str type = event.get_text(F_TYPE)
         if known.version == INT64_MAX:
             raise OverflowError(f"aggregate {aggregate!r} has version {known.version}, and no version can follow")
@@ -371,7 +385,9 @@ cdef class Singles:
                 single.is_spent = True
                 self.cache.spend(aggregate)
             if folded is None:
-                single.state = self.fold(known.state, self.as_stored(single.envelope))
+                if payload is None or not is_read_back(payload):
+                    payload = None
+                single.state = self.fold(known.state, single, payload)
             else:
                 single.state = self.decider.fold(known.state, folded)
             single.has_state = True
@@ -399,15 +415,18 @@ cdef class Singles:
             self.types = self.decider.payload_types() or frozenset()
         return self.types
 
-    cdef object fold(self, object state, Event event):
-        """Return the state after the event, as `Decider.fold` does."""
+    cdef object fold(self, object state, Single single, object payload):
+        """Return the state after the event, as `Decider.fold` does. `payload` is that of the event, or None."""
         cdef object after
-        if event.get_text(F_TYPE) not in self.payload_types():
-            return self.decider.fold(state, [event])
+        cdef Event event = None
+        if single.type not in self.payload_types():
+            return self.decider.fold(state, [self.as_stored(single.envelope)])
+        if payload is None:
+            event = self.as_stored(single.envelope)
         try:
-            after = self.evolve(state, event.payload())
+            after = self.evolve(state, event.payload() if payload is None else payload)
         except Exception as error:
-            self.decider.explain(error, event, state)
+            self.decider.explain(error, self.as_stored(single.envelope), state)
             raise
         if type(after) is CoroutineType:
             self.decider.refuse_coroutine(after)
@@ -434,5 +453,27 @@ cdef bint is_command_id(object command_id) except -1:
         return False
     for i in range(n):
         if not 33 <= text[i] <= 126:
+            return False
+    return True
+
+
+cdef bint is_read_back(object payload) except -1:
+    """Return whether a payload that is decoded from its bytes is the same, and neither of them can be changed."""
+    cdef object value
+    cdef int overflow
+    cdef object fields = fields_of.get(type(payload), fields_of)
+    if fields is fields_of:
+        fields = plain_fields(type(payload))
+    if fields is None:
+        return False
+    for name, kind in <tuple>fields:
+        value = getattr(payload, name)
+        if type(value) is not kind:
+            return False
+        if kind is int:
+            PyLong_AsLongLongAndOverflow(value, &overflow)
+            if overflow:
+                return False
+        elif kind is float and not isfinite(<double>value):
             return False
     return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from eda._codec import encode_event, stored_event
@@ -57,7 +57,7 @@ class Conflict(Exception):
 class StoreCore(StoreReader[S, C]):
     """The parts of an open event store: it reads aggregates and appends to them.
 
-    `RUNS_HOOKS`: all appends go through `append`, because it runs hooks.
+    `RUNS_HOOKS`: all appends go through `append`, because it runs hooks. Otherwise `singles` sends single events.
     """
 
     RUNS_HOOKS = False
@@ -75,14 +75,7 @@ class StoreCore(StoreReader[S, C]):
             self.decider,
             self.cache,
             parts.turns.taken,
-        )
-        # Decides on a command and sends its event, if no more than that is needed.
-        self.execute_cached: Callable[[object, object, object, Event | None], Single | None] = (
-            _leave if self.RUNS_HOOKS else self.singles.execute
-        )
-        # Appends a single event, if the aggregate is in the cache with the expected version.
-        self.append_cached: Callable[[object, object, object, object, Event | None], Single | None] = (
-            _leave if self.RUNS_HOOKS else self.singles.append
+            None if self.snapshots is None else self._snapshot_if_due,
         )
 
     async def append(
@@ -294,7 +287,3 @@ class StoreCore(StoreReader[S, C]):
     ) -> Appended[S] | None:
         """Return the `stored_result` of an append, with the current state."""
         return stored_result(self.stream, aggregate, version, events, ids, current.state)
-
-
-def _leave(*_: object) -> None:
-    """Leave a command to `append`."""

@@ -10,7 +10,9 @@ from eda.errors import ConfigError
 from eda.handling.running_handler import handled_event
 from eda.publishing.atomic_batch import MAX_EVENTS
 from eda.store._cache import Cached
+from eda.store._call import Call
 from eda.store._earlier import MOST
+from eda.store._single import Single, Singles
 from eda.store.aggregate_names import aggregate_names
 from eda.store.cause import with_cause
 from eda.store.command_ids import check_command_id
@@ -51,6 +53,7 @@ class EventStore(Generic[S, C]):
         self._make_core = make_core
         self._attempts = attempts
         self._core: StoreCore[S, C] | None = None
+        self._singles: Singles | None = None  # sends single events, unless hooks run around each append
 
     def __repr__(self) -> str:
         return f"<EventStore {self.stream!r}>"
@@ -73,6 +76,7 @@ class EventStore(Generic[S, C]):
         core = self._core
         if core is None:
             self._core = core = await self._make_core()
+            self._singles = None if core.RUNS_HOOKS else core.singles
         core.check()
         return core
 
@@ -144,12 +148,14 @@ class EventStore(Generic[S, C]):
         AggregateForgotten, HistoryIncomplete, and ConfigError for events that can't be appended. After a Timeout,
         Closed or a cancellation the events may be stored or not: execute the command again with the same `command_id`.
         """
-        return self._execute(aggregate, command, command_id, handled_event())
+        # The handled event is asked for now, because gather() and wait_for() run coroutines in tasks of their own.
+        return Call(self, aggregate, command, command_id, handled_event())
 
-    async def _execute(self, aggregate: str, command: C, command_id: str | None, handled: Event | None) -> Appended[S]:
-        # `handled` is known before this coroutine runs, because gather() and wait_for() run it in tasks of their own.
+    async def _rest_of_execute(
+        self, single: Single | None, aggregate: str, command: C, command_id: str | None, handled: Event | None
+    ) -> Appended[S]:
+        """Execute a command. `single`: it was decided on the cached state already, and the turn is taken."""
         core = self._core
-        single = None if core is None else core.execute_cached(aggregate, command, command_id, handled)
         if core is None or single is None:
             core, aggregate, command_id = await self._turn_to_execute(aggregate, command_id)
         turns = core.parts.turns
@@ -192,38 +198,20 @@ class EventStore(Generic[S, C]):
         HistoryIncomplete, and ConfigError before anything is sent. After a Timeout, Closed or a cancellation the events
         may be stored or not.
         """
-        return self._append(aggregate, events, expected, command_id, handled_event())
+        return Call(self, aggregate, events, command_id, handled_event(), expected, True)
 
-    async def _append(
+    async def _rest_of_append(
         self,
+        single: Single | None,
         aggregate: str,
         events: Iterable[Event | object],
         expected: Expected,
         command_id: str | None,
         handled: Event | None,
     ) -> Appended[S]:
-        core = self._core
-        single = None if core is None else core.append_cached(aggregate, events, expected, command_id, handled)
-        if core is None or single is None:
-            return await self._append_slowly(aggregate, events, expected, command_id, handled)
-        turns = core.parts.turns
-        try:
-            return await core.sent(single)
-        except Conflict as conflict:
-            label = single.before.version
-            raise VersionConflict(self.stream, aggregate, label, conflict.actual, conflict.events) from None
-        finally:
-            turns.give(aggregate)
-
-    async def _append_slowly(
-        self,
-        aggregate: str,
-        events: Iterable[Event | object],
-        expected: Expected,
-        command_id: str | None,
-        handled: Event | None,
-    ) -> Appended[S]:
-        """Append any events under any expectation."""
+        """Append any events under any expectation. `single`: the event was sent already, and the turn is taken."""
+        if single is not None:
+            return await self._sent(single)
         aggregate = check_aggregate(aggregate)
         plain = plain_events(aggregate, events)
         if handled is not None:
@@ -261,6 +249,19 @@ class EventStore(Generic[S, C]):
                 if found is not None:
                     return found
         except Conflict as conflict:
+            raise VersionConflict(self.stream, aggregate, label, conflict.actual, conflict.events) from None
+        finally:
+            turns.give(aggregate)
+
+    async def _sent(self, single: Single) -> Appended[S]:
+        """Wait for the outcome of an append that was sent, and give the turn back."""
+        core, aggregate = self._core, single.aggregate
+        assert core is not None
+        turns = core.parts.turns
+        try:
+            return await core.sent(single)
+        except Conflict as conflict:
+            label = single.before.version
             raise VersionConflict(self.stream, aggregate, label, conflict.actual, conflict.events) from None
         finally:
             turns.give(aggregate)
