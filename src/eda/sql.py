@@ -5,17 +5,32 @@ A name is loaded when it is first used, so `import eda.sql` needs no driver. A d
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from eda.errors import ConfigError
 
 if TYPE_CHECKING:
     from eda.projections.sink import ClaimLost, CommitUnknown, PositionRow, Sink, ViewVersion, Work
     from eda.projections.sink_of_url import from_url
     from eda.projections.sql_sink import SqlSink
+    from eda.projections.sqlalchemy_sink import SQLAlchemy
     from eda.projections.sqlite import SQLite
 
-__all__ = ["ClaimLost", "CommitUnknown", "PositionRow", "SQLite", "Sink", "SqlSink", "ViewVersion", "Work", "from_url"]
+__all__ = [
+    "ClaimLost",
+    "CommitUnknown",
+    "PositionRow",
+    "SQLAlchemy",
+    "SQLite",
+    "Sink",
+    "SqlSink",
+    "ViewVersion",
+    "Work",
+    "from_url",
+]
 
-# The public names and the files that they come from.
+# The public names, and the files that they come from.
 _FILES = {
     "ClaimLost": "sink",
     "CommitUnknown": "sink",
@@ -25,16 +40,25 @@ _FILES = {
     "Work": "sink",
     "SqlSink": "sql_sink",
     "from_url": "sink_of_url",
+    "SQLAlchemy": "sqlalchemy_sink",
     "SQLite": "sqlite",
 }
+# The packages that the files need, and the extras that install them.
+_EXTRAS = {"asyncpg": "asyncpg", "greenlet": "sqlalchemy", "psycopg": "psycopg", "sqlalchemy": "sqlalchemy"}
 
 
 def __getattr__(name: str) -> Any:
     if name not in _FILES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value = getattr(import_module(f"eda.projections.{_FILES[name]}"), name)
+    try:
+        value = getattr(import_module(f"eda.projections.{_FILES[name]}"), name)
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get(error.name or "")
+        if extra is None:
+            raise
+        raise ConfigError(
+            f"eda.sql.{name} needs the package {error.name}, which is not installed: pip install 'eda-fast[{extra}]'"
+        ) from error
     globals()[name] = value
     return value
 

@@ -12,6 +12,7 @@ Files, each after the files that it imports:
     sqlstates          what PostgreSQL's error codes say about a transaction
     database_threads   a thread for a plain connection
     sqlite             `eda.sql.SQLite`
+    sqlalchemy_sink    `eda.sql.SQLAlchemy`
     sink_of_url        `eda.sql.from_url`: the sink for a database's address
     stats              `ProjectionStats`: how far a projection is, and how far it lags behind
     waiting            which event a caller of `wait_for` waits for; commits resolve the callers

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from eda.projection_errors import TransactionEnded
 from eda.projections.sink import ClaimLost, PositionRow, ViewVersion, Work
-from eda.projections.sql_steps import Call, Database, Sql, Steps
+from eda.projections.sql_steps import Call, Database, Sql, Steps, Unreachable
 from eda.projections.tables import (
     DELETE_POSITIONS,
     INSERT_POSITION,
@@ -141,7 +141,7 @@ class SqlSink:
         for _ in range(N_CAUSES):
             if cause is None:
                 return False
-            if self.database.is_outage(cause):
+            if isinstance(cause, Unreachable) or self.database.is_outage(cause):
                 return True
             cause = cause.__cause__
         return False

@@ -23,6 +23,7 @@ __all__ = [
     "Result",
     "Sql",
     "Steps",
+    "Unreachable",
     "drive",
     "drive_async",
     "formatted",
@@ -60,6 +61,13 @@ DONE = Result([])
 """the result of a step that returns no rows"""
 
 Steps: TypeAlias = Generator[Sql | Call, Result, T]
+
+
+class Unreachable(ConnectionError):
+    """No connection to the database could be made. `__cause__` is the driver's error. It is always an outage.
+
+    Drivers raise a plain OSError then, but so may a user's function that has talked to something else.
+    """
 
 
 class Database(Protocol):
