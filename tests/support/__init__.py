@@ -30,6 +30,7 @@
     store/contents            all that a stream of an event store holds, read and decoded without eda
     store/load                members under load, and what must hold in the end
     store/evidence            the contents and the journal, compared
+    projections/sinks         the sinks that one suite runs over, and how their drivers are used
     projections/postgres      a private PostgreSQL server that tests may kill, freeze and start again
     projections/evidence      the streams' contents and the table, compared
     subscribing/process       a member of a subscription in a process of its own

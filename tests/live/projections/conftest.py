@@ -1,0 +1,49 @@
+"""Databases for the suites that run over every kind of sink."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from support.projections.postgres import Postgres
+from support.projections.sinks import KINDS, Kind, Place
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="session")
+def shared_database(postgres_server: Postgres) -> Iterator[str]:
+    """The address of a database for all tests of sinks: making one for each test would take most of their time."""
+    with postgres_server.database() as url:
+        yield url
+
+
+@pytest.fixture
+def address(kind: Kind, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """An empty database, which must have no connections when the test ends. PostgreSQL runs only if a kind needs it."""
+    if not kind.is_postgres:
+        yield str(tmp_path / "read.db")
+        return
+    server: Postgres = request.getfixturevalue("postgres_server")
+    url: str = request.getfixturevalue("shared_database")
+    yield url
+    name = url.rpartition("/")[2]
+    end = time.monotonic() + 5
+    while (left := server.connections(name)) and time.monotonic() < end:
+        time.sleep(0.01)
+    server.execute("DROP SCHEMA public CASCADE", database=name)
+    server.execute("CREATE SCHEMA public", database=name)
+    assert not left, f"connections are left: {left}"
+
+
+@pytest.fixture
+async def place(kind: Kind, address: str) -> AsyncIterator[Place]:
+    place = Place(kind, address)
+    yield place
+    await place.close()
