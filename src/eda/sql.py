@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from eda.errors import ConfigError
 
 if TYPE_CHECKING:
+    from eda.projections.asyncpg_sink import Asyncpg
+    from eda.projections.psycopg_sink import Psycopg
     from eda.projections.sink import ClaimLost, CommitUnknown, PositionRow, Sink, ViewVersion, Work
     from eda.projections.sink_of_url import from_url
     from eda.projections.sql_sink import SqlSink
@@ -18,9 +20,11 @@ if TYPE_CHECKING:
     from eda.projections.sqlite import SQLite
 
 __all__ = [
+    "Asyncpg",
     "ClaimLost",
     "CommitUnknown",
     "PositionRow",
+    "Psycopg",
     "SQLAlchemy",
     "SQLite",
     "Sink",
@@ -42,6 +46,8 @@ _FILES = {
     "from_url": "sink_of_url",
     "SQLAlchemy": "sqlalchemy_sink",
     "SQLite": "sqlite",
+    "Psycopg": "psycopg_sink",
+    "Asyncpg": "asyncpg_sink",
 }
 # The packages that the files need, and the extras that install them.
 _EXTRAS = {"asyncpg": "asyncpg", "greenlet": "sqlalchemy", "psycopg": "psycopg", "sqlalchemy": "sqlalchemy"}

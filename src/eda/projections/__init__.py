@@ -13,6 +13,9 @@ Files, each after the files that it imports:
     database_threads   a thread for a plain connection
     sqlite             `eda.sql.SQLite`
     sqlalchemy_sink    `eda.sql.SQLAlchemy`
+    connection_pool    a bounded pool of connections to PostgreSQL, and what asynchronous connections have in common
+    psycopg_sink       `eda.sql.Psycopg`
+    asyncpg_sink       `eda.sql.Asyncpg`
     sink_of_url        `eda.sql.from_url`: the sink for a database's address
     stats              `ProjectionStats`: how far a projection is, and how far it lags behind
     waiting            which event a caller of `wait_for` waits for; commits resolve the callers

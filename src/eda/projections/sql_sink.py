@@ -115,7 +115,9 @@ class SqlSink:
 
     async def find(self, name: str, version: int, row: PositionRow) -> PositionRow | None:
         """Return the lane's row as it is stored, after all transactions that could still change it."""
-        return await self.database.run(find_one(self.database.dialect, name, version, row))
+        # With the lane's connections, because it waits as long as the old transaction.
+        lane = (name, version, row.stream, row.lane)
+        return await self.database.run(find_one(self.database.dialect, name, version, row), lane=lane)
 
     async def discard(self, name: str, version: int) -> None:
         """Remove all positions of one version of a projection."""
@@ -137,14 +139,7 @@ class SqlSink:
 
     def is_outage(self, error: BaseException) -> bool:
         """Return whether this error, or an error that it was raised from, is the database's trouble."""
-        cause: BaseException | None = error
-        for _ in range(N_CAUSES):
-            if cause is None:
-                return False
-            if isinstance(cause, Unreachable) or self.database.is_outage(cause):
-                return True
-            cause = cause.__cause__
-        return False
+        return _is_outage(self.database, error)
 
     async def _read(self, steps: Steps[T]) -> T:
         return await self.database.run(steps, writes=False)
@@ -183,10 +178,26 @@ def _end_savepoint(
     try:
         yield statement
     except Exception as error:
-        if database.lost_savepoint(error) and not (failure is not None and database.is_outage(failure)):
+        if database.lost_savepoint(error) and not (failure is not None and _is_outage(database, failure)):
             raise TransactionEnded(name, version) from (failure or error)
         if failure is None:
+            # PostgreSQL refuses the statement if apply has caught an error of the database, and does not say whether
+            # the savepoint is there. To roll back to it is allowed.
+            yield from _end_savepoint(database, ROLLBACK_TO, name, version, error)
             raise
+        if isinstance(failure, Exception) and _is_outage(database, error):
+            raise error from failure  # whatever apply made of it, the connection is lost
+
+
+def _is_outage(database: Database, error: BaseException) -> bool:
+    cause: BaseException | None = error
+    for _ in range(N_CAUSES):
+        if cause is None:
+            return False
+        if isinstance(cause, Unreachable) or database.is_outage(cause):
+            return True
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return False
 
 
 def _claim(name: str, version: int, rows: list[PositionRow], now: float, *, are_new: bool) -> Steps[list[PositionRow]]:

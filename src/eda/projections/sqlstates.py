@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["is_lost_connection", "is_outage_state", "is_savepoint_gone"]
+__all__ = ["is_lost_connection", "is_outage_state", "is_savepoint_gone", "note_swallowed"]
 
 # Source: PostgreSQL's documentation, appendix A, "PostgreSQL Error Codes".
 _OUTAGE_STATES = frozenset(
@@ -39,3 +39,12 @@ def is_lost_connection(state: str | None) -> bool:
 def is_savepoint_gone(state: str | None) -> bool:
     """Return whether the savepoint of a statement does not exist: no such savepoint, or no transaction."""
     return state in {"3B001", "25P01"}
+
+
+def note_swallowed(error: BaseException, state: str | None) -> None:
+    """Add a note to the error of a statement of eda that failed because an earlier statement of apply had failed."""
+    if state == "25P02":  # in_failed_sql_transaction
+        error.add_note(
+            "a statement of apply failed before, and apply did not let its error rise. PostgreSQL refuses all later "
+            "statements of such a transaction. Raise the error, or put the statement into a savepoint"
+        )

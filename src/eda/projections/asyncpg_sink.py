@@ -1,0 +1,184 @@
+"""`eda.sql.Asyncpg`: projections in PostgreSQL with asyncpg."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Hashable, Mapping
+from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+import asyncpg
+
+from eda.errors import ConfigError
+from eda.projections.connection_pool import (
+    AsyncConnection,
+    PostgresConnections,
+    begin_text,
+    check_connections,
+)
+from eda.projections.sql_sink import SqlSink
+from eda.projections.sql_steps import Dialect, Result, Sql, Steps, Unreachable, numbered
+from eda.projections.sqlstates import is_outage_state, is_savepoint_gone, note_swallowed
+
+__all__ = ["Asyncpg", "AsyncpgDatabase"]
+
+T = TypeVar("T")
+
+CONNECT_S = 10
+OPTIONS = frozenset(inspect.signature(asyncpg.connect).parameters) - {"dsn", "loop"}
+# What asyncpg says on the client's side when a connection is closed or is not usable after a lost answer.
+CLOSED = ("connection is closed", "the underlying connection is closed")
+
+
+class Asyncpg(SqlSink):
+    """A PostgreSQL database, with asyncpg: `apply` is an async function and gets an `asyncpg.Connection`.
+
+    `dsn`: the address, as `postgresql://user@host/database`. `max_connections`: how many lanes work at the same time;
+    others wait. The sink opens at most two connections more. `on_connect` is awaited with each new connection of a lane
+    before it is used, to set codecs. `options` go to `asyncpg.connect`. Behind a pooler that gives each transaction
+    another connection, use `statement_cache_size=0` if the pooler does not know prepared statements.
+
+    Raises ConfigError if an argument is wrong, and if asyncpg is not installed.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        max_connections: int = 20,
+        on_connect: Callable[[asyncpg.Connection[Any]], Awaitable[object]] | None = None,
+        **options: Any,
+    ) -> None:
+        if not isinstance(dsn, str) or not dsn.startswith(("postgresql://", "postgres://")):
+            raise ConfigError("dsn must be an address such as postgresql://user@host/database", argument="dsn")
+        check_connections(max_connections, on_connect)
+        for name in options:
+            if name not in OPTIONS:
+                raise ConfigError(f"asyncpg has no option {name!r}", argument=name)
+        super().__init__(AsyncpgDatabase(dsn, options, max_connections, on_connect))
+
+
+class AsyncpgDatabase:
+    """A PostgreSQL server with connections of asyncpg."""
+
+    dialect: Dialect = "postgresql"
+    max_lanes: int | None = None
+
+    def __init__(
+        self,
+        dsn: str,
+        options: Mapping[str, Any],
+        max_connections: int,
+        on_connect: Callable[[asyncpg.Connection[Any]], Awaitable[object]] | None,
+    ) -> None:
+        parts = urlsplit(dsn)
+        place = parts.netloc.rpartition("@")[2] or "localhost"
+        self.label = f"PostgreSQL {unquote(parts.path.strip('/'))} at {place}"
+        self._dsn = dsn
+        settings = {"application_name": "eda", **(options.get("server_settings") or {})}
+        self._options = {"timeout": CONNECT_S, **options, "server_settings": settings}
+        self._on_connect = on_connect
+        self._connections = PostgresConnections(
+            lambda: _Connection(self._connect, None), lambda: _Connection(self._connect, on_connect), max_connections
+        )
+
+    def check_apply(self, *, is_async: bool) -> None:
+        """Raise ConfigError for a plain function."""
+        if not is_async:
+            raise ConfigError(
+                "apply must be an async def for eda.sql.Asyncpg. For a plain function use eda.sql.Psycopg or "
+                "eda.sql.SQLite",
+                argument="apply",
+            )
+
+    async def open(self) -> None:
+        """Do nothing: connections are opened when they are needed."""
+
+    async def close(self) -> None:
+        """Close all connections when their transactions have ended."""
+        await self._connections.close()
+
+    async def run(
+        self, steps: Steps[T], *, lane: Hashable | None = None, writes: bool = True, timeout_s: float | None = None
+    ) -> T:
+        """Drive the steps in one transaction."""
+        return await self._connections.run(steps, is_lane=lane is not None, writes=writes, timeout_s=timeout_s)
+
+    def is_outage(self, error: BaseException) -> bool:
+        """Return whether the error is the database's trouble."""
+        if isinstance(error, asyncpg.InterfaceError):
+            return str(error).startswith(CLOSED)
+        return isinstance(error, asyncpg.PostgresError) and is_outage_state(error.sqlstate)
+
+    def lost_savepoint(self, error: BaseException) -> bool:
+        """Return whether the savepoint is gone."""
+        return isinstance(error, asyncpg.PostgresError) and is_savepoint_gone(error.sqlstate)
+
+    async def _connect(self) -> asyncpg.Connection[Any]:
+        try:
+            driver: asyncpg.Connection[Any] = await asyncpg.connect(self._dsn, **self._options)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            raise Unreachable(f"{self.label} could not be reached: {str(error) or type(error).__name__}") from error
+        return driver
+
+
+class _Connection(AsyncConnection["asyncpg.Connection[Any]"]):
+    """A connection of asyncpg."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[asyncpg.Connection[Any]]],
+        on_connect: Callable[[asyncpg.Connection[Any]], Awaitable[object]] | None,
+    ) -> None:
+        super().__init__()
+        self._connect = connect
+        self._on_connect = on_connect
+        self._transaction: Any = None
+
+    async def connect(self) -> asyncpg.Connection[Any]:
+        """Open a connection, and let the user prepare it."""
+        driver = await self._connect()
+        try:
+            if self._on_connect is not None:
+                await self._on_connect(driver)
+        except BaseException:
+            self.abort(driver)
+            raise
+        return driver
+
+    async def begin(self, driver: asyncpg.Connection[Any], timeout_s: float | None) -> None:
+        """Begin a transaction with asyncpg's own object, so that apply can use `tx.transaction()` for savepoints."""
+        self._transaction = driver.transaction()
+        await self._transaction.start()
+        await driver.execute(begin_text(timeout_s))
+
+    async def execute(self, driver: asyncpg.Connection[Any], sql: Sql) -> Result:
+        """Execute one statement."""
+        text = numbered(sql.text)
+        try:
+            if text.lstrip().startswith("SELECT") or "RETURNING" in text:
+                rows = [tuple(row) for row in await driver.fetch(text, *sql.params)]
+                return Result(rows, len(rows))
+            # The command tag ends with the number of rows: "UPDATE 1".
+            last = (await driver.execute(text, *sql.params)).rpartition(" ")[2]
+            return Result([], int(last) if last.isdigit() else 0)
+        except asyncpg.PostgresError as error:
+            note_swallowed(error, error.sqlstate)
+            raise
+
+    async def commit(self, driver: asyncpg.Connection[Any]) -> None:
+        """Commit the transaction."""
+        await self._transaction.commit()
+
+    async def roll_back(self, driver: asyncpg.Connection[Any]) -> None:
+        """Roll the transaction back."""
+        if driver.is_in_transaction():
+            await self._transaction.rollback()
+
+    def is_lost(self, driver: asyncpg.Connection[Any]) -> bool:
+        """Return whether the connection is closed."""
+        return driver.is_closed()
+
+    def abort(self, driver: asyncpg.Connection[Any]) -> None:
+        """Close the connection at once."""
+        driver.terminate()
