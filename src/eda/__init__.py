@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from eda.middleware.base import FlushNext, HandleBatchNext, HandleNext, Middleware, PublishNext
     from eda.options import Retry, StreamKeywords, StreamOptions, SubscriptionOptions
     from eda.projection_errors import NotApplied, PositionInvalid, TransactionEnded
+    from eda.projections.projection import Projection
     from eda.publishing.publisher import Publisher
     from eda.publishing.publisher_options import Mode
     from eda.receipt import Receipt
@@ -94,6 +95,7 @@ __all__ = [
     "NotSupported",
     "PartialFailure",
     "PositionInvalid",
+    "Projection",
     "Proto",
     "PublishFailed",
     "PublishNext",
@@ -149,6 +151,7 @@ _NAMES_IN = {
     "eda.middleware.base": "FlushNext HandleBatchNext HandleNext Middleware PublishNext",
     "eda.options": "Retry StreamKeywords StreamOptions SubscriptionOptions",
     "eda.projection_errors": "NotApplied PositionInvalid TransactionEnded",
+    "eda.projections.projection": "Projection",
     "eda.publishing.publisher": "Publisher",
     "eda.publishing.publisher_options": "Mode",
     "eda.receipt": "Receipt",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Generator, Iterable
-from typing import TYPE_CHECKING, Any, Never, Self, TypeVar, Unpack, overload
+from typing import Any, Self, Unpack, overload
 
 from eda._event import Event
 from eda._nuid import next_nuid
 from eda._router import routed
 from eda.closing import CLOSE_TIMEOUT_S
 from eda.conn_services import ConnectOptions, ConnServices
+from eda.conn_sides import ConnSides
 from eda.errors import ConfigError, NotSupported, Timeout
 from eda.handlers import AnyHandler, BatchHandler, Handler, check_handler
 from eda.jetstream.streams import Streams
@@ -30,19 +31,12 @@ from eda.subscribing.subscription import CANCELLED_CLOSE_S, Subscription
 from eda.transport.addresses import Addresses
 from eda.typed.upcasters import check_upcasters
 
-if TYPE_CHECKING:
-    from eda.store.decider import Decider
-    from eda.store.event_store import EventStore
-
 __all__ = ["Conn"]
-
-S = TypeVar("S")
-C = TypeVar("C")
 
 _EMPTY = Event()
 
 
-class Conn:
+class Conn(ConnSides):
     """A connection to the event streams. `connect` makes it. Await it or enter it with `async with` to open it.
 
     Leaving the context closes it, within 30 s. If the block is cancelled, it closes within 2 s.
@@ -329,56 +323,6 @@ class Conn:
         """
         services = self._lifetime.require_open()
         return await Lags(services.wire, services.api).read(stream)
-
-    # --- event store -------------------------------------------------------------------------------------------------
-
-    @overload
-    def store(self, stream: str, decider: None = None, *, cache: int = 10_000) -> EventStore[None, Never]: ...
-    @overload
-    def store(
-        self,
-        stream: str,
-        decider: Decider[S, C],
-        *,
-        snapshot_every: int | None = None,
-        cache: int = 10_000,
-        attempts: int = 10,
-    ) -> EventStore[S, C]: ...
-    def store(
-        self,
-        stream: str,
-        decider: Decider[S, C] | None = None,
-        *,
-        snapshot_every: int | None = None,
-        cache: int = 10_000,
-        attempts: int = 10,
-    ) -> EventStore[Any, Any]:
-        """Return the event store of a stream: its aggregates. It opens when it is first used, or when it is awaited.
-
-        The stream must be marked as a store. If it does not exist, it is created with the mark, if that is allowed;
-        `conn.streams.update(stream, store=True)` marks an existing one. `decider` folds events into states and turns
-        commands into events; without it, only `append`, `history`, `aggregates` and `forget` are of use.
-
-        `snapshot_every`: after how many events of an aggregate its state is stored in the stream `{stream}-snapshots`;
-        None: never. `cache`: how many aggregates are kept in memory, so that `execute` need not read them; 0: none.
-        `attempts`: how often `execute` has a command decided if other processes append to the same aggregate.
-
-        Needs nats-server 2.11, and 2.12.1 for several events in one append. Raises ConfigError, and Closed.
-        """
-        from eda.store.assembly import StoreServices, new_store  # here, because most programs need no store
-
-        lifetime, client = self._lifetime, self.client
-
-        def services() -> StoreServices:
-            opened = lifetime.require_open()
-            return StoreServices(opened.wire, opened.api, opened.logger, opened.known_streams, client, lifetime.batches)
-
-        sizes: Any = {"snapshot_every": snapshot_every, "cache": cache, "attempts": attempts}
-        return new_store(lifetime.require_open, services, stream, decider, hooks=self._store_hooks(), **sizes)
-
-    def _store_hooks(self) -> Any:
-        """Return the hooks around event stores: a connection with middleware has them."""
-        return None
 
     # --- dead letters ------------------------------------------------------------------------------------------------
 

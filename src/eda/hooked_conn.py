@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from eda._event import Event
 from eda.conn import Conn
@@ -20,7 +21,7 @@ from eda.middleware.around_handler import BatchChain, HandleChain
 from eda.middleware.around_publish import PublishChain, with_id
 from eda.middleware.around_store import StoreHooks, check_can_load
 from eda.middleware.base import Middleware, overrides
-from eda.middleware.calls import hooks_of
+from eda.middleware.calls import Hook, hooks_of
 from eda.middleware.hooked_batch import HookedBatch
 from eda.middleware.hooked_publisher import HookedPublisher
 from eda.publishing.atomic_batch import MAX_EVENTS
@@ -30,6 +31,10 @@ from eda.receipt import Receipt
 from eda.subscribing.spec import SubscriptionSpec
 from eda.subscribing.subscription import Subscription
 from eda.transport.addresses import Addresses
+
+if TYPE_CHECKING:
+    from eda.projections.applying import Attempt
+    from eda.projections.stream_runner import Around
 
 __all__ = ["HookedConn"]
 
@@ -96,17 +101,35 @@ class HookedConn(Conn):
 
     def _new_subscription(self, services: ConnServices, spec: SubscriptionSpec, handler: AnyHandler) -> Subscription:
         is_batch = spec.options.batch is not None
-        hook, other = ("handle_batch", "handle") if is_batch else ("handle", "handle_batch")
-        for each in self._middleware:
-            if overrides(each, other) and not overrides(each, hook):
-                raise _bypassed(type(each).__name__, other, hook, is_batch=is_batch)
-        hooks = hooks_of(self._middleware, hook)
+        hooks = self._handle_hooks("subscription", is_batch=is_batch)
         if not hooks:
             return super()._new_subscription(services, spec, handler)
         chain = BatchChain(hooks, handler) if is_batch else HandleChain(hooks, handler)
         subscription = super()._new_subscription(services, spec, chain.call)
         chain.subscription = subscription
         return subscription
+
+    def _handle_hooks(self, kind: str, *, is_batch: bool) -> tuple[Hook, ...]:
+        """Return the hooks around a handler. Raises ConfigError for middleware that would not see the events."""
+        hook, other = ("handle_batch", "handle") if is_batch else ("handle", "handle_batch")
+        for each in self._middleware:
+            if overrides(each, other) and not overrides(each, hook):
+                raise _bypassed(type(each).__name__, other, hook, kind, is_batch=is_batch)
+        return hooks_of(self._middleware, hook)
+
+    # --- read models -------------------------------------------------------------------------------------------------
+
+    def _around_attempts(self, *, is_batch: bool) -> Around | None:
+        hooks = self._handle_hooks("projection", is_batch=is_batch)
+        if not hooks:
+            return None
+
+        def around(subscription: Subscription, attempt: Attempt) -> Attempt:
+            chain = BatchChain(hooks, attempt) if is_batch else HandleChain(hooks, attempt)
+            chain.subscription = subscription
+            return chain.call
+
+        return around
 
     # --- event store -------------------------------------------------------------------------------------------------
 
@@ -115,9 +138,9 @@ class HookedConn(Conn):
         return StoreHooks(self._middleware)
 
 
-def _bypassed(name: str, other: str, hook: str, *, is_batch: bool) -> ConfigError:
-    """Return the error for middleware that would not see the events of a subscription."""
-    kind = "a subscription with batch" if is_batch else "a subscription without batch"
+def _bypassed(name: str, other: str, hook: str, kind: str, *, is_batch: bool) -> ConfigError:
+    """Return the error for middleware that would not see the events of a subscription or projection."""
+    kind = f"a {kind} with batch" if is_batch else f"a {kind} without batch"
     argument = "events" if is_batch else "event"
     return ConfigError(
         f"middleware {name} has the hook {other} but not {hook}, so {kind} would bypass it: give it a hook {hook}; "

@@ -10,11 +10,11 @@ from contextvars import ContextVar
 from typing import Literal, TypeAlias
 
 from eda.callbacks import Callback
-from eda.closing import CLOSE_TIMEOUT_S, KEPT_SHARE, Closing, check_close_timeout
+from eda.closing import CLOSE_TIMEOUT_S, KEPT_SHARE, Closing, Side, check_close_timeout
 from eda.conn_services import ConnectOptions, ConnServices, connect_services
 from eda.deadline import Deadline
 from eda.embedded.server import EmbeddedServer
-from eda.errors import Closed
+from eda.errors import Closed, ConfigError
 from eda.publishing.publisher import Publisher
 from eda.subscribing.subscription import CANCELLED_CLOSE_S, Subscription
 from eda.transport.addresses import Addresses, parse_addresses
@@ -52,7 +52,8 @@ async def closing_what_is_left() -> AsyncIterator[None]:
 class Lifetime:
     """Opens and closes a connection, and knows its state and its users.
 
-    `close` ends the `subscriptions`, `publishers` and `batches` before it closes the connection itself. A batch is
+    `close` ends the `sides` (projections, views and relays), `subscriptions`, `publishers` and `batches`, in this
+    order, before it closes the connection itself. A batch is
     represented by a future, which is done when the call of `publish_batch` ends.
     """
 
@@ -67,6 +68,7 @@ class Lifetime:
         self.addresses = addresses
         self.subscriptions: set[Subscription] = set()
         self.publishers: set[Publisher] = set()
+        self.sides: set[Side] = set()
         self.batches: set[asyncio.Future[None]] = set()
         self._client = client
         self._logger = logger
@@ -149,10 +151,10 @@ class Lifetime:
         else:
             self._hurry(timeout_s)
         if self._closing is None:
-            for each in self.subscriptions:
-                each.stop()
+            for user in self._users:
+                user.stop()
             self._closing = asyncio.get_running_loop().create_task(self._close(self._close_deadline))
-        if any(each.is_run_by_caller() for each in self.subscriptions):
+        if any(user.is_run_by_caller() for user in self._users):
             self._closing.add_done_callback(self._log_failure)
             return
         try:
@@ -177,11 +179,16 @@ class Lifetime:
         except Exception:
             self._logger.exception("closing the connection to %s failed", self.addresses)
 
+    @property
+    def _users(self) -> list[Side | Subscription]:
+        """Return all that runs functions of the user."""
+        return [*self.sides, *self.subscriptions]
+
     def _hurry(self, timeout_s: float) -> None:
         if self._close_deadline is not None:
             self._close_deadline.shorten(timeout_s)
-            for each in self.subscriptions:
-                each.hurry(timeout_s * (1 - KEPT_SHARE))
+            for user in self._users:
+                user.hurry(timeout_s * (1 - KEPT_SHARE))
 
     async def _close(self, deadline: Deadline) -> None:
         closing = Closing(self._logger, deadline)
@@ -191,7 +198,7 @@ class Lifetime:
         services = self._services
         try:
             if services is not None:
-                await closing.close_users(self.subscriptions, self.publishers, self.batches)
+                await closing.close_users(self.sides, self.subscriptions, self.publishers, self.batches)
                 for task in self._tasks:
                     task.cancel()
         finally:
@@ -272,3 +279,16 @@ class Lifetime:
         """Remember a subscription that is being opened, so that `close` closes it. Raises Closed."""
         self.check_not_closing()
         self.subscriptions.add(subscription)
+
+    def admit_side(self, side: Side) -> None:
+        """Remember a projection, view or relay that is being opened, so that `close` closes it. Raises Closed."""
+        self.check_not_closing()
+        self.sides.add(side)
+
+    def admit_projection(self, side: Side) -> None:
+        """Remember a projection, as `admit_side` does. Raises ConfigError if this connection has the same one open."""
+        self.check_not_closing()
+        for each in self.sides:
+            if each.label == side.label:
+                raise ConfigError(f"this connection has {side.label} open already", argument="name")
+        self.sides.add(side)

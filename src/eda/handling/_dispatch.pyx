@@ -176,6 +176,10 @@ cdef class Dispatcher:
         """Return when the stream stored the event at `position`, nanoseconds since 1970; 0: not known."""
         return self.ordered.position_ns if self.ordered is not None else 0
 
+    def stored_times(self, list events not None):
+        """Ordered: return when the stream stored each of these running events; 0: not known."""
+        return self.ordered.stored_times(events)
+
     @property
     def highest(self):
         """Return the last sequence received; 0 if the subscription is shared."""

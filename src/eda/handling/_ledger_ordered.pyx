@@ -192,6 +192,25 @@ cdef class OrderedLedger(Ledger):
             self.free_slot(slot)
         return 0
 
+    cpdef list stored_times(self, list events):
+        """Return when the stream stored each of these running events, in their order; 0: not known."""
+        cdef list times = []
+        cdef uint64_t at = self.order_head
+        cdef int64_t stored_ns
+        cdef int32_t slot
+        cdef Event event
+        for event in events:
+            stored_ns = 0
+            while at != self.order_tail and stored_ns == 0:
+                slot = self.order[at & <uint64_t>(self.n_slots - 1)]
+                if self.held[slot].seq > event.sequence_:
+                    break
+                if self.held[slot].seq == event.sequence_:
+                    stored_ns = self.held[slot].stored_ns
+                at += 1
+            times.append(stored_ns)
+        return times
+
     cpdef int drop(self, uint64_t position, int64_t stored_ns=0) except -1:
         """Forget all events, and continue after `position`. `stored_ns`: when the stream stored the event there.
 

@@ -16,7 +16,7 @@ from eda.handling._lease cimport Lease
 
 from eda.handling.verdicts import Alone, Exhausted, GivenBack, Misfit, Undecodable
 
-__all__ = ["Outcomes"]
+__all__ = ["Outcomes", "attempted", "envelope_of"]
 
 cdef uint64_t END_OF_TIME = 0xFFFFFFFFFFFFFFFFULL
 
@@ -262,6 +262,16 @@ cdef class Outcomes:
         if event is None:
             return None
         return event.raw[event.reply.start:event.reply.start + event.reply.n]
+
+
+def envelope_of(Event event not None):
+    """Return the envelope of a received event, as it was delivered."""
+    return event.raw[event.reply.n:end_of_envelope(event)]
+
+
+def attempted(Event event not None, unsigned int attempt):
+    """Return another object for the same received event, with this number of its attempt."""
+    return copy_of(event, attempt)
 
 
 cdef Event copy_of(Event event, unsigned int attempt):

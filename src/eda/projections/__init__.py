@@ -25,6 +25,17 @@ Files, each after the files that it imports:
     passing_over       how far a position may move over messages that the filter leaves out
     progress           how far versions are, read from their rows and streams; `promote` with its bound
     view               `View`: waits and reads positions in another process
+    options            the arguments of `conn.projection`, checked
+    lane_keys          which lane an event belongs to, by its key
+    apply_function     the user's function, checked
+    sink_users         opens and closes sinks that several of a process share
+    life               what projections, views and relays have in common: opened once, waited for, closed
+    applying           the events of one lane: transactions, retries, halving, dead letters
+    lane               one lane of a stream: the events that wait for the database
+    reading            reads a stream while this member owns its rows, and splits the events into lanes
+    stream_runner      one stream of a projection: claims, reads, stands by
+    projection         `Projection`
+    assembly           puts a projection together
 """
 
 __all__: list[str] = []

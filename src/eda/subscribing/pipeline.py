@@ -33,7 +33,8 @@ class Pipeline:
     """The source, dispatcher, workers and other parts of one subscription, shared or ordered.
 
     `on_end(error)` is called when the subscription can't go on, `on_worker_failed(worker)` when one of the tasks that
-    run handlers ends early. `is_active()` returns whether this member gets events.
+    run handlers ends early. `on_rewound()` is called when events are read again because the stream has lost its end.
+    `is_active()` returns whether this member gets events.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Pipeline:
         *,
         on_end: Callable[[Exception], None],
         on_worker_failed: Callable[[asyncio.Task[None]], None],
+        on_rewound: Callable[[], None],
         is_active: Callable[[], bool],
     ) -> None:
         self._services = services
@@ -52,6 +54,7 @@ class Pipeline:
         self._options = options = spec.options
         self._has_name = False  # whether the name is taken among the connection's durable names
         self._on_end = on_end
+        self._rewound = on_rewound
         self.source: SharedSource | OrderedSource
         self.activation: Activation | None = None
         self._cursor: Cursor | None = None
@@ -161,6 +164,7 @@ class Pipeline:
         await self._cursor.open(reset=self._options.reset, first_position=source.first_position)
 
     def _on_rewound(self, position: Position) -> None:
+        self._rewound()
         if self.activation is not None:
             self.activation.on_rewound(position)
         else:

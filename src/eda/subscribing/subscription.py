@@ -48,6 +48,7 @@ class Subscription:
         self.on_closing: Callable[[], None] = _nothing
         self.on_finished: Callable[[], None] = _nothing
         self.on_resumed: Callable[[], None] = _nothing
+        self.on_rewound: Callable[[], None] = _nothing
         self.close_timeout_s: float = spec.options.timeout_s
         self._loop = asyncio.get_running_loop()
         self._pipeline = Pipeline(
@@ -56,6 +57,7 @@ class Subscription:
             handler,
             on_end=self._end,
             on_worker_failed=self._on_worker_failed,
+            on_rewound=lambda: self.on_rewound(),
             is_active=lambda: self.is_active,
         )
         self._dispatcher = self._pipeline.dispatcher

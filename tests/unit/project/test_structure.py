@@ -43,7 +43,8 @@ TOP: dict[str, list[str]] = {
         "keywords",
     ],
     "front door": [
-        *("sql", "conn_services", "closing", "lifetime", "conn", "hooked_conn", "connecting", "running", "__init__"),
+        *("sql", "conn_services", "closing", "lifetime", "conn_sides", "conn", "hooked_conn", "connecting"),
+        *("running", "__init__"),
     ],
 }
 
@@ -64,7 +65,9 @@ MAY_IMPORT: dict[str, list[str]] = {
         *("words", "event", "transport", "jetstream", "publishing", "cursors", "dead_letters", "handling"),
     ],
     "store": ["words", "typed", "event", "transport", "jetstream", "publishing", "handling"],
-    "projections": ["words", "jetstream", "cursors", "subscribing"],
+    "projections": [
+        *("words", "typed", "event", "jetstream", "cursors", "handling", "subscribing"),
+    ],
     "testing": ["words", "event", "store"],
     "middleware": ["words", "event", "publishing", "subscribing"],
     "front door": [

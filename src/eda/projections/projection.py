@@ -1,0 +1,116 @@
+"""`conn.projection`: applies events to the user's database, exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+
+from eda.deadline import Deadline
+from eda.errors import Closed
+from eda.projections.apply_function import Apply
+from eda.projections.life import Life, OnLife
+from eda.projections.options import ProjectionOptions
+from eda.projections.outage_log import OutageLog
+from eda.projections.sink import Sink
+from eda.projections.sink_users import close_sink, open_sink
+from eda.projections.stream_runner import Around, StreamRunner
+from eda.projections.waiting import Waiters, target_of, timeout_of
+from eda.receipt import Receipt
+from eda.subscribing.services import Services
+
+__all__ = ["Projection"]
+
+KEEPS_S = 4.0  # beyond a transaction's longest time, for releasing the rows
+
+
+class Projection(Life):
+    """Applies the events of streams to the user's database. Made by `Conn.projection`; await it or enter it to begin.
+
+    The position changes in the same transaction as the rows, so each event is applied exactly once. If several
+    processes open the same projection, one of them applies a stream, and the others stand by for it.
+
+    Leaving the `async with` block closes it. If an error has ended the projection, leaving the block raises the error,
+    as `wait` does. If the block is cancelled, closing takes at most 2 s.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        options: ProjectionOptions,
+        apply: Apply,
+        sink: Sink,
+        around: Around | None,
+        on_opening: OnLife,
+        on_closed: OnLife,
+    ) -> None:
+        super().__init__(options.label, services.logger, on_opening, on_closed)
+        self.streams: tuple[str, ...] = options.streams
+        self.name: str = options.name
+        self.version: int = options.version
+        self._options = options
+        self._sink = sink
+        self._services = services
+        self._is_sink_open = False
+        self._outages = OutageLog(services.logger, options.subscription_name, sink.label)
+        self._waiters = Waiters(options.name, options.version, options.streams, self._on_wanted)
+        self._runners = {
+            stream: StreamRunner(
+                services,
+                stream,
+                options,
+                sink,
+                apply.call,
+                self._waiters,
+                self._outages,
+                around,
+                self._note_user_code,
+                self._end,
+            )
+            for stream in options.streams
+        }
+
+    # --- waiting -----------------------------------------------------------------------------------------------------
+
+    async def wait_for(self, position: Receipt | tuple[str, int, int], timeout_s: float = 30.0) -> None:
+        """Wait until the projection has passed an event: it is applied, and committed.
+
+        `position`: the receipt of a publish, or its `position`. Raises ConfigError for a stream that the projection
+        does not read; NotApplied if this process has given the event up, and it is a dead letter; Timeout after
+        `timeout_s`; the error that ends the projection; Closed.
+        """
+        target, timeout_s = target_of(position), timeout_of(timeout_s)
+        await self.opened()
+        await self._waiters.wait(target, timeout_s)
+
+    def _on_wanted(self, stream: str) -> None:
+        self._runners[stream].on_wanted()
+
+    # --- opening and closing -----------------------------------------------------------------------------------------
+
+    async def _open(self) -> None:
+        self._is_sink_open = True
+        await open_sink(self._sink)
+        await self._sink.promote(self.name, self.version, only_first=True)
+        opening = [asyncio.ensure_future(runner.open()) for runner in self._runners.values()]
+        try:
+            await asyncio.gather(*opening)
+        finally:
+            for each in opening:
+                each.cancel()
+            await asyncio.gather(*opening, return_exceptions=True)
+
+    def _stop(self) -> None:
+        for runner in self._runners.values():
+            runner.stop()
+
+    @property
+    def _is_busy(self) -> bool:
+        return any(runner.reading is not None and runner.reading.is_applying for runner in self._runners.values())
+
+    async def _close(self, deadline: Deadline) -> None:
+        if deadline.left_s > self._options.timeout_s:
+            deadline.shorten(self._options.timeout_s + KEEPS_S)
+        await asyncio.gather(*(runner.close(deadline) for runner in self._runners.values()))
+        self._waiters.end(self._error or Closed(self._label))
+        if self._is_sink_open:
+            self._is_sink_open = False
+            await deadline.run(close_sink(self._sink))

@@ -1,0 +1,201 @@
+"""Reads a stream for a projection while this member owns its rows, and splits the events into lanes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+from eda._event import Event
+from eda.deadline import CANCELLED_WAIT_S, Deadline
+from eda.handling._ledger_ordered import OrderedLedger
+from eda.projections.applying import Applying, Target
+from eda.projections.lane import Lane
+from eda.projections.lane_keys import lane_picker
+from eda.projections.options import ProjectionOptions
+from eda.projections.sink import PositionRow
+from eda.subscribing.services import Services
+from eda.subscribing.spec import SubscriptionSpec
+from eda.subscribing.subscription import Subscription
+
+__all__ = ["Reading", "Rewound"]
+
+KEEPS_S = 0.5  # of the time for closing, this is kept for what follows
+
+
+class Rewound(Exception):
+    """The stream has lost its end, so the position must be checked again."""
+
+
+class Reading:
+    """One period in which this member reads a stream and applies it.
+
+    `rows` are the claimed rows, one for each lane. `on_user_code()` is called in each task that runs functions of
+    the user.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        stream: str,
+        options: ProjectionOptions,
+        rows: list[PositionRow],
+        new_target: Callable[[Subscription], Target],
+        on_user_code: Callable[[], None],
+    ) -> None:
+        lowest = min(row.sequence for row in rows)
+        spec = SubscriptionSpec(
+            stream,
+            options.subscription_name,
+            is_durable=False,
+            is_ordered=True,
+            options=options.subscription(lowest + 1),
+        )
+        self._logger = services.logger
+        self._label = options.label
+        self._stream = stream
+        self._on_user_code = on_user_code
+        self.subscription = Subscription(services, spec, self._receive, _nothing, _nothing)
+        self.subscription.on_rewound = self._on_rewound
+        self._dispatcher = self.subscription._dispatcher
+        self._ledger = cast("OrderedLedger", self._dispatcher.ledger)
+        target = new_target(self.subscription)
+        self.lanes = [Lane(Applying(target, row), options.chunk) for row in sorted(rows, key=lambda row: row.lane)]
+        self._lane_of = lane_picker(options.key, options.lanes) if options.lanes > 1 else None
+        self._read_to = lowest
+        self._read_to_ns = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._rewound: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    # --- positions ---------------------------------------------------------------------------------------------------
+
+    @property
+    def rows(self) -> list[PositionRow]:
+        """Return the rows of the lanes as they are stored."""
+        return [lane.applying.row for lane in self.lanes]
+
+    @property
+    def position(self) -> int:
+        """Return the sequence up to which every event is applied or passed, as far as the stream was read."""
+        busy = [lane.position for lane in self.lanes if not lane.is_idle]
+        return min(busy) if busy else max(self.read_to[0], min(lane.position for lane in self.lanes))
+
+    @property
+    def read_to(self) -> tuple[int, int]:
+        """Return the sequence up to which the lanes have got everything, and when the stream stored that message.
+
+        The lanes got no message that the filter leaves out, that is no event, or that was replayed for others.
+        """
+        position = self._dispatcher.position
+        if position > self._read_to:
+            return position, self._dispatcher.position_ns
+        return self._read_to, self._read_to_ns
+
+    @property
+    def is_idle(self) -> bool:
+        """Return whether all that was read is applied."""
+        return self._dispatcher.n_held == 0 and all(lane.is_idle for lane in self.lanes)
+
+    @property
+    def is_applying(self) -> bool:
+        """Return whether a function of the user may run."""
+        return any(lane.applying.is_moving for lane in self.lanes)
+
+    def pass_to(self, sequence: int, time: int) -> None:
+        """Move the rows of all lanes over messages that are not for them; everything before is applied."""
+        if sequence > self._read_to:
+            self._read_to, self._read_to_ns = sequence, time
+        for lane in self.lanes:
+            lane.pass_to(sequence, time)
+
+    # --- the subscription's handler ----------------------------------------------------------------------------------
+
+    async def _receive(self, events: list[Event]) -> None:
+        times = self._ledger.stored_times(events)
+        last, last_ns = events[-1].sequence, times[-1]
+        if self._lane_of is None:
+            await _put(self.lanes[0], events, times)
+        else:
+            parts: dict[int, tuple[list[Event], list[int]]] = {}
+            lane_of = self._lane_of
+            for event, time in zip(events, times, strict=True):
+                part = parts.setdefault(lane_of(event), ([], []))
+                part[0].append(event)
+                part[1].append(time)
+            for number, part in parts.items():
+                await _put(self.lanes[number], *part)
+        self._read_to, self._read_to_ns = last, last_ns
+
+    def _on_rewound(self) -> None:
+        if not self._rewound.done():
+            self._rewound.set_result(None)
+
+    # --- opening, waiting, closing -----------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Begin to read and to apply. Raises ConfigError, StreamNotFound, ServerError, Timeout, Closed."""
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            loop.create_task(self._run(lane), name=f"eda {self._label} {self._stream} lane {number}")
+            for number, lane in enumerate(self.lanes)
+        ]
+        await self.subscription.opened()
+
+    async def _run(self, lane: Lane) -> None:
+        self._on_user_code()
+        await lane.run()
+
+    async def wait(self) -> None:
+        """Wait until it can't go on. Raises the error of a lane or of the subscription, or Rewound."""
+        ended = asyncio.ensure_future(self.subscription.wait())
+        try:
+            await asyncio.wait({*self._tasks, ended, self._rewound}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (*self._tasks, ended):
+                if task.done():
+                    task.result()
+            if self._rewound.done():
+                raise Rewound
+        finally:
+            ended.cancel()
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+        self.subscription.stop()
+        for lane in self.lanes:
+            lane.stop()
+
+    async def close(self, deadline: Deadline) -> None:
+        """Finish the transactions under way, drop all other events, and stop reading."""
+        self.stop()
+        self.subscription.hurry(min(deadline.left_s, 2.0))
+        closing = self.subscription.begin_close()
+        for task, lane in zip(self._tasks, self.lanes, strict=False):
+            if not lane.applying.is_moving:
+                task.cancel()
+        late: set[asyncio.Future[None]] = await deadline.wait(self._tasks, keeps_s=min(KEEPS_S, deadline.left_s / 2))
+        for each in late:
+            each.cancel()
+        if late:
+            self._logger.warning(
+                "%s, stream %s: %d transactions did not end in time, and are rolled back",
+                self._label, self._stream, len(late),
+            )  # fmt: skip
+            await deadline.wait(late, CANCELLED_WAIT_S)
+        await asyncio.wait({closing})
+        for task in self._tasks:
+            if task.done() and not task.cancelled():
+                task.exception()
+
+
+async def _put(lane: Lane, events: list[Event], times: list[int]) -> None:
+    """Put events into a lane, except those that it has applied already."""
+    if events[0].sequence <= lane.reached:
+        new = [number for number, event in enumerate(events) if event.sequence > lane.reached]
+        if not new:
+            return
+        events, times = events[new[0] :], times[new[0] :]
+    await lane.put(events, times)
+
+
+def _nothing(subscription: Subscription) -> None:
+    """Do nothing: the connection does not know this subscription, because the projection closes it."""

@@ -1,0 +1,268 @@
+"""One stream of a projection: claims its rows, reads and applies while it owns them, and stands by otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from eda.deadline import Deadline
+from eda.errors import Closed, ConsumerDeleted, EdaError
+from eda.handling.dead_lettering import DeadLettering, dead_letter_stream
+from eda.handling.failure_log import FailureLog
+from eda.jetstream.subjects import filter_subjects
+from eda.projection_errors import PositionInvalid, TransactionEnded
+from eda.projections.applying import Attempt, Counts, Target
+from eda.projections.options import ProjectionOptions
+from eda.projections.outage_log import OutageLog
+from eda.projections.ownership import Ownership
+from eda.projections.passing_over import PassingOver
+from eda.projections.reading import Reading, Rewound
+from eda.projections.sink import ClaimLost, PositionRow, Sink
+from eda.projections.stream_check import StreamCheck
+from eda.projections.waiting import Waiters
+from eda.subscribing.services import Services
+from eda.subscribing.shared_or_ordered import check_retention
+from eda.subscribing.subscription import Subscription
+
+__all__ = ["Around", "StreamRunner"]
+
+AGAIN_FIRST_S = 0.1
+AGAIN_MAX_S = 5.0
+PASS_OVER_S = 1.0
+
+AGAIN = "%s can't read stream %s, and tries again in %g s: %s"
+REWOUND = "%s: stream %s has lost its end, so it is checked whether what was applied is still there"
+
+# Puts the hooks of middleware around an attempt; the hooks see the subscription.
+Around = Callable[[Subscription, Attempt], Attempt]
+
+
+class StreamRunner:
+    """One stream of a projection.
+
+    `around`: the connection's middleware; None: there is none. `on_user_code()` is called in each task that runs
+    functions of the user. `on_end(error)` is called when the stream can't be applied any more.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        stream: str,
+        options: ProjectionOptions,
+        sink: Sink,
+        apply: Callable[[Any, Any], object],
+        waiters: Waiters,
+        outages: OutageLog,
+        around: Around | None,
+        on_user_code: Callable[[], None],
+        on_end: Callable[[Exception], None],
+    ) -> None:
+        self.stream = stream
+        self.counts = Counts()
+        self.reading: Reading | None = None  # None: another member owns the rows, or it is not known yet
+        self._services = services
+        self._logger = services.logger
+        self._options = options
+        self._sink = sink
+        self._apply = apply
+        self._waiters = waiters
+        self._outages = outages
+        self._around = around
+        self._on_user_code = on_user_code
+        self._on_end = on_end
+        self._ownership = Ownership(
+            sink,
+            options.name,
+            options.version,
+            stream,
+            options.lanes,
+            services.logger,
+            on_lost=lambda: self._fail(ClaimLost()),
+            on_failed=lambda error: self._fail(error),
+            on_rows=self._on_rows,
+            is_wanted=lambda: waiters.wanted(stream) > 0,
+        )
+        self._check = StreamCheck(services.api, stream, options.name, options.version)
+        wanted = filter_subjects(stream, options.types, options.aggregate)
+        self._passing_over = PassingOver(services.api, stream, wanted, services.logger, options.subscription_name)
+        self._dead_letter_stream = into = dead_letter_stream(stream, options.dead_letter)
+        self._failures = FailureLog(services.logger, stream, options.subscription_name, into)
+        self._dead_letters = DeadLettering(
+            stream, options.subscription_name, into, services.dead_letters.store, self._failures, self._fail
+        )
+        self._wanted = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._failed: asyncio.Future[None] = self._loop.create_future()
+        self._opened: asyncio.Future[None] = self._loop.create_future()
+        self._task: asyncio.Task[None] | None = None
+
+    # --- opening -----------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Claim the rows and begin to read; or return because another member owns them, and stand by.
+
+        Raises ConfigError, PositionInvalid, StreamNotFound, ServerError, Timeout, Closed, and the sink's errors.
+        """
+        info = await self._services.known_streams.ensure(self.stream)
+        check_retention(info, self._options.subscription(1), filters_reliably=self._services.api.filters_reliably)
+        if self._dead_letter_stream is not None:
+            await self._services.dead_letters.check(self._dead_letter_stream, info)
+        self._task = self._loop.create_task(self._run(), name=f"eda {self._options.label} {self.stream}")
+        await asyncio.wait({self._task, self._opened}, return_when=asyncio.FIRST_COMPLETED)
+        if not self._opened.done():
+            self._task.result()
+
+    def _is_opened(self) -> None:
+        if not self._opened.done():
+            self._opened.set_result(None)
+
+    async def _begin(self) -> Reading:
+        """Claim the rows, however long that takes, and begin to read after them."""
+        rows = await self._ownership.claim(self._checked, self._is_opened)
+        reading = Reading(self._services, self.stream, self._options, rows, self._new_target, self._on_user_code)
+        self._failed = self._loop.create_future()
+        self.reading = reading
+        self._ownership.keep(lambda: reading.rows)
+        await reading.open()
+        self._on_moved()
+        return reading
+
+    async def _checked(self, rows: list[PositionRow]) -> str:
+        return (await self._check.check(rows)).created
+
+    def _new_target(self, subscription: Subscription) -> Target:
+        return Target(
+            self._sink,
+            self._options,
+            self._apply,
+            self._logger,
+            self._outages,
+            self._failures,
+            self._dead_letters,
+            self.counts,
+            None if self._around is None else partial(self._around, subscription),
+            self._on_moved,
+            self._on_dead,
+        )
+
+    # --- running -----------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        """Read while this member owns the rows, and stand by otherwise, until an error ends the projection."""
+        pause_s = AGAIN_FIRST_S
+        while True:
+            try:
+                reading = await self._begin()
+                self._is_opened()
+                pause_s = AGAIN_FIRST_S
+                await self._read(reading)
+            except ClaimLost:
+                self._ownership.lose()
+            except Rewound:
+                self._logger.warning(REWOUND, self._options.label, self.stream)
+            except Exception as error:
+                if not self._opened.done():
+                    raise
+                if not self._may_pass(error):
+                    self._on_end(error)
+                    return
+                self._logger.warning(AGAIN, self._options.label, self.stream, pause_s, error)
+                await self._leave()
+                await asyncio.sleep(pause_s)
+                pause_s = min(pause_s * 2, AGAIN_MAX_S)
+                continue
+            await self._leave()
+
+    async def _read(self, reading: Reading) -> None:
+        """Read until that can't go on. Raises why."""
+        passing = self._loop.create_task(self._pass_over(reading))
+        ended = self._loop.create_task(reading.wait())
+        try:
+            await asyncio.wait({passing, ended, self._failed}, return_when=asyncio.FIRST_COMPLETED)
+            for each in (self._failed, ended, passing):
+                if each.done():
+                    each.result()
+            raise Closed(self._options.label)
+        finally:
+            for task in (passing, ended):
+                task.cancel()
+            await asyncio.gather(passing, ended, return_exceptions=True)
+
+    async def _leave(self) -> None:
+        """End the reading, so that another one can begin."""
+        reading, self.reading = self.reading, None
+        if reading is not None:
+            await reading.close(Deadline(self._options.timeout_s))
+            await self._ownership.release(reading.rows)
+
+    def _may_pass(self, error: Exception) -> bool:
+        """Return whether it is worth another try after this error."""
+        if isinstance(error, PositionInvalid | TransactionEnded | Closed):
+            return False
+        if isinstance(error, ConsumerDeleted):
+            return True  # the stream was made again: the check of the positions says what that means
+        return self._sink.is_outage(error) or (isinstance(error, EdaError) and error.retryable)
+
+    def _fail(self, error: Exception) -> None:
+        """End the reading with this error."""
+        if not self._failed.done():
+            self._failed.set_exception(error)
+
+    # --- positions ---------------------------------------------------------------------------------------------------
+
+    def _on_moved(self) -> None:
+        """Note that a row has moved."""
+        self._ownership.wrote()
+        if self.reading is not None:
+            self._waiters.advanced(self.stream, self.reading.position)
+
+    def _on_rows(self, rows: list[PositionRow]) -> None:
+        """Note how far the owner is, while this member stands by."""
+        self._waiters.advanced(self.stream, min(row.sequence for row in rows))
+
+    def _on_dead(self, sequence: int, reason: str) -> None:
+        self._waiters.not_applied(self.stream, sequence, 0, reason)
+
+    async def _pass_over(self, reading: Reading) -> None:
+        """When all that was read is applied, move the rows over what the filter leaves out."""
+        while True:
+            self._wanted.clear()
+            if reading.is_idle:
+                at, at_ns = reading.read_to
+                try:
+                    at, at_ns = await self._passing_over.reach(at) or (at, at_ns)
+                except EdaError as error:
+                    if not error.retryable:
+                        raise
+                if reading.is_idle:
+                    reading.pass_to(at, at_ns)
+            try:
+                async with asyncio.timeout(PASS_OVER_S):
+                    await self._wanted.wait()
+            except TimeoutError:
+                continue
+
+    def on_wanted(self) -> None:
+        """Look at once how far the position may move, because somebody waits for an event."""
+        self._wanted.set()
+        self._ownership.poke()
+
+    # --- closing -----------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+        if self.reading is not None:
+            self.reading.stop()
+
+    async def close(self, deadline: Deadline) -> None:
+        """Finish the transactions under way, and release the rows."""
+        if self._task is not None:
+            self._task.cancel()
+            await deadline.wait({self._task}, keeps_s=deadline.left_s / 2)
+        reading, self.reading = self.reading, None
+        if reading is not None:
+            await reading.close(deadline)
+            await self._ownership.release(reading.rows)
+        self._failures.flush()
