@@ -15,25 +15,31 @@ T = TypeVar("T")
 
 
 class Job(Generic[T]):
-    """One call in the thread. `is_cancelled`: whether its caller was cancelled; a job that waits should give up."""
+    """One call in the thread. `is_cancelled`: whether its caller was cancelled; a job that waits should give up.
 
-    __slots__ = ("_done", "_loop", "_work", "error", "has_begun", "is_cancelled", "value")
+    `is_running`: between its begin and its end. A thread's lock is held while these two are read together or changed.
+    """
+
+    __slots__ = ("_done", "_loop", "_work", "error", "is_cancelled", "is_running", "value")
 
     def __init__(self, work: Callable[[Job[T]], T]) -> None:
         self._work = work
         self._loop = asyncio.get_running_loop()
         self._done: asyncio.Future[None] = self._loop.create_future()
-        self.has_begun = False
+        self.is_running = False
         self.is_cancelled = False
         self.value: T | None = None
         self.error: BaseException | None = None
 
     def run(self) -> None:
-        """Do the work in this thread, and wake the caller."""
+        """Do the work in this thread."""
         try:
             self.value = self._work(self)
         except BaseException as error:
             self.error = error
+
+    def wake(self) -> None:
+        """Tell the caller that the job has ended."""
         with contextlib.suppress(RuntimeError):  # the event loop was closed while the job ran: nobody waits
             self._loop.call_soon_threadsafe(self._wake)
 
@@ -62,7 +68,7 @@ class DatabaseThread:
         """Do the work in the thread. Raise what it raises.
 
         If the caller is cancelled before the work has begun, it never begins. If it has begun, `interrupt` is called
-        once, and the cancellation is raised when the work has ended.
+        once while it runs, and the cancellation is raised when the work has ended.
         """
         job = Job(work)
         self._jobs.put(job)
@@ -71,8 +77,10 @@ class DatabaseThread:
         except asyncio.CancelledError:
             with self._lock:
                 job.is_cancelled = True
-            if job.has_begun:
-                interrupt()
+                is_running = job.is_running
+                if is_running:  # under the lock, so that it can't hit the next job
+                    interrupt()
+            if is_running:
                 await _ended_for_sure(job)
             raise
         if job.error is not None:
@@ -101,9 +109,12 @@ class DatabaseThread:
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
             with self._lock:
-                job.has_begun = not job.is_cancelled
-            if job.has_begun:
+                job.is_running = not job.is_cancelled
+            if job.is_running:
                 job.run()
+                with self._lock:
+                    job.is_running = False
+                job.wake()
             del job  # while the thread waits, it must not hold the events of the last job
 
 

@@ -195,10 +195,12 @@ class _Connection:
         driver = self._begun(job)
         try:
             value = drive(steps, lambda sql: _execute(driver, sql), driver)
+            if job.is_cancelled:
+                # The interruption has ended one statement at most, and apply may have done without it.
+                raise sqlite3.OperationalError("interrupted")
             driver.execute("COMMIT")
         except BaseException:
-            # A cursor that is still open would block the next transaction, and closing the connection ends all of
-            # them. It also rolls the transaction back.
+            # A cursor that is still open could block the next transaction, so it gets a new connection.
             self._close_driver()
             raise
         return value
@@ -253,6 +255,9 @@ class _Connection:
     def _close_driver(self) -> None:
         driver, self._driver = self._driver, None
         if driver is not None:
+            # While a cursor of the user's exists, SQLite keeps a closed connection alive, and with it the write lock.
+            with contextlib.suppress(sqlite3.Error):
+                driver.rollback()
             driver.close()
 
     def _log_wait(self) -> None:
