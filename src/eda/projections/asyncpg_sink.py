@@ -76,7 +76,8 @@ class AsyncpgDatabase:
         self.label = f"PostgreSQL {unquote(parts.path.strip('/'))} at {place}"
         self._dsn = dsn
         settings = {"application_name": "eda", **(options.get("server_settings") or {})}
-        self._options = {"timeout": CONNECT_S, **options, "server_settings": settings}
+        defaults = {"timeout": CONNECT_S, "connection_class": _WatchedConnection}
+        self._options = {**defaults, **options, "server_settings": settings}
         self._on_connect = on_connect
         self._connections = PostgresConnections(
             lambda: _Connection(self._connect, None), lambda: _Connection(self._connect, on_connect), max_connections
@@ -111,8 +112,12 @@ class AsyncpgDatabase:
         return isinstance(error, asyncpg.PostgresError) and is_outage_state(error.sqlstate)
 
     def lost_savepoint(self, error: BaseException) -> bool:
-        """Return whether the savepoint is gone."""
-        return isinstance(error, asyncpg.PostgresError) and is_savepoint_gone(error.sqlstate)
+        """Return whether the savepoint is gone, or apply has closed the connection."""
+        return (
+            isinstance(error, _ClosedByApply)
+            or isinstance(error, asyncpg.PostgresError)
+            and is_savepoint_gone(error.sqlstate)
+        )
 
     async def _connect(self) -> asyncpg.Connection[Any]:
         try:
@@ -120,6 +125,26 @@ class AsyncpgDatabase:
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
             raise Unreachable(f"{self.label} could not be reached: {str(error) or type(error).__name__}") from error
         return driver
+
+
+class _ClosedByApply(asyncpg.InterfaceError):
+    """apply has closed the connection."""
+
+
+class _WatchedConnection(asyncpg.Connection):
+    """A connection that knows whether it was closed by a call, and not by a loss."""
+
+    is_closed_by_call = False
+
+    async def close(self, *, timeout: float | None = None) -> None:
+        """Close the connection, as asyncpg does."""
+        self.is_closed_by_call = True
+        await super().close(timeout=timeout)
+
+    def terminate(self) -> None:
+        """Close the connection at once, as asyncpg does."""
+        self.is_closed_by_call = True
+        super().terminate()
 
 
 class _Connection(AsyncConnection["asyncpg.Connection[Any]"]):
@@ -154,6 +179,8 @@ class _Connection(AsyncConnection["asyncpg.Connection[Any]"]):
 
     async def execute(self, driver: asyncpg.Connection[Any], sql: Sql) -> Result:
         """Execute one statement."""
+        if driver.is_closed() and getattr(driver, "is_closed_by_call", False):
+            raise _ClosedByApply("apply has closed the connection")
         text = numbered(sql.text)
         try:
             if text.lstrip().startswith("SELECT") or "RETURNING" in text:
@@ -172,8 +199,11 @@ class _Connection(AsyncConnection["asyncpg.Connection[Any]"]):
 
     async def roll_back(self, driver: asyncpg.Connection[Any]) -> None:
         """Roll the transaction back."""
-        if driver.is_in_transaction():
-            await self._transaction.rollback()
+        try:
+            await self._transaction.rollback()  # also if apply has ended the transaction: asyncpg does not know it
+        except asyncpg.InterfaceError:
+            if driver.is_in_transaction():
+                raise
 
     def is_lost(self, driver: asyncpg.Connection[Any]) -> bool:
         """Return whether the connection is closed."""

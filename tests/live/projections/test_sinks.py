@@ -330,9 +330,6 @@ async def test_check_apply_when_the_function_is_of_the_wrong_kind_names_a_sink_f
     kind: Kind, sink: SqlSink
 ) -> None:
     sink.check_apply(is_async=kind.is_async)
-    if kind.name in {"psycopg", "psycopg-async"}:
-        sink.check_apply(is_async=not kind.is_async)  # psycopg has both kinds of connections
-        return
     with pytest.raises(eda.ConfigError, match=r"eda\.sql\.(SQLAlchemy|SQLite|Psycopg)") as raised:
         sink.check_apply(is_async=not kind.is_async)
     assert raised.value.argument == "apply"

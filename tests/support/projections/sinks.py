@@ -10,6 +10,8 @@ from typing import Any
 
 import sqlalchemy.ext.asyncio as sa
 
+from eda.projections.asyncpg_sink import Asyncpg
+from eda.projections.psycopg_sink import Psycopg
 from eda.projections.sink import Work
 from eda.projections.sql_sink import SqlSink
 from eda.projections.sql_steps import Sql, Steps
@@ -46,12 +48,22 @@ def _sqlalchemy(url: str) -> SqlSink:
     return SQLAlchemy(sa.create_async_engine(url))
 
 
+def _psycopg(url: str, *, is_async: bool) -> SqlSink:
+    sink = Psycopg(url)
+    sink.check_apply(is_async=is_async)
+    return sink
+
+
 def _execute_sqlite(tx: sqlite3.Connection, text: str) -> None:
     tx.execute(text)
 
 
 async def _execute_sqlalchemy(tx: sa.AsyncConnection, text: str) -> None:
     await tx.exec_driver_sql(text)
+
+
+async def _execute_asyncpg(tx: Any, text: str) -> None:
+    await tx.execute(text)
 
 
 KINDS = [
@@ -76,6 +88,17 @@ KINDS = [
         True,
         lambda url: _sqlalchemy(url.replace("postgresql:", "postgresql+psycopg:", 1)),
         _execute_sqlalchemy,
+    ),
+    Kind("psycopg", True, False, lambda url: _psycopg(url, is_async=False), lambda tx, text: tx.execute(text)),
+    Kind("psycopg-async", True, True, lambda url: _psycopg(url, is_async=True), lambda tx, text: tx.execute(text)),
+    Kind(
+        "asyncpg",
+        True,
+        True,
+        Asyncpg,
+        _execute_asyncpg,
+        lambda tx: tx.execute("COMMIT"),
+        lambda tx: tx.execute("ROLLBACK"),
     ),
 ]
 
