@@ -12,6 +12,7 @@ from eda.errors import ConfigError
 
 if TYPE_CHECKING:
     from eda.projections.asyncpg_sink import Asyncpg
+    from eda.projections.outbox import Outbox
     from eda.projections.psycopg_sink import Psycopg
     from eda.projections.sink import ClaimLost, CommitUnknown, PositionRow, Sink, ViewVersion, Work
     from eda.projections.sink_of_url import from_url
@@ -23,6 +24,7 @@ __all__ = [
     "Asyncpg",
     "ClaimLost",
     "CommitUnknown",
+    "Outbox",
     "PositionRow",
     "Psycopg",
     "SQLAlchemy",
@@ -38,6 +40,7 @@ __all__ = [
 _FILES = {
     "ClaimLost": "sink",
     "CommitUnknown": "sink",
+    "Outbox": "outbox",
     "PositionRow": "sink",
     "Sink": "sink",
     "ViewVersion": "sink",

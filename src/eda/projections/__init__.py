@@ -36,6 +36,19 @@ Files, each after the files that it imports:
     stream_runner      one stream of a projection: claims, reads, stands by
     projection         `Projection`
     assembly           puts a projection together
+    outbox_table       the tables of an outbox, and the statements about them
+    outbox_rows        the rows of an outbox as its relay reads and deletes them
+    outbox_writing     adds rows through the connection of the user's transaction
+    sqlite_signals     SQLite: the lock of the active relay, and what wakes it
+    psycopg_signals    psycopg: the same
+    asyncpg_signals    asyncpg: the same
+    sqlalchemy_signals  SQLAlchemy: the same, with the driver's own connection
+    relay_signals      the lock of the active relay and what wakes it, for each kind of database
+    outbox             `Outbox`: adds events within the user's transaction
+    refused_rows       the rows that a stream has refused, and what they block
+    relay_recovery     which events of an outbox a stream has stored already
+    relay_stream       the rows for one stream: published in order, deleted when acknowledged
+    relay              `Relay`: reads the rows and gives them to their streams
 """
 
 __all__: list[str] = []

@@ -80,7 +80,7 @@ class AsyncpgDatabase:
         self._options = {**defaults, **options, "server_settings": settings}
         self._on_connect = on_connect
         self._connections = PostgresConnections(
-            lambda: _Connection(self._connect, None), lambda: _Connection(self._connect, on_connect), max_connections
+            lambda: _Connection(self.connect, None), lambda: _Connection(self.connect, on_connect), max_connections
         )
 
     def check_apply(self, *, is_async: bool) -> None:
@@ -119,7 +119,8 @@ class AsyncpgDatabase:
             and is_savepoint_gone(error.sqlstate)
         )
 
-    async def _connect(self) -> asyncpg.Connection[Any]:
+    async def connect(self) -> asyncpg.Connection[Any]:
+        """Open a connection."""
         try:
             driver: asyncpg.Connection[Any] = await asyncpg.connect(self._dsn, **self._options)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:

@@ -167,7 +167,7 @@ class PsycopgDatabase:
 
     def _for_lane(self) -> Connection:
         if self._is_async:
-            return _AsyncConnection(self._connect_async, self._on_connect)
+            return _AsyncConnection(self.connect_async, self._on_connect)
         return _PlainConnection(self._connect_plain, self._on_connect)
 
     def _connect_plain(self) -> psycopg.Connection[Any]:
@@ -176,7 +176,8 @@ class PsycopgDatabase:
         except psycopg.Error as error:
             raise Unreachable(f"{self.label} could not be reached: {error}") from error
 
-    async def _connect_async(self) -> psycopg.AsyncConnection[Any]:
+    async def connect_async(self) -> psycopg.AsyncConnection[Any]:
+        """Open an asynchronous connection."""
         try:
             return await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True, **self._options)
         except psycopg.Error as error:

@@ -84,7 +84,7 @@ class SQLAlchemyDatabase:
         self.dialect = _DIALECTS[name]
         self.label = f"{url.drivername} {_place(engine)}"
         self.max_lanes: int | None = 1 if self.dialect == "sqlite" else None
-        self._engine = engine
+        self.engine = engine
         self._placed = _PLACEHOLDERS[engine.dialect.paramstyle]
         # Writers of SQLite wait for each other here, and not in the driver until it calls the database busy.
         self._turn: asyncio.Lock | None = asyncio.Lock() if self.dialect == "sqlite" else None
@@ -164,7 +164,7 @@ class SQLAlchemyDatabase:
 
     async def _connect(self) -> AsyncConnection:
         try:
-            return await self._engine.connect()
+            return await self.engine.connect()
         except OSError as error:
             raise Unreachable(f"{self.label} could not be reached: {error}") from error
 

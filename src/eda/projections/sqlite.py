@@ -103,7 +103,7 @@ class SQLiteDatabase:
 
     def __init__(self, path: Path, timeout_s: float, on_connect: Callable[[sqlite3.Connection], object] | None) -> None:
         self.label = f"SQLite {path}"
-        self._path = path
+        self.path: Path = path
         self._writer = _Connection(path, timeout_s, on_connect, writes=True)
         self._reader = _Connection(path, timeout_s, on_connect, writes=False)
 
@@ -118,9 +118,9 @@ class SQLiteDatabase:
 
     async def open(self) -> None:
         """Check that the directory exists, and put the file into WAL mode."""
-        if not self._path.parent.is_dir():
+        if not self.path.parent.is_dir():
             raise ConfigError(
-                f"the directory of the SQLite database {self._path} does not exist: create it before you use the "
+                f"the directory of the SQLite database {self.path} does not exist: create it before you use the "
                 "database",
                 argument="path",
             )

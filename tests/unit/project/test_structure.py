@@ -66,7 +66,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     ],
     "store": ["words", "typed", "event", "transport", "jetstream", "publishing", "handling"],
     "projections": [
-        *("words", "typed", "event", "jetstream", "cursors", "handling", "subscribing"),
+        *("words", "typed", "event", "jetstream", "publishing", "cursors", "handling", "subscribing"),
     ],
     "testing": ["words", "event", "store"],
     "middleware": ["words", "event", "publishing", "subscribing"],

@@ -1,0 +1,363 @@
+"""`conn.relay`: publishes the rows of an outbox and deletes those that the streams have acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal, Self, TypeAlias
+
+from eda.errors import ConfigError
+from eda.projections.outbox import Outbox
+from eda.projections.outbox_rows import Journal, OutboxRow, OutboxRows
+from eda.projections.relay_signals import Signals, signals_for
+from eda.projections.relay_stream import RelayCounts, RelayHost, RelayStream
+from eda.projections.sink import CommitUnknown
+from eda.publishing.lifecycle import Lifecycle
+from eda.publishing.publisher import Publisher
+from eda.subscribing.services import Services
+
+__all__ = ["Refused", "Relay", "RelayStats"]
+
+Refused: TypeAlias = Literal["block", "dead"]
+"""What becomes of a row that its stream refuses; `Conn.relay` describes both."""
+
+CHUNK = 1000  # rows
+MAX_TAKEN = 10_000  # rows that are read and not deleted yet, of all streams
+POLL_S = 5.0  # without a signal
+STALL_POLLS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # while open transactions hold rows back
+STALL_S = 5.0  # after this time, the log says which transaction it is
+STANDBY_S = 0.5
+MEASURE_S = 5.0
+PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0)  # while the database does not work
+LOG_EVERY_S = 60.0
+CLOSE_S = 10.0  # for the chunks that are being published
+CANCELLED_CLOSE_S = 1.5
+
+STANDS_BY = "outbox %s: another relay is active, and this one stands by"
+ACTIVE = "outbox %s: this relay is active"
+OUTAGE = "outbox %s: the database %s failed; the relay tries again until it works: %s"
+STALLED = (
+    "outbox %s: rows can't be published for %.0f s now, because a transaction is open in this PostgreSQL server: "
+    "process %s, application %r, state %s, open for %s s"
+)
+ENDED = "outbox %s: the relay has ended with an error"
+
+
+@dataclass(frozen=True)
+class RelayStats:
+    """What a relay has done since it was opened, in events, and how many rows wait."""
+
+    sent: int
+    """given to publishers; an event that is sent again counts again"""
+    acknowledged: int
+    """stored by their streams"""
+    found: int
+    """found in their streams after a crash or an outage, and not sent again"""
+    refused: int
+    """refusals by streams. A row that is tried again counts again"""
+    dead: int
+    """moved to the table of dead rows"""
+    waiting: int
+    """rows in the table at the last look, which is at most some seconds old. It counts no more than 100,000"""
+    oldest_s: float
+    """the age of the oldest of these rows in seconds, at the last look"""
+    active: bool
+    """whether this relay publishes. False: another one does, or the database can't be reached"""
+
+
+class Relay:
+    """Publishes the events of an outbox. Made by `Conn.relay`. Await it or enter it with `async with` to begin.
+
+    Of all relays of an outbox, in whatever process, one is active; the others stand by.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        new_publisher: Callable[..., Publisher],
+        outbox: Outbox,
+        *,
+        refused: Refused = "block",
+        on_opening: Callable[[Any], None] = lambda relay: None,
+        on_closed: Callable[[Any], None] = lambda relay: None,
+    ) -> None:
+        if not isinstance(outbox, Outbox):
+            raise ConfigError(f"outbox must be an eda.sql.Outbox, not {type(outbox).__name__}", argument="outbox")
+        if refused not in ("block", "dead"):
+            raise ConfigError(f"refused must be 'block' or 'dead', not {refused!r}", argument="refused")
+        self.outbox: Outbox = outbox
+        self._services = services
+        self._logger = services.logger
+        self._database = outbox.into.database
+        self._table = outbox.statements(self._database.dialect)
+        self._signals: Signals = signals_for(outbox.into, self._table)
+        self._counts = RelayCounts()
+        self._host = RelayHost(
+            table=outbox.table,
+            services=services,
+            rows=OutboxRows(self._database, self._table),
+            new_publisher=new_publisher,
+            buries=refused == "dead",
+            counts=self._counts,
+            look=asyncio.Event(),
+        )
+        self._streams: dict[str, RelayStream] = {}
+        self._group: asyncio.TaskGroup
+        self._is_active = False
+        self._is_closing = asyncio.Event()
+        self._waiting, self._oldest_s = 0, 0.0
+        self._n_outages = 0
+        self._logged_at = float("-inf")
+        self._stalled_at: float | None = None
+        self._stall_logged_at = float("-inf")
+        self._on_opening = on_opening
+        self._on_closed = on_closed
+        self._loop = asyncio.get_running_loop()
+        self._main: asyncio.Task[None] | None = None
+        self._close_s = CLOSE_S
+        self._lifecycle = Lifecycle("relay", self._loop, open=self._open, stop=self._stop, clean_up=self._clean_up)
+
+    def __repr__(self) -> str:
+        state = "closing or closed" if self._is_closing.is_set() else "active" if self._is_active else "not active"
+        return f"<Relay of {self.outbox!r}, {state}>"
+
+    # --- opening and closing -----------------------------------------------------------------------------------------
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self._opened().__await__()
+
+    async def __aenter__(self) -> Self:
+        return await self._opened()
+
+    async def __aexit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
+        if exc_type is not None and not issubclass(exc_type, Exception):
+            self._close_s = CANCELLED_CLOSE_S
+        await self.close()
+
+    async def _opened(self) -> Self:
+        if not self._lifecycle.has_begun:
+            self._on_opening(self)
+        await self._lifecycle.open()
+        return self
+
+    async def _open(self) -> None:
+        await self._database.open()
+        await self._host.rows.create()
+        self._main = self._loop.create_task(self._run())
+        self._main.add_done_callback(self._log_end)
+
+    async def close(self) -> None:
+        """Stop reading rows, wait up to 10 s for those that are being published, and let another relay take over.
+
+        Rows whose outcome is not known by then stay in the table, and the next relay finds out about them.
+        """
+        await self._lifecycle.close()
+
+    def hurry(self, timeout_s: float) -> None:
+        """Close within this time at most."""
+        self._close_s = min(self._close_s, timeout_s)
+
+    def _stop(self) -> None:
+        self._is_closing.set()
+        self._host.look.set()
+
+    async def _clean_up(self) -> None:
+        try:
+            if self._main is not None:
+                await asyncio.wait({self._main}, timeout=self._close_s)
+                self._main.cancel()
+                await asyncio.wait({self._main})
+        finally:
+            self._on_closed(self)
+            await self._database.close()
+
+    def _log_end(self, main: asyncio.Task[None]) -> None:
+        if not main.cancelled() and main.exception() is not None:
+            self._logger.error(ENDED, self.outbox.table, exc_info=main.exception())
+
+    async def wait(self) -> None:
+        """Wait until the relay ends. Raises the error that has ended it, if `close` has not."""
+        if self._main is None:
+            await self._opened()
+        assert self._main is not None
+        await asyncio.wait({self._main})
+        if not self._main.cancelled():
+            self._main.result()
+
+    def stats(self) -> RelayStats:
+        """Return the current counts."""
+        counts = self._counts
+        return RelayStats(
+            sent=counts.sent,
+            acknowledged=counts.acknowledged,
+            found=counts.found,
+            refused=counts.refused,
+            dead=counts.buried,
+            waiting=self._waiting,
+            oldest_s=self._oldest_s,
+            active=self._is_active,
+        )
+
+    # --- its life ----------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while not self._is_closing.is_set():
+            try:
+                await self._session()
+            except Exception as error:
+                cause = _first(error)
+                if not (self.outbox.into.is_outage(cause) or isinstance(cause, CommitUnknown)):
+                    raise cause from None
+                await self._pause(cause)
+
+    async def _pause(self, error: BaseException) -> None:
+        now = self._loop.time()
+        if now - self._logged_at >= LOG_EVERY_S:
+            self._logged_at = now
+            self._logger.warning(OUTAGE, self.outbox.table, self._database.label, error)
+        pause_s = PAUSES_S[min(self._n_outages, len(PAUSES_S) - 1)]
+        self._n_outages += 1
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._is_closing.wait(), pause_s)
+
+    async def _session(self) -> None:
+        """Publish until the relay is closed or the database fails, with one connection that holds the lock."""
+        try:
+            await self._signals.open()
+            if not await self._become_active():
+                return
+            journals = await self._host.rows.journal()
+            self._is_active, self._n_outages = True, 0
+            self._logger.info(ACTIVE, self.outbox.table)
+            self._host.taken.clear()
+            self._streams.clear()
+            async with asyncio.TaskGroup() as self._group:
+                for journal in journals:
+                    self._stream(journal.stream, journal)
+                helpers = [self._group.create_task(self._listen()), self._group.create_task(self._measure())]
+                await self._read()
+                for stream in self._streams.values():
+                    stream.end()
+                for task in helpers:
+                    task.cancel()
+        finally:
+            self._is_active = False
+            await self._signals.close()
+
+    async def _become_active(self) -> bool:
+        """Wait until this relay holds the lock; return False if it is closed before."""
+        stands_by = False
+        while not self._is_closing.is_set():
+            if await self._signals.lock():
+                return True
+            if not stands_by:
+                stands_by = True
+                self._logger.info(STANDS_BY, self.outbox.table)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._is_closing.wait(), STANDBY_S)
+        return False
+
+    async def _listen(self) -> None:
+        while True:
+            await self._signals.wait(POLL_S)
+            self._host.look.set()
+
+    async def _measure(self) -> None:
+        while True:
+            self._waiting, self._oldest_s = await self._host.rows.measure()
+            await asyncio.sleep(MEASURE_S)
+
+    def _stream(self, name: str, journal: Journal | None = None) -> RelayStream:
+        stream = self._streams.get(name)
+        if stream is None:
+            stream = self._streams[name] = RelayStream(self._host, name, journal)
+            self._group.create_task(stream.run())
+        return stream
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        """Read the next rows and offer them to their streams, until the relay is closed."""
+        look = self._host.look
+        n_stalls = 0
+        while not self._is_closing.is_set():
+            look.clear()
+            rows, wait_s = await self._next_rows()
+            ready = [row for row in rows if row.is_ready]
+            if len(ready) < len(rows):
+                # The order is that of the serials: nothing overtakes a row that is not ready.
+                ready = rows[: next(number for number, row in enumerate(rows) if not row.is_ready)]
+                wait_s = min(wait_s, STALL_POLLS_S[min(n_stalls, len(STALL_POLLS_S) - 1)])
+                n_stalls = 0 if ready else n_stalls + 1
+                await self._note_stall(self._loop.time(), is_stalled=not ready)
+            elif rows or not self._host.taken:
+                n_stalls = 0
+                await self._note_stall(self._loop.time(), is_stalled=False)
+            if len(ready) == CHUNK:
+                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await look.wait()
+
+    async def _next_rows(self) -> tuple[list[OutboxRow], float]:
+        """Read rows and offer those that are ready. Return all, and for how long the relay may wait for a signal."""
+        now = self._loop.time()
+        wait_s = POLL_S
+        serials, keys, names = list(self._host.taken), [], []
+        for name, stream in self._streams.items():
+            paused_s = stream.paused_s(now)
+            if stream.is_full or paused_s:
+                names.append(name)
+                stream.was_full = stream.is_full
+                wait_s = min(wait_s, paused_s or POLL_S)
+                continue
+            their_serials, their_keys, retry_s = stream.refused.blocked(now)
+            serials += their_serials
+            keys += their_keys
+            wait_s = min(wait_s, retry_s)
+        if len(self._host.taken) >= MAX_TAKEN:
+            for stream in self._streams.values():
+                stream.was_full = True
+            return [], wait_s
+        generations = {name: stream.generation for name, stream in self._streams.items()}
+        rows = await self._host.rows.read(CHUNK, serials=serials, streams=names, keys=keys)
+        by_stream: dict[str, list[OutboxRow]] = {}
+        for row in rows:
+            if not row.is_ready:
+                break
+            by_stream.setdefault(row.stream, []).append(row)
+        for name, theirs in by_stream.items():
+            stream = self._stream(name)
+            if stream.generation == generations.get(name, 0):
+                stream.offer(theirs)
+            else:
+                self._host.look.set()
+        return rows, wait_s
+
+    async def _note_stall(self, now: float, *, is_stalled: bool) -> None:
+        """Log which transaction holds rows back, if it does so for long."""
+        if not is_stalled:
+            self._stalled_at = None
+            return
+        if self._stalled_at is None:
+            self._stalled_at = now
+        stalled_s = now - self._stalled_at
+        if stalled_s < STALL_S or now - self._stall_logged_at < LOG_EVERY_S:
+            return
+        blocker = await self._host.rows.blocker()
+        if blocker is not None:
+            self._stall_logged_at = now
+            process = "none (a prepared transaction)" if blocker.pid is None else blocker.pid
+            age_s = "?" if blocker.age_s is None else round(blocker.age_s)
+            self._logger.warning(
+                STALLED, self.outbox.table, stalled_s, process, blocker.application, blocker.state, age_s
+            )
+
+
+def _first(error: BaseException) -> BaseException:
+    """Return the first error in a group of errors, or the error itself."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
