@@ -120,7 +120,7 @@ class Place:
         """Close all sinks, and the engines that users close."""
         for sink in self._sinks:
             await sink.close()
-            engine = getattr(sink.database, "_engine", None)
+            engine = getattr(sink.database, "engine", None)
             if engine is not None:
                 await engine.dispose()
 
