@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from eda.options import Retry, StreamKeywords, StreamOptions, SubscriptionOptions
     from eda.projection_errors import NotApplied, PositionInvalid, TransactionEnded
     from eda.projections.projection import Projection
+    from eda.projections.relay import Relay, RelayStats
     from eda.publishing.publisher import Publisher
     from eda.publishing.publisher_options import Mode
     from eda.receipt import Receipt
@@ -103,6 +104,8 @@ __all__ = [
     "PublisherStats",
     "Receipt",
     "Reject",
+    "Relay",
+    "RelayStats",
     "Retry",
     "Router",
     "ServerError",
@@ -152,6 +155,7 @@ _NAMES_IN = {
     "eda.options": "Retry StreamKeywords StreamOptions SubscriptionOptions",
     "eda.projection_errors": "NotApplied PositionInvalid TransactionEnded",
     "eda.projections.projection": "Projection",
+    "eda.projections.relay": "Relay RelayStats",
     "eda.publishing.publisher": "Publisher",
     "eda.publishing.publisher_options": "Mode",
     "eda.receipt": "Receipt",

@@ -10,7 +10,9 @@ from eda.lifetime import Lifetime
 from eda.options import Retry
 
 if TYPE_CHECKING:
+    from eda.projections.outbox import Outbox
     from eda.projections.projection import Projection
+    from eda.projections.relay import Relay
     from eda.projections.sink import Sink
     from eda.projections.stream_runner import Around
     from eda.store.decider import Decider
@@ -155,3 +157,34 @@ class ConnSides:
     def _around_attempts(self, *, is_batch: bool) -> Around | None:
         """Return what puts the hooks of middleware around each attempt of a projection; None: there are none."""
         return None
+
+    # --- the outbox --------------------------------------------------------------------------------------------------
+
+    def relay(self, outbox: Outbox, *, refused: Literal["block", "dead"] = "block") -> Relay:
+        """Return a relay: it publishes the events that transactions have left in an outbox, and deletes their rows.
+
+        Await it or enter it with `async with` to begin. Any number of processes may run a relay of the same outbox. One
+        of them is active, and the others stand by. The events of each stream are published in their order, under the
+        ids that they got in `Outbox.add`, and each is stored once: after a crash or an outage of any length, the relay
+        searches the stream for the events that it has sent.
+
+        `refused`: what becomes of a row that its stream refuses for good, for example because the event is too large or
+        the stream does not exist. "block": the row stays, and it and all later rows of its aggregate wait; the relay
+        tries again every minute or earlier. "dead": the row is moved to the table `<table>_dead`, with the reason.
+
+        Raises ConfigError, and Closed. Opening it raises the errors of the database.
+        """
+        from eda.projections.relay import Relay  # here, because most programs have no relay
+
+        lifetime = self._lifetime
+        services = lifetime.require_open()
+        lifetime.check_not_closing()
+        conn: Any = self  # a Conn, which has the publishers
+        return Relay(
+            services,
+            conn.publisher,
+            outbox,
+            refused=refused,
+            on_opening=lifetime.admit_side,
+            on_closed=lifetime.sides.discard,
+        )

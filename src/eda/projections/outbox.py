@@ -18,6 +18,7 @@ from eda.projections.outbox_table import OutboxTable, check_table_name, table_fo
 from eda.projections.outbox_writing import Done, Row, writer_of
 from eda.projections.relay_signals import check_into
 from eda.projections.sink import Sink
+from eda.projections.sink_users import close_sink, open_sink
 from eda.projections.sql_sink import SqlSink
 from eda.projections.sql_steps import Dialect
 from eda.publishing._stream_sender import check_event_id
@@ -118,11 +119,11 @@ class Outbox:
         Raises the driver's errors.
         """
         database = self.into.database
-        await database.open()
         try:
+            await open_sink(self.into, creates_tables=False)
             await OutboxRows(database, self.statements(database.dialect)).create()
         finally:
-            await database.close()
+            await close_sink(self.into)
 
     def ddl(self, dialect: Dialect) -> list[str]:
         """Return the statements that make the tables, for "postgresql" or "sqlite": for tools that migrate schemas."""

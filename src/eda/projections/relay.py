@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, Self, TypeAlias
+from typing import Literal
 
+from eda.deadline import Deadline
 from eda.errors import ConfigError
+from eda.projections.life import Life, OnLife
 from eda.projections.outbox import Outbox
 from eda.projections.outbox_rows import Journal, OutboxRow, OutboxRows
 from eda.projections.relay_signals import Signals, signals_for
 from eda.projections.relay_stream import RelayCounts, RelayHost, RelayStream
 from eda.projections.sink import CommitUnknown
-from eda.publishing.lifecycle import Lifecycle
+from eda.projections.sink_users import close_sink, open_sink
 from eda.publishing.publisher import Publisher
 from eda.subscribing.services import Services
 
-__all__ = ["Refused", "Relay", "RelayStats"]
-
-Refused: TypeAlias = Literal["block", "dead"]
-"""What becomes of a row that its stream refuses; `Conn.relay` describes both."""
+__all__ = ["Relay", "RelayStats"]
 
 CHUNK = 1000  # rows
 MAX_TAKEN = 10_000  # rows that are read and not deleted yet, of all streams
@@ -33,7 +32,7 @@ MEASURE_S = 5.0
 PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0)  # while the database does not work
 LOG_EVERY_S = 60.0
 CLOSE_S = 10.0  # for the chunks that are being published
-CANCELLED_CLOSE_S = 1.5
+KEPT_SHARE = 0.2  # of the time for closing, for the connections to the database
 
 STANDS_BY = "outbox %s: another relay is active, and this one stands by"
 ACTIVE = "outbox %s: this relay is active"
@@ -42,7 +41,6 @@ STALLED = (
     "outbox %s: rows can't be published for %.0f s now, because a transaction is open in this PostgreSQL server: "
     "process %s, application %r, state %s, open for %s s"
 )
-ENDED = "outbox %s: the relay has ended with an error"
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ class RelayStats:
     """whether this relay publishes. False: another one does, or the database can't be reached"""
 
 
-class Relay:
+class Relay(Life):
     """Publishes the events of an outbox. Made by `Conn.relay`. Await it or enter it with `async with` to begin.
 
     Of all relays of an outbox, in whatever process, one is active; the others stand by.
@@ -79,17 +77,16 @@ class Relay:
         new_publisher: Callable[..., Publisher],
         outbox: Outbox,
         *,
-        refused: Refused = "block",
-        on_opening: Callable[[Any], None] = lambda relay: None,
-        on_closed: Callable[[Any], None] = lambda relay: None,
+        refused: Literal["block", "dead"] = "block",
+        on_opening: OnLife = lambda relay: None,
+        on_closed: OnLife = lambda relay: None,
     ) -> None:
         if not isinstance(outbox, Outbox):
             raise ConfigError(f"outbox must be an eda.sql.Outbox, not {type(outbox).__name__}", argument="outbox")
         if refused not in ("block", "dead"):
             raise ConfigError(f"refused must be 'block' or 'dead', not {refused!r}", argument="refused")
+        super().__init__(f"the relay of outbox {outbox.table!r}", services.logger, on_opening, on_closed)
         self.outbox: Outbox = outbox
-        self._services = services
-        self._logger = services.logger
         self._database = outbox.into.database
         self._table = outbox.statements(self._database.dialect)
         self._signals: Signals = signals_for(outbox.into, self._table)
@@ -112,79 +109,37 @@ class Relay:
         self._logged_at = float("-inf")
         self._stalled_at: float | None = None
         self._stall_logged_at = float("-inf")
-        self._on_opening = on_opening
-        self._on_closed = on_closed
-        self._loop = asyncio.get_running_loop()
         self._main: asyncio.Task[None] | None = None
-        self._close_s = CLOSE_S
-        self._lifecycle = Lifecycle("relay", self._loop, open=self._open, stop=self._stop, clean_up=self._clean_up)
-
-    def __repr__(self) -> str:
-        state = "closing or closed" if self._is_closing.is_set() else "active" if self._is_active else "not active"
-        return f"<Relay of {self.outbox!r}, {state}>"
 
     # --- opening and closing -----------------------------------------------------------------------------------------
 
-    def __await__(self) -> Generator[Any, None, Self]:
-        return self._opened().__await__()
-
-    async def __aenter__(self) -> Self:
-        return await self._opened()
-
-    async def __aexit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
-        if exc_type is not None and not issubclass(exc_type, Exception):
-            self._close_s = CANCELLED_CLOSE_S
-        await self.close()
-
-    async def _opened(self) -> Self:
-        if not self._lifecycle.has_begun:
-            self._on_opening(self)
-        await self._lifecycle.open()
-        return self
-
     async def _open(self) -> None:
-        await self._database.open()
+        await open_sink(self.outbox.into, creates_tables=False)
         await self._host.rows.create()
-        self._main = self._loop.create_task(self._run())
-        self._main.add_done_callback(self._log_end)
-
-    async def close(self) -> None:
-        """Stop reading rows, wait up to 10 s for those that are being published, and let another relay take over.
-
-        Rows whose outcome is not known by then stay in the table, and the next relay finds out about them.
-        """
-        await self._lifecycle.close()
-
-    def hurry(self, timeout_s: float) -> None:
-        """Close within this time at most."""
-        self._close_s = min(self._close_s, timeout_s)
+        self._main = self._loop.create_task(self._run(), name=f"eda runs {self._label}")
+        self._main.add_done_callback(self._on_ended)
 
     def _stop(self) -> None:
         self._is_closing.set()
         self._host.look.set()
 
-    async def _clean_up(self) -> None:
+    async def _close(self, deadline: Deadline) -> None:
+        """Stop reading rows, and wait for those that are being published.
+
+        Rows whose outcome is not known by then stay in the table, and the next relay finds out about them.
+        """
         try:
             if self._main is not None:
-                await asyncio.wait({self._main}, timeout=self._close_s)
+                await deadline.wait({self._main}, CLOSE_S, keeps_s=deadline.left_s * KEPT_SHARE)
                 self._main.cancel()
                 await asyncio.wait({self._main})
         finally:
-            self._on_closed(self)
-            await self._database.close()
+            await close_sink(self.outbox.into)
 
-    def _log_end(self, main: asyncio.Task[None]) -> None:
-        if not main.cancelled() and main.exception() is not None:
-            self._logger.error(ENDED, self.outbox.table, exc_info=main.exception())
-
-    async def wait(self) -> None:
-        """Wait until the relay ends. Raises the error that has ended it, if `close` has not."""
-        if self._main is None:
-            await self._opened()
-        assert self._main is not None
-        await asyncio.wait({self._main})
-        if not self._main.cancelled():
-            self._main.result()
+    def _on_ended(self, main: asyncio.Task[None]) -> None:
+        error = None if main.cancelled() else main.exception()
+        if isinstance(error, Exception):
+            self._end(error)
 
     def stats(self) -> RelayStats:
         """Return the current counts."""
