@@ -95,7 +95,7 @@ lint: $(VENV)/.extra-lint $(VENV)/.actionlint  ## ruff, cython-lint, mypy, pyrig
 # cython-lint looks for pycodestyle in PATH.
 	PATH="$(abspath $(BIN)):$$PATH" cython-lint src
 	$(BIN)/mypy
-	MYPYPATH=src:examples/orders $(BIN)/mypy --strict examples/orders/*.py
+	for each in orders shop; do MYPYPATH=src:tests:examples/$$each $(BIN)/mypy --strict examples/$$each/*.py || exit 1; done
 	$(BIN)/python .ci/check_types.py
 # Without the helpers that it would use if they happened to be installed, so that it finds the same everywhere.
 	if [ -x $(BIN)/actionlint ]; then $(BIN)/actionlint -shellcheck= -pyflakes= $(WORKFLOWS); \

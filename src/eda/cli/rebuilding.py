@@ -1,0 +1,195 @@
+"""`eda views rebuild`: runs the user's projection until it has caught up, and shows how far it is."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
+from time import monotonic
+from typing import Any, Protocol
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+import eda
+from eda.cli.modules import import_modules
+from eda.cli.view_list import connection
+from eda.errors import ConfigError
+
+__all__ = ["NotPromoted", "rebuild_view"]
+
+LOOK_EVERY_S = 0.2
+REPORT_EVERY_S = 1.0
+
+
+class NotPromoted(Exception):
+    """The projection has caught up, and was not promoted. The text says why."""
+
+
+class Reporter(Protocol):
+    """Shows how far a rebuild is."""
+
+    def __call__(self, stats: eda.ProjectionStats, *, done: bool = False, promoted: bool = False) -> None:
+        """Show the state of the projection. `done`: it has caught up."""
+
+
+async def rebuild_view(
+    function: str, server: dict[str, str | None], *, promote: bool, max_lag: int, as_json: bool
+) -> None:
+    """Run the projection that the function returns until its lag is at most `max_lag`; then promote it if asked.
+
+    Raises ConfigError for the function, NotPromoted, what the projection raises, and CancelledError after SIGTERM.
+    """
+    make = _function(function)
+    task = asyncio.current_task()
+    assert task is not None
+    for name in ("SIGTERM", "SIGHUP"):
+        with suppress(AttributeError, NotImplementedError):  # Windows
+            asyncio.get_running_loop().add_signal_handler(getattr(signal, name), task.cancel)
+    async with connection(server) as conn:
+        projection = await _projection_of(make, function, conn)
+        reporter, shown = _reporter(as_json)
+        with shown:
+            async with projection:
+                await _until_caught_up(projection, max_lag, reporter)
+                promoted = False
+                if promote:
+                    try:
+                        promoted = await projection.promote(max_lag=max_lag)
+                    except eda.ConfigError as error:
+                        raise NotPromoted(str(error)) from error
+                reporter(projection.stats(), done=True, promoted=promoted)
+
+
+def _function(name: str) -> Callable[[eda.Conn], object]:
+    """Import the module, and return its function. Raises ConfigError."""
+    module, colon, attribute = name.partition(":")
+    if not colon or not attribute.isidentifier():
+        raise ConfigError(f"{name!r} does not name a function: write MODULE:FUNCTION, such as shop.rebuild:order_list")
+    import_modules([module])
+    function = getattr(sys.modules[module], attribute, None)
+    if function is None:
+        raise ConfigError(f"the module {module!r} has no function {attribute!r}")
+    if not callable(function):
+        raise ConfigError(f"{name} is not a function, but {type(function).__name__}")
+    return function  # type: ignore[no-any-return]
+
+
+async def _projection_of(make: Callable[[eda.Conn], object], name: str, conn: eda.Conn) -> eda.Projection:
+    try:
+        made = make(conn)
+        if inspect.iscoroutine(made):
+            made = await made
+    except (eda.EdaError, KeyboardInterrupt, asyncio.CancelledError):
+        raise
+    except Exception as error:
+        raise ConfigError(f"{name} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(made, eda.Projection):
+        raise ConfigError(
+            f"{name} must return what conn.projection(...) returns, and it has returned {type(made).__name__}"
+        )
+    return made
+
+
+async def _until_caught_up(projection: eda.Projection, max_lag: int, reporter: Reporter) -> None:
+    """Wait until the projection lags by at most `max_lag` events. Raises the error that ends it."""
+    ended = asyncio.ensure_future(projection.wait())
+    try:
+        while True:
+            stats = projection.stats()
+            if stats.lag is not None and stats.lag <= max_lag:
+                return
+            reporter(stats)
+            await asyncio.wait({ended}, timeout=LOOK_EVERY_S)
+            if ended.done():
+                await ended
+                raise eda.Closed(f"projection {stats.name}")
+    finally:
+        ended.cancel()
+        await asyncio.wait({ended})
+
+
+# --- showing ---------------------------------------------------------------------------------------------------------
+
+
+def _reporter(as_json: bool) -> tuple[Reporter, AbstractContextManager[object]]:
+    """Return what shows the progress, and the context in which it can."""
+    if as_json:
+        return _Lines(), nullcontext()
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        _Done(),
+        _Rate(),
+        TimeElapsedColumn(),
+    )
+    bars = Progress(*columns, console=console, disable=not console.is_terminal)
+    return _Bar(bars), bars
+
+
+class _Bar:
+    """A progress bar on a terminal, and a sentence at the end."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._task = bars.add_task("", total=None)
+        self._began = monotonic()
+
+    def __call__(self, stats: eda.ProjectionStats, *, done: bool = False, promoted: bool = False) -> None:
+        position = sum(each.position for each in stats.streams)
+        total = None if stats.lag is None else position if done else position + stats.lag
+        label = f"{stats.name} v{stats.version}"
+        self._bars.update(self._task, description=label, completed=position, total=total)
+        if done:
+            self._bars.stop()
+            seconds = monotonic() - self._began
+            text = f"{label} has caught up: {stats.applied:,} events applied in {seconds:.1f} s"
+            if stats.dead_lettered:
+                text += f"; {stats.dead_lettered:,} events failed and became dead letters"
+            click.echo(f"{text}\nviews of {stats.name} now read version {stats.version}" if promoted else text)
+
+
+class _Lines:
+    """One JSON object a line."""
+
+    def __init__(self) -> None:
+        self._began = monotonic()
+        self._reported = self._began
+
+    def __call__(self, stats: eda.ProjectionStats, *, done: bool = False, promoted: bool = False) -> None:
+        now = monotonic()
+        if not done and now - self._reported < REPORT_EVERY_S:
+            return
+        self._reported = now
+        fields: dict[str, Any] = {
+            "name": stats.name,
+            "version": stats.version,
+            "applied": stats.applied,
+            "dead_lettered": stats.dead_lettered,
+            "position": sum(each.position for each in stats.streams),
+            "lag": stats.lag,
+            "lag_s": None if stats.lag_s is None else round(stats.lag_s, 3),
+            "seconds": round(now - self._began, 3),
+            "done": done,
+            "promoted": promoted,
+        }
+        click.echo(json.dumps(fields))
+
+
+class _Done(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        done = f"{task.completed:,.0f}"
+        return Text(f"{done}/{task.total:,.0f}" if task.total is not None else done)
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.0f}/s" if speed else "-/s")

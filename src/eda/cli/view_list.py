@@ -1,0 +1,115 @@
+"""`eda views ls`: reads the versions of read models, and prints them as a table or as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+import eda
+from eda.cli.view_lag import StreamLag, VersionLag, lag_of
+from eda.cli.view_sink import opened_sink
+
+__all__ = ["connection", "list_versions", "print_json", "print_table"]
+
+
+def connection(server: dict[str, str | None]) -> eda.Conn:
+    """Return a connection to the server that the options of a command name."""
+    options: dict[str, Any] = dict(server)
+    return eda.connect(options.pop("addr"), client="eda-views", auto_create=False, **options)
+
+
+async def list_versions(into: str, name: str | None, server: dict[str, str | None]) -> list[VersionLag]:
+    """Return the versions of one read model or of all of them. Raises EdaError, DatabaseFailed."""
+    async with opened_sink(into) as sink:
+        versions = await sink.versions(name)
+    if not versions:
+        return []
+    async with connection(server) as conn:
+        return [await lag_of(conn, version) for version in versions]
+
+
+def print_json(versions: Iterable[VersionLag]) -> None:
+    """Print one JSON object a line for each version."""
+    for each in versions:
+        fields = {
+            "name": each.name,
+            "version": each.version,
+            "current": each.is_current,
+            "updated": _iso(each.updated),
+            "lag": each.lag,
+            "lag_s": _rounded(each.lag_s),
+            "streams": [_stream_fields(stream) for stream in each.streams],
+        }
+        click.echo(json.dumps(fields))
+
+
+def _stream_fields(stream: StreamLag) -> dict[str, Any]:
+    return {
+        "stream": stream.stream,
+        "position": stream.position,
+        "last": stream.last,
+        "lag": stream.lag,
+        "lag_s": _rounded(stream.lag_s),
+        "lanes": stream.lanes,
+        "updated": _iso(stream.updated),
+        "problem": stream.problem,
+    }
+
+
+def print_table(versions: Iterable[VersionLag]) -> None:
+    """Print a line for each version and stream."""
+    console = Console(highlight=False)
+    table = Table(box=None, pad_edge=False)
+    for title in ("name", "stream"):
+        table.add_column(title, overflow="fold")
+    for title in ("position", "behind", "lanes"):
+        table.add_column(title, justify="right", no_wrap=title != "behind")
+    table.add_column("written", overflow="fold")
+    now = datetime.now(UTC)
+    for version in versions:
+        label = Text(f"{version.name} v{version.version}{' (current)' if version.is_current else ''}")
+        for stream in version.streams:
+            behind = stream.problem or _behind(stream)
+            table.add_row(
+                label,
+                Text(stream.stream),
+                str(stream.position),
+                Text(behind, "red" if stream.problem else ""),
+                str(stream.lanes),
+                "closed" if stream.updated is None else f"{_duration((now - stream.updated).total_seconds())} ago",
+            )
+            label = Text()
+    if table.row_count:
+        console.print(table)
+    else:
+        click.echo("the database has no read models", err=True)
+
+
+def _behind(stream: StreamLag) -> str:
+    if not stream.lag:
+        return "0"
+    return f"{stream.lag:,}" + ("" if stream.lag_s is None else f" ({_duration(stream.lag_s)})")
+
+
+def _duration(seconds: float) -> str:
+    """Return a time as people write it: 3 s, 5 min, 2 h, 4 d."""
+    seconds = max(seconds, 0.0)
+    for limit, unit, size in ((120, "s", 1), (7200, "min", 60), (172800, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86400:.0f} d"
+
+
+def _iso(time: datetime | None) -> str | None:
+    return None if time is None else time.isoformat(timespec="milliseconds")
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
