@@ -6,20 +6,26 @@ It uses the package as any other program does, and offers nothing to the other w
 
 Files, each after the files that it imports:
 
-    limits    the largest number of events, and the smallest payloads
-    check     checks whether every published event arrived
-    work      what a run does: the options for its two processes, its events, and the checks of received events
-    sides     starts and watches the two processes of a run
-    report    the figures of a run, by name and as a table
-    show      runs the work and shows it: progress bars, errors, exit code
-    options   the options that several commands have
-    bench     `eda bench` and its options
-    demo      `eda demo` and its options
-    modules   imports the modules that a user names
-    schema    `eda schema export` and `eda schema check`
-    history   prints the events of an aggregate
-    store     `eda store cat`
-    worker    one of the two processes: it publishes or handles
+    limits          the largest number of events, and the smallest payloads
+    check           checks whether every published event arrived
+    work            what a run does: the options for its two processes, its events, and the checks of received events
+    sides           starts and watches the two processes of a run
+    report          the figures of a run, by name and as a table
+    show            runs the work and shows it: progress bars, errors, exit code
+    options         the options that several commands have
+    bench           `eda bench` and its options
+    demo            `eda demo` and its options
+    modules         imports the modules that a user names
+    schema          `eda schema export` and `eda schema check`
+    history         prints the events of an aggregate
+    store           `eda store cat`
+    view_sink       opens the database of read models
+    view_lag        how far a version of a read model is behind its streams
+    view_list       `eda views ls`: reads the versions, and prints them
+    view_promotion  `eda views promote`
+    rebuilding      `eda views rebuild`: runs the user's projection and shows how far it is
+    views           `eda views` and its options
+    worker          one of the two processes: it publishes or handles
 """
 
 from __future__ import annotations
@@ -52,6 +58,7 @@ def _make_main() -> Callable[..., Any]:
     from eda.cli.demo import demo
     from eda.cli.schema import schema
     from eda.cli.store import store
+    from eda.cli.views import views
 
     @click.group(context_settings={"help_option_names": ["-h", "--help"]})
     @click.version_option(__version__, prog_name="eda")
@@ -62,6 +69,7 @@ def _make_main() -> Callable[..., Any]:
     group.add_command(demo)
     group.add_command(schema)
     group.add_command(store)
+    group.add_command(views)
     return group
 
 

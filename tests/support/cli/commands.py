@@ -7,23 +7,27 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import eda
 
 DEADLINE_S = 60
 
 
-async def run_eda(*arguments: str, code: str | None = None) -> tuple[int | None, str, str]:
+async def run_eda(
+    *arguments: str, code: str | None = None, cwd: Path | None = None, columns: int = 100
+) -> tuple[int | None, str, str]:
     """Run the command and give its exit code, what it printed, and what it printed to stderr."""
     how = ["-m", "eda.cli"] if code is None else ["-c", code]
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *how,
         *arguments,
+        cwd=cwd,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "COLUMNS": "100", "PYTHONIOENCODING": "utf-8"},
+        env={**os.environ, "COLUMNS": str(columns), "PYTHONIOENCODING": "utf-8"},
     )
     try:
         async with asyncio.timeout(DEADLINE_S):

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 LIGHT = {"eda", "eda._version", "eda.cli"}
-LIGHT |= {f"eda.cli.{name}" for name in ("bench", "demo", "limits", "options", "schema", "store")}
+LIGHT |= {f"eda.cli.{name}" for name in ("bench", "demo", "limits", "options", "schema", "store", "views")}
 HEAVY = {"asyncio", "google.protobuf", "logging", "msgpack", "msgspec", "nats", "rich", "ssl"}
 
 
@@ -36,8 +36,26 @@ def loaded_by(*arguments: str) -> tuple[str, set[str]]:
         (["schema", "export", "--help"], "MODULE..."),
         (["schema", "check", "--help"], "New readers must read all stored events."),
         (["store", "cat", "--help"], "Print the events of one aggregate, the oldest first."),
+        (["views", "--help"], "rebuild"),
+        (["views", "ls", "--help"], "--into URL"),
+        (["views", "rebuild", "--help"], "MODULE:FUNCTION"),
+        (["views", "promote", "--help"], "--max-lag EVENTS"),
     ],
-    ids=["help", "h", "version", "bench", "demo", "schema", "export", "check", "cat"],
+    ids=[
+        "help",
+        "h",
+        "version",
+        "bench",
+        "demo",
+        "schema",
+        "export",
+        "check",
+        "cat",
+        "views",
+        "ls",
+        "rebuild",
+        "promote",
+    ],
 )
 def test_command_when_it_only_tells_something_loads_nothing_heavy(arguments: list[str], shown: str) -> None:
     out, loaded = loaded_by(*arguments)
