@@ -6,7 +6,7 @@ from eda._event import Event
 from eda.handlers import AnyHandler
 from eda.options import SubscriptionOptions
 
-__all__ = ["Router", "routed"]
+__all__ = ["Router", "routed", "routes_of"]
 
 _H = TypeVar("_H", bound=Callable[..., object])
 
@@ -36,7 +36,7 @@ class Router:
 
         The handler is an `async def` or a plain function. It gets the payload and, if it has a second parameter, the
         event. If its first parameter is annotated `list[...]`, it gets lists of payloads, and of events, and the
-        subscription needs `batch`.
+        subscription needs `batch`. In a projection, the last parameter must be `tx`: it gets the transaction.
 
         Raises ConfigError for a class that is not declared with `eda.payload` or that has a handler already, for a
         handler that can't be called like this, for an annotation that does not fit the classes, and if the router is
@@ -65,4 +65,14 @@ def routed(handler: AnyHandler, options: SubscriptionOptions) -> tuple[AnyHandle
 
     Any other handler is returned as it is. Raises ConfigError for a router that can't handle this subscription, for
     a payload class, and for a handler that takes payloads.
+    """
+
+_Signed = tuple[Callable[..., object], bool, bool, bool]
+
+def routes_of(
+    router: Router,
+) -> tuple[tuple[str, ...], dict[str, _Signed], Literal["skip", "raise", "raw"] | None, _Signed | None]:
+    """Return what a projection calls: the router's types, handlers by type, `unknown`, and the handler `otherwise`.
+
+    A handler is (handler, takes_event, takes_list, takes_tx). Raises ConfigError for an annotation without a class.
     """

@@ -19,7 +19,7 @@ from eda.handlers import PartialFailure, errors_in, refuse_result, shown_handler
 from eda.names import FORGOTTEN
 from eda.typed.registry import payload_class_of
 
-__all__ = ["Router", "routed"]
+__all__ = ["Router", "routed", "routes_of"]
 
 cdef enum:
     MAX_SHOWN = 10                  # types that the text of a router names
@@ -53,6 +53,7 @@ cdef class _Route:
     cdef object handler
     cdef int call                   # a Call
     cdef tuple classes              # the payload classes that were given for it; (): its annotation names them
+    cdef bint takes_tx              # with the transaction of a projection as its last argument
 
     def __init__(self, object handler, tuple classes):
         self.handler = handler
@@ -136,7 +137,7 @@ cdef class Router:
 
         The handler is an `async def` or a plain function. It gets the payload and, if it has a second parameter, the
         event. If its first parameter is annotated `list[...]`, it gets lists of payloads, and of events, and the
-        subscription needs `batch`.
+        subscription needs `batch`. In a projection, the last parameter must be `tx`: it gets the transaction.
 
         Raises ConfigError for a class that is not declared with `eda.payload` or that has a handler already, for a
         handler that can't be called like this, for an annotation that does not fit the classes, and if the router is
@@ -176,6 +177,7 @@ cdef class Router:
         cdef _Route route = _Route(handler, ())
         signature = self.read(route, False)
         route.call = EVENTS_ONLY if signature.takes_list else EVENT_ONLY
+        route.takes_tx = signature.takes_tx
         self.other = route
         return handler
 
@@ -204,6 +206,7 @@ cdef class Router:
                     argument="handler",
                 )
         self.put(route, classes)
+        route.takes_tx = signature.takes_tx
         if signature.takes_list:
             route.call = PAYLOADS_AND_EVENTS if signature.takes_event else PAYLOADS
         else:
@@ -292,9 +295,14 @@ cdef class Router:
             raise self.without_other()
         if not types and self.unknown != RAW:
             raise ConfigError(f"{self!r} has no handlers: register them with @router.on", argument="handler")
-        if options.batch is None:
-            for route in (*self.by_class.values(), self.other):
-                if route is not None and route.call >= PAYLOADS:
+        for route in (*self.by_class.values(), self.other):
+            if route is not None:
+                if route.takes_tx:
+                    raise ConfigError(
+                        f"handler {shown_handler(route.handler)} takes a transaction, tx, which only a projection has",
+                        argument="handler",
+                    )
+                if options.batch is None and route.call >= PAYLOADS:
                     raise ConfigError(
                         f"handler {shown_handler(route.handler)} takes lists, so the subscription needs batch=...",
                         argument="batch",
@@ -438,6 +446,22 @@ cdef class Router:
 
 
 AWAITED.add(Router)
+
+
+def routes_of(Router router not None):
+    """Return what a projection calls: the router's types, handlers by type, `unknown`, and the handler `otherwise`.
+
+    A handler is (handler, takes_event, takes_list, takes_tx). Raises ConfigError for an annotation without a class.
+    """
+    cdef tuple types = router.types
+    router.is_subscribed = True
+    return types, {type: signed(route) for type, route in router.by_type.items()}, router.asked, signed(router.other)
+
+
+cdef tuple signed(_Route route):
+    if route is None:
+        return None
+    return route.handler, route.call in (PAYLOAD_AND_EVENT, PAYLOADS_AND_EVENTS), route.call >= PAYLOADS, route.takes_tx
 
 
 def routed(handler, options):

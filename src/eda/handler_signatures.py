@@ -42,12 +42,14 @@ class HandlerSignature:
     """How a handler is called.
 
     `takes_event`: with the event as its second argument. `takes_list`: with a list of payloads, and a list of events.
-    `annotation`: of the payload, or of the list's items; `Any` if there is none.
+    `annotation`: of the payload, or of the list's items; `Any` if there is none. `takes_tx`: its last parameter is `tx`,
+    for the transaction of a projection.
     """
 
     takes_event: bool
     takes_list: bool
     annotation: Any
+    takes_tx: bool = False
 
 
 class Unresolved(Exception):
@@ -67,7 +69,7 @@ def read_signature(handler: Any, local_names: Mapping[str, Any] | None, *, of_pa
     check_callable(handler, name)
     if type(handler) in AWAITED:
         raise _refused(f"handler is a {type(handler).__name__}: a router can't be the handler of another router")
-    first, second = _arguments(handler, name, of_payloads=of_payloads)
+    first, second, takes_tx = _arguments(handler, name, of_payloads=of_payloads)
     annotation = resolve_annotation(first.annotation, handler, local_names)
     takes_list, item = _item_of(annotation, name, first)
     if second is not None:
@@ -76,7 +78,7 @@ def read_signature(handler: Any, local_names: Mapping[str, Any] | None, *, of_pa
         raise _refused(
             f"handler {name} must take an eda.Event, but {first.name!r} is annotated {shown_annotation(annotation)}"
         )
-    return HandlerSignature(second is not None, takes_list, item)
+    return HandlerSignature(second is not None, takes_list, item, takes_tx)
 
 
 def read_parameters(function: Any, argument: str, expected: str, n: int) -> tuple[list[inspect.Parameter], Any]:
@@ -167,8 +169,8 @@ def accepts(annotation: Any, cls: type) -> bool:
 # --- parameters ------------------------------------------------------------------------------------------------------
 
 
-def _arguments(handler: Any, name: str, *, of_payloads: bool) -> tuple[_Parameter, _Parameter | None]:
-    """Return the parameter that gets the payload, and the one that gets the event, or None."""
+def _arguments(handler: Any, name: str, *, of_payloads: bool) -> tuple[_Parameter, _Parameter | None, bool]:
+    """Return the parameter that gets the payload, the one that gets the event, or None, and whether the last is `tx`."""
     signature = _signature_of(handler, name)
     expected = (
         "its payload and, if it wants, the event: (order, event) or (order)"
@@ -179,6 +181,9 @@ def _arguments(handler: Any, name: str, *, of_payloads: bool) -> tuple[_Paramete
     positional = [each for each in signature.parameters.values() if each.kind in _POSITIONAL]
     rest = [each for each in signature.parameters.values() if each.kind is _Parameter.VAR_POSITIONAL]
     needed = [each for each in positional if each.default is _Parameter.empty]
+    takes_tx = len(positional) > 1 and positional[-1].name == "tx" and positional[-1] in needed
+    if takes_tx:
+        needed.remove(positional.pop())
     if positional and positional[0].name in ("self", "cls") and positional[0].annotation is _Parameter.empty:
         raise _refused(
             f"handler {name} is a method without its object: register the bound method, as in "
@@ -198,15 +203,15 @@ def _arguments(handler: Any, name: str, *, of_payloads: bool) -> tuple[_Paramete
     if not slots:
         raise _refused(f"{problem}; it takes no positional argument")
     if not of_payloads:
-        return slots[0], None
+        return slots[0], None, takes_tx
     second = slots[1] if len(slots) > 1 else None
     if second is not None and (second in needed or second in rest or _is_for_event(second)):
-        return slots[0], second
+        return slots[0], second, takes_tx
     if not isinstance(handler, functools.partial):  # what a partial binds by keyword is a parameter with a default
         for each in signature.parameters.values():
             if each.kind in (*_POSITIONAL, _Parameter.KEYWORD_ONLY) and each is not slots[0] and _is_for_event(each):
                 raise _refused(f"{problem}; {each.name!r} would never get the event, because it is not the second one")
-    return slots[0], None
+    return slots[0], None, takes_tx
 
 
 def _is_for_event(parameter: _Parameter) -> bool:

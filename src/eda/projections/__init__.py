@@ -27,6 +27,7 @@ Files, each after the files that it imports:
     view               `View`: waits and reads positions in another process
     options            the arguments of `conn.projection`, checked
     lane_keys          which lane an event belongs to, by its key
+    router_apply       a router as `apply`
     apply_function     the user's function, checked
     sink_users         opens and closes sinks that several of a process share
     life               what projections, views and relays have in common: opened once, waited for, closed

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from eda._router import Router
 from eda.callables import kind_of_call
 from eda.errors import ConfigError
 from eda.handler_signatures import read_parameters
 from eda.handlers import shown_handler
+from eda.projections.router_apply import routed_apply
 from eda.projections.sink import Sink
 
 __all__ = ["Apply", "ApplyFunction", "apply_function"]
@@ -27,6 +29,10 @@ class Apply:
 
 def apply_function(apply: Any, sink: Sink, *, is_single: bool) -> Apply:
     """Return the function that applies a list of events (`is_single`: one event). Raises ConfigError."""
+    if isinstance(apply, Router):
+        return Apply(*routed_apply(apply, sink, is_single=is_single))
+    if apply is Router:
+        raise ConfigError("apply is the class eda.Router: give a router, eda.Router()", argument="apply")
     if not callable(apply):
         raise ConfigError(f"apply must be a function, not {type(apply).__name__}", argument="apply")
     kind = kind_of_call(apply)

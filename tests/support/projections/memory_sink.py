@@ -18,7 +18,11 @@ class Outage(Exception):
 
 
 class MemorySink:
-    """Rows in memory. `fails`: called with the name of each method first; it may raise. `calls`: their names."""
+    """Rows in memory. `fails`: called with the name of each method first; it may raise. `calls`: their names.
+
+    A transaction is a list, and what apply appends to it is in `applied` once it is committed. `fails` is also called
+    with "commit" before a commit, and with "committed" after it.
+    """
 
     label = "memory"
     is_transactional = True
@@ -29,6 +33,7 @@ class MemorySink:
         self.calls: list[str] = []
         self.stored: dict[tuple[str, int, str], list[PositionRow]] = {}
         self.pointers: dict[str, int] = {}
+        self.applied: list[Any] = []
         self.is_open = False
         self._clock = itertools.count(1)
 
@@ -82,16 +87,29 @@ class MemorySink:
                 stored[row.lane] = replace(stored[row.lane], updated=0)
 
     async def move(
-        self, name: str, version: int, row: PositionRow, *, sequence: int, index: int, time: int, work: Work | None
+        self,
+        name: str,
+        version: int,
+        row: PositionRow,
+        *,
+        sequence: int,
+        index: int,
+        time: int,
+        work: Work | None,
+        timeout_s: float | None = None,
     ) -> PositionRow:
         self._begin("move")
+        tx: list[Any] = []
         if work is not None:
-            returned: Any = work(self)
+            returned: Any = work(tx)
             if inspect.isawaitable(returned):
                 await returned
+        self.fails("commit")
         stored = self._own(name, version, row)
         moved = replace(row, sequence=sequence, index=index, time=time, updated=next(self._clock))
         stored[row.lane] = moved
+        self.applied += tx
+        self.fails("committed")
         return moved
 
     async def find(self, name: str, version: int, row: PositionRow) -> PositionRow | None:
