@@ -6,6 +6,7 @@ from cpython.object cimport PyObject
 
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from eda._event cimport F_TYPE, Event
@@ -15,7 +16,7 @@ from eda.errors import ConfigError, UnknownType
 from eda.handler_signatures import (
     Unresolved, accepts, members_of, names_classes, read_signature, refuse_payload_handler, shown_annotation,
 )
-from eda.handlers import PartialFailure, errors_in, refuse_result, shown_handler
+from eda.handlers import GivenBack, PartialFailure, errors_in, refuse_result, shown_handler
 from eda.names import FORGOTTEN
 from eda.typed.registry import payload_class_of
 
@@ -316,7 +317,8 @@ cdef class Router:
                 argument="types",
             )
         self.is_subscribed = True
-        return (self._handle if options.batch is None else self._handle_batch), options
+        handle = self._handle if options.batch is None else self._handle_batch
+        return (partial(handle, in_order=True) if options.batch and options.serial else handle), options
 
     cdef object without_other(self):
         """Return the error of a router with unknown="raw" that has no handler for events of unknown types."""
@@ -367,14 +369,14 @@ cdef class Router:
             return None
         raise UnknownType(event.type, encoding=event.data.type, event_id=event.id, router=repr(self))
 
-    async def _handle_batch(self, list events not None):
+    async def _handle_batch(self, list events not None, *, bint in_order=False):
         """Call the handlers of the events one by one, in order, and list handlers with runs of consecutive events.
 
-        Events that fail become one PartialFailure, at the end. Cancellation and other BaseExceptions are raised as
-        they are.
+        Events that fail become one PartialFailure, at the end. With `in_order`, no handler is called after the first
+        failure: the events that follow are given back. Cancellation and other BaseExceptions are raised as they are.
         """
         cdef dict failures = {}
-        cdef set failed = set()         # the id() of each event that failed: equal events are one key of `failures`
+        cdef set failed = set()         # the id() of each event in `failures`, where equal events are one key
         cdef list payloads = []
         cdef list run = []              # the events of `payloads`, which wait for the end of their run
         cdef _Route route
@@ -389,12 +391,22 @@ cdef class Router:
                     continue
                 payload = event if found is NULL else event.payload()
             except Exception as error:
-                failures[event] = error
-                failed.add(id(event))
+                if in_order and run:
+                    await self._end_run(running, payloads, run, failures, failed)
+                    payloads, run = [], []
+                if not (in_order and failed):
+                    failures[event] = error
+                    failed.add(id(event))
+                if in_order:
+                    give_back_from(events, event, failures, failed)
+                    break
                 continue
             if run and route is not running:
                 await self._end_run(running, payloads, run, failures, failed)
                 payloads, run = [], []
+                if in_order and failed:
+                    give_back_from(events, event, failures, failed)
+                    break
             if route.call >= PAYLOADS:
                 running = route
                 payloads.append(payload)
@@ -407,6 +419,9 @@ cdef class Router:
             except Exception as error:
                 failures[event] = error
                 failed.add(id(event))
+                if in_order:
+                    give_back_from(events, event, failures, failed)
+                    break
         if run:
             await self._end_run(running, payloads, run, failures, failed)
         if failures:
@@ -483,6 +498,18 @@ def routed(handler, options):
         )
     refuse_payload_handler(handler)
     return handler, options
+
+
+cdef int give_back_from(list events, Event first, dict failures, set failed) except -1:
+    """Give back `first`, unless it has failed, and the events after it: they were not handled."""
+    cdef bint follows = False
+    cdef Event event
+    for event in events:
+        if follows or event is first:
+            follows = True
+            failed.add(id(event))
+            failures.setdefault(event, GivenBack("an earlier event of the list has failed"))
+    return 0
 
 
 cdef bint is_awaitable(object result) except -1:

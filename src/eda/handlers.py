@@ -18,6 +18,7 @@ from eda.errors import ConfigError, picklable, printable
 __all__ = [
     "AnyHandler",
     "BatchHandler",
+    "GivenBack",
     "Handler",
     "PartialFailure",
     "Reject",
@@ -93,6 +94,10 @@ class PartialFailure(Exception):
     def error_of(self, event: Event) -> BaseException | None:
         """Return the event's error; None if the event did not fail."""
         return None if any(event is each for each in self._handled) else self.failures.get(event)
+
+
+class GivenBack(BaseException):
+    """The event was not handled, and is handled again at once. A handler of eda's own raises it."""
 
 
 def threaded(function: Callable[P, object], workers: int = 1) -> Callable[P, Coroutine[Any, Any, None]]:

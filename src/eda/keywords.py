@@ -26,6 +26,8 @@ class _Keywords(TypedDict, total=False):
     """Whether the position is kept across restarts. Default: False"""
     reset: bool
     """Whether the kept position is deleted first. Default: False"""
+    serial: bool | Literal["strict"]
+    """Whether events (with `batch`, lists of them) are handled one at a time and in order. Default: False"""
     exclusive: bool
     """Whether one member is active while the others stand by. Default: False"""
     timeout_s: float
@@ -57,8 +59,6 @@ class _Keywords(TypedDict, total=False):
 class EventsKeywords(_Keywords, total=False):
     """The keyword options of `conn.events` without `batch`."""
 
-    serial: bool | Literal["strict"]
-    """Whether events are handled one at a time and in order. Default: False"""
     key: Literal["aggregate"] | Callable[[Event], Hashable] | None
     """An event's key, its aggregate or a function's result: equal keys are handled in order. Default: None"""
     batch: None
@@ -73,12 +73,10 @@ class SubscribeKeywords(EventsKeywords, total=False):
 
 
 class EventsBatchKeywords(_Keywords, total=False):
-    """The keyword options of `conn.events` with `batch`, which can't be combined with `serial` and `key`."""
+    """The keyword options of `conn.events` with `batch`, which can't be combined with `key`."""
 
     batch: Required[int]
     """How many events are handled together at most."""
-    serial: Literal[False]
-    """A batch can't be combined with `serial`. Default: False"""
     key: None
     """A batch can't be combined with `key`. Default: None"""
 

@@ -144,11 +144,11 @@ class SubscriptionOptions:
 
     `name`: the name under which the position is kept; None: the client's name, if durable. `backfill`: begin with the
     stream's first event instead of the next new event. `durable`: keep the position across restarts. `reset`: delete
-    the kept position first. `serial`: handle events one at a time and in order; with "strict" the next event begins
-    only when the position is stored. `exclusive`: one member is active while the others stand by. `key`: "aggregate",
-    or a function of the event; events of equal keys are handled in order. `concurrency`: how many handlers run at the
-    same time. `timeout_s`: how many seconds a handler may take. `start`: the stream sequence, or the time (an aware
-    datetime), at which to begin.
+    the kept position first. `serial`: handle events (with `batch`, lists of events) one at a time and in order; with
+    "strict" the next event or list begins only when the position is stored. `exclusive`: one member is active while the
+    others stand by. `key`: "aggregate", or a function of the event; events of equal keys are handled in order.
+    `concurrency`: how many handlers run at the same time. `timeout_s`: how many seconds a handler may take. `start`:
+    the stream sequence, or the time (an aware datetime), at which to begin.
 
     `types`, `aggregate`: only events of these types, of this aggregate; None: all. `on_filter_change`: what happens if
     the kept subscription has a different filter: "refuse", or "from_here" to apply the new one to the events that
@@ -220,10 +220,8 @@ class SubscriptionOptions:
         if self.start is not None and self.backfill:
             message = f"start={self.start!r} and backfill=True both say where to begin"
             raise ConfigError(message, argument="start")
-        for option in ("serial", "key"):
-            value = getattr(self, option)
-            if self.batch is not None and value:
-                raise ConfigError(f"batch={self.batch} can't be combined with {option}={value!r}", argument="batch")
+        if self.batch is not None and self.key is not None:
+            raise ConfigError(f"batch={self.batch} can't be combined with key={self.key!r}", argument="batch")
         if self.serial and self.concurrency > 1:
             message = f"concurrency={self.concurrency} can't be combined with serial={self.serial!r}"
             raise ConfigError(message, argument="concurrency")

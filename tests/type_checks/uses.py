@@ -114,6 +114,8 @@ def options_of_subscribe(conn: eda.Conn) -> None:
     conn.subscribe("orders", one, **keywords)
     of_batch: eda.SubscribeBatchKeywords = {"batch": 100}
     conn.subscribe("orders", many, **of_batch)
+    conn.subscribe("orders", many, batch=100, serial=True)
+    conn.subscribe("orders", many, batch=100, serial="strict")
 
     conn.subscribe("orders", one, durabel=True)  # error: did you mean "durable"?
     conn.subscribe("orders", one, OPTIONS, durabel=True)  # error: did you mean "durable"?
@@ -122,7 +124,6 @@ def options_of_subscribe(conn: eda.Conn) -> None:
     conn.subscribe("orders", one, concurrency="4")  # error: No overload
     conn.subscribe("orders", one, batch=True)  # error: Argument 2
     conn.subscribe("orders", many, batch="100")  # error: No overload
-    conn.subscribe("orders", many, batch=100, serial=True)  # error: No overload
     conn.subscribe("orders", many, batch=100, key="aggregate")  # error: No overload
     conn.subscribe("orders", one, serial="very")  # error: No overload
     conn.subscribe("orders", one, key="agregate")  # error: No overload
@@ -163,7 +164,7 @@ async def events(conn: eda.Conn, options: eda.SubscriptionOptions | None) -> Asy
     conn.events("orders", concurrency=4)  # error: concurrency
     conn.events("orders", backfill=1)  # error: No overload
     conn.events("orders", batch="100")  # error: No overload
-    conn.events("orders", batch=100, serial=True)  # error: No overload
+    conn.events("orders", batch=100, key="aggregate")  # error: No overload
     conn.events("orders", one)  # error: No overload
     async for each in conn.events("orders", batch=100):
         print(each.type)  # error: type

@@ -35,7 +35,6 @@ KEY = Literal["aggregate"] | Callable[[Event], Hashable] | None
 NARROWER: dict[str, tuple[Any, Any]] = {  # for single events, for a batch
     "key": (KEY, NoneType),
     "batch": (NoneType, int),
-    "serial": (bool | Literal["strict"], Literal[False]),
 }
 
 

@@ -166,8 +166,6 @@ def test_types_when_a_member_is_wrong_are_refused(types: Any) -> None:
     ("option", "options"),
     [
         ("start", {"start": 5, "backfill": True}),
-        ("batch", {"batch": 10, "serial": True}),
-        ("batch", {"batch": 10, "serial": "strict"}),
         ("batch", {"batch": 10, "key": "aggregate"}),
         ("batch", {"batch": 10, "prefetch": 9}),
         ("concurrency", {"concurrency": 2, "serial": True}),

@@ -40,7 +40,8 @@ cdef class Dispatcher:
             # because most events need only one.
             suspect_from = max(max_attempts, 2) if least == 1 else max_attempts + 1
         if ordered:
-            self.ledger = self.ordered = OrderedLedger(serial=serial)
+            # Serial lists: the ledger's `take_list` keeps the order.
+            self.ledger = self.ordered = OrderedLedger(serial=serial and not batch)
         else:
             self.ledger = SharedLedger()
         self.waiting = WaitingWorkers(self.ledger, limit=limit, batch=batch or 0)
@@ -60,7 +61,8 @@ cdef class Dispatcher:
         self.workers = [
             Worker(
                 index, host, handler, self.ledger, self.waiting, self.credit, self.lease, self.gate, self.outcomes,
-                self.intake, batch=batch or 0, linger_s=linger_s, timeout_ns=<uint64_t>(timeout_s * 1e9),
+                self.intake, batch=batch or 0, in_order=serial and batch, linger_s=linger_s,
+                timeout_ns=<uint64_t>(timeout_s * 1e9),
             ) for index in range(concurrency)
         ]
 

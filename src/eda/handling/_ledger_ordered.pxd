@@ -1,7 +1,7 @@
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from eda._event cimport Event
-from eda.handling._ledger cimport Ledger
+from eda.handling._ledger cimport Held, Ledger
 
 
 # The held events of one key. The first is ready, running or waits for a retry; the others wait for it.
@@ -18,6 +18,7 @@ cdef class OrderedLedger(Ledger):
     cdef uint64_t order_tail
     cdef dict lanes             # by key
     cdef Lane only              # serial: the one lane of all events; else None
+    cdef uint64_t list_end      # the highest sequence that take_list() has taken; 0: none
     cdef readonly uint64_t position     # all events up to this sequence are done
     cdef readonly uint64_t highest      # the last sequence received; reading continues after it
     # When the stream stored these two, nanoseconds since 1970; 0: not known. A sequence alone does not identify an
@@ -27,10 +28,14 @@ cdef class OrderedLedger(Ledger):
 
     cpdef int32_t add(self, Event event, uint64_t seq, uint64_t now_ns) except -2
     cpdef int32_t add_keyed(self, Event event, uint64_t seq, uint64_t now_ns, object key) except -2
+    cpdef bint awaits_rest(self) except -1
+    cpdef list take_list(self, Py_ssize_t most)
     cpdef bint admit(self, int32_t slot, object key) except -1
     cpdef int pass_over(self, uint64_t seq) except -1
     cdef Lane lane_of(self, object key)
     cdef bint enter_lane(self, Lane lane, int32_t slot) noexcept
+    cdef Held* first_ready(self) noexcept
+    cdef int sort_rest(self) except -1
     cdef int append(self, int32_t slot) except -1
     cdef int advance(self) except -1
     cdef int leave_lane(self, int32_t slot) except -1

@@ -24,6 +24,9 @@ cdef class OrderedLedger(Ledger):
 
     With `serial`, an event is ready when all events before it are done. Without, an event with a key is ready when no
     earlier event of its key is held, and an event without a key is ready at once.
+
+    With neither, `take_list` takes the events as lists, in order: the next list only when all events of the list before
+    are done.
     """
 
     def __cinit__(self, *, bint serial=False):
@@ -113,6 +116,53 @@ cdef class OrderedLedger(Ledger):
             self.held[lane.tail].next = slot
         lane.tail = slot
         return first
+
+    cpdef bint awaits_rest(self) except -1:
+        """Return whether events of the list taken last are not done yet, so that no new list may begin."""
+        return self.n_running or self.n_retrying or (self.n_ready() and self.first_ready().seq <= self.list_end)
+
+    cdef Held* first_ready(self) noexcept:
+        return &self.held[self.ready[self.ready_head & <uint64_t>(self.n_slots - 1)]]
+
+    cpdef list take_list(self, Py_ssize_t most):
+        """Take the next list of up to `most` events in order, and mark them as running; returns their slots.
+
+        It is empty while an event of the list before runs or waits for a retry. If events of that list are ready again,
+        the new list has no other events. An event with a verdict is in a list of its own.
+        """
+        cdef list slots = []
+        cdef Held* entry
+        cdef bint is_rest = False
+        if self.n_running or self.n_retrying:
+            return slots
+        if self.n_ready() and self.first_ready().seq <= self.list_end:
+            is_rest = True
+            self.sort_rest()
+        while self.n_ready() and len(slots) < most:
+            entry = self.first_ready()
+            if is_rest and entry.seq > self.list_end:
+                break
+            if slots and entry.is_judged:
+                break
+            if not is_rest:
+                self.list_end = entry.seq
+            slots.append(self.take_ready())
+            if entry.is_judged:
+                break
+        return slots
+
+    cdef int sort_rest(self) except -1:
+        """Put the ready events of the list taken last in order: they come back one by one, each before all others."""
+        cdef int32_t slot
+        cdef list rest = []
+        while self.n_ready() and self.first_ready().seq <= self.list_end:
+            slot = self.ready[self.ready_head & <uint64_t>(self.n_slots - 1)]
+            rest.append((self.held[slot].seq, slot))
+            self.ready_head += 1
+        rest.sort(reverse=True)
+        for _, slot in rest:
+            self.put_first(slot)
+        return 0
 
     cpdef bint admit(self, int32_t slot, object key) except -1:
         """Give a running event its key, because the key function failed before; returns whether the event may go on.
@@ -234,6 +284,7 @@ cdef class OrderedLedger(Ledger):
         self.order_head = self.order_tail = 0
         self.n_waiting = self.n_retrying = 0
         self.next_due_ns = 0
+        self.list_end = 0
         for slot in range(self.n_slots):
             if self.held[slot].state == RUNNING:
                 self.held[slot].state = ORPHAN

@@ -14,7 +14,8 @@ from eda.handling._ledger cimport FREE, ORPHAN, Ledger, SharedLedger
 from eda.handling._ledger_ordered cimport OrderedLedger
 from eda.handling._lease cimport Lease
 
-from eda.handling.verdicts import Alone, Exhausted, GivenBack, Misfit, Undecodable
+from eda.handlers import GivenBack
+from eda.handling.verdicts import Alone, Exhausted, Misfit, Undecodable
 
 __all__ = ["Outcomes", "attempted", "envelope_of"]
 
@@ -154,11 +155,12 @@ cdef class Outcomes:
         """
         cdef Event event
         cdef int64_t delay_ns
+        cdef uint64_t n_handled = self.n_handled
         cdef list failures = self.failures_of(slots, error)
         cdef list dead = [failure for failure in failures if self.ledger.held[<int32_t>failure[0]].is_dead]
         failures = [failure for failure in failures if not self.ledger.held[<int32_t>failure[0]].is_dead]
         if failures:
-            dead += self.retry_all(index, failures, len(failures) == len(slots))
+            dead += self.retry_all(index, failures, self.n_handled == n_handled)
         for number, (slot, each) in enumerate(dead):
             event = <Event>self.ledger.held[<int32_t>slot].event
             try:
@@ -193,7 +195,7 @@ cdef class Outcomes:
     cdef list retry_all(self, int index, list failures, bint is_whole):
         """Have failed events handled again; returns the (slot, error) of those that have no attempt left.
 
-        `is_whole`: all events of the handler call have failed.
+        `is_whole`: no event of the handler call was handled.
         """
         cdef list dead = []
         cdef list events = [<object>self.ledger.held[<int32_t>slot].event for slot, _ in failures]

@@ -38,6 +38,7 @@ cdef class Worker:
     cdef Outcomes outcomes
     cdef Intake intake
     cdef int batch                  # 0: the handler takes one event at a time
+    cdef bint in_order              # serial with batch: one list at a time, in order; there is only this worker
     cdef double linger_s
     cdef uint64_t timeout_ns
 
@@ -50,6 +51,7 @@ cdef class Worker:
     cdef int32_t next_slot_alone(self) except -2
     cdef int32_t take_ready(self) except -2
     cdef list take_batch(self, uint64_t now)
+    cdef list take_list(self, uint64_t now, Py_ssize_t most)
     cdef Py_ssize_t most_in_batch(self) noexcept
     cdef bint should_linger(self, uint64_t now) except -1
     cdef bint is_suspect(self, int32_t slot) except -1

@@ -19,7 +19,8 @@ from eda.handling._lease cimport Lease
 from eda.handling._outcome cimport Outcomes
 from eda.handling._waiting cimport WaitingWorkers
 
-from eda.handling.verdicts import Alone, Exhausted, GivenBack, Suspect, Undecodable
+from eda.handlers import GivenBack
+from eda.handling.verdicts import Alone, Exhausted, Suspect, Undecodable
 
 __all__ = ["Worker"]
 
@@ -57,7 +58,7 @@ cdef class Worker:
     def __init__(
         self, int index, object host, object handler, Ledger ledger not None, WaitingWorkers waiting not None,
         Credit credit not None, Lease lease not None, Gate gate not None, Outcomes outcomes not None,
-        Intake intake not None, *, int batch, double linger_s, uint64_t timeout_ns
+        Intake intake not None, *, int batch, bint in_order, double linger_s, uint64_t timeout_ns
     ):
         self.index = index
         self.host = host
@@ -71,6 +72,7 @@ cdef class Worker:
         self.outcomes = outcomes
         self.intake = intake
         self.batch = batch
+        self.in_order = in_order
         self.linger_s = linger_s
         self.timeout_ns = timeout_ns
         self.cancelled = NOT_CANCELLED
@@ -186,9 +188,13 @@ cdef class Worker:
     cdef bint should_linger(self, uint64_t now) except -1:
         """Return whether to wait for a full batch: some events are ready, and more may be added."""
         cdef Py_ssize_t n_ready = self.ledger.n_ready()
-        if n_ready == 0 or now >= self.lease.until_ns or self.lease.is_confirming or self.gate.barred:
+        if n_ready == 0 or n_ready >= self.batch or self.linger_s == 0:
             return False
-        return self.linger_s > 0 and n_ready < self.most_in_batch() and self.ledger.n_held < self.waiting.limit
+        if now >= self.lease.until_ns or self.lease.is_confirming or self.gate.barred:
+            return False
+        if self.in_order and self.ordered.awaits_rest():
+            return False
+        return n_ready < self.most_in_batch() and self.ledger.n_held < self.waiting.limit
 
     async def linger(self):
         """Wait until a batch is full, for `linger_s` at the latest."""
@@ -294,6 +300,8 @@ cdef class Worker:
         cdef int32_t slot
         cdef list slots = []
         cdef Py_ssize_t most = self.most_in_batch()
+        if self.in_order:
+            return self.take_list(now, most)
         while len(slots) < most:
             slot = self.next_slot(now)
             if slot < 0:
@@ -305,6 +313,16 @@ cdef class Worker:
                     slots.append(slot)
                 break
             slots.append(slot)
+        return slots
+
+    cdef list take_list(self, uint64_t now, Py_ssize_t most):
+        """Take the events of the next list, in order; returns their slots."""
+        cdef list slots
+        if now >= self.lease.until_ns or self.lease.is_confirming or self.gate.barred:
+            return []
+        slots = self.ordered.take_list(most)
+        if slots and self.gate.state == HALF_OPEN:
+            self.gate.begin_trial(self.index)
         return slots
 
     cdef Py_ssize_t most_in_batch(self) noexcept:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from eda._event import Event
 from eda.errors import CodecError, EdaError, EncodeError, UnknownEncoding
-from eda.handling.verdicts import Alone, GivenBack, Misfit
+from eda.handlers import GivenBack
+from eda.handling.verdicts import Alone, Misfit
 
 __all__ = ["find_misfits"]
 

@@ -1,8 +1,8 @@
-"""Why an event gets no handler or is handled alone, and the exception by which our own handlers give an event back."""
+"""Why an event gets no handler, or is handled alone."""
 
 from __future__ import annotations
 
-__all__ = ["Alone", "Exhausted", "GivenBack", "Misfit", "Suspect", "Undecodable"]
+__all__ = ["Alone", "Exhausted", "Misfit", "Suspect", "Undecodable"]
 
 
 class Undecodable(Exception):
@@ -26,7 +26,3 @@ class Suspect(Exception):
 
 class Alone(Exception):
     """The verdict on an event that is handled alone: in a batch, no id said which event can't be decoded."""
-
-
-class GivenBack(BaseException):
-    """The event was not handled, and is handled again at once. A handler of eda's own raises it."""

@@ -10,9 +10,8 @@ from dataclasses import replace
 from typing import Any, Generic, Self, TypeVar
 
 from eda.errors import ConfigError, Timeout
-from eda.handlers import AnyHandler
+from eda.handlers import AnyHandler, GivenBack
 from eda.handling.misfits import find_misfits
-from eda.handling.verdicts import GivenBack
 from eda.options import SubscriptionOptions
 from eda.subscribing.subscription import CANCELLED_CLOSE_S, Subscription
 

@@ -82,8 +82,6 @@ async def test_events_when_layers_have_encoded_the_events_gives_them_decoded(
     connect: Connect, stream: str, kind: str, batch: int | None
 ) -> None:
     conn = await publish(connect, stream, 20)
-    if batch is not None and kind == "serial":
-        kind = "exclusive"
     got: list[int] = []
     async with conn.events(stream, batch=batch, **KINDS[kind]) as events:
         async for given in events:

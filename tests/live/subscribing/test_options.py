@@ -283,7 +283,7 @@ async def test_event_when_larger_than_prefetch_bytes_still_comes(conn: eda.Conn,
     ("options", "argument"),
     [
         ({"start": 5, "backfill": True}, "start"),
-        ({"batch": 10, "serial": True}, "batch"),
+        ({"batch": 10, "key": "aggregate", "durable": True}, "batch"),
         ({"concurrency": 2, "serial": True}, "concurrency"),
         ({"serial": True, "name": "me"}, "serial"),
         ({"reset": True}, "reset"),

@@ -79,6 +79,10 @@ class Member:
             raise
         self.note("end", *place)
 
+    async def handle_list(self, events: list[eda.Event]) -> None:
+        for event in events:
+            await self.handle(event)
+
     async def work(self, event: eda.Event) -> None:
         orders = self.orders
         sleep_s = orders.slow.get(str(event.sequence), orders.sleep_s) if event.attempt == 1 else orders.sleep_s
@@ -117,7 +121,8 @@ class Member:
         middleware = [Dies(orders.kill_after), Zlib(), Base64()] if orders.layers else []
         async with eda.connect(orders.url, client=orders.member, middleware=middleware) as conn:
             options = orders.options | {"retry": eda.Retry(**orders.retry)}
-            subscription = await conn.subscribe(orders.stream, self.handle, **options)
+            handle = self.handle_list if options.get("batch") else self.handle
+            subscription = await conn.subscribe(orders.stream, handle, **options)
             self.note("open")
             waiting = asyncio.ensure_future(stop.wait()), asyncio.ensure_future(subscription.wait())
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

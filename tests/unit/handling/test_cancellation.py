@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import eda
-from eda.handling.verdicts import GivenBack
+from eda.handlers import GivenBack
 from helpers import until
 from support.handling.dispatching import Rig, delivery, settle
 

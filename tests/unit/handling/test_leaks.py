@@ -13,9 +13,9 @@ import pytest
 
 import eda
 from eda._codec import decode_event, encode_event
+from eda.handlers import GivenBack
 from eda.handling._ledger import SharedLedger
 from eda.handling._ledger_ordered import OrderedLedger
-from eda.handling.verdicts import GivenBack
 from leaks import MAX_BLOCKS, MAX_RSS, References, growth, resident
 from support.handling.dispatching import Rig, delivery, settle
 

@@ -11,10 +11,11 @@ import pytest
 
 import eda
 from eda._codec import decode_event, encode_event
+from eda.handlers import GivenBack
 from eda.handling.dead_lettering import DEAD
 from eda.handling.dispatcher_host import DispatcherHost
 from eda.handling.misfits import find_misfits
-from eda.handling.verdicts import Alone, GivenBack, Misfit
+from eda.handling.verdicts import Alone, Misfit
 from eda.options import Retry, SubscriptionOptions
 from helpers import Logged, until
 from support.handling.dispatching import Rig, delivery, settle

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import eda
-from eda.handling.verdicts import GivenBack
+from eda.handlers import GivenBack
 from eda.middleware.around_handler import BatchChain, HandleChain
 from eda.middleware.calls import hooks_of
 from support.middleware.hooks import Body, HandleHook
