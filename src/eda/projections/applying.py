@@ -9,12 +9,12 @@ from typing import Any
 
 from eda._event import Event
 from eda.errors import Timeout
-from eda.handlers import PartialFailure, Reject, errors_in
+from eda.handlers import GivenBack, PartialFailure, Reject, errors_in
 from eda.handling._outcome import attempted, envelope_of
 from eda.handling.dead_lettering import DEAD, DeadLettering
 from eda.handling.failure_log import FailureLog, error_text
 from eda.handling.misfits import find_misfits
-from eda.handling.verdicts import Alone, GivenBack, Undecodable
+from eda.handling.verdicts import Alone, Undecodable
 from eda.projection_errors import PositionInvalid, TransactionEnded
 from eda.projections.options import ProjectionOptions
 from eda.projections.outage_log import OutageLog
