@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from eda.projection_errors import NotApplied, PositionInvalid, TransactionEnded
     from eda.projections.projection import Projection
     from eda.projections.relay import Relay, RelayStats
+    from eda.projections.stats import ProjectionStats, StreamProgress
+    from eda.projections.view import View
     from eda.publishing.publisher import Publisher
     from eda.publishing.publisher_options import Mode
     from eda.receipt import Receipt
@@ -97,6 +99,7 @@ __all__ = [
     "PartialFailure",
     "PositionInvalid",
     "Projection",
+    "ProjectionStats",
     "Proto",
     "PublishFailed",
     "PublishNext",
@@ -113,6 +116,7 @@ __all__ = [
     "StreamKeywords",
     "StreamNotFound",
     "StreamOptions",
+    "StreamProgress",
     "Streams",
     "String",
     "SubscribeBatchKeywords",
@@ -126,6 +130,7 @@ __all__ = [
     "UnknownEncoding",
     "UnknownType",
     "VersionConflict",
+    "View",
     "connect",
     "payload",
     "register_encoding",
@@ -156,6 +161,8 @@ _NAMES_IN = {
     "eda.projection_errors": "NotApplied PositionInvalid TransactionEnded",
     "eda.projections.projection": "Projection",
     "eda.projections.relay": "Relay RelayStats",
+    "eda.projections.stats": "ProjectionStats StreamProgress",
+    "eda.projections.view": "View",
     "eda.publishing.publisher": "Publisher",
     "eda.publishing.publisher_options": "Mode",
     "eda.receipt": "Receipt",

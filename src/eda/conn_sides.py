@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from eda.projections.relay import Relay
     from eda.projections.sink import Sink
     from eda.projections.stream_runner import Around
+    from eda.projections.view import View
     from eda.store.decider import Decider
     from eda.store.event_store import EventStore
 
@@ -153,6 +154,21 @@ class ConnSides:
             on_closed=lifetime.sides.discard,
             **arguments,
         )
+
+    def view(self, name: str, *, into: Sink) -> View:
+        """Return a view of a projection that other processes run: it waits and reads positions, and applies nothing.
+
+        Await it or enter it with `async with` to begin. `into`: the database of the projection. The view follows the
+        version that was promoted. Your tables are yours: read them with a connection of your own, after `wait_for`.
+
+        Raises ConfigError, and Closed. Opening it raises Closed, and the errors of the database.
+        """
+        from eda.projections.assembly import new_view  # here, because most programs have no view
+
+        lifetime = self._lifetime
+        services = lifetime.require_open()
+        lifetime.check_not_closing()
+        return new_view(services, name, into, on_opening=lifetime.admit_side, on_closed=lifetime.sides.discard)
 
     def _around_attempts(self, *, is_batch: bool) -> Around | None:
         """Return what puts the hooks of middleware around each attempt of a projection; None: there are none."""

@@ -23,14 +23,14 @@ Files, each after the files that it imports:
     ownership          which member applies a stream: claims, signs of life, standbys, takeovers
     stream_check       whether the stream is the one that was applied, and has lost nothing
     passing_over       how far a position may move over messages that the filter leaves out
-    progress           how far versions are, read from their rows and streams; `promote` with its bound
-    view               `View`: waits and reads positions in another process
+    progress           how far versions are, read from their rows and streams; the bound of `promote`
     options            the arguments of `conn.projection`, checked
     lane_keys          which lane an event belongs to, by its key
     router_apply       a router as `apply`
     apply_function     the user's function, checked
     sink_users         opens and closes sinks that several of a process share
     life               what projections, views and relays have in common: opened once, waited for, closed
+    view               `View`: waits and reads positions in another process
     applying           the events of one lane: transactions, retries, halving, dead letters
     lane               one lane of a stream: the events that wait for the database
     reading            reads a stream while this member owns its rows, and splits the events into lanes

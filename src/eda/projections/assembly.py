@@ -8,14 +8,15 @@ from typing import Any
 
 from eda.projections.apply_function import apply_function
 from eda.projections.life import OnLife
-from eda.projections.options import DEFAULT_RETRY, check_sink, projection_options
+from eda.projections.options import DEFAULT_RETRY, check_projection_name, check_sink, projection_options
 from eda.projections.projection import Projection
 from eda.projections.sink import Sink
 from eda.projections.stream_runner import Around
+from eda.projections.view import View
 from eda.subscribing.services import Services
 from eda.typed.upcasters import check_upcasters
 
-__all__ = ["new_projection"]
+__all__ = ["new_projection", "new_view"]
 
 
 def new_projection(
@@ -39,3 +40,8 @@ def new_projection(
     if options.types is None and applied.types is not None:
         options = replace(options, types=applied.types)
     return Projection(services, options, applied, sink, around, on_opening, on_closed)
+
+
+def new_view(services: Services, name: str, into: Sink, *, on_opening: OnLife, on_closed: OnLife) -> View:
+    """Return a view, as `Conn.view` says. Raises ConfigError for wrong arguments."""
+    return View(services, check_projection_name(name), check_sink(into), on_opening, on_closed)

@@ -115,8 +115,8 @@ class AsyncpgDatabase:
         """Return whether the savepoint is gone, or apply has closed the connection."""
         return (
             isinstance(error, _ClosedByApply)
-            or isinstance(error, asyncpg.PostgresError)
-            and is_savepoint_gone(error.sqlstate)
+            or (isinstance(error, asyncpg.PostgresError)
+            and is_savepoint_gone(error.sqlstate))
         )
 
     async def connect(self) -> asyncpg.Connection[Any]:

@@ -112,6 +112,12 @@ class Life:
             raise error
         return self
 
+    async def _in_use(self) -> None:
+        """Open it, unless it is open already. Raises the error that has ended it, or Closed if it is being closed."""
+        await self.opened()
+        if self._closing is not None:
+            raise self._error or Closed(self._label)
+
     # --- the end -----------------------------------------------------------------------------------------------------
 
     @property

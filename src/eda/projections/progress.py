@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
-from eda.errors import ConfigError, EdaError, StreamNotFound
+from eda.errors import ConfigError, StreamNotFound
 from eda.jetstream.stream_info import StreamInfo
-from eda.projections.sink import PositionRow, Sink, ViewVersion
+from eda.projections.sink import PositionRow
 from eda.projections.stats import StreamProgress
 from eda.subscribing.remaining import Remaining
 
-__all__ = ["Progress", "lowest_of", "promote"]
+__all__ = ["MAX_LAG", "Progress", "check_lag", "lowest_of", "max_lag_of"]
+
+MAX_LAG = 1000  # events of a stream that a version may lag behind and still be promoted
 
 Filter = Callable[[StreamInfo], Sequence[str]]
 
@@ -68,26 +70,19 @@ class Progress:
         return StreamProgress(stream, position, lag, 0.0 if lag == 0 else None, lanes)
 
 
-async def promote(sink: Sink, progress: Progress, version: ViewVersion, *, max_lag: int | None) -> bool:
-    """Let views read this version, and return whether they read another one before.
-
-    Raises ConfigError if it lags behind a stream by more than `max_lag` events, with the numbers. None: any lag.
-    """
-    if max_lag is not None:
-        await _check_lag(progress, version, max_lag)
-    return await sink.promote(version.name, version.version)
+def max_lag_of(max_lag: object) -> int | None:
+    """Return the bound of a promotion. Raises ConfigError unless it is None, or an int of 0 or more."""
+    if max_lag is None or (isinstance(max_lag, int) and not isinstance(max_lag, bool) and max_lag >= 0):
+        return max_lag
+    raise ConfigError(f"max_lag must be None or an int of 0 or more, not {max_lag!r}", argument="max_lag")
 
 
-async def _check_lag(progress: Progress, version: ViewVersion, max_lag: int) -> None:
-    label = f"version {version.version} of projection {version.name!r}"
-    if not version.rows:
+def check_lag(name: str, version: int, streams: Collection[StreamProgress], max_lag: int) -> None:
+    """Raise ConfigError if a version of a projection lags behind a stream by more than `max_lag` events."""
+    label = f"version {version} of projection {name!r}"
+    if not streams:
         raise ConfigError(f"{label} is not promoted, because it has never run", argument="version")
-    try:
-        found = await progress.of(version.rows)
-    except EdaError as error:
-        error.add_note(f"while the lag of {label} was read, which is not promoted")
-        raise
-    behind = [each for each in found if each.lag is None or each.lag > max_lag]
+    behind = [each for each in streams if each.lag is None or each.lag > max_lag]
     if behind:
         numbers = ", ".join(
             f"{'an unknown number of' if each.lag is None else each.lag} events of stream {each.stream!r} "
@@ -95,7 +90,7 @@ async def _check_lag(progress: Progress, version: ViewVersion, max_lag: int) -> 
             for each in behind
         )
         raise ConfigError(
-            f"{label} is not promoted: it has not applied {numbers}, and max_lag allows {max_lag}. Wait until it "
-            "has caught up, or give a larger max_lag",
+            f"{label} is not promoted: it has not applied {numbers}, and max_lag allows {max_lag}. Wait until it has "
+            "caught up, or give a larger max_lag",
             argument="max_lag",
         )

@@ -6,15 +6,21 @@ import asyncio
 
 from eda.deadline import Deadline
 from eda.errors import Closed
+from eda.jetstream.stream_info import StreamInfo
+from eda.jetstream.subjects import filter_subjects
 from eda.projections.apply_function import Apply
 from eda.projections.life import Life, OnLife
 from eda.projections.options import ProjectionOptions
 from eda.projections.outage_log import OutageLog
+from eda.projections.progress import MAX_LAG, Progress, check_lag, max_lag_of
 from eda.projections.sink import Sink
 from eda.projections.sink_users import close_sink, open_sink
+from eda.projections.stats import ProjectionStats, StreamProgress
 from eda.projections.stream_runner import Around, StreamRunner
 from eda.projections.waiting import Waiters, target_of, timeout_of
 from eda.receipt import Receipt
+from eda.subscribing.filters import server_filter
+from eda.subscribing.remaining import Remaining
 from eda.subscribing.services import Services
 
 __all__ = ["Projection"]
@@ -49,6 +55,7 @@ class Projection(Life):
         self._options = options
         self._sink = sink
         self._services = services
+        self._progress = Progress(Remaining(services.wire, services.api))
         self._is_sink_open = False
         self._outages = OutageLog(services.logger, options.subscription_name, sink.label)
         self._waiters = Waiters(options.name, options.version, options.streams, self._on_wanted)
@@ -83,6 +90,48 @@ class Projection(Life):
 
     def _on_wanted(self, stream: str) -> None:
         self._runners[stream].on_wanted()
+
+    # --- progress ----------------------------------------------------------------------------------------------------
+
+    async def stats(self) -> ProjectionStats:
+        """Return how far the projection is, and what this process has done for it.
+
+        It asks the server for each stream, and the database where another process applies a stream. Raises ServerError,
+        Timeout, Closed, and the database's errors.
+        """
+        await self._in_use()
+        runners = self._runners.values()
+        counts = [runner.counts for runner in runners]
+        return ProjectionStats(
+            name=self.name,
+            version=self.version,
+            streams=await self._stream_progress(),
+            transactions=sum(each.transactions for each in counts),
+            applied=sum(each.applied for each in counts),
+            failed=sum(each.failed for each in counts),
+            dead_lettered=sum(each.dead for each in counts),
+            active=all(runner.reading is not None for runner in runners),
+        )
+
+    async def _stream_progress(self) -> tuple[StreamProgress, ...]:
+        rows = [row for each in self._runners.values() for row in await each.rows()]
+        return await self._progress.of(rows, self._server_filter)
+
+    def _server_filter(self, info: StreamInfo) -> list[str]:
+        wanted = filter_subjects(info.name, self._options.types, self._options.aggregate)
+        return server_filter(info, wanted, filters_reliably=True)
+
+    async def promote(self, *, max_lag: int | None = MAX_LAG) -> bool:
+        """Let views read this version, in one transaction. Return whether they read another version before.
+
+        Raises ConfigError while the version has more than `max_lag` events of a stream to apply (None: any number),
+        with the numbers. Raises ServerError, Timeout, Closed, and the database's errors.
+        """
+        max_lag = max_lag_of(max_lag)
+        await self._in_use()
+        if max_lag is not None:
+            check_lag(self.name, self.version, await self._stream_progress(), max_lag)
+        return await self._sink.promote(self.name, self.version)
 
     # --- opening and closing -----------------------------------------------------------------------------------------
 

@@ -92,6 +92,11 @@ class Reading:
         return self._read_to, self._read_to_ns
 
     @property
+    def received_to(self) -> int:
+        """Return the sequence up to which this process has received the stream, applied or not."""
+        return max(self._dispatcher.highest, self._read_to)
+
+    @property
     def is_idle(self) -> bool:
         """Return whether all that was read is applied."""
         return self._dispatcher.n_held == 0 and all(lane.is_idle for lane in self.lanes)

@@ -75,8 +75,9 @@ class StreamCheck:
         for row in rows:
             if row.created != now.created:
                 raise self._invalid(
-                    f"the stream was deleted, and made again or restored: it was created {_shown(row.created)} when it was "
-                    f"read first, and {_shown(now.created)} now. So its events may be others than those that were applied"
+                    "the stream was deleted, and made again or restored: it was created "
+                    f"{_shown(row.created)} when it was read first, and {_shown(now.created)} now. So its events may "
+                    "be others than those that were applied"
                 )
         positions = sorted({(row.sequence, row.time) for row in rows if row.sequence})
         last = now.info.last_sequence

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -31,8 +33,11 @@ __all__ = ["Around", "StreamRunner"]
 AGAIN_FIRST_S = 0.1
 AGAIN_MAX_S = 5.0
 PASS_OVER_S = 1.0
+FIRST_PASS_S = 0.005  # the first pause between two looks while somebody waits for an event; each is twice as long
+CHECK_S = 30.0  # between two checks that the stream is still the one that was applied
 
 AGAIN = "%s can't read stream %s, and tries again in %g s: %s"
+NOT_CHECKED = "%s: checking stream %s failed, and is done again later: %s"
 REWOUND = "%s: stream %s has lost its end, so it is checked whether what was applied is still there"
 
 # Puts the hooks of middleware around an attempt; the hooks see the subscription.
@@ -177,18 +182,18 @@ class StreamRunner:
 
     async def _read(self, reading: Reading) -> None:
         """Read until that can't go on. Raises why."""
-        passing = self._loop.create_task(self._pass_over(reading))
-        ended = self._loop.create_task(reading.wait())
+        works = (reading.wait(), self._pass_over(reading), self._keep_checking(reading))
+        tasks = [self._loop.create_task(work) for work in works]
         try:
-            await asyncio.wait({passing, ended, self._failed}, return_when=asyncio.FIRST_COMPLETED)
-            for each in (self._failed, ended, passing):
+            await asyncio.wait({*tasks, self._failed}, return_when=asyncio.FIRST_COMPLETED)
+            for each in (self._failed, *tasks):
                 if each.done():
                     each.result()
             raise Closed(self._options.label)
         finally:
-            for task in (passing, ended):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(passing, ended, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _leave(self) -> None:
         """End the reading, so that another one can begin."""
@@ -226,9 +231,15 @@ class StreamRunner:
         self._waiters.not_applied(self.stream, sequence, 0, reason)
 
     async def _pass_over(self, reading: Reading) -> None:
-        """When all that was read is applied, move the rows over what the filter leaves out."""
+        """When all that was read is applied, move the rows over what the filter leaves out.
+
+        This happens once a second. While somebody waits for an event, it begins at once, and then backs off.
+        """
+        pause_s = PASS_OVER_S
         while True:
-            self._wanted.clear()
+            if self._wanted.is_set():
+                self._wanted.clear()
+                pause_s = FIRST_PASS_S
             if reading.is_idle:
                 at, at_ns = reading.read_to
                 try:
@@ -238,11 +249,40 @@ class StreamRunner:
                         raise
                 if reading.is_idle:
                     reading.pass_to(at, at_ns)
-            try:
-                async with asyncio.timeout(PASS_OVER_S):
+                    self._waiters.advanced(self.stream, reading.position)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
                     await self._wanted.wait()
-            except TimeoutError:
-                continue
+            is_wanted = self._waiters.wanted(self.stream) > 0
+            pause_s = min(pause_s * 2, PASS_OVER_S) if is_wanted else PASS_OVER_S
+
+    async def _keep_checking(self, reading: Reading) -> None:
+        """Check every 30 s, and after a lost connection, that the stream is still the one that was applied."""
+        restored = asyncio.Event()
+        calls = self._services.wire.on_restored
+        calls.append(restored.set)
+        try:
+            while True:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(CHECK_S):
+                        await restored.wait()
+                restored.clear()
+                try:
+                    await self._check.check(reading.rows, read_to=reading.received_to)
+                except EdaError as error:
+                    if not error.retryable:
+                        raise
+                    self._logger.info(NOT_CHECKED, self._options.label, self.stream, error)
+        finally:
+            calls.remove(restored.set)
+
+    async def rows(self) -> list[PositionRow]:
+        """Return the rows of this stream: the lanes may have applied more than is stored. A standby asks the sink."""
+        reading = self.reading
+        if reading is None:
+            return await self._sink.rows(self._options.name, self._options.version, self.stream)
+        passed = reading.position
+        return [replace(row, sequence=max(row.sequence, passed)) for row in reading.rows]
 
     def on_wanted(self) -> None:
         """Look at once how far the position may move, because somebody waits for an event."""

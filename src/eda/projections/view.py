@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
 from contextlib import suppress
-from typing import Any, Self
 
+from eda.deadline import Deadline
 from eda.errors import Closed, ConfigError, Timeout
+from eda.projections.life import Life, OnLife
 from eda.projections.outage_log import OutageLog
 from eda.projections.progress import Progress, lowest_of
 from eda.projections.sink import PositionRow, Sink, ViewVersion
+from eda.projections.sink_users import close_sink, open_sink
 from eda.projections.stats import ProjectionStats
 from eda.projections.waiting import Target, target_of, timeout_of
+from eda.receipt import Receipt
 from eda.subscribing.remaining import Remaining
 from eda.subscribing.services import Services
 
@@ -25,40 +27,30 @@ GROWTH = 1.2
 UNKNOWN_STREAM_S = 2.0  # after this, a stream without rows is one that the projection does not read
 
 
-class View:
+def _nothing(view: Life) -> None:
+    pass
+
+
+class View(Life):
     """The read model of a projection that runs in another process. Made by `Conn.view`; await it or enter it to begin.
 
     It follows the current version of the projection: `promote` switches all views to another version.
     """
 
     def __init__(
-        self,
-        services: Services,
-        name: str,
-        sink: Sink,
-        on_opening: Callable[[View], None] = lambda view: None,
-        on_closed: Callable[[View], None] = lambda view: None,
+        self, services: Services, name: str, sink: Sink, on_opening: OnLife = _nothing, on_closed: OnLife = _nothing
     ) -> None:
+        super().__init__(f"view {name!r}", services.logger, on_opening, on_closed)
         self.name: str = name
         self._sink = sink
         self._progress = Progress(Remaining(services.wire, services.api))
-        self._outage = OutageLog(services.logger, f"{name} (a view)", sink.label)
-        self._on_opening = on_opening
-        self._on_closed = on_closed
-        self._loop = asyncio.get_running_loop()
+        self._outage = OutageLog(services.logger, self._label, sink.label)
         self._current: ViewVersion | None = None
         self._passed: dict[str, tuple[int, int]] = {}
         self._waiting: dict[asyncio.Future[None], tuple[Target, float]] = {}  # and since when
         self._poke = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
-        self._opening: asyncio.Task[None] | None = None
-        self._closing: asyncio.Task[None] | None = None
-        self._closed = asyncio.Event()
-        self._error: Exception | None = None
-
-    def __repr__(self) -> str:
-        state = "closed" if self.is_closed else "open" if self._looking is not None else "not opened"
-        return f"<View {self.name!r} in {self._sink.label}, {state}>"
+        self._is_sink_open = False
 
     @property
     def version(self) -> int | None:
@@ -68,82 +60,25 @@ class View:
         """
         return None if self._current is None else self._current.version
 
-    @property
-    def is_closed(self) -> bool:
-        """Return whether it is closed."""
-        return self._closed.is_set()
-
     # --- opening and closing -----------------------------------------------------------------------------------------
 
-    def __await__(self) -> Generator[Any, None, Self]:
-        return self.opened().__await__()
-
-    async def __aenter__(self) -> Self:
-        return await self.opened()
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def opened(self) -> Self:
-        """Open it, unless it is open already. Raises the database's errors, and Closed after `close`."""
-        if self._closing is not None:
-            raise self._error or Closed(f"view {self.name}")
-        if self._opening is None:
-            self._on_opening(self)
-            self._opening = self._loop.create_task(self._open())
-        opening = self._opening
-        try:
-            await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            if opening.cancelled():
-                raise Closed(f"view {self.name}") from None
-            self.begin_close()
-            raise
-        except Exception as error:
-            self._error = error
-            await self.close()
-            raise
-        return self
-
     async def _open(self) -> None:
-        await self._sink.open(creates_tables=False)
+        self._is_sink_open = True
+        await open_sink(self._sink, creates_tables=False)
         await self._look()
-        self._looking = self._loop.create_task(self._keep_looking())
+        self._looking = self._loop.create_task(self._keep_looking(), name=f"eda looks after {self._label}")
 
-    async def close(self) -> None:
-        """Let all callers of `wait_for` fail with Closed, and close the connections to the database."""
-        await asyncio.shield(self.begin_close())
-
-    def begin_close(self) -> asyncio.Task[None]:
-        """Begin to close, and return the task that does it."""
-        if self._closing is None:
-            self._closing = self._loop.create_task(self._close())
-        return self._closing
-
-    async def _close(self) -> None:
-        tasks = [task for task in (self._opening, self._looking) if task is not None and not task.done()]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-        self._end_waiting(self._error or Closed(f"view {self.name}"))
-        try:
-            await self._sink.close()
-        finally:
-            self._closed.set()
-            self._on_closed(self)
-
-    def _end_waiting(self, error: Exception) -> None:
+    async def _close(self, deadline: Deadline) -> None:
+        looking = self._looking
+        if looking is not None and looking is not asyncio.current_task():
+            looking.cancel()
+            await deadline.wait({looking})
         for caller in self._waiting:
             if not caller.done():
-                caller.set_exception(error)
-
-    async def wait(self) -> None:
-        """Wait until the view is closed. If an error has ended it, raise the error."""
-        await self.opened()
-        await self._closed.wait()
-        if self._error is not None:
-            raise self._error
+                caller.set_exception(self._error or Closed(self._label))
+        if self._is_sink_open:
+            self._is_sink_open = False
+            await deadline.run(close_sink(self._sink))
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
@@ -160,8 +95,7 @@ class View:
                 self._outage.works()
             except Exception as error:
                 if not self._sink.is_outage(error):
-                    self._error = error
-                    self.begin_close()
+                    self._end(error)
                     return
                 self._outage.failed("reading the positions of a view", error)
                 await asyncio.sleep(LOOK_S / 10)
@@ -191,7 +125,7 @@ class View:
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
-    async def wait_for(self, position: object, timeout_s: float = 30.0) -> None:
+    async def wait_for(self, position: Receipt | tuple[str, int, int], timeout_s: float = 30.0) -> None:
         """Wait until the current version of the projection has passed an event: a Receipt, or a receipt's `position`.
 
         "Passed" means applied, or given up: the process that applies the events knows which. The database is asked
@@ -201,7 +135,7 @@ class View:
         does not read. Raises Timeout after `timeout_s` seconds, also if the projection has never run. Raises Closed.
         """
         target, timeout_s = target_of(position), timeout_of(timeout_s)
-        await self.opened()
+        await self._in_use()
         if self._passed.get(target.stream, (0, 0)) >= (target.sequence, target.index):
             return
         caller: asyncio.Future[None] = self._loop.create_future()
@@ -230,7 +164,7 @@ class View:
 
         Raises the database's errors, ServerError, Timeout, Closed.
         """
-        await self.opened()
+        await self._in_use()
         await self._look()
-        rows = () if self._current is None else self._current.rows
+        rows: tuple[PositionRow, ...] = () if self._current is None else self._current.rows
         return ProjectionStats(self.name, self.version, await self._progress.of(rows))
