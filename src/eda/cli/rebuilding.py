@@ -64,7 +64,7 @@ async def rebuild_view(
                         promoted = await projection.promote(max_lag=max_lag)
                     except eda.ConfigError as error:
                         raise NotPromoted(str(error)) from error
-                reporter(projection.stats(), done=True, promoted=promoted)
+                reporter(await projection.stats(), done=True, promoted=promoted)
 
 
 def _function(name: str) -> Callable[[eda.Conn], object]:
@@ -102,7 +102,7 @@ async def _until_caught_up(projection: eda.Projection, max_lag: int, reporter: R
     ended = asyncio.ensure_future(projection.wait())
     try:
         while True:
-            stats = projection.stats()
+            stats = await projection.stats()
             if stats.lag is not None and stats.lag <= max_lag:
                 return
             reporter(stats)
