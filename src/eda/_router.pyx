@@ -7,14 +7,14 @@ from cpython.object cimport PyObject
 import sys
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from eda._event cimport F_TYPE, Event
 
 from eda.callables import AWAITED
 from eda.errors import ConfigError, UnknownType
 from eda.handler_signatures import (
-    Unresolved, accepts, members_of, names_classes, read_signature, refuse_payload_handler, shown_annotation,
+    Unresolved, accepts, declared_classes, named_classes, names_classes, read_signature, refuse_payload_handler,
+    shown_annotation,
 )
 from eda.handlers import GivenBack, PartialFailure, errors_in, refuse_result, shown_handler
 from eda.names import FORGOTTEN
@@ -147,7 +147,7 @@ cdef class Router:
         if len(classes) == 1 and not names_classes(classes[0]) and callable(classes[0]):
             self.add(classes[0], ())
             return classes[0]
-        cdef tuple given = self.declared(classes, "") if classes else ()
+        cdef tuple given = declared_classes(classes, "") if classes else ()
 
         def register(handler):
             self.add(handler, given)
@@ -198,7 +198,7 @@ cdef class Router:
         cdef tuple classes = route.classes
         name = shown_handler(route.handler)
         if not classes:
-            classes = self.named_by(signature.annotation, name)
+            classes = named_classes(signature.annotation, name)
         for cls in classes:
             if not accepts(signature.annotation, cls):
                 raise ConfigError(
@@ -229,28 +229,6 @@ cdef class Router:
             declared = payload_class_of(cls)
             for type in (declared.type, *declared.aliases):
                 self.by_type[type] = route
-
-    cdef tuple named_by(self, object annotation, str name):
-        """Return the classes that an annotation names. Raises ConfigError if they are no payload classes."""
-        cdef tuple members = members_of(annotation)
-        if any(member in (object, Any) for member in members):
-            raise ConfigError(
-                f"handler {name} names no payload class: annotate its first parameter, or write @router.on(OrderPaid)",
-                argument="handler",
-            )
-        return self.declared(members, f"handler {name}: ")
-
-    cdef tuple declared(self, tuple given, str where):
-        """Return the payload classes among `given`, unions taken apart. Raises ConfigError for anything else."""
-        cdef list classes = []
-        for cls in [member for each in given for member in members_of(each)]:
-            if not isinstance(cls, type) or payload_class_of(cls) is None:
-                shown = cls.__qualname__ if isinstance(cls, type) else repr(cls)
-                hint = ": write @eda.payload(...) above it" if isinstance(cls, type) else ""
-                raise ConfigError(f"{where}{shown} is no payload class{hint}", argument="classes")
-            if cls not in classes:
-                classes.append(cls)
-        return tuple(classes)
 
     cdef object check_open(self, object handler):
         if self.is_subscribed:
@@ -516,7 +494,6 @@ cdef bint is_awaitable(object result) except -1:
     """Return whether the result of a handler has to be awaited. Raises TypeError for a generator, which nobody runs."""
     if is_coroutine(result) or hasattr(result, "__await__"):
         return True
-    error = refuse_result(result)
-    if error is not None:
+    if (error := refuse_result(result)) is not None:
         raise error
     return False

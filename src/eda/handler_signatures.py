@@ -21,7 +21,9 @@ __all__ = [
     "HandlerSignature",
     "Unresolved",
     "accepts",
+    "declared_classes",
     "members_of",
+    "named_classes",
     "names_classes",
     "read_parameters",
     "read_signature",
@@ -159,6 +161,30 @@ def members_of(annotation: Any) -> tuple[Any, ...]:
     if not isinstance(annotation, type) and hasattr(annotation, "__value__"):  # `type Name = …`, since Python 3.12
         return members_of(annotation.__value__)
     return (annotation,)
+
+
+def named_classes(annotation: Any, name: str) -> tuple[type[Any], ...]:
+    """Return the payload classes that the annotation of a handler names. Raises ConfigError if it names none."""
+    members = members_of(annotation)
+    if any(member in (object, Any) for member in members):
+        raise ConfigError(
+            f"handler {name} names no payload class: annotate its first parameter, or write @router.on(OrderPaid)",
+            argument="handler",
+        )
+    return declared_classes(members, f"handler {name}: ")
+
+
+def declared_classes(given: Iterable[Any], where: str) -> tuple[type[Any], ...]:
+    """Return the payload classes among `given`, unions taken apart. Raises ConfigError for anything else."""
+    classes: list[type[Any]] = []
+    for cls in [member for each in given for member in members_of(each)]:
+        if not isinstance(cls, type) or payload_class_of(cls) is None:
+            shown = cls.__qualname__ if isinstance(cls, type) else repr(cls)
+            hint = ": write @eda.payload(...) above it" if isinstance(cls, type) else ""
+            raise ConfigError(f"{where}{shown} is no payload class{hint}", argument="classes")
+        if cls not in classes:
+            classes.append(cls)
+    return tuple(classes)
 
 
 def accepts(annotation: Any, cls: type) -> bool:
