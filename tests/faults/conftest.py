@@ -15,7 +15,9 @@ import eda.options
 import eda.subscribing.monitor
 import servers
 from support.faults.nursery import Nursery
+from support.projections.members import ProjectionMembers
 from support.projections.postgres import Postgres
+from support.projections.tables import SQLITE
 from support.store.members import Members
 from support.transport.faulty_proxy import FaultyProxy
 
@@ -64,6 +66,39 @@ def nursery() -> Iterator[Nursery]:
 @pytest.fixture
 def members(nursery: Nursery, tmp_path: Path) -> Iterator[Members]:
     with Members(nursery, tmp_path) as members:
+        yield members
+
+
+@pytest.fixture(scope="module")
+def projecting_nursery() -> Iterator[Nursery]:
+    """What starts the members of the read models' tests."""
+    if not hasattr(os, "fork"):
+        pytest.skip("members are forked")
+    with Nursery("support.projections.process") as nursery:
+        yield nursery
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server for several tests: each leaves it running."""
+    with Postgres() as postgres:
+        yield postgres
+
+
+@pytest.fixture
+def address(request: pytest.FixtureRequest, driver: str, tmp_path: Path) -> Iterator[str]:
+    """The address of an empty database for the driver."""
+    if driver in SQLITE:
+        yield str(tmp_path / "read.db")
+        return
+    with request.getfixturevalue("postgres").database() as address:
+        yield address
+
+
+@pytest.fixture
+def projecting(projecting_nursery: Nursery, address: str, tmp_path: Path) -> Iterator[ProjectionMembers]:
+    """Members that project into the database at `address`."""
+    with ProjectionMembers(projecting_nursery, tmp_path, address) as members:
         yield members
 
 

@@ -33,7 +33,11 @@
     store/evidence            the contents and the journal, compared
     projections/sinks         the sinks that one suite runs over, and how their drivers are used
     projections/postgres      a private PostgreSQL server that tests may kill, freeze and start again
+    projections/tables        an append-only table by every driver: made, read, and written in a projection
+    projections/process       publishes or projects in processes of their own that are killed or frozen
+    projections/members       starts, kills and ends such processes
     projections/evidence      the streams' contents and the table, compared
+    projections/commit_proxy  a TCP proxy that takes away the answers of commits
     subscribing/process       a member of a subscription in a process of its own
     subscribing/members       starts, freezes and kills such members, and reads their journal
     cli/commands              the `eda` command as a process

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from support.faults.evidence import Stored
+from support.faults.nursery import Nursery
 from support.projections.evidence import Applied, assert_applied_once, faults_of
+from support.projections.members import ProjectionMembers
 
 STORED = {
     "orders": [Stored(1, "a", "x"), Stored(2, "b", "y"), Stored(4, "c", "x"), Stored(5, "d", "y")],
@@ -66,3 +71,40 @@ def test_table_when_an_event_that_was_to_be_left_out_is_there_is_refused() -> No
     assert_applied_once(table(*WHOLE[1:]), STORED, left_out={("orders", 1)})
     with pytest.raises(AssertionError, match="not an event to be applied"):
         assert_applied_once(table(*WHOLE), STORED, left_out={("orders", 1)})
+
+
+# --- which transactions a fault has struck ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def members(tmp_path: Path) -> Iterator[ProjectionMembers]:
+    members = ProjectionMembers(Nursery("none"), tmp_path, "none")
+    yield members
+    members.journal.close()
+
+
+def test_transactions_when_under_way_at_a_fault_are_struck(members: ProjectionMembers) -> None:
+    note = members.journal.note
+    note("m1", "begin", "orders:1-2")
+    members.harm("early")
+    note("m1", "end", "orders:1-2")
+    members.harm("between")
+    note("m1", "begin", "orders:3-4")
+    note("m2", "begin", "orders:3-4")
+    members.harm("both")
+    members.harm("one", "m1")
+    note("m1", "failed", "orders:3-4")
+    members.died("m2")  # it never says how its transaction ended
+    members.harm("late")
+    assert {kind: members.n_struck(kind) for kind in ("early", "between", "both", "one", "late", "other")} == {
+        "early": 1, "between": 0, "both": 2, "one": 1, "late": 0, "other": 0,
+    }  # fmt: skip
+
+
+def test_member_when_a_transaction_is_under_way_is_busy(members: ProjectionMembers) -> None:
+    assert not members.is_busy("m1")
+    members.journal.note("m1", "begin", "orders:1-2")
+    assert members.is_busy("m1")
+    assert not members.is_busy("m2")
+    members.journal.note("m1", "failed", "orders:1-2")
+    assert not members.is_busy("m1")

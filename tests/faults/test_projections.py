@@ -1,0 +1,127 @@
+"""Read models while their processes and the nats-server die or freeze: each event is applied once and in order.
+
+What is proven is in support/projections/evidence.py. Each test states how many transactions faults must have struck.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections.abc import Callable, Mapping
+
+import eda
+from helpers import until
+from support.faults.scene import scaled
+from support.projections.members import ProjectionMembers
+from support.projections.tables import POSTGRES, SQLITE, drivers
+
+Report = Callable[[Mapping[str, object]], None]
+
+LANES = {"key": "aggregate", "lanes": 4}
+
+
+@drivers("sqlite", "asyncpg")
+async def test_table_when_the_process_is_killed_has_each_event_once(
+    own_server: eda.EmbeddedServer,
+    projecting: ProjectionMembers,
+    driver: str,
+    chance: random.Random,
+    report: Report,
+) -> None:
+    """SIGKILL at random moments; the next member waits for its turn already, or is started then."""
+    n = scaled(6, 50)
+    await projecting.begin(own_server.url, driver, streams=2)
+    for number in range(n):
+        if number % 2:
+            projecting.start()
+        await projecting.more(3)
+        await asyncio.sleep(chance.random() * 0.05)
+        projecting.kill(projecting.any_busy(chance))
+        if not number % 2:
+            projecting.start()
+    report(await projecting.end(kill=n // 2))
+
+
+@drivers("psycopg", all=POSTGRES)
+async def test_table_when_the_process_of_four_lanes_is_killed_has_the_events_of_each_key_in_order(
+    own_server: eda.EmbeddedServer,
+    projecting: ProjectionMembers,
+    driver: str,
+    chance: random.Random,
+    report: Report,
+) -> None:
+    n = scaled(4, 50)
+    await projecting.begin(own_server.url, driver, options=LANES)
+    for _ in range(n):
+        await projecting.more(8)
+        await asyncio.sleep(chance.random() * 0.05)
+        projecting.kill(projecting.any_busy(chance))
+        projecting.start()
+    report(await projecting.end(by_key=True, kill=n))
+
+
+@drivers("sqlite", "psycopg")
+async def test_table_when_the_process_dies_before_and_after_its_commit_has_each_event_once(
+    own_server: eda.EmbeddedServer, projecting: ProjectionMembers, driver: str, report: Report
+) -> None:
+    """All rows are inserted, and neither the position nor the commit is sent; or both are stored, and nobody knows."""
+    first = await projecting.begin(own_server.url, driver)
+    await projecting.more(2)
+    projecting.kill(first)
+    for number in range(scaled(2, 10)):
+        name = projecting.start(**{"die_after" if number % 2 else "die_in_apply": 1 + number % 3})
+        await until(lambda name=name: projecting.lines("dying", member=name), 30)  # type: ignore[misc]
+        projecting.harm("death", name)
+        projecting.died(name)
+    projecting.start()
+    report(await projecting.end(death=scaled(2, 10)))
+
+
+@drivers("psycopg", "sqlite")
+async def test_table_when_a_member_freezes_in_apply_and_another_takes_over_has_each_event_once(
+    own_server: eda.EmbeddedServer, projecting: ProjectionMembers, driver: str, report: Report
+) -> None:
+    """The frozen one has inserted half of its rows. It wakes up when another has applied the same events, and later."""
+    n = scaled(1, 10)
+    await projecting.begin(own_server.url, driver, options={"timeout_s": 1.0})
+    await projecting.more(2)
+    for _ in range(n):
+        await projecting.close(*projecting.readers())
+        frozen = projecting.start(freeze_at=3)
+        await projecting.until_open()
+        other = projecting.start()
+        await until(lambda name=frozen: projecting.lines("frozen", member=name), 30)  # type: ignore[misc]
+        projecting.harm("freeze", frozen)
+        if driver in SQLITE:  # it holds the lock of the file
+            await asyncio.sleep(2.0)
+            assert not projecting.lines("end", member=other)
+        else:
+            await until(lambda name=other: len(projecting.lines("end", member=name)) > 3, 30)  # type: ignore[misc]
+        projecting.send(frozen, signal.SIGCONT)
+        await projecting.more(10)
+    report(await projecting.end(freeze=n))
+
+
+@drivers("sqlite", "asyncpg")
+async def test_table_when_the_nats_server_is_killed_has_each_event_once(
+    own_server: eda.EmbeddedServer,
+    projecting: ProjectionMembers,
+    driver: str,
+    chance: random.Random,
+    report: Report,
+) -> None:
+    """With each second kill, the process that projects is killed as well."""
+    n = scaled(3, 50)
+    await projecting.begin(own_server.url, driver)
+    for number in range(n):
+        await projecting.more(5)
+        await asyncio.sleep(chance.random() * 0.05)
+        await projecting.until_busy()
+        projecting.harm("server")
+        await own_server.kill()
+        if number % 2:
+            projecting.kill(projecting.any_busy(chance))
+            projecting.start()
+        await own_server.start()
+    report(await projecting.end(server=n // 2))
