@@ -25,6 +25,8 @@ Files, each after the files that it imports:
     view_promotion  `eda views promote`
     rebuilding      `eda views rebuild`: runs the user's projection and shows how far it is
     views           `eda views` and its options
+    relaying        runs the relay of an outbox
+    outbox          `eda outbox relay`
     worker          one of the two processes: it publishes or handles
 """
 
@@ -56,6 +58,7 @@ def _make_main() -> Callable[..., Any]:
 
     from eda.cli.bench import bench
     from eda.cli.demo import demo
+    from eda.cli.outbox import outbox
     from eda.cli.schema import schema
     from eda.cli.store import store
     from eda.cli.views import views
@@ -67,6 +70,7 @@ def _make_main() -> Callable[..., Any]:
 
     group.add_command(bench)
     group.add_command(demo)
+    group.add_command(outbox)
     group.add_command(schema)
     group.add_command(store)
     group.add_command(views)

@@ -23,18 +23,13 @@ class PsycopgSignals:
         self._connect = connect
         self._table = table
         self._driver: Any = None
-        self._was_told = False
 
     async def open(self) -> None:
         """Connect and listen."""
         self._driver = await self._connect()
         self._driver.cursor_factory, self._driver.row_factory = AsyncCursor, tuple_row  # the user may have others
         await self._driver.set_autocommit(True)
-        self._driver.add_notify_handler(self._on_notify)  # for notifications that come with another answer
         await self._execute(f"LISTEN {self._table.name}")
-
-    def _on_notify(self, notify: object) -> None:
-        self._was_told = True
 
     async def close(self) -> None:
         """Close the connection, which gives up the lock."""
@@ -49,12 +44,9 @@ class PsycopgSignals:
 
     async def wait(self, timeout_s: float) -> None:
         """Wait for a notification. After the time-out, ask the server whether the connection still works."""
-        if not self._was_told:
-            async for _ in self._driver.notifies(timeout=timeout_s, stop_after=1):
-                self._was_told = True
-        if not self._was_told:
-            await self._execute("SELECT 1")
-        self._was_told = False
+        async for _ in self._driver.notifies(timeout=timeout_s, stop_after=1):
+            return
+        await self._execute("SELECT 1")  # psycopg keeps a notification that comes with the answer
 
     async def _execute(self, statement: str) -> list[tuple[Any, ...]]:
         cursor = await self._driver.execute(statement)

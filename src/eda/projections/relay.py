@@ -105,6 +105,7 @@ class Relay(Life):
         self._is_active = False
         self._is_closing = asyncio.Event()
         self._waiting, self._oldest_s = 0, 0.0
+        self._has_left_out = False  # whether the last read has left out rows that may be there
         self._n_outages = 0
         self._logged_at = float("-inf")
         self._stalled_at: float | None = None
@@ -247,9 +248,11 @@ class Relay(Life):
                 wait_s = min(wait_s, STALL_POLLS_S[min(n_stalls, len(STALL_POLLS_S) - 1)])
                 n_stalls = 0 if ready else n_stalls + 1
                 await self._note_stall(self._loop.time(), is_stalled=not ready)
-            elif rows or not self._host.taken:
+            else:
                 n_stalls = 0
                 await self._note_stall(self._loop.time(), is_stalled=False)
+                if not (rows or self._host.taken or self._has_left_out):
+                    self._waiting, self._oldest_s = 0, 0.0
             if len(ready) == CHUNK:
                 continue
             with suppress(TimeoutError):
@@ -276,6 +279,7 @@ class Relay(Life):
             for stream in self._streams.values():
                 stream.was_full = True
             return [], wait_s
+        self._has_left_out = bool(names or keys or serials)
         generations = {name: stream.generation for name, stream in self._streams.items()}
         rows = await self._host.rows.read(CHUNK, serials=serials, streams=names, keys=keys)
         by_stream: dict[str, list[OutboxRow]] = {}

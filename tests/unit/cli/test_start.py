@@ -10,7 +10,7 @@ import sys
 import pytest
 
 LIGHT = {"eda", "eda._version", "eda.cli"}
-LIGHT |= {f"eda.cli.{name}" for name in ("bench", "demo", "limits", "options", "schema", "store", "views")}
+LIGHT |= {f"eda.cli.{name}" for name in ("bench", "demo", "limits", "options", "outbox", "schema", "store", "views")}
 HEAVY = {"asyncio", "google.protobuf", "logging", "msgpack", "msgspec", "nats", "rich", "ssl"}
 
 
@@ -36,6 +36,7 @@ def loaded_by(*arguments: str) -> tuple[str, set[str]]:
         (["schema", "export", "--help"], "MODULE..."),
         (["schema", "check", "--help"], "New readers must read all stored events."),
         (["store", "cat", "--help"], "Print the events of one aggregate, the oldest first."),
+        (["outbox", "relay", "--help"], "Publish the events of an outbox"),
         (["views", "--help"], "rebuild"),
         (["views", "ls", "--help"], "--into URL"),
         (["views", "rebuild", "--help"], "MODULE:FUNCTION"),
@@ -51,6 +52,7 @@ def loaded_by(*arguments: str) -> tuple[str, set[str]]:
         "export",
         "check",
         "cat",
+        "relay",
         "views",
         "ls",
         "rebuild",
