@@ -22,7 +22,7 @@ STUBBED = sorted(
     }
 )
 # Users never make these themselves, so their constructors are not public.
-MADE_BY_EDA = {"Conn", "Events", "Projection", "Publisher", "Streams", "Subscription", "View"}
+MADE_BY_EDA = {"Conn", "Events", "Projection", "Publisher", "Relay", "Streams", "Subscription", "View"}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
