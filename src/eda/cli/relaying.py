@@ -32,11 +32,11 @@ async def run_relay(into: str, table: str, refused: Any, server: dict[str, str |
     """Run a relay until this task is cancelled. Raises RelayFailed."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("nats").setLevel(logging.CRITICAL)  # eda reports what matters
-    addr = server.pop("addr")
+    options: Any = server
     try:
         outbox = eda.sql.Outbox(eda.sql.from_url(into), table)
         _check_file(into)
-        async with eda.connect(addr, client="eda-outbox", auto_create=False, **server) as conn:
+        async with eda.connect(client="eda-outbox", auto_create=False, **options) as conn:
             relay = await conn.relay(outbox, refused=refused)
             printing = asyncio.create_task(_print_often(relay, as_json=as_json))
             try:

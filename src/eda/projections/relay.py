@@ -86,7 +86,7 @@ class Relay(Life):
         if refused not in ("block", "dead"):
             raise ConfigError(f"refused must be 'block' or 'dead', not {refused!r}", argument="refused")
         super().__init__(f"the relay of outbox {outbox.table!r}", services.logger, on_opening, on_closed)
-        self.outbox: Outbox = outbox
+        self._outbox = outbox
         self._database = outbox.into.database
         self._table = outbox.statements(self._database.dialect)
         self._signals: Signals = signals_for(outbox.into, self._table)
@@ -115,7 +115,7 @@ class Relay(Life):
     # --- opening and closing -----------------------------------------------------------------------------------------
 
     async def _open(self) -> None:
-        await open_sink(self.outbox.into, creates_tables=False)
+        await open_sink(self._outbox.into, creates_tables=False)
         await self._host.rows.create()
         self._main = self._loop.create_task(self._run(), name=f"eda runs {self._label}")
         self._main.add_done_callback(self._on_ended)
@@ -135,7 +135,7 @@ class Relay(Life):
                 self._main.cancel()
                 await asyncio.wait({self._main})
         finally:
-            await close_sink(self.outbox.into)
+            await close_sink(self._outbox.into)
 
     def _on_ended(self, main: asyncio.Task[None]) -> None:
         error = None if main.cancelled() else main.exception()
@@ -164,7 +164,7 @@ class Relay(Life):
                 await self._session()
             except Exception as error:
                 cause = _first(error)
-                if not (self.outbox.into.is_outage(cause) or isinstance(cause, CommitUnknown)):
+                if not (self._outbox.into.is_outage(cause) or isinstance(cause, CommitUnknown)):
                     raise cause from None
                 await self._pause(cause)
 
@@ -172,7 +172,7 @@ class Relay(Life):
         now = self._loop.time()
         if now - self._logged_at >= LOG_EVERY_S:
             self._logged_at = now
-            self._logger.warning(OUTAGE, self.outbox.table, self._database.label, error)
+            self._logger.warning(OUTAGE, self._outbox.table, self._database.label, error)
         pause_s = PAUSES_S[min(self._n_outages, len(PAUSES_S) - 1)]
         self._n_outages += 1
         with suppress(TimeoutError):
@@ -186,7 +186,7 @@ class Relay(Life):
                 return
             journals = await self._host.rows.journal()
             self._is_active, self._n_outages = True, 0
-            self._logger.info(ACTIVE, self.outbox.table)
+            self._logger.info(ACTIVE, self._outbox.table)
             self._host.taken.clear()
             self._streams.clear()
             async with asyncio.TaskGroup() as self._group:
@@ -210,7 +210,7 @@ class Relay(Life):
                 return True
             if not stands_by:
                 stands_by = True
-                self._logger.info(STANDS_BY, self.outbox.table)
+                self._logger.info(STANDS_BY, self._outbox.table)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._is_closing.wait(), STANDBY_S)
         return False
@@ -311,7 +311,7 @@ class Relay(Life):
             process = "none (a prepared transaction)" if blocker.pid is None else blocker.pid
             age_s = "?" if blocker.age_s is None else round(blocker.age_s)
             self._logger.warning(
-                STALLED, self.outbox.table, stalled_s, process, blocker.application, blocker.state, age_s
+                STALLED, self._outbox.table, stalled_s, process, blocker.application, blocker.state, age_s
             )
 
 
