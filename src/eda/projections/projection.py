@@ -138,7 +138,9 @@ class Projection(Life):
     async def _open(self) -> None:
         self._is_sink_open = True
         await open_sink(self._sink)
-        await self._sink.promote(self.name, self.version, only_first=True)
+        # A standby must be able to open while a frozen owner holds a lock, so nothing is written that need not be.
+        if await self._sink.current(self.name) is None:
+            await self._sink.promote(self.name, self.version, only_first=True)
         opening = [asyncio.ensure_future(runner.open()) for runner in self._runners.values()]
         try:
             await asyncio.gather(*opening)

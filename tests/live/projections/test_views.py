@@ -143,9 +143,9 @@ async def test_promote_when_the_version_lags_is_refused_with_the_numbers(
         ):
             await second.promote(max_lag=5)
         assert await sink.current("list") == 1
+        go_on.set()  # before, because apply holds SQLite's write lock
         await second.promote(max_lag=30)
         assert await sink.current("list") == 2
-        go_on.set()
 
 
 @pytest.mark.parametrize("value", [-1, True, "1", 1.5])

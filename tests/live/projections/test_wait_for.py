@@ -14,6 +14,7 @@ import pytest
 import eda
 import eda.sql
 from helpers import Admin, Connect, Logged
+from support.projections.memory_sink import MemorySink
 from support.store.versions import on_able_servers
 
 
@@ -31,7 +32,7 @@ def sink(tmp_path: Path) -> eda.sql.SQLite:
 
 
 def ids(sink: Any) -> list[str]:
-    driver = sqlite3.connect(sink.database._path)
+    driver = sqlite3.connect(sink.database.path)
     try:
         return [each for (each,) in driver.execute("SELECT id FROM list ORDER BY rowid")]
     finally:
@@ -88,8 +89,6 @@ async def test_wait_for_an_event_that_the_filter_leaves_out_does_not_take_a_seco
 
 async def test_wait_for_with_lanes_waits_for_the_lowest(conn: eda.Conn, stream: str, tmp_path: Path) -> None:
     """The lanes need a sink that has several; rows in memory do."""
-    from support.projections.memory_sink import MemorySink
-
     sink = MemorySink()
     slow = asyncio.Event()
 
