@@ -15,3 +15,4 @@ cdef dict fields_with_class(dict fields, Data data)
 # Return the payload as an instance of its class. `event` is asked for its id if decoding fails. Raises as
 # Event.payload().
 cdef object decode_parts(str type, str schema, str encoding, bytes payload, object event)
+cdef bint is_read_back(object payload) except -1

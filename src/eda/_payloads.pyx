@@ -6,16 +6,23 @@ payload, and for every event that a typed handler gets.
 
 from cpython.dict cimport PyDict_GetItemWithError
 from cpython.object cimport PyObject
+from libc.math cimport isfinite
 
 from eda._data cimport Data, make_data
 
 from eda.typed.decoding import class_entry, contradiction, decode_slowly, payload_error
+from eda.typed.plain_fields import PLAIN_FIELDS, plain_fields
 from eda.typed.registry import DECODERS, MADE_AS
 
 __all__: list = []
 
 cdef dict made_as = MADE_AS
 cdef dict decoders = DECODERS
+cdef dict fields_of = PLAIN_FIELDS
+
+
+cdef extern from *:
+    long long PyLong_AsLongLongAndOverflow(object value, int* overflow) except? -1
 
 
 cdef tuple entry_of(object value):
@@ -75,3 +82,25 @@ cdef object decode_parts(str type, str schema, str encoding, bytes payload, obje
             except Exception as error:
                 raise payload_error(type, schema, encoding, error, event.id) from error
     return decode_slowly(type, schema, encoding, payload, event.id)
+
+
+cdef bint is_read_back(object payload) except -1:
+    """Return whether a payload that is decoded from its bytes is the same, and neither of them can be changed."""
+    cdef object value
+    cdef int overflow
+    cdef object fields = fields_of.get(type(payload), fields_of)
+    if fields is fields_of:
+        fields = plain_fields(type(payload))
+    if fields is None:
+        return False
+    for name, kind in <tuple>fields:
+        value = getattr(payload, name)
+        if type(value) is not kind:
+            return False
+        if kind is int:
+            PyLong_AsLongLongAndOverflow(value, &overflow)
+            if overflow:
+                return False
+        elif kind is float and not isfinite(<double>value):
+            return False
+    return True

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any
 
 import eda
@@ -38,7 +40,8 @@ class Line:
     def __init__(self) -> None:
         self.out = Outbound(lambda: None)
         self.out.set_write(lambda _: None)
-        loop: Any = object()  # never asked: the acknowledgements come before somebody waits
+        # It makes one future, and is not asked for more: the acknowledgements come before somebody waits.
+        loop: Any = SimpleNamespace(create_future=Future)
         waits = Waits(loop, lambda _: None, asyncio.CancelledError)
         self.sender = MessageSender(
             PublishWindow(1 << 20), self.out, INBOX, "bench", lambda *_: None, waits, lambda _: None

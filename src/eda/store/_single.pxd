@@ -1,6 +1,8 @@
 from libc.stdint cimport int64_t, uint64_t
 
 from eda._event cimport Event
+from eda.publishing._message_sender cimport MessageSender
+from eda.publishing._stream_sender cimport Destination
 from eda.store._cache cimport Cache, Cached
 
 
@@ -38,6 +40,10 @@ cdef class Singles:
     cdef object opened
     cdef object parts
     cdef dict known
+    cdef object seen                        # the stream in `known` that the next three are of; None: none yet
+    cdef MessageSender sender
+    cdef Destination destination
+    cdef double usual_s
     cdef str stream
     cdef str client
     cdef Cache cache
@@ -50,7 +56,7 @@ cdef class Singles:
     cdef object state_answer                # quick_answer() of this type
     cdef frozenset types                    # those whose payloads `evolve` gets; None: not asked yet
 
-    cdef object usable_stream(self)
+    cdef bint can_send(self) except -1
     cdef Cached usable(self, object aggregate)
     cdef bint is_expected(self, object expected, str aggregate, Cached known) except -1
     cdef int give(self, str aggregate) except -1
@@ -60,3 +66,4 @@ cdef class Singles:
     cdef Event as_stored(self, bytes envelope)
     cdef frozenset payload_types(self)
     cdef object fold(self, object state, Single single, object payload)
+    cdef int send_to(self, Single single, MessageSender sender, Destination destination, double give_up_s) except -1

@@ -7,15 +7,18 @@ Most commands decide on one event. Their append is the hot path of an event stor
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
-from libc.math cimport isfinite
+from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.stdint cimport INT64_MAX, int64_t, uint64_t
+from libc.string cimport memcpy
 
 from eda._bytes cimport copy_byte, copy_bytes, copy_decimal
 from eda._clock cimport wall_ns
 from eda._codec cimport Refusal, envelope_of, read_envelope, refusal_error
 from eda._event cimport F_AGGREGATE, F_ID, F_TYPE, Event, new_event
 from eda._nuid cimport new_nuid
+from eda._payloads cimport is_read_back
 from eda.publishing._message_sender cimport MessageSender
+from eda.publishing._stream_sender cimport Destination
 from eda.store._cache cimport Cache, Cached
 from eda.store._earlier cimport with_sequence
 from eda.transport._frame cimport copy_token, size_of_token
@@ -33,16 +36,15 @@ from eda.store.changeable import is_immutable, quick_answer
 from eda.store.command_ids import MAX_COMMAND_ID, infix_of
 from eda.store.outgoing import ids_of, plain_events
 from eda.store.results import Appended, Loaded
-from eda.typed.plain_fields import PLAIN_FIELDS, plain_fields
 from eda.typed.registry import MADE_AS
 
 __all__ = ["Message", "Single", "Singles"]
 
 cdef enum:
     N_NUMBER = 20               # digits of the largest number
+    MOST_ID = 128               # bytes of a command's event id; a command id has up to 100
 
 cdef dict made_as = MADE_AS
-cdef dict fields_of = PLAIN_FIELDS
 cdef str forgotten = FORGOTTEN
 cdef str snapshot = SNAPSHOT
 cdef Py_ssize_t max_command_id = MAX_COMMAND_ID
@@ -56,7 +58,6 @@ cdef bytes END = b"\r\n\r\n"
 
 cdef extern from *:
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* n) except NULL
-    long long PyLong_AsLongLongAndOverflow(object value, int* overflow) except? -1
     object PyObject_Vectorcall(object call, PyObject** args, size_t n_args, PyObject* names)
 
 
@@ -233,8 +234,7 @@ cdef class Singles:
         cdef object result, event, payload
         if self.decide is None or (command_id is not None and not is_command_id(command_id)):
             return None
-        known_stream = self.usable_stream()
-        known = None if known_stream is None else self.usable(aggregate)
+        known = self.usable(aggregate) if self.can_send() else None
         if known is None or not known.has_state:
             return None
         if command_id is not None and known.commands.has(<str>command_id):
@@ -260,7 +260,7 @@ cdef class Singles:
             if handled is not None:
                 event = with_cause([event], handled)[0]
             self.fill(single, <str>aggregate, known, <Event>event, <str>command_id, None, None, payload)
-            self.send(single, known_stream, known_stream.usual_s)
+            self.send_to(single, self.sender, self.destination, self.usual_s)
         except BaseException:
             self.give(<str>aggregate)
             raise
@@ -279,8 +279,7 @@ cdef class Singles:
         event = (<list>events)[0]
         if type(event) is not Event and type(event) not in made_as:
             return None
-        known_stream = self.usable_stream()
-        known = None if known_stream is None else self.usable(aggregate)
+        known = self.usable(aggregate) if self.can_send() else None
         if known is None or not self.is_expected(expected, <str>aggregate, known):
             return None
         single = Single.__new__(Single)
@@ -293,20 +292,26 @@ cdef class Singles:
             if self.decider is not None and (<Event>event).get_text(F_TYPE) not in self.payload_types():
                 self.decider.check_takes([event])
             self.fill(single, <str>aggregate, known, <Event>event, None, None, None, payload)
-            self.send(single, known_stream, known_stream.usual_s)
+            self.send_to(single, self.sender, self.destination, self.usual_s)
         except BaseException:
             self.give(<str>aggregate)
             raise
         return single
 
-    cdef object usable_stream(self):
-        """Return the stream if an event can be sent to it now; else None."""
+    cdef bint can_send(self) except -1:
+        """Return whether an event can be sent to the stream now."""
+        cdef object stream
         if self.running_loop() is not self.loop or self.opened.is_unfit:
-            return None
+            return False
         stream = self.known.get(self.stream)
-        if stream is None or not (<MessageSender?>stream.publisher.sender).takes_more():
-            return None
-        return stream
+        if stream is None:
+            return False
+        if stream is not self.seen:
+            self.sender = <MessageSender?>stream.publisher.sender
+            self.destination = <Destination?>stream.destination
+            self.usual_s = stream.usual_s
+            self.seen = stream
+        return self.sender.takes_more()
 
     cdef Cached usable(self, object aggregate):
         """Return the aggregate from the cache if its turn is free, and it need not be checked; else None."""
@@ -372,7 +377,7 @@ cdef class Singles:
             else:
                 if known.infix is None:
                     known.infix = infix_of(aggregate)
-                id = f"{command_id}{known.infix}1"
+                id = first_id(command_id, known.infix)
         single.cache = self.cache
         single.type = type
         single.id = id
@@ -434,12 +439,16 @@ cdef class Singles:
 
     def send(self, Single single not None, object known_stream not None, double give_up_s):
         """Send the event; `single.waiter` gets the outcome. Raises ConfigError for an event that is too large."""
+        self.send_to(single, <MessageSender?>known_stream.publisher.sender, known_stream.destination, give_up_s)
+
+    cdef int send_to(self, Single single, MessageSender sender, Destination destination, double give_up_s) except -1:
         try:
-            single.waiter = (<MessageSender?>known_stream.publisher.sender).send_message(
-                known_stream.destination, single.subject, single.headers, single.envelope, give_up_s
+            single.waiter = sender.send_message(
+                destination, single.subject, single.headers, single.envelope, give_up_s
             )
         except ConfigError as error:
             raise ConfigError(f"events[0]: {error}", argument="events") from error
+        return 0
 
 
 cdef bint is_command_id(object command_id) except -1:
@@ -457,23 +466,15 @@ cdef bint is_command_id(object command_id) except -1:
     return True
 
 
-cdef bint is_read_back(object payload) except -1:
-    """Return whether a payload that is decoded from its bytes is the same, and neither of them can be changed."""
-    cdef object value
-    cdef int overflow
-    cdef object fields = fields_of.get(type(payload), fields_of)
-    if fields is fields_of:
-        fields = plain_fields(type(payload))
-    if fields is None:
-        return False
-    for name, kind in <tuple>fields:
-        value = getattr(payload, name)
-        if type(value) is not kind:
-            return False
-        if kind is int:
-            PyLong_AsLongLongAndOverflow(value, &overflow)
-            if overflow:
-                return False
-        elif kind is float and not isfinite(<double>value):
-            return False
-    return True
+cdef str first_id(str command_id, str infix):
+    """Return the id of a command's first event. Both texts are ASCII."""
+    cdef char text[MOST_ID]
+    cdef Py_ssize_t n, n_infix
+    cdef const char* begin = PyUnicode_AsUTF8AndSize(command_id, &n)
+    cdef const char* end = PyUnicode_AsUTF8AndSize(infix, &n_infix)
+    if n + n_infix >= MOST_ID:
+        raise ValueError("command_id: too long")
+    memcpy(text, begin, n)
+    memcpy(text + n, end, n_infix)
+    text[n + n_infix] = 49
+    return PyUnicode_DecodeASCII(text, n + n_infix + 1, NULL)

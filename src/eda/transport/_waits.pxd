@@ -5,6 +5,7 @@ cdef class Waits:
     cdef readonly object loop
     cdef object current_task
     cdef object cancelled_error
+    cdef object over                # an asyncio future that is over: the callbacks of tasks get it
     cdef list ended                 # waits that ended in this read, and whose tasks are not resumed yet
     cdef bint is_reading
 
@@ -14,6 +15,7 @@ cdef class Waits:
 
 cdef class Wait:
     cdef Waits waits
+    cdef readonly object _loop
     cdef public bint _asyncio_future_blocking       # a flag between asyncio's task and its future
     cdef object callback            # the task's callback; None: no task waits yet
     cdef object context

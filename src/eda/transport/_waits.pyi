@@ -23,7 +23,8 @@ class Waits:
 
 @final
 class Wait(Generic[_T]):
-    def get_loop(self) -> asyncio.AbstractEventLoop: ...
+    @property
+    def _loop(self) -> asyncio.AbstractEventLoop: ...
     def add_done_callback(
         self, callback: Callable[[Any], object], *, context: contextvars.Context | None = None
     ) -> None: ...

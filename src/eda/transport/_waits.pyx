@@ -3,7 +3,8 @@
 A task that awaits an asyncio future resumes in the loop's next turn, after another poll of the sockets. That takes some
 microseconds, and a whole round trip takes a hundred. A task accepts any object as a future that has
 `_asyncio_future_blocking` and `add_done_callback` (asyncio/tasks.py, Task.__step). It resumes when its callback is
-called.
+called. The callback asks its argument only whether there was an error, and asyncio's own futures are asked without a
+method call. So it gets one of them that is over, and the wait itself gives the task its result or raises its error.
 """
 
 cimport cython
@@ -42,6 +43,8 @@ cdef class Waits:
         self.current_task = current_task
         self.cancelled_error = cancelled_error
         self.ended = []
+        self.over = loop.create_future()
+        self.over.set_result(None)
 
     def new(self):
         """Return a new wait for one task."""
@@ -50,6 +53,7 @@ cdef class Waits:
     cdef Wait make(self):
         cdef Wait wait = Wait.__new__(Wait)
         wait.waits = self
+        wait._loop = self.loop
         return wait
 
     def begin_read(self):
@@ -84,14 +88,10 @@ cdef class Waits:
 @cython.final
 @cython.auto_pickle(False)
 cdef class Wait:
-    """A future for one task that awaits it."""
-
-    def get_loop(self):
-        """Return the event loop."""
-        return self.waits.loop
+    """A future for one task that awaits it. asyncio reads the event loop from `_loop`."""
 
     def add_done_callback(self, callback, *, context=None):
-        """Set the callback of the task, called when the wait ends."""
+        """Set the callback of the task, called when the wait ends with a future that is over and has no result."""
         if self.callback is not None:
             raise RuntimeError("another task waits already")
         self.callback = callback
@@ -144,14 +144,14 @@ cdef class Wait:
         self.callback = self.context = None
         PyContext_Enter(context)
         try:
-            callback(self)
+            callback(self.waits.over)
         finally:
             PyContext_Exit(context)
         return 0
 
     cdef int call_soon(self) except -1:
         callback, context = self.take_callback()
-        self.waits.loop.call_soon(callback, self, context=context)
+        self.waits.loop.call_soon(callback, self.waits.over, context=context)
         return 0
 
     def result(self):
