@@ -42,7 +42,7 @@ class Reporter(Protocol):
 async def rebuild_view(
     function: str, server: dict[str, str | None], *, promote: bool, max_lag: int, as_json: bool
 ) -> None:
-    """Run the projection that the function returns until its lag is at most `max_lag`; then promote it if asked.
+    """Run the projection that the function returns until it has caught up; then promote it if asked.
 
     Raises ConfigError for the function, NotPromoted, what the projection raises, and CancelledError after SIGTERM.
     """
@@ -57,14 +57,14 @@ async def rebuild_view(
         reporter, shown = _reporter(as_json)
         with shown:
             async with projection:
-                await _until_caught_up(projection, max_lag, reporter)
-                promoted = False
+                stored = {name: (await conn.streams.info(name)).last_sequence for name in projection.streams}
+                await _until_caught_up(projection, stored, max_lag, reporter)
                 if promote:
                     try:
-                        promoted = await projection.promote(max_lag=max_lag)
+                        await projection.promote(max_lag=max_lag)
                     except eda.ConfigError as error:
                         raise NotPromoted(str(error)) from error
-                reporter(await projection.stats(), done=True, promoted=promoted)
+                reporter(await projection.stats(), done=True, promoted=promote)
 
 
 def _function(name: str) -> Callable[[eda.Conn], object]:
@@ -97,13 +97,18 @@ async def _projection_of(make: Callable[[eda.Conn], object], name: str, conn: ed
     return made
 
 
-async def _until_caught_up(projection: eda.Projection, max_lag: int, reporter: Reporter) -> None:
-    """Wait until the projection lags by at most `max_lag` events. Raises the error that ends it."""
+async def _until_caught_up(
+    projection: eda.Projection, stored: dict[str, int], max_lag: int, reporter: Reporter
+) -> None:
+    """Wait until the events up to the sequences `stored` are applied, and at most `max_lag` newer ones are not.
+
+    Raises the error that ends the projection.
+    """
     ended = asyncio.ensure_future(projection.wait())
     try:
         while True:
             stats = await projection.stats()
-            if stats.lag is not None and stats.lag <= max_lag:
+            if stats.lag == 0 or _is_near(stats, stored, max_lag):
                 return
             reporter(stats)
             await asyncio.wait({ended}, timeout=LOOK_EVERY_S)
@@ -113,6 +118,12 @@ async def _until_caught_up(projection: eda.Projection, max_lag: int, reporter: R
     finally:
         ended.cancel()
         await asyncio.wait({ended})
+
+
+def _is_near(stats: eda.ProjectionStats, stored: dict[str, int], max_lag: int) -> bool:
+    """Return whether all events that were stored at the beginning are applied, and the lag is small enough."""
+    has_all = {each.stream for each in stats.streams if each.position >= stored[each.stream]} == stored.keys()
+    return has_all and stats.lag is not None and stats.lag <= max_lag
 
 
 # --- showing ---------------------------------------------------------------------------------------------------------

@@ -67,25 +67,26 @@ def print_table(versions: Iterable[VersionLag]) -> None:
     """Print a line for each version and stream."""
     console = Console(highlight=False)
     table = Table(box=None, pad_edge=False)
-    for title in ("name", "stream"):
-        table.add_column(title, overflow="fold")
+    table.add_column("name", overflow="fold")
+    table.add_column("version", no_wrap=True)
+    table.add_column("stream", overflow="fold")
     for title in ("position", "behind", "lanes"):
         table.add_column(title, justify="right", no_wrap=title != "behind")
     table.add_column("written", overflow="fold")
     now = datetime.now(UTC)
     for version in versions:
-        label = Text(f"{version.name} v{version.version}{' (current)' if version.is_current else ''}")
+        labels = Text(version.name), f"{version.version}{' (current)' if version.is_current else ''}"
         for stream in version.streams:
             behind = stream.problem or _behind(stream)
             table.add_row(
-                label,
+                *labels,
                 Text(stream.stream),
                 str(stream.position),
                 Text(behind, "red" if stream.problem else ""),
                 str(stream.lanes),
                 "closed" if stream.updated is None else f"{_duration((now - stream.updated).total_seconds())} ago",
             )
-            label = Text()
+            labels = Text(), ""
     if table.row_count:
         console.print(table)
     else:

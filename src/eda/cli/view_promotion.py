@@ -57,7 +57,8 @@ def refusal_of(version: VersionLag, max_lag: int) -> str | None:
         if stream.problem is not None:
             return f"{whose}: {stream.problem} (stream {stream.stream!r})"
         if stream.lag is None or stream.lag > max_lag:
-            return f"{whose}: it is {stream.lag} events behind stream {stream.stream!r}, and --max-lag allows {max_lag}"
+            events = "1 event" if stream.lag == 1 else f"{stream.lag} events"
+            return f"{whose}: it is {events} behind stream {stream.stream!r}, and --max-lag allows {max_lag}"
     return None
 
 

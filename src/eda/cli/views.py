@@ -46,7 +46,7 @@ _max_lag_option: Callable[[F], F] = click.option(
     default=MAX_LAG,
     show_default=True,
     metavar="EVENTS",
-    help="How many events a promoted version may be behind, in each stream.",
+    help="How many events the version may be behind, in each stream.",
 )
 
 
@@ -95,7 +95,8 @@ def rebuild(function: str, promote: bool, max_lag: int, as_json: bool, **server:
     function. The command imports MODULE, from the current directory first. It connects to the server that the options
     name. The older version can run at the same time.
 
-    If the command is stopped, the next one continues where it ended.
+    The projection has caught up when all events that were stored at the beginning are applied, and at most --max-lag
+    newer ones are not. If the command is stopped, the next one continues where it ended.
 
     With --json, the command prints an object each second, and one at the end. They have the fields name, version,
     applied, dead_lettered, position, lag, lag_s, seconds, done and promoted. `applied` and `dead_lettered` count
