@@ -113,10 +113,8 @@ class AsyncpgDatabase:
 
     def lost_savepoint(self, error: BaseException) -> bool:
         """Return whether the savepoint is gone, or apply has closed the connection."""
-        return (
-            isinstance(error, _ClosedByApply)
-            or (isinstance(error, asyncpg.PostgresError)
-            and is_savepoint_gone(error.sqlstate))
+        return isinstance(error, _ClosedByApply) or (
+            isinstance(error, asyncpg.PostgresError) and is_savepoint_gone(error.sqlstate)
         )
 
     async def connect(self) -> asyncpg.Connection[Any]:

@@ -208,15 +208,17 @@ class _Connection:
     def _begun(self, job: Job[T]) -> sqlite3.Connection:
         """Return the connection with a transaction that has begun. Wait for the write lock up to `timeout_s`."""
         began = time.monotonic()
+        was_closed = False
         while True:
             try:
                 driver = self._driver or self._connect()
                 driver.execute(self._begin)
                 return driver
             except sqlite3.ProgrammingError:
-                self._close_driver()  # apply has closed it after its last transaction
-                if time.monotonic() - began > self._timeout_s:
-                    raise
+                if self._driver is None or was_closed:
+                    raise  # it comes from on_connect
+                was_closed = True  # apply has kept it, and closed it after its last transaction
+                self._close_driver()
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
                     # A cursor that an apply has left open may hold an old snapshot, or block a new transaction.

@@ -277,6 +277,14 @@ async def test_move_when_apply_leaves_a_writing_cursor_open_is_no_outage(
 # --- functions that leave a mess -------------------------------------------------------------------------------------
 
 
+async def test_move_when_on_connect_closes_the_connection_does_not_try_forever(path: Path) -> None:
+    sink = sql.SQLite(path, on_connect=lambda connection: connection.close())
+    async with asyncio.timeout(20):
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            await sink.open()
+    await sink.close()
+
+
 @pytest.mark.parametrize("trick", ["script", "with", "isolation_level", "begins anew", "savepoint of the same name"])
 async def test_move_when_apply_commits_in_a_roundabout_way_is_noticed(
     path: Path, sink: sql.SQLite, row: sql.PositionRow, trick: str
