@@ -70,6 +70,7 @@ class ProjectionOptions:
         """Return the options of the subscription that reads a stream from `start` onwards."""
         return SubscriptionOptions(
             start=start,
+            serial=True,
             types=self.types,
             aggregate=self.aggregate,
             batch=self.chunk,
