@@ -44,8 +44,8 @@ class HandlerSignature:
     """How a handler is called.
 
     `takes_event`: with the event as its second argument. `takes_list`: with a list of payloads, and a list of events.
-    `annotation`: of the payload, or of the list's items; `Any` if there is none. `takes_tx`: its last parameter is `tx`,
-    for the transaction of a projection.
+    `annotation`: of the payload, or of the list's items; `Any` if there is none. `takes_tx`: with the transaction of a
+    projection as its last argument.
     """
 
     takes_event: bool
@@ -196,7 +196,7 @@ def accepts(annotation: Any, cls: type) -> bool:
 
 
 def _arguments(handler: Any, name: str, *, of_payloads: bool) -> tuple[_Parameter, _Parameter | None, bool]:
-    """Return the parameter that gets the payload, the one that gets the event, or None, and whether the last is `tx`."""
+    """Return the parameters that get the payload and the event (or None), and whether another one, `tx`, follows."""
     signature = _signature_of(handler, name)
     expected = (
         "its payload and, if it wants, the event: (order, event) or (order)"

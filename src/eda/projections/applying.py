@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 from typing import Any
 
 from eda._event import Event
@@ -66,7 +67,8 @@ class Counts:
 class Target:
     """What all lanes of a stream share: the sink, the function, and where failures are noted.
 
-    `on_moved()` is called after each commit, `on_dead(sequence, reason)` when an event was given up.
+    `on_moved()` is called after each commit, `on_dead(sequence, reason)` when an event was given up. `key_errors`: by
+    sequence, the errors of the function `key`; such an event belongs to the first lane, and is given up.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Target:
         self.wrap = wrap
         self.on_moved = on_moved
         self.on_dead = on_dead
+        self.key_errors: dict[int, Exception] = {}
 
 
 class Applying:
@@ -127,12 +130,23 @@ class Applying:
             left = [Chunk([event], [time]) for event, time in zip(reversed(events), reversed(times), strict=True)]
         else:
             left = [Chunk(events, times)]
+        if self._target.key_errors and self.row.lane == 0:
+            left = self._without_keys(left)
         while left and not self.is_stopping:
             chunk = left.pop()
             error = chunk.error or await self._tried(chunk)
             if error is not None:
                 parts = await self._failed(chunk, error) if len(chunk.events) == 1 else _parts(chunk, error)
                 left.extend(reversed(parts))
+
+    def _without_keys(self, chunks: list[Chunk]) -> list[Chunk]:
+        """Return the chunks, the last first, with each event apart for which the function `key` has failed."""
+        errors = self._target.key_errors
+        parts: list[Chunk] = []
+        for chunk in reversed(chunks):
+            found = [errors.get(event.sequence) for event in chunk.events]
+            parts += _split(chunk, found) if any(found) else [chunk]
+        return parts[::-1]
 
     async def pass_to(self, sequence: int, time: int) -> None:
         """Move the row over messages that are not for this lane. Raises ClaimLost."""
@@ -190,7 +204,9 @@ class Applying:
         chunk, apply = self._chunk, self._target.apply
         assert chunk is not None
         try:
-            await self._move(chunk.events[-1].sequence, chunk.times[-1], lambda tx: apply(given, tx))
+            # A thread gets the context of this task, so that a close in apply knows where it is called.
+            run = copy_context().run
+            await self._move(chunk.events[-1].sequence, chunk.times[-1], lambda tx: run(apply, given, tx))
         except Exception as error:
             self._ended = error
             raise
@@ -298,7 +314,7 @@ class Applying:
 
     def _delay_s(self, event: Event, error: BaseException) -> float | None:
         """Return the seconds until the event's next attempt; None: there is none."""
-        if isinstance(error, Reject | Undecodable):
+        if isinstance(error, Reject | Undecodable) or self._target.key_errors.pop(event.sequence, None) is not None:
             return None
         most = self._options.retry.max_attempts
         return None if most is not None and event.attempt >= most else self._options.retry.delay_s(event.attempt)
@@ -316,6 +332,12 @@ def _parts(chunk: Chunk, error: BaseException) -> list[Chunk]:
     if found is None or all(each is found[0] for each in found):  # the failure names no event in particular
         half = len(events) // 2
         return [chunk.part(0, half), chunk.part(half, len(events))]
+    return _split(chunk, found)
+
+
+def _split(chunk: Chunk, found: list[BaseException | None] | list[Exception | None]) -> list[Chunk]:
+    """Return the parts of a chunk, in order: each event that has an error is alone."""
+    events = chunk.events
     parts: list[Chunk] = []
     first = 0
     for number, each in enumerate(found):

@@ -60,6 +60,7 @@ class Reading:
         self._dispatcher = self.subscription._dispatcher
         self._ledger = cast("OrderedLedger", self._dispatcher.ledger)
         target = new_target(self.subscription)
+        self._key_errors = target.key_errors
         self.lanes = [Lane(Applying(target, row), options.chunk) for row in sorted(rows, key=lambda row: row.lane)]
         self._lane_of = lane_picker(options.key, options.lanes) if options.lanes > 1 else None
         self._read_to = lowest
@@ -124,7 +125,12 @@ class Reading:
             parts: dict[int, tuple[list[Event], list[int]]] = {}
             lane_of = self._lane_of
             for event, time in zip(events, times, strict=True):
-                part = parts.setdefault(lane_of(event), ([], []))
+                try:
+                    lane = lane_of(event)
+                except Exception as error:
+                    self._key_errors[event.sequence] = error
+                    lane = 0
+                part = parts.setdefault(lane, ([], []))
                 part[0].append(event)
                 part[1].append(time)
             for number, part in parts.items():

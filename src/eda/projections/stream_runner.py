@@ -214,6 +214,7 @@ class StreamRunner:
         """End the reading with this error."""
         if not self._failed.done():
             self._failed.set_exception(error)
+            self._failed.exception()  # retrieved, should nobody read any more
 
     # --- positions ---------------------------------------------------------------------------------------------------
 
