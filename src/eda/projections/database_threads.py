@@ -20,12 +20,13 @@ class Job(Generic[T]):
     `is_running`: between its begin and its end. A thread's lock is held while these two are read together or changed.
     """
 
-    __slots__ = ("_done", "_loop", "_work", "error", "is_cancelled", "is_running", "value")
+    __slots__ = ("_has_ended", "_loop", "_waiter", "_work", "error", "is_cancelled", "is_running", "value")
 
     def __init__(self, work: Callable[[Job[T]], T]) -> None:
         self._work = work
         self._loop = asyncio.get_running_loop()
-        self._done: asyncio.Future[None] = self._loop.create_future()
+        self._waiter: asyncio.Future[None] | None = None
+        self._has_ended = False  # as the event loop sees it
         self.is_running = False
         self.is_cancelled = False
         self.value: T | None = None
@@ -44,12 +45,16 @@ class Job(Generic[T]):
             self._loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
-        if not self._done.done():
-            self._done.set_result(None)
+        self._has_ended = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     async def ended(self) -> None:
-        """Wait until the job has ended."""
-        await asyncio.wait((self._done,))
+        """Wait until the job has ended. One caller at a time may wait, and may wait again after a cancellation."""
+        if not self._has_ended:
+            # A bare future: asyncio.wait costs as much as two statements of SQLite.
+            self._waiter = self._loop.create_future()
+            await self._waiter
 
 
 class DatabaseThread:
