@@ -50,6 +50,8 @@ class Reading:
             is_durable=False,
             is_ordered=True,
             options=options.subscription(lowest + 1),
+            # An event that was not asked for may be noticed after later ones are applied. A projection can't go back.
+            asks_bare=True,
         )
         self._logger = services.logger
         self._label = options.label

@@ -31,17 +31,20 @@ SUBSCRIBED_S = 1.0  # after this time, all servers of a cluster know of a subscr
 class BareSubject:
     """Whether the readers of a stream have to ask for the stream's own subject. Once they have to, they always do.
 
-    `on_needed(why)` is called when readers have to ask for this subject, but the current reader does not. If a message
-    on the subject is the reason, the call is made before the next delivery is parsed, so that the owner can refuse it.
+    `always`: they have to in any case. `on_needed(why)` is called when readers have to ask for this subject, but the
+    current reader does not. If a message on the subject is the reason, the call is made before the next delivery is
+    parsed, so that the owner can refuse it.
     """
 
-    def __init__(self, wire: Wire, api: Api, stream: str, on_needed: Callable[[str], None]) -> None:
+    def __init__(
+        self, wire: Wire, api: Api, stream: str, on_needed: Callable[[str], None], *, always: bool = False
+    ) -> None:
         self._wire = wire
         self._api = api
         self._stream = stream
         self._on_needed = on_needed
         self._loop = asyncio.get_running_loop()
-        self._must = not api.hears_publishes
+        self._must = always or not api.hears_publishes
         self._hints: NatsSubscription | None = None
         self._second_check: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()

@@ -61,7 +61,7 @@ class OrderedSource(Source):
         self._options = options = spec.options
         self.filter: list[str] = filter_subjects(spec.stream, options.types, options.aggregate)
         self._server_filter: list[str] = []  # set by `use_stream`, and each time the stream is checked
-        self._bare = BareSubject(services.wire, services.api, spec.stream, self._on_bare_needed)
+        self._bare = BareSubject(services.wire, services.api, spec.stream, self._on_bare_needed, always=spec.asks_bare)
         # After this sequence, no reader has asked for the stream's own subject. None: all readers did.
         self._not_asked_since: int | None = None
         self._on_rewound = on_rewound

@@ -23,6 +23,8 @@ class SubscriptionSpec:
     is_durable: bool
     is_ordered: bool
     options: SubscriptionOptions
+    asks_bare: bool = False
+    """whether an ordered subscription with a filter always asks for the stream's own subject: its user can't go back"""
 
 
 def spec_of(stream: str, options: SubscriptionOptions, client: str | None) -> SubscriptionSpec:

@@ -163,6 +163,22 @@ async def test_wait_for_when_the_projection_ends_raises_its_error(
         await projection.wait()
 
 
+async def test_reader_with_a_filter_asks_for_the_streams_own_subject_from_the_beginning(
+    conn: eda.Conn, admin: Admin, stream: str, sink: eda.sql.SQLite
+) -> None:
+    """Other programs, and replays of dead letters, publish to it."""
+    await conn.publish(stream, eda.Event(type="made"))
+    async with conn.projection(stream, insert, into=sink, name="list", types=["paid"]) as projection:
+        (reader,) = await admin.consumers(stream)
+        assert stream in (await admin.consumer(stream, reader))["config"]["filter_subjects"]
+        letter = await conn.publish(stream, eda.Event(type="paid"))
+        message = await admin.js.get_msg(stream, letter.sequence)
+        assert message.data
+        again = await admin.js.publish(stream, message.data)
+        await projection.wait_for((stream, again.seq, 0), 20)
+        assert ids(sink) == [letter.id, letter.id]
+
+
 @on_able_servers
 async def test_wait_for_the_receipt_of_a_command(conn: eda.Conn, stream: str, sink: eda.sql.SQLite) -> None:
     decider: eda.Decider[int, int] = eda.Decider(
