@@ -39,17 +39,17 @@ ROLLBACK_TO = Sql("ROLLBACK TO SAVEPOINT eda_apply")
 
 
 class SqlSink:
-    """A sink in a database: the base of all sinks of `eda.sql`. `database` drives the transactions.
+    """A sink in a database: the base of all sinks of `eda.sql`. Users make it through these, or with `from_url`.
 
     Several projections, views and outboxes of one process may share it.
     """
 
-    is_transactional = True
+    is_transactional: bool = True
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self.label = database.label
-        self.max_lanes = database.max_lanes
+        self.label: str = database.label
+        self.max_lanes: int | None = database.max_lanes
         self._has_tables = False
 
     def __repr__(self) -> str:

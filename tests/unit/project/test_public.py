@@ -1,10 +1,11 @@
-"""Public are the modules `eda` and `eda.testing`, and the names in their `__all__`. All other modules are private."""
+"""Public are the modules `eda`, `eda.sql` and `eda.testing`, and the names in their `__all__`. All others are private."""
 
 from __future__ import annotations
 
 import ast
 import inspect
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,19 @@ import pytest
 import eda
 
 ROOT = Path(__file__).resolve().parents[3]
-PUBLIC_MODULES = ["eda", "eda.testing"]
+PUBLIC_MODULES = ["eda", "eda.sql", "eda.testing"]
 
 DOCUMENTED = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOT_FOR_USERS = {"design.md", "fuzzing.md"}
 
 in_a_checkout = pytest.mark.skipif(not (ROOT / "src").is_dir(), reason="tests of the wheel have no sources")
 
-PUBLIC_CLASSES = [getattr(eda, name) for name in eda.__all__ if inspect.isclass(getattr(eda, name))]
+PUBLIC_CLASSES = [
+    getattr(module, name)
+    for module in (eda, eda.sql)
+    for name in module.__all__
+    if inspect.isclass(getattr(module, name))
+]
 
 
 def inner_bases(cls: type[Any]) -> list[type[Any]]:
@@ -70,6 +76,6 @@ def test_document_when_it_imports_names_public_modules_only(path: Path) -> None:
 
 def test_module_when_public_has_a_list_of_its_names() -> None:
     for name in PUBLIC_MODULES:
-        module = __import__(name)
+        module = import_module(name)
         assert module.__all__
         assert [each for each in module.__all__ if each.startswith("_") and not each.startswith("__")] == []
