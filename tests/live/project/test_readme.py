@@ -17,7 +17,7 @@ import pytest
 import eda
 
 ROOT = Path(__file__).resolve().parents[3]
-GUIDES = ("README.md", "docs/guide.md", "docs/event-sourcing.md")
+GUIDES = ("README.md", "docs/guide.md", "docs/event-sourcing.md", "docs/read-models.md")
 DOCUMENTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in GUIDES}
 DEADLINE_S = 30
 
@@ -32,6 +32,8 @@ async def main():
 
 asyncio.run(main())
 """
+
+MORE_IMPORTS = {"docs/read-models.md": "import sqlite3\nimport eda.sql\n"}  # these, too
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -53,7 +55,8 @@ class Block:
     def program(self) -> str:
         if self.module or "eda.run(" in self.code or "asyncio.run(" in self.code:
             return self.code
-        more = "".join(f"from {each.module} import *\n" for each in modules_of(self.document))
+        more = MORE_IMPORTS.get(self.document, "")
+        more += "".join(f"from {each.module} import *\n" for each in modules_of(self.document))
         return AROUND.format(block=textwrap.indent(self.code, " " * 8), more=more)
 
     @property
@@ -81,7 +84,8 @@ BLOCKS = [block for document in DOCUMENTS for block in read_blocks(document)]
 
 
 @pytest.mark.parametrize(
-    ("document", "least"), [("README.md", 2), ("docs/guide.md", 18), ("docs/event-sourcing.md", 8)]
+    ("document", "least"),
+    [("README.md", 2), ("docs/guide.md", 18), ("docs/event-sourcing.md", 8), ("docs/read-models.md", 6)],
 )
 def test_document_when_read_has_blocks_that_all_say_what_they_print(document: str, least: int) -> None:
     text = DOCUMENTS[document]
@@ -104,8 +108,12 @@ def test_readme_when_opened_begins_with_the_two_commands() -> None:
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: f"{block.document}-line-{block.line}")
-async def test_block_when_run_prints_what_its_document_says(block: Block, tmp_path: Path) -> None:
+async def test_block_when_run_prints_what_its_document_says(
+    block: Block, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     assert block.expected is not None
+    needs_postgres = "DATABASE_URL" in block.code
+    env = {"DATABASE_URL": request.getfixturevalue("postgres")} if needs_postgres else {}
     file = tmp_path / "example.py"
     file.write_text(block.program, encoding="utf-8")
     for each in modules_of(block.document):
@@ -113,10 +121,11 @@ async def test_block_when_run_prints_what_its_document_says(block: Block, tmp_pa
     async with eda.EmbeddedServer() as server, asyncio.timeout(DEADLINE_S):
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-u", "-W", "error", str(file)),
+            cwd=tmp_path,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, "EDA_URL": server.url, "PYTHONIOENCODING": "utf-8"},
+            env={**os.environ, **env, "EDA_URL": server.url, "PYTHONIOENCODING": "utf-8"},
         )
         try:
             assert process.stdout is not None
