@@ -113,9 +113,9 @@ class AsyncpgDatabase:
 
     def lost_savepoint(self, error: BaseException) -> bool:
         """Return whether the savepoint is gone, or apply has closed the connection."""
-        return isinstance(error, _ClosedByApply) or (
-            isinstance(error, asyncpg.PostgresError) and is_savepoint_gone(error.sqlstate)
-        )
+        if isinstance(error, _ClosedByApply):
+            return True
+        return isinstance(error, asyncpg.PostgresError) and is_savepoint_gone(error.sqlstate)
 
     async def connect(self) -> asyncpg.Connection[Any]:
         """Open a connection."""

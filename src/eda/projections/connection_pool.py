@@ -28,6 +28,8 @@ D = TypeVar("D")
 # The longest that a short transaction of eda's own may take, and the longest that a projection without `timeout_s` may
 # be idle in a transaction.
 SHORT_S = 30.0
+# The longest that reading a lane's row may wait for a transaction whose outcome is unknown.
+FIND_S = 60.0
 # The longest that a rollback may take: then the connection is closed, which rolls back as well.
 ROLLBACK_S = 5.0
 
@@ -128,14 +130,19 @@ class PostgresConnections:
         self._lanes = ConnectionPool(make_for_lanes, n_lanes)
 
     async def run(self, steps: Steps[T], *, is_lane: bool, writes: bool, timeout_s: float | None) -> T:
-        """Drive the steps in one transaction. Short ones are bounded; the caller bounds those of lanes."""
-        if is_lane:
+        """Drive the steps in one transaction. The caller bounds those of lanes that have a `timeout_s`.
+
+        All others are bounded here, because a server that has vanished from the network never answers.
+        """
+        if is_lane and timeout_s is not None:
             return await self._lanes.run(steps, timeout_s)
+        pool = self._lanes if is_lane else self._short if writes else self._reads
+        most_s = FIND_S if is_lane else SHORT_S
         try:
-            async with asyncio.timeout(SHORT_S):
-                return await (self._short if writes else self._reads).run(steps, SHORT_S)
+            async with asyncio.timeout(most_s):
+                return await pool.run(steps, most_s)
         except TimeoutError:
-            raise Unreachable(f"the database did not end a short transaction in {SHORT_S:g} s") from None
+            raise Unreachable(f"the database did not end a short transaction in {most_s:g} s") from None
 
     async def close(self) -> None:
         """Close all connections when their transactions have ended."""

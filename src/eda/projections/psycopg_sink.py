@@ -73,7 +73,7 @@ class Psycopg(SqlSink):
             raise ConfigError("autocommit can't be set: the projection commits by itself", argument="autocommit")
         of_libpq = {name: value for name, value in options.items() if name not in OF_PSYCOPG}
         try:
-            known = psycopg.conninfo.conninfo_to_dict(conninfo, **of_libpq)
+            known = psycopg.conninfo.conninfo_to_dict(psycopg.conninfo.make_conninfo(conninfo, **of_libpq))
         except psycopg.ProgrammingError as error:
             # The message of libpq may repeat a part of the address, and a part of the password with it.
             wrong = [name for name in of_libpq if not _is_known(name)]
@@ -86,7 +86,7 @@ class Psycopg(SqlSink):
 
 def _is_known(name: str) -> bool:
     try:
-        psycopg.conninfo.conninfo_to_dict("", **{name: "1"})
+        psycopg.conninfo.make_conninfo("", **{name: "1"})
     except psycopg.ProgrammingError:
         return False
     return True
@@ -227,7 +227,7 @@ class _PlainConnection:
     # --- in the thread -----------------------------------------------------------------------------------------------
 
     def _transaction(self, steps: Steps[T], timeout_s: float | None, job: Job[T]) -> T:
-        driver = self._begun(timeout_s)
+        driver = self._begun(timeout_s, job)
         try:
             if job.is_cancelled:  # while it connected
                 raise Unreachable("the caller was cancelled while the connection was opened")
@@ -238,7 +238,7 @@ class _PlainConnection:
         self._commit(driver)
         return value
 
-    def _begun(self, timeout_s: float | None) -> psycopg.Connection[Any]:
+    def _begun(self, timeout_s: float | None, job: Job[Any]) -> psycopg.Connection[Any]:
         text = f"BEGIN; {begin_text(timeout_s)}".encode()
         if self._is_cut:
             self._drop()
@@ -250,7 +250,7 @@ class _PlainConnection:
             except psycopg.Error:
                 is_lost = driver.closed
                 self._drop()
-                if not is_lost:
+                if not is_lost or job.is_cancelled:
                     raise
                 # It was lost while nobody used it. A new connection may work.
         driver = self._driver = self._connect()

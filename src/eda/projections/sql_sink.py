@@ -163,6 +163,7 @@ def _move(
         except BaseException as error:
             # Without this look, apply would be called again with events whose rows it has committed itself.
             yield from _end_savepoint(database, ROLLBACK_TO, name, version, error)
+            yield from _check_claim(database, name, version, row, error)
             raise
         yield from _end_savepoint(database, RELEASE_SAVEPOINT, name, version, None)
     # The last statement: the row is locked for as short as possible, and a new owner is noticed as late as possible.
@@ -187,6 +188,23 @@ def _end_savepoint(
             raise
         if isinstance(failure, Exception) and _is_outage(database, error):
             raise error from failure  # whatever apply made of it, the connection is lost
+
+
+def _check_claim(database: Database, name: str, version: int, row: PositionRow, failure: BaseException) -> Steps[None]:
+    """Raise ClaimLost if another member has taken the lane over: its rows may be the reason why apply has failed.
+
+    It has applied the same events, so a unique constraint may have refused them.
+    """
+    if not isinstance(failure, Exception) or _is_outage(database, failure):
+        return
+    try:
+        found = yield from find_one(database.dialect, name, version, row)
+    except Exception as error:
+        if _is_outage(database, error):  # such as a serialization failure, because the row was changed
+            raise error from failure
+        return
+    if found is None or _fence(found) != _fence(row):
+        raise ClaimLost(f"{name!r} version {version}, stream {row.stream!r}, lane {row.lane}") from failure
 
 
 def _is_outage(database: Database, error: BaseException) -> bool:

@@ -26,7 +26,7 @@ from eda.projections.sql_steps import (
     to_its_end,
 )
 from eda.projections.sqlite import is_sqlite_outage, lost_sqlite_savepoint
-from eda.projections.sqlstates import is_lost_connection, is_outage_state, is_savepoint_gone
+from eda.projections.sqlstates import is_lost_connection, is_outage_state, is_savepoint_gone, note_swallowed
 
 __all__ = ["SQLAlchemy", "SQLAlchemyDatabase"]
 
@@ -140,7 +140,11 @@ class SQLAlchemyDatabase:
         if isinstance(error, exc.PendingRollbackError):
             return error.code == _LOST_EARLIER
         if isinstance(error, exc.DBAPIError):
-            return error.connection_invalidated or (error.orig is not None and self.is_outage(error.orig))
+            if error.connection_invalidated:
+                return True
+            if self.dialect == "postgresql" and isinstance(error, exc.OperationalError) and _state(error.orig) is None:
+                return True  # psycopg gives the loss of a connection no code
+            return error.orig is not None and self.is_outage(error.orig)
         return is_sqlite_outage(error) or is_outage_state(_state(error))
 
     def lost_savepoint(self, error: BaseException) -> bool:
@@ -179,7 +183,11 @@ class SQLAlchemyDatabase:
             await self._execute(connection, Sql(IDLE_TIMEOUT, (f"{timeout_s * 1000:.0f}",)))
 
     async def _execute(self, connection: AsyncConnection, sql: Sql) -> Result:
-        result = await connection.exec_driver_sql(self._placed(sql.text), sql.params)
+        try:
+            result = await connection.exec_driver_sql(self._placed(sql.text), sql.params)
+        except exc.DBAPIError as error:
+            note_swallowed(error, _state(error.orig))
+            raise
         if result.returns_rows:
             return Result([tuple(row) for row in result.all()])
         return Result([], result.rowcount)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -33,13 +32,7 @@ def address(kind: Kind, tmp_path: Path, request: pytest.FixtureRequest) -> Itera
     server: Postgres = request.getfixturevalue("postgres_server")
     url: str = request.getfixturevalue("shared_database")
     yield url
-    name = url.rpartition("/")[2]
-    end = time.monotonic() + 5
-    while (left := server.connections(name)) and time.monotonic() < end:
-        time.sleep(0.01)
-    server.execute("DROP SCHEMA public CASCADE", database=name)
-    server.execute("CREATE SCHEMA public", database=name)
-    assert not left, f"connections are left: {left}"
+    server.empty(url.rpartition("/")[2])
 
 
 @pytest.fixture

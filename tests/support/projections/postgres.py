@@ -114,12 +114,33 @@ class Postgres:
         self.execute(f"CREATE DATABASE {name}")
         try:
             yield self.url(name)
-            end = time.monotonic() + LEFT_S
-            while (left := self.connections(name)) and time.monotonic() < end:
-                time.sleep(0.01)
-            assert not left, f"connections are left: {left}"
+            self.check_no_connection(name)
         finally:
             self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def empty(self, database: str) -> None:
+        """Remove all tables and settings of a database, which is quicker than making another one.
+
+        AssertionError if connections to it are left.
+        """
+        try:
+            self.check_no_connection(database)
+        finally:
+            end_others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+            self.execute(f"{end_others} AND pid <> pg_backend_pid()", database)
+            for statement in (
+                "DROP SCHEMA public CASCADE",
+                "CREATE SCHEMA public",
+                f"ALTER DATABASE {database} RESET ALL",
+            ):
+                self.execute(statement, database=database)
+
+    def check_no_connection(self, database: str) -> None:
+        """Raise AssertionError if connections to a database are left, after some seconds."""
+        end = time.monotonic() + LEFT_S
+        while (left := self.connections(database)) and time.monotonic() < end:
+            time.sleep(0.01)
+        assert not left, f"connections are left: {left}"
 
     def connections(self, database: str) -> list[tuple[Any, ...]]:
         """Return name, state and last statement of each connection to a database, for all but this one."""

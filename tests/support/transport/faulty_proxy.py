@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback, between a NATS client and its server, that misbehaves on demand.
+"""A TCP proxy on loopback, between a client and its server (NATS, or another one), that misbehaves on demand.
 
     async with FaultyProxy(server.port) as proxy, eda.connect(proxy.url(server.url)) as conn:
         proxy.cut_after(1000, DOWN)
@@ -33,10 +33,12 @@ class FaultyProxy:
     `delay_s`: wait so long before each write. `rate`: pass at most so many bytes per second and way. `one_byte`: write
     every byte on its own. `lost`: ways whose bytes are read and thrown away. `drop_if(message)`: whether a whole
     message from the server (its line and all that follows) is taken out of the stream. `change(message)`: what is
-    passed on in its place.
+    passed on in its place. `watch(way, data)` sees all bytes before they are passed on, and may call for a fault.
+
+    `speaks_nats`: otherwise the bytes are not cut into messages, so `drop_if` and `change` are not called.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, speaks_nats: bool = True) -> None:
         self.target = port
         self.port = 0
         self.refusing = False
@@ -46,6 +48,8 @@ class FaultyProxy:
         self.lost: set[Way] = set()
         self.drop_if: Callable[[bytes], bool] | None = None
         self.change: Callable[[bytes], bytes] = _same
+        self.watch: Callable[[Way, bytes], object] = _ignore
+        self._speaks_nats = speaks_nats
         self.n_accepted = 0
         self.n_cut = 0
         self.n_dropped = 0
@@ -122,7 +126,8 @@ class FaultyProxy:
         rest = b""
         with contextlib.suppress(OSError):
             while data := await reader.read(READ_SIZE):
-                if way == DOWN:
+                self.watch(way, data)
+                if way == DOWN and self._speaks_nats:
                     messages, rest = split_messages(rest + data)
                     data = b"".join(self.change(each) for each in messages if not self._drops(each))
                 await self._flowing.wait()
@@ -153,6 +158,10 @@ class FaultyProxy:
             await asyncio.sleep(0)  # so that it is read before the next one comes
         elif self.rate:
             await asyncio.sleep(len(data) / self.rate)
+
+
+def _ignore(way: Way, data: bytes) -> None:
+    pass
 
 
 def _same(message: bytes) -> bytes:
