@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sqlite3
 import sys
 import time
@@ -398,3 +399,46 @@ async def test_promote_when_caught_up_switches_and_else_refuses(
     code, out, err = await run("promote", "order-list", "2", "--yes")
     assert (code, out) == (1, "")
     assert "the stream does not exist" in err
+
+
+# --- PostgreSQL ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgresql+asyncpg"])
+async def test_views_when_the_database_is_postgresql_lists_and_promotes(
+    conn: eda.Conn, server: eda.EmbeddedServer, postgres: str, scheme: str
+) -> None:
+    into = postgres.replace("postgresql", scheme, 1)
+    where = ("--into", into, "--addr", server.url)
+    assert await run_eda("views", "ls", *where) == (0, "", "the database has no read models\n")
+    await filled(conn, 10)
+    for version in 1, 2:
+        sink = eda.sql.Psycopg(postgres)
+        async with conn.projection(
+            "orders", lambda events, tx: None, into=sink, name="order-list", version=version, key="aggregate", lanes=3
+        ) as projection:
+            await caught_up(conn, projection)
+            async with asyncio.timeout(DEADLINE_S):  # the rows of lanes without events follow a little later
+                while min(row.sequence for row in await sink.rows("order-list", version, "orders")) < 10:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+    code, out, err = await run_eda("views", "promote", "order-list", "2", "--yes", *where)
+    assert (code, out, err) == (0, "views of order-list now read version 2\n", "")
+    code, out, err = await run_eda("views", "ls", "order-list", "--json", *where)
+    assert (code, err) == (0, "")
+    found = [json.loads(line) for line in out.splitlines()]
+    assert [(each["version"], each["current"], each["lag"]) for each in found] == [(1, False, 0), (2, True, 0)]
+    assert [each["streams"][0]["lanes"] for each in found] == [3, 3]
+
+
+async def test_ls_when_postgresql_does_not_answer_or_refuses_ends_with_2(
+    server: eda.EmbeddedServer, postgres: str
+) -> None:
+    with socket.socket() as taken:  # bound and not listening: nobody answers, and nobody else comes
+        taken.bind(("127.0.0.1", 0))
+        nobody = f"postgresql://shop:very-secret@127.0.0.1:{taken.getsockname()[1]}/shop"
+        refusing = re.sub(r"//([^:]+):[^@]+@", r"//\1:very-secret@", postgres)
+        for url in nobody, refusing:
+            code, out, err = await run_eda("views", "ls", "--into", url, "--addr", server.url)
+            assert (code, out, err.count("\n")) == (2, "", 1), err
+            assert "PostgreSQL" in err
+            assert "very-secret" not in err
