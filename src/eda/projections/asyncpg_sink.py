@@ -107,6 +107,8 @@ class AsyncpgDatabase:
 
     def is_outage(self, error: BaseException) -> bool:
         """Return whether the error is the database's trouble."""
+        if isinstance(error, asyncpg.InternalClientError):
+            return True  # its state machine is at a loss: the connection was lost at an unlucky moment
         if isinstance(error, asyncpg.InterfaceError):
             return str(error).startswith(CLOSED)
         return isinstance(error, asyncpg.PostgresError) and is_outage_state(error.sqlstate)

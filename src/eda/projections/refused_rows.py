@@ -12,7 +12,6 @@ __all__ = ["RefusedRows"]
 FIRST_PAUSE_S = 1.0
 MAX_PAUSE_S = 60.0
 LOG_EVERY_S = 60.0
-MAX_BLOCKED = 1000  # more blocked keys than this block the whole stream: the database is told to leave each of them out
 
 BLOCKED = (
     "outbox %s: stream %s refuses event %s%s; its row stays in the table, and %d rows and all later rows of their "
@@ -21,12 +20,25 @@ BLOCKED = (
 BURIED = "outbox %s: stream %s refuses event %s%s; %d rows were moved to the table %s_dead: %s"
 
 
+STREAM_BLOCKED = (
+    "outbox %s: stream %s takes no events, so its rows stay in the table and wait; event %s is the first one. The "
+    "relay tries again every minute or earlier: %s"
+)
+
+
 class _Refusal:
     __slots__ = ("n_tries", "retry_at")
 
     def __init__(self) -> None:
         self.n_tries = 0
         self.retry_at = 0.0
+
+    def add(self, now: float) -> float:
+        """Count a refusal, and return the seconds until the next try."""
+        pause_s = min(FIRST_PAUSE_S * 2.0**self.n_tries, MAX_PAUSE_S)
+        self.n_tries = min(self.n_tries + 1, 10)
+        self.retry_at = now + pause_s
+        return pause_s
 
 
 class RefusedRows:
@@ -37,20 +49,27 @@ class RefusedRows:
         self._stream = stream
         self._logger = logger
         self._by_serial: dict[int, tuple[str, _Refusal]] = {}
+        self._of_stream = _Refusal()
         self._logged_at = float("-inf")
 
     def add(self, refused: list[tuple[OutboxRow, Exception]], now: float) -> None:
         """Note rows that the stream has refused. They are tried again after a pause, which doubles up to a minute."""
         for row, _ in refused:
-            _, refusal = self._by_serial.setdefault(row.serial, (row.key, _Refusal()))
-            refusal.retry_at = now + min(FIRST_PAUSE_S * 2.0**refusal.n_tries, MAX_PAUSE_S)
-            refusal.n_tries = min(refusal.n_tries + 1, 10)
+            self._by_serial.setdefault(row.serial, (row.key, _Refusal()))[1].add(now)
         if now - self._logged_at >= LOG_EVERY_S:
             self._logged_at = now
             row, error = refused[0]
             self._logger.error(
                 BLOCKED, self._table, self._stream, row.id, _of_aggregate(row), len(refused), _text(error)
             )
+
+    def add_stream(self, refused: list[tuple[OutboxRow, Exception]], now: float) -> float:
+        """Note that the stream takes no events at all. Return the seconds until the next try."""
+        if now - self._logged_at >= LOG_EVERY_S:
+            self._logged_at = now
+            row, error = refused[0]
+            self._logger.error(STREAM_BLOCKED, self._table, self._stream, row.id, _text(error))
+        return self._of_stream.add(now)
 
     def log_buried(self, refused: list[tuple[OutboxRow, Exception]]) -> None:
         """Log rows that were moved to the table of dead rows."""
@@ -61,6 +80,7 @@ class RefusedRows:
 
     def accepted(self, serials: list[int]) -> None:
         """Forget the refusals of rows that the stream has stored."""
+        self._of_stream.n_tries = 0
         if self._by_serial:
             for serial in serials:
                 self._by_serial.pop(serial, None)

@@ -24,6 +24,9 @@ __all__ = ["Relay", "RelayStats"]
 
 CHUNK = 1000  # rows
 MAX_TAKEN = 10_000  # rows that are read and not deleted yet, of all streams
+MAX_BLOCKED = (
+    1000  # refused rows and aggregates of a stream; with more, nothing of the stream is read until the next try
+)
 POLL_S = 5.0  # without a signal
 STALL_POLLS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # while open transactions hold rows back
 STALL_S = 5.0  # after this time, the log says which transaction it is
@@ -272,9 +275,12 @@ class Relay(Life):
                 wait_s = min(wait_s, paused_s or POLL_S)
                 continue
             their_serials, their_keys, retry_s = stream.refused.blocked(now)
-            serials += their_serials
-            keys += their_keys
             wait_s = min(wait_s, retry_s)
+            if len(their_serials) + len(their_keys) > MAX_BLOCKED:
+                names.append(name)
+            else:
+                serials += their_serials
+                keys += their_keys
         if len(self._host.taken) >= MAX_TAKEN:
             for stream in self._streams.values():
                 stream.was_full = True

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from eda._codec import decode_event
 from eda._event import Event
-from eda.errors import Closed, CodecError, ConfigError, EdaError, ServerError, Timeout
+from eda.errors import Closed, CodecError, ConfigError, EdaError, ServerError, StreamNotFound, Timeout
 from eda.jetstream.stream_info import StreamInfo
 from eda.projections.outbox_rows import Journal, OutboxRow, OutboxRows
 from eda.projections.refused_rows import RefusedRows
@@ -302,8 +302,13 @@ class RelayStream:
             await self._host.rows.bury([(row.serial, f"{type(error).__name__}: {error}") for row, error in refused])
             self._host.counts.buried += len(refused)
             self.refused.log_buried(refused)
-        else:
-            self.refused.add(refused, self._loop.time())
+            return
+        now = self._loop.time()
+        of_stream = [each for each in refused if _is_of_stream(each[1])]
+        if of_stream:  # no row can be published, so all wait, and keep their order
+            self._paused_until = now + self.refused.add_stream(of_stream, now)
+        if rest := [each for each in refused if not _is_of_stream(each[1])]:
+            self.refused.add(rest, now)
 
     def _pause(self, error: Exception, n_rows: int) -> None:
         now = self._loop.time()
@@ -372,6 +377,11 @@ def _may_be_stored(error: Exception) -> bool:
     if isinstance(error, ServerError):
         return error.retryable or error.may_be_stored
     return isinstance(error, Timeout | Closed)
+
+
+def _is_of_stream(error: Exception) -> bool:
+    """Return whether an error is about the stream and not about one event."""
+    return isinstance(error, StreamNotFound) or (isinstance(error, ConfigError) and error.argument == "stream")
 
 
 def _index_in(error: Exception, n_sent: int) -> int:

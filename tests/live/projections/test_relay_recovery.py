@@ -1,0 +1,156 @@
+"""A relay after a crash or an outage that was longer than the duplicate window: each event is stored once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+import eda
+import eda.projections.relay_stream
+import eda.sql
+from helpers import Admin, Logged, until
+from support.projections.outboxes import Box
+from support.projections.sinks import KINDS, Place
+
+WINDOW_S = 0.3
+AFTER_S = 0.5  # by then, the stream has forgotten the ids
+
+
+@pytest.fixture
+async def box(tmp_path: Path) -> AsyncIterator[Box]:
+    place = Place(KINDS[0], str(tmp_path / "own.db"))
+    box = Box(place)
+    await box.outbox.create()
+    yield box
+    await place.close()
+
+
+def numbered(n: int) -> list[eda.Event]:
+    return [eda.Event(id=f"n{number:05}", type="t", aggregate=f"a{number % 5}") for number in range(n)]
+
+
+async def note(box: Box, conn: eda.Conn, stream: str, *, created: str = "") -> None:
+    """Write the journal as a relay does before it sends rows."""
+    info = await conn.streams.info(stream)
+    await box.rows(
+        "INSERT INTO eda_outbox_relay (stream, created, sequence) "
+        f"VALUES ('{stream}', '{created or info.created.isoformat()}', {info.last_sequence})"
+    )
+
+
+async def publish(conn: eda.Conn, stream: str, events: list[eda.Event]) -> None:
+    async with conn.publisher(stream) as publisher:
+        await publisher.send_many(events)
+
+
+@pytest.mark.parametrize("allow_direct", [True, False])
+async def test_relay_when_any_part_of_a_chunk_was_stored_long_ago_stores_the_rest(
+    box: Box, conn: eda.Conn, admin: Admin, stream: str, allow_direct: bool
+) -> None:
+    n = 2500 if allow_direct else 200
+    await conn.streams.create(stream, eda.StreamOptions(dedup_window_s=WINDOW_S))
+    if not allow_direct:
+        info = await admin.js.stream_info(stream)
+        await admin.js.update_stream(info.config.evolve(allow_direct=False))
+    rows = numbered(n)
+    await box.add(stream, *rows)
+    await publish(conn, stream, [eda.Event(type="earlier") for _ in range(5)])
+    await note(box, conn, stream)
+    chance = random.Random(7)
+    stored = [each for each in rows[: n // 2] if chance.random() < 0.5]
+    mixed = [each for one in stored for each in (one, eda.Event(type="of another"))]
+    await publish(conn, stream, mixed)
+    await asyncio.sleep(AFTER_S)
+    async with conn.relay(box.outbox) as relay:
+        await until(lambda: relay.stats().acknowledged == n - len(stored))
+        assert relay.stats().found == len(stored)
+    given = {row.id for row in rows}
+    own = [each for each in await admin.ids(stream) if each in given]
+    assert own == [each.id for each in stored] + [each.id for each in rows if each not in stored]
+    assert await box.ids() == []
+
+
+@pytest.mark.parametrize("reason", ["made again", "restored"])
+async def test_relay_when_the_stream_is_another_one_searches_all_of_it(
+    box: Box, conn: eda.Conn, admin: Admin, stream: str, reason: str
+) -> None:
+    await conn.streams.create(stream, eda.StreamOptions(dedup_window_s=WINDOW_S))
+    rows = numbered(20)
+    await box.add(stream, *rows)
+    await publish(conn, stream, rows[:10])
+    if reason == "made again":
+        await note(box, conn, stream, created="2020-01-01T00:00:00+00:00")
+    else:
+        created = (await conn.streams.info(stream)).created.isoformat()
+        await box.rows(f"INSERT INTO eda_outbox_relay VALUES ('{stream}', '{created}', 1000)")
+    await asyncio.sleep(AFTER_S)
+    async with conn.relay(box.outbox) as relay:
+        await until(lambda: relay.stats().acknowledged == 10)
+    assert await admin.ids(stream) == [row.id for row in rows]
+
+
+async def test_relay_when_the_stream_has_removed_what_was_sent_warns(
+    box: Box, conn: eda.Conn, admin: Admin, stream: str, logged: Logged
+) -> None:
+    await conn.streams.create(stream, eda.StreamOptions(dedup_window_s=WINDOW_S))
+    rows = numbered(20)
+    await box.add(stream, *rows)
+    await note(box, conn, stream)
+    await publish(conn, stream, rows[:10])
+    await admin.js.purge_stream(stream, seq=6)
+    await asyncio.sleep(AFTER_S)
+    async with conn.relay(box.outbox) as relay:
+        await until(lambda: relay.stats().acknowledged == 15)
+    assert logged.find("may be published twice")
+
+
+async def test_relay_when_it_ends_in_order_leaves_nothing_to_search(box: Box, conn: eda.Conn, stream: str) -> None:
+    await conn.streams.create(stream)
+    await box.add(stream, *numbered(20))
+    async with conn.relay(box.outbox) as relay:
+        await until(lambda: relay.stats().acknowledged == 20)
+    assert await box.rows("SELECT * FROM eda_outbox_relay") == []
+
+
+async def test_relay_when_it_is_idle_leaves_nothing_to_search(
+    box: Box, conn: eda.Conn, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eda.projections.relay_stream, "IDLE_S", 0.05)
+    await conn.streams.create(stream)
+    await box.add(stream, *numbered(20))
+    async with conn.relay(box.outbox) as relay:
+        await until(lambda: relay.stats().acknowledged == 20)
+
+        async def is_empty() -> bool:
+            return await box.rows("SELECT * FROM eda_outbox_relay") == []
+
+        await until(is_empty)
+        await box.add(stream, eda.Event(id="later"))
+        await until(lambda: relay.stats().acknowledged == 21)
+
+
+async def test_relay_when_the_server_is_away_for_longer_than_the_duplicate_window_stores_each_event_once(
+    box: Box, own_server: eda.EmbeddedServer, logged: Logged
+) -> None:
+    rows = numbered(20_000)
+    async with eda.connect(own_server.url) as conn:
+        await conn.streams.create("orders", eda.StreamOptions(dedup_window_s=WINDOW_S))
+        await box.add("orders", *rows)
+        async with conn.relay(box.outbox) as relay:
+            for least in (1, 5_000):
+                await until(lambda least=least: relay.stats().acknowledged >= least)
+                await own_server.kill()
+                await asyncio.sleep(AFTER_S)
+                await own_server.start()
+            await until(lambda: relay.stats().acknowledged + relay.stats().found == len(rows), 30)
+        import nats
+
+        client = await nats.connect(own_server.url)
+        ids = await Admin(client).ids("orders")
+        await client.close()
+    assert sorted(ids) == [row.id for row in rows]
+    assert await box.ids() == []
