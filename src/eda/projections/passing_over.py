@@ -51,6 +51,11 @@ class PassingOver:
         self._label = label
         self._is_forbidden = False
 
+    @property
+    def has_filter(self) -> bool:
+        """Return whether the projection leaves out any events."""
+        return bool(self._wanted)
+
     async def reach(self, position: int) -> Reached | None:
         """Return where the position may move to if all events that were received are applied up to it.
 

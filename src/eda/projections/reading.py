@@ -105,6 +105,12 @@ class Reading:
         return self._dispatcher.n_held == 0 and all(lane.is_idle for lane in self.lanes)
 
     @property
+    def has_idle_lanes_behind(self) -> bool:
+        """Return whether the row of any lane is behind, although the lane has applied all that it got."""
+        at = self.read_to[0]
+        return any(lane.is_idle and lane.position < at for lane in self.lanes)
+
+    @property
     def is_applying(self) -> bool:
         """Return whether a function of the user may run."""
         return any(lane.applying.is_moving for lane in self.lanes)

@@ -14,6 +14,7 @@ import pytest
 import eda
 import eda.sql
 from helpers import Connect, Logged, until
+from support.projections.memory_sink import MemorySink
 
 
 def insert(events: list[eda.Event], tx: sqlite3.Connection) -> None:
@@ -67,6 +68,29 @@ async def test_wait_for_in_another_process_returns_when_the_event_is_applied(
             (progress,) = stats.streams
             assert (stats.version, stats.active, stats.applied) == (1, False, 0)
             assert (progress.position, progress.lag, progress.lag_s, progress.lanes) == (25, 0, 0.0, (25,))
+
+
+async def test_wait_for_in_another_process_does_not_wait_for_idle_lanes(connect: Connect, stream: str) -> None:
+    sink = MemorySink()
+
+    async def apply(events: list[eda.Event], tx: object) -> None: ...
+
+    writer, reader = await connect(), await connect()
+    await writer.publish(stream)
+    projection = writer.projection(
+        stream, apply, into=sink, name="list", key="aggregate", lanes=4, types=["made"], linger_s=0
+    )
+    async with projection, reader.view("list", into=sink) as view:
+        taken = []
+        for n in range(10):
+            receipt = await writer.publish(stream, eda.Event(type="made", aggregate=f"a{n}"))
+            begin = time.perf_counter()
+            await view.wait_for(receipt, 20)
+            taken.append(time.perf_counter() - begin)
+        assert statistics.median(taken) < 0.3, taken
+        sink.calls.clear()
+        await asyncio.sleep(0.5)
+        assert sink.calls.count("move") <= 4  # while nothing happens, nothing is written
 
 
 async def test_stats_of_a_view_when_nobody_applies_count_what_is_missing(

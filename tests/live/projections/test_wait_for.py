@@ -108,6 +108,22 @@ async def test_wait_for_with_lanes_waits_for_the_lowest(conn: eda.Conn, stream: 
         await projection.wait_for(before, 0)
 
 
+async def test_wait_for_with_lanes_does_not_wait_for_idle_ones(conn: eda.Conn, stream: str) -> None:
+    async def apply(events: list[eda.Event], tx: object) -> None:
+        await asyncio.sleep(0.01 if events[0].aggregate == "a0" else 0)
+
+    async with conn.projection(
+        stream, apply, into=MemorySink(), name="list", key="aggregate", lanes=4, linger_s=0
+    ) as projection:
+        taken = []
+        for _ in range(10):
+            receipts = [await conn.publish(stream, eda.Event(aggregate=f"a{n}")) for n in range(4)]
+            begin = time.perf_counter()
+            await projection.wait_for(receipts[-1], 20)
+            taken.append(time.perf_counter() - begin)
+    assert statistics.median(taken) < 0.3, taken
+
+
 async def test_wait_for_a_dead_letter_raises_its_reason(
     conn: eda.Conn, admin: Admin, stream: str, sink: eda.sql.SQLite, logged: Logged
 ) -> None:
