@@ -56,20 +56,23 @@ _FILES = {
 _EXTRAS = {"asyncpg": "asyncpg", "greenlet": "sqlalchemy", "psycopg": "psycopg", "sqlalchemy": "sqlalchemy"}
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _FILES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        value = getattr(import_module(f"eda.projections.{_FILES[name]}"), name)
-    except ModuleNotFoundError as error:
-        extra = _EXTRAS.get(error.name or "")
-        if extra is None:
-            raise
-        raise ConfigError(
-            f"eda.sql.{name} needs the package {error.name}, which is not installed: pip install 'eda-fast[{extra}]'"
-        ) from error
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # otherwise type checkers would accept any name
+
+    def __getattr__(name: str) -> Any:
+        if name not in _FILES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        try:
+            value = getattr(import_module(f"eda.projections.{_FILES[name]}"), name)
+        except ModuleNotFoundError as error:
+            extra = _EXTRAS.get(error.name or "")
+            if extra is None:
+                raise
+            raise ConfigError(
+                f"eda.sql.{name} needs the package {error.name}, which is not installed: "
+                f"pip install 'eda-fast[{extra}]'"
+            ) from error
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -8,6 +8,7 @@ have the words of the mark; pyright's may differ. No other line may have an erro
 
 import functools
 import logging
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -476,6 +477,25 @@ async def event_store(conn: eda.Conn) -> None:
     await store.append("4711", [Placed(5)], expected="old")  # error: expected
     conn.store("orders", decide_later)  # error: No overload
     conn.store("orders", snapshot_every=5)  # error: No overload
+
+
+def prepare(connection: sqlite3.Connection) -> None: ...
+
+
+async def databases(sink: eda.sql.Sink) -> None:
+    database = eda.sql.SQLite("read.db", timeout_s=2.5, on_connect=prepare)
+    assert_type(database, eda.sql.SQLite)
+    assert_type(database.max_lanes, int | None)
+    assert_type(await sink.rows("orders", 1, "orders"), list[eda.sql.PositionRow])
+    assert_type(await sink.versions(), list[eda.sql.ViewVersion])
+    assert_type(await sink.current("orders"), int | None)
+    sinks: list[eda.sql.Sink] = [database, eda.sql.from_url("sqlite:///read.db")]
+    assert_type(sinks[0].label, str)
+
+    eda.sql.SQLite(5)  # error: Argument 1
+    eda.sql.SQLite("read.db", timeout_s="2")  # error: timeout_s
+    eda.sql.SQLAlchemy("sqlite:///read.db")  # error: Argument 1
+    eda.sql.MySQL("orders")  # error: attribute
 
 
 def tests_of_deciders() -> None:

@@ -27,8 +27,8 @@ class Job(Generic[T]):
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
         self._has_ended = False  # as the event loop sees it
-        self.is_running = False
-        self.is_cancelled = False
+        self.is_running: bool = False
+        self.is_cancelled: bool = False
         self.value: T | None = None
         self.error: BaseException | None = None
 

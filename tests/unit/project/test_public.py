@@ -1,4 +1,4 @@
-"""Public are the modules `eda`, `eda.sql` and `eda.testing`, and the names in their `__all__`. All others are private."""
+"""Public are the modules `eda`, `eda.sql` and `eda.testing`, and what their `__all__` names. All others are private."""
 
 from __future__ import annotations
 
