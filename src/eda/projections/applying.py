@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
+from time import monotonic
 from typing import Any
 
 from eda._event import Event
@@ -31,7 +32,13 @@ Attempt = Callable[[Any], Awaitable[None]]
 # Puts the hooks of middleware around an attempt.
 Wrap = Callable[[Attempt], Attempt]
 
+LONG_LOOK_S = 1.0  # a look at a row that takes longer tells that the database is to blame for a transaction's time
+
 _NOT_CALLED, _COMMITTED = object(), object()
+
+
+class _NotLanded(Exception):
+    """The database is to blame that a transaction has not landed. `__cause__`: the error as the hooks see it."""
 
 
 class Chunk:
@@ -172,7 +179,8 @@ class Applying:
                 return None
             if isinstance(ended, ClaimLost | TransactionEnded | PositionInvalid):
                 raise ended
-            outage = self._outage_in(ended) or self._outage_in(error)
+            outage = ended.__cause__ if isinstance(ended, _NotLanded) else None
+            outage = outage or self._outage_in(ended) or self._outage_in(error)
             if outage is not None:
                 n_outages += 1
                 await self._pause(outage, n_outages)
@@ -207,6 +215,9 @@ class Applying:
             # A thread gets the context of this task, so that a close in apply knows where it is called.
             run = copy_context().run
             await self._move(chunk.events[-1].sequence, chunk.times[-1], lambda tx: run(apply, given, tx))
+        except _NotLanded as error:
+            self._ended = error
+            raise (error.__cause__ or error) from None
         except Exception as error:
             self._ended = error
             raise
@@ -216,7 +227,10 @@ class Applying:
         self._target.on_moved()
 
     async def _move(self, sequence: int, time: int, work: Work | None) -> None:
-        """Move the row in one transaction. After an unknown outcome it is found out whether the row was moved."""
+        """Move the row in one transaction. After an unknown outcome it is found out whether the row was moved.
+
+        Raises _NotLanded if it was not moved and the database is to blame; Timeout if the work took too long.
+        """
         options, row, timeout_s = self._options, self.row, self._options.timeout_s
         unknown: BaseException
         self.is_moving = True
@@ -244,20 +258,24 @@ class Applying:
             unknown.__cause__ = error
         finally:
             self.is_moving = False
+        began = monotonic()
         if await self._has_landed(row, sequence):
             self._target.counts.transactions += 1
-            return
-        raise unknown
+        elif isinstance(unknown, Timeout) and monotonic() - began < LONG_LOOK_S:
+            raise unknown
+        else:
+            raise _NotLanded from unknown
 
     async def _has_landed(self, before: PositionRow, sequence: int) -> bool:
         """Return whether the transaction with an unknown outcome has moved the row. Raises ClaimLost."""
         n_outages = 0
         while True:
             try:
-                found = await self._sink.find(self._options.name, self._options.version, before)
+                async with asyncio.timeout(self._options.timeout_s):
+                    found = await self._sink.find(self._options.name, self._options.version, before)
                 break
             except Exception as error:
-                if not self._sink.is_outage(error):
+                if not isinstance(error, TimeoutError) and not self._sink.is_outage(error):
                     raise
                 n_outages += 1
                 await self._pause(error, n_outages)
@@ -280,10 +298,10 @@ class Applying:
             except (ClaimLost, PositionInvalid):
                 raise
             except Exception as error:
-                if not self._sink.is_outage(error) and not isinstance(error, Timeout):
+                if not isinstance(error, Timeout | _NotLanded) and not self._sink.is_outage(error):
                     raise
                 n_outages += 1
-                await self._pause(error, n_outages)
+                await self._pause(error.__cause__ or error, n_outages)
         self._target.on_moved()
 
     # --- failed events -----------------------------------------------------------------------------------------------
@@ -307,7 +325,7 @@ class Applying:
             if delay_ns == DEAD:
                 break
             await asyncio.sleep(delay_ns / NS)
-        target.counts.dead += 1
+        target.counts.dead += target.dead_letters.into is not None
         target.on_dead(event.sequence, error_text(error.__cause__ if isinstance(error, Undecodable) else error))
         await self._passed(event.sequence, time)
         return []

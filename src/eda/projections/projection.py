@@ -155,7 +155,7 @@ class Projection(Life):
 
     @property
     def _is_busy(self) -> bool:
-        return any(runner.reading is not None and runner.reading.is_applying for runner in self._runners.values())
+        return any(runner.is_applying for runner in self._runners.values())
 
     async def _close(self, deadline: Deadline) -> None:
         if deadline.left_s > self._options.timeout_s:

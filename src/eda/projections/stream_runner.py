@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from eda.deadline import Deadline
-from eda.errors import Closed, ConsumerDeleted, EdaError
+from eda.errors import Closed, ConfigError, ConsumerDeleted, EdaError
 from eda.handling.dead_lettering import DeadLettering, dead_letter_stream
 from eda.handling.failure_log import FailureLog
 from eda.jetstream.subjects import filter_subjects
@@ -25,7 +25,6 @@ from eda.projections.sink import ClaimLost, PositionRow, Sink
 from eda.projections.stream_check import StreamCheck
 from eda.projections.waiting import Waiters
 from eda.subscribing.services import Services
-from eda.subscribing.shared_or_ordered import check_retention
 from eda.subscribing.subscription import Subscription
 
 __all__ = ["Around", "StreamRunner"]
@@ -68,6 +67,7 @@ class StreamRunner:
         self.stream = stream
         self.counts = Counts()
         self.reading: Reading | None = None  # None: another member owns the rows, or it is not known yet
+        self._left: Reading | None = None  # it ends, and is not closed yet
         self._services = services
         self._logger = services.logger
         self._options = options
@@ -104,6 +104,11 @@ class StreamRunner:
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def is_applying(self) -> bool:
+        """Return whether a function of the user may run."""
+        return any(each is not None and each.is_applying for each in (self.reading, self._left))
+
     # --- opening -----------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
@@ -112,7 +117,13 @@ class StreamRunner:
         Raises ConfigError, PositionInvalid, StreamNotFound, ServerError, Timeout, Closed, and the sink's errors.
         """
         info = await self._services.known_streams.ensure(self.stream)
-        check_retention(info, self._options.subscription(1), filters_reliably=self._services.api.filters_reliably)
+        if info.retention != "limits":
+            raise ConfigError(
+                f"stream {self.stream!r} has retention={info.retention!r}, which removes an event once it is "
+                "acknowledged. A projection reads without acknowledging, and each version begins with the first event, "
+                "so it would lose events: it needs a stream with the retention limits",
+                argument="streams",
+            )
         if self._dead_letter_stream is not None:
             await self._services.dead_letters.check(self._dead_letter_stream, info)
         self._task = self._loop.create_task(self._run(), name=f"eda {self._options.label} {self.stream}")
@@ -198,10 +209,17 @@ class StreamRunner:
 
     async def _leave(self) -> None:
         """End the reading, so that another one can begin."""
-        reading, self.reading = self.reading, None
+        if self.reading is not None:
+            self._left, self.reading = self.reading, None
+            await self._close_left(Deadline(self._options.timeout_s))
+
+    async def _close_left(self, deadline: Deadline) -> None:
+        reading = self._left
         if reading is not None:
-            await reading.close(Deadline(self._options.timeout_s))
+            await reading.close(deadline)
             await self._ownership.release(reading.rows)
+            self.counts.dead += reading.subscription.stats().dead_lettered  # messages that are no events
+            self._left = None
 
     def _may_pass(self, error: Exception) -> bool:
         """Return whether it is worth another try after this error."""
@@ -224,8 +242,9 @@ class StreamRunner:
         self._ownership.wrote()
         if self._options.lanes > 1:
             self._wanted.set()  # `_pass_over` moves the rows of idle lanes
-        if self.reading is not None:
-            self._waiters.advanced(self.stream, self.reading.position)
+        reading = self.reading or self._left
+        if reading is not None:
+            self._waiters.advanced(self.stream, reading.position)
 
     def _on_rows(self, rows: list[PositionRow]) -> None:
         """Note how far the owner is, while this member stands by."""
@@ -313,8 +332,7 @@ class StreamRunner:
         if self._task is not None:
             self._task.cancel()
             await deadline.wait({self._task}, keeps_s=deadline.left_s / 2)
-        reading, self.reading = self.reading, None
-        if reading is not None:
-            await reading.close(deadline)
-            await self._ownership.release(reading.rows)
+        if self.reading is not None:
+            self._left, self.reading = self.reading, None
+        await self._close_left(deadline)
         self._failures.flush()
