@@ -105,12 +105,6 @@ class Reading:
         return self._dispatcher.n_held == 0 and all(lane.is_idle for lane in self.lanes)
 
     @property
-    def has_idle_lanes_behind(self) -> bool:
-        """Return whether the row of any lane is behind, although the lane has applied all that it got."""
-        at = self.read_to[0]
-        return any(lane.is_idle and lane.position < at for lane in self.lanes)
-
-    @property
     def is_applying(self) -> bool:
         """Return whether a function of the user may run."""
         return any(lane.applying.is_moving for lane in self.lanes)
@@ -121,6 +115,13 @@ class Reading:
             self._read_to, self._read_to_ns = sequence, time
         for lane in self.lanes:
             lane.pass_to(sequence, time)
+
+    def pass_idle_lanes(self) -> None:
+        """Move the rows of idle lanes up to what was read. The other lanes may be busy."""
+        at, at_ns = self.read_to
+        for lane in self.lanes:
+            if lane.is_idle:
+                lane.pass_to(at, at_ns)
 
     # --- the subscription's handler ----------------------------------------------------------------------------------
 

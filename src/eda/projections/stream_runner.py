@@ -33,7 +33,8 @@ AGAIN_FIRST_S = 0.1
 AGAIN_MAX_S = 5.0
 PASS_OVER_S = 1.0
 FIRST_PASS_S = 0.005  # the first pause between two looks while somebody waits for an event; each is twice as long
-LANES_PASS_S = 0.02  # the longest pause until the rows of idle lanes are moved
+LANES_PASS_S = 0.02  # after a commit, until the rows of idle lanes are moved
+BUSY_LANES_PASS_S = 0.1  # while other lanes are busy: each such move is a transaction
 CHECK_S = 30.0  # between two checks that the stream is still the one that was applied
 
 AGAIN = "%s can't read stream %s, and tries again in %g s: %s"
@@ -99,6 +100,7 @@ class StreamRunner:
             stream, options.subscription_name, into, services.dead_letters.store, self._failures, self._fail
         )
         self._wanted = asyncio.Event()
+        self._moved = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._failed: asyncio.Future[None] = self._loop.create_future()
         self._opened: asyncio.Future[None] = self._loop.create_future()
@@ -194,7 +196,9 @@ class StreamRunner:
 
     async def _read(self, reading: Reading) -> None:
         """Read until that can't go on. Raises why."""
-        works = (reading.wait(), self._pass_over(reading), self._keep_checking(reading))
+        works = [reading.wait(), self._pass_over(reading), self._keep_checking(reading)]
+        if self._options.lanes > 1:
+            works.append(self._move_idle_lanes(reading))
         tasks = [self._loop.create_task(work) for work in works]
         try:
             await asyncio.wait({*tasks, self._failed}, return_when=asyncio.FIRST_COMPLETED)
@@ -240,8 +244,7 @@ class StreamRunner:
     def _on_moved(self) -> None:
         """Note that a row has moved."""
         self._ownership.wrote()
-        if self._options.lanes > 1:
-            self._wanted.set()  # `_pass_over` moves the rows of idle lanes
+        self._moved.set()
         reading = self.reading or self._left
         if reading is not None:
             self._waiters.advanced(self.stream, reading.position)
@@ -257,8 +260,7 @@ class StreamRunner:
         """When all that was read is applied, move the rows over what the filter leaves out.
 
         This happens once a second. While somebody waits for an event, it begins at once, and then backs off. Without a
-        filter, an event that somebody waits for is about to be delivered, so the server is not asked. The rows of idle
-        lanes are moved soon after the others, because the lowest row counts for views.
+        filter, an event that somebody waits for is about to be delivered, so the server is not asked.
         """
         pause_s = PASS_OVER_S
         while True:
@@ -280,12 +282,19 @@ class StreamRunner:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._wanted.wait()
-            if reading.has_idle_lanes_behind:
-                pause_s = min(pause_s * 2, LANES_PASS_S)
-            elif self._waiters.wanted(self.stream):
-                pause_s = min(pause_s * 2, PASS_OVER_S)
-            else:
-                pause_s = PASS_OVER_S
+            is_wanted = self._waiters.wanted(self.stream) > 0
+            pause_s = min(pause_s * 2, PASS_OVER_S) if is_wanted else PASS_OVER_S
+
+    async def _move_idle_lanes(self, reading: Reading) -> None:
+        """Move the rows of idle lanes soon after those of the others, because the lowest row counts for views."""
+        while True:
+            await self._moved.wait()
+            self._moved.clear()
+            await asyncio.sleep(LANES_PASS_S)
+            if not reading.is_idle:
+                await asyncio.sleep(BUSY_LANES_PASS_S)
+            reading.pass_idle_lanes()
+            self._waiters.advanced(self.stream, reading.position)
 
     async def _keep_checking(self, reading: Reading) -> None:
         """Check every 30 s, and after a lost connection, that the stream is still the one that was applied."""

@@ -93,6 +93,23 @@ async def test_wait_for_in_another_process_does_not_wait_for_idle_lanes(connect:
         assert sink.calls.count("move") <= 4  # while nothing happens, nothing is written
 
 
+async def test_row_of_an_idle_lane_follows_while_other_lanes_are_busy(connect: Connect, stream: str) -> None:
+    """Otherwise views would wait for ever under load, and a stream may discard events after the idle lane's row."""
+    sink, conn = MemorySink(), await connect()
+
+    async def apply(events: list[eda.Event], tx: object) -> None:
+        await asyncio.sleep(0.005)
+
+    projection = conn.projection(stream, apply, into=sink, name="list", key="aggregate", lanes=4, batch=1, linger_s=0)
+    await conn.publish(stream, eda.Event(aggregate="rare"))
+    async with projection, conn.publisher(stream) as publisher:
+        for _ in range(400):  # all in one lane
+            await publisher.send(eda.Event(aggregate="often"))
+        await publisher.flush()
+        await until(lambda: min(row.sequence for row in sink.stored["list", 1, stream]) > 5, 20)
+        assert max(row.sequence for row in sink.stored["list", 1, stream]) < 401
+
+
 async def test_stats_of_a_view_when_nobody_applies_count_what_is_missing(
     connect: Connect, stream: str, path: Path
 ) -> None:
