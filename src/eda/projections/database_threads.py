@@ -73,7 +73,8 @@ class DatabaseThread:
         """Do the work in the thread. Raise what it raises.
 
         If the caller is cancelled before the work has begun, it never begins. If it has begun, `interrupt` is called
-        once while it runs, and the cancellation is raised when the work has ended.
+        once while it runs, and the cancellation is raised when the work has ended, or when the caller is cancelled for
+        a second time.
         """
         job = Job(work)
         self._jobs.put(job)
@@ -86,7 +87,7 @@ class DatabaseThread:
                 if is_running:  # under the lock, so that it can't hit the next job
                     interrupt()
             if is_running:
-                await _ended_for_sure(job)
+                await job.ended()
             raise
         if job.error is not None:
             try:
@@ -96,7 +97,11 @@ class DatabaseThread:
         return job.value  # type: ignore[return-value]
 
     async def close(self, last: Callable[[], object]) -> None:
-        """Do `last` in the thread after all jobs, and end the thread. Wait for its end, also if cancelled."""
+        """Do `last` in the thread after all jobs, and end the thread. Raises what `last` raises.
+
+        If the caller is cancelled, the cancellation is raised when the thread has ended, or when the caller is
+        cancelled for a second time.
+        """
 
         def work(_: Job[None]) -> None:
             last()
@@ -104,10 +109,12 @@ class DatabaseThread:
         job = Job(work)
         self._jobs.put(job)
         self._jobs.put(None)
-        cancelled = await _ended_for_sure(job)
+        try:
+            await job.ended()
+        except asyncio.CancelledError:
+            await job.ended()
+            raise
         self._thread.join()  # it only has to return
-        if cancelled is not None:
-            raise cancelled
         if job.error is not None:
             raise job.error
 
@@ -121,15 +128,3 @@ class DatabaseThread:
                     job.is_running = False
                 job.wake()
             del job  # while the thread waits, it must not hold the events of the last job
-
-
-async def _ended_for_sure(job: Job[Any]) -> asyncio.CancelledError | None:
-    """Wait until the job has ended. Return the cancellation that came in between."""
-    cancelled = None
-    while True:
-        try:
-            await job.ended()
-        except asyncio.CancelledError as error:
-            cancelled = error
-        else:
-            return cancelled

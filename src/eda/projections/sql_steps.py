@@ -175,7 +175,8 @@ def refuse_awaitable(returned: object) -> None:
 async def to_its_end(awaitable: Awaitable[T]) -> T:
     """Await to the end, also if the caller is cancelled in between; the cancellation is raised afterwards.
 
-    A commit or a rollback that is cancelled halfway would leave a connection in an unknown state.
+    A commit or a rollback that is cancelled halfway would leave a connection in an unknown state. If the caller is
+    cancelled for a second time, the awaitable is cancelled as well: the database may never answer.
     """
     task = asyncio.ensure_future(awaitable)
     cancelled: asyncio.CancelledError | None = None
@@ -183,6 +184,8 @@ async def to_its_end(awaitable: Awaitable[T]) -> T:
         try:
             await asyncio.wait((task,))
         except asyncio.CancelledError as error:
+            if cancelled is not None:
+                task.cancel()
             cancelled = error
     if cancelled is not None:
         if not task.cancelled():

@@ -88,13 +88,36 @@ async def test_call_when_cancelled_while_it_runs_waits_for_its_end(thread: Datab
     call.cancel()
     await asyncio.sleep(0.05)
     assert not call.done()
-    call.cancel()  # a second time: it goes on waiting
-    await asyncio.sleep(0.05)
-    assert not call.done()
     go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await call
     assert (ended, interrupted) == ([True], [1])
+
+
+async def test_call_when_cancelled_twice_leaves_a_function_that_does_not_end() -> None:
+    """Otherwise a function that never returns would keep its program from ending."""
+    thread = DatabaseThread(NAME)
+    has_begun, go_on = threading.Event(), threading.Event()
+
+    def work(job: object) -> None:
+        has_begun.set()
+        go_on.wait(60)
+
+    call = asyncio.create_task(thread.call(work, lambda: None))
+    await asyncio.to_thread(has_begun.wait, 20)
+    closing = asyncio.create_task(thread.close(lambda: None))
+    for task in (call, closing):
+        for _ in range(2):
+            await asyncio.sleep(0)
+            assert not task.done()
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    left = threads()
+    assert [each.daemon for each in left] == [True]
+    go_on.set()
+    await asyncio.to_thread(left[0].join, 20)
+    assert threads() == []
 
 
 async def test_interrupt_when_the_job_has_ended_is_not_called(thread: DatabaseThread) -> None:

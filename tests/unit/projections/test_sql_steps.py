@@ -126,7 +126,7 @@ def test_placeholders_when_a_driver_has_others_are_replaced(text: str, with_numb
     assert formatted(text) == with_formats
 
 
-async def test_to_its_end_when_cancelled_twice_waits_and_raises_the_cancellation() -> None:
+async def test_to_its_end_when_cancelled_waits_and_raises_the_cancellation() -> None:
     go_on, ended = asyncio.Event(), []
 
     async def commit() -> None:
@@ -134,12 +134,29 @@ async def test_to_its_end_when_cancelled_twice_waits_and_raises_the_cancellation
         ended.append(True)
 
     waiting = asyncio.create_task(to_its_end(commit()))
-    for _ in range(2):
-        await asyncio.sleep(0)
-        waiting.cancel()
-        await asyncio.sleep(0)
-        assert not waiting.done()
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.sleep(0)
+    assert not waiting.done()
     go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert ended == [True]
+
+
+async def test_to_its_end_when_cancelled_twice_cancels_what_it_awaits() -> None:
+    ended = []
+
+    async def commit() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append(True)
+
+    waiting = asyncio.create_task(to_its_end(commit()))
+    for _ in range(2):
+        await asyncio.sleep(0.01)
+        waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert ended == [True]
