@@ -218,9 +218,12 @@ class _PlainConnection:
             self._is_cut = True
             try:
                 descriptor = driver.fileno()
-                copy = os.dup(descriptor)
-            except (psycopg.Error, OSError):
+            except psycopg.Error:
                 return  # it is lost already
+            try:
+                copy = socket.socket(fileno=os.dup(descriptor))
+            except OSError:
+                copy = None  # Windows can't copy it: then only the statement is cancelled
         # The server may not answer the request to cancel, and the event loop must not wait for it.
         threading.Thread(target=_cut, args=(driver, descriptor, copy), name="eda-psycopg-cancel", daemon=True).start()
 
@@ -232,6 +235,8 @@ class _PlainConnection:
             if job.is_cancelled:  # while it connected
                 raise Unreachable("the caller was cancelled while the connection was opened")
             value = drive(steps, lambda sql: _execute(driver, sql), driver)
+            if job.is_cancelled:
+                raise Unreachable("the caller was cancelled before the commit")
         except BaseException:
             self._roll_back(driver)
             raise
@@ -289,14 +294,17 @@ class _PlainConnection:
                 driver.close()
 
 
-def _cut(driver: psycopg.Connection[Any], descriptor: int, copy: int) -> None:
-    """Cancel the statement that runs, and cut the connection; `copy` is a copy of its descriptor."""
-    with socket.socket(fileno=copy) as connection, contextlib.suppress(psycopg.Error, OSError):
+def _cut(driver: psycopg.Connection[Any], descriptor: int, copy: socket.socket | None) -> None:
+    """Cancel the statement that runs, and cut the connection; `copy` is a copy of its socket."""
+    with contextlib.suppress(psycopg.Error, OSError):
         if driver.pgconn.transaction_status == TransactionStatus.ACTIVE:
             with contextlib.suppress(psycopg.Error):
                 driver.cancel_safe(timeout=CANCEL_S)
-        if driver.fileno() == descriptor:  # otherwise libpq has closed it, and the copy may be of another one
-            connection.shutdown(socket.SHUT_RDWR)
+        # If libpq has closed its own, the copy may be of another connection.
+        if copy is not None and driver.fileno() == descriptor:
+            copy.shutdown(socket.SHUT_RDWR)
+    if copy is not None:
+        copy.close()
 
 
 class _AsyncConnection(AsyncConnection["psycopg.AsyncConnection[Any]"]):
@@ -328,7 +336,7 @@ class _AsyncConnection(AsyncConnection["psycopg.AsyncConnection[Any]"]):
         """Execute one statement."""
         _check_open(driver)
         try:
-            async with driver.cursor(row_factory=tuple_row) as cursor:
+            async with psycopg.AsyncCursor(driver, row_factory=tuple_row) as cursor:
                 await cursor.execute(formatted(sql.text).encode(), sql.params or None)
                 return Result(await cursor.fetchall()) if cursor.description else _changed(cursor.rowcount)
         except psycopg.Error as error:
@@ -356,7 +364,7 @@ class _AsyncConnection(AsyncConnection["psycopg.AsyncConnection[Any]"]):
 def _execute(driver: psycopg.Connection[Any], sql: Sql) -> Result:
     _check_open(driver)
     try:
-        with driver.cursor(row_factory=tuple_row) as cursor:
+        with psycopg.Cursor(driver, row_factory=tuple_row) as cursor:  # whatever the user's cursor_factory is
             cursor.execute(formatted(sql.text).encode(), sql.params or None)
             return Result(cursor.fetchall()) if cursor.description else _changed(cursor.rowcount)
     except psycopg.Error as error:

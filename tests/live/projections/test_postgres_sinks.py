@@ -497,6 +497,66 @@ async def test_on_connect_when_given_prepares_each_connection_of_a_lane(kind: Ki
     await sink.close()
 
 
+@of_eda
+async def test_statements_when_a_pooler_forgets_prepared_ones_work_with_the_option_for_it(kind: Kind, url: str) -> None:
+    """Each transaction forgets all prepared statements, as if a pooler had given it another connection."""
+    if kind.name == "asyncpg":
+        sink: SqlSink = eda.sql.Asyncpg(url, statement_cache_size=0)
+    else:
+        sink = eda.sql.Psycopg(url, prepare_threshold=None)
+    sink.check_apply(is_async=kind.is_async)
+    await sink.open()
+    row = await claimed(sink)
+    work = Place(kind, url).work("DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$")
+    for n in range(1, 12):
+        row = await moved(sink, row, n, work)
+    assert await sink.rows(NAME, 1, STREAM) == [row]
+    await sink.close()
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["plain", "async"])
+async def test_psycopg_when_the_user_has_another_cursor_and_other_rows_reads_its_own(url: str, is_async: bool) -> None:
+    cursor: Any = psycopg.AsyncRawCursor if is_async else psycopg.RawCursor
+    sink = eda.sql.Psycopg(url, row_factory=psycopg.rows.dict_row, max_connections=1)
+    if is_async:
+        sink.check_apply(is_async=True)
+    await sink.open()
+    row = await claimed(sink)
+    found: list[Any] = []
+
+    async def read(tx: Any) -> None:
+        tx.cursor_factory = cursor
+        found.append(await (await tx.execute("SELECT $1::int AS n", (7,))).fetchone())
+
+    def read_plainly(tx: Any) -> None:
+        tx.cursor_factory = cursor
+        found.append(tx.execute("SELECT $1::int AS n", (7,)).fetchone())
+
+    for n in (1, 2):
+        row = await moved(sink, row, n, read if is_async else read_plainly)
+    assert found == [{"n": 7}, {"n": 7}]
+    assert await sink.find(NAME, 1, row) == row
+    await sink.close()
+
+
+async def test_open_when_the_user_may_not_create_tables_works_if_they_exist(
+    server: Postgres, place: Place, sink: SqlSink, url: str
+) -> None:
+    row = await claimed(sink)
+    await sink.promote(NAME, 1)
+    server.execute("CREATE ROLE reader LOGIN PASSWORD 'reads'")
+    server.execute("GRANT SELECT ON eda_positions, eda_views TO reader")
+    try:
+        async with opened(place.kind, url.replace(f"{server.user}:{server.password}", "reader:reads")) as others:
+            view = others.sink()
+            await view.open()
+            assert await view.rows(NAME, 1, STREAM) == [row]
+            assert await view.current(NAME) == 1
+    finally:
+        server.execute("REVOKE ALL ON eda_positions, eda_views FROM reader")
+        server.execute("DROP ROLE reader")
+
+
 @pytest.mark.parametrize("name", ["Psycopg", "Asyncpg"])
 @pytest.mark.parametrize(
     ("address", "options", "argument"),

@@ -131,6 +131,7 @@ class Postgres:
             for statement in (
                 "DROP SCHEMA public CASCADE",
                 "CREATE SCHEMA public",
+                "GRANT USAGE ON SCHEMA public TO PUBLIC",
                 f"ALTER DATABASE {database} RESET ALL",
             ):
                 self.execute(statement, database=database)
