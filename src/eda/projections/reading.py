@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import datetime
 from typing import cast
 
 from eda._event import Event
@@ -14,6 +15,7 @@ from eda.projections.lane import Lane
 from eda.projections.lane_keys import lane_picker
 from eda.projections.options import ProjectionOptions
 from eda.projections.sink import PositionRow
+from eda.subscribing.ordered_source import OrderedSource
 from eda.subscribing.services import Services
 from eda.subscribing.spec import SubscriptionSpec
 from eda.subscribing.subscription import Subscription
@@ -153,13 +155,21 @@ class Reading:
     # --- opening, waiting, closing -----------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Begin to read and to apply. Raises ConfigError, StreamNotFound, ServerError, Timeout, Closed."""
+        """Begin to read and to apply.
+
+        Raises Rewound if the stream is not the one that was checked, and ConfigError, StreamNotFound, ServerError,
+        Timeout, Closed.
+        """
+        await self.subscription.opened()
+        source = self.subscription._pipeline.source
+        assert isinstance(source, OrderedSource)
+        if source.created != datetime.fromisoformat(self.rows[0].created):
+            raise Rewound  # the stream was made again after its check
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(self._run(lane), name=f"eda {self._label} {self._stream} lane {number}")
             for number, lane in enumerate(self.lanes)
         ]
-        await self.subscription.opened()
 
     async def _run(self, lane: Lane) -> None:
         self._on_user_code()

@@ -67,7 +67,7 @@ class OrderedSource(Source):
         self._on_rewound = on_rewound
         # Called when a new reader finds no event to read, and every event received is done.
         self.on_nothing_pending: Callable[[], None] = lambda: None
-        self._created: datetime | None = None  # when the stream was created, as of the subscription's opening
+        self.created: datetime | None = None  # when the stream was created, as of the subscription's opening
         # The sequence to start at, by the options.
         self.start: int = options.start if isinstance(options.start, int) else 0
         self._is_start_logged = False
@@ -82,7 +82,7 @@ class OrderedSource(Source):
 
     def use_stream(self, info: StreamInfo) -> None:
         """Note which stream the subscription reads. Raises ConfigError if the stream allows no ordered subscription."""
-        self._created = info.created
+        self.created = info.created
         self._adapt_to(info)
 
     def _adapt_to(self, info: StreamInfo) -> None:
@@ -196,7 +196,7 @@ class OrderedSource(Source):
         info = await (self._bare.check() if self._server_filter else self._streams.info(self._stream))
         if n_wanted != self._n_wanted:
             return  # meanwhile another reader was requested, or reading was stopped
-        if self._created is not None and info.created != self._created:
+        if self.created is not None and info.created != self.created:
             self._on_end(ConsumerDeleted(self._stream, self._name, "the stream was deleted and made again"))
             return
         self._adapt_to(info)

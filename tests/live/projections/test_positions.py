@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 import eda
 import eda.sql
 from eda.projections import stream_runner
+from eda.projections.sink import PositionRow
+from eda.projections.stream_check import StreamCheck, StreamNow
 from helpers import Admin, Connect, Logged, Proxy
 from support.store.backups import backup, restore
 
@@ -158,3 +161,25 @@ async def test_streams_that_discard_old_events_after_they_were_applied_are_norma
     await publish(conn, stream, 6)
     with pytest.raises(eda.PositionInvalid, match=r"events 13 to 15 are gone .*discards old events \(max_msgs\)"):
         await conn.projection(stream, insert, into=eda.sql.SQLite(path), name="list")
+
+
+async def test_open_when_the_stream_is_made_again_after_its_check_applies_nothing(
+    conn: eda.Conn, stream: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await applied(conn, stream, path, await publish(conn, stream, 3))
+    real = StreamCheck.check
+    n_checks = 0
+
+    async def check(self: StreamCheck, rows: Iterable[PositionRow], *, read_to: int = 0) -> StreamNow:
+        nonlocal n_checks
+        now = await real(self, rows, read_to=read_to)
+        n_checks += 1
+        if n_checks == 1:
+            await conn.streams.delete(stream)
+            await publish(conn, stream, 6)
+        return now
+
+    monkeypatch.setattr(StreamCheck, "check", check)
+    with pytest.raises(eda.PositionInvalid, match="made again"):
+        await conn.projection(stream, insert, into=eda.sql.SQLite(path), name="list")
+    assert sequences(path) == [1, 2, 3]
