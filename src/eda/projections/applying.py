@@ -32,7 +32,13 @@ Attempt = Callable[[Any], Awaitable[None]]
 # Puts the hooks of middleware around an attempt.
 Wrap = Callable[[Attempt], Attempt]
 
+OVERDUE_S = 1.0  # after its time, a transaction that still runs is logged, because it could not be cancelled
 LONG_LOOK_S = 1.0  # a look at a row that takes longer tells that the database is to blame for a transaction's time
+
+OVERDUE = (
+    "%s: the transaction after event %d of stream %s still runs, although timeout_s=%g is over: a function in a thread "
+    "can't be cancelled, and the projection waits until it ends"
+)
 
 _NOT_CALLED, _COMMITTED = object(), object()
 
@@ -116,6 +122,7 @@ class Applying:
         self._target = target
         self._options = options = target.options
         self._sink = target.sink
+        self._loop = asyncio.get_running_loop()
         self.row = row
         self.is_moving = False
         self.is_stopping = False
@@ -234,6 +241,7 @@ class Applying:
         options, row, timeout_s = self._options, self.row, self._options.timeout_s
         unknown: BaseException
         self.is_moving = True
+        overdue = self._loop.call_later(timeout_s + OVERDUE_S, self._log_overdue, row)
         try:
             async with asyncio.timeout(timeout_s) as limit:
                 self.row = await self._sink.move(
@@ -258,6 +266,7 @@ class Applying:
             unknown.__cause__ = error
         finally:
             self.is_moving = False
+            overdue.cancel()
         began = monotonic()
         if await self._has_landed(row, sequence):
             self._target.counts.transactions += 1
@@ -265,6 +274,9 @@ class Applying:
             raise unknown
         else:
             raise _NotLanded from unknown
+
+    def _log_overdue(self, row: PositionRow) -> None:
+        self._target.logger.warning(OVERDUE, self._options.label, row.sequence, row.stream, self._options.timeout_s)
 
     async def _has_landed(self, before: PositionRow, sequence: int) -> bool:
         """Return whether the transaction with an unknown outcome has moved the row. Raises ClaimLost."""

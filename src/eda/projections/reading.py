@@ -207,7 +207,7 @@ class Reading:
             each.cancel()
         if late:
             self._logger.warning(
-                "%s, stream %s: %d transactions did not end in time, and are rolled back",
+                "%s, stream %s: %d transactions did not end in time, and are given up",
                 self._label, self._stream, len(late),
             )  # fmt: skip
             await deadline.wait(late, CANCELLED_WAIT_S)

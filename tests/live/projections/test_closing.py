@@ -12,7 +12,7 @@ import pytest
 
 import eda
 from helpers import Connect, Logged, until
-from support.projections.memory_sink import MemorySink
+from support.projections.memory_sink import MemorySink, Outage
 from support.projections.read_model import ReadModel, publish_many
 
 
@@ -70,7 +70,7 @@ async def test_close_when_an_async_apply_takes_too_long_rolls_it_back(
     assert time.monotonic() - began < 3
     assert cancelled == [3]
     assert sink.applied == []
-    assert logged.find("did not end in time, and are rolled back")
+    assert logged.find("did not end in time, and are given up")
 
 
 async def test_close_when_the_caller_is_cancelled_ends_within_two_seconds(conn: eda.Conn, stream: str) -> None:
@@ -160,8 +160,6 @@ async def test_close_when_an_event_waits_for_its_next_attempt_does_not_wait(
 
 
 async def test_close_when_the_database_is_down_does_not_wait_for_it(conn: eda.Conn, stream: str) -> None:
-    from support.projections.memory_sink import Outage
-
     def fails(method: str) -> None:
         if method in ("move", "release", "touch"):
             raise Outage
@@ -172,3 +170,19 @@ async def test_close_when_the_database_is_down_does_not_wait_for_it(conn: eda.Co
     await publish_many(conn, stream, 2_000)
     await until(lambda: sink.calls.count("move") > 3)
     await asyncio.wait_for(applying.close(), 5)
+
+
+async def test_close_when_a_thread_never_ends_gives_it_up(
+    connect: Connect, stream: str, model: ReadModel, logged: Logged
+) -> None:
+    may_end = threading.Event()
+    model.fails = lambda event: may_end.wait(30) and None
+    conn = await connect()
+    applying = await conn.projection(stream, model.apply, into=model.sink(), name="orders", timeout_s=0.1)
+    await conn.publish(stream)
+    await until(lambda: logged.find("still runs, although timeout_s=0.1 is over"))
+    applying.hurry(0.5)
+    began = time.monotonic()
+    await applying.close()
+    assert time.monotonic() - began < 5
+    may_end.set()
