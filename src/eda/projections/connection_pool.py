@@ -30,8 +30,9 @@ D = TypeVar("D")
 SHORT_S = 30.0
 # The longest that reading a lane's row may wait for a transaction whose outcome is unknown.
 FIND_S = 60.0
-# The longest that a rollback may take: then the connection is closed, which rolls back as well.
-ROLLBACK_S = 5.0
+# The longest that a rollback may take, and each statement after the caller was cancelled. Then the connection is
+# closed, and the server rolls back.
+ROLLBACK_S = 3.0
 
 
 def begin_text(timeout_s: float | None) -> str:
@@ -191,12 +192,19 @@ class AsyncConnection(Generic[D]):
         async with self._turn:
             driver = await self._begun(timeout_s)
             try:
-                value = await drive_async(steps, lambda sql: self.execute(driver, sql), driver)
+                value = await drive_async(steps, lambda sql: self._executed(driver, sql), driver)
             except BaseException:
                 await to_its_end(self._rolled_back(driver))
                 raise
             await to_its_end(self._committed(driver, timeout_s or SHORT_S))
             return value
+
+    async def _executed(self, driver: D, sql: Sql) -> Result:
+        task = asyncio.current_task()
+        if task is None or not task.cancelling():
+            return await self.execute(driver, sql)
+        async with asyncio.timeout(ROLLBACK_S):
+            return await self.execute(driver, sql)
 
     async def close(self) -> None:
         """Close the connection when its transaction has ended."""

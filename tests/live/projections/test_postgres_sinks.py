@@ -426,6 +426,29 @@ async def test_move_when_cancelled_in_a_statement_ends_the_statement(
     assert (await moved(sink, row, 5, place.work(INSERT))).sequence == 5
 
 
+@pytest.mark.parametrize("kind", [kind for kind in OF_EDA if kind.name != "psycopg-async"], ids=lambda kind: kind.name)
+async def test_move_when_cancelled_while_the_database_does_not_answer_ends_as_well(
+    server: Postgres, place: Place, sink: SqlSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """psycopg's asynchronous connections take 10 s of their own, so they are left out."""
+    monkeypatch.setattr(connection_pool, "ROLLBACK_S", 0.2)
+    monkeypatch.setattr(psycopg_sink, "CANCEL_S", 0.2)
+    row = await claimed(sink)
+    moving = asyncio.create_task(moved(sink, row, 5, place.work(INSERT, "SELECT pg_sleep(0.5)")))
+    await asyncio.sleep(0.25)
+    server.freeze()
+    try:
+        moving.cancel()
+        _, still = await asyncio.wait((moving,), timeout=10)
+        assert not still
+    finally:
+        server.thaw()
+    with pytest.raises(asyncio.CancelledError):
+        await moving
+    assert await sink.find(NAME, 1, row) == row
+    assert await place.applied() == []
+
+
 async def test_move_when_a_plain_apply_is_cancelled_between_statements_commits_nothing(url: str) -> None:
     (kind,) = [kind for kind in OF_EDA if not kind.is_async]
     async with opened(kind, url) as place:
