@@ -159,4 +159,37 @@ BARS = [
         "<=",
         1.1,
     ),
+    # Read models and the outbox.
+    *(
+        Bar(
+            f"rows projected by {driver}: part of a plain loop's rate",
+            f"plain rows {driver} s",
+            f"eda rows {driver} s",
+            ">=",
+            0.7,
+        )
+        for driver in ("sqlite", "psycopg", "asyncpg")
+    ),
+    Bar("wait_for after the commit: milliseconds", "wait_for us", "a millisecond us", "<=", 2),
+    Bar(
+        "wait_for after the commit, in another process: milliseconds",
+        "wait_for elsewhere us",
+        "a millisecond us",
+        "<=",
+        20,
+    ),
+    *(
+        Bar(
+            f"rows projected into {database}: times eventsourcing",
+            f"eventsourcing {database} project us",
+            f"eda beside {database} project us",
+            ">=",
+            5,
+        )
+        for database in ("SQLite", "PostgreSQL")
+    ),
+    Bar(
+        "outbox relay: part of reading the rows plus a publisher", "reading and publishing s", "eda relay s", ">=", 0.6
+    ),
+    Bar("outbox, from NOTIFY to stored: milliseconds", "notify to stored us", "a millisecond us", "<=", 20),
 ]
