@@ -55,7 +55,7 @@ async def test_owner_in_a_long_transaction_keeps_its_claim(
     await owner.wait_for((stream, 1, 0), 20)
     standby = await second.projection(stream, applying(place, {"pause": 0.0}), into=place.sink(), name="list")
     view = await second.view("list", into=place.sink())
-    pause["pause"] = 2.5
+    pause["pause"] = 1.8
     receipt = await publish(first, stream, 1)
     await asyncio.gather(owner.wait_for(receipt, 20), standby.wait_for(receipt, 20), view.wait_for(receipt, 20))
     assert [(await each.stats()).active for each in (owner, standby)] == [True, False]
