@@ -12,8 +12,8 @@ Files, each after the files that it imports:
     sqlstates          what PostgreSQL's error codes say about a transaction
     database_threads   a thread for a plain connection
     sqlite             `eda.sql.SQLite`
-    sqlalchemy_sink    `eda.sql.SQLAlchemy`
     connection_pool    a bounded pool of connections to PostgreSQL, and what asynchronous connections have in common
+    sqlalchemy_sink    `eda.sql.SQLAlchemy`
     psycopg_sink       `eda.sql.Psycopg`
     asyncpg_sink       `eda.sql.Asyncpg`
     sink_of_url        `eda.sql.from_url`: the sink for a database's address

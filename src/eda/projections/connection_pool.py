@@ -13,6 +13,8 @@ from eda.projections.sink import CommitUnknown
 from eda.projections.sql_steps import Result, Sql, Steps, Unreachable, drive_async, to_its_end
 
 __all__ = [
+    "FIND_S",
+    "ROLLBACK_S",
     "SHORT_S",
     "AsyncConnection",
     "Connection",

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import StaticPool
 
 from eda.errors import ConfigError
+from eda.projections.connection_pool import FIND_S, ROLLBACK_S, SHORT_S
 from eda.projections.sink import CommitUnknown
 from eda.projections.sql_sink import SqlSink
 from eda.projections.sql_steps import (
@@ -128,7 +129,9 @@ class SQLAlchemyDatabase:
         timeout_s: float | None = None,
     ) -> T:
         """Drive the steps on a connection of the engine's pool."""
-        if self._turn is None or not writes:
+        if self._turn is None:
+            return await self._bounded(steps, writes, timeout_s, is_lane=lane is not None)
+        if not writes:
             return await self._transaction(steps, writes, timeout_s)
         async with self._turn:
             return await self._transaction(steps, writes, timeout_s)
@@ -155,6 +158,17 @@ class SQLAlchemyDatabase:
             return True
         return lost_sqlite_savepoint(error) or is_savepoint_gone(_state(error))
 
+    async def _bounded(self, steps: Steps[T], writes: bool, timeout_s: float | None, *, is_lane: bool) -> T:
+        """Run a transaction on PostgreSQL, which may not answer. The caller bounds those with a `timeout_s`."""
+        if is_lane and timeout_s is not None:
+            return await self._transaction(steps, writes, timeout_s)
+        most_s = FIND_S if is_lane else SHORT_S
+        try:
+            async with asyncio.timeout(most_s):
+                return await self._transaction(steps, writes, most_s)
+        except TimeoutError:
+            raise Unreachable(f"{self.label} did not end a short transaction in {most_s:g} s") from None
+
     async def _transaction(self, steps: Steps[T], writes: bool, timeout_s: float | None) -> T:
         connection = await self._connect()
         try:
@@ -163,7 +177,7 @@ class SQLAlchemyDatabase:
         except BaseException:
             await to_its_end(self._give_up(connection))
             raise
-        await to_its_end(self._commit(connection))
+        await to_its_end(self._commit(connection, timeout_s or SHORT_S))
         return value
 
     async def _connect(self) -> AsyncConnection:
@@ -179,8 +193,9 @@ class SQLAlchemyDatabase:
             # Users follow SQLAlchemy's advice and begin the transaction in a listener of their own.
             if not getattr(driver, "in_transaction", False):
                 await self._execute(connection, Sql("BEGIN IMMEDIATE" if writes else "BEGIN"))
-        elif timeout_s is not None:
-            await self._execute(connection, Sql(IDLE_TIMEOUT, (f"{timeout_s * 1000:.0f}",)))
+        elif writes:
+            idle_ms = min(max(int((timeout_s or SHORT_S) * 1000), 1), 2**31 - 1)
+            await self._execute(connection, Sql(IDLE_TIMEOUT, (str(idle_ms),)))
 
     async def _execute(self, connection: AsyncConnection, sql: Sql) -> Result:
         try:
@@ -192,9 +207,10 @@ class SQLAlchemyDatabase:
             return Result([tuple(row) for row in result.all()])
         return Result([], result.rowcount)
 
-    async def _commit(self, connection: AsyncConnection) -> None:
+    async def _commit(self, connection: AsyncConnection, timeout_s: float) -> None:
         try:
-            await connection.commit()
+            async with asyncio.timeout(timeout_s):
+                await connection.commit()
         except Exception as error:
             await self._give_up(connection)
             if _is_lost(error):
@@ -205,12 +221,19 @@ class SQLAlchemyDatabase:
 
     async def _give_up(self, connection: AsyncConnection) -> None:
         """Roll back, and give the connection back to the pool."""
-        with suppress(Exception):  # the error that led here is the one that counts
-            if self.dialect == "sqlite" and not connection.closed:
-                await connection.rollback()
-                await connection.invalidate()  # statements that apply left open would block the next transaction
-        with suppress(Exception):
-            await connection.close()
+        try:
+            async with asyncio.timeout(ROLLBACK_S):
+                with suppress(Exception):  # the error that led here is the one that counts
+                    if self.dialect == "sqlite" and not connection.closed:
+                        await connection.rollback()
+                        await (
+                            connection.invalidate()
+                        )  # statements that apply left open would block the next transaction
+                with suppress(Exception):
+                    await connection.close()
+        except TimeoutError:
+            with suppress(Exception):
+                await connection.invalidate()  # the database does not answer
 
 
 def _is_lost(error: Exception) -> bool:

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 import eda.sql
-from eda.projections import connection_pool, psycopg_sink
+from eda.projections import connection_pool, psycopg_sink, sqlalchemy_sink
 from eda.projections.sink import ClaimLost, CommitUnknown, PositionRow
 from eda.projections.sql_sink import SqlSink
 from helpers import until
@@ -246,11 +246,16 @@ async def test_connections_when_lost_while_nobody_uses_them_are_opened_again_at_
     assert (await moved(sink, row, 6, place.work("INSERT INTO applied VALUES (2)"))).sequence == 6
 
 
-@of_eda
+# psycopg under SQLAlchemy waits 5 s for the server's answer to each cancellation.
+@pytest.mark.parametrize(
+    "kind", [kind for kind in IN_POSTGRES if kind.name != "sqlalchemy-psycopg"], ids=lambda kind: kind.name
+)
 async def test_short_transaction_when_the_database_does_not_answer_is_an_outage(
     server: Postgres, place: Place, sink: SqlSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection_pool, "SHORT_S", 0.3)
+    for module in (connection_pool, sqlalchemy_sink):
+        monkeypatch.setattr(module, "SHORT_S", 0.3)
+        monkeypatch.setattr(module, "ROLLBACK_S", 0.3)
     monkeypatch.setattr(psycopg_sink, "CANCEL_S", 0.1)
     row = await claimed(sink)
     server.freeze()
