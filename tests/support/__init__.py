@@ -36,6 +36,8 @@
     projections/tables        an append-only table by every driver: made, read, and written in a projection
     projections/process       publishes or projects in processes of their own that are killed or frozen
     projections/members       starts, kills and ends such processes
+    projections/relaying      relays an outbox in processes of their own that are killed or frozen
+    projections/outbox_load   fills an outbox, starts and kills such processes, and proves what the stream holds
     projections/outboxes      transactions that leave events in an outbox, in every kind of database
     projections/evidence      the streams' contents and the table, compared
     projections/commit_proxy  a TCP proxy that takes away the answers of commits
