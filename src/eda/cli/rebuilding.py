@@ -52,19 +52,18 @@ async def rebuild_view(
     for name in ("SIGTERM", "SIGHUP"):
         with suppress(AttributeError, NotImplementedError):  # Windows
             asyncio.get_running_loop().add_signal_handler(getattr(signal, name), task.cancel)
-    async with connection(server) as conn:
+    async with connection(server, auto_create=True) as conn:  # it may need a stream for dead letters
         projection = await _projection_of(make, function, conn)
         reporter, shown = _reporter(as_json)
         with shown:
             async with projection:
                 stored = {name: (await conn.streams.info(name)).last_sequence for name in projection.streams}
                 await _until_caught_up(projection, stored, max_lag, reporter)
-                if promote:
-                    try:
-                        await projection.promote(max_lag=max_lag)
-                    except eda.ConfigError as error:
-                        raise NotPromoted(str(error)) from error
-                reporter(await projection.stats(), done=True, promoted=promote)
+                stats = await projection.stats()
+                refusal = await _refused_promotion(projection, stats, max_lag) if promote else None
+                reporter(stats, done=True, promoted=promote and refusal is None)
+    if refusal is not None:
+        raise NotPromoted(refusal)
 
 
 def _function(name: str) -> Callable[[eda.Conn], object]:
@@ -118,6 +117,20 @@ async def _until_caught_up(
     finally:
         ended.cancel()
         await asyncio.wait({ended})
+
+
+async def _refused_promotion(projection: eda.Projection, stats: eda.ProjectionStats, max_lag: int) -> str | None:
+    """Promote the projection's version, and return None. If it must not be promoted, return why."""
+    if stats.dead_lettered:
+        return (
+            f"version {stats.version} of {stats.name!r} is not promoted: {stats.dead_lettered} of its events failed "
+            "and became dead letters. If it is good enough without them, promote it with `eda views promote`"
+        )
+    try:
+        await projection.promote(max_lag=max_lag)
+    except eda.ConfigError as error:
+        return str(error)
+    return None
 
 
 def _is_near(stats: eda.ProjectionStats, stored: dict[str, int], max_lag: int) -> bool:

@@ -19,10 +19,10 @@ from eda.cli.view_sink import opened_sink
 __all__ = ["connection", "list_versions", "print_json", "print_table"]
 
 
-def connection(server: dict[str, str | None]) -> eda.Conn:
+def connection(server: dict[str, str | None], *, auto_create: bool = False) -> eda.Conn:
     """Return a connection to the server that the options of a command name."""
     options: dict[str, Any] = dict(server)
-    return eda.connect(options.pop("addr"), client="eda-views", auto_create=False, **options)
+    return eda.connect(options.pop("addr"), client="eda-views", auto_create=auto_create, **options)
 
 
 async def list_versions(into: str, name: str | None, server: dict[str, str | None]) -> list[VersionLag]:

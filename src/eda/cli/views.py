@@ -102,8 +102,8 @@ def rebuild(function: str, promote: bool, max_lag: int, as_json: bool, **server:
     applied, dead_lettered, position, lag, lag_s, seconds, done and promoted. `applied` and `dead_lettered` count
     events of this run. `position` and `lag` are sums over all streams.
 
-    The exit code is 0 if the projection has caught up, 1 if it was not promoted because it lags, 2 if it failed,
-    130 after Ctrl-C, and 143 after SIGTERM.
+    The exit code is 0 if the projection has caught up, 1 if it was not promoted because it lags or because events
+    failed, 2 if the projection failed, 130 after Ctrl-C, and 143 after SIGTERM.
     """
     from eda.cli.rebuilding import NotPromoted, rebuild_view
 
@@ -124,7 +124,8 @@ def rebuild(function: str, promote: bool, max_lag: int, as_json: bool, **server:
 def promote(name: str, version: int, into: str, max_lag: int, yes: bool, as_json: bool, **server: str | None) -> None:
     """Let views of NAME read this version.
 
-    The switch is one transaction. It is refused if the version is too far behind its streams.
+    The switch is one transaction. It is refused if the version is too far behind its streams. If the projection leaves
+    out some types and does not run now, events of these types count, too.
 
     With --json, the command prints an object with the fields name, version, previous, changed, lag and lag_s.
 

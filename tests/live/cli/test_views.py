@@ -35,8 +35,8 @@ import eda.sql
 
 def apply(events, tx):
     time.sleep(float(os.environ.get("SLOW_S", "0")))
-    if os.environ.get("BROKEN"):
-        raise RuntimeError("the table is missing")
+    if os.environ.get("BROKEN") and any(event.sequence in (3, 8) for event in events):
+        raise eda.Reject("no such customer")
     tx.executemany("INSERT INTO orders_v2 VALUES (?, ?)", [(event.sequence, event.type) for event in events])
 
 
@@ -265,6 +265,25 @@ async def test_rebuild_when_json_prints_lines(
     assert (lines[-1]["name"], lines[-1]["version"], lines[-1]["lag"], lines[-1]["promoted"]) == (
         *("order-list", 2, 0, True),
     )
+
+
+async def test_rebuild_when_events_fail_does_not_promote(
+    conn: eda.Conn, database: Path, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await filled(conn, 10)
+    async with version_1(conn, database) as projection:
+        await caught_up(conn, projection)
+    monkeypatch.setenv("BROKEN", "1")
+    code, out, err = await run("rebuild", "shop_views:order_list", "--promote")
+    assert code == 1
+    assert "16 events applied" in out
+    assert "; 4 events failed and became dead letters" in out
+    assert "views of" not in out
+    assert "Error: version 2 of 'order-list' is not promoted: 4 of its events failed and became dead letters." in err
+    assert rows_of_version_2(database) == 16
+    code, out, _ = await run("ls", "--json")
+    found = [json.loads(line) for line in out.splitlines()]
+    assert [(each["current"], each["lag"]) for each in found] == [(True, 0), (False, 0)]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
