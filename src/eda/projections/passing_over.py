@@ -49,7 +49,7 @@ class PassingOver:
         self._wanted = list(wanted)
         self._logger = logger
         self._label = label
-        self._is_forbidden = False
+        self.is_forbidden: bool = False  # the server does not let us look, so positions stay behind
 
     @property
     def has_filter(self) -> bool:
@@ -65,7 +65,7 @@ class PassingOver:
 
         Raises StreamNotFound, ServerError, Timeout, Closed.
         """
-        if self._is_forbidden:
+        if self.is_forbidden:
             return None
         now = await stream_now(self._api, self._stream)
         last = now.info.last_sequence
@@ -78,7 +78,7 @@ class PassingOver:
         except ServerError as error:
             if error.code != FORBIDDEN:
                 raise
-            self._is_forbidden = True
+            self.is_forbidden = True
             self._logger.warning(FORBIDS, self._label, self._stream, error)
             return None
         finally:

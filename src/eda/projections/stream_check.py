@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from eda.cursors.position import Position, position_of, surviving_position
+from eda.cursors.position import Position, position_of, sequence_at
 from eda.errors import ServerError
 from eda.jetstream.api import Api, stream_error
 from eda.jetstream.schemas import Stream
@@ -26,8 +26,13 @@ from eda.names import FORGOTTEN
 from eda.projection_errors import PositionInvalid
 from eda.projections.sink import PositionRow
 from eda.server_codes import FORBIDDEN, MESSAGE_NOT_FOUND
+from eda.times import NS
 
 __all__ = ["StreamCheck", "StreamNow", "stream_now"]
+
+# Clocks of servers may differ by less than this. After an election, an event may have an earlier time than the one
+# before it.
+SKEW_NS = 10 * NS
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,18 +111,25 @@ class StreamCheck:
 
     async def _check_event(self, position: Position, info: StreamInfo) -> None:
         """Check that the event at the position is the one that was applied, if the stream still has it."""
-        if await surviving_position(self._api, self._stream, position, info) == position:
-            return
+        if not position.stored_ns:
+            return  # the time is not known
         found = await position_of(self._api, self._stream, position.seq)
+        if found.stored_ns == position.stored_ns:
+            return
         if found.stored_ns:
             what = (
                 f"event {position.seq} was stored {_at(found.stored_ns)}, but the event with this sequence that was "
                 f"applied was stored {_at(position.stored_ns)}"
             )
+        elif position.seq < info.first_sequence:
+            return  # it was removed together with all events before it
         else:
+            later = await sequence_at(self._api, self._stream, position.stored_ns + SKEW_NS, info)
+            if later > position.seq:
+                return
             what = (
-                f"an event before {position.seq} was stored after event {position.seq} was, which was applied and is "
-                "gone now"
+                f"event {position.seq} was applied and is gone now, and event {later} was stored after it. So the "
+                "sequences were given a second time"
             )
         raise self._invalid(
             f"{what}. The stream was restored from an older backup, or its server has lost the last events, and other "
