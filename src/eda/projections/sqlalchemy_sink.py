@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import Pool, QueuePool, StaticPool
 
 from eda.errors import ConfigError
 from eda.projections.connection_pool import FIND_S, ROLLBACK_S, SHORT_S
@@ -41,6 +41,8 @@ _PLACEHOLDERS: dict[str, Callable[[str], str]] = {
     "format": formatted,
     "pyformat": formatted,
 }
+
+N_KEPT = 2  # connections of a pool that lanes leave for short transactions
 
 IDLE_TIMEOUT = "SELECT set_config('idle_in_transaction_session_timeout', ?, true)"
 
@@ -87,6 +89,8 @@ class SQLAlchemyDatabase:
         self.max_lanes: int | None = 1 if self.dialect == "sqlite" else None
         self.engine = engine
         self._placed = _PLACEHOLDERS[engine.dialect.paramstyle]
+        # Lanes leave connections for signs of life and for readers. Otherwise the rows of a busy owner would look dead.
+        self._lanes = asyncio.Semaphore(_most_lanes(engine.pool))
         # Writers of SQLite wait for each other here, and not in the driver until it calls the database busy.
         self._turn: asyncio.Lock | None = asyncio.Lock() if self.dialect == "sqlite" else None
 
@@ -161,7 +165,8 @@ class SQLAlchemyDatabase:
     async def _bounded(self, steps: Steps[T], writes: bool, timeout_s: float | None, *, is_lane: bool) -> T:
         """Run a transaction on PostgreSQL, which may not answer. The caller bounds those with a `timeout_s`."""
         if is_lane and timeout_s is not None:
-            return await self._transaction(steps, writes, timeout_s)
+            async with self._lanes:
+                return await self._transaction(steps, writes, timeout_s)
         most_s = FIND_S if is_lane else SHORT_S
         try:
             async with asyncio.timeout(most_s):
@@ -251,6 +256,14 @@ def _state(error: BaseException | None) -> str | None:
 
 def _is_static(engine: AsyncEngine) -> bool:
     return isinstance(engine.pool, StaticPool)
+
+
+def _most_lanes(pool: Pool) -> int:
+    """Return how many lanes may use connections of a pool at the same time."""
+    overflow = getattr(pool, "_max_overflow", 0)
+    if not isinstance(pool, QueuePool) or overflow < 0:
+        return 1_000_000  # it opens any number of connections
+    return max(pool.size() + overflow - N_KEPT, 1)
 
 
 def _place(engine: AsyncEngine) -> str:

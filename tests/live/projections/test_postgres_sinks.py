@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
 
 import eda.sql
 from eda.projections import connection_pool, psycopg_sink, sqlalchemy_sink
@@ -499,6 +500,31 @@ async def test_lanes_when_there_are_many_share_a_bounded_number_of_connections(
     assert 3 < len(found) <= 5
     assert {name for name, _, _ in found} == {"eda"}
     await sink.close()
+
+
+async def test_lanes_when_they_use_up_an_engines_pool_leave_connections_for_signs_of_life(url: str) -> None:
+    engine = create_async_engine(url.replace("postgresql:", "postgresql+asyncpg:", 1), pool_size=3, max_overflow=1)
+    sink = eda.sql.SQLAlchemy(engine)
+    await sink.open()
+    rows = await sink.claim(NAME, 1, STREAM, seen=[], created=CREATED, lanes=6)
+    assert rows is not None
+    go_on = asyncio.Event()
+    n_begun = 0
+
+    async def work(tx: Any) -> None:
+        nonlocal n_begun
+        n_begun += 1
+        await go_on.wait()
+
+    moving = [asyncio.create_task(moved(sink, row, 1, work)) for row in rows]
+    await until(lambda: n_begun == 2)
+    async with asyncio.timeout(10):  # a pool without a free connection waits for 30 s
+        await sink.touch(NAME, 1, rows)
+        assert len(await sink.rows(NAME, 1, STREAM)) == 6
+    assert n_begun == 2
+    go_on.set()
+    await asyncio.gather(*moving)
+    await engine.dispose()
 
 
 @of_eda
