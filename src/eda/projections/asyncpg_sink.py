@@ -160,6 +160,7 @@ class _Connection(AsyncConnection["asyncpg.Connection[Any]"]):
         self._connect = connect
         self._on_connect = on_connect
         self._transaction: Any = None
+        self._first = ""  # what is sent with the first statement, which saves a round trip
 
     async def connect(self) -> asyncpg.Connection[Any]:
         """Open a connection, and let the user prepare it."""
@@ -176,15 +177,20 @@ class _Connection(AsyncConnection["asyncpg.Connection[Any]"]):
         """Begin a transaction with asyncpg's own object, so that apply can use `tx.transaction()` for savepoints."""
         self._transaction = driver.transaction()
         await self._transaction.start()
-        await driver.execute(begin_text(timeout_s))
+        self._first = begin_text(timeout_s)
 
     async def execute(self, driver: asyncpg.Connection[Any], sql: Sql) -> Result:
         """Execute one statement."""
         if driver.is_closed() and getattr(driver, "is_closed_by_call", False):
             raise _ClosedByApply("apply has closed the connection")
-        text = numbered(sql.text)
+        text, first, self._first = numbered(sql.text), self._first, ""
+        has_rows = text.lstrip().startswith("SELECT") or "RETURNING" in text
         try:
-            if text.lstrip().startswith("SELECT") or "RETURNING" in text:
+            if first and (sql.params or has_rows):  # these go alone
+                await driver.execute(first)
+            elif first:
+                text = f"{first}; {text}"
+            if has_rows:
                 rows = [tuple(row) for row in await driver.fetch(text, *sql.params)]
                 return Result(rows, len(rows))
             # The command tag ends with the number of rows: "UPDATE 1".
