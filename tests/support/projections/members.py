@@ -99,6 +99,10 @@ class ProjectionMembers:
         """Return the projecting members that live."""
         return [name for name in self.alive() if name not in self._publishing]
 
+    def owner(self) -> str:
+        """Return the member that has begun the last transaction."""
+        return [line.member for line in self.lines("begin") if line.member in self.readers()][-1]
+
     def any_busy(self, chance: random.Random) -> str:
         """Return a projecting member that lives: a busy one, if there is one."""
         readers = self.readers()
