@@ -56,9 +56,9 @@ class Chunk:
     __slots__ = ("error", "events", "times")
 
     def __init__(self, events: list[Event], times: list[int], error: BaseException | None = None) -> None:
-        self.events = events
-        self.times = times
-        self.error = error
+        self.events: list[Event] = events
+        self.times: list[int] = times
+        self.error: BaseException | None = error
 
     def part(self, first: int, end: int, error: BaseException | None = None) -> Chunk:
         """Return some of the events as a chunk."""
@@ -71,10 +71,10 @@ class Counts:
     __slots__ = ("applied", "dead", "failed", "transactions")
 
     def __init__(self) -> None:
-        self.transactions = 0
-        self.applied = 0
-        self.failed = 0
-        self.dead = 0
+        self.transactions: int = 0
+        self.applied: int = 0
+        self.failed: int = 0
+        self.dead: int = 0
 
 
 class Target:
@@ -123,8 +123,8 @@ class Applying:
         self._options = options = target.options
         self._sink = target.sink
         self._loop = asyncio.get_running_loop()
-        self.row = row
-        self.is_moving = False
+        self.row: PositionRow = row
+        self.is_moving: bool = False
         self.is_stopping = False
         self._is_single = options.batch is None
         self._chunk: Chunk | None = None

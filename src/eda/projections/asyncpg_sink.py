@@ -73,7 +73,7 @@ class AsyncpgDatabase:
     ) -> None:
         parts = urlsplit(dsn)
         place = parts.netloc.rpartition("@")[2] or "localhost"
-        self.label = f"PostgreSQL {unquote(parts.path.strip('/'))} at {place}"
+        self.label: str = f"PostgreSQL {unquote(parts.path.strip('/'))} at {place}"
         self._dsn = dsn
         settings = {"application_name": "eda", **(options.get("server_settings") or {})}
         defaults = {"timeout": CONNECT_S, "connection_class": _WatchedConnection}

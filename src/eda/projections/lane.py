@@ -28,7 +28,7 @@ class Lane:
         self._loop = asyncio.get_running_loop()
         self._something: asyncio.Future[None] | None = None  # the task waits for events
         self._room: asyncio.Future[None] | None = None  # the subscription waits for room
-        self.reached = applying.row.sequence  # the last sequence of this lane that was put here, or passed
+        self.reached: int = applying.row.sequence  # the last sequence of this lane that was put here, or passed
 
     @property
     def position(self) -> int:

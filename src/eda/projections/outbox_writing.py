@@ -27,7 +27,7 @@ class Done:
     __slots__ = ("result",)
 
     def __init__(self, result: object) -> None:
-        self.result = result
+        self.result: object = result
 
     def __await__(self) -> Generator[Any, None, Any]:
         return self.result

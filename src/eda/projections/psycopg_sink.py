@@ -107,7 +107,7 @@ class PsycopgDatabase:
         on_connect: OnConnect | None,
     ) -> None:
         place = f"{known.get('host') or 'localhost'}:{known.get('port') or 5432}"
-        self.label = f"PostgreSQL {known.get('dbname') or known.get('user') or ''} at {place}"
+        self.label: str = f"PostgreSQL {known.get('dbname') or known.get('user') or ''} at {place}"
         self._conninfo = conninfo
         self._options: dict[str, Any] = {"fallback_application_name": "eda", **options}
         if "connect_timeout" not in known:

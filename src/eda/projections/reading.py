@@ -59,13 +59,15 @@ class Reading:
         self._label = options.label
         self._stream = stream
         self._on_user_code = on_user_code
-        self.subscription = Subscription(services, spec, self._receive, _nothing, _nothing)
+        self.subscription: Subscription = Subscription(services, spec, self._receive, _nothing, _nothing)
         self.subscription.on_rewound = self._on_rewound
         self._dispatcher = self.subscription._dispatcher
         self._ledger = cast("OrderedLedger", self._dispatcher.ledger)
         target = new_target(self.subscription)
         self._key_errors = target.key_errors
-        self.lanes = [Lane(Applying(target, row), options.chunk) for row in sorted(rows, key=lambda row: row.lane)]
+        self.lanes: list[Lane] = [
+            Lane(Applying(target, row), options.chunk) for row in sorted(rows, key=lambda row: row.lane)
+        ]
         self._lane_of = lane_picker(options.key, options.lanes) if options.lanes > 1 else None
         self._read_to = lowest
         self._read_to_ns = 0

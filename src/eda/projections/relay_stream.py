@@ -77,9 +77,9 @@ class RelayStream:
 
     def __init__(self, host: RelayHost, stream: str, journal: Journal | None) -> None:
         self.stream = stream
-        self.generation = 0
-        self.was_full = False  # the relay has not read rows of this stream, because there were enough
-        self.refused = RefusedRows(host.table, stream, host.services.logger)
+        self.generation: int = 0
+        self.was_full: bool = False  # the relay has not read rows of this stream, because there were enough
+        self.refused: RefusedRows = RefusedRows(host.table, stream, host.services.logger)
         self._host = host
         self._logger = host.services.logger
         self._loop = asyncio.get_running_loop()

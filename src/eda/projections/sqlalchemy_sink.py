@@ -85,7 +85,7 @@ class SQLAlchemyDatabase:
                 argument="engine",
             )
         self.dialect = _DIALECTS[name]
-        self.label = f"{url.drivername} {_place(engine)}"
+        self.label: str = f"{url.drivername} {_place(engine)}"
         self.max_lanes: int | None = 1 if self.dialect == "sqlite" else None
         self.engine = engine
         self._placed = _PLACEHOLDERS[engine.dialect.paramstyle]

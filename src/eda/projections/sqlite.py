@@ -102,7 +102,7 @@ class SQLiteDatabase:
     max_lanes: int | None = 1
 
     def __init__(self, path: Path, timeout_s: float, on_connect: Callable[[sqlite3.Connection], object] | None) -> None:
-        self.label = f"SQLite {path}"
+        self.label: str = f"SQLite {path}"
         self.path: Path = path
         self._writer = _Connection(path, timeout_s, on_connect, writes=True)
         self._reader = _Connection(path, timeout_s, on_connect, writes=False)

@@ -67,7 +67,7 @@ class StreamRunner:
         on_end: Callable[[Exception], None],
     ) -> None:
         self.stream = stream
-        self.counts = Counts()
+        self.counts: Counts = Counts()
         self.reading: Reading | None = None  # None: another member owns the rows, or it is not known yet
         self._left: Reading | None = None  # it ends, and is not closed yet
         self._services = services

@@ -33,10 +33,10 @@ class StreamState:
         state = answer["state"]
         self.last: int = state["last_seq"]
         self.first: int = state["first_seq"]
-        self.is_whole = not state.get("num_deleted")
-        self.has_direct = bool(answer["config"].get("allow_direct"))
+        self.is_whole: bool = not state.get("num_deleted")
+        self.has_direct: bool = bool(answer["config"].get("allow_direct"))
         # The server's time, because the server also sets the times of messages.
-        self.now = time_of(answer.get("ts")) or datetime.now(UTC)
+        self.now: datetime = time_of(answer.get("ts")) or datetime.now(UTC)
 
     def age_s(self, time: datetime) -> float:
         return max((self.now - time).total_seconds(), 0.0)
