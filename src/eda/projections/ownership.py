@@ -39,6 +39,8 @@ class Ownership:
     `on_lost()` is called when another member has taken the rows over, `on_failed(error)` when signs of life fail for
     another reason than an outage of the database. `on_rows(rows)` gets the rows whenever a standby
     has read them. `is_wanted()` returns whether somebody waits for an event: then a standby looks more often.
+    `is_able()` returns whether this member can read the stream: without a connection to the server, an owner shows no
+    signs of life, so that a standby that has one takes over.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Ownership:
         on_failed: Callable[[Exception], None] = lambda error: None,
         on_rows: Callable[[list[PositionRow]], None] = lambda rows: None,
         is_wanted: Callable[[], bool] = lambda: False,
+        is_able: Callable[[], bool] = lambda: True,
     ) -> None:
         self._sink = sink
         self._name = name
@@ -67,6 +70,7 @@ class Ownership:
         self._on_failed = on_failed
         self._on_rows = on_rows
         self._is_wanted = is_wanted
+        self._is_able = is_able
         self._loop = asyncio.get_running_loop()
         self._poke = asyncio.Event()
         self._written_at = 0.0
@@ -178,8 +182,8 @@ class Ownership:
     async def _touch(self, rows: Callable[[], list[PositionRow]]) -> None:
         while self.is_owner:
             left_s = self._written_at + TOUCH_S - self._loop.time()
-            if left_s > 0:
-                await asyncio.sleep(left_s)
+            if left_s > 0 or not self._is_able():
+                await asyncio.sleep(max(left_s, LOOK_S / 4))
                 continue
             try:
                 await self._sink.touch(self._name, self._version, rows())

@@ -91,6 +91,7 @@ class StreamRunner:
             on_failed=lambda error: self._fail(error),
             on_rows=self._on_rows,
             is_wanted=lambda: waiters.wanted(stream) > 0,
+            is_able=lambda: services.wire.is_up,
         )
         self._check = StreamCheck(services.api, stream, options.name, options.version)
         wanted = filter_subjects(stream, options.types, options.aggregate)

@@ -13,7 +13,7 @@ import pytest
 import eda
 import eda.sql
 from eda.projections import ownership
-from helpers import Connect, Logged, until
+from helpers import Connect, Logged, Proxy, until
 from support.projections.memory_sink import MemorySink
 
 
@@ -173,3 +173,29 @@ async def test_member_with_another_number_of_lanes_is_refused(connect: Connect, 
         pass
     with pytest.raises(eda.ConfigError, match=r"has 2 lanes in .* open version=2 with lanes=3"):
         await conn.projection(stream, apply, into=sink, name="list", key="aggregate", lanes=3)
+
+
+async def test_standby_when_the_owner_can_not_reach_the_server_takes_over(
+    connect: Connect, server: eda.EmbeddedServer, stream: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ownership, "STALE_S", 2.0)
+    monkeypatch.setattr(ownership, "TOUCH_S", 0.5)
+    async with Proxy(server.port) as proxy:
+        first, second = await connect(proxy.url(server.url)), await connect()
+        await publish(second, stream, 3)
+        owner = await first.projection(stream, insert, into=eda.sql.SQLite(path), name="list")
+        standby = await second.projection(stream, insert, into=eda.sql.SQLite(path), name="list")
+        await standby.wait_for((stream, 3, 0), 20)
+        proxy.refusing = True
+        proxy.drop()
+        receipt = await publish(second, stream, 2)
+        await standby.wait_for(receipt, 20)
+        assert await is_active(standby)
+        proxy.refusing = False
+        receipt = await publish(second, stream, 2)
+        await owner.wait_for(receipt, 20)
+        await until(lambda: owner._runners[stream].reading is None)
+        await owner.close()
+        await standby.close()
+        await first.close()
+    assert sequences(path) == list(range(1, 8))

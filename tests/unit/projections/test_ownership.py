@@ -76,6 +76,22 @@ async def test_claim_when_the_owner_is_silent_takes_over_and_says_so(logged: Log
     assert logged.find("takes stream orders over at sequence 0: its last owner has shown no sign of life")
 
 
+async def test_owner_without_a_connection_to_the_server_is_replaced_by_a_standby_that_has_one() -> None:
+    sink = MemorySink()
+    is_up = True
+    lost = asyncio.Event()
+    first, _ = await owner(sink, is_able=lambda: is_up, on_lost=lost.set)
+    claim = asyncio.ensure_future(member(sink).claim(checked))
+    await asyncio.sleep(0.8)
+    assert not claim.done()
+    is_up = False
+    assert (await asyncio.wait_for(claim, 10))[0].owner_epoch == 2
+    assert not lost.is_set()
+    is_up = True
+    await asyncio.wait_for(lost.wait(), 10)
+    assert not first.is_owner
+
+
 async def test_owner_when_its_rows_were_taken_over_learns_it_once(logged: Logged) -> None:
     sink, lost = MemorySink(), []
     first, rows = await owner(sink, on_lost=lambda: lost.append(1))
