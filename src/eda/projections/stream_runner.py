@@ -259,14 +259,16 @@ class StreamRunner:
         self._waiters.not_applied(self.stream, sequence, 0, reason)
 
     async def _pass_over(self, reading: Reading) -> None:
-        """When all that was read is applied, move the rows over what the filter leaves out.
+        """When all that was read is applied, move the rows over what the filter leaves out, once a second.
 
-        This happens once a second. While somebody waits for an event, it begins at once, and then backs off. Without a
-        filter, an event that somebody waits for is about to be delivered, so the server is not asked.
+        While somebody waits for an event, the leader is asked at once, and then less and less often. The callers need
+        no transaction: the row follows later. Without a filter, an event that somebody waits for is about to be
+        delivered, so the leader is not asked.
         """
-        pause_s = PASS_OVER_S
+        due_at = self._loop.time()
+        pause_s = FIRST_PASS_S
         while True:
-            is_due = pause_s == PASS_OVER_S
+            is_due = self._loop.time() >= due_at
             if self._wanted.is_set():
                 self._wanted.clear()
                 pause_s = FIRST_PASS_S
@@ -279,13 +281,17 @@ class StreamRunner:
                         if not error.retryable:
                             raise
                 if reading.is_idle:
-                    reading.pass_to(at, at_ns)
-                    self._waiters.advanced(self.stream, reading.position)
+                    self._waiters.advanced(self.stream, at)
+                    if is_due:
+                        reading.pass_to(at, at_ns)
+            if is_due:
+                due_at = self._loop.time() + PASS_OVER_S
+            await asyncio.sleep(FIRST_PASS_S)  # many callers must not become as many questions
+            left_s = max(due_at - self._loop.time(), 0)
             with suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
+                async with asyncio.timeout(min(pause_s, left_s) if self._waiters.wanted(self.stream) else left_s):
                     await self._wanted.wait()
-            is_wanted = self._waiters.wanted(self.stream) > 0
-            pause_s = min(pause_s * 2, PASS_OVER_S) if is_wanted else PASS_OVER_S
+            pause_s *= 2
 
     async def _move_idle_lanes(self, reading: Reading) -> None:
         """Move the rows of idle lanes soon after those of the others, because the lowest row counts for views."""
