@@ -218,3 +218,16 @@ async def test_wait_for_the_receipt_of_a_command(conn: eda.Conn, stream: str, si
         assert result.receipt is not None
         await projection.wait_for(result.receipt, 20)
         assert ids(sink) == [result.receipt.id]
+
+
+async def test_wait_for_an_event_that_was_skipped_raises_its_reason(
+    conn: eda.Conn, stream: str, sink: eda.sql.SQLite, logged: Logged
+) -> None:
+    logged.expect("handler failed for event")
+    options: Any = {"retry": eda.Retry(initial_s=0.01, max_attempts=1), "dead_letter": None}
+    async with conn.projection(stream, insert, into=sink, name="list", **options) as projection:
+        bad = await conn.publish(stream, eda.Event(type="bad"))
+        with pytest.raises(eda.NotApplied, match="this event is bad"):
+            await projection.wait_for(bad, 20)
+        stats = await projection.stats()
+        assert (stats.applied, stats.dead_lettered, stats.lag) == (0, 0, 0)
