@@ -179,7 +179,9 @@ def _end_savepoint(
     try:
         yield statement
     except Exception as error:
-        if database.lost_savepoint(error) and not (failure is not None and _is_outage(database, failure)):
+        # After a full disk or a failed read, SQLite itself has rolled back. PostgreSQL keeps the savepoint.
+        is_rolled_back = database.dialect == "sqlite" and failure is not None and _is_outage(database, failure)
+        if database.lost_savepoint(error) and not is_rolled_back:
             raise TransactionEnded(name, version) from (failure or error)
         if failure is None:
             # PostgreSQL refuses the statement if apply has caught an error of the database, and does not say whether
@@ -214,6 +216,8 @@ def _is_outage(database: Database, error: BaseException) -> bool:
             return False
         if isinstance(cause, Unreachable) or database.is_outage(cause):
             return True
+        if isinstance(cause, BaseExceptionGroup) and any(_is_outage(database, each) for each in cause.exceptions):
+            return True  # apply has used a TaskGroup
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     return False
 

@@ -357,6 +357,20 @@ async def test_move_when_a_deferred_constraint_fails_at_the_commit_raises_it(
     await strict.close()
 
 
+async def test_move_when_the_disk_is_full_is_an_outage(sink: sql.SQLite, row: sql.PositionRow) -> None:
+    """SQLite rolls the transaction back by itself then, so the savepoint is gone although apply has done nothing."""
+
+    def work(tx: sqlite3.Connection) -> None:
+        (n_pages,) = tx.execute("PRAGMA page_count").fetchone()
+        tx.execute(f"PRAGMA max_page_count = {n_pages}")
+        tx.execute("CREATE TABLE large AS SELECT zeroblob(1000000)")
+
+    with pytest.raises(sqlite3.OperationalError, match="full") as raised:
+        await moved(sink, row, work)
+    assert sink.is_outage(raised.value)
+    await moved(sink, row, lambda tx: None)
+
+
 async def test_move_when_the_caller_is_cancelled_waits_for_apply_and_commits_nothing(
     path: Path, sink: sql.SQLite, row: sql.PositionRow
 ) -> None:
@@ -416,6 +430,9 @@ def test_outage_when_judged_by_the_code_is_what_no_event_can_cause(code: int, is
     wrapped = ValueError("mine")
     wrapped.__cause__ = error
     assert sink.is_outage(wrapped) == is_outage
+    assert (
+        sink.is_outage(ExceptionGroup("of a TaskGroup", [KeyError(), ExceptionGroup("inner", [wrapped])])) == is_outage
+    )
 
 
 def test_outage_when_the_causes_are_a_circle_ends() -> None:
