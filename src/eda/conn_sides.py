@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Literal, Never, TypeVar, overload
 
 from eda._event import Event
+from eda._router import Router
 from eda.lifetime import Lifetime
 from eda.options import Retry
 
@@ -86,10 +87,48 @@ class ConnSides:
 
     # --- read models -------------------------------------------------------------------------------------------------
 
+    @overload
     def projection(
         self,
         streams: str | Collection[str],
-        apply: Callable[[Any, Any], object],
+        apply: Callable[[list[Event], Any], object] | Router,
+        *,
+        into: Sink,
+        name: str,
+        version: int = 1,
+        types: Collection[str] | None = None,
+        aggregate: str | None = None,
+        key: Literal["aggregate"] | Callable[[Event], object] | None = None,
+        lanes: int = 1,
+        batch: int = 500,
+        linger_s: float = 0.01,
+        retry: Retry | None = None,
+        dead_letter: str | None = "{stream}-dead",
+        timeout_s: float = 30.0,
+    ) -> Projection: ...
+    @overload
+    def projection(
+        self,
+        streams: str | Collection[str],
+        apply: Callable[[Event, Any], object] | Router,
+        *,
+        into: Sink,
+        name: str,
+        version: int = 1,
+        types: Collection[str] | None = None,
+        aggregate: str | None = None,
+        key: Literal["aggregate"] | Callable[[Event], object] | None = None,
+        lanes: int = 1,
+        batch: None,
+        linger_s: float = 0.01,
+        retry: Retry | None = None,
+        dead_letter: str | None = "{stream}-dead",
+        timeout_s: float = 30.0,
+    ) -> Projection: ...
+    def projection(
+        self,
+        streams: str | Collection[str],
+        apply: Callable[[Any, Any], object] | Router,
         *,
         into: Sink,
         name: str,

@@ -498,6 +498,26 @@ async def databases(sink: eda.sql.Sink) -> None:
     eda.sql.MySQL("orders")  # error: attribute
 
 
+def apply_all(events: list[eda.Event], tx: sqlite3.Connection) -> None: ...
+
+
+async def apply_one(event: eda.Event, tx: object) -> None: ...
+
+
+async def projections(conn: eda.Conn, router: eda.Router, receipt: eda.Receipt) -> None:
+    into = eda.sql.SQLite("read.db")
+    async with conn.projection("orders", apply_all, into=into, name="orders", types=["paid"], version=2) as projection:
+        assert_type(projection, eda.Projection)
+        await projection.wait_for(receipt, timeout_s=2)
+        await projection.wait_for(receipt.position)
+    await conn.projection(["orders", "payments"], apply_one, into=into, name="orders", batch=None)
+    await conn.projection("orders", router, into=into, name="orders", key=lambda event: event.client, lanes=4)
+
+    conn.projection("orders", apply_all, into=into)  # error: No overload
+    conn.projection("orders", apply_all, into=into, name="orders", batch=None)  # error: Argument 2
+    conn.projection("orders", apply_one, into=into, name="orders")  # error: Argument 2
+
+
 def tests_of_deciders() -> None:
     decider = eda.Decider(Cart(), evolve, decide_later)
     assert_type(eda.testing.given(decider), eda.testing.Given[Cart, Pay])

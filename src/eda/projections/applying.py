@@ -125,7 +125,7 @@ class Applying:
         self._loop = asyncio.get_running_loop()
         self.row: PositionRow = row
         self.is_moving: bool = False
-        self.is_stopping = False
+        self.is_stopping: bool = False
         self._is_single = options.batch is None
         self._chunk: Chunk | None = None
         self._ended: Any = _NOT_CALLED  # how the transaction of the running attempt has ended
@@ -171,11 +171,15 @@ class Applying:
         n_outages = 0
         while True:
             self._chunk, self._ended = chunk, _NOT_CALLED
-            error: Exception | None = None
+            error: BaseException | None = None
             try:
                 await self._attempt(chunk.events[0] if self._is_single else chunk.events)
             except Exception as raised:
                 error = raised
+            except asyncio.CancelledError as raised:
+                if _is_cancelled():
+                    raise
+                error = raised  # apply has raised it, and nobody has cancelled this task
             ended, self._ended = self._ended, None
             if ended is _COMMITTED:
                 if error is not None:
@@ -348,6 +352,12 @@ class Applying:
             return None
         most = self._options.retry.max_attempts
         return None if most is not None and event.attempt >= most else self._options.retry.delay_s(event.attempt)
+
+
+def _is_cancelled() -> bool:
+    """Return whether somebody has cancelled the running task."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def _parts(chunk: Chunk, error: BaseException) -> list[Chunk]:

@@ -9,6 +9,7 @@ from typing import cast
 
 from eda._event import Event
 from eda.deadline import CANCELLED_WAIT_S, Deadline
+from eda.errors import Closed
 from eda.handling._ledger_ordered import OrderedLedger
 from eda.projections.applying import Applying, Target
 from eda.projections.lane import Lane
@@ -183,6 +184,8 @@ class Reading:
         try:
             await asyncio.wait({*self._tasks, ended, self._rewound}, return_when=asyncio.FIRST_COMPLETED)
             for task in (*self._tasks, ended):
+                if task.cancelled():
+                    raise Closed(f"{self._label}: a task of it was cancelled, and it")
                 if task.done():
                     task.result()
             if self._rewound.done():

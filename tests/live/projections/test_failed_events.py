@@ -12,6 +12,7 @@ import pytest
 
 import eda
 from helpers import Admin, Connect, Logged, until
+from support.projections.memory_sink import MemorySink
 from support.projections.read_model import ReadModel, publish_many
 
 SOON = eda.Retry(initial_s=0.01, max_attempts=3)
@@ -250,3 +251,34 @@ async def test_projection_when_the_process_reads_on_keeps_failed_events_apart_fo
     await standby.wait_for(last, 20)
     await standby.close()
     assert model.sequences() == [1, 2, 3, 4, 6, 7, 8]
+
+
+async def test_apply_when_it_raises_a_cancellation_of_its_own_has_failed(
+    conn: eda.Conn, stream: str, logged: Logged
+) -> None:
+    logged.expect("handler failed for event")
+    sink = MemorySink()
+
+    async def apply(events: list[eda.Event], tx: list[int]) -> None:
+        for event in events:
+            if event.sequence == 2:
+                inner = asyncio.ensure_future(asyncio.sleep(60))
+                inner.cancel()
+                await inner
+            tx.append(event.sequence)
+
+    last = await publish_many(conn, stream, 3)
+    async with conn.projection(stream, apply, into=sink, name="orders", retry=SOON) as applying:
+        await applying.wait_for(last, 10)
+    assert sink.applied == [1, 3]
+
+
+async def test_wait_when_a_task_is_cancelled_from_outside_raises_that(
+    conn: eda.Conn, stream: str, logged: Logged
+) -> None:
+    logged.expect("a task of it was cancelled")
+    applying = await conn.projection(stream, lambda events, tx: None, into=MemorySink(), name="orders")
+    (lane,) = [each for each in asyncio.all_tasks() if "lane 0" in each.get_name()]
+    lane.cancel()
+    with pytest.raises(eda.Closed, match="a task of it was cancelled"):
+        await asyncio.wait_for(applying.wait(), 10)
