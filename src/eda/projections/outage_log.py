@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-__all__ = ["OutageLog"]
+__all__ = ["EVERY_S", "OutageLog"]
 
 EVERY_S = 60.0
 

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from eda.errors import ConfigError
-from eda.projections.outage_log import OutageLog
+from eda.projections.outage_log import EVERY_S, OutageLog
 from eda.projections.sink import ClaimLost, PositionRow, Sink
 
 __all__ = ["Ownership"]
@@ -29,6 +29,10 @@ RELEASE_S = 2.0
 CLAIMED = "projection %s applies stream %s from sequence %d onwards"
 TAKEN_OVER = "projection %s takes stream %s over at sequence %d: its last owner has shown no sign of life for %g s"
 STANDS_BY = "projection %s stands by for stream %s: another member applies it"
+BLOCKED = (
+    "projection %s waits to take stream %s over: the database does not answer. A member that is frozen in a "
+    "transaction may hold a lock"
+)
 LOST = "projection %s has lost stream %s to another member, and stands by"
 NOT_RELEASED = "projection %s could not release stream %s, so a standby waits %g s before it takes over: %s"
 
@@ -74,6 +78,7 @@ class Ownership:
         self._loop = asyncio.get_running_loop()
         self._poke = asyncio.Event()
         self._written_at = 0.0
+        self._blocked_at = float("-inf")  # when it was logged that the database does not answer a claim
         self._touching: asyncio.Task[None] | None = None
         self.is_owner: bool = False
 
@@ -133,13 +138,23 @@ class Ownership:
             )
 
     async def _try_claim(self, rows: list[PositionRow], created: str) -> list[PositionRow] | None:
-        claimed = await self._sink.claim(
-            self._name, self._version, self._stream, seen=rows, created=created, lanes=self._lanes
-        )
+        timer = self._loop.call_later(STALE_S, self._log_blocked)
+        try:
+            claimed = await self._sink.claim(
+                self._name, self._version, self._stream, seen=rows, created=created, lanes=self._lanes
+            )
+        finally:
+            timer.cancel()
         if claimed is not None:
             self.is_owner = True
             self._written_at = self._loop.time()
         return claimed
+
+    def _log_blocked(self) -> None:
+        now = self._loop.time()
+        if now - self._blocked_at >= EVERY_S:
+            self._blocked_at = now
+            self._logger.warning(BLOCKED, self._label, self._stream)
 
     def _log_claim(self, rows: list[PositionRow], silent_s: float) -> None:
         lowest = min(row.sequence for row in rows)

@@ -153,6 +153,18 @@ async def test_claim_when_the_database_is_away_tries_again_and_logs_once(method:
     assert logged.find("the database memory works again")
 
 
+async def test_claim_when_the_database_does_not_answer_says_that_it_waits(logged: Logged) -> None:
+    """As PostgreSQL does while a frozen member's transaction has locked the row."""
+
+    class Slow(MemorySink):
+        async def claim(self, *args: Any, **named: Any) -> list[PositionRow] | None:
+            await until(lambda: logged.find("waits to take stream orders over: the database does not answer"))
+            return await super().claim(*args, **named)
+
+    rows = await member(Slow()).claim(checked)
+    assert rows[0].owner_epoch == 1
+
+
 async def test_claim_when_the_sink_fails_otherwise_raises() -> None:
     with pytest.raises(ValueError, match="unheard of"):
         await member(MemorySink(failing(1, "rows", ValueError("unheard of")))).claim(checked)
