@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 from eda.errors import ConfigError
@@ -21,6 +21,7 @@ __all__ = [
     "ConnectionPool",
     "PostgresConnections",
     "begin_text",
+    "blaming",
     "check_connections",
 ]
 
@@ -35,6 +36,19 @@ FIND_S = 60.0
 # The longest that a rollback may take, and each statement after the caller was cancelled. Then the connection is
 # closed, and the server rolls back.
 ROLLBACK_S = 3.0
+
+
+@contextlib.contextmanager
+def blaming(reason: str) -> Iterator[None]:
+    """Let a cancellation say that the database was to blame, so that a timeout is an outage and no failure of events.
+
+    `asyncio.timeout` keeps the cancellation as the cause of its TimeoutError, and sinks look at the causes of errors.
+    """
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        error.__cause__ = error.__cause__ or Unreachable(reason)
+        raise
 
 
 def begin_text(timeout_s: float | None) -> str:
@@ -77,7 +91,8 @@ class ConnectionPool:
 
     async def run(self, steps: Steps[T], timeout_s: float | None) -> T:
         """Drive the steps in one transaction of a connection that is free. Wait until one is free."""
-        connection = await self._taken()
+        with blaming("no connection became free"):
+            connection = await self._taken()
         try:
             return await connection.run(steps, timeout_s)
         finally:
@@ -192,13 +207,18 @@ class AsyncConnection(Generic[D]):
     async def run(self, steps: Steps[T], timeout_s: float | None) -> T:
         """Drive the steps in one transaction, and commit it."""
         async with self._turn:
-            driver = await self._begun(timeout_s)
+            with blaming("the transaction could not begin in time"):
+                driver = await self._begun(timeout_s)
             try:
                 value = await drive_async(steps, lambda sql: self._executed(driver, sql), driver)
-            except BaseException:
+            except BaseException as error:
                 await to_its_end(self._rolled_back(driver))
+                if self._driver is not driver and isinstance(error, asyncio.CancelledError):
+                    with blaming("the database did not answer"):
+                        raise
                 raise
-            await to_its_end(self._committed(driver, timeout_s or SHORT_S))
+            with blaming("the commit was not answered in time"):
+                await to_its_end(self._committed(driver, timeout_s or SHORT_S))
             return value
 
     async def _executed(self, driver: D, sql: Sql) -> Result:

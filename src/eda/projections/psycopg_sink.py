@@ -21,6 +21,7 @@ from eda.projections.connection_pool import (
     Connection,
     PostgresConnections,
     begin_text,
+    blaming,
     check_connections,
 )
 from eda.projections.database_threads import DatabaseThread, Job
@@ -197,12 +198,22 @@ class _PlainConnection:
         self._thread: DatabaseThread | None = None
         self._driver: psycopg.Connection[Any] | None = None
         self._is_cut = False
+        # Whether the database, and not apply, was to blame when a transaction was cancelled.
+        self._is_waiting = False
+        self._is_blamed = False
         self._lock = threading.Lock()  # between a caller that cuts the connection and the thread that closes it
 
     async def run(self, steps: Steps[T], timeout_s: float | None) -> T:
         if self._thread is None:
             self._thread = DatabaseThread("eda-psycopg")
-        return await self._thread.call(lambda job: self._transaction(steps, timeout_s, job), self._interrupt)
+        self._is_blamed = False
+        try:
+            return await self._thread.call(lambda job: self._transaction(steps, timeout_s, job), self._interrupt)
+        except asyncio.CancelledError:
+            if self._is_blamed:
+                with blaming("the database did not answer"):
+                    raise
+            raise
 
     async def close(self) -> None:
         thread, self._thread = self._thread, None
@@ -212,6 +223,7 @@ class _PlainConnection:
     def _interrupt(self) -> None:
         """Cut the connection, so that no later statement of apply is committed. Cancel the statement that runs."""
         with self._lock:
+            self._is_blamed = self._is_waiting
             driver = self._driver
             if driver is None:
                 return
@@ -225,12 +237,30 @@ class _PlainConnection:
             except OSError:
                 copy = None  # Windows can't copy it: then only the statement is cancelled
         # The server may not answer the request to cancel, and the event loop must not wait for it.
-        threading.Thread(target=_cut, args=(driver, descriptor, copy), name="eda-psycopg-cancel", daemon=True).start()
+        threading.Thread(
+            target=self._cut, args=(driver, descriptor, copy), name="eda-psycopg-cancel", daemon=True
+        ).start()
+
+    def _cut(self, driver: psycopg.Connection[Any], descriptor: int, copy: socket.socket | None) -> None:
+        """Cancel the statement that runs, and cut the connection; `copy` is a copy of its socket."""
+        with contextlib.suppress(psycopg.Error, OSError):
+            if driver.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                try:
+                    driver.cancel_safe(timeout=CANCEL_S)
+                except psycopg.Error:
+                    self._is_blamed = True
+            # If libpq has closed its own, the copy may be of another connection.
+            if copy is not None and driver.fileno() == descriptor:
+                copy.shutdown(socket.SHUT_RDWR)
+        if copy is not None:
+            copy.close()
 
     # --- in the thread -----------------------------------------------------------------------------------------------
 
     def _transaction(self, steps: Steps[T], timeout_s: float | None, job: Job[T]) -> T:
+        self._is_waiting = True
         driver = self._begun(timeout_s, job)
+        self._is_waiting = False
         try:
             if job.is_cancelled:  # while it connected
                 raise Unreachable("the caller was cancelled while the connection was opened")
@@ -240,6 +270,7 @@ class _PlainConnection:
         except BaseException:
             self._roll_back(driver)
             raise
+        self._is_waiting = True
         self._commit(driver)
         return value
 
@@ -292,19 +323,6 @@ class _PlainConnection:
             self._is_cut = False
             if driver is not None:
                 driver.close()
-
-
-def _cut(driver: psycopg.Connection[Any], descriptor: int, copy: socket.socket | None) -> None:
-    """Cancel the statement that runs, and cut the connection; `copy` is a copy of its socket."""
-    with contextlib.suppress(psycopg.Error, OSError):
-        if driver.pgconn.transaction_status == TransactionStatus.ACTIVE:
-            with contextlib.suppress(psycopg.Error):
-                driver.cancel_safe(timeout=CANCEL_S)
-        # If libpq has closed its own, the copy may be of another connection.
-        if copy is not None and driver.fileno() == descriptor:
-            copy.shutdown(socket.SHUT_RDWR)
-    if copy is not None:
-        copy.close()
 
 
 class _AsyncConnection(AsyncConnection["psycopg.AsyncConnection[Any]"]):

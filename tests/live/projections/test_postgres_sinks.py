@@ -432,27 +432,51 @@ async def test_move_when_cancelled_in_a_statement_ends_the_statement(
     assert (await moved(sink, row, 5, place.work(INSERT))).sequence == 5
 
 
-@pytest.mark.parametrize("kind", [kind for kind in OF_EDA if kind.name != "psycopg-async"], ids=lambda kind: kind.name)
-async def test_move_when_cancelled_while_the_database_does_not_answer_ends_as_well(
+# psycopg's asynchronous connections take 10 s of their own to give up, so they are left out.
+of_eda_quickly = pytest.mark.parametrize(
+    "kind", [kind for kind in OF_EDA if kind.name != "psycopg-async"], ids=lambda kind: kind.name
+)
+
+
+@of_eda_quickly
+async def test_move_when_it_times_out_while_the_database_does_not_answer_ends_as_an_outage(
     server: Postgres, place: Place, sink: SqlSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """psycopg's asynchronous connections take 10 s of their own, so they are left out."""
     monkeypatch.setattr(connection_pool, "ROLLBACK_S", 0.2)
     monkeypatch.setattr(psycopg_sink, "CANCEL_S", 0.2)
     row = await claimed(sink)
-    moving = asyncio.create_task(moved(sink, row, 5, place.work(INSERT, "SELECT pg_sleep(0.5)")))
+
+    async def move() -> None:
+        async with asyncio.timeout(1):
+            await moved(sink, row, 5, place.work(INSERT, "SELECT pg_sleep(0.5)"))
+
+    moving = asyncio.create_task(move())
     await asyncio.sleep(0.25)
     server.freeze()
     try:
-        moving.cancel()
         _, still = await asyncio.wait((moving,), timeout=10)
         assert not still
     finally:
         server.thaw()
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(TimeoutError) as raised:
         await moving
+    assert sink.is_outage(raised.value)
     assert await sink.find(NAME, 1, row) == row
     assert await place.applied() == []
+
+
+@of_eda
+async def test_move_when_it_times_out_because_of_apply_is_no_outage(place: Place, sink: SqlSink) -> None:
+    row = await claimed(sink)
+    for slow in (
+        "SELECT pg_sleep(20)",
+        (lambda tx: asyncio.sleep(20)) if place.kind.is_async else lambda tx: time.sleep(1),
+    ):
+        with pytest.raises(TimeoutError) as raised:
+            async with asyncio.timeout(0.5):
+                await moved(sink, row, 5, place.work(INSERT, slow))
+        assert not sink.is_outage(raised.value), repr(raised.value.__cause__)
+    assert (await moved(sink, row, 5, place.work(INSERT))).sequence == 5
 
 
 async def test_move_when_a_plain_apply_is_cancelled_between_statements_commits_nothing(url: str) -> None:
