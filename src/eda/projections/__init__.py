@@ -14,6 +14,7 @@ Files, each after the files that it imports:
     sqlite             `eda.sql.SQLite`
     connection_pool    a bounded pool of connections to PostgreSQL, and what asynchronous connections have in common
     sqlalchemy_sink    `eda.sql.SQLAlchemy`
+    psycopg_driver     connections of psycopg: plain ones in threads, and asynchronous ones
     psycopg_sink       `eda.sql.Psycopg`
     asyncpg_sink       `eda.sql.Asyncpg`
     sink_of_url        `eda.sql.from_url`: the sink for a database's address

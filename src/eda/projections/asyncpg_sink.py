@@ -15,6 +15,7 @@ from eda.projections.connection_pool import (
     PostgresConnections,
     begin_text,
     check_connections,
+    preparing,
 )
 from eda.projections.sql_sink import SqlSink
 from eda.projections.sql_steps import Dialect, Result, Sql, Steps, Unreachable, numbered
@@ -167,7 +168,8 @@ class _Connection(AsyncConnection["asyncpg.Connection[Any]"]):
         driver = await self._connect()
         try:
             if self._on_connect is not None:
-                await self._on_connect(driver)
+                with preparing():
+                    await self._on_connect(driver)
         except BaseException:
             self.abort(driver)
             raise

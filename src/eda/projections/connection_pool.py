@@ -23,6 +23,7 @@ __all__ = [
     "begin_text",
     "blaming",
     "check_connections",
+    "preparing",
 ]
 
 T = TypeVar("T")
@@ -49,6 +50,15 @@ def blaming(reason: str) -> Iterator[None]:
     except asyncio.CancelledError as error:
         error.__cause__ = error.__cause__ or Unreachable(reason)
         raise
+
+
+@contextlib.contextmanager
+def preparing() -> Iterator[None]:
+    """Raise an error of the user's `on_connect` as the database's trouble: no event has caused it."""
+    try:
+        yield
+    except Exception as error:
+        raise Unreachable(f"on_connect has failed: {error!r}") from error
 
 
 def begin_text(timeout_s: float | None) -> str:

@@ -3,42 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import socket
 import sys
-import threading
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg.pq import TransactionStatus
-from psycopg.rows import tuple_row
 
 from eda.errors import ConfigError
 from eda.projections.connection_pool import (
-    AsyncConnection,
     Connection,
     PostgresConnections,
-    begin_text,
-    blaming,
     check_connections,
 )
-from eda.projections.database_threads import DatabaseThread, Job
-from eda.projections.sink import CommitUnknown
+from eda.projections.psycopg_driver import ClosedByApply, OnConnect, PlainConnection, PsycopgAsyncConnection
 from eda.projections.sql_sink import SqlSink
-from eda.projections.sql_steps import DONE, Dialect, Result, Sql, Steps, Unreachable, drive, formatted
-from eda.projections.sqlstates import is_outage_state, is_savepoint_gone, note_swallowed
+from eda.projections.sql_steps import Dialect, Steps, Unreachable
+from eda.projections.sqlstates import is_outage_state, is_savepoint_gone
 
 __all__ = ["Psycopg", "PsycopgDatabase"]
 
 T = TypeVar("T")
 
-OnConnect = Callable[[Any], object]
-
 CONNECT_S = 10
-# How long a request to cancel a statement may take before the connection is cut.
-CANCEL_S = 2.0
 # Options of psycopg itself; all others are libpq's.
 OF_PSYCOPG = frozenset(("prepare_threshold", "context", "row_factory", "cursor_factory"))
 
@@ -159,17 +145,17 @@ class PsycopgDatabase:
 
     def lost_savepoint(self, error: BaseException) -> bool:
         """Return whether the savepoint is gone, or apply has closed the connection."""
-        if isinstance(error, _ClosedByApply):
+        if isinstance(error, ClosedByApply):
             return True
         return isinstance(error, psycopg.Error) and is_savepoint_gone(error.sqlstate)
 
     def _plain(self) -> Connection:
-        return _PlainConnection(self._connect_plain, None)
+        return PlainConnection(self._connect_plain, None)
 
     def _for_lane(self) -> Connection:
         if self._is_async:
-            return _AsyncConnection(self.connect_async, self._on_connect)
-        return _PlainConnection(self._connect_plain, self._on_connect)
+            return PsycopgAsyncConnection(self.connect_async, self._on_connect)
+        return PlainConnection(self._connect_plain, self._on_connect)
 
     def _connect_plain(self) -> psycopg.Connection[Any]:
         try:
@@ -183,217 +169,3 @@ class PsycopgDatabase:
             return await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True, **self._options)
         except psycopg.Error as error:
             raise Unreachable(f"{self.label} could not be reached: {error}") from error
-
-
-class _ClosedByApply(psycopg.OperationalError):
-    """apply has closed the connection, which also happens at the end of `with tx:`."""
-
-
-class _PlainConnection:
-    """A plain connection and its thread. Each transaction is one job of the thread."""
-
-    def __init__(self, connect: Callable[[], psycopg.Connection[Any]], on_connect: OnConnect | None) -> None:
-        self._connect = connect
-        self._on_connect = on_connect
-        self._thread: DatabaseThread | None = None
-        self._driver: psycopg.Connection[Any] | None = None
-        self._is_cut = False
-        # Whether the database, and not apply, was to blame when a transaction was cancelled.
-        self._is_waiting = False
-        self._is_blamed = False
-        self._lock = threading.Lock()  # between a caller that cuts the connection and the thread that closes it
-
-    async def run(self, steps: Steps[T], timeout_s: float | None) -> T:
-        if self._thread is None:
-            self._thread = DatabaseThread("eda-psycopg")
-        self._is_blamed = False
-        try:
-            return await self._thread.call(lambda job: self._transaction(steps, timeout_s, job), self._interrupt)
-        except asyncio.CancelledError:
-            if self._is_blamed:
-                with blaming("the database did not answer"):
-                    raise
-            raise
-
-    async def close(self) -> None:
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            await thread.close(self._drop)
-
-    def _interrupt(self) -> None:
-        """Cut the connection, so that no later statement of apply is committed. Cancel the statement that runs."""
-        with self._lock:
-            self._is_blamed = self._is_waiting
-            driver = self._driver
-            if driver is None:
-                return
-            self._is_cut = True
-            try:
-                descriptor = driver.fileno()
-            except psycopg.Error:
-                return  # it is lost already
-            try:
-                copy = socket.socket(fileno=os.dup(descriptor))
-            except OSError:
-                copy = None  # Windows can't copy it: then only the statement is cancelled
-        # The server may not answer the request to cancel, and the event loop must not wait for it.
-        threading.Thread(
-            target=self._cut, args=(driver, descriptor, copy), name="eda-psycopg-cancel", daemon=True
-        ).start()
-
-    def _cut(self, driver: psycopg.Connection[Any], descriptor: int, copy: socket.socket | None) -> None:
-        """Cancel the statement that runs, and cut the connection; `copy` is a copy of its socket."""
-        with contextlib.suppress(psycopg.Error, OSError):
-            if driver.pgconn.transaction_status == TransactionStatus.ACTIVE:
-                try:
-                    driver.cancel_safe(timeout=CANCEL_S)
-                except psycopg.Error:
-                    self._is_blamed = True
-            # If libpq has closed its own, the copy may be of another connection.
-            if copy is not None and driver.fileno() == descriptor:
-                copy.shutdown(socket.SHUT_RDWR)
-        if copy is not None:
-            copy.close()
-
-    # --- in the thread -----------------------------------------------------------------------------------------------
-
-    def _transaction(self, steps: Steps[T], timeout_s: float | None, job: Job[T]) -> T:
-        self._is_waiting = True
-        driver = self._begun(timeout_s, job)
-        self._is_waiting = False
-        try:
-            if job.is_cancelled:  # while it connected
-                raise Unreachable("the caller was cancelled while the connection was opened")
-            value = drive(steps, lambda sql: _execute(driver, sql), driver)
-            if job.is_cancelled:
-                raise Unreachable("the caller was cancelled before the commit")
-        except BaseException:
-            self._roll_back(driver)
-            raise
-        self._is_waiting = True
-        self._commit(driver)
-        return value
-
-    def _begun(self, timeout_s: float | None, job: Job[Any]) -> psycopg.Connection[Any]:
-        text = f"BEGIN; {begin_text(timeout_s)}".encode()
-        if self._is_cut:
-            self._drop()
-        driver = self._driver
-        if driver is not None and not driver.closed:
-            try:
-                driver.execute(text)
-                return driver
-            except psycopg.Error:
-                is_lost = driver.closed
-                self._drop()
-                if not is_lost or job.is_cancelled:
-                    raise
-                # It was lost while nobody used it. A new connection may work.
-        driver = self._driver = self._connect()
-        try:
-            if self._on_connect is not None:
-                self._on_connect(driver)
-            driver.execute(text)
-        except BaseException:
-            self._drop()
-            raise
-        return driver
-
-    def _commit(self, driver: psycopg.Connection[Any]) -> None:
-        try:
-            driver.execute(b"COMMIT")
-        except psycopg.Error as error:
-            if driver.closed:
-                self._drop()
-                raise CommitUnknown from error
-            self._roll_back(driver)
-            raise
-
-    def _roll_back(self, driver: psycopg.Connection[Any]) -> None:
-        """Roll back. If this fails, close the connection: then the server rolls back."""
-        try:
-            if not driver.closed and driver.pgconn.transaction_status != TransactionStatus.IDLE:
-                driver.execute(b"ROLLBACK")
-        except psycopg.Error:
-            self._drop()
-
-    def _drop(self) -> None:
-        with self._lock:
-            driver, self._driver = self._driver, None
-            self._is_cut = False
-            if driver is not None:
-                driver.close()
-
-
-class _AsyncConnection(AsyncConnection["psycopg.AsyncConnection[Any]"]):
-    """An asynchronous connection of psycopg."""
-
-    def __init__(self, connect: Callable[[], Any], on_connect: OnConnect | None) -> None:
-        super().__init__()
-        self._connect = connect
-        self._on_connect = on_connect
-
-    async def connect(self) -> psycopg.AsyncConnection[Any]:
-        """Open a connection, and let the user prepare it."""
-        driver: psycopg.AsyncConnection[Any] = await self._connect()
-        try:
-            if self._on_connect is not None:
-                returned: Any = self._on_connect(driver)
-                if returned is not None:
-                    await returned
-        except BaseException:
-            self.abort(driver)
-            raise
-        return driver
-
-    async def begin(self, driver: psycopg.AsyncConnection[Any], timeout_s: float | None) -> None:
-        """Begin a transaction."""
-        await driver.execute(f"BEGIN; {begin_text(timeout_s)}".encode())
-
-    async def execute(self, driver: psycopg.AsyncConnection[Any], sql: Sql) -> Result:
-        """Execute one statement."""
-        _check_open(driver)
-        try:
-            async with psycopg.AsyncCursor(driver, row_factory=tuple_row) as cursor:
-                await cursor.execute(formatted(sql.text).encode(), sql.params or None)
-                return Result(await cursor.fetchall()) if cursor.description else _changed(cursor.rowcount)
-        except psycopg.Error as error:
-            note_swallowed(error, error.sqlstate)
-            raise
-
-    async def commit(self, driver: psycopg.AsyncConnection[Any]) -> None:
-        """Commit the transaction."""
-        await driver.execute(b"COMMIT")
-
-    async def roll_back(self, driver: psycopg.AsyncConnection[Any]) -> None:
-        """Roll the transaction back."""
-        if driver.pgconn.transaction_status != TransactionStatus.IDLE:
-            await driver.execute(b"ROLLBACK")
-
-    def is_lost(self, driver: psycopg.AsyncConnection[Any]) -> bool:
-        """Return whether the connection is closed."""
-        return driver.closed
-
-    def abort(self, driver: psycopg.AsyncConnection[Any]) -> None:
-        """Close the connection at once."""
-        driver.pgconn.finish()
-
-
-def _execute(driver: psycopg.Connection[Any], sql: Sql) -> Result:
-    _check_open(driver)
-    try:
-        with psycopg.Cursor(driver, row_factory=tuple_row) as cursor:  # whatever the user's cursor_factory is
-            cursor.execute(formatted(sql.text).encode(), sql.params or None)
-            return Result(cursor.fetchall()) if cursor.description else _changed(cursor.rowcount)
-    except psycopg.Error as error:
-        note_swallowed(error, error.sqlstate)
-        raise
-
-
-def _changed(count: int) -> Result:
-    return DONE if count < 0 else Result([], count)
-
-
-def _check_open(driver: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
-    if driver.closed and not driver.broken:
-        raise _ClosedByApply("apply has closed the connection")

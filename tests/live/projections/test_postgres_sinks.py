@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import eda.sql
-from eda.projections import connection_pool, psycopg_sink, sqlalchemy_sink
+from eda.projections import connection_pool, psycopg_driver, sqlalchemy_sink
 from eda.projections.sink import ClaimLost, CommitUnknown, PositionRow
 from eda.projections.sql_sink import SqlSink
 from helpers import until
@@ -257,7 +257,7 @@ async def test_short_transaction_when_the_database_does_not_answer_is_an_outage(
     for module in (connection_pool, sqlalchemy_sink):
         monkeypatch.setattr(module, "SHORT_S", 0.3)
         monkeypatch.setattr(module, "ROLLBACK_S", 0.3)
-    monkeypatch.setattr(psycopg_sink, "CANCEL_S", 0.1)
+    monkeypatch.setattr(psycopg_driver, "CANCEL_S", 0.1)
     row = await claimed(sink)
     server.freeze()
     try:
@@ -443,7 +443,7 @@ async def test_move_when_it_times_out_while_the_database_does_not_answer_ends_as
     server: Postgres, place: Place, sink: SqlSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection_pool, "ROLLBACK_S", 0.2)
-    monkeypatch.setattr(psycopg_sink, "CANCEL_S", 0.2)
+    monkeypatch.setattr(psycopg_driver, "CANCEL_S", 0.2)
     row = await claimed(sink)
 
     async def move() -> None:
@@ -633,6 +633,25 @@ async def test_open_when_the_user_may_not_create_tables_works_if_they_exist(
     finally:
         server.execute("REVOKE ALL ON eda_positions, eda_views FROM reader")
         server.execute("DROP ROLE reader")
+
+
+@of_eda
+async def test_on_connect_when_it_fails_is_an_outage_because_no_event_has_caused_it(kind: Kind, url: str) -> None:
+    async def fail(connection: Any) -> None:
+        raise ValueError("no such type")
+
+    def fail_plainly(connection: Any) -> None:
+        raise ValueError("no such type")
+
+    make = eda.sql.Asyncpg if kind.name == "asyncpg" else eda.sql.Psycopg
+    sink = make(url, on_connect=fail if kind.is_async else fail_plainly)
+    sink.check_apply(is_async=kind.is_async)
+    await sink.open()
+    row = await claimed(sink)
+    with pytest.raises(Exception, match="on_connect has failed: ValueError") as raised:
+        await moved(sink, row, 1, Place(kind, url).work("SELECT 1"))
+    assert sink.is_outage(raised.value)
+    await sink.close()
 
 
 @pytest.mark.parametrize("name", ["Psycopg", "Asyncpg"])
