@@ -48,6 +48,7 @@ Files, each after the files that it imports:
     relay_signals      the lock of the active relay and what wakes it, for each kind of database
     outbox             `Outbox`: adds events within the user's transaction
     refused_rows       the rows that a stream has refused, and what they block
+    relay_host         what the streams of one relay share
     relay_recovery     which events of an outbox a stream has stored already
     relay_stream       the rows for one stream: published in order, deleted when acknowledged
     relay              `Relay`: reads the rows and gives them to their streams

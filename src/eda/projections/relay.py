@@ -13,8 +13,9 @@ from eda.errors import ConfigError
 from eda.projections.life import Life, OnLife
 from eda.projections.outbox import Outbox
 from eda.projections.outbox_rows import Journal, OutboxRow, OutboxRows
+from eda.projections.relay_host import RelayCounts, RelayHost
 from eda.projections.relay_signals import Signals, signals_for
-from eda.projections.relay_stream import RelayCounts, RelayHost, RelayStream
+from eda.projections.relay_stream import RelayStream
 from eda.projections.sink import CommitUnknown
 from eda.projections.sink_users import close_sink, open_sink
 from eda.publishing.publisher import Publisher
@@ -27,6 +28,7 @@ MAX_TAKEN = 10_000  # rows that are read and not deleted yet, of all streams
 MAX_BLOCKED = (
     1000  # refused rows and aggregates of a stream; with more, nothing of the stream is read until the next try
 )
+STUCK_S = 1.0  # a stream that takes no rows for this long holds up no other streams
 POLL_S = 5.0  # without a signal
 STALL_POLLS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # while open transactions hold rows back
 STALL_S = 5.0  # after this time, the log says which transaction it is
@@ -281,10 +283,12 @@ class Relay(Life):
             else:
                 serials += their_serials
                 keys += their_keys
-        if len(self._host.taken) >= MAX_TAKEN:
+        full_since = min((stream.full_since for stream in self._streams.values()), default=float("inf"))
+        if len(self._host.taken) >= MAX_TAKEN or 0 <= now - full_since < STUCK_S:
+            # The database would search its table for rows of other streams, which takes long if there are none.
             for stream in self._streams.values():
                 stream.was_full = True
-            return [], wait_s
+            return [], min(wait_s, STUCK_S)
         self._has_left_out = bool(names or keys or serials)
         generations = {name: stream.generation for name, stream in self._streams.items()}
         rows = await self._host.rows.read(CHUNK, serials=serials, streams=names, keys=keys)

@@ -8,21 +8,21 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from eda._codec import decode_event
 from eda._event import Event
 from eda.errors import Closed, CodecError, ConfigError, EdaError, ServerError, StreamNotFound, Timeout
 from eda.jetstream.stream_info import StreamInfo
-from eda.projections.outbox_rows import Journal, OutboxRow, OutboxRows
+from eda.projections.outbox_rows import Journal, OutboxRow
 from eda.projections.refused_rows import RefusedRows
+from eda.projections.relay_host import RelayHost
 from eda.projections.relay_recovery import stored_ids
 from eda.publishing.publisher import Publisher
-from eda.subscribing.services import Services
 
-__all__ = ["RelayCounts", "RelayHost", "RelayStream"]
+__all__ = ["RelayStream"]
 
 IDLE_S = 1.0  # after this time without rows, the journal is removed, so that the next relay has nothing to search
+INFO_S = 0.5  # for this long, the last answer of the server about the stream is used
 PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0)  # after failures that may pass
 NEAR_LIMIT = 1024  # bytes: an event closer to the stream's limit may be refused
 
@@ -37,34 +37,6 @@ OTHER_ID = (
     "middleware has changed the id of an event of outbox {table} from {before} to {after}: the relay finds events by "
     "their ids. It was published under the other id, and its row is still in the table"
 )
-
-
-@dataclass(slots=True)
-class RelayCounts:
-    """What a relay has done since it was opened, in events."""
-
-    sent: int = 0
-    acknowledged: int = 0
-    found: int = 0
-    refused: int = 0
-    buried: int = 0
-
-
-@dataclass(slots=True)
-class RelayHost:
-    """What the streams of one relay share."""
-
-    table: str
-    services: Services
-    rows: OutboxRows
-    new_publisher: Callable[..., Publisher]
-    buries: bool
-    counts: RelayCounts
-    look: asyncio.Event
-    """set when rows can be read that could not be read before"""
-    taken: set[int] = field(default_factory=set)
-    """the serials of all rows that must not be read now: they wait, are published, or are being deleted"""
-    client: str = ""
 
 
 class RelayStream:
@@ -86,6 +58,7 @@ class RelayStream:
         self._journal = journal
         self._is_unsure = journal is not None  # rows may be stored in the stream although they are in the table
         self._waiting: list[OutboxRow] | None = None
+        self._offered_at = 0.0
         self._wake = asyncio.Event()
         self._is_ending = False
         self._publisher: Publisher | None = None
@@ -93,6 +66,8 @@ class RelayStream:
         self._acknowledged: list[int] = []
         self._failed: list[tuple[OutboxRow, Exception]] = []
         self._deleting: asyncio.Task[None] | None = None
+        self._info: StreamInfo | None = None
+        self._info_at = 0.0
         self._n_failures = 0
         self._paused_until = 0.0
         self._logged_at = float("-inf")
@@ -105,6 +80,11 @@ class RelayStream:
         """Return whether no more rows can be offered now."""
         return self._waiting is not None
 
+    @property
+    def full_since(self) -> float:
+        """Return since when it is full, by the loop's clock; infinity if it is not."""
+        return float("inf") if self._waiting is None else self._offered_at
+
     def paused_s(self, now: float) -> float:
         """Return for how long no rows of this stream should be read; 0.0: they may be read."""
         return max(self._paused_until - now, 0.0)
@@ -113,6 +93,7 @@ class RelayStream:
         """Take the next rows of this stream, in their order."""
         self._host.taken.update(row.serial for row in rows)
         self._waiting = rows
+        self._offered_at = self._loop.time()
         self._wake.set()
 
     def end(self) -> None:
@@ -169,6 +150,7 @@ class RelayStream:
         finally:
             others = {row.serial for row in rows}.difference(acknowledged)
             if others:
+                self._info = None
                 self.generation += 1
                 others.update(row.serial for row in self._waiting or ())
                 self._waiting = None
@@ -179,7 +161,7 @@ class RelayStream:
     async def _send(self, rows: list[OutboxRow]) -> list[int]:
         """Publish rows; return the serials of those that are being deleted. Raises EdaError if nothing was sent."""
         publisher = await self._opened()
-        info = await self._host.services.streams.info(self.stream)
+        info = await self._known()
         if self._is_unsure:
             await self._search(info)
             return []  # some of the rows may be deleted now
@@ -208,6 +190,18 @@ class RelayStream:
         if self._failed:
             await self._sort_out(self._failed)
         return acknowledged
+
+    async def _known(self) -> StreamInfo:
+        """Return the stream as it is, or as it was a moment ago if everything has been acknowledged since then.
+
+        An earlier last sequence only makes a search after a crash longer.
+        """
+        now = self._loop.time()
+        if self._info is None or now - self._info_at > INFO_S or self._is_unsure:
+            self._info = None
+            self._info = await self._host.services.streams.info(self.stream)
+            self._info_at = now
+        return self._info
 
     async def _opened(self) -> Publisher:
         if self._publisher is None:
@@ -341,7 +335,7 @@ class RelayStream:
 
     async def _delete(self, serials: list[int], journal: Journal) -> None:
         """Delete acknowledged rows. All earlier ones are deleted, so the journal moves to where this chunk began."""
-        await self._host.rows.delete(serials, journal)
+        await self._host.rows.delete(serials, None if journal == self._journal else journal)
         self._journal = journal
         self._host.taken.difference_update(serials)
 
