@@ -13,6 +13,7 @@ from eda.deadline import Deadline
 from eda.errors import Closed, ConfigError, ConsumerDeleted, EdaError
 from eda.handling.dead_lettering import DeadLettering, dead_letter_stream
 from eda.handling.failure_log import FailureLog
+from eda.jetstream.grace_period import GracePeriod
 from eda.jetstream.subjects import filter_subjects
 from eda.projection_errors import PositionInvalid, TransactionEnded
 from eda.projections.applying import Attempt, Counts, Target
@@ -36,10 +37,11 @@ FIRST_PASS_S = 0.005  # the first pause between two looks while somebody waits f
 LANES_PASS_S = 0.02  # after a commit, until the rows of idle lanes are moved
 BUSY_LANES_PASS_S = 0.1  # while other lanes are busy: each such move is a transaction
 MAX_SEQUENCE = 2**63 - 1
+NOT_CHECKED_S = 1.0  # after a check that failed
 CHECK_S = 30.0  # between two checks that the stream is still the one that was applied
 
 AGAIN = "%s can't read stream %s, and tries again in %g s: %s"
-NOT_CHECKED = "%s: checking stream %s failed, and is done again later: %s"
+NOT_CHECKED = "%s: checking stream %s failed, and is done again in a second: %s"
 REWOUND = "%s: stream %s has lost its end, so it is checked whether what was applied is still there"
 
 # Puts the hooks of middleware around an attempt; the hooks see the subscription.
@@ -267,6 +269,7 @@ class StreamRunner:
         """
         due_at = self._loop.time()
         pause_s = FIRST_PASS_S
+        grace = GracePeriod()
         while True:
             is_due = self._loop.time() >= due_at
             if self._wanted.is_set():
@@ -278,7 +281,7 @@ class StreamRunner:
                     try:
                         at, at_ns = await self._passing_over.reach(at) or (at, at_ns)
                     except EdaError as error:
-                        if not error.retryable:
+                        if not grace.allows(error):
                             raise
                 if reading.is_idle:
                     self._waiters.advanced(self.stream, at)
@@ -307,22 +310,26 @@ class StreamRunner:
     async def _keep_checking(self, reading: Reading) -> None:
         """Check every 30 s, and after a lost connection, that the stream is still the one that was applied."""
         restored = asyncio.Event()
+        grace = GracePeriod()
+        wait_s = CHECK_S
         calls = self._services.wire.on_restored
         calls.append(restored.set)
         try:
             while True:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(CHECK_S):
+                    async with asyncio.timeout(wait_s):
                         await restored.wait()
                 restored.clear()
+                wait_s = CHECK_S
                 try:
                     # Without a look at the leader, nobody knows whether events that are gone were left out.
                     read_to = MAX_SEQUENCE if self._passing_over.is_forbidden else reading.received_to
                     await self._check.check(reading.rows, read_to=read_to)
                 except EdaError as error:
-                    if not error.retryable:
+                    if not grace.allows(error):
                         raise
                     self._logger.info(NOT_CHECKED, self._options.label, self.stream, error)
+                    wait_s = NOT_CHECKED_S
         finally:
             calls.remove(restored.set)
 
