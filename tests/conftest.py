@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +24,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Spare the collections between tests what is there to stay."""
+    _freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Spare the tests of a file what the files before have left: imported modules, caches, reports.
+
+    The fixtures of the file before have ended, those of this one have not begun. So what one test leaves behind for the
+    collection after it is never among what stays.
+    """
+    global _file
+    if item.path != _file:
+        _file = item.path
+        _freeze()
+
+
+_file: Path | None = None  # of the test that runs
+
+
+def _freeze() -> None:
     gc.collect()
     gc.freeze()
 
