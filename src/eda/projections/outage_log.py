@@ -20,17 +20,22 @@ class OutageLog:
         self._logger = logger
         self._label = label
         self._sink = sink
-        self._last: float | None = None  # when a line was logged; None: no outage that was logged is under way
+        self._last: float | None = None  # when the last failure was logged
+        self._is_logged = False  # whether the outage that is under way was logged
 
     def failed(self, what: str, error: BaseException) -> None:
-        """Log that something failed, unless the last line is less than a minute old."""
+        """Log that something failed, unless the last such line is less than a minute old.
+
+        Short failures, such as deadlocks, may follow each other for hours, so the end of one does not change this.
+        """
         now = time.monotonic()
         if self._last is None or now - self._last >= EVERY_S:
             self._last = now
+            self._is_logged = True
             self._logger.warning(FAILED, self._label, what, self._sink, error)
 
     def works(self) -> None:
         """Log the end of an outage, if its beginning was logged."""
-        if self._last is not None:
-            self._last = None
+        if self._is_logged:
+            self._is_logged = False
             self._logger.info(OVER, self._label, self._sink)
