@@ -29,6 +29,11 @@ USER = "eda"
 # A killed server loses nothing: the kernel has its files. Only a crash of the machine needs fsync.
 QUICK = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
 
+CONNECTIONS = (
+    "SELECT application_name, state, query FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"
+    " AND backend_type = 'client backend'"
+)
+
 # Debian and Ubuntu, and Homebrew on both kinds of Mac.
 PLACES = ["/usr/lib/postgresql/*/bin", "/opt/homebrew/opt/postgresql@*/bin", "/usr/local/opt/postgresql@*/bin"]
 
@@ -123,33 +128,27 @@ class Postgres:
 
         AssertionError if connections to it are left.
         """
-        try:
-            self.check_no_connection(database)
-        finally:
-            end_others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
-            self.execute(f"{end_others} AND pid <> pg_backend_pid()", database)
-            for statement in (
-                "DROP SCHEMA public CASCADE",
-                "CREATE SCHEMA public",
-                "GRANT USAGE ON SCHEMA public TO PUBLIC",
-                f"ALTER DATABASE {database} RESET ALL",
-            ):
-                self.execute(statement, database=database)
+        with psycopg.connect(self.url(database), autocommit=True) as connection:
+            try:
+                _check_no_other(connection, database)
+            finally:
+                connection.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+                    " AND pid <> pg_backend_pid()"
+                )
+                connection.execute(
+                    "DROP SCHEMA public CASCADE; CREATE SCHEMA public; GRANT USAGE ON SCHEMA public TO PUBLIC"
+                )
+                connection.execute(f"ALTER DATABASE {database} RESET ALL".encode())
 
     def check_no_connection(self, database: str) -> None:
         """Raise AssertionError if connections to a database are left, after some seconds."""
-        end = time.monotonic() + LEFT_S
-        while (left := self.connections(database)) and time.monotonic() < end:
-            time.sleep(0.01)
-        assert not left, f"connections are left: {left}"
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            _check_no_other(connection, database)
 
     def connections(self, database: str) -> list[tuple[Any, ...]]:
         """Return name, state and last statement of each connection to a database, for all but this one."""
-        return self.execute(
-            "SELECT application_name, state, query FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"
-            " AND backend_type = 'client backend'",
-            database,
-        )
+        return self.execute(CONNECTIONS, database)
 
     def execute(self, statement: str, *params: object, database: str = "postgres") -> list[tuple[Any, ...]]:
         """Execute one statement outside a transaction, by a connection of its own; return the rows."""
@@ -251,6 +250,13 @@ class Postgres:
         except FileNotFoundError:
             return False
         return len(lines) >= 8 and lines[0] == str(pid) and lines[7].strip() == "ready"
+
+
+def _check_no_other(connection: psycopg.Connection[Any], database: str) -> None:
+    end = time.monotonic() + LEFT_S
+    while (left := connection.execute(CONNECTIONS, (database,)).fetchall()) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not left, f"connections are left: {left}"
 
 
 def _children(pid: int) -> list[int]:
