@@ -23,7 +23,8 @@ from eda.subscribing.subscription import Subscription
 
 __all__ = ["Reading", "Rewound"]
 
-KEEPS_S = 0.5  # of the time for closing, this is kept for what follows
+KEEPS_S = 1.0  # of the time for closing, this is kept for what follows the transactions
+SUBSCRIPTION_CLOSE_S = 2.0
 
 
 class Rewound(Exception):
@@ -202,12 +203,13 @@ class Reading:
     async def close(self, deadline: Deadline) -> None:
         """Finish the transactions under way, drop all other events, and stop reading."""
         self.stop()
-        self.subscription.hurry(min(deadline.left_s, 2.0))
+        self.subscription.hurry(min(deadline.left_s, SUBSCRIPTION_CLOSE_S))
         closing = self.subscription.begin_close()
         for task, lane in zip(self._tasks, self.lanes, strict=False):
             if not lane.applying.is_moving:
                 task.cancel()
-        late: set[asyncio.Future[None]] = await deadline.wait(self._tasks, keeps_s=min(KEEPS_S, deadline.left_s / 2))
+        keeps_s = min(KEEPS_S, deadline.left_s / 2)
+        late: set[asyncio.Future[None]] = await deadline.wait(self._tasks, keeps_s=keeps_s)
         for each in late:
             each.cancel()
         if late:
@@ -215,8 +217,8 @@ class Reading:
                 "%s, stream %s: %d transactions did not end in time, and are given up",
                 self._label, self._stream, len(late),
             )  # fmt: skip
-            await deadline.wait(late, CANCELLED_WAIT_S)
-        await asyncio.wait({closing})
+            await deadline.wait(late, CANCELLED_WAIT_S, keeps_s=keeps_s / 2)
+        await deadline.wait({closing}, SUBSCRIPTION_CLOSE_S, keeps_s=keeps_s / 2)
         for task in self._tasks:
             if task.done() and not task.cancelled():
                 task.exception()

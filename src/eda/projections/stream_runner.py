@@ -225,7 +225,7 @@ class StreamRunner:
         reading = self._left
         if reading is not None:
             await reading.close(deadline)
-            await self._ownership.release(reading.rows)
+            await deadline.run(self._ownership.release(reading.rows), keeps_s=deadline.left_s / 2)
             self.counts.dead += reading.subscription.stats().dead_lettered  # messages that are no events
             self._left = None
 

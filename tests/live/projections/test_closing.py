@@ -67,7 +67,7 @@ async def test_close_when_an_async_apply_takes_too_long_rolls_it_back(
     applying.hurry(0.5)
     began = time.monotonic()
     await applying.close()
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 4
     assert cancelled == [3]
     assert sink.applied == []
     assert logged.find("did not end in time, and are given up")
@@ -90,7 +90,7 @@ async def test_close_when_the_caller_is_cancelled_ends_within_two_seconds(conn: 
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 4
 
 
 @pytest.mark.parametrize("what", ["projection", "connection"])
@@ -181,8 +181,8 @@ async def test_close_when_a_thread_never_ends_gives_it_up(
     applying = await conn.projection(stream, model.apply, into=model.sink(), name="orders", timeout_s=0.1)
     await conn.publish(stream)
     await until(lambda: logged.find("still runs, although timeout_s=0.1 is over"))
-    applying.hurry(0.5)
+    applying.hurry(2)
     began = time.monotonic()
     await applying.close()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 4  # 2 s, and a busy machine
     may_end.set()
