@@ -14,6 +14,8 @@ from eda.projections.sql_steps import Dialect
 
 __all__ = ["OutboxTable", "check_table_name", "table_for"]
 
+CHUNK_BYTES = 8 * 2**20  # of envelopes that are read at a time, and at most one event more
+
 # The other names are made from it; PostgreSQL's names have at most 63 characters.
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,47}")
 
@@ -47,7 +49,7 @@ class OutboxTable:
     """add several events. PostgreSQL: four lists, in one statement. SQLite: as `add`, for each event"""
     read: str
     """the next rows, by serial: (serial, id, stream, key, whether it is ready, envelope). Parameters: the serials, the
-    streams and the keys (as `stream.key`) to leave out, and the number of rows"""
+    streams and the keys (as `stream.key`) to leave out, and the number of rows. Large rows are fewer at a time"""
     delete: str
     """delete rows by a list of serials"""
     delete_ids: str
@@ -83,6 +85,15 @@ def _common(name: str) -> dict[str, str]:
     }
 
 
+def _bounded(rows: str) -> str:
+    """Return a query for the first of these rows: they end with the one that exceeds CHUNK_BYTES."""
+    summed = "SELECT *, sum(n) OVER (ORDER BY serial ROWS UNBOUNDED PRECEDING) - n AS n_before"
+    return (
+        f"SELECT serial, id, stream, key, is_ready, envelope FROM ({summed} FROM ({rows}) AS rows_to_read) AS summed "
+        f"WHERE n_before < {CHUNK_BYTES} ORDER BY serial"
+    )
+
+
 def _sqlite(name: str) -> OutboxTable:
     now = "(julianday('now') - 2440587.5) * 86400.0"
     one_of = "(SELECT value FROM json_each(?))"
@@ -107,8 +118,11 @@ def _sqlite(name: str) -> OutboxTable:
         exists=f"SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '{name}_relay'",
         add=add,
         add_many=add,
-        read=f"SELECT serial, id, stream, key, 1, envelope FROM {name} WHERE serial NOT IN {one_of} "
-        f"AND stream NOT IN {one_of} AND (key = '' OR stream || '.' || key NOT IN {one_of}) ORDER BY serial LIMIT ?",
+        read=_bounded(
+            f"SELECT serial, id, stream, key, 1 AS is_ready, envelope, length(envelope) AS n FROM {name} "
+            f"WHERE serial NOT IN {one_of} AND stream NOT IN {one_of} "
+            f"AND (key = '' OR stream || '.' || key NOT IN {one_of}) ORDER BY serial LIMIT ?"
+        ),
         delete=f"DELETE FROM {name} WHERE serial IN {one_of}",
         delete_ids=f"DELETE FROM {name} WHERE id IN {one_of}",
         bury=f"INSERT INTO {name}_dead (id, stream, key, added, envelope, reason) "
@@ -148,9 +162,12 @@ def _postgresql(name: str) -> OutboxTable:
         add_many=f"WITH added AS ({columns} SELECT id, stream, key, envelope "
         "FROM unnest(?::text[], ?::text[], ?::text[], ?::bytea[]) "
         f"WITH ORDINALITY AS given (id, stream, key, envelope, number) ORDER BY number) {tell}",
-        read="SELECT serial, id, stream, key, xid < pg_snapshot_xmin(pg_current_snapshot()), envelope "
-        f"FROM {name} WHERE serial <> ALL (?::bigint[]) AND stream <> ALL (?::text[]) "
-        "AND (key = '' OR stream || '.' || key <> ALL (?::text[])) ORDER BY serial LIMIT ?",
+        read=_bounded(
+            "SELECT serial, id, stream, key, xid < pg_snapshot_xmin(pg_current_snapshot()) AS is_ready, envelope, "
+            f"octet_length(envelope) AS n FROM {name} "
+            "WHERE serial <> ALL (?::bigint[]) AND stream <> ALL (?::text[]) "
+            "AND (key = '' OR stream || '.' || key <> ALL (?::text[])) ORDER BY serial LIMIT ?"
+        ),
         delete=f"DELETE FROM {name} WHERE serial = ANY (?::bigint[])",
         delete_ids=f"DELETE FROM {name} WHERE id = ANY (?::text[])",
         bury=f"INSERT INTO {name}_dead (id, stream, key, added, envelope, reason) "

@@ -23,7 +23,7 @@ from eda.subscribing.services import Services
 
 __all__ = ["Relay", "RelayStats"]
 
-CHUNK = 1000  # rows
+CHUNK = 2000  # rows
 MAX_TAKEN = 10_000  # rows that are read and not deleted yet, of all streams
 MAX_BLOCKED = (
     1000  # refused rows and aggregates of a stream; with more, nothing of the stream is read until the next try
@@ -258,8 +258,8 @@ class Relay(Life):
                 await self._note_stall(self._loop.time(), is_stalled=False)
                 if not (rows or self._host.taken or self._has_left_out):
                     self._waiting, self._oldest_s = 0, 0.0
-            if len(ready) == CHUNK:
-                continue
+            if ready:
+                continue  # there may be more
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await look.wait()

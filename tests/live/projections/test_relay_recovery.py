@@ -6,12 +6,14 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import eda
 import eda.projections.relay_stream
 import eda.sql
+from eda.projections.outbox_rows import OutboxRow, OutboxRows
 from helpers import Admin, Logged, until
 from support.projections.outboxes import Box
 from support.projections.sinks import KINDS, Place
@@ -106,6 +108,27 @@ async def test_relay_when_the_stream_has_removed_what_was_sent_warns(
     async with conn.relay(box.outbox) as relay:
         await until(lambda: relay.stats().acknowledged == 15)
     assert logged.find("may be published twice")
+
+
+async def test_relay_when_rows_are_large_reads_few_at_a_time(
+    box: Box, conn: eda.Conn, admin: Admin, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = OutboxRows.read
+    sizes: list[int] = []
+
+    async def noting(self: OutboxRows, *args: Any, **kwargs: Any) -> list[OutboxRow]:
+        rows = await read(self, *args, **kwargs)
+        sizes.append(sum(len(row.envelope) for row in rows))
+        return rows
+
+    monkeypatch.setattr(OutboxRows, "read", noting)
+    await conn.streams.create(stream)
+    rows = [each.replace(data=eda.Bytes(bytes(900_000))) for each in numbered(25)]
+    await box.add(stream, *rows)
+    async with conn.relay(box.outbox) as relay:
+        await until(lambda: relay.stats().acknowledged == len(rows), timeout_s=4.0)  # and no poll is waited for
+    assert 8 * 2**20 <= max(sizes) < 10 * 2**20
+    assert await admin.ids(stream) == [row.id for row in rows]
 
 
 async def test_relay_when_it_ends_in_order_leaves_nothing_to_search(box: Box, conn: eda.Conn, stream: str) -> None:
