@@ -85,7 +85,13 @@ BLOCKS = [block for document in DOCUMENTS for block in read_blocks(document)]
 
 @pytest.mark.parametrize(
     ("document", "least"),
-    [("README.md", 2), ("docs/guide.md", 18), ("docs/event-sourcing.md", 8), ("docs/read-models.md", 6), ("docs/outbox.md", 1)],
+    [
+        ("README.md", 2),
+        ("docs/guide.md", 18),
+        ("docs/event-sourcing.md", 8),
+        ("docs/read-models.md", 6),
+        ("docs/outbox.md", 1),
+    ],
 )
 def test_document_when_read_has_blocks_that_all_say_what_they_print(document: str, least: int) -> None:
     text = DOCUMENTS[document]
