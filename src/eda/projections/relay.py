@@ -116,12 +116,18 @@ class Relay(Life):
         self._stalled_at: float | None = None
         self._stall_logged_at = float("-inf")
         self._main: asyncio.Task[None] | None = None
+        self._has_signals = False  # whether they are open for the next session
 
     # --- opening and closing -----------------------------------------------------------------------------------------
 
     async def _open(self) -> None:
         await open_sink(self._outbox.into, creates_tables=False)
-        await self._host.rows.create()
+        # Each of them opens a connection. All have ended when the first error is raised.
+        opening = (self._host.rows.create(), self._host.rows.blocker(), self._signals.open())
+        for ended in await asyncio.gather(*opening, return_exceptions=True):
+            if isinstance(ended, BaseException):
+                raise ended
+        self._has_signals = True
         self._main = self._loop.create_task(self._run(), name=f"eda runs {self._label}")
         self._main.add_done_callback(self._on_ended)
 
@@ -140,7 +146,10 @@ class Relay(Life):
                 self._main.cancel()
                 await asyncio.wait({self._main})
         finally:
-            await close_sink(self._outbox.into)
+            try:
+                await self._signals.close()
+            finally:
+                await close_sink(self._outbox.into)
 
     def _on_ended(self, main: asyncio.Task[None]) -> None:
         error = None if main.cancelled() else main.exception()
@@ -186,7 +195,9 @@ class Relay(Life):
     async def _session(self) -> None:
         """Publish until the relay is closed or the database fails, with one connection that holds the lock."""
         try:
-            await self._signals.open()
+            if not self._has_signals:
+                await self._signals.open()
+            self._has_signals = False
             if not await self._become_active():
                 return
             journals = await self._host.rows.journal()
