@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -41,6 +42,8 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 @pytest.fixture(scope="module")
 def server() -> Iterator[Postgres]:  # type: ignore[override]
     """A server that the tests kill and freeze. Each leaves it running."""
+    if sys.platform == "win32":
+        pytest.skip("PostgreSQL is started as on POSIX")
     with Postgres(settings={"deadlock_timeout": "50ms"}) as server:
         yield server
 
