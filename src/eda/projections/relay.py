@@ -23,7 +23,7 @@ from eda.subscribing.services import Services
 
 __all__ = ["Relay", "RelayStats"]
 
-CHUNK = 2000  # rows
+CHUNK = 1000  # rows
 MAX_TAKEN = 10_000  # rows that are read and not deleted yet, of all streams
 MAX_BLOCKED = (
     1000  # refused rows and aggregates of a stream; with more, nothing of the stream is read until the next try

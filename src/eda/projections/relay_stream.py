@@ -24,6 +24,8 @@ __all__ = ["RelayStream"]
 IDLE_S = 1.0  # after this time without rows, the journal is removed, so that the next relay has nothing to search
 INFO_S = 0.5  # for this long, the last answer of the server about the stream is used
 PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0)  # after failures that may pass
+FULL = 2000  # rows that wait; they become one chunk, and a chunk ends a fast batch
+FULL_BYTES = 8 * 2**20
 NEAR_LIMIT = 1024  # bytes: an event closer to the stream's limit may be refused
 
 FAILED = "outbox %s: publishing to stream %s failed; %d rows wait, and are published later: %s"
@@ -59,6 +61,7 @@ class RelayStream:
         self._is_unsure = journal is not None  # rows may be stored in the stream although they are in the table
         self._waiting: list[OutboxRow] | None = None
         self._offered_at = 0.0
+        self._n_bytes = 0  # of the rows that wait
         self._wake = asyncio.Event()
         self._is_ending = False
         self._publisher: Publisher | None = None
@@ -78,12 +81,12 @@ class RelayStream:
     @property
     def is_full(self) -> bool:
         """Return whether no more rows can be offered now."""
-        return self._waiting is not None
+        return self._waiting is not None and (len(self._waiting) >= FULL or self._n_bytes >= FULL_BYTES)
 
     @property
     def full_since(self) -> float:
         """Return since when it is full, by the loop's clock; infinity if it is not."""
-        return float("inf") if self._waiting is None else self._offered_at
+        return self._offered_at if self.is_full else float("inf")
 
     def paused_s(self, now: float) -> float:
         """Return for how long no rows of this stream should be read; 0.0: they may be read."""
@@ -92,7 +95,8 @@ class RelayStream:
     def offer(self, rows: list[OutboxRow]) -> None:
         """Take the next rows of this stream, in their order."""
         self._host.taken.update(row.serial for row in rows)
-        self._waiting = rows
+        self._n_bytes = sum([len(row.envelope) for row in rows]) + (self._n_bytes if self._waiting else 0)
+        self._waiting = (self._waiting or []) + rows
         self._offered_at = self._loop.time()
         self._wake.set()
 
