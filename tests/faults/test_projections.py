@@ -58,7 +58,7 @@ async def test_table_when_the_process_of_four_lanes_is_killed_has_the_events_of_
         await asyncio.sleep(chance.random() * 0.05)
         projecting.kill(projecting.any_busy(chance))
         projecting.start()
-    report(await projecting.end(by_key=True, kill=n))
+    report(await projecting.end(by_key=True, kill=n // 2))
 
 
 @drivers("sqlite", "psycopg")

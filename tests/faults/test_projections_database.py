@@ -25,6 +25,8 @@ from support.projections.tables import POSTGRES, SQLITE, drivers, positions, rea
 
 Report = Callable[[Mapping[str, object]], None]
 
+LONG_S = 0.2  # a transaction that is seen lasts until the fault strikes
+
 
 @drivers("psycopg", "sqlalchemy", all=POSTGRES)
 async def test_table_when_the_database_is_killed_has_each_event_once(
@@ -79,7 +81,9 @@ async def test_table_after_an_outage_of_the_database_has_each_event_once_and_non
 ) -> None:
     """Of a minute in the long form; `retry` allows one attempt. SQLite has no server: its file is locked."""
     outage_s = scaled(4, 60)
-    await projecting.begin(own_server.url, driver, retry={"max_attempts": 1}, options={"timeout_s": 5.0})
+    await projecting.begin(
+        own_server.url, driver, retry={"max_attempts": 1}, options={"timeout_s": 5.0}, delay_s=LONG_S
+    )
     await projecting.more(5)
     await projecting.until_busy()
     if driver in SQLITE:
@@ -108,7 +112,9 @@ async def test_table_when_the_database_freezes_has_each_event_once(
 ) -> None:
     """For longer than a transaction may take: its connection is given up while the server still has its statements."""
     n = scaled(1, 10)
-    await projecting.begin(own_server.url, driver, options={"timeout_s": 1.0}, retry={"max_attempts": 1})
+    await projecting.begin(
+        own_server.url, driver, retry={"max_attempts": 1}, options={"timeout_s": 1.0}, delay_s=LONG_S
+    )
     for _ in range(n):
         await projecting.more(5)
         await projecting.until_busy()
