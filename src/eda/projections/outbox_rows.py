@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from eda.projections.outbox_table import OutboxTable
@@ -24,6 +25,10 @@ class OutboxRow(NamedTuple):
     key: str
     is_ready: bool
     envelope: bytes
+
+
+# As OutboxRow._make, in a third of the time: it is called for each row.
+_row_of: Callable[[tuple[Any, ...]], OutboxRow] = partial(tuple.__new__, OutboxRow)
 
 
 class Journal(NamedTuple):
@@ -68,7 +73,7 @@ class OutboxRows:
         """Return the next `n` rows by serial, without these serials, streams and keys (`stream.key`)."""
         params = (self._listed(serials), self._listed(streams), self._listed(keys), n)
         rows = await self._database.run(_rows(Sql(self._table.read, params)), writes=False)
-        return [OutboxRow._make(row) for row in rows]
+        return list(map(_row_of, rows))
 
     async def delete(self, serials: Collection[int], journal: Journal | None = None) -> None:
         """Delete rows, and replace the journal of their stream in the same transaction."""

@@ -23,7 +23,7 @@ from eda.subscribing.services import Services
 
 __all__ = ["Relay", "RelayStats"]
 
-CHUNK = 1000  # rows
+CHUNK = 2000  # rows
 MAX_TAKEN = 10_000  # rows that are read and not deleted yet, of all streams
 MAX_BLOCKED = (
     1000  # refused rows and aggregates of a stream; with more, nothing of the stream is read until the next try
@@ -257,8 +257,8 @@ class Relay(Life):
         while not self._is_closing.is_set():
             look.clear()
             rows, wait_s = await self._next_rows()
-            ready = [row for row in rows if row.is_ready]
-            if len(ready) < len(rows):
+            ready = rows
+            if not all(row.is_ready for row in rows):
                 # The order is that of the serials: nothing overtakes a row that is not ready.
                 ready = rows[: next(number for number, row in enumerate(rows) if not row.is_ready)]
                 wait_s = min(wait_s, STALL_POLLS_S[min(n_stalls, len(STALL_POLLS_S) - 1)])

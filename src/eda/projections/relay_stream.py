@@ -94,7 +94,7 @@ class RelayStream:
 
     def offer(self, rows: list[OutboxRow]) -> None:
         """Take the next rows of this stream, in their order."""
-        self._host.taken.update(row.serial for row in rows)
+        self._host.taken.update([row.serial for row in rows])
         self._n_bytes = sum([len(row.envelope) for row in rows]) + (self._n_bytes if self._waiting else 0)
         self._waiting = (self._waiting or []) + rows
         self._offered_at = self._loop.time()
@@ -256,7 +256,7 @@ class RelayStream:
             events.append(event)
         ids: dict[str, str] = {}
         while sending:
-            self._pending.update((row.id, row) for row in sending)
+            self._pending.update(zip([row.id for row in sending], sending, strict=True))
             n_before = publisher.stats().sent
             try:
                 published = await publisher.send_many(events)
@@ -277,7 +277,7 @@ class RelayStream:
                 sending, events = [sending[index] for index in left], [events[index] for index in left]
             else:
                 self._host.counts.sent += len(published)
-                ids.update((row.id, given) for row, given in zip(sending, published, strict=True))
+                ids.update(zip([row.id for row in sending], published, strict=True))
                 break
         return ids
 
