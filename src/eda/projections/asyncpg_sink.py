@@ -64,6 +64,7 @@ class AsyncpgDatabase:
 
     dialect: Dialect = "postgresql"
     max_lanes: int | None = None
+    marks_transactions: bool = True
 
     def __init__(
         self,
@@ -134,9 +135,20 @@ class _ClosedByApply(asyncpg.InterfaceError):
 
 
 class _WatchedConnection(asyncpg.Connection):
-    """A connection that knows whether it was closed by a call, and not by a loss."""
+    """A connection that knows whether it was closed by a call, and not by a loss.
+
+    `after_begin` is sent together with the next BEGIN, which saves a round trip.
+    """
 
     is_closed_by_call = False
+    after_begin = ""
+
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
+        """Execute a statement, as asyncpg does."""
+        if self.after_begin and query.startswith("BEGIN"):
+            query, self.after_begin = f"{query.rstrip('; ')}; {self.after_begin}", ""
+        status: str = await super().execute(query, *args, timeout=timeout)
+        return status
 
     async def close(self, *, timeout: float | None = None) -> None:
         """Close the connection, as asyncpg does."""
@@ -161,7 +173,6 @@ class _Connection(AsyncConnection["asyncpg.Connection[Any]"]):
         self._connect = connect
         self._on_connect = on_connect
         self._transaction: Any = None
-        self._first = ""  # what is sent with the first statement, which saves a round trip
 
     async def connect(self) -> asyncpg.Connection[Any]:
         """Open a connection, and let the user prepare it."""
@@ -178,20 +189,20 @@ class _Connection(AsyncConnection["asyncpg.Connection[Any]"]):
     async def begin(self, driver: asyncpg.Connection[Any], timeout_s: float | None) -> None:
         """Begin a transaction with asyncpg's own object, so that apply can use `tx.transaction()` for savepoints."""
         self._transaction = driver.transaction()
-        await self._transaction.start()
-        self._first = begin_text(timeout_s)
+        if isinstance(driver, _WatchedConnection):
+            driver.after_begin = begin_text(timeout_s)
+            await self._transaction.start()
+        else:  # of a class that the user has chosen
+            await self._transaction.start()
+            await driver.execute(begin_text(timeout_s))
 
     async def execute(self, driver: asyncpg.Connection[Any], sql: Sql) -> Result:
         """Execute one statement."""
         if driver.is_closed() and getattr(driver, "is_closed_by_call", False):
             raise _ClosedByApply("apply has closed the connection")
-        text, first, self._first = numbered(sql.text), self._first, ""
+        text = numbered(sql.text)
         has_rows = text.lstrip().startswith("SELECT") or "RETURNING" in text
         try:
-            if first and (sql.params or has_rows):  # these go alone
-                await driver.execute(first)
-            elif first:
-                text = f"{first}; {text}"
             if has_rows:
                 rows = [tuple(row) for row in await driver.fetch(text, *sql.params)]
                 return Result(rows, len(rows))

@@ -62,13 +62,16 @@ def preparing() -> Iterator[None]:
 
 
 def begin_text(timeout_s: float | None) -> str:
-    """Return what is sent before a transaction's first statement.
+    """Return what is sent together with BEGIN: a setting, the mark of the transaction, and the savepoint of apply.
 
-    The setting ends with the transaction, so it also works behind a pooler that gives each transaction another
-    connection. If this process is frozen, the server ends the transaction, and the locks of its rows are released.
+    Setting and mark end with the transaction, so they also work behind a pooler that gives each transaction another
+    connection. If this process is frozen, the server ends the transaction, and the locks of its rows are released. If
+    apply ends the transaction, the mark is gone, and the position is not moved.
     """
     idle_ms = min(max(int((timeout_s or SHORT_S) * 1000), 1), 2**31 - 1)
-    return f"SET LOCAL idle_in_transaction_session_timeout = {idle_ms}"
+    return (
+        f"SET LOCAL idle_in_transaction_session_timeout = {idle_ms}; SET LOCAL eda.apply = 'open'; SAVEPOINT eda_apply"
+    )
 
 
 def check_connections(max_connections: int, on_connect: object) -> None:

@@ -84,6 +84,7 @@ class PsycopgDatabase:
 
     dialect: Dialect = "postgresql"
     max_lanes: int | None = None
+    marks_transactions: bool = True
 
     def __init__(
         self,

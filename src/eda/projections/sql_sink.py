@@ -13,7 +13,9 @@ from eda.projections.sql_steps import Call, Database, Sql, Steps, Unreachable
 from eda.projections.tables import (
     DELETE_POSITIONS,
     INSERT_POSITION,
+    IS_OPEN,
     MOVE,
+    MOVE_IF_OPEN,
     PROMOTE,
     PROMOTE_FIRST,
     RELEASE,
@@ -156,8 +158,10 @@ class SqlSink:
 def _move(
     database: Database, name: str, version: int, row: PositionRow, new: PositionRow, work: Work | None
 ) -> Steps[None]:
+    is_marked = work is not None and database.marks_transactions
     if work is not None:
-        yield SAVEPOINT
+        if not is_marked:
+            yield SAVEPOINT
         try:
             yield Call(work)
         except BaseException as error:
@@ -165,11 +169,34 @@ def _move(
             yield from _end_savepoint(database, ROLLBACK_TO, name, version, error)
             yield from _check_claim(database, name, version, row, error)
             raise
-        yield from _end_savepoint(database, RELEASE_SAVEPOINT, name, version, None)
+        if not is_marked:
+            yield from _end_savepoint(database, RELEASE_SAVEPOINT, name, version, None)
     # The last statement: the row is locked for as short as possible, and a new owner is noticed as late as possible.
-    values = (new.sequence, new.index, new.time, new.updated, name, version)
-    if (yield Sql(MOVE, values + _fence(row))).n_changed != 1:
+    values = (new.sequence, new.index, new.time, new.updated, name, version, *_fence(row))
+    if is_marked:
+        n_changed = yield from _move_if_open(database, name, version, values)
+    else:
+        n_changed = (yield Sql(MOVE, values)).n_changed
+    if n_changed != 1:
         raise ClaimLost(f"{name!r} version {version}, stream {row.stream!r}, lane {row.lane}")
+
+
+def _move_if_open(database: Database, name: str, version: int, values: tuple[str | float, ...]) -> Steps[int]:
+    """Move the row if the marked transaction is still open, and return how many rows were changed.
+
+    The same statement looks for the mark, so that no other round trip is needed. Raises TransactionEnded.
+    """
+    try:
+        n_changed = (yield Sql(MOVE_IF_OPEN, values)).n_changed
+    except Exception as error:
+        # PostgreSQL refuses the statement if apply has caught an error of the database.
+        yield from _end_savepoint(database, ROLLBACK_TO, name, version, error)
+        raise
+    if n_changed != 1:
+        ((is_open,),) = (yield Sql(IS_OPEN)).rows
+        if not is_open:
+            raise TransactionEnded(name, version)
+    return n_changed
 
 
 def _end_savepoint(

@@ -78,6 +78,8 @@ class Database(Protocol):
     dialect: Dialect
     max_lanes: int | None
     """how many lanes can work at the same time; None: any number"""
+    marks_transactions: bool
+    """whether each transaction begins with `begin_text`: with a mark, and with the savepoint of apply"""
 
     def check_apply(self, *, is_async: bool) -> None:
         """Raise ConfigError if the driver can't call a function of this kind; the message says which database can."""

@@ -87,6 +87,7 @@ class SQLAlchemyDatabase:
         self.dialect = _DIALECTS[name]
         self.label: str = f"{url.drivername} {_place(engine)}"
         self.max_lanes: int | None = 1 if self.dialect == "sqlite" else None
+        self.marks_transactions: bool = False
         self.engine = engine
         self._placed = _PLACEHOLDERS[engine.dialect.paramstyle]
         # Lanes leave connections for signs of life and for readers. Otherwise the rows of a busy owner would look dead.

@@ -100,6 +100,7 @@ class SQLiteDatabase:
 
     dialect: Dialect = "sqlite"
     max_lanes: int | None = 1
+    marks_transactions: bool = False
 
     def __init__(self, path: Path, timeout_s: float, on_connect: Callable[[sqlite3.Connection], object] | None) -> None:
         self.label: str = f"SQLite {path}"

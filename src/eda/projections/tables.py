@@ -11,7 +11,9 @@ from eda.projections.sql_steps import Dialect, Sql, Steps
 __all__ = [
     "DELETE_POSITIONS",
     "INSERT_POSITION",
+    "IS_OPEN",
     "MOVE",
+    "MOVE_IF_OPEN",
     "PROMOTE",
     "PROMOTE_FIRST",
     "RELEASE",
@@ -39,6 +41,9 @@ INSERT_POSITION = (
 )
 TAKE_OVER = f"UPDATE eda_positions SET owner_epoch = ?, updated = ? WHERE {_REPLACED} AND updated = ?"
 MOVE = f'UPDATE eda_positions SET sequence = ?, "index" = ?, "time" = ?, updated = ? WHERE {_REPLACED}'
+# The same if the transaction is still the one that `begin_text` has marked: the mark ends with it.
+MOVE_IF_OPEN = f"{MOVE} AND current_setting('eda.apply', true) = 'open'"
+IS_OPEN = "SELECT coalesce(current_setting('eda.apply', true), '') = 'open'"
 TOUCH = f"UPDATE eda_positions SET updated = ? WHERE {_ROW} AND owner_epoch = ?"
 RELEASE = f"UPDATE eda_positions SET updated = 0 WHERE {_ROW} AND owner_epoch = ?"
 DELETE_POSITIONS = "DELETE FROM eda_positions WHERE name = ? AND version = ?"
