@@ -10,7 +10,7 @@ import pytest
 import eda
 from eda.projections.sink import ClaimLost, PositionRow
 from eda.projections.sql_sink import SqlSink
-from support.projections.sinks import Kind, Place
+from support.projections.sinks import KINDS, Kind, Place
 
 NAME, STREAM, CREATED = "order-list", "orders", "2026-01-02T03:04:05.678901234Z"
 
@@ -176,9 +176,9 @@ async def test_move_when_done_twice_from_the_same_row_lands_once(place: Place, s
     assert await place.applied() == [won]
 
 
+# A transaction of SQLite keeps all others from writing.
+@pytest.mark.parametrize("kind", [each for each in KINDS if each.is_postgres], ids=lambda kind: kind.name)
 async def test_move_when_another_member_takes_over_while_apply_works_stores_one(place: Place, sink: SqlSink) -> None:
-    if not place.kind.is_postgres:
-        pytest.skip("a transaction of SQLite keeps all others from writing")
     (row,) = await claimed(sink)
     other = place.sink()
     loop, claims = asyncio.get_running_loop(), []
@@ -265,9 +265,9 @@ async def test_move_when_apply_ends_the_transaction_raises_transaction_ended(
     assert (await moved(sink, row, 5, place.work("INSERT INTO applied VALUES (9)"))).sequence == 5
 
 
+# A plain function can't be cancelled: see the tests of the threads.
+@pytest.mark.parametrize("kind", [each for each in KINDS if each.is_async], ids=lambda kind: kind.name)
 async def test_move_when_cancelled_in_apply_leaves_no_transaction(place: Place, sink: SqlSink) -> None:
-    if not place.kind.is_async:
-        pytest.skip("a plain function can't be cancelled: see the tests of the threads")
     (row,) = await claimed(sink)
     has_begun = asyncio.Event()
 
