@@ -18,7 +18,7 @@ from helpers import until
 from macro import delete
 from macro.projections.sales import databases, make_event
 
-N = 20_000
+N = 100_000
 N_SIGNALS = 200
 N_AT_ONCE = 1000  # rows of a transaction that fills the outbox, and of a query
 _numbers = itertools.count()

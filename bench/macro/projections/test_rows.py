@@ -27,6 +27,7 @@ from macro.projections.sales import (
 )
 
 N = 100_000
+N_SQLITE = 200_000
 Batches = list[list[eda.Event]]
 FENCE = "UPDATE positions SET sequence = {0}, time = {1} WHERE name = 'plain' AND sequence = {2}"
 
@@ -63,12 +64,12 @@ def test_sqlite(server: eda.EmbeddedServer, duel: Callable[..., None], tmp_path:
                 at = last
             return time.perf_counter() - started
 
-    with filled(server, "rows", N) as stream:
-        batches = ready_made(server, stream, N)
+    with filled(server, "rows", N_SQLITE) as stream:
+        batches = ready_made(server, stream, N_SQLITE)
         duel(
             (
                 "eda rows sqlite s",
-                lambda: projected_s(server, stream, eda.sql.SQLite(emptied(path)), apply_sqlite, batch=BATCH),
+                lambda: projected_s(server, stream, eda.sql.SQLite(emptied(path)), apply_sqlite, N_SQLITE, batch=BATCH),
             ),
             ("plain rows sqlite s", lambda: plain_s(emptied(path), batches)),
         )
