@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
-from typing import Protocol, TypeVar
 
 from eda.conn_services import ConnServices
 from eda.deadline import CANCELLED_WAIT_S, Deadline
 from eda.errors import ConfigError
+from eda.life import Life
 from eda.publishing.publisher import Publisher
-from eda.subscribing.subscription import Subscription
 
-__all__ = ["CLOSE_TIMEOUT_S", "KEPT_SHARE", "Closing", "Side", "check_close_timeout"]
+__all__ = ["CLOSE_TIMEOUT_S", "KEPT_SHARE", "Closing", "check_close_timeout"]
 
 CLOSE_TIMEOUT_S = 30.0
 
@@ -28,20 +27,6 @@ def check_close_timeout(timeout_s: object) -> float:
     return max(float(timeout_s), LEAST_S)
 
 
-class Side(Protocol):
-    """A projection, a view or a relay, as the connection closes it. `label` names it in messages."""
-
-    @property
-    def label(self) -> str: ...
-    def stop(self) -> None: ...
-    def hurry(self, timeout_s: float) -> None: ...
-    def begin_close(self) -> asyncio.Task[None]: ...
-    def is_run_by_caller(self) -> bool: ...
-
-
-U = TypeVar("U", bound=Subscription | Side)
-
-
 class Closing:
     """The steps that close a connection. `left_undone` lists what did not end within the deadline."""
 
@@ -52,19 +37,18 @@ class Closing:
 
     async def close_users(
         self,
-        sides: Iterable[Side],
-        subscriptions: Iterable[Subscription],
+        sides: Iterable[Life],
+        subscriptions: Iterable[Life],
         publishers: Iterable[Publisher],
         batches: Iterable[asyncio.Future[None]],
     ) -> None:
         """Close projections, views and relays, then subscriptions, flush and close publishers, and wait for batches."""
         # Publishers last: functions that still run may publish.
-        await self._close_each({each: each.label for each in sides})
-        await self._close_each({each: f"subscription {each.name} to {each.stream}" for each in subscriptions})
+        await self._close_each(list(sides))
+        await self._close_each(list(subscriptions))
         await self._close_publishers(list(publishers), list(batches))
 
-    async def _close_each(self, users: dict[U, str]) -> None:
-        """Close users of the connection, each with its name for messages."""
+    async def _close_each(self, users: list[Life]) -> None:
         deadline = self._deadline
         keeps_s = deadline.left_s * KEPT_SHARE
         closing = {each.begin_close(): each for each in users}
@@ -76,7 +60,7 @@ class Closing:
         for task, each in closing.items():
             if task in late:
                 task.cancel()
-                self.left_undone.append(users[each])
+                self.left_undone.append(each.label)
         await deadline.wait(late, CANCELLED_WAIT_S, keeps_s=keeps_s / 2)
 
     async def _close_publishers(self, publishers: list[Publisher], batches: list[asyncio.Future[None]]) -> None:

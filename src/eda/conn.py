@@ -18,6 +18,7 @@ from eda.handlers import AnyHandler, BatchHandler, Handler, check_handler
 from eda.jetstream.streams import Streams
 from eda.jetstream.subjects import check_stream_name
 from eda.keywords import EventsBatchKeywords, EventsKeywords, SubscribeBatchKeywords, SubscribeKeywords
+from eda.life import CANCELLED_CLOSE_S
 from eda.lifetime import ConnState, Lifetime
 from eda.options import SubscriptionOptions, merge_options
 from eda.publishing.atomic_batch import AtomicBatch, encode_batch
@@ -27,7 +28,7 @@ from eda.receipt import Receipt
 from eda.subscribing.events_iterator import Events
 from eda.subscribing.lag import Lags, SubscriptionInfo
 from eda.subscribing.spec import SubscriptionSpec, spec_of
-from eda.subscribing.subscription import CANCELLED_CLOSE_S, Subscription
+from eda.subscribing.subscription import Subscription
 from eda.transport.addresses import Addresses
 from eda.typed.upcasters import check_upcasters
 

@@ -10,13 +10,14 @@ from contextvars import ContextVar
 from typing import Literal, TypeAlias
 
 from eda.callbacks import Callback
-from eda.closing import CLOSE_TIMEOUT_S, KEPT_SHARE, Closing, Side, check_close_timeout
+from eda.closing import CLOSE_TIMEOUT_S, KEPT_SHARE, Closing, check_close_timeout
 from eda.conn_services import ConnectOptions, ConnServices, connect_services
 from eda.deadline import Deadline
 from eda.embedded.server import EmbeddedServer
 from eda.errors import Closed, ConfigError
+from eda.life import CANCELLED_CLOSE_S, Life
 from eda.publishing.publisher import Publisher
-from eda.subscribing.subscription import CANCELLED_CLOSE_S, Subscription
+from eda.subscribing.subscription import Subscription
 from eda.transport.addresses import Addresses, parse_addresses
 from eda.transport.loops import check_loop, running_loop
 
@@ -68,7 +69,7 @@ class Lifetime:
         self.addresses = addresses
         self.subscriptions: set[Subscription] = set()
         self.publishers: set[Publisher] = set()
-        self.sides: set[Side] = set()
+        self.sides: set[Life] = set()
         self.batches: set[asyncio.Future[None]] = set()
         self._client = client
         self._logger = logger
@@ -180,7 +181,7 @@ class Lifetime:
             self._logger.exception("closing the connection to %s failed", self.addresses)
 
     @property
-    def _users(self) -> list[Side | Subscription]:
+    def _users(self) -> list[Life]:
         """Return all that runs functions of the user."""
         return [*self.sides, *self.subscriptions]
 
@@ -280,12 +281,12 @@ class Lifetime:
         self.check_not_closing()
         self.subscriptions.add(subscription)
 
-    def admit_side(self, side: Side) -> None:
+    def admit_side(self, side: Life) -> None:
         """Remember a projection, view or relay that is being opened, so that `close` closes it. Raises Closed."""
         self.check_not_closing()
         self.sides.add(side)
 
-    def admit_projection(self, side: Side) -> None:
+    def admit_projection(self, side: Life) -> None:
         """Remember a projection, as `admit_side` does. Raises ConfigError if this connection has the same one open."""
         self.check_not_closing()
         for each in self.sides:

@@ -6,20 +6,16 @@ import asyncio
 import asyncio.taskgroups
 import sys
 from collections.abc import Callable, Coroutine
-from contextvars import Context, ContextVar, copy_context
+from contextvars import Context, copy_context
 from functools import partial
 from typing import Any
 
 from eda.deadline import CANCELLED_WAIT_S, Deadline
 from eda.handling._dispatch import Dispatcher
 from eda.handling.running_handler import note_task
+from eda.run_in import RUN_IN
 
 __all__ = ["Workers"]
-
-# The tokens of the workers whose handlers have started the running code. Tasks and threads that a handler starts
-# inherit this variable. It holds tokens and not workers, because such a task may outlive the subscription.
-_RUN_IN: ContextVar[tuple[object, ...]] = ContextVar("eda_run_in", default=())
-
 
 # Before Python 3.13, a TaskGroup whose task fails at the end of its block cancels the task that it is in, and does not
 # take this back with `uncancel`. The task looks cancelled from then on, as if the program wanted it to end.
@@ -74,8 +70,9 @@ class Workers:
         """Create `n` tasks."""
         loop = asyncio.get_running_loop()
         for index in range(n):
+            # A token and not the worker, because a task that a handler starts may outlive the subscription.
             token, context = object(), copy_context()
-            context.run(_RUN_IN.set, (*_RUN_IN.get(), token))
+            context.run(RUN_IN.set, (*RUN_IN.get(), token))
             worker = self._create_task(index, loop, f"eda {self._label} worker {index}", context)
             worker.add_done_callback(self._on_done)
             self._tokens.append(token)
@@ -100,7 +97,7 @@ class Workers:
 
         Such a caller can't wait until the handler ends, because the handler may wait for the caller.
         """
-        run_in = _RUN_IN.get()
+        run_in = RUN_IN.get()
         if not run_in:
             return False
         running = self._dispatcher.running_now()

@@ -12,7 +12,7 @@ Files, each after the files that it imports:
     sqlstates          what PostgreSQL's error codes say about a transaction
     database_threads   a thread for a plain connection
     sqlite             `eda.sql.SQLite`
-    connection_pool    a bounded pool of connections to PostgreSQL, and what asynchronous connections have in common
+    connection_pool    a bounded pool of connections to PostgreSQL, and what its databases have in common
     sqlalchemy_sink    `eda.sql.SQLAlchemy`
     psycopg_driver     connections of psycopg: plain ones in threads, and asynchronous ones
     psycopg_sink       `eda.sql.Psycopg`
@@ -30,7 +30,7 @@ Files, each after the files that it imports:
     router_apply       a router as `apply`
     apply_function     the user's function, checked
     sink_users         opens and closes sinks that several of a process share
-    life               what projections, views and relays have in common: opened once, waited for, closed
+    side               what projections, views and relays have in common: how they close, and whose functions run
     view               `View`: waits and reads positions in another process
     applying           the events of one lane: transactions, retries, halving, dead letters
     lane               one lane of a stream: the events that wait for the database

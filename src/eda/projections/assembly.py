@@ -6,8 +6,8 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
+from eda.life import OnLife
 from eda.projections.apply_function import apply_function
-from eda.projections.life import OnLife
 from eda.projections.options import DEFAULT_RETRY, check_projection_name, check_sink, projection_options
 from eda.projections.projection import Projection
 from eda.projections.sink import Sink

@@ -8,11 +8,12 @@ from eda.deadline import Deadline
 from eda.errors import Closed
 from eda.jetstream.stream_info import StreamInfo
 from eda.jetstream.subjects import filter_subjects
+from eda.life import OnLife
 from eda.projections.apply_function import Apply
-from eda.projections.life import Life, OnLife
 from eda.projections.options import ProjectionOptions
 from eda.projections.outage_log import OutageLog
 from eda.projections.progress import MAX_LAG, Progress, check_lag, max_lag_of
+from eda.projections.side import Side
 from eda.projections.sink import Sink
 from eda.projections.sink_users import close_sink, open_sink
 from eda.projections.stats import ProjectionStats, StreamProgress
@@ -28,7 +29,7 @@ __all__ = ["Projection"]
 KEEPS_S = 4.0  # beyond a transaction's longest time, for releasing the rows
 
 
-class Projection(Life):
+class Projection(Side):
     """Applies the events of streams to the user's database. Made by `Conn.projection`; await it or enter it to begin.
 
     The position changes in the same transaction as the rows, so each event is applied exactly once. If several
@@ -149,7 +150,8 @@ class Projection(Life):
                 each.cancel()
             await asyncio.gather(*opening, return_exceptions=True)
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Begin no transaction any more. `close` does the rest."""
         for runner in self._runners.values():
             runner.stop()
 

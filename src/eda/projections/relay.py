@@ -10,12 +10,13 @@ from typing import Literal
 
 from eda.deadline import Deadline
 from eda.errors import ConfigError
-from eda.projections.life import Life, OnLife
+from eda.life import OnLife
 from eda.projections.outbox import Outbox
 from eda.projections.outbox_rows import Journal, OutboxRow, OutboxRows
 from eda.projections.relay_host import RelayCounts, RelayHost
 from eda.projections.relay_signals import Signals, signals_for
 from eda.projections.relay_stream import RelayStream
+from eda.projections.side import Side
 from eda.projections.sink import CommitUnknown
 from eda.projections.sink_users import close_sink, open_sink
 from eda.publishing.publisher import Publisher
@@ -70,7 +71,7 @@ class RelayStats:
     """whether this relay publishes. False: another one does, or the database can't be reached"""
 
 
-class Relay(Life):
+class Relay(Side):
     """Publishes the events of an outbox. Made by `Conn.relay`. Await it or enter it with `async with` to begin.
 
     Of all relays of an outbox, in whatever process, one is active; the others stand by.
@@ -131,7 +132,8 @@ class Relay(Life):
         self._main = self._loop.create_task(self._run(), name=f"eda runs {self._label}")
         self._main.add_done_callback(self._on_ended)
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Begin no chunk any more. `close` does the rest."""
         self._is_closing.set()
         self._host.look.set()
 

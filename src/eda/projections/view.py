@@ -7,9 +7,10 @@ from contextlib import suppress
 
 from eda.deadline import Deadline
 from eda.errors import Closed, ConfigError, Timeout
-from eda.projections.life import Life, OnLife
+from eda.life import Life, OnLife
 from eda.projections.outage_log import OutageLog
 from eda.projections.progress import Progress, lowest_of
+from eda.projections.side import Side
 from eda.projections.sink import PositionRow, Sink, ViewVersion
 from eda.projections.sink_users import close_sink, open_sink
 from eda.projections.stats import ProjectionStats
@@ -31,7 +32,7 @@ def _nothing(view: Life) -> None:
     pass
 
 
-class View(Life):
+class View(Side):
     """The read model of a projection that runs in another process. Made by `Conn.view`; await it or enter it to begin.
 
     It follows the current version of the projection: `promote` switches all views to another version.

@@ -12,8 +12,9 @@ from typing import Any, Generic, Self, TypeVar
 from eda.errors import ConfigError, Timeout
 from eda.handlers import AnyHandler, GivenBack
 from eda.handling.misfits import find_misfits
+from eda.life import CANCELLED_CLOSE_S
 from eda.options import SubscriptionOptions
-from eda.subscribing.subscription import CANCELLED_CLOSE_S, Subscription
+from eda.subscribing.subscription import Subscription
 
 __all__ = ["Events"]
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Self
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from eda._event import Event
-from eda.deadline import Deadline
 from eda.errors import Closed, Timeout
 from eda.handlers import AnyHandler
+from eda.life import Life
 from eda.options import SubscriptionOptions
 from eda.stats import SubscriptionStats
 from eda.subscribing.pipeline import Pipeline
@@ -17,13 +17,12 @@ from eda.subscribing.services import Services
 from eda.subscribing.source import BARRIER_S
 from eda.subscribing.spec import SubscriptionSpec
 
-__all__ = ["CANCELLED_CLOSE_S", "Subscription"]
+__all__ = ["Subscription"]
 
 KEEPS_S = 2.0  # how much of the time left is kept for storing the position after the handlers are done
-CANCELLED_CLOSE_S = 2.0
 
 
-class Subscription:
+class Subscription(Life):
     """Brings the events of a stream to a handler. Made by `Conn.subscribe`; await it or enter it to begin.
 
     Leaving the `async with` block closes it. If an error has ended the subscription, leaving the block raises it, as
@@ -39,18 +38,16 @@ class Subscription:
         on_opening: Callable[[Subscription], None],
         on_closed: Callable[[Subscription], None],
     ) -> None:
+        label = f"subscription {spec.name} to {spec.stream}"
+        super().__init__(label, services.logger, on_opening, on_closed)
         self.stream: str = spec.stream
         self.options: SubscriptionOptions = spec.options
         self._name = spec.name
-        self._logger = services.logger
-        self._on_opening = on_opening
-        self._on_closed = on_closed
         self.on_closing: Callable[[], None] = _nothing
         self.on_finished: Callable[[], None] = _nothing
         self.on_resumed: Callable[[], None] = _nothing
         self.on_rewound: Callable[[], None] = _nothing
         self.close_timeout_s: float = spec.options.timeout_s
-        self._loop = asyncio.get_running_loop()
         self._pipeline = Pipeline(
             services,
             spec,
@@ -61,13 +58,8 @@ class Subscription:
             is_active=lambda: self.is_active,
         )
         self._dispatcher = self._pipeline.dispatcher
-        self._error: Exception | None = None
         self._forgetting = False
         self._not_forgotten: Exception | None = None  # why the position is still kept
-        self._deadline = Deadline()  # by when it must be closed; none until `hurry` sets one
-        self._opening: asyncio.Task[None] | None = None
-        self._closing: asyncio.Task[None] | None = None
-        self._closed = asyncio.Event()
 
     def __repr__(self) -> str:
         opened = self._pipeline.workers.are_started
@@ -78,11 +70,6 @@ class Subscription:
     def name(self) -> str:
         """Return the name under which the position is kept: the given name, the client's, or a generated one."""
         return self._name
-
-    @property
-    def is_closed(self) -> bool:
-        """Return whether it is closed completely."""
-        return self._closed.is_set()
 
     @property
     def is_under_way(self) -> bool:
@@ -104,49 +91,8 @@ class Subscription:
 
     # --- opening -----------------------------------------------------------------------------------------------------
 
-    def __await__(self) -> Generator[Any, None, Self]:
-        return self.opened().__await__()
-
-    async def __aenter__(self) -> Self:
-        return await self.opened()
-
-    async def __aexit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
-        if exc_type is not None and not issubclass(exc_type, Exception):
-            self.hurry(CANCELLED_CLOSE_S)
-        await self.close()
-        if exc_type is None and self._error is not None:
-            raise self._error
-
-    async def opened(self, *, gives_up: bool = True) -> Self:
-        """Open it, unless it is open already. Raises ConfigError, StreamNotFound, ServerError, Closed.
-
-        If the caller is cancelled, close the subscription, unless `gives_up` is False because the caller may come back.
-        """
-        if self._opening is None:
-            if self._closing is not None:
-                raise Closed(f"subscription to {self.stream}")
-            self._on_opening(self)
-            self._opening = self._loop.create_task(self._pipeline.open())
-            self._opening.add_done_callback(_retrieve)
-        opening = self._opening
-        try:
-            # If a caller awaited the task itself, its cancellation would cancel the task for all callers.
-            if not opening.done():
-                await asyncio.wait({opening})
-        except BaseException:
-            # The caller was cancelled, perhaps in the same turn of the loop in which the opening has ended.
-            if gives_up:
-                self.hurry(CANCELLED_CLOSE_S)
-                self.begin_close()
-            raise
-        if opening.cancelled():
-            # It was closed meanwhile, perhaps because another caller of this method was cancelled.
-            raise self._error or Closed(f"subscription to {self.stream}")
-        error = opening.exception()
-        if error is not None:
-            await asyncio.shield(self.begin_close())
-            raise error
-        return self
+    async def _open(self) -> None:
+        await self._pipeline.open()
 
     def _on_worker_failed(self, worker: asyncio.Task[None]) -> None:
         """Close because a worker has ended early: it was cancelled from outside, or has a bug."""
@@ -188,14 +134,7 @@ class Subscription:
         at once, and closing continues when the handler is done. If the caller is cancelled, closing continues for at
         most 2 s; handlers are cancelled after the first second.
         """
-        closing = self.begin_close()
-        if self.is_run_by_caller():
-            return
-        try:
-            await asyncio.shield(closing)
-        except asyncio.CancelledError:
-            self.hurry(CANCELLED_CLOSE_S)
-            raise
+        await super().close()
 
     def is_run_by_caller(self) -> bool:
         """Return whether the caller is a running handler of this subscription, or was started by one."""
@@ -245,38 +184,15 @@ class Subscription:
         self._error = self._error or error
         self._logger.error("subscription %s to %s: forgetting its position failed: %s", self.name, self.stream, error)
 
-    async def wait(self) -> None:
-        """Wait until the subscription is closed. If an error has ended it, raise the error."""
-        await self.opened()
-        await self._closed.wait()
-        if self._error is not None:
-            raise self._error
-
-    def _end(self, error: Exception) -> None:
-        """Close because of an error, for example because the consumer is gone."""
-        if self._closing is None:
-            self._error = error
-            self._logger.error("subscription %s to %s ends: %s", self.name, self.stream, error)
-            self.begin_close()
-
     def stop(self) -> None:
         """Start no more handlers. `close` does the rest."""
         self._dispatcher.stop()
 
     def hurry(self, timeout_s: float) -> None:
         """Shorten the time for closing to `timeout_s` from now. Running handlers get half of this time."""
-        self._deadline.shorten(timeout_s)
+        super().hurry(timeout_s)
 
-    def begin_close(self) -> asyncio.Task[None]:
-        """Begin to close, and return the task that does it."""
-        if self._closing is None:
-            self.stop()
-            if self._opening is not None and self._opening is not asyncio.current_task():
-                self._opening.cancel()
-            self._closing = self._loop.create_task(self._close())
-        return self._closing
-
-    async def _close(self) -> None:
+    async def _close_all(self) -> None:
         pipeline, deadline = self._pipeline, self._deadline
         handlers_s, step_s = self.close_timeout_s, min(self.close_timeout_s, BARRIER_S)
         try:
@@ -316,8 +232,7 @@ class Subscription:
 
     def _finished(self) -> None:
         self._pipeline.release()
-        self._closed.set()
-        self._on_closed(self)
+        super()._finished()
         self.on_finished()
 
     def retry_delay_s(self, event: Event, error: Exception) -> float | None:
@@ -338,12 +253,6 @@ class Subscription:
 
 def _nothing() -> None:
     """Do nothing, in place of a callback."""
-
-
-def _retrieve(opening: asyncio.Task[None]) -> None:
-    """Take the error out of the task, so that asyncio does not report it when no caller waits any more."""
-    if not opening.cancelled():
-        opening.exception()
 
 
 async def _done(work: Coroutine[Any, Any, None]) -> bool:

@@ -24,7 +24,7 @@ CONTRIBUTING = SOURCE.parents[1] / "CONTRIBUTING.md"
 TOP: dict[str, list[str]] = {
     "words": [
         *("_version", "_clock", "server_codes", "errors", "times", "names", "encodings", "callables"),
-        *("callbacks", "deadline", "headers", "log", "options", "receipt", "stats", "store_errors"),
+        *("callbacks", "deadline", "life", "run_in", "headers", "log", "options", "receipt", "stats", "store_errors"),
         "projection_errors",
     ],
     "event": [

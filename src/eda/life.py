@@ -1,11 +1,10 @@
-"""The life of a projection, a view or a relay: it is opened once, waited for, and closed within a deadline."""
+"""The life of what a connection runs for a user: it is opened once, waited for, and closed within a deadline."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable, Generator
-from contextvars import ContextVar
 from typing import Any, Self
 
 from eda.deadline import Deadline
@@ -14,40 +13,29 @@ from eda.errors import Closed
 __all__ = ["CANCELLED_CLOSE_S", "Life", "OnLife"]
 
 CANCELLED_CLOSE_S = 2.0
-OPENING_SHARE = 0.5  # of the time for closing, this share is kept while the opening is cancelled
 
 # Tells the owner of a connection that a member begins to open (then it may raise Closed or ConfigError) or is closed.
-OnLife = Callable[["Life"], None]
-
-# What has started the running code: the tokens of those whose user functions have. Tasks and threads inherit it.
-_RUN_IN: ContextVar[tuple[object, ...]] = ContextVar("eda_applied_in", default=())
+OnLife = Callable[[Any], None]
 
 
 class Life:
-    """What projections, views and relays have in common. Await it or enter it with `async with` to open it.
+    """What subscriptions, projections, views and relays have in common. Await it or enter it to open it.
 
     Leaving the `async with` block closes it. If an error has ended it, leaving the block raises the error, as `wait`
-    does. If the block is cancelled, closing takes at most 2 s.
+    does. If the block is cancelled, closing takes at most 2 s. `label` names it in errors and log lines.
     """
 
     def __init__(self, label: str, logger: logging.Logger, on_opening: OnLife, on_closed: OnLife) -> None:
-        self._label = label  # names it in errors and log lines: "projection 'orders' version 1"
+        self._label = label
         self._logger = logger
         self._on_opening = on_opening
         self._on_closed = on_closed
         self._loop = asyncio.get_running_loop()
-        self._deadline = Deadline()
         self._error: Exception | None = None
+        self._deadline = Deadline()  # by when it must be closed; none until `hurry` sets one
         self._opening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
-        self._token = object()  # and not the object itself: what a function has started may outlive this
-
-    def __repr__(self) -> str:
-        opening = self._opening
-        is_open = opening is not None and opening.done() and not opening.cancelled() and opening.exception() is None
-        state = "closed" if self._closed.is_set() else "open" if is_open else "not opened"
-        return f"<{type(self).__name__} {self._label}, {state}>"
 
     @property
     def label(self) -> str:
@@ -57,20 +45,23 @@ class Life:
     # --- what each kind does -----------------------------------------------------------------------------------------
 
     async def _open(self) -> None:
-        """Open it. If this fails or is cancelled, `_close` undoes everything that it has done."""
+        """Open it. If this fails or is cancelled, closing undoes everything that it has done."""
         raise NotImplementedError
 
-    async def _close(self, deadline: Deadline) -> None:
-        """Close it by the deadline."""
+    async def _close_all(self) -> None:
+        """Close it by the deadline, whatever fails, and call `_finished` at last."""
         raise NotImplementedError
 
-    def _stop(self) -> None:
-        """Begin nothing any more."""
+    def stop(self) -> None:
+        """Begin nothing any more. `close` does the rest."""
+        raise NotImplementedError
 
-    @property
-    def _is_busy(self) -> bool:
-        """Whether a function of the user runs, for `run_as_user`."""
-        return False
+    def is_run_by_caller(self) -> bool:
+        """Return whether the caller is a function of the user that this object runs, or was started by one.
+
+        Such a caller can't wait until the function ends, because the function may wait for the caller.
+        """
+        raise NotImplementedError
 
     # --- opening -----------------------------------------------------------------------------------------------------
 
@@ -87,8 +78,11 @@ class Life:
         if exc_type is None and self._error is not None:
             raise self._error
 
-    async def opened(self) -> Self:
-        """Open it, unless it is open already. If the caller is cancelled, it is closed."""
+    async def opened(self, *, gives_up: bool = True) -> Self:
+        """Open it, unless it is open already. Raises Closed, and what its opening raises.
+
+        If the caller is cancelled, it is closed, unless `gives_up` is False because the caller may come back.
+        """
         if self._opening is None:
             if self._closing is not None:
                 raise Closed(self._label)
@@ -101,10 +95,13 @@ class Life:
             if not opening.done():
                 await asyncio.wait({opening})
         except BaseException:
-            self.hurry(CANCELLED_CLOSE_S)
-            self.begin_close()
+            # The caller was cancelled, perhaps in the same turn of the loop in which the opening has ended.
+            if gives_up:
+                self.hurry(CANCELLED_CLOSE_S)
+                self.begin_close()
             raise
         if opening.cancelled():
+            # It was closed meanwhile, perhaps because another caller of this method was cancelled.
             raise self._error or Closed(self._label)
         error = opening.exception()
         if error is not None:
@@ -112,17 +109,11 @@ class Life:
             raise error
         return self
 
-    async def _in_use(self) -> None:
-        """Open it, unless it is open already. Raises the error that has ended it, or Closed if it is being closed."""
-        await self.opened()
-        if self._closing is not None:
-            raise self._error or Closed(self._label)
-
     # --- the end -----------------------------------------------------------------------------------------------------
 
     @property
     def is_closed(self) -> bool:
-        """Whether it is closed completely."""
+        """Return whether it is closed completely."""
         return self._closed.is_set()
 
     async def wait(self) -> None:
@@ -148,10 +139,6 @@ class Life:
             self.hurry(CANCELLED_CLOSE_S)
             raise
 
-    def stop(self) -> None:
-        """Begin nothing any more. `close` does the rest."""
-        self._stop()
-
     def hurry(self, timeout_s: float) -> None:
         """Shorten the time for closing to `timeout_s` from now."""
         self._deadline.shorten(timeout_s)
@@ -166,17 +153,10 @@ class Life:
             self._closing.add_done_callback(_retrieve)
         return self._closing
 
-    async def _close_all(self) -> None:
-        try:
-            if self._opening is not None:
-                await self._deadline.wait({self._opening}, keeps_s=self._deadline.left_s * OPENING_SHARE)
-            await self._close(self._deadline)
-        except Exception as error:
-            self._error = self._error or error
-            self._logger.exception("closing %s failed", self._label)
-        finally:
-            self._closed.set()
-            self._on_closed(self)
+    def _finished(self) -> None:
+        """Note that it is closed completely."""
+        self._closed.set()
+        self._on_closed(self)
 
     def _end(self, error: Exception) -> None:
         """Close because of an error, which `wait` raises."""
@@ -184,19 +164,6 @@ class Life:
             self._error = error
             self._logger.error("%s ends: %s", self._label, error)
             self.begin_close()
-
-    # --- functions of the user ---------------------------------------------------------------------------------------
-
-    def is_run_by_caller(self) -> bool:
-        """Return whether the caller is a function that this object runs, or was started by one.
-
-        Such a caller can't wait until the function ends, because the function may wait for the caller.
-        """
-        return self._is_busy and self._token in _RUN_IN.get()
-
-    def _note_user_code(self) -> None:
-        """Note that the running task, and what it starts, runs functions of the user for this object."""
-        _RUN_IN.set((*_RUN_IN.get(), self._token))
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:
