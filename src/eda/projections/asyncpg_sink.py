@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -13,12 +13,13 @@ from eda.errors import ConfigError
 from eda.projections.connection_pool import (
     AsyncConnection,
     PostgresConnections,
+    PostgresDatabase,
     begin_text,
     check_connections,
     preparing,
 )
 from eda.projections.sql_sink import SqlSink
-from eda.projections.sql_steps import Dialect, Result, Sql, Steps, Unreachable, numbered
+from eda.projections.sql_steps import Result, Sql, Unreachable, numbered
 from eda.projections.sqlstates import is_outage_state, is_savepoint_gone, note_swallowed
 
 __all__ = ["Asyncpg", "AsyncpgDatabase"]
@@ -59,12 +60,8 @@ class Asyncpg(SqlSink):
         super().__init__(AsyncpgDatabase(dsn, options, max_connections, on_connect))
 
 
-class AsyncpgDatabase:
+class AsyncpgDatabase(PostgresDatabase):
     """A PostgreSQL server with connections of asyncpg."""
-
-    dialect: Dialect = "postgresql"
-    max_lanes: int | None = None
-    marks_transactions: bool = True
 
     def __init__(
         self,
@@ -75,15 +72,16 @@ class AsyncpgDatabase:
     ) -> None:
         parts = urlsplit(dsn)
         place = parts.netloc.rpartition("@")[2] or "localhost"
-        self.label: str = f"PostgreSQL {unquote(parts.path.strip('/'))} at {place}"
+        super().__init__(
+            f"PostgreSQL {unquote(parts.path.strip('/'))} at {place}",
+            PostgresConnections(
+                lambda: _Connection(self.connect, None), lambda: _Connection(self.connect, on_connect), max_connections
+            ),
+        )
         self._dsn = dsn
         settings = {"application_name": "eda", **(options.get("server_settings") or {})}
         defaults = {"timeout": CONNECT_S, "connection_class": _WatchedConnection}
         self._options = {**defaults, **options, "server_settings": settings}
-        self._on_connect = on_connect
-        self._connections = PostgresConnections(
-            lambda: _Connection(self.connect, None), lambda: _Connection(self.connect, on_connect), max_connections
-        )
 
     def check_apply(self, *, is_async: bool) -> None:
         """Raise ConfigError for a plain function."""
@@ -96,16 +94,6 @@ class AsyncpgDatabase:
 
     async def open(self) -> None:
         """Do nothing: connections are opened when they are needed."""
-
-    async def close(self) -> None:
-        """Close all connections when their transactions have ended."""
-        await self._connections.close()
-
-    async def run(
-        self, steps: Steps[T], *, lane: Hashable | None = None, writes: bool = True, timeout_s: float | None = None
-    ) -> T:
-        """Drive the steps in one transaction."""
-        return await self._connections.run(steps, is_lane=lane is not None, writes=writes, timeout_s=timeout_s)
 
     def is_outage(self, error: BaseException) -> bool:
         """Return whether the error is the database's trouble."""

@@ -1,16 +1,16 @@
-"""A bounded pool of database connections, and what asynchronous connections have in common."""
+"""A bounded pool of database connections, and what the databases of PostgreSQL and their connections have in common."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 from eda.errors import ConfigError
 from eda.projections.sink import CommitUnknown
-from eda.projections.sql_steps import Result, Sql, Steps, Unreachable, drive_async, to_its_end
+from eda.projections.sql_steps import Dialect, Result, Sql, Steps, Unreachable, drive_async, to_its_end
 
 __all__ = [
     "FIND_S",
@@ -20,6 +20,7 @@ __all__ = [
     "Connection",
     "ConnectionPool",
     "PostgresConnections",
+    "PostgresDatabase",
     "begin_text",
     "blaming",
     "check_connections",
@@ -180,6 +181,28 @@ class PostgresConnections:
         async with contextlib.AsyncExitStack() as stack:
             for pool in (self._reads, self._short, self._lanes):
                 stack.push_async_callback(pool.close)
+
+
+class PostgresDatabase:
+    """What the databases of PostgreSQL have in common, whatever their driver is."""
+
+    dialect: Dialect = "postgresql"
+    max_lanes: int | None = None
+    marks_transactions: bool = True
+
+    def __init__(self, label: str, connections: PostgresConnections) -> None:
+        self.label: str = label
+        self._connections = connections
+
+    async def close(self) -> None:
+        """Close all connections when their transactions have ended."""
+        await self._connections.close()
+
+    async def run(
+        self, steps: Steps[T], *, lane: Hashable | None = None, writes: bool = True, timeout_s: float | None = None
+    ) -> T:
+        """Drive the steps in one transaction."""
+        return await self._connections.run(steps, is_lane=lane is not None, writes=writes, timeout_s=timeout_s)
 
 
 class AsyncConnection(Generic[D]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import psycopg
@@ -13,11 +13,12 @@ from eda.errors import ConfigError
 from eda.projections.connection_pool import (
     Connection,
     PostgresConnections,
+    PostgresDatabase,
     check_connections,
 )
 from eda.projections.psycopg_driver import ClosedByApply, OnConnect, PlainConnection, PsycopgAsyncConnection
 from eda.projections.sql_sink import SqlSink
-from eda.projections.sql_steps import Dialect, Steps, Unreachable
+from eda.projections.sql_steps import Unreachable
 from eda.projections.sqlstates import is_outage_state, is_savepoint_gone
 
 __all__ = ["Psycopg", "PsycopgDatabase"]
@@ -79,12 +80,8 @@ def _is_known(name: str) -> bool:
     return True
 
 
-class PsycopgDatabase:
+class PsycopgDatabase(PostgresDatabase):
     """A PostgreSQL server with connections of psycopg. eda's own short transactions use plain ones in threads."""
-
-    dialect: Dialect = "postgresql"
-    max_lanes: int | None = None
-    marks_transactions: bool = True
 
     def __init__(
         self,
@@ -95,14 +92,14 @@ class PsycopgDatabase:
         on_connect: OnConnect | None,
     ) -> None:
         place = f"{known.get('host') or 'localhost'}:{known.get('port') or 5432}"
-        self.label: str = f"PostgreSQL {known.get('dbname') or known.get('user') or ''} at {place}"
+        label = f"PostgreSQL {known.get('dbname') or known.get('user') or ''} at {place}"
+        super().__init__(label, PostgresConnections(self._plain, self._for_lane, max_connections))
         self._conninfo = conninfo
         self._options: dict[str, Any] = {"fallback_application_name": "eda", **options}
         if "connect_timeout" not in known:
             self._options["connect_timeout"] = CONNECT_S
         self._on_connect = on_connect
         self._is_async: bool | None = None
-        self._connections = PostgresConnections(self._plain, self._for_lane, max_connections)
 
     def check_apply(self, *, is_async: bool) -> None:
         """Raise ConfigError if another projection with this sink has a function of the other kind."""
@@ -125,16 +122,6 @@ class PsycopgDatabase:
                     "run the program in a SelectorEventLoop",
                     argument="apply",
                 )
-
-    async def close(self) -> None:
-        """Close all connections when their transactions have ended."""
-        await self._connections.close()
-
-    async def run(
-        self, steps: Steps[T], *, lane: Hashable | None = None, writes: bool = True, timeout_s: float | None = None
-    ) -> T:
-        """Drive the steps in one transaction."""
-        return await self._connections.run(steps, is_lane=lane is not None, writes=writes, timeout_s=timeout_s)
 
     def is_outage(self, error: BaseException) -> bool:
         """Return whether the error is the database's trouble."""
