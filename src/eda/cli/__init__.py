@@ -11,6 +11,8 @@ Files, each after the files that it imports:
     work            what a run does: the options for its two processes, its events, and the checks of received events
     sides           starts and watches the two processes of a run
     report          the figures of a run, by name and as a table
+    columns         columns of progress bars
+    ending          how a command ends: by itself, by a signal, or by an error
     show            runs the work and shows it: progress bars, errors, exit code
     options         the options that several commands have
     bench           `eda bench` and its options

@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-import signal
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from time import monotonic
 from typing import Any, Protocol
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
-from rich.text import Text
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 import eda
+from eda.cli.columns import Done, Rate
 from eda.cli.modules import import_modules
 from eda.cli.view_list import connection
 from eda.errors import ConfigError
@@ -44,14 +43,9 @@ async def rebuild_view(
 ) -> None:
     """Run the projection that the function returns until it has caught up; then promote it if asked.
 
-    Raises ConfigError for the function, NotPromoted, what the projection raises, and CancelledError after SIGTERM.
+    Raises ConfigError for the function, NotPromoted, what the projection raises, and CancelledError.
     """
     make = _function(function)
-    task = asyncio.current_task()
-    assert task is not None
-    for name in ("SIGTERM", "SIGHUP"):
-        with suppress(AttributeError, NotImplementedError):  # Windows
-            asyncio.get_running_loop().add_signal_handler(getattr(signal, name), task.cancel)
     async with connection(server, auto_create=True) as conn:  # it may need a stream for dead letters
         projection = await _projection_of(make, function, conn)
         reporter, shown = _reporter(as_json)
@@ -150,8 +144,8 @@ def _reporter(as_json: bool) -> tuple[Reporter, AbstractContextManager[object]]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        _Done(),
-        _Rate(),
+        Done(),
+        Rate(),
         TimeElapsedColumn(),
     )
     bars = Progress(*columns, console=console, disable=not console.is_terminal)
@@ -205,15 +199,3 @@ class _Lines:
             "promoted": promoted,
         }
         click.echo(json.dumps(fields))
-
-
-class _Done(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        done = f"{task.completed:,.0f}"
-        return Text(f"{done}/{task.total:,.0f}" if task.total is not None else done)
-
-
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.0f}/s" if speed else "-/s")

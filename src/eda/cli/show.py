@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import signal
 import sys
-from collections.abc import Coroutine
-from contextlib import suppress
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from eda._version import __version__
+from eda.cli.columns import Done, Rate
+from eda.cli.ending import run_to_end
 from eda.cli.report import Titles, print_report, python_name, report_of
 from eda.cli.sides import Figures, SideFailed, run_sides
 from eda.cli.work import Work
@@ -23,22 +21,12 @@ from eda.errors import EdaError
 
 __all__ = ["run_and_show"]
 
-INTERRUPTED = 130
-TERMINATED = 143
-
 
 def run_and_show(work: Work, addr: str | None, as_json: bool, titles: Titles, asked: dict[str, Any]) -> None:
     """Do the work and print its report. Raises Exit or ClickException if anything failed or the check did not pass."""
-    try:
-        figures = asyncio.run(_until_signal(_run_quietly(work, addr) if as_json else _run_with_bars(work, addr)))
-    except asyncio.CancelledError:
-        click.echo("terminated", err=True)
-        raise click.exceptions.Exit(TERMINATED) from None
-    except KeyboardInterrupt:
-        click.echo("interrupted", err=True)
-        raise click.exceptions.Exit(INTERRUPTED) from None
-    except (EdaError, SideFailed, OSError) as error:
-        raise click.ClickException(" ".join(str(error).split())) from None
+    running = _run_quietly(work, addr) if as_json else _run_with_bars(work, addr)
+    # After a signal the stream is deleted.
+    figures = run_to_end(running, (EdaError, SideFailed, OSError), click.ClickException)
     report = report_of(work, figures, asked)
     if as_json:
         click.echo(json.dumps(report))
@@ -49,23 +37,13 @@ def run_and_show(work: Work, addr: str | None, as_json: bool, titles: Titles, as
         raise click.exceptions.Exit(1)
 
 
-async def _until_signal(running: Coroutine[Any, Any, Figures]) -> Figures:
-    """Run to the end, or until SIGTERM or SIGHUP. Then the stream is deleted, as after Ctrl-C."""
-    task = asyncio.current_task()
-    assert task is not None
-    for name in ("SIGTERM", "SIGHUP"):
-        with suppress(AttributeError, NotImplementedError):  # Windows
-            asyncio.get_running_loop().add_signal_handler(getattr(signal, name), task.cancel)
-    return await running
-
-
 async def _run_quietly(work: Work, addr: str | None) -> Figures:
     return await run_sides(work, addr, lambda _: None, lambda *_: None, lambda line: click.echo(line, err=True))
 
 
 async def _run_with_bars(work: Work, addr: str | None) -> Figures:
     console = Console()
-    columns = (TextColumn("{task.description:>7}"), BarColumn(), _Done(), _Rate(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description:>7}"), BarColumn(), Done(), Rate(), TimeElapsedColumn())
     bars = Progress(*columns, console=console)
     # If the run is limited by time, the number of events is not known beforehand.
     totals = {"publish": work.events, "handle": work.events and work.events * work.subscriptions}
@@ -86,15 +64,3 @@ async def _run_with_bars(work: Work, addr: str | None) -> Figures:
     finally:
         if bars.live.is_started:
             bars.stop()
-
-
-class _Done(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        done = f"{task.completed:.0f}"
-        return Text(f"{done}/{task.total:.0f}" if task.total is not None else done)
-
-
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:>9,.0f}/s" if speed else "         -/s")

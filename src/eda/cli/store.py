@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -63,6 +62,7 @@ def cat(
     """
     import asyncio
 
+    from eda.cli.ending import print_to_end
     from eda.cli.history import print_history, print_json
     from eda.errors import EdaError
     from eda.store_errors import AggregateForgotten
@@ -80,16 +80,7 @@ def cat(
     if events is None:
         click.echo(f"Error: stream {stream!r} has no events of aggregate {aggregate!r}", err=True)
         raise click.exceptions.Exit(NO_SUCH_AGGREGATE)
-    try:
-        if as_json:
-            print_json(events)
-        else:
-            print_history(events)
-        sys.stdout.flush()
-    except BrokenPipeError:  # click ends the program
-        raise
-    except OSError as error:  # such as a full disk
-        raise _Failure(f"standard output can't be written: {error.strerror}") from error
+    print_to_end(lambda: (print_json if as_json else print_history)(events), _Failure)
 
 
 async def _read(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -13,8 +12,6 @@ from eda.cli.options import server_options
 __all__ = ["views"]
 
 REFUSED = 1
-INTERRUPTED = 130
-TERMINATED = 143
 MAX_LAG = 100
 
 T = TypeVar("T")
@@ -148,28 +145,14 @@ def promote(name: str, version: int, into: str, max_lag: int, yes: bool, as_json
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end, and turn its errors into messages of the command line."""
-    import asyncio
-
+    from eda.cli.ending import run_to_end
     from eda.cli.view_sink import DatabaseFailed
     from eda.errors import EdaError
 
-    try:
-        return asyncio.run(work)
-    except asyncio.CancelledError:
-        click.echo("terminated", err=True)
-        raise click.exceptions.Exit(TERMINATED) from None
-    except KeyboardInterrupt:
-        click.echo("interrupted", err=True)
-        raise click.exceptions.Exit(INTERRUPTED) from None
-    except (EdaError, DatabaseFailed, OSError) as error:
-        raise _Failure(" ".join(str(error).split())) from None
+    return run_to_end(work, (EdaError, DatabaseFailed, OSError), _Failure)
 
 
 def _print(show: Callable[[], None]) -> None:
-    try:
-        show()
-        sys.stdout.flush()
-    except BrokenPipeError:  # click ends the program
-        raise
-    except OSError as error:  # such as a full disk
-        raise _Failure(f"standard output can't be written: {error.strerror}") from error
+    from eda.cli.ending import print_to_end
+
+    print_to_end(show, _Failure)

@@ -61,7 +61,7 @@ async def test_demo_when_given_a_directory_leaves_no_stream_there(tmp_path: Path
 async def test_demo_when_not_json_prints_bars_and_table() -> None:
     code, out, err = await run_eda("demo", "--events", str(N_EVENTS))
     assert (code, err) == (0, "")
-    for text in ("publish ", "handle ", f"{N_EVENTS}/{N_EVENTS}", "events/s", "client CPU per event", "p50", "p99"):
+    for text in ("publish ", "handle ", f"{N_EVENTS:,}/{N_EVENTS:,}", "events/s", "client CPU per event", "p50", "p99"):
         assert text in out
     assert "check passed" in out
 
