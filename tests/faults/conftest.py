@@ -45,15 +45,6 @@ async def proxy(own_server: eda.EmbeddedServer) -> AsyncIterator[FaultyProxy]:
         yield proxy
 
 
-@pytest.fixture
-def own_postgres() -> Iterator[Postgres]:
-    """A PostgreSQL server that the test may kill and freeze."""
-    if sys.platform == "win32":
-        pytest.skip("PostgreSQL is started as on POSIX")
-    with Postgres() as postgres:
-        yield postgres
-
-
 @pytest.fixture(scope="module")
 def nursery() -> Iterator[Nursery]:
     """What starts the members of the event store's tests."""

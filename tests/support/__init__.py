@@ -18,6 +18,7 @@
     dead_letters/letters      dead letters as they are in their stream
     handling/dispatching      a dispatcher between a parser that is fed by hand and an outbound whose writes are kept
     projections/memory_sink   a sink in memory, whose methods may fail
+    projections/lists         a read model in SQLite that only lists its events
     projections/read_model    a table in SQLite, a function that fills it, and what it holds
     store/forgetter           forgets an aggregate in a process of its own, which dies at a step
     store/appends             appends by `Appending` alone, and what a stream holds

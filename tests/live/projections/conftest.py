@@ -11,6 +11,12 @@ from support.projections.postgres import Postgres
 from support.projections.sinks import KINDS, Kind, Place
 
 
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """The file of a SQLite database, which does not exist yet."""
+    return tmp_path / "read.db"
+
+
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
 def kind(request: pytest.FixtureRequest) -> Kind:
     return request.param  # type: ignore[no-any-return]

@@ -14,29 +14,8 @@ from eda.projections import stream_runner
 from eda.projections.sink import PositionRow
 from eda.projections.stream_check import StreamCheck, StreamNow
 from helpers import Admin, Connect, Logged, Proxy
+from support.projections.lists import insert, publish, sequences
 from support.store.backups import backup, restore
-
-
-def insert(events: list[eda.Event], tx: sqlite3.Connection) -> None:
-    tx.execute("CREATE TABLE IF NOT EXISTS list (n INTEGER PRIMARY KEY, sequence INTEGER)")
-    tx.executemany("INSERT INTO list (sequence) VALUES (?)", [(each.sequence,) for each in events])
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "read.db"
-
-
-def sequences(path: Path) -> list[int]:
-    driver = sqlite3.connect(path)
-    try:
-        return [each for (each,) in driver.execute("SELECT sequence FROM list ORDER BY n")]
-    finally:
-        driver.close()
-
-
-async def publish(conn: eda.Conn, stream: str, n: int) -> eda.Receipt:
-    return [await conn.publish(stream) for _ in range(n)][-1]
 
 
 async def applied(conn: eda.Conn, stream: str, path: Path, receipt: eda.Receipt, version: int = 1) -> None:

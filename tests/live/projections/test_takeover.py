@@ -14,33 +14,12 @@ import eda
 import eda.sql
 from eda.projections import ownership
 from helpers import Connect, Logged, Proxy, until
+from support.projections.lists import insert, publish, sequences
 from support.projections.memory_sink import MemorySink
-
-
-def insert(events: list[eda.Event], tx: sqlite3.Connection) -> None:
-    tx.execute("CREATE TABLE IF NOT EXISTS list (n INTEGER PRIMARY KEY, sequence INTEGER, id TEXT)")
-    tx.executemany("INSERT INTO list (sequence, id) VALUES (?, ?)", [(each.sequence, each.id) for each in events])
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "read.db"
-
-
-def sequences(path: Path) -> list[int]:
-    driver = sqlite3.connect(path)
-    try:
-        return [each for (each,) in driver.execute("SELECT sequence FROM list ORDER BY n")]
-    finally:
-        driver.close()
 
 
 async def is_active(projection: eda.Projection) -> bool:
     return (await projection.stats()).active
-
-
-async def publish(conn: eda.Conn, stream: str, n: int) -> eda.Receipt:
-    return [await conn.publish(stream) for _ in range(n)][-1]
 
 
 async def test_standby_when_the_owner_closes_takes_over_within_seconds(

@@ -14,6 +14,7 @@ import pytest
 import eda
 import eda.sql
 from helpers import Connect, Logged, until
+from support.projections.lists import numbers
 from support.projections.memory_sink import MemorySink
 
 
@@ -22,17 +23,8 @@ def insert(events: list[eda.Event], tx: sqlite3.Connection) -> None:
     tx.executemany("INSERT INTO list VALUES (?)", [(event.id,) for event in events])
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "read.db"
-
-
 def rows(path: Path) -> int:
-    driver = sqlite3.connect(path)
-    try:
-        return int(driver.execute("SELECT count(*) FROM list").fetchone()[0])
-    finally:
-        driver.close()
+    return numbers(path, "SELECT count(*) FROM list")[0]
 
 
 async def publish(conn: eda.Conn, stream: str, n: int, type: str = "made") -> eda.Receipt:

@@ -17,6 +17,7 @@ from sqlalchemy.pool import StaticPool
 
 import eda
 from eda import sql
+from support.projections.lists import numbers
 
 NAME, STREAM = "order-list", "orders"
 
@@ -49,11 +50,7 @@ async def make_table(tx: AsyncConnection) -> None:
 
 
 def applied(path: Path) -> list[int]:
-    connection = sqlite3.connect(path)
-    try:
-        return [n for (n,) in connection.execute("SELECT n FROM applied ORDER BY n")]
-    finally:
-        connection.close()
+    return numbers(path, "SELECT n FROM applied ORDER BY n")
 
 
 @pytest.mark.parametrize("engine", [None, "sqlite+aiosqlite:///read.db", sqlalchemy.create_engine("sqlite://")])

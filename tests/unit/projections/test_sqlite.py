@@ -17,6 +17,7 @@ import pytest
 import eda
 from eda import sql
 from eda.projections import sqlite
+from support.projections.lists import numbers
 
 NAME, STREAM = "order-list", "orders"
 
@@ -55,11 +56,7 @@ async def moved(sink: sql.SQLite, row: sql.PositionRow, work: Any) -> sql.Positi
 
 
 def applied(path: Path) -> list[int]:
-    connection = sqlite3.connect(path)
-    try:
-        return [n for (n,) in connection.execute("SELECT n FROM applied ORDER BY n")]
-    finally:
-        connection.close()
+    return numbers(path, "SELECT n FROM applied ORDER BY n")
 
 
 class Locked:
