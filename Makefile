@@ -36,7 +36,7 @@ test: $(VENV)/.extra-test  ## all tests, against real servers; ARGS="tests/unit 
 	$(BIN)/python tests/servers.py install
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
-faults: $(VENV)/.extra-test  ## the fault suite in its long form (make test has the short one); ARGS="-k cluster"; takes 20 minutes
+faults: $(VENV)/.extra-test  ## the fault suite in its long form, which takes long (make test has the short one); ARGS="-k cluster"
 	EDA_FAULTS=long $(BIN)/python -m pytest tests/faults --timeout 900 $(PARALLEL) $(ARGS)
 
 soak: $(VENV)/.extra-test  ## 8 publishers and 8 subscriptions for 10 minutes: memory and descriptors stay flat

@@ -37,7 +37,7 @@ Files, each after the files that it imports:
     reading            reads a stream while this member owns its rows, and splits the events into lanes
     stream_runner      one stream of a projection: claims, reads, stands by
     projection         `Projection`
-    assembly           puts a projection together
+    assembly           puts projections and views together
     outbox_table       the tables of an outbox, and the statements about them
     outbox_rows        the rows of an outbox as its relay reads and deletes them
     outbox_writing     adds rows through the connection of the user's transaction

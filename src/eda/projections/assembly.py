@@ -1,4 +1,4 @@
-"""Puts a projection together: checks its arguments, and refuses the same projection twice on one connection."""
+"""Puts a projection or a view together from the arguments of `Conn.projection` and `Conn.view`, which are checked."""
 
 from __future__ import annotations
 
