@@ -447,3 +447,22 @@ cdef inline bint parse_decimal(const unsigned char* data, Py_ssize_t n, uint64_t
         result = result * 10 + digit
     value[0] = result
     return result < 0x8000000000000000ULL
+
+
+cdef inline bint eight_digits(const unsigned char* data, uint64_t* value) noexcept nogil:
+    """Read eight bytes as a decimal number. Return False if they are not all digits, or must be read one by one."""
+    cdef uint64_t word
+    if not IS_LITTLE:
+        return False
+    memcpy(&word, data, 8)
+    # The upper half of a digit's byte is 3, also after 6 was added.
+    if (word & ONES * 0xF0) | (word + ONES * 6 & ONES * 0xF0) >> 4 != ONES * 0x33:
+        return False
+    word -= ONES * 48
+    # Each step joins two neighbours: digits to numbers below 100, these to the result.
+    word = word * 10 + (word >> 8)
+    value[0] = (
+        (word & 0x000000FF000000FFULL) * 0x000F424000000064ULL
+        + (word >> 16 & 0x000000FF000000FFULL) * 0x0000271000000001ULL
+    ) >> 32
+    return True

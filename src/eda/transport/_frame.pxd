@@ -55,6 +55,7 @@ cdef struct Delivery:
     uint64_t consumer_seq
     int64_t time_ns                 # when the stream stored the message
     uint64_t n_pending              # messages after this one that the consumer has not delivered
+    const unsigned char* end        # where these parts end in the subject
 
 
 cdef bint read_delivery(const unsigned char* reply, Py_ssize_t n, Delivery* delivery) noexcept nogil

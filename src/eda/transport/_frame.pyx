@@ -8,7 +8,7 @@ from cpython.bytearray cimport PyByteArray_AS_STRING
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy, memmove
 
-from eda._bytes cimport Writer, copy_byte, copy_bytes, parse_decimal, release, reserve
+from eda._bytes cimport Writer, copy_byte, copy_bytes, eight_digits, parse_decimal, release, reserve
 
 __all__ = ["MAX_CONTROL_LINE", "FrameError", "Parser", "Sink"]
 
@@ -35,7 +35,13 @@ cdef inline bint is_blank(unsigned char byte) noexcept nogil:
     return byte == 32 or byte == 9
 
 
-cdef inline const unsigned char* end_of_token(const unsigned char* pos, const unsigned char* end) noexcept nogil:
+cdef inline const unsigned char* end_of_token(
+    const unsigned char* pos, const unsigned char* end, bint has_tabs
+) noexcept nogil:
+    cdef const unsigned char* blank
+    if not has_tabs:                # servers write spaces
+        blank = <const unsigned char*>memchr(pos, 32, end - pos)
+        return end if blank is NULL else blank
     while pos < end and not is_blank(pos[0]):
         pos += 1
     return pos
@@ -179,12 +185,13 @@ cdef class Parser:
         cdef uint64_t sid, n_headers = 0, n_total
         cdef Frame frame
         cdef Sink sink = None
+        cdef bint has_tabs = memchr(at, 9, line_end - at) is not NULL
         at = skip_blanks(at, line_end)
         while at < line_end:
             if n == 5:
                 raise FrameError(f"malformed message line {pos[:min(line_end - pos, 80)]!r}")
             token[n] = at
-            at = end_of_token(at, line_end)
+            at = end_of_token(at, line_end, has_tabs)
             n_token[n] = at - token[n]
             n += 1
             at = skip_blanks(at, line_end)
@@ -231,54 +238,96 @@ cdef bint is_plain(const unsigned char* text, Py_ssize_t n) noexcept nogil:
     return True
 
 
+cdef inline const unsigned char* read_number(
+    const unsigned char* pos, const unsigned char* end, uint64_t* value
+) noexcept nogil:
+    """Read a decimal number below 2**63. Return where its digits end, or NULL if there is no such number."""
+    cdef const unsigned char* begin = pos
+    cdef uint64_t result = 0, eight
+    cdef unsigned int digit
+    cdef int _
+    for _ in range(2):              # a time has 19 digits
+        if end - pos < 8 or not eight_digits(pos, &eight):
+            break
+        result = result * 100000000 + eight
+        pos += 8
+    while pos < end:
+        digit = <unsigned int>pos[0] - 48
+        if digit > 9:
+            break
+        result = result * 10 + digit
+        pos += 1
+    if pos == begin or pos - begin > 19 or result >= 0x8000000000000000ULL:
+        return NULL
+    value[0] = result
+    return pos
+
+
+cdef bint read_last_tokens(const unsigned char* pos, const unsigned char* end, Delivery* delivery) noexcept nogil:
+    """Read <stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>, up to the end or a dot."""
+    cdef const unsigned char* dot = <const unsigned char*>memchr(pos, 46, end - pos)
+    cdef uint64_t number[5]
+    cdef int i
+    if dot is NULL or dot == pos:
+        return False
+    delivery.stream = pos
+    delivery.n_stream = dot - pos
+    pos = dot + 1
+    dot = <const unsigned char*>memchr(pos, 46, end - pos)
+    if dot is NULL or dot == pos:
+        return False
+    delivery.consumer = pos
+    delivery.n_consumer = dot - pos
+    pos = dot
+    for i in range(5):
+        if pos == end or pos[0] != 46:
+            return False
+        pos = read_number(pos + 1, end, &number[i])
+        if pos is NULL:
+            return False
+    delivery.n_delivered = number[0]
+    delivery.stream_seq = number[1]
+    delivery.consumer_seq = number[2]
+    delivery.time_ns = <int64_t>number[3]
+    delivery.n_pending = number[4]
+    delivery.end = pos
+    return delivery.stream_seq > 0 and delivery.n_delivered > 0
+
+
+cdef bint has_empty_token(const unsigned char* pos, const unsigned char* end) noexcept nogil:
+    """Return whether the tokens after a dot, up to the end, are not all at least one byte long."""
+    cdef const unsigned char* at = pos
+    while at < end:
+        if at[0] == 46 and (at + 1 == end or at[1] == 46):
+            return True
+        at += 1
+    return False
+
+
 cdef bint read_delivery(const unsigned char* reply, Py_ssize_t n, Delivery* delivery) noexcept nogil:
     """Split the reply subject of a delivery into its parts. Return False for any other subject.
 
     $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>, or the longer form
     $JS.ACK.<domain>.<account>.<stream>.<consumer>.<…the same>.<random>
     """
-    cdef const unsigned char* token[11]
-    cdef Py_ssize_t n_token[11]
     cdef const unsigned char* end = reply + n
-    cdef const unsigned char* pos = reply
+    cdef const unsigned char* pos = reply + 8
     cdef const unsigned char* dot
-    cdef int count = 0, first
-    cdef uint64_t time_ns
+    cdef int _
     if n < 8 or memcmp(reply, b"$JS.ACK.", 8) != 0:
         return False
-    cdef Py_ssize_t n_this
-    while True:
+    if read_last_tokens(pos, end, delivery) and delivery.end == end:
+        return True
+    for _ in range(2):
         dot = <const unsigned char*>memchr(pos, 46, end - pos)
-        n_this = (end if dot is NULL else dot) - pos
-        if n_this == 0:
+        if dot is NULL or dot == pos:
             return False
-        if count < 11:                  # servers may append tokens
-            token[count] = pos
-            n_token[count] = n_this
-        count += 1
-        if dot is NULL:
-            break
         pos = dot + 1
-    if count == 9:
-        first = 2
-    elif count >= 11 and n <= MAX_REPLY and is_plain(reply, n):
-        first = 4           # any text may be domain and account, hence the is_plain()
-    else:
-        return False
-    delivery.stream = token[first]
-    delivery.n_stream = n_token[first]
-    delivery.consumer = token[first + 1]
-    delivery.n_consumer = n_token[first + 1]
-    if not (
-        parse_decimal(token[first + 2], n_token[first + 2], &delivery.n_delivered)
-        and parse_decimal(token[first + 3], n_token[first + 3], &delivery.stream_seq)
-        and parse_decimal(token[first + 4], n_token[first + 4], &delivery.consumer_seq)
-        and parse_decimal(token[first + 5], n_token[first + 5], &time_ns)
-        and parse_decimal(token[first + 6], n_token[first + 6], &delivery.n_pending)
-    ):
-        return False
-    delivery.time_ns = <int64_t>time_ns
-    return delivery.stream_seq > 0 and delivery.n_delivered > 0
+    # Any text may be domain and account, hence the is_plain(). Servers may append tokens.
+    return (
+        read_last_tokens(pos, end, delivery) and (delivery.end == end or delivery.end[0] == 46)
+        and not has_empty_token(delivery.end, end) and n <= MAX_REPLY and is_plain(reply, n)
+    )
 
 
 cdef int status_of(Frame* frame) noexcept nogil:
