@@ -27,7 +27,7 @@ from macro.projections.sales import (
 )
 
 N = 100_000
-N_SQLITE = 200_000
+N_SQLITE = 400_000  # so many that opening and closing count little
 Batches = list[list[eda.Event]]
 FENCE = "UPDATE positions SET sequence = {0}, time = {1} WHERE name = 'plain' AND sequence = {2}"
 

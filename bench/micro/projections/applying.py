@@ -15,12 +15,12 @@ from typing import Any, cast
 
 import eda
 from eda.handling._dispatch import Dispatcher
-from eda.projections.applying import Applying, Counts, Target
 from eda.projections.lane import Lane
 from eda.projections.options import DEFAULT_RETRY, ProjectionOptions
 from eda.projections.outage_log import OutageLog
 from eda.projections.reading import Reading
 from eda.projections.sink import PositionRow
+from eda.projections.target import Counts, Target
 from eda.transport._frame import Parser
 from eda.transport._outbound import Outbound
 from micro import Maker, Round
@@ -136,15 +136,15 @@ def eda_project() -> Round:
         outages = OutageLog(logging.getLogger("bench"), "list-v1", "nothing")
         target = Target(
             sink, options, apply, logging.getLogger("bench"), outages, unused, unused, Counts(), None,
-            lambda: on_reached(lane.position), lambda sequence, reason: None,
+            lambda sequence: False, lambda: on_reached(lane.position), lambda sequence, reason: None,
         )  # fmt: skip
-        lane = Lane(Applying(target, PositionRow("consume", 0, "")), BATCH)
+        lane = Lane(target, PositionRow("consume", 0, ""), BATCH)
         reading = Reading.__new__(Reading)
         reading._ledger, reading._lane_of, reading.lanes = cast("Any", dispatcher.ledger), None, [lane]
         _tasks.append(_loop().create_task(lane.run()))
 
         def again() -> None:
-            lane.applying.row = PositionRow("consume", 0, "")
+            lane.applying.moving.row = PositionRow("consume", 0, "")
             lane.reached = 0
 
         return reading._receive, again

@@ -41,4 +41,5 @@ cdef class OrderedLedger(Ledger):
     cdef int leave_lane(self, int32_t slot) except -1
     cdef bint clear_lane(self, Lane lane) noexcept
     cpdef list stored_times(self, list events)
+    cpdef uint64_t size_of(self, list events)
     cpdef int drop(self, uint64_t position, int64_t stored_ns=*) except -1

@@ -1,6 +1,7 @@
 """The ledger of an ordered subscription: the events in order, a lane for each key, and the position."""
 
 cimport cython
+from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdint cimport int32_t, int64_t, uint64_t
@@ -260,6 +261,14 @@ cdef class OrderedLedger(Ledger):
                 at += 1
             times.append(stored_ns)
         return times
+
+    cpdef uint64_t size_of(self, list events):
+        """Return how many bytes the envelopes of these events have."""
+        cdef uint64_t n = 0
+        cdef Event event
+        for event in events:
+            n += <uint64_t>PyBytes_GET_SIZE(event.raw) if event.raw is not None else 0
+        return n
 
     cpdef int drop(self, uint64_t position, int64_t stored_ns=0) except -1:
         """Forget all events, and continue after `position`. `stored_ns`: when the stream stored the event there.

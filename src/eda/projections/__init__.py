@@ -32,7 +32,10 @@ Files, each after the files that it imports:
     sink_users         opens and closes sinks that several of a process share
     side               what projections, views and relays have in common: how they close, and whose functions run
     view               `View`: waits and reads positions in another process
-    applying           the events of one lane: transactions, retries, halving, dead letters
+    chunks             events that are applied in one transaction, and how they are split when they fail
+    target             what the lanes of a stream share
+    moving             the row of one lane and its transactions: their time, and lost answers
+    applying           the events of one lane: retries, halving, dead letters
     lane               one lane of a stream: the events that wait for the database
     reading            reads a stream while this member owns its rows, and splits the events into lanes
     stream_runner      one stream of a projection: claims, reads, stands by

@@ -1,157 +1,111 @@
-"""Applies the events of one lane: one transaction after the other, with retries, halving and dead letters."""
+"""Applies the events of one lane in order, with retries, halving and dead letters."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
-from contextvars import copy_context
-from time import monotonic
+from contextvars import Context, copy_context
 from typing import Any
 
 from eda._event import Event
-from eda.errors import Timeout
 from eda.handlers import GivenBack, PartialFailure, Reject, errors_in
 from eda.handling._outcome import attempted, envelope_of
-from eda.handling.dead_lettering import DEAD, DeadLettering
-from eda.handling.failure_log import FailureLog, error_text
+from eda.handling.dead_lettering import DEAD
+from eda.handling.failure_log import error_text
 from eda.handling.misfits import find_misfits
 from eda.handling.verdicts import Alone, Undecodable
 from eda.projection_errors import PositionInvalid, TransactionEnded
-from eda.projections.options import ProjectionOptions
-from eda.projections.outage_log import OutageLog
-from eda.projections.sink import ClaimLost, CommitUnknown, PositionRow, Sink, Work
+from eda.projections.chunks import Chunk, parts_of, split
+from eda.projections.moving import Moving, NotLanded
+from eda.projections.sink import ClaimLost, MovesOn, PositionRow, Work
+from eda.projections.target import Attempt, Target
 from eda.times import NS
 
-__all__ = ["Applying", "Attempt", "Chunk", "Counts", "Target", "Wrap"]
+__all__ = ["Applying", "Taken"]
 
-OUTAGE_MAX_S = 5.0  # the longest pause before a database that is down is tried again
-
-# Makes one attempt to apply events, or one event.
-Attempt = Callable[[Any], Awaitable[None]]
-# Puts the hooks of middleware around an attempt.
-Wrap = Callable[[Attempt], Attempt]
-
-OVERDUE_S = 1.0  # after its time, a transaction that still runs is logged, because it could not be cancelled
-LONG_LOOK_S = 1.0  # a look at a row that takes longer tells that the database is to blame for a transaction's time
-
-OVERDUE = (
-    "%s: the transaction after event %d of stream %s still runs, although timeout_s=%g is over: a function in a thread "
-    "can't be cancelled, and the projection waits until it ends"
-)
+# Events that follow each other, and when the stream stored each of them.
+Taken = tuple[list[Event], list[int]]
 
 _NOT_CALLED, _COMMITTED = object(), object()
 
 
-class _NotLanded(Exception):
-    """The database is to blame that a transaction has not landed. `__cause__`: the error as the hooks see it."""
+class Applying:
+    """Applies the events of one lane in order, from `row` onwards.
 
-
-class Chunk:
-    """Events of one lane that are applied in one transaction, and when the stream stored each of them.
-
-    `error`: the error with which the one event has failed already.
-    """
-
-    __slots__ = ("error", "events", "times")
-
-    def __init__(self, events: list[Event], times: list[int], error: BaseException | None = None) -> None:
-        self.events: list[Event] = events
-        self.times: list[int] = times
-        self.error: BaseException | None = error
-
-    def part(self, first: int, end: int, error: BaseException | None = None) -> Chunk:
-        """Return some of the events as a chunk."""
-        return Chunk(self.events[first:end], self.times[first:end], error)
-
-
-class Counts:
-    """What a projection has done with a stream so far: transactions, events applied, and failed attempts."""
-
-    __slots__ = ("applied", "dead", "failed", "transactions")
-
-    def __init__(self) -> None:
-        self.transactions: int = 0
-        self.applied: int = 0
-        self.failed: int = 0
-        self.dead: int = 0
-
-
-class Target:
-    """What all lanes of a stream share: the sink, the function, and where failures are noted.
-
-    `on_moved()` is called after each commit, `on_dead(sequence, reason)` when an event was given up. `key_errors`: by
-    sequence, the errors of the function `key`; such an event belongs to the first lane, and is given up.
+    `take()` returns the next events, or None while there are none. It is called in the event loop, or in the thread of
+    the database while `apply` waits for it; `on_taken()` is called in the event loop afterwards. With `is_stopping`, no
+    transaction begins.
     """
 
     def __init__(
         self,
-        sink: Sink,
-        options: ProjectionOptions,
-        apply: Callable[[Any, Any], object],
-        logger: logging.Logger,
-        outages: OutageLog,
-        failures: FailureLog,
-        dead_letters: DeadLettering,
-        counts: Counts,
-        wrap: Wrap | None,
-        on_moved: Callable[[], None],
-        on_dead: Callable[[int, str], None],
+        target: Target,
+        row: PositionRow,
+        take: Callable[[], Taken | None],
+        on_taken: Callable[[], None],
     ) -> None:
-        self.sink = sink
-        self.options = options
-        self.apply = apply
-        self.logger = logger
-        self.outages = outages
-        self.failures = failures
-        self.dead_letters = dead_letters
-        self.counts = counts
-        self.wrap = wrap
-        self.on_moved = on_moved
-        self.on_dead = on_dead
-        self.key_errors: dict[int, Exception] = {}
-
-
-class Applying:
-    """Applies the events of one lane in order. `row` is the lane's position as it is stored.
-
-    `is_moving`: a transaction is under way, which a cancellation would roll back. With `is_stopping`, no other begins.
-    """
-
-    def __init__(self, target: Target, row: PositionRow) -> None:
+        self.moving: Moving = Moving(target, row, on_taken)
+        self.is_stopping: bool = False
         self._target = target
         self._options = options = target.options
         self._sink = target.sink
-        self._loop = asyncio.get_running_loop()
-        self.row: PositionRow = row
-        self.is_moving: bool = False
-        self.is_stopping: bool = False
+        self._take = take
+        self._on_taken = on_taken
         self._is_single = options.batch is None
-        self._chunk: Chunk | None = None
+        self._left: list[Chunk] = []  # what was taken and is not applied yet, the last first
+        self._chunk: Chunk  # the one that is applied
         self._ended: Any = _NOT_CALLED  # how the transaction of the running attempt has ended
-        self._attempt: Attempt = self._transaction
+        self._attempt: Attempt
         if target.wrap is not None:
             self._attempt = target.wrap(self._transaction)
+        elif isinstance(target.sink, MovesOn):
+            # The hooks of middleware would run in the event loop, before and after each transaction.
+            self._moves_on: MovesOn = target.sink
+            self._attempt = self._transactions
+        else:
+            self._attempt = self._transaction
+
+    @property
+    def row(self) -> PositionRow:
+        """Return the lane's position as it is stored."""
+        return self.moving.row
 
     # --- one chunk after the other -----------------------------------------------------------------------------------
 
-    async def apply(self, events: list[Event], times: list[int]) -> None:
-        """Apply events that follow the row, and move it over them. With `is_stopping`, some may be left out.
+    async def apply(self) -> None:
+        """Apply the events that can be taken, and move the row over them. With `is_stopping`, some may be left out.
 
         Raises ClaimLost, TransactionEnded, PositionInvalid.
         """
-        if self._is_single:
-            left = [Chunk([event], [time]) for event, time in zip(reversed(events), reversed(times), strict=True)]
-        else:
-            left = [Chunk(events, times)]
-        if self._target.key_errors and self.row.lane == 0:
-            left = self._without_keys(left)
-        while left and not self.is_stopping:
-            chunk = left.pop()
-            error = chunk.error or await self._tried(chunk)
+        while (chunk := self._next()) is not None:
+            self._on_taken()
+            error = chunk.error
+            if error is None:
+                self._chunk = chunk
+                error = await self._tried()
+                chunk = self._chunk  # a later one, if the sink has moved on
             if error is not None:
-                parts = await self._failed(chunk, error) if len(chunk.events) == 1 else _parts(chunk, error)
-                left.extend(reversed(parts))
+                parts = await self._failed(chunk, error) if len(chunk.events) == 1 else parts_of(chunk, error)
+                self._left.extend(reversed(parts))
+
+    def _next(self) -> Chunk | None:
+        """Return the next chunk, or None if nothing more should begin now."""
+        if self.is_stopping:
+            return None
+        if not self._left:
+            taken = self._take()
+            if taken is None:
+                return None
+            self._left = self._chunks(*taken)
+        return self._left.pop()
+
+    def _chunks(self, events: list[Event], times: list[int]) -> list[Chunk]:
+        """Return the chunks in which events are applied, the last first."""
+        if self._is_single:
+            chunks = [Chunk([event], [time]) for event, time in zip(reversed(events), reversed(times), strict=True)]
+        else:
+            chunks = [Chunk(events, times)]
+        return self._without_keys(chunks) if self._target.key_errors and self.row.lane == 0 else chunks
 
     def _without_keys(self, chunks: list[Chunk]) -> list[Chunk]:
         """Return the chunks, the last first, with each event apart for which the function `key` has failed."""
@@ -159,21 +113,17 @@ class Applying:
         parts: list[Chunk] = []
         for chunk in reversed(chunks):
             found = [errors.get(event.sequence) for event in chunk.events]
-            parts += _split(chunk, found) if any(found) else [chunk]
+            parts += split(chunk, found) if any(found) else [chunk]
         return parts[::-1]
 
-    async def pass_to(self, sequence: int, time: int) -> None:
-        """Move the row over messages that are not for this lane. Raises ClaimLost."""
-        await self._passed(sequence, time)
-
-    async def _tried(self, chunk: Chunk) -> BaseException | None:
-        """Apply a chunk. Return the error with which apply, or a hook of middleware, has failed."""
-        n_outages = 0
+    async def _tried(self) -> BaseException | None:
+        """Apply the chunk, and perhaps later ones. Return the error with which apply has failed for it, or a hook."""
+        n_outages, chunk = 0, self._chunk
         while True:
-            self._chunk, self._ended = chunk, _NOT_CALLED
+            self._ended = _NOT_CALLED
             error: BaseException | None = None
             try:
-                await self._attempt(chunk.events[0] if self._is_single else chunk.events)
+                await self._attempt(self._given(self._chunk))
             except Exception as raised:
                 error = raised
             except asyncio.CancelledError as raised:
@@ -190,17 +140,22 @@ class Applying:
                 return None
             if isinstance(ended, ClaimLost | TransactionEnded | PositionInvalid):
                 raise ended
-            outage = ended.__cause__ if isinstance(ended, _NotLanded) else None
+            outage = ended.__cause__ if isinstance(ended, NotLanded) else None
             outage = outage or self._outage_in(ended) or self._outage_in(error)
             if outage is not None:
-                n_outages += 1
-                await self._pause(outage, n_outages)
+                n_outages = n_outages + 1 if self._chunk is chunk else 1
+                chunk = self._chunk
+                await self.moving.pause(outage, n_outages)
             elif error is None:
                 # A hook has called nothing, or has swallowed the error.
-                await self._passed(chunk.events[-1].sequence, chunk.times[-1])
+                await self.moving.pass_to(*self._chunk.end)
                 return None
             else:
                 return error
+
+    def _given(self, chunk: Chunk) -> Any:
+        """Return what the user's function gets."""
+        return chunk.events[0] if self._is_single else chunk.events
 
     def _outage_in(self, error: object) -> BaseException | None:
         """Return the error of the database in an error, if the database is to blame."""
@@ -212,113 +167,40 @@ class Applying:
                 return each
         return None
 
-    async def _pause(self, error: BaseException, n_outages: int) -> None:
-        self._target.outages.failed("a transaction", error)
-        await asyncio.sleep(min(self._options.retry.delay_s(n_outages), OUTAGE_MAX_S))
-
-    # --- one transaction ---------------------------------------------------------------------------------------------
-
     async def _transaction(self, given: Any) -> None:
-        """Apply what the last hook has passed on, in one transaction. Notes in `_ended` how it has ended."""
-        chunk, apply = self._chunk, self._target.apply
-        assert chunk is not None
+        """Apply what the last hook has passed on, in one transaction."""
+        # A thread gets the context of this task, so that a close in apply knows where it is called.
+        work = _work(copy_context(), self._target.apply, given)
+        await self._noted(self.moving.move(*self._chunk.end, work, len(self._chunk.events)))
+
+    async def _transactions(self, given: Any) -> None:
+        """Apply the chunk, and the next ones if they are ready: the sink begins each as soon as it can."""
+        context, apply, first = copy_context(), self._target.apply, [self._chunk]
+
+        def next_chunk() -> Chunk | None:
+            chunk = first.pop() if first else self._next()
+            if chunk is None or chunk.error is None:
+                self._chunk = chunk or self._chunk
+                return chunk
+            self._left.append(chunk)  # it has failed already, because of its key
+            return None
+
+        def work_of(chunk: Chunk) -> Work:
+            return _work(context.copy(), apply, self._given(chunk))
+
+        await self._noted(self.moving.move_on(self._moves_on, next_chunk, work_of))
+
+    async def _noted(self, moving: Awaitable[None]) -> None:
+        """Wait for transactions, and note in `_ended` how the last one has ended."""
         try:
-            # A thread gets the context of this task, so that a close in apply knows where it is called.
-            run = copy_context().run
-            await self._move(chunk.events[-1].sequence, chunk.times[-1], lambda tx: run(apply, given, tx))
-        except _NotLanded as error:
+            await moving
+        except NotLanded as error:
             self._ended = error
             raise (error.__cause__ or error) from None
         except Exception as error:
             self._ended = error
             raise
         self._ended = _COMMITTED
-        counts = self._target.counts
-        counts.applied += len(chunk.events)
-        self._target.on_moved()
-
-    async def _move(self, sequence: int, time: int, work: Work | None) -> None:
-        """Move the row in one transaction. After an unknown outcome it is found out whether the row was moved.
-
-        Raises _NotLanded if it was not moved and the database is to blame; Timeout if the work took too long.
-        """
-        options, row, timeout_s = self._options, self.row, self._options.timeout_s
-        unknown: BaseException
-        self.is_moving = True
-        overdue = self._loop.call_later(timeout_s + OVERDUE_S, self._log_overdue, row)
-        try:
-            async with asyncio.timeout(timeout_s) as limit:
-                self.row = await self._sink.move(
-                    options.name,
-                    options.version,
-                    row,
-                    sequence=sequence,
-                    index=0,
-                    time=time,
-                    work=work,
-                    timeout_s=timeout_s,
-                )
-            self._target.counts.transactions += 1
-            self._target.outages.works()
-            return
-        except CommitUnknown as error:
-            unknown = error.__cause__ or error
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            unknown = Timeout(f"a transaction of {options.label}", timeout_s)
-            unknown.__cause__ = error
-        finally:
-            self.is_moving = False
-            overdue.cancel()
-        began = monotonic()
-        if await self._has_landed(row, sequence):
-            self._target.counts.transactions += 1
-        elif isinstance(unknown, Timeout) and monotonic() - began < LONG_LOOK_S:
-            raise unknown
-        else:
-            raise _NotLanded from unknown
-
-    def _log_overdue(self, row: PositionRow) -> None:
-        self._target.logger.warning(OVERDUE, self._options.label, row.sequence, row.stream, self._options.timeout_s)
-
-    async def _has_landed(self, before: PositionRow, sequence: int) -> bool:
-        """Return whether the transaction with an unknown outcome has moved the row. Raises ClaimLost."""
-        n_outages = 0
-        while True:
-            try:
-                async with asyncio.timeout(self._options.timeout_s):
-                    found = await self._sink.find(self._options.name, self._options.version, before)
-                break
-            except Exception as error:
-                if not isinstance(error, TimeoutError) and not self._sink.is_outage(error):
-                    raise
-                n_outages += 1
-                await self._pause(error, n_outages)
-        if found is None or found.owner_epoch != before.owner_epoch:
-            raise ClaimLost
-        self.row = found
-        if found.sequence == sequence:
-            return True
-        if found.sequence != before.sequence:
-            raise ClaimLost
-        return False
-
-    async def _passed(self, sequence: int, time: int) -> None:
-        """Move the row without applying anything, however long the database is down."""
-        n_outages = 0
-        while True:
-            try:
-                await self._move(sequence, time, None)
-                break
-            except (ClaimLost, PositionInvalid):
-                raise
-            except Exception as error:
-                if not isinstance(error, Timeout | _NotLanded) and not self._sink.is_outage(error):
-                    raise
-                n_outages += 1
-                await self._pause(error.__cause__ or error, n_outages)
-        self._target.on_moved()
 
     # --- failed events -----------------------------------------------------------------------------------------------
 
@@ -343,7 +225,7 @@ class Applying:
             await asyncio.sleep(delay_ns / NS)
         target.counts.dead += target.dead_letters.into is not None
         target.on_dead(event.sequence, error_text(error.__cause__ if isinstance(error, Undecodable) else error))
-        await self._passed(event.sequence, time)
+        await self.moving.pass_to(event.sequence, time)
         return []
 
     def _delay_s(self, event: Event, error: BaseException) -> float | None:
@@ -360,32 +242,5 @@ def _is_cancelled() -> bool:
     return task is None or task.cancelling() > 0
 
 
-def _parts(chunk: Chunk, error: BaseException) -> list[Chunk]:
-    """Return the parts of a chunk that failed, in order: by the events that the error names, otherwise the halves."""
-    events = chunk.events
-    found: list[BaseException | None] | None = None
-    if isinstance(error, PartialFailure):
-        found = errors_in(error, events)
-    else:
-        misfits = find_misfits(events, error)
-        found = None if misfits is None else [None if isinstance(each, GivenBack) else each for each in misfits]
-    if found is None or all(each is found[0] for each in found):  # the failure names no event in particular
-        half = len(events) // 2
-        return [chunk.part(0, half), chunk.part(half, len(events))]
-    return _split(chunk, found)
-
-
-def _split(chunk: Chunk, found: list[BaseException | None] | list[Exception | None]) -> list[Chunk]:
-    """Return the parts of a chunk, in order: each event that has an error is alone."""
-    events = chunk.events
-    parts: list[Chunk] = []
-    first = 0
-    for number, each in enumerate(found):
-        if each is not None:
-            if first < number:
-                parts.append(chunk.part(first, number))
-            parts.append(chunk.part(number, number + 1, None if isinstance(each, Alone) else each))
-            first = number + 1
-    if first < len(events):
-        parts.append(chunk.part(first, len(events)))
-    return parts
+def _work(context: Context, apply: Callable[[Any, Any], object], given: Any) -> Work:
+    return lambda tx: context.run(apply, given, tx)

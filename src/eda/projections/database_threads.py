@@ -69,6 +69,11 @@ class DatabaseThread:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
+    @property
+    def has_jobs(self) -> bool:
+        """Return whether jobs wait for the one that runs."""
+        return not self._jobs.empty()
+
     async def call(self, work: Callable[[Job[T]], T], interrupt: Callable[[], object]) -> T:
         """Do the work in the thread. Raise what it raises.
 

@@ -6,29 +6,38 @@ import asyncio
 from collections import deque
 
 from eda._event import Event
-from eda.projections.applying import Applying
+from eda.projections.applying import Applying, Taken
+from eda.projections.sink import PositionRow
+from eda.projections.target import Target
 
 __all__ = ["Lane"]
 
+# A lane is full when so many events, or so many bytes of them, wait. A thread that goes from one transaction to the
+# next needs enough of them until the event loop has put more here.
+FULL = 8192
+FULL_BYTES = 8 * 2**20
+
 
 class Lane:
-    """The events of one lane, in order. Up to two batches are in memory: one is applied, one waits.
+    """The events of one lane, in order. One batch is applied, others wait.
 
-    `applying` moves the lane's row. `most`: how many events are applied together at most.
+    `applying` moves the lane's row, which is `row` at first. `most`: how many events are applied together at most.
     """
 
-    def __init__(self, applying: Applying, most: int) -> None:
-        self.applying = applying
+    def __init__(self, target: Target, row: PositionRow, most: int) -> None:
+        self.applying: Applying = Applying(target, row, self._take, self._make_room)
         self._most = most
-        self._lists: deque[tuple[list[Event], list[int]]] = deque()
-        self._n_waiting = 0
+        self._lists: deque[tuple[list[Event], list[int], int]] = deque()  # with their bytes
+        # Counts of events and bytes. The event loop changes the first two, and whoever takes events the others.
+        self._n_put = self._n_bytes_put = 0
+        self._n_taken = self._n_bytes_taken = 0
         self._passing: tuple[int, int] | None = None
         self._is_working = False
         self._is_stopping = False
         self._loop = asyncio.get_running_loop()
         self._something: asyncio.Future[None] | None = None  # the task waits for events
         self._room: asyncio.Future[None] | None = None  # the subscription waits for room
-        self.reached: int = applying.row.sequence  # the last sequence of this lane that was put here, or passed
+        self.reached: int = row.sequence  # the last sequence of this lane that was put here, or passed
 
     @property
     def position(self) -> int:
@@ -43,19 +52,25 @@ class Lane:
     @property
     def n_waiting(self) -> int:
         """Return how many events wait here."""
-        return self._n_waiting
+        return self._n_put - self._n_taken
+
+    @property
+    def n_bytes_waiting(self) -> int:
+        """Return how many bytes these events have."""
+        return self._n_bytes_put - self._n_bytes_taken
 
     # --- in ----------------------------------------------------------------------------------------------------------
 
-    async def put(self, events: list[Event], times: list[int]) -> None:
-        """Take events that follow all earlier ones. Waits while a whole batch waits here."""
-        while self._n_waiting >= self._most and not self._is_stopping:
+    async def put(self, events: list[Event], times: list[int], n_bytes: int) -> None:
+        """Take events that follow all earlier ones. Waits while this lane is full."""
+        while (self.n_waiting >= FULL or self.n_bytes_waiting >= FULL_BYTES) and not self._is_stopping:
             self._room = self._loop.create_future()
             await self._room
         if self._is_stopping:
             return
-        self._lists.append((events, times))
-        self._n_waiting += len(events)
+        self._lists.append((events, times, n_bytes))
+        self._n_put += len(events)
+        self._n_bytes_put += n_bytes
         self.reached = events[-1].sequence
         self._wake()
 
@@ -77,35 +92,40 @@ class Lane:
         while not self._is_stopping:
             if self._lists:
                 self._is_working = True
-                await self.applying.apply(*self._take())
+                await self.applying.apply()
                 self._is_working = False
             elif self._passing is not None:
                 (sequence, time), self._passing = self._passing, None
                 if sequence > self.position:
                     self._is_working = True
-                    await self.applying.pass_to(sequence, time)
+                    await self.applying.moving.pass_to(sequence, time)
                     self._is_working = False
             else:
                 self._something = self._loop.create_future()
                 await self._something
 
-    def _take(self) -> tuple[list[Event], list[int]]:
-        """Return the next events: up to a batch, of lists that wait."""
-        events, times = self._lists.popleft()
+    def _take(self) -> Taken | None:
+        """Return the next events: up to a batch, of lists that wait. The thread of the database may call it."""
+        if not self._lists:
+            return None
+        events, times, n_bytes = self._lists.popleft()
         if self._lists and len(events) + len(self._lists[0][0]) <= self._most:
             events, times = list(events), list(times)
             while self._lists and len(events) + len(self._lists[0][0]) <= self._most:
                 more = self._lists.popleft()
                 events += more[0]
                 times += more[1]
-        self._n_waiting -= len(events)
+                n_bytes += more[2]
+        self._n_taken += len(events)
+        self._n_bytes_taken += n_bytes
+        return events, times
+
+    def _make_room(self) -> None:
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
-        return events, times
 
     def stop(self) -> None:
         """Begin nothing more: `run` returns when the transaction under way has ended, and `put` drops its events."""
         self._is_stopping = self.applying.is_stopping = True
         self._wake()
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)
+        self._make_room()

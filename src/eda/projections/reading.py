@@ -11,11 +11,11 @@ from eda._event import Event
 from eda.deadline import CANCELLED_WAIT_S, Deadline
 from eda.errors import Closed
 from eda.handling._ledger_ordered import OrderedLedger
-from eda.projections.applying import Applying, Target
 from eda.projections.lane import Lane
 from eda.projections.lane_keys import lane_picker
 from eda.projections.options import ProjectionOptions
 from eda.projections.sink import PositionRow
+from eda.projections.target import Target
 from eda.subscribing.ordered_source import OrderedSource
 from eda.subscribing.services import Services
 from eda.subscribing.spec import SubscriptionSpec
@@ -67,9 +67,7 @@ class Reading:
         self._ledger = cast("OrderedLedger", self._dispatcher.ledger)
         target = new_target(self.subscription)
         self._key_errors = target.key_errors
-        self.lanes: list[Lane] = [
-            Lane(Applying(target, row), options.chunk) for row in sorted(rows, key=lambda row: row.lane)
-        ]
+        self.lanes: list[Lane] = [Lane(target, row, options.chunk) for row in sorted(rows, key=lambda row: row.lane)]
         self._lane_of = lane_picker(options.key, options.lanes) if options.lanes > 1 else None
         self._read_to = lowest
         self._read_to_ns = 0
@@ -113,7 +111,7 @@ class Reading:
     @property
     def is_applying(self) -> bool:
         """Return whether a function of the user may run."""
-        return any(lane.applying.is_moving for lane in self.lanes)
+        return any(lane.applying.moving.is_moving for lane in self.lanes)
 
     def pass_to(self, sequence: int, time: int) -> None:
         """Move the rows of all lanes over messages that are not for them; everything before is applied."""
@@ -129,13 +127,18 @@ class Reading:
             if lane.is_idle:
                 lane.pass_to(at, at_ns)
 
+    def note_commits(self) -> None:
+        """Note what is committed until now. The sink may have committed more than this process has noted."""
+        for lane in self.lanes:
+            lane.applying.moving.note_commits()
+
     # --- the subscription's handler ----------------------------------------------------------------------------------
 
     async def _receive(self, events: list[Event]) -> None:
         times = self._ledger.stored_times(events)
         last, last_ns = events[-1].sequence, times[-1]
         if self._lane_of is None:
-            await _put(self.lanes[0], events, times)
+            await self._put(self.lanes[0], events, times)
         else:
             parts: dict[int, tuple[list[Event], list[int]]] = {}
             lane_of = self._lane_of
@@ -149,8 +152,17 @@ class Reading:
                 part[0].append(event)
                 part[1].append(time)
             for number, part in parts.items():
-                await _put(self.lanes[number], *part)
+                await self._put(self.lanes[number], *part)
         self._read_to, self._read_to_ns = last, last_ns
+
+    async def _put(self, lane: Lane, events: list[Event], times: list[int]) -> None:
+        """Put events into a lane, except those that it has applied already."""
+        if events[0].sequence <= lane.reached:
+            new = [number for number, event in enumerate(events) if event.sequence > lane.reached]
+            if not new:
+                return
+            events, times = events[new[0] :], times[new[0] :]
+        await lane.put(events, times, self._ledger.size_of(events))
 
     def _on_rewound(self) -> None:
         if not self._rewound.done():
@@ -206,7 +218,7 @@ class Reading:
         self.subscription.hurry(min(deadline.left_s, SUBSCRIPTION_CLOSE_S))
         closing = self.subscription.begin_close()
         for task, lane in zip(self._tasks, self.lanes, strict=False):
-            if not lane.applying.is_moving:
+            if not lane.applying.moving.is_moving:
                 task.cancel()
         keeps_s = min(KEEPS_S, deadline.left_s / 2)
         late: set[asyncio.Future[None]] = await deadline.wait(self._tasks, keeps_s=keeps_s)
@@ -222,16 +234,6 @@ class Reading:
         for task in self._tasks:
             if task.done() and not task.cancelled():
                 task.exception()
-
-
-async def _put(lane: Lane, events: list[Event], times: list[int]) -> None:
-    """Put events into a lane, except those that it has applied already."""
-    if events[0].sequence <= lane.reached:
-        new = [number for number, event in enumerate(events) if event.sequence > lane.reached]
-        if not new:
-            return
-        events, times = events[new[0] :], times[new[0] :]
-    await lane.put(events, times)
 
 
 def _nothing(subscription: Subscription) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time as clock
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-__all__ = ["ClaimLost", "CommitUnknown", "PositionRow", "Sink", "ViewVersion", "Work"]
+__all__ = ["ClaimLost", "CommitUnknown", "Move", "Moves", "MovesOn", "PositionRow", "Sink", "ViewVersion", "Work"]
 
 # A projection's function with its events: it gets the transaction, and may return an awaitable.
 Work = Callable[[Any], object]
@@ -31,6 +32,10 @@ class PositionRow:
     owner_epoch: int = 0
     updated: float = 0.0
 
+    def moved(self, sequence: int, index: int, time: int) -> PositionRow:
+        """Return the row after it was moved to an event now."""
+        return PositionRow(self.stream, self.lane, self.created, sequence, index, time, self.owner_epoch, clock.time())
+
 
 @dataclass(frozen=True, slots=True)
 class ViewVersion:
@@ -40,6 +45,14 @@ class ViewVersion:
     version: int
     is_current: bool
     rows: tuple[PositionRow, ...]
+
+
+class Move(NamedTuple):
+    """One transaction of a lane: the work, and the position (sequence and time) that is stored with it."""
+
+    sequence: int
+    time: int
+    work: Work
 
 
 class ClaimLost(Exception):
@@ -141,4 +154,25 @@ class Sink(Protocol):
         """Return whether an error is the database's trouble and not the event's: try again, and count no attempt.
 
         Lost connections, serialization failures, deadlocks, locks that were not granted, a server that starts or stops.
+        """
+
+
+class Moves(Protocol):
+    """The transactions of one lane, as a sink asks for them in its thread."""
+
+    def next(self) -> Move | None:
+        """Return what the next transaction does; None: nothing more should begin now. The first call returns a move."""
+
+    def moved(self, row: PositionRow) -> None:
+        """Note that the row was moved here, after the commit of each transaction."""
+
+
+@runtime_checkable
+class MovesOn(Protocol):
+    """A sink that can go from one transaction to the next without waiting for the event loop."""
+
+    async def move_on(self, name: str, version: int, row: PositionRow, moves: Moves) -> None:
+        """Do one move after the other, each as `Sink.move` does, until there is none, or others need the sink.
+
+        Raises the error of the move that failed, which is the last one that was asked for.
         """

@@ -29,7 +29,7 @@ from eda.projections.tables import (
     read_views,
 )
 
-__all__ = ["SqlSink"]
+__all__ = ["SqlSink", "move_steps"]
 
 T = TypeVar("T")
 
@@ -109,11 +109,10 @@ class SqlSink:
         timeout_s: float | None = None,
     ) -> PositionRow:
         """Do the work and move the lane's row, in one transaction. Return the new row when it is committed."""
-        new = replace(row, sequence=sequence, index=index, time=time, updated=clock.time())
+        new = row.moved(sequence, index, time)
         lane: Hashable = None if work is None else (name, version, row.stream, row.lane)
-        steps = _move(self.database, name, version, row, new, work)
-        await self.database.run(steps, lane=lane, timeout_s=timeout_s)
-        return new
+        steps = move_steps(self.database, name, version, row, new, work)
+        return await self.database.run(steps, lane=lane, timeout_s=timeout_s)
 
     async def find(self, name: str, version: int, row: PositionRow) -> PositionRow | None:
         """Return the lane's row as it is stored, after all transactions that could still change it."""
@@ -155,9 +154,10 @@ class SqlSink:
         return (yield from steps)
 
 
-def _move(
+def move_steps(
     database: Database, name: str, version: int, row: PositionRow, new: PositionRow, work: Work | None
-) -> Steps[None]:
+) -> Steps[PositionRow]:
+    """Do the work and write the new row over the old one, in the transaction that is driven. Return the new row."""
     is_marked = work is not None and database.marks_transactions
     if work is not None:
         if not is_marked:
@@ -179,6 +179,7 @@ def _move(
         n_changed = (yield Sql(MOVE, values)).n_changed
     if n_changed != 1:
         raise ClaimLost(f"{name!r} version {version}, stream {row.stream!r}, lane {row.lane}")
+    return new
 
 
 def _move_if_open(database: Database, name: str, version: int, values: tuple[str | float, ...]) -> Steps[int]:

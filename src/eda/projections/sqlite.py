@@ -9,12 +9,13 @@ import sqlite3
 import time
 from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from eda.errors import ConfigError
 from eda.log import safe_logger
 from eda.projections.database_threads import DatabaseThread, Job
-from eda.projections.sql_sink import SqlSink
+from eda.projections.sink import Moves, PositionRow
+from eda.projections.sql_sink import SqlSink, move_steps
 from eda.projections.sql_steps import DONE, Dialect, Result, Sql, Steps, drive
 
 __all__ = ["SQLite", "SQLiteDatabase", "is_sqlite_outage", "lost_sqlite_savepoint"]
@@ -89,7 +90,21 @@ class SQLite(SqlSink):
             raise ConfigError(f"timeout_s must be a number of seconds, not {timeout_s!r}", argument="timeout_s")
         if on_connect is not None and not callable(on_connect):
             raise ConfigError("on_connect must be a function or None", argument="on_connect")
-        super().__init__(SQLiteDatabase(Path(name), timeout_s, on_connect))
+        self._sqlite = SQLiteDatabase(Path(name), timeout_s, on_connect)
+        super().__init__(self._sqlite)
+
+    async def move_on(self, name: str, version: int, row: PositionRow, moves: Moves) -> None:
+        """Do one move after the other in the writer's thread."""
+
+        def next_steps() -> Steps[PositionRow] | None:
+            nonlocal row
+            move = moves.next()
+            if move is None:
+                return None
+            before, row = row, row.moved(move.sequence, 0, move.time)
+            return move_steps(self.database, name, version, before, row, move.work)
+
+        await self._sqlite.run_all(next_steps, moves.moved)
 
 
 class SQLiteDatabase:
@@ -144,6 +159,13 @@ class SQLiteDatabase:
         """Drive the steps in the writer's or in the reader's thread. SQLite can't end idle transactions."""
         return await (self._writer if writes else self._reader).run(steps)
 
+    async def run_all(self, next_steps: Callable[[], Steps[T] | None], on_committed: Callable[[T], None]) -> None:
+        """Drive one transaction after the other in the writer's thread, until there is none or others need the thread.
+
+        The functions are called in the thread as well.
+        """
+        await self._writer.run_all(next_steps, on_committed)
+
     def is_outage(self, error: BaseException) -> bool:
         """Return whether the error is the database's trouble."""
         return is_sqlite_outage(error)
@@ -174,9 +196,23 @@ class _Connection:
         self._logged_at = float("-inf")
 
     async def run(self, steps: Steps[T]) -> T:
+        return await self._opened().call(lambda job: self._transaction(steps, job), self._interrupt)
+
+    async def run_all(self, next_steps: Callable[[], Steps[T] | None], on_committed: Callable[[T], None]) -> None:
+        thread = self._opened()
+
+        def work(job: Job[None]) -> None:
+            while (steps := next_steps()) is not None:
+                on_committed(self._transaction(steps, job))
+                if job.is_cancelled or thread.has_jobs:
+                    return
+
+        await thread.call(work, self._interrupt)
+
+    def _opened(self) -> DatabaseThread:
         if self._thread is None:
             self._thread = DatabaseThread(f"eda-sqlite-{self._path.name}")
-        return await self._thread.call(lambda job: self._transaction(steps, job), self._interrupt)
+        return self._thread
 
     async def close(self) -> None:
         thread, self._thread = self._thread, None
@@ -192,7 +228,7 @@ class _Connection:
 
     # --- in the thread -----------------------------------------------------------------------------------------------
 
-    def _transaction(self, steps: Steps[T], job: Job[T]) -> T:
+    def _transaction(self, steps: Steps[T], job: Job[Any]) -> T:
         driver = self._begun(job)
         try:
             value = drive(steps, lambda sql: _execute(driver, sql), driver)
@@ -206,7 +242,7 @@ class _Connection:
             raise
         return value
 
-    def _begun(self, job: Job[T]) -> sqlite3.Connection:
+    def _begun(self, job: Job[Any]) -> sqlite3.Connection:
         """Return the connection with a transaction that has begun. Wait for the write lock up to `timeout_s`."""
         began = time.monotonic()
         was_closed = False

@@ -16,7 +16,6 @@ from eda.handling.failure_log import FailureLog
 from eda.jetstream.grace_period import GracePeriod
 from eda.jetstream.subjects import filter_subjects
 from eda.projection_errors import PositionInvalid, TransactionEnded
-from eda.projections.applying import Attempt, Counts, Target
 from eda.projections.options import ProjectionOptions
 from eda.projections.outage_log import OutageLog
 from eda.projections.ownership import Ownership
@@ -24,6 +23,7 @@ from eda.projections.passing_over import PassingOver
 from eda.projections.reading import Reading, Rewound
 from eda.projections.sink import ClaimLost, PositionRow, Sink
 from eda.projections.stream_check import StreamCheck
+from eda.projections.target import Attempt, Counts, Target
 from eda.projections.waiting import Waiters
 from eda.subscribing.services import Services
 from eda.subscribing.subscription import Subscription
@@ -166,6 +166,7 @@ class StreamRunner:
             self._dead_letters,
             self.counts,
             None if self._around is None else partial(self._around, subscription),
+            partial(self._waiters.is_awaited, self.stream),
             self._on_moved,
             self._on_dead,
         )
@@ -343,6 +344,8 @@ class StreamRunner:
 
     def on_wanted(self) -> None:
         """Look at once how far the position may move, because somebody waits for an event."""
+        if self.reading is not None:
+            self.reading.note_commits()
         self._wanted.set()
         self._ownership.poke()
 

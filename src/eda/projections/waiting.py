@@ -105,6 +105,14 @@ class Waiters:
         """Return the highest sequence that anybody waits for; 0: nobody waits."""
         return max((sequence for sequence, _, _, caller in self._streams[stream].heap if not caller.done()), default=0)
 
+    def is_awaited(self, stream: str, sequence: int) -> bool:
+        """Return whether somebody waits for an event up to this one. Any thread may call it."""
+        heap = self._streams[stream].heap
+        try:
+            return heap[0][0] <= sequence
+        except IndexError:  # nobody waits, or not any more
+            return False
+
     async def wait(self, target: Target, timeout_s: float) -> None:
         """Wait until the event was passed.
 

@@ -151,8 +151,9 @@ async def test_lanes_when_the_number_is_another_than_the_table_has_is_refused(
 
 
 async def test_database_when_it_is_down_lets_no_event_count_as_failed(
-    conn: eda.Conn, stream: str, sink: MemorySink, logged: Logged
+    conn: eda.Conn, stream: str, sink: MemorySink, logged: Logged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("eda.projections.lane.FULL", 100)
     is_down = True
 
     def fails(method: str) -> None:
@@ -165,7 +166,7 @@ async def test_database_when_it_is_down_lets_no_event_count_as_failed(
         await until(lambda: sink.calls.count("move") > 30)
         reading = applying._runners[stream].reading
         assert reading is not None
-        assert sum(lane.n_waiting for lane in reading.lanes) <= 4 * 2 * 50
+        assert sum(lane.n_waiting for lane in reading.lanes) <= 4 * (100 + 50)
         is_down = False
         await applying.wait_for(last, 20)
         stats = await applying.stats()

@@ -121,7 +121,7 @@ async def test_running_when_nothing_tells_of_a_restore_is_checked_from_time_to_t
     driver.commit()
     driver.close()
     (row,) = projection._runners[stream].reading.rows  # type: ignore[union-attr]
-    projection._runners[stream].reading.lanes[0].applying.row = row.__class__(  # type: ignore[union-attr]
+    projection._runners[stream].reading.lanes[0].applying.moving.row = row.__class__(  # type: ignore[union-attr]
         **{name: getattr(row, name) for name in row.__slots__} | {"time": row.time - 1000}
     )
     with pytest.raises(eda.PositionInvalid, match="event 3 was stored"):

@@ -1,0 +1,242 @@
+"""Moves the row of one lane: every transaction has its time, and a lost answer of the database is looked up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from time import monotonic
+
+from eda.errors import Timeout
+from eda.projection_errors import PositionInvalid
+from eda.projections.chunks import Chunk
+from eda.projections.sink import ClaimLost, CommitUnknown, Move, MovesOn, PositionRow, Work
+from eda.projections.target import Target
+
+__all__ = ["Moving", "NotLanded"]
+
+OUTAGE_MAX_S = 5.0  # the longest pause before a database that is down is tried again
+LOOK_S = 0.02  # how late the event loop notes a commit, unless somebody waits for it
+OVERDUE_S = 1.0  # after its time, a transaction that still runs is logged, because it could not be cancelled
+LONG_LOOK_S = 1.0  # a look at a row that takes longer tells that the database is to blame for a transaction's time
+
+OVERDUE = (
+    "%s: the transaction after event %d of stream %s still runs, although timeout_s=%g is over: a function in a thread "
+    "can't be cancelled, and the projection waits until it ends"
+)
+
+
+class NotLanded(Exception):
+    """The database is to blame that a transaction has not landed. `__cause__`: the error as the hooks see it."""
+
+
+class _Aim:
+    """Where the transaction under way moves the row, and over how many events."""
+
+    def __init__(self, sequence: int, n_events: int) -> None:
+        self.sequence = sequence
+        self.n_events = n_events
+
+
+class Moving:
+    """The row of one lane as it is stored, and the transactions that move it.
+
+    `is_moving`: a transaction is under way, which a cancellation would roll back. `on_taken()` is called in the event
+    loop when a sink may have taken chunks that were ready.
+    """
+
+    def __init__(self, target: Target, row: PositionRow, on_taken: Callable[[], None]) -> None:
+        self.row: PositionRow = row
+        self.is_moving: bool = False
+        self._target = target
+        self._options = target.options
+        self._sink = target.sink
+        self._on_taken = on_taken
+        self._loop = asyncio.get_running_loop()
+        self._committed: deque[tuple[PositionRow, int]] = deque()  # by a sink that moves on; the loop notes them later
+        self._limit: asyncio.Timeout
+        self._limit_s = target.options.timeout_s
+        self._overdue: asyncio.TimerHandle
+        self._look: asyncio.TimerHandle
+
+    # --- one transaction ---------------------------------------------------------------------------------------------
+
+    async def move(self, sequence: int, time: int, work: Work | None, n_events: int) -> None:
+        """Do the work and move the row, in one transaction.
+
+        After an unknown outcome it is found out whether the row was moved. Raises NotLanded if it was not moved and the
+        database is to blame; Timeout if the work took too long; ClaimLost, TransactionEnded, and what the work raises.
+        """
+        self._limit_s = self._options.timeout_s
+        await self._bounded(self._move(sequence, time, work, n_events), _Aim(sequence, n_events))
+
+    async def _move(self, sequence: int, time: int, work: Work | None, n_events: int) -> None:
+        options = self._options
+        row = await self._sink.move(
+            options.name,
+            options.version,
+            self.row,
+            sequence=sequence,
+            index=0,
+            time=time,
+            work=work,
+            timeout_s=options.timeout_s,
+        )
+        self._note(row, 1, n_events)
+
+    async def pass_to(self, sequence: int, time: int) -> None:
+        """Move the row without applying anything, however long the database is down. Raises ClaimLost."""
+        n_outages = 0
+        while True:
+            try:
+                await self.move(sequence, time, None, 0)
+                break
+            except (ClaimLost, PositionInvalid):
+                raise
+            except Exception as error:
+                if not isinstance(error, Timeout | NotLanded) and not self._sink.is_outage(error):
+                    raise
+                n_outages += 1
+                await self.pause(error.__cause__ or error, n_outages)
+
+    async def pause(self, error: BaseException, n_outages: int) -> None:
+        """Wait after a failure of the database; `n_outages` says how many have followed each other."""
+        self._target.outages.failed("a transaction", error)
+        await asyncio.sleep(min(self._options.retry.delay_s(n_outages), OUTAGE_MAX_S))
+
+    # --- one transaction after the other -----------------------------------------------------------------------------
+
+    async def move_on(
+        self, sink: MovesOn, next_chunk: Callable[[], Chunk | None], work_of: Callable[[Chunk], Work]
+    ) -> None:
+        """Apply chunks until `next_chunk` returns None. The functions are called in the sink's thread.
+
+        Raises what `move` raises, for the last chunk that `next_chunk` has returned.
+        """
+        moves = _Moves(self, next_chunk, work_of)
+        self._limit_s = self._options.timeout_s + LOOK_S
+        self._look = self._loop.call_later(LOOK_S, self._look_again)
+        try:
+            await self._bounded(sink.move_on(self._options.name, self._options.version, self.row, moves), moves.aim)
+        finally:
+            self._look.cancel()
+
+    def committed(self, row: PositionRow, n_events: int) -> None:
+        """Note a commit, in the sink's thread."""
+        self._committed.append((row, n_events))
+        if self._target.is_awaited(row.sequence):
+            with suppress(RuntimeError):  # the event loop was closed meanwhile
+                self._loop.call_soon_threadsafe(self.note_commits)
+
+    def note_commits(self) -> None:
+        """Note in the event loop what the sink has committed until now. The next transaction gets its own time."""
+        committed, n, n_events = self._committed, 0, 0
+        row = self.row
+        while committed:
+            row, n_more = committed.popleft()
+            n, n_events = n + 1, n_events + n_more
+        if not n:
+            return
+        self._on_taken()
+        self._note(row, n, n_events)
+        if self.is_moving:
+            if not self._limit.expired():
+                self._limit.reschedule(self._loop.time() + self._limit_s)
+            self._overdue.cancel()
+            self._overdue = self._loop.call_later(self._limit_s + OVERDUE_S, self._log_overdue)
+
+    def _look_again(self) -> None:
+        # The sink does not wake the event loop for each commit: a thread and the loop disturb each other.
+        self._look = self._loop.call_later(LOOK_S, self._look_again)
+        self.note_commits()
+
+    # --- the time of a transaction, and its outcome ------------------------------------------------------------------
+
+    async def _bounded(self, moving: Awaitable[None], aim: _Aim) -> None:
+        unknown: BaseException
+        limit_s = self._limit_s
+        self.is_moving = True
+        self._overdue = self._loop.call_later(limit_s + OVERDUE_S, self._log_overdue)
+        try:
+            async with asyncio.timeout(limit_s) as self._limit:
+                await moving
+            return
+        except CommitUnknown as error:
+            unknown = error.__cause__ or error
+        except TimeoutError as error:
+            if not self._limit.expired():
+                raise
+            unknown = Timeout(f"a transaction of {self._options.label}", self._options.timeout_s)
+            unknown.__cause__ = error
+        finally:
+            self.is_moving = False
+            self._overdue.cancel()
+            self.note_commits()
+        if self.row.sequence == aim.sequence:
+            return  # the time was over after the last commit
+        began = monotonic()
+        found = await self._landed(aim.sequence)
+        if found is not None:
+            self._note(found, 1, aim.n_events)
+        elif isinstance(unknown, Timeout) and monotonic() - began < LONG_LOOK_S:
+            raise unknown
+        else:
+            raise NotLanded from unknown
+
+    def _note(self, row: PositionRow, n_transactions: int, n_events: int) -> None:
+        self.row = row
+        target = self._target
+        target.counts.transactions += n_transactions
+        target.counts.applied += n_events
+        target.outages.works()
+        target.on_moved()
+
+    def _log_overdue(self) -> None:
+        row = self.row
+        self._target.logger.warning(OVERDUE, self._options.label, row.sequence, row.stream, self._options.timeout_s)
+
+    async def _landed(self, sequence: int) -> PositionRow | None:
+        """Return the row if the transaction with an unknown outcome has moved it there. Raises ClaimLost."""
+        n_outages, before = 0, self.row
+        while True:
+            try:
+                async with asyncio.timeout(self._options.timeout_s):
+                    found = await self._sink.find(self._options.name, self._options.version, before)
+                break
+            except Exception as error:
+                if not isinstance(error, TimeoutError) and not self._sink.is_outage(error):
+                    raise
+                n_outages += 1
+                await self.pause(error, n_outages)
+        if found is None or found.owner_epoch != before.owner_epoch:
+            raise ClaimLost
+        if found.sequence == sequence:
+            return found
+        if found.sequence != before.sequence:
+            raise ClaimLost
+        self.row = found
+        return None
+
+
+class _Moves:
+    """The chunks of a lane as a sink asks for them. It implements `Moves`."""
+
+    def __init__(self, lane: Moving, next_chunk: Callable[[], Chunk | None], work_of: Callable[[Chunk], Work]) -> None:
+        self.aim = _Aim(lane.row.sequence, 0)
+        self._lane = lane
+        self._next_chunk = next_chunk
+        self._work_of = work_of
+        self._n_events: deque[int] = deque()  # of the moves under way
+
+    def next(self) -> Move | None:
+        chunk = self._next_chunk()
+        if chunk is None:
+            return None
+        sequence, time = chunk.end
+        self.aim.sequence, self.aim.n_events = sequence, len(chunk.events)
+        self._n_events.append(len(chunk.events))
+        return Move(sequence, time, self._work_of(chunk))
+
+    def moved(self, row: PositionRow) -> None:
+        self._lane.committed(row, self._n_events.popleft())
