@@ -42,6 +42,7 @@ Files, each after the files that it imports:
     projection         `Projection`
     assembly           puts projections and views together
     outbox_table       the tables of an outbox, and the statements about them
+    outbox_cursor      which rows of an outbox need not be looked at again
     outbox_rows        the rows of an outbox as its relay reads and deletes them
     outbox_writing     adds rows through the connection of the user's transaction
     sqlite_signals     SQLite: the lock of the active relay, and what wakes it
@@ -52,6 +53,7 @@ Files, each after the files that it imports:
     outbox             `Outbox`: adds events within the user's transaction
     refused_rows       the rows that a stream has refused, and what they block
     relay_host         what the streams of one relay share
+    relay_chunk        rows that are published together, and what has become of them
     relay_recovery     which events of an outbox a stream has stored already
     relay_stream       the rows for one stream: published in order, deleted when acknowledged
     relay              `Relay`: reads the rows and gives them to their streams

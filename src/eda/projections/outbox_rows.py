@@ -7,24 +7,14 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from eda.projections.outbox_cursor import OutboxCursor, OutboxRow
 from eda.projections.outbox_table import OutboxTable
 from eda.projections.sql_steps import Database, Sql, Steps
 
-__all__ = ["Blocker", "Journal", "OutboxRow", "OutboxRows"]
+__all__ = ["Blocker", "Journal", "OutboxRows"]
 
 # PostgreSQL: two processes that create the same table at the same time get an error in spite of IF NOT EXISTS.
 _CREATE_LOCK = "SELECT pg_advisory_xact_lock(6644834)"
-
-
-class OutboxRow(NamedTuple):
-    """A row of an outbox. `is_ready`: no transaction that is still open can add a row before it."""
-
-    serial: int
-    id: str
-    stream: str
-    key: str
-    is_ready: bool
-    envelope: bytes
 
 
 # As OutboxRow._make, in a third of the time: it is called for each row.
@@ -68,10 +58,16 @@ class OutboxRows:
             yield Sql(text)
 
     async def read(
-        self, n: int, *, serials: Collection[int], streams: Collection[str], keys: Collection[str]
+        self,
+        n: int,
+        after: OutboxCursor,
+        *,
+        serials: Collection[int],
+        streams: Collection[str],
+        keys: Collection[str],
     ) -> list[OutboxRow]:
         """Return the next `n` rows by serial, without these serials, streams and keys (`stream.key`)."""
-        params = (self._listed(serials), self._listed(streams), self._listed(keys), n)
+        params = (after.serial, after.horizon, self._listed(serials), self._listed(streams), self._listed(keys), n)
         rows = await self._database.run(_rows(Sql(self._table.read, params)), writes=False)
         return list(map(_row_of, rows))
 

@@ -89,8 +89,8 @@ def _bounded(rows: str) -> str:
     """Return a query for the first of these rows: they end with the one that exceeds CHUNK_BYTES."""
     summed = "SELECT *, sum(n) OVER (ORDER BY serial ROWS UNBOUNDED PRECEDING) - n AS n_before"
     return (
-        f"SELECT serial, id, stream, key, is_ready, envelope FROM ({summed} FROM ({rows}) AS rows_to_read) AS summed "
-        f"WHERE n_before < {CHUNK_BYTES} ORDER BY serial"
+        f"SELECT serial, id, stream, key, is_ready, envelope, horizon FROM ({summed} FROM ({rows}) AS rows_to_read) "
+        f"AS summed WHERE n_before < {CHUNK_BYTES} ORDER BY serial"
     )
 
 
@@ -119,8 +119,9 @@ def _sqlite(name: str) -> OutboxTable:
         add=add,
         add_many=add,
         read=_bounded(
-            f"SELECT serial, id, stream, key, 1 AS is_ready, envelope, length(envelope) AS n FROM {name} "
-            f"WHERE serial NOT IN {one_of} AND stream NOT IN {one_of} "
+            "SELECT serial, id, stream, key, 1 AS is_ready, envelope, '0' AS horizon, length(envelope) AS n "
+            # One transaction writes at a time, so no row appears below another.
+            f"FROM {name} WHERE (serial > ? OR ? <> '0') AND serial NOT IN {one_of} AND stream NOT IN {one_of} "
             f"AND (key = '' OR stream || '.' || key NOT IN {one_of}) ORDER BY serial LIMIT ?"
         ),
         delete=f"DELETE FROM {name} WHERE serial IN {one_of}",
@@ -164,9 +165,11 @@ def _postgresql(name: str) -> OutboxTable:
         f"WITH ORDINALITY AS given (id, stream, key, envelope, number) ORDER BY number) {tell}",
         read=_bounded(
             "SELECT serial, id, stream, key, xid < pg_snapshot_xmin(pg_current_snapshot()) AS is_ready, envelope, "
+            "pg_snapshot_xmin(pg_current_snapshot())::text AS horizon, "
             f"octet_length(envelope) AS n FROM {name} "
-            "WHERE serial <> ALL (?::bigint[]) AND stream <> ALL (?::text[]) "
-            "AND (key = '' OR stream || '.' || key <> ALL (?::text[])) ORDER BY serial LIMIT ?"
+            "WHERE (serial > ?::bigint OR xid >= ?::text::xid8) AND serial <> ALL (?::bigint[]) "
+            "AND stream <> ALL (?::text[]) AND (key = '' OR stream || '.' || key <> ALL (?::text[])) "
+            "ORDER BY serial LIMIT ?"
         ),
         delete=f"DELETE FROM {name} WHERE serial = ANY (?::bigint[])",
         delete_ids=f"DELETE FROM {name} WHERE id = ANY (?::text[])",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import KeysView
 
 from eda.errors import printable
-from eda.projections.outbox_rows import OutboxRow
+from eda.projections.outbox_cursor import OutboxRow
 
 __all__ = ["RefusedRows"]
 
@@ -100,9 +101,10 @@ class RefusedRows:
                 serials.append(serial)
         return serials, list(keys), wait_s
 
-    def was_refused(self, serial: int) -> bool:
-        """Return whether the stream has refused a row, and has not stored it since."""
-        return serial in self._by_serial
+    @property
+    def serials(self) -> KeysView[int]:
+        """Return the serials of rows that the stream has refused, and has not stored since."""
+        return self._by_serial.keys()
 
 
 def _of_aggregate(row: OutboxRow) -> str:

@@ -12,7 +12,8 @@ from eda.deadline import Deadline
 from eda.errors import ConfigError
 from eda.life import OnLife
 from eda.projections.outbox import Outbox
-from eda.projections.outbox_rows import Journal, OutboxRow, OutboxRows
+from eda.projections.outbox_cursor import OutboxRow
+from eda.projections.outbox_rows import Journal, OutboxRows
 from eda.projections.relay_host import RelayCounts, RelayHost
 from eda.projections.relay_signals import Signals, signals_for
 from eda.projections.relay_stream import RelayStream
@@ -24,8 +25,8 @@ from eda.subscribing.services import Services
 
 __all__ = ["Relay", "RelayStats"]
 
-CHUNK = 2000  # rows
-MAX_TAKEN = 10_000  # rows that are read and not deleted yet, of all streams
+CHUNK = 4000  # rows
+MAX_TAKEN = 20_000  # rows that are read and not deleted yet, of all streams
 MAX_BLOCKED = (
     1000  # refused rows and aggregates of a stream; with more, nothing of the stream is read until the next try
 )
@@ -206,6 +207,7 @@ class Relay(Side):
             self._is_active, self._n_outages = True, 0
             self._logger.info(ACTIVE, self._outbox.table)
             self._host.taken.clear()
+            self._host.cursor.reset()
             self._streams.clear()
             async with asyncio.TaskGroup() as self._group:
                 for journal in journals:
@@ -281,7 +283,8 @@ class Relay(Side):
         """Read rows and offer those that are ready. Return all, and for how long the relay may wait for a signal."""
         now = self._loop.time()
         wait_s = POLL_S
-        serials, keys, names = list(self._host.taken), [], []
+        host = self._host
+        serials, keys, names = [], [], []
         for name, stream in self._streams.items():
             paused_s = stream.paused_s(now)
             if stream.is_full or paused_s:
@@ -302,9 +305,17 @@ class Relay(Side):
             for stream in self._streams.values():
                 stream.was_full = True
             return [], min(wait_s, STUCK_S)
-        self._has_left_out = bool(names or keys or serials)
+        leaves_out = bool(names or keys or serials)
+        self._has_left_out = leaves_out or bool(host.taken)
+        if leaves_out:
+            host.cursor.reset()
+        if not host.cursor.serial:
+            serials += host.taken
         generations = {name: stream.generation for name, stream in self._streams.items()}
-        rows = await self._host.rows.read(CHUNK, serials=serials, streams=names, keys=keys)
+        n_given_back = host.n_given_back
+        rows = await host.rows.read(CHUNK, host.cursor, serials=serials, streams=names, keys=keys)
+        if not leaves_out and n_given_back == host.n_given_back:
+            host.cursor.advance(rows)
         by_stream: dict[str, list[OutboxRow]] = {}
         for row in rows:
             if not row.is_ready:
@@ -315,7 +326,7 @@ class Relay(Side):
             if stream.generation == generations.get(name, 0):
                 stream.offer(theirs)
             else:
-                self._host.look.set()
+                host.gave_back({row.serial for row in theirs})
         return rows, wait_s
 
     async def _note_stall(self, now: float, *, is_stalled: bool) -> None:

@@ -1,20 +1,21 @@
-"""The rows of an outbox for one stream: published in order, one chunk after the other, and deleted when acknowledged.
+"""The rows of an outbox for one stream: published in order, chunk by chunk, and deleted when acknowledged.
 
-While a chunk is published, the rows of the chunk before it are deleted and the chunk after it is read.
+While a chunk is published, the next one is sent, the rows of the one before are deleted, and later rows are read.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Callable
+from collections import deque
+from contextlib import suppress
 
-from eda._codec import decode_event
 from eda._event import Event
-from eda.errors import Closed, CodecError, ConfigError, EdaError, ServerError, StreamNotFound, Timeout
+from eda.errors import Closed, ConfigError, EdaError, ServerError, StreamNotFound, Timeout
 from eda.jetstream.stream_info import StreamInfo
-from eda.projections.outbox_rows import Journal, OutboxRow
+from eda.projections.outbox_cursor import OutboxRow
+from eda.projections.outbox_rows import Journal
 from eda.projections.refused_rows import RefusedRows
+from eda.projections.relay_chunk import RelayChunk
 from eda.projections.relay_host import RelayHost
 from eda.projections.relay_recovery import stored_ids
 from eda.publishing.publisher import Publisher
@@ -24,7 +25,10 @@ __all__ = ["RelayStream"]
 IDLE_S = 1.0  # after this time without rows, the journal is removed, so that the next relay has nothing to search
 INFO_S = 0.5  # for this long, the last answer of the server about the stream is used
 PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0)  # after failures that may pass
-FULL = 2000  # rows that wait; they become one chunk, and a chunk ends a fast batch
+UNDER_WAY = 2  # chunks. The first is being acknowledged while the second is sent
+GRACE_S = 0.02  # for this long, chunks under way are not flushed if no rows wait
+FLUSH_S = 0.1  # a chunk that is not acknowledged after this time is flushed
+FULL = 4000  # rows that wait; they become one chunk
 FULL_BYTES = 8 * 2**20
 NEAR_LIMIT = 1024  # bytes: an event closer to the stream's limit may be refused
 
@@ -65,9 +69,7 @@ class RelayStream:
         self._wake = asyncio.Event()
         self._is_ending = False
         self._publisher: Publisher | None = None
-        self._pending: dict[str, OutboxRow] = {}
-        self._acknowledged: list[int] = []
-        self._failed: list[tuple[OutboxRow, Exception]] = []
+        self._under_way: deque[RelayChunk] = deque()
         self._deleting: asyncio.Task[None] | None = None
         self._info: StreamInfo | None = None
         self._info_at = 0.0
@@ -112,6 +114,7 @@ class RelayStream:
                 rows = await self._next()
                 if rows is not None:
                     await self._publish(rows)
+            await self._settle_all()
             await self._deleted()
             await self._forget_journal()
         finally:
@@ -123,12 +126,10 @@ class RelayStream:
 
     async def _next(self) -> list[OutboxRow] | None:
         """Return the next chunk, or None after a while without one."""
-        self._wake.clear()
-        if self._waiting is None and not self._is_ending:
-            try:
-                async with asyncio.timeout(IDLE_S):
-                    await self._wake.wait()
-            except TimeoutError:
+        # The next rows may be on their way from the database. A flush takes a round trip, during which nothing is sent.
+        if not (self._under_way and await self._woken(GRACE_S)):
+            await self._settle_all()
+            if not await self._woken(IDLE_S):
                 await self._deleted()
                 await self._forget_journal()
         rows, self._waiting = self._waiting, None
@@ -137,13 +138,22 @@ class RelayStream:
             self._host.look.set()
         return rows
 
+    async def _woken(self, most_s: float) -> bool:
+        """Wait until rows are offered, or the relay ends. Return False if nothing has happened in this time."""
+        self._wake.clear()
+        if self._waiting is None and not self._is_ending:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(most_s):
+                    await self._wake.wait()
+        return self._waiting is not None or self._is_ending
+
     # --- one chunk ---------------------------------------------------------------------------------------------------
 
     async def _publish(self, rows: list[OutboxRow]) -> None:
-        """Publish a chunk, and begin to delete the rows that are acknowledged. All others can be read again."""
-        acknowledged: list[int] = []
+        """Begin to publish a chunk. Then wait until at most one is under way, so that the stream has always work."""
+        is_sent = False
         try:
-            acknowledged = await self._send(rows)
+            is_sent = await self._send(rows)
         except EdaError as error:
             if error is self._fatal or (isinstance(error, Closed) and self._host.services.wire.is_closed):
                 raise
@@ -152,48 +162,102 @@ class RelayStream:
             else:
                 await self._refuse([(row, error) for row in rows])
         finally:
-            others = {row.serial for row in rows}.difference(acknowledged)
-            if others:
-                self._info = None
-                self.generation += 1
-                others.update(row.serial for row in self._waiting or ())
-                self._waiting = None
-            self._host.taken -= others
-            if others or self.was_full:
-                self._host.look.set()
+            if not is_sent:
+                self._give_back({row.serial for row in rows})
+        while len(self._under_way) >= UNDER_WAY:
+            await self._settle()
 
-    async def _send(self, rows: list[OutboxRow]) -> list[int]:
-        """Publish rows; return the serials of those that are being deleted. Raises EdaError if nothing was sent."""
+    def _give_back(self, serials: set[int]) -> None:
+        """Let the relay read rows again, and those that wait after them."""
+        if serials:
+            self._info = None
+            self.generation += 1
+            serials.update(row.serial for row in self._waiting or ())
+            self._waiting = None
+            self._host.gave_back(serials)
+        elif self.was_full:
+            self._host.look.set()
+
+    async def _send(self, rows: list[OutboxRow]) -> bool:
+        """Send rows. Return False if they must be read again instead. Raises EdaError if nothing was sent."""
         publisher = await self._opened()
         info = await self._known()
+        generation = self.generation
+        if self._is_unsure or not self._is_noted(info) or any(chunk.held for chunk in self._under_way):
+            await self._settle_all()  # a row of the same key may still be refused
         if self._is_unsure:
-            await self._search(info)
-            return []  # some of the rows may be deleted now
+            await self._search(await self._known())
+            return False  # some of the rows may be deleted now
+        if self.generation != generation:
+            return False  # earlier rows must be read again
         await self._note(info)
-        self._acknowledged, self._failed = [], []
-        sent = await self._send_all(publisher, rows, self._near_limits(info))
+        chunk = RelayChunk(rows, Journal(self.stream, info.created.isoformat(), info.last_sequence))
+        self._under_way.append(chunk)
+        await chunk.send(publisher, self._host.counts, self._near_limits(rows, info))
+        return True
+
+    # --- outcomes ----------------------------------------------------------------------------------------------------
+
+    async def _settle_all(self) -> None:
+        while self._under_way:
+            await self._settle()
+
+    async def _settle(self) -> None:
+        """Wait until the first chunk's outcomes are known. Begin to delete its rows that are acknowledged.
+
+        All others can be read again.
+        """
+        chunk = self._under_way[0]
+        await self._flushed(chunk)
+        self._under_way.popleft()
+        try:
+            acknowledged = chunk.acknowledged
+            if acknowledged:
+                self._n_failures = 0
+                self._host.counts.acknowledged += len(acknowledged)
+                self.refused.accepted(acknowledged)
+                await self._deleted()
+                # Rows of an earlier chunk may have been stored before this one began.
+                journal = None if self._is_unsure else chunk.journal
+                self._deleting = asyncio.create_task(self._delete(acknowledged, journal))
+            if chunk.failed:
+                await self._sort_out(chunk.failed)
+        finally:
+            self._give_back(chunk.others)
+
+    async def _flushed(self, chunk: RelayChunk) -> None:
+        publisher = self._publisher
+        assert publisher is not None
+        if len(self._under_way) > 1:
+            # What was sent after it makes the stream acknowledge it. A flush would wait for all of that as well.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FLUSH_S):
+                    await chunk.settled()
+        if chunk.is_settled:
+            return
         try:
             await publisher.flush()
         except Exception as error:  # a hook of middleware
             self._logger.warning("outbox %s: flushing the publisher failed: %s", self._host.table, error)
-        while self._pending and publisher.stats().pending:  # noqa: ASYNC110 - a hook's flush did not wait
+        while chunk.pending and publisher.stats().pending:  # noqa: ASYNC110 - a hook's flush did not wait
             await asyncio.sleep(0.005)
-        if self._pending:
-            (before, *_) = self._pending
-            message = OTHER_ID.format(table=self._host.table, before=before, after=sent.get(before))
+        if chunk.pending:
+            (before, *_) = chunk.pending
+            message = OTHER_ID.format(table=self._host.table, before=before, after=chunk.ids.get(before))
             self._fatal = ConfigError(message, argument="middleware")
             raise self._fatal
-        acknowledged = self._acknowledged
-        if acknowledged:
-            self._n_failures = 0
-            self._host.counts.acknowledged += len(acknowledged)
-            self.refused.accepted(acknowledged)
-            await self._deleted()
-            journal = Journal(self.stream, info.created.isoformat(), info.last_sequence)
-            self._deleting = asyncio.create_task(self._delete(acknowledged, journal))
-        if self._failed:
-            await self._sort_out(self._failed)
-        return acknowledged
+
+    def _on_ack(self, event_id: str, sequence: int) -> None:
+        for chunk in self._under_way:
+            if chunk.ended(event_id, None):
+                break
+
+    def _on_error(self, event: Event, error: Exception) -> None:
+        for chunk in self._under_way:
+            if chunk.ended(event.id, error):
+                break
+
+    # --- the stream --------------------------------------------------------------------------------------------------
 
     async def _known(self) -> StreamInfo:
         """Return the stream as it is, or as it was a moment ago if everything has been acknowledged since then.
@@ -213,73 +277,14 @@ class RelayStream:
             self._publisher = await publisher
         return self._publisher
 
-    def _on_ack(self, event_id: str, sequence: int) -> None:
-        row = self._pending.pop(event_id, None)
-        if row is not None:
-            self._acknowledged.append(row.serial)
-
-    def _on_error(self, event: Event, error: Exception) -> None:
-        row = self._pending.pop(event.id, None)
-        if row is not None:
-            self._failed.append((row, error))
-
-    def _near_limits(self, info: StreamInfo) -> Callable[[OutboxRow], bool]:
-        """Return a function that tells whether the server may refuse a row although it takes others."""
-        if info.discard_new_per_subject:
-            return lambda row: True
+    def _near_limits(self, rows: list[OutboxRow], info: StreamInfo) -> set[int]:
+        """Return the serials of rows that the server may refuse although it takes others."""
+        options = info.options
+        if options.discard == "new" and (info.discard_new_per_subject or options.max_events or options.max_bytes):
+            return {row.serial for row in rows}  # a full stream takes events again as soon as there is room
         most = min(info.max_event_bytes or 2**62, self._host.services.wire.max_payload) - NEAR_LIMIT
-        was_refused = self.refused.was_refused
-        return lambda row: len(row.envelope) > most or was_refused(row.serial)
-
-    async def _send_all(
-        self, publisher: Publisher, rows: list[OutboxRow], is_near_limit: Callable[[OutboxRow], bool]
-    ) -> dict[str, str]:
-        """Send rows in order. Rows after one that fails, or may be refused, are left out if they have its key.
-
-        Return the ids under which they are published, by the ids of the rows.
-        """
-        held: set[str] = set()
-        sending: list[OutboxRow] = []
-        events: list[Event] = []
-        for row in rows:
-            if row.key and row.key in held:
-                continue
-            try:
-                event = decode_event(row.envelope)
-            except CodecError as error:
-                self._failed.append((row, error))
-                held.add(row.key)
-                continue
-            if is_near_limit(row):
-                held.add(row.key)
-            sending.append(row)
-            events.append(event)
-        ids: dict[str, str] = {}
-        while sending:
-            self._pending.update(zip([row.id for row in sending], sending, strict=True))
-            n_before = publisher.stats().sent
-            try:
-                published = await publisher.send_many(events)
-            except Closed:
-                raise
-            except Exception as error:  # the publisher refuses the event, or a hook of middleware does
-                n_sent = publisher.stats().sent - n_before
-                at = _index_in(error, n_sent)
-                self._host.counts.sent += n_sent
-                refused = sending[at]
-                if n_sent <= at:
-                    self._failed.append((refused, error))
-                    del self._pending[refused.id]
-                for row in sending[at + 1 :]:
-                    del self._pending[row.id]
-                held.add(refused.key)
-                left = [at + 1 + n for n, row in enumerate(sending[at + 1 :]) if not row.key or row.key not in held]
-                sending, events = [sending[index] for index in left], [events[index] for index in left]
-            else:
-                self._host.counts.sent += len(published)
-                ids.update(zip([row.id for row in sending], published, strict=True))
-                break
-        return ids
+        were_refused = self.refused.serials
+        return {row.serial for row in rows if len(row.envelope) > most or row.serial in were_refused}
 
     # --- what was not acknowledged -----------------------------------------------------------------------------------
 
@@ -319,13 +324,20 @@ class RelayStream:
 
     # --- the journal -------------------------------------------------------------------------------------------------
 
+    def _is_noted(self, info: StreamInfo) -> bool:
+        """Return whether the journal names a sequence before all rows that are sent from now on."""
+        journal = self._journal
+        return (
+            journal is not None
+            and journal.created == info.created.isoformat()
+            and journal.sequence <= info.last_sequence
+        )
+
     async def _note(self, info: StreamInfo) -> None:
         """Make sure that the journal names a sequence before all rows that are sent from now on."""
-        created = info.created.isoformat()
-        journal = self._journal
-        if journal is None or journal.created != created or info.last_sequence < journal.sequence:
+        if not self._is_noted(info):
             await self._deleted()
-            await self._write_journal(Journal(self.stream, created, info.last_sequence))
+            await self._write_journal(Journal(self.stream, info.created.isoformat(), info.last_sequence))
 
     async def _write_journal(self, journal: Journal) -> None:
         await self._host.rows.note(journal)
@@ -337,11 +349,16 @@ class RelayStream:
             await self._host.rows.forget(self.stream)
             self._journal = None
 
-    async def _delete(self, serials: list[int], journal: Journal) -> None:
-        """Delete acknowledged rows. All earlier ones are deleted, so the journal moves to where this chunk began."""
+    async def _delete(self, serials: list[int], journal: Journal | None) -> None:
+        """Delete acknowledged rows. All earlier ones are deleted, so the journal moves to where this chunk began.
+
+        The rows that are under way were sent later.
+        """
         await self._host.rows.delete(serials, None if journal == self._journal else journal)
-        self._journal = journal
+        self._journal = journal or self._journal
         self._host.taken.difference_update(serials)
+        if self.was_full:
+            self._host.look.set()
 
     async def _deleted(self) -> None:
         """Wait until the last chunk is deleted. Raises the driver's error."""
@@ -380,11 +397,3 @@ def _may_be_stored(error: Exception) -> bool:
 def _is_of_stream(error: Exception) -> bool:
     """Return whether an error is about the stream and not about one event."""
     return isinstance(error, StreamNotFound) or (isinstance(error, ConfigError) and error.argument == "stream")
-
-
-def _index_in(error: Exception, n_sent: int) -> int:
-    """Return which event `send_many` has failed at. A hook may have failed after the event was sent."""
-    for note in reversed(getattr(error, "__notes__", [])):
-        if found := re.fullmatch(r"events\[(\d+)\]", note):
-            return int(found[1])
-    return n_sent

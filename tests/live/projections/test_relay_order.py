@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from random import Random
 from typing import Any
 
 import psycopg
@@ -114,3 +115,59 @@ async def test_relay_when_the_connection_that_holds_the_lock_is_ended_goes_on(
                 await until(lambda number=number: relay.stats().acknowledged == number + 1)
     assert await admin.ids(stream) == ["a0", "a1", "a2"]
     assert logged.find("the relay tries again")
+
+
+async def test_row_when_its_transaction_ends_after_later_rows_were_published_is_published(
+    outbox: eda.sql.Outbox, url: str, conn: eda.Conn, admin: Admin, stream: str
+) -> None:
+    """Rows before the last one that was read are not looked at again, except those of transactions that were open."""
+    await conn.streams.create(stream)
+    with psycopg.connect(url) as early, psycopg.connect(url) as late, psycopg.connect(url) as other:
+        async with conn.relay(outbox) as relay:
+            early.execute("SELECT pg_current_xact_id()")
+            add(outbox, late, stream, "a1")
+            add(outbox, late, stream, "b1")
+            add(outbox, early, stream, "c1")  # a later row of an earlier transaction: it is ready
+            early.commit()
+            await until(lambda: relay.stats().acknowledged == 1)
+            assert relay._host.cursor.serial == 3
+            late.commit()
+            await until(lambda: relay.stats().acknowledged == 3)
+            add(outbox, other, stream, "d1")
+            other.commit()
+            await until(lambda: relay.stats().acknowledged == 4)
+    assert await admin.ids(stream) == ["c1", "a1", "b1", "d1"]
+
+
+async def test_rows_when_their_transactions_overlap_at_random_are_published_once_and_in_the_order_of_their_aggregate(
+    outbox: eda.sql.Outbox, url: str, conn: eda.Conn, admin: Admin, stream: str
+) -> None:
+    await conn.streams.create(stream)
+    n_writers, n_each = 6, 40
+
+    async def write(writer: int) -> None:
+        random = Random(writer)
+        async with await psycopg.AsyncConnection.connect(url) as tx:
+            for number in range(n_each):
+                if random.random() < 0.3:
+                    await tx.execute("SELECT pg_current_xact_id()")
+                    await asyncio.sleep(random.random() * 0.01)
+                aggregate = random.choice("xyz")
+                await tx.execute("SELECT pg_advisory_xact_lock(ascii(%s))", (aggregate,))
+                event = eda.Event(id=f"{writer}-{number}", type="t", aggregate=aggregate)
+                await outbox.add(tx, stream, event)
+                await tx.execute("INSERT INTO noted (aggregate, id) VALUES (%s, %s)", (aggregate, event.id))
+                await asyncio.sleep(random.random() * 0.01)
+                await (tx.rollback() if random.random() < 0.1 else tx.commit())
+
+    with psycopg.connect(url, autocommit=True) as plain:
+        plain.execute("CREATE TABLE noted (number bigserial, aggregate text, id text)")
+        async with conn.relay(outbox) as relay:
+            await asyncio.gather(*(write(writer) for writer in range(n_writers)))
+            noted = plain.execute("SELECT aggregate, id FROM noted ORDER BY number").fetchall()
+            await until(lambda: relay.stats().acknowledged == len(noted))
+    stored = await admin.ids(stream)
+    assert sorted(stored) == sorted(event_id for _, event_id in noted)
+    for aggregate in "xyz":
+        of_aggregate = [event_id for of, event_id in noted if of == aggregate]
+        assert [each for each in stored if each in of_aggregate] == of_aggregate

@@ -13,7 +13,8 @@ import pytest
 import eda
 import eda.projections.relay_stream
 import eda.sql
-from eda.projections.outbox_rows import OutboxRow, OutboxRows
+from eda.projections.outbox_cursor import OutboxRow
+from eda.projections.outbox_rows import OutboxRows
 from helpers import Admin, Logged, until
 from support.projections.outboxes import Box
 from support.projections.sinks import KINDS, Place
