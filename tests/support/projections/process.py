@@ -2,8 +2,8 @@
 
 A nursery (`faults.nursery`) forks them. The journal (`faults.evidence.Journal`) has a line for each transaction:
 "begin" before it, "end" after its commit, or "failed"; its event is "stream:first-last", with the sequences of its
-events. Other lines are open, closing, closed, frozen, dying, committing, ended and crashed; their event is "-" or a
-quoted text. SIGTERM has a member close.
+events, or "stream:-last". Other lines are open, closing, closed, frozen, dying, committing, ended and crashed; their
+event is "-" or a quoted text. SIGTERM has a member close.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ import eda
 import eda.connecting
 import eda.sql
 import eda.subscribing.subscription
+from eda import sql
+from eda.projections.sink import Move, Moves, PositionRow
 from support.faults.evidence import Journal
 from support.faults.nursery import nurse
 from support.projections.tables import commit_of, inserting, sink_of
@@ -87,9 +89,11 @@ class Member:
         self.note("closed")
 
     async def connected(self) -> eda.Conn:
+        # With middleware, SQLite's thread would not go from one transaction to the next by itself.
+        middleware = [] if self.orders.driver == "sqlite" else [Notes(self)]
         while True:
             try:
-                return await eda.connect(self.orders.url, client=self.orders.member, middleware=[Notes(self)])
+                return await eda.connect(self.orders.url, client=self.orders.member, middleware=middleware)
             except eda.EdaError as error:
                 if not error.retryable or self.stop.is_set():
                     raise
@@ -117,7 +121,7 @@ class Member:
         orders = self.orders
         apply = inserting(orders.driver, orders.member, lambda: self.chance.random() * orders.delay_s, self.halfway)
         options = orders.options | ({"retry": eda.Retry(**orders.retry)} if orders.retry else {})
-        sink = sink_of(orders.driver, orders.address)
+        sink = NotedSQLite(self) if orders.driver == "sqlite" else sink_of(orders.driver, orders.address)
         projection = await conn.projection(
             list(orders.streams), self.harmful(apply), into=sink, name=orders.name, **options
         )
@@ -132,6 +136,12 @@ class Member:
         for each in waiting:
             each.cancel()
         await asyncio.wait(waiting)
+
+    def committed(self, what: str) -> None:
+        self.n_committed += 1
+        if self.n_committed == self.orders.die_after:
+            self.die()
+        self.note("end", what)
 
     def die(self) -> None:
         self.note("dying")
@@ -187,10 +197,46 @@ class Notes(eda.Middleware):
         except BaseException:
             member.note("failed", what)
             raise
-        member.n_committed += 1
-        if member.n_committed == member.orders.die_after:
-            member.die()
-        member.note("end", what)
+        member.committed(what)
+
+
+class NotedSQLite(sql.SQLite):
+    """Journals each transaction in the thread: before its begin, and after its commit, when eda does not know of it."""
+
+    def __init__(self, member: Member) -> None:
+        super().__init__(member.orders.address)
+        self.member = member
+
+    async def move_on(self, name: str, version: int, row: PositionRow, moves: Moves) -> None:
+        noted = NotedMoves(self.member, row.stream, moves)
+        try:
+            await super().move_on(name, version, row, noted)
+        except BaseException:
+            if noted.is_open:
+                self.member.note("failed", noted.what)
+            raise
+
+
+class NotedMoves:
+    def __init__(self, member: Member, stream: str, moves: Moves) -> None:
+        self.member = member
+        self.stream = stream
+        self.moves = moves
+        self.what = ""
+        self.is_open = False
+
+    def next(self) -> Move | None:
+        move = self.moves.next()
+        if move is not None:
+            self.what = f"{self.stream}:-{move.sequence}"
+            self.is_open = True
+            self.member.note("begin", self.what)
+        return move
+
+    def moved(self, row: PositionRow) -> None:
+        self.is_open = False
+        self.member.committed(self.what)
+        self.moves.moved(row)
 
 
 def range_of(events: Sequence[eda.Event]) -> str:
