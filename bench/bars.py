@@ -162,13 +162,14 @@ BARS = [
     # Read models and the outbox.
     *(
         Bar(
-            f"rows projected by {driver}: part of a plain loop's rate",
-            f"plain rows {driver} s",
+            f"rows projected by {driver}: part of the rate of a plain loop over {words}",
+            f"{loop} rows {driver} s",
             f"eda rows {driver} s",
             ">=",
             0.7,
         )
         for driver in ("sqlite", "psycopg", "asyncpg")
+        for loop, words in (("plain", "received events"), ("decoded", "decoded events"))
     ),
     Bar("wait_for after the commit: milliseconds", "wait_for us", "a millisecond us", "<=", 2),
     Bar(

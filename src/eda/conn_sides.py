@@ -230,6 +230,7 @@ class ConnSides:
         Raises ConfigError, and Closed. Opening it raises the errors of the database.
         """
         from eda.projections.relay import Relay  # here, because most programs have no relay
+        from eda.publishing.publisher_options import PublisherOptions
 
         lifetime = self._lifetime
         services = lifetime.require_open()
@@ -237,7 +238,9 @@ class ConnSides:
         conn: Any = self  # a Conn, which has the publishers
         return Relay(
             services,
-            conn.publisher,
+            lambda stream, **callbacks: conn._new_publisher(
+                services, stream, PublisherOptions(**callbacks, stops_on_failure=True)
+            ),
             outbox,
             refused=refused,
             on_opening=lifetime.admit_side,

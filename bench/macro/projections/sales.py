@@ -51,8 +51,8 @@ def last_receipt(stream: str, n: int) -> eda.Receipt:
     return eda.Receipt("", stream, n, 0, False)
 
 
-def ready_made(server: eda.EmbeddedServer, stream: str, n: int) -> list[list[eda.Event]]:
-    """Return the events of a stream in batches, with all that is read decoded already."""
+def ready_made(server: eda.EmbeddedServer, stream: str, n: int, *, are_decoded: bool) -> list[list[eda.Event]]:
+    """Return the events of a stream in batches: as they are received, or with all that is read decoded already."""
 
     async def read() -> list[eda.Event]:
         found: list[eda.Event] = []
@@ -64,8 +64,9 @@ def ready_made(server: eda.EmbeddedServer, stream: str, n: int) -> list[list[eda
         raise AssertionError
 
     events = asyncio.run(read())
-    for event in events:
-        row_of(event)
+    if are_decoded:
+        for event in events:
+            row_of(event)
     return [events[at : at + BATCH] for at in range(0, n, BATCH)]
 
 

@@ -1,4 +1,8 @@
-"""Rows that are projected in batches of 500, beside a plain loop over ready-made events in the same transactions."""
+"""Rows that are projected in batches of 500, beside a plain loop over ready-made events in the same transactions.
+
+The loop has its events in memory: as they were received, so that it decodes what it reads, as the projection does; and
+decoded before, so that it does less.
+"""
 
 from __future__ import annotations
 
@@ -65,13 +69,17 @@ def test_sqlite(server: eda.EmbeddedServer, duel: Callable[..., None], tmp_path:
             return time.perf_counter() - started
 
     with filled(server, "rows", N_SQLITE) as stream:
-        batches = ready_made(server, stream, N_SQLITE)
+        decoded = ready_made(server, stream, N_SQLITE, are_decoded=True)
         duel(
             (
                 "eda rows sqlite s",
                 lambda: projected_s(server, stream, eda.sql.SQLite(emptied(path)), apply_sqlite, N_SQLITE, batch=BATCH),
             ),
-            ("plain rows sqlite s", lambda: plain_s(emptied(path), batches)),
+            (
+                "plain rows sqlite s",
+                lambda: plain_s(emptied(path), ready_made(server, stream, N_SQLITE, are_decoded=False)),
+            ),
+            ("decoded rows sqlite s", lambda: plain_s(emptied(path), decoded)),
         )
 
 
@@ -109,16 +117,22 @@ def plain_asyncpg_s(address: str, batches: Batches) -> float:
 
 def test_postgresql(server: eda.EmbeddedServer, duel: Callable[..., None]) -> None:
     with databases() as postgres, postgres.database() as address, filled(server, "rows", N) as stream:
-        batches = ready_made(server, stream, N)
+        decoded = ready_made(server, stream, N, are_decoded=True)
+
+        def received() -> Batches:
+            return ready_made(server, stream, N, are_decoded=False)
+
         duel(
             (
                 "eda rows psycopg s",
                 lambda: projected_s(server, stream, eda.sql.Psycopg(emptied(address)), apply_psycopg, batch=BATCH),
             ),
-            ("plain rows psycopg s", lambda: plain_psycopg_s(emptied(address), batches)),
+            ("plain rows psycopg s", lambda: plain_psycopg_s(emptied(address), received())),
+            ("decoded rows psycopg s", lambda: plain_psycopg_s(emptied(address), decoded)),
             (
                 "eda rows asyncpg s",
                 lambda: projected_s(server, stream, eda.sql.Asyncpg(emptied(address)), apply_asyncpg, batch=BATCH),
             ),
-            ("plain rows asyncpg s", lambda: plain_asyncpg_s(emptied(address), batches)),
+            ("plain rows asyncpg s", lambda: plain_asyncpg_s(emptied(address), received())),
+            ("decoded rows asyncpg s", lambda: plain_asyncpg_s(emptied(address), decoded)),
         )

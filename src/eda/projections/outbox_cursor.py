@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 __all__ = ["OutboxCursor", "OutboxRow"]
@@ -38,10 +38,14 @@ class OutboxCursor:
         """Read from the beginning again: some rows were left out or given back, so they are not taken."""
         self.serial, self.horizon = 0, "0"
 
-    def advance(self, rows: Sequence[OutboxRow]) -> None:
-        """Note rows that were read after this cursor, in order. Those before the first that is not ready are taken."""
+    def advance(self, rows: Sequence[OutboxRow], taken: Collection[int]) -> None:
+        """Note rows that were read after this cursor, in order. Those before the first that is not ready are taken.
+
+        `taken`: the serials that were taken before.
+        """
         if not rows:
             return
+        reads_all = self.serial == 0
         n_ready = next((number for number, row in enumerate(rows) if not row.is_ready), len(rows))
         if rows[-1].serial < self.serial or (n_ready < len(rows) and rows[n_ready].serial <= self.serial):
             self.reset()  # there may be more such rows, and those that are taken now would be read again
@@ -49,3 +53,5 @@ class OutboxCursor:
         if n_ready:
             self.serial = max(self.serial, rows[n_ready - 1].serial)
         self.horizon = rows[0].horizon
+        if reads_all and max(taken, default=0) > self.serial:
+            self.reset()  # rows that were given back are read below others that are taken still

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import KeysView
 
-from eda.errors import printable
+from eda.errors import Closed, ConfigError, ServerError, StreamNotFound, Timeout, printable
 from eda.projections.outbox_cursor import OutboxRow
 
-__all__ = ["RefusedRows"]
+__all__ = ["RefusedRows", "is_of_stream", "may_be_stored"]
 
 FIRST_PAUSE_S = 1.0
 MAX_PAUSE_S = 60.0
@@ -113,3 +113,15 @@ def _of_aggregate(row: OutboxRow) -> str:
 
 def _text(error: Exception) -> str:
     return printable(f"{type(error).__name__}: {error}")
+
+
+def may_be_stored(error: Exception) -> bool:
+    """Return whether an event that failed with this error may be stored all the same, or may be stored later."""
+    if isinstance(error, ServerError):
+        return error.retryable or error.may_be_stored
+    return isinstance(error, Timeout | Closed)
+
+
+def is_of_stream(error: Exception) -> bool:
+    """Return whether an error is about the stream and not about one event."""
+    return isinstance(error, StreamNotFound) or (isinstance(error, ConfigError) and error.argument == "stream")

@@ -315,7 +315,7 @@ class Relay(Side):
         n_given_back = host.n_given_back
         rows = await host.rows.read(CHUNK, host.cursor, serials=serials, streams=names, keys=keys)
         if not leaves_out and n_given_back == host.n_given_back:
-            host.cursor.advance(rows)
+            host.cursor.advance(rows, host.taken)
         by_stream: dict[str, list[OutboxRow]] = {}
         for row in rows:
             if not row.is_ready:

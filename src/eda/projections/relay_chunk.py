@@ -12,6 +12,7 @@ from eda.errors import Closed, CodecError
 from eda.projections.outbox_cursor import OutboxRow
 from eda.projections.outbox_rows import Journal
 from eda.projections.relay_host import RelayCounts
+from eda.publishing.outcomes import Stopped
 from eda.publishing.publisher import Publisher
 
 __all__ = ["RelayChunk"]
@@ -40,7 +41,8 @@ class RelayChunk:
     async def send(self, publisher: Publisher, counts: RelayCounts, near_limits: set[int]) -> None:
         """Send the rows in order. Rows after one that fails, or may be refused, are left out if they have its key.
 
-        `near_limits`: the serials of rows that may be refused. Raises Closed.
+        If an event fails meanwhile, the other rows are not sent. `near_limits`: the serials of rows that may be
+        refused. Raises Closed.
         """
         sending, events = self._decoded(near_limits)
         while sending:
@@ -50,6 +52,12 @@ class RelayChunk:
                 published = await publisher.send_many(events)
             except Closed:
                 raise
+            except Stopped:  # an event that was sent before has failed, so these must wait
+                n_sent = publisher.stats().sent - n_before
+                counts.sent += n_sent
+                for row in sending[n_sent:]:
+                    del self.pending[row.id]
+                break
             except Exception as error:  # the publisher refuses the event, or a hook of middleware does
                 n_sent = publisher.stats().sent - n_before
                 counts.sent += n_sent

@@ -10,11 +10,11 @@ from collections import deque
 from contextlib import suppress
 
 from eda._event import Event
-from eda.errors import Closed, ConfigError, EdaError, ServerError, StreamNotFound, Timeout
+from eda.errors import Closed, ConfigError, EdaError, Timeout
 from eda.jetstream.stream_info import StreamInfo
 from eda.projections.outbox_cursor import OutboxRow
 from eda.projections.outbox_rows import Journal
-from eda.projections.refused_rows import RefusedRows
+from eda.projections.refused_rows import RefusedRows, is_of_stream, may_be_stored
 from eda.projections.relay_chunk import RelayChunk
 from eda.projections.relay_host import RelayHost
 from eda.projections.relay_recovery import stored_ids
@@ -183,14 +183,14 @@ class RelayStream:
         publisher = await self._opened()
         info = await self._known()
         generation = self.generation
-        if self._is_unsure or not self._is_noted(info) or any(chunk.held for chunk in self._under_way):
+        if self._is_unsure or not self._is_noted(info) or any(chunk.held or chunk.failed for chunk in self._under_way):
             await self._settle_all()  # a row of the same key may still be refused
         if self._is_unsure:
             await self._search(await self._known())
             return False  # some of the rows may be deleted now
-        if self.generation != generation:
-            return False  # earlier rows must be read again
         await self._note(info)
+        if self.generation != generation or any(chunk.failed for chunk in self._under_way):
+            return False  # earlier rows must be read again
         chunk = RelayChunk(rows, Journal(self.stream, info.created.isoformat(), info.last_sequence))
         self._under_way.append(chunk)
         await chunk.send(publisher, self._host.counts, self._near_limits(rows, info))
@@ -233,7 +233,7 @@ class RelayStream:
             with suppress(TimeoutError):
                 async with asyncio.timeout(FLUSH_S):
                     await chunk.settled()
-        if chunk.is_settled:
+        if chunk.is_settled and not chunk.failed:
             return
         try:
             await publisher.flush()
@@ -246,6 +246,7 @@ class RelayStream:
             message = OTHER_ID.format(table=self._host.table, before=before, after=chunk.ids.get(before))
             self._fatal = ConfigError(message, argument="middleware")
             raise self._fatal
+        await Publisher.flush(publisher)  # without the hooks: the publisher takes events again
 
     def _on_ack(self, event_id: str, sequence: int) -> None:
         for chunk in self._under_way:
@@ -290,8 +291,8 @@ class RelayStream:
 
     async def _sort_out(self, failed: list[tuple[OutboxRow, Exception]]) -> None:
         """Search the stream later for rows whose outcome is unknown, and refuse all others."""
-        unknown = [(row, error) for row, error in failed if _may_be_stored(error)]
-        refused = [(row, error) for row, error in failed if not _may_be_stored(error)]
+        unknown = [(row, error) for row, error in failed if may_be_stored(error)]
+        refused = [(row, error) for row, error in failed if not may_be_stored(error)]
         if unknown:
             self._is_unsure = True
             self._pause(unknown[0][1], len(unknown))
@@ -307,10 +308,10 @@ class RelayStream:
             self.refused.log_buried(refused)
             return
         now = self._loop.time()
-        of_stream = [each for each in refused if _is_of_stream(each[1])]
+        of_stream = [each for each in refused if is_of_stream(each[1])]
         if of_stream:  # no row can be published, so all wait, and keep their order
             self._paused_until = now + self.refused.add_stream(of_stream, now)
-        if rest := [each for each in refused if not _is_of_stream(each[1])]:
+        if rest := [each for each in refused if not is_of_stream(each[1])]:
             self.refused.add(rest, now)
 
     def _pause(self, error: Exception, n_rows: int) -> None:
@@ -385,15 +386,3 @@ class RelayStream:
             self._logger.info(FOUND, table, self.stream, n_found)
         await self._write_journal(Journal(self.stream, info.created.isoformat(), info.last_sequence))
         self._is_unsure = False
-
-
-def _may_be_stored(error: Exception) -> bool:
-    """Return whether an event that failed with this error may be stored all the same, or may be stored later."""
-    if isinstance(error, ServerError):
-        return error.retryable or error.may_be_stored
-    return isinstance(error, Timeout | Closed)
-
-
-def _is_of_stream(error: Exception) -> bool:
-    """Return whether an error is about the stream and not about one event."""
-    return isinstance(error, StreamNotFound) or (isinstance(error, ConfigError) and error.argument == "stream")

@@ -12,7 +12,11 @@ from eda.publishing._publisher_core import PublisherCore
 from eda.publishing.failures import Failures
 from eda.publishing.publisher_options import PublisherOptions
 
-__all__ = ["Outcomes"]
+__all__ = ["Outcomes", "Stopped"]
+
+
+class Stopped(Exception):
+    """An event has failed, and the publisher takes no other until `flush` was called."""
 
 
 class Outcomes:
@@ -24,7 +28,11 @@ class Outcomes:
         self._on_ack = None if options.on_ack is None else Callback("on_ack", options.on_ack, logger)
         self._on_error = None if options.on_error is None else Callback("on_error", options.on_error, logger)
         self.failures: Failures = Failures()
-        self.is_overfull: bool = False  # `failures.is_overfull`, copied because `send` reads it for each event
+        self._stops = options.stops_on_failure
+        self._is_stopped = False
+        # Whether no event can be accepted now: too many failures are kept, or one has stopped the publisher. `send`
+        # reads it for each event.
+        self.is_overfull: bool = False
 
     @property
     def wants_acks(self) -> bool:
@@ -51,6 +59,8 @@ class Outcomes:
     def on_failed(self, seq: int, error: Exception) -> None:
         """Settle an event with an error: its waiting sender gets the error, otherwise the failure is kept."""
         core = self.core
+        if self._stops:
+            self._is_stopped = self.is_overfull = True
         receipt = core.receipts.pop(seq, None)
         failed = core.fail(seq)
         if failed is None:
@@ -71,6 +81,15 @@ class Outcomes:
             self.failures.add(seq, event, error)
             self.update_overfull()
 
+    def refusal(self) -> Exception:
+        """Return the error of a sender while `is_overfull`: it tells of all failures that are kept."""
+        if self._is_stopped:
+            return Stopped()
+        error = self.failures.tell_all()
+        self.update_overfull()
+        return error
+
     def update_overfull(self) -> None:
         """Update `is_overfull` after failures were added or reported."""
+        self._is_stopped = False
         self.is_overfull = self.failures.is_overfull

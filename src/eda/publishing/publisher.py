@@ -307,7 +307,7 @@ class Publisher:
                 if core is None or self._closed or self._wire.is_closed:
                     raise Closed("publisher (enter it with async with first)" if not self._closed else "publisher")
                 if self._outcomes.is_overfull:
-                    raise self._all_failures()
+                    raise self._outcomes.refusal()
                 if queue.is_first(sender):
                     if self._out.paused:
                         await self._wire.wait_writable()
@@ -322,11 +322,6 @@ class Publisher:
             first = queue.leave(sender)
             if first is not None and not first.is_awake:
                 self._wake_senders()
-
-    def _all_failures(self) -> PublishFailed:
-        error = self._outcomes.failures.tell_all()
-        self._outcomes.update_overfull()
-        return error
 
     async def flush(self) -> None:
         """Wait until all events sent so far are settled, which takes at most the publisher's `timeout_s`.

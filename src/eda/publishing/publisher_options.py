@@ -22,16 +22,21 @@ MIN_S, MAX_S = 0.001, 86_400
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PublisherOptions:
-    """The options of a publisher; `Conn.publisher` documents them. Raises ConfigError, which names the wrong option."""
+    """The options of a publisher; `Conn.publisher` documents them. Raises ConfigError, which names the wrong option.
 
-    mode: Mode
-    dedup: bool
-    max_pending: int
-    max_pending_bytes: int
-    ack_timeout_s: float
-    timeout_s: float | None
-    on_ack: Callable[[str, int], object] | None
-    on_error: Callable[[Event, Exception], object] | None
+    `stops_on_failure` is for eda itself: after an event has failed, no other is accepted until `flush` is called, and
+    if an event is overdue, all events under way fail with it. So no event is stored after one that it must follow.
+    """
+
+    mode: Mode = "auto"
+    dedup: bool = True
+    max_pending: int = 4096
+    max_pending_bytes: int = 8 * 2**20
+    ack_timeout_s: float = 5.0
+    timeout_s: float | None = None
+    on_ack: Callable[[str, int], object] | None = None
+    on_error: Callable[[Event, Exception], object] | None = None
+    stops_on_failure: bool = False
 
     def __post_init__(self) -> None:
         if self.mode not in ("auto", "window", "fast"):

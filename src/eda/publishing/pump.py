@@ -69,7 +69,7 @@ class Pump:
         self.machine: PumpMachine = PumpMachine(wire, logger, stream, options, checks, self._watch.check_again)
         machine = self.machine
         answers = PumpAnswers(machine, checks, logger, wire.loop, stream, options, self._fail)
-        self.clock: PumpClock = PumpClock(machine, checks, logger, wire.loop, stream, options.ack_timeout_s, self._fail)
+        self.clock: PumpClock = PumpClock(machine, checks, logger, wire.loop, stream, options, self._fail)
         # Called by the core.
         self.on_room = on_room
         self.on_flushed = on_flushed

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from eda.errors import Timeout
 from eda.publishing.answer_checks import AnswerChecks
+from eda.publishing.publisher_options import PublisherOptions
 from eda.publishing.pump_machine import UNDER_WAY, PumpMachine, State
 
 __all__ = ["PumpClock"]
@@ -27,7 +28,7 @@ class PumpClock:
         logger: logging.Logger,
         loop: asyncio.AbstractEventLoop,
         stream: str,
-        ack_timeout_s: float,
+        options: PublisherOptions,
         fail: Callable[[int, Exception], None],
     ) -> None:
         self._machine = machine
@@ -35,7 +36,8 @@ class PumpClock:
         self._logger = logger
         self._loop = loop
         self._stream = stream
-        self._ack_timeout_s = ack_timeout_s
+        self._ack_timeout_s = options.ack_timeout_s
+        self._fails_all = options.stops_on_failure
         self._fail = fail
         self._n_accepted_before = 0  # as of the last tick
         self.timer: asyncio.TimerHandle | None = None  # None: the clock has stopped
@@ -83,7 +85,10 @@ class PumpClock:
 
     def fail_overdue(self) -> bool:
         """Fail the events that are past their time-out; return whether there were any."""
-        overdue = self._machine.core.window.overdue()
+        window = self._machine.core.window
+        overdue = window.overdue()
+        if overdue and self._fails_all:
+            overdue = window.pending()
         for seq in overdue:
             late = Timeout("publish", self.timeout_s)
             late.__cause__ = self._checks.likely_cause

@@ -17,9 +17,14 @@ import eda.sql
 from eda.projections.outbox_rows import Journal, OutboxRows
 from eda.projections.relay_chunk import RelayChunk
 from eda.projections.relay_stream import RelayStream
-from helpers import Admin, Logged, until
+from helpers import Admin, Connect, Logged, until
 from support.projections.outboxes import Box
 from support.projections.sinks import KINDS, Place
+from support.transport.faulty_proxy import FaultyProxy
+
+
+N_LARGE = 1_500  # rows of a chunk of which a part waits in this process
+N_ALL = 15_000
 
 
 @pytest.fixture
@@ -158,3 +163,33 @@ async def test_journal_when_an_earlier_chunk_has_no_outcome_stays_before_it(
     assert await admin.ids(stream) == [f"e{n}" for n in range(500)]
     assert sequences[:2] == [None, None]  # the journal was written before anything was sent, and stays there
     assert (sequences[-1] or 0) >= 400
+
+
+async def test_chunk_when_it_has_no_answer_in_time_is_not_overtaken_by_the_next_one(
+    box: Box,
+    conn: eda.Conn,
+    connect: Connect,
+    server: eda.EmbeddedServer,
+    admin: Admin,
+    stream: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The events of the first chunk may never have left this process, and their time is over first."""
+    monkeypatch.setattr(eda.projections.relay, "CHUNK", N_LARGE)
+    monkeypatch.setattr(eda.projections.relay_stream, "FULL", N_LARGE)
+    await conn.streams.create(stream, eda.StreamOptions(dedup_window_s=0.4))  # an event fails after half of it
+    await box.add(stream, *events(N_ALL, n_aggregates=3))
+    async with FaultyProxy(server.port) as proxy:
+        through = await connect(proxy.url(server.url))
+        async with through.relay(box.outbox) as relay:
+            await until(lambda: relay.stats().acknowledged > 100)
+            while relay.stats().acknowledged + relay.stats().found < N_ALL:
+                proxy.hold()
+                await asyncio.sleep(0.25)
+                proxy.release()
+                await asyncio.sleep(0.12)
+    stored = await admin.ids(stream)
+    assert len(stored) == len(set(stored)) == N_ALL
+    for number in range(3):
+        of_aggregate = [f"e{n}" for n in range(number, N_ALL, 3)]
+        assert [each for each in stored if int(each[1:]) % 3 == number] == of_aggregate

@@ -14,28 +14,36 @@ def row(serial: int, *, is_ready: bool = True, horizon: int = 9) -> OutboxRow:
 
 def test_advance_when_all_rows_are_ready_passes_them() -> None:
     cursor = OutboxCursor()
-    cursor.advance([row(1), row(5)])
+    cursor.advance([row(1), row(5)], ())
     assert (cursor.serial, cursor.horizon) == (5, "9")
-    cursor.advance([])
+    cursor.advance([], ())
     assert (cursor.serial, cursor.horizon) == (5, "9")
-    cursor.advance([row(2, horizon=11), row(7, horizon=11)])
+    cursor.advance([row(2, horizon=11), row(7, horizon=11)], ())
     assert (cursor.serial, cursor.horizon) == (7, "11")
 
 
 def test_advance_when_a_row_is_not_ready_stops_before_it() -> None:
     cursor = OutboxCursor()
-    cursor.advance([row(1), row(2), row(3, is_ready=False), row(4)])
+    cursor.advance([row(1), row(2), row(3, is_ready=False), row(4)], ())
     assert (cursor.serial, cursor.horizon) == (2, "9")
-    cursor.advance([row(3, is_ready=False, horizon=10)])
+    cursor.advance([row(3, is_ready=False, horizon=10)], ())
     assert (cursor.serial, cursor.horizon) == (2, "10")
 
 
 def test_advance_when_rows_below_it_may_be_left_begins_anew() -> None:
     for rows in ([row(3), row(4)], [row(3), row(4, is_ready=False), row(9)]):
         cursor = OutboxCursor()
-        cursor.advance([row(1), row(6)])
-        cursor.advance(rows)
+        cursor.advance([row(1), row(6)], ())
+        cursor.advance(rows, ())
         assert (cursor.serial, cursor.horizon) == (0, "0")
+
+
+def test_advance_when_rows_above_it_are_taken_begins_anew() -> None:
+    cursor = OutboxCursor()
+    cursor.advance([row(3)], {1, 2, 4, 5})  # it was given back
+    assert (cursor.serial, cursor.horizon) == (0, "0")
+    cursor.advance([row(3), row(6)], {1, 2, 4, 5})
+    assert (cursor.serial, cursor.horizon) == (6, "9")
 
 
 class Database:
@@ -86,7 +94,7 @@ def test_rows_whatever_happens_are_each_taken_once(actions: list[tuple[str, int]
 
     def read() -> bool:
         rows = database.read(n, cursor, taken)
-        cursor.advance(rows)
+        cursor.advance(rows, taken)
         ready = []
         for each in rows:
             if not each.is_ready:
