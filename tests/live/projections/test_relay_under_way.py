@@ -22,7 +22,6 @@ from support.projections.outboxes import Box
 from support.projections.sinks import KINDS, Place
 from support.transport.faulty_proxy import FaultyProxy
 
-
 N_LARGE = 1_500  # rows of a chunk of which a part waits in this process
 N_ALL = 15_000
 
