@@ -95,7 +95,7 @@ async def test_stream_when_the_server_is_killed_has_each_event_once(
     report(await load.end())
 
 
-@drivers("asyncpg", all=POSTGRES)
+@drivers("sqlalchemy", all=POSTGRES)
 async def test_stream_when_the_database_is_killed_has_each_event_once(
     load: OutboxLoad, postgres: Postgres, driver: str, chance: random.Random, report: Report
 ) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from psycopg import AsyncCursor
 from psycopg.rows import tuple_row
 
 from eda.projections.outbox_table import OutboxTable
+from eda.projections.sql_steps import Unreachable
 
 __all__ = ["PsycopgSignals", "signals_of"]
 
@@ -28,7 +30,8 @@ class PsycopgSignals:
         """Connect and listen."""
         self._driver = await self._connect()
         self._driver.cursor_factory, self._driver.row_factory = AsyncCursor, tuple_row  # the user may have others
-        await self._driver.set_autocommit(True)
+        with self._blaming():  # a pool may have returned a connection that was lost long ago
+            await self._driver.set_autocommit(True)
         await self._execute(f"LISTEN {self._table.name}")
 
     async def close(self) -> None:
@@ -44,13 +47,25 @@ class PsycopgSignals:
 
     async def wait(self, timeout_s: float) -> None:
         """Wait for a notification. After the time-out, ask the server whether the connection still works."""
-        async for _ in self._driver.notifies(timeout=timeout_s, stop_after=1):
-            return
+        with self._blaming():
+            async for _ in self._driver.notifies(timeout=timeout_s, stop_after=1):
+                return
         await self._execute("SELECT 1")  # psycopg keeps a notification that comes with the answer
 
     async def _execute(self, statement: str) -> list[tuple[Any, ...]]:
-        cursor = await self._driver.execute(statement)
-        return await cursor.fetchall() if cursor.description else []
+        with self._blaming():
+            cursor = await self._driver.execute(statement)
+            return await cursor.fetchall() if cursor.description else []
+
+    @contextmanager
+    def _blaming(self) -> Iterator[None]:
+        """Raise any error of a lost connection as an outage: a pool of SQLAlchemy does not know the driver's errors."""
+        try:
+            yield
+        except Exception as error:
+            if self._driver is None or self._driver.closed:
+                raise Unreachable("the connection that holds the lock of the relay was lost") from error
+            raise
 
 
 def signals_of(database: Any, table: OutboxTable) -> PsycopgSignals:
