@@ -9,6 +9,7 @@ from eda._event import Event
 from eda._router import Router
 from eda.lifetime import Lifetime
 from eda.options import Retry
+from eda.publishing.publisher_options import PublisherOptions
 
 if TYPE_CHECKING:
     from eda.projections.outbox import Outbox
@@ -230,7 +231,6 @@ class ConnSides:
         Raises ConfigError, and Closed. Opening it raises the errors of the database.
         """
         from eda.projections.relay import Relay  # here, because most programs have no relay
-        from eda.publishing.publisher_options import PublisherOptions
 
         lifetime = self._lifetime
         services = lifetime.require_open()

@@ -175,20 +175,22 @@ class Applying:
 
     async def _transactions(self, given: Any) -> None:
         """Apply the chunk, and the next ones if they are ready: the sink begins each as soon as it can."""
-        context, apply, first = copy_context(), self._target.apply, [self._chunk]
+        context, apply = copy_context(), self._target.apply
 
         def next_chunk() -> Chunk | None:
-            chunk = first.pop() if first else self._next()
-            if chunk is None or chunk.error is None:
-                self._chunk = chunk or self._chunk
-                return chunk
-            self._left.append(chunk)  # it has failed already, because of its key
-            return None
+            chunk = self._next()
+            if chunk is None:
+                return None
+            if chunk.error is not None:
+                self._left.append(chunk)  # it has failed already, because of its key
+                return None
+            self._chunk = chunk
+            return chunk
 
         def work_of(chunk: Chunk) -> Work:
             return _work(context.copy(), apply, self._given(chunk))
 
-        await self._noted(self.moving.move_on(self._moves_on, next_chunk, work_of))
+        await self._noted(self.moving.move_on(self._moves_on, self._chunk, next_chunk, work_of))
 
     async def _noted(self, moving: Awaitable[None]) -> None:
         """Wait for transactions, and note in `_ended` how the last one has ended."""

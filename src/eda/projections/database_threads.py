@@ -9,6 +9,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
+from eda.projections.sql_steps import Unreachable
+
 __all__ = ["DatabaseThread", "Job"]
 
 T = TypeVar("T")
@@ -77,15 +79,15 @@ class DatabaseThread:
     async def call(self, work: Callable[[Job[T]], T], interrupt: Callable[[], object]) -> T:
         """Do the work in the thread. Raise what it raises.
 
-        If the caller is cancelled before the work has begun, it never begins. If it has begun, `interrupt` is called
-        once while it runs, and the cancellation is raised when the work has ended, or when the caller is cancelled for
-        a second time.
+        If the caller is cancelled before the work has begun, it never begins, and the cancellation names the thread's
+        other work as its cause. If it has begun, `interrupt` is called once while it runs, and the cancellation is
+        raised when the work has ended, or when the caller is cancelled for a second time.
         """
         job = Job(work)
         self._jobs.put(job)
         try:
             await job.ended()
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             with self._lock:
                 job.is_cancelled = True
                 is_running = job.is_running
@@ -93,6 +95,8 @@ class DatabaseThread:
                     interrupt()
             if is_running:
                 await job.ended()
+            else:
+                error.__cause__ = error.__cause__ or Unreachable("the transaction waited for others of the same thread")
             raise
         if job.error is not None:
             try:

@@ -108,13 +108,13 @@ class Moving:
     # --- one transaction after the other -----------------------------------------------------------------------------
 
     async def move_on(
-        self, sink: MovesOn, next_chunk: Callable[[], Chunk | None], work_of: Callable[[Chunk], Work]
+        self, sink: MovesOn, first: Chunk, next_chunk: Callable[[], Chunk | None], work_of: Callable[[Chunk], Work]
     ) -> None:
-        """Apply chunks until `next_chunk` returns None. The functions are called in the sink's thread.
+        """Apply a chunk, and others until `next_chunk` returns None. The functions are called in the sink's thread.
 
-        Raises what `move` raises, for the last chunk that `next_chunk` has returned.
+        Raises what `move` raises, for the last chunk that was begun, or for the first if none was.
         """
-        moves = _Moves(self, next_chunk, work_of)
+        moves = _Moves(self, first, next_chunk, work_of)
         self._limit_s = self._options.timeout_s + LOOK_S
         self._look = self._loop.call_later(LOOK_S, self._look_again)
         try:
@@ -136,9 +136,9 @@ class Moving:
         while committed:
             row, n_more = committed.popleft()
             n, n_events = n + 1, n_events + n_more
+        self._on_taken()
         if not n:
             return
-        self._on_taken()
         self._note(row, n, n_events)
         if self.is_moving:
             if not self._limit.expired():
@@ -222,15 +222,18 @@ class Moving:
 class _Moves:
     """The chunks of a lane as a sink asks for them. It implements `Moves`."""
 
-    def __init__(self, lane: Moving, next_chunk: Callable[[], Chunk | None], work_of: Callable[[Chunk], Work]) -> None:
-        self.aim = _Aim(lane.row.sequence, 0)
+    def __init__(
+        self, lane: Moving, first: Chunk, next_chunk: Callable[[], Chunk | None], work_of: Callable[[Chunk], Work]
+    ) -> None:
+        self.aim = _Aim(first.end[0], len(first.events))
+        self._first: Chunk | None = first
         self._lane = lane
         self._next_chunk = next_chunk
         self._work_of = work_of
         self._n_events: deque[int] = deque()  # of the moves under way
 
     def next(self) -> Move | None:
-        chunk = self._next_chunk()
+        chunk, self._first = self._first or self._next_chunk(), None
         if chunk is None:
             return None
         sequence, time = chunk.end

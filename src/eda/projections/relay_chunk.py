@@ -33,6 +33,7 @@ class RelayChunk:
         self.pending: dict[str, OutboxRow] = {}
         self.acknowledged: list[int] = []
         self.failed: list[tuple[OutboxRow, Exception]] = []
+        self.is_cut: bool = False  # the publisher has stopped before all rows were sent
         self._is_sent = False
         self._settled: asyncio.Future[None] | None = None
 
@@ -57,6 +58,7 @@ class RelayChunk:
                 counts.sent += n_sent
                 for row in sending[n_sent:]:
                     del self.pending[row.id]
+                self.is_cut = True
                 break
             except Exception as error:  # the publisher refuses the event, or a hook of middleware does
                 n_sent = publisher.stats().sent - n_before

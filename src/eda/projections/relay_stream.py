@@ -233,7 +233,7 @@ class RelayStream:
             with suppress(TimeoutError):
                 async with asyncio.timeout(FLUSH_S):
                     await chunk.settled()
-        if chunk.is_settled and not chunk.failed:
+        if chunk.is_settled and not chunk.failed and not chunk.is_cut:
             return
         try:
             await publisher.flush()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from support.projections.outboxes import Box
 from support.projections.postgres import Postgres
 from support.projections.sinks import KINDS, Kind, Place
 
@@ -45,4 +46,14 @@ def address(kind: Kind, tmp_path: Path, request: pytest.FixtureRequest) -> Itera
 async def place(kind: Kind, address: str) -> AsyncIterator[Place]:
     place = Place(kind, address)
     yield place
+    await place.close()
+
+
+@pytest.fixture
+async def box(tmp_path: Path) -> AsyncIterator[Box]:
+    """An outbox in SQLite. Suites over every kind of database have a fixture of their own."""
+    place = Place(KINDS[0], str(tmp_path / "own.db"))
+    box = Box(place)
+    await box.outbox.create()
+    yield box
     await place.close()

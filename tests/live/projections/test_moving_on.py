@@ -178,6 +178,36 @@ async def test_sink_when_two_projections_share_it_works_for_both(
     assert n_changes > len(both) / 2
 
 
+async def test_events_when_their_transaction_waits_for_another_projection_are_not_passed_over(
+    conn: eda.Conn, stream: str, model: ReadModel, logged: Logged
+) -> None:
+    """The time of the transaction is over before it has begun. No event is to blame, so no attempt is counted."""
+    sink, other = model.sink(), f"{stream}-other"
+    is_blocking, may_go_on = threading.Event(), threading.Event()
+
+    def blocks(events: list[eda.Event], tx: sqlite3.Connection) -> None:
+        is_blocking.set()
+        assert may_go_on.wait(20)
+
+    await conn.publish(stream)
+    await conn.streams.create(other)
+    once = eda.Retry(max_attempts=1)
+    async with (
+        conn.projection(other, blocks, into=sink, name="blocking"),
+        conn.projection(stream, model.apply, into=sink, name="orders", batch=5, timeout_s=0.2, retry=once) as applying,
+    ):
+        await applying.wait_for((stream, 1, 0), 20)
+        await conn.publish(other)
+        await until(is_blocking.is_set)
+        last = await publish_many(conn, stream, 20)
+        await until(lambda: bool(logged.find("because of the database SQLite")))
+        may_go_on.set()
+        await applying.wait_for(last, 20)
+        stats = await applying.stats()
+    assert model.sequences(stream) == [*range(1, 22)]
+    assert (stats.applied, stats.failed, stats.dead_lettered) == (21, 0, 0)
+
+
 async def test_other_writer_when_the_thread_goes_on_gets_the_write_lock(
     conn: eda.Conn, stream: str, model: ReadModel
 ) -> None:

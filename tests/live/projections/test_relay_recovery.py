@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,19 +15,9 @@ from eda.projections.outbox_cursor import OutboxRow
 from eda.projections.outbox_rows import OutboxRows
 from helpers import Admin, Logged, until
 from support.projections.outboxes import Box
-from support.projections.sinks import KINDS, Place
 
 WINDOW_S = 0.3
 AFTER_S = 0.5  # by then, the stream has forgotten the ids
-
-
-@pytest.fixture
-async def box(tmp_path: Path) -> AsyncIterator[Box]:
-    place = Place(KINDS[0], str(tmp_path / "own.db"))
-    box = Box(place)
-    await box.outbox.create()
-    yield box
-    await place.close()
 
 
 def numbered(n: int) -> list[eda.Event]:

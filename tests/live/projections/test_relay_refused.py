@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,18 +13,8 @@ import eda.projections.refused_rows
 import eda.sql
 from helpers import Admin, Connect, Logged, until
 from support.projections.outboxes import Box
-from support.projections.sinks import KINDS, Place
 
 TOO_LARGE = eda.Bytes(bytes(5000))
-
-
-@pytest.fixture
-async def box(tmp_path: Path) -> Any:
-    place = Place(KINDS[0], str(tmp_path / "own.db"))
-    box = Box(place)
-    await box.outbox.create()
-    yield box
-    await place.close()
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,20 +17,10 @@ from eda.projections.relay_chunk import RelayChunk
 from eda.projections.relay_stream import RelayStream
 from helpers import Admin, Connect, Logged, until
 from support.projections.outboxes import Box
-from support.projections.sinks import KINDS, Place
 from support.transport.faulty_proxy import FaultyProxy
 
 N_LARGE = 1_500  # rows of a chunk of which a part waits in this process
 N_ALL = 15_000
-
-
-@pytest.fixture
-async def box(tmp_path: Path) -> AsyncIterator[Box]:
-    place = Place(KINDS[0], str(tmp_path / "own.db"))
-    box = Box(place)
-    await box.outbox.create()
-    yield box
-    await place.close()
 
 
 @pytest.fixture(autouse=True)
