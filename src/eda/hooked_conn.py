@@ -33,8 +33,8 @@ from eda.subscribing.subscription import Subscription
 from eda.transport.addresses import Addresses
 
 if TYPE_CHECKING:
+    from eda.projections.lane_host import Attempt
     from eda.projections.stream_runner import Around
-    from eda.projections.target import Attempt
 
 __all__ = ["HookedConn"]
 

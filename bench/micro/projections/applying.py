@@ -16,11 +16,11 @@ from typing import Any, cast
 import eda
 from eda.handling._dispatch import Dispatcher
 from eda.projections.lane import Lane
+from eda.projections.lane_host import Counts, LaneHost
 from eda.projections.options import DEFAULT_RETRY, ProjectionOptions
 from eda.projections.outage_log import OutageLog
 from eda.projections.reading import Reading
 from eda.projections.sink import PositionRow
-from eda.projections.target import Counts, Target
 from eda.transport._frame import Parser
 from eda.transport._outbound import Outbound
 from micro import Maker, Round
@@ -134,11 +134,11 @@ def eda_project() -> Round:
     def new_receive(dispatcher: Dispatcher, on_reached: Callable[[int], None]) -> tuple[Receive, Callable[[], None]]:
         sink, unused = cast("Any", _Nothing()), cast("Any", None)
         outages = OutageLog(logging.getLogger("bench"), "list-v1", "nothing")
-        target = Target(
+        host = LaneHost(
             sink, options, apply, logging.getLogger("bench"), outages, unused, unused, Counts(), None,
             lambda sequence: False, lambda: on_reached(lane.position), lambda sequence, reason: None,
         )  # fmt: skip
-        lane = Lane(target, PositionRow("consume", 0, ""), BATCH)
+        lane = Lane(host, PositionRow("consume", 0, ""), BATCH)
         reading = Reading.__new__(Reading)
         reading._ledger, reading._lane_of, reading.lanes = cast("Any", dispatcher.ledger), None, [lane]
         _tasks.append(_loop().create_task(lane.run()))

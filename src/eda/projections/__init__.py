@@ -33,7 +33,7 @@ Files, each after the files that it imports:
     side               what projections, views and relays have in common: how they close, and whose functions run
     view               `View`: waits and reads positions in another process
     chunks             events that are applied in one transaction, and how they are split when they fail
-    target             what the lanes of a stream share
+    lane_host          what the lanes of a stream share
     moving             the row of one lane and its transactions: their time, and lost answers
     applying           the events of one lane: retries, halving, dead letters
     lane               one lane of a stream: the events that wait for the database

@@ -16,9 +16,9 @@ from eda.handling.misfits import find_misfits
 from eda.handling.verdicts import Alone, Undecodable
 from eda.projection_errors import PositionInvalid, TransactionEnded
 from eda.projections.chunks import Chunk, parts_of, split
+from eda.projections.lane_host import Attempt, LaneHost
 from eda.projections.moving import Moving, NotLanded
 from eda.projections.sink import ClaimLost, MovesOn, PositionRow, Work
-from eda.projections.target import Attempt, Target
 from eda.times import NS
 
 __all__ = ["Applying", "Taken"]
@@ -39,16 +39,16 @@ class Applying:
 
     def __init__(
         self,
-        target: Target,
+        host: LaneHost,
         row: PositionRow,
         take: Callable[[], Taken | None],
         on_taken: Callable[[], None],
     ) -> None:
-        self.moving: Moving = Moving(target, row, on_taken)
+        self.moving: Moving = Moving(host, row, on_taken)
         self.is_stopping: bool = False
-        self._target = target
-        self._options = options = target.options
-        self._sink = target.sink
+        self._host = host
+        self._options = options = host.options
+        self._sink = host.sink
         self._take = take
         self._on_taken = on_taken
         self._is_single = options.batch is None
@@ -56,11 +56,11 @@ class Applying:
         self._chunk: Chunk  # the one that is applied
         self._ended: Any = _NOT_CALLED  # how the transaction of the running attempt has ended
         self._attempt: Attempt
-        if target.wrap is not None:
-            self._attempt = target.wrap(self._transaction)
-        elif isinstance(target.sink, MovesOn):
+        if host.wrap is not None:
+            self._attempt = host.wrap(self._transaction)
+        elif isinstance(host.sink, MovesOn):
             # The hooks of middleware would run in the event loop, before and after each transaction.
-            self._moves_on: MovesOn = target.sink
+            self._moves_on: MovesOn = host.sink
             self._attempt = self._transactions
         else:
             self._attempt = self._transaction
@@ -105,11 +105,11 @@ class Applying:
             chunks = [Chunk([event], [time]) for event, time in zip(reversed(events), reversed(times), strict=True)]
         else:
             chunks = [Chunk(events, times)]
-        return self._without_keys(chunks) if self._target.key_errors and self.row.lane == 0 else chunks
+        return self._without_keys(chunks) if self._host.key_errors and self.row.lane == 0 else chunks
 
     def _without_keys(self, chunks: list[Chunk]) -> list[Chunk]:
         """Return the chunks, the last first, with each event apart for which the function `key` has failed."""
-        errors = self._target.key_errors
+        errors = self._host.key_errors
         parts: list[Chunk] = []
         for chunk in reversed(chunks):
             found = [errors.get(event.sequence) for event in chunk.events]
@@ -133,7 +133,7 @@ class Applying:
             ended, self._ended = self._ended, None
             if ended is _COMMITTED:
                 if error is not None:
-                    self._target.logger.error(
+                    self._host.logger.error(
                         "%s: middleware failed for events that are applied and committed; they are not applied again",
                         self._options.label, exc_info=error,
                     )  # fmt: skip
@@ -170,12 +170,12 @@ class Applying:
     async def _transaction(self, given: Any) -> None:
         """Apply what the last hook has passed on, in one transaction."""
         # A thread gets the context of this task, so that a close in apply knows where it is called.
-        work = _work(copy_context(), self._target.apply, given)
+        work = _work(copy_context(), self._host.apply, given)
         await self._noted(self.moving.move(*self._chunk.end, work, len(self._chunk.events)))
 
     async def _transactions(self, given: Any) -> None:
         """Apply the chunk, and the next ones if they are ready: the sink begins each as soon as it can."""
-        context, apply = copy_context(), self._target.apply
+        context, apply = copy_context(), self._host.apply
 
         def next_chunk() -> Chunk | None:
             chunk = self._next()
@@ -208,31 +208,31 @@ class Applying:
 
     async def _failed(self, chunk: Chunk, error: BaseException) -> list[Chunk]:
         """Wait for the next attempt of an event and return it, or give the event up and return nothing."""
-        target, event, time = self._target, chunk.events[0], chunk.times[0]
+        host, event, time = self._host, chunk.events[0], chunk.times[0]
         (misfit,) = find_misfits([event], error) or (error,)
         if not isinstance(misfit, Alone | GivenBack):
             error = misfit
         if isinstance(error, PartialFailure):
             error = errors_in(error, [event])[0] or error
-        target.counts.failed += 1
+        host.counts.failed += 1
         delay_s = self._delay_s(event, error)
-        target.failures.log_failed([event], [error], [delay_s])
+        host.failures.log_failed([event], [error], [delay_s])
         if delay_s is not None:
             await asyncio.sleep(delay_s)
             return [Chunk([attempted(event, event.attempt + 1)], [time])]
         while True:
-            delay_ns = await target.dead_letters.store(event, envelope_of(event), error)
+            delay_ns = await host.dead_letters.store(event, envelope_of(event), error)
             if delay_ns == DEAD:
                 break
             await asyncio.sleep(delay_ns / NS)
-        target.counts.dead += target.dead_letters.into is not None
-        target.on_dead(event.sequence, error_text(error.__cause__ if isinstance(error, Undecodable) else error))
+        host.counts.dead += host.dead_letters.into is not None
+        host.on_dead(event.sequence, error_text(error.__cause__ if isinstance(error, Undecodable) else error))
         await self.moving.pass_to(event.sequence, time)
         return []
 
     def _delay_s(self, event: Event, error: BaseException) -> float | None:
         """Return the seconds until the event's next attempt; None: there is none."""
-        if isinstance(error, Reject | Undecodable) or self._target.key_errors.pop(event.sequence, None) is not None:
+        if isinstance(error, Reject | Undecodable) or self._host.key_errors.pop(event.sequence, None) is not None:
             return None
         most = self._options.retry.max_attempts
         return None if most is not None and event.attempt >= most else self._options.retry.delay_s(event.attempt)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+from eda.projections.connection_pool import RELAY_LOST, telling_loss
 from eda.projections.outbox_table import OutboxTable
 from eda.projections.sql_steps import Unreachable
 
 __all__ = ["AsyncpgSignals", "signals_of"]
 
-LOST = "the connection that holds the lock of the relay was lost"
 PROBE_S = 10.0  # a connection that does not answer for this long is given up
 
 
@@ -28,22 +27,15 @@ class AsyncpgSignals:
     async def open(self) -> None:
         """Connect and listen."""
         self._driver = await self._connect()
-        with self._blaming():  # a pool may have returned a connection that was lost long ago
+        with telling_loss(self._is_lost):
             self._driver.add_termination_listener(self._on_event)
             await self._driver.add_listener(self._table.name, self._on_event)
 
     def _on_event(self, *_: object) -> None:
         self._told.set()
 
-    @contextmanager
-    def _blaming(self) -> Iterator[None]:
-        """Raise any error of a lost connection as an outage: a pool of SQLAlchemy does not know the driver's errors."""
-        try:
-            yield
-        except Exception as error:
-            if self._driver is None or self._driver.is_closed():
-                raise Unreachable(LOST) from error
-            raise
+    def _is_lost(self) -> bool:
+        return self._driver is None or self._driver.is_closed()
 
     async def close(self) -> None:
         """Close the connection, which gives up the lock."""
@@ -54,7 +46,7 @@ class AsyncpgSignals:
 
     async def lock(self) -> bool:
         """Try to get the advisory lock."""
-        with self._blaming():
+        with telling_loss(self._is_lost):
             return bool(await self._driver.fetchval(self._table.lock))
 
     async def wait(self, timeout_s: float) -> None:
@@ -64,13 +56,13 @@ class AsyncpgSignals:
                 await self._told.wait()
         except TimeoutError:
             try:
-                with self._blaming():
+                with telling_loss(self._is_lost):
                     await self._driver.fetchval("SELECT 1", timeout=PROBE_S)
             except TimeoutError as error:
                 raise Unreachable("the connection that holds the lock of the relay does not answer") from error
         self._told.clear()
         if self._driver.is_closed():
-            raise Unreachable(LOST)
+            raise Unreachable(RELAY_LOST)
 
 
 def signals_of(database: Any, table: OutboxTable) -> AsyncpgSignals:

@@ -14,6 +14,7 @@ from eda.projections.sql_steps import Dialect, Result, Sql, Steps, Unreachable, 
 
 __all__ = [
     "FIND_S",
+    "RELAY_LOST",
     "ROLLBACK_S",
     "SHORT_S",
     "AsyncConnection",
@@ -25,6 +26,7 @@ __all__ = [
     "blaming",
     "check_connections",
     "preparing",
+    "telling_loss",
 ]
 
 T = TypeVar("T")
@@ -39,6 +41,8 @@ FIND_S = 60.0
 # closed, and the server rolls back.
 ROLLBACK_S = 3.0
 
+RELAY_LOST = "the connection that holds the lock of the relay was lost"
+
 
 @contextlib.contextmanager
 def blaming(reason: str) -> Iterator[None]:
@@ -50,6 +54,20 @@ def blaming(reason: str) -> Iterator[None]:
         yield
     except asyncio.CancelledError as error:
         error.__cause__ = error.__cause__ or Unreachable(reason)
+        raise
+
+
+@contextlib.contextmanager
+def telling_loss(is_lost: Callable[[], bool]) -> Iterator[None]:
+    """Raise any error of a relay's lost connection as an outage.
+
+    A pool of SQLAlchemy may return a connection that was lost long ago, and does not know the driver's errors.
+    """
+    try:
+        yield
+    except Exception as error:
+        if is_lost():
+            raise Unreachable(RELAY_LOST) from error
         raise
 
 

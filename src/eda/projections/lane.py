@@ -7,8 +7,8 @@ from collections import deque
 
 from eda._event import Event
 from eda.projections.applying import Applying, Taken
+from eda.projections.lane_host import LaneHost
 from eda.projections.sink import PositionRow
-from eda.projections.target import Target
 
 __all__ = ["Lane"]
 
@@ -24,8 +24,8 @@ class Lane:
     `applying` moves the lane's row, which is `row` at first. `most`: how many events are applied together at most.
     """
 
-    def __init__(self, target: Target, row: PositionRow, most: int) -> None:
-        self.applying: Applying = Applying(target, row, self._take, self._make_room)
+    def __init__(self, host: LaneHost, row: PositionRow, most: int) -> None:
+        self.applying: Applying = Applying(host, row, self._take, self._make_room)
         self._most = most
         self._lists: deque[tuple[list[Event], list[int], int]] = deque()  # with their bytes
         # Counts of events and bytes. The event loop changes the first two, and whoever takes events the others.

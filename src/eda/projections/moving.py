@@ -11,8 +11,8 @@ from time import monotonic
 from eda.errors import Timeout
 from eda.projection_errors import PositionInvalid
 from eda.projections.chunks import Chunk
+from eda.projections.lane_host import LaneHost
 from eda.projections.sink import ClaimLost, CommitUnknown, Move, MovesOn, PositionRow, Work
-from eda.projections.target import Target
 
 __all__ = ["Moving", "NotLanded"]
 
@@ -46,17 +46,17 @@ class Moving:
     loop when a sink may have taken chunks that were ready.
     """
 
-    def __init__(self, target: Target, row: PositionRow, on_taken: Callable[[], None]) -> None:
+    def __init__(self, host: LaneHost, row: PositionRow, on_taken: Callable[[], None]) -> None:
         self.row: PositionRow = row
         self.is_moving: bool = False
-        self._target = target
-        self._options = target.options
-        self._sink = target.sink
+        self._host = host
+        self._options = host.options
+        self._sink = host.sink
         self._on_taken = on_taken
         self._loop = asyncio.get_running_loop()
         self._committed: deque[tuple[PositionRow, int]] = deque()  # by a sink that moves on; the loop notes them later
         self._limit: asyncio.Timeout
-        self._limit_s = target.options.timeout_s
+        self._limit_s = host.options.timeout_s
         self._overdue: asyncio.TimerHandle
         self._look: asyncio.TimerHandle
 
@@ -102,7 +102,7 @@ class Moving:
 
     async def pause(self, error: BaseException, n_outages: int) -> None:
         """Wait after a failure of the database; `n_outages` says how many have followed each other."""
-        self._target.outages.failed("a transaction", error)
+        self._host.outages.failed("a transaction", error)
         await asyncio.sleep(min(self._options.retry.delay_s(n_outages), OUTAGE_MAX_S))
 
     # --- one transaction after the other -----------------------------------------------------------------------------
@@ -125,7 +125,7 @@ class Moving:
     def committed(self, row: PositionRow, n_events: int) -> None:
         """Note a commit, in the sink's thread."""
         self._committed.append((row, n_events))
-        if self._target.is_awaited(row.sequence):
+        if self._host.is_awaited(row.sequence):
             with suppress(RuntimeError):  # the event loop was closed meanwhile
                 self._loop.call_soon_threadsafe(self.note_commits)
 
@@ -186,15 +186,15 @@ class Moving:
 
     def _note(self, row: PositionRow, n_transactions: int, n_events: int) -> None:
         self.row = row
-        target = self._target
-        target.counts.transactions += n_transactions
-        target.counts.applied += n_events
-        target.outages.works()
-        target.on_moved()
+        host = self._host
+        host.counts.transactions += n_transactions
+        host.counts.applied += n_events
+        host.outages.works()
+        host.on_moved()
 
     def _log_overdue(self) -> None:
         row = self.row
-        self._target.logger.warning(OVERDUE, self._options.label, row.sequence, row.stream, self._options.timeout_s)
+        self._host.logger.warning(OVERDUE, self._options.label, row.sequence, row.stream, self._options.timeout_s)
 
     async def _landed(self, sequence: int) -> PositionRow | None:
         """Return the row if the transaction with an unknown outcome has moved it there. Raises ClaimLost."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from psycopg import AsyncCursor
 from psycopg.rows import tuple_row
 
+from eda.projections.connection_pool import telling_loss
 from eda.projections.outbox_table import OutboxTable
-from eda.projections.sql_steps import Unreachable
 
 __all__ = ["PsycopgSignals", "signals_of"]
 
@@ -30,7 +29,7 @@ class PsycopgSignals:
         """Connect and listen."""
         self._driver = await self._connect()
         self._driver.cursor_factory, self._driver.row_factory = AsyncCursor, tuple_row  # the user may have others
-        with self._blaming():  # a pool may have returned a connection that was lost long ago
+        with telling_loss(self._is_lost):
             await self._driver.set_autocommit(True)
         await self._execute(f"LISTEN {self._table.name}")
 
@@ -47,25 +46,18 @@ class PsycopgSignals:
 
     async def wait(self, timeout_s: float) -> None:
         """Wait for a notification. After the time-out, ask the server whether the connection still works."""
-        with self._blaming():
+        with telling_loss(self._is_lost):
             async for _ in self._driver.notifies(timeout=timeout_s, stop_after=1):
                 return
         await self._execute("SELECT 1")  # psycopg keeps a notification that comes with the answer
 
     async def _execute(self, statement: str) -> list[tuple[Any, ...]]:
-        with self._blaming():
+        with telling_loss(self._is_lost):
             cursor = await self._driver.execute(statement)
             return await cursor.fetchall() if cursor.description else []
 
-    @contextmanager
-    def _blaming(self) -> Iterator[None]:
-        """Raise any error of a lost connection as an outage: a pool of SQLAlchemy does not know the driver's errors."""
-        try:
-            yield
-        except Exception as error:
-            if self._driver is None or self._driver.closed:
-                raise Unreachable("the connection that holds the lock of the relay was lost") from error
-            raise
+    def _is_lost(self) -> bool:
+        return self._driver is None or self._driver.closed
 
 
 def signals_of(database: Any, table: OutboxTable) -> PsycopgSignals:

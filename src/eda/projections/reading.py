@@ -12,10 +12,10 @@ from eda.deadline import CANCELLED_WAIT_S, Deadline
 from eda.errors import Closed
 from eda.handling._ledger_ordered import OrderedLedger
 from eda.projections.lane import Lane
+from eda.projections.lane_host import LaneHost
 from eda.projections.lane_keys import lane_picker
 from eda.projections.options import ProjectionOptions
 from eda.projections.sink import PositionRow
-from eda.projections.target import Target
 from eda.subscribing.ordered_source import OrderedSource
 from eda.subscribing.services import Services
 from eda.subscribing.spec import SubscriptionSpec
@@ -44,7 +44,7 @@ class Reading:
         stream: str,
         options: ProjectionOptions,
         rows: list[PositionRow],
-        new_target: Callable[[Subscription], Target],
+        new_host: Callable[[Subscription], LaneHost],
         on_user_code: Callable[[], None],
     ) -> None:
         lowest = min(row.sequence for row in rows)
@@ -65,9 +65,9 @@ class Reading:
         self.subscription.on_rewound = self._on_rewound
         self._dispatcher = self.subscription._dispatcher
         self._ledger = cast("OrderedLedger", self._dispatcher.ledger)
-        target = new_target(self.subscription)
-        self._key_errors = target.key_errors
-        self.lanes: list[Lane] = [Lane(target, row, options.chunk) for row in sorted(rows, key=lambda row: row.lane)]
+        host = new_host(self.subscription)
+        self._key_errors = host.key_errors
+        self.lanes: list[Lane] = [Lane(host, row, options.chunk) for row in sorted(rows, key=lambda row: row.lane)]
         self._lane_of = lane_picker(options.key, options.lanes) if options.lanes > 1 else None
         self._read_to = lowest
         self._read_to_ns = 0

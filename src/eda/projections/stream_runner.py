@@ -16,6 +16,7 @@ from eda.handling.failure_log import FailureLog
 from eda.jetstream.grace_period import GracePeriod
 from eda.jetstream.subjects import filter_subjects
 from eda.projection_errors import PositionInvalid, TransactionEnded
+from eda.projections.lane_host import Attempt, Counts, LaneHost
 from eda.projections.options import ProjectionOptions
 from eda.projections.outage_log import OutageLog
 from eda.projections.ownership import Ownership
@@ -23,7 +24,6 @@ from eda.projections.passing_over import PassingOver
 from eda.projections.reading import Reading, Rewound
 from eda.projections.sink import ClaimLost, PositionRow, Sink
 from eda.projections.stream_check import StreamCheck
-from eda.projections.target import Attempt, Counts, Target
 from eda.projections.waiting import Waiters
 from eda.subscribing.services import Services
 from eda.subscribing.subscription import Subscription
@@ -144,7 +144,7 @@ class StreamRunner:
     async def _begin(self) -> Reading:
         """Claim the rows, however long that takes, and begin to read after them."""
         rows = await self._ownership.claim(self._checked, self._is_opened)
-        reading = Reading(self._services, self.stream, self._options, rows, self._new_target, self._on_user_code)
+        reading = Reading(self._services, self.stream, self._options, rows, self._new_host, self._on_user_code)
         self._failed = self._loop.create_future()
         self.reading = reading
         self._ownership.keep(lambda: reading.rows)
@@ -155,8 +155,8 @@ class StreamRunner:
     async def _checked(self, rows: list[PositionRow]) -> str:
         return (await self._check.check(rows)).created
 
-    def _new_target(self, subscription: Subscription) -> Target:
-        return Target(
+    def _new_host(self, subscription: Subscription) -> LaneHost:
+        return LaneHost(
             self._sink,
             self._options,
             self._apply,

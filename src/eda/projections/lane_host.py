@@ -12,7 +12,7 @@ from eda.projections.options import ProjectionOptions
 from eda.projections.outage_log import OutageLog
 from eda.projections.sink import Sink
 
-__all__ = ["Attempt", "Counts", "Target", "Wrap"]
+__all__ = ["Attempt", "Counts", "LaneHost", "Wrap"]
 
 # Makes one attempt to apply events, or one event.
 Attempt = Callable[[Any], Awaitable[None]]
@@ -32,7 +32,7 @@ class Counts:
         self.dead: int = 0
 
 
-class Target:
+class LaneHost:
     """What all lanes of a stream share: the sink, the function, and where failures are noted.
 
     `on_moved()` is called when rows have moved, `on_dead(sequence, reason)` when an event was given up.
