@@ -279,6 +279,10 @@ class Appending:
             try:
                 left_s = max(deadline - loop.time(), 0.001)
                 first = await batch.store(last_seq=sequence, created=None, longest_s=left_s)
+            except Timeout as late:
+                if late.timeout_s == round(left_s, 3):
+                    late.timeout_s = timeout_s  # the caller's, of which the wait for room has taken a part
+                raise
             finally:
                 known.publisher.batch_room.release()
         except ServerError as error:
