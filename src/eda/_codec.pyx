@@ -352,6 +352,8 @@ cdef int read_envelope(Event event, bytes raw, Py_ssize_t start, Py_ssize_t end,
         refusal.field = 0
         return -1
     event.raw = raw
+    event.envelope.start = <uint32_t>start
+    event.envelope.n = <uint32_t>(end - start)
     return 0
 
 

@@ -41,7 +41,7 @@ cdef class Event:
     cdef str _stream
     # A received event owns one bytes object with the acknowledgement subject and the envelope; for a message of another
     # program also with its headers and subject. None for an event that the user made. An unpickled event has only the
-    # headers and the subject.
+    # headers and the subject. All events of a pack share one object, with the whole pack, its headers and its subject.
     cdef bytes raw
     # forget_read() zeroes all fields from here onwards. The times come first, near the other fields that a publish
     # reads.
@@ -49,12 +49,15 @@ cdef class Event:
     cdef int64_t ack_time_ns_
     cdef Span spans[N_SPANS]
     cdef Span meta_span         # from the first meta field's tag to the end of the last; other fields may be between
+    cdef Span envelope          # the envelope; empty for an event that the user made or that was unpickled
     cdef Span reply             # acknowledgement subject
     cdef Span headers_span      # header block of another program's message; empty for an event of eda
     cdef Span subject_span      # the subject, if it does not follow from type and aggregate; else empty
     cdef int64_t version_       # the version in the aggregate; 0: not set
     cdef uint64_t sequence_
     cdef uint32_t attempt_
+    cdef uint32_t index_        # its place in its pack, from 0
+    cdef bint is_packed         # it came out of a pack
     cdef bint ascii             # all texts in `raw` are ASCII; if False, some may not be
 
     cdef int fill(self, PyObject** given) except -1
@@ -75,13 +78,11 @@ cdef inline void forget_read(Event event) noexcept nogil:
     memset(&event.time_ns_, 0, <char*>(&event.ascii + 1) - <char*>&event.time_ns_)
 
 
-# Return the end of the envelope in `raw`.
-cdef inline Py_ssize_t end_of_envelope(Event event) noexcept:
-    if event.headers_span.n:
-        return event.headers_span.start
-    if event.subject_span.n:
-        return event.subject_span.start
-    return PyBytes_GET_SIZE(event.raw)
+# Return how many bytes of memory a received event holds. Events of a pack share the bytes, so each counts its own part.
+cdef inline uint64_t size_held(Event event) noexcept:
+    if event.is_packed:
+        return event.envelope.n
+    return <uint64_t>PyBytes_GET_SIZE(event.raw) if event.raw is not None else 0
 
 
 # Return an event with empty fields, for the codec to fill. Quicker than a call of the type from another module.

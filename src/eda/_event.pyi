@@ -76,6 +76,9 @@ class Event:
     def sequence(self) -> int:
         """The event's sequence in its stream; 0 if the event was not received."""
     @property
+    def index(self) -> int:
+        """The event's place in its pack, from 0; 0 if the event was not in a pack."""
+    @property
     def attempt(self) -> int:
         """The number of this attempt: 1 for the first delivery; 0 if the event was not received."""
     @property

@@ -58,16 +58,10 @@ cdef class Event:
     ):
         """Make an event of its fields. Raises ConfigError, naming the field, for a wrong value."""
         cdef PyObject* given[N_GIVEN]
-        given[F_ID] = <PyObject*>id
-        given[F_TYPE] = <PyObject*>type
-        given[F_SCHEMA] = <PyObject*>schema
-        given[F_CAUSE] = <PyObject*>cause
-        given[F_CLIENT] = <PyObject*>client
-        given[F_AGGREGATE] = <PyObject*>aggregate
-        given[G_STREAM] = <PyObject*>stream
-        given[G_DATA] = <PyObject*>data
-        given[G_TIME] = <PyObject*>time
-        given[G_META] = <PyObject*>meta
+        cdef int i
+        cdef tuple values = (id, type, schema, cause, client, aggregate, stream, data, time, meta)      # as in NAMES
+        for i in range(N_GIVEN):
+            given[i] = <PyObject*>values[i]
         self.fill(given)
 
     cdef int fill(self, PyObject** given) except -1:
@@ -254,6 +248,11 @@ cdef class Event:
         return self.sequence_
 
     @property
+    def index(self):
+        """The event's place in its pack, from 0; 0 if the event was not in a pack."""
+        return self.index_
+
+    @property
     def attempt(self):
         """The number of this attempt: 1 for the first delivery; 0 if the event was not received."""
         return self.attempt_
@@ -301,6 +300,7 @@ cdef class Event:
         copy.ack_time_ns_ = self.ack_time_ns_
         copy.sequence_ = self.sequence_
         copy.attempt_, copy.version_ = self.attempt_, self.version_
+        copy.index_, copy.is_packed = self.index_, self.is_packed
         for name, value in fields_with_class(fields, copy._data).items():
             if name not in NAMES:
                 raise ConfigError(f"an event has no field {name!r} to replace", argument=name)
@@ -390,14 +390,14 @@ cdef class Event:
         if self.get_text(F_AGGREGATE):
             text += f" aggregate={clipped(self.get_text(F_AGGREGATE))}"
         if self.sequence_:
-            text += f" {self.stream}:{self.sequence_}"
+            text += f" {self.stream}:{self.sequence_}" + (f".{self.index_}" if self.is_packed else "")
         return f"{text} {self.get_data()!r}>"
 
     def __reduce__(self):
         return _restore_event, (
             *self.all_texts(), self.meta, self.get_data(), self._stream, self.time_ns_, self.ack_time_ns_,
             self.sequence_, self.attempt_, self.version_, self.kept(&self.headers_span), self.subject.encode(),
-        )
+            self.index_, self.is_packed)
 
 
 cdef str clipped(str text):
@@ -478,7 +478,7 @@ cdef Event new_event():
 
 def _restore_event(
     id, type, schema, cause, client, aggregate, meta, data, stream, time_ns, ack_time_ns, sequence, attempt, version=0,
-    bytes headers=b"", bytes subject=b"",
+    bytes headers=b"", bytes subject=b"", index=0, is_packed=False,
 ):
     cdef Event event = Event.__new__(Event)
     for i, text in enumerate((id, type, schema, cause, client, aggregate)):
@@ -492,7 +492,7 @@ def _restore_event(
     event.ack_time_ns_ = ack_time_ns
     event.sequence_ = sequence
     event.attempt_ = attempt
-    event.version_ = version
+    event.version_, event.index_, event.is_packed = version, index, is_packed
     if headers or subject:
         event.keep(headers + subject, 0, <Py_ssize_t>len(headers), <Py_ssize_t>len(subject))
         leave_to_refcount(event)            # as for every event with `raw`: its data refers to bytes only

@@ -18,6 +18,8 @@ from eda._codec import encode_event  # noqa: E402
 from eda._data import JSON, Bytes, MsgPack, String  # noqa: E402
 from eda._event import Event  # noqa: E402
 from fuzz.cuts import DELIMITER  # noqa: E402
+from support.packs import compressed, pack_of  # noqa: E402
+from support.reference import bytes_field, number_field  # noqa: E402
 
 HEADERS = b"NATS/1.0\r\nNats-Msg-Id: i1\r\n\r\n"
 EVENTS = [
@@ -42,6 +44,16 @@ PROTOBUF = [
     b"\x0a\x01i\x78\x01",  # parts of packs
     b"\x1a\x01t\x8a\x01\x00\x92\x01\x00\x98\x01\x01",
     b"\x3a\x01x",  # neither id nor type
+]
+PACK = pack_of(EVENTS[:3])
+PACKS = [
+    PACK,
+    pack_of(EVENTS[1:2]) * 20,
+    compressed(PACK),
+    compressed(PACK, size=7),
+    PACK + number_field(20, 1) + bytes_field(15, PROTOBUF[0]) + bytes_field(15, b""),
+    b"\xfa\x00\x05\x0a\x03abc" + PACK[:-3],
+    bytes_field(15, ENVELOPES[1], size=5),
 ]
 REPLIES = [
     b"$JS.ACK.orders.me.1.2.1.1700000000000000000.4",
@@ -174,6 +186,7 @@ SEEDS = {
     "transport/frame": with_cuts([*LINES, b"".join(LINES[:11]), b"".join(LINES[:13])]),
     "transport/natspy": with_cuts([*LINES[:11], b"".join(LINES[:11]), b"".join(LINES[:11]) * 2]),
     "envelope": [*ENVELOPES, *PROTOBUF, ENVELOPES[1] + PROTOBUF[1] + ENVELOPES[2]],
+    "pack": PACKS,
     "transport/replies": REPLIES,
     "publishing/answers": with_modes(
         [*ANSWERS[:2], *ANSWERS[10:], DELIMITER.join(ANSWERS), DELIMITER.join(ANSWERS[::-1])]

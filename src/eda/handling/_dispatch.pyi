@@ -76,6 +76,8 @@ class DispatchSource(Protocol):
         """Ask the server for up to `n` events and `n_bytes` bytes, and call `credit.grant`."""
     def on_stripped(self, seq: int, reply: bytes) -> None:
         """Take a delivery whose body the consumer left out. Ordered: later deliveries of this reader are ignored."""
+    def on_unreadable(self, error: Exception) -> None:
+        """End the subscription: this process can't read a pack that another process can read."""
     def on_unwanted(self, seq: int, reply: bytes) -> None:
         """Shared, after `ask_for_unwanted`: pass over or give back a delivery that the filter excludes."""
 

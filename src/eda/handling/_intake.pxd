@@ -1,6 +1,7 @@
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from eda._event cimport Event
+from eda._pack cimport Pack
 from eda.transport._frame cimport Delivery, Frame, Sink
 from eda.transport._outbound cimport Outbound
 from eda.handling._credit cimport Credit
@@ -37,6 +38,7 @@ cdef class Intake(Sink):
     cdef uint64_t suspect_from      # shared: an event is a suspect from this delivery onwards; 0: never
     cdef readonly uint64_t first_attempt    # ordered: of the next event; more than 1 if it was tried before
     cdef object verdict             # why no handler gets the event that was read last, or None
+    cdef object fault               # why a message or an envelope can't be read, until `verdict` is set
     cdef readonly uint64_t clock_ns         # monotonic, coarse: as of the latest tick or handler
 
     # To notice events that are missing: the highest stream and consumer sequences of first deliveries.
@@ -56,9 +58,13 @@ cdef class Intake(Sink):
     cdef int take_ordered(self, Frame* frame, Delivery* delivery) except -1
     cdef bint is_redelivered(self, Frame* frame, Delivery* delivery) except -1
     cdef int acknowledge_unwanted(self, Frame* frame) except -1
+    cdef int take_ordered_pack(self, Frame* frame, Delivery* delivery, Pack pack) except -1
     cdef int pass_over_ordered(self, uint64_t seq) except -1
     cdef int hold_ordered(self, Event event, uint64_t seq, object verdict) except -1
     cdef Event read_event(self, Frame* frame, Delivery* delivery, Py_ssize_t n_reply)
+    cdef Event undecodable(self, Py_ssize_t start, Py_ssize_t n)
+    cdef Pack open_pack(self, Frame* frame, Py_ssize_t n_reply)
+    cdef Event read_packed(self, Pack pack, uint32_t index, Frame* frame, Delivery* delivery, Py_ssize_t n_reply)
     cdef int keep_message(self, Event event, bytes raw, Frame* frame) except -1
     cdef bint is_wanted(self, Event event) except -1
     cdef bint is_for_others(self, Frame* frame) except -1

@@ -2,12 +2,13 @@
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport int32_t, uint64_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from eda._clock cimport monotonic_ns
 from eda._codec cimport Refusal, read_envelope, refusal_error
 from eda._event cimport F_AGGREGATE, F_ID, F_TYPE, Event, new_event
+from eda._pack cimport Pack, is_pack, next_envelope, read_pack
 from eda.transport._frame cimport Delivery, Frame, Sink, read_delivery, status_of
 from eda.transport._outbound cimport Outbound, put_publish
 from eda.handling._credit cimport Credit
@@ -17,7 +18,7 @@ from eda.handling._ledger_ordered cimport OrderedLedger
 from eda.handling._lease cimport Lease
 from eda.handling._waiting cimport WaitingWorkers
 
-from eda.errors import DecodeError
+from eda.errors import ConfigError, DecodeError
 from eda.handling.verdicts import Exhausted, Suspect, Undecodable
 from eda.headers import id_in_headers
 
@@ -185,6 +186,7 @@ cdef class Intake(Sink):
         cdef Event event
         cdef object verdict
         cdef OrderedLedger ledger = self.ordered
+        cdef Pack pack
         cdef int mark = 0
         if delivery.consumer_seq != self.consumer_seq + 1:
             self.consumer_utf8 = b""            # ignore all later deliveries of this reader
@@ -205,6 +207,12 @@ cdef class Intake(Sink):
         ledger.highest_ns = delivery.time_ns
         if mark == MARKER:
             return self.pass_over_ordered(delivery.stream_seq)
+        if is_pack(frame.payload, frame.n_payload):
+            pack = self.open_pack(frame, 0)
+            if pack is not None:
+                return self.take_ordered_pack(frame, delivery, pack)
+            if self.fault is None:
+                return 0
         event = self.read_event(frame, delivery, 0)
         verdict = self.verdict
         if (verdict is None and not self.is_wanted(event)) or (event.headers_span.n and self.is_for_others(frame)):
@@ -218,6 +226,18 @@ cdef class Intake(Sink):
             self.first_attempt = 1
         self.hold_ordered(event, delivery.stream_seq, verdict)
         return self.waiting.event_is_ready()
+
+    cdef int take_ordered_pack(self, Frame* frame, Delivery* delivery, Pack pack) except -1:
+        cdef Event event
+        cdef uint32_t index
+        if frame.n_headers and self.is_for_others(frame):
+            return self.pass_over_ordered(delivery.stream_seq)
+        for index in range(pack.n_events):
+            event = self.read_packed(pack, index, frame, delivery, 0)
+            event.attempt_ = 1
+            self.hold_ordered(event, delivery.stream_seq, self.verdict)
+            self.waiting.event_is_ready()
+        return 0
 
     cdef int pass_over_ordered(self, uint64_t seq) except -1:
         """Note a delivery that this subscription does not handle."""
@@ -298,12 +318,11 @@ cdef class Intake(Sink):
             memcpy(PyBytes_AS_STRING(raw) + n_reply, frame.payload, frame.n_payload)
         self.verdict = None
         if frame.n_payload == 0 or read_envelope(event, raw, n_reply, n_reply + frame.n_payload, &refusal) < 0:
-            self.n_undecodable += 1
-            self.verdict = Undecodable()
-            self.verdict.__cause__ = refusal_error(&refusal) if frame.n_payload else DecodeError(
-                "envelope", "the message has no body", offset=0
-            )
-            event = new_event()
+            if self.fault is None:
+                self.fault = refusal_error(&refusal) if frame.n_payload else DecodeError(
+                    "envelope", "the message has no body", offset=0
+                )
+            event = self.undecodable(n_reply, frame.n_payload)
             self.keep_message(event, raw, frame)
         elif not is_ours(
             frame, <const unsigned char*>PyBytes_AS_STRING(raw), event,
@@ -313,6 +332,66 @@ cdef class Intake(Sink):
         event.reply.n = <unsigned int>n_reply
         event._stream = self.stream
         event.sequence_ = delivery.stream_seq
+        if event.ack_time_ns_ == 0:
+            event.ack_time_ns_ = delivery.time_ns
+        return event
+
+    cdef Event undecodable(self, Py_ssize_t start, Py_ssize_t n):
+        """Return an event for an envelope that can't be read, and set `verdict`. `fault` says why it can't be read."""
+        cdef Event event = new_event()
+        event.envelope.start = <uint32_t>start
+        event.envelope.n = <uint32_t>n
+        self.n_undecodable += 1
+        self.verdict = Undecodable()
+        self.verdict.__cause__ = self.fault
+        self.fault = None
+        return event
+
+    cdef Pack open_pack(self, Frame* frame, Py_ssize_t n_reply):
+        """Return the pack that a message holds, with the message's other parts in `raw`.
+
+        Return None if it can't be read. Then read_event() makes an event for the whole message, unless `fault` is None:
+        then nothing is taken any more.
+        """
+        cdef Pack pack
+        cdef char* to
+        try:
+            pack = read_pack(frame.payload, frame.n_payload, n_reply, frame.n_headers + frame.n_subject)
+        except DecodeError as error:
+            self.fault = error
+            return None
+        except ConfigError as error:
+            self.consumer_utf8 = b""            # what decompresses it is not installed: the subscription ends
+            self.source.on_unreadable(error)
+            return None
+        to = PyBytes_AS_STRING(pack.raw)
+        if n_reply:
+            memcpy(to, frame.reply, n_reply)
+        if frame.n_headers:
+            memcpy(to + pack.end, frame.headers, frame.n_headers)
+        memcpy(to + pack.end + frame.n_headers, frame.subject, frame.n_subject)
+        return pack
+
+    cdef Event read_packed(self, Pack pack, uint32_t index, Frame* frame, Delivery* delivery, Py_ssize_t n_reply):
+        """Return the next event of a pack, and set `verdict` as read_event() does."""
+        cdef Refusal refusal
+        cdef Py_ssize_t n = 0
+        cdef Py_ssize_t start = next_envelope(pack, &n)
+        cdef Event event = new_event()
+        self.verdict = None
+        if read_envelope(event, pack.raw, start, start + n, &refusal) < 0:
+            self.fault = refusal_error(&refusal)
+            event = self.undecodable(start, n)
+            event.raw = pack.raw
+        event.headers_span.start = <uint32_t>pack.end
+        event.headers_span.n = <uint32_t>frame.n_headers
+        event.subject_span.start = <uint32_t>(pack.end + frame.n_headers)
+        event.subject_span.n = <uint32_t>frame.n_subject
+        event.reply.n = <unsigned int>n_reply
+        event._stream = self.stream
+        event.sequence_ = delivery.stream_seq
+        event.index_ = index
+        event.is_packed = True
         if event.ack_time_ns_ == 0:
             event.ack_time_ns_ = delivery.time_ns
         return event

@@ -5,13 +5,13 @@ answered. `OrderedLedger`, in `_ledger_ordered`, keeps the events in order, and 
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdint cimport int32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 
-from eda._event cimport Event
+from eda._event cimport Event, size_held
 
 __all__ = ["Ledger", "SharedLedger"]
 
@@ -92,7 +92,7 @@ cdef class Ledger:
         Py_INCREF(event)
         entry.event = <PyObject*>event
         self.n_waiting += 1
-        self.n_bytes += <uint64_t>PyBytes_GET_SIZE(event.raw) if event.raw is not None else 0
+        self.n_bytes += size_held(event)
         return slot
 
     cdef int drop_event(self, int32_t slot) except -1:
@@ -102,8 +102,7 @@ cdef class Ledger:
         cdef PyObject* renewed = entry.renewed
         cdef object _verdict = self.verdicts.pop(slot) if entry.is_judged else None
         if event is not NULL:
-            if (<Event>event).raw is not None:
-                self.n_bytes -= <uint64_t>PyBytes_GET_SIZE((<Event>event).raw)
+            self.n_bytes -= size_held(<Event>event)
             entry.event = NULL
         entry.renewed = NULL
         entry.is_judged = False

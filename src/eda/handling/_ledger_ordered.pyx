@@ -1,13 +1,12 @@
 """The ledger of an ordered subscription: the events in order, a lane for each key, and the position."""
 
 cimport cython
-from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.stdlib cimport free, malloc
 
-from eda._event cimport Event
+from eda._event cimport Event, size_held
 from eda.handling._ledger cimport DONE, FREE, ORPHAN, RUNNING, WAITING, Held, Ledger
 
 __all__ = ["OrderedLedger"]
@@ -267,7 +266,7 @@ cdef class OrderedLedger(Ledger):
         cdef uint64_t n = 0
         cdef Event event
         for event in events:
-            n += <uint64_t>PyBytes_GET_SIZE(event.raw) if event.raw is not None else 0
+            n += size_held(event)
         return n
 
     cpdef int drop(self, uint64_t position, int64_t stored_ns=0) except -1:

@@ -6,7 +6,7 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from eda._clock cimport monotonic_ns
 from eda._codec cimport Refusal, read_envelope
-from eda._event cimport F_ID, Event, end_of_envelope, new_event
+from eda._event cimport F_ID, Event, new_event
 from eda.transport._outbound cimport Outbound, put_publish
 from eda.handling._credit cimport Credit
 from eda.handling._gate cimport Gate
@@ -164,7 +164,7 @@ cdef class Outcomes:
         for number, (slot, each) in enumerate(dead):
             event = <Event>self.ledger.held[<int32_t>slot].event
             try:
-                payload = event.raw[event.reply.n:end_of_envelope(event)]
+                payload = envelope_of(event)
                 delay_ns = await self.host.store_dead_letter(event, payload, each)
             except BaseException:
                 self.give_back_all([slot for slot, _ in dead[number:]])
@@ -268,7 +268,7 @@ cdef class Outcomes:
 
 def envelope_of(Event event not None):
     """Return the envelope of a received event, as it was delivered."""
-    return event.raw[event.reply.n:end_of_envelope(event)]
+    return event.raw[event.envelope.start:event.envelope.start + event.envelope.n]
 
 
 def attempted(Event event not None, unsigned int attempt):
@@ -280,16 +280,19 @@ cdef Event copy_of(Event event, unsigned int attempt):
     """Return another object for the same event, because the handler may have kept the first object."""
     cdef Event copy = new_event()
     cdef Refusal refusal
-    if read_envelope(copy, event.raw, event.reply.n, end_of_envelope(event), &refusal) < 0:
+    cdef Py_ssize_t start = event.envelope.start
+    if read_envelope(copy, event.raw, start, start + event.envelope.n, &refusal) < 0:
         copy = new_event()
         copy.raw = event.raw
-    if copy.spans[F_ID].n == 0:
+        copy.envelope = event.envelope
+    if copy.spans[F_ID].n == 0 and not event.is_packed:
         copy.take_id(event.get_text(F_ID))      # from the message's header
     copy.reply = event.reply
     copy.headers_span = event.headers_span
     copy.subject_span = event.subject_span
     copy._stream = event._stream
     copy.sequence_ = event.sequence_
+    copy.index_, copy.is_packed = event.index_, event.is_packed
     copy.attempt_ = attempt
     copy.ack_time_ns_ = event.ack_time_ns_
     return copy

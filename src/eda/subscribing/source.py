@@ -168,6 +168,10 @@ class Source:
         if n < n_wanted:
             self._dispatcher.credit.refill()  # another pull asks for the rest
 
+    def on_unreadable(self, error: Exception) -> None:
+        """End the subscription, because this process lacks what decompresses a pack. The pack stays in the stream."""
+        self._on_end(error)
+
     def on_status(self, status: int, tail: bytes, headers: bytes) -> None:
         """Take a status that the server sent about a pull."""
         if self._dispatcher is None or self._stopped:

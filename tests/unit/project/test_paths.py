@@ -18,7 +18,7 @@ OTHERS = {
     "tests/live": {"project"},
     "tests/support": {"faults"},
     "tests/fuzz": {"corpus"},
-    "tests/fuzz/corpus": {"envelope", "headers"},
+    "tests/fuzz/corpus": {"envelope", "headers", "pack"},
     "bench/micro": set(),
     "bench/macro": set(),
 }

@@ -23,9 +23,9 @@ CONTRIBUTING = SOURCE.parents[1] / "CONTRIBUTING.md"
 # The files at the top of src/eda, in three groups. A file imports only files that stand before it in its group.
 TOP: dict[str, list[str]] = {
     "words": [
-        *("_version", "_clock", "server_codes", "errors", "times", "names", "encodings", "callables"),
-        *("callbacks", "deadline", "life", "run_in", "headers", "log", "options", "receipt", "stats", "store_errors"),
-        "projection_errors",
+        *("_version", "_clock", "server_codes", "errors", "times", "names", "encodings", "compression"),
+        *("callables", "callbacks", "deadline", "life", "run_in", "headers", "log", "options", "receipt", "stats"),
+        *("store_errors", "projection_errors"),
     ],
     "event": [
         "_bytes",
@@ -37,6 +37,7 @@ TOP: dict[str, list[str]] = {
         "_event",
         "_envelope",
         "_codec",
+        "_pack",
         "handlers",
         "handler_signatures",
         "_router",

@@ -1,0 +1,204 @@
+"""Reads packs: many events in one stored message (docs/wire.md).
+
+A pack is checked before anything is allocated for its events: how many there are, and that each lies within the pack.
+All its events then share one bytes object. Each envelope is read by the codec, as that of an ordinary message.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from eda._bytes cimport (
+    READ_OK, WIRE_BYTES, WIRE_VARINT, Cursor, ReadError, is_utf8, skip_field, take_bytes, take_tag, take_varint,
+)
+from eda._codec cimport Refusal, read_envelope, refusal_error
+from eda._envelope cimport N_PACK, N_PACK_TO
+from eda._event cimport Event, new_event
+
+from eda.compression import decompress
+from eda.errors import DecodeError
+
+__all__ = ["MAX_EVENTS_OF_PACK", "MAX_SIZE_OF_PACK", "is_pack_payload", "place_of", "stored_events"]
+
+MAX_EVENTS_OF_PACK = MAX_EVENTS
+MAX_SIZE_OF_PACK = MAX_UNPACKED
+
+cdef enum:
+    N_CODEC = 17
+    N_COMPRESSED = 18
+    N_SIZE = 19
+    MAX_CODEC = 64                  # bytes of the codec's name
+
+
+@cython.final
+cdef class Pack:
+    """The events of a pack: how many there are, and where each envelope is in `raw`."""
+
+
+cdef Pack read_pack(const unsigned char* payload, Py_ssize_t n, Py_ssize_t n_before, Py_ssize_t n_after):
+    cdef bytes unpacked
+    cdef Pack pack = Pack.__new__(Pack)
+    if payload[0] != TAG_OF_EVENT:
+        unpacked = unpack(payload, n)
+        payload = <const unsigned char*>PyBytes_AS_STRING(unpacked)
+        n = PyBytes_GET_SIZE(unpacked)
+    elif n > MAX_UNPACKED:
+        raise DecodeError("pack", f"it has {n} bytes, more than {MAX_UNPACKED}", offset=0)
+    pack.n_events = count_events(payload, n)
+    pack.raw = PyBytes_FromStringAndSize(NULL, n_before + n + n_after)
+    memcpy(PyBytes_AS_STRING(pack.raw) + n_before, payload, n)
+    pack.start = n_before
+    pack.end = n_before + n
+    pack.at.pos = <const unsigned char*>PyBytes_AS_STRING(pack.raw) + n_before
+    pack.at.end = pack.at.pos + n
+    return pack
+
+
+cdef uint32_t count_events(const unsigned char* payload, Py_ssize_t n) except 0:
+    """Return how many events a pack has that is not compressed. Raises DecodeError unless all of it is in order."""
+    cdef Cursor c
+    cdef const unsigned char* begin
+    cdef const unsigned char* data
+    cdef Py_ssize_t n_data
+    cdef uint32_t field, wire_type
+    cdef uint32_t n_events = 0
+    cdef ReadError error
+    c.pos = payload
+    c.end = payload + n
+    while c.pos < c.end:
+        begin = c.pos
+        field = wire_type = 0
+        error = take_tag(&c, &field, &wire_type)
+        if error == READ_OK:
+            if field == N_PACK and wire_type == WIRE_BYTES:
+                n_events += 1
+                error = take_bytes(&c, &data, &n_data)
+            elif field <= N_PACK_TO:
+                raise DecodeError("pack", f"field {field} does not belong into a pack", offset=begin - payload)
+            else:
+                error = skip_field(&c, field, wire_type)
+        if error != READ_OK:
+            raise_refusal(error, begin - payload, field)
+        if n_events > MAX_EVENTS:
+            raise DecodeError("pack", f"it has more than {MAX_EVENTS} events", offset=begin - payload)
+    if n_events == 0:
+        raise DecodeError("pack", "it has no event", offset=0)
+    return n_events
+
+
+cdef int raise_refusal(ReadError error, Py_ssize_t offset, uint32_t field) except -1:
+    cdef Refusal refusal
+    refusal.error = error
+    refusal.offset = offset
+    refusal.field = field
+    reason = refusal_error(&refusal).reason
+    raise DecodeError("pack", reason, offset=offset)
+
+
+cdef bytes unpack(const unsigned char* payload, Py_ssize_t n):
+    """Return a compressed pack as it was before its compression. Raises DecodeError, ConfigError."""
+    cdef Cursor c
+    cdef const unsigned char* begin
+    cdef const unsigned char* codec = NULL
+    cdef const unsigned char* data = NULL
+    cdef Py_ssize_t n_codec = 0, n_data = 0
+    cdef uint32_t field, wire_type
+    cdef uint64_t size = 0
+    cdef ReadError error
+    cdef bytes unpacked
+    c.pos = payload
+    c.end = payload + n
+    while c.pos < c.end:
+        begin = c.pos
+        field = wire_type = 0
+        error = take_tag(&c, &field, &wire_type)
+        if error == READ_OK:
+            if field == N_CODEC and wire_type == WIRE_BYTES:
+                error = take_bytes(&c, &codec, &n_codec)
+            elif field == N_COMPRESSED and wire_type == WIRE_BYTES:
+                error = take_bytes(&c, &data, &n_data)
+            elif field == N_SIZE and wire_type == WIRE_VARINT:
+                error = take_varint(&c, &size)
+            elif field <= N_PACK_TO:
+                raise DecodeError(
+                    "pack", f"field {field} does not belong into a compressed pack", offset=begin - payload
+                )
+            else:
+                error = skip_field(&c, field, wire_type)
+        if error != READ_OK:
+            raise_refusal(error, begin - payload, field)
+    if data is NULL or size == 0:
+        raise DecodeError("pack", "it is compressed, but its data or its size is missing", offset=0)
+    if size > MAX_UNPACKED:
+        raise DecodeError("pack", f"it unpacks to {size} bytes, more than {MAX_UNPACKED}", offset=0)
+    if n_codec > MAX_CODEC or not is_utf8(codec, n_codec):
+        raise DecodeError("pack", "the name of its compression can't be read", offset=0)
+    unpacked = decompress(codec[:n_codec].decode(), data[:n_data], size)
+    if unpacked[0] != TAG_OF_EVENT:
+        raise DecodeError("pack", "what was compressed is not a pack", offset=0)
+    return unpacked
+
+
+cdef Py_ssize_t next_envelope(Pack pack, Py_ssize_t* n) noexcept:
+    cdef const unsigned char* data = NULL
+    cdef uint32_t field = 0, wire_type = 0
+    while True:
+        # read_pack() has checked all of it, so nothing can be wrong here.
+        if pack.at.pos[0] == TAG_OF_EVENT:
+            pack.at.pos += 1
+            take_bytes(&pack.at, &data, n)
+            return data - <const unsigned char*>PyBytes_AS_STRING(pack.raw)
+        take_tag(&pack.at, &field, &wire_type)
+        if field == N_PACK:             # its tag has more bytes than it needs
+            take_bytes(&pack.at, &data, n)
+            return data - <const unsigned char*>PyBytes_AS_STRING(pack.raw)
+        skip_field(&pack.at, field, wire_type)
+
+
+def is_pack_payload(bytes payload not None, /):
+    """Return whether the payload of a message is a pack, which has events, and not the envelope of one event."""
+    return is_pack(<const unsigned char*>PyBytes_AS_STRING(payload), PyBytes_GET_SIZE(payload))
+
+
+def stored_events(bytes payload not None, str stream not None, uint64_t sequence, int64_t time_ns,
+                  bytes subject not None=b""):
+    """Return the events of a pack that was read from a stream and was not delivered: their `attempt` is 0.
+
+    An event that can't be read is None. `time_ns`, when the stream stored the pack, becomes the `ack_time` of events
+    whose envelope has none. Raises DecodeError if the pack itself can't be read, and ConfigError if the package that
+    decompresses it is not installed.
+    """
+    cdef Py_ssize_t n = 0, n_subject = PyBytes_GET_SIZE(subject)
+    cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(payload)
+    cdef Pack pack
+    cdef Event event
+    cdef list events = []
+    cdef uint32_t index
+    cdef Py_ssize_t start
+    cdef Refusal refusal
+    if not is_pack(data, PyBytes_GET_SIZE(payload)):
+        raise DecodeError("pack", "it does not begin as a pack does", offset=0)
+    pack = read_pack(data, PyBytes_GET_SIZE(payload), 0, n_subject)
+    memcpy(PyBytes_AS_STRING(pack.raw) + pack.end, PyBytes_AS_STRING(subject), n_subject)
+    for index in range(pack.n_events):
+        start = next_envelope(pack, &n)
+        event = new_event()
+        if read_envelope(event, pack.raw, start, start + n, &refusal) < 0:
+            events.append(None)
+            continue
+        event.subject_span.start = <uint32_t>pack.end
+        event.subject_span.n = <uint32_t>n_subject
+        event._stream = stream
+        event.sequence_ = sequence
+        event.index_ = index
+        event.is_packed = True
+        if event.ack_time_ns_ == 0:
+            event.ack_time_ns_ = time_ns
+        events.append(event)
+    return events
+
+
+def place_of(Event event not None, /):
+    """Return where a received event is in its stream, as text: `7`, or `7.0` for the first event of a pack."""
+    return f"{event.sequence_}.{event.index_}" if event.is_packed else f"{event.sequence_}"
