@@ -73,6 +73,8 @@ class StreamOptions:
     discards its oldest events ("old") or refuses new ones ("new"). `atomic`, `fast_ingest`: whether publishers may use
     atomic or fast-ingest batches; None: if the server supports them. `store`: the stream belongs to event stores
     (`Conn.store`), and all other ways to publish to it are refused. It can't have a limit that discards old events.
+    `packed`: publishers may store many events in one message (a pack). `max_events` counts a pack as one event.
+    `packed` is set when the stream is created, and can't be changed. A stream for event stores can't be packed.
     """
 
     replicas: int = 1
@@ -86,6 +88,7 @@ class StreamOptions:
     atomic: bool | None = None
     fast_ingest: bool | None = None
     store: bool = False
+    packed: bool = False
 
     def __post_init__(self) -> None:
         _make_plain(self)
@@ -100,8 +103,15 @@ class StreamOptions:
         _check_choice("atomic", self.atomic, (None, False, True))
         _check_choice("fast_ingest", self.fast_ingest, (None, False, True))
         _check_choice("store", self.store, (False, True))
+        _check_choice("packed", self.packed, (False, True))
         if self.max_age_s is not None and self.dedup_window_s > self.max_age_s:
             object.__setattr__(self, "dedup_window_s", self.max_age_s)
+        if self.store and self.packed:
+            message = (
+                "packed=True can't be combined with store=True: an event store appends each event under an expected "
+                "version of its aggregate, so each event needs a message of its own"
+            )
+            raise ConfigError(message, argument="packed")
         if self.store and (limit := limit_on_old_events(self)):
             message = (
                 f"{limit}={getattr(self, limit)!r} can't be combined with store=True: an event store needs all events "
@@ -136,6 +146,7 @@ class StreamKeywords(TypedDict, total=False):
     atomic: bool | None
     fast_ingest: bool | None
     store: bool
+    packed: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -65,6 +65,7 @@ def test_stream_options_when_default_are_as_documented() -> None:
         "atomic": None,
         "fast_ingest": None,
         "store": False,
+        "packed": False,
     }
 
 
@@ -312,3 +313,12 @@ def test_stream_options_when_for_a_store_allow_limits_that_refuse_events() -> No
     assert options.store
     with pytest.raises(ConfigError, match="store"):
         StreamOptions(store=1)  # type: ignore[arg-type]
+
+
+def test_stream_options_when_packed_are_not_for_a_store() -> None:
+    assert StreamOptions(packed=True, max_age_s=60.0).packed
+    with pytest.raises(ConfigError, match=r"packed=True can't be combined with store=True") as caught:
+        StreamOptions(packed=True, store=True)
+    assert caught.value.argument == "packed"
+    with pytest.raises(ConfigError, match="packed"):
+        StreamOptions(packed=1)  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ from typing import Any
 
 from eda._version import __version__
 
-__all__ = ["CLIENT", "KIND", "STORE", "SUBSCRIPTION", "VERSION", "labels", "labels_of", "with_mark"]
+__all__ = ["CLIENT", "KIND", "PACKED", "STORE", "SUBSCRIPTION", "VERSION", "labels", "labels_of", "with_marks"]
 
 # Keys of the metadata of a consumer or stream, kept by servers since 2.10.
 SUBSCRIPTION = "eda-subscription"
@@ -14,6 +14,7 @@ CLIENT = "eda-client"
 KIND = "eda-kind"
 VERSION = "eda-version"
 STORE = "eda-store"  # marks a stream of event stores
+PACKED = "eda-packed"  # marks a stream that may have packs
 
 MAX_TEXT = 128  # characters of a client's name; the server accepts a description of 4 KiB
 
@@ -38,10 +39,10 @@ def labels_of(config: dict[str, Any]) -> dict[str, Any]:
     return {"description": config.get("description", ""), "metadata": theirs}
 
 
-def with_mark(metadata: dict[str, str] | None, *, store: bool) -> dict[str, str]:
-    """Return the metadata of a stream with the mark for event stores, or without it."""
-    others = {key: value for key, value in (metadata or {}).items() if key != STORE}
-    return others | {STORE: "1"} if store else others
+def with_marks(metadata: dict[str, str] | None, *, store: bool, packed: bool) -> dict[str, str]:
+    """Return the metadata of a stream with the marks for event stores and for packs, or without them."""
+    others = {key: value for key, value in (metadata or {}).items() if key not in (STORE, PACKED)}
+    return others | ({STORE: "1"} if store else {}) | ({PACKED: "1"} if packed else {})
 
 
 def _shown(text: str) -> str:

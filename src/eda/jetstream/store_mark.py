@@ -47,7 +47,9 @@ def check_can_hold_store(info: StreamInfo) -> None:
     check_takes_events(info)
     limit = limit_on_old_events(info.options)
     subjects = f"{info.name}.*.*"
-    if info.retention != "limits":
+    if info.options.packed:
+        why = "it is packed, and an event store needs a message for each event; a new stream can hold one"
+    elif info.retention != "limits":
         why = f"its retention is {info.retention!r}, so it removes events that were handled"
     elif limit:
         why = f"its limit {limit}={getattr(info.options, limit)!r} discards old events"

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from eda.errors import ConfigError
-from eda.jetstream.labels import STORE
+from eda.jetstream.labels import PACKED, STORE
 from eda.jetstream.schemas import nanoseconds
 from eda.jetstream.subjects import is_covered, overlaps
 from eda.options import StreamOptions
@@ -20,9 +20,9 @@ __all__ = ["StreamInfo", "check_takes_events", "check_takes_subject", "info_of"]
 class StreamInfo:
     """A stream as the server describes it.
 
-    `events` and `bytes`: how much it stores. `created`: when it was created. `subjects`: the subjects to which it
-    listens. `options`: its settings, as far as StreamOptions has them; `Streams.update` leaves all others untouched.
-    `atomic` and `fast_ingest`: whether the stream accepts atomic and fast-ingest batches.
+    `events` and `bytes`: how much it stores. A pack counts as one event. `created`: when it was created. `subjects`:
+    the subjects to which it listens. `options`: its settings, as far as StreamOptions has them; `Streams.update` leaves
+    all others untouched. `atomic` and `fast_ingest`: whether the stream accepts atomic and fast-ingest batches.
 
     The fields from `retention` onwards are settings that only other tools change. `retention`: `limits`, `interest` or
     `workqueue`. `mirror`: the stream of which this one is a copy, or None. `sources`: the streams that are copied into
@@ -158,7 +158,8 @@ def _options_of(
         atomic=atomic,
         fast_ingest=fast_ingest,
     )
-    if STORE in (config.get("metadata") or {}):
-        # Another program may have given the stream a limit that StreamOptions refuses together with `store`.
-        object.__setattr__(options, "store", True)
+    # Another program may have given the stream a setting that StreamOptions refuses together with a mark.
+    for mark, option in ((STORE, "store"), (PACKED, "packed")):
+        if mark in (config.get("metadata") or {}):
+            object.__setattr__(options, option, True)
     return options

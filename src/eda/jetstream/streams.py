@@ -12,8 +12,9 @@ from msgspec import Struct
 
 from eda.errors import ConfigError, NotSupported, ServerError, StreamNotFound, Timeout
 from eda.jetstream.api import ATTEMPT_TIMEOUT_S, REQUEST_TIMEOUT_S, Api, stream_error
-from eda.jetstream.labels import labels, labels_of, with_mark
+from eda.jetstream.labels import labels, labels_of, with_marks
 from eda.jetstream.lowering import lowered_stream
+from eda.jetstream.pack_mark import check_stays_packed
 from eda.jetstream.schemas import Purged, Stream, StreamPage
 from eda.jetstream.store_mark import check_all_have_versions, check_can_hold_store
 from eda.jetstream.stream_info import StreamInfo, info_of
@@ -90,7 +91,7 @@ class Streams:
         fixed = {"name": name, "subjects": stream_subjects(name), "retention": "limits", "allow_direct": True}
         options = options or StreamOptions()
         label = labels("stream", client=self._api.client, what=f"stream {name!r}")
-        label["metadata"] = with_mark(label["metadata"], store=options.store)
+        label["metadata"] = with_marks(label["metadata"], store=options.store, packed=options.packed)
         config = fixed | label | self._to_settings(options) | self._settings_of_store(options)
         is_relabelled = False
         deadline = time.monotonic() + REQUEST_TIMEOUT_S
@@ -108,7 +109,7 @@ class Streams:
                     # labels of the existing stream.
                     is_relabelled = True
                     theirs = labels_of((await self._request("INFO", name))["config"])
-                    theirs["metadata"] = with_mark(theirs["metadata"], store=options.store)
+                    theirs["metadata"] = with_marks(theirs["metadata"], store=options.store, packed=options.packed)
                     config = config | theirs
                     continue
                 if error.err_code == MAX_BYTES_REQUIRED:
@@ -149,9 +150,11 @@ class Streams:
         they have seen the mark, they can still publish to it. `store=False` removes the mark, and event stores then
         refuse the stream. If others publish to it, it can't be marked again.
 
+        `packed` can't be changed: it is set when a stream is created.
+
         Raises ConfigError for an unknown setting, for both ways at once, for settings that an event store does not
-        allow, for StreamOptions without `store` if the stream is marked, and for a stream that can't be marked; it says
-        why. Raises StreamNotFound, NotSupported, ServerError.
+        allow, for StreamOptions without `store` if the stream is marked, for a stream that can't be marked, and for a
+        change of `packed`; it says why. Raises StreamNotFound, NotSupported, ServerError.
         """
         name = check_stream_name(name)
         if options is not None and not isinstance(options, StreamOptions):
@@ -162,10 +165,12 @@ class Streams:
         check_known(StreamOptions, changes, "setting")
         # These raise ConfigError for a wrong value before a request is sent.
         replace(StreamOptions(), **{key: value for key, value in changes.items() if key != "store"})
-        StreamOptions(store=changes.get("store", False))
+        StreamOptions(store=changes.get("store", False), packed=changes.get("packed", False))
         answer = await self._request("INFO", name)
         config: dict[str, Any] = answer["config"]
         before = info_of(answer).options
+        if options is not None or "packed" in changes:
+            check_stays_packed(name, before, changes["packed"] if options is None else options.packed)
         if options is None:
             options = replace(before, **changes)
             config |= self._changed_settings(before, options, changes)
@@ -180,7 +185,7 @@ class Streams:
         if options.store and not before.store:
             info = await self._mark(name, answer, options)
         else:
-            config["metadata"] = with_mark(config.get("metadata"), store=options.store)
+            config["metadata"] = with_marks(config.get("metadata"), store=options.store, packed=options.packed)
             info = info_of(await self._request("UPDATE", name, config))
         self._tell(name, info)
         return info
@@ -190,7 +195,7 @@ class Streams:
         config: dict[str, Any] = answer["config"]
         unmarked = dict(config)
         config |= self._settings_of_store(options)
-        config["metadata"] = with_mark(config.get("metadata"), store=True)
+        config["metadata"] = with_marks(config.get("metadata"), store=True, packed=False)
         check_can_hold_store(info_of(answer))
         checked = await check_all_have_versions(self._api, name)
         info = info_of(await self._request("UPDATE", name, config))

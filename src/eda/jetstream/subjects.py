@@ -12,6 +12,7 @@ from eda.names import STREAM_NAME, SUBSCRIPTION_NAME
 from eda.transport._frame import MAX_CONTROL_LINE
 
 __all__ = [
+    "PACK_TOKEN",
     "aggregate_filter",
     "check_name",
     "check_stream_name",
@@ -27,6 +28,9 @@ __all__ = [
     "subject_of",
     "unescape_token",
 ]
+
+# The token of a pack's subject for a type or aggregate that is not the same in all events. No text is escaped to it.
+PACK_TOKEN = "%pack"
 
 N_REPLY = 128  # bytes of a protocol line for all but the subject: reply subject and sizes take fewer
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eda.jetstream.labels import labels, labels_of, with_mark
+from eda.jetstream.labels import labels, labels_of, with_marks
 
 
 def test_labels_when_made_name_who_made_what() -> None:
@@ -41,7 +41,8 @@ def test_labels_when_they_are_of_an_existing_one_are_without_the_servers_notes()
     assert labels_of(config) == {"description": "d", "metadata": {"team": "billing"}}
 
 
-def test_mark_when_set_or_removed_keeps_other_metadata() -> None:
-    assert with_mark(None, store=False) == {}
-    assert with_mark({"team": "a"}, store=True) == {"team": "a", "eda-store": "1"}
-    assert with_mark({"team": "a", "eda-store": "1"}, store=False) == {"team": "a"}
+def test_marks_when_set_or_removed_keep_other_metadata() -> None:
+    assert with_marks(None, store=False, packed=False) == {}
+    assert with_marks({"team": "a"}, store=True, packed=False) == {"team": "a", "eda-store": "1"}
+    assert with_marks({"team": "a"}, store=False, packed=True) == {"team": "a", "eda-packed": "1"}
+    assert with_marks({"team": "a", "eda-store": "1", "eda-packed": "1"}, store=False, packed=False) == {"team": "a"}
