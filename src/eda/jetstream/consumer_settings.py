@@ -8,6 +8,7 @@ other's changes, and a member never undoes an operator's change that only raises
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from eda.jetstream.subjects import covers
@@ -21,6 +22,7 @@ __all__ = [
     "Needs",
     "changed_settings",
     "find_faults",
+    "is_attended",
     "reader_settings",
     "repaired",
     "shown_faults",
@@ -146,6 +148,25 @@ def changed_settings(made: dict[str, Any], now: dict[str, Any]) -> str:
         if made.get(setting) != now.get(setting):
             return f"{setting} was {made.get(setting)!r} and is {now.get(setting)!r}"
     return ""
+
+
+def is_attended(info: dict[str, Any]) -> bool:
+    """Return whether a member seems to be attached to a shared consumer, given the answer of the server about it.
+
+    That is so if a pull is open. It is also so if events are unacknowledged, and the consumer's last delivery or
+    acknowledgement is younger than the lease.
+    """
+    if info.get("num_waiting"):
+        return True
+    if not info.get("num_ack_pending"):
+        return False
+    times = [(info.get(part) or {}).get("last_active") for part in ("delivered", "ack_floor")]
+    try:
+        latest = max(datetime.fromisoformat(each) for each in times if each)
+        age_s = (datetime.fromisoformat(info["ts"]) - latest).total_seconds()
+    except (KeyError, TypeError, ValueError):
+        return True  # the server does not tell, so assume that a member is attached
+    return bool(age_s < info["config"].get("ack_wait", 0) / NS)
 
 
 def _filter_of(config: dict[str, Any]) -> list[str]:

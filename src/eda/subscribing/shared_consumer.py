@@ -16,6 +16,7 @@ from eda.jetstream.consumer_settings import (
     Fault,
     Needs,
     find_faults,
+    is_attended,
     repaired,
     shown_faults,
     subjects_of,
@@ -25,7 +26,7 @@ from eda.jetstream.labels import labels
 from eda.jetstream.stream_info import StreamInfo
 from eda.jetstream.subjects import covers, filter_subjects, shown_filter
 from eda.server_codes import CONSUMER_DOES_NOT_EXIST, CONSUMER_EXISTS, CONSUMER_NOT_FOUND
-from eda.subscribing.filters import FILTER_NOTE, noted_filter, server_filter, shared_filter
+from eda.subscribing.filters import noted_filter, server_filter, shared_filter, with_note
 from eda.subscribing.source import PRIVATE_LIFE_S
 from eda.subscribing.spec import SubscriptionSpec
 from eda.times import NS, rfc3339, since_epoch_ns
@@ -55,6 +56,7 @@ class SharedConsumer:
         self.lease_s: float = float(options.lease_s)
         self._needs = Needs(0, 0, ())  # set by `open`
         self._is_file = True  # whether the stream is stored in files
+        self.is_packed: bool = False  # whether the stream may have packs
         self._logged_faults = ""  # the settings that could not be changed, as they were logged last
         self._logged_filter: list[str] = []  # another member's narrower filter, as it was logged last
 
@@ -76,6 +78,7 @@ class SharedConsumer:
         """
         self.server_filter = server_filter(stream, self.filter, filters_reliably=self._api.filters_reliably)
         self._is_file = stream.options.storage == "file"
+        self.is_packed = stream.options.packed
         self._needs = Needs(
             ack_wait_ns=int(self._options.lease_s * NS),
             life_ns=0 if self._is_durable else int(PRIVATE_LIFE_S * NS),
@@ -131,7 +134,7 @@ class SharedConsumer:
         }
         if self.filter:
             # The consumer itself may have no filter, because the members filter as well. So the metadata notes it.
-            config["metadata"] = label["metadata"] | {FILTER_NOTE: " ".join(self.filter)}
+            config["metadata"] = with_note(label["metadata"], self.filter)
             if self.server_filter:
                 config["filter_subjects"] = self.server_filter
         if self._is_durable:
@@ -164,9 +167,10 @@ class SharedConsumer:
         theirs = shared_filter(kept)
         changes_filter = set(theirs) != set(self.filter)
         if changes_filter and self._options.on_filter_change == "refuse":
+            hint = " (on_filter_change='from_here' changes the filter from the kept position onward)"
             differences.append(
-                f"it filters {shown_filter(theirs)}, the options ask for {shown_filter(self.filter)} "
-                "(on_filter_change='from_here' changes the filter from the kept position onward)"
+                f"it filters {shown_filter(theirs)}, the options ask for {shown_filter(self.filter)}"
+                + ("" if self.is_packed else hint)
             )
         if bool(kept.get("durable_name")) != self._is_durable:
             differences.append(f"it was made with durable={bool(kept.get('durable_name'))}")
@@ -190,7 +194,7 @@ class SharedConsumer:
 
     def _refuse_other_lease(self, info: dict[str, Any]) -> None:
         found_ns = info["config"].get("ack_wait", 0)
-        if found_ns != self._needs.ack_wait_ns and _is_attended(info):
+        if found_ns != self._needs.ack_wait_ns and is_attended(info):
             raise ConfigError(
                 f"{self._where}: lease_s={self._options.lease_s:g}, but the members that are attached use "
                 f"{found_ns / NS:g} s (ack_wait). Use lease_s={found_ns / NS:g}, or close these members first.",
@@ -203,6 +207,13 @@ class SharedConsumer:
         Raises ConfigError if that would lose events of other members.
         """
         kept, mine, where = info["config"], self.filter, self._where
+        if self.is_packed:
+            raise ConfigError(
+                f"{where}: a member acknowledges a pack as a whole, so it also acknowledges events that only a new "
+                "filter asks for. So on a packed stream, the filter of a shared subscription can't be changed. Use "
+                "another name, reset=True to forget its position, or an ordered subscription (exclusive, serial, key).",
+                argument="on_filter_change",
+            )
         if not self._is_filtered_by_server(kept, theirs) or bool(mine) != bool(self.server_filter):
             raise ConfigError(
                 f"{where}: its members filter in the client, and would acknowledge events that a new filter asks for. "
@@ -220,14 +231,10 @@ class SharedConsumer:
 
     async def _set_filter(self, kept: dict[str, Any], theirs: list[str]) -> dict[str, Any]:
         mine = self.filter
-        metadata = {key: value for key, value in (kept.get("metadata") or {}).items() if key != FILTER_NOTE}
         config = {key: value for key, value in kept.items() if key not in ("filter_subject", "filter_subjects")}
-        if mine:
-            metadata[FILTER_NOTE] = " ".join(mine)
         config["filter_subjects"] = self.server_filter or [ALL_SUBJECTS]
-        made = await self._api.create_consumer(
-            self._stream, self._name, config | {"metadata": metadata}, action="update"
-        )
+        config["metadata"] = with_note(kept.get("metadata"), mine)
+        made = await self._api.create_consumer(self._stream, self._name, config, action="update")
         self._logger.warning(
             "%s: its filter was %s and is %s now, from its position onwards",
             self._where, shown_filter(theirs), shown_filter(mine),
@@ -246,7 +253,7 @@ class SharedConsumer:
         if set(theirs) == set(self.filter):
             return config
         may_change = self._options.on_filter_change == "from_here" and bool(self.filter) == bool(self.server_filter)
-        if may_change and self._is_filtered_by_server(config, theirs):
+        if may_change and self._is_filtered_by_server(config, theirs) and not self.is_packed:
             try:
                 return await self._set_filter(config, theirs)
             except ServerError as error:
@@ -350,7 +357,9 @@ class SharedConsumer:
         return after
 
     def _faults(self, config: dict[str, Any], *, opening: bool = False) -> list[Fault]:
-        is_ours = set(noted_filter(config)) == set(self.filter)
+        # In a packed stream, a consumer without a note, made by another tool, must ask for packs as well.
+        by_subjects = self.is_packed and self.server_filter
+        is_ours = set(shared_filter(config) if by_subjects else noted_filter(config)) == set(self.filter)
         return find_faults(config, self._needs, is_filter_ours=is_ours, opening=opening)
 
     def _accept(self, config: dict[str, Any]) -> None:
@@ -373,22 +382,3 @@ def _limited_life(stream: str, name: str, config: dict[str, Any]) -> str:
         f"subscription {name!r} and its position after {config['inactive_threshold'] / NS:g} s without a member. Use "
         "an ordered subscription (exclusive, serial or key), which keeps its position elsewhere."
     )
-
-
-def _is_attended(info: dict[str, Any]) -> bool:
-    """Return whether a member seems to be attached.
-
-    That is so if a pull is open. It is also so if events are unacknowledged, and the consumer's last delivery or
-    acknowledgement is younger than the lease.
-    """
-    if info.get("num_waiting"):
-        return True
-    if not info.get("num_ack_pending"):
-        return False
-    times = [(info.get(part) or {}).get("last_active") for part in ("delivered", "ack_floor")]
-    try:
-        latest = max(datetime.fromisoformat(each) for each in times if each)
-        age_s = (datetime.fromisoformat(info["ts"]) - latest).total_seconds()
-    except (KeyError, TypeError, ValueError):
-        return True  # the server does not tell, so assume that a member is attached
-    return bool(age_s < info["config"].get("ack_wait", 0) / NS)

@@ -42,6 +42,13 @@ def check_retention(info: StreamInfo, options: SubscriptionOptions, *, filters_r
             argument="backfill",
         )
     is_filtered = options.types is not None or options.aggregate is not None
+    if is_filtered and info.options.packed:
+        raise ConfigError(
+            f"{where}: it is packed, and one subscription acknowledges a pack for all of its events, also those that "
+            "other subscriptions wait for. Subscribe without types and aggregate (a Router needs unknown='raw' for "
+            "that), or use a stream of its own for each subscription.",
+            argument="types" if options.types is not None else "aggregate",
+        )
     if is_filtered and not server_filter(info, [f"{info.name}.x"], filters_reliably=filters_reliably):
         raise ConfigError(
             f"{where}: the server can't filter this stream by type or aggregate, and a filter in the client would "

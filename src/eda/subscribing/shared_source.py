@@ -80,7 +80,7 @@ class SharedSource(Source):
     async def start(self, dispatcher: Dispatcher) -> None:
         """Begin to pull for the dispatcher."""
         dispatcher.intake.set_floor(*self._floor)
-        if self._kept.server_filter:
+        if self._kept.server_filter and not self._kept.is_packed:  # in a packed stream, the filter can't change
             dispatcher.intake.ask_for_unwanted()
         await self.attach(dispatcher)
         dispatcher.credit.set_max_pulls(self.limits.n_waiting)
