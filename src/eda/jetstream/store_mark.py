@@ -10,6 +10,7 @@ import asyncio
 from time import monotonic
 
 from eda._codec import decode_event
+from eda._pack import is_pack_payload
 from eda.errors import ConfigError, DecodeError, NotSupported, Timeout
 from eda.jetstream.api import Api
 from eda.jetstream.direct_get import READ_TIMEOUT_S, DirectGet
@@ -111,7 +112,7 @@ def _check_has_version(stream: str, message: StoredMessage, events: str) -> None
     try:
         why = "" if decode_event(message.payload).version > 0 else "is an event without a version"
     except DecodeError:
-        why = "is not an event"
+        why = "is a pack" if is_pack_payload(message.payload) else "is not an event"
     if why and is_covered(message.subject, [events]):
         raise ConfigError(
             f"stream {stream!r} can't be marked for event stores: the message at sequence {message.sequence} {why}. "

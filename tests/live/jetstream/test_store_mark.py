@@ -10,6 +10,7 @@ import eda
 from eda._codec import encode_event
 from eda.jetstream import streams
 from helpers import Admin, Connect
+from support.packs import publish_pack
 from support.store.versions import on_able_servers, on_old_servers
 
 MARKED = eda.StreamOptions(store=True)
@@ -125,6 +126,13 @@ async def test_update_when_a_message_is_no_event_names_it(conn: eda.Conn, admin:
     await conn.streams.create(stream)
     await admin.js.publish(f"{stream}.t.a", b"\xff no event")
     assert "the message at sequence 1 is not an event" in str(await refused(conn, stream, store=True))
+
+
+@on_able_servers
+async def test_update_when_another_program_stored_a_pack_names_it(conn: eda.Conn, admin: Admin, stream: str) -> None:
+    await conn.streams.create(stream)
+    await publish_pack(admin.js, stream, [eda.Event(type="t", aggregate="a")], subject=f"{stream}.t.a")
+    assert "the message at sequence 1 is a pack" in str(await refused(conn, stream, store=True))
 
 
 @on_able_servers
