@@ -27,7 +27,7 @@ class SubscriptionStats:
     last_sequence: int
     """the highest stream sequence that was handled"""
     pending: int
-    """in the stream and not delivered to any member yet, at the time of the latest delivery"""
+    """in the stream and not delivered to any member yet, at the time of the latest delivery. A pack counts as one"""
     passed_over: int
     """neither handled nor dead-lettered, and not delivered again: the filter did not match, or `dead_letter` is None"""
     undecodable: int

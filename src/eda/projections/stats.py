@@ -16,8 +16,8 @@ class StreamProgress:
     position: int
     """the sequence up to which every event of the stream is applied; with several lanes the lowest. 0: none yet"""
     lag: int | None
-    """how many events are not applied; None: unknown. Where only eda itself can filter, or in a view, events that the
-    projection's `types` and `aggregate` leave out may count as well"""
+    """how many events are not applied; None: unknown. A pack counts as one event. Where only eda itself can filter, or
+    in a view, events that the projection's `types` and `aggregate` leave out may count as well"""
     lag_s: float | None
     """the age of the oldest event that is not applied, in seconds; 0.0: all are applied; None: unknown"""
     lanes: tuple[int, ...]

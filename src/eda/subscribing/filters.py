@@ -16,7 +16,9 @@ __all__ = ["noted_filter", "server_filter", "shared_filter", "types_with_tombsto
 FILTER_NOTE = "eda-filter"  # the key in a shared consumer's metadata under which its members note their filter
 
 
-def server_filter(info: StreamInfo, wanted: list[str], *, filters_reliably: bool) -> list[str]:
+def server_filter(
+    info: StreamInfo, wanted: list[str], *, filters_reliably: bool, was_packed: bool = False
+) -> list[str]:
     """Return the subjects that the server may be asked to filter by. If there are none, only the client filters.
 
     `wanted` is the result of `filter_subjects`. `filters_reliably` says whether the server has no bug in its filters.
@@ -27,7 +29,8 @@ def server_filter(info: StreamInfo, wanted: list[str], *, filters_reliably: bool
 
     In the stream of an event store, a filter of types also asks for tombstones. In a packed stream, a filter also asks
     for packs in which types or aggregates differ. These subjects are not part of `wanted`, because that is the filter
-    that members compare and keep: it must not depend on the settings of a stream.
+    that members compare and keep: it must not depend on the settings of a stream. `was_packed`: the stream had its mark
+    before, so it may have packs even if somebody has removed the mark.
     """
     has_own_subjects = set(info.subjects) <= set(stream_subjects(info.name))
     is_copy = info.mirror is not None or info.sources or info.subject_transform is not None
@@ -38,7 +41,7 @@ def server_filter(info: StreamInfo, wanted: list[str], *, filters_reliably: bool
         wanted = [subject for subject in wanted if subject != info.name]
     elif info.options.store:
         wanted = _with_tombstones(info.name, wanted)
-    return _with_packs(wanted) if info.options.packed else wanted
+    return _with_packs(wanted) if info.options.packed or was_packed else wanted
 
 
 def _with_packs(wanted: list[str]) -> list[str]:

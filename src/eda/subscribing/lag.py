@@ -48,7 +48,8 @@ class SubscriptionInfo:
     position: int
     """the stream sequence up to which all events are done; 0: none is done yet"""
     lag: int | None
-    """how many events are not done; None: unknown. If only the client filters, events that don't match count as well"""
+    """how many events are not done; None: unknown. A pack counts as one event, also if the filter matches none of its
+    events. If only the client filters, events that don't match count as well"""
     lag_s: float | None
     """the age of the oldest event that is not done, in seconds; 0.0: all are done; None: unknown"""
     holder: str | None

@@ -61,6 +61,7 @@ class OrderedSource(Source):
         self._options = options = spec.options
         self.filter: list[str] = filter_subjects(spec.stream, options.types, options.aggregate)
         self._server_filter: list[str] = []  # set by `use_stream`, and each time the stream is checked
+        self._was_packed = False  # whether the stream had the mark of packs at some time
         self._bare = BareSubject(services.wire, services.api, spec.stream, self._on_bare_needed, always=spec.asks_bare)
         # After this sequence, no reader has asked for the stream's own subject. None: all readers did.
         self._not_asked_since: int | None = None
@@ -88,7 +89,10 @@ class OrderedSource(Source):
     def _adapt_to(self, info: StreamInfo) -> None:
         """Adapt to the stream's current settings. Raises ConfigError if they allow no ordered subscription."""
         check_retention(info, self._options, filters_reliably=self._api.filters_reliably)
-        self._server_filter = server_filter(info, self.filter, filters_reliably=self._api.filters_reliably)
+        self._was_packed |= info.options.packed
+        self._server_filter = server_filter(
+            info, self.filter, filters_reliably=self._api.filters_reliably, was_packed=self._was_packed
+        )
 
     async def first_position(self) -> Position:
         """Return the position before the first event that the options ask for. Raises StreamNotFound, ServerError."""

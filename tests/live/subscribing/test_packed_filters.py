@@ -162,3 +162,23 @@ async def test_lag_when_a_filter_asks_for_packs_counts_their_messages(
         await admin.js.publish(f"{stream}.{subject}", b"7")
     (info,) = await conn.subscriptions(stream)
     assert info.lag == 4
+
+
+async def test_ordered_when_somebody_removes_the_mark_while_it_is_open_still_asks_for_packs(
+    conn: eda.Conn, stream: str, admin: Admin
+) -> None:
+    await conn.streams.create(stream, PACKED)
+    seen: list[int] = []
+    async with conn.subscribe(stream, lambda event: seen.append(event.sequence), types=["a"], serial=True) as sub:
+        (first,) = await until(lambda: admin.consumers(stream))
+        config = (await admin.api(f"STREAM.INFO.{stream}"))["config"]
+        del config["metadata"]["eda-packed"]
+        await admin.api(f"STREAM.UPDATE.{stream}", config)
+        await admin.js.delete_consumer(stream, first)
+        (second,) = await until(lambda: admin.consumers(stream), timeout_s=20)
+        assert second != first
+        subjects = (await admin.js.consumer_info(stream, second)).config.filter_subjects or []
+        assert set(subjects) == {f"{stream}.a.*", f"{stream}.%pack.*"}
+        await conn.publish(stream, eda.Event(type="a"))
+        await until(lambda: seen == [1])
+        assert sub.is_active
