@@ -12,6 +12,7 @@ from eda._event import Event
 from eda.errors import ConfigError, EdaError, StreamNotFound
 from eda.jetstream.api import Api
 from eda.jetstream.bucket import Bucket, bucket_for
+from eda.jetstream.pack_mark import check_packed
 from eda.jetstream.store_mark import refusal_of_publish
 from eda.jetstream.stream_info import StreamInfo, check_takes_events, check_takes_subject
 from eda.jetstream.streams import Streams
@@ -91,10 +92,14 @@ class KnownStreams:
         self._wire.on_info.append(self._on_info)
         self._wire.on_restored.append(self._on_info)
 
-    async def ensure(self, stream: str) -> StreamInfo:
-        """Return the stream. If it is missing, create it if that is allowed. Raises StreamNotFound, ServerError."""
+    async def ensure(self, stream: str, *, packed: bool = False) -> StreamInfo:
+        """Return the stream. If it is missing, create it if that is allowed. Raises StreamNotFound, ServerError.
+
+        `packed`: create it for packs, and then not for event stores, whatever `stream_defaults` say.
+        """
         may_create = self._auto_create and stream not in self.never_created
-        info = await self._streams.ensure(stream, self._defaults, create=may_create)
+        defaults = replace(self._defaults, packed=True, store=False) if packed else self._defaults
+        info = await self._streams.ensure(stream, defaults, create=may_create)
         self.looks.saw(info)
         return info
 
@@ -168,18 +173,21 @@ class KnownStreams:
         return known is not None and known.is_marked
 
     async def check(
-        self, stream: str, max_pending: int, *, is_new_server: bool
+        self, stream: str, max_pending: int, *, is_new_server: bool, packed: bool = False
     ) -> tuple[Destination, StreamInfo, bool]:
         """Return the destination of events, the stream, and whether fast ingest is possible.
 
-        The destination of a stream of event stores refuses all events.
+        The destination of a stream of event stores refuses all events. `packed`: packs are published to the stream, and
+        ConfigError is raised if it can't have packs.
 
         `max_pending` is the size of the publisher's window, which fast ingest needs to be 4 or more. `is_new_server`
         says that the connection may have changed to another server, of another version. Raises what `find` raises.
         """
         if is_new_server:
             await self._api.discover(LOOK_TIMEOUT_S)
-        info = await self.ensure(stream)
+        info = await self.ensure(stream, packed=packed)
+        if packed:
+            check_packed(info)
         can_fast = info.fast_ingest and self._api.has_fast_ingest and max_pending >= 4
         return self._destination(info), info, can_fast
 

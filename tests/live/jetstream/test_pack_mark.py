@@ -8,10 +8,17 @@ import pytest
 
 import eda
 from eda.jetstream.pack_mark import check_packed
+from eda.publishing.known_streams import KnownStreams
 from helpers import Admin, Connect
 from support.store.versions import on_able_servers
 
 PACKED = eda.StreamOptions(packed=True)
+
+
+def known_streams_of(conn: eda.Conn) -> KnownStreams:
+    services = conn._lifetime._services
+    assert services is not None
+    return services.known_streams
 
 
 async def edit(admin: Admin, stream: str, **changes: Any) -> None:
@@ -154,3 +161,31 @@ async def test_packs_when_another_tool_made_the_stream_need_only_the_mark(
     config = {"name": stream, "subjects": [f"{stream}.>"], "metadata": {"eda-packed": "1"}, "retention": retention}
     await admin.api(f"STREAM.CREATE.{stream}", config)
     check_packed(await conn.streams.info(stream))
+
+
+@pytest.mark.parametrize("defaults", [eda.StreamOptions(), eda.StreamOptions(store=True), PACKED], ids=str)
+async def test_packs_when_the_stream_is_missing_create_it_packed(
+    connect: Connect, stream: str, defaults: eda.StreamOptions
+) -> None:
+    conn = await connect(stream_defaults=defaults)
+    _, info, _ = await known_streams_of(conn).check(stream, 100, is_new_server=False, packed=True)
+    assert (info.options.packed, info.options.store) == (True, False)
+    assert (await conn.streams.info(stream)).options.packed
+
+
+async def test_packs_when_the_stream_is_missing_and_may_not_be_created_are_refused(
+    connect: Connect, stream: str
+) -> None:
+    conn = await connect(auto_create=False)
+    with pytest.raises(eda.StreamNotFound):
+        await known_streams_of(conn).check(stream, 100, is_new_server=False, packed=True)
+
+
+async def test_packs_when_the_stream_is_not_packed_are_refused_and_events_are_not(conn: eda.Conn, stream: str) -> None:
+    await conn.publish(stream, eda.Event(type="t"))
+    known = known_streams_of(conn)
+    with pytest.raises(eda.ConfigError, match="takes no packs: it is not packed") as caught:
+        await known.check(stream, 100, is_new_server=False, packed=True)
+    assert caught.value.argument == "pack"
+    _, info, _ = await known.check(stream, 100, is_new_server=False)
+    assert not info.options.packed
