@@ -201,6 +201,8 @@ async def connecting() -> None:
     states: list[str] = []
     eda.connect(on_state=states.append)
     await conn.streams.create("orders", eda.StreamOptions(replicas=3))
+    await conn.streams.create("readings", eda.StreamOptions(packed=True))
+    await conn.streams.update("readings", packed=True, max_bytes=10**9)
     assert_type(await conn.streams.update("orders", max_age_s=3600, compression="s2"), eda.StreamInfo)
     await conn.streams.update("orders", eda.StreamOptions(replicas=3))
     await eda.connect("embedded:", stream_defaults=eda.StreamOptions(), auto_create=False, connect_timeout_s=1)
