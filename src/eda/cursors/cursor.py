@@ -19,7 +19,7 @@ from eda.cursors.entry import RETRY_S, CursorEntry
 from eda.cursors.filter_check import FilterCheck, OnFilterChange
 from eda.cursors.held_cursor import HeldCursor, HeldCursorOwner
 from eda.cursors.liveness import TAKEOVER_S, HolderLiveness
-from eda.cursors.position import Position
+from eda.cursors.position import FIRST, Position
 from eda.cursors.standby import Standby
 from eda.cursors.takeover import Taken, Takeover
 from eda.cursors.value import CursorValue, Snapshot
@@ -40,8 +40,8 @@ MAX_CLIENT = 128  # characters of the client's name in `holder`
 class CursorOwner(HeldCursorOwner, Protocol):
     """What a cursor calls on its owner, in addition to the calls of a held cursor; no call may block."""
 
-    def on_active(self, seq: int, tries: int, lease_until_ns: int) -> None:
-        """This member is the holder now: handle the events after `seq`. `tries` holders have vanished at `seq`."""
+    def on_active(self, position: Position, tries: int, lease_until_ns: int) -> None:
+        """This member is the holder now: handle the events after `position`. There `tries` holders have vanished."""
 
     def on_lost(self) -> None:
         """Another member is the holder now: stop everything. `on_active` may follow later."""
@@ -55,7 +55,7 @@ class Cursor:
 
     `filter`: the subjects that the subscription asks for. `on_filter_change`: what to do if the filter in the
     entry differs (see FilterCheck). `bucket`: the settings that the subscription needs of the bucket. `start`: the
-    sequence at which the options tell the subscription to start, else 0.
+    sequence at which the options tell the subscription to start, else 0. `has_packs`: the stream is a packed one.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class Cursor:
         on_filter_change: OnFilterChange = "refuse",
         bucket: Bucket,
         start: int = 0,
+        has_packs: bool = False,
     ) -> None:
         self._wire = wire
         self._logger = logger
@@ -83,7 +84,9 @@ class Cursor:
         self.holder: str = f"{readable}-{next_nuid()}"
         self._entry = CursorEntry(wire, api, stream, name)
         self._filter = FilterCheck(logger, stream, name, filter, on_filter_change)
-        self._takeover = Takeover(api, logger, self._entry, self.holder, self._filter, start)
+        self._takeover = Takeover(
+            api, logger, self._entry, self.holder, self._filter, start, has_packs=has_packs
+        )  # fmt: skip
         self._liveness = HolderLiveness()  # of the holder that this member stands by for
         self._standby = Standby(wire, api, stream, name, self._liveness.on_hint)
         self._patience = GracePeriod()  # ends the retries of a takeover that the server refuses
@@ -122,11 +125,6 @@ class Cursor:
         return self._held.created if self._held is not None else ""
 
     @property
-    def stored_ns(self) -> int:
-        """Return when the stream stored the position's event, in ns since 1970; 0: not known, or not the holder."""
-        return self._held.stored_ns if self._held is not None else 0
-
-    @property
     def start(self) -> int:
         """Return the sequence at which the options told the subscription to start; 0: none, or not the holder."""
         return self._held.start_at if self._held is not None else 0
@@ -159,21 +157,26 @@ class Cursor:
             raise self._error
         self._is_open = True
 
-    def advance(self, seq: int, stored_ns: int = 0, *, forget_tries: bool = False) -> None:
-        """Note that all events up to `seq`, which was stored at `stored_ns`, are done (see HeldCursor)."""
+    def advance(self, position: Position, *, forget_tries: bool = False) -> None:
+        """Note that all events up to `position` are done (see HeldCursor)."""
         if self._held is not None:
-            self._held.advance(seq, stored_ns, forget_tries=forget_tries)
+            self._held.advance(position, forget_tries=forget_tries)
 
-    async def store(self, seq: int, stored_ns: int = 0) -> None:
-        """Write at once that all events up to `seq` are done; return when this is confirmed. Raises Closed if lost."""
+    async def store(self, position: Position) -> None:
+        """Write at once that all events up to `position` are done; return when confirmed. Raises Closed if lost."""
         if self._held is None:
             raise Closed(f"the cursor {self._stream}.{self._name}")
-        await self._held.store(seq, stored_ns)
+        await self._held.store(position)
 
-    def rewind(self, created: str, seq: int, stored_ns: int = 0) -> None:
-        """Set the position back to `seq`: the stream has lost its end, or was created again at `created`."""
+    def note_packs(self) -> None:
+        """Note that the stream has packs, so that older code must refuse the cursor."""
         if self._held is not None:
-            self._held.rewind(created, seq, stored_ns)
+            self._held.note_packs()
+
+    def rewind(self, created: str, position: Position) -> None:
+        """Set the position back: the stream has lost its end or a pack, or was created again at `created`."""
+        if self._held is not None:
+            self._held.rewind(created, position)
 
     def end_waits(self) -> None:
         """Raise Closed in each `store` that still waits."""
@@ -181,9 +184,9 @@ class Cursor:
             self._held.end_waits()
 
     async def close(
-        self, seq: int = 0, stored_ns: int = 0, *, keep_holder: bool = False, timeout_s: float = CLOSE_TIMEOUT_S
+        self, position: Position = FIRST, *, keep_holder: bool = False, timeout_s: float = CLOSE_TIMEOUT_S
     ) -> bool:
-        """Store position `seq`, unless a later one was noted, and give the cursor up, so that a standby takes it over.
+        """Store the position, unless a later one was noted, and give the cursor up, so that a standby takes it over.
 
         With `keep_holder` the cursor is not given up, so a standby takes it over only after 5 s.
 
@@ -195,10 +198,10 @@ class Cursor:
             async with asyncio.timeout(timeout_s):
                 await self._task_end()
                 if held is not None:
-                    return await held.release(seq, stored_ns, keep_holder=keep_holder)
+                    return await held.release(position, keep_holder=keep_holder)
                 if unconfirmed is not None:
                     # Nobody knows whether the takeover was stored. `release` reads the entry to find out.
-                    await self._new_held(Taken(unconfirmed, 0, 0)).release(0)
+                    await self._new_held(Taken(unconfirmed, 0, 0)).release(FIRST)
                 return self._error is None
         except (TimeoutError, EdaError) as error:
             self._logger.warning(
@@ -263,11 +266,12 @@ class Cursor:
         held = self._held = self._new_held(result)
         self._takeover.held()
         value = result.value
-        self._logger.info("subscription %s of %s: active, after position %d", self._name, self._stream, value.seq)
+        position = value.position
+        self._logger.info("subscription %s of %s: active, after position %s", self._name, self._stream, position.text)
         if snapshot.value is not None:
             self._filter.log_change(snapshot.value)
         try:
-            self._owner.on_active(value.seq, value.tries, held.lease_until_ns)
+            self._owner.on_active(position, value.tries, held.lease_until_ns)
         finally:
             held.start()
         return None

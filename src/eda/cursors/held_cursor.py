@@ -13,6 +13,7 @@ from typing import Protocol
 
 from eda._clock import read_monotonic_ns
 from eda.cursors.entry import ANSWER_S, RETRY_S, CursorEntry, Write, is_stored, passing_to
+from eda.cursors.position import Position
 from eda.cursors.value import CursorValue, Snapshot, new_value, template_of
 from eda.errors import Closed, EdaError
 from eda.jetstream.bucket import BUCKET_STREAM
@@ -33,8 +34,8 @@ BYTES_PER_S = 256 * 1024  # each write contains the whole filter, so with a long
 class HeldCursorOwner(Protocol):
     """What a held cursor calls on its owner; no call may block. Leases are in nanoseconds of `read_monotonic_ns`."""
 
-    def on_confirmed(self, seq: int, lease_until_ns: int) -> None:
-        """Position `seq` is stored, and handlers may start until `lease_until_ns`. Both may be unchanged."""
+    def on_confirmed(self, place: tuple[int, int], lease_until_ns: int) -> None:
+        """The position is stored up to this place; handlers may start until `lease_until_ns`. Both may be unchanged."""
 
     def on_fenced(self) -> None:
         """The lease has expired: cancel the running handlers. `on_unfenced`, `on_lost` or `on_end` follows."""
@@ -69,16 +70,16 @@ class HeldCursor:
         self._holder = value.holder
         self._epoch = value.epoch
         self._filter = value.filter
+        self._has_packs = value.has_packs
         self._on_gone = on_gone
         self._on_failed = on_failed
         self._loop = asyncio.get_running_loop()
         self.created: str = value.created
         self.start_at: int = value.start
         self.tries: int = value.tries
-        self._taken_seq = value.seq  # the position at which the cursor was taken
-        self.seq: int = value.seq  # all events up to this sequence are done
-        self.stored_ns: int = value.stored_ns  # when the stream stored event `seq`; 0: not known
-        self.confirmed_seq: int = value.seq  # the position that the server has confirmed
+        self.position: Position = value.position  # all events up to it are done
+        self._taken = self.position.place  # where the cursor was taken
+        self.confirmed: tuple[int, int] = self.position.place  # of the position that the server has confirmed
         self.lease_until_ns: int = sent_ns + int(LEASE_S * NS)
         self.is_fenced: bool = False
         self._revision = revision
@@ -87,14 +88,14 @@ class HeldCursor:
         self._is_over = False
         self._is_ready = False  # no write is under way or scheduled, so the next progress starts one
         self._write: Write | None = None  # under way
-        self._written = (0, "")  # the position and `created` in the last write
+        self._written = (self.position.place, "")  # the place and `created` in the last write
         self._is_rewound = False  # the entry may have a later position than `rewind` has set
         self._n_bytes = 0  # of the last write
-        self._template = b""  # for the text of writes; empty: to be made again
+        self._template: Callable[[Position], bytes] | None = None  # makes the text of writes; None: to be made again
         self._write_timer: asyncio.TimerHandle | None = None
         self._watch_timer: asyncio.TimerHandle | None = None
         self._checking: asyncio.Task[None] | None = None
-        self._waiters: list[tuple[int, Wait[None]]] = []
+        self._waiters: list[tuple[tuple[int, int], Wait[None]]] = []  # the place that each waits for
 
     def start(self) -> None:
         """Begin to write and to watch the time."""
@@ -103,69 +104,77 @@ class HeldCursor:
 
     # --- progress ----------------------------------------------------------------------------------------------------
 
-    def advance(self, seq: int, stored_ns: int = 0, *, forget_tries: bool = False) -> None:
-        """Note that all events up to `seq`, which was stored at `stored_ns`, are done; write this soon.
+    def advance(self, position: Position, *, forget_tries: bool = False) -> None:
+        """Note that all events up to `position` are done; write this soon.
 
         `forget_tries`: the stream has no event after this position, so no event made the earlier holders vanish.
         """
-        if seq > self.seq or (forget_tries and self.tries):
-            self._move(seq, stored_ns)
+        if position.place > self.position.place or (forget_tries and self.tries):
+            self._move(position)
             if forget_tries:
                 self.tries = 0
-                self._template = b""
+                self._template = None
             if self._is_ready:
                 self._write_soon()
 
-    def store(self, seq: int, stored_ns: int = 0) -> Awaitable[None]:
-        """Note that all events up to `seq` are done, and write this at once.
+    def store(self, position: Position) -> Awaitable[None]:
+        """Note that all events up to `position` are done, and write this at once.
 
         Return an awaitable that ends when the server has confirmed it, and raises Closed if the cursor is lost first.
         """
-        self._move(seq, stored_ns)
+        self._move(position)
         waiter: Wait[None] = self._wire.waits.new()
-        if self.confirmed_seq >= seq:
+        if self.confirmed >= position.place:
             waiter.set_result(None)
         elif self._is_over:
             waiter.set_exception(self._closed())
         else:
-            self._waiters.append((seq, waiter))
+            self._waiters.append((position.place, waiter))
             self._write_now()
         return waiter
 
-    def rewind(self, created: str, seq: int, stored_ns: int = 0) -> None:
-        """Set the position back to `seq`: the stream has lost its end, or was created again at `created`."""
+    def note_packs(self) -> None:
+        """Note that the stream has packs: all further writes are of version 2."""
+        if not self._has_packs:
+            self._has_packs = True
+            self._template = None
+
+    def rewind(self, created: str, position: Position) -> None:
+        """Set the position back: the stream has lost its end or a pack, or was created again at `created`."""
         self.created = created
         self.start_at = 0
-        self.seq = self._taken_seq = self.confirmed_seq = seq
-        self.stored_ns = stored_ns
+        self.position = position
+        self._taken = self.confirmed = position.place
         self._is_rewound = True  # a write under way may store the later position
         self.tries = 0
-        self._template = b""
-        self.end_waits(seq)
+        self._template = None
+        self.end_waits(position.place)
         self._write_now()
 
-    def end_waits(self, seq: int = -1) -> None:
-        """Raise Closed in each `store` that waits for a position after `seq`."""
+    def end_waits(self, place: tuple[int, int] = (-1, 0)) -> None:
+        """Raise Closed in each `store` that waits for a position after this place."""
         waiters, self._waiters = self._waiters, []
         for wanted, waiter in waiters:
-            if wanted <= seq:
+            if wanted <= place:
                 self._waiters.append((wanted, waiter))
             elif not waiter.done():
                 waiter.set_exception(self._closed())
 
     def _value(self, holder: str) -> CursorValue:
-        tries = self.tries if self.seq == self._taken_seq else 0
+        tries = self.tries if self.position.place == self._taken else 0
         return new_value(
-            self.seq, self._epoch, holder, tries, self._filter, self.created, self.start_at, self.stored_ns
-        )
+            self.position, self._epoch, holder, tries, self._filter, self.created, self.start_at,
+            has_packs=self._has_packs,
+        )  # fmt: skip
 
-    def _move(self, seq: int, stored_ns: int) -> None:
-        """Move the position forward to `seq`, unless it is there already."""
-        if seq > self.seq:
-            if self.seq == self._taken_seq:
-                self._template = b""  # `tries` counts holders that vanished at the old position
-            self.seq = seq
-            self.stored_ns = stored_ns
+    def _move(self, position: Position) -> None:
+        """Move forward to this position, unless the cursor is there already."""
+        if position.place > self.position.place:
+            if self.position.place == self._taken:
+                self._template = None  # `tries` counts holders that vanished at the old position
+            if position.idx:
+                self.note_packs()
+            self.position = position
 
     def _write_soon(self) -> None:
         pause_s = min(max(PAUSE_S, self._n_bytes / BYTES_PER_S), SIGN_OF_LIFE_S)
@@ -184,11 +193,11 @@ class HeldCursor:
         self._is_ready = False
         if self._is_over or self._write is not None or self._checking is not None or not self._wire.is_up:
             return  # this method is called again when the write, the check or the reconnect is done
-        if not self._template:
+        if self._template is None:
             self._template = template_of(self._value(self._holder))
-        self._written = (self.seq, self.created)
+        self._written = (self.position.place, self.created)
         self._is_rewound = False
-        text = self._template % (self.seq, self.stored_ns)
+        text = self._template(self.position)
         self._n_bytes = len(text)
         self._write = self._entry.write(text, self._revision, self._on_answer)
         self._sent_ns = self._write.sent_ns
@@ -197,7 +206,7 @@ class HeldCursor:
         """Write the progress made during the last write; if there is none, wait for progress."""
         if self._waiters or self._is_rewound:
             self._write_now()
-        elif self.seq > self.confirmed_seq:
+        elif self.position.place > self.confirmed:
             self._write_soon()
         else:
             self._is_ready = True
@@ -237,17 +246,17 @@ class HeldCursor:
             self._refusal = refusal
             self._write_timer = self._loop.call_later(SIGN_OF_LIFE_S, self._write_now)
 
-    def _confirm(self, seq: int, created: str) -> None:
+    def _confirm(self, place: tuple[int, int], created: str) -> None:
         if created == self.created:
             # A write from before `rewind` may have a later position than the current one.
-            self.confirmed_seq = max(self.confirmed_seq, min(seq, self.seq))
+            self.confirmed = max(self.confirmed, min(place, self.position.place))
         waiters, self._waiters = self._waiters, []
         for wanted, waiter in waiters:
-            if wanted > self.confirmed_seq:
+            if wanted > self.confirmed:
                 self._waiters.append((wanted, waiter))
             elif not waiter.done():
                 waiter.set_result(None)
-        self._owner.on_confirmed(self.confirmed_seq, self.lease_until_ns)
+        self._owner.on_confirmed(self.confirmed, self.lease_until_ns)
 
     def _check(self) -> None:
         if self._checking is None and not self._is_over:
@@ -273,7 +282,7 @@ class HeldCursor:
         self._checking = self._write = None
         if snapshot.value is not None and self.is_ours(snapshot):
             self._revision = snapshot.revision
-            self._confirm(snapshot.value.seq, snapshot.value.created)
+            self._confirm(snapshot.value.position.place, snapshot.value.created)
             self._write_now()
         else:
             self._on_gone(snapshot)
@@ -294,7 +303,7 @@ class HeldCursor:
         """Fence when the lease expires, check the entry when an answer is late, and write as a sign of life."""
         if self._is_over:
             return
-        self._template = b""  # the template contains the time, which must be right to the second
+        self._template = None  # the template contains the time, which must be right to the second
         now = read_monotonic_ns()
         fences = not self.is_fenced and now >= self.lease_until_ns
         self.is_fenced |= fences
@@ -343,15 +352,15 @@ class HeldCursor:
         self._stop_checking()
         self.end_waits()
 
-    async def release(self, seq: int, stored_ns: int = 0, *, keep_holder: bool = False) -> bool:
-        """Give the cursor up: write position `seq` or later, without a holder. Return whether the position is stored.
+    async def release(self, position: Position, *, keep_holder: bool = False) -> bool:
+        """Give the cursor up: write this position or a later one, without a holder. Return whether it is stored.
 
         With `keep_holder` the holder stays in the entry, so other members wait until it has been silent for long
         enough. There is no time limit. Raises EdaError.
         """
         write = self._write
         self.abandon()
-        self._move(seq, stored_ns)
+        self._move(position)
         if write is not None:
             waiter: asyncio.Future[Answer] = self._loop.create_future()
             write.on_answer = passing_to(waiter)
@@ -366,7 +375,7 @@ class HeldCursor:
             value = self._value(self._holder if keep_holder else "")
             answer, _ = await self._entry.put(value, self._revision)
             if is_stored(answer):
-                self.confirmed_seq = self.seq
+                self.confirmed = self.position.place
                 return True
             self._revision = 0
 
@@ -378,7 +387,8 @@ class HeldCursor:
         value = snapshot.value
         if value is None or value.epoch < self._epoch or value.created != self.created:
             return False
-        return value.seq >= self.seq and (value.epoch > self._epoch or not value.holder)
+        is_kept = value.position.place >= self.position.place
+        return is_kept and (value.epoch > self._epoch or not value.holder)
 
     def _closed(self) -> Closed:
         return Closed(f"the cursor {self._entry.stream}.{self._entry.name}")

@@ -1,7 +1,7 @@
 """Positions in a stream: which event a position means, and whether the stream still has this event.
 
 After a power failure a server lacks the events that it had not yet written to disk, and gives their sequences to other
-events. So a sequence alone does not identify an event, but the sequence and the time at which it was stored do.
+events. So a sequence alone does not identify a message, but the sequence and the time at which it was stored do.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from eda.times import rfc3339
 
 __all__ = [
     "BEFORE_FIRST_NS",
+    "FIRST",
     "Position",
     "position_of",
     "sequence_at",
@@ -32,10 +33,31 @@ BEFORE_FIRST_NS = 1  # the time of a position before the stream's first event: e
 
 
 class Position(NamedTuple):
-    """The sequence of an event, and when the stream stored it, in nanoseconds since 1970; 0: that time is not known."""
+    """The last message that is wholly done, and how many events of the next message are done, if that is a pack.
+
+    `stored_ns`: when the stream stored message `seq`, in nanoseconds since 1970; 0: not known. `idx`: how many events
+    of the pack `part` are done. This pack was stored at `part_ns`. All three are 0 if no pack is partly done. The
+    next message need not have the next sequence, and the stream may lose it, so its sequence and its time name it.
+    """
 
     seq: int
     stored_ns: int = 0
+    idx: int = 0
+    part: int = 0
+    part_ns: int = 0
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Return what grows with each event that is done: `seq` and `idx`. Places are compared, positions are not."""
+        return self.seq, self.idx
+
+    @property
+    def text(self) -> str:
+        """Return the last event that is done, for log lines: "7", or "9.2" if a pack is partly done."""
+        return f"{self.part}.{self.idx - 1}" if self.idx else str(self.seq)
+
+
+FIRST = Position(0)  # nothing is done
 
 
 def warn_of_far_start(logger: logging.Logger, stream: str, name: str, start: int, last: int) -> None:
@@ -91,9 +113,14 @@ async def surviving_position(api: Api, stream: str, position: Position, info: St
     The position's own event may be missing because it expired, was deleted or was purged. Then nothing is lost, unless
     the stream has an event that was stored after the position's time under the same or an earlier sequence.
 
+    A pack that is partly done may be lost although the messages before it are not. The position that is returned still
+    names this pack then. Whoever reads on compares each message with the name, and passes over no event of another one.
+
     Raises StreamNotFound, ServerError, Timeout, Closed.
     """
     if not position.seq:
+        return position
+    if position.idx and await _stored_at(api, stream, position.part) == position.part_ns:
         return position
     if not position.stored_ns:  # the time is not known: a loss shows only if the stream ends earlier
         end = info.last_sequence

@@ -30,11 +30,20 @@ class Taken(NamedTuple):
 class Takeover:
     """The attempts of one member to become the holder.
 
-    `start`: the sequence at which the options tell the subscription to start, else 0.
+    `start`: the sequence at which the options tell the subscription to start, else 0. `has_packs`: the stream is a
+    packed one.
     """
 
     def __init__(
-        self, api: Api, logger: logging.Logger, entry: CursorEntry, holder: str, filter: FilterCheck, start: int
+        self,
+        api: Api,
+        logger: logging.Logger,
+        entry: CursorEntry,
+        holder: str,
+        filter: FilterCheck,
+        start: int,
+        *,
+        has_packs: bool,
     ) -> None:
         self._api = api
         self._logger = logger
@@ -42,6 +51,7 @@ class Takeover:
         self._holder = holder
         self._filter = filter
         self._start = start
+        self._has_packs = has_packs
         self.epoch: int = 0  # of the last attempt
         self._unconfirmed: CursorValue | None = None  # may be stored, and `held` was not called for it yet
         self._is_stopped = False
@@ -92,15 +102,16 @@ class Takeover:
         """Return the value with which this member takes the cursor over from the old value."""
         created = await stream_created(self._api, self._entry.stream)
         if old is not None and old.created in ("", created):
-            return successor(msgspec.structs.replace(old, created=created), self._holder, self._filter.own)
+            old = msgspec.structs.replace(old, created=created)
+            return successor(old, self._holder, self._filter.own, has_packs=self._has_packs)
         if old is not None:
             self._logger.warning(
-                "subscription %s of %s: the stream was made again at %s; its position %d was in the stream made at %s "
+                "subscription %s of %s: the stream was made again at %s; its position %s was in the stream made at %s "
                 "and is dropped",
-                self._entry.name, self._entry.stream, created, old.seq, old.created,
+                self._entry.name, self._entry.stream, created, old.position.text, old.created,
             )  # fmt: skip
         position = await first_position()
         epoch = old.epoch + 1 if old is not None else 1
         return new_value(
-            position.seq, epoch, self._holder, 0, self._filter.own, created, self._start, position.stored_ns
+            position, epoch, self._holder, 0, self._filter.own, created, self._start, has_packs=self._has_packs
         )

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from eda.cursors.position import Position
+
 __all__ = [
     "CursorValue",
     "Snapshot",
@@ -26,6 +28,7 @@ __all__ = [
 
 _Sequence = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Number = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+_Index = Annotated[int, msgspec.Meta(ge=0, le=2**16 - 1)]  # a pack has at most 65,536 events
 _Nanoseconds = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,18}$|^[1-8][0-9]{18}$")]
 
 # The headers of a delete marker: the first kind is written by clients, the second by the server.
@@ -43,9 +46,13 @@ class CursorValue(msgspec.Struct, frozen=True, kw_only=True):
     subscription to start, else 0; the stream may not have reached this sequence yet. `time`: when the stream stored
     event `seq`, in nanoseconds since 1970, or "0" if that is not known; it is a string, because programs in some
     languages can't read a number of this size from JSON.
+
+    Version 2 is for streams with packs. Older code refuses it, because it can't read packs. `idx`: how many events of
+    the pack at the sequence `part` are done. `part_time`: when the stream stored this pack. Version 1 has none of
+    these three.
     """
 
-    v: Literal[1] = 1
+    v: Literal[1, 2] = 1
     seq: _Sequence
     epoch: _Number
     holder: str
@@ -55,15 +62,26 @@ class CursorValue(msgspec.Struct, frozen=True, kw_only=True):
     created: str = ""
     start: _Sequence = 0
     time: _Nanoseconds = "0"
+    idx: _Index | msgspec.UnsetType = msgspec.UNSET
+    part: _Sequence | msgspec.UnsetType = msgspec.UNSET
+    part_time: _Nanoseconds | msgspec.UnsetType = msgspec.UNSET
 
     @property
-    def stored_ns(self) -> int:
-        """Return when the stream stored event `seq`, in nanoseconds since 1970; 0: that is not known."""
-        return int(self.time)
+    def has_packs(self) -> bool:
+        """Return whether the value can tell that a pack is partly done, so that older code must refuse it."""
+        return self.v > 1
+
+    @property
+    def position(self) -> Position:
+        """Return the position that the value keeps."""
+        seq, stored_ns = self.seq, int(self.time)
+        if self.v == 1 or not (self.idx and self.part and self.part_time) or self.part <= seq:
+            return Position(seq, stored_ns)
+        return Position(seq, stored_ns, self.idx, self.part, int(self.part_time))
 
 
 class _Received(CursorValue, frozen=True, kw_only=True):
-    v: Literal[1]  # required here: a value without a version is not a cursor
+    v: Literal[1, 2]  # required here: a value without a version is not a cursor
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -83,34 +101,63 @@ encode_value: Callable[[CursorValue], bytes] = msgspec.json.Encoder().encode
 
 
 def new_value(
-    seq: int,
+    position: Position,
     epoch: int,
     holder: str,
     tries: int,
     filter: list[str],
     created: str,
     start: int = 0,
-    stored_ns: int = 0,
+    *,
+    has_packs: bool = False,
 ) -> CursorValue:
-    """Return a value whose `updated` is now. `stored_ns`: when the stream stored event `seq`; 0 if not known."""
-    now = datetime.now(UTC)
-    return CursorValue(
-        seq=seq, epoch=epoch, holder=holder, tries=tries, filter=filter, updated=now, created=created, start=start,
-        time=str(stored_ns),
+    """Return a value whose `updated` is now. `has_packs`: the stream has packs, so the value is of version 2.
+
+    The value of a position in the middle of a pack is always of version 2.
+    """
+    value = CursorValue(
+        seq=position.seq, epoch=epoch, holder=holder, tries=tries, filter=filter, updated=datetime.now(UTC),
+        created=created, start=start, time=str(position.stored_ns),
+    )  # fmt: skip
+    if not has_packs and not position.idx:
+        return value
+    part_time = str(position.part_ns)
+    return msgspec.structs.replace(value, v=2, idx=position.idx, part=position.part, part_time=part_time)
+
+
+def successor(old: CursorValue, holder: str, filter: list[str], *, has_packs: bool = False) -> CursorValue:
+    """Return the value with which `holder` takes the cursor over at the old value's position.
+
+    A value of version 2 is never followed by one of version 1.
+    """
+    tries = old.tries + bool(old.holder)
+    return new_value(
+        old.position, old.epoch + 1, holder, tries, filter, old.created, old.start,
+        has_packs=has_packs or old.has_packs,
     )  # fmt: skip
 
 
-def successor(old: CursorValue, holder: str, filter: list[str]) -> CursorValue:
-    """Return the value with which `holder` takes the cursor over at the old value's position."""
-    tries = old.tries + bool(old.holder)
-    return new_value(old.seq, old.epoch + 1, holder, tries, filter, old.created, old.start, old.stored_ns)
+def template_of(value: CursorValue) -> Callable[[Position], bytes]:
+    """Return what makes the JSON of this value with another position. In version 1, no pack may be partly done there.
+
+    The filter may be long, so it is not encoded for each write.
+    """
+    zero = msgspec.structs.replace(value, seq=0, time="0")
+    if not value.has_packs:
+        text = _with_places(encode_value(zero), b'"seq":0', b'"time":"0"')
+        return lambda position: text % position[:2]
+    zero = msgspec.structs.replace(zero, idx=0, part=0, part_time="0")
+    text = _with_places(encode_value(zero), b'"seq":0', b'"time":"0"', b'"idx":0', b'"part":0', b'"part_time":"0"')
+    return lambda position: text % position
 
 
-def template_of(value: CursorValue) -> bytes:
-    """Return the value's JSON as a template for other positions: `template % (seq, stored_ns)`."""
-    text = encode_value(msgspec.structs.replace(value, seq=0, time="0")).replace(b"%", b"%%")
-    # Inside a string value the quotes are escaped, so the first match is the field itself.
-    return text.replace(b'"seq":0', b'"seq":%d', 1).replace(b'"time":"0"', b'"time":"%d"', 1)
+def _with_places(text: bytes, *fields: bytes) -> bytes:
+    """Return the JSON with a place for a number in each field, instead of its zero."""
+    text = text.replace(b"%", b"%%")
+    for field in fields:
+        # Inside a string value the quotes are escaped, so the first match is the field itself.
+        text = text.replace(field, field.replace(b"0", b"%d"), 1)
+    return text
 
 
 def decode_value(text: bytes) -> CursorValue:

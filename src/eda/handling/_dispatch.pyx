@@ -1,7 +1,7 @@
 """The parts that handle a subscription's events, put together: intake, ledger, workers, outcomes and the rest."""
 
 cimport cython
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from eda._clock cimport monotonic_ns
 from eda.transport._outbound cimport Outbound
@@ -121,17 +121,21 @@ cdef class Dispatcher:
 
     # --- beginning and end ---------------------------------------------------------------------------------------
 
-    def begin_at(self, uint64_t position, uint64_t tries=0, int64_t stored_ns=0):
+    def begin_at(
+        self, uint64_t position, uint64_t tries=0, int64_t stored_ns=0, uint32_t idx=0, uint64_t part=0,
+        int64_t part_ns=0
+    ):
         """Ordered: forget all events held, and begin after `position`.
 
-        `stored_ns`: when the stream stored the event at `position`; 0: not known.
+        `stored_ns`: when the stream stored the message at `position`; 0: not known.
+        `idx`: how many events of the pack `part`, which was stored at `part_ns`, are done and are passed over.
         `tries`: how often the first event was tried before. If it was, the next events are handled one by one, and each
         position is stored before the next event begins. So if the process dies again, the event after the stored
         position is the cause.
         """
         if self.ordered is None:
             raise TypeError("a shared subscription has no position")
-        self.ordered.drop(position, stored_ns)
+        self.ordered.drop(position, stored_ns, idx, part, part_ns)
         self.intake.begin_after(tries)
         self.lease.be_careful(self.credit.limit if tries else 0)
         if self.gate.sees_failures:
@@ -170,8 +174,24 @@ cdef class Dispatcher:
 
     @property
     def position(self):
-        """Return the sequence up to which every event is done; 0 if the subscription is shared."""
+        """Return the sequence up to which every message is wholly done; 0 if the subscription is shared."""
         return self.ordered.position if self.ordered is not None else 0
+
+    @property
+    def place(self):
+        """Return `position`, and how many events of the next message are done; zeros if the subscription is shared."""
+        if self.ordered is None:
+            return 0, 0
+        return self.ordered.position, self.ordered.idx
+
+    @property
+    def position_parts(self):
+        """Return what `begin_at` takes: position, its time, idx, part and its time; zeros if it is shared."""
+        if self.ordered is None:
+            return 0, 0, 0, 0, 0
+        return (
+            self.ordered.position, self.ordered.position_ns, self.ordered.idx, self.ordered.part, self.ordered.part_ns
+        )
 
     @property
     def position_ns(self):

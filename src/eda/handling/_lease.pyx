@@ -68,7 +68,7 @@ cdef class Lease:
     async def confirm(self):
         """Wait until the position is stored or the caller is cancelled, then let handlers start again."""
         try:
-            await self.host.confirmed(self.ordered.position)
+            await self.host.confirmed(self.ordered.position, self.ordered.idx)
         finally:
             self.is_confirming = False
             self.waiting.wake_all()

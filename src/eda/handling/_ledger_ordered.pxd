@@ -1,4 +1,4 @@
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from eda._event cimport Event
 from eda.handling._ledger cimport Held, Ledger
@@ -19,11 +19,14 @@ cdef class OrderedLedger(Ledger):
     cdef dict lanes             # by key
     cdef Lane only              # serial: the one lane of all events; else None
     cdef uint64_t list_end      # the highest sequence that take_list() has taken; 0: none
-    cdef readonly uint64_t position     # all events up to this sequence are done
+    cdef readonly uint64_t position     # all messages up to this sequence are wholly done
+    cdef readonly uint32_t idx          # how many events of the pack `part`, the next message, are done
+    cdef readonly uint64_t part         # 0 if `idx` is 0
     cdef readonly uint64_t highest      # the last sequence received; reading continues after it
     # When the stream stored these two, nanoseconds since 1970; 0: not known. A sequence alone does not identify an
     # event: a stream that has lost its end gives the same sequence to another event.
     cdef readonly int64_t position_ns
+    cdef readonly int64_t part_ns
     cdef public int64_t highest_ns      # set it before an event is added: the event takes its time from here
 
     cpdef int32_t add(self, Event event, uint64_t seq, uint64_t now_ns) except -2
@@ -42,4 +45,7 @@ cdef class OrderedLedger(Ledger):
     cdef bint clear_lane(self, Lane lane) noexcept
     cpdef list stored_times(self, list events)
     cpdef uint64_t size_of(self, list events)
-    cpdef int drop(self, uint64_t position, int64_t stored_ns=*) except -1
+    cdef int forget_part(self) noexcept
+    cpdef int drop(
+        self, uint64_t position, int64_t stored_ns=*, uint32_t idx=*, uint64_t part=*, int64_t part_ns=*
+    ) except -1

@@ -3,7 +3,7 @@
 cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
 from eda._event cimport Event, size_held
@@ -269,8 +269,19 @@ cdef class OrderedLedger(Ledger):
             n += size_held(event)
         return n
 
-    cpdef int drop(self, uint64_t position, int64_t stored_ns=0) except -1:
-        """Forget all events, and continue after `position`. `stored_ns`: when the stream stored the event there.
+    cdef int forget_part(self) noexcept:
+        """Note that no message is partly done."""
+        self.idx = 0
+        self.part = 0
+        self.part_ns = 0
+        return 0
+
+    cpdef int drop(
+        self, uint64_t position, int64_t stored_ns=0, uint32_t idx=0, uint64_t part=0, int64_t part_ns=0
+    ) except -1:
+        """Forget all events, and continue after `position`. `stored_ns`: when the stream stored the message there.
+
+        The first `idx` events of the pack `part`, which was stored at `part_ns`, are done.
 
         The outcomes of handlers that still run have no effect. Until they end, new events of their keys wait.
         """
@@ -304,6 +315,9 @@ cdef class OrderedLedger(Ledger):
                 self.free_slot(slot)
         self.position = self.highest = position
         self.position_ns = self.highest_ns = stored_ns
+        self.forget_part()
+        if idx and part > position:
+            self.idx, self.part, self.part_ns = idx, part, part_ns
         return 0
 
     cdef bint clear_lane(self, Lane lane) noexcept:

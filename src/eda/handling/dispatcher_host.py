@@ -28,7 +28,7 @@ class DispatcherHost:
     ConfigError if the option `dead_letter` names no suitable stream.
 
     The owner sets other attributes later. Ordered: `on_progress()` is called when the position has moved, and
-    `confirmed(position)` waits until the position is stored. Shared: `suspects`.
+    `confirmed(seq, idx)` waits until this position is stored. Shared: `suspects`.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class DispatcherHost:
         self._circuit_timer: asyncio.TimerHandle | None = None
         self._dispatcher: Dispatcher | None = None
         self.on_progress: Callable[[], None] = lambda: None
-        self.confirmed: Callable[[int], Awaitable[None]] = _return_at_once
+        self.confirmed: Callable[[int, int], Awaitable[None]] = _return_at_once
         self.suspects: Suspects | None = None
         into = dead_letter_stream(stream, options.dead_letter)
         self._failures = FailureLog(logger, stream, name, into)
@@ -241,5 +241,5 @@ def _set(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-async def _return_at_once(position: int) -> None:
+async def _return_at_once(seq: int, idx: int) -> None:
     """Return, because there is no position to store."""

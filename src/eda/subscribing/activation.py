@@ -42,19 +42,19 @@ class Activation:
 
     # --- calls of the cursor -----------------------------------------------------------------------------------------
 
-    def on_active(self, seq: int, tries: int, lease_until_ns: int) -> None:
-        """Start to handle the events after `seq`, as soon as no earlier handler runs."""
+    def on_active(self, position: Position, tries: int, lease_until_ns: int) -> None:
+        """Start to handle the events after `position`, as soon as no earlier handler runs."""
         self.is_active = True
-        self._activating = self._loop.create_task(self._activate(seq, tries))
+        self._activating = self._loop.create_task(self._activate(position, tries))
         self._activating.add_done_callback(self._on_activated)
 
-    async def _activate(self, seq: int, tries: int) -> None:
+    async def _activate(self, position: Position, tries: int) -> None:
         dispatcher = self._dispatcher
         # A handler from before this member lost the cursor may still run. Its event must not be handled again at the
         # same time. This is too rare for the workers to report the end of such a handler.
         while dispatcher.n_running:  # noqa: ASYNC110
             await asyncio.sleep(ORPHANS_POLL_S)
-        dispatcher.begin_at(seq, tries, self._the_cursor.stored_ns)
+        dispatcher.begin_at(position.seq, tries, *position[1:])
         dispatcher.lease.extend(self._the_cursor.lease_until_ns)
         dispatcher.lease.tell_progress()
         self._source.start = self._the_cursor.start
@@ -88,13 +88,13 @@ class Activation:
         self.on_lost()
         self._on_end(error)
 
-    def on_confirmed(self, seq: int, lease_until_ns: int) -> None:
-        """Extend the lease, because position `seq` is stored. Pass later progress to the cursor."""
+    def on_confirmed(self, place: tuple[int, int], lease_until_ns: int) -> None:
+        """Extend the lease, because the position is stored up to this place. Pass later progress to the cursor."""
         if not self._is_started:
             return
         dispatcher = self._dispatcher
         dispatcher.lease.extend(lease_until_ns)
-        if dispatcher.position > seq:
+        if dispatcher.place > place:
             self.on_progress()
         else:
             dispatcher.lease.tell_progress()
@@ -104,24 +104,23 @@ class Activation:
     def on_progress(self) -> None:
         """Pass the dispatcher's new position to the cursor."""
         if self._is_started:
-            self._the_cursor.advance(self._dispatcher.position, self._dispatcher.position_ns)
+            self._the_cursor.advance(Position(*self._dispatcher.position_parts))
 
-    async def store(self, seq: int) -> None:
-        """Return when position `seq` is stored, or when another member is the holder."""
+    async def store(self, seq: int, idx: int) -> None:
+        """Return when the dispatcher's position is stored, or when another member is the holder."""
         try:
-            await self._the_cursor.store(seq, self._dispatcher.position_ns)
+            await self._the_cursor.store(Position(*self._dispatcher.position_parts))
         except Closed:
             return  # without the lease no handler starts
 
     def on_nothing_pending(self) -> None:
         """Forget the tries: no event follows the position, so earlier holders did not vanish because of an event."""
-        dispatcher = self._dispatcher
-        self._the_cursor.advance(dispatcher.position, dispatcher.position_ns, forget_tries=True)
+        self._the_cursor.advance(Position(*self._dispatcher.position_parts), forget_tries=True)
 
     def on_rewound(self, position: Position) -> None:
         """Go back to this position: the stream has lost its end, or has an earlier message that was not read."""
-        self._dispatcher.begin_at(position.seq, 0, position.stored_ns)
-        self._the_cursor.rewind(self._the_cursor.created, *position)
+        self._dispatcher.begin_at(position.seq, 0, *position[1:])
+        self._the_cursor.rewind(self._the_cursor.created, position)
 
     def close(self) -> None:
         """Start nothing more."""

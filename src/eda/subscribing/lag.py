@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any, Literal, TypeVar
 
 from eda.cursors.entry import CursorEntry
-from eda.cursors.position import Position, surviving_position
+from eda.cursors.position import surviving_position
 from eda.cursors.standby import count_standbys
 from eda.cursors.value import CursorValue
 from eda.errors import ConfigError, ServerError, Timeout
@@ -142,10 +142,10 @@ class Lags:
         """Return the position, and how many events and seconds it lags behind."""
         if value.created and value.created != state.created:
             return 0, None, None  # the position is in a deleted stream; the next member decides where to start
-        after = value.seq
+        kept = value.position
+        after = kept.seq
         if after and value.start != after + 1:  # otherwise the stream may just not have reached the start yet
             # If the stream has lost its end, the next member continues after the last event that is left.
-            kept = Position(after, value.stored_ns)
             after = (await surviving_position(self._api, state.info.name, kept, state.info)).seq
         if state.last <= after:
             return after, 0, 0.0

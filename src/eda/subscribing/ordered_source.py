@@ -250,8 +250,8 @@ class OrderedSource(Source):
             return
         self._logger.warning(
             "stream %s has lost its end: event %d, which was read, is not there any more, and the stream ends at %d "
-            "now; subscription %s continues after %d",
-            self._stream, dispatcher.highest, info.last_sequence, self._name, survived.seq,
+            "now; subscription %s continues after %s",
+            self._stream, dispatcher.highest, info.last_sequence, self._name, survived.text,
         )  # fmt: skip
         self._on_rewound(survived)
         if self._not_asked_since is not None:
@@ -267,10 +267,10 @@ class OrderedSource(Source):
         if survived == read:
             return None
         while True:
-            done = Position(dispatcher.position, dispatcher.position_ns)
+            done = Position(*dispatcher.position_parts)
             if done != read:
                 survived = await surviving_position(self._api, self._stream, done, info)
-            if done.seq == dispatcher.position:  # otherwise a handler has ended meanwhile: look again
+            if done.place == dispatcher.place:  # otherwise a handler has ended meanwhile: look again
                 return survived
 
     async def _go_back_to_unread(self, not_asked_since: int) -> None:
@@ -285,11 +285,11 @@ class OrderedSource(Source):
         if n_wanted != self._n_wanted:
             return
         if dispatcher.position < seq:
-            before = Position(dispatcher.position, dispatcher.position_ns)
+            before = Position(*dispatcher.position_parts)
         self._logger.warning(
             "stream %s: message %d on the subject %s itself was not read, but event %d was; subscription %s continues "
-            "after %d, and may handle events again",
-            self._stream, seq, self._stream, dispatcher.highest, self._name, before.seq,
+            "after %s, and may handle events again",
+            self._stream, seq, self._stream, dispatcher.highest, self._name, before.text,
         )  # fmt: skip
         self._on_rewound(before)
 

@@ -141,7 +141,7 @@ class Pipeline:
             await self._open_cursor(source, info)
         else:
             position = await source.first_position()
-            self.dispatcher.begin_at(position.seq, 0, position.stored_ns)
+            self.dispatcher.begin_at(position.seq, 0, *position[1:])
             await source.start_reading()
 
     async def _open_cursor(self, source: OrderedSource, info: StreamInfo) -> None:
@@ -168,7 +168,7 @@ class Pipeline:
         if self.activation is not None:
             self.activation.on_rewound(position)
         else:
-            self.dispatcher.begin_at(position.seq, 0, position.stored_ns)
+            self.dispatcher.begin_at(position.seq, 0, *position[1:])
 
     # --- closing: these steps in order -------------------------------------------------------------------------------
 
@@ -194,8 +194,8 @@ class Pipeline:
             self.activation.close()
             # A handler that ignores its cancellation may still run. Then no other member may handle its event yet.
             keep_holder = self.dispatcher.n_running > 0
-            position = Position(self.dispatcher.position, self.dispatcher.position_ns)
-            if not await self._cursor.close(*position, keep_holder=keep_holder, timeout_s=timeout_s):
+            position = Position(*self.dispatcher.position_parts)
+            if not await self._cursor.close(position, keep_holder=keep_holder, timeout_s=timeout_s):
                 self._logger.warning(
                     "subscription %s to %s: the server did not confirm its last position; events may be "
                     "delivered again",

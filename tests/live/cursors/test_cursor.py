@@ -12,6 +12,7 @@ import pytest
 from nats.js.api import KeyValueConfig
 
 import eda
+from eda.cursors.position import FIRST, Position
 from eda.jetstream.bucket import BUCKET, BUCKET_STREAM
 from helpers import Admin, Connect, Logged, until
 from support.cursors.member import Keys, Member
@@ -54,7 +55,7 @@ async def test_open_when_there_is_no_cursor_makes_it_and_is_active(conn: eda.Con
 async def test_position_when_closed_is_kept_for_the_next_member(conn: eda.Conn, stream: str, keys: Keys) -> None:
     member = await Member(conn, stream).open()
     for seq in range(1, 1001):
-        member.cursor.advance(seq)
+        member.cursor.advance(Position(seq))
     assert await member.close(1001)
     value = await keys.get()
     assert value is not None
@@ -70,7 +71,7 @@ async def test_close_when_another_stands_by_hands_over_at_once(conn: eda.Conn, s
     member = await Member(conn, stream).open()
     standby = await Member(await connect(), stream).open()
     assert standby.story == []
-    member.cursor.advance(3)
+    member.cursor.advance(Position(3))
     assert await member.close(4)
     async with asyncio.timeout(1.0):
         assert (await standby.active()) == (4, 0)
@@ -86,7 +87,7 @@ async def test_store_when_called_for_each_event_takes_a_round_trip_each(
     before = await keys.n_writes()
     async with asyncio.timeout(10):
         for seq in range(1, 201):
-            await member.cursor.store(seq)
+            await member.cursor.store(Position(seq))
             assert member.kept >= seq
     assert await keys.n_writes() - before <= 202
     value = await keys.get()
@@ -102,7 +103,7 @@ async def test_advance_when_called_100_000_times_writes_seldom_and_keeps_the_las
     member = await Member(conn, stream).open()
     before, begin = await keys.n_writes(), asyncio.get_running_loop().time()
     for seq in range(1, 100_001):
-        member.cursor.advance(seq)
+        member.cursor.advance(Position(seq))
         if seq % 1000 == 0:
             await asyncio.sleep(0.001)
     elapsed_s = asyncio.get_running_loop().time() - begin
@@ -153,7 +154,7 @@ async def test_open_when_the_bucket_has_other_settings_uses_it(own_server: eda.E
         js = Member(conn, stream).wire.jetstream()
         await js.create_key_value(KeyValueConfig(bucket=BUCKET, history=5))
         member = await Member(conn, stream).open()
-        await member.cursor.store(3)
+        await member.cursor.store(Position(3))
         assert await member.close(4)
 
 
@@ -211,7 +212,7 @@ async def test_open_when_the_stream_was_made_again_begins_anew_and_warns(
     assert (await member.active()) == (1, 0)
     assert member.cursor.epoch == 2
     assert logged.find(f"subscription n of {stream}: the stream was made again")
-    await member.cursor.store(2)
+    await member.cursor.store(Position(2))
     assert await member.close()
     member = await Member(conn, stream).open(first=9)
     assert (await member.active()) == (2, 0)
@@ -228,12 +229,12 @@ async def test_open_when_there_is_no_stream_is_refused(connect: Connect, stream:
 
 async def test_rewind_when_active_goes_on_at_a_lower_position(conn: eda.Conn, stream: str, keys: Keys) -> None:
     member = await Member(conn, stream).open()
-    await member.cursor.store(100)
+    await member.cursor.store(Position(100))
     await conn.streams.delete(stream)
     await conn.streams.create(stream)
     created = (await keys.admin.api(f"STREAM.INFO.{stream}"))["created"]
-    member.cursor.rewind(created, 0)
-    await member.cursor.store(3)
+    member.cursor.rewind(created, FIRST)
+    await member.cursor.store(Position(3))
     value = await keys.get()
     assert value is not None
     assert (value["seq"], value["created"]) == (3, created)
@@ -250,7 +251,7 @@ async def test_rewind_when_active_goes_on_at_a_lower_position(conn: eda.Conn, st
 async def test_reset_when_others_hold_and_stand_by_ends_them(conn: eda.Conn, stream: str, connect: Connect) -> None:
     holder = await Member(conn, stream).open()
     standby = await Member(await connect(), stream).open()
-    holder.cursor.advance(50)
+    holder.cursor.advance(Position(50))
     new = await Member(await connect(), stream).open(reset=True, first=20)
     assert (await new.active()) == (20, 0)
     await until(lambda: "end" in holder.story and "end" in standby.story, 3.0)
@@ -283,7 +284,7 @@ async def test_forget_when_others_hold_and_stand_by_ends_them(
 
 async def test_forget_when_active_ends_without_a_word(conn: eda.Conn, stream: str, keys: Keys) -> None:
     member = await Member(conn, stream).open()
-    waiting = asyncio.ensure_future(member.cursor.store(5))
+    waiting = asyncio.ensure_future(member.cursor.store(Position(5)))
     await asyncio.sleep(0)
     await member.cursor.forget()
     with pytest.raises(eda.Closed):
@@ -303,10 +304,10 @@ async def test_forget_when_there_is_nothing_is_no_error(own_server: eda.Embedded
 async def test_store_when_not_the_holder_raises_closed(conn: eda.Conn, stream: str) -> None:
     member = Member(conn, stream)
     with pytest.raises(eda.Closed):
-        await member.cursor.store(1)
+        await member.cursor.store(Position(1))
     await member.open()
-    await member.cursor.store(1)
+    await member.cursor.store(Position(1))
     assert await member.close()
     with pytest.raises(eda.Closed):
-        await member.cursor.store(2)
+        await member.cursor.store(Position(2))
     assert (member.cursor.lease_until_ns, member.cursor.is_active) == (0, False)

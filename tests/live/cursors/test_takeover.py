@@ -14,6 +14,7 @@ import pytest
 
 import eda
 from eda._clock import read_monotonic_ns
+from eda.cursors.position import Position
 from helpers import Admin, Connect, Logged, freeze, needs_freeze, until, wire_of
 from processes import environment
 from support.cursors.member import Keys, Member, overlaps, shorten
@@ -42,7 +43,7 @@ async def test_takeover_when_the_holder_vanishes_comes_within_5_to_7_seconds(
 ) -> None:
     holder = await Member(conn, stream).open()
     standby = await Member(await connect(), stream).open()
-    await holder.cursor.store(10)
+    await holder.cursor.store(Position(10))
     begin = time.monotonic()
     holder.vanish()
     assert (await standby.active()) == (10, 1)
@@ -58,15 +59,15 @@ async def test_holder_when_cut_off_for_2_s_goes_on_and_for_10_s_is_fenced_at_4_a
     async with FaultyProxy(server.port) as proxy:
         holder = await Member(await connect(proxy.url(server.url)), stream).open()
         await standby.open()
-        await holder.cursor.store(1)
+        await holder.cursor.store(Position(1))
         proxy.hold()
         await asyncio.sleep(2.0)
         proxy.release()
-        await holder.cursor.store(2)
+        await holder.cursor.store(Position(2))
         assert (holder.story, standby.story) == (["active"], [])
         begin = time.monotonic_ns()
         proxy.hold()
-        holder.cursor.advance(3)
+        holder.cursor.advance(Position(3))
         await asyncio.sleep(10.0)
         assert holder.story == ["active", "fenced"]
         assert standby.story == ["active"]
@@ -115,16 +116,16 @@ async def test_three_members_when_holders_come_and_go_are_active_one_at_a_time(
             active = await until(lambda: next((each for each in members if each.cursor.is_active), None))
             for _ in range(20):
                 done += 1
-                active.cursor.advance(done)
+                active.cursor.advance(Position(done))
                 await asyncio.sleep(0.002)
             kind = round % 3
             if kind == 0:
                 assert await active.close(done)
             elif kind == 1:
-                await active.cursor.store(done)
+                await active.cursor.store(Position(done))
                 active.vanish()
             else:
-                await active.cursor.store(done)
+                await active.cursor.store(Position(done))
                 proxy.cut()
                 await asyncio.sleep(0.1)
                 continue
@@ -189,7 +190,7 @@ async def test_tries_when_holders_vanish_without_progress_counts_them(
 ) -> None:
     shorten(monkeypatch, 0.1)
     standing = [await Member(await connect(), stream).open()]
-    await standing[0].cursor.store(10)
+    await standing[0].cursor.store(Position(10))
     for tries in (1, 2, 3):
         standing.append(await Member(await connect(), stream).open())
         standing[-2].vanish()
@@ -198,7 +199,7 @@ async def test_tries_when_holders_vanish_without_progress_counts_them(
     assert await standing[-1].close()  # so does giving up the cursor
     following = await Member(conn, stream).open()
     assert (await following.active()) == (10, 3)
-    await following.cursor.store(11)
+    await following.cursor.store(Position(11))
     value = await keys.get()
     assert value is not None
     assert (value["seq"], value["tries"]) == (11, 0)
@@ -214,7 +215,7 @@ async def test_takeover_when_the_stream_was_made_again_meanwhile_begins_anew(
     shorten(monkeypatch)
     holder = await Member(conn, stream).open()
     standby = await Member(await connect(), stream).open(first=4)
-    await holder.cursor.store(100)
+    await holder.cursor.store(Position(100))
     await conn.streams.delete(stream)
     await conn.streams.create(stream)
     assert await holder.close()
@@ -283,7 +284,7 @@ async def test_standby_when_it_may_not_subscribe_takes_over_all_the_same(
             holder = await Member(conn, stream).open()
             async with eda.connect(server.url, user="deaf", password="p") as deaf:
                 standby = await Member(deaf, stream).open()
-                await holder.cursor.store(5)
+                await holder.cursor.store(Position(5))
                 holder.vanish()
                 assert (await standby.active()) == (5, 1)
                 assert await standby.close()
@@ -311,7 +312,7 @@ async def test_members_when_the_connection_closes_end(conn: eda.Conn, stream: st
     other = await connect()
     holder = await Member(conn, stream).open()
     standby = await Member(other, stream).open()
-    waiting = asyncio.ensure_future(holder.cursor.store(3))
+    waiting = asyncio.ensure_future(holder.cursor.store(Position(3)))
     for each in (conn, other):
         await wire_of(each).close_within()
     for member in (holder, standby):

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 import eda
+from eda.cursors.position import Position
 from eda.jetstream.bucket import BUCKET, BUCKET_STREAM
 from helpers import Admin, Connect, Logged, until
 from support.cursors.member import Keys, Member, overlaps, shorten
@@ -55,7 +56,7 @@ async def test_write_when_its_answer_is_lost_is_looked_up_and_goes_on(
     for seq in range(1, 6):
         proxy.drop_if = next_answers(proxy)
         lease_ns = member.cursor.lease_until_ns
-        await asyncio.wait_for(member.cursor.store(seq), 10)
+        await asyncio.wait_for(member.cursor.store(Position(seq)), 10)
         await until(lambda lease_ns=lease_ns: member.cursor.lease_until_ns > lease_ns)
     assert proxy.n_dropped == 5
     assert member.story == ["active"]
@@ -70,7 +71,7 @@ async def test_lease_when_a_write_is_only_read_is_not_longer(
     member = await Member(await connect(proxy.url(server.url)), stream).open()
     lease_ns = member.cursor.lease_until_ns
     proxy.drop_if = next_answers(proxy, 1000)
-    await asyncio.wait_for(member.cursor.store(1), 10)
+    await asyncio.wait_for(member.cursor.store(Position(1)), 10)
     assert member.cursor.lease_until_ns == lease_ns
     await until(lambda: "fenced" in member.story)
     proxy.drop_if = None
@@ -113,8 +114,8 @@ async def test_close_when_a_write_is_under_way_keeps_the_last_position(conn: eda
     for _ in range(20):
         member = await Member(conn, stream).open()
         position = member.tells("active")[0][0]
-        member.cursor.advance(position + 1)  # is written
-        member.cursor.advance(position + 2)  # waits for that
+        member.cursor.advance(Position(position + 1))  # is written
+        member.cursor.advance(Position(position + 2))  # waits for that
         assert await member.close(position + 3)
         value = await keys.get()
         assert value is not None
@@ -182,7 +183,7 @@ async def test_position_when_connections_break_all_the_time_is_right_in_the_end(
         if seq % 50 == 0:
             proxy.drop_if = next_answers(proxy)
         for each in (member, standby):
-            each.cursor.advance(seq)
+            each.cursor.advance(Position(seq))
         await asyncio.sleep(0.005)
     await until(lambda: member.kept == 300 or standby.kept == 300)
     assert not overlaps(member, standby)
@@ -201,13 +202,13 @@ async def test_holder_when_the_server_is_killed_and_comes_back_goes_on(
         await conn.streams.create(stream)
         holder = await Member(conn, stream).open()
         standby = await Member(other, stream).open()
-        await holder.cursor.store(5)
-        holder.cursor.advance(6)
+        await holder.cursor.store(Position(5))
+        holder.cursor.advance(Position(6))
         await own_server.kill()
-        holder.cursor.advance(7)
+        holder.cursor.advance(Position(7))
         await asyncio.sleep(1.0)
         await own_server.start()
-        await holder.cursor.store(8)
+        await holder.cursor.store(Position(8))
         assert (holder.story, standby.story) == (["active"], [])
         assert holder.kept == 8
         assert await holder.close()
@@ -223,9 +224,9 @@ async def test_holder_when_the_server_is_away_for_longer_than_its_lease_is_fence
         await conn.streams.create(stream)
         holder = await Member(conn, stream).open()
         standby = await Member(other, stream).open()
-        await holder.cursor.store(5)
+        await holder.cursor.store(Position(5))
         await own_server.kill()
-        holder.cursor.advance(6)
+        holder.cursor.advance(Position(6))
         await until(lambda: holder.story == ["active", "fenced"])
         await asyncio.sleep(1.0)
         await own_server.start()
@@ -235,7 +236,7 @@ async def test_holder_when_the_server_is_away_for_longer_than_its_lease_is_fence
         await until(lambda: len(holder.story) == 3)  # it may learn that it lost the cursor after the standby is active
         assert holder.story in (["active", "fenced", "unfenced"], ["active", "fenced", "lost"])
         assert not overlaps(holder, standby)
-        await active.cursor.store(9)
+        await active.cursor.store(Position(9))
         for each in (standby, holder) if active is holder else (holder, standby):
             assert await each.close()
 
@@ -246,7 +247,7 @@ async def test_store_when_the_connection_breaks_waits_for_the_reconnect(
     member = await Member(await connect(proxy.url(server.url)), stream).open()
     proxy.refusing = True
     proxy.cut()
-    waiting = asyncio.ensure_future(member.cursor.store(3))
+    waiting = asyncio.ensure_future(member.cursor.store(Position(3)))
     await asyncio.sleep(0.3)
     assert not waiting.done()
     proxy.refusing = False
@@ -278,13 +279,13 @@ async def test_write_when_somebody_wrote_the_same_holder_adopts_that_and_goes_on
     conn: eda.Conn, stream: str, keys: Keys
 ) -> None:
     member = await Member(conn, stream).open()
-    await member.cursor.store(5)
+    await member.cursor.store(Position(5))
     message = await keys._message()
     assert message is not None
     value = await keys.get()
     assert value is not None
     await keys.put(eda.JSON(value).encode())
-    await member.cursor.store(6)
+    await member.cursor.store(Position(6))
     assert member.story == ["active"]
     assert await member.close()
 
@@ -296,7 +297,7 @@ async def test_write_when_another_has_taken_the_cursor_is_lost_and_stands_by(
     value = await keys.get()
     assert value is not None
     await keys.put(eda.JSON(value | {"holder": "x", "epoch": 2, "seq": 40}).encode())
-    waiting = asyncio.ensure_future(member.cursor.store(6))
+    waiting = asyncio.ensure_future(member.cursor.store(Position(6)))
     with pytest.raises(eda.Closed):
         await asyncio.wait_for(waiting, 10)
     assert member.story == ["active", "lost"]
@@ -359,7 +360,7 @@ async def test_write_when_the_bucket_is_full_says_so_once_and_is_fenced(
         await admin.api(f"STREAM.UPDATE.{BUCKET_STREAM}", config)
         await until(lambda: member.story == ["active", "fenced", "unfenced"])
         assert len(logged.find("storing its position failed")) == 1
-        await member.cursor.store(3)
+        await member.cursor.store(Position(3))
         assert await member.close()
 
 
@@ -376,6 +377,6 @@ async def test_answers_when_forged_or_odd_are_passed_over(
                 await admin.client.publish(f"{inbox}.{tail}", lie)
         await admin.flush()
         seq += 1
-        await member.cursor.store(seq)
+        await member.cursor.store(Position(seq))
     assert member.story == ["active"]
     assert await member.close()

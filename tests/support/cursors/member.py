@@ -15,7 +15,7 @@ import eda.cursors.held_cursor
 import eda.cursors.liveness
 from eda._clock import read_monotonic_ns
 from eda.cursors.cursor import Cursor
-from eda.cursors.position import Position
+from eda.cursors.position import FIRST, Position
 from eda.jetstream.bucket import BUCKET, BUCKET_STREAM, Bucket
 from helpers import Admin, until, wire_of
 
@@ -35,6 +35,7 @@ class Member:
         self.told: list[tuple[int, str, tuple[Any, ...]]] = []
         self.spans: list[tuple[int, int]] = []
         self._from: int | None = None
+        self.taken = FIRST  # the position at which it became active last
         self.first = 0
         self.wire = wire_of(conn)
         self.cursor = Cursor(
@@ -59,7 +60,7 @@ class Member:
 
     async def close(self, seq: int = 0, *, timeout_s: float = 5.0) -> bool:
         self._stop()
-        return await self.cursor.close(seq, timeout_s=timeout_s)
+        return await self.cursor.close(Position(seq), timeout_s=timeout_s)
 
     def tells(self, what: str) -> list[tuple[Any, ...]]:
         """Return the arguments of each call of that name."""
@@ -73,10 +74,10 @@ class Member:
     @property
     def kept(self) -> int:
         """The last position that was confirmed."""
-        return max((seq for seq, _ in self.tells("confirmed")), default=-1)
+        return max((place[0] for place, _ in self.tells("confirmed")), default=-1)
 
     async def active(self, timeout_s: float = 10.0) -> tuple[int, int]:
-        """Wait until it is active; returns position and tries."""
+        """Wait until it is active; returns the position's sequence, and tries."""
         await until(lambda: self.cursor.is_active, timeout_s)
         position, tries, _ = self.tells("active")[-1]
         return position, tries
@@ -90,12 +91,13 @@ class Member:
 
     # --- what the cursor calls ---------------------------------------------------------------------------------------
 
-    def on_active(self, position: int, tries: int, lease_until_ns: int) -> None:
-        self._note("active", position, tries, lease_until_ns)
+    def on_active(self, position: Position, tries: int, lease_until_ns: int) -> None:
+        self.taken = position
+        self._note("active", position.seq, tries, lease_until_ns)
         self._start()
 
-    def on_confirmed(self, seq: int, lease_until_ns: int) -> None:
-        self._note("confirmed", seq, lease_until_ns)
+    def on_confirmed(self, place: tuple[int, int], lease_until_ns: int) -> None:
+        self._note("confirmed", place, lease_until_ns)
 
     def on_fenced(self) -> None:
         self._note("fenced")

@@ -15,6 +15,7 @@ import sys
 
 import eda
 from eda._clock import read_monotonic_ns
+from eda.cursors.position import Position
 from support.cursors.member import Member
 
 
@@ -28,7 +29,7 @@ async def main(url: str, stream: str) -> None:
             now = read_monotonic_ns()
             if now < member.cursor.lease_until_ns:
                 begun.append(now)
-                member.cursor.advance(len(begun))
+                member.cursor.advance(Position(len(begun)))
             await asyncio.sleep(0.001)
         print(json.dumps({"story": member.story, "begun": begun}), flush=True)
         await member.close()

@@ -70,6 +70,7 @@ class Rig:
         self.retries: list[float] = []
         self.positions: list[int] = []
         self.asked: list[int] = []
+        self.asked_places: list[tuple[int, int]] = []
         self.confirmation = asyncio.Event()
         self.confirmation.set()
         self.gaps: list[tuple[int, int]] = []
@@ -246,8 +247,9 @@ class Rig:
     def on_progress(self) -> None:
         self.positions.append(self.dispatcher.position)
 
-    async def confirmed(self, position: int) -> None:
-        self.asked.append(position)
+    async def confirmed(self, seq: int, idx: int) -> None:
+        self.asked.append(seq)
+        self.asked_places.append((seq, idx))
         await self.confirmation.wait()
 
     def on_status(self, status: int, tail: bytes, headers: bytes) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 import eda.cursors.liveness
 from eda.cursors.liveness import HINT_PAUSE_S, TAKEOVER_S, HolderLiveness
+from eda.cursors.position import Position
 from eda.cursors.value import Snapshot, new_value
 
 NS = 10**9
@@ -32,7 +33,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def snapshot(revision: int, text: bytes = b"", holder: str = "a") -> Snapshot:
-    return Snapshot(revision, new_value(1, 1, holder, 0, [], ""), text)
+    return Snapshot(revision, new_value(Position(1), 1, holder, 0, [], ""), text)
 
 
 def test_silence_when_a_revision_is_read_again_5_s_later_is_long(clock: Clock) -> None:

@@ -269,7 +269,7 @@ async def test_events_when_each_is_to_be_stored_wait_for_the_one_before(make: Ma
     rig.read_anew()
     asked: list[tuple[int, asyncio.Future[None]]] = []
 
-    async def confirmed(position: int) -> None:
+    async def confirmed(position: int, idx: int) -> None:
         asked.append((position, rig.make_future()))
         await asked[-1][1]
 
