@@ -84,9 +84,7 @@ class Cursor:
         self.holder: str = f"{readable}-{next_nuid()}"
         self._entry = CursorEntry(wire, api, stream, name)
         self._filter = FilterCheck(logger, stream, name, filter, on_filter_change)
-        self._takeover = Takeover(
-            api, logger, self._entry, self.holder, self._filter, start, has_packs=has_packs
-        )  # fmt: skip
+        self._takeover = Takeover(api, logger, self._entry, self.holder, self._filter, start, has_packs)
         self._liveness = HolderLiveness()  # of the holder that this member stands by for
         self._standby = Standby(wire, api, stream, name, self._liveness.on_hint)
         self._patience = GracePeriod()  # ends the retries of a takeover that the server refuses

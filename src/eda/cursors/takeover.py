@@ -42,7 +42,6 @@ class Takeover:
         holder: str,
         filter: FilterCheck,
         start: int,
-        *,
         has_packs: bool,
     ) -> None:
         self._api = api

@@ -67,7 +67,9 @@ class DispatchSource(Protocol):
     """The source of a dispatcher's deliveries.
 
     The source of an ordered subscription also has `on_gap(expected, got)`. It is called if a delivery does not have the
-    expected consumer sequence, so another one is missing. Then all later deliveries of this reader are ignored.
+    expected consumer sequence, so another one is missing. Then all later deliveries of this reader are ignored. It also
+    has `on_part_gone()`. It is called if the pack in whose middle reading began is not there, so the position is before
+    this pack.
     """
 
     def on_status(self, status: int, tail: bytes, headers: bytes) -> None:

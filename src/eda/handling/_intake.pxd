@@ -37,6 +37,8 @@ cdef class Intake(Sink):
     cdef uint64_t max_attempts      # 0: no limit
     cdef uint64_t suspect_from      # shared: an event is a suspect from this delivery onwards; 0: never
     cdef readonly uint64_t first_attempt    # ordered: of the next event; more than 1 if it was tried before
+    cdef bint awaits_part           # ordered: the ledger's `part` is a pack that is partly done and was not read yet
+    cdef readonly bint has_packs            # ordered: a pack was read
     cdef object verdict             # why no handler gets the event that was read last, or None
     cdef object fault               # why a message or an envelope can't be read, until `verdict` is set
     cdef readonly uint64_t clock_ns         # monotonic, coarse: as of the latest tick or handler
@@ -58,9 +60,13 @@ cdef class Intake(Sink):
     cdef int take_ordered(self, Frame* frame, Delivery* delivery) except -1
     cdef bint is_redelivered(self, Frame* frame, Delivery* delivery) except -1
     cdef int acknowledge_unwanted(self, Frame* frame) except -1
-    cdef int take_ordered_pack(self, Frame* frame, Delivery* delivery, Pack pack) except -1
+    cdef int take_ordered_pack(self, Frame* frame, Delivery* delivery, Pack pack, uint32_t n_done) except -1
+    cdef uint32_t end_wait_for_part(self, Delivery* delivery) except? 0
+    cdef int forget_part(self) except -1
+    cdef uint32_t hold_pack(self, Frame* frame, Delivery* delivery, Pack pack, uint32_t n_done) except? 0
+    cdef object continue_attempts(self, Event event, object verdict)
     cdef int pass_over_ordered(self, uint64_t seq) except -1
-    cdef int hold_ordered(self, Event event, uint64_t seq, object verdict) except -1
+    cdef int hold_ordered(self, Event event, uint64_t seq, object verdict, bint is_last) except -1
     cdef Event read_event(self, Frame* frame, Delivery* delivery, Py_ssize_t n_reply)
     cdef Event undecodable(self, Py_ssize_t start, Py_ssize_t n)
     cdef Pack open_pack(self, Frame* frame, Py_ssize_t n_reply)

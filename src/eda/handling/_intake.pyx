@@ -18,7 +18,7 @@ from eda.handling._ledger_ordered cimport OrderedLedger
 from eda.handling._lease cimport Lease
 from eda.handling._waiting cimport WaitingWorkers
 
-from eda.errors import ConfigError, DecodeError
+from eda.errors import Closed, ConfigError, DecodeError
 from eda.handling.verdicts import Exhausted, Suspect, Undecodable
 from eda.headers import id_in_headers
 
@@ -187,6 +187,7 @@ cdef class Intake(Sink):
         cdef object verdict
         cdef OrderedLedger ledger = self.ordered
         cdef Pack pack
+        cdef uint32_t n_done = 0
         cdef int mark = 0
         if delivery.consumer_seq != self.consumer_seq + 1:
             self.consumer_utf8 = b""            # ignore all later deliveries of this reader
@@ -205,39 +206,101 @@ cdef class Intake(Sink):
         if self.sees_all:
             self.n_skipped += delivery.stream_seq - ledger.highest - 1
         ledger.highest_ns = delivery.time_ns
+        if self.awaits_part:
+            n_done = self.end_wait_for_part(delivery)
         if mark == MARKER:
             return self.pass_over_ordered(delivery.stream_seq)
         if is_pack(frame.payload, frame.n_payload):
             pack = self.open_pack(frame, 0)
             if pack is not None:
-                return self.take_ordered_pack(frame, delivery, pack)
+                return self.take_ordered_pack(frame, delivery, pack, n_done)
             if self.fault is None:
                 return 0
         event = self.read_event(frame, delivery, 0)
         verdict = self.verdict
         if (verdict is None and not self.is_wanted(event)) or (event.headers_span.n and self.is_for_others(frame)):
             return self.pass_over_ordered(delivery.stream_seq)
-        event.attempt_ = <unsigned int>self.first_attempt
-        if self.first_attempt > 1:
-            # If only one process has died, the event need not be the cause: the process may have died before the event
-            # was begun, or after the event was handled and before its position was stored.
-            if verdict is None and self.max_attempts and self.first_attempt > max(self.max_attempts, 2):
-                verdict = Exhausted()
-            self.first_attempt = 1
-        self.hold_ordered(event, delivery.stream_seq, verdict)
+        event.attempt_ = 1
+        if self.first_attempt > 1 and not self.awaits_part:
+            verdict = self.continue_attempts(event, verdict)
+        self.hold_ordered(event, delivery.stream_seq, verdict, True)
         return self.waiting.event_is_ready()
 
-    cdef int take_ordered_pack(self, Frame* frame, Delivery* delivery, Pack pack) except -1:
-        cdef Event event
-        cdef uint32_t index
+    cdef int take_ordered_pack(self, Frame* frame, Delivery* delivery, Pack pack, uint32_t n_done) except -1:
+        """Hold the events of a pack. The first `n_done` of them are done."""
+        cdef uint32_t n_passed = 0
+        self.has_packs = True
         if frame.n_headers and self.is_for_others(frame):
             return self.pass_over_ordered(delivery.stream_seq)
-        for index in range(pack.n_events):
+        if n_done >= pack.n_events:
+            self.forget_part()                  # a pack of which so many events are done would be wholly done
+            n_done = 0
+        try:
+            n_passed = self.hold_pack(frame, delivery, pack, n_done)
+        except BaseException as error:
+            # A part of it is held. If later messages were taken, the rest would be passed over.
+            self.consumer_utf8 = b""
+            self.source.on_unreadable(error if isinstance(error, Exception) else Closed("reading a pack"))
+            raise
+        if n_passed:
+            self.n_passed_over += n_passed
+            self.lease.position_moved()
+            self.credit.refill()
+        return self.waiting.events_are_ready(pack.n_events - n_done - n_passed)
+
+    cdef uint32_t hold_pack(self, Frame* frame, Delivery* delivery, Pack pack, uint32_t n_done) except? 0:
+        """Hold the events of a pack behind the first `n_done`; returns how many of them are not for us."""
+        cdef Event event
+        cdef object verdict
+        cdef uint32_t index, _index
+        cdef uint32_t last = pack.n_events - 1
+        cdef uint32_t n_passed = 0
+        cdef Py_ssize_t n = 0
+        for _index in range(n_done):
+            next_envelope(pack, &n)
+        for index in range(n_done, pack.n_events):
             event = self.read_packed(pack, index, frame, delivery, 0)
+            verdict = self.verdict
+            if not self.sees_all and verdict is None and not self.is_wanted(event):
+                self.ordered.pass_over(delivery.stream_seq, index, index == last)
+                n_passed += 1
+                continue
             event.attempt_ = 1
-            self.hold_ordered(event, delivery.stream_seq, self.verdict)
-            self.waiting.event_is_ready()
+            if self.first_attempt > 1 and not self.awaits_part:
+                verdict = self.continue_attempts(event, verdict)
+            self.hold_ordered(event, delivery.stream_seq, verdict, index == last)
+        return n_passed
+
+    cdef uint32_t end_wait_for_part(self, Delivery* delivery) except? 0:
+        """Return how many events of this message are done, because it is the pack in whose middle reading began.
+
+        If another message comes at its place or behind it, the pack is gone from the stream, or the filter has changed.
+        """
+        cdef OrderedLedger ledger = self.ordered
+        if delivery.stream_seq < ledger.part:
+            return 0
+        self.awaits_part = False
+        if delivery.stream_seq == ledger.part and delivery.time_ns == ledger.part_ns:
+            return ledger.idx
+        self.forget_part()
         return 0
+
+    cdef int forget_part(self) except -1:
+        """Note that the pack in whose middle reading began is not there: no event of another message is done."""
+        self.ordered.forget_part()
+        self.first_attempt = 1
+        self.source.on_part_gone()
+        return 0
+
+    cdef object continue_attempts(self, Event event, object verdict):
+        """Count the attempts of processes that died, for the event after the position; returns the verdict on it."""
+        event.attempt_ = <unsigned int>self.first_attempt
+        # If only one process has died, the event need not be the cause: the process may have died before the event was
+        # begun, or after the event was handled and before its position was stored.
+        if verdict is None and self.max_attempts and self.first_attempt > max(self.max_attempts, 2):
+            verdict = Exhausted()
+        self.first_attempt = 1
+        return verdict
 
     cdef int pass_over_ordered(self, uint64_t seq) except -1:
         """Note a delivery that this subscription does not handle."""
@@ -246,7 +309,7 @@ cdef class Intake(Sink):
         self.lease.position_moved()
         return self.credit.refill()
 
-    cdef int hold_ordered(self, Event event, uint64_t seq, object verdict) except -1:
+    cdef int hold_ordered(self, Event event, uint64_t seq, object verdict, bint is_last) except -1:
         """Add an event to the ledger, with its key if there are keys.
 
         If the key function fails, its error is the verdict.
@@ -255,13 +318,13 @@ cdef class Intake(Sink):
         if verdict is None and (self.by_aggregate or self.key_of is not None):
             try:
                 key = event.get_text(F_AGGREGATE) if self.by_aggregate else self.key_of(event)
-                slot = self.ordered.add_keyed(event, seq, self.clock_ns, key)
+                slot = self.ordered.add_keyed(event, seq, self.clock_ns, key, is_last)
             except (KeyboardInterrupt, SystemExit):
                 raise
             except BaseException as error:      # as for a handler
                 verdict = error
         if slot < 0:
-            slot = self.ordered.add(event, seq, self.clock_ns)
+            slot = self.ordered.add(event, seq, self.clock_ns, is_last)
         if verdict is not None:
             self.ordered.set_verdict(slot, verdict)
         return 0
@@ -273,6 +336,7 @@ cdef class Intake(Sink):
         """
         self.consumer_utf8 = b""
         self.first_attempt = tries + 1
+        self.awaits_part = self.ordered.idx > 0
         return 0
 
     def use_reader(self, str consumer not None, uint64_t n_pending):

@@ -17,17 +17,24 @@ cdef enum HeldState:
 
 # One delivery that is held.
 cdef struct Held:
-    uint64_t seq                # stream sequence
+    uint64_t seq                # stream sequence of its message
     int64_t stored_ns           # ordered: when the stream stored it, nanoseconds since 1970; 0: not known
     uint64_t lease_ns           # monotonic: when it was received; shared: when its lease began last
     uint64_t due_ns             # monotonic, RETRYING: when it is ready again
     PyObject* event             # owned; NULL when DONE
     PyObject* renewed           # owned bytes, shared: the acknowledgement subject of a later delivery, or NULL
     PyObject* lane              # owned Lane, ordered: of its key; NULL: it waits for no other event
+    uint32_t index              # its place in its pack
+    bint is_last                # the events of its message end with it
     int32_t next                # the next free slot, or the next slot in the lane; -1: there is none
     uint32_t state              # a HeldState
     bint is_judged              # the ledger has a verdict on it: no handler may have it, or only alone
     bint is_dead                # the verdict was reported; its dead letter is still to be stored
+
+
+# Return whether an event comes before another one in the stream.
+cdef inline bint is_before(Held* first, Held* second) noexcept:
+    return first.seq < second.seq or (first.seq == second.seq and first.index < second.index)
 
 
 # The base of both kinds of ledger: the slots, the queue of the ready ones, and those that wait for a retry.

@@ -71,7 +71,7 @@ cdef class Ledger:
         return 0
 
     cdef int32_t hold(self, Event event, uint64_t seq, uint64_t now_ns) except -2:
-        """Take a slot for an event that waits; returns the slot. `event` is None if the sequence is done already."""
+        """Take a slot for an event that waits; returns the slot. `event` is None if the event is done already."""
         cdef int32_t slot
         cdef Held* entry
         if self.free_list < 0:
@@ -83,12 +83,15 @@ cdef class Ledger:
         entry.lease_ns = now_ns
         entry.event = entry.renewed = entry.lane = NULL
         entry.is_judged = entry.is_dead = False
+        entry.index = 0
+        entry.is_last = True
         entry.next = -1
         self.n_held += 1
         if event is None:
             entry.state = DONE
             return slot
         entry.state = WAITING
+        entry.index = event.index_
         Py_INCREF(event)
         entry.event = <PyObject*>event
         self.n_waiting += 1
@@ -204,11 +207,11 @@ cdef class Ledger:
         for slot in range(self.n_slots):
             if self.held[slot].state == RETRYING:
                 if self.held[slot].due_ns <= now_ns:
-                    due.append((self.held[slot].seq, slot))
+                    due.append((self.held[slot].seq, self.held[slot].index, slot))
                 elif next_ns == 0 or self.held[slot].due_ns < next_ns:
                     next_ns = self.held[slot].due_ns
         due.sort(reverse=True)
-        for _, slot in due:
+        for _, _, slot in due:
             self.held[slot].state = WAITING
             self.n_retrying -= 1
             self.n_waiting += 1
@@ -222,14 +225,19 @@ cdef class Ledger:
         raise NotImplementedError
 
     def running_since(self):
-        """Return (sequence, time received) of the oldest event that runs or waits for a retry, or None."""
+        """Return (place, time received) of the oldest event that runs or waits for a retry, or None."""
         cdef int32_t slot
-        found = None
+        cdef int32_t found = -1
         for slot in range(self.n_slots):
             if self.held[slot].state in (RUNNING, RETRYING, ORPHAN):
-                if found is None or self.held[slot].seq < found[0]:
-                    found = (self.held[slot].seq, self.held[slot].lease_ns)
-        return found
+                if found < 0 or is_before(&self.held[slot], &self.held[found]):
+                    found = slot
+        if found < 0:
+            return None
+        place = f"{self.held[found].seq}"
+        if (<Event>self.held[found].event).is_packed:
+            place += f".{self.held[found].index}"
+        return place, self.held[found].lease_ns
 
 
 @cython.final

@@ -18,7 +18,9 @@ cdef class OrderedLedger(Ledger):
     cdef uint64_t order_tail
     cdef dict lanes             # by key
     cdef Lane only              # serial: the one lane of all events; else None
-    cdef uint64_t list_end      # the highest sequence that take_list() has taken; 0: none
+    # The last event that take_list() has taken: its sequence (0: none), and its place in its pack.
+    cdef uint64_t list_end
+    cdef uint32_t list_end_index
     cdef readonly uint64_t position     # all messages up to this sequence are wholly done
     cdef readonly uint32_t idx          # how many events of the pack `part`, the next message, are done
     cdef readonly uint64_t part         # 0 if `idx` is 0
@@ -29,17 +31,19 @@ cdef class OrderedLedger(Ledger):
     cdef readonly int64_t part_ns
     cdef public int64_t highest_ns      # set it before an event is added: the event takes its time from here
 
-    cpdef int32_t add(self, Event event, uint64_t seq, uint64_t now_ns) except -2
-    cpdef int32_t add_keyed(self, Event event, uint64_t seq, uint64_t now_ns, object key) except -2
+    cpdef int32_t add(self, Event event, uint64_t seq, uint64_t now_ns, bint is_last=*) except -2
+    cpdef int32_t add_keyed(self, Event event, uint64_t seq, uint64_t now_ns, object key, bint is_last=*) except -2
     cpdef bint awaits_rest(self) except -1
     cpdef list take_list(self, Py_ssize_t most)
     cpdef bint admit(self, int32_t slot, object key) except -1
-    cpdef int pass_over(self, uint64_t seq) except -1
+    cpdef int pass_over(self, uint64_t seq, uint32_t index=*, bint is_last=*) except -1
+    cdef bint is_of_list(self, Held* entry) noexcept
+    cdef int move_to(self, Held* entry) noexcept
     cdef Lane lane_of(self, object key)
     cdef bint enter_lane(self, Lane lane, int32_t slot) noexcept
     cdef Held* first_ready(self) noexcept
     cdef int sort_rest(self) except -1
-    cdef int append(self, int32_t slot) except -1
+    cdef int append(self, int32_t slot, bint is_last) except -1
     cdef int advance(self) except -1
     cdef int leave_lane(self, int32_t slot) except -1
     cdef bint clear_lane(self, Lane lane) noexcept

@@ -60,17 +60,21 @@ cdef class OrderedLedger(Ledger):
         self.order = order
         return 0
 
-    cdef int append(self, int32_t slot) except -1:
+    cdef int append(self, int32_t slot, bint is_last) except -1:
         self.order[self.order_tail & <uint64_t>(self.n_slots - 1)] = slot
         self.order_tail += 1
         self.highest = self.held[slot].seq
         self.held[slot].stored_ns = self.highest_ns
+        self.held[slot].is_last = is_last
         return 0
 
-    cpdef int32_t add(self, Event event, uint64_t seq, uint64_t now_ns) except -2:
-        """Hold the next event, which has no key; returns its slot. `seq` is higher than all sequences before."""
+    cpdef int32_t add(self, Event event, uint64_t seq, uint64_t now_ns, bint is_last=True) except -2:
+        """Hold the next event, which has no key; returns its slot. `seq` is higher than all sequences before.
+
+        Events of a pack are added in order under the same `seq`. Only the last one `is_last`.
+        """
         cdef int32_t slot = self.hold(event, seq, now_ns)
-        self.append(slot)
+        self.append(slot, is_last)
         if self.only is None:
             self.put_ready(slot)
         else:
@@ -84,14 +88,14 @@ cdef class OrderedLedger(Ledger):
             self.only.tail = slot
         return slot
 
-    cpdef int32_t add_keyed(self, Event event, uint64_t seq, uint64_t now_ns, object key) except -2:
+    cpdef int32_t add_keyed(self, Event event, uint64_t seq, uint64_t now_ns, object key, bint is_last=True) except -2:
         """Hold the next event, which must wait for earlier events of its key; returns its slot.
 
         If hashing or comparing the key raises an error, the error is raised here, and the event is not held.
         """
         cdef Lane lane = self.lane_of(key)
         cdef int32_t slot = self.hold(event, seq, now_ns)
-        self.append(slot)
+        self.append(slot, is_last)
         if self.enter_lane(lane, slot):
             self.put_ready(slot)
         return slot
@@ -119,7 +123,11 @@ cdef class OrderedLedger(Ledger):
 
     cpdef bint awaits_rest(self) except -1:
         """Return whether events of the list taken last are not done yet, so that no new list may begin."""
-        return self.n_running or self.n_retrying or (self.n_ready() and self.first_ready().seq <= self.list_end)
+        return self.n_running or self.n_retrying or (self.n_ready() and self.is_of_list(self.first_ready()))
+
+    cdef bint is_of_list(self, Held* entry) noexcept:
+        """Return whether the event is one of the list taken last, or before it."""
+        return entry.seq < self.list_end or (entry.seq == self.list_end and entry.index <= self.list_end_index)
 
     cdef Held* first_ready(self) noexcept:
         return &self.held[self.ready[self.ready_head & <uint64_t>(self.n_slots - 1)]]
@@ -135,17 +143,18 @@ cdef class OrderedLedger(Ledger):
         cdef bint is_rest = False
         if self.n_running or self.n_retrying:
             return slots
-        if self.n_ready() and self.first_ready().seq <= self.list_end:
+        if self.n_ready() and self.is_of_list(self.first_ready()):
             is_rest = True
             self.sort_rest()
         while self.n_ready() and len(slots) < most:
             entry = self.first_ready()
-            if is_rest and entry.seq > self.list_end:
+            if is_rest and not self.is_of_list(entry):
                 break
             if slots and entry.is_judged:
                 break
             if not is_rest:
                 self.list_end = entry.seq
+                self.list_end_index = entry.index
             slots.append(self.take_ready())
             if entry.is_judged:
                 break
@@ -155,12 +164,12 @@ cdef class OrderedLedger(Ledger):
         """Put the ready events of the list taken last in order: they come back one by one, each before all others."""
         cdef int32_t slot
         cdef list rest = []
-        while self.n_ready() and self.first_ready().seq <= self.list_end:
+        while self.n_ready() and self.is_of_list(self.first_ready()):
             slot = self.ready[self.ready_head & <uint64_t>(self.n_slots - 1)]
-            rest.append((self.held[slot].seq, slot))
+            rest.append((self.held[slot].seq, self.held[slot].index, slot))
             self.ready_head += 1
         rest.sort(reverse=True)
-        for _, slot in rest:
+        for _, _, slot in rest:
             self.put_first(slot)
         return 0
 
@@ -180,19 +189,35 @@ cdef class OrderedLedger(Ledger):
         self.n_waiting += 1
         return False
 
-    cpdef int pass_over(self, uint64_t seq) except -1:
-        """Note a sequence that no handler gets."""
+    cpdef int pass_over(self, uint64_t seq, uint32_t index=0, bint is_last=True) except -1:
+        """Note an event that no handler gets: a whole message, or the event of a pack at this place."""
         cdef int32_t last
-        if self.order_head == self.order_tail:
-            self.highest = self.position = seq
-            self.position_ns = self.highest_ns
-            return 0
-        last = self.order[(self.order_tail - 1) & <uint64_t>(self.n_slots - 1)]
-        if self.held[last].state == DONE:
-            self.highest = self.held[last].seq = seq        # consecutive ones share a slot
-            self.held[last].stored_ns = self.highest_ns
-        else:
-            self.append(self.hold(None, seq, 0))
+        cdef Held passed
+        cdef Held* entry = &passed
+        if self.order_head != self.order_tail:
+            last = self.order[(self.order_tail - 1) & <uint64_t>(self.n_slots - 1)]
+            if self.held[last].state != DONE:
+                last = self.hold(None, seq, 0)
+                self.append(last, is_last)
+            entry = &self.held[last]        # consecutive ones share a slot
+        entry.seq = seq
+        entry.index = index
+        entry.is_last = is_last
+        entry.stored_ns = self.highest_ns
+        self.highest = seq
+        return self.move_to(entry) if self.order_head == self.order_tail else 0
+
+    cdef int move_to(self, Held* entry) noexcept:
+        """Move the position over this event, which is done, as are all events before it."""
+        if entry.is_last:
+            self.position = entry.seq
+            self.position_ns = entry.stored_ns
+            if self.part <= self.position:
+                self.forget_part()
+        elif entry.seq >= self.part:        # else `part` is an event where reading began, and others come before it
+            self.idx = entry.index + 1
+            self.part = entry.seq
+            self.part_ns = entry.stored_ns
         return 0
 
     cdef int leave_lane(self, int32_t slot) except -1:
@@ -237,8 +262,7 @@ cdef class OrderedLedger(Ledger):
             if self.held[slot].state != DONE:
                 break
             self.order_head += 1
-            self.position = self.held[slot].seq
-            self.position_ns = self.held[slot].stored_ns
+            self.move_to(&self.held[slot])
             self.free_slot(slot)
         return 0
 
@@ -303,7 +327,7 @@ cdef class OrderedLedger(Ledger):
         self.order_head = self.order_tail = 0
         self.n_waiting = self.n_retrying = 0
         self.next_due_ns = 0
-        self.list_end = 0
+        self.list_end = self.list_end_index = 0
         for slot in range(self.n_slots):
             if self.held[slot].state == RUNNING:
                 self.held[slot].state = ORPHAN

@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from eda.handling._ledger cimport Ledger
 
@@ -12,6 +12,7 @@ cdef class WaitingWorkers:
     cdef uint64_t slice_ns          # monotonic: when the workers last let other tasks run
 
     cdef int event_is_ready(self) except -1
+    cdef int events_are_ready(self, uint32_t n) except -1
     cdef int wake_one(self) except -1
     cdef int wake_all(self) except -1
     cdef int end_lingering(self) except -1

@@ -1,7 +1,7 @@
 """The workers of a subscription that wait, and who wakes them."""
 
 cimport cython
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint32_t
 
 from eda.handling._ledger cimport Ledger
 
@@ -30,6 +30,13 @@ cdef class WaitingWorkers:
                 set_done(self.for_batch.pop())
             return 0
         return self.wake_one() if self.ledger.n_ready() else 0
+
+    cdef int events_are_ready(self, uint32_t n) except -1:
+        """Do the same for `n` events that were added together."""
+        while n and (self.for_event or self.for_batch):
+            self.event_is_ready()
+            n -= 1
+        return 0
 
     cdef int wake_one(self) except -1:
         """Wake one worker that waits for an event."""

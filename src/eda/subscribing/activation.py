@@ -28,6 +28,7 @@ class Activation:
         self.is_active: bool = False
         self.cursor: Cursor | None = None  # set by the pipeline that creates both
         source.on_nothing_pending = self.on_nothing_pending
+        source.on_part_gone = self.on_part_gone
         dispatcher.lease.extend(0)
 
     @property
@@ -104,6 +105,8 @@ class Activation:
     def on_progress(self) -> None:
         """Pass the dispatcher's new position to the cursor."""
         if self._is_started:
+            if self._dispatcher.intake.has_packs:
+                self._the_cursor.note_packs()
             self._the_cursor.advance(Position(*self._dispatcher.position_parts))
 
     async def store(self, seq: int, idx: int) -> None:
@@ -116,6 +119,10 @@ class Activation:
     def on_nothing_pending(self) -> None:
         """Forget the tries: no event follows the position, so earlier holders did not vanish because of an event."""
         self._the_cursor.advance(Position(*self._dispatcher.position_parts), forget_tries=True)
+
+    def on_part_gone(self) -> None:
+        """Set the cursor back before a pack that was partly done and is not in the stream any more."""
+        self._the_cursor.rewind(self._the_cursor.created, Position(*self._dispatcher.position_parts))
 
     def on_rewound(self, position: Position) -> None:
         """Go back to this position: the stream has lost its end, or has an earlier message that was not read."""

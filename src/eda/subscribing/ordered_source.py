@@ -68,6 +68,8 @@ class OrderedSource(Source):
         self._on_rewound = on_rewound
         # Called when a new reader finds no event to read, and every event received is done.
         self.on_nothing_pending: Callable[[], None] = lambda: None
+        # Called when the pack in whose middle the position was is not there, so that the position is before it.
+        self.on_part_gone: Callable[[], None] = lambda: None
         self.created: datetime | None = None  # when the stream was created, as of the subscription's opening
         # The sequence to start at, by the options.
         self.start: int = options.start if isinstance(options.start, int) else 0

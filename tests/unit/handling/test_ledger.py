@@ -15,16 +15,24 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 import eda
 from eda._codec import decode_event, encode_event
+from eda._event import Event
+from eda._pack import stored_events
 from eda.handling._ledger import Ledger, SharedLedger
 from eda.handling._ledger_ordered import OrderedLedger
+from eda.handling._outcome import attempted, envelope_of
+from support.packs import pack_of
 
 # Many small ones, and one that is large enough to be noticed in n_bytes.
 EVENTS = [decode_event(encode_event(eda.Event(type="t" * n))) for n in (*range(1, 21), 5000)]
 SIZES = [len(encode_event(event)) for event in EVENTS]
+MOST_PACKED = 5  # events in a pack
+PACKED = [event for event in stored_events(pack_of(EVENTS[:MOST_PACKED]), "s", 1, 1) if event is not None]
+SIZES_PACKED = [len(envelope_of(event)) for event in PACKED]
 WAITING, RUNNING, RETRYING, DONE, ORPHAN = "waiting", "running", "retrying", "done", "orphan"
 FIRST_SLOTS = 256
 
 numbers = st.integers(0, 10**6)
+parts = st.tuples(st.integers(0, 3), st.integers(1, 9))  # how much of which later pack is done
 steps = st.one_of(st.just(1), st.integers(1, 5), st.integers(1, 2**40))  # from one sequence to the next
 
 
@@ -34,9 +42,20 @@ class Held:
     size: int
     state: str
     slot: int
+    index: int = 0
+    is_last: bool = True
+    is_packed: bool = False
     key: Any = None
     due_ns: int = 0
     since_ns: int = 0
+
+
+def place(held: Held) -> tuple[int, int]:
+    return held.seq, held.index
+
+
+def text_of(held: Held) -> str:
+    return f"{held.seq}.{held.index}" if held.is_packed else str(held.seq)
 
 
 class Machine(RuleBasedStateMachine):
@@ -58,9 +77,9 @@ class Machine(RuleBasedStateMachine):
         found = self.of(*states)
         return found[number % len(found)]
 
-    def note(self, slot: int, seq: int, size: int, key: Any = None) -> Held:
+    def note(self, slot: int, seq: int, size: int, key: Any = None, **place: Any) -> Held:
         assert slot not in {each.slot for each in self.held if each.state != DONE}
-        held = Held(seq, size, WAITING, slot, key, since_ns=self.now_ns)
+        held = Held(seq, size, WAITING, slot, key=key, since_ns=self.now_ns, **place)
         self.held.append(held)
         return held
 
@@ -99,8 +118,11 @@ class Machine(RuleBasedStateMachine):
     @rule(number=numbers, delay_ns=st.integers(0, 50), dead=st.booleans(), which=numbers)
     def retry(self, number: int, delay_ns: int, dead: bool, which: int) -> None:
         held = self.pick(number, RUNNING, ORPHAN)
-        event = next(event for event, size in zip(EVENTS, SIZES, strict=True) if size == held.size)
-        copy = decode_event(encode_event(event))
+        if held.is_packed:
+            copy = attempted(PACKED[held.index], 2)
+        else:
+            event = next(event for event, size in zip(EVENTS, SIZES, strict=True) if size == held.size)
+            copy = decode_event(encode_event(event))
         self.ledger.retry(held.slot, self.now_ns + delay_ns, copy, ValueError("x") if dead else None)
         if held.state == ORPHAN:
             self.done(held)
@@ -110,7 +132,7 @@ class Machine(RuleBasedStateMachine):
     @rule(passed_ns=st.integers(0, 40))
     def take_due(self, passed_ns: int) -> None:
         self.now_ns += passed_ns
-        due = sorted((held for held in self.of(RETRYING) if held.due_ns <= self.now_ns), key=lambda held: held.seq)
+        due = sorted((held for held in self.of(RETRYING) if held.due_ns <= self.now_ns), key=place)
         assert self.ledger.take_due(self.now_ns) == len(due)
         for held in due:
             held.state = WAITING
@@ -125,8 +147,10 @@ class Machine(RuleBasedStateMachine):
         assert ledger.n_running == len(self.of(RUNNING, ORPHAN))
         assert ledger.n_retrying == len(self.of(RETRYING))
         assert ledger.n_bytes == sum(held.size for held in self.held if held.state != DONE)
-        busy = [(held.seq, held.since_ns) for held in self.of(RUNNING, RETRYING, ORPHAN)]
-        oldest = [each for each in busy if each[0] == min(busy)[0]]  # two where it came again while an orphan has it
+        busy = self.of(RUNNING, RETRYING, ORPHAN)
+        first = min(map(place, busy), default=None)
+        # Two where it came again while an orphan has it.
+        oldest = [(text_of(held), held.since_ns) for held in busy if place(held) == first]
         assert ledger.running_since() in (oldest or [None])
 
 
@@ -189,13 +213,20 @@ class OrderedMachine(Machine):
     ledger: OrderedLedger
 
     @initialize(
-        kind=st.sampled_from(["plain", "serial", "keyed", "many keys", "mixed"]), position=st.integers(0, 2**40)
+        kind=st.sampled_from(["plain", "serial", "keyed", "many keys", "mixed"]),
+        position=st.integers(0, 2**40),
+        part=parts,
     )
-    def begin(self, kind: str, position: int) -> None:
+    def begin(self, kind: str, position: int, part: tuple[int, int]) -> None:
         self.kind = kind
         self.ledger = OrderedLedger(serial=kind == "serial")
-        self.ledger.drop(position, stored_ns(position))
+        self.begin_at(position, *part)
+
+    def begin_at(self, position: int, idx: int, step: int) -> None:
+        """Continue in the middle of a pack, if `idx` is not 0."""
         self.position = self.highest = position
+        self.part = (idx, position + step, stored_ns(position + step)) if idx else (0, 0, 0)
+        self.ledger.drop(position, stored_ns(position), *self.part)
 
     def key_of(self, number: int) -> Any:
         """A key in whatever way the kind has them; None: none."""
@@ -208,11 +239,30 @@ class OrderedMachine(Machine):
         key = self.key_of(which)
         event, size = EVENTS[which % len(EVENTS)], SIZES[which % len(EVENTS)]
         self.ledger.highest_ns = stored_ns(seq)
+        self.hold(event, seq, size, key)
+
+    def hold(self, event: Event, seq: int, size: int, key: Any, **place: Any) -> None:
+        is_last = place.get("is_last", True)
         if key is None:
-            slot = self.ledger.add(event, seq, self.now_ns)
+            slot = self.ledger.add(event, seq, self.now_ns, is_last)
         else:
-            slot = self.ledger.add_keyed(event, seq, self.now_ns, key)
-        self.note(slot, seq, size, "the only one" if self.kind == "serial" else key)
+            slot = self.ledger.add_keyed(event, seq, self.now_ns, key, is_last)
+        self.note(slot, seq, size, "the only one" if self.kind == "serial" else key, **place)
+
+    @rule(step=steps, which=numbers, wanted=st.lists(st.booleans(), min_size=1, max_size=MOST_PACKED))
+    def add_pack(self, step: int, which: int, wanted: list[bool]) -> None:
+        """Add a pack; the filter leaves out the events that are not wanted."""
+        seq = self.highest = self.highest + step
+        self.ledger.highest_ns = stored_ns(seq)
+        for index, is_wanted in enumerate(wanted):
+            is_last = index == len(wanted) - 1
+            if is_wanted:
+                where = {"index": index, "is_last": is_last, "is_packed": True}
+                self.hold(PACKED[index], seq, SIZES_PACKED[index], self.key_of(which + index), **where)
+            else:
+                self.ledger.pass_over(seq, index, is_last)
+                self.pass_one(seq, index, is_last)
+        self.find_ready()
 
     @rule(step=steps, which=numbers)
     def add(self, step: int, which: int) -> None:
@@ -236,18 +286,32 @@ class OrderedMachine(Machine):
         self.highest += step
         self.ledger.highest_ns = stored_ns(self.highest)
         self.ledger.pass_over(self.highest)
+        self.pass_one(self.highest, 0, True)
+
+    def pass_one(self, seq: int, index: int, is_last: bool) -> None:
         ring = [held for held in self.held if held.state != ORPHAN]
         if not ring:
-            self.position = self.highest
+            self.move_to(Held(seq, 0, DONE, -1, index, is_last))
         elif ring[-1].state == DONE:
-            ring[-1].seq = self.highest
+            ring[-1].seq, ring[-1].index, ring[-1].is_last = seq, index, is_last
         else:
-            self.held.append(Held(self.highest, 0, DONE, -1))
+            self.held.append(Held(seq, 0, DONE, -1, index, is_last))
 
-    @rule(position=st.integers(0, 2**41), back=st.booleans())
-    def drop(self, position: int, back: bool) -> None:
-        self.position = self.highest = self.position if back else position
-        self.ledger.drop(self.position, stored_ns(self.position))
+    def move_to(self, held: Held) -> None:
+        """Move the position over an event that is done."""
+        if held.is_last:
+            self.position = held.seq
+            if self.part[1] <= held.seq:
+                self.part = (0, 0, 0)
+        elif held.seq >= self.part[1]:
+            self.part = (held.index + 1, held.seq, stored_ns(held.seq))
+
+    @rule(position=st.integers(0, 2**41), back=st.booleans(), part=parts)
+    def drop(self, position: int, back: bool, part: tuple[int, int]) -> None:
+        if back:
+            self.begin_at(self.position, self.part[0], self.part[1] - self.position)
+        else:
+            self.begin_at(position, *part)
         self.held = [held for held in self.held if held.state in (RUNNING, ORPHAN)]
         for held in self.held:
             held.state = ORPHAN
@@ -261,7 +325,7 @@ class OrderedMachine(Machine):
             first = next((each for each in self.held if each.state != ORPHAN), None)
             if first is None or first.state != DONE:
                 break
-            self.position = first.seq
+            self.move_to(first)
             self.held.remove(first)
         self.find_ready()
 
@@ -285,7 +349,8 @@ class OrderedMachine(Machine):
         ledger = self.ledger
         assert (ledger.position, ledger.highest) == (self.position, self.highest)
         assert (ledger.position_ns, ledger.highest_ns) == (stored_ns(self.position), stored_ns(self.highest))
-        assert sorted(held.seq for held in self.ready) == sorted(held.seq for held in self.may_be_handed_out())
+        assert (ledger.idx, ledger.part, ledger.part_ns) == self.part
+        assert sorted(map(place, self.ready)) == sorted(map(place, self.may_be_handed_out()))
         running = [held.key for held in self.of(RUNNING, ORPHAN) if held.key is not None]
         assert len(running) == len(set(running))
 
