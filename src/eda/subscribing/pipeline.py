@@ -158,6 +158,7 @@ class Pipeline:
             on_filter_change=self._options.on_filter_change,
             bucket=self._services.known_streams.bucket_for(info.options),
             start=source.start,
+            has_packs=info.options.packed,
         )
         self._host.on_progress = activation.on_progress
         self._host.confirmed = activation.store

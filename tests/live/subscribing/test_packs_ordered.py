@@ -67,7 +67,7 @@ class Seen(list[Place]):
 @pytest.fixture
 async def conn(connect: Connect, stream: str) -> eda.Conn:
     conn = await connect()
-    await conn.streams.create(stream)
+    await conn.streams.create(stream, eda.StreamOptions(packed=True))
     return conn
 
 
