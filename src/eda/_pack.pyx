@@ -19,7 +19,10 @@ from eda._event cimport Event, new_event
 from eda.compression import decompress
 from eda.errors import DecodeError
 
-__all__ = ["MAX_EVENTS_OF_PACK", "MAX_SIZE_OF_PACK", "is_pack_payload", "place_of", "stored_events"]
+__all__ = [
+    "MAX_EVENTS_OF_PACK", "MAX_SIZE_OF_PACK", "count_in_pack", "envelope_in_pack", "index_in_pack", "is_pack_payload",
+    "place_of", "stored_events",
+]
 
 MAX_EVENTS_OF_PACK = MAX_EVENTS
 MAX_SIZE_OF_PACK = MAX_UNPACKED
@@ -170,16 +173,13 @@ def stored_events(bytes payload not None, str stream not None, uint64_t sequence
     decompresses it is not installed.
     """
     cdef Py_ssize_t n = 0, n_subject = PyBytes_GET_SIZE(subject)
-    cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(payload)
     cdef Pack pack
     cdef Event event
     cdef list events = []
     cdef uint32_t index
     cdef Py_ssize_t start
     cdef Refusal refusal
-    if not is_pack(data, PyBytes_GET_SIZE(payload)):
-        raise DecodeError("pack", "it does not begin as a pack does", offset=0)
-    pack = read_pack(data, PyBytes_GET_SIZE(payload), 0, n_subject)
+    pack = open_pack(payload, n_subject)
     memcpy(PyBytes_AS_STRING(pack.raw) + pack.end, PyBytes_AS_STRING(subject), n_subject)
     for index in range(pack.n_events):
         start = next_envelope(pack, &n)
@@ -197,6 +197,39 @@ def stored_events(bytes payload not None, str stream not None, uint64_t sequence
             event.ack_time_ns_ = time_ns
         events.append(event)
     return events
+
+
+def count_in_pack(bytes payload not None, /):
+    """Return how many events a pack has. Raises DecodeError and ConfigError, as `stored_events` does."""
+    return open_pack(payload, 0).n_events
+
+
+def envelope_in_pack(bytes payload not None, uint64_t index):
+    """Return the envelope of one event of a pack, as it is; None if the pack has no event with that index.
+
+    The envelope may be one that can't be read. Raises DecodeError and ConfigError, as `stored_events` does.
+    """
+    cdef Pack pack = open_pack(payload, 0)
+    cdef Py_ssize_t n = 0
+    cdef Py_ssize_t start = 0
+    cdef uint64_t _
+    if index >= pack.n_events:
+        return None
+    for _ in range(index + 1):
+        start = next_envelope(pack, &n)
+    return pack.raw[start:start + n]
+
+
+cdef Pack open_pack(bytes payload, Py_ssize_t n_after):
+    cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(payload)
+    if not is_pack(data, PyBytes_GET_SIZE(payload)):
+        raise DecodeError("pack", "it does not begin as a pack does", offset=0)
+    return read_pack(data, PyBytes_GET_SIZE(payload), 0, n_after)
+
+
+def index_in_pack(Event event not None, /):
+    """Return the index of an event that came out of a pack; None if its message has only this event."""
+    return event.index_ if event.is_packed else None
 
 
 def place_of(Event event not None, /):

@@ -18,6 +18,7 @@ __all__ = [
     "DEAD_DIGEST",
     "DEAD_ERROR",
     "DEAD_ID",
+    "DEAD_INDEX",
     "DEAD_OMITTED",
     "DEAD_REASON",
     "DEAD_SEQUENCE",
@@ -30,6 +31,7 @@ __all__ = [
     "MAX_TEXT",
     "MSG_ID",
     "NO_HEADERS",
+    "PACK",
     "REPLAY_FOR",
     "TTL",
     "escape_text",
@@ -47,6 +49,7 @@ DEAD_REASON = "Eda-Dead-Reason"
 DEAD_ERROR = "Eda-Dead-Error"
 DEAD_STREAM = "Eda-Dead-Stream"
 DEAD_SEQUENCE = "Eda-Dead-Sequence"
+DEAD_INDEX = "Eda-Dead-Index"
 DEAD_SUBSCRIPTION = "Eda-Dead-Subscription"
 DEAD_ATTEMPTS = "Eda-Dead-Attempts"
 DEAD_TIME = "Eda-Dead-Time"
@@ -55,6 +58,7 @@ DEAD_ID = "Eda-Dead-Id"
 DEAD_OMITTED = "Eda-Dead-Omitted"
 DEAD_DIGEST = "Eda-Dead-Digest"
 REPLAY_FOR = "Eda-Replay-For"
+PACK = "Eda-Pack"
 
 MAX_TEXT = 1024  # bytes of an escaped text
 

@@ -10,9 +10,11 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from eda._codec import encode_event
 from eda._event import Event
+from eda._pack import stored_events
+from eda.handling._outcome import attempted
 from support.reference import bytes_field, number_field
 
-__all__ = ["PackMessage", "compressed", "envelopes_of", "pack_of", "publish_pack"]
+__all__ = ["PackMessage", "compressed", "envelopes_of", "events_of_pack", "pack_of", "publish_pack"]
 
 N_EVENTS, N_CODEC, N_DATA, N_SIZE = 15, 17, 18, 19
 
@@ -51,6 +53,13 @@ def compressed(pack: bytes, *, codec: str = "zstd", size: int | None = None) -> 
         + bytes_field(N_DATA, data)
         + number_field(N_SIZE, len(pack) if size is None else size)
     )
+
+
+def events_of_pack(events: Iterable[Event], stream: str, sequence: int, attempt: int) -> list[Event]:
+    """Return the events as a subscription gets them from one pack."""
+    subject = f"{stream}.%pack.%pack".encode()
+    found = stored_events(pack_of(events), stream, sequence, 0, subject)
+    return [attempted(event, attempt) for event in found if event is not None]
 
 
 async def publish_pack(

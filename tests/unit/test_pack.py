@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from eda import compression
 from eda._codec import decode_event, encode_event
 from eda._event import Event
-from eda._pack import MAX_EVENTS_OF_PACK, MAX_SIZE_OF_PACK, is_pack_payload, place_of, stored_events
+from eda._pack import (
+    MAX_EVENTS_OF_PACK,
+    MAX_SIZE_OF_PACK,
+    count_in_pack,
+    envelope_in_pack,
+    index_in_pack,
+    is_pack_payload,
+    place_of,
+    stored_events,
+)
 from eda.errors import ConfigError, DecodeError
 from support import reference
 from support.packs import PackMessage, compressed, envelopes_of, pack_of
@@ -46,6 +55,7 @@ def test_event_of_pack_knows_where_it_is() -> None:
     events = [event for event in read(PACK, 99) if event]
     assert [(event.sequence, event.index, event.attempt) for event in events] == [(7, 0, 0), (7, 1, 0), (7, 2, 0)]
     assert [place_of(event) for event in events] == ["7.0", "7.1", "7.2"]
+    assert [index_in_pack(event) for event in events] == [0, 1, 2]
     assert {(event.stream, event.subject, event.ack_time_ns) for event in events} == {
         ("readings", "readings.%pack.%pack", 99)
     }
@@ -54,7 +64,7 @@ def test_event_of_pack_knows_where_it_is() -> None:
 
 def test_place_when_event_is_an_ordinary_one_is_its_sequence() -> None:
     event = reference.delivered(decode_event(encode_event(EVENTS[0])), "readings", 7, 1)
-    assert (place_of(event), event.index) == ("7", 0)
+    assert (place_of(event), event.index, index_in_pack(event)) == ("7", 0, None)
 
 
 @pytest.mark.parametrize("how", [copy.copy, lambda event: pickle.loads(pickle.dumps(event)), Event.replace])
@@ -76,6 +86,24 @@ def test_events_when_envelopes_are_random_are_what_each_envelope_says_alone(enve
         assert event is not None
         assert fields_of_event(event) | {"ack_time": 0} == fields_of_event(alone) | {"ack_time": 0}
         assert event.ack_time_ns == (alone.ack_time_ns or 99)
+
+
+@pytest.mark.parametrize("payload", [PACK, compressed(PACK)])
+def test_envelope_of_one_event_is_as_it_was_written(payload: bytes) -> None:
+    assert count_in_pack(payload) == 3
+    assert [envelope_in_pack(payload, index) for index in range(3)] == envelopes_of(EVENTS)
+    assert [envelope_in_pack(payload, index) for index in (3, 2**64 - 1)] == [None, None]
+
+
+def test_envelope_of_one_event_when_it_can_not_be_read_is_there() -> None:
+    assert envelope_in_pack(PACK + bytes_field(15, b"\xff") + PACK, 3) == b"\xff"
+
+
+@pytest.mark.parametrize("payload", [b"", b"hello", PACK[:-1], compressed(PACK, codec="lz4")])
+def test_envelope_of_one_event_when_the_pack_can_not_be_read_is_refused(payload: bytes) -> None:
+    for read_it in (count_in_pack, lambda pack: envelope_in_pack(pack, 0)):
+        with pytest.raises(DecodeError, match="cannot decode pack"):
+            read_it(payload)
 
 
 @pytest.mark.parametrize("n", range(len(PACK)))

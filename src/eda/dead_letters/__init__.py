@@ -6,6 +6,7 @@ dead letter: `handling` does.
 Files, each after the files that it imports:
 
     letter            a dead letter in its stream: how it is read; headers and subjects for storing and for replaying
+    replayable        what a replay publishes for a dead letter
     replay            `conn.replay_dead`: publishes the events of dead letters again
     suitable_streams  which streams can keep dead letters, and how large a letter may be there
     store             stores dead letters, with headers that say what has happened

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from eda.errors import ConfigError, ServerError
-from eda.headers import DEAD_SUBJECT, MAX_TEXT, foreign_headers, read_headers
+from eda.headers import DEAD_INDEX, DEAD_SEQUENCE, DEAD_SUBJECT, MAX_TEXT, foreign_headers, read_headers
 from eda.jetstream.api import Api, stream_error
 from eda.jetstream.subjects import fits_protocol_line, is_covered, subject_of
 from eda.server_codes import MESSAGE_NOT_FOUND
@@ -41,6 +41,22 @@ class Letter:
     headers: dict[str, str]
     payload: bytes
     block: bytes = b""  # the headers as they are stored
+
+    @property
+    def origin(self) -> tuple[int, int | None] | None:
+        """Where a dead letter's event was: the sequence of its message, and its index there if it was in a pack.
+
+        None: the headers do not say it.
+        """
+        sequence = _number(self.headers.get(DEAD_SEQUENCE, ""))
+        index = _number(self.headers.get(DEAD_INDEX, "0"))
+        if not sequence or index is None:
+            return None
+        return sequence, index if DEAD_INDEX in self.headers else None
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
 async def read_letter(api: Api, stream: str, query: dict[str, Any]) -> Letter | None:

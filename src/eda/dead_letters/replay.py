@@ -10,24 +10,13 @@ from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any
 
-from eda._codec import decode_event, encode_event
-from eda._event import Event
-from eda.dead_letters.letter import Letter, digest_of, own_headers, own_subject, read_letter, subject_or_none
-from eda.errors import ConfigError, DecodeError, EdaError, ServerError
-from eda.headers import (
-    DEAD_DIGEST,
-    DEAD_OMITTED,
-    DEAD_REASON,
-    DEAD_SEQUENCE,
-    DEAD_STREAM,
-    DEAD_SUBSCRIPTION,
-    MSG_ID,
-    REPLAY_FOR,
-)
+from eda.dead_letters.letter import Letter, read_letter
+from eda.dead_letters.replayable import Message, Replayable
+from eda.errors import ConfigError, EdaError, ServerError
 from eda.jetstream.api import Api, stream_error
 from eda.jetstream.schemas import Stream
 from eda.jetstream.store_message import is_too_large, store_message
-from eda.jetstream.stream_info import StreamInfo, check_takes_events, check_takes_subject
+from eda.jetstream.stream_info import check_takes_events
 from eda.jetstream.streams import Streams
 from eda.jetstream.subjects import check_name, check_stream_name
 from eda.server_codes import MESSAGE_DELETE_FAILED, SEQUENCE_NOT_FOUND
@@ -65,6 +54,8 @@ class Replay:
         An event gets a new id, which is the same for each attempt to replay the same letter. If a crash leaves a
         replayed letter behind, another replay within the stream's duplicate window stores no second copy.
 
+        The letter of an event that was in a pack has this event alone, which is replayed as an ordinary message.
+
         A letter may lack its payload, because the payload was too large. Then the payload is read from `stream`. If it
         is not there any more, or if the event is too large for the headers of a replay, the letter stays, and a warning
         is logged.
@@ -76,38 +67,36 @@ class Replay:
         name = check_name(name)
         dead = _dead_letter_stream(stream, dead_letter)
         if dead == stream:
-            message = f"dead_letter is the stream {stream!r} itself: dead letters are in a stream of their own"
-            raise ConfigError(message, argument="dead_letter")
+            why = f"dead_letter is the stream {stream!r} itself: dead letters are in a stream of their own"
+            raise ConfigError(why, argument="dead_letter")
         if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
             raise ConfigError(f"limit must be an int of 1 or more, or None, not {limit!r}", argument="limit")
         dead_info = await self._info(dead)
         config = dead_info["config"]
         if config.get("deny_delete") or config.get("sealed"):
-            message = (
-                f"stream {dead!r} allows nobody to delete a message, so each dead letter would be replayed every time"
-            )
-            raise ConfigError(message, argument="dead_letter" if dead_letter else "stream")
+            why = f"stream {dead!r} allows nobody to delete a message, so each dead letter would be replayed every time"
+            raise ConfigError(why, argument="dead_letter" if dead_letter else "stream")
         info = await self._streams.info(stream)
         check_takes_events(info)
         # If the dead-letter stream is deleted and created again, its sequences start at 1 again. So the ids of replayed
         # events contain the stream's time of creation, too.
         made_us = (datetime.fromisoformat(dead_info["created"]) - EPOCH) // timedelta(microseconds=1)
+        replayable = Replayable(self._api, self._logger, dead, info, name)
         n_replayed = 0
         state = dead_info["state"]
         try:
             async with contextlib.aclosing(self._letters(dead, state["first_seq"], state["last_seq"])) as letters:
                 async for letter in letters:
-                    event = await self._replayable(dead, letter, stream, name)
-                    if event is None:
+                    message = await replayable.message_of(letter, f"replay:{dead}:{made_us:x}:{letter.sequence}")
+                    if message is None:
                         continue
-                    event_id = f"replay:{dead}:{made_us:x}:{letter.sequence}"
                     try:
-                        await self._publish_back(info, name, event, event_id, letter)
+                        await self._publish_back(stream, message)
                     except EdaError as error:
                         if not is_too_large(error):
                             raise
-                        self._log_kept(
-                            dead, letter, f"it is too large to be published with the headers of a replay: {error}"
+                        replayable.log_kept(
+                            letter, f"it is too large to be published with the headers of a replay: {error}"
                         )
                         continue
                     await self._remove(dead, letter.sequence)
@@ -119,60 +108,13 @@ class Replay:
             raise
         return n_replayed
 
-    async def _replayable(self, dead: str, letter: Letter, stream: str, name: str) -> Event | None:
-        """Return the event to replay. None: the letter is another subscription's, is no event, or lacks its payload."""
-        headers = letter.headers
-        if headers.get(DEAD_SUBSCRIPTION) != name or headers.get(DEAD_STREAM) != stream:
-            return None
-        payload = letter.payload
-        if DEAD_OMITTED in headers:
-            omitted = await self._omitted(dead, letter, stream)
-            if omitted is None:
-                return None
-            payload = omitted
-        try:
-            return decode_event(payload)
-        except DecodeError as error:
-            if headers.get(DEAD_REASON) != "undecodable":
-                self._logger.warning(
-                    "the dead letter in stream %s, sequence %d is not an event and stays: %s",
-                    dead, letter.sequence, error,
-                )  # fmt: skip
-            return None
-
-    async def _omitted(self, dead: str, letter: Letter, stream: str) -> bytes | None:
-        """Return the payload that was too large for the letter, from the stream that has it, or None if it is gone."""
-        sequence = letter.headers.get(DEAD_SEQUENCE, "")
-        if not (sequence.isascii() and sequence.isdigit() and len(sequence) < 19 and int(sequence)):
-            self._log_kept(dead, letter, "its headers do not say where its payload is")
-            return None
-        original = await read_letter(self._api, stream, {"seq": int(sequence)})
-        if original is None:
-            self._log_kept(dead, letter, f"its payload is gone from stream {stream}, sequence {sequence}")
-            return None
-        if digest_of(original.payload) != letter.headers.get(DEAD_DIGEST):
-            self._log_kept(dead, letter, f"stream {stream} has another message at sequence {sequence} now")
-            return None
-        return original.payload
-
-    def _log_kept(self, dead: str, letter: Letter, why: str) -> None:
-        self._logger.warning(
-            "the dead letter in stream %s, sequence %d is not replayed and stays: %s", dead, letter.sequence, why
-        )
-
-    async def _publish_back(self, info: StreamInfo, name: str, event: Event, event_id: str, letter: Letter) -> None:
-        stream = info.name
-        subject = own_subject(letter, info.subjects) or subject_or_none(stream, event.type, event.aggregate) or stream
-        if info.options.store:
-            # On its aggregate's subject, the event would count as one more event of the aggregate.
-            subject = stream
-        check_takes_subject(info, subject)
-        envelope = encode_event(event.replace(id=event_id), version=event.version)
-        headers = own_headers(letter) | {MSG_ID: event_id, REPLAY_FOR: name}
+    async def _publish_back(self, stream: str, message: Message) -> None:
         began = monotonic()
         while True:
             try:
-                await store_message(self._wire, stream, subject, envelope, headers, domain=self._api.domain)
+                await store_message(
+                    self._wire, stream, message.subject, message.payload, message.headers, domain=self._api.domain
+                )
                 return
             except EdaError as error:
                 if not error.retryable:

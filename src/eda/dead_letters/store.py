@@ -16,6 +16,7 @@ from eda.headers import (
     DEAD_DIGEST,
     DEAD_ERROR,
     DEAD_ID,
+    DEAD_INDEX,
     DEAD_OMITTED,
     DEAD_REASON,
     DEAD_SEQUENCE,
@@ -78,6 +79,7 @@ class DeadLetters:
         error: str,
         stream: str,
         sequence: int,
+        index: int | None = None,
         subscription: str,
         attempts: int,
         subject: str = "",
@@ -89,6 +91,9 @@ class DeadLetters:
         `payload` is stored as it is. `event_type` and `aggregate` (both empty if it is not an event) make the letter's
         subject, and all else becomes headers. `subject` is the subject that the message had, `foreign` are the
         headers that another program gave it, and `event_id` is the event's id if `payload` does not contain it.
+
+        `index` is the index of an event that came out of a pack. Then `payload` is the envelope of this event alone.
+        `index` is None for all other messages, and for a pack that can't be read: its payload is stored as a whole.
 
         If the letter is too large, it loses the end of the error's text, then the foreign headers, then its payload.
         In place of the payload, headers say where the payload is, and what its digest is.
@@ -104,7 +109,7 @@ class DeadLetters:
         to = check_stream_name(to)
         letter_subject = subject_or_none(to, event_type, aggregate) or subject_of(to, "", "")
         headers = {
-            MSG_ID: f"dead:{subscription}:{sequence}",
+            MSG_ID: f"dead:{subscription}:{sequence}" + ("" if index is None else f".{index}"),
             DEAD_REASON: escape_text(reason),
             DEAD_ERROR: escape_text(error),
             DEAD_STREAM: escape_text(stream),
@@ -113,6 +118,8 @@ class DeadLetters:
             DEAD_ATTEMPTS: str(attempts),
             DEAD_TIME: rfc3339(time_ns()),
         }
+        if index is not None:
+            headers[DEAD_INDEX] = str(index)
         usual = subject_or_none(stream, event_type, aggregate) or stream
         kept = kept_headers(foreign or {})
         if subject and subject != usual:
@@ -174,7 +181,7 @@ class DeadLetters:
     async def _is_same(self, to: str, sequence: int, payload: bytes, headers: dict[str, str]) -> bool:
         """Return whether the letter with that sequence has this payload and comes from the same message."""
         letter = await read_letter(self._api, to, {"seq": sequence})
-        origin = (DEAD_STREAM, DEAD_SEQUENCE, DEAD_SUBSCRIPTION, DEAD_DIGEST)
+        origin = (DEAD_STREAM, DEAD_SEQUENCE, DEAD_INDEX, DEAD_SUBSCRIPTION, DEAD_DIGEST)
         return (
             letter is not None
             and letter.payload == payload

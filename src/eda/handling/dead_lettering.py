@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from eda._codec import decode_event
 from eda._event import Event
+from eda._pack import index_in_pack, place_of
 from eda.dead_letters.store import is_transient
 from eda.errors import Closed, ConfigError
 from eda.handlers import Reject
@@ -72,7 +73,7 @@ class DeadLettering:
         self._store_letter = store_letter
         self._failures = failures
         self._on_end = on_end
-        self._n_tries: dict[int, int] = {}  # failed attempts to store the dead letter, by sequence of the event
+        self._n_tries: dict[str, int] = {}  # failed attempts to store the dead letter, by place of the event
 
     async def store(self, event: Event, payload: bytes, error: BaseException) -> int:
         """Store a dead letter. Return DEAD when it is stored, else the nanoseconds until the next attempt.
@@ -83,6 +84,7 @@ class DeadLettering:
             self.n_discarded += 1
             return DEAD
         reason, attempts = "attempts", event.attempt
+        index = index_in_pack(event)
         if isinstance(error, Undecodable):
             reason, text = "undecodable", str(error.__cause__)
         elif isinstance(error, Reject):
@@ -101,15 +103,16 @@ class DeadLettering:
                 error=text,
                 stream=self._stream,
                 sequence=event.sequence,
+                index=index,
                 subscription=self._name,
                 attempts=attempts,
-                subject=event.subject,
+                subject=event.subject if index is None else "",  # the subject of a pack says little about its events
                 foreign=event.headers,
                 event_id=_id_in_headers(event, payload, error),
             )
         except Exception as problem:  # no error whatsoever may lose the event
             return self._try_again(event, problem)
-        self._n_tries.pop(event.sequence, None)
+        self._n_tries.pop(place_of(event), None)
         self.n_stored += 1
         return DEAD
 
@@ -121,7 +124,8 @@ class DeadLettering:
             self._failures.log_unstorable(event, problem)
             self._on_end(problem)
             return NS
-        n_tries = self._n_tries[event.sequence] = self._n_tries.get(event.sequence, 0) + 1
+        place = place_of(event)
+        n_tries = self._n_tries[place] = self._n_tries.get(place, 0) + 1
         delay_s = STORE_RETRY.delay_s(n_tries)
         self._failures.log_not_stored(event, problem, delay_s)
         return int(delay_s * NS)

@@ -16,6 +16,7 @@ from eda.handling.dispatcher_host import DispatcherHost
 from eda.handling.verdicts import Exhausted, Undecodable
 from eda.options import Retry, SubscriptionOptions
 from helpers import Logged, until
+from support.packs import events_of_pack
 from support.reference import delivered
 
 NS = 10**9
@@ -87,10 +88,41 @@ async def test_failure_when_it_is_for_good_is_told_and_stored_with_its_reason(
     assert stream == "orders-dead"
     assert text in letter.pop("error")
     event = {"event_type": "t", "aggregate": "a", "payload": PAYLOAD, "stream": "orders", "sequence": 7}
+    event["index"] = None
     event |= {"subject": TWO.subject, "foreign": TWO.headers}
     event |= {"event_id": TWO.id if reason == "undecodable" else ""}  # an undecodable one has it from its headers
     assert letter == event | {"reason": reason, "subscription": "billing", "attempts": attempts}
     assert (bench.host.dead_letters.n_stored, bench.host.dead_letters.n_discarded) == (1, 0)
+
+
+async def test_event_of_pack_when_it_fails_for_good_is_stored_with_its_index_alone(logged: Logged) -> None:
+    logged.expect(r"rejected event e1 .*sequence 7\.1, attempt 2")
+    bench = Bench()
+    event = events_of_pack([eda.Event(type="a"), eda.Event(type="t", aggregate="a")], "orders", 7, 2)[1]
+    assert await bench.fail(eda.Reject("never"), event) == DEAD
+    ((_, letter),) = bench.stored
+    assert (letter["sequence"], letter["index"], letter["attempts"]) == (7, 1, 2)
+    assert (letter["event_type"], letter["aggregate"], letter["event_id"]) == ("t", "a", "")
+    assert letter["subject"] == ""  # not that of the pack
+
+
+async def test_letters_when_two_events_of_a_pack_can_not_be_stored_are_tried_again_each_for_itself(
+    logged: Logged,
+) -> None:
+    logged.expect(
+        "rejected event", r"did not store event e1 .*sequence 7\.1", r"did not store event e0 .*sequence 7\.0"
+    )
+    bench = Bench()
+    bench.refusal = eda.ServerError(503, 0, "full")
+    first, second = events_of_pack([eda.Event(type="t")] * 2, "orders", 7, 1)
+    for _ in range(3):
+        delay_ns = await bench.fail(eda.Reject("never"), second)
+    assert delay_ns == 2 * NS
+    assert await bench.fail(eda.Reject("never"), first) == NS // 2
+    bench.refusal = None
+    assert await bench.fail(eda.Reject("never"), second) == DEAD
+    bench.refusal = eda.ServerError(503, 0, "full")
+    assert await bench.fail(eda.Reject("never"), first) == NS
 
 
 class Unprintable(Exception):

@@ -1,0 +1,104 @@
+"""What a replay publishes for a dead letter."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from eda._codec import decode_event, encode_event
+from eda._pack import envelope_in_pack
+from eda.dead_letters.letter import Letter, digest_of, own_headers, own_subject, read_letter, subject_or_none
+from eda.errors import DecodeError
+from eda.headers import DEAD_DIGEST, DEAD_OMITTED, DEAD_REASON, DEAD_STREAM, DEAD_SUBSCRIPTION, MSG_ID, REPLAY_FOR
+from eda.jetstream.api import Api
+from eda.jetstream.stream_info import StreamInfo, check_takes_subject
+
+__all__ = ["Message", "Replayable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message to publish."""
+
+    subject: str
+    payload: bytes
+    headers: dict[str, str]
+
+
+class Replayable:
+    """The dead letters that the stream `dead` has for subscription `name` to the stream of `info`."""
+
+    def __init__(self, api: Api, logger: logging.Logger, dead: str, info: StreamInfo, name: str) -> None:
+        self._api = api
+        self._logger = logger
+        self._dead = dead
+        self._info = info
+        self._stream = info.name
+        self._name = name
+
+    async def message_of(self, letter: Letter, message_id: str) -> Message | None:
+        """Return what to publish for a letter, with that id.
+
+        None: the letter is another subscription's, is no event, or lacks its payload. Raises ConfigError if the stream
+        does not listen to the subject of the event, or if what decompresses a pack is not installed. Raises
+        StreamNotFound, ServerError, Timeout, Closed.
+        """
+        headers = letter.headers
+        if headers.get(DEAD_SUBSCRIPTION) != self._name or headers.get(DEAD_STREAM) != self._stream:
+            return None
+        payload: bytes | None = letter.payload
+        if DEAD_OMITTED in headers:
+            payload = await self._omitted(letter)
+        if payload is None:
+            return None
+        try:
+            return self._message(letter, payload, message_id)
+        except DecodeError as error:
+            if headers.get(DEAD_REASON) != "undecodable":
+                self._logger.warning(
+                    "the dead letter in stream %s, sequence %d is not an event and stays: %s",
+                    self._dead, letter.sequence, error,
+                )  # fmt: skip
+            return None
+
+    def _message(self, letter: Letter, payload: bytes, message_id: str) -> Message:
+        event = decode_event(payload)
+        stream = self._stream
+        subject = own_subject(letter, self._info.subjects) or subject_or_none(stream, event.type, event.aggregate)
+        if subject is None or self._info.options.store:
+            # In a store's stream, the event would count as one more event of its aggregate on the aggregate's subject.
+            subject = stream
+        check_takes_subject(self._info, subject)
+        envelope = encode_event(event.replace(id=message_id), version=event.version)
+        return Message(subject, envelope, own_headers(letter) | {MSG_ID: message_id, REPLAY_FOR: self._name})
+
+    async def _omitted(self, letter: Letter) -> bytes | None:
+        """Return the payload that was too large for the letter, from the stream that has it, or None if it is gone."""
+        origin = letter.origin
+        if origin is None:
+            self.log_kept(letter, "its headers do not say where its payload is")
+            return None
+        sequence, index = origin
+        original = await read_letter(self._api, self._stream, {"seq": sequence})
+        if original is None:
+            self.log_kept(letter, f"its payload is gone from stream {self._stream}, sequence {sequence}")
+            return None
+        payload = original.payload if index is None else _envelope_in(original.payload, index)
+        if payload is None or digest_of(payload) != letter.headers.get(DEAD_DIGEST):
+            self.log_kept(letter, f"stream {self._stream} has another message at sequence {sequence} now")
+            return None
+        return payload
+
+    def log_kept(self, letter: Letter, why: str) -> None:
+        """Log why a letter is not replayed."""
+        self._logger.warning(
+            "the dead letter in stream %s, sequence %d is not replayed and stays: %s", self._dead, letter.sequence, why
+        )
+
+
+def _envelope_in(payload: bytes, index: int) -> bytes | None:
+    """Return the envelope of an event of a pack; None if the payload is no pack, or has no such event."""
+    try:
+        return envelope_in_pack(payload, index)
+    except DecodeError:
+        return None
