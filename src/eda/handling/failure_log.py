@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Any
 
 from eda._event import Event
+from eda._pack import index_in_pack, place_of
 from eda.errors import printable
 from eda.handlers import Reject
 from eda.handling.verdicts import Exhausted, Misfit, Undecodable
@@ -48,15 +49,21 @@ def error_text(error: BaseException | None) -> str:
 
 
 def fields_of(stream: str, subscription: str, event: Event) -> dict[str, Any]:
-    """Return the fields (`extra=`) of a log record about an event."""
+    """Return the fields (`extra=`) of a log record about an event. Only an event of a pack has `eda_index`."""
     return {
         "eda_stream": stream,
         "eda_subscription": subscription,
-        "eda_sequence": event.sequence,
+        **_place_fields(event),
         "eda_event_id": printable(event.id),
         "eda_type": printable(event.type),
         "eda_attempt": event.attempt,
     }
+
+
+def _place_fields(event: Event, end: str = "") -> dict[str, int]:
+    index = index_in_pack(event)
+    sequence = {f"eda_{end}sequence": event.sequence}
+    return sequence if index is None else sequence | {f"eda_{end}index": index}
 
 
 class _Kind:
@@ -128,15 +135,16 @@ class FailureLog:
             self._log_or_count(
                 REJECTED,
                 events,
-                "handler rejected %d events of a batch (stream %s, subscription %s, sequences %d to %d); they are %s; "
+                "handler rejected %d events of a batch (stream %s, subscription %s, sequences %s to %s); they are %s; "
                 "the first is event %s: %s",
-                len(events), self._stream, self._subscription, *_ends(events), self._fate, event_text(event), text,
+                len(events), self._stream, self._subscription, *_places_of_ends(events), self._fate, event_text(event),
+                text,
             )  # fmt: skip
         else:
             self._log_or_count(
                 REJECTED,
                 events,
-                "handler rejected event %s (stream %s, subscription %s, sequence %d, attempt %d), which is %s: %s",
+                "handler rejected event %s (stream %s, subscription %s, sequence %s, attempt %d), which is %s: %s",
                 *self._names(event), self._fate, text, error=error,
             )  # fmt: skip
 
@@ -146,16 +154,16 @@ class FailureLog:
             self._log_or_count(
                 MISFITS,
                 events,
-                "the payloads of %d events of a batch (stream %s, subscription %s, sequences %d to %d) can't be "
+                "the payloads of %d events of a batch (stream %s, subscription %s, sequences %s to %s) can't be "
                 "decoded; they are %s; the first is event %s, schema %r: %s",
-                len(events), self._stream, self._subscription, *_ends(events), self._fate, event_text(event), schema,
-                error_text(error), error=error,
+                len(events), self._stream, self._subscription, *_places_of_ends(events), self._fate, event_text(event),
+                schema, error_text(error), error=error,
             )  # fmt: skip
         else:
             self._log_or_count(
                 MISFITS,
                 events,
-                "the payload of event %s, schema %r (stream %s, subscription %s, sequence %d, attempt %d) can't be "
+                "the payload of event %s, schema %r (stream %s, subscription %s, sequence %s, attempt %d) can't be "
                 "decoded; the event is %s: %s",
                 event_text(event), schema, *self._names(event)[1:], self._fate, error_text(error), error=error,
             )  # fmt: skip
@@ -171,9 +179,9 @@ class FailureLog:
         self._log_or_count(
             FAILED_LAST if n_dead else FAILED,
             events,
-            "handler failed for %d events of a batch (stream %s, subscription %s, sequences %d to %d); %s; the first "
+            "handler failed for %d events of a batch (stream %s, subscription %s, sequences %s to %s); %s; the first "
             "is event %s, attempt %d",
-            len(events), self._stream, self._subscription, *_ends(events), fate, event_text(events[0]),
+            len(events), self._stream, self._subscription, *_places_of_ends(events), fate, event_text(events[0]),
             events[0].attempt, error=error, traceback=True,
         )  # fmt: skip
 
@@ -183,15 +191,15 @@ class FailureLog:
             self._log_or_count(
                 "%d more messages are not events",
                 [event],
-                "the message in stream %s, sequence %d is not an event; for subscription %s it is %s: %s",
-                self._stream, event.sequence, self._subscription, self._fate, error_text(cause),
-                error=cause,
+                "the %s in stream %s, sequence %s is not an event; for subscription %s it is %s: %s",
+                "message" if index_in_pack(event) is None else "envelope", self._stream, place_of(event),
+                self._subscription, self._fate, error_text(cause), error=cause,
             )  # fmt: skip
         elif isinstance(error, Exhausted):
             self._log_or_count(
                 "%d more events were tried by processes that died before they could report a result",
                 [event],
-                "event %s (stream %s, subscription %s, sequence %d) was tried %d times by processes that died before "
+                "event %s (stream %s, subscription %s, sequence %s) was tried %d times by processes that died before "
                 "they could report a result; it is not tried again, and is %s",
                 *self._names(event)[:-1], event.attempt - 1, self._fate,
             )  # fmt: skip
@@ -199,7 +207,7 @@ class FailureLog:
             self._log_or_count(
                 FAILED_LAST,
                 [event],
-                "handler failed for event %s (stream %s, subscription %s, sequence %d, attempt %d), for the last time; "
+                "handler failed for event %s (stream %s, subscription %s, sequence %s, attempt %d), for the last time; "
                 "it is %s",
                 *self._names(event), self._fate, error=error, traceback=True,
             )  # fmt: skip
@@ -207,7 +215,7 @@ class FailureLog:
             self._log_or_count(
                 FAILED,
                 [event],
-                "handler failed for event %s (stream %s, subscription %s, sequence %d, attempt %d); it is handled "
+                "handler failed for event %s (stream %s, subscription %s, sequence %s, attempt %d); it is handled "
                 "again in %g s",
                 *self._names(event), delay_s, error=error, traceback=True,
             )  # fmt: skip
@@ -217,7 +225,7 @@ class FailureLog:
         self._log_or_count(
             "the dead-letter stream did not store an event %d more times",
             [event],
-            "dead-letter stream %s did not store event %s (stream %s, subscription %s, sequence %d, attempt %d), which "
+            "dead-letter stream %s did not store event %s (stream %s, subscription %s, sequence %s, attempt %d), which "
             "stays where it is: %s; trying again in %g s",
             self._dead_letter, *self._names(event), error_text(error), delay_s, error=error,
         )  # fmt: skip
@@ -227,7 +235,7 @@ class FailureLog:
         self._log_or_count(
             "dead-letter stream can't store %d more events",
             [event],
-            "dead-letter stream %s can't store event %s (stream %s, subscription %s, sequence %d, attempt %d), which "
+            "dead-letter stream %s can't store event %s (stream %s, subscription %s, sequence %s, attempt %d), which "
             "stays where it is; the subscription ends: %s",
             self._dead_letter, *self._names(event), error_text(error), error=error,
         )  # fmt: skip
@@ -237,7 +245,7 @@ class FailureLog:
         self._log_or_count(
             "the handler took too long for %d more events",
             [event],
-            "the handler took %.3g s for event %s (stream %s, subscription %s, sequence %d, attempt %d), over "
+            "the handler took %.3g s for event %s (stream %s, subscription %s, sequence %s, attempt %d), over "
             "timeout_s=%g: a plain function can't be cancelled and blocks the event loop; eda.threaded runs it in a "
             "thread",
             seconds, *self._names(event), timeout_s, level=logging.WARNING,
@@ -248,13 +256,13 @@ class FailureLog:
         self._log_or_count(
             "the handler ignores its cancellation for %d more events",
             [event],
-            "the handler ignores its cancellation: it has had event %s (stream %s, subscription %s, sequence %d, "
+            "the handler ignores its cancellation: it has had event %s (stream %s, subscription %s, sequence %s, "
             "attempt %d) for %.3g s, and no other handler gets that event before this one ends",
             *self._names(event), seconds,
         )  # fmt: skip
 
     def _names(self, event: Event) -> tuple[object, ...]:
-        return event_text(event), self._stream, self._subscription, event.sequence, event.attempt
+        return event_text(event), self._stream, self._subscription, place_of(event), event.attempt
 
     # --- at a bounded rate -------------------------------------------------------------------------------------------
 
@@ -288,7 +296,8 @@ class FailureLog:
         extra = fields_of(self._stream, self._subscription, events[0])
         if len(events) > 1:
             first, last = _ends(events)
-            extra |= {"eda_sequence": first, "eda_last_sequence": last, "eda_count": len(events)}
+            extra.pop("eda_index", None)
+            extra |= _place_fields(first) | _place_fields(last, "last_") | {"eda_count": len(events)}
         self._logger.log(level, message, *args, exc_info=error if traceback else None, extra=extra)
 
     def flush(self) -> None:
@@ -304,14 +313,23 @@ class FailureLog:
             extra = fields_of(self._stream, self._subscription, event) | {"eda_left_out": state.n_left_out}
             self._logger.error(
                 f"{kind} in %.3g s, not logged one by one (stream %s, subscription %s); the last is event %s, sequence "
-                "%d, attempt %d%s",
+                "%s, attempt %d%s",
                 state.n_left_out, now - state.since, self._stream, self._subscription, event_text(event),
-                event.sequence, event.attempt, f": {text}" if text else "", extra=extra,
+                place_of(event), event.attempt, f": {text}" if text else "", extra=extra,
             )  # fmt: skip
             state.n_left_out = 0
             state.last = None
 
 
-def _ends(events: Sequence[Event]) -> tuple[int, int]:
-    sequences = [event.sequence for event in events]
-    return min(sequences), max(sequences)
+def _ends(events: Sequence[Event]) -> tuple[Event, Event]:
+    """Return the first and the last of the events in the order of the stream."""
+    return min(events, key=_order_of), max(events, key=_order_of)
+
+
+def _order_of(event: Event) -> tuple[int, int]:
+    return event.sequence, event.index
+
+
+def _places_of_ends(events: Sequence[Event]) -> tuple[str, str]:
+    first, last = _ends(events)
+    return place_of(first), place_of(last)

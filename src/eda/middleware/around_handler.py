@@ -110,8 +110,9 @@ class HandleChain(_InChain):
 class BatchChain(_InChain):
     """The hooks around a handler of batches.
 
-    A hook may change events, leave some out, and reorder them, but the sequences stay: by them a PartialFailure of the
-    handler is translated into the events that each hook knows, and at last into the events of the batch.
+    A hook may change events, leave some out, and reorder them, but their places in the stream stay: by these a
+    PartialFailure of the handler is translated into the events that each hook knows, and at last into the events of the
+    batch.
     """
 
     __slots__ = ()
@@ -129,11 +130,11 @@ class BatchChain(_InChain):
         """Raise ConfigError unless `given` is a list of events of the batch, perhaps changed."""
         if type(given) is not list:
             raise wrong(f"{name} must give call_next a list of events, not {type(given).__name__}")
-        sequences = {event.sequence for event in before}
+        places = {_place_of(event) for event in before}
         for index, event in enumerate(given):
             if type(event) is not Event:
                 raise wrong(f"{name} must give call_next a list of events, but [{index}] is {type(event).__name__}")
-            if event.sequence not in sequences:
+            if _place_of(event) not in places:
                 raise wrong(
                     f"{name} gave call_next an event that is not of the batch, at [{index}]: make a changed event with "
                     "event.replace"
@@ -141,11 +142,14 @@ class BatchChain(_InChain):
 
     def translate(self, failure: BaseException, passed_on: list[Event], given: list[Event]) -> None:
         """Let a PartialFailure name the events that the hook was given, and decoding errors have the ids of these."""
-        sequences = [event.sequence for event in passed_on]
-        by_sequence = {event.sequence: event for event in given}
-        _restore_ids(failure, passed_on, [by_sequence[sequence] for sequence in sequences])
+        before = {_place_of(event): event for event in given}
+        _restore_ids(failure, passed_on, [before[_place_of(event)] for event in passed_on])
         if isinstance(failure, PartialFailure):
             _rename(failure, passed_on, given)
+
+
+def _place_of(event: Event) -> tuple[int, int]:
+    return event.sequence, event.index
 
 
 def _joined(failure: PartialFailure | None, error: BaseException | None) -> BaseException | None:
@@ -156,14 +160,14 @@ def _joined(failure: PartialFailure | None, error: BaseException | None) -> Base
 
 
 def _rename(failure: PartialFailure, passed_on: Sequence[Event], given: Sequence[Event]) -> None:
-    """Let `failures` name the given events, in place of changed ones with the same sequences."""
+    """Let `failures` name the given events, in place of changed ones that have the same places in the stream."""
     failures = failure.failures
-    by_sequence = {event.sequence: error for event, error in failures.items()}
-    # Events with equal envelopes are one key. It stands for all of them, whatever their sequences.
-    by_sequence |= {event.sequence: failures[event] for event in passed_on if event in failures}
+    by_place = {_place_of(event): error for event, error in failures.items()}
+    # Events with equal envelopes are one key. It stands for all of them, wherever they are in the stream.
+    by_place |= {_place_of(event): failures[event] for event in passed_on if event in failures}
     renamed: dict[Event, BaseException] = {}
     for event in given:
-        error = failures.get(event, by_sequence.get(event.sequence))
+        error = failures.get(event, by_place.get(_place_of(event)))
         if error is not None:
             renamed[event] = error
     if renamed:  # otherwise it names no event of the batch, which is an error that the dispatcher reports

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 
 import pytest
 
@@ -11,8 +12,9 @@ import eda
 import eda.handling.failure_log
 from eda._codec import decode_event, encode_event
 from eda.handling.failure_log import FailureLog
-from eda.handling.verdicts import Exhausted, Undecodable
+from eda.handling.verdicts import Exhausted, Misfit, Undecodable
 from helpers import Logged, until
+from support.packs import events_of_pack
 from support.reference import delivered
 
 EVIL = "id\nCRITICAL paid twice\x1b[31m\u2028\u202e\x85"
@@ -102,6 +104,82 @@ async def test_batch_when_it_fails_is_one_record_with_its_ends(logged: Logged) -
     assert record.exc_info[1] is error
     ends = [getattr(record, f"eda_{name}") for name in ("sequence", "last_sequence", "count", "subscription")]
     assert ends == [7, 9, 3, "billing"]
+
+
+def packed(sequence: int, n: int = 1, attempt: int = 2) -> list[eda.Event]:
+    return events_of_pack([eda.Event(type="t")] * n, "orders", sequence, attempt)
+
+
+def place_fields(record: logging.LogRecord) -> dict[str, int]:
+    names = ("eda_sequence", "eda_index", "eda_last_sequence", "eda_last_index")
+    return {name: getattr(record, name) for name in names if hasattr(record, name)}
+
+
+@pytest.mark.parametrize(
+    ("error", "delay_s", "text"),
+    [
+        (ValueError("x"), 0.5, r"handler failed for event e2 .*sequence 7\.2, attempt 2"),
+        (ValueError("x"), None, r"handler failed for event e2 .*sequence 7\.2, attempt 2.*for the last time"),
+        (eda.Reject("never"), None, r"rejected event e2 .*sequence 7\.2, attempt 2"),
+        (undecodable(), None, r"the envelope in stream orders, sequence 7\.2 is not an event; for subscription"),
+        (Exhausted(), None, r"event e2 .*sequence 7\.2\) was tried 1 times"),
+    ],
+)
+async def test_event_of_pack_when_it_fails_is_named_by_its_place(
+    logged: Logged, error: Exception, delay_s: float | None, text: str
+) -> None:
+    logged.expect(text)
+    log_of().log_failed([packed(7, 3)[2]], [error], [delay_s])
+    (record,) = logged.records
+    assert place_fields(record) == {"eda_sequence": 7, "eda_index": 2}
+
+
+async def test_event_of_pack_when_other_things_go_wrong_is_named_by_its_place(logged: Logged) -> None:
+    logged.expect("dead-letter stream", "ignores its cancellation")
+    log, event = log_of(), packed(7, 3)[2]
+    log.log_not_stored(event, eda.ServerError(503, 0, "full"), 1.0)
+    log.log_unstorable(event, ValueError("x"))
+    log.log_overrun(event, 1.0, 0.5)
+    log.log_uncancelled(event, 1.0)
+    assert len(logged.find(r"subscription billing, sequence 7\.2, attempt 2")) == len(logged.records) == 4
+    assert [place_fields(record) for record in logged.records] == [{"eda_sequence": 7, "eda_index": 2}] * 4
+
+
+@pytest.mark.parametrize(
+    ("events", "ends", "fields"),
+    [
+        (packed(7, 12)[:1:-1], "7.2 to 7.11", {"sequence": 7, "index": 2, "last_sequence": 7, "last_index": 11}),
+        (
+            [packed(9, 2)[1], packed(8, 3)[2]],
+            "8.2 to 9.1",
+            {"sequence": 8, "index": 2, "last_sequence": 9, "last_index": 1},
+        ),
+        ([packed(9)[0], event_of(8)], "8 to 9.0", {"sequence": 8, "last_sequence": 9, "last_index": 0}),
+        ([packed(9)[0], event_of(10)], "9.0 to 10", {"sequence": 9, "index": 0, "last_sequence": 10}),
+    ],
+)
+async def test_batch_when_it_has_events_of_packs_is_one_record_with_the_places_of_its_ends(
+    logged: Logged, events: list[eda.Event], ends: str, fields: dict[str, int]
+) -> None:
+    n = len(events)
+    logged.expect(*(f"{what} .*sequences {re.escape(ends)}\\)" for what in ("handler failed", "rejected", "payloads")))
+    misfit = Misfit()
+    misfit.__cause__ = eda.DecodeError("json", "x")
+    for error in (ValueError("x"), eda.Reject("no"), misfit):
+        log_of().log_failed(events, [error] * n, [None] * n)
+    assert len(logged.records) == 3
+    for record in logged.records:
+        assert place_fields(record) == {f"eda_{name}": number for name, number in fields.items()}
+
+
+async def test_summary_when_the_last_event_is_of_a_pack_names_its_place(logged: Logged) -> None:
+    logged.expect("handler failed")
+    log = log_of()
+    for event in packed(7, 30):
+        log.log_failed([event], [ValueError("x")], [1.0])
+    log.flush()
+    (summary,) = logged.find(r"the last is event e29 .*sequence 7\.29, attempt 2")
+    assert place_fields(summary) == {"eda_sequence": 7, "eda_index": 29}
 
 
 async def test_batch_when_some_fail_for_the_last_time_and_some_are_rejected_is_two_records(logged: Logged) -> None:

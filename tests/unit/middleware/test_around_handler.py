@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 import eda
+from eda._pack import place_of
 from eda.handlers import GivenBack
 from eda.middleware.around_handler import BatchChain, HandleChain
 from eda.middleware.calls import hooks_of
 from support.middleware.hooks import Body, HandleHook
+from support.packs import events_of_pack
 from support.reference import delivered
 
 
@@ -319,6 +321,44 @@ async def test_batch_when_a_hook_fails_a_part_without_calling_the_handler_it_may
         raise eda.PartialFailure({changed(events)[1]: ValueError("refused")})
 
     assert await failures_of(second_and_last, marking_batch, refuse) == {2: "refused"}
+
+
+PACK = events_of_pack([eda.Event(id=f"i{number}", type="t") for number in range(3)], "s", 1, 1)
+OF_PACKS = [*PACK, *events_of_pack([eda.Event(id=f"j{number}", type="t") for number in range(3)], "s", 2, 1), event(3)]
+
+
+@pytest.mark.parametrize("fails", range(7))
+async def test_batch_when_an_event_of_a_pack_fails_it_alone_has_failed(fails: int) -> None:
+    async def reverse(events: list[eda.Event], call_next: Any) -> None:
+        await call_next([each.replace(id="x", data=eda.String(place_of(each))) for each in events[::-1]])
+
+    async def handle(events: list[eda.Event]) -> None:
+        raise eda.PartialFailure({events[6 - fails]: ValueError("x")})
+
+    with pytest.raises(eda.PartialFailure) as caught:
+        await run_batch(handle, reverse, batch=OF_PACKS)
+    (failed,) = caught.value.failures
+    assert failed is OF_PACKS[fails]
+
+
+async def test_batch_when_events_of_a_pack_get_other_ids_decoding_errors_have_the_first_ones() -> None:
+    async def rename(events: list[eda.Event], call_next: Any) -> None:
+        await call_next([each.replace(id=f"{each.id}-new") for each in events])
+
+    async def handle(events: list[eda.Event]) -> None:
+        raise eda.DecodeError("json", "x", event_id="j1-new")
+
+    with pytest.raises(eda.DecodeError) as caught:
+        await run_batch(handle, rename, batch=OF_PACKS)
+    assert caught.value.event_id == "j1"
+
+
+async def test_batch_when_a_hook_passes_on_another_event_of_the_same_pack_is_refused() -> None:
+    async def other(events: list[eda.Event], call_next: Any) -> None:
+        await call_next([PACK[2]])
+
+    with pytest.raises(eda.ConfigError, match="an event that is not of the batch"):
+        await run_batch(Handler(), other, batch=PACK[:2])
 
 
 async def test_batch_when_the_failure_names_foreign_events_is_left_as_it_is() -> None:
