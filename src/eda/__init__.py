@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from eda.projections.relay import Relay, RelayStats
     from eda.projections.stats import ProjectionStats, StreamProgress
     from eda.projections.view import View
+    from eda.publishing.pack import Pack
     from eda.publishing.publisher import Publisher
     from eda.publishing.publisher_options import Mode
     from eda.receipt import Receipt
@@ -96,6 +97,7 @@ __all__ = [
     "MsgPack",
     "NotApplied",
     "NotSupported",
+    "Pack",
     "PartialFailure",
     "PositionInvalid",
     "Projection",
@@ -163,6 +165,7 @@ _NAMES_IN = {
     "eda.projections.relay": "Relay RelayStats",
     "eda.projections.stats": "ProjectionStats StreamProgress",
     "eda.projections.view": "View",
+    "eda.publishing.pack": "Pack",
     "eda.publishing.publisher": "Publisher",
     "eda.publishing.publisher_options": "Mode",
     "eda.receipt": "Receipt",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from eda.errors import ConfigError, DecodeError
 
-__all__ = ["check_compression", "decompress"]
+__all__ = ["check_compression", "compressor", "decompress"]
 
 ZSTD = "zstd"
 MAX_WINDOW = 16 * 2**20  # bytes; a pack is never larger, so no frame needs a larger window
@@ -25,6 +26,21 @@ def check_compression(name: str, argument: str) -> None:
             f"pip install 'eda-fast[{name}]' (Python 3.14 has it in its standard library)",
             argument=argument,
         ) from error
+
+
+def compressor(name: str) -> Callable[[bytes | memoryview], bytes]:
+    """Return a function that compresses bytes into one frame. It must not be called from two threads at the same time.
+
+    Raises ConfigError as `check_compression` does.
+    """
+    check_compression(name, "compression")
+    zstd = _zstd()
+    if sys.version_info >= (3, 14):
+        one = zstd.ZstdCompressor()
+        whole = zstd.ZstdCompressor.FLUSH_FRAME
+        return lambda data: one.compress(data, mode=whole)
+    compress: Callable[[bytes | memoryview], bytes] = zstd.ZstdCompressor().compress
+    return compress
 
 
 def decompress(name: str, data: bytes, size: int) -> bytes:

@@ -22,6 +22,7 @@ from eda.life import CANCELLED_CLOSE_S
 from eda.lifetime import ConnState, Lifetime
 from eda.options import SubscriptionOptions, merge_options
 from eda.publishing.atomic_batch import AtomicBatch, encode_batch
+from eda.publishing.pack import Pack
 from eda.publishing.publisher import Publisher
 from eda.publishing.publisher_options import Mode, PublisherOptions
 from eda.receipt import Receipt
@@ -145,10 +146,11 @@ class Conn(ConnSides):
         self,
         stream: str,
         *,
+        pack: Pack | None = None,
         mode: Mode = "auto",
         dedup: bool = True,
-        max_pending: int = 4096,
-        max_pending_bytes: int = 8 * 2**20,
+        max_pending: int | None = None,
+        max_pending_bytes: int | None = None,
         ack_timeout_s: float = 5.0,
         timeout_s: float | None = None,
         on_ack: Callable[[str, int], object] | None = None,
@@ -174,6 +176,7 @@ class Conn(ConnSides):
         services = self._lifetime.require_open()
         stream = check_stream_name(stream)
         options = PublisherOptions(
+            pack=pack,
             mode=mode,
             dedup=dedup,
             max_pending=max_pending,
@@ -196,7 +199,7 @@ class Conn(ConnSides):
             stream,
             options,
             lambda is_new_server: services.known_streams.check(
-                stream, options.max_pending, is_new_server=is_new_server
+                stream, options.window_events, is_new_server=is_new_server, packed=options.pack is not None
             ),
             services.known_streams.looks,
             on_opening=self._lifetime.admit_publisher,

@@ -45,6 +45,7 @@ MSG_ID = "Nats-Msg-Id"
 EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
 EXPECTED_FILTER = "Nats-Expected-Last-Subject-Sequence-Subject"
 TTL = "Nats-TTL"
+PACK = "Eda-Pack"  # how many events are in the message
 DEAD_REASON = "Eda-Dead-Reason"
 DEAD_ERROR = "Eda-Dead-Error"
 DEAD_STREAM = "Eda-Dead-Stream"

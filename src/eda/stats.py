@@ -60,4 +60,8 @@ class PublisherStats:
     pending_bytes: int
     """the size of the pending events, in bytes"""
     mode: str
-    """how they are published: "fast" (fast-ingest batches) or "window" (one acknowledgement for each event)"""
+    """how they are published: "fast" (fast-ingest batches) or "window" (one acknowledgement for each event, or pack)"""
+    packs: int = 0
+    """with `pack=`: how many messages the accepted events were put into. An event alone in its pack counts as one"""
+    in_open_pack: int = 0
+    """with `pack=`: accepted, and in the pack that is not closed yet"""

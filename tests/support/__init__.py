@@ -12,6 +12,7 @@
     embedded/domains          a hub and a leaf node with a JetStream domain each
     middleware/hooks          middleware that encodes and decodes events, runs a function, or notes what it sees
     publishing/publisher_core drives `PublisherCore` without a server or an event loop
+    publishing/packs          what a stream with packs holds, read without eda
     publishing/sent           events that tell their order, and what became of each
     publishing/process        a publisher in a process of its own
     cursors/member            a member of a cursor that notes what its cursor tells it

@@ -179,6 +179,9 @@ async def publishing(conn: eda.Conn, event: eda.Event) -> None:
     mode: eda.Mode = "fast"
     async with conn.publisher("orders", mode=mode, dedup=False, max_pending=10, on_ack=print) as publisher:
         assert_type(publisher, eda.Publisher)
+    pack = eda.Pack(max_events=64, max_bytes=4096, linger_s=0, compression="zstd")
+    async with conn.publisher("orders", pack=pack, max_pending=None) as publisher:
+        assert_type(publisher.stats().packs, int)
     conn.publisher("orders", ack_timeout_s=1, timeout_s=None, on_error=lambda event, error: print(event.id, error.args))
 
     await conn.publish("orders", [event])  # error: Argument 2
@@ -186,6 +189,8 @@ async def publishing(conn: eda.Conn, event: eda.Event) -> None:
     await conn.publish("orders", event, timeout_s="3")  # error: timeout_s
     await conn.publish_batch("orders", event)  # error: Argument 2
     conn.publisher("orders", mode="quick")  # error: mode
+    conn.publisher("orders", pack=128)  # error: pack
+    eda.Pack(compression="gzip")  # error: compression
     conn.publisher("orders", dedupe=False)  # error: did you mean "dedup"?
     conn.publisher("orders", max_pending="10")  # error: max_pending
     conn.publisher("orders", timeout_s="3")  # error: timeout_s

@@ -17,7 +17,9 @@ def test_contenders_agree() -> None:
         assert plain.run() == (acknowledged, pending, n_written)
 
 
-@pytest.mark.parametrize("name", ["eda_send_many", "eda_build_and_send"])
+@pytest.mark.parametrize(
+    "name", ["eda_send_many", "eda_build_and_send", "eda_send_many_packed", "eda_build_and_send_packed"]
+)
 def test_all_is_acknowledged(name: str) -> None:
     contender = CONTENDERS[name]()
     assert contender.run() == contender.run() == 0
@@ -29,8 +31,10 @@ def test_all_is_acknowledged(name: str) -> None:
         ("eda_window", "dict_window"),
         ("eda_send_many", "protobuf_serialise", "protobuf_build"),
         ("eda_build_and_send", "protobuf_build"),
+        ("eda_send_many_packed", "eda_send_many"),
+        ("eda_build_and_send_packed", "eda_build_and_encode"),
     ],
-    ids=["window", "send_many", "build_and_send"],
+    ids=["window", "send_many", "build_and_send", "packed_send_many", "packed_build_and_send"],
 )
 def test_window(names: tuple[str, ...], contest: Callable[..., None]) -> None:
     contest("publishing.window", *names)

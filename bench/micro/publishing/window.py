@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
+from eda._codec import encode_event
 from eda._data import Bytes
 from eda._event import Event
 from eda._nuid import next_nuid
+from eda.publishing._packing_core import PackingCore
 from eda.publishing._publisher_core import PublisherCore
 from eda.publishing._stream_sender import Destination, frame_of
 from eda.transport._frame import Parser
@@ -41,15 +44,15 @@ class _Nobody:
 
 
 class Sink:
-    """An PublisherCore, a parser for its answers, and the last chunk that it wrote."""
+    """An PublisherCore (or, with packs, a PackingCore), a parser for its answers, and the last chunk that it wrote."""
 
-    def __init__(self) -> None:
+    def __init__(self, **packs: Any) -> None:
         self.n_written = 0
         self.out = Outbound(lambda: None)
         self.out.set_write(self._write)
-        self.core = PublisherCore(
+        self.core = (PackingCore if packs else PublisherCore)(
             _Nobody(), self.out, TARGET, INBOX, "bench",
-            dedup=True, wants_acks=False, max_pending=4096, max_bytes=1 << 30, give_up_s=30.0,
+            dedup=True, wants_acks=False, max_pending=4096, max_bytes=1 << 30, give_up_s=30.0, **packs,
         )  # fmt: skip
         self.parser = Parser()
         self.parser.register(1, self.core)
@@ -171,6 +174,54 @@ def eda_build_and_send() -> Round:
     return Round(run, N_EVENTS)
 
 
+def _accept_packed(sink: Sink, take: Callable[[PublisherCore], object]) -> int:
+    """Take the events into packs of a fast-ingest batch, and its acknowledgement."""
+    core = sink.core
+    core.begin_batch(b"batch", 500)
+    core.start_writing()
+    take(core)
+    core.close_pack()
+    n = core.n_in_batch
+    reply = INBOX + b"batch.500.fail.%d.1.$FI" % n
+    sink.parser.feed(message(reply, b'{"type":"ack","seq":%d,"msgs":500}' % n))
+    return core.n_pending
+
+
+def eda_send_many_packed() -> Round:
+    """1,000 prepared events in packs: what `send_many` does."""
+    sink = Sink(max_events=128, max_pack_bytes=1 << 16)
+    return Round(lambda: _accept_packed(sink, lambda core: core.accept_many(EVENTS, 0, [])), N_EVENTS)
+
+
+def _build(event_id: str) -> Event:
+    return Event(
+        id=event_id, time=TIME_NS, data=Bytes(DATA), type="reading-recorded", schema="reading/1", cause=CAUSE,
+        client="sensor-gateway", aggregate="sensor-17", meta={"tenant": "acme", "trace": TRACE},
+    )  # fmt: skip
+
+
+def eda_build_and_send_packed() -> Round:
+    """From the construction of each event to its bytes in a pack, one by one, and the acknowledgement of all."""
+    sink = Sink(max_events=128, max_pack_bytes=1 << 16)
+
+    def take(core: PublisherCore) -> None:
+        for event_id in IDS:
+            core.accept_if_flowing(_build(event_id))
+
+    return Round(lambda: _accept_packed(sink, take), N_EVENTS)
+
+
+def eda_build_and_encode() -> Round:
+    """What each event costs without any publisher."""
+
+    def run() -> int:
+        for event_id in IDS:
+            encode_event(_build(event_id))
+        return 0
+
+    return Round(run, N_EVENTS)
+
+
 def protobuf_serialise() -> Round:
     messages = [Envelope(**value) for value in VALUES]
 
@@ -197,6 +248,7 @@ def protobuf_build() -> Round:
 CONTENDERS: dict[str, Maker] = {
     maker.__name__: maker
     for maker in (
-        eda_window, dict_window, eda_send_many, eda_build_and_send, protobuf_serialise, protobuf_build,
+        eda_window, dict_window, eda_send_many, eda_build_and_send, eda_send_many_packed, eda_build_and_send_packed,
+        eda_build_and_encode, protobuf_serialise, protobuf_build,
     )
 }  # fmt: skip

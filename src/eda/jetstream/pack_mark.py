@@ -10,7 +10,7 @@ from eda.errors import ConfigError
 from eda.jetstream.stream_info import StreamInfo, check_takes_events
 from eda.options import StreamOptions
 
-__all__ = ["check_packed", "check_stays_packed"]
+__all__ = ["check_packed", "check_stays_packed", "refusal_of_packs"]
 
 
 def check_packed(info: StreamInfo) -> None:
@@ -38,6 +38,15 @@ def check_packed(info: StreamInfo) -> None:
     else:
         return
     raise ConfigError(f"stream {name!r} takes no packs: {why}", argument="pack")
+
+
+def refusal_of_packs(info: StreamInfo) -> ConfigError | None:
+    """Return the error with which `check_packed` refuses the stream; None if it takes packs."""
+    try:
+        check_packed(info)
+    except ConfigError as error:
+        return error
+    return None
 
 
 def check_stays_packed(stream: str, before: StreamOptions, packed: bool) -> None:

@@ -11,6 +11,7 @@ Files, each after the files that it imports:
     lifecycle          opening and closing, once each, however many callers ask
     expectations       what the server must find for a message to be stored, and whether it does
     lost_batch         finds out whether an atomic batch is stored if the server's answer was lost
+    pack               `Pack`: how a publisher puts many events into one message
     publisher_options  the options of `conn.publisher`, checked
     waiters            senders that wait for room, and flushes that wait until events are settled
     answer_checks      checks that an answer comes from the publisher's stream, in its domain
@@ -22,12 +23,16 @@ Files, each after the files that it imports:
     stream_looks       looks at the streams of a connection again every 30 s, because others may change them
     stream_watch       watches a publisher's connection and its stream's settings
     _publisher_core    the work of a publisher for each event: window, writing, acknowledgements
+    _pack_frame        the message of a publisher's pack: its message id, headers, subject and frame
+    _packing_core      the core of a publisher with packs: puts many events into each message
+    linger             closes a publisher's open pack in time
     known_streams      the streams that a connection publishes to, each looked up once
     outcomes           reports the outcomes of a publisher's events to callbacks, senders and `flush`
     pump_machine       the state machine of a publisher: when its events are written
     pump_answers       handles the server's answers that the core does not handle itself
     pump_clock         a publisher's timer: fails overdue events, ends batches that get no more events
     pump               joins state machine, answers, clock and stream watch to one object
+    cores              makes the core of a publisher, with packs or without
     publisher          `Publisher`: opening and closing, send, flush, back-pressure
 """
 

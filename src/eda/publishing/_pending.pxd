@@ -17,5 +17,12 @@ cdef class Pending(Sink):
     cdef uint64_t give_up_ns                # an event fails this many nanoseconds after it was accepted
     cdef uint64_t next_unwritten                    # the first sequence that is not written; never below window.base
 
+    cdef readonly dict receipts             # sequence > receipt, which the host gets back when the event is stored
+    # Only callers in this loop and thread are allowed: `running_loop()` must return `loop`. In tests both are None.
+    cdef object loop
+    cdef object running_loop
+
+    cdef int check_caller(self) except -1
+    cdef object take_out(self, uint64_t seq)
     cdef const char* written_at(self, Slot* slot) except NULL
     cdef bytes frame_at(self, uint64_t seq)

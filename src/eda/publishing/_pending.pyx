@@ -9,7 +9,14 @@ from eda.transport._frame cimport Sink
 from eda.transport._outbound cimport Chunk
 from eda.publishing._stream_sender cimport Destination
 
-__all__ = ["Pending"]
+from eda.errors import ConfigError
+
+__all__ = ["OTHER_LOOP", "Pending"]
+
+OTHER_LOOP = (
+    "a publisher can be used only in the event loop, and the thread, that opened its connection: use it there, for "
+    "instance with asyncio.run_coroutine_threadsafe(publisher.send(event), loop), or open a connection in this loop"
+)
 
 
 cdef class Pending(Sink):
@@ -28,6 +35,12 @@ cdef class Pending(Sink):
             if n > destination.max_payload:
                 result.append((seq, n))
         return result
+
+    cdef int check_caller(self) except -1:
+        """Raise ConfigError if the caller is in another event loop or thread, because futures could not wake it."""
+        if self.running_loop is not None and self.running_loop() is not self.loop:
+            raise ConfigError(OTHER_LOOP, argument="loop")
+        return 0
 
     @property
     def n_waiting(self):
@@ -112,6 +125,30 @@ cdef class Pending(Sink):
         if slot is NULL:
             return ""
         return id_in(<const unsigned char*>self.written_at(slot) + slot.n - 2 - slot.n_envelope)
+
+    cdef object take_out(self, uint64_t seq):
+        """Free a pending message's slot and return its waiter; None if it is settled."""
+        waiter = self.window.settle(seq)
+        if self.next_unwritten < self.window.base:
+            self.next_unwritten = self.window.base
+        return waiter
+
+    def close_pack(self, bint write=True):
+        """Do nothing: each event is a message of its own, and waits for no others."""
+
+    @property
+    def n_open(self):
+        """Return how many accepted events are in no message yet."""
+        return 0
+
+    @property
+    def n_packs(self):
+        """Return how many packs were closed."""
+        return 0
+
+    def drop_receipt(self, uint64_t seq, Py_ssize_t index):
+        """Forget a receipt for which nobody waits any more."""
+        self.receipts.pop(seq, None)
 
     def pending_to(self, bytes subject not None):
         """Return the sequences of the pending events that go to this subject."""

@@ -6,6 +6,7 @@ from eda._event cimport Event
 from eda.transport._frame cimport Frame
 from eda.publishing._pending cimport Pending
 from eda.publishing._stream_sender cimport Reply
+from eda.publishing._window cimport Slot
 
 
 cdef class PublisherCore(Pending):
@@ -14,7 +15,8 @@ cdef class PublisherCore(Pending):
     cdef bint dedup
     cdef bint wants_acks                          # the host wants a call for each acknowledgement
     cdef bytes inbox                        # prefix of the reply subjects, with its last dot
-    cdef readonly uint64_t max_pending
+    cdef readonly uint64_t max_pending      # events
+    cdef readonly uint64_t max_messages     # in how many messages `max_pending` events are, if each is full
     cdef readonly uint64_t max_bytes
 
     cdef readonly bint fast                 # fast mode, otherwise window mode
@@ -26,7 +28,6 @@ cdef class PublisherCore(Pending):
     cdef readonly uint64_t n_in_batch          # events written into it
     cdef readonly uint64_t n_batch_settled        # events in it that acknowledgements have settled
     cdef bint batch_has_receipt                         # the batch has only one event, whose sender waits for a receipt
-    cdef readonly dict receipts             # sequence > receipt, which the host gets back when the event is stored
     cdef readonly uint64_t n_flow_acked         # with `settles_at_end`: events acknowledged within the batch
 
     cdef public bint timer_runs                # the host's timer runs, so it needs no call for each event
@@ -45,23 +46,19 @@ cdef class PublisherCore(Pending):
     cdef readonly uint64_t n_resent
     cdef readonly uint64_t n_failed
 
-    # Only callers in this loop and thread are allowed: `running_loop()` must return `loop`. In tests both are None.
-    cdef object loop
-    cdef object running_loop
     cdef uint64_t checked                   # `out.n_writes` when the running loop was last checked
     cdef PyThreadState* thread              # the thread that made this object
 
     cdef bint at_limit(self) noexcept
-    cdef int check_caller(self) except -1
     cdef uint64_t count_flow_only(self) noexcept
     cdef str put(self, Event event, uint64_t now, int64_t time_ns, bint at_once)
     cpdef int stop_writing(self) except -1
     cdef int write_waiting(self, uint64_t n, int operation) except -1
     cdef void fill_reply(self, Reply* reply, uint64_t seq, int operation) noexcept
     cdef int write_slot(self, uint64_t seq, int operation) except -1
+    cdef uint64_t n_events_of(self, Slot* slot) noexcept
     cdef int after_answer(self) except -1
-    cdef Event take_out(self, uint64_t seq)
-    cpdef int settle(self, uint64_t seq, int64_t stream_seq) except -1
+    cdef int settle_one(self, uint64_t seq, int64_t stream_seq) except -1
     cdef int settle_batch(self, uint64_t n, int64_t stream_seq) except -1
     cdef bint next_has_receipt(self) except -1
     cdef int tell_host(self) except -1

@@ -27,12 +27,7 @@ from eda.publishing._stream_sender cimport (
 
 from eda.errors import ConfigError
 
-__all__ = ["OTHER_LOOP", "PublisherCore"]
-
-OTHER_LOOP = (
-    "a publisher can be used only in the event loop, and the thread, that opened its connection: use it there, for "
-    "instance with asyncio.run_coroutine_threadsafe(publisher.send(event), loop), or open a connection in this loop"
-)
+__all__ = ["PublisherCore"]
 
 cdef enum:
     MIN_WINDOW = 256
@@ -51,9 +46,11 @@ cdef enum:
     N_SUFFIX = 6
 
 
-@cython.final
 cdef class PublisherCore(Pending):
     """The events of one publisher on their way to one stream, in the order in which they were accepted.
+
+    Each event is a message of its own. The subclass `PackingCore` puts many events into a message: there, the sequences
+    of the window, and all numbers in a batch, are those of packs.
 
     While `writing` is set, accepted events are written at once, up to `limit`. Otherwise events wait in the window
     until the host calls a method that writes them. Each event leaves the window once, acknowledged or failed.
@@ -73,7 +70,7 @@ cdef class PublisherCore(Pending):
         self.client = client
         self.dedup = dedup
         self.wants_acks = wants_acks
-        self.max_pending = max_pending
+        self.max_pending = self.max_messages = max_pending
         self.max_bytes = max_bytes
         self.give_up_ns = <uint64_t>(give_up_s * 1e9)
         self.loop = loop
@@ -92,6 +89,7 @@ cdef class PublisherCore(Pending):
 
     # --- accepting -----------------------------------------------------------------------------------------------
 
+    @cython.final
     cdef bint at_limit(self) noexcept:
         cdef uint64_t n = self.window.next_seq - self.window.base
         # An event beyond `limit` can't be written yet and needs its own buffer. It is faster to let the sender wait.
@@ -114,12 +112,6 @@ cdef class PublisherCore(Pending):
             room = min(room, n * self.window.n_pending // self.window.n_bytes)
         return room
 
-    cdef int check_caller(self) except -1:
-        """Raise ConfigError if the caller is in another event loop or thread, because futures could not wake it."""
-        if self.running_loop is not None and self.running_loop() is not self.loop:
-            raise ConfigError(OTHER_LOOP, argument="loop")
-        return 0
-
     def accept(self, Event event not None):
         """Put an event into the window and return its id. The caller has checked `is_full`.
 
@@ -129,7 +121,7 @@ cdef class PublisherCore(Pending):
         return self.put(event, monotonic_ns(), wall_ns(), True)
 
     def accept_with_receipt(self, Event event not None, object receipt not None):
-        """Accept an event whose sender waits for a receipt. Return its sequence in the window, and its id.
+        """Accept an event whose sender waits for a receipt. Return its sequence in the window, its index, and its id.
 
         In fast mode the event gets a batch of its own, so that the answer is about this event alone. `receipt` stays in
         `receipts` until the core passes it to `on_receipt`, or the host removes it because the event failed.
@@ -139,7 +131,7 @@ cdef class PublisherCore(Pending):
         id = self.put(event, monotonic_ns(), wall_ns(), not self.fast)
         seq = self.window.next_seq - 1
         self.receipts[seq] = receipt
-        return seq, id
+        return seq, 0, id
 
     def accept_if_flowing(self, event):
         """Accept an event and return its id if the host has nothing to do for it; otherwise only return None."""
@@ -174,6 +166,7 @@ cdef class PublisherCore(Pending):
             i += 1
         return i
 
+    @cython.final
     cdef str put(self, Event event, uint64_t now, int64_t time_ns, bint at_once):
         cdef Plan plan
         cdef Reply reply
@@ -279,6 +272,7 @@ cdef class PublisherCore(Pending):
         self.writing = True
         self.write_waiting(self.max_pending, OP_APPEND)
 
+    @cython.final
     cdef int write_waiting(self, uint64_t n, int operation) except -1:
         """Write up to `n` of the waiting events, as `limit` allows."""
         while n and self.next_unwritten < self.window.next_seq and self.next_unwritten - self.window.base < self.limit:
@@ -300,6 +294,7 @@ cdef class PublisherCore(Pending):
         """Return whether the next event to write needs a batch of its own, because its sender wants a receipt."""
         return self.fast and self.next_has_receipt()
 
+    @cython.final
     cdef void fill_reply(self, Reply* reply, uint64_t seq, int operation) noexcept:
         """Fill in the next message's reply subject: with its number in the batch, or in window mode with `seq`."""
         cdef bytes prefix = self.reply if self.fast else self.inbox
@@ -335,9 +330,13 @@ cdef class PublisherCore(Pending):
                 self.subject = subject[:n_subject]
         slot.sent_ns = monotonic_ns()
         if slot.n_tries:
-            self.n_resent += 1
+            self.n_resent += self.n_events_of(slot)
         slot.n_tries += 1
         return write_soon(self.out)
+
+    cdef uint64_t n_events_of(self, Slot* slot) noexcept:
+        """Return how many events are in a pending message."""
+        return 1
 
     # --- answers -------------------------------------------------------------------------------------------------
 
@@ -350,6 +349,7 @@ cdef class PublisherCore(Pending):
             return self.take_window_answer(frame, seq)
         return self.take_batch_answer(frame)
 
+    @cython.final
     cdef int take_window_answer(self, Frame* frame, uint64_t seq) except -1:
         cdef Slot* slot = self.window.find(seq)
         cdef Ack ack
@@ -362,11 +362,12 @@ cdef class PublisherCore(Pending):
         if frame.n_headers == 0 and read_ack(frame.payload, frame.n_payload, &ack):
             if is_from(&ack, <const unsigned char*>chunk.data + slot.start, slot.n, self.destination.domain):
                 self.adapt_limit(monotonic_ns() - slot.sent_ns)
-                self.settle(seq, -<int64_t>ack.seq if ack.duplicate else <int64_t>ack.seq)
+                self.settle_one(seq, -<int64_t>ack.seq if ack.duplicate else <int64_t>ack.seq)
                 return self.after_answer()
         self.host.on_window_answer(seq, status_of(frame), frame.payload[:frame.n_payload])
         return self.after_answer()
 
+    @cython.final
     cdef int after_answer(self) except -1:
         """Write waiting events after an answer has made room. Call `on_probed` if all written events are settled."""
         if self.writing:
@@ -375,6 +376,7 @@ cdef class PublisherCore(Pending):
             self.host.on_probed()
         return self.tell_host()
 
+    @cython.final
     cdef int adapt_limit(self, uint64_t took_ns) except -1:
         """Adapt `limit` to the time that acknowledgements take. A limit too high for the server makes them slow."""
         self.n_timed += 1
@@ -447,7 +449,7 @@ cdef class PublisherCore(Pending):
             if slot.batch_seq == 0 or slot.batch_seq > n:
                 break
             if tell:
-                self.settle(window.base, stream_seq)
+                self.settle_one(window.base, stream_seq)
                 continue
             event = slot.waiter
             chunk = slot.chunk
@@ -470,7 +472,11 @@ cdef class PublisherCore(Pending):
         self.settle_batch(n, stream_seq if self.n_in_batch == 1 else 0)
         return True
 
-    cpdef int settle(self, uint64_t seq, int64_t stream_seq) except -1:
+    def settle(self, uint64_t seq, int64_t stream_seq):
+        """Settle a pending event that is stored. `stream_seq` is negative if the stream had its id already."""
+        self.settle_one(seq, stream_seq)
+
+    cdef int settle_one(self, uint64_t seq, int64_t stream_seq) except -1:
         cdef str id = self.id_at(seq) if self.wants_acks else None
         if self.take_out(seq) is None:
             return 0
@@ -481,19 +487,12 @@ cdef class PublisherCore(Pending):
             self.host.on_acknowledged(id, 0 if self.fast else abs(stream_seq))
         return 0
 
-    cdef Event take_out(self, uint64_t seq):
-        """Free a pending event's slot and return the event; None if it is settled."""
-        event = self.window.settle(seq)
-        if self.next_unwritten < self.window.base:
-            self.next_unwritten = self.window.base
-        return event
-
     def fail(self, uint64_t seq):
-        """Remove a pending event that has failed, and return (event with its id, id); None if the event is settled."""
+        """Remove a pending message that has failed. Return (event with its id, id, receipt or None) of each event."""
         cdef str id = self.id_at(seq)
         cdef Event event = self.take_out(seq)
         if event is None:
-            return None
+            return []
         self.n_failed += 1
         self.tell_host()
-        return (event if event.id else event.replace(id=id)), id
+        return [(event if event.id else event.replace(id=id), id, self.receipts.pop(seq, None))]

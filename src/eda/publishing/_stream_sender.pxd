@@ -1,7 +1,8 @@
 from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memcpy
 
 from eda.publishing._window cimport PublishWindow
-from eda._bytes cimport Writer, copy_bytes, copy_decimal, size_of_decimal
+from eda._bytes cimport Writer, copy_bytes, copy_decimal, has_unprintable, likely, size_of_decimal
 from eda._codec cimport Plan, Text
 from eda._event cimport Event
 from eda.transport._frame cimport Frame, Sink
@@ -58,6 +59,28 @@ cdef inline void put_reply(Writer* w, Reply* reply) noexcept:
 
 
 cdef str id_of(Event event)
+
+# Raise ConfigError unless events may be published under this id.
+cdef int check_odd_id(const unsigned char* id, Py_ssize_t n) except -1
+
+cdef enum:
+    MAX_ID = 128
+
+
+cdef inline int check_id(const unsigned char* id, Py_ssize_t n) except -1:
+    cdef Py_ssize_t i = 0
+    cdef uint64_t word, bad
+    if likely(8 <= n <= MAX_ID):
+        memcpy(&word, id + n - 8, 8)
+        bad = has_unprintable(word)
+        while i < n - 8:
+            memcpy(&word, id + i, 8)
+            bad |= has_unprintable(word)
+            i += 8
+        if likely(bad == 0):
+            return 0
+    return check_odd_id(id, n)
+
 
 # Write the frame that publishes a planned event: HPUB (or, without deduplication, PUB) and the envelope. The writer
 # grows. If the server would not accept the frame, raise ConfigError and write nothing.

@@ -7,11 +7,11 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint64_t
-from libc.string cimport memchr, memcmp, memcpy
+from libc.string cimport memchr, memcmp
 
 from eda.publishing._window cimport Slot, PublishWindow
 from eda._bytes cimport (
-    Writer, copy_byte, copy_bytes, copy_decimal, has_unprintable, likely, parse_decimal, put_byte, put_bytes,
+    Writer, copy_byte, copy_bytes, copy_decimal, likely, parse_decimal, put_byte, put_bytes,
     reserve, size_of_decimal,
 )
 from eda._clock cimport monotonic_ns, wall_ns
@@ -26,7 +26,6 @@ from eda.errors import ConfigError
 __all__ = ["Destination", "StreamSender", "check_event_id", "frame_of"]
 
 cdef enum:
-    MAX_ID = 128
     N_HEADER = 27               # NATS/1.0\r\nNats-Msg-Id: \r\n\r\n without the id
 
 
@@ -53,21 +52,6 @@ cdef str id_of(Event event):
     cdef PyObject* text = event.texts[F_ID]
     cdef str id = <str>text if text is not NULL else event.get_text(F_ID)
     return id if id else new_nuid()
-
-
-cdef inline int check_id(const unsigned char* id, Py_ssize_t n) except -1:
-    cdef Py_ssize_t i = 0
-    cdef uint64_t word, bad
-    if likely(8 <= n <= MAX_ID):
-        memcpy(&word, id + n - 8, 8)
-        bad = has_unprintable(word)
-        while i < n - 8:
-            memcpy(&word, id + i, 8)
-            bad |= has_unprintable(word)
-            i += 8
-        if likely(bad == 0):
-            return 0
-    return check_odd_id(id, n)
 
 
 cdef int check_odd_id(const unsigned char* id, Py_ssize_t n) except -1:
@@ -129,8 +113,9 @@ cdef int put_frame(Writer* w, Destination destination, Event event, Plan* plan, 
             argument="type" if type.n > aggregate.n else "aggregate",
         )
     if n_total > destination.max_payload:
+        of = "stream's max_msg_size" if destination.max_payload == destination.limit else "server's max_payload"
         raise ConfigError(
-            f"an event of {n_total} bytes (data {plan.payload.n}) is over the server's max_payload of "
+            f"an event of {n_total} bytes (data {plan.payload.n}) is over the {of} of "
             f"{destination.max_payload}: type {event.type[:40]!r}, stream {destination.stream!r}",
             argument="data",
         )

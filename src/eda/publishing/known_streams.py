@@ -12,8 +12,8 @@ from eda._event import Event
 from eda.errors import ConfigError, EdaError, StreamNotFound
 from eda.jetstream.api import Api
 from eda.jetstream.bucket import Bucket, bucket_for
-from eda.jetstream.pack_mark import check_packed
-from eda.jetstream.store_mark import refusal_of_publish
+from eda.jetstream.pack_mark import check_packed, refusal_of_packs
+from eda.jetstream.store_mark import check_unmarked
 from eda.jetstream.stream_info import StreamInfo, check_takes_events, check_takes_subject
 from eda.jetstream.streams import Streams
 from eda.jetstream.subjects import subject_of
@@ -177,8 +177,8 @@ class KnownStreams:
     ) -> tuple[Destination, StreamInfo, bool]:
         """Return the destination of events, the stream, and whether fast ingest is possible.
 
-        The destination of a stream of event stores refuses all events. `packed`: packs are published to the stream, and
-        ConfigError is raised if it can't have packs.
+        The destination of a stream of event stores refuses all events. With `packed`, so does the destination of a
+        stream that takes no packs; and events that are over the stream's max_msg_size are refused.
 
         `max_pending` is the size of the publisher's window, which fast ingest needs to be 4 or more. `is_new_server`
         says that the connection may have changed to another server, of another version. Raises what `find` raises.
@@ -186,23 +186,24 @@ class KnownStreams:
         if is_new_server:
             await self._api.discover(LOOK_TIMEOUT_S)
         info = await self.ensure(stream, packed=packed)
-        if packed:
-            check_packed(info)
         can_fast = info.fast_ingest and self._api.has_fast_ingest and max_pending >= 4
-        return self._destination(info), info, can_fast
+        return self._destination(info, packed=packed), info, can_fast
 
-    def _destination(self, info: StreamInfo) -> Destination:
+    def _destination(self, info: StreamInfo, *, packed: bool = False) -> Destination:
         """Return the destination of the stream's events. Raises ConfigError if it takes no events.
 
-        The destination of a stream of event stores refuses each event when it is published.
+        The destination of a stream of event stores refuses each event when it is published. With `packed`, so does the
+        destination of a stream that takes no packs.
         """
-        check, limit = None, 0
+        check = None
         takes_all = check_takes_events(info)
-        if info.options.store:
-            limit = info.max_event_bytes or 0  # event stores name the event that is too large
+        # Event stores name the event that is too large. A pack that is too large would fail with all its events.
+        limit = (info.max_event_bytes or 0) if info.options.store or packed else 0
+        if info.options.store or (packed and refusal_of_packs(info) is not None):
 
             def check(event: Event) -> None:
-                raise refusal_of_publish(info.name)
+                check_unmarked(info)
+                check_packed(info)
 
         elif not takes_all:
 

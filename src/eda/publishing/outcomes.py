@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 
 from eda._event import Event
@@ -57,23 +58,26 @@ class Outcomes:
             receipt.set_result(sequence)
 
     def on_failed(self, seq: int, error: Exception) -> None:
-        """Settle an event with an error: its waiting sender gets the error, otherwise the failure is kept."""
+        """Settle an event, or all events of a pack, with an error.
+
+        The sender of an event that waits for its receipt gets the error, otherwise the failure is kept.
+        """
         core = self.core
+        is_shared = False  # whether another event has this error object already
         if self._stops:
             self._is_stopped = self.is_overfull = True
-        receipt = core.receipts.pop(seq, None)
-        failed = core.fail(seq)
-        if failed is None:
-            return
-        event, event_id = failed
-        if isinstance(error, Timeout):
-            error.event_id = event_id
-        if receipt is not None and not receipt.done():
-            receipt.set_exception(error)
-        else:
-            self.keep(seq, event, error)
-        if self._on_error is not None:
-            self._on_error(event, error)
+        for event, event_id, receipt in core.fail(seq):
+            if is_shared:
+                error = _copy_of(error)
+            if isinstance(error, Timeout):
+                error.event_id = event_id
+            if receipt is not None and not receipt.done():
+                receipt.set_exception(error)
+            else:
+                self.keep(seq, event, error)
+            if self._on_error is not None:
+                self._on_error(event, error)
+            is_shared = True
 
     def keep(self, seq: int, event: Event, error: BaseException) -> None:
         """Keep a failure until a caller of `flush` is told of it. If the user has set `on_error`, do nothing."""
@@ -93,3 +97,12 @@ class Outcomes:
         """Update `is_overfull` after failures were added or reported."""
         self._is_stopped = False
         self.is_overfull = self.failures.is_overfull
+
+
+def _copy_of(error: Exception) -> Exception:
+    """Return an equal error, for another event of the same pack."""
+    twin = copy.copy(error)
+    twin.__cause__ = error.__cause__
+    if hasattr(error, "__notes__"):
+        twin.__notes__ = list(error.__notes__)
+    return twin

@@ -11,8 +11,11 @@ from nats.aio.subscription import Subscription as NatsSubscription
 
 from eda._event import Event
 from eda.errors import Closed, CodecError, ConfigError, NotSupported, PublishFailed
+from eda.jetstream.pack_mark import check_packed
 from eda.jetstream.store_mark import check_unmarked
-from eda.publishing._publisher_core import OTHER_LOOP, PublisherCore
+from eda.publishing._pending import OTHER_LOOP
+from eda.publishing._publisher_core import PublisherCore
+from eda.publishing.cores import new_core
 from eda.publishing.lifecycle import Lifecycle
 from eda.publishing.outcomes import Outcomes
 from eda.publishing.publisher_options import PublisherOptions
@@ -126,6 +129,8 @@ class Publisher:
         destination, info, can_fast = await self._check_stream(True)
         check_unmarked(info)
         options = self._options
+        if options.pack is not None:
+            check_packed(info)
         give_up_s = self._pump.choose_timeout(info)
         if options.mode == "fast" and not can_fast:
             raise NotSupported(
@@ -134,20 +139,8 @@ class Publisher:
                 server=f"nats-server {self._wire.server_version}",
             )
         inbox = self._wire.new_inbox()
-        core = PublisherCore(
-            self._pump,
-            self._out,
-            destination,
-            f"{inbox}.".encode(),
-            self._client,
-            dedup=options.dedup,
-            wants_acks=self._outcomes.wants_acks,
-            max_pending=options.max_pending,
-            max_bytes=options.max_pending_bytes,
-            give_up_s=give_up_s,
-            loop=self._loop,
-            running_loop=asyncio._get_running_loop,
-        )
+        of_core: dict[str, Any] = {"wants_acks": self._outcomes.wants_acks, "give_up_s": give_up_s}
+        core = new_core(self._pump, self._wire, destination, inbox, self._client, options, **of_core)
         self._subscription = await self._wire.attach(f"{inbox}.>", core)
         if self._closed:  # in Python 3.11, wait_for in nats-py's requests may swallow the cancellation by `close`
             raise Closed("publisher")
@@ -167,7 +160,7 @@ class Publisher:
     def _stop(self) -> None:
         """Fail the pending events, and wake all waiting senders and flushes."""
         self._closed = True
-        n_pending = 0 if self._core is None else self._core.n_pending
+        n_pending = self.stats().pending
         self._pump.close()
         if self._on_wire_closed in self._wire.on_closed:
             self._wire.on_closed.remove(self._on_wire_closed)
@@ -242,7 +235,7 @@ class Publisher:
         if type(event) is not Event:
             raise ConfigError(f"event must be an eda.Event, not {type(event).__name__}", argument="event")
         stored: asyncio.Future[int] = self._loop.create_future()
-        seq, event_id = core.accept_with_receipt(event, stored)
+        seq, index, event_id = core.accept_with_receipt(event, stored)
         self._pump.on_accepted_with_receipt()
         try:
             sequence = await stored
@@ -252,8 +245,8 @@ class Publisher:
                 self._outcomes.keep(seq, event if event.id else event.replace(id=event_id), error)
             raise
         finally:
-            core.receipts.pop(seq, None)
-        return Receipt(event_id, self.stream, abs(sequence), 0, sequence < 0)
+            core.drop_receipt(seq, index)
+        return Receipt(event_id, self.stream, abs(sequence), index, sequence < 0)
 
     async def send_many(self, events: Iterable[Event] | AsyncIterable[Event]) -> list[str]:
         """Send all events in order, and return their ids. Waits for room as `send` does.
@@ -315,6 +308,7 @@ class Publisher:
                     if not core.is_full:
                         return core
                     core.room_wanted = True
+                    core.close_pack()
                     self._pump.machine.make_room()
                 sender.woken = self._loop.create_future()
                 await sender.woken
@@ -335,6 +329,7 @@ class Publisher:
         if core is None:
             return
         self._check_loop()
+        core.close_pack()
         to = core.next_seq
         failures = self._outcomes.failures
         listener = failures.listen(to)
@@ -362,9 +357,11 @@ class Publisher:
             acknowledged=core.n_acknowledged,
             resent=core.n_resent,
             failed=core.n_failed,
-            pending=core.n_pending,
+            pending=core.n_accepted - core.n_acknowledged - core.n_failed,
             pending_bytes=core.n_bytes,
             mode=mode,
+            packs=core.n_packs,
+            in_open_pack=core.n_open,
         )
 
     # --- waking ------------------------------------------------------------------------------------------------------

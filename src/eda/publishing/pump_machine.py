@@ -178,7 +178,7 @@ class PumpMachine:
     def _events_per_ack_to_ask(self) -> int:
         """Return the events per acknowledgement to ask for: at most a quarter of the window, by count and by bytes."""
         core = self.core
-        n = min(EVENTS_PER_ACK, core.max_pending // 4)
+        n = min(EVENTS_PER_ACK, core.max_messages // 4)
         if core.n_pending:
             n = min(n, int(core.max_bytes / 4 / max(core.n_bytes / core.n_pending, 1)))
         return max(1, n)

@@ -184,8 +184,9 @@ async def test_packs_when_the_stream_is_missing_and_may_not_be_created_are_refus
 async def test_packs_when_the_stream_is_not_packed_are_refused_and_events_are_not(conn: eda.Conn, stream: str) -> None:
     await conn.publish(stream, eda.Event(type="t"))
     known = known_streams_of(conn)
-    with pytest.raises(eda.ConfigError, match="takes no packs: it is not packed") as caught:
-        await known.check(stream, 100, is_new_server=False, packed=True)
-    assert caught.value.argument == "pack"
-    _, info, _ = await known.check(stream, 100, is_new_server=False)
+    _, info, _ = await known.check(stream, 100, is_new_server=False, packed=True)
     assert not info.options.packed
+    with pytest.raises(eda.ConfigError, match="takes no packs: it is not packed") as caught:
+        await conn.publisher(stream, pack=eda.Pack())
+    assert caught.value.argument == "pack"
+    await conn.publisher(stream)

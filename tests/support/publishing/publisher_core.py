@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from eda._codec import decode_event
 from eda._data import Bytes
 from eda._event import Event
+from eda.publishing._packing_core import PackingCore
 from eda.publishing._publisher_core import PublisherCore
 from eda.publishing._stream_sender import Destination
 from eda.transport._frame import Parser
@@ -68,6 +69,13 @@ class Host:
         self.acknowledged: Counter[str] = Counter()
         self.sequences: list[int] = []
         self.receipts: list[tuple[Any, int]] = []
+        self.n_opened = self.n_closed = 0
+
+    def on_pack_opened(self) -> None:
+        self.n_opened += 1
+
+    def on_pack_closed(self) -> None:
+        self.n_closed += 1
 
     def on_receipt(self, receipt: Any, sequence: int) -> None:
         self.receipts.append((receipt, sequence))
@@ -100,17 +108,26 @@ def events(n: int, *, start: int = 0, size: int = 0) -> list[Event]:
 
 
 class Rig:
-    """An PublisherCore to stream `s` with everything around it written out."""
+    """An PublisherCore to stream `s` with everything around it written out; with `packs`, a PackingCore."""
 
-    def __init__(self, *, host: Any = None, max_pending: int = 1000, max_bytes: int = 2**20, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        host: Any = None,
+        packs: dict[str, Any] | None = None,
+        max_pending: int = 1000,
+        max_bytes: int = 2**20,
+        **options: Any,
+    ) -> None:
         self.host = host or Host()
         self._data: list[bytes] = []
         self.out = Outbound(lambda: None)
         self.out.set_write(self._data.append)
-        self.core = PublisherCore(
+        make: Any = PublisherCore if packs is None else PackingCore
+        self.core: Any = make(
             self.host,
             self.out,
-            Destination("s", options.pop("max_payload", 2**20), options.pop("domain", "")),
+            Destination("s", options.pop("max_payload", 2**20), options.pop("domain", ""), options.pop("check", None)),
             b"inbox.",
             "me",
             dedup=options.pop("dedup", True),
@@ -118,6 +135,7 @@ class Rig:
             max_pending=max_pending,
             max_bytes=max_bytes,
             give_up_s=options.pop("give_up_s", 30.0),
+            **(packs or {}),
         )
         assert not options
         self.parser = Parser()

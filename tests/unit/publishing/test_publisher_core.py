@@ -273,10 +273,10 @@ def test_fail_when_events_are_in_mid_batch_leaves_the_others_their_places() -> N
     rig.batch_open()
     assert rig.core.oldest_opened_batch
     for seq in (1, 4):
-        event, event_id = rig.core.fail(seq)  # type: ignore[misc]
+        ((event, event_id, _),) = rig.core.fail(seq)
         assert event.id == event_id == f"e{seq - 1}"
-    assert rig.core.fail(1) is None
-    assert rig.core.fail(99) is None
+    assert rig.core.fail(1) == []
+    assert rig.core.fail(99) == []
     assert not rig.core.oldest_opened_batch, "the answer to the first event is for one that is gone"
     rig.flow(3)
     assert list(rig.host.acknowledged) == ["e1", "e2"]
@@ -314,7 +314,7 @@ def test_fail_when_the_event_had_no_id_gives_it_the_one_it_went_under() -> None:
     event = eda.Event(type="t", meta={"a": "b"})
     event_id = rig.core.accept(event)
     failed = rig.core.fail(1)
-    assert failed == (event.replace(id=event_id), event_id)
+    assert failed == [(event.replace(id=event_id), event_id, None)]
     assert event.id == ""
 
 
@@ -328,7 +328,7 @@ def test_ids_when_they_are_long_are_told_whole(n: int, flushed: bool) -> None:
     if flushed:
         rig.out.flush()
     assert rig.core.id_at(1) == "a" * n
-    assert rig.core.fail(1) == (eda.Event(id="a" * n, data=eda.Bytes(bytes(300))), "a" * n)
+    assert rig.core.fail(1) == [(eda.Event(id="a" * n, data=eda.Bytes(bytes(300))), "a" * n, None)]
     assert rig.core.id_at(1) == ""
     rig.acknowledge(2)
     assert rig.host.acknowledged == {"b" * n: 1}

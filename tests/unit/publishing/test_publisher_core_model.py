@@ -206,10 +206,9 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data())
     def fail(self, data: st.DataObject) -> None:
         seq = data.draw(st.sampled_from(self.pending))
-        failed = self.core.fail(seq)
-        assert failed is not None
-        assert failed[1] == self.ids[seq - 1]
-        assert self.core.fail(seq) is None
+        ((_, event_id, _),) = self.core.fail(seq)
+        assert event_id == self.ids[seq - 1]
+        assert self.core.fail(seq) == []
         self.settle([seq], "failed")
 
     # --- always ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,413 @@
+"""A publisher's core that puts many events into each message: a pack (docs/wire.md).
+
+An event is encoded once, straight into the open pack. When the pack is closed, it gets a slot in the window, as a
+message of its own has. From then on all is done for packs as for messages: written, acknowledged, written again.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.pystate cimport PyThreadState_Get
+from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memcmp
+
+from eda._bytes cimport Writer, copy_length, release, reserve, size_of_length
+from eda._clock cimport monotonic_ns, wall_ns
+from eda._codec cimport Plan, Text, copy_envelope, plan_envelope
+from eda._event cimport F_AGGREGATE, F_ID, F_TYPE, Event
+from eda._pack cimport MAX_UNPACKED, TAG_OF_EVENT
+from eda.publishing._pack_frame cimport SentPack, add_event, compressed_pack, headers_of, put_message
+from eda.publishing._pending cimport Pending
+from eda.publishing._publisher_core cimport PublisherCore
+from eda.publishing._stream_sender cimport Destination, Reply, check_id, id_of, put_frame
+from eda.publishing._window cimport Slot, PublishWindow, fill_slot, has_slot
+from eda.transport._frame cimport MAX_CONTROL_LINE
+from eda.transport._outbound cimport Chunk, write_soon
+
+from eda.errors import ConfigError
+
+__all__ = ["PackingCore"]
+
+cdef enum:
+    MAX_HEADERS = 128               # bytes: more than the headers of a pack need
+    MAX_LINE_REST = 256             # bytes of the protocol line besides stream, type and aggregate, with some to spare
+    KEPT_SIZE = 256 * 1024          # a buffer that grew beyond this, and beyond what packs need, is freed
+    OP_APPEND = 1
+
+
+cdef inline bint differs(Text* first, Text* text) noexcept:
+    return first.n != text.n or (first.data != text.data and memcmp(first.data, text.data, text.n) != 0)
+
+
+@cython.final
+cdef class PackingCore(PublisherCore):
+    """The packs of one publisher on their way to one stream, and the events in them, in the order of `accept`.
+
+    All events of a pack have one outcome. The numbers of events (`n_accepted`, `max_pending` and so on) count events;
+    the window and its sequences count packs. The open pack has no sequence yet.
+
+    The host's `on_pack_opened()` starts a timer that calls `close_pack` in time. `on_pack_closed()` is called if the
+    host must do something for the pack to be written.
+    """
+
+    def __init__(
+        self, object host, object out, Destination destination not None, bytes inbox, str client, *,
+        uint64_t max_events, Py_ssize_t max_pack_bytes, object compress=None, uint64_t max_pending, **options
+    ):
+        PublisherCore.__init__(self, host, out, destination, inbox, client, max_pending=max_pending, **options)
+        self.max_events = max_events
+        self.max_pack_bytes = min(max_pack_bytes, <Py_ssize_t>MAX_UNPACKED)
+        self.compress = compress
+        self.max_messages = max(<uint64_t>1, max_pending // max_events)
+        self.fit_into(destination)
+
+    def __dealloc__(self):
+        release(&self.buffer)
+
+    cdef int fit_into(self, Destination destination) except -1:
+        self.most_bytes = min(self.max_pack_bytes, destination.max_payload - MAX_HEADERS)
+        return 0
+
+    def use_destination(self, Destination destination not None):
+        """Do what `Pending.use_destination` does, for the packs. The open pack is closed first."""
+        self.close(True)
+        self.fit_into(destination)
+        return Pending.use_destination(self, destination)
+
+    # --- accepting -----------------------------------------------------------------------------------------------
+
+    cdef bint has_no_room(self) noexcept:
+        cdef uint64_t n = self.n_accepted - self.n_acknowledged - self.n_failed
+        return n >= self.max_pending or (
+            n > 0 and self.window.n_bytes + <uint64_t>self.buffer.pos >= self.max_bytes
+        )
+
+    @property
+    def is_full(self):
+        """Return whether the next sender has to wait."""
+        return self.has_no_room()
+
+    @property
+    def room(self):
+        """Return how many more events fit, if they are as large as the pending events."""
+        cdef uint64_t n = self.n_accepted - self.n_acknowledged - self.n_failed
+        cdef uint64_t n_bytes = self.window.n_bytes + <uint64_t>self.buffer.pos
+        cdef uint64_t room = self.max_pending - n if self.max_pending > n else 0
+        if n_bytes and room:
+            room = min(room, (self.max_bytes - n_bytes if self.max_bytes > n_bytes else 0) * n // n_bytes)
+        return room
+
+    @property
+    def n_bytes(self):
+        """Return the bytes of the frames of all pending packs, and of the open pack."""
+        return self.window.n_bytes + <uint64_t>self.buffer.pos
+
+    @property
+    def n_open(self):
+        """Return how many events are in the open pack."""
+        return self.pack.n if self.pack is not None else 0
+
+    def accept(self, Event event not None):
+        """Put an event into the open pack and return its id. The caller has checked `is_full`.
+
+        Raises ConfigError or EncodeError; then the event is in no pack.
+        """
+        self.check_caller()
+        return self.put_packed(event, wall_ns(), None)
+
+    def accept_with_receipt(self, Event event not None, object receipt not None):
+        """Accept an event whose sender waits for a receipt. Return its pack's sequence, its index there, and its id.
+
+        In fast mode the pack gets a batch of its own, so that the answer is about this pack alone. `receipt` stays in
+        `receipts`, by sequence and index, until the core passes it to `on_receipt`, or the event fails.
+        """
+        self.check_caller()
+        id = self.put_packed(event, wall_ns(), receipt)
+        return self.receipt_seq, self.receipt_index, id
+
+    def drop_receipt(self, uint64_t seq, Py_ssize_t index):
+        """Forget a receipt for which nobody waits any more."""
+        cdef dict of_pack = self.receipts.get(seq)
+        if of_pack is not None:
+            of_pack.pop(index, None)
+            if not of_pack:
+                del self.receipts[seq]
+
+    def accept_if_flowing(self, event):
+        """Accept an event and return its id if the host has nothing to do for it; otherwise only return None."""
+        if type(event) is not Event or self.out.paused or self.has_no_room():
+            return None
+        # In a wrong loop or thread, the sender calls `accept` next, which raises. One check of the loop per write is
+        # enough, because no other loop can run in this thread before the write.
+        if self.thread != PyThreadState_Get():
+            return None
+        if self.checked != self.out.n_writes:
+            if self.running_loop is not None and self.running_loop() is not self.loop:
+                return None
+            self.checked = self.out.n_writes
+        return self.put_packed(<Event>event, wall_ns(), None)
+
+    def accept_many(self, list events not None, Py_ssize_t begin, list ids not None):
+        """Accept events from index `begin` until the window is full, and append their ids; return the next index.
+
+        Raises what `accept` raises. Then the events before the wrong one are accepted.
+        """
+        cdef Py_ssize_t i = begin
+        cdef int64_t time_ns = wall_ns()        # for all of them: they are accepted within milliseconds
+        self.check_caller()
+        while i < len(events) and not self.has_no_room():
+            event = events[i]
+            if not isinstance(event, Event):
+                raise ConfigError(
+                    f"events[{len(ids)}] must be an eda.Event, not {type(event).__name__}", argument="events"
+                )
+            ids.append(self.put_packed(<Event>event, time_ns, None))
+            i += 1
+        return i
+
+    cdef str put_packed(self, Event event, int64_t time_ns, object receipt):
+        cdef Plan plan
+        cdef str id = id_of(event)
+        cdef Writer* w = &self.buffer
+        cdef Py_ssize_t n
+        cdef bint is_odd
+        cdef SentPack pack
+        cdef unsigned char* to
+        # Encoding may run code of the user, which may change the state. So the state is read after encoding.
+        plan_envelope(event, id, self.client, time_ns, &plan)
+        n = 1 + size_of_length(plan.size) + plan.size
+        # All steps that may fail come first, so that no event is in a pack that is not accepted.
+        check_id(plan.text[F_ID].data, plan.text[F_ID].n)
+        if self.destination.check is not None:
+            self.destination.check(event)
+        is_odd = (
+            n > self.most_bytes
+            # Each byte of a text has at most three bytes in the subject.
+            or 3 * (plan.text[F_TYPE].n + plan.text[F_AGGREGATE].n) + PyBytes_GET_SIZE(self.destination.head)
+            + PyBytes_GET_SIZE(self.inbox) > MAX_CONTROL_LINE - MAX_LINE_REST
+        ) and self.check_odd(event, &plan)
+        if self.pack is None or is_odd or w.pos + n > self.most_bytes:
+            self.begin(event, &plan)
+        pack = self.pack
+        if pack.n == pack.capacity:
+            pack.grow()
+        if reserve(w, n) < 0:
+            raise MemoryError
+        if receipt is not None:
+            self.receipt_seq = self.window.next_seq
+            self.receipt_index = pack.n
+            self.receipts.setdefault(self.receipt_seq, {})[self.receipt_index] = receipt
+        add_event(pack, event, id)
+        to = w.buf + w.pos
+        to[0] = TAG_OF_EVENT
+        to = copy_length(to + 1, plan.size)
+        to = copy_envelope(to, event, &plan)
+        w.pos = to - w.buf
+        if self.type.data is not NULL and differs(&self.type, &plan.text[F_TYPE]):
+            self.type.data = NULL
+        if self.aggregate.data is not NULL and differs(&self.aggregate, &plan.text[F_AGGREGATE]):
+            self.aggregate.data = NULL
+        self.n_accepted += 1
+        if pack.n >= self.max_events or is_odd or w.pos >= self.most_bytes:
+            self.close(True)
+        return id
+
+    cdef bint check_odd(self, Event event, Plan* plan) except -1:
+        """Return True for an event that must be alone in its message. Raise ConfigError if the server won't take it."""
+        cdef Reply reply
+        self.fill_reply(&reply, self.window.next_seq, OP_APPEND)
+        self.scratch.pos = 0
+        put_frame(&self.scratch, self.destination, event, plan, &reply, self.dedup)
+        self.shrink(&self.scratch)
+        return True
+
+    cdef int begin(self, Event event, Plan* plan) except -1:
+        """Close the open pack, and open the next one, which begins with this event."""
+        self.close(True)
+        self.pack = SentPack.__new__(SentPack)
+        self.opened_ns = monotonic_ns()
+        self.envelope_start = 1 + size_of_length(plan.size)
+        self.type = plan.text[F_TYPE]
+        self.type_owner = <object>event.texts[F_TYPE] if event.texts[F_TYPE] is not NULL else event.raw
+        self.aggregate = plan.text[F_AGGREGATE]
+        self.aggregate_owner = (
+            <object>event.texts[F_AGGREGATE] if event.texts[F_AGGREGATE] is not NULL else event.raw
+        )
+        if self.type.data is NULL:
+            self.type.data = b""
+        if self.aggregate.data is NULL:
+            self.aggregate.data = b""
+        if not self.linger_runs:
+            self.host.on_pack_opened()
+        return 0
+
+    # --- closing -------------------------------------------------------------------------------------------------
+
+    def close_pack(self, bint write=True):
+        """Close the open pack, if there is one, so that it is written soon. Without `write`, the caller fails it."""
+        self.close(write)
+
+    def open_s(self):
+        """Return for how many seconds the open pack has been open; -1 if none is open."""
+        return (monotonic_ns() - self.opened_ns) / 1e9 if self.pack is not None else -1.0
+
+    cdef int close(self, bint write) except -1:
+        cdef SentPack pack = self.pack
+        cdef PublishWindow window = self.window
+        cdef uint64_t seq
+        cdef bytes packed = None
+        cdef bytes headers
+        cdef bint is_pack, has_receipt, direct
+        cdef const unsigned char* payload = self.buffer.buf
+        cdef Py_ssize_t n_payload = self.buffer.pos
+        cdef Py_ssize_t start = 0
+        cdef Writer* w
+        cdef Chunk chunk
+        cdef Reply reply
+        cdef Slot* slot
+        if pack is None:
+            return 0
+        if pack.n == 0:                 # there was no memory for its first event
+            self.forget_pack()
+            return 0
+        # All steps that may fail come first. Then the pack is open as before.
+        if self.compress is not None and n_payload <= MAX_UNPACKED:
+            packed = compressed_pack(
+                self.compress, payload, n_payload, n_payload if pack.n > 1 else n_payload - MAX_HEADERS
+            )
+        is_pack = pack.n > 1 or packed is not None
+        if packed is not None:
+            payload = <const unsigned char*>PyBytes_AS_STRING(packed)
+            n_payload = PyBytes_GET_SIZE(packed)
+        elif not is_pack:
+            payload += self.envelope_start
+            n_payload -= self.envelope_start
+        headers = headers_of(pack, is_pack, self.dedup)
+        if not has_slot(window):
+            window.grow()
+        seq = window.next_seq
+        has_receipt = len(self.receipts) > 0 and seq in self.receipts
+        direct = (
+            write and self.writing and self.next_unwritten == seq and seq - window.base < self.limit
+            and not (self.fast and has_receipt)     # it needs a batch of its own
+        )
+        self.fill_reply(&reply, seq, OP_APPEND)
+        if direct:
+            chunk = self.out.current_chunk()
+            w = &self.out.publishes
+            start = w.pos
+            put_message(w, self.destination, &self.type, &self.aggregate, &reply, headers, payload, n_payload)
+        else:
+            chunk = Chunk.__new__(Chunk)
+            w = &self.scratch
+            w.pos = 0
+            put_message(w, self.destination, &self.type, &self.aggregate, &reply, headers, payload, n_payload)
+            chunk.keep(PyBytes_FromStringAndSize(<char*>w.buf, w.pos))
+        # An event may not wait longer because its pack was open for a while, so times count from its opening.
+        slot = fill_slot(
+            window, pack, chunk, start, w.pos - start, monotonic_ns(), self.opened_ns, self.opened_ns + self.give_up_ns
+        )
+        self.forget_pack()
+        self.n_packs += 1
+        if direct:
+            self.next_unwritten = seq + 1
+            if self.fast:
+                self.n_in_batch += 1
+                slot.batch_seq = self.n_in_batch
+            write_soon(self.out)
+        else:
+            slot.n_tries = 0
+            self.shrink(&self.scratch)
+        if write and (has_receipt or not (self.timer_runs and self.writing)):
+            self.host.on_pack_closed()
+        return 0
+
+    cdef void forget_pack(self) noexcept:
+        self.pack = None
+        self.buffer.pos = 0
+        self.type_owner = self.aggregate_owner = None
+        self.shrink(&self.buffer)
+
+    cdef void shrink(self, Writer* w) noexcept:
+        """Free a buffer that has grown for a single large event."""
+        if w.cap > KEPT_SIZE and w.cap > 4 * self.max_pack_bytes:
+            release(w)
+
+    cdef uint64_t n_events_of(self, Slot* slot) noexcept:
+        return (<SentPack>slot.waiter).n
+
+    # --- outcomes ------------------------------------------------------------------------------------------------
+
+    @property
+    def needs_batch_end(self):
+        """Return whether only the end of the batch can make room (fast mode)."""
+        cdef uint64_t n = self.n_accepted - self.n_acknowledged - self.n_failed
+        return self.settles_at_end and (
+            n > self.max_pending // 4 * 3 or self.window.n_bytes > self.max_bytes // 4 * 3
+            or self.limit >= self.max_pending
+        )
+
+    cdef int tell_host(self) except -1:
+        """Call `on_room` if it is wanted and a quarter of the room is free, and `on_flushed` if a flush has ended."""
+        cdef uint64_t n = self.n_accepted - self.n_acknowledged - self.n_failed
+        if (
+            self.room_wanted and n <= self.max_pending - (self.max_pending + 3) // 4
+            and self.window.n_bytes + <uint64_t>self.buffer.pos <= self.max_bytes - self.max_bytes // 4
+        ):
+            self.room_wanted = False
+            self.host.on_room()
+        if self.flush_to and self.window.base >= self.flush_to:
+            self.flush_to = 0
+            self.host.on_flushed()
+        return 0
+
+    cdef int settle_one(self, uint64_t seq, int64_t stream_seq) except -1:
+        cdef SentPack pack = self.take_out(seq)
+        cdef uint64_t sequence = 0 if self.fast else abs(stream_seq)
+        cdef uint64_t i
+        if pack is None:
+            return 0
+        self.n_acknowledged += pack.n
+        if len(self.receipts) and seq in self.receipts:
+            for receipt in self.receipts.pop(seq).values():
+                self.host.on_receipt(receipt, stream_seq)
+        if self.wants_acks:
+            for i in range(pack.n):
+                self.host.on_acknowledged(<str>pack.items[2 * i + 1], sequence)
+        return 0
+
+    cdef int settle_batch(self, uint64_t n, int64_t stream_seq) except -1:
+        """Settle the first `n` packs of the batch. `stream_seq` is the sequence of its only pack, or 0."""
+        cdef PublishWindow window = self.window
+        cdef Slot* slot
+        if n <= self.n_batch_settled:
+            return 0
+        self.n_batch_settled = n
+        while window.base < self.next_unwritten:
+            slot = &window.slots[window.base & window.mask]
+            if slot.batch_seq == 0 or slot.batch_seq > n:
+                break
+            self.settle_one(window.base, stream_seq)
+        return 0
+
+    def fail(self, uint64_t seq):
+        """Remove a pending pack that has failed. Return (event with its id, id, receipt or None) of each event."""
+        cdef SentPack pack = self.take_out(seq)
+        cdef dict receipts
+        cdef Event event
+        cdef uint64_t i
+        cdef list failed = []
+        if pack is None:
+            return failed
+        self.n_failed += pack.n
+        self.tell_host()
+        receipts = self.receipts.pop(seq, {})
+        for i in range(pack.n):
+            event = <Event>pack.items[2 * i]
+            id = <str>pack.items[2 * i + 1]
+            failed.append((event if event.id else event.replace(id=id), id, receipts.get(i)))
+        return failed
+
+    def id_at(self, uint64_t seq):
+        """Return the id of the first event of a pending pack; empty if the pack is settled."""
+        cdef Slot* slot = self.window.find(seq)
+        return <str>(<SentPack>slot.waiter).items[1] if slot is not NULL else ""
