@@ -15,7 +15,6 @@ from helpers import until
 from processes import kill_at_random, spawn
 from support.faults.evidence import (
     Journal,
-    Line,
     assert_each_handled,
     assert_key_order,
     assert_no_repeat_without_fault,
@@ -73,7 +72,7 @@ async def test_consumer_when_killed_again_and_again_handles_all_that_is_stored(
             await members.close("last")
     finally:
         members.end()
-    lines = [Line(member, what, str(seq), ns) for member, what, seq, _, ns in members.lines() if seq]
+    lines = members.evidence()
     again = n_duplicates(lines)
     report({"handled again": again, "events": len(stored), "kills": n})
     assert_stored_once(acknowledged, stored)
@@ -113,9 +112,7 @@ async def test_consumer_when_killed_while_it_stores_a_dead_letter_loses_no_event
             stored = await read_stream(own_server.url, "stream")
     finally:
         members.end()
-    assert_each_handled(
-        [Line(member, what, str(seq), ns) for member, what, seq, _, ns in members.lines()], stored, but=[misfit]
-    )
+    assert_each_handled(members.evidence(), stored, but=[(misfit, 0)])
     assert [event.id for event in letters] == [stored[misfit - 1].id]
 
 

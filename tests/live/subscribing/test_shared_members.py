@@ -28,7 +28,7 @@ def members(tmp_path: Path, server: eda.EmbeddedServer, stream: str) -> Iterator
 
 
 def sequences(members: Members, what: str) -> list[int]:
-    return [sequence for _, happened, sequence, _, _ in members.lines() if happened == what]
+    return [line.sequence for line in members.lines() if line.what == what]
 
 
 @pytest.mark.parametrize(("max_attempts", "concurrency", "n_kills"), [(1, 1, 2), (3, 1, 3), (2, 8, 3)])

@@ -1,6 +1,9 @@
 """What proves that nothing was lost: the stream's own contents, and journals that were written to disk as it happened.
 
-The stream is read by nats-py alone: ids from the header, aggregates from the subject. Nothing here uses eda.
+The stream is read by nats-py and the protobuf package alone: ids from the header and aggregates from the subject, or,
+where the message is a pack, both from the envelopes. Nothing here uses eda.
+
+The place of an event is its sequence and its index in the message. A journal notes it as "7", or "7.3" in a pack.
 """
 
 from __future__ import annotations
@@ -14,30 +17,50 @@ from pathlib import Path
 from typing import NamedTuple
 
 import nats
+import zstandard
 from nats.aio.msg import Msg
 from nats.errors import TimeoutError as NatsTimeout
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
+from support.packs import PackMessage
+from support.reference import Envelope
+
 __all__ = [
     "Journal",
     "Line",
+    "Place",
     "Stored",
     "assert_each_handled",
     "assert_key_order",
     "assert_no_repeat_without_fault",
+    "assert_sent_in_order",
     "assert_serial_order",
+    "assert_stored",
     "assert_stored_once",
+    "events_of",
     "n_duplicates",
+    "place_of_text",
     "read_stream",
 ]
 
+Place = tuple[int, int]
+NOWHERE: Place = (0, 0)  # before the first event of a stream
+
+PACK_TAGS = (b"\x7a", b"\x8a\x01")  # the fields 15 and 17, one of which is the first of a pack
+
 
 class Stored(NamedTuple):
-    """A message of the stream."""
+    """An event of the stream. `index`: its place in its message, from 0; `n_beside`: how many share the message."""
 
     sequence: int
     id: str
     aggregate: str
+    index: int = 0
+    n_beside: int = 0
+
+    @property
+    def place(self) -> Place:
+        return self.sequence, self.index
 
 
 class Line(NamedTuple):
@@ -47,6 +70,16 @@ class Line(NamedTuple):
     what: str
     event: str
     ns: int
+
+    @property
+    def place(self) -> Place:
+        return place_of_text(self.event)
+
+
+def place_of_text(text: str) -> Place:
+    """Return the place that a journal noted."""
+    sequence, _, index = text.partition(".")
+    return int(sequence), int(index or 0)
 
 
 class Journal:
@@ -72,7 +105,7 @@ class Journal:
 
 
 async def read_stream(url: str | list[str], stream: str, *, timeout_s: float = 30.0) -> list[Stored]:
-    """Return all that the stream holds, in its order."""
+    """Return all events that the stream holds, in its order."""
     client = await nats.connect(url, allow_reconnect=False)
     try:
         js = client.jetstream()
@@ -82,14 +115,12 @@ async def read_stream(url: str | list[str], stream: str, *, timeout_s: float = 3
         complete = asyncio.Event()
 
         async def take(message: Msg) -> None:
-            if message.metadata.sequence.stream in seen:
-                return
-            seen.add(message.metadata.sequence.stream)
-            tokens = message.subject.split(".")
-            aggregate = tokens[2] if len(tokens) == 3 else ""
             sequence = message.metadata.sequence.stream
-            found.append(Stored(sequence, (message.headers or {}).get("Nats-Msg-Id", ""), aggregate))
-            if len(found) >= wanted:
+            if sequence in seen:
+                return
+            seen.add(sequence)
+            found.extend(events_of(sequence, message.subject, message.headers or {}, message.data))
+            if len(seen) >= wanted:
                 complete.set()
 
         inbox = client.new_inbox()
@@ -110,44 +141,86 @@ async def read_stream(url: str | list[str], stream: str, *, timeout_s: float = 3
         await client.close()
 
 
+def events_of(sequence: int, subject: str, headers: dict[str, str], payload: bytes) -> list[Stored]:
+    """Return the events of a message: the one that it is, or those of the pack."""
+    tokens = subject.split(".")
+    aggregate = tokens[2] if len(tokens) == 3 else ""
+    if not payload.startswith(PACK_TAGS):
+        assert "Eda-Pack" not in headers, f"{sequence} says that it is a pack"
+        return [Stored(sequence, headers.get("Nats-Msg-Id", ""), aggregate)]
+    pack = PackMessage.FromString(payload)
+    if pack.codec:
+        assert pack.codec == "zstd"
+        pack = PackMessage.FromString(zstandard.ZstdDecompressor().decompress(pack.data, max_output_size=pack.size))
+    envelopes = [Envelope.FromString(each) for each in pack.events]
+    assert headers["Eda-Pack"] == str(len(envelopes)), f"{sequence} has {len(envelopes)} events and says {headers}"
+    aggregates = {each.aggregate for each in envelopes}
+    assert aggregate == (aggregates.pop() if len(aggregates) == 1 else "%pack"), f"{sequence} has the subject {subject}"
+    return [Stored(sequence, each.id, each.aggregate, i, len(envelopes) - 1) for i, each in enumerate(envelopes)]
+
+
 # --- what is proven --------------------------------------------------------------------------------------------------
 
 
 def assert_stored_once(acknowledged: Iterable[str], stored: list[Stored]) -> None:
     """Each acknowledged event is in the stream exactly once, and no event is there twice."""
-    counts = Counter(each.id for each in stored)
-    lost = [each for each in acknowledged if each not in counts]
-    assert not lost, f"{len(lost)} acknowledged events are not stored: {lost[:5]}"
-    twice = [each for each, n in counts.items() if n > 1]
+    assert_stored(acknowledged, stored)
+    twice = [each for each, n in Counter(each.id for each in stored).items() if n > 1]
     assert not twice, f"{len(twice)} events are stored twice: {twice[:5]}"
 
 
-def assert_each_handled(lines: list[Line], stored: list[Stored], *, but: Iterable[int] = ()) -> None:
+def assert_stored(acknowledged: Iterable[str], stored: list[Stored]) -> None:
+    """Each acknowledged event is in the stream."""
+    ids = {each.id for each in stored}
+    lost = [each for each in acknowledged if each not in ids]
+    assert not lost, f"{len(lost)} acknowledged events are not stored: {lost[:5]}"
+
+
+def assert_sent_in_order(runs: Iterable[list[str]], stored: list[Stored]) -> None:
+    """Each run's events are stored in the order in which it sent them. `runs`: the ids that each process sent.
+
+    The runs follow one another. A later run sends again what an earlier run did not know to be stored, so the stream
+    may have an event more than once.
+    """
+    ids = [each.id for each in stored]
+    at = 0
+    for run in runs:
+        numbers = {each: number for number, each in enumerate(run)}
+        last = -1
+        # A run's events end where one comes that it did not send, or one that it had sent earlier.
+        while at < len(ids) and (number := numbers.get(ids[at], -1)) > last:
+            last = number
+            at += 1
+    assert at == len(ids), f"{ids[at]} is stored where no run can have sent it: {ids[max(at - 3, 0) : at + 3]}"
+
+
+def assert_each_handled(lines: list[Line], stored: list[Stored], *, but: Iterable[Place] = ()) -> None:
     """Each event of the stream was handled to the end at least once."""
-    ended = {int(line.event) for line in lines if line.what == "end"} | set(but)
-    missed = [each.sequence for each in stored if each.sequence not in ended]
+    ended = {line.place for line in lines if line.what == "end"} | set(but)
+    missed = [each.place for each in stored if each.place not in ended]
     assert not missed, f"{len(missed)} stored events were never handled: {missed[:5]}"
 
 
-def assert_serial_order(lines: list[Line], stored: list[Stored]) -> None:
-    """No handler begins while an earlier event of the stream is not handled."""
-    assert_key_order(lines, [each._replace(aggregate="") for each in stored])
+def assert_serial_order(lines: list[Line], stored: list[Stored], *, but: Iterable[Place] = ()) -> None:
+    """No handler begins while an earlier event of the stream is not handled. `but`: events that ended otherwise."""
+    assert_key_order(lines, [each._replace(aggregate="") for each in stored], but=but)
 
 
-def assert_key_order(lines: list[Line], stored: list[Stored]) -> None:
-    """No handler begins while an earlier event of its aggregate is not handled."""
-    before: dict[int, int] = {}
-    last: dict[str, int] = {}
+def assert_key_order(lines: list[Line], stored: list[Stored], *, but: Iterable[Place] = ()) -> None:
+    """No handler begins while an earlier event of its aggregate is not handled. `but`: events that ended otherwise."""
+    before: dict[Place, Place] = {}
+    last: dict[str, Place] = {}
     for each in stored:
-        before[each.sequence] = last.get(each.aggregate, 0)
-        last[each.aggregate] = each.sequence
-    ended: set[int] = {0}
+        if each.place not in but:
+            before[each.place] = last.get(each.aggregate, NOWHERE)
+            last[each.aggregate] = each.place
+    ended = {NOWHERE}
     for line in sorted(lines, key=lambda line: line.ns):
-        if line.what == "begin" and int(line.event) in before:
-            earlier = before[int(line.event)]
+        if line.what == "begin" and line.place in before:
+            earlier = before[line.place]
             assert earlier in ended, f"{line.event} began before {earlier} of the same key was handled"
         elif line.what == "end":
-            ended.add(int(line.event))
+            ended.add(line.place)
 
 
 def assert_no_repeat_without_fault(lines: list[Line], faults_ns: Iterable[int] = (), *, slack_s: float = 1.0) -> None:

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import eda
+from eda._pack import place_of
 from helpers import until
 from support.faults.evidence import (
     Journal,
+    Place,
     Stored,
     assert_each_handled,
     assert_key_order,
@@ -66,7 +68,7 @@ class Scene:
         self.published = Journal(folder / "published")
         self.journals = {kind: Journal(folder / kind) for kind in KINDS}
         self.subscriptions: dict[str, eda.Subscription] = {}
-        self.handled: dict[str, set[int]] = {kind: set() for kind in KINDS}
+        self.handled: dict[str, set[Place]] = {kind: set() for kind in KINDS}
         self.faults_ns: list[int] = []
         self.errors: list[Exception] = []
         self.duplicates: dict[str, int] = {}
@@ -83,10 +85,11 @@ class Scene:
         journal, handled = self.journals[kind], self.handled[kind]
 
         async def handle(event: eda.Event) -> None:
-            journal.note(member, "begin", event.sequence)
+            place = place_of(event)
+            journal.note(member, "begin", place)
             await asyncio.sleep(0)
-            journal.note(member, "end", event.sequence)
-            handled.add(event.sequence)
+            journal.note(member, "end", place)
+            handled.add((event.sequence, event.index))
 
         return handle
 
@@ -153,8 +156,8 @@ class Scene:
                     await asyncio.gather(*self._tasks)
                     await self.publisher.flush()
                 self.stored = await read_stream(self.reader_url, self.stream)
-                sequences = {each.sequence for each in self.stored}
-                await until(lambda: all(sequences <= handled for handled in self.handled.values()), self.settle_s)
+                places = {each.place for each in self.stored}
+                await until(lambda: all(places <= handled for handled in self.handled.values()), self.settle_s)
         finally:
             for task in self._tasks:
                 task.cancel()

@@ -10,15 +10,16 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import eda.cursors.entry
 import eda.cursors.held_cursor
 import eda.cursors.liveness
 from helpers import until
 from processes import spawn
+from support.faults.evidence import Line, Place, place_of_text
 
-__all__ = ["QUICK", "Call", "Members"]
+__all__ = ["QUICK", "Call", "Members", "Note"]
 
 PROCESS = "support.subscribing.process"
 
@@ -34,6 +35,17 @@ QUICK: dict[str, Any] = {
 }
 
 
+class Note(NamedTuple):
+    """A line of the journal. `index`: the event's place in its pack."""
+
+    member: str
+    what: str
+    sequence: int
+    index: int
+    attempt: int
+    ns: int
+
+
 @dataclass
 class Call:
     """A handler call of some member. `outcome`: end, failed, cancelled; killed, where its process died in it."""
@@ -44,6 +56,11 @@ class Call:
     begin_ns: int
     end_ns: int = 0
     outcome: str = ""
+    index: int = 0
+
+    @property
+    def place(self) -> Place:
+        return self.sequence, self.index
 
 
 class Members:
@@ -109,28 +126,36 @@ class Members:
 
     # --- the journal -------------------------------------------------------------------------------------------------
 
-    def lines(self) -> list[tuple[str, str, int, int, int]]:
+    def lines(self) -> list[Note]:
         if not self.journal.exists():
             return []
         rows = (line.split() for line in self.journal.read_text().splitlines())
-        return [(row[0], row[1], int(row[2]), int(row[3]), int(row[4])) for row in rows]
+        return [Note(row[0], row[1], *place_of_text(row[2]), int(row[3]), int(row[4])) for row in rows]
+
+    def evidence(self) -> list[Line]:
+        """Return what happened to events, as the fault suite's evidence has it."""
+        return [
+            Line(each.member, each.what, f"{each.sequence}.{each.index}", each.ns)
+            for each in self.lines()
+            if each.sequence
+        ]
 
     def times(self, member: str, what: str) -> list[int]:
         """Return when that happened to the member."""
-        return [ns for name, happened, _, _, ns in self.lines() if (name, happened) == (member, what)]
+        return [each.ns for each in self.lines() if (each.member, each.what) == (member, what)]
 
     def calls(self) -> list[Call]:
         """Return all handler calls, by when they began. A member is to have run one at a time."""
         open_calls: dict[str, Call] = {}
         calls: list[Call] = []
-        for member, what, sequence, attempt, ns in sorted(self.lines(), key=lambda line: line[4]):
+        for member, what, sequence, index, attempt, ns in sorted(self.lines(), key=lambda line: line.ns):
             if what == "begin":
                 assert member not in open_calls, f"{member} handles two at once"
-                open_calls[member] = Call(member, sequence, attempt, ns)
+                open_calls[member] = Call(member, sequence, attempt, ns, index=index)
                 calls.append(open_calls[member])
             elif sequence and what != "storing":  # a dead letter, which no call need have led to
                 call = open_calls.pop(member)
-                assert (call.sequence, call.attempt) == (sequence, attempt)
+                assert (call.place, call.attempt) == ((sequence, index), attempt)
                 call.end_ns, call.outcome = ns, what
         for member, call in open_calls.items():
             call.outcome = "killed"
@@ -139,8 +164,12 @@ class Members:
 
     def handled(self) -> list[int]:
         """Return the sequences in the order in which they were handled."""
-        ends = sorted((line for line in self.lines() if line[1] == "end"), key=lambda line: line[4])
-        return [line[2] for line in ends]
+        return [sequence for sequence, _ in self.handled_places()]
+
+    def handled_places(self) -> list[Place]:
+        """Return the places of the events in the order in which they were handled."""
+        ends = sorted((line for line in self.lines() if line.what == "end"), key=lambda line: line.ns)
+        return [(line.sequence, line.index) for line in ends]
 
     def is_handled(self, sequence: int) -> bool:
         return sequence in self.handled()
@@ -148,8 +177,8 @@ class Members:
     async def until_handled(self, n: int, timeout_s: float = 20.0) -> None:
         """Wait until `n` different events have been handled."""
         deadline = time.monotonic() + timeout_s
-        while len(set(self.handled())) < n:
-            assert time.monotonic() < deadline, (len(set(self.handled())), self.lines()[-10:])
+        while len(set(self.handled_places())) < n:
+            assert time.monotonic() < deadline, (len(set(self.handled_places())), self.lines()[-10:])
             await asyncio.sleep(0.02)
 
     def first_call_after(self, ns: int, *, not_by: str = "") -> int | None:
@@ -172,8 +201,8 @@ class Members:
         """No call sees an event while one that is `window` or more before it was not handled yet."""
         done = set(gone or ())
         floor = 0
-        lines = sorted(self.lines(), key=lambda line: line[4])
-        for _, what, sequence, _, _ in lines:
+        lines = sorted(self.lines(), key=lambda line: line.ns)
+        for _, what, sequence, _, _, _ in lines:
             if what == "begin":
                 while floor + 1 in done:
                     floor += 1
@@ -183,7 +212,11 @@ class Members:
 
     def again_after(self, ns: int) -> list[int]:
         """Return the sequences that had been handled by then and were handled again after it."""
+        return [sequence for sequence, _ in self.places_again_after(ns)]
+
+    def places_again_after(self, ns: int) -> list[Place]:
+        """Return the places of the events that had been handled by then and were handled again after it."""
         lines = self.lines()
-        before = {sequence for _, what, sequence, _, at in lines if what == "end" and at <= ns}
-        after = {sequence for _, what, sequence, _, at in lines if what == "begin" and at > ns}
+        before = {(line.sequence, line.index) for line in lines if line.what == "end" and line.ns <= ns}
+        after = {(line.sequence, line.index) for line in lines if line.what == "begin" and line.ns > ns}
         return sorted(before & after)
