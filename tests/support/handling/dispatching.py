@@ -74,6 +74,7 @@ class Rig:
         self.confirmation = asyncio.Event()
         self.confirmation.set()
         self.gaps: list[tuple[int, int]] = []
+        self.unreadable: list[Exception] = []
         self.parts_gone: list[int] = []  # the position then
         self.n_delivered: int | None = 0 if options.get("ordered") else None  # of the reader
         self.out = Outbound(lambda: None)
@@ -258,6 +259,9 @@ class Rig:
 
     def on_gap(self, expected: int, got: int) -> None:
         self.gaps.append((expected, got))
+
+    def on_unreadable(self, error: Exception) -> None:
+        self.unreadable.append(error)
 
     def on_part_gone(self) -> None:
         self.parts_gone.append(self.dispatcher.position)
