@@ -45,6 +45,7 @@
     projections/evidence      the streams' contents and the table, compared
     projections/commit_proxy  a TCP proxy that takes away the answers of commits
     subscribing/process       a member of a subscription in a process of its own
+    subscribing/machine       a server that loses power, and what it had not yet written to disk
     subscribing/members       starts, freezes and kills such members, and reads their journal
     cli/commands              the `eda` command as a process
     faults/nursery            a process that imports eda once, and forks the members of fault tests
