@@ -338,7 +338,8 @@ class Conn(ConnSides):
         Returns how many were published: at most `limit`, in their order. Each letter is removed from the dead-letter
         stream (None: `{stream}-dead`) when `stream` has acknowledged it. Letters that are stored while this runs, and
         messages that are not events, stay there. A replayed event has a new id; its `cause` and everything else
-        stay as they were.
+        stay as they were. An event of a pack is published in a message of its own. A pack that could not be read, and
+        can be read now, is published as a whole: it counts as one, and its events keep their ids.
 
         Raises ConfigError; StreamNotFound for either stream; ServerError, Timeout, Closed. After an error or a
         cancellation, the earlier letters are replayed already.

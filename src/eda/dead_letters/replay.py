@@ -54,7 +54,9 @@ class Replay:
         An event gets a new id, which is the same for each attempt to replay the same letter. If a crash leaves a
         replayed letter behind, another replay within the stream's duplicate window stores no second copy.
 
-        The letter of an event that was in a pack has this event alone, which is replayed as an ordinary message.
+        The letter of an event that was in a pack has this event alone, which is replayed as an ordinary message. A pack
+        that could not be read has one letter. If it can be read now, it is replayed as a whole, and counts once; else
+        it stays. The ids of its events do not change.
 
         A letter may lack its payload, because the payload was too large. Then the payload is read from `stream`. If it
         is not there any more, or if the event is too large for the headers of a replay, the letter stays, and a warning

@@ -6,12 +6,23 @@ import logging
 from dataclasses import dataclass
 
 from eda._codec import decode_event, encode_event
-from eda._pack import envelope_in_pack
+from eda._pack import count_in_pack, envelope_in_pack, is_pack_payload
 from eda.dead_letters.letter import Letter, digest_of, own_headers, own_subject, read_letter, subject_or_none
 from eda.errors import DecodeError
-from eda.headers import DEAD_DIGEST, DEAD_OMITTED, DEAD_REASON, DEAD_STREAM, DEAD_SUBSCRIPTION, MSG_ID, REPLAY_FOR
+from eda.headers import (
+    DEAD_DIGEST,
+    DEAD_INDEX,
+    DEAD_OMITTED,
+    DEAD_REASON,
+    DEAD_STREAM,
+    DEAD_SUBSCRIPTION,
+    MSG_ID,
+    PACK,
+    REPLAY_FOR,
+)
 from eda.jetstream.api import Api
 from eda.jetstream.stream_info import StreamInfo, check_takes_subject
+from eda.jetstream.subjects import PACK_TOKEN
 
 __all__ = ["Message", "Replayable"]
 
@@ -39,9 +50,9 @@ class Replayable:
     async def message_of(self, letter: Letter, message_id: str) -> Message | None:
         """Return what to publish for a letter, with that id.
 
-        None: the letter is another subscription's, is no event, or lacks its payload. Raises ConfigError if the stream
-        does not listen to the subject of the event, or if what decompresses a pack is not installed. Raises
-        StreamNotFound, ServerError, Timeout, Closed.
+        None: the letter is another subscription's, is no event, lacks its payload, or is a pack that can't be published
+        to this stream. Raises ConfigError if the stream does not listen to the letter's subject, or if what
+        decompresses a pack is not installed. Raises StreamNotFound, ServerError, Timeout, Closed.
         """
         headers = letter.headers
         if headers.get(DEAD_SUBSCRIPTION) != self._name or headers.get(DEAD_STREAM) != self._stream:
@@ -51,8 +62,9 @@ class Replayable:
             payload = await self._omitted(letter)
         if payload is None:
             return None
+        is_pack = DEAD_INDEX not in headers and is_pack_payload(payload)
         try:
-            return self._message(letter, payload, message_id)
+            return (self._pack if is_pack else self._event)(letter, payload, message_id)
         except DecodeError as error:
             if headers.get(DEAD_REASON) != "undecodable":
                 self._logger.warning(
@@ -61,7 +73,7 @@ class Replayable:
                 )  # fmt: skip
             return None
 
-    def _message(self, letter: Letter, payload: bytes, message_id: str) -> Message:
+    def _event(self, letter: Letter, payload: bytes, message_id: str) -> Message:
         event = decode_event(payload)
         stream = self._stream
         subject = own_subject(letter, self._info.subjects) or subject_or_none(stream, event.type, event.aggregate)
@@ -71,6 +83,17 @@ class Replayable:
         check_takes_subject(self._info, subject)
         envelope = encode_event(event.replace(id=message_id), version=event.version)
         return Message(subject, envelope, own_headers(letter) | {MSG_ID: message_id, REPLAY_FOR: self._name})
+
+    def _pack(self, letter: Letter, payload: bytes, message_id: str) -> Message | None:
+        """Return the message of a pack that the subscription could not read, as it was. Now it can be read."""
+        n_events = count_in_pack(payload)
+        if not self._info.options.packed:
+            self.log_kept(letter, f"it is a pack, and stream {self._stream} is not packed")
+            return None
+        subject = own_subject(letter, self._info.subjects) or f"{self._stream}.{PACK_TOKEN}.{PACK_TOKEN}"
+        check_takes_subject(self._info, subject)
+        ours = {PACK: str(n_events), MSG_ID: message_id, REPLAY_FOR: self._name}
+        return Message(subject, payload, own_headers(letter) | ours)
 
     async def _omitted(self, letter: Letter) -> bytes | None:
         """Return the payload that was too large for the letter, from the stream that has it, or None if it is gone."""

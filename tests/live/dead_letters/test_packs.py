@@ -1,4 +1,4 @@
-"""Dead letters of packs: an event of a pack dies alone, and is found in its pack if its letter lacks it."""
+"""Dead letters of packs: an event of a pack dies alone, and a pack that can not be read dies as a whole."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from nats.errors import Error as NatsError
 
 import eda
+import eda.compression
 from eda._codec import decode_event
 from helpers import Admin, Logged
 from support.dead_letters.letters import letters_of, stored
@@ -167,3 +168,94 @@ async def test_replay_when_an_event_of_a_pack_is_itself_a_pack_leaves_it(
     assert await conn.replay_dead(stream, "billing") == 0
     assert await stored(admin, stream) == []
     assert not logged.find("stays")
+
+
+# --- packs that could not be read ------------------------------------------------------------------------------------
+
+UNREAD_PACK = {
+    "event_type": "",
+    "aggregate": "",
+    "reason": "undecodable",
+    "error": "what reads packs was not there",
+    "foreign": {"Trace": "t1"},
+    "event_id": "id-of-the-pack",
+}
+
+
+@pytest.mark.old_server
+@pytest.mark.parametrize("is_compressed", [False, True])
+@pytest.mark.parametrize(
+    ("subject", "again"),
+    [("{}.type-1.%pack", "{}.type-1.%pack"), ("elsewhere.x", "{}.%pack.%pack"), ("", "{}.%pack.%pack")],
+)
+async def test_replay_of_a_pack_that_can_be_read_now_publishes_it_as_it_was(
+    conn: eda.Conn, admin: Admin, stream: str, dead: str, is_compressed: bool, subject: str, again: str
+) -> None:
+    await conn.streams.create(stream, eda.StreamOptions(packed=True))
+    payload = compressed(pack_of(EVENTS)) if is_compressed else pack_of(EVENTS)
+    await bury(conn, stream, 1, None, payload=payload, subject=subject.format(stream), **UNREAD_PACK)
+    assert await conn.replay_dead(stream, "billing") == 1
+    (message,) = await stored(admin, stream)
+    assert (message.subject, message.payload) == (again.format(stream), payload)
+    message_id = message.headers.pop("Nats-Msg-Id")
+    assert message_id.startswith(f"replay:{dead}:")
+    assert message.headers == {"Eda-Pack": "3", "Eda-Replay-For": "billing", "Trace": "t1"}
+    assert await stored(admin, dead) == []
+
+
+async def test_replay_of_a_pack_that_its_letter_lacks_reads_it_in_the_stream(
+    conn: eda.Conn, admin: Admin, stream: str, dead: str
+) -> None:
+    await conn.streams.create(stream, eda.StreamOptions(packed=True))
+    await publish_pack(admin.js, stream, EVENTS)
+    await admin.api(f"STREAM.CREATE.{dead}", {"name": dead, "subjects": [f"{dead}.>"], "max_msg_size": 600})
+    events = [eda.Event(type="t", data=eda.Bytes(bytes(600)))]
+    await publish_pack(admin.js, stream, events, subject=f"{stream}.t._")
+    fields = UNREAD_PACK | {"payload": pack_of(events), "subject": f"{stream}.t._"}
+    await bury(conn, stream, 2, None, **fields)
+    assert await conn.replay_dead(stream, "billing") == 1
+    message = (await stored(admin, stream))[-1]
+    assert (message.subject, message.payload) == (f"{stream}.t._", pack_of(events))
+
+
+UNREADABLE = [pack_of(EVENTS)[:-1], compressed(pack_of(EVENTS), codec="lz4"), compressed(pack_of(EVENTS), size=3)]
+
+
+@pytest.mark.parametrize("payload", UNREADABLE, ids=["cut", "codec", "size"])
+async def test_replay_of_a_pack_that_still_can_not_be_read_leaves_it(
+    conn: eda.Conn, admin: Admin, stream: str, dead: str, logged: Logged, payload: bytes
+) -> None:
+    await conn.streams.create(stream, eda.StreamOptions(packed=True))
+    await bury(conn, stream, 1, None, payload=payload, **UNREAD_PACK)
+    assert await conn.replay_dead(stream, "billing") == 0
+    assert await stored(admin, stream) == []
+    assert [each.payload for each in await stored(admin, dead)] == [payload]
+    assert not logged.find("stays")
+
+
+async def test_replay_of_a_pack_when_the_stream_is_not_packed_leaves_it_and_says_so(
+    conn: eda.Conn, admin: Admin, stream: str, dead: str, logged: Logged
+) -> None:
+    """Subscriptions with a filter would not get it."""
+    await conn.streams.create(stream)
+    await bury(conn, stream, 1, None, payload=pack_of(EVENTS), **UNREAD_PACK)
+    await bury(conn, stream, 2, 1)
+    assert await conn.replay_dead(stream, "billing") == 1
+    assert logged.find(f"sequence 1 is not replayed and stays: it is a pack, and stream {stream} is not packed")
+    assert [each.payload for each in await stored(admin, dead)] == [pack_of(EVENTS)]
+
+
+async def test_replay_of_a_pack_when_zstandard_is_missing_raises_what_to_install(
+    conn: eda.Conn, admin: Admin, stream: str, dead: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing() -> Any:
+        raise ImportError("No module named 'zstandard'")
+
+    await conn.streams.create(stream, eda.StreamOptions(packed=True))
+    await bury(conn, stream, 1, None, payload=compressed(pack_of(EVENTS)), **UNREAD_PACK)
+    with monkeypatch.context() as patch:
+        patch.setattr(eda.compression, "_zstd", missing)
+        with pytest.raises(eda.ConfigError, match=r"pip install 'eda-fast\[zstd\]'"):
+            await conn.replay_dead(stream, "billing")
+    assert len(await stored(admin, dead)) == 1
+    assert await conn.replay_dead(stream, "billing") == 1
