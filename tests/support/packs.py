@@ -14,7 +14,15 @@ from eda._pack import stored_events
 from eda.handling._outcome import attempted
 from support.reference import bytes_field, number_field
 
-__all__ = ["PackMessage", "compressed", "envelopes_of", "events_of_pack", "pack_of", "publish_pack"]
+__all__ = [
+    "PackMessage",
+    "compressed",
+    "envelopes_of",
+    "events_of_pack",
+    "pack_of",
+    "pack_of_envelopes",
+    "publish_pack",
+]
 
 N_EVENTS, N_CODEC, N_DATA, N_SIZE = 15, 17, 18, 19
 
@@ -42,7 +50,12 @@ def envelopes_of(events: Iterable[Event]) -> list[bytes]:
 
 def pack_of(events: Iterable[Event]) -> bytes:
     """Return the pack of these events."""
-    return b"".join(bytes_field(N_EVENTS, envelope) for envelope in envelopes_of(events))
+    return pack_of_envelopes(envelopes_of(events))
+
+
+def pack_of_envelopes(envelopes: Iterable[bytes]) -> bytes:
+    """Return the pack of these envelopes, whatever they are."""
+    return b"".join(bytes_field(N_EVENTS, envelope) for envelope in envelopes)
 
 
 def compressed(pack: bytes, *, codec: str = "zstd", size: int | None = None) -> bytes:

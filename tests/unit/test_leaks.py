@@ -24,7 +24,7 @@ WIDE = encode_event(Event(data=String("é"), meta={"é": "é"}, **dict.fromkeys(
 EVENT = Event(**FULL)
 PICKLED = pickle.dumps(EVENT)
 RESTORE, PARTS = EVENT.__reduce__()  # type: ignore[misc]
-FOREIGN = pickle.dumps(RESTORE(*PARTS[:-2], b"NATS/1.0\r\na: b\r\n\r\n", b"s.x"))
+FOREIGN = pickle.dumps(RESTORE(*PARTS[:-4], b"NATS/1.0\r\na: b\r\n\r\n", b"s.x"))
 SHARED = (ENVELOPE, WIDE, EVENT, PICKLED, FULL["data"], *FULL.values(), DecodeError, String)
 
 
