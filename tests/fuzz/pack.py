@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError as ReferenceError
 
 from eda._codec import decode_event
 from eda._event import Event
-from eda._pack import is_pack_payload, stored_events
+from eda._pack import count_in_pack, envelope_in_pack, is_pack_payload, stored_events
 from eda.errors import DecodeError
 from fuzz.envelope import check_views
 from support.packs import PackMessage
@@ -26,7 +26,7 @@ def check(data: bytes) -> None:
     except DecodeError as error:
         check_refusal(error, data)
         return
-    assert events
+    assert len(events) == count_in_pack(data) > 0
     for index, event in enumerate(events):
         if event is not None:
             assert (event.sequence, event.index, event.subject) == (7, index, "s.t.a")
@@ -47,7 +47,8 @@ def check_alone(data: bytes, events: Sequence[Event | None]) -> None:
         envelopes = PackMessage.FromString(data).events
     except ReferenceError:  # of lengths and of groups it takes less than we do (see support.reference)
         return
-    for envelope, event in zip(envelopes, events, strict=True):
+    for index, (envelope, event) in enumerate(zip(envelopes, events, strict=True)):
+        assert envelope_in_pack(data, index) == envelope
         try:
             alone = decode_event(envelope)
         except DecodeError:
