@@ -415,10 +415,11 @@ cdef class Intake(Sink):
         """Return the pack that a message holds, with the message's other parts in `raw`.
 
         Return None if it can't be read. Then read_event() makes an event for the whole message, unless `fault` is None:
-        then nothing is taken any more.
+        then nothing is taken any more. Sets `verdict` to None: that of the message before says nothing about this one.
         """
         cdef Pack pack
         cdef char* to
+        self.verdict = None
         try:
             pack = read_pack(frame.payload, frame.n_payload, n_reply, frame.n_headers + frame.n_subject)
         except DecodeError as error:

@@ -13,6 +13,7 @@ import eda
 from eda._codec import decode_event, encode_event
 from eda.errors import DecodeError
 from support.handling.dispatching import Rig, delivery, settle
+from support.packs import pack_of
 
 Make = Callable[..., Rig]
 
@@ -78,6 +79,16 @@ async def test_headers_when_two_are_as_long_as_ours_are_told_apart(make: Make, o
     rig.feed(b"orders.t._", delivery(1)[1], payload, block("Nats-Msg-Id: i1", line))
     await settle()
     assert [dict(event.headers) for event in rig.seen] == ([{"X": "1"}] if line == "X: 1" else [])
+
+
+@pytest.mark.parametrize("before", [b"\xff", encode_event(eda.Event(id="i1"))], ids=["undecodable", "event"])
+async def test_pack_when_it_is_replayed_for_another_subscription_is_passed_over(make: Make, before: bytes) -> None:
+    rig = make(ordered=True, name="me")
+    rig.deliver(1, payload=before)
+    rig.deliver(2, payload=pack_of([eda.Event(type="t")]), headers=block("Eda-Pack: 1", "Eda-Replay-For: another"))
+    await settle()
+    assert [event.sequence for event in rig.seen] == ([] if before == b"\xff" else [1])
+    assert (rig.dispatcher.position, rig.dispatcher.intake.n_passed_over) == (2, 1)
 
 
 @both_kinds
