@@ -41,6 +41,9 @@ class SubscriptionStats:
     """whether the subscription is paused: `pause` was called, and `resume` not yet"""
     circuit_open: bool = False
     """whether the circuit is open: `circuit` events in a row failed, so at most one event is tried at a time"""
+    pack_held_s: float = 0.0
+    """for how many seconds the oldest pack has been held that is not acknowledged yet, because some of its events are
+    not done; 0.0 if no pack is held, and for an ordered subscription"""
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ cdef enum:
     MAX_PULLS = 64
 
 
-# A pull under way: how many events and bytes it may still bring. Both are estimates: a delivery does not name its pull.
+# A pull under way: how many messages and bytes it may still bring. Both are estimates: a delivery does not name its
+# pull.
 cdef struct Pull:
     uint64_t number
-    int64_t n                       # events
+    int64_t n                       # messages
     int64_t n_bytes
 
 
@@ -20,7 +21,11 @@ cdef class Credit:
     cdef Pull[MAX_PULLS] pulls      # the oldest first
     cdef int n_pulls
     cdef int max_pulls              # at most MAX_PULLS
-    cdef readonly int64_t n_events  # that all pulls under way may still bring
+    cdef readonly int64_t n_messages    # that all pulls under way may still bring
+    cdef bint has_packs             # messages may have many events
+    cdef readonly int64_t per_message   # how many events a message is expected to have
+    cdef int64_t n_counted          # recent messages, and how many events they had
+    cdef int64_t n_in_counted
     cdef readonly int64_t limit
     cdef readonly int64_t limit_bytes
     cdef bint is_measured           # shared: `allowed` follows the speed of the handlers
@@ -34,6 +39,8 @@ cdef class Credit:
     cdef uint64_t busy_ns
 
     cdef int note_delivery(self, int64_t size) noexcept
+    cdef int note_pack(self, int64_t n) noexcept
+    cdef int estimate(self) noexcept
     cdef int measure(self) noexcept
     cdef int allow(self, int64_t n) noexcept
     cdef int restrict(self, int64_t n) except -1

@@ -1,4 +1,4 @@
-"""The credit of a subscription: how many events the server may still send, and when to pull more."""
+"""The credit of a subscription: how many messages the server may still send, and when to pull more."""
 
 cimport cython
 from libc.stdint cimport int64_t, uint64_t
@@ -10,14 +10,19 @@ __all__ = ["Credit"]
 
 cdef enum:
     FIRST_ALLOWED = 8               # before it is known how long handlers take
+    # Where messages may be packs, a pull asks for at most this many: after many small messages, large ones may come.
+    MAX_PER_PULL = 256
+    N_RECENT = 64                   # messages; a later one counts more
 
 
 @cython.final
 cdef class Credit:
     """The pulls under way, and a limit for the events that are held or under way.
 
-    The held events and `n_events` together are at most `allowed`. They can be more if a pull was counted as lost and
-    the server delivers its events nevertheless. `source.pull(n, n_bytes)` is called to ask the server for more.
+    A pull asks for messages. The held events and those of `n_messages`, each with `per_message` events, are together at
+    most `allowed`. They can be more if packs are larger than the recent ones were, or if a pull was counted as lost and
+    the server delivers its messages nevertheless. One message is always admitted, however many events it has.
+    `source.pull(n, n_bytes)` is called to ask the server for more.
     """
 
     def __init__(
@@ -32,6 +37,7 @@ cdef class Credit:
         self.least = min(max(least, n_workers), limit)
         self.is_measured = is_measured
         self.max_pulls = MAX_PULLS
+        self.per_message = 1
         self.allow(min(limit, max(self.least, FIRST_ALLOWED)) if is_measured else limit)
 
     # --- how much may be held ------------------------------------------------------------------------------------
@@ -76,20 +82,50 @@ cdef class Credit:
     cpdef int refill(self) except -1:
         """Have the source pull if enough room is free."""
         cdef int64_t room, room_bytes, share
-        if self.allowed - self.ledger.n_held - self.n_events < self.min_room or self.is_closed:
+        if self.allowed - self.ledger.n_held - self.n_messages * self.per_message < self.min_room or self.is_closed:
             return 0
         self.measure()
-        room = self.allowed - self.ledger.n_held - self.n_events
+        room = self.allowed - self.ledger.n_held - self.n_messages * self.per_message
         if room < self.min_room or self.n_pulls >= self.max_pulls:
             return 0
+        if self.has_packs:
+            room = min(room // self.per_message, MAX_PER_PULL)
+            if room == 0:
+                if self.n_messages > 0:
+                    return 0
+                room = 1
         room_bytes = self.limit_bytes - <int64_t>self.ledger.n_bytes
         for i in range(self.n_pulls):
             room_bytes -= self.pulls[i].n_bytes
         # One pull must not take all the bytes: the next pull should be at the server before this one is used up.
         share = max(self.limit_bytes // 4, 1)
-        if room_bytes < share and (self.n_events > 0 or (self.ledger.n_held > 0 and room_bytes <= 0)):
+        if room_bytes < share and (self.n_messages > 0 or (self.ledger.n_held > 0 and room_bytes <= 0)):
             return 0
         self.source.pull(room, max(min(room_bytes, share), 1))
+        return 0
+
+    # --- how many events a message has ---------------------------------------------------------------------------
+
+    def expect_packs(self):
+        """Note that the stream has packs. Until the first message has come, only one is pulled at a time."""
+        if not self.has_packs:
+            self.has_packs = True
+            self.n_counted = self.n_in_counted = 0
+            self.per_message = self.limit
+
+    cdef int note_pack(self, int64_t n) noexcept:
+        """Note that the delivery that was counted last is a pack, of which `n` events are held."""
+        if not self.has_packs:
+            self.has_packs = True
+            self.n_counted = self.n_in_counted = 1
+        self.n_in_counted += max(n - 1, 0)
+        return self.estimate()
+
+    cdef int estimate(self) noexcept:
+        self.per_message = max((self.n_in_counted + self.n_counted - 1) // max(self.n_counted, 1), 1)
+        if self.n_counted >= N_RECENT:
+            self.n_counted //= 2
+            self.n_in_counted //= 2
         return 0
 
     # --- pulls ---------------------------------------------------------------------------------------------------
@@ -102,9 +138,13 @@ cdef class Credit:
     cdef int note_delivery(self, int64_t size) noexcept:
         """Count a delivery of `size` bytes against the oldest pull."""
         cdef Pull* pull = &self.pulls[0]
+        if self.has_packs:
+            self.n_counted += 1
+            self.n_in_counted += 1
+            self.estimate()
         if self.n_pulls == 0:
             return 0
-        self.n_events -= 1
+        self.n_messages -= 1
         pull.n -= 1
         pull.n_bytes = max(pull.n_bytes - size, 0)
         if pull.n <= 0:
@@ -121,17 +161,17 @@ cdef class Credit:
         self.max_pulls = <int>min(n, MAX_PULLS) if n > 0 else MAX_PULLS
 
     def grant(self, uint64_t number, int64_t n, int64_t n_bytes):
-        """Note that a pull was sent: the server may send `n` events and `n_bytes` bytes more."""
+        """Note that a pull was sent: the server may send `n` messages and `n_bytes` bytes more."""
         if self.n_pulls == MAX_PULLS or n <= 0:
             raise ValueError("more pulls than there is room for")
         self.pulls[self.n_pulls].number = number
         self.pulls[self.n_pulls].n = n
         self.pulls[self.n_pulls].n_bytes = n_bytes
         self.n_pulls += 1
-        self.n_events += n
+        self.n_messages += n
 
     def revoke(self, uint64_t number, int64_t n):
-        """Note that the server has ended a pull, with `n` of its events not sent (negative: the number is not known).
+        """Note that the server has ended a pull, with `n` of its messages not sent (negative: `n` is not known).
 
         The server may serve several pulls in turn, but we count each delivery against the oldest pull. So `n` may
         differ from our count for this pull. The difference is moved to the other pulls.
@@ -141,10 +181,10 @@ cdef class Credit:
         for i in range(self.n_pulls):
             if self.pulls[i].number == number:
                 n = n - self.pulls[i].n if n >= 0 else 0
-                self.n_events -= self.pulls[i].n
+                self.n_messages -= self.pulls[i].n
                 if n < 0 and self.n_pulls == 1:
                     # Deliveries of this pull were counted against older pulls. So those were forgotten too early, and
-                    # may still bring events. From now on this entry counts these events.
+                    # may still bring messages. From now on this entry counts these messages.
                     self.pulls[0].number = 0
                     self.pulls[0].n = 0
                     break
@@ -154,16 +194,16 @@ cdef class Credit:
             n = max(n, 0)
         if n < 0:
             self.pulls[0].n -= n
-            self.n_events -= n
+            self.n_messages -= n
         while n > 0 and self.n_pulls:
             rest = min(n, self.pulls[0].n)
             n -= rest
-            self.n_events -= rest
+            self.n_messages -= rest
             self.pulls[0].n -= rest
             if self.pulls[0].n == 0:
                 self.forget_pull(0)
 
     def revoke_all(self):
         """Note that all pulls are lost, because the connection or the consumer's leader has changed."""
-        self.n_events = 0
+        self.n_messages = 0
         self.n_pulls = 0

@@ -9,6 +9,7 @@ from eda.handling._intake import Intake
 from eda.handling._lease import Lease
 from eda.handling._ledger import Ledger
 from eda.handling._outcome import Outcomes
+from eda.handling.verdicts import Suspect
 from eda.transport._outbound import Outbound
 
 __all__ = ["Dispatcher"]
@@ -45,14 +46,17 @@ class DispatchHost(Protocol):
         """
     def store_dead_letter(self, event: Event, payload: bytes, error: BaseException) -> Awaitable[int]:
         """Store a dead letter; returns a negative number. If that fails: the nanoseconds until the next attempt."""
-    def try_on_record(self, event: Event) -> Awaitable[int]:
+    def try_on_record(self, event: Event, suspect: Suspect) -> Awaitable[int]:
         """Record that a handler begins with the event; returns 0 when that is done.
 
-        Negative: the record says that a handler has begun with the event before, and has not ended. Positive: the
-        nanoseconds after which to try again.
+        Negative: the record says that handlers have begun with the event before, and have not ended, so it is given up.
+        Positive: the nanoseconds after which to try again. For an event of a pack, `suspect.n_begun` is set.
         """
-    def end_record(self, event: Event) -> Awaitable[None]:
-        """Remove the record. Raises nothing, unless it is cancelled."""
+    def end_record(self, event: Event, suspect: Suspect, is_begun: bool) -> Awaitable[None]:
+        """Remove the record. With `is_begun` False, only this attempt of an event of a pack is taken off the record.
+
+        Raises nothing, unless it is cancelled.
+        """
     def on_retry(self, delay_s: float) -> None:
         """Call `take_due` after `delay_s`."""
     @property
@@ -153,5 +157,8 @@ class Dispatcher:
         self, position: int, tries: int = 0, stored_ns: int = 0, idx: int = 0, part: int = 0, part_ns: int = 0
     ) -> None: ...
     def fence(self) -> None: ...
+    def finish_packs(self, timeout_s: float) -> None: ...
+    def end_packs(self) -> int: ...
+    def pack_held_s(self) -> float: ...
     def stop(self) -> None: ...
     def stored_times(self, events: list[Event]) -> list[int]: ...

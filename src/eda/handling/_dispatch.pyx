@@ -17,6 +17,8 @@ from eda.handling._worker cimport FENCED, OVERDUE, Worker
 
 __all__ = ["Dispatcher"]
 
+cdef double MAX_FINISH_S = 1e6
+
 
 @cython.final
 cdef class Dispatcher:
@@ -51,10 +53,12 @@ cdef class Dispatcher:
         )
         self.lease = Lease(host, self.ordered, self.waiting, is_strict=strict)
         self.gate = Gate(host, self.ledger, self.credit, self.waiting, max_failures=circuit)
-        self.outcomes = Outcomes(host, out, self.ledger, self.credit, self.gate, self.lease)
+        self.outcomes = Outcomes(
+            host, out, self.ledger, self.credit, self.gate, self.lease, records_attempts=suspect_from > 0
+        )
         self.intake = Intake(
-            source, out, self.ledger, self.credit, self.lease, self.waiting, stream=stream, consumer=consumer,
-            name=name or consumer, inbox=inbox, types=types, aggregate=aggregate,
+            source, out, self.ledger, self.credit, self.outcomes, self.lease, self.waiting, stream=stream,
+            consumer=consumer, name=name or consumer, inbox=inbox, types=types, aggregate=aggregate,
             # With `serial`, events must not overtake each other, as they could with keys.
             key=None if serial else key, max_attempts=max_attempts, suspect_from=suspect_from,
         )
@@ -147,6 +151,27 @@ cdef class Dispatcher:
         self.lease.forbid()
         for worker in self.workers:
             worker.cancel(FENCED)
+
+    def finish_packs(self, double timeout_s):
+        """Shared, after `stop`: let handlers start for `timeout_s`, for events of packs that are partly done.
+
+        Their events that failed are retried, too. Workers end when nothing is left to do in this time. If the
+        subscription is paused or its circuit is open, no handler starts.
+        """
+        if timeout_s > 0:
+            self.gate.finish_until(monotonic_ns() + <uint64_t>(min(timeout_s, MAX_FINISH_S) * 1e9))
+        else:
+            self.gate.end()
+
+    def end_packs(self):
+        """Shared: end what `finish_packs` has begun, and give back the packs that are partly done; returns how many."""
+        self.gate.end()
+        return self.outcomes.give_back_rest()
+
+    def pack_held_s(self):
+        """Return for how long the oldest pack has been held, in seconds; 0.0 if none is held."""
+        cdef uint64_t since_ns = 0 if self.ordered is not None else (<SharedLedger>self.ledger).packs.oldest_ns()
+        return 0.0 if since_ns == 0 else max(<int64_t>(monotonic_ns() - since_ns), 0) / 1e9
 
     def stop(self):
         """Start no handler any more: workers end when the handlers that run are done."""

@@ -1,7 +1,7 @@
 """Whether handlers may start: not while the user pauses them, the circuit is open, or a suspect is handled."""
 
 cimport cython
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
 from eda._clock cimport monotonic_ns
 from eda.handling._credit cimport Credit
@@ -71,6 +71,24 @@ cdef class Gate:
     cdef int close(self) except -1:
         """Let no handler start any more."""
         self.is_closing = True
+        self.barred |= BY_CLOSING
+        return self.waiting.wake_all()
+
+    cdef int finish_until(self, uint64_t until_ns) except -1:
+        """Closing: let handlers start until then, for events of packs that are partly done.
+
+        If the subscription is paused or its circuit is open, none starts.
+        """
+        self.finish_until_ns = until_ns
+        if self.barred & (BY_PAUSE | BY_CIRCUIT) or self.state != CLOSED:
+            return self.end()
+        self.barred &= ~BY_CLOSING
+        return self.waiting.wake_all()
+
+    cpdef int end(self) except -1:
+        """Closing: let no handler start, whatever its event is."""
+        self.is_over = True
+        self.barred |= BY_CLOSING
         return self.waiting.wake_all()
 
     # --- the circuit ---------------------------------------------------------------------------------------------
@@ -80,13 +98,13 @@ cdef class Gate:
         """Return whether the circuit is open or half open."""
         return self.state != CLOSED
 
-    cdef int note_failure(self, int index, uint64_t seq) except -1:
-        """Note that worker `index` has called the handler for the event with this sequence, and that it failed."""
+    cdef int note_failure(self, int index, uint64_t seq, uint32_t place) except -1:
+        """Note that worker `index` has called the handler for the event with this identity, and that it failed."""
         if self.max_failures == 0:
             return 0
         if self.state == CLOSED:
             self.sees_failures = True
-            self.failed_in_row.add(seq)         # an event that fails several times counts once
+            self.failed_in_row.add((seq, place))        # an event that fails several times counts once
             if len(self.failed_in_row) >= self.max_failures:
                 self.open_circuit()
         elif self.state == HALF_OPEN and index == self.trying:
@@ -101,6 +119,8 @@ cdef class Gate:
         self.n_openings += 1
         self.trying = -1
         self.apply()
+        if self.is_closing:
+            self.end()
         self.host.on_circuit(self.n_openings)
         return 0
 
@@ -145,7 +165,7 @@ cdef class Gate:
         This is False while a pull is under way: the server could deliver the events here again, and each delivery
         counts as an attempt.
         """
-        if self.state == CLOSED or self.gave_back or self.credit.n_events or now_ns - self.opened_ns <= KEPT_NS:
+        if self.state == CLOSED or self.gave_back or self.credit.n_messages or now_ns - self.opened_ns <= KEPT_NS:
             return False
         self.gave_back = True
         return True

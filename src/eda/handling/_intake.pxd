@@ -8,6 +8,7 @@ from eda.handling._credit cimport Credit
 from eda.handling._ledger cimport Ledger, SharedLedger
 from eda.handling._ledger_ordered cimport OrderedLedger
 from eda.handling._lease cimport Lease
+from eda.handling._outcome cimport Outcomes
 from eda.handling._waiting cimport WaitingWorkers
 
 
@@ -17,6 +18,7 @@ cdef class Intake(Sink):
     cdef SharedLedger shared        # the ledger, or None: ordered
     cdef OrderedLedger ordered      # the ledger, or None: shared
     cdef Credit credit              # each delivery uses some of it
+    cdef Outcomes outcomes          # shared: answers packs
     cdef Lease lease                # ordered: told when an event that is not for us moves the position
     cdef WaitingWorkers waiting
 
@@ -58,6 +60,7 @@ cdef class Intake(Sink):
 
     cdef int take_shared(self, Frame* frame, Delivery* delivery) except -1
     cdef int take_ordered(self, Frame* frame, Delivery* delivery) except -1
+    cdef int take_shared_pack(self, Frame* frame, Delivery* delivery, Pack pack) except -1
     cdef bint is_redelivered(self, Frame* frame, Delivery* delivery) except -1
     cdef int acknowledge_unwanted(self, Frame* frame) except -1
     cdef int take_ordered_pack(self, Frame* frame, Delivery* delivery, Pack pack, uint32_t n_done) except -1

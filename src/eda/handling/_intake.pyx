@@ -16,6 +16,7 @@ from eda.handling._foreign cimport MARKER, STRIPPED, is_for_another, is_ours, is
 from eda.handling._ledger cimport Ledger, SharedLedger
 from eda.handling._ledger_ordered cimport OrderedLedger
 from eda.handling._lease cimport Lease
+from eda.handling._outcome cimport Outcomes
 from eda.handling._waiting cimport WaitingWorkers
 
 from eda.errors import Closed, ConfigError, DecodeError
@@ -38,15 +39,16 @@ cdef class Intake(Sink):
 
     def __init__(
         self, object source, Outbound out not None, Ledger ledger not None, Credit credit not None,
-        Lease lease not None, WaitingWorkers waiting not None, *, str stream not None, str consumer not None,
-        str name not None, bytes inbox not None, object types, str aggregate, object key, uint64_t max_attempts,
-        uint64_t suspect_from
+        Outcomes outcomes not None, Lease lease not None, WaitingWorkers waiting not None, *, str stream not None,
+        str consumer not None, str name not None, bytes inbox not None, object types, str aggregate, object key,
+        uint64_t max_attempts, uint64_t suspect_from
     ):
         self.source = source
         self.out = out
         self.shared = ledger if isinstance(ledger, SharedLedger) else None
         self.ordered = ledger if isinstance(ledger, OrderedLedger) else None
         self.credit = credit
+        self.outcomes = outcomes
         self.lease = lease
         self.waiting = waiting
         self.stream = stream
@@ -101,6 +103,7 @@ cdef class Intake(Sink):
         cdef object verdict
         cdef bint is_unwanted
         cdef int32_t slot
+        cdef Pack pack
         cdef int mark
         if self.is_redelivered(frame, delivery):
             return 0
@@ -112,6 +115,12 @@ cdef class Intake(Sink):
                 return 0
             if mark == MARKER:
                 return self.acknowledge_unwanted(frame)
+        if is_pack(frame.payload, frame.n_payload):
+            pack = self.open_pack(frame, 0)
+            if pack is not None:
+                return self.take_shared_pack(frame, delivery, pack)
+            if self.fault is None:
+                return 0
         event = self.read_event(frame, delivery, frame.n_reply)
         verdict = self.verdict
         event.attempt_ = <unsigned int>delivery.n_delivered
@@ -124,14 +133,58 @@ cdef class Intake(Sink):
         slot = self.shared.add(event, delivery.stream_seq, self.clock_ns)
         # The server also counts deliveries that no handler began. So many deliveries make an event only a suspect.
         if verdict is None and self.suspect_from and delivery.n_delivered >= self.suspect_from:
-            verdict = Suspect()
+            verdict = Suspect(delivery.n_delivered)
         if verdict is not None:
             self.shared.set_verdict(slot, verdict)
         return self.waiting.event_is_ready()
 
+    cdef int take_shared_pack(self, Frame* frame, Delivery* delivery, Pack pack) except -1:
+        """Hold the events of a pack that the filter includes. The pack is answered when they are done."""
+        cdef Event event
+        cdef uint32_t index
+        cdef int32_t held, slot
+        cdef uint64_t n_held
+        # The server does not count how often each event was begun. So a record does, from the second delivery onwards.
+        cdef bint is_suspect = self.suspect_from and delivery.n_delivered > 1
+        self.verdict = None
+        if frame.n_headers and self.is_for_others(frame):
+            return self.acknowledge_unwanted(frame)
+        held = self.shared.add_pack(
+            delivery.stream_seq, frame.reply[:frame.n_reply], <uint32_t>delivery.n_delivered,
+            <uint64_t>PyBytes_GET_SIZE(pack.raw), self.clock_ns,
+        )
+        for index in range(pack.n_events):
+            event = self.read_packed(pack, index, frame, delivery, 0)
+            if self.verdict is None and not self.is_wanted(event):
+                continue
+            event.attempt_ = 1
+            slot = self.shared.add_of_pack(held, event, self.clock_ns)
+            if self.verdict is not None or is_suspect:
+                self.shared.set_verdict(slot, self.verdict or Suspect(delivery.n_delivered))
+            self.waiting.event_is_ready()
+        n_held = <uint64_t>self.shared.packs.entries[held].n_events
+        self.credit.note_pack(n_held)
+        if delivery.n_delivered > 1 and n_held:
+            self.n_redelivered += n_held - 1
+        if n_held == pack.n_events:
+            self.outcomes.let_go(held)
+            return 0
+        self.n_passed_over += pack.n_events - n_held
+        if not self.asks_for_unwanted:
+            return self.outcomes.let_go(held)
+        if n_held:
+            self.shared.packs.entries[held].is_asked_for = True
+            self.source.on_unwanted(delivery.stream_seq, b"")
+            return 0
+        self.n_passed_over -= pack.n_events
+        self.shared.forget_pack(held)
+        self.source.on_unwanted(delivery.stream_seq, frame.reply[:frame.n_reply])
+        return self.credit.refill()
+
     cdef bint is_redelivered(self, Frame* frame, Delivery* delivery) except -1:
         """Return whether the event is held already; if so, its lease begins again. Counts missing events."""
         cdef uint64_t n_missing, n_elsewhere
+        cdef int32_t held
         # Consumer sequences that are missing here were delivered to other members. If more stream sequences than
         # consumer sequences are missing, events are gone from the stream.
         if delivery.n_delivered == 1 and delivery.stream_seq > self.stream_seq:
@@ -147,10 +200,12 @@ cdef class Intake(Sink):
         if delivery.n_delivered > 1:
             self.n_redelivered += 1
         # First deliveries are looked up, too: a server that has lost its counts may deliver a held event with count 1.
-        if self.shared.lookup(delivery.stream_seq) < 0:
+        held = self.shared.find(delivery.stream_seq)
+        if held == 0:
             return False
-        self.shared.renew(delivery.stream_seq, frame.reply[:frame.n_reply], self.clock_ns)
-        return True
+        if held < 0 and delivery.n_delivered > 1:
+            self.n_redelivered += <uint64_t>(self.shared.packs.entries[-1 - held].n_events - 1)
+        return self.shared.renew(delivery.stream_seq, frame.reply[:frame.n_reply], self.clock_ns)
 
     cdef int acknowledge_unwanted(self, Frame* frame) except -1:
         """Acknowledge a delivery that this subscription does not handle."""
@@ -171,14 +226,23 @@ cdef class Intake(Sink):
         """
         self.asks_for_unwanted = True
 
-    def pass_over(self, bytes reply not None):
-        """Shared: acknowledge a delivery after `source.on_unwanted` was called for it."""
-        self.n_passed_over += 1
-        put_publish(self.out, <const unsigned char*>PyBytes_AS_STRING(reply), PyBytes_GET_SIZE(reply), NULL, 0)
+    def pass_over(self, uint64_t seq, bytes reply not None):
+        """Shared: acknowledge a delivery after `source.on_unwanted` was called for it.
 
-    def give_back(self, bytes reply not None):
-        """Shared: give back a delivery that is not held, so that another member gets it."""
-        put_publish(self.out, <const unsigned char*>PyBytes_AS_STRING(reply), PyBytes_GET_SIZE(reply), b"-NAK", 4)
+        If `reply` is empty, it is a pack with other events that are held: it may be acknowledged when these are done.
+        """
+        if reply:
+            self.n_passed_over += 1
+            put_publish(self.out, <const unsigned char*>PyBytes_AS_STRING(reply), PyBytes_GET_SIZE(reply), NULL, 0)
+        else:
+            self.outcomes.end_asking(self.shared.lookup_pack(seq), True)
+
+    def give_back(self, uint64_t seq, bytes reply not None):
+        """Shared: give back a delivery, so that another member gets it. `reply` is as in `pass_over`."""
+        if reply:
+            put_publish(self.out, <const unsigned char*>PyBytes_AS_STRING(reply), PyBytes_GET_SIZE(reply), b"-NAK", 4)
+        else:
+            self.outcomes.end_asking(self.shared.lookup_pack(seq), False)
 
     # --- ordered -------------------------------------------------------------------------------------------------
 

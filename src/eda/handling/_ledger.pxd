@@ -2,6 +2,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from eda._event cimport Event
+from eda.handling._held_packs cimport HeldPacks
 
 
 cdef enum HeldState:
@@ -15,7 +16,7 @@ cdef enum HeldState:
     ORPHAN = 5
 
 
-# One delivery that is held.
+# One event that is held.
 cdef struct Held:
     uint64_t seq                # stream sequence of its message
     int64_t stored_ns           # ordered: when the stream stored it, nanoseconds since 1970; 0: not known
@@ -24,10 +25,11 @@ cdef struct Held:
     PyObject* event             # owned; NULL when DONE
     PyObject* renewed           # owned bytes, shared: the acknowledgement subject of a later delivery, or NULL
     PyObject* lane              # owned Lane, ordered: of its key; NULL: it waits for no other event
-    uint32_t index              # its place in its pack
-    bint is_last                # the events of its message end with it
+    bint is_last                # ordered: the events of its message end with it
     int32_t next                # the next free slot, or the next slot in the lane; -1: there is none
     uint32_t state              # a HeldState
+    uint32_t index              # its place in its pack, from 0; 0: its message has no other event
+    int32_t pack                # shared: the entry of its pack in HeldPacks; -1: its message is no pack
     bint is_judged              # the ledger has a verdict on it: no handler may have it, or only alone
     bint is_dead                # the verdict was reported; its dead letter is still to be stored
 
@@ -56,6 +58,7 @@ cdef class Ledger:
 
     cdef int grow(self) except -1
     cdef int make_room(self, int32_t n) except -1
+    cdef int32_t take_slot(self, Event event, uint64_t seq, uint64_t now_ns) except -2
     cdef int32_t hold(self, Event event, uint64_t seq, uint64_t now_ns) except -2
     cdef int free_slot(self, int32_t slot) except -1
     cdef int drop_event(self, int32_t slot) except -1
@@ -74,10 +77,24 @@ cdef class Ledger:
 
 # Finds a delivery by its stream sequence. Sequences are sparse and in no order: events may be redelivered late.
 cdef class SharedLedger(Ledger):
-    cdef int32_t* table         # open addressing: from sequence to slot + 1; 0: empty
+    # Open addressing: from sequence to slot + 1, or for a pack to -1 - its entry; 0: empty.
+    cdef int32_t* table
     cdef uint64_t table_mask
+    cdef readonly HeldPacks packs
 
+    cdef uint64_t seq_of(self, int32_t code) noexcept
+    cdef int enter(self, uint64_t seq, int32_t code) noexcept
+    cdef int leave(self, uint64_t seq, int32_t code) noexcept
+    cdef int32_t find(self, uint64_t seq) noexcept
     cpdef int32_t lookup(self, uint64_t seq)
+    cpdef int32_t lookup_pack(self, uint64_t seq)
     cpdef int32_t add(self, Event event, uint64_t seq, uint64_t now_ns) except -2
-    cpdef int32_t renew(self, uint64_t seq, bytes reply, uint64_t now_ns) except -2
+    cpdef int32_t add_pack(self, uint64_t seq, bytes reply, uint32_t n_delivered, uint64_t size,
+                           uint64_t now_ns) except -2
+    cpdef int32_t add_of_pack(self, int32_t pack, Event event, uint64_t now_ns) except -2
+    cpdef bint let_go(self, int32_t pack) except -1
+    cpdef int forget_pack(self, int32_t pack) except -1
+    cpdef int mark_given_back(self, int32_t pack) except -1
+    cpdef int drop_waiting(self) except -1
+    cpdef bint renew(self, uint64_t seq, bytes reply, uint64_t now_ns) except -1
     cdef bytes reply_of(self, int32_t slot)

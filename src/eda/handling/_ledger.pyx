@@ -8,10 +8,11 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
-from libc.stdint cimport int32_t, uint64_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 
 from eda._event cimport Event, size_held
+from eda.handling._held_packs cimport HeldPacks
 
 __all__ = ["Ledger", "SharedLedger"]
 
@@ -70,7 +71,7 @@ cdef class Ledger:
         self.n_slots = n
         return 0
 
-    cdef int32_t hold(self, Event event, uint64_t seq, uint64_t now_ns) except -2:
+    cdef int32_t take_slot(self, Event event, uint64_t seq, uint64_t now_ns) except -2:
         """Take a slot for an event that waits; returns the slot. `event` is None if the event is done already."""
         cdef int32_t slot
         cdef Held* entry
@@ -85,7 +86,7 @@ cdef class Ledger:
         entry.is_judged = entry.is_dead = False
         entry.index = 0
         entry.is_last = True
-        entry.next = -1
+        entry.next = entry.pack = -1
         self.n_held += 1
         if event is None:
             entry.state = DONE
@@ -95,7 +96,13 @@ cdef class Ledger:
         Py_INCREF(event)
         entry.event = <PyObject*>event
         self.n_waiting += 1
-        self.n_bytes += size_held(event)
+        return slot
+
+    cdef int32_t hold(self, Event event, uint64_t seq, uint64_t now_ns) except -2:
+        """Take a slot for an event, and count its bytes; returns the slot."""
+        cdef int32_t slot = self.take_slot(event, seq, now_ns)
+        if event is not None:
+            self.n_bytes += size_held(event)
         return slot
 
     cdef int drop_event(self, int32_t slot) except -1:
@@ -105,7 +112,8 @@ cdef class Ledger:
         cdef PyObject* renewed = entry.renewed
         cdef object _verdict = self.verdicts.pop(slot) if entry.is_judged else None
         if event is not NULL:
-            self.n_bytes -= size_held(<Event>event)
+            if entry.pack < 0:              # else they are counted once for the whole pack
+                self.n_bytes -= size_held(<Event>event)
             entry.event = NULL
         entry.renewed = NULL
         entry.is_judged = False
@@ -201,7 +209,10 @@ cdef class Ledger:
         cdef int32_t slot
         cdef int n = 0
         cdef uint64_t next_ns = 0
-        if self.n_retrying == 0 or now_ns < self.next_due_ns:
+        if self.n_retrying == 0:
+            self.next_due_ns = 0
+            return 0
+        if now_ns < self.next_due_ns:
             return 0
         due = []
         for slot in range(self.n_slots):
@@ -242,78 +253,179 @@ cdef class Ledger:
 
 @cython.final
 cdef class SharedLedger(Ledger):
-    """The deliveries that a shared subscription holds. If one is redelivered, only its lease begins again."""
+    """The deliveries that a shared subscription holds. If one is redelivered, only its lease begins again.
+
+    A pack has an entry in `packs`, and each of its events a slot. The entry stays until all of these events are done,
+    because only the whole message can be acknowledged.
+    """
 
     def __cinit__(self):
         self.table_mask = FIRST_SLOTS * 4 - 1
         self.table = <int32_t*>calloc(self.table_mask + 1, sizeof(int32_t))
         if self.table is NULL:
             raise MemoryError
+        self.packs = HeldPacks()
 
     def __dealloc__(self):
         free(self.table)
 
     cdef int grow(self) except -1:
         """Double the slots. The table has four entries for each slot, so a search is short."""
+        cdef uint64_t old_mask = self.table_mask
         cdef uint64_t mask = <uint64_t>self.n_slots * 8 - 1
+        cdef int32_t* old = self.table
         cdef int32_t* table = <int32_t*>calloc(mask + 1, sizeof(int32_t))
-        cdef int32_t slot
-        cdef int32_t n = self.n_slots
         cdef uint64_t at
         if table is NULL:
             raise MemoryError
         try:
-            self.make_room(n * 2)
+            self.make_room(self.n_slots * 2)
         except MemoryError:
             free(table)
             raise
-        for slot in range(n):
-            if self.held[slot].state != FREE:
-                at = (self.held[slot].seq * 0x9E3779B97F4A7C15ULL >> 20) & mask
-                while table[at]:
-                    at = (at + 1) & mask
-                table[at] = slot + 1
-        free(self.table)
         self.table = table
         self.table_mask = mask
+        for at in range(old_mask + 1):
+            if old[at]:
+                self.enter(self.seq_of(old[at]), old[at])
+        free(old)
+        return 0
+
+    # --- the table -----------------------------------------------------------------------------------------------
+
+    cdef uint64_t seq_of(self, int32_t code) noexcept:
+        """Return the sequence of an entry of the table."""
+        return self.held[code - 1].seq if code > 0 else self.packs.entries[-1 - code].seq
+
+    cdef int enter(self, uint64_t seq, int32_t code) noexcept:
+        cdef uint64_t at = (seq * 0x9E3779B97F4A7C15ULL >> 20) & self.table_mask
+        while self.table[at]:
+            at = (at + 1) & self.table_mask
+        self.table[at] = code
+        return 0
+
+    cdef int leave(self, uint64_t seq, int32_t code) noexcept:
+        cdef uint64_t ideal, hole
+        cdef uint64_t at = (seq * 0x9E3779B97F4A7C15ULL >> 20) & self.table_mask
+        while self.table[at] != code:
+            at = (at + 1) & self.table_mask
+        # Close the gap, because a search stops at an empty entry: move back the entries that it could not reach.
+        hole = at
+        self.table[hole] = 0
+        while True:
+            at = (at + 1) & self.table_mask
+            if self.table[at] == 0:
+                return 0
+            ideal = (self.seq_of(self.table[at]) * 0x9E3779B97F4A7C15ULL >> 20) & self.table_mask
+            if ((at - ideal) & self.table_mask) >= ((at - hole) & self.table_mask):
+                self.table[hole] = self.table[at]
+                self.table[at] = 0
+                hole = at
+
+    cdef int32_t find(self, uint64_t seq) noexcept:
+        """Return what the table has for this sequence; 0: it is not held."""
+        cdef uint64_t at = (seq * 0x9E3779B97F4A7C15ULL >> 20) & self.table_mask
+        while self.table[at]:
+            if self.seq_of(self.table[at]) == seq:
+                return self.table[at]
+            at = (at + 1) & self.table_mask
         return 0
 
     cpdef int32_t lookup(self, uint64_t seq):
-        """Return the slot that holds this sequence, or -1."""
-        cdef uint64_t at = (seq * 0x9E3779B97F4A7C15ULL >> 20) & self.table_mask
-        cdef int32_t slot
-        while self.table[at]:
-            slot = self.table[at] - 1
-            if self.held[slot].seq == seq:
-                return slot
-            at = (at + 1) & self.table_mask
-        return -1
+        """Return the slot that holds the event of this message, or -1."""
+        return max(self.find(seq) - 1, -1)
+
+    cpdef int32_t lookup_pack(self, uint64_t seq):
+        """Return the entry that holds the pack with this sequence, or -1."""
+        return max(-1 - self.find(seq), -1)
+
+    # --- what is held --------------------------------------------------------------------------------------------
 
     cpdef int32_t add(self, Event event, uint64_t seq, uint64_t now_ns) except -2:
         """Hold a delivery that is not held yet, ready; returns its slot."""
         cdef int32_t slot = self.hold(event, seq, now_ns)
-        cdef uint64_t at = (seq * 0x9E3779B97F4A7C15ULL >> 20) & self.table_mask
-        while self.table[at]:
-            at = (at + 1) & self.table_mask
-        self.table[at] = slot + 1
+        self.enter(seq, slot + 1)
         self.put_ready(slot)
         return slot
 
-    cpdef int32_t renew(self, uint64_t seq, bytes reply, uint64_t now_ns) except -2:
-        """Note that an event was redelivered; returns its slot, or -1 if it is not held."""
-        cdef int32_t slot = self.lookup(seq)
-        cdef Held* entry
-        if slot < 0:
-            return -1
-        entry = &self.held[slot]
-        Py_XDECREF(entry.renewed)
-        Py_INCREF(reply)
-        entry.renewed = <PyObject*>reply
-        entry.lease_ns = now_ns
+    cpdef int32_t add_pack(
+        self, uint64_t seq, bytes reply, uint32_t n_delivered, uint64_t size, uint64_t now_ns
+    ) except -2:
+        """Hold a pack that is not held yet, without events; returns its entry. `let_go` is called after the last."""
+        cdef int32_t pack
+        if self.packs.n_held >= self.n_slots:       # the table has room for one pack for each slot
+            self.grow()
+        pack = self.packs.take(seq, reply, n_delivered, size, now_ns)
+        self.enter(seq, -1 - pack)
+        self.n_bytes += size
+        return pack
+
+    cpdef int32_t add_of_pack(self, int32_t pack, Event event, uint64_t now_ns) except -2:
+        """Hold an event of a pack, ready; returns its slot."""
+        cdef int32_t slot = self.take_slot(event, self.packs.entries[pack].seq, now_ns)
+        self.held[slot].pack = pack
+        self.packs.entries[pack].n_events += 1
+        self.packs.entries[pack].n_left += 1
+        self.put_ready(slot)
         return slot
 
+    cpdef bint let_go(self, int32_t pack) except -1:
+        """Note that the pack gets no more events, or that one is done; returns whether the pack can be answered."""
+        self.packs.entries[pack].n_left -= 1
+        return self.packs.entries[pack].n_left == 0
+
+    cpdef int forget_pack(self, int32_t pack) except -1:
+        """Forget a pack that is answered."""
+        self.leave(self.packs.entries[pack].seq, -1 - pack)
+        self.n_bytes -= self.packs.entries[pack].size
+        return self.packs.free_entry(pack)
+
+    cpdef int mark_given_back(self, int32_t pack) except -1:
+        """Note that a pack is given back to the server, once no handler has an event of it."""
+        self.packs.entries[pack].is_given_back = True
+        return 0
+
+    cpdef int drop_waiting(self) except -1:
+        """Forget the events that no handler has and whose packs are given back to the server."""
+        cdef int32_t slot, pack
+        cdef uint64_t at
+        cdef uint64_t to = self.ready_head
+        for at in range(self.ready_head, self.ready_tail):
+            slot = self.ready[at & <uint64_t>(self.n_slots - 1)]
+            pack = self.held[slot].pack
+            if pack < 0 or not self.packs.entries[pack].is_given_back:
+                self.ready[to & <uint64_t>(self.n_slots - 1)] = slot
+                to += 1
+        self.ready_tail = to
+        for slot in range(self.n_slots):
+            pack = self.held[slot].pack
+            if self.held[slot].state not in (WAITING, RETRYING) or pack < 0:
+                continue
+            if self.packs.entries[pack].is_given_back:
+                if self.held[slot].state == WAITING:
+                    self.n_waiting -= 1
+                else:
+                    self.n_retrying -= 1
+                self.packs.entries[pack].n_left -= 1
+                self.free_slot(slot)
+        return 0
+
+    cpdef bint renew(self, uint64_t seq, bytes reply, uint64_t now_ns) except -1:
+        """Note that a message was redelivered; returns whether it is held."""
+        cdef int32_t code = self.find(seq)
+        cdef PyObject* old
+        if code < 0:
+            self.packs.renew(-1 - code, reply, now_ns)
+        elif code > 0:
+            old = self.held[code - 1].renewed
+            Py_INCREF(reply)
+            self.held[code - 1].renewed = <PyObject*>reply
+            self.held[code - 1].lease_ns = now_ns
+            Py_XDECREF(old)
+        return code != 0
+
     cdef bytes reply_of(self, int32_t slot):
-        """Return the acknowledgement subject of the latest delivery."""
+        """Return the acknowledgement subject of the latest delivery of an event whose message is no pack."""
         cdef Held* entry = &self.held[slot]
         cdef Event event
         if entry.renewed is not NULL:
@@ -322,22 +434,20 @@ cdef class SharedLedger(Ledger):
         return PyBytes_FromStringAndSize(PyBytes_AS_STRING(event.raw) + event.reply.start, event.reply.n)
 
     cpdef int finish(self, int32_t slot) except -1:
-        """Forget a running delivery."""
-        cdef uint64_t at, ideal, hole
-        at = (self.held[slot].seq * 0x9E3779B97F4A7C15ULL >> 20) & self.table_mask
-        while self.table[at] != slot + 1:
-            at = (at + 1) & self.table_mask
-        # Close the gap, because a search stops at an empty entry: move back the entries that it could not reach.
-        hole = at
-        self.table[hole] = 0
-        while True:
-            at = (at + 1) & self.table_mask
-            if self.table[at] == 0:
-                break
-            ideal = (self.held[self.table[at] - 1].seq * 0x9E3779B97F4A7C15ULL >> 20) & self.table_mask
-            if ((at - ideal) & self.table_mask) >= ((at - hole) & self.table_mask):
-                self.table[hole] = self.table[at]
-                self.table[at] = 0
-                hole = at
+        """Forget a running event. If its message is no pack, the delivery is forgotten with it."""
+        cdef int32_t pack = self.held[slot].pack
+        if pack >= 0:
+            self.let_go(pack)
+        else:
+            self.leave(self.held[slot].seq, slot + 1)
         self.n_running -= 1
         return self.free_slot(slot)
+
+    def held_packs(self):
+        """Return the entries of all packs that are held, in the order of their sequences."""
+        cdef int32_t pack
+        found = []
+        for pack in range(self.packs.n_entries):
+            if self.packs.entries[pack].reply is not NULL:
+                found.append((self.packs.entries[pack].seq, pack))
+        return [each for _, each in sorted(found)]

@@ -10,16 +10,15 @@ from eda._event cimport F_ID, Event, new_event
 from eda.transport._outbound cimport Outbound, put_publish
 from eda.handling._credit cimport Credit
 from eda.handling._gate cimport Gate
-from eda.handling._ledger cimport FREE, ORPHAN, Ledger, SharedLedger
+from eda.handling._held_packs cimport HeldPack
+from eda.handling._ledger cimport FREE, ORPHAN, RETRYING, Held, Ledger, SharedLedger
 from eda.handling._ledger_ordered cimport OrderedLedger
 from eda.handling._lease cimport Lease
 
 from eda.handlers import GivenBack
-from eda.handling.verdicts import Alone, Exhausted, Misfit, Undecodable
+from eda.handling.verdicts import Alone, Exhausted, Misfit, Suspect, Undecodable
 
 __all__ = ["Outcomes", "attempted", "envelope_of"]
-
-cdef uint64_t END_OF_TIME = 0xFFFFFFFFFFFFFFFFULL
 
 
 @cython.final
@@ -31,7 +30,7 @@ cdef class Outcomes:
 
     def __init__(
         self, object host, Outbound out not None, Ledger ledger not None, Credit credit not None, Gate gate not None,
-        Lease lease not None
+        Lease lease not None, *, bint records_attempts
     ):
         self.host = host
         self.out = out
@@ -41,6 +40,7 @@ cdef class Outcomes:
         self.credit = credit
         self.gate = gate
         self.lease = lease
+        self.records_attempts = records_attempts
 
     # --- handled, or dropped -------------------------------------------------------------------------------------
 
@@ -52,28 +52,36 @@ cdef class Outcomes:
             self.gate.note_success()
         if event.sequence_ > self.last_seq:
             self.last_seq = event.sequence_
-        if self.shared is not None:
-            self.answer(event, slot, NULL, 0)
-            self.acknowledged = event
+        if self.shared is not None and self.ledger.held[slot].pack < 0:
+            self.acknowledge(event, slot)
         return self.finish(slot)
+
+    cdef int acknowledge(self, Event event, int32_t slot) except -1:
+        """Acknowledge the message of an event that is no event of a pack."""
+        self.answer(event, slot, NULL, 0)
+        self.acknowledged = event
+        self.acknowledged_pack = None
+        return 0
 
     cdef int drop(self, int32_t slot, object verdict) except -1:
         """Finish an event that no handler has handled: its dead letter is stored, or dead letters are discarded."""
         cdef Event event
         self.n_dead += 1
-        if self.shared is not None:
+        if self.shared is not None and self.ledger.held[slot].pack < 0:
             event = <Event>self.ledger.held[slot].event
             if isinstance(verdict, Undecodable):
                 self.answer(event, slot, b"+TERM undecodable", 17)
             else:
-                self.answer(event, slot, NULL, 0)
-                self.acknowledged = event
+                self.acknowledge(event, slot)
         return self.finish(slot)
 
     cdef int finish(self, int32_t slot) except -1:
-        """Remove an event that is done from the ledger."""
+        """Remove an event that is done from the ledger. If it is the last one of its pack, answer the pack."""
         cdef bint is_orphan = self.ledger.held[slot].state == ORPHAN
+        cdef int32_t pack = self.ledger.held[slot].pack
         self.ledger.finish(slot)
+        if pack >= 0 and self.shared.packs.entries[pack].n_left == 0:
+            self.answer_pack(pack)
         if self.ordered is not None and not is_orphan:
             self.lease.event_is_done()
         return self.credit.refill()
@@ -81,15 +89,39 @@ cdef class Outcomes:
     # --- handled again -------------------------------------------------------------------------------------------
 
     cdef int retry(self, int32_t slot, int64_t delay_ns) except -1:
-        """Retry a failed event after a delay. Shared: the server delivers it again. Ordered: the ledger keeps it."""
+        """Retry a failed event after a delay.
+
+        Shared: the server delivers it again. Ordered, and for an event of a pack: the ledger keeps it.
+        """
         cdef Event event = <Event>self.ledger.held[slot].event
         cdef bytes answer
-        if self.shared is not None:
+        cdef int32_t pack = self.ledger.held[slot].pack
+        if pack >= 0 and self.shared.packs.entries[pack].is_given_back:
+            return self.finish(slot)
+        if self.shared is not None and pack < 0:
             answer = b'-NAK {"delay": %d}' % delay_ns
             self.answer(event, slot, answer, PyBytes_GET_SIZE(answer))
             self.ledger.finish(slot)
             return self.credit.refill()
-        return self.retry_later(slot, delay_ns, copy_of(event, event.attempt_ + 1), None)
+        self.retry_later(slot, delay_ns, copy_of(event, event.attempt_ + 1), None)
+        if pack >= 0 and self.records_attempts and not isinstance(self.ledger.verdict_of(slot), Suspect):
+            # Another process may get the pack next, and has to know how often this event was begun.
+            self.ledger.set_verdict(slot, Suspect(self.shared.packs.entries[pack].n_delivered, is_alone=False))
+        return 0
+
+    cdef Event note_attempt(self, int32_t slot, unsigned int attempt):
+        """Set the number of this attempt of an event; returns the event's new object."""
+        cdef Event event = copy_of(<Event>self.ledger.held[slot].event, attempt)
+        self.ledger.replace(slot, event)
+        return event
+
+    cdef bint is_retried(self, int32_t slot, Event event) noexcept:
+        """Return whether the slot holds this event of a pack until its next attempt."""
+        cdef Held* entry = &self.ledger.held[slot]
+        return (
+            entry.state == RETRYING and not entry.is_dead and entry.pack >= 0
+            and entry.seq == event.sequence_ and entry.index == event.index_
+        )
 
     cdef int retry_later(self, int32_t slot, int64_t delay_ns, Event event, object verdict) except -1:
         """Keep the object `event` for `delay_ns`. With a `verdict`, only its dead letter is tried again after that."""
@@ -98,12 +130,18 @@ cdef class Outcomes:
         return 0
 
     cdef int give_back(self, int32_t slot) except -1:
-        """Give back an event, as if its handler had not begun. Shared: to the server. Ordered: to the ledger."""
+        """Give back an event, as if its handler had not begun.
+
+        Shared: to the server. Ordered, and for an event of a pack: to the ledger, unless the pack is given back.
+        """
         cdef Event event = <Event>self.ledger.held[slot].event
-        if self.shared is None:
+        if self.is_kept(slot):
             if self.ledger.held[slot].state != ORPHAN:
                 self.ledger.replace(slot, copy_of(event, event.attempt_))
             return self.ledger.put_back(slot)
+        if self.ledger.held[slot].pack >= 0:
+            self.give_back_packs([self.ledger.held[slot].pack])
+            return self.finish(slot)
         self.answer(event, slot, b"-NAK", 4)
         self.ledger.finish(slot)
         return self.credit.refill()
@@ -111,39 +149,82 @@ cdef class Outcomes:
     cdef int give_back_all(self, list slots) except -1:
         """Give back events so that they are handled again in the same order."""
         cdef int32_t slot
+        cdef list kept = []
         # The ledger puts a given-back event before all others. The server puts it behind the other given-back events.
-        for slot in slots if self.shared is not None else slots[::-1]:
+        for slot in slots:
+            if self.is_kept(slot):
+                kept.append(slot)
+            else:
+                self.give_back(slot)
+        for slot in kept[::-1]:
             self.give_back(slot)
         return 0
 
+    cdef bint is_kept(self, int32_t slot) noexcept:
+        """Return whether the ledger keeps an event that is given back: the server does not get it."""
+        cdef int32_t pack = self.ledger.held[slot].pack
+        return self.shared is None or (
+            pack >= 0 and not self.gate.is_closing and not self.shared.packs.entries[pack].is_given_back
+        )
+
     cdef int begin_again(self, list slots) except -1:
         """Have events handled again at once, in order and as the same attempt: another event of their batch failed."""
-        cdef int32_t slot
+        cdef int32_t slot, pack
         cdef Event event
-        if self.shared is None or self.gate.is_closing:
-            self.give_back_all(slots)
-        else:
-            # The server would count another attempt if it delivered them again.
-            for slot in slots[::-1]:
+        cdef list others = []
+        for slot in slots[::-1]:
+            pack = self.ledger.held[slot].pack
+            if self.shared is None or (
+                self.shared.packs.entries[pack].is_given_back if pack >= 0 else self.gate.is_closing
+            ):
+                others.append(slot)
+            else:
+                # The server would count another attempt if it delivered them again.
                 event = <Event>self.ledger.held[slot].event
                 self.ledger.replace(slot, copy_of(event, event.attempt_))
                 self.ledger.put_back(slot)
+        self.give_back_all(others[::-1])
         return self.gate.waiting.wake_one()
 
     def give_back_waiting(self):
-        """Shared: give back the events that no handler has begun, in order; returns how many."""
+        """Shared: give back the messages of which no handler has begun an event, in order; returns how many events.
+
+        The events of packs that are partly done stay in the ledger: a pack can't be given back in part.
+        """
         cdef list waiting = []
-        cdef int32_t slot
+        cdef list slots = []
+        cdef dict n_waiting = {}
+        cdef int32_t slot, pack
+        cdef Py_ssize_t n = 0
         if self.shared is None:
             return 0
-        self.ledger.take_due(END_OF_TIME)
+        for slot in range(self.ledger.n_slots):
+            if self.ledger.held[slot].state == RETRYING and self.ledger.held[slot].pack < 0:
+                self.ledger.held[slot].due_ns = 0           # its dead letter was not stored
+                self.ledger.next_due_ns = 0
+        self.ledger.take_due(0)
         while True:
             slot = self.ledger.take_ready()
             if slot < 0:
                 break
-            waiting.append((self.ledger.held[slot].seq, slot))
-        self.give_back_all([slot for _, slot in sorted(waiting)])
-        return len(waiting)
+            waiting.append((self.ledger.held[slot].seq, self.ledger.held[slot].index, slot))
+            pack = self.ledger.held[slot].pack
+            if pack >= 0 and (<Event>self.ledger.held[slot].event).attempt_ == 1:
+                n_waiting[pack] = n_waiting.get(pack, 0) + 1
+        for _, _, slot in sorted(waiting, reverse=True):
+            pack = self.ledger.held[slot].pack
+            if pack < 0:
+                slots.append(slot)
+            else:
+                self.ledger.put_back(slot)
+        self.give_back_all(slots[::-1])
+        n = len(slots)
+        unbegun = [
+            pack for pack in self.shared.held_packs()
+            if n_waiting.get(pack, 0) == self.shared.packs.entries[pack].n_events
+        ]
+        self.give_back_packs(unbegun)
+        return n + sum([n_waiting.get(pack, 0) for pack in unbegun])
 
     # --- failed --------------------------------------------------------------------------------------------------
 
@@ -201,6 +282,7 @@ cdef class Outcomes:
         cdef list events = [<object>self.ledger.held[<int32_t>slot].event for slot, _ in failures]
         cdef list errors = [error for _, error in failures]
         cdef int64_t delay_ns
+        cdef int32_t slot
         for error in errors:
             if isinstance(error, Misfit):
                 self.n_misfits += 1
@@ -208,7 +290,8 @@ cdef class Outcomes:
                 self.n_failed += 1
         delays = self.host.on_failures(events, errors)
         if is_whole and self.host.is_failure(errors):
-            self.gate.note_failure(index, (<Event>events[0]).sequence_)
+            slot = failures[0][0]
+            self.gate.note_failure(index, self.ledger.held[slot].seq, self.ledger.held[slot].index)
         for failure, delay in zip(failures, delays):
             delay_ns = delay
             if delay_ns >= 0:
@@ -221,7 +304,10 @@ cdef class Outcomes:
         """Finish an event whose dead letter is stored (`delay_ns` is negative), or keep it until the next attempt."""
         if delay_ns < 0:
             return self.drop(slot, error)
-        if self.gate.is_closing:
+        if self.ledger.held[slot].pack >= 0:
+            if self.shared.packs.entries[self.ledger.held[slot].pack].is_given_back:
+                return self.finish(slot)
+        elif self.gate.is_closing:
             return self.give_back(slot)
         if self.ledger.held[slot].state == ORPHAN:
             return self.ledger.finish(slot)
@@ -243,26 +329,90 @@ cdef class Outcomes:
             self.out, <const unsigned char*>PyBytes_AS_STRING(renewed), PyBytes_GET_SIZE(renewed), payload, n
         )
 
+    cdef int answer_pack(self, int32_t pack) except -1:
+        """Acknowledge a pack of which all events are done, or give it back; and forget it."""
+        cdef HeldPack* entry = &self.shared.packs.entries[pack]
+        cdef bytes reply = <bytes>entry.reply
+        cdef bint is_given_back = entry.is_given_back
+        if is_given_back:
+            put_publish(self.out, <const unsigned char*>PyBytes_AS_STRING(reply), PyBytes_GET_SIZE(reply), b"-NAK", 4)
+        else:
+            put_publish(self.out, <const unsigned char*>PyBytes_AS_STRING(reply), PyBytes_GET_SIZE(reply), NULL, 0)
+            self.acknowledged = None
+            self.acknowledged_pack = reply
+        return self.shared.forget_pack(pack)
+
+    cdef int let_go(self, int32_t pack) except -1:
+        """Note that the intake adds no more events to a pack, or that the pack may be acknowledged."""
+        if self.shared.let_go(pack):
+            self.answer_pack(pack)
+            return self.credit.refill()
+        return 0
+
+    cdef int end_asking(self, int32_t pack, bint is_unwanted) except -1:
+        """Note whether other members want a pack: `is_unwanted` says that they do not. If they do, give it back.
+
+        `pack` is -1 if it is not held any more.
+        """
+        if pack < 0 or not self.shared.packs.entries[pack].is_asked_for:
+            return 0
+        if not is_unwanted:
+            return self.give_back_packs([pack])
+        self.shared.packs.entries[pack].is_asked_for = False
+        return self.let_go(pack)
+
+    cdef int give_back_packs(self, list packs) except -1:
+        """Give whole packs back to the server: now, or when no handler has an event of them any more."""
+        cdef int32_t pack
+        for pack in packs:
+            self.shared.mark_given_back(pack)
+            if self.shared.packs.entries[pack].is_asked_for:
+                self.shared.packs.entries[pack].is_asked_for = False
+                self.shared.let_go(pack)
+        self.shared.drop_waiting()
+        for pack in packs:
+            if self.shared.packs.entries[pack].n_left == 0:
+                self.answer_pack(pack)
+        return self.credit.refill()
+
+    def give_back_rest(self):
+        """Shared: give back the packs that are partly done, each as a whole; returns how many."""
+        if self.shared is None:
+            return 0
+        packs = self.shared.held_packs()
+        self.give_back_packs(packs)
+        return len(packs)
+
     cdef int extend_leases(self, uint64_t now_ns, uint64_t age_ns) except -1:
         """Extend the leases that began at least `age_ns` ago; returns how many."""
-        cdef int32_t slot
+        cdef int32_t slot, pack
         cdef int n = 0
-        cdef bytes reply
+        cdef HeldPack* entry
         for slot in range(self.ledger.n_slots):
-            if self.ledger.held[slot].state != FREE and now_ns - self.ledger.held[slot].lease_ns >= age_ns:
-                reply = self.shared.reply_of(slot)
-                put_publish(
-                    self.out, <const unsigned char*>PyBytes_AS_STRING(reply), PyBytes_GET_SIZE(reply), b"+WPI", 4
-                )
+            if self.ledger.held[slot].state == FREE or self.ledger.held[slot].pack >= 0:
+                continue
+            if now_ns - self.ledger.held[slot].lease_ns >= age_ns:
+                self.extend_lease(self.shared.reply_of(slot))
                 self.ledger.held[slot].lease_ns = now_ns
+                n += 1
+        for pack in range(self.shared.packs.n_entries):
+            entry = &self.shared.packs.entries[pack]
+            if entry.reply is not NULL and now_ns - entry.lease_ns >= age_ns:
+                self.extend_lease(<bytes>entry.reply)
+                entry.lease_ns = now_ns
                 n += 1
         return n
 
+    cdef int extend_lease(self, bytes reply) except -1:
+        return put_publish(
+            self.out, <const unsigned char*>PyBytes_AS_STRING(reply), PyBytes_GET_SIZE(reply), b"+WPI", 4
+        )
+
     def last_acknowledged(self):
-        """Return the acknowledgement subject of the latest event that was acknowledged, or None."""
+        """Return the acknowledgement subject of the latest message that was acknowledged, or None."""
         cdef Event event = self.acknowledged
         if event is None:
-            return None
+            return self.acknowledged_pack
         return event.raw[event.reply.start:event.reply.start + event.reply.n]
 
 

@@ -3,7 +3,7 @@ from libc.stdint cimport int32_t, uint64_t
 from eda.handling._credit cimport Credit
 from eda.handling._gate cimport Gate
 from eda.handling._intake cimport Intake
-from eda.handling._ledger cimport Ledger
+from eda.handling._ledger cimport Ledger, SharedLedger
 from eda.handling._ledger_ordered cimport OrderedLedger
 from eda.handling._lease cimport Lease
 from eda.handling._outcome cimport Outcomes
@@ -30,6 +30,7 @@ cdef class Worker:
     cdef object host                # a DispatchHost
     cdef object handler
     cdef Ledger ledger
+    cdef SharedLedger shared        # the ledger, or None: ordered
     cdef OrderedLedger ordered      # the ledger, or None: shared
     cdef WaitingWorkers waiting
     cdef Credit credit              # counts how long handlers take
@@ -47,6 +48,7 @@ cdef class Worker:
     cdef int cancelled              # a Cancelled
     cdef int n_by_groups            # how often TaskGroups of the handler have cancelled the task, and not taken it back
 
+    cdef bint has_rest(self) noexcept
     cdef int32_t next_slot(self, uint64_t now) except -2
     cdef int32_t next_slot_alone(self) except -2
     cdef int32_t take_ready(self) except -2
@@ -55,6 +57,7 @@ cdef class Worker:
     cdef Py_ssize_t most_in_batch(self) noexcept
     cdef bint should_linger(self, uint64_t now) except -1
     cdef bint is_suspect(self, int32_t slot) except -1
+    cdef bint must_be_alone(self, int32_t slot) except -1
     cdef object verdict_on(self, int32_t slot)
     cdef object wait_for_event(self)
     cdef int note_work(self, Py_ssize_t n, uint64_t began, uint64_t now) noexcept

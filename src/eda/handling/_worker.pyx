@@ -11,9 +11,9 @@ from types import AsyncGeneratorType, GeneratorType
 from eda._clock cimport monotonic_ns
 from eda._event cimport Event
 from eda.handling._credit cimport Credit
-from eda.handling._gate cimport HALF_OPEN, Gate
+from eda.handling._gate cimport BY_CLOSING, HALF_OPEN, Gate
 from eda.handling._intake cimport Intake
-from eda.handling._ledger cimport WAITING, Ledger
+from eda.handling._ledger cimport WAITING, Ledger, SharedLedger
 from eda.handling._ledger_ordered cimport OrderedLedger
 from eda.handling._lease cimport Lease
 from eda.handling._outcome cimport Outcomes
@@ -64,6 +64,7 @@ cdef class Worker:
         self.host = host
         self.handler = handler
         self.ledger = ledger
+        self.shared = ledger if isinstance(ledger, SharedLedger) else None
         self.ordered = ledger if isinstance(ledger, OrderedLedger) else None
         self.waiting = waiting
         self.credit = credit
@@ -78,7 +79,7 @@ cdef class Worker:
         self.cancelled = NOT_CANCELLED
 
     def work(self):
-        """Return the coroutine of this worker: it handles events until the gate is closed."""
+        """Return the coroutine of this worker: it handles events until the gate is closed, and finishes packs then."""
         return self.work_by_batch() if self.batch else self.work_by_event()
 
     async def work_by_event(self):
@@ -89,7 +90,7 @@ cdef class Worker:
         cdef object handler = self.handler
         cdef bint was_awaited
         cdef uint64_t now = monotonic_ns()
-        while not self.gate.is_closing:
+        while not self.gate.is_closing or self.has_rest():
             if now - self.waiting.slice_ns > SLICE_NS:
                 await _Turn()
                 self.raise_if_cancelled()
@@ -134,6 +135,7 @@ cdef class Worker:
             if self.lease.is_confirming:
                 await self.lease.confirm()
                 now = monotonic_ns()
+        self.waiting.wake_all()             # if this worker has finished the last pack, the others end as well
 
     async def work_by_batch(self):
         cdef int32_t slot, first
@@ -141,7 +143,7 @@ cdef class Worker:
         cdef uint64_t began
         cdef object error
         cdef uint64_t now = monotonic_ns()
-        while not self.gate.is_closing:
+        while not self.gate.is_closing or self.has_rest():
             if now - self.waiting.slice_ns > SLICE_NS:
                 await _Turn()
                 self.raise_if_cancelled()
@@ -151,7 +153,7 @@ cdef class Worker:
                 await self.linger()
                 self.waiting.slice_ns = now = monotonic_ns()
                 if self.gate.is_closing:
-                    return
+                    continue
             slots = self.take_batch(now)
             if not slots:
                 await self.wait_for_event()
@@ -184,11 +186,22 @@ cdef class Worker:
             if self.lease.is_confirming:
                 await self.lease.confirm()
                 now = monotonic_ns()
+        self.waiting.wake_all()
+
+    cdef bint has_rest(self) noexcept:
+        """Closing: return whether events are left that a worker has to handle, because their packs are partly done."""
+        if self.shared is None or self.shared.packs.n_held == 0 or self.gate.is_over:
+            return False
+        if self.gate.barred & BY_CLOSING:
+            return True                     # it is not known yet which packs are given back
+        return self.ledger.n_waiting > 0 or (
+            self.ledger.n_retrying > 0 and self.ledger.next_due_ns <= self.gate.finish_until_ns
+        )
 
     cdef bint should_linger(self, uint64_t now) except -1:
         """Return whether to wait for a full batch: some events are ready, and more may be added."""
         cdef Py_ssize_t n_ready = self.ledger.n_ready()
-        if n_ready == 0 or n_ready >= self.batch or self.linger_s == 0:
+        if n_ready == 0 or n_ready >= self.batch or self.linger_s == 0 or self.gate.is_closing:
             return False
         if now >= self.lease.until_ns or self.lease.is_confirming or self.gate.barred:
             return False
@@ -207,33 +220,38 @@ cdef class Worker:
                 self.waiting.for_batch.remove(future)
 
     async def handle_suspect(self, int32_t slot):
-        """Handle a suspect while no other event is handled.
+        """Handle a suspect, which is recorded first. Unless its verdict says otherwise, no other event is handled.
 
-        The event is recorded first. If it kills this process, the member that gets it next finds the record, and gives
-        the event up.
+        If the event kills this process, the member that gets it next finds the record.
         """
         cdef Event event = <Event>self.ledger.held[slot].event
+        cdef object verdict = self.ledger.verdict_of(slot)
         cdef object error = None
+        cdef bint is_of_pack = self.ledger.held[slot].pack >= 0
         cdef int64_t delay_ns
-        self.gate.begin_suspect()
+        if verdict.is_alone:
+            self.gate.begin_suspect()
         try:
             try:
-                delay_ns = await self.host.try_on_record(event)
+                delay_ns = await self.host.try_on_record(event, verdict)
             except BaseException as caught:
                 await self.conclude([slot], caught)
                 return
             if delay_ns < 0:
                 error = Exhausted()
-            elif self.gate.is_closing:
+            elif self.gate.is_closing and not is_of_pack:
                 error = GivenBack() if delay_ns > 0 else None
             elif delay_ns > 0:
                 self.outcomes.retry_later(slot, delay_ns, event, None)
                 return
             elif self.gate.is_shut_for(self.index):
                 # Handlers were stopped meanwhile. The event was not begun, so its record is removed, and it waits here.
-                await self.host.end_record(event)
+                await self.host.end_record(event, verdict, False)
                 self.ledger.put_back(slot)
                 return
+            if verdict.n_begun >= event.attempt_:
+                # Processes died before they could report how these attempts ended.
+                event = self.outcomes.note_attempt(slot, verdict.n_begun + 1)
             if delay_ns == 0:
                 try:
                     error = await self.call((event,), [event] if self.batch else event)
@@ -243,15 +261,17 @@ cdef class Worker:
                 # is removed first, because another member may get the event at once.
                 if error is None and self.cancelled == NOT_CANCELLED:
                     self.outcomes.succeed(slot)
-                    await self.host.end_record(event)
+                    await self.host.end_record(event, verdict, True)
                     return
                 if not isinstance(error, (Exception, GeneratorExit)):
-                    await self.host.end_record(event)
+                    await self.host.end_record(event, verdict, False)
             await self.conclude([slot], error)
-            if isinstance(error, Exception):
-                await self.host.end_record(event)
+            # The record of an event of a pack that is retried stays, for the member that may get the pack next.
+            if isinstance(error, Exception) and not self.outcomes.is_retried(slot, event):
+                await self.host.end_record(event, verdict, True)
         finally:
-            self.gate.end_suspect(self.index)
+            if verdict.is_alone:
+                self.gate.end_suspect(self.index)
 
     cdef object wait_for_event(self):
         """Return a future that is done when this worker should look for an event again."""
@@ -290,7 +310,7 @@ cdef class Worker:
     cdef int32_t take_ready(self) except -2:
         """Take the event that has been ready longest, unless it is a suspect while other events run."""
         cdef int32_t slot = self.ledger.take_ready()
-        if slot >= 0 and self.ledger.held[slot].is_judged and self.ledger.n_running > 1 and self.is_suspect(slot):
+        if slot >= 0 and self.ledger.held[slot].is_judged and self.ledger.n_running > 1 and self.must_be_alone(slot):
             self.ledger.put_back(slot)          # the last worker to finish takes it
             return -1
         return slot
@@ -331,6 +351,9 @@ cdef class Worker:
 
     cdef bint is_suspect(self, int32_t slot) except -1:
         return type(self.ledger.verdict_of(slot)) is Suspect
+
+    cdef bint must_be_alone(self, int32_t slot) except -1:
+        return self.is_suspect(slot) and self.ledger.verdict_of(slot).is_alone
 
     cdef object verdict_on(self, int32_t slot):
         """Return the error with which an event fails before it is handled, or None.

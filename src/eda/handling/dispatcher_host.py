@@ -14,7 +14,7 @@ from eda.handling.dead_lettering import DEAD, DeadLettering, StoreLetter, dead_l
 from eda.handling.failure_log import FailureLog
 from eda.handling.misfits import find_misfits
 from eda.handling.suspects import Suspects
-from eda.handling.verdicts import Alone, Exhausted, Undecodable
+from eda.handling.verdicts import Alone, Exhausted, Suspect, Undecodable
 from eda.options import SubscriptionOptions
 from eda.times import NS
 
@@ -185,14 +185,14 @@ class DispatcherHost:
 
     # --- suspects ----------------------------------------------------------------------------------------------------
 
-    async def try_on_record(self, event: Event) -> int:
+    async def try_on_record(self, event: Event, suspect: Suspect) -> int:
         """Put a suspect on record as begun; see `Suspects.begin`."""
-        return await self.suspects.begin(event) if self.suspects is not None else 0
+        return await self.suspects.begin(event, suspect) if self.suspects is not None else 0
 
-    async def end_record(self, event: Event) -> None:
+    async def end_record(self, event: Event, suspect: Suspect, is_begun: bool) -> None:
         """Take a suspect off the record; see `Suspects.end`."""
         if self.suspects is not None:
-            await self.suspects.end(event)
+            await self.suspects.end(event, suspect, is_begun=is_begun)
 
     # --- retries that the ledger holds -------------------------------------------------------------------------------
 

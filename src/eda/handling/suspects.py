@@ -4,6 +4,10 @@ The server counts the deliveries of an event, even if no handler has begun it. S
 another event killed the process has as many deliveries as that event. An event with too many deliveries is a suspect:
 it is put on record before it is handled, in the bucket of the cursors, and taken off when its handler has ended. If a
 member finds an event on record from an earlier delivery, a process has died while it handled that event.
+
+The server counts the deliveries of a pack, and not of its events. So each event of a pack that was delivered more than
+once is a suspect, and its record counts how often the event was begun. An event that fails is handled again by the same
+member. These attempts are put on record as well, so that the member that gets the pack next continues to count.
 """
 
 from __future__ import annotations
@@ -16,7 +20,9 @@ import msgspec
 
 from eda._event import Event
 from eda._nuid import next_nuid
+from eda._pack import place_of
 from eda.errors import Closed, EdaError, ServerError
+from eda.handling.verdicts import Suspect
 from eda.jetstream.api import Api
 from eda.jetstream.bucket import BUCKET, BUCKET_STREAM, Bucket
 from eda.jetstream.bucket_requests import EXPECTED_REVISION, bucket_fault, create_bucket, key_subject
@@ -40,12 +46,14 @@ VOID_PAUSE_S = 0.25
 class _Record(msgspec.Struct):
     """The record of one event. `delivery` is the number of the delivery that was begun; 0: the event is not on record.
 
+    `begun` is how often an event of a pack was begun, in this delivery and earlier ones; 0 for any other event.
     `created` is the time at which the stream was created, as the server writes it. It shows whether the record belongs
     to a deleted stream of the same name. `nonce` identifies the write.
     """
 
     v: int = 1
     delivery: int = 0
+    begun: int = 0
     created: str = ""
     nonce: str = ""
 
@@ -61,31 +69,46 @@ _decode = msgspec.json.Decoder(_Record).decode
 
 
 class Suspects:
-    """The record of suspects of subscription `name` to `stream`. `bucket` says which settings its bucket needs."""
+    """The record of suspects of subscription `name` to `stream`.
 
-    def __init__(self, wire: Wire, api: Api, logger: logging.Logger, stream: str, name: str, bucket: Bucket) -> None:
+    `bucket` says which settings its bucket needs. An event of a pack is given up when it was begun `max_attempts` times
+    in earlier deliveries, as far as that is on record; 0: it is never given up.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        api: Api,
+        logger: logging.Logger,
+        stream: str,
+        name: str,
+        bucket: Bucket,
+        max_attempts: int = 0,
+    ) -> None:
         self._wire = wire
         self._api = api
         self._logger = logger
         self._stream = stream
         self._name = name
         self._bucket = bucket
+        self._max_attempts = max_attempts
         # When the stream was created, as the server writes it. The server is asked only once: if the stream is
         # deleted, its consumer is gone as well, and the subscription ends.
         self._created = ""
         self._is_fault_logged = False
-        self._recorded: dict[int, int] = {}  # by sequence: the latest revision of the event's record that we know
-        self._voiding: dict[int, asyncio.Task[None]] = {}  # by sequence: the tasks of `_void`
+        self._recorded: dict[str, int] = {}  # by place: the latest revision of the event's record that we know
+        self._voiding: dict[str, asyncio.Task[None]] = {}  # by place: the tasks of `_void`
         self._pause_s = 0.0
         self._not_before = 0.0
 
-    def _subject(self, sequence: int) -> str:
-        return f"{key_subject(self._stream, self._name)}.{sequence}"
+    def _subject(self, place: str) -> str:
+        return f"{key_subject(self._stream, self._name)}.{place}"
 
-    async def begin(self, event: Event) -> int:
+    async def begin(self, event: Event, suspect: Suspect) -> int:
         """Put an event on record, before its handler is called. Return 0 when that is done.
 
-        Return BEGUN_BEFORE if the event is on record from an earlier delivery: it must not be handled again. Return a
+        Return BEGUN_BEFORE if the event is on record from an earlier delivery: it must not be handled again. An event
+        of a pack may have been begun `max_attempts` times before; how often it was is noted in `suspect`. Return a
         number of nanoseconds if the event has to wait.
 
         If the server forbids the record, this returns 0 as well. Then an event that kills the process is delivered
@@ -95,18 +118,23 @@ class Suspects:
         left_s = self._not_before - time.monotonic()
         if left_s > 0:
             return int(left_s * NS) + 1
-        if event.sequence in self._voiding:
+        place = place_of(event)
+        if place in self._voiding:
             return int(PAUSE_FIRST_S * NS)
         try:
             if not self._created:
                 self._created = await stream_created(self._api, self._stream)
                 await self._check_bucket()
             for _ in range(MAX_CONFLICTS):
-                found = await self._read(event.sequence)
-                if 0 < found.record.delivery < event.attempt:
-                    self._recorded[event.sequence] = found.revision
-                    return BEGUN_BEFORE
-                if await self._store(event, found.revision):
+                found = await self._read(place)
+                begun = event.attempt if "." in place else 0
+                if 0 < found.record.delivery < suspect.delivery:
+                    if not begun or 0 < self._max_attempts <= found.record.begun:
+                        self._recorded[place] = found.revision
+                        return BEGUN_BEFORE
+                    suspect.n_begun = found.record.begun
+                    begun = max(begun, suspect.n_begun + 1)
+                if await self._store(place, suspect.delivery, begun, found.revision):
                     break
             else:
                 return int(PAUSE_FIRST_S * NS)  # other members have the event as well, and write its record
@@ -140,33 +168,43 @@ class Suspects:
                 self._name, self._stream, why,
             )  # fmt: skip
 
-    async def end(self, event: Event) -> None:
-        """Take an event off the record. If that fails within 2 s, a warning is logged and the event stays on record."""
-        revision = self._recorded.pop(event.sequence, 0)
+    async def end(self, event: Event, suspect: Suspect, *, is_begun: bool = True) -> None:
+        """Take an event off the record. If that fails within 2 s, a warning is logged and the event stays on record.
+
+        If `is_begun` is False, the event was not begun after all. Then an event of a pack stays on record, if it was
+        begun before.
+        """
+        place = place_of(event)
+        revision = self._recorded.pop(place, 0)
         if not revision:
             return
+        n_before = max(event.attempt - 1, suspect.n_begun) if "." in place and not is_begun else 0
         try:
-            await self._remove(event.sequence, revision)
+            if n_before:
+                record = _Record(delivery=suspect.delivery, begun=n_before, created=self._created, nonce=next_nuid())
+                self._recorded[place] = await self._publish(place, record, revision)
+            else:
+                await self._remove(place, revision)
         except EdaError as error:
             self._logger.warning(
-                "subscription %s to %s: taking sequence %d off the record of suspects failed: %s",
-                self._name, self._stream, event.sequence, error,
+                "subscription %s to %s: taking sequence %s off the record of suspects failed: %s",
+                self._name, self._stream, place, error,
             )  # fmt: skip
 
-    async def _remove(self, sequence: int, revision: int) -> None:
+    async def _remove(self, place: str, revision: int) -> None:
         """Remove the record, unless it is later than `revision`: then another member has written it."""
-        body = {"filter": self._subject(sequence), "seq": revision + 1}
+        body = {"filter": self._subject(place), "seq": revision + 1}
         try:
             await self._api.request(f"STREAM.PURGE.{BUCKET_STREAM}", body, timeout_s=TIMEOUT_S)
         except ServerError as error:
             if error.retryable:
                 raise
             # The bucket forbids removal (`deny_purge`). A record of delivery 0 also means: not on record.
-            await self._publish(sequence, _Record(created=self._created), revision)
+            await self._publish(place, _Record(created=self._created), revision)
 
-    async def _read(self, sequence: int) -> _Found:
+    async def _read(self, place: str) -> _Found:
         """Return the record of an event. Its delivery is 0 if the event is not on record."""
-        query = {"last_by_subj": self._subject(sequence)}
+        query = {"last_by_subj": self._subject(place)}
         try:
             message = await self._api.message(BUCKET_STREAM, query, patience_s=TIMEOUT_S)
         except ServerError as error:
@@ -183,46 +221,46 @@ class Suspects:
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
-    async def _store(self, event: Event, revision: int) -> bool:
+    async def _store(self, place: str, delivery: int, begun: int, revision: int) -> bool:
         """Write the record in place of `revision`. Return False if there is a later one already. Raises EdaError."""
-        record = _Record(delivery=event.attempt, created=self._created, nonce=next_nuid())
+        record = _Record(delivery=delivery, begun=begun, created=self._created, nonce=next_nuid())
         try:
             try:
-                stored = await self._publish(event.sequence, record, revision)
+                stored = await self._publish(place, record, revision)
             except ServerError as error:
                 if error.err_code in CONFLICTS:
                     return False
                 if error.code != 503:
                     raise
                 await create_bucket(self._api, self._bucket)
-                stored = await self._publish(event.sequence, record, revision)
+                stored = await self._publish(place, record, revision)
         except BaseException as error:
             # Unless the server has refused the record, the server may have stored it, or may store it later. But the
             # handler does not begin with the event now, so nobody must find the record. A background task sees to
             # that, because the caller may be cancelled.
             if not isinstance(error, ServerError) or error.retryable:
-                self._void(event.sequence, record, revision)
+                self._void(place, record, revision)
             raise
-        self._recorded[event.sequence] = stored
+        self._recorded[place] = stored
         return True
 
-    async def _publish(self, sequence: int, record: _Record, revision: int) -> int:
+    async def _publish(self, place: str, record: _Record, revision: int) -> int:
         """Write the record in place of `revision`. Return the new revision. Raises EdaError."""
-        subject = self._api.kv_subject(self._subject(sequence))
+        subject = self._api.kv_subject(self._subject(place))
         headers = {EXPECTED_REVISION: str(revision)}
         text = msgspec.json.encode(record)
         answer = await store_message(self._wire, BUCKET_STREAM, subject, text, headers, domain=self._api.domain)
         return answer.seq
 
-    def _void(self, sequence: int, record: _Record, revision: int) -> None:
+    def _void(self, place: str, record: _Record, revision: int) -> None:
         """Make sure, in the background, that nobody finds a record that we may have written."""
-        if sequence in self._voiding or self._wire.is_closed:
+        if place in self._voiding or self._wire.is_closed:
             return
-        task = asyncio.get_running_loop().create_task(self._until_void(sequence, record, revision))
-        self._voiding[sequence] = task
-        task.add_done_callback(lambda _: self._voiding.pop(sequence, None))
+        task = asyncio.get_running_loop().create_task(self._until_void(place, record, revision))
+        self._voiding[place] = task
+        task.add_done_callback(lambda _: self._voiding.pop(place, None))
 
-    async def _until_void(self, sequence: int, record: _Record, revision: int) -> None:
+    async def _until_void(self, place: str, record: _Record, revision: int) -> None:
         """Write an empty record (delivery 0) in place of the same revision, until nobody can find the given record.
 
         The server stores only one of the two. If it stores the empty record, it will never store the given one. If it
@@ -231,12 +269,12 @@ class Suspects:
         empty = msgspec.structs.replace(record, delivery=0)
         for _ in range(MAX_VOIDS):
             try:
-                self._recorded[sequence] = await self._publish(sequence, empty, revision)
+                self._recorded[place] = await self._publish(place, empty, revision)
                 return
             except ServerError as error:
                 if error.err_code not in CONFLICTS and not error.retryable:
                     return  # the server forbids the empty record, so it has refused the given one as well
-                if error.err_code in CONFLICTS and await self._is_gone(sequence, record.nonce):
+                if error.err_code in CONFLICTS and await self._is_gone(place, record.nonce):
                     return
             except Closed:
                 return
@@ -244,12 +282,12 @@ class Suspects:
                 self._logger.debug("subscription %s to %s: voiding failed: %s", self._name, self._stream, error)
             await asyncio.sleep(VOID_PAUSE_S)
 
-    async def _is_gone(self, sequence: int, nonce: str) -> bool:
+    async def _is_gone(self, place: str, nonce: str) -> bool:
         """Remove the event's record if it has this nonce. Return False if that failed. Raises Closed."""
         try:
-            found = await self._read(sequence)
+            found = await self._read(place)
             if found.record.nonce == nonce:
-                await self._remove(sequence, found.revision)
+                await self._remove(place, found.revision)
         except Closed:
             raise
         except EdaError:

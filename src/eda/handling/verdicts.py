@@ -21,7 +21,17 @@ class Exhausted(Exception):
 
 
 class Suspect(Exception):
-    """The verdict on an event that may kill the process that handles it: it is handled alone, and recorded first."""
+    """The verdict on an event that is recorded before it is handled, because it may kill the process.
+
+    `delivery` is the number of the message's delivery. With `is_alone`, no other event is handled at the same time.
+    `n_begun` is how often an event of a pack was begun in earlier deliveries, as far as that is on record.
+    """
+
+    def __init__(self, delivery: int, *, is_alone: bool = True) -> None:
+        super().__init__()
+        self.delivery = delivery
+        self.is_alone = is_alone
+        self.n_begun = 0
 
 
 class Alone(Exception):

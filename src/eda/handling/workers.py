@@ -114,6 +114,10 @@ class Workers:
         They have `timeout_s`, or less: at least `keeps_s` of the deadline is left for the later steps.
         """
         late = await deadline.wait(self._tasks, timeout_s, keeps_s=keeps_s)
+        if late:
+            self._dispatcher.gate.end()  # workers that wait for the retry of an event of a pack end
+            await asyncio.sleep(0)
+            late = {worker for worker in late if not worker.done()}
         for worker in late:
             worker.cancel()
         await deadline.wait(late, CANCELLED_WAIT_S, keeps_s=keeps_s / 2)

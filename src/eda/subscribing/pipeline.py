@@ -107,6 +107,8 @@ class Pipeline:
             self._has_name = True
         info = await services.known_streams.ensure(spec.stream)
         check_retention(info, self._options, filters_reliably=services.api.filters_reliably)
+        if info.options.packed:
+            self.dispatcher.credit.expect_packs()
         into = self._host.dead_letters.into
         if into is not None:
             await services.dead_letters.check(into, info)
@@ -130,7 +132,15 @@ class Pipeline:
         await source.open(info)
         self.workers.start(self._options.concurrency)
         bucket = services.known_streams.bucket_for(info.options)
-        self._host.suspects = Suspects(services.wire, services.api, self._logger, spec.stream, spec.name, bucket)
+        self._host.suspects = Suspects(
+            services.wire,
+            services.api,
+            self._logger,
+            spec.stream,
+            spec.name,
+            bucket,
+            self._options.retry.max_attempts or 0,
+        )
         await source.start(self.dispatcher)
 
     async def _open_ordered(self, source: OrderedSource, info: StreamInfo) -> None:
@@ -176,15 +186,32 @@ class Pipeline:
     async def stop(self, timeout_s: float) -> None:
         """Start no more handlers, and stop the deliveries."""
         self.dispatcher.stop()
-        self._host.close()
+        if not isinstance(self.source, SharedSource):
+            self._host.close()  # a shared subscription may have to retry events of packs, see `give_back`
         # Nothing may be given back while a pull is open, because the server would deliver it here again.
         await self.source.stop(timeout_s)
 
-    def give_back(self) -> None:
-        """Give back the events that no handler has begun."""
+    def give_back(self, finishes_for_s: float) -> None:
+        """Give back the events that no handler has begun.
+
+        A pack that is partly done can't be given back in part. So handlers are started for its other events, and those
+        that failed are retried, for at most `finishes_for_s`. Without a connection, the pack could not be acknowledged.
+        """
         self.dispatcher.outcomes.give_back_waiting()
+        self.dispatcher.finish_packs(finishes_for_s if self.source.is_up else 0.0)
         if self._cursor is not None:
             self._cursor.end_waits()  # `keep_position` writes the position later
+
+    def end_packs(self) -> None:
+        """Start no handler at all any more, and give back the packs that are partly done, each as a whole."""
+        self._host.close()
+        n = self.dispatcher.end_packs()
+        if n:
+            self._logger.warning(
+                "subscription %s to %s: %d packs were not handled to their end; all events of these packs will be "
+                "delivered again",
+                self._spec.name, self._spec.stream, n,
+            )  # fmt: skip
 
     async def keep_position(self, timeout_s: float, *, failed: bool) -> bool:
         """Store which events are done. Return whether the server confirms it; if it does not, log a warning.
@@ -223,6 +250,8 @@ class Pipeline:
             is_given = self._options.name is not None
             self._services.durable_names.release(self._spec.stream, self._spec.name, is_given=is_given)
         self._monitor.stop()
+        self._host.close()
+        self.dispatcher.end_packs()  # if closing has failed, they are not given back yet
         self._host.release()
         on_refused = self._services.wire.on_refused
         if self.source.on_refused in on_refused:
@@ -257,4 +286,5 @@ class Pipeline:
             active=active,
             paused=dispatcher.gate.is_paused,
             circuit_open=dispatcher.gate.is_circuit_open,
+            pack_held_s=dispatcher.pack_held_s(),
         )

@@ -216,7 +216,7 @@ class SharedSource(Source):
         """
         super().tick()
         now = self._loop.time()
-        if self._dispatcher is None or self._dispatcher.credit.n_events or not self._wire.is_up:
+        if self._dispatcher is None or self._dispatcher.credit.n_messages or not self._wire.is_up:
             self._kept_at = now
         elif not self._is_durable and now - self._kept_at > self._kept.life_s / 4 and not self._stopped:
             self._kept_at = now
@@ -311,7 +311,7 @@ class SharedSource(Source):
         for seq in sorted(sequences):
             reply = self._stripped.pop(seq, None)
             if reply is not None and self._dispatcher is not None:
-                self._dispatcher.intake.give_back(reply)
+                self._dispatcher.intake.give_back(seq, reply)
 
     def _is_same(self, info: dict[str, Any]) -> bool:
         """Return whether this is the consumer that we opened, and not a newer consumer of the same name.

@@ -293,7 +293,11 @@ class Source:
     def _tick(self, dispatcher: Dispatcher) -> None:
         now = self._loop.time()
         self._check_consumer_when_due(dispatcher, now)
-        if dispatcher.intake.n_received != self._n_received or not self._wire.is_up or dispatcher.credit.n_events == 0:
+        if (
+            dispatcher.intake.n_received != self._n_received
+            or not self._wire.is_up
+            or dispatcher.credit.n_messages == 0
+        ):
             self._n_received = dispatcher.intake.n_received
             self._heard_at = now
         elif now - self._heard_at > 2 * HEARTBEAT_S:

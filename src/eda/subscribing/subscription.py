@@ -130,6 +130,9 @@ class Subscription(Life):
     async def close(self) -> None:
         """Stop deliveries, let running handlers finish (up to `timeout_s`), give back the rest, store the position.
 
+        In a shared subscription, the other events of packs that are partly done are handled within that time, too, and
+        those that failed are retried. A pack that can't be finished in time is delivered again with all its events.
+
         Safe to call twice. If a running handler calls it, or a task or thread that the handler has started, it returns
         at once, and closing continues when the handler is done. If the caller is cancelled, closing continues for at
         most 2 s; handlers are cancelled after the first second.
@@ -203,9 +206,10 @@ class Subscription(Life):
             await deadline.run(pipeline.stop(min(step_s, quarter_s)), quarter_s + 0.1, keeps_s=keeps_s)
             self.on_closing()
             await asyncio.sleep(0)  # an iterator gives its event back before later events are given back
-            pipeline.give_back()
+            pipeline.give_back(min(handlers_s, deadline.left_s))
             began = self._loop.time()
             n_late = await pipeline.workers.end(deadline, handlers_s, keeps_s=min(KEEPS_S, deadline.left_s / 2))
+            pipeline.end_packs()
             if n_late:
                 self._logger.warning(
                     "subscription %s to %s: %d handlers were cancelled %.3g s after close; their events will be "

@@ -44,7 +44,8 @@ class UnwantedDeliveries:
         self._look = look
         self._on_narrow = on_narrow
         self._on_failed = on_failed
-        # Acknowledgement subjects by stream sequence. The server's max_ack_pending bounds them.
+        # Acknowledgement subjects by stream sequence; empty for a pack of which other events are held. The server's
+        # max_ack_pending bounds them.
         self._replies: dict[int, bytes] = {}
         self._undecided: dict[int, bytes] = {}  # the same, for deliveries that wait for the look that is under way
         self._deciding: asyncio.Task[None] | None = None
@@ -64,8 +65,8 @@ class UnwantedDeliveries:
 
     def give_back(self, dispatcher: Dispatcher) -> None:
         """After `stop`, give back all deliveries that are left, so that other members need not wait for the leases."""
-        for _, reply in sorted((self._undecided | self._replies).items()):
-            dispatcher.intake.give_back(reply)
+        for seq, reply in sorted((self._undecided | self._replies).items()):
+            dispatcher.intake.give_back(seq, reply)
         self._undecided, self._replies = {}, {}
 
     async def _decide_or_fail(self, dispatcher: Dispatcher) -> None:
@@ -97,10 +98,10 @@ class UnwantedDeliveries:
             if covers(self._mine, theirs):
                 # No member wants more than the consumer's filter, and our filter covers that. So nobody wants these
                 # deliveries, which the server made before it answered.
-                for reply in asked.values():
-                    dispatcher.intake.pass_over(reply)
+                for seq, reply in asked.items():
+                    dispatcher.intake.pass_over(seq, reply)
             else:
-                for reply in (asked | self._replies).values():
-                    dispatcher.intake.give_back(reply)
+                for seq, reply in (asked | self._replies).items():
+                    dispatcher.intake.give_back(seq, reply)
                 self._replies.clear()
                 self._on_narrow(theirs)

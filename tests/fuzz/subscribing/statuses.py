@@ -115,11 +115,11 @@ async def run(data: bytes) -> None:
                 n_foreign += 1
             rig.feed(b"_INBOX.me." + tail, b"", payload, headers)
         dispatcher = rig.dispatcher
-        assert 0 <= dispatcher.credit.n_events <= LIMIT
+        assert 0 <= dispatcher.credit.n_messages <= LIMIT
         assert 0 <= dispatcher.credit.n_bytes <= LIMIT_BYTES
         assert (len(rig.statuses), dispatcher.intake.n_foreign) == (n_statuses, n_foreign)
         assert dispatcher.n_held == seq
-        if dispatcher.credit.n_events == 0:
+        if dispatcher.credit.n_messages == 0:
             rig.puller.pause_over()
     rig.puller._stopped = True
     rig.puller.pause_over()

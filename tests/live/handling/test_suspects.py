@@ -5,24 +5,47 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import eda
 import eda.handling.suspects
+from eda._codec import encode_event, stored_event
+from eda._pack import stored_events
 from eda.errors import ServerError, Timeout
+from eda.handling._outcome import attempted
 from eda.handling.suspects import BEGUN_BEFORE, Suspects
+from eda.handling.verdicts import Suspect
 from eda.jetstream.bucket import Bucket
 from eda.times import NS
 from helpers import Admin, Logged, until, wire_of
+from support.packs import pack_of
 
 SUBJECT = "$KV.eda-cursors.{}.team.{}"
 
 
-def event(attempt: int, sequence: int = 7) -> Any:
-    return SimpleNamespace(sequence=sequence, attempt=attempt)
+ENVELOPE = encode_event(eda.Event(type="t", id="i"))
+
+
+def event(attempt: int, sequence: int = 7) -> eda.Event:
+    """An event whose message was delivered so often."""
+    return attempted(stored_event(ENVELOPE, "s", sequence, 1, b""), attempt)
+
+
+def event_of_pack(attempt: int, index: int = 3) -> eda.Event:
+    pack = pack_of([eda.Event(type="t")] * (index + 1))
+    found = stored_events(pack, "s", 7, 1)[index]
+    assert found is not None
+    return attempted(found, attempt)
+
+
+async def begin(suspects: Suspects, event: eda.Event, delivery: int = 0) -> int:
+    return await suspects.begin(event, Suspect(delivery or event.attempt))
+
+
+async def end(suspects: Suspects, event: eda.Event) -> None:
+    await suspects.end(event, Suspect(event.attempt))
 
 
 @pytest.fixture
@@ -33,7 +56,7 @@ async def suspects(conn: eda.Conn, stream: str) -> Suspects:
 
 def made_for(conn: eda.Conn, stream: str) -> Suspects:
     return Suspects(
-        wire_of(conn), conn._lifetime.require_open().api, logging.getLogger("eda"), stream, "team", Bucket()
+        wire_of(conn), conn._lifetime.require_open().api, logging.getLogger("eda"), stream, "team", Bucket(), 3
     )
 
 
@@ -43,16 +66,16 @@ async def test_suspect_when_begun_before_is_known_by_whoever_has_it_next(
 ) -> None:
     if "KV_eda-cursors" in await admin.stream_names():
         await admin.js.delete_stream("KV_eda-cursors")
-    assert await suspects.begin(event(3)) == 0  # makes the bucket
-    assert await suspects.begin(event(3)) == 0  # the same delivery: an answer was lost
-    assert await suspects.begin(event(4)) == BEGUN_BEFORE
-    assert await suspects.begin(event(4, sequence=8)) == 0
-    assert await suspects.begin(event(2)) == 0, "a consumer that was made anew counts from 1"
-    await suspects.end(event(2))
-    assert await suspects.begin(event(9)) == 0
-    await suspects.end(event(9))
-    await suspects.end(event(4, sequence=8))
-    await suspects.end(event(4, sequence=8))
+    assert await begin(suspects, event(3)) == 0  # makes the bucket
+    assert await begin(suspects, event(3)) == 0  # the same delivery: an answer was lost
+    assert await begin(suspects, event(4)) == BEGUN_BEFORE
+    assert await begin(suspects, event(4, sequence=8)) == 0
+    assert await begin(suspects, event(2)) == 0, "a consumer that was made anew counts from 1"
+    await end(suspects, event(2))
+    assert await begin(suspects, event(9)) == 0
+    await end(suspects, event(9))
+    await end(suspects, event(4, sequence=8))
+    await end(suspects, event(4, sequence=8))
     kept = await admin.api("STREAM.INFO.KV_eda-cursors", {"subjects_filter": f"$KV.eda-cursors.{stream}.>"})
     assert not kept["state"].get("subjects")
 
@@ -61,21 +84,21 @@ async def test_suspect_when_begun_before_is_known_by_whoever_has_it_next(
 async def test_suspect_when_the_record_is_none_is_begun(
     suspects: Suspects, conn: eda.Conn, stream: str, admin: Admin, text: bytes
 ) -> None:
-    await suspects.begin(event(3))
+    await begin(suspects, event(3))
     await admin.js.publish(SUBJECT.format(stream, 7), text)
-    assert await suspects.begin(event(4)) == 0
-    assert await suspects.begin(event(5)) == BEGUN_BEFORE
+    assert await begin(suspects, event(4)) == 0
+    assert await begin(suspects, event(5)) == BEGUN_BEFORE
 
 
 async def test_suspect_when_the_record_is_forbidden_is_handled_and_told_of_once(
     suspects: Suspects, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
-    async def refuse(event: eda.Event, revision: int) -> bool:
+    async def refuse(place: str, delivery: int, begun: int, revision: int) -> bool:
         raise ServerError(403, 0, "no permission")
 
     logged.expect("delivered again without end")
     monkeypatch.setattr(suspects, "_store", refuse)
-    assert [await suspects.begin(event(3)), await suspects.begin(event(4))] == [0, 0]
+    assert [await begin(suspects, event(3)), await begin(suspects, event(4))] == [0, 0]
     assert len(logged.find("delivered again without end")) == 1
 
 
@@ -89,25 +112,25 @@ async def test_suspects_when_nobody_answers_all_wait_ever_longer(
         n_asked += b'"delivery":0' not in text  # those take a record back
         raise Timeout("publish", 5.0)
 
-    await suspects.begin(event(3, sequence=1))  # there is a bucket
+    await begin(suspects, event(3, sequence=1))  # there is a bucket
     with monkeypatch.context() as patch:
         patch.setattr(eda.handling.suspects, "store_message", fall_silent)
         pauses = []
         for sequence in (7, 8, 9):
-            pauses.append(await suspects.begin(event(3, sequence=sequence)) / NS)
-            assert 0 < await suspects.begin(event(3, sequence=99)) / NS <= pauses[-1], "none is asked for meanwhile"
+            pauses.append(await begin(suspects, event(3, sequence=sequence)) / NS)
+            assert 0 < await begin(suspects, event(3, sequence=99)) / NS <= pauses[-1], "none is asked for meanwhile"
             suspects._not_before = 0.0
     assert pauses == [0.5, 1.0, 2.0]
     assert n_asked == 3
     await until(lambda: not suspects._voiding)
-    assert await suspects.begin(event(3)) == 0
+    assert await begin(suspects, event(3)) == 0
     suspects._not_before = 0.0
 
 
 async def test_suspect_when_it_is_not_known_to_be_on_record_is_taken_off(
     suspects: Suspects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await suspects.begin(event(3, sequence=1))
+    await begin(suspects, event(3, sequence=1))
     store = eda.handling.suspects.store_message
 
     async def lose_the_answer(*arguments: Any, **options: Any) -> None:
@@ -116,37 +139,37 @@ async def test_suspect_when_it_is_not_known_to_be_on_record_is_taken_off(
 
     with monkeypatch.context() as patch:
         patch.setattr(eda.handling.suspects, "store_message", lose_the_answer)
-        assert await suspects.begin(event(3)) > 0
+        assert await begin(suspects, event(3)) > 0
     suspects._not_before = 0.0
     # Nobody has begun it, so nobody may take it for one that killed its process.
     await until(lambda: is_off(suspects))
-    assert await suspects.begin(event(4)) == 0
+    assert await begin(suspects, event(4)) == 0
 
 
 async def test_suspect_when_the_stream_was_made_again_has_its_last_attempt(
     suspects: Suspects, conn: eda.Conn, stream: str
 ) -> None:
-    assert await suspects.begin(event(3)) == 0
+    assert await begin(suspects, event(3)) == 0
     await conn.streams.delete(stream)
     await conn.streams.create(stream)
     other = made_for(conn, stream)
-    assert await other.begin(event(4)) == 0, "it is another event, of the same sequence"
-    assert await other.begin(event(5)) == BEGUN_BEFORE
-    await other.end(event(5))
+    assert await begin(other, event(4)) == 0, "it is another event, of the same sequence"
+    assert await begin(other, event(5)) == BEGUN_BEFORE
+    await end(other, event(5))
 
 
 async def test_suspect_when_another_member_has_it_on_record_meanwhile_leaves_that_alone(
     suspects: Suspects, conn: eda.Conn, stream: str
 ) -> None:
     other = made_for(conn, stream)
-    assert await suspects.begin(event(3)) == 0
+    assert await begin(suspects, event(3)) == 0
     other._created = suspects._created
-    found = await other._read(7)
-    assert await other._store(event(4), found.revision)
-    await suspects.end(event(3))
-    assert (await other._read(7)).record.delivery == 4
-    assert not await suspects._store(event(3), found.revision), "it was written in between"
-    await other.end(event(4))
+    found = await other._read("7")
+    assert await other._store("7", 4, 0, found.revision)
+    await end(suspects, event(3))
+    assert (await other._read("7")).record.delivery == 4
+    assert not await suspects._store("7", 3, 0, found.revision), "it was written in between"
+    await end(other, event(4))
     assert await is_off(other)
 
 
@@ -155,7 +178,7 @@ async def test_suspect_when_its_record_arrives_after_its_clean_up_is_not_found(
     suspects: Suspects, monkeypatch: pytest.MonkeyPatch, conn: eda.Conn, stream: str, late_s: float
 ) -> None:
     """The record is on its way while it is given up; whatever comes first at the server, nobody finds it."""
-    await suspects.begin(event(3, sequence=1))
+    await begin(suspects, event(3, sequence=1))
     store = eda.handling.suspects.store_message
     late: list[asyncio.Task[Any]] = []
 
@@ -172,13 +195,13 @@ async def test_suspect_when_its_record_arrives_after_its_clean_up_is_not_found(
         raise Timeout("publish", 5.0)
 
     monkeypatch.setattr(eda.handling.suspects, "store_message", hold_back)
-    assert await suspects.begin(event(3)) > 0
+    assert await begin(suspects, event(3)) > 0
     suspects._not_before = 0.0
     await until(lambda: late[0].done() and not suspects._voiding)
-    assert not (await suspects._read(7)).record.delivery
+    assert not (await suspects._read("7")).record.delivery
     other = made_for(conn, stream)
-    assert await other.begin(event(4)) == 0, "nobody had begun it"
-    await other.end(event(4))
+    assert await begin(other, event(4)) == 0, "nobody had begun it"
+    await end(other, event(4))
 
 
 @pytest.mark.old_server
@@ -193,10 +216,10 @@ async def test_suspect_when_purges_are_denied_is_taken_off_all_the_same(
             "STREAM.CREATE.KV_eda-cursors", settings | {"max_msgs_per_subject": 1}
         )
         suspects = made_for(conn, stream)
-        assert await suspects.begin(event(3)) == 0
-        await suspects.end(event(3))
+        assert await begin(suspects, event(3)) == 0
+        await end(suspects, event(3))
         assert await is_off(suspects)
-        assert await suspects.begin(event(4)) == 0
+        assert await begin(suspects, event(4)) == 0
     assert not logged.find("stays on record")
 
 
@@ -210,9 +233,53 @@ async def test_suspects_when_the_bucket_forgets_say_so_once_and_go_on(
         settings = {"name": "KV_eda-cursors", "subjects": ["$KV.eda-cursors.>"], "max_age": NS, "duplicate_window": NS}
         await conn._lifetime._services.api.request("STREAM.CREATE.KV_eda-cursors", settings)
         suspects = made_for(conn, stream)
-        assert [await suspects.begin(event(3)), await suspects.begin(event(4))] == [0, BEGUN_BEFORE]
+        assert [await begin(suspects, event(3)), await begin(suspects, event(4))] == [0, BEGUN_BEFORE]
     assert len(logged.find("delivered again without end")) == 1
 
 
-async def is_off(suspects: Suspects) -> bool:
-    return not (await suspects._read(7)).record.delivery and not suspects._voiding
+async def is_off(suspects: Suspects, place: str = "7") -> bool:
+    return not (await suspects._read(place)).record.delivery and not suspects._voiding
+
+
+# --- events of packs -------------------------------------------------------------------------------------------------
+
+
+async def test_event_of_a_pack_when_begun_in_earlier_deliveries_is_given_up_after_max_attempts(
+    suspects: Suspects, conn: eda.Conn, stream: str
+) -> None:
+    for delivery, n_before in ((2, 0), (3, 1), (4, 2)):
+        suspect = Suspect(delivery)
+        assert await suspects.begin(event_of_pack(1), suspect) == 0
+        assert suspect.n_begun == n_before
+        assert await suspects.begin(event_of_pack(1, index=delivery + 10), Suspect(delivery)) == 0, "another event"
+    other = made_for(conn, stream)
+    assert await other.begin(event_of_pack(1), Suspect(5)) == BEGUN_BEFORE
+    await other.end(event_of_pack(1), Suspect(5))
+    assert await is_off(other, "7.3")
+
+
+async def test_event_of_a_pack_when_it_has_failed_before_continues_to_count(
+    suspects: Suspects, conn: eda.Conn, stream: str
+) -> None:
+    assert await suspects.begin(event_of_pack(2), Suspect(1)) == 0, "the first delivery, the second attempt"
+    other = made_for(conn, stream)
+    suspect = Suspect(2)
+    assert await other.begin(event_of_pack(1), suspect) == 0
+    assert suspect.n_begun == 2
+    assert (await other._read("7.3")).record.begun == 3
+
+
+async def test_event_of_a_pack_when_not_begun_after_all_is_on_record_as_before(
+    suspects: Suspects, conn: eda.Conn, stream: str
+) -> None:
+    suspect = Suspect(2)
+    assert await suspects.begin(event_of_pack(1), suspect) == 0
+    await suspects.end(event_of_pack(1), suspect, is_begun=False)
+    assert await is_off(suspects, "7.3")
+    assert await suspects.begin(event_of_pack(2), suspect) == 0
+    await suspects.end(event_of_pack(2), suspect, is_begun=False)
+    assert (await suspects._read("7.3")).record.begun == 1
+    assert await suspects.begin(event_of_pack(2), suspect) == 0
+    assert (await suspects._read("7.3")).record.begun == 2
+    await suspects.end(event_of_pack(2), suspect)
+    assert await is_off(suspects, "7.3")

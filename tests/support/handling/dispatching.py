@@ -13,7 +13,7 @@ from eda.handlers import PartialFailure, Reject, refuse_result
 from eda.handling._dispatch import Dispatcher
 from eda.handling.misfits import find_misfits
 from eda.handling.running_handler import note_task
-from eda.handling.verdicts import Exhausted, Misfit, Undecodable
+from eda.handling.verdicts import Exhausted, Misfit, Suspect, Undecodable
 from eda.transport._frame import Parser
 from eda.transport._outbound import Outbound
 
@@ -39,7 +39,8 @@ async def settle() -> None:
 class Rig:
     """A dispatcher with its workers running; is its host and its source.
 
-    With `hold` each event's handler waits until `release(sequence)`. With `ordered` there is a reader from the start.
+    With `hold` each event's handler waits until `release(sequence)`; for a later event of a pack, `release((sequence,
+    index))`. With `ordered` there is a reader from the start.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Rig:
     ) -> None:
         self.writes: list[bytes] = []
         self.seen: list[eda.Event] = []
-        self.held: dict[int, asyncio.Future[None]] = {}
+        self.held: dict[int | tuple[int, int], asyncio.Future[None]] = {}
         self.failures: list[tuple[eda.Event, BaseException]] = []
         self.misfits: list[int] = []
         self.undecodable: list[tuple[int, DecodeError]] = []
@@ -100,13 +101,14 @@ class Rig:
 
     async def _hold(self, event: eda.Event) -> None:
         self.seen.append(event)
-        self.held[event.sequence] = asyncio.get_running_loop().create_future()
+        place = (event.sequence, event.index) if event.index else event.sequence
+        self.held[place] = asyncio.get_running_loop().create_future()
         try:
-            await self.held[event.sequence]
+            await self.held[place]
         finally:
-            del self.held[event.sequence]
+            del self.held[place]
 
-    def release(self, *seqs: int) -> None:
+    def release(self, *seqs: int | tuple[int, int]) -> None:
         """Let the handlers of these events return, now or when they are called."""
         for seq in seqs:
             self.held[seq].set_result(None)
@@ -234,12 +236,12 @@ class Rig:
         self.dead_letters.append((event, payload, error))
         return self.dead_letter_delay_ns
 
-    async def try_on_record(self, event: eda.Event) -> int:
+    async def try_on_record(self, event: eda.Event, suspect: Suspect) -> int:
         self.records.append(("begin", event.sequence))
         await asyncio.sleep(0)
         return self.record_answer
 
-    async def end_record(self, event: eda.Event) -> None:
+    async def end_record(self, event: eda.Event, suspect: Suspect, is_begun: bool) -> None:
         self.records.append(("end", event.sequence))
         await asyncio.sleep(0)
 

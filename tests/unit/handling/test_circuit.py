@@ -401,7 +401,7 @@ async def test_pause_when_a_suspect_is_put_on_record_keeps_it_and_takes_it_off(m
     rig.deliver(1, attempt=2)
     recording = asyncio.get_running_loop().create_future()
 
-    async def record(event: eda.Event) -> int:
+    async def record(event: eda.Event, suspect: object) -> int:
         rig.records.append(("begin", event.sequence))
         await recording
         return 0

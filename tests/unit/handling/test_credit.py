@@ -27,7 +27,7 @@ async def make() -> AsyncIterator[Callable[..., Rig]]:
 
 
 def credit(rig: Rig) -> tuple[int, int]:
-    return rig.dispatcher.credit.n_events, rig.dispatcher.credit.n_bytes
+    return rig.dispatcher.credit.n_messages, rig.dispatcher.credit.n_bytes
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ async def test_refill_when_a_quarter_is_free_asks_for_it(make: Callable[..., Rig
     rig.release(2)
     await settle()
     assert [n for n, _ in rig.pulls] == [8, 2]
-    assert rig.dispatcher.credit.n_events + rig.dispatcher.n_held == 8
+    assert rig.dispatcher.credit.n_messages + rig.dispatcher.n_held == 8
 
 
 async def test_refill_when_the_limit_is_one_asks_for_one_after_each(make: Callable[..., Rig]) -> None:
@@ -126,7 +126,7 @@ async def test_credit_when_a_redelivery_of_a_held_event_comes_is_used(make: Call
     rig.dispatcher.credit.refill()
     rig.deliver(1)
     rig.deliver(1, attempt=2)
-    assert (rig.dispatcher.credit.n_events, rig.dispatcher.n_held) == (6, 1)
+    assert (rig.dispatcher.credit.n_messages, rig.dispatcher.n_held) == (6, 1)
 
 
 async def test_credit_when_more_comes_than_was_asked_for_is_none_and_nothing_is_lost(make: Callable[..., Rig]) -> None:
@@ -140,7 +140,7 @@ async def test_credit_when_more_comes_than_was_asked_for_is_none_and_nothing_is_
         rig.release(seq)
     await settle()
     assert [event.sequence for event in rig.seen] == list(range(1, 11))
-    assert 1 <= rig.dispatcher.credit.n_events <= 4
+    assert 1 <= rig.dispatcher.credit.n_messages <= 4
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ async def test_refill_when_nothing_that_comes_is_kept_goes_on(make: Callable[...
     rig = make(limit=4, types=["t"])
     rig.dispatcher.credit.refill()
     for seq in range(1, 101):
-        assert rig.dispatcher.credit.n_events > 0
+        assert rig.dispatcher.credit.n_messages > 0
         rig.deliver(seq, **bad)
         await settle()
         assert rig.dispatcher.n_held == 0

@@ -18,11 +18,16 @@ from eda.handling._ledger import SharedLedger
 from eda.handling._ledger_ordered import OrderedLedger
 from leaks import MAX_BLOCKS, MAX_RSS, References, growth, resident
 from support.handling.dispatching import Rig, delivery, settle
+from support.packs import envelopes_of
+from support.reference import bytes_field
 
 N = 100_000
 AT_ONCE = 500
 PAYLOADS = [encode_event(eda.Event(type="t" * 100, aggregate=str(n), data=eda.Bytes(bytes(100)))) for n in range(50)]
 EVENT = decode_event(PAYLOADS[0])
+ENVELOPES = envelopes_of(eda.Event(type="t" * 100, data=eda.Bytes(bytes(100))) for _ in range(4))
+PACK = b"".join(bytes_field(15, envelope) for envelope in ENVELOPES)
+SPOILT_PACK = b"".join(bytes_field(15, envelope) for envelope in (ENVELOPES[0], b"\xff", *ENVELOPES[1:]))
 
 
 class Flow:
@@ -131,6 +136,15 @@ def begin(rig: Rig) -> None:
     rig.read_anew()
 
 
+def give_back_waiting(rig: Rig) -> None:
+    rig.dispatcher.outcomes.give_back_waiting()
+
+
+def redeliver_packs(rig: Rig) -> None:
+    for seq in range(rig.dispatcher.outcomes.last_seq + 1, rig.dispatcher.outcomes.last_seq + 100):
+        rig.deliver(seq, payload=PACK, attempt=2)
+
+
 def redeliver(rig: Rig) -> None:
     for seq in range(rig.dispatcher.outcomes.last_seq + 1, rig.dispatcher.outcomes.last_seq + 200):
         rig.feed(*delivery(seq, 2), PAYLOADS[0])
@@ -149,6 +163,13 @@ def reading_and_failing_once(event: eda.Event) -> None:
     failing_once(event)
 
 
+async def failing_once_after_a_turn(event: eda.Event) -> None:
+    await asyncio.sleep(0)
+    if event.attempt == 1 and event.index == 1:
+        raise ValueError(event)
+
+
+PACKS = {"payload": PACK}
 FOREIGN = {"headers": b"NATS/1.0\r\nNats-Msg-Id: x\r\na: b\r\n\r\n"}
 SCHEDULE = {"headers": b"NATS/1.0\r\nNats-Schedule: @at 2030-01-01T00:00:00Z\r\n\r\n"}
 
@@ -170,6 +191,15 @@ PATHS: dict[str, dict[str, Any]] = {
     "shared-exhausted": {"handler": nothing, "max_attempts": 1, "parts": {"attempt": 2}, "record": -1},
     "shared-redelivered": {"handler": resting, "change": redeliver},
     "shared-given-back": {"handler": Given()},
+    "shared-packs": {"handler": nothing, "parts": PACKS},
+    "shared-packs-failing": {"handler": failing_once_after_a_turn, "concurrency": 5, "parts": PACKS},
+    "shared-packs-failing-on-record": {"handler": failing_once_after_a_turn, "max_attempts": 3, "parts": PACKS},
+    "shared-packs-rejecting": {"handler": rejecting, "parts": PACKS},
+    "shared-packs-spoilt": {"handler": nothing, "parts": {"payload": SPOILT_PACK}},
+    "shared-packs-suspect": {"handler": nothing, "max_attempts": 1, "parts": {**PACKS, "attempt": 2}},
+    "shared-packs-filtered": {"handler": nothing, "types": ["x"], "parts": PACKS},
+    "shared-packs-given-back": {"handler": resting, "change": give_back_waiting, "parts": PACKS},
+    "shared-packs-redelivered": {"handler": resting, "change": redeliver_packs, "parts": PACKS},
     "ordered": {"handler": nothing, "ordered": True},
     "ordered-foreign-failing": {"handler": reading_and_failing_once, "ordered": True, "parts": FOREIGN},
     "ordered-asynchronous": {"handler": asynchronous, "ordered": True, "concurrency": 5},
@@ -233,6 +263,12 @@ def shared_round() -> None:
     ledger.renew(3, b"reply" * 10, 0)
     ledger.retry(ledger.take_ready(), 5, EVENT, ValueError("x"))
     ledger.finish(ledger.take_ready())
+    for seq in range(1001, 1100):
+        pack = ledger.add_pack(seq, b"reply %d" % seq, 1, 100, 0)
+        ledger.add_of_pack(pack, EVENT, 0)
+        ledger.mark_given_back(pack)
+    ledger.renew(1001, b"later" * 10, 0)
+    ledger.drop_waiting()
 
 
 def ordered_round(serial: bool) -> None:

@@ -187,10 +187,10 @@ class SharedMachine(Machine):
     def renew(self, number: int) -> None:
         if self.held and number % 3:
             held = self.pick(number, WAITING, RUNNING, RETRYING)
-            assert self.ledger.renew(held.seq, b"reply %d" % number, self.now_ns) == held.slot
+            assert self.ledger.renew(held.seq, b"reply %d" % number, self.now_ns)
             held.since_ns = self.now_ns
         elif all(held.seq != number for held in self.held):
-            assert self.ledger.renew(number, b"reply", self.now_ns) == -1
+            assert not self.ledger.renew(number, b"reply", self.now_ns)
 
     def done(self, held: Held) -> None:
         self.held.remove(held)

@@ -112,7 +112,7 @@ async def test_delivery_when_it_is_from_before_the_place_to_go_on_is_skipped(mak
     assert rig.seqs == [1, 2, 3, 4, 5]
     assert rig.gaps == []
     assert rig.dispatcher.intake.n_skipped == 0
-    assert rig.dispatcher.credit.n_events > 0
+    assert rig.dispatcher.credit.n_messages > 0
 
 
 async def test_delivery_when_there_is_no_reader_is_not_taken(make: Make) -> None:
@@ -123,7 +123,7 @@ async def test_delivery_when_there_is_no_reader_is_not_taken(make: Make) -> None
     rig.feed(b"orders.t._", b"$JS.ACK.orders..1.1.1.1.1", b"")
     await settle()
     assert rig.seqs == []
-    assert (rig.dispatcher.credit.n_events, rig.dispatcher.intake.n_foreign) == (0, 2)
+    assert (rig.dispatcher.credit.n_messages, rig.dispatcher.intake.n_foreign) == (0, 2)
 
 
 @pytest.mark.parametrize(("filter", "n"), [({}, 90), ({"types": ["t"]}, 0), ({"aggregate": ""}, 0)], ids=repr)
@@ -219,11 +219,11 @@ async def test_events_when_one_fails_and_nothing_binds_them_go_on_but_the_positi
     await settle()
     assert handler.seen == [(seq, 1) for seq in range(1, 11)]
     assert (rig.dispatcher.position, rig.dispatcher.n_held) == (0, 10)
-    assert rig.dispatcher.credit.n_events == 0  # what would come again after a crash is bounded
+    assert rig.dispatcher.credit.n_messages == 0  # what would come again after a crash is bounded
     again(rig)
     await settle()
     assert handler.seen[-1] == (1, 2)
-    assert (rig.dispatcher.position, rig.dispatcher.n_held, rig.dispatcher.credit.n_events) == (10, 0, 10)
+    assert (rig.dispatcher.position, rig.dispatcher.n_held, rig.dispatcher.credit.n_messages) == (10, 0, 10)
 
 
 # --- serial ----------------------------------------------------------------------------------------------------------

@@ -69,10 +69,10 @@ def test_credit_when_pulls_are_served_in_any_order_is_what_the_server_owes(
                 server.deliver()
         if what == "end" and server.waiting:
             server.end(n)
-        assert server.rig.dispatcher.credit.n_events == sum(server.waiting.values())
+        assert server.rig.dispatcher.credit.n_messages == sum(server.waiting.values())
     while server.waiting:
         server.end(0)
-    assert server.rig.dispatcher.credit.n_events == 0
+    assert server.rig.dispatcher.credit.n_messages == 0
     assert server.rig.dispatcher.credit.n_bytes == 0
 
 
@@ -81,10 +81,10 @@ async def test_revoke_when_more_is_said_to_be_left_than_was_asked_for_leaves_non
     rig.dispatcher.credit.grant(1, 10, 1000)
     rig.dispatcher.credit.grant(2, 10, 1000)
     rig.dispatcher.credit.revoke(1, 10**6)
-    assert (rig.dispatcher.credit.n_events, rig.dispatcher.credit.n_bytes) == (0, 0)
+    assert (rig.dispatcher.credit.n_messages, rig.dispatcher.credit.n_bytes) == (0, 0)
     rig.dispatcher.credit.revoke(2, 10**6)
     rig.dispatcher.credit.revoke(3, 10**6)
-    assert (rig.dispatcher.credit.n_events, rig.dispatcher.credit.n_bytes) == (0, 0)
+    assert (rig.dispatcher.credit.n_messages, rig.dispatcher.credit.n_bytes) == (0, 0)
 
 
 async def test_revoke_when_nothing_is_known_of_the_pull_changes_nothing(make: Callable[..., Rig]) -> None:
@@ -92,7 +92,7 @@ async def test_revoke_when_nothing_is_known_of_the_pull_changes_nothing(make: Ca
     rig.dispatcher.credit.grant(1, 10, 1000)
     rig.dispatcher.credit.revoke(7, 0)
     rig.dispatcher.credit.revoke(7, -1)
-    assert (rig.dispatcher.credit.n_events, rig.dispatcher.credit.n_bytes) == (10, 1000)
+    assert (rig.dispatcher.credit.n_messages, rig.dispatcher.credit.n_bytes) == (10, 1000)
 
 
 async def test_revoke_when_the_server_does_not_say_what_is_left_takes_what_was_counted(
@@ -103,9 +103,9 @@ async def test_revoke_when_the_server_does_not_say_what_is_left_takes_what_was_c
     rig.dispatcher.credit.grant(2, 5, 500)
     rig.deliver(1)
     rig.dispatcher.credit.revoke(1, -1)
-    assert (rig.dispatcher.credit.n_events, rig.dispatcher.credit.n_bytes) == (5, 500)
+    assert (rig.dispatcher.credit.n_messages, rig.dispatcher.credit.n_bytes) == (5, 500)
     rig.dispatcher.credit.revoke(2, -1)
-    assert (rig.dispatcher.credit.n_events, rig.dispatcher.credit.n_bytes) == (0, 0)
+    assert (rig.dispatcher.credit.n_messages, rig.dispatcher.credit.n_bytes) == (0, 0)
 
 
 async def test_grant_when_there_are_as_many_pulls_as_it_counts_is_refused_and_none_is_asked_for(
@@ -118,7 +118,7 @@ async def test_grant_when_there_are_as_many_pulls_as_it_counts_is_refused_and_no
         rig.dispatcher.credit.grant(MAX_PULLS + 1, 1, 1)
     rig.dispatcher.credit.refill()
     assert rig.pulls == []
-    assert rig.dispatcher.credit.n_events == MAX_PULLS
+    assert rig.dispatcher.credit.n_messages == MAX_PULLS
     rig.dispatcher.credit.revoke(7, 1)
     rig.dispatcher.credit.refill()
     assert len(rig.pulls) == 1
@@ -127,7 +127,7 @@ async def test_grant_when_there_are_as_many_pulls_as_it_counts_is_refused_and_no
     rig.dispatcher.credit.revoke_all()
     with pytest.raises(ValueError, match="more pulls"):
         rig.dispatcher.credit.grant(MAX_PULLS + 3, 0, 1)  # of nothing
-    assert (rig.dispatcher.credit.n_events, rig.dispatcher.credit.n_bytes) == (0, 0)
+    assert (rig.dispatcher.credit.n_messages, rig.dispatcher.credit.n_bytes) == (0, 0)
 
 
 # --- how many are asked for ------------------------------------------------------------------------------------------
@@ -139,10 +139,10 @@ async def test_allowed_when_handlers_are_quick_grows_to_the_limit_and_never_over
     assert rig.dispatcher.credit.allowed == 8
     seq = 0
     for _ in range(50):
-        for _ in range(rig.dispatcher.credit.n_events):
+        for _ in range(rig.dispatcher.credit.n_messages):
             seq += 1
             rig.deliver(seq)
-            assert rig.dispatcher.n_held + rig.dispatcher.credit.n_events <= rig.dispatcher.credit.allowed <= 500
+            assert rig.dispatcher.n_held + rig.dispatcher.credit.n_messages <= rig.dispatcher.credit.allowed <= 500
         await settle()
     assert rig.dispatcher.credit.allowed == 500
     assert rig.dispatcher.outcomes.n_handled == seq
@@ -162,7 +162,7 @@ async def test_allowed_when_handlers_are_slow_is_about_a_second_of_their_work(
 
     def fill() -> bool:
         nonlocal seq
-        while rig.dispatcher.credit.n_events:
+        while rig.dispatcher.credit.n_messages:
             seq += 1
             rig.deliver(seq)
         return rig.dispatcher.credit.allowed == limit if not slow else rig.dispatcher.credit.allowed <= 50 * concurrency
@@ -189,4 +189,4 @@ async def test_allowed_when_the_subscription_is_ordered_is_the_limit_whatever_ha
     rig.deliver(*range(1, 51))
     await until(lambda: rig.dispatcher.outcomes.n_handled > 20)
     assert rig.dispatcher.credit.allowed == 50
-    assert rig.dispatcher.n_held + rig.dispatcher.credit.n_events <= 50
+    assert rig.dispatcher.n_held + rig.dispatcher.credit.n_messages <= 50

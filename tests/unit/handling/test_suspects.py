@@ -154,7 +154,7 @@ async def test_suspect_when_the_worker_is_cancelled_is_given_back_and_off_the_re
 async def test_suspect_when_handled_is_acknowledged_before_the_record_is_waited_for(make: Make) -> None:
     rig = make(max_attempts=3)
     purged = asyncio.Event()
-    rig.end_record = lambda event: purged.wait()  # type: ignore[method-assign, assignment, return-value]
+    rig.end_record = lambda *_: purged.wait()  # type: ignore[method-assign, assignment, return-value]
     rig.deliver(1, attempt=3)
     await settle()
     assert rig.flush() == [(delivery(1, 3)[1], b"")]
@@ -167,7 +167,7 @@ async def test_suspect_when_handled_is_acknowledged_before_the_record_is_waited_
 
 async def test_suspect_when_the_worker_is_cancelled_before_it_is_begun_is_given_back(make: Make) -> None:
     rig = make(max_attempts=3)
-    rig.try_on_record = lambda event: asyncio.Event().wait()  # type: ignore[method-assign, assignment, return-value]
+    rig.try_on_record = lambda *_: asyncio.Event().wait()  # type: ignore[method-assign, assignment, return-value]
     rig.deliver(1, attempt=3)
     await settle()
     rig.tasks[0].cancel()
