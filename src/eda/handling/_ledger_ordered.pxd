@@ -48,6 +48,7 @@ cdef class OrderedLedger(Ledger):
     cdef int leave_lane(self, int32_t slot) except -1
     cdef bint clear_lane(self, Lane lane) noexcept
     cpdef list stored_times(self, list events)
+    cpdef bint ends_message(self, Event event) except -1
     cpdef uint64_t size_of(self, list events)
     cdef int forget_part(self) noexcept
     cpdef int drop(

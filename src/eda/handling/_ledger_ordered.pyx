@@ -285,6 +285,16 @@ cdef class OrderedLedger(Ledger):
             times.append(stored_ns)
         return times
 
+    cpdef bint ends_message(self, Event event) except -1:
+        """Return whether this running event is the last one of its message, also of those that no handler gets."""
+        cdef uint64_t at
+        cdef Held* entry
+        for at in range(self.order_head, self.order_tail):
+            entry = &self.held[self.order[at & <uint64_t>(self.n_slots - 1)]]
+            if entry.seq == event.sequence_ and entry.index == event.index_:
+                return entry.is_last
+        return True
+
     cpdef uint64_t size_of(self, list events):
         """Return how many bytes the envelopes of these events have."""
         cdef uint64_t n = 0

@@ -59,6 +59,7 @@ class OrderedSource(Source):
         self._streams = services.streams
         self._name = spec.name
         self._options = options = spec.options
+        self._part = spec.part
         self.filter: list[str] = filter_subjects(spec.stream, options.types, options.aggregate)
         self._server_filter: list[str] = []  # set by `use_stream`, and each time the stream is checked
         self._was_packed = False  # whether the stream had the mark of packs at some time
@@ -107,7 +108,7 @@ class OrderedSource(Source):
         start = options.start
         if isinstance(start, datetime):
             start = await sequence_at(self._api, self._stream, since_epoch_ns(start), info)
-        return await position_of(self._api, self._stream, start - 1)
+        return Position(*(await position_of(self._api, self._stream, start - 1))[:2], *self._part)
 
     def _config(self, name: str) -> dict[str, Any]:
         what = f"reader of subscription {self._name!r} of stream {self._stream!r}"

@@ -25,6 +25,8 @@ class SubscriptionSpec:
     options: SubscriptionOptions
     asks_bare: bool = False
     """whether an ordered subscription with a filter always asks for the stream's own subject: its user can't go back"""
+    part: tuple[int, int, int] = (0, 0, 0)
+    """how many events are done of which pack, as in Position: an ordered subscription begins in the middle of it"""
 
 
 def spec_of(stream: str, options: SubscriptionOptions, client: str | None) -> SubscriptionSpec:
