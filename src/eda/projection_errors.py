@@ -31,22 +31,26 @@ class PositionInvalid(EdaError):
 class NotApplied(EdaError):
     """An event that `wait_for` waits for was not applied: it failed, and the projection passed it.
 
-    `projection`, `version`, `stream` and `sequence` say which event of whose. `reason` is the text of the error with
-    which applying the event failed.
+    `projection`, `version`, `stream`, `sequence` and `index` say which event of whose; `index` is the event's place in
+    a pack, and 0 for an event on its own. `reason` is the text of the error with which applying the event failed.
     """
 
-    def __init__(self, projection: str, version: int, stream: str, sequence: int, reason: str) -> None:
+    def __init__(
+        self, projection: str, version: int, stream: str, sequence: int, reason: str, index: int = 0
+    ) -> None:  # fmt: skip
         super().__init__()
         self.projection = projection
         self.version = version
         self.stream = stream
         self.sequence = sequence
+        self.index = index
         self.reason = reason
 
     def __str__(self) -> str:
+        index = f", index {self.index}," if self.index else ""
         return (
             f"projection {self.projection!r} version {self.version} did not apply the event at sequence "
-            f"{self.sequence} of stream {self.stream!r}: {printable(self.reason)}"
+            f"{self.sequence}{index} of stream {self.stream!r}: {printable(self.reason)}"
         )
 
 

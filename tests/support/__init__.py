@@ -22,6 +22,7 @@
     projections/memory_sink   a sink in memory, whose methods may fail
     projections/lists         a read model in SQLite that only lists its events
     projections/read_model    a table in SQLite, a function that fills it, and what it holds
+    projections/packed        a packed stream of packs that are made by hand, and where their events are
     store/forgetter           forgets an aggregate in a process of its own, which dies at a step
     store/appends             appends by `Appending` alone, and what a stream holds
     store/snapshotting        snapshots of a stream that a test writes to by itself

@@ -67,7 +67,7 @@ async def lag_of(conn: eda.Conn, version: eda.sql.ViewVersion) -> VersionLag:
 
 
 async def _stream_lag(conn: eda.Conn, stream: str, rows: list[eda.sql.PositionRow]) -> StreamLag:
-    position = min(row.sequence for row in rows)
+    position = min(row.up_to.whole for row in rows)
     updated = _newest(row.updated for row in rows)
 
     def broken(problem: str, last: int | None = None) -> StreamLag:

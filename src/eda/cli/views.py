@@ -60,8 +60,9 @@ def views() -> None:
 def list_views(name: str | None, into: str, as_json: bool, **server: str | None) -> None:
     """List the read models of a database, or the versions of the one called NAME.
 
-    The command changes nothing. `behind` says how many events of the stream are stored after the position, and how old
-    the oldest of them is. If the projection leaves out some types, events of these types may be counted, too.
+    The command changes nothing. `position` is the last message that is wholly applied. `behind` says how many messages
+    of the stream are stored after it, and how old the oldest of them is. A pack is one message. If the projection
+    leaves out some types, messages of these types may be counted, too.
 
     With --json, each version is an object with the fields name, version, current, updated, lag, lag_s and
     streams. The first three say which version it is, and whether views read it. `streams` is a list of objects with the

@@ -23,7 +23,7 @@ from eda.times import NS
 
 __all__ = ["Applying", "Taken"]
 
-# Events that follow each other, and when the stream stored each of them.
+# Events that follow each other, and when the stream stored each of them, as a Chunk has them.
 Taken = tuple[list[Event], list[int]]
 
 _NOT_CALLED, _COMMITTED = object(), object()
@@ -102,7 +102,8 @@ class Applying:
     def _chunks(self, events: list[Event], times: list[int]) -> list[Chunk]:
         """Return the chunks in which events are applied, the last first."""
         if self._is_single:
-            chunks = [Chunk([event], [time]) for event, time in zip(reversed(events), reversed(times), strict=True)]
+            all_events = Chunk(events, times)
+            chunks = [all_events.part(number, number + 1) for number in reversed(range(len(events)))]
         else:
             chunks = [Chunk(events, times)]
         return self._without_keys(chunks) if self._host.key_errors and self.row.lane == 0 else chunks
@@ -112,7 +113,7 @@ class Applying:
         errors = self._host.key_errors
         parts: list[Chunk] = []
         for chunk in reversed(chunks):
-            found = [errors.get(event.sequence) for event in chunk.events]
+            found = [errors.get((event.sequence, event.index)) for event in chunk.events]
             parts += split(chunk, found) if any(found) else [chunk]
         return parts[::-1]
 
@@ -148,7 +149,7 @@ class Applying:
                 await self.moving.pause(outage, n_outages)
             elif error is None:
                 # A hook has called nothing, or has swallowed the error.
-                await self.moving.pass_to(*self._chunk.end)
+                await self.moving.pass_to(self._chunk.end)
                 return None
             else:
                 return error
@@ -171,7 +172,7 @@ class Applying:
         """Apply what the last hook has passed on, in one transaction."""
         # A thread gets the context of this task, so that a close in apply knows where it is called.
         work = _work(copy_context(), self._host.apply, given)
-        await self._noted(self.moving.move(*self._chunk.end, work, len(self._chunk.events)))
+        await self._noted(self.moving.move(self._chunk.end, work, len(self._chunk.events)))
 
     async def _transactions(self, given: Any) -> None:
         """Apply the chunk, and the next ones if they are ready: the sink begins each as soon as it can."""
@@ -226,13 +227,15 @@ class Applying:
                 break
             await asyncio.sleep(delay_ns / NS)
         host.counts.dead += host.dead_letters.into is not None
-        host.on_dead(event.sequence, error_text(error.__cause__ if isinstance(error, Undecodable) else error))
-        await self.moving.pass_to(event.sequence, time)
+        reason = error_text(error.__cause__ if isinstance(error, Undecodable) else error)
+        host.on_dead(event.sequence, event.index, reason)
+        await self.moving.pass_to(chunk.end)
         return []
 
     def _delay_s(self, event: Event, error: BaseException) -> float | None:
         """Return the seconds until the event's next attempt; None: there is none."""
-        if isinstance(error, Reject | Undecodable) or self._host.key_errors.pop(event.sequence, None) is not None:
+        place = event.sequence, event.index
+        if isinstance(error, Reject | Undecodable) or self._host.key_errors.pop(place, None) is not None:
             return None
         most = self._options.retry.max_attempts
         return None if most is not None and event.attempt >= most else self._options.retry.delay_s(event.attempt)

@@ -6,14 +6,16 @@ from eda._event import Event
 from eda.handlers import GivenBack, PartialFailure, errors_in
 from eda.handling.misfits import find_misfits
 from eda.handling.verdicts import Alone
+from eda.projections.sink import UpTo
 
-__all__ = ["Chunk", "parts_of", "split"]
+__all__ = ["Chunk", "parts_of", "split", "times_of_part"]
 
 
 class Chunk:
     """Events of one lane that are applied in one transaction, and when the stream stored each of them.
 
-    `error`: the error with which the one event has failed already.
+    The last time is negative if later events of the same message may belong to this lane as well. `error`: the error
+    with which the one event has failed already.
     """
 
     __slots__ = ("error", "events", "times")
@@ -24,13 +26,23 @@ class Chunk:
         self.error: BaseException | None = error
 
     @property
-    def end(self) -> tuple[int, int]:
-        """Return the sequence of the last event, and when the stream stored it."""
-        return self.events[-1].sequence, self.times[-1]
+    def end(self) -> UpTo:
+        """Return up to which event the lane is applied afterwards."""
+        last = self.events[-1]
+        return UpTo(last.sequence, last.index, self.times[-1])
 
     def part(self, first: int, end: int, error: BaseException | None = None) -> Chunk:
         """Return some of the events as a chunk."""
-        return Chunk(self.events[first:end], self.times[first:end], error)
+        return Chunk(self.events[first:end], times_of_part(self.events, self.times, first, end), error)
+
+
+def times_of_part(events: list[Event], times: list[int], first: int, end: int) -> list[int]:
+    """Return the times of some of the events; the last one is negative if the next event is of the same message."""
+    part = times[first:end]
+    if end < len(events):
+        is_whole = events[end].sequence != events[end - 1].sequence
+        part[-1] = abs(part[-1]) if is_whole else -abs(part[-1])
+    return part
 
 
 def parts_of(chunk: Chunk, error: BaseException) -> list[Chunk]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from dataclasses import replace
 
 from eda._event import Event
 from eda.projections.applying import Applying, Taken
 from eda.projections.lane_host import LaneHost
-from eda.projections.sink import PositionRow
+from eda.projections.sink import PositionRow, UpTo
 
 __all__ = ["Lane"]
 
@@ -31,18 +32,18 @@ class Lane:
         # Counts of events and bytes. The event loop changes the first two, and whoever takes events the others.
         self._n_put = self._n_bytes_put = 0
         self._n_taken = self._n_bytes_taken = 0
-        self._passing: tuple[int, int] | None = None
+        self._passing: UpTo | None = None
         self._is_working = False
         self._is_stopping = False
         self._loop = asyncio.get_running_loop()
         self._something: asyncio.Future[None] | None = None  # the task waits for events
         self._room: asyncio.Future[None] | None = None  # the subscription waits for room
-        self.reached: int = row.sequence  # the last sequence of this lane that was put here, or passed
+        self.reached: UpTo = row.up_to  # up to which event all of this lane was put here, or passed
 
     @property
-    def position(self) -> int:
-        """Return up to which sequence of the stream all events of this lane are applied, as far as it was read."""
-        return self.applying.row.sequence
+    def position(self) -> UpTo:
+        """Return up to which event of the stream all events of this lane are applied, as far as it was read."""
+        return self.applying.row.up_to
 
     @property
     def is_idle(self) -> bool:
@@ -62,7 +63,7 @@ class Lane:
     # --- in ----------------------------------------------------------------------------------------------------------
 
     async def put(self, events: list[Event], times: list[int], n_bytes: int) -> None:
-        """Take events that follow all earlier ones. Waits while this lane is full."""
+        """Take events that follow all earlier ones, with times as a Chunk has them. Waits while this lane is full."""
         while (self.n_waiting >= FULL or self.n_bytes_waiting >= FULL_BYTES) and not self._is_stopping:
             self._room = self._loop.create_future()
             await self._room
@@ -71,14 +72,15 @@ class Lane:
         self._lists.append((events, times, n_bytes))
         self._n_put += len(events)
         self._n_bytes_put += n_bytes
-        self.reached = events[-1].sequence
+        self.reached = UpTo(events[-1].sequence, events[-1].index, times[-1])
         self._wake()
 
-    def pass_to(self, sequence: int, time: int) -> None:
+    def pass_to(self, up_to: UpTo) -> None:
         """Move the row over messages that are not for this lane, once everything that was put here is applied."""
-        if sequence > self.reached:
-            self.reached = sequence
-            self._passing = sequence, time
+        if up_to.place > self.reached.place:
+            if up_to.sequence == self.reached.sequence and not up_to.is_part:
+                up_to = replace(up_to, index=self.reached.index)  # the last event of this lane in the same pack
+            self.reached = self._passing = up_to
             self._wake()
 
     def _wake(self) -> None:
@@ -95,10 +97,10 @@ class Lane:
                 await self.applying.apply()
                 self._is_working = False
             elif self._passing is not None:
-                (sequence, time), self._passing = self._passing, None
-                if sequence > self.position:
+                up_to, self._passing = self._passing, None
+                if up_to.place > self.position.place:
                     self._is_working = True
-                    await self.applying.moving.pass_to(sequence, time)
+                    await self.applying.moving.pass_to(up_to)
                     self._is_working = False
             else:
                 self._something = self._loop.create_future()

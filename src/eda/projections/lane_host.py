@@ -35,10 +35,10 @@ class Counts:
 class LaneHost:
     """What all lanes of a stream share: the sink, the function, and where failures are noted.
 
-    `on_moved()` is called when rows have moved, `on_dead(sequence, reason)` when an event was given up.
-    `is_awaited(sequence)` returns whether somebody waits for an event up to this one; any thread may call it.
-    `key_errors`: by sequence, the errors of the function `key`; such an event belongs to the first lane, and is given
-    up.
+    `on_moved()` is called when rows have moved, `on_dead(sequence, index, reason)` when an event was given up.
+    `is_awaited(place)` returns whether somebody waits for an event up to this one; any thread may call it.
+    `key_errors`: by sequence and index, the errors of the function `key`; such an event belongs to the first lane, and
+    is given up.
     """
 
     def __init__(
@@ -52,9 +52,9 @@ class LaneHost:
         dead_letters: DeadLettering,
         counts: Counts,
         wrap: Wrap | None,
-        is_awaited: Callable[[int], bool],
+        is_awaited: Callable[[tuple[int, int]], bool],
         on_moved: Callable[[], None],
-        on_dead: Callable[[int, str], None],
+        on_dead: Callable[[int, int, str], None],
     ) -> None:
         self.sink = sink
         self.options = options
@@ -68,4 +68,4 @@ class LaneHost:
         self.is_awaited = is_awaited
         self.on_moved = on_moved
         self.on_dead = on_dead
-        self.key_errors: dict[int, Exception] = {}
+        self.key_errors: dict[tuple[int, int], Exception] = {}

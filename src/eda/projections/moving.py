@@ -12,7 +12,7 @@ from eda.errors import Timeout
 from eda.projection_errors import PositionInvalid
 from eda.projections.chunks import Chunk
 from eda.projections.lane_host import LaneHost
-from eda.projections.sink import ClaimLost, CommitUnknown, Move, MovesOn, PositionRow, Work
+from eda.projections.sink import ClaimLost, CommitUnknown, Move, MovesOn, PositionRow, UpTo, Work, place_text
 
 __all__ = ["Moving", "NotLanded"]
 
@@ -22,7 +22,7 @@ OVERDUE_S = 1.0  # after its time, a transaction that still runs is logged, beca
 LONG_LOOK_S = 1.0  # a look at a row that takes longer tells that the database is to blame for a transaction's time
 
 OVERDUE = (
-    "%s: the transaction after event %d of stream %s still runs, although timeout_s=%g is over: a function in a thread "
+    "%s: the transaction after event %s of stream %s still runs, although timeout_s=%g is over: a function in a thread "
     "can't be cancelled, and the projection waits until it ends"
 )
 
@@ -34,8 +34,8 @@ class NotLanded(Exception):
 class _Aim:
     """Where the transaction under way moves the row, and over how many events."""
 
-    def __init__(self, sequence: int, n_events: int) -> None:
-        self.sequence = sequence
+    def __init__(self, up_to: UpTo, n_events: int) -> None:
+        self.up_to = up_to
         self.n_events = n_events
 
 
@@ -62,35 +62,35 @@ class Moving:
 
     # --- one transaction ---------------------------------------------------------------------------------------------
 
-    async def move(self, sequence: int, time: int, work: Work | None, n_events: int) -> None:
+    async def move(self, up_to: UpTo, work: Work | None, n_events: int) -> None:
         """Do the work and move the row, in one transaction.
 
         After an unknown outcome it is found out whether the row was moved. Raises NotLanded if it was not moved and the
         database is to blame; Timeout if the work took too long; ClaimLost, TransactionEnded, and what the work raises.
         """
         self._limit_s = self._options.timeout_s
-        await self._bounded(self._move(sequence, time, work, n_events), _Aim(sequence, n_events))
+        await self._bounded(self._move(up_to, work, n_events), _Aim(up_to, n_events))
 
-    async def _move(self, sequence: int, time: int, work: Work | None, n_events: int) -> None:
+    async def _move(self, up_to: UpTo, work: Work | None, n_events: int) -> None:
         options = self._options
         row = await self._sink.move(
             options.name,
             options.version,
             self.row,
-            sequence=sequence,
-            index=0,
-            time=time,
+            sequence=up_to.sequence,
+            index=up_to.index,
+            time=up_to.time,
             work=work,
             timeout_s=options.timeout_s,
         )
         self._note(row, 1, n_events)
 
-    async def pass_to(self, sequence: int, time: int) -> None:
+    async def pass_to(self, up_to: UpTo) -> None:
         """Move the row without applying anything, however long the database is down. Raises ClaimLost."""
         n_outages = 0
         while True:
             try:
-                await self.move(sequence, time, None, 0)
+                await self.move(up_to, None, 0)
                 break
             except (ClaimLost, PositionInvalid):
                 raise
@@ -125,7 +125,7 @@ class Moving:
     def committed(self, row: PositionRow, n_events: int) -> None:
         """Note a commit, in the sink's thread."""
         self._committed.append((row, n_events))
-        if self._host.is_awaited(row.sequence):
+        if self._host.is_awaited(row.up_to.place):
             with suppress(RuntimeError):  # the event loop was closed meanwhile
                 self._loop.call_soon_threadsafe(self.note_commits)
 
@@ -173,10 +173,10 @@ class Moving:
             self.is_moving = False
             self._overdue.cancel()
             self.note_commits()
-        if self.row.sequence == aim.sequence:
+        if self.row.up_to == aim.up_to:
             return  # the time was over after the last commit
         began = monotonic()
-        found = await self._landed(aim.sequence)
+        found = await self._landed(aim.up_to)
         if found is not None:
             self._note(found, 1, aim.n_events)
         elif isinstance(unknown, Timeout) and monotonic() - began < LONG_LOOK_S:
@@ -194,9 +194,10 @@ class Moving:
 
     def _log_overdue(self) -> None:
         row = self.row
-        self._host.logger.warning(OVERDUE, self._options.label, row.sequence, row.stream, self._options.timeout_s)
+        place = place_text(row.up_to.place)
+        self._host.logger.warning(OVERDUE, self._options.label, place, row.stream, self._options.timeout_s)
 
-    async def _landed(self, sequence: int) -> PositionRow | None:
+    async def _landed(self, up_to: UpTo) -> PositionRow | None:
         """Return the row if the transaction with an unknown outcome has moved it there. Raises ClaimLost."""
         n_outages, before = 0, self.row
         while True:
@@ -211,9 +212,9 @@ class Moving:
                 await self.pause(error, n_outages)
         if found is None or found.owner_epoch != before.owner_epoch:
             raise ClaimLost
-        if found.sequence == sequence:
+        if found.up_to == up_to:
             return found
-        if found.sequence != before.sequence:
+        if found.up_to != before.up_to:
             raise ClaimLost
         self.row = found
         return None
@@ -225,7 +226,7 @@ class _Moves:
     def __init__(
         self, lane: Moving, first: Chunk, next_chunk: Callable[[], Chunk | None], work_of: Callable[[Chunk], Work]
     ) -> None:
-        self.aim = _Aim(first.end[0], len(first.events))
+        self.aim = _Aim(first.end, len(first.events))
         self._first: Chunk | None = first
         self._lane = lane
         self._next_chunk = next_chunk
@@ -236,10 +237,10 @@ class _Moves:
         chunk, self._first = self._first or self._next_chunk(), None
         if chunk is None:
             return None
-        sequence, time = chunk.end
-        self.aim.sequence, self.aim.n_events = sequence, len(chunk.events)
+        up_to = chunk.end
+        self.aim.up_to, self.aim.n_events = up_to, len(chunk.events)
         self._n_events.append(len(chunk.events))
-        return Move(sequence, time, self._work_of(chunk))
+        return Move(up_to.sequence, up_to.index, up_to.time, self._work_of(chunk))
 
     def moved(self, row: PositionRow) -> None:
         self._lane.committed(row, self._n_events.popleft())

@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from eda.errors import ConfigError
 from eda.projections.outage_log import EVERY_S, OutageLog
-from eda.projections.sink import ClaimLost, PositionRow, Sink
+from eda.projections.sink import ClaimLost, PositionRow, Sink, UpTo, lowest_up_to, place_text
 
 __all__ = ["Ownership"]
 
@@ -26,8 +26,8 @@ FIRST_POLL_S = 0.005  # between two looks while somebody waits for an event
 MAX_POLL_S = 0.02
 RELEASE_S = 2.0
 
-CLAIMED = "projection %s applies stream %s from sequence %d onwards"
-TAKEN_OVER = "projection %s takes stream %s over at sequence %d: its last owner has shown no sign of life for %g s"
+CLAIMED = "projection %s applies stream %s from sequence %s onwards"
+TAKEN_OVER = "projection %s takes stream %s over at sequence %s: its last owner has shown no sign of life for %g s"
 STANDS_BY = "projection %s stands by for stream %s: another member applies it"
 BLOCKED = (
     "projection %s waits to take stream %s over: the database does not answer. A member that is frozen in a "
@@ -157,11 +157,13 @@ class Ownership:
             self._logger.warning(BLOCKED, self._label, self._stream)
 
     def _log_claim(self, rows: list[PositionRow], silent_s: float) -> None:
-        lowest = min(row.sequence for row in rows)
+        lowest = lowest_up_to(rows)
         if silent_s:
-            self._logger.warning(TAKEN_OVER, self._label, self._stream, lowest, round(silent_s, 1))
+            self._logger.warning(
+                TAKEN_OVER, self._label, self._stream, place_text(lowest.place), round(silent_s, 1)
+            )  # fmt: skip
         else:
-            self._logger.info(CLAIMED, self._label, self._stream, lowest + 1)
+            self._logger.info(CLAIMED, self._label, self._stream, _next_after(lowest))
 
     async def _pause(self, pause_s: float) -> float:
         """Wait until the next look, and return the pause after it."""
@@ -233,3 +235,8 @@ class Ownership:
                 await self._sink.release(self._name, self._version, rows)
         except Exception as error:
             self._logger.warning(NOT_RELEASED, self._label, self._stream, STALE_S, error)
+
+
+def _next_after(up_to: UpTo) -> str:
+    """Return the place of the next event, as messages show it."""
+    return f"{up_to.sequence}.{up_to.index + 1}" if up_to.is_part else str(up_to.sequence + 1)

@@ -31,7 +31,7 @@ FORBIDS = (
 
 
 class Reached(NamedTuple):
-    """A position that a projection may move to. `time`: when the stream stored its event, in ns; 0: not known."""
+    """A message that a projection may move to. `time`: when the stream stored it, in ns; 0: not known."""
 
     sequence: int
     time: int
@@ -57,7 +57,7 @@ class PassingOver:
         return bool(self._wanted)
 
     async def reach(self, position: int) -> Reached | None:
-        """Return where the position may move to if all events that were received are applied up to it.
+        """Return where the position may move to if all messages that were received are applied up to `position`.
 
         None: it can't move now. There are no later messages, or the next message that the filter matches, which is
         about to be delivered, is before the stream's end. Or only eda itself can filter this stream: then every message

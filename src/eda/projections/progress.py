@@ -19,10 +19,10 @@ Filter = Callable[[StreamInfo], Sequence[str]]
 
 
 def lowest_of(rows: Iterable[PositionRow]) -> dict[str, tuple[int, int]]:
-    """Return sequence and index up to which each stream is applied: the lowest of its lanes."""
+    """Return the place up to which each stream is applied: the lowest of its lanes."""
     lowest: dict[str, tuple[int, int]] = {}
     for row in rows:
-        position = (row.sequence, row.index)
+        position = row.up_to.place
         lowest[row.stream] = min(position, lowest.get(row.stream, position))
     return lowest
 
@@ -49,7 +49,7 @@ class Progress:
         return tuple(await asyncio.gather(*(self._of_stream(*each, filter) for each in sorted(of_stream.items()))))
 
     async def _of_stream(self, stream: str, rows: list[PositionRow], filter: Filter) -> StreamProgress:
-        lanes = tuple(row.sequence for row in sorted(rows, key=lambda row: row.lane))
+        lanes = tuple(row.up_to.whole for row in sorted(rows, key=lambda row: row.lane))
         position = min(lanes)
         unknown = StreamProgress(stream, position, None, None, lanes)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import cast
 
@@ -15,13 +16,13 @@ from eda.projections.lane import Lane
 from eda.projections.lane_host import LaneHost
 from eda.projections.lane_keys import lane_picker
 from eda.projections.options import ProjectionOptions
-from eda.projections.sink import PositionRow
+from eda.projections.sink import WHOLE, PositionRow, UpTo, lowest_up_to
 from eda.subscribing.ordered_source import OrderedSource
 from eda.subscribing.services import Services
 from eda.subscribing.spec import SubscriptionSpec
 from eda.subscribing.subscription import Subscription
 
-__all__ = ["Reading", "Rewound"]
+__all__ = ["PartGone", "Reading", "Rewound"]
 
 KEEPS_S = 1.0  # of the time for closing, this is kept for what follows the transactions
 SUBSCRIPTION_CLOSE_S = 2.0
@@ -31,11 +32,15 @@ class Rewound(Exception):
     """The stream has lost its end, so the position must be checked again."""
 
 
+class PartGone(Exception):
+    """The pack of which a part is applied was not delivered, and a later message was."""
+
+
 class Reading:
     """One period in which this member reads a stream and applies it.
 
     `rows` are the claimed rows, one for each lane. `on_user_code()` is called in each task that runs functions of
-    the user.
+    the user. With `skips_part`, it begins after a pack of which a part is applied: the rest is not for this projection.
     """
 
     def __init__(
@@ -46,23 +51,30 @@ class Reading:
         rows: list[PositionRow],
         new_host: Callable[[Subscription], LaneHost],
         on_user_code: Callable[[], None],
+        *,
+        skips_part: bool = False,
     ) -> None:
-        lowest = min(row.sequence for row in rows)
+        lowest = lowest_up_to(rows)
+        if skips_part:
+            lowest = replace(lowest, time=lowest.stored_ns)
         spec = SubscriptionSpec(
             stream,
             options.subscription_name,
             is_durable=False,
             is_ordered=True,
-            options=options.subscription(lowest + 1),
+            options=options.subscription(lowest.whole + 1),
             # An event that was not asked for may be noticed after later ones are applied. A projection can't go back.
             asks_bare=True,
+            part=(lowest.index + 1, lowest.sequence, lowest.stored_ns) if lowest.is_part else (0, 0, 0),
         )
         self._logger = services.logger
         self._label = options.label
         self._stream = stream
         self._on_user_code = on_user_code
         self.subscription: Subscription = Subscription(services, spec, self._receive, _nothing, _nothing)
-        self.subscription.on_rewound = self._on_rewound
+        self.subscription.on_rewound = lambda: self._end(Rewound())
+        self._source = cast("OrderedSource", self.subscription._pipeline.source)
+        self._source.on_part_gone = self.part_is_gone
         self._dispatcher = self.subscription._dispatcher
         self._ledger = cast("OrderedLedger", self._dispatcher.ledger)
         host = new_host(self.subscription)
@@ -70,9 +82,8 @@ class Reading:
         self.lanes: list[Lane] = [Lane(host, row, options.chunk) for row in sorted(rows, key=lambda row: row.lane)]
         self._lane_of = lane_picker(options.key, options.lanes) if options.lanes > 1 else None
         self._read_to = lowest
-        self._read_to_ns = 0
         self._tasks: list[asyncio.Task[None]] = []
-        self._rewound: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     # --- positions ---------------------------------------------------------------------------------------------------
 
@@ -82,26 +93,28 @@ class Reading:
         return [lane.applying.row for lane in self.lanes]
 
     @property
-    def position(self) -> int:
-        """Return the sequence up to which every event is applied or passed, as far as the stream was read."""
+    def position(self) -> UpTo:
+        """Return up to which event all are applied or passed, as far as the stream was read."""
         busy = [lane.position for lane in self.lanes if not lane.is_idle]
-        return min(busy) if busy else max(self.read_to[0], min(lane.position for lane in self.lanes))
+        if busy:
+            return min(busy, key=UpTo.place_of)
+        lowest = min((lane.position for lane in self.lanes), key=UpTo.place_of)
+        return max(self.read_to, lowest, key=UpTo.place_of)
 
     @property
-    def read_to(self) -> tuple[int, int]:
-        """Return the sequence up to which the lanes have got everything, and when the stream stored that message.
+    def read_to(self) -> UpTo:
+        """Return up to which event the lanes have got everything.
 
-        The lanes got no message that the filter leaves out, that is no event, or that was replayed for others.
+        The lanes got no event that the filter leaves out, that can't be read, or that was replayed for others.
         """
-        position = self._dispatcher.position
-        if position > self._read_to:
-            return position, self._dispatcher.position_ns
-        return self._read_to, self._read_to_ns
+        if (self._dispatcher.position, WHOLE) > self._read_to.place and not self._ended.done():
+            return UpTo(self._dispatcher.position, 0, self._dispatcher.position_ns)
+        return self._read_to
 
     @property
     def received_to(self) -> int:
         """Return the sequence up to which this process has received the stream, applied or not."""
-        return max(self._dispatcher.highest, self._read_to)
+        return max(self._dispatcher.highest, self._read_to.whole)
 
     @property
     def is_idle(self) -> bool:
@@ -113,19 +126,18 @@ class Reading:
         """Return whether a function of the user may run."""
         return any(lane.applying.moving.is_moving for lane in self.lanes)
 
-    def pass_to(self, sequence: int, time: int) -> None:
+    def pass_to(self, up_to: UpTo) -> None:
         """Move the rows of all lanes over messages that are not for them; everything before is applied."""
-        if sequence > self._read_to:
-            self._read_to, self._read_to_ns = sequence, time
+        self._read_to = max(self._read_to, up_to, key=UpTo.place_of)
         for lane in self.lanes:
-            lane.pass_to(sequence, time)
+            lane.pass_to(up_to)
 
     def pass_idle_lanes(self) -> None:
         """Move the rows of idle lanes up to what was read. The other lanes may be busy."""
-        at, at_ns = self.read_to
+        up_to = self.read_to
         for lane in self.lanes:
             if lane.is_idle:
-                lane.pass_to(at, at_ns)
+                lane.pass_to(up_to)
 
     def note_commits(self) -> None:
         """Note what is committed until now. The sink may have committed more than this process has noted."""
@@ -136,8 +148,11 @@ class Reading:
 
     async def _receive(self, events: list[Event]) -> None:
         times = self._ledger.stored_times(events)
-        last, last_ns = events[-1].sequence, times[-1]
+        last = events[-1]
+        is_part = not self._ledger.ends_message(last)
+        read_to = UpTo(last.sequence, last.index, -times[-1] if is_part else times[-1])
         if self._lane_of is None:
+            times[-1] = read_to.time
             await self._put(self.lanes[0], events, times)
         else:
             parts: dict[int, tuple[list[Event], list[int]]] = {}
@@ -146,27 +161,36 @@ class Reading:
                 try:
                     lane = lane_of(event)
                 except Exception as error:
-                    self._key_errors[event.sequence] = error
+                    self._key_errors[event.sequence, event.index] = error
                     lane = 0
                 part = parts.setdefault(lane, ([], []))
                 part[0].append(event)
                 part[1].append(time)
-            for number, part in parts.items():
-                await self._put(self.lanes[number], *part)
-        self._read_to, self._read_to_ns = last, last_ns
+            for number, (of_lane, its_times) in parts.items():
+                if is_part and of_lane[-1].sequence == last.sequence:
+                    its_times[-1] = -its_times[-1]
+                await self._put(self.lanes[number], of_lane, its_times)
+        self._read_to = read_to
 
     async def _put(self, lane: Lane, events: list[Event], times: list[int]) -> None:
         """Put events into a lane, except those that it has applied already."""
-        if events[0].sequence <= lane.reached:
-            new = [number for number, event in enumerate(events) if event.sequence > lane.reached]
+        reached = lane.reached.place
+        if (events[0].sequence, events[0].index) <= reached:
+            new = [number for number, event in enumerate(events) if (event.sequence, event.index) > reached]
             if not new:
                 return
             events, times = events[new[0] :], times[new[0] :]
         await lane.put(events, times, self._ledger.size_of(events))
 
-    def _on_rewound(self) -> None:
-        if not self._rewound.done():
-            self._rewound.set_result(None)
+    def part_is_gone(self) -> None:
+        """End, because the pack of which a part is applied does not come."""
+        self.stop()  # nothing later may be applied before it is known whether the rest of the pack is lost
+        self._end(PartGone())
+
+    def _end(self, error: Exception) -> None:
+        if not self._ended.done():
+            self._ended.set_exception(error)
+            self._ended.exception()  # retrieved, should nobody wait any more
 
     # --- opening, waiting, closing -----------------------------------------------------------------------------------
 
@@ -177,9 +201,7 @@ class Reading:
         Timeout, Closed.
         """
         await self.subscription.opened()
-        source = self.subscription._pipeline.source
-        assert isinstance(source, OrderedSource)
-        if source.created != datetime.fromisoformat(self.rows[0].created):
+        if self._source.created != datetime.fromisoformat(self.rows[0].created):
             raise Rewound  # the stream was made again after its check
         loop = asyncio.get_running_loop()
         self._tasks = [
@@ -192,17 +214,17 @@ class Reading:
         await lane.run()
 
     async def wait(self) -> None:
-        """Wait until it can't go on. Raises the error of a lane or of the subscription, or Rewound."""
+        """Wait until it can't go on. Raises the error of a lane or of the subscription, Rewound, or PartGone."""
         ended = asyncio.ensure_future(self.subscription.wait())
         try:
-            await asyncio.wait({*self._tasks, ended, self._rewound}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({*self._tasks, ended, self._ended}, return_when=asyncio.FIRST_COMPLETED)
+            if self._ended.done():
+                self._ended.result()
             for task in (*self._tasks, ended):
                 if task.cancelled():
                     raise Closed(f"{self._label}: a task of it was cancelled, and it")
                 if task.done():
                     task.result()
-            if self._rewound.done():
-                raise Rewound
         finally:
             ended.cancel()
 

@@ -3,24 +3,85 @@
 from __future__ import annotations
 
 import time as clock
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["ClaimLost", "CommitUnknown", "Move", "Moves", "MovesOn", "PositionRow", "Sink", "ViewVersion", "Work"]
+__all__ = [
+    "WHOLE",
+    "ClaimLost",
+    "CommitUnknown",
+    "Move",
+    "Moves",
+    "MovesOn",
+    "PositionRow",
+    "Sink",
+    "UpTo",
+    "ViewVersion",
+    "Work",
+    "lowest_up_to",
+    "place_text",
+]
+
+WHOLE = 2**63 - 1  # the index in a place after which no event of the message is left
 
 # A projection's function with its events: it gets the transaction, and may return an awaitable.
 Work = Callable[[Any], object]
 
 
 @dataclass(frozen=True, slots=True)
+class UpTo:
+    """Up to which event a lane has applied its stream, or passed it: three columns of its row.
+
+    `sequence` and `index` name the event: its message, and its place in a pack (0 for an ordinary message). Sequence
+    0: no event yet. `time`: when the stream stored the message, in nanoseconds since 1970; 0: not known. While events
+    of the message after `index` may be left to apply, `time` is negative. Otherwise the whole message is applied.
+    """
+
+    sequence: int
+    index: int
+    time: int
+
+    @property
+    def is_part(self) -> bool:
+        """Return whether events of the message `sequence` may be left to apply."""
+        return self.time < 0
+
+    @property
+    def stored_ns(self) -> int:
+        """Return when the stream stored the message, in nanoseconds since 1970; 0: not known."""
+        return abs(self.time)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Return the sequence and the index up to which all is applied. Places are compared, and UpTo is not."""
+        return self.sequence, self.index if self.time < 0 else WHOLE
+
+    def place_of(self) -> tuple[int, int]:
+        """Return `place`; a function for `min` and `max`."""
+        return self.place
+
+    @property
+    def whole(self) -> int:
+        """Return the sequence up to which all messages are wholly applied."""
+        return self.sequence - 1 if self.time < 0 else self.sequence
+
+
+def place_text(place: tuple[int, int]) -> str:
+    """Return a place in a stream as messages show it: `7` for a whole message, `7.2` for an event of a pack."""
+    sequence, index = place
+    return str(sequence) if index == WHOLE else f"{sequence}.{index}"
+
+
+@dataclass(frozen=True, slots=True)
 class PositionRow:
     """The position of one lane of a projection in one stream, as the sink stores it.
 
-    `created`: when the stream was created, as the server tells it. `sequence`, `index` and `time` (nanoseconds since
-    1970; 0: not known) say up to which event the lane has applied the stream; sequence 0: none yet. `owner_epoch`: how
-    often a member has taken the lane over. `updated`: when the row was last written, in seconds by the sink's clock; 0:
-    its owner has released it.
+    `created`: when the stream was created, as the server tells it. `sequence` and `index` say up to which event the
+    lane has applied the stream; sequence 0: none yet. `time`: when the stream stored the message `sequence`, in
+    nanoseconds since 1970; 0: not known. It is negative while only a part of that message, a pack, is applied: its
+    events up to `index`. `owner_epoch`: how often a member has taken the lane over. `updated`: when the row was last
+    written, in seconds by the sink's clock; 0: its owner has released it.
     """
 
     stream: str
@@ -32,9 +93,19 @@ class PositionRow:
     owner_epoch: int = 0
     updated: float = 0.0
 
+    @property
+    def up_to(self) -> UpTo:
+        """Return up to which event the lane has applied the stream."""
+        return UpTo(self.sequence, self.index, self.time)
+
     def moved(self, sequence: int, index: int, time: int) -> PositionRow:
         """Return the row after it was moved to an event now."""
         return PositionRow(self.stream, self.lane, self.created, sequence, index, time, self.owner_epoch, clock.time())
+
+
+def lowest_up_to(rows: Iterable[PositionRow]) -> UpTo:
+    """Return up to which event all lanes have applied their stream."""
+    return min((row.up_to for row in rows), key=UpTo.place_of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +118,12 @@ class ViewVersion:
     rows: tuple[PositionRow, ...]
 
 
-class Move(NamedTuple):
-    """One transaction of a lane: the work, and the position (sequence and time) that is stored with it."""
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One transaction of a lane: the work, and the position that is stored with it."""
 
     sequence: int
+    index: int
     time: int
     work: Work
 
@@ -124,6 +197,9 @@ class Sink(Protocol):
         `work` gets the transaction; what it raises is raised unchanged, after a rollback. Raises TransactionEnded if
         the work ended the transaction, ClaimLost if the row is not `row` any more, and CommitUnknown if the outcome of
         the commit is unknown. Then `find` tells it; a caller that is cancelled asks `find` as well.
+
+        `sequence`, `index` and `time` are stored as they are, and `rows`, `find` and `versions` return them unchanged:
+        see `PositionRow`. `time` may be negative.
 
         `timeout_s`: the database should end the transaction if this process does nothing in it for this long, so that
         a frozen process does not keep its locks. A sink that can't do this ignores it.

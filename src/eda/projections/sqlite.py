@@ -101,7 +101,7 @@ class SQLite(SqlSink):
             move = moves.next()
             if move is None:
                 return None
-            before, row = row, row.moved(move.sequence, 0, move.time)
+            before, row = row, row.moved(move.sequence, move.index, move.time)
             return move_steps(self.database, name, version, before, row, move.work)
 
         await self._sqlite.run_all(next_steps, moves.moved)

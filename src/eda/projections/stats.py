@@ -14,10 +14,12 @@ class StreamProgress:
     stream: str
     """the name of the stream"""
     position: int
-    """the sequence up to which every event of the stream is applied; with several lanes the lowest. 0: none yet"""
+    """the sequence up to which every message of the stream is wholly applied; with several lanes the lowest. 0: none
+    yet. While a pack is partly applied, it is the sequence before the pack"""
     lag: int | None
-    """how many events are not applied; None: unknown. A pack counts as one event. Where only eda itself can filter, or
-    in a view, events that the projection's `types` and `aggregate` leave out may count as well"""
+    """how many messages are not wholly applied; None: unknown. A pack counts as one, however many events it has. Where
+    only eda itself can filter, or in a view, messages that the projection's `types` and `aggregate` leave out may count
+    as well"""
     lag_s: float | None
     """the age of the oldest event that is not applied, in seconds; 0.0: all are applied; None: unknown"""
     lanes: tuple[int, ...]
@@ -47,7 +49,7 @@ class ProjectionStats:
 
     @property
     def lag(self) -> int | None:
-        """Return how many events of all streams are not applied; None: unknown for a stream."""
+        """Return how many messages of all streams are not wholly applied; None: unknown for a stream."""
         lags = [each.lag for each in self.streams if each.lag is not None]
         return sum(lags) if len(lags) == len(self.streams) else None
 

@@ -24,7 +24,7 @@ from eda.jetstream.stream_info import StreamInfo, info_of
 from eda.jetstream.subjects import escape_token
 from eda.names import FORGOTTEN
 from eda.projection_errors import PositionInvalid
-from eda.projections.sink import PositionRow
+from eda.projections.sink import PositionRow, UpTo
 from eda.server_codes import FORBIDDEN, MESSAGE_NOT_FOUND
 from eda.times import NS
 
@@ -84,13 +84,13 @@ class StreamCheck:
                     f"{_shown(row.created)} when it was read first, and {_shown(now.created)} now. So its events may "
                     "be others than those that were applied"
                 )
-        positions = sorted({(row.sequence, row.time) for row in rows if row.sequence})
-        last = now.info.last_sequence
-        if positions and positions[-1][0] > last:
-            now = await self._again(positions[-1][0], now)
-        await asyncio.gather(*(self._check_event(Position(*each), now.info) for each in positions))
+        positions = {row.up_to for row in rows if row.sequence}
         if positions:
-            await self._check_nothing_is_missing(max(positions[0][0], read_to), now.info)
+            highest = max(each.sequence for each in positions)
+            if highest > now.info.last_sequence:
+                now = await self._again(highest, now)
+            await asyncio.gather(*(self._check_event(each, now.info, read_to) for each in positions))
+            await self._check_nothing_is_missing(max(min(each.whole for each in positions), read_to), now.info)
         return now
 
     async def _again(self, sequence: int, before: StreamNow) -> StreamNow:
@@ -109,8 +109,9 @@ class StreamCheck:
             "from an older backup, or its server has lost the last events"
         )
 
-    async def _check_event(self, position: Position, info: StreamInfo) -> None:
+    async def _check_event(self, up_to: UpTo, info: StreamInfo, read_to: int) -> None:
         """Check that the event at the position is the one that was applied, if the stream still has it."""
+        position = Position(up_to.sequence, up_to.stored_ns)
         if not position.stored_ns:
             return  # the time is not known
         found = await position_of(self._api, self._stream, position.seq)
@@ -126,6 +127,7 @@ class StreamCheck:
         else:
             later = await sequence_at(self._api, self._stream, position.stored_ns + SKEW_NS, info)
             if later > position.seq:
+                await self._check_part(up_to, info, read_to)
                 return
             what = (
                 f"event {position.seq} was applied and is gone now, and event {later} was stored after it. So the "
@@ -135,6 +137,19 @@ class StreamCheck:
             f"{what}. The stream was restored from an older backup, or its server has lost the last events, and other "
             "events have their sequences now"
         )
+
+    async def _check_part(self, up_to: UpTo, info: StreamInfo, read_to: int) -> None:
+        """Check that the stream still has a pack of which a part is applied; the server did not return the pack.
+
+        The server may also forbid to read it. Then the times of the other messages tell.
+        """
+        if not up_to.is_part or read_to >= up_to.sequence:
+            return
+        if await sequence_at(self._api, self._stream, up_to.stored_ns, info) > up_to.sequence:
+            raise self._invalid(
+                f"the pack {up_to.sequence} is gone, and only its events up to index {up_to.index} are applied. So the "
+                "rows lack what its other events have changed"
+            )
 
     async def _check_nothing_is_missing(self, read_to: int, info: StreamInfo) -> None:
         first = info.first_sequence

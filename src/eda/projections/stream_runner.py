@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,8 +20,8 @@ from eda.projections.options import ProjectionOptions
 from eda.projections.outage_log import OutageLog
 from eda.projections.ownership import Ownership
 from eda.projections.passing_over import PassingOver
-from eda.projections.reading import Reading, Rewound
-from eda.projections.sink import ClaimLost, PositionRow, Sink
+from eda.projections.reading import PartGone, Reading, Rewound
+from eda.projections.sink import ClaimLost, PositionRow, Sink, UpTo, lowest_up_to
 from eda.projections.stream_check import StreamCheck
 from eda.projections.waiting import Waiters
 from eda.subscribing.services import Services
@@ -70,6 +69,7 @@ class StreamRunner:
     ) -> None:
         self.stream = stream
         self.counts: Counts = Counts()
+        self._not_asked_for: UpTo | None = None  # the rest of this pack is not for this projection
         self.reading: Reading | None = None  # None: another member owns the rows, or it is not known yet
         self._left: Reading | None = None  # it ends, and is not closed yet
         self._services = services
@@ -144,7 +144,10 @@ class StreamRunner:
     async def _begin(self) -> Reading:
         """Claim the rows, however long that takes, and begin to read after them."""
         rows = await self._ownership.claim(self._checked, self._is_opened)
-        reading = Reading(self._services, self.stream, self._options, rows, self._new_host, self._on_user_code)
+        skips_part = lowest_up_to(rows) == self._not_asked_for
+        reading = Reading(
+            self._services, self.stream, self._options, rows, self._new_host, self._on_user_code, skips_part=skips_part
+        )
         self._failed = self._loop.create_future()
         self.reading = reading
         self._ownership.keep(lambda: reading.rows)
@@ -184,6 +187,10 @@ class StreamRunner:
                 await self._read(reading)
             except ClaimLost:
                 self._ownership.lose()
+            except PartGone:
+                # The check before the next claim ends the projection if the pack is gone. If the stream still has it,
+                # the filter leaves it out now.
+                self._not_asked_for = lowest_up_to(reading.rows)
             except Rewound:
                 self._logger.warning(REWOUND, self._options.label, self.stream)
             except Exception as error:
@@ -252,14 +259,14 @@ class StreamRunner:
         self._moved.set()
         reading = self.reading or self._left
         if reading is not None:
-            self._waiters.advanced(self.stream, reading.position)
+            self._waiters.advanced(self.stream, *reading.position.place)
 
     def _on_rows(self, rows: list[PositionRow]) -> None:
         """Note how far the owner is, while this member stands by."""
-        self._waiters.advanced(self.stream, min(row.sequence for row in rows))
+        self._waiters.advanced(self.stream, *lowest_up_to(rows).place)
 
-    def _on_dead(self, sequence: int, reason: str) -> None:
-        self._waiters.not_applied(self.stream, sequence, 0, reason)
+    def _on_dead(self, sequence: int, index: int, reason: str) -> None:
+        self._waiters.not_applied(self.stream, sequence, index, reason)
 
     async def _pass_over(self, reading: Reading) -> None:
         """When all that was read is applied, move the rows over what the filter leaves out, once a second.
@@ -277,17 +284,22 @@ class StreamRunner:
                 self._wanted.clear()
                 pause_s = FIRST_PASS_S
             if reading.is_idle:
-                at, at_ns = reading.read_to
+                at = reading.read_to
                 if is_due or (self._passing_over.has_filter and self._waiters.wanted(self.stream)):
                     try:
-                        at, at_ns = await self._passing_over.reach(at) or (at, at_ns)
+                        found = await self._passing_over.reach(at.whole)
+                        if found is not None and at.is_part and reading.read_to == at:
+                            reading.part_is_gone()
+                            return
+                        if found is not None:
+                            at = UpTo(found.sequence, 0, found.time)
                     except EdaError as error:
                         if not grace.allows(error):
                             raise
                 if reading.is_idle:
-                    self._waiters.advanced(self.stream, at)
+                    self._waiters.advanced(self.stream, *at.place)
                     if is_due:
-                        reading.pass_to(at, at_ns)
+                        reading.pass_to(at)
             if is_due:
                 due_at = self._loop.time() + PASS_OVER_S
             await asyncio.sleep(FIRST_PASS_S)  # many callers must not become as many questions
@@ -306,7 +318,7 @@ class StreamRunner:
             if not reading.is_idle:
                 await asyncio.sleep(BUSY_LANES_PASS_S)
             reading.pass_idle_lanes()
-            self._waiters.advanced(self.stream, reading.position)
+            self._waiters.advanced(self.stream, *reading.position.place)
 
     async def _keep_checking(self, reading: Reading) -> None:
         """Check every 30 s, and after a lost connection, that the stream is still the one that was applied."""
@@ -340,7 +352,10 @@ class StreamRunner:
         if reading is None:
             return await self._sink.rows(self._options.name, self._options.version, self.stream)
         passed = reading.position
-        return [replace(row, sequence=max(row.sequence, passed)) for row in reading.rows]
+        return [
+            row if row.up_to.place >= passed.place else row.moved(passed.sequence, passed.index, passed.time)
+            for row in reading.rows
+        ]  # fmt: skip
 
     def on_wanted(self) -> None:
         """Look at once how far the position may move, because somebody waits for an event."""

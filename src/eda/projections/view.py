@@ -11,7 +11,7 @@ from eda.life import Life, OnLife
 from eda.projections.outage_log import OutageLog
 from eda.projections.progress import Progress, lowest_of
 from eda.projections.side import Side
-from eda.projections.sink import PositionRow, Sink, ViewVersion
+from eda.projections.sink import PositionRow, Sink, ViewVersion, place_text
 from eda.projections.sink_users import close_sink, open_sink
 from eda.projections.stats import ProjectionStats
 from eda.projections.waiting import Target, target_of, timeout_of
@@ -112,7 +112,7 @@ class View(Side):
             passed = self._passed.get(target.stream, (0, 0))
             if caller.done():
                 continue
-            if passed >= (target.sequence, target.index):
+            if passed >= target.place:
                 caller.set_result(None)
             elif self._passed and target.stream not in self._passed and self._loop.time() - since > UNKNOWN_STREAM_S:
                 caller.set_exception(self._does_not_read(target.stream))
@@ -137,7 +137,7 @@ class View(Side):
         """
         target, timeout_s = target_of(position), timeout_of(timeout_s)
         await self._in_use()
-        if self._passed.get(target.stream, (0, 0)) >= (target.sequence, target.index):
+        if self._passed.get(target.stream, (0, 0)) >= target.place:
             return
         caller: asyncio.Future[None] = self._loop.create_future()
         self._waiting[caller] = target, self._loop.time()
@@ -153,11 +153,11 @@ class View(Side):
                 caller.exception()  # retrieved, also if this task was cancelled in the same turn of the loop
 
     def _waited_for(self, target: Target) -> str:
-        event = f"event {target.sequence} of stream {target.stream!r}"
+        event = f"event {target.text} of stream {target.stream!r}"
         if self._current is None:
             return f"waiting until projection {self.name!r}, of which no version was opened yet, has applied {event}"
         at = self._passed.get(target.stream)
-        how_far = "it has not begun with this stream" if at is None else f"it has applied up to {at[0]}"
+        how_far = "it has not begun with this stream" if at is None else f"it has applied up to {place_text(at)}"
         return f"waiting until projection {self.name!r} version {self.version} has applied {event} ({how_far})"
 
     async def stats(self) -> ProjectionStats:

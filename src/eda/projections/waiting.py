@@ -14,6 +14,7 @@ from heapq import heappop, heappush
 
 from eda.errors import Closed, ConfigError, Timeout
 from eda.projection_errors import NotApplied
+from eda.projections.sink import WHOLE, place_text
 from eda.receipt import Receipt
 
 __all__ = ["MAX_NOT_APPLIED", "Target", "Waiters", "target_of", "timeout_of"]
@@ -28,6 +29,16 @@ class Target:
     stream: str
     sequence: int
     index: int = 0
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Return where the event is in its stream."""
+        return self.sequence, self.index
+
+    @property
+    def text(self) -> str:
+        """Return the event as messages name it: `7`, or `7.2` for an event of a pack that is not its first one."""
+        return place_text((self.sequence, self.index or WHOLE))
 
 
 def target_of(value: object) -> Target:
@@ -75,7 +86,7 @@ class _Stream:
     __slots__ = ("heap", "n", "passed")
 
     def __init__(self) -> None:
-        self.passed: tuple[int, int] = (0, 0)  # sequence and index
+        self.passed: tuple[int, int] = (0, WHOLE)  # a place
         self.heap: list[tuple[int, int, int, asyncio.Future[None]]] = []  # sequence, index, a number, the caller
         self.n = 0
 
@@ -98,18 +109,18 @@ class Waiters:
         self._error: Exception | None = None
 
     def passed(self, stream: str) -> tuple[int, int]:
-        """Return sequence and index of the event up to which the stream is applied, as far as this process knows."""
+        """Return the place up to which the stream is applied, as far as this process knows."""
         return self._streams[stream].passed
 
     def wanted(self, stream: str) -> int:
         """Return the highest sequence that anybody waits for; 0: nobody waits."""
         return max((sequence for sequence, _, _, caller in self._streams[stream].heap if not caller.done()), default=0)
 
-    def is_awaited(self, stream: str, sequence: int) -> bool:
-        """Return whether somebody waits for an event up to this one. Any thread may call it."""
+    def is_awaited(self, stream: str, place: tuple[int, int]) -> bool:
+        """Return whether somebody waits for an event up to this place. Any thread may call it."""
         heap = self._streams[stream].heap
         try:
-            return heap[0][0] <= sequence
+            return heap[0][:2] <= place
         except IndexError:  # nobody waits, or not any more
             return False
 
@@ -126,13 +137,13 @@ class Waiters:
                 f"{', '.join(sorted(self._streams))}",
                 argument="position",
             )
-        if (target.sequence, target.index) > state.passed:
+        if target.place > state.passed:
             if self._error is not None:
                 raise self._error
             await self._wait(state, target, timeout_s)
         reason = self._not_applied.get(target)
         if reason is not None:
-            raise NotApplied(self._name, self._version, target.stream, target.sequence, reason)
+            raise NotApplied(self._name, self._version, target.stream, target.sequence, reason, target.index)
 
     async def _wait(self, state: _Stream, target: Target, timeout_s: float) -> None:
         caller: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -144,8 +155,8 @@ class Waiters:
                 await caller
         except TimeoutError as error:
             raise Timeout(
-                f"waiting until projection {self._name!r} version {self._version} has applied event {target.sequence} "
-                f"of stream {target.stream!r} (it has applied up to {state.passed[0]})",
+                f"waiting until projection {self._name!r} version {self._version} has applied event {target.text} "
+                f"of stream {target.stream!r} (it has applied up to {place_text(state.passed)})",
                 timeout_s,
             ) from error
         finally:
@@ -161,10 +172,11 @@ class Waiters:
         if len(heap) > 64 and sum(entry[3].done() for entry in heap) * 2 > len(heap):
             state.heap = sorted(entry for entry in heap if not entry[3].done())
 
-    def advanced(self, stream: str, sequence: int, index: int = 0) -> None:
-        """Note that all events up to this one are committed, and resolve the callers that waited for them.
+    def advanced(self, stream: str, sequence: int, index: int = WHOLE) -> None:
+        """Note that all events up to this place are committed, and resolve the callers that waited for them.
 
-        With several lanes this is the lowest of their positions. Positions only grow.
+        Without `index`, all events of the message are committed. With several lanes this is the lowest of their places.
+        Places only grow.
         """
         state = self._streams[stream]
         if (sequence, index) <= state.passed:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import eda
-from eda.projections.sink import ClaimLost, PositionRow
+from eda.projections.sink import ClaimLost, PositionRow, UpTo
 from eda.projections.sql_sink import SqlSink
 from support.projections.sinks import KINDS, Kind, Place
 
@@ -145,6 +145,20 @@ async def test_move_when_the_work_is_done_stores_rows_and_position(place: Place,
     assert await sink.rows(NAME, 1, STREAM) == [new]
     assert await sink.find(NAME, 1, row) == new
     assert await place.applied() == [1, 2]
+
+
+async def test_move_when_it_ends_in_the_middle_of_a_pack_stores_how_far_it_is(place: Place, sink: SqlSink) -> None:
+    """A negative time says that events of the message are left, and each move is fenced by the whole position."""
+    (row,) = await claimed(sink)
+    for index, time in ((2, -50), (17, -50), (17, 50)):
+        before = row
+        row = await sink.move(NAME, 1, row, sequence=5, index=index, time=time, work=place.work())
+        assert row.up_to == UpTo(5, index, time)
+        assert await sink.rows(NAME, 1, STREAM) == [row]
+        with pytest.raises(ClaimLost):
+            await sink.move(NAME, 1, before, sequence=5, index=index, time=time, work=place.work())
+    (version,) = await sink.versions(NAME)
+    assert version.rows == (row,)
 
 
 async def test_move_when_the_row_was_taken_over_stores_nothing(place: Place, sink: SqlSink) -> None:

@@ -59,6 +59,27 @@ async def test_wait_for_when_the_rows_move_returns_soon_after_the_lowest_lane(si
             await call
 
 
+async def test_wait_for_when_a_pack_is_partly_applied_ends_with_its_event_and_not_before(
+    sink: MemorySink, view: View
+) -> None:
+    def put_part(index: int, time: int) -> None:
+        sink.stored["list", 1, "orders"] = [PositionRow("orders", 0, "then", 7, index, time, owner_epoch=1)]
+
+    put_part(2, -100)
+    await sink.promote("list", 1)
+    async with view:
+        await view.wait_for(("orders", 7, 2), 0)
+        with pytest.raises(eda.Timeout, match=r"event 7\.3 of stream 'orders' \(it has applied up to 7\.2\)"):
+            await view.wait_for(("orders", 7, 3), 0.05)
+        call = asyncio.ensure_future(view.wait_for(("orders", 7, 9), 10))
+        put_part(8, -100)
+        await asyncio.sleep(0.1)
+        assert not call.done()
+        put_part(8, 100)  # the events after it were not for this projection
+        async with asyncio.timeout(1):
+            await call
+
+
 async def test_wait_for_when_nobody_waits_asks_the_database_once_a_second(sink: MemorySink, view: View) -> None:
     await view
     sink.calls.clear()

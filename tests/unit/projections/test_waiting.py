@@ -9,6 +9,7 @@ import pytest
 
 import eda
 from eda.projections import waiting
+from eda.projections.sink import WHOLE
 from eda.projections.waiting import Target, Waiters, target_of, timeout_of
 
 
@@ -76,6 +77,36 @@ async def test_wait_when_events_are_in_a_pack_waits_for_the_index_too() -> None:
     await waiters.wait(Target("orders", 7, 1), 0)
     with pytest.raises(eda.Timeout):
         await waiters.wait(Target("orders", 7, 2), 0)
+
+
+async def test_wait_when_a_pack_is_partly_applied_ends_with_its_event_and_not_before() -> None:
+    waiters = Waiters("list", 1, ["orders"])
+    calls = [asyncio.ensure_future(waiters.wait(Target("orders", *place), 10)) for place in ((7, 3), (7, 90), (8, 0))]
+    await asyncio.sleep(0)
+    for advanced, n_done in (((6,), 0), ((7, 2), 0), ((7, 3), 1), ((7, 89), 1), ((7,), 2), ((8, 0), 3)):
+        waiters.advanced("orders", *advanced)
+        await asyncio.sleep(0)
+        assert [call.done() for call in calls] == [True] * n_done + [False] * (3 - n_done)
+    assert waiters.passed("orders") == (8, 0)
+
+
+def test_is_awaited_when_somebody_waits_for_a_later_event_of_the_pack_is_not() -> None:
+    waiters = Waiters("list", 1, ["orders"])
+    waiters._streams["orders"].heap.append((7, 3, 1, None))  # type: ignore[arg-type]
+    awaited = [waiters.is_awaited("orders", place) for place in ((6, WHOLE), (7, 2), (7, 3), (7, WHOLE))]
+    assert awaited == [False, False, True, True]
+
+
+async def test_wait_when_an_event_of_a_pack_is_meant_says_so() -> None:
+    waiters = Waiters("list", 3, ["orders"])
+    waiters.advanced("orders", 7, 2)
+    with pytest.raises(eda.Timeout, match=r"has applied event 7\.5 of stream 'orders' \(it has applied up to 7\.2\)"):
+        await waiters.wait(Target("orders", 7, 5), 0.01)
+    waiters.not_applied("orders", 7, 1, "ValueError: no")
+    with pytest.raises(eda.NotApplied, match="at sequence 7, index 1, of stream") as caught:
+        await waiters.wait(Target("orders", 7, 1), 0)
+    assert (caught.value.sequence, caught.value.index) == (7, 1)
+    await waiters.wait(Target("orders", 7, 0), 0)
 
 
 async def test_wait_when_the_time_is_over_says_how_far_the_projection_is() -> None:
