@@ -42,7 +42,7 @@ cdef class Dispatcher:
             # because most events need only one.
             suspect_from = max(max_attempts, 2) if least == 1 else max_attempts + 1
         if ordered:
-            # Serial lists: the ledger's `take_list` keeps the order.
+            # Serial lists: the ledger's `take_next` keeps the order.
             self.ledger = self.ordered = OrderedLedger(serial=serial and not batch)
         else:
             self.ledger = SharedLedger()

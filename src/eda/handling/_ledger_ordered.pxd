@@ -18,7 +18,7 @@ cdef class OrderedLedger(Ledger):
     cdef uint64_t order_tail
     cdef dict lanes             # by key
     cdef Lane only              # serial: the one lane of all events; else None
-    # The last event that take_list() has taken: its sequence (0: none), and its place in its pack.
+    # The last event that take_next() has taken: its sequence (0: none), and its place in its pack.
     cdef uint64_t list_end
     cdef uint32_t list_end_index
     cdef readonly uint64_t position     # all messages up to this sequence are wholly done
@@ -34,7 +34,7 @@ cdef class OrderedLedger(Ledger):
     cpdef int32_t add(self, Event event, uint64_t seq, uint64_t now_ns, bint is_last=*) except -2
     cpdef int32_t add_keyed(self, Event event, uint64_t seq, uint64_t now_ns, object key, bint is_last=*) except -2
     cpdef bint awaits_rest(self) except -1
-    cpdef list take_list(self, Py_ssize_t most)
+    cdef Py_ssize_t take_next(self, int32_t* slots, Py_ssize_t most) except -1
     cpdef bint admit(self, int32_t slot, object key) except -1
     cpdef int pass_over(self, uint64_t seq, uint32_t index=*, bint is_last=*) except -1
     cdef bint is_of_list(self, Held* entry) noexcept

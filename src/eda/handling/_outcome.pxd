@@ -28,9 +28,11 @@ cdef class Outcomes:
     cdef readonly uint64_t last_seq         # the highest stream sequence handled
 
     cdef int succeed(self, int32_t slot) except -1
+    cdef int succeed_all(self, int32_t* slots, Py_ssize_t n) except -1
     cdef int acknowledge(self, Event event, int32_t slot) except -1
     cdef int drop(self, int32_t slot, object verdict) except -1
     cdef int finish(self, int32_t slot) except -1
+    cdef int end(self, int32_t slot) except -1
     cdef int retry(self, int32_t slot, int64_t delay_ns) except -1
     cdef int retry_later(self, int32_t slot, int64_t delay_ns, Event event, object verdict) except -1
     cdef int give_back(self, int32_t slot) except -1

@@ -56,6 +56,22 @@ cdef class Outcomes:
             self.acknowledge(event, slot)
         return self.finish(slot)
 
+    cdef int succeed_all(self, int32_t* slots, Py_ssize_t n) except -1:
+        """Acknowledge the events of a list, since its handler has handled them. The credit is looked at once."""
+        cdef Py_ssize_t i
+        cdef Event event
+        self.n_handled += n
+        if self.gate.sees_failures:
+            self.gate.note_success()
+        for i in range(n):
+            event = <Event>self.ledger.held[slots[i]].event
+            if event.sequence_ > self.last_seq:
+                self.last_seq = event.sequence_
+            if self.shared is not None and self.ledger.held[slots[i]].pack < 0:
+                self.acknowledge(event, slots[i])
+            self.end(slots[i])
+        return self.credit.refill()
+
     cdef int acknowledge(self, Event event, int32_t slot) except -1:
         """Acknowledge the message of an event that is no event of a pack."""
         self.answer(event, slot, NULL, 0)
@@ -76,6 +92,11 @@ cdef class Outcomes:
         return self.finish(slot)
 
     cdef int finish(self, int32_t slot) except -1:
+        """Remove an event that is done, and pull more if there is room for more."""
+        self.end(slot)
+        return self.credit.refill()
+
+    cdef int end(self, int32_t slot) except -1:
         """Remove an event that is done from the ledger. If it is the last one of its pack, answer the pack."""
         cdef bint is_orphan = self.ledger.held[slot].state == ORPHAN
         cdef int32_t pack = self.ledger.held[slot].pack
@@ -84,7 +105,7 @@ cdef class Outcomes:
             self.answer_pack(pack)
         if self.ordered is not None and not is_orphan:
             self.lease.event_is_done()
-        return self.credit.refill()
+        return 0
 
     # --- handled again -------------------------------------------------------------------------------------------
 

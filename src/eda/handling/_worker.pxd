@@ -44,6 +44,8 @@ cdef class Worker:
     cdef uint64_t timeout_ns
 
     cdef object task                # the task that runs work(); shows whether somebody else has cancelled it
+    cdef int32_t* slots             # of the events of the batch that was taken last
+    cdef Py_ssize_t n_room          # how many `slots` has room for
     cdef object running             # what the handler has: the Event, a tuple of them, or None
     cdef int cancelled              # a Cancelled
     cdef int n_by_groups            # how often TaskGroups of the handler have cancelled the task, and not taken it back
@@ -52,8 +54,9 @@ cdef class Worker:
     cdef int32_t next_slot(self, uint64_t now) except -2
     cdef int32_t next_slot_alone(self) except -2
     cdef int32_t take_ready(self) except -2
-    cdef list take_batch(self, uint64_t now)
-    cdef list take_list(self, uint64_t now, Py_ssize_t most)
+    cdef Py_ssize_t take_batch(self, uint64_t now) except -1
+    cdef Py_ssize_t take_list(self, uint64_t now, Py_ssize_t most) except -1
+    cdef int make_room(self, Py_ssize_t n) except -1
     cdef Py_ssize_t most_in_batch(self) noexcept
     cdef bint should_linger(self, uint64_t now) except -1
     cdef bint is_suspect(self, int32_t slot) except -1

@@ -5,6 +5,7 @@ This module does not use the event loop: the host makes the futures, and a task 
 
 cimport cython
 from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdlib cimport free, realloc
 
 from types import AsyncGeneratorType, GeneratorType
 
@@ -78,6 +79,9 @@ cdef class Worker:
         self.timeout_ns = timeout_ns
         self.cancelled = NOT_CANCELLED
 
+    def __dealloc__(self):
+        free(self.slots)
+
     def work(self):
         """Return the coroutine of this worker: it handles events until the gate is closed, and finishes packs then."""
         return self.work_by_batch() if self.batch else self.work_by_event()
@@ -138,8 +142,9 @@ cdef class Worker:
         self.waiting.wake_all()             # if this worker has finished the last pack, the others end as well
 
     async def work_by_batch(self):
-        cdef int32_t slot, first
-        cdef list slots, events
+        cdef int32_t first
+        cdef Py_ssize_t n, i
+        cdef list events
         cdef uint64_t began
         cdef object error
         cdef uint64_t now = monotonic_ns()
@@ -154,13 +159,13 @@ cdef class Worker:
                 self.waiting.slice_ns = now = monotonic_ns()
                 if self.gate.is_closing:
                     continue
-            slots = self.take_batch(now)
-            if not slots:
+            n = self.take_batch(now)
+            if n == 0:
                 await self.wait_for_event()
                 self.waiting.slice_ns = now = monotonic_ns()
                 continue
             began = now
-            first = slots[0]
+            first = self.slots[0]
             if self.is_suspect(first):
                 await self.handle_suspect(first)
                 now = monotonic_ns()
@@ -169,20 +174,19 @@ cdef class Worker:
                 self.waiting.wake_one()         # while a worker lingers, new events wake no other
             error = self.ledger.verdict_of(first)
             if error is None or type(error) is Alone:
-                events = [<object>self.ledger.held[<int32_t>slot].event for slot in slots]
+                events = [<object>self.ledger.held[self.slots[i]].event for i in range(n)]
                 try:
                     error = await self.call(tuple(events), events)
                 except BaseException as caught:
                     error = caught
             now = monotonic_ns()
             if error is None and self.cancelled == NOT_CANCELLED:
-                for slot in slots:
-                    self.outcomes.succeed(slot)
+                self.outcomes.succeed_all(self.slots, n)
             else:
-                await self.conclude(slots, error)
+                await self.conclude([self.slots[i] for i in range(n)], error)
                 now = monotonic_ns()
             events = error = None
-            self.note_work(len(slots), began, now)
+            self.note_work(n, began, now)
             if self.lease.is_confirming:
                 await self.lease.confirm()
                 now = monotonic_ns()
@@ -315,35 +319,47 @@ cdef class Worker:
             return -1
         return slot
 
-    cdef list take_batch(self, uint64_t now):
-        """Take up to a batch of events, or one with a verdict; returns their slots."""
+    cdef Py_ssize_t take_batch(self, uint64_t now) except -1:
+        """Take up to a batch of events, or one with a verdict, into `slots`; returns how many."""
         cdef int32_t slot
-        cdef list slots = []
-        cdef Py_ssize_t most = self.most_in_batch()
+        cdef Py_ssize_t n = 0
+        cdef Py_ssize_t most = min(self.most_in_batch(), self.ledger.n_ready())
+        self.make_room(most)
         if self.in_order:
             return self.take_list(now, most)
-        while len(slots) < most:
+        while n < most:
             slot = self.next_slot(now)
             if slot < 0:
                 break
-            if self.ledger.held[slot].is_judged:
-                if slots:
-                    self.ledger.put_back(slot)      # the earlier events need not wait for this one
-                else:
-                    slots.append(slot)
+            if n and self.ledger.held[slot].is_judged:
+                self.ledger.put_back(slot)          # the earlier events need not wait for this one
                 break
-            slots.append(slot)
-        return slots
+            self.slots[n] = slot
+            n += 1
+            if self.ledger.held[slot].is_judged:
+                break
+        return n
 
-    cdef list take_list(self, uint64_t now, Py_ssize_t most):
-        """Take the events of the next list, in order; returns their slots."""
-        cdef list slots
+    cdef Py_ssize_t take_list(self, uint64_t now, Py_ssize_t most) except -1:
+        """Take the events of the next list, in order, into `slots`; returns how many."""
+        cdef Py_ssize_t n
         if now >= self.lease.until_ns or self.lease.is_confirming or self.gate.barred:
-            return []
-        slots = self.ordered.take_list(most)
-        if slots and self.gate.state == HALF_OPEN:
+            return 0
+        n = self.ordered.take_next(self.slots, most)
+        if n and self.gate.state == HALF_OPEN:
             self.gate.begin_trial(self.index)
-        return slots
+        return n
+
+    cdef int make_room(self, Py_ssize_t n) except -1:
+        """Let `slots` have room for `n`."""
+        cdef int32_t* slots
+        if n > self.n_room:
+            slots = <int32_t*>realloc(self.slots, n * sizeof(int32_t))
+            if slots is NULL:
+                raise MemoryError
+            self.slots = slots
+            self.n_room = n
+        return 0
 
     cdef Py_ssize_t most_in_batch(self) noexcept:
         """Return how many events the next batch may have."""
