@@ -15,7 +15,7 @@ __all__ = ["AREAS", "Maker", "Round", "maker_of"]
 
 AREAS = (
     *("codec", "transport.frame", "handling.ledger", "publishing.window", "handling.dispatch", "typed.payloads"),
-    *("handling.router", "store.folding", "store.executing", "projections.applying"),
+    *("handling.packs", "handling.router", "store.folding", "store.executing", "projections.applying"),
 )
 
 

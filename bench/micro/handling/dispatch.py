@@ -54,11 +54,18 @@ class _Waiter:
 class _Host:
     """The host and source of a dispatcher without a server."""
 
+    def __init__(self) -> None:
+        self.dispatcher: Dispatcher | None = None
+        self.n_pulls = 0
+
     def make_future(self) -> _Waiter:
         return _Waiter()
 
     def pull(self, n: int, n_bytes: int) -> None:
-        """There is nobody to ask."""
+        """There is nobody to ask, but the credit is used as if there were."""
+        if self.dispatcher is not None:
+            self.n_pulls += 1
+            self.dispatcher.credit.grant(self.n_pulls, n, n_bytes)
 
     def on_progress(self) -> None:
         """There is no cursor."""
@@ -88,10 +95,10 @@ async def handle_unread(event: eda.Event) -> None:
     """Read nothing: what it takes to get here is asked."""
 
 
-def dispatched(handler: Any, data: bytes, *, ordered: bool = False) -> Round:
+def dispatched(handler: Any, data: bytes, *, ordered: bool = False, **options: Any) -> Round:
     """Parse, decode, hand to the handler, acknowledge into the buffer; ordered: move the position instead.
 
-    A round settles all its sequences, so the same ones can come again.
+    A round settles all its sequences, so the same ones can come again. `options`: more of the dispatcher's.
     """
     written: list[int] = [0]
     out = Outbound(lambda: None)
@@ -99,8 +106,10 @@ def dispatched(handler: Any, data: bytes, *, ordered: bool = False) -> Round:
     host: Any = _Host()
     dispatcher = Dispatcher(
         host, host, handler, out, stream=STREAM, consumer="me", inbox=b"_INBOX.me.", limit=4096, limit_bytes=1 << 30,
-        ordered=ordered,
+        ordered=ordered, **options,
     )  # fmt: skip
+    host.dispatcher = dispatcher
+    dispatcher.credit.refill()
     parser = Parser()
     parser.register(1, dispatcher.intake)
     worker: Coroutine[Any, Any, None] = dispatcher.work(0)
@@ -112,6 +121,7 @@ def dispatched(handler: Any, data: bytes, *, ordered: bool = False) -> Round:
         if ordered:
             dispatcher.begin_at(0)
             dispatcher.intake.use_reader("me", 0)
+            dispatcher.credit.refill()
         parser.feed(data)
         while dispatcher.outcomes.n_handled < handled:
             worker.send(None)
