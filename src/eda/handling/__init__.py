@@ -20,7 +20,8 @@ Files, each after the files that it imports:
     _lease           until when an ordered subscription may start handlers, and when they wait for a stored position
     _gate            pauses and the circuit: whether handlers may start
     _outcome         acknowledgements, retries, dead letters
-    _intake          turns frames into events, and adds these to the ledger
+    _reading         turns frames into events
+    _intake          decides which deliveries are ours, and adds their events to the ledger
     _worker          takes events from the ledger, calls the handler, passes on the outcome
     _dispatch        the parts above, put together
     suspects         a shared subscription's record of the events that may have killed the process

@@ -2,18 +2,18 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from eda._event cimport Event
 from eda._pack cimport Pack
-from eda.transport._frame cimport Delivery, Frame, Sink
+from eda.transport._frame cimport Delivery, Frame
 from eda.transport._outbound cimport Outbound
 from eda.handling._credit cimport Credit
 from eda.handling._ledger cimport Ledger, SharedLedger
 from eda.handling._ledger_ordered cimport OrderedLedger
 from eda.handling._lease cimport Lease
 from eda.handling._outcome cimport Outcomes
+from eda.handling._reading cimport EventReader
 from eda.handling._waiting cimport WaitingWorkers
 
 
-cdef class Intake(Sink):
-    cdef object source              # a DispatchSource
+cdef class Intake(EventReader):
     cdef Outbound out
     cdef SharedLedger shared        # the ledger, or None: ordered
     cdef OrderedLedger ordered      # the ledger, or None: shared
@@ -23,9 +23,6 @@ cdef class Intake(Sink):
     cdef WaitingWorkers waiting
 
     # Which deliveries are taken.
-    cdef str stream
-    cdef bytes stream_utf8
-    cdef bytes consumer_utf8        # empty: no delivery is taken
     cdef bytes name_utf8            # of the subscription
     cdef bytes inbox                # subject prefix of statuses, with its last dot
     cdef frozenset types            # None: all
@@ -41,8 +38,6 @@ cdef class Intake(Sink):
     cdef readonly uint64_t first_attempt    # ordered: of the next event; more than 1 if it was tried before
     cdef bint awaits_part           # ordered: the ledger's `part` is a pack that is partly done and was not read yet
     cdef readonly bint has_packs            # ordered: a pack was read
-    cdef object verdict             # why no handler gets the event that was read last, or None
-    cdef object fault               # why a message or an envelope can't be read, until `verdict` is set
     cdef readonly uint64_t clock_ns         # monotonic, coarse: as of the latest tick or handler
 
     # To notice events that are missing: the highest stream and consumer sequences of first deliveries.
@@ -53,7 +48,6 @@ cdef class Intake(Sink):
     cdef readonly uint64_t n_received       # frames of any kind, which show that the server is alive
     cdef readonly uint64_t n_redelivered
     cdef readonly uint64_t n_passed_over    # excluded by our own filter, or replayed for another subscription
-    cdef readonly uint64_t n_undecodable
     cdef readonly uint64_t n_foreign        # frames that name another stream or consumer; they are ignored
     cdef readonly uint64_t n_skipped        # gone from the stream before they were delivered
     cdef readonly uint64_t n_pending        # events in the stream not delivered yet, as of the latest delivery
@@ -70,11 +64,6 @@ cdef class Intake(Sink):
     cdef object continue_attempts(self, Event event, object verdict)
     cdef int pass_over_ordered(self, uint64_t seq) except -1
     cdef int hold_ordered(self, Event event, uint64_t seq, object verdict, bint is_last) except -1
-    cdef Event read_event(self, Frame* frame, Delivery* delivery, Py_ssize_t n_reply)
-    cdef Event undecodable(self, Py_ssize_t start, Py_ssize_t n)
-    cdef Pack open_pack(self, Frame* frame, Py_ssize_t n_reply)
-    cdef Event read_packed(self, Pack pack, uint32_t index, Frame* frame, Delivery* delivery, Py_ssize_t n_reply)
-    cdef int keep_message(self, Event event, bytes raw, Frame* frame) except -1
     cdef bint is_wanted(self, Event event) except -1
     cdef bint is_for_others(self, Frame* frame) except -1
     cdef int begin_after(self, uint64_t tries) except -1

@@ -1,12 +1,12 @@
 from collections.abc import Iterable
 from typing import final
 
-from eda.transport._frame import Sink
+from eda.handling._reading import EventReader
 
 __all__ = ["Intake"]
 
 @final
-class Intake(Sink):
+class Intake(EventReader):
     @property
     def first_attempt(self) -> int: ...
     @property
@@ -19,8 +19,6 @@ class Intake(Sink):
     def n_redelivered(self) -> int: ...
     @property
     def n_passed_over(self) -> int: ...
-    @property
-    def n_undecodable(self) -> int: ...
     @property
     def n_foreign(self) -> int: ...
     @property
