@@ -11,10 +11,10 @@ import pytest
 
 import eda
 from helpers import freeze, needs_freeze, until
-from support.publishing.sent import MODES, Outcomes, endless, numbered, stored_ids
+from support.publishing.sent import MODES_AND_PACKS, Outcomes, endless, numbered, options_of, stored_ids
 from support.transport.faulty_proxy import DOWN, UP, FaultyProxy
 
-pytestmark = pytest.mark.parametrize("mode", MODES)
+pytestmark = pytest.mark.parametrize("mode", MODES_AND_PACKS)
 
 
 @pytest.fixture
@@ -37,8 +37,8 @@ class Load:
 
     async def __aenter__(self) -> Load:
         self.conn = await eda.connect(self.url, client="loader")
-        options = {"ack_timeout_s": 1.0, "max_pending": 1000} | self.options
-        self.pub = await self.conn.publisher("stream", mode=self.mode, **self.outcomes.callbacks, **options)
+        options = {"ack_timeout_s": 1.0, "max_pending": 1000} | options_of(self.mode) | self.options
+        self.pub = await self.conn.publisher("stream", **self.outcomes.callbacks, **options)
         self._ending = False
         self._sending = asyncio.create_task(self._send())
         return self
@@ -98,7 +98,7 @@ async def test_publisher_when_connections_are_cut_at_random_bytes_loses_nothing(
             if chance.random() < 0.5:
                 proxy.cut_after(chance.randrange(100_000), UP)
             else:
-                proxy.cut_after(chance.randrange(2000 if mode == "fast" else 20_000), DOWN)
+                proxy.cut_after(chance.randrange(2000 if mode.startswith("fast") else 20_000), DOWN)
             await until(lambda cut=n_cut, was=n_accepted: proxy.n_cut > cut and proxy.n_accepted > was, 20)
         await load.more()
     assert proxy.n_cut >= 40
@@ -136,7 +136,7 @@ async def test_publisher_when_the_last_acknowledgement_is_dropped_loses_nothing(
 ) -> None:
     outcomes = Outcomes()
     async with eda.connect(proxy.url(own_server.url)) as conn:
-        async with conn.publisher("stream", mode=mode, ack_timeout_s=0.2, **outcomes.callbacks) as pub:
+        async with conn.publisher("stream", **options_of(mode), ack_timeout_s=0.2, **outcomes.callbacks) as pub:
             ids: list[str] = []
             for n in range(1, 6):
                 proxy.drop_if = lambda message, n=n: b'"stream":"stream"' in message and proxy.n_dropped < n

@@ -12,11 +12,18 @@ import nats
 from nats.aio.msg import Msg
 
 import eda
-from eda._codec import decode_event
+from support.publishing.packs import events_in
 
-__all__ = ["MODES", "Outcomes", "ids_of", "numbered", "stored_ids"]
+__all__ = ["MODES", "MODES_AND_PACKS", "Outcomes", "ids_of", "numbered", "options_of", "stored_ids"]
 
 MODES = ("fast", "window")
+MODES_AND_PACKS = (*MODES, *(f"{mode} packs" for mode in MODES))
+
+
+def options_of(mode: str) -> dict[str, Any]:
+    """Return the options of a publisher for one of MODES_AND_PACKS; its packs are small."""
+    mode, _, packs = mode.partition(" ")
+    return {"mode": mode, "pack": eda.Pack(max_events=40) if packs else None}
 
 
 def ids_of(receipts: Iterable[eda.Receipt]) -> list[str]:
@@ -37,7 +44,7 @@ def endless(*, size: int = 16) -> Iterator[eda.Event]:
 
 
 async def stored_ids(url: str, stream: str, *, timeout_s: float = 20.0) -> list[str]:
-    """Return the ids of all events in the stream, from their envelopes, in order."""
+    """Return the ids of all events in the stream, from their envelopes, in order. Packs are read without eda."""
     client = await nats.connect(url, allow_reconnect=False)
     try:
         ids: list[str] = []
@@ -48,8 +55,10 @@ async def stored_ids(url: str, stream: str, *, timeout_s: float = 20.0) -> list[
             return []
 
         async def take(message: Msg) -> None:
-            ids.append(decode_event(message.data).id)
-            if len(ids) >= wanted:
+            nonlocal wanted
+            ids.extend(each.id for each in events_in(message.data))
+            wanted -= 1
+            if wanted == 0:
                 complete.set()
 
         inbox = client.new_inbox()
