@@ -59,6 +59,7 @@ cdef class PackingCore(PublisherCore):
         self.compress = compress
         self.max_messages = max(<uint64_t>1, max_pending // max_events)
         self.fit_into(destination)
+        self.checked = self.out.n_flushes - 1
 
     def __dealloc__(self):
         release(&self.buffer)
@@ -136,14 +137,16 @@ cdef class PackingCore(PublisherCore):
         """Accept an event and return its id if the host has nothing to do for it; otherwise only return None."""
         if type(event) is not Event or self.out.paused or self.has_no_room():
             return None
-        # In a wrong loop or thread, the sender calls `accept` next, which raises. One check of the loop per write is
-        # enough, because no other loop can run in this thread before the write.
+        # In a wrong loop or thread, the sender calls `accept` next, which raises. One check of the loop per turn is
+        # enough, because no other loop can run in this thread before the turn ends. A flush is scheduled for then, even
+        # if there is nothing to write.
         if self.thread != PyThreadState_Get():
             return None
-        if self.checked != self.out.n_writes:
+        if self.checked != self.out.n_flushes:
             if self.running_loop is not None and self.running_loop() is not self.loop:
                 return None
-            self.checked = self.out.n_writes
+            self.checked = self.out.n_flushes
+            self.out.write_or_schedule()
         return self.put_packed(<Event>event, wall_ns(), None)
 
     def accept_many(self, list events not None, Py_ssize_t begin, list ids not None):

@@ -29,6 +29,7 @@ cdef class Outbound:
     cdef public bint closing        # the connection is being closed: nothing new may be sent
     cdef readonly bint paused       # the transport's buffer is full: callers should wait
     cdef readonly unsigned long long n_writes
+    cdef readonly unsigned long long n_flushes      # also those that had nothing to write
 
     cdef Chunk current_chunk(self)
     cdef int write_or_schedule(self) except -1

@@ -172,6 +172,7 @@ cdef class Outbound:
         cdef bytes requests
         cdef Chunk chunk
         self.scheduled = False
+        self.n_flushes += 1
         if self.publishes.pos:
             chunk = self.current_chunk()
             self.chunk = None               # a written chunk gets no more frames, even if the write fails

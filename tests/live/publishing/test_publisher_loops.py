@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import eda
-from support.publishing.sent import MODES, numbered, stored_ids
+from support.publishing.sent import MODES_AND_PACKS, numbered, options_of, stored_ids
 
-both = pytest.mark.parametrize("mode", MODES)
+both = pytest.mark.parametrize("mode", MODES_AND_PACKS)
 
 
 async def send(pub: eda.Publisher) -> None:
@@ -43,7 +43,7 @@ USES = pytest.mark.parametrize("use", [send, send_many, send_and_wait, flush, cl
 async def test_publisher_when_used_from_another_thread_refuses_and_takes_nothing(
     conn: eda.Conn, server: eda.EmbeddedServer, stream: str, mode: str, use: Callable[[eda.Publisher], Awaitable[None]]
 ) -> None:
-    async with conn.publisher(stream, mode=mode) as pub:
+    async with conn.publisher(stream, **options_of(mode)) as pub:
         ids = await pub.send_many(numbered(500))
         for is_flowing in (True, False):
             if not is_flowing:
@@ -78,13 +78,13 @@ def in_thread(run: Callable[[], Any]) -> None:
 def test_publisher_when_used_from_another_loop_of_its_thread_refuses_and_takes_nothing(
     server: eda.EmbeddedServer, mode: str, use: Callable[[eda.Publisher], Awaitable[None]]
 ) -> None:
-    stream = f"loops-{mode}-{use.__name__.replace('_', '-')}"
+    stream = f"loops-{mode.replace(' ', '-')}-{use.__name__.replace('_', '-')}"
     loop = asyncio.new_event_loop()
     other = asyncio.new_event_loop()
 
     async def begin() -> tuple[eda.Conn, eda.Publisher]:
         conn = await eda.connect(server.url)
-        pub = await conn.publisher(stream, mode=mode)  # type: ignore[arg-type]
+        pub = await conn.publisher(stream, **options_of(mode))
         await pub.send_many(numbered(500))
         await pub.flush()
         await pub.send(eda.Event(id="own"))
