@@ -8,13 +8,14 @@ from typing import Any
 import click
 
 from eda.cli.limits import MAX_EVENTS, MIN_SIZES
-from eda.cli.options import addr_option, json_option
+from eda.cli.options import addr_option, json_option, packed_option
 
 __all__ = ["bench"]
 
 DEFAULT_S = 5.0
 MAX_S = 3600.0
 MAX_SIZE = 64 * 2**20  # the most that nats-server can be configured to take; its default is 1 MiB
+_ASKED = ("size", "encoding", "publishers", "subscriptions", "kind", "packed")
 
 
 @click.command()
@@ -62,6 +63,7 @@ MAX_SIZE = 64 * 2**20  # the most that nats-server can be configured to take; it
     show_default=True,
     help="How the server acknowledges the publishers' events.",
 )
+@packed_option
 @click.option("--exclusive", is_flag=True, help="Use exclusive subscriptions instead of shared ones.")
 @click.option("--serial", is_flag=True, help="Use serial subscriptions instead of shared ones.")
 @json_option
@@ -99,11 +101,12 @@ def bench(
     if not events:
         seconds = seconds or DEFAULT_S
     work = Work(client="eda-bench", events=events, seconds=seconds, kind=kind, **rest)
-    asked = {name: getattr(work, name) for name in ("size", "encoding", "publishers", "subscriptions", "kind")}
+    asked = {name: getattr(work, name) for name in _ASKED}
     n_subs = f"{work.subscriptions} {kind} subscription{'s' * (work.subscriptions > 1)}"
     n_pubs = f"{work.publishers} publisher{'s' * (work.publishers > 1)}"
+    in_packs = ", in packs" * work.packed
     titles = Titles(
-        table=f"{{events:,}} events of {work.size:,} bytes ({work.encoding}), {n_pubs}, {n_subs}",
+        table=f"{{events:,}} events of {work.size:,} bytes ({work.encoding}){in_packs}, {n_pubs}, {n_subs}",
         passed="nothing lost, nothing twice" + (", order kept" if kind != "shared" else ""),
     )
     run_and_show(work, addr, as_json, titles, asked)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["addr_option", "json_option", "server_options"]
+__all__ = ["addr_option", "json_option", "packed_option", "server_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -19,6 +19,9 @@ addr_option: Callable[[F], F] = click.option(
 )
 json_option: Callable[[F], F] = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object instead of progress bars and a table."
+)
+packed_option: Callable[[F], F] = click.option(
+    "--packed", is_flag=True, help="Publish packs: up to 128 events in one stored message."
 )
 
 

@@ -60,7 +60,7 @@ async def run_sides(
         stream = f"{work.client}-{secrets.token_hex(8)}"
         # The window is short, because the server keeps millions of ids for it. A publish may still take half: 30 s.
         try:
-            await conn.streams.create(stream, eda.StreamOptions(dedup_window_s=60.0))
+            await conn.streams.create(stream, eda.StreamOptions(dedup_window_s=60.0, packed=work.packed))
         except (asyncio.CancelledError, eda.Timeout):  # the stream may have been created in spite of this
             await _delete(conn, stream, on_log)
             raise

@@ -48,6 +48,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     """The options of a run: what it publishes, how much or for how long, and how it subscribes. None is a secret.
 
     `size` is the payload's size in bytes; 0 stands for the demo's readings. Each subscription gets every event.
+    `packed`: the publishers publish packs.
     """
 
     client: str
@@ -59,6 +60,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     subscriptions: int = 1
     mode: Literal["auto", "window", "fast"] = "auto"
     kind: Kind = "shared"
+    packed: bool = False
 
     def published_by(self, publisher: int) -> Iterator[eda.Event]:
         """Yield a publisher's events. Each is made just before it is published."""
@@ -134,7 +136,7 @@ class Payloads:
         self._arrivals = Arrivals(dict.fromkeys(map(aggregate_of, range(work.publishers)), MAX_EVENTS))
         # A shared subscription does not keep the order.
         self._ordered = work.kind != "shared"
-        self._last_sequence = 0
+        self._last = (0, 0)
         self._n_reordered = 0
         self._n_wrong_size = 0
 
@@ -145,8 +147,9 @@ class Payloads:
         if size != self._size:
             self._n_wrong_size += 1
         if self._ordered:
-            self._n_reordered += event.sequence < self._last_sequence
-            self._last_sequence = event.sequence
+            place = (event.sequence, event.index)
+            self._n_reordered += place < self._last
+            self._last = place
         return published_ns
 
     def _take_bytes(self, data: eda.Data) -> tuple[int, int, int]:

@@ -89,7 +89,8 @@ async def publish(
 ) -> dict[str, Any]:
     """Publish all events and return the measurements. Raises PublishFailed."""
     async with eda.connect(url, client=work.client, auto_create=False) as conn:
-        publishers = [await conn.publisher(stream, mode=work.mode) for _ in range(work.publishers)]
+        pack = eda.Pack() if work.packed else None
+        publishers = [await conn.publisher(stream, mode=work.mode, pack=pack) for _ in range(work.publishers)]
         tell(ready=True)
         began, cpu_began = time.monotonic(), time.process_time()
         deadline = began + (work.seconds or float("inf"))

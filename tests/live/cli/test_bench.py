@@ -93,6 +93,18 @@ async def test_bench_when_embedded_publishes_what_was_asked_and_prints_json_only
     assert "embedded" in report["server"]
 
 
+@pytest.mark.parametrize("mode", ["window", "fast"])
+@pytest.mark.parametrize("kind", ["shared", "exclusive", "serial"])
+async def test_bench_when_packed_loses_nothing_and_keeps_the_order(kind: str, mode: str) -> None:
+    numbers = ("--events", str(N_EVENTS), "--publishers", "2", "--subscriptions", "2", "--mode", mode)
+    kinds = () if kind == "shared" else (f"--{kind}",)
+    code, out, err = await run_eda("bench", "--packed", *numbers, *kinds, "--json")
+    assert (code, err) == (0, "")
+    report = json.loads(out)
+    assert_agrees(report, 2)
+    assert (report["events"], report["kind"], report["packed"], report["mode"]) == (N_EVENTS, kind, True, mode)
+
+
 async def test_bench_when_given_seconds_publishes_for_so_long_and_prints_bars_and_table() -> None:
     code, out, err = await run_eda("bench", "--seconds", "0.3", "--size", "16")
     assert (code, err) == (0, "")

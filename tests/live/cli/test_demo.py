@@ -37,6 +37,17 @@ async def test_demo_when_embedded_passes_its_check_and_prints_json_only() -> Non
     assert_passed(json.loads(out))
 
 
+async def test_demo_when_packed_passes_the_same_check() -> None:
+    code, out, err = await run_eda("demo", "--packed", "--events", str(N_EVENTS), "--json")
+    assert (code, err) == (0, "")
+    report = json.loads(out)
+    assert_passed(report)
+    assert report["packed"] is True
+    code, out, err = await run_eda("demo", "--packed", "--events", "10")
+    assert (code, err) == (0, "")
+    assert "10 events of 10 aggregates, in packs" in out
+
+
 async def test_demo_when_given_a_server_uses_it_and_leaves_nothing_there() -> None:
     async with eda.EmbeddedServer() as server, eda.connect(server.url, client="test") as conn:
         await conn.publish("mine", eda.Event(type="kept"))

@@ -17,11 +17,12 @@ ALL_IS_WELL = {"lost": 0, "duplicated": 0, "reordered": 0, "unexpected": 0, "wro
 
 @dataclass
 class Received:
-    """What a receiver reads of an event: only the server gives a sequence to one."""
+    """What a receiver reads of an event: only a received event has a sequence and an index."""
 
     aggregate: str
     data: eda.Data
     sequence: int
+    index: int = 0
 
 
 def work_of(**options: Any) -> Work:
@@ -75,3 +76,11 @@ def test_check_when_order_is_not_kept_says_so_where_it_is_promised(kind: str, re
     events = received(work)
     events[3], events[4] = events[4], events[3]
     assert judge(work, events) == ALL_IS_WELL | {"reordered": reordered}
+
+
+def test_check_when_the_events_of_a_pack_are_in_another_order_says_so() -> None:
+    work = work_of(kind="serial", packed=True)
+    events = [Received(each.aggregate, each.data, 7, index) for index, each in enumerate(received(work))]
+    assert judge(work, events) == ALL_IS_WELL
+    events[3], events[4] = events[4], events[3]
+    assert judge(work, events) == ALL_IS_WELL | {"reordered": 1}
