@@ -193,4 +193,35 @@ BARS = [
         "outbox relay: part of reading the rows plus a publisher", "reading and publishing s", "eda relay s", ">=", 0.6
     ),
     Bar("outbox, from NOTIFY to stored: milliseconds", "notify to stored us", "a millisecond us", "<=", 20),
+    # Packs.
+    Bar("packs, send_many of ready events: part of a bare socket's rate", "bare packs s", "eda packs s", ">=", 0.5),
+    Bar("packs, send_many of ready events: times without packs", "eda unpacked s", "eda packs s", ">=", 6),
+    Bar("packs, send one by one: times without packs", "eda unpacked one by one s", "eda packs one by one s", ">=", 3),
+    Bar(
+        "packs, send one by one: client CPU over Event() and encoding",
+        "eda packs CPU us",
+        "Event and encoding us",
+        "<=",
+        1.6,
+    ),
+    *(
+        Bar(
+            f"consuming packs, {kind}: times without packs",
+            f"consume-unpacked {kind} s",
+            f"consume-packed {kind} s",
+            ">=",
+            bound,
+        )
+        for kind, bound in (("exclusive batch", 1.7), ("default", 2.5), ("serial", 1.3), ("key", 1.3))
+    ),
+    Bar(
+        "packs, publish to handler, idle: over without packs and linger_s",
+        "packs idle us",
+        "unpacked idle and linger us",
+        "<=",
+        1,
+    ),
+    Bar("packs, 150,000 events/s, p99: part of that without packs", "packs p99 us", "unpacked p99 us", "<=", 0.25),
+    Bar("packs with zstd: part of the bytes on disk without packs", "packs zstd bytes", "unpacked bytes", "<=", 0.2),
+    Bar("memory, 20,000,000 events in packs: end over begin", "packs rss end MB", "packs rss begin MB", "<=", 1.1),
 ]

@@ -8,11 +8,12 @@ import time
 import bare
 import eda
 from eda._event import Event
+from eda.publishing._packing_core import PackingCore
 from eda.publishing._publisher_core import PublisherCore
 from eda.publishing._stream_sender import Destination
 from eda.transport._outbound import Outbound
 
-__all__ = ["FLOW", "IN_FLIGHT", "Recording", "record", "replay_s"]
+__all__ = ["FLOW", "IN_FLIGHT", "Recording", "record", "record_packs", "replay_s"]
 
 FLOW = 500
 IN_FLIGHT = 4000
@@ -27,7 +28,7 @@ class _Nobody:
 
 
 class Recording:
-    """What a publisher writes for some events: the bytes, and where each event's frame ends."""
+    """What a publisher writes for some events: the bytes, and where each message's frame ends."""
 
     def __init__(self, data: bytes, ends: list[int], *, fast: bool) -> None:
         self.data = data
@@ -37,13 +38,27 @@ class Recording:
 
 def record(stream: str, events: list[Event], *, fast: bool, dedup: bool) -> Recording:
     """Have our publisher's own core write the events into memory."""
-    written: list[bytes] = []
+    options = {"dedup": dedup, "wants_acks": False, "max_bytes": 1 << 40, "give_up_s": 3600.0}
     out = Outbound(lambda: None)
-    out.set_write(written.append)
-    core = PublisherCore(
-        _Nobody(), out, Destination(stream, 1 << 20), INBOX, "bench",
-        dedup=dedup, wants_acks=False, max_pending=len(events) + 1, max_bytes=1 << 40, give_up_s=3600,
+    target = Destination(stream, 1 << 20)
+    core = PublisherCore(_Nobody(), out, target, INBOX, "bench", max_pending=len(events) + 1, **options)
+    return _recorded(core, out, events, fast=fast)
+
+
+def record_packs(stream: str, events: list[Event], pack: eda.Pack) -> Recording:
+    """Have the core of a publisher with packs write the events into memory, as fast ingest."""
+    options = {"dedup": True, "wants_acks": False, "max_bytes": 1 << 40, "give_up_s": 3600.0}
+    out = Outbound(lambda: None)
+    core = PackingCore(
+        _Nobody(), out, Destination(stream, 1 << 20), INBOX, "bench", max_events=pack.max_events,
+        max_pack_bytes=pack.max_bytes, max_pending=len(events) + 1, **options,
     )  # fmt: skip
+    return _recorded(core, out, events, fast=True)
+
+
+def _recorded(core: PublisherCore, out: Outbound, events: list[Event], *, fast: bool) -> Recording:
+    written: list[bytes] = []
+    out.set_write(written.append)
     if fast:
         core.begin_batch(b"batch", FLOW)
     else:
@@ -58,10 +73,13 @@ def record(stream: str, events: list[Event], *, fast: bool, dedup: bool) -> Reco
         while taken < len(written):
             size += len(written[taken])
             taken += 1
-        ends.append(size + out.size)
+        if size + out.size > (ends[-1] if ends else 0):
+            ends.append(size + out.size)
+    core.close_pack()
     out.flush()
     data = b"".join(written)
-    assert ends[-1] == len(data)
+    if ends[-1] < len(data):
+        ends.append(len(data))
     if fast:
         # The first event of a batch starts it.
         data = data.replace(b".1.1.$FI ", b".1.0.$FI ", 1)

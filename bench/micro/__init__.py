@@ -15,7 +15,14 @@ __all__ = ["AREAS", "Maker", "Round", "maker_of"]
 
 AREAS = (
     *("codec", "transport.frame", "handling.ledger", "publishing.window", "handling.dispatch", "typed.payloads"),
-    *("handling.packs", "handling.router", "store.folding", "store.executing", "projections.applying"),
+    *(
+        "handling.packs",
+        "publishing.packs",
+        "handling.router",
+        "store.folding",
+        "store.executing",
+        "projections.applying",
+    ),
 )
 
 
