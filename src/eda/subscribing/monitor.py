@@ -147,10 +147,10 @@ class Monitor:
             if all(now - since < self._timeout_s for _, since in running):
                 return None  # they are slow, but none of them has run into its time-out
             handled, since = min(running, key=lambda each: each[1])
-            return f"a handler has had event {place_of(_first_of(handled))} for {now - since:.3g} s"
+            return f"a handler has had sequence {place_of(_first_of(handled))} for {now - since:.3g} s"
         oldest = dispatcher.ledger.running_since()
         if oldest is not None:
-            return f"event {oldest[0]} fails again and again, and {dispatcher.n_held - 1} events wait behind it"
+            return f"sequence {oldest[0]} fails again and again, and {dispatcher.n_held - 1} events wait behind it"
         if dispatcher.n_held:
             return f"{dispatcher.n_held} events wait, and no handler is free to start"
         return ""

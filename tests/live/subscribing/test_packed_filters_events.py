@@ -137,9 +137,7 @@ async def test_filter_when_the_stream_is_a_mirror_finds_the_same_events(
     expected = wanted(places, **filter)
     seen: list[Place] = []
     try:
-        async with conn.subscribe(
-            mirror, lambda event: seen.append((event.sequence, event.index)), **kind, **filter
-        ):
+        async with conn.subscribe(mirror, lambda event: seen.append((event.sequence, event.index)), **kind, **filter):
             await until(lambda: len(seen) >= len(expected))
         assert seen == expected
     finally:

@@ -18,6 +18,7 @@ from eda.subscribing.monitor import Monitor
 from eda.subscribing.spec import SubscriptionSpec
 from helpers import Logged, until
 from support.handling.dispatching import Rig, delivery
+from support.packs import pack_of
 
 Make = Callable[..., Rig]
 STALLED = "has made no progress"
@@ -208,8 +209,10 @@ async def test_stall_when_a_handler_is_over_its_time_names_the_one_that_began_fi
     rig.deliver(2, pending=9)
     await until(lambda: rig.dispatcher.n_running)
     rig.deliver(3, pending=8)
-    await told_once(monitored, logged, r"a handler has had sequence 2 for .* \(\d events held, 8 pending\)")
-    end.set()
+    try:
+        await told_once(monitored, logged, r"a handler has had sequence 2 for .* \(\d events held, 8 pending\)")
+    finally:
+        end.set()  # else the test would not end
 
 
 async def test_stall_when_handlers_are_within_their_time_is_none(make: Make, monitor: Start, logged: Logged) -> None:
@@ -229,6 +232,30 @@ async def test_stall_when_an_event_fails_again_and_again_names_it(make: Make, mo
     monitored = monitor(rig)
     rig.deliver(4, 5, 6)
     await told_once(monitored, logged, "sequence 4 fails again and again, and 2 events wait behind it")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_stall_when_an_event_of_a_pack_is_the_cause_names_its_place(
+    make: Make, monitor: Start, logged: Logged, fails: bool
+) -> None:
+    async def handle(event: eda.Event) -> None:
+        if event.index == 2:
+            if fails:
+                raise ValueError("x")
+            while not end.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await end.wait()
+
+    end = asyncio.Event()
+    rig = make(handle, ordered=True, serial=True)
+    rig.on_failure = lambda event, error: 3600 * 10**9  # type: ignore[method-assign]
+    monitored = monitor(rig, timeout_s=0.1)
+    rig.deliver(7, payload=pack_of([eda.Event(type="t")] * 5))
+    why = r"sequence 7\.2 fails again and again, and 2 events wait" if fails else r"a handler has had sequence 7\.2 for"
+    try:
+        await told_once(monitored, logged, why)
+    finally:
+        end.set()  # else the test would not end
 
 
 async def test_stall_when_no_handler_may_start_says_so(make: Make, monitor: Start, logged: Logged) -> None:
