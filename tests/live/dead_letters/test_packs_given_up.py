@@ -193,3 +193,51 @@ async def test_pack_when_it_can_not_be_read_is_one_letter_and_its_events_are_han
 
 def refuse(name: str, data: bytes, size: int) -> bytes:
     raise eda.DecodeError("pack", f"its compression {name!r} is not known here")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_event_of_a_pack_when_its_letter_can_not_hold_it_is_replayed_from_the_pack(
+    conn: eda.Conn, admin: Admin, stream: str, dead: str, logged: Logged, kind: str
+) -> None:
+    logged.expect("rejected event e1")
+    await conn.streams.create(stream, eda.StreamOptions(packed=True))
+    await admin.api(f"STREAM.CREATE.{dead}", {"name": dead, "subjects": [f"{dead}.>"], "max_msg_size": 2000})
+    events = [each.replace(data=eda.Bytes(bytes([number]) * 3000)) for number, each in enumerate(EVENTS)]
+    await publish_pack(admin.js, stream, events, payload=compressed(pack_of(events)))
+    sizes: list[int] = []
+    handling = Handling(reject_second)
+    async with conn.subscribe(stream, handling, **KINDS[kind]) as sub:
+        await until(lambda: sub.stats().dead_lettered == 1 and len(handling.handled) == 2)
+        (letter,) = await stored(admin, dead)
+        assert (letter.payload, letter.headers["Eda-Dead-Index"]) == (b"", "1")
+        assert letter.headers["Eda-Dead-Omitted"] == str(len(envelopes_of(events)[1]))
+        handling.fail = lambda event: sizes.append(len(event.data.decode()))
+        assert await conn.replay_dead(stream, "me") == 1
+        await until(lambda: len(handling.handled) == 3)
+    assert (handling.handled[-1], sizes) == ("type-1", [3000])
+
+
+@pytest.mark.parametrize("kind", ["shared", "exclusive", "serial"])
+async def test_events_when_left_because_an_event_of_a_pack_can_not_be_decoded_store_its_dead_letter_alone(
+    conn: eda.Conn, admin: Admin, stream: str, dead: str, logged: Logged, kind: str
+) -> None:
+    logged.expect(r"the payload of event e1 .*sequence 1\.1, attempt 1\) can't be decoded")
+    await conn.streams.create(stream, eda.StreamOptions(packed=True))
+    await publish_pack(admin.js, stream, EVENTS)
+    first: list[str] = []
+    with pytest.raises(eda.DecodeError):
+        async with conn.events(stream, **KINDS[kind]) as events:
+            async for event in events:
+                decode_second(event)
+                first.append(event.type)
+    assert first == ["type-0"]
+    (letter,) = await stored(admin, dead)
+    assert letter.headers["Nats-Msg-Id"] == "dead:me:1.1"
+    then: list[str] = []
+    async with conn.events(stream, **KINDS[kind]) as events:
+        async for event in events:
+            then.append(event.type)
+            if event.type == "type-2":
+                break
+    # A shared subscription gets a pack that is partly done again as a whole.
+    assert then == (["type-0", "type-1", "type-2"] if kind == "shared" else ["type-2"])

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 import eda
+from eda._pack import place_of
 from helpers import Admin, Connect, Logged, until
 from support.dead_letters.letters import stored
 from support.middleware.hooks import Base64, HandleHook, Zlib
+from support.packs import publish_pack
 
 KEPT: dict[str, Any] = {"name": "me", "durable": True, "backfill": True}
 KINDS: dict[str, dict[str, Any]] = {
@@ -307,6 +309,38 @@ async def test_batch_hook_when_it_drops_and_reorders_the_right_events_are_retrie
     # Of the retried batch the hook drops the first event as well.
     assert got[0] == [-n for n in range(10, 1, -1)]
     assert conn.state == "connected"
+
+
+@pytest.mark.parametrize("kind", ["shared", "exclusive"])
+async def test_batch_hook_when_it_changes_events_of_packs_the_right_ones_are_retried(
+    connect: Connect, admin: Admin, stream: str, logged: Logged, kind: str
+) -> None:
+    """All events of a pack have one sequence."""
+    logged.expect(r"sequences 1\.3 to 2\.1\)")
+    failing = {"1.3", "2.1"}
+    conn = await connect()
+    await conn.streams.create(stream, eda.StreamOptions(packed=True))
+    for _ in range(2):
+        await publish_pack(admin.js, stream, [eda.Event(type="t")] * 5)
+    handled: list[str] = []
+
+    async def reverse(events: list[eda.Event], call_next: Any) -> None:
+        await call_next([event.replace(id="", data=eda.String(place_of(event))) for event in reversed(events)])
+
+    async def handle(events: list[eda.Event]) -> None:
+        failed = {each: KeyError("x") for each in events if place_of(each) in failing and each.attempt == 1}
+        handled.extend(each.data.decode() for each in events if each not in failed)
+        if failed:
+            raise eda.PartialFailure(failed)
+
+    hooked = await connect(middleware=[HandleHook(reverse)])
+    async with hooked.subscribe(stream, handle, batch=10, linger_s=5.0, retry=QUICK, **KINDS[kind]) as sub:
+        await until(lambda: sub.stats().handled == 10)
+        assert sub.stats().failed == 2
+    assert handled[:8] == [
+        f"{pack}.{index}" for pack in (2, 1) for index in (4, 3, 2, 1, 0) if f"{pack}.{index}" not in failing
+    ]
+    assert sorted(handled[8:]) == sorted(failing)
 
 
 async def test_key_function_when_there_are_layers_sees_the_event_before_them(connect: Connect, stream: str) -> None:
