@@ -56,7 +56,7 @@ class SharedConsumer:
         self.lease_s: float = float(options.lease_s)
         self._needs = Needs(0, 0, ())  # set by `open`
         self._is_file = True  # whether the stream is stored in files
-        self.is_packed: bool = False  # whether the stream may have packs
+        self._is_packed = False  # whether the stream may have packs
         self._logged_faults = ""  # the settings that could not be changed, as they were logged last
         self._logged_filter: list[str] = []  # another member's narrower filter, as it was logged last
 
@@ -78,7 +78,7 @@ class SharedConsumer:
         """
         self.server_filter = server_filter(stream, self.filter, filters_reliably=self._api.filters_reliably)
         self._is_file = stream.options.storage == "file"
-        self.is_packed = stream.options.packed
+        self._is_packed = stream.options.packed
         self._needs = Needs(
             ack_wait_ns=int(self._options.lease_s * NS),
             life_ns=0 if self._is_durable else int(PRIVATE_LIFE_S * NS),
@@ -167,10 +167,9 @@ class SharedConsumer:
         theirs = shared_filter(kept)
         changes_filter = set(theirs) != set(self.filter)
         if changes_filter and self._options.on_filter_change == "refuse":
-            hint = " (on_filter_change='from_here' changes the filter from the kept position onward)"
             differences.append(
-                f"it filters {shown_filter(theirs)}, the options ask for {shown_filter(self.filter)}"
-                + ("" if self.is_packed else hint)
+                f"it filters {shown_filter(theirs)}, the options ask for {shown_filter(self.filter)} "
+                "(on_filter_change='from_here' changes the filter from the kept position onward)"
             )
         if bool(kept.get("durable_name")) != self._is_durable:
             differences.append(f"it was made with durable={bool(kept.get('durable_name'))}")
@@ -207,13 +206,6 @@ class SharedConsumer:
         Raises ConfigError if that would lose events of other members.
         """
         kept, mine, where = info["config"], self.filter, self._where
-        if self.is_packed:
-            raise ConfigError(
-                f"{where}: a member acknowledges a pack as a whole, so it also acknowledges events that only a new "
-                "filter asks for. So on a packed stream, the filter of a shared subscription can't be changed. Use "
-                "another name, reset=True to forget its position, or an ordered subscription (exclusive, serial, key).",
-                argument="on_filter_change",
-            )
         if not self._is_filtered_by_server(kept, theirs) or bool(mine) != bool(self.server_filter):
             raise ConfigError(
                 f"{where}: its members filter in the client, and would acknowledge events that a new filter asks for. "
@@ -253,7 +245,7 @@ class SharedConsumer:
         if set(theirs) == set(self.filter):
             return config
         may_change = self._options.on_filter_change == "from_here" and bool(self.filter) == bool(self.server_filter)
-        if may_change and self._is_filtered_by_server(config, theirs) and not self.is_packed:
+        if may_change and self._is_filtered_by_server(config, theirs):
             try:
                 return await self._set_filter(config, theirs)
             except ServerError as error:
@@ -358,7 +350,7 @@ class SharedConsumer:
 
     def _faults(self, config: dict[str, Any], *, opening: bool = False) -> list[Fault]:
         # In a packed stream, a consumer without a note, made by another tool, must ask for packs as well.
-        by_subjects = self.is_packed and self.server_filter
+        by_subjects = self._is_packed and self.server_filter
         is_ours = set(shared_filter(config) if by_subjects else noted_filter(config)) == set(self.filter)
         return find_faults(config, self._needs, is_filter_ours=is_ours, opening=opening)
 

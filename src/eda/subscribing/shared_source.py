@@ -80,24 +80,24 @@ class SharedSource(Source):
     async def start(self, dispatcher: Dispatcher) -> None:
         """Begin to pull for the dispatcher."""
         dispatcher.intake.set_floor(*self._floor)
-        if self._kept.server_filter and not self._kept.is_packed:  # in a packed stream, the filter can't change
+        if self._kept.server_filter:
             dispatcher.intake.ask_for_unwanted()
         await self.attach(dispatcher)
         dispatcher.credit.set_max_pulls(self.limits.n_waiting)
         dispatcher.credit.refill()
 
     async def stop(self, timeout_s: float) -> None:
-        """Stop the deliveries, and give back those that were set aside.
+        """Stop the deliveries, and acknowledge or give back those that were set aside.
 
         Return when no delivery is under way any more, or the server does not answer.
         """
-        self._unwanted.stop()
+        until = self._loop.time() + timeout_s
         for task in (self._checking, self._suspending):
             if task is not None:
                 task.cancel()
         await super().stop(timeout_s)
         if self._dispatcher is not None:
-            self._unwanted.give_back(self._dispatcher)
+            await self._unwanted.finish(self._dispatcher, until - self._loop.time() if self._wire.is_up else 0)
             self._give_back_stripped(list(self._stripped))
 
     async def confirm(self, timeout_s: float) -> bool:

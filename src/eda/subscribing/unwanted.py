@@ -4,6 +4,9 @@ A member acknowledges such a delivery, because the server would deliver it again
 widened the consumer's filter meanwhile, and then the acknowledgement would lose an event that the other member wants.
 So a member looks at the consumer before it acknowledges such a delivery. If the member's own filter no longer
 covers the consumer's filter, the member gives the delivery back and is suspended.
+
+In a packed stream, nearly each pack may have events that the filter does not want. The member handles the others, and
+the pack waits for a look as well before it is acknowledged. So looks are made at most every 20 ms.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from eda.subscribing.filters import shared_filter
 __all__ = ["CHECK_PAUSE_S", "UnwantedDeliveries"]
 
 CHECK_PAUSE_S = 0.5  # between two attempts to look at the consumer
+LOOK_EVERY_S = 0.02  # one look decides about all deliveries before it
 
 
 class UnwantedDeliveries:
@@ -49,6 +53,7 @@ class UnwantedDeliveries:
         self._replies: dict[int, bytes] = {}
         self._undecided: dict[int, bytes] = {}  # the same, for deliveries that wait for the look that is under way
         self._deciding: asyncio.Task[None] | None = None
+        self._looked_at = -LOOK_EVERY_S  # on the loop's clock
         self._stopped = False
 
     def add(self, dispatcher: Dispatcher, seq: int, reply: bytes) -> None:
@@ -57,17 +62,23 @@ class UnwantedDeliveries:
         if not self._stopped and (self._deciding is None or self._deciding.done()):
             self._deciding = asyncio.get_running_loop().create_task(self._decide_or_fail(dispatcher))
 
-    def stop(self) -> None:
-        """Acknowledge nothing more."""
-        self._stopped = True
-        if self._deciding is not None:
-            self._deciding.cancel()
+    async def finish(self, dispatcher: Dispatcher, timeout_s: float) -> None:
+        """Decide about the deliveries that are left. Give back those about which no look decides in time.
 
-    def give_back(self, dispatcher: Dispatcher) -> None:
-        """After `stop`, give back all deliveries that are left, so that other members need not wait for the leases."""
-        for seq, reply in sorted((self._undecided | self._replies).items()):
-            dispatcher.intake.give_back(seq, reply)
-        self._undecided, self._replies = {}, {}
+        Call this when no more deliveries come. Without the last look, packs whose events are handled would be given
+        back. Without giving back, other members would have to wait for the leases.
+        """
+        deciding = self._deciding
+        try:
+            if deciding is not None and not deciding.done() and timeout_s > 0:
+                await asyncio.wait({deciding}, timeout=timeout_s)
+        finally:
+            self._stopped = True
+            if deciding is not None:
+                deciding.cancel()
+            for seq, reply in sorted((self._undecided | self._replies).items()):
+                dispatcher.intake.give_back(seq, reply)
+            self._undecided, self._replies = {}, {}
 
     async def _decide_or_fail(self, dispatcher: Dispatcher) -> None:
         try:
@@ -77,7 +88,10 @@ class UnwantedDeliveries:
 
     async def _decide(self, dispatcher: Dispatcher) -> None:
         """Acknowledge or give back all deliveries. One look at the consumer decides about all that came before it."""
+        loop = asyncio.get_running_loop()
         while self._replies:
+            await asyncio.sleep(self._looked_at + LOOK_EVERY_S - loop.time())
+            self._looked_at = loop.time()
             asked, self._replies = self._replies, {}
             self._undecided = asked
             try:

@@ -63,24 +63,6 @@ async def test_filter_when_events_are_published_singly_gets_them(
     assert seen == [2, 4]
 
 
-@pytest.mark.parametrize("change", [{"types": ["a", "b"]}, {"types": ["b"]}, {}], ids=str)
-async def test_shared_filter_when_it_is_changed_is_refused_and_says_what_works(
-    conn: eda.Conn, stream: str, admin: Admin, change: dict[str, Any]
-) -> None:
-    await conn.streams.create(stream, PACKED)
-    async with conn.subscribe(stream, print, types=["a"], **SHARED):
-        before = (await admin.js.consumer_info(stream, "n")).config
-    with pytest.raises(eda.ConfigError, match=r"on a packed stream.*another name, reset=True.*ordered") as caught:
-        await conn.subscribe(stream, print, on_filter_change="from_here", **SHARED, **change)
-    assert caught.value.argument == "on_filter_change"
-    with pytest.raises(eda.ConfigError, match="it filters") as caught:
-        await conn.subscribe(stream, print, **SHARED, **change)
-    assert "from_here" not in str(caught.value)
-    assert (await admin.js.consumer_info(stream, "n")).config == before
-    async with conn.subscribe(stream, print, reset=True, on_filter_change="from_here", **SHARED, **change):
-        pass
-
-
 async def test_ordered_filter_when_it_is_changed_from_here_is_changed(
     conn: eda.Conn, stream: str, logged: Logged
 ) -> None:
