@@ -220,6 +220,38 @@ async def test_event_of_a_pack_when_it_always_fails_is_the_only_one_that_is_not_
     assert attempts == [1, 2, 3]
     assert_in_order(packed, sink, left_out=((2, 17),))
     assert (stats.applied, stats.failed, stats.dead_lettered) == (46, 3, 1)
+    (letter,) = await letters(packed)
+    assert (letter["Nats-Msg-Id"], letter["Eda-Dead-Sequence"], letter["Eda-Dead-Index"]) == (
+        "dead:orders-v1:2.17",
+        "2",
+        "17",
+    )
+
+
+async def letters(packed: Packed) -> list[dict[str, str]]:
+    """Return the headers of the dead letters."""
+    into = f"{packed.stream}-dead"
+    found = [await packed.admin.js.get_msg(into, n + 1) for n in range(await packed.admin.last_seq(into))]
+    return [dict(message.headers or {}) for message in found]
+
+
+async def test_event_of_a_pack_when_its_letter_is_replayed_is_applied_as_a_message_of_its_own(
+    packed: Packed, sink: MemorySink, logged: Logged
+) -> None:
+    logged.expect("handler rejected event")
+    is_wrong = True
+
+    async def failing(events: list[eda.Event], tx: list[Any]) -> None:
+        if is_wrong and any(event.id == "e3" for event in events):
+            raise eda.Reject("no") if len(events) == 1 else ValueError("one of them")
+        await apply(events, tx)
+
+    async with projection(packed, sink, failing) as applying:
+        await applying.wait_for((packed.stream, (await packed.pack(6)).sequence, 4), 10)
+        is_wrong = False
+        assert await packed.conn.replay_dead(packed.stream, "orders-v1") == 1
+        await applying.wait_for(await packed.pack(2), 10)
+    assert applied(sink) == [(1, 0), (1, 1), (1, 2), (1, 4), (1, 5), (2, 0), (3, 0), (3, 1)]
 
 
 async def test_key_when_it_fails_for_an_event_of_a_pack_gives_up_this_event_alone(

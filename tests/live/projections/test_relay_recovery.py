@@ -14,6 +14,7 @@ import eda.sql
 from eda.projections.outbox_cursor import OutboxRow
 from eda.projections.outbox_rows import OutboxRows
 from helpers import Admin, Logged, until
+from support.packs import publish_pack
 from support.projections.outboxes import Box
 
 WINDOW_S = 0.3
@@ -63,6 +64,26 @@ async def test_relay_when_any_part_of_a_chunk_was_stored_long_ago_stores_the_res
     own = [each for each in await admin.ids(stream) if each in given]
     assert own == [each.id for each in stored] + [each.id for each in rows if each not in stored]
     assert await box.ids() == []
+
+
+async def test_relay_when_the_stream_is_packed_stores_ordinary_messages_and_searches_between_packs(
+    box: Box, conn: eda.Conn, admin: Admin, stream: str
+) -> None:
+    await conn.streams.create(stream, eda.StreamOptions(dedup_window_s=WINDOW_S, packed=True))
+    rows = numbered(20)
+    await box.add(stream, *rows)
+    await note(box, conn, stream)
+    for row in rows[:10]:
+        await publish_pack(admin.js, stream, [eda.Event(type="of another"), eda.Event(type="of another")])
+        await publish(conn, stream, [row])
+    await asyncio.sleep(AFTER_S)
+    async with conn.relay(box.outbox) as relay:
+        await until(lambda: relay.stats().acknowledged == 10)
+        assert relay.stats().found == 10
+    assert [each for each in await admin.ids(stream) if each] == [row.id for row in rows]
+    message = await admin.js.get_msg(stream, await admin.last_seq(stream))
+    assert message.subject == f"{stream}.t.a4"
+    assert "Eda-Pack" not in (message.headers or {})
 
 
 @pytest.mark.parametrize("reason", ["made again", "restored"])
