@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from support.faults.evidence import Stored
+from support.faults.evidence import Place, Stored
 
 __all__ = ["Applied", "assert_applied_once", "faults_of"]
 
 
 class Applied(NamedTuple):
-    """A row of the table. `n`: its number; `member`: who inserted it."""
+    """A row of the table. `n`: its number; `member`: who inserted it; `idx`: the event's place in its pack."""
 
     n: int
     stream: str
@@ -24,6 +24,11 @@ class Applied(NamedTuple):
     id: str
     aggregate: str
     member: str = ""
+    idx: int = 0
+
+    @property
+    def place(self) -> Place:
+        return self.sequence, self.idx
 
 
 def assert_applied_once(
@@ -52,17 +57,17 @@ def faults_of(
     """Return what is wrong with the table, one text for each fault."""
     faults = []
     events = {
-        (stream, each.sequence): each
+        (stream, each.place): each
         for stream, contents in stored.items()
         for each in contents
         if (stream, each.sequence) not in left_out
     }
-    counts = Counter((row.stream, row.sequence) for row in rows)
+    counts = Counter((row.stream, row.place) for row in rows)
     faults += [f"lost: {event}" for event in events if event not in counts]
     faults += [f"applied {n} times: {event}" for event, n in counts.items() if n > 1]
     last: dict[tuple[str, str], Applied] = {}
     for row in sorted(rows):
-        event = events.get((row.stream, row.sequence))
+        event = events.get((row.stream, row.place))
         if event is None:
             faults.append(f"not an event to be applied: {row}")
             continue
@@ -70,7 +75,7 @@ def faults_of(
             faults.append(f"applied as another event: {row}, not {event}")
         key = (row.stream, row.aggregate if by_key else "")
         before = last.get(key)
-        if before is not None and before.sequence > row.sequence:
+        if before is not None and before.place > row.place:
             faults.append(f"applied after a later event: {row}, after {before}")
         last[key] = row
     return faults

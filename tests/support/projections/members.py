@@ -55,16 +55,21 @@ class ProjectionMembers:
         self._nursery.end_all()
         self.journal.close()
 
-    async def begin(self, url: str, driver: str, *, streams: int = 1, start: bool = True, **orders: Any) -> str:
-        """Make the streams and the table, and start a publisher. With `start`, start a member, and return its name."""
+    async def begin(
+        self, url: str, driver: str, *, streams: int = 1, start: bool = True, pack: int = 0, **orders: Any
+    ) -> str:
+        """Make the streams and the table, and start a publisher. With `start`, start a member, and return its name.
+
+        With `pack`, the streams are packed, and the publisher publishes packs of up to so many events.
+        """
         self.url = url
         self.streams = ["orders", "payments", "returns"][:streams]
         async with eda.connect(url) as conn:
             for stream in self.streams:
-                await conn.streams.create(stream)
+                await conn.streams.create(stream, eda.StreamOptions(packed=pack > 0))
         make_table(self.address)
         self.orders |= {"driver": driver, "address": self.address, "constants": dict(QUICK), **orders}
-        self.publish()
+        self.publish(pack=pack)
         name = self.start() if start else ""
         await self.until_open()
         return name

@@ -1,7 +1,7 @@
 """Members of the fault tests of read models: processes that publish, or project, until they are killed or told to end.
 
 A nursery (`faults.nursery`) forks them. The journal (`faults.evidence.Journal`) has a line for each transaction:
-"begin" before it, "end" after its commit, or "failed"; its event is "stream:first-last", with the sequences of its
+"begin" before it, "end" after its commit, or "failed"; its event is "stream:first-last", with the places of its
 events, or "stream:-last". Other lines are open, closing, closed, frozen, dying, committing, ended and crashed; their
 event is "-" or a quoted text. SIGTERM has a member close.
 """
@@ -32,6 +32,7 @@ import eda.connecting
 import eda.sql
 import eda.subscribing.subscription
 from eda import sql
+from eda._pack import place_of
 from eda.projections.sink import Move, Moves, PositionRow
 from support.faults.evidence import Journal
 from support.faults.nursery import nurse
@@ -44,9 +45,10 @@ class Orders:
 
     `driver`: how a projecting member reaches its table, at `address`; without it, the member publishes `n` events
     (0: until it ends) into each stream. `delay_s`: the longest pause within a transaction; a publisher's pause after
-    ten events. `constants`: values for "module.NAME". `freeze_at`, `commit_at`, `die_in_apply`, `die_after`: the number
-    of the transaction in which the member freezes itself halfway or commits by itself, which it does not finish, or
-    after whose commit it dies at once; 0: none.
+    ten events. `pack`: it publishes packs of up to this many events, and pauses after each; 0: no packs. `constants`:
+    values for "module.NAME". `freeze_at`, `commit_at`, `die_in_apply`, `die_after`: the number of the transaction in
+    which the member freezes itself halfway or commits by itself, which it does not finish, or after whose commit it
+    dies at once; 0: none.
     """
 
     url: str
@@ -61,6 +63,7 @@ class Orders:
     constants: dict[str, Any] = field(default_factory=dict)
     delay_s: float = 0.01
     n: int = 0
+    pack: int = 0
     freeze_at: int = 0
     commit_at: int = 0
     die_in_apply: int = 0
@@ -104,14 +107,16 @@ class Member:
     async def publish(self, conn: eda.Conn) -> None:
         orders = self.orders
         async with contextlib.AsyncExitStack() as stack:
-            publishers = [await stack.enter_async_context(conn.publisher(stream)) for stream in orders.streams]
+            packs = {"pack": eda.Pack(max_events=orders.pack)} if orders.pack else {}
+            publishers = [await stack.enter_async_context(conn.publisher(stream, **packs)) for stream in orders.streams]
             self.note("open")
-            number = 0
+            number, next_pause = 0, 10
             while not self.stop.is_set() and (number < orders.n or not orders.n):
                 number += 1
                 for publisher in publishers:
                     await publisher.send(eda.Event(type="t", aggregate=str(number % 7), data=eda.Bytes(bytes(20))))
-                if number % 10 == 0:
+                if number == next_pause:
+                    next_pause += self.chance.randint(1, orders.pack) if orders.pack else 10
                     await asyncio.sleep(orders.delay_s)
         self.note("closing")
 
@@ -228,7 +233,7 @@ class NotedMoves:
     def next(self) -> Move | None:
         move = self.moves.next()
         if move is not None:
-            self.what = f"{self.stream}:-{move.sequence}"
+            self.what = f"{self.stream}:-{move.sequence}.{move.index}"
             self.is_open = True
             self.member.note("begin", self.what)
         return move
@@ -240,7 +245,7 @@ class NotedMoves:
 
 
 def range_of(events: Sequence[eda.Event]) -> str:
-    return f"{events[0].stream}:{events[0].sequence}-{events[-1].sequence}"
+    return f"{events[0].stream}:{place_of(events[0])}-{place_of(events[-1])}"
 
 
 def run_member(given: dict[str, Any]) -> None:

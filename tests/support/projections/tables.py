@@ -16,13 +16,24 @@ import eda.sql
 from support.faults.scene import IS_LONG
 from support.projections.evidence import Applied
 
-__all__ = ["POSTGRES", "SQLITE", "commit_of", "drivers", "inserting", "make_table", "positions", "read_rows", "sink_of"]
+__all__ = [
+    "POSTGRES",
+    "SQLITE",
+    "commit_of",
+    "drivers",
+    "inserting",
+    "make_table",
+    "n_in_packs",
+    "positions",
+    "read_rows",
+    "sink_of",
+]
 
 SQLITE = ("sqlite", "aiosqlite")
 POSTGRES = ("psycopg", "asyncpg", "sqlalchemy")
 
-COLUMNS = "stream, sequence, id, aggregate, member"
-Row = tuple[str, int, str, str, str]
+COLUMNS = "stream, sequence, id, aggregate, member, idx"
+Row = tuple[str, int, str, str, str, int]
 
 
 def drivers(*short: str, all: tuple[str, ...] = (*SQLITE, *POSTGRES)) -> pytest.MarkDecorator:
@@ -64,7 +75,8 @@ def query(address: str, *texts: str) -> list[Any]:
 
 def make_table(address: str) -> None:
     number = "bigserial" if address.startswith("postgresql:") else "INTEGER PRIMARY KEY AUTOINCREMENT"
-    text = f"CREATE TABLE applied (n {number}, stream TEXT, sequence BIGINT, id TEXT, aggregate TEXT, member TEXT)"
+    columns = "stream TEXT, sequence BIGINT, id TEXT, aggregate TEXT, member TEXT, idx INT"
+    text = f"CREATE TABLE applied (n {number}, {columns})"
     query(address, "DROP TABLE IF EXISTS applied", text)
 
 
@@ -79,6 +91,11 @@ def positions(address: str, name: str) -> dict[tuple[str, int], int]:
     return {(stream, lane): sequence for stream, lane, sequence in query(address, text)}
 
 
+def n_in_packs(address: str) -> int:
+    """Return how many lanes are in the middle of a pack."""
+    return int(query(address, 'SELECT count(*) FROM eda_positions WHERE "time" < 0')[0][0])
+
+
 def inserting(
     driver: str, member: str, pause: Callable[[], float], halfway: Callable[[list[eda.Event]], None]
 ) -> Callable[[list[eda.Event], Any], Any]:
@@ -89,7 +106,7 @@ def inserting(
     """
 
     def parts(events: list[eda.Event]) -> tuple[list[Row], list[Row]]:
-        rows = [(each.stream, each.sequence, each.id, each.aggregate, member) for each in events]
+        rows = [(each.stream, each.sequence, each.id, each.aggregate, member, each.index) for each in events]
         return rows[: len(rows) // 2], rows[len(rows) // 2 :]
 
     write = WRITES[driver]
@@ -125,16 +142,16 @@ def commit_of(driver: str) -> Callable[[Any], Any]:
 
 
 def _write_sqlite(tx: Any, rows: Sequence[Row]) -> None:
-    tx.executemany(f"INSERT INTO applied ({COLUMNS}) VALUES (?, ?, ?, ?, ?)", rows)
+    tx.executemany(f"INSERT INTO applied ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", rows)
 
 
 def _write_psycopg(tx: Any, rows: Sequence[Row]) -> None:
     if rows:
-        tx.cursor().executemany(f"INSERT INTO applied ({COLUMNS}) VALUES (%s, %s, %s, %s, %s)", rows)
+        tx.cursor().executemany(f"INSERT INTO applied ({COLUMNS}) VALUES (%s, %s, %s, %s, %s, %s)", rows)
 
 
 async def _write_asyncpg(tx: Any, rows: Sequence[Row]) -> None:
-    await tx.executemany(f"INSERT INTO applied ({COLUMNS}) VALUES ($1, $2, $3, $4, $5)", rows)
+    await tx.executemany(f"INSERT INTO applied ({COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6)", rows)
 
 
 async def _write_sqlalchemy(tx: Any, rows: Sequence[Row]) -> None:

@@ -7,22 +7,26 @@ from pathlib import Path
 
 import pytest
 
-from support.faults.evidence import Stored
+from support.faults.evidence import Place, Stored
 from support.faults.nursery import Nursery
 from support.projections.evidence import Applied, assert_applied_once, faults_of
 from support.projections.members import ProjectionMembers
 
+# Message 4 is a pack of two events.
 STORED = {
-    "orders": [Stored(1, "a", "x"), Stored(2, "b", "y"), Stored(4, "c", "x"), Stored(5, "d", "y")],
+    "orders": [Stored(1, "a", "x"), Stored(2, "b", "y"), Stored(4, "c", "x", 0, 1), Stored(4, "d", "y", 1, 1)],
     "payments": [Stored(1, "p", "x")],
 }
-WHOLE = [("orders", 1), ("orders", 2), ("payments", 1), ("orders", 4), ("orders", 5)]
+WHOLE = [("orders", (1, 0)), ("orders", (2, 0)), ("payments", (1, 0)), ("orders", (4, 0)), ("orders", (4, 1))]
 
 
-def table(*events: tuple[str, int]) -> list[Applied]:
+def table(*events: tuple[str, Place]) -> list[Applied]:
     """Return rows for these events in this order."""
-    known = {(stream, each.sequence): each for stream, contents in STORED.items() for each in contents}
-    return [Applied(n, *event, known[event].id, known[event].aggregate) for n, event in enumerate(events, 1)]
+    known = {(stream, each.place): each for stream, contents in STORED.items() for each in contents}
+    return [
+        Applied(n, stream, place[0], known[stream, place].id, known[stream, place].aggregate, "m", place[1])
+        for n, (stream, place) in enumerate(events, 1)
+    ]
 
 
 @pytest.mark.parametrize("by_key", [False, True])
@@ -50,12 +54,15 @@ def test_table_when_an_event_is_doubled_is_refused(at: int, by_key: bool) -> Non
 
 def test_table_when_events_are_swapped_is_refused() -> None:
     """With keys, events of other aggregates may be swapped."""
-    other_keys = table(("orders", 2), ("orders", 1), *WHOLE[2:])
+    other_keys = table(WHOLE[1], WHOLE[0], *WHOLE[2:])
     (fault,) = faults_of(other_keys, STORED)
     assert fault.startswith("applied after a later event")
     assert_applied_once(other_keys, STORED, by_key=True)
-    one_key = table(("orders", 4), ("orders", 2), ("payments", 1), ("orders", 1), ("orders", 5))
+    one_key = table(WHOLE[3], WHOLE[1], WHOLE[2], WHOLE[0], WHOLE[4])
     (fault,) = faults_of(one_key, STORED, by_key=True)
+    assert fault.startswith("applied after a later event")
+    in_a_pack = table(*WHOLE[:3], WHOLE[4], WHOLE[3])
+    (fault,) = faults_of(in_a_pack, STORED)
     assert fault.startswith("applied after a later event")
 
 
@@ -63,7 +70,7 @@ def test_table_when_a_row_is_another_event_is_refused() -> None:
     rows = table(*WHOLE)
     for wrong in (rows[0]._replace(id="b"), rows[0]._replace(aggregate="y")):
         assert any("applied as another event" in fault for fault in faults_of([wrong, *rows[1:]], STORED))
-    for wrong in (rows[0]._replace(sequence=3), rows[0]._replace(stream="returns")):
+    for wrong in (rows[0]._replace(sequence=3), rows[0]._replace(idx=1), rows[0]._replace(stream="returns")):
         assert any("not an event to be applied" in fault for fault in faults_of([wrong, *rows], STORED))
 
 
