@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import eda
+from eda.cli.view_lag import lag_of
 from eda.projections.sink import ClaimLost, CommitUnknown, PositionRow, UpTo
 from eda.projections.stream_check import StreamCheck, StreamNow
 from helpers import Admin, Connect, Logged, until
@@ -152,6 +153,30 @@ async def test_commit_in_a_pack_when_its_answer_is_lost_is_looked_up(
         stats = await applying.stats()
     assert (n_lost, stats.failed, stats.applied) == (4, 0, 32)
     assert applied(sink) == packed.places
+
+
+async def test_lag_when_the_position_is_in_a_pack_counts_the_pack(packed: Packed, sink: MemorySink) -> None:
+    await packed.packs(0, 10, 2)
+    assert (await applied_part(packed, sink, n=2)).is_part
+    await sink.promote("orders", 1)
+    (version,) = await sink.versions("orders")
+    (stream,) = (await lag_of(packed.conn, version)).streams
+    assert (stream.position, stream.last, stream.lag, stream.problem) == (1, 3, 2, None)
+    assert stream.lag_s is not None
+    async with packed.conn.view("orders", into=sink) as view:
+        (progress,) = (await view.stats()).streams
+        assert (progress.position, progress.lag, progress.lanes) == (1, 2, (1,))
+        with pytest.raises(eda.ConfigError, match="has not applied 2 events"):
+            await refused_promotion(packed, sink)
+
+
+async def refused_promotion(packed: Packed, sink: MemorySink) -> None:
+    stop_after(sink, 0)
+    async with projection(packed, sink) as applying:
+        try:
+            await applying.promote(max_lag=1)
+        finally:
+            go_on(sink)
 
 
 # --- packs that are gone ---------------------------------------------------------------------------------------------
