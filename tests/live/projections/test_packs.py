@@ -86,6 +86,34 @@ async def test_events_when_a_database_of_any_kind_has_them_are_there_once_and_th
     assert await place.applied() == [sequence * 1000 + index for sequence, index in packed.places]
 
 
+async def test_wait_for_when_the_receipt_is_of_a_publisher_with_packs_waits_for_its_event(
+    packed: Packed, sink: MemorySink
+) -> None:
+    async with (
+        projection(packed, sink, batch=7) as applying,
+        packed.conn.publisher(packed.stream, pack=eda.Pack(max_events=50)) as publisher,
+    ):
+        for n in 1, 49, 120, 20:
+            await publisher.send_many([eda.Event(type="a") for _ in range(n)])
+            receipt = await publisher.send_and_wait(eda.Event(type="last"))
+            await applying.wait_for(receipt, 10)
+            assert (receipt.sequence, receipt.index) in applied(sink)
+        await publisher.flush()
+        stats = await until_all_applied(applying, 194)
+    assert applied(sink) == sorted(set(applied(sink)))
+    assert (stats.applied, stats.lag) == (194, 0)
+
+
+async def until_all_applied(applying: eda.Projection, n: int) -> eda.ProjectionStats:
+    async def has_all() -> eda.ProjectionStats | None:
+        stats = await applying.stats()
+        return stats if stats.applied == n and stats.lag == 0 else None
+
+    stats = await until(has_all)
+    assert isinstance(stats, eda.ProjectionStats)
+    return stats
+
+
 # --- cuts ------------------------------------------------------------------------------------------------------------
 
 
