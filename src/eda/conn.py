@@ -158,10 +158,14 @@ class Conn(ConnSides):
     ) -> Publisher:
         """Return a publisher for many events. Await it or enter it with `async with`; leaving the context flushes it.
 
-        `mode`: "fast" has one acknowledgement for hundreds of events, and needs nats-server 2.14 and a stream that
-        allows it; "window" has one for each event; "auto" is fast where it is possible. `dedup=False` sends no message
-        id: the server is a third faster, and an event that is sent again may be stored twice. `max_pending` (1 to
-        65,536 events) and `max_pending_bytes` limit the events that are not acknowledged yet.
+        `pack`: an `eda.Pack`, which says how many events are put into one message; None: each event is a message. Packs
+        need a stream with `packed=True`; a missing stream is created with it. All else counts single events.
+
+        `mode`: "fast" has one acknowledgement for hundreds of messages, and needs nats-server 2.14 and a stream that
+        allows it; "window" has one for each; "auto" is fast where it is possible. `dedup=False` sends no message id:
+        the server is a third faster, and an event that is sent again may be stored twice. `max_pending` (1 to 65,536
+        events) and `max_pending_bytes` limit the events that are not acknowledged yet. None: 4,096 and 8 MiB, with
+        `pack` 65,536 and 16 MiB.
 
         An event without an answer for `ack_timeout_s` seconds is sent again. An event that is not acknowledged after
         `timeout_s` seconds fails with Timeout. `timeout_s` is at most half of the stream's duplicate window. Its
@@ -170,8 +174,8 @@ class Conn(ConnSides):
         `on_ack(event_id, sequence)` (the sequence is 0 in fast mode) and `on_error(event, error)` are plain functions.
         For each event exactly one of them is called, once.
 
-        Raises ConfigError. Opening it also raises NotSupported if the server can't do the mode, StreamNotFound,
-        ServerError, Closed.
+        Raises ConfigError. Opening it also raises ConfigError if the stream takes no packs, NotSupported if the server
+        can't do the mode, StreamNotFound, ServerError, Closed.
         """
         services = self._lifetime.require_open()
         stream = check_stream_name(stream)

@@ -37,7 +37,8 @@ class Publisher:
     """Publishes events at volume; made by `Conn.publisher`, used as an async context manager.
 
     Events are stored in the order of `send`, also across time-outs, reconnects and leader changes. If the server
-    refuses an event while later events are under way, the later events are still stored. If an event was written twice
+    refuses an event while later events are under way, the later events are still stored. With packs, the events of one
+    message have the same outcome. If an event was written twice
     because the first answer was lost, and the server refuses the second copy, the event may be stored all the same.
 
     At its end, the context flushes and then closes the publisher. If the block was cancelled, or its time-out is over,
@@ -217,6 +218,7 @@ class Publisher:
 
         In fast mode the event gets a batch of its own, because only then does the server's answer tell its sequence.
         So each such event takes a round trip, one after the other. For many events at a time, `Conn.publish` is faster.
+        With packs, the events of concurrent callers share packs; each of these packs has a batch of its own.
 
         Raises what `send` raises, and the error with which the event failed: ServerError, Timeout, Closed. This failure
         is reported to `on_error` too, but not by `flush`. If the caller is cancelled while it waits for room,
