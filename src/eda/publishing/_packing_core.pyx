@@ -31,6 +31,7 @@ cdef enum:
     MAX_HEADERS = 128               # bytes: more than the headers of a pack need
     MAX_LINE_REST = 256             # bytes of the protocol line besides stream, type and aggregate, with some to spare
     KEPT_SIZE = 256 * 1024          # a buffer that grew beyond this, and beyond what packs need, is freed
+    MAX_AT_ONCE = 4096              # events of one accept_many(), which take a millisecond or two
     OP_APPEND = 1
 
 
@@ -152,12 +153,14 @@ cdef class PackingCore(PublisherCore):
     def accept_many(self, list events not None, Py_ssize_t begin, list ids not None):
         """Accept events from index `begin` until the window is full, and append their ids; return the next index.
 
-        Raises what `accept` raises. Then the events before the wrong one are accepted.
+        It stops earlier if the connection takes no more, and after 4,096 events, so that the event loop can run
+        meanwhile. Raises what `accept` raises. Then the events before the wrong one are accepted.
         """
         cdef Py_ssize_t i = begin
+        cdef Py_ssize_t end = min(len(events), begin + MAX_AT_ONCE)
         cdef int64_t time_ns = wall_ns()        # for all of them: they are accepted within milliseconds
         self.check_caller()
-        while i < len(events) and not self.has_no_room():
+        while i < end and not (self.out.paused or self.has_no_room()):
             event = events[i]
             if not isinstance(event, Event):
                 raise ConfigError(

@@ -38,8 +38,8 @@ class Publisher:
 
     Events are stored in the order of `send`, also across time-outs, reconnects and leader changes. If the server
     refuses an event while later events are under way, the later events are still stored. With packs, the events of one
-    message have the same outcome. If an event was written twice
-    because the first answer was lost, and the server refuses the second copy, the event may be stored all the same.
+    message have the same outcome. If an event was written twice because the first answer was lost, and the server
+    refuses the second copy, the event may be stored all the same.
 
     At its end, the context flushes and then closes the publisher. If the block was cancelled, or its time-out is over,
     the context does not flush: pending events fail with Closed. After any other exception, the flush takes at most 5 s.
@@ -290,6 +290,8 @@ class Publisher:
                 raise
             finally:
                 self._pump.on_accepted()
+            if at < len(events) and not core.is_full:
+                await asyncio.sleep(0)  # with packs: the window is large, and the loop has other work, too
 
     async def _room(self) -> PublisherCore:
         """Wait until there is room for an event, which the caller must accept at once. Raises Closed, PublishFailed."""

@@ -12,7 +12,7 @@ import pytest
 import eda
 from helpers import Connect, until
 from leaks import resident
-from support.publishing.sent import MODES, Outcomes, numbered, stored_ids
+from support.publishing.sent import MODES, MODES_AND_PACKS, Outcomes, numbered, options_of, stored_ids
 from support.transport.faulty_proxy import FaultyProxy
 
 both = pytest.mark.parametrize("mode", MODES)
@@ -163,11 +163,14 @@ async def test_send_when_cancelled_while_it_waits_takes_nothing_of_it(
     assert len(taken) == 40 + 30
 
 
-@both
+@pytest.mark.parametrize("mode", MODES_AND_PACKS)
 async def test_send_when_there_are_many_events_keeps_memory_flat(conn: eda.Conn, stream: str, mode: str) -> None:
-    await conn.streams.create(stream, eda.StreamOptions(storage="memory", max_events=1000))
+    options = eda.StreamOptions(storage="memory", max_events=1000, packed="packs" in mode)
+    await conn.streams.create(stream, options)
     async with asyncio.timeout(60):
-        async with conn.publisher(stream, mode=mode, on_ack=lambda event_id, sequence: None) as pub:
+        async with conn.publisher(
+            stream, **options_of(mode), max_pending=4096, on_ack=lambda event_id, sequence: None
+        ) as pub:
             data = eda.Bytes(bytes(128))
             sizes = []
             for _ in range(6):

@@ -279,6 +279,16 @@ def test_accept_many_stops_where_the_window_is_full() -> None:
         rig_of(4).core.accept_many([*events(10), "x"], 0, [])
 
 
+def test_accept_many_stops_after_4096_events_and_when_the_connection_takes_no_more() -> None:
+    rig = rig_of(100, max_pending=50_000)
+    many = events(10_000)
+    assert [rig.core.accept_many(many, at, []) for at in (0, 4096, 8192)] == [4096, 8192, 10_000]
+    rig.out.set_write(lambda data: rig.out.set_paused(True))
+    at = rig.core.accept_many(many, 0, [])
+    assert 0 < at < 4096
+    assert rig.core.accept_many(many, at, []) == at
+
+
 def test_accept_if_flowing_takes_an_event_in_any_state_but_not_if_full_or_paused() -> None:
     rig = rig_of(4, max_pending=10)
     rig.core.stop_writing()
