@@ -108,8 +108,8 @@ class Suspects:
         """Put an event on record, before its handler is called. Return 0 when that is done.
 
         Return BEGUN_BEFORE if the event is on record from an earlier delivery: it must not be handled again. An event
-        of a pack may have been begun `max_attempts` times before; how often it was is noted in `suspect`. Return a
-        number of nanoseconds if the event has to wait.
+        of a pack may be handled again until it was begun `max_attempts` times; `suspect.n_begun` is set to how often it
+        was begun before. Return a number of nanoseconds if the event has to wait.
 
         If the server forbids the record, this returns 0 as well. Then an event that kills the process is delivered
         again without end. While the server does not answer, every suspect has to wait. The wait grows up to 30 s, and
@@ -129,10 +129,10 @@ class Suspects:
                 found = await self._read(place)
                 begun = event.attempt if "." in place else 0
                 if 0 < found.record.delivery < suspect.delivery:
+                    suspect.n_begun = found.record.begun
                     if not begun or 0 < self._max_attempts <= found.record.begun:
                         self._recorded[place] = found.revision
                         return BEGUN_BEFORE
-                    suspect.n_begun = found.record.begun
                     begun = max(begun, suspect.n_begun + 1)
                 if await self._store(place, suspect.delivery, begun, found.revision):
                     break

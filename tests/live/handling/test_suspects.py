@@ -253,7 +253,9 @@ async def test_event_of_a_pack_when_begun_in_earlier_deliveries_is_given_up_afte
         assert suspect.n_begun == n_before
         assert await suspects.begin(event_of_pack(1, index=delivery + 10), Suspect(delivery)) == 0, "another event"
     other = made_for(conn, stream)
-    assert await other.begin(event_of_pack(1), Suspect(5)) == BEGUN_BEFORE
+    suspect = Suspect(5)
+    assert await other.begin(event_of_pack(1), suspect) == BEGUN_BEFORE
+    assert suspect.n_begun == 3
     await other.end(event_of_pack(1), Suspect(5))
     assert await is_off(other, "7.3")
 
