@@ -170,6 +170,31 @@ async def test_position_when_in_a_pack_names_the_pack_and_the_index(
     assert seen == [(2, index) for index in range(4, 10)]
 
 
+@pytest.mark.parametrize(("prefetch", "most"), [(1, 50), (20, 50), (120, 170), (1000, 1050)])
+async def test_prefetch_when_the_stream_has_packs_counts_their_events_and_admits_one_pack_more(
+    conn: eda.Conn, admin: Admin, stream: str, prefetch: int, most: int
+) -> None:
+    places = await fill(conn, admin, stream, *[50] * 40)
+    release = asyncio.Event()
+    held: list[int] = []
+    seen: list[Place] = []
+
+    async def handle(event: eda.Event) -> None:
+        await release.wait()
+        held.append(subscription.stats().buffered)
+        seen.append((event.sequence, event.index))
+
+    subscription = conn.subscribe(stream, handle, backfill=True, prefetch=prefetch)
+    async with subscription:
+        await until(lambda: subscription.stats().buffered)
+        await asyncio.sleep(0.2)
+        assert subscription.stats().buffered < most
+        release.set()
+        await until(lambda: len(seen) == len(places))
+    assert max(held) < most
+    assert seen == places
+
+
 # --- where it begins -------------------------------------------------------------------------------------------------
 
 

@@ -149,3 +149,23 @@ async def test_member_when_it_closes_in_the_middle_of_a_pack_gives_the_rest_to_a
     first = next(call for call in members.calls() if call.member == "b")
     assert first.begin_ns - closed_ns < 1_000_000_000
     assert {call.attempt for call in members.calls()} == {1}
+
+
+async def test_member_when_frozen_in_a_pack_and_back_goes_on_where_the_other_one_was(
+    stream: str, admin: Admin, members: Members
+) -> None:
+    """The frozen one loses the cursor, and takes it over again from the one that is killed in the same pack."""
+    await members.start("a", "b", **orders("serial", sleep_s=0.01))
+    places = await fill(admin, stream, 250, 3)
+    await members.until_handled(40)
+    members.send("a", signal.SIGSTOP)
+    await until(lambda: members.times("b", "begin"), 10)
+    members.send("a", signal.SIGCONT)
+    await members.until_handled(120)
+    await members.kill("b")
+    await members.until_handled(len(places), 30)
+    handled = members.handled_places()
+    firsts = list(dict.fromkeys(handled))
+    assert firsts == places
+    assert [call.member for call in members.calls()][-1] == "a"
+    assert len(handled) - len(firsts) <= 10  # the one that the frozen handler ended, and what was not yet stored
