@@ -41,6 +41,10 @@ CHECK_S = 30.0  # between two checks that the stream is still the one that was a
 
 AGAIN = "%s can't read stream %s, and tries again in %g s: %s"
 NOT_CHECKED = "%s: checking stream %s failed, and is done again in a second: %s"
+PART_GONE = (
+    "%s: pack %d of stream %s did not come, and only its events up to index %d are applied, so it is checked whether "
+    "the stream still has it"
+)
 REWOUND = "%s: stream %s has lost its end, so it is checked whether what was applied is still there"
 
 # Puts the hooks of middleware around an attempt; the hooks see the subscription.
@@ -190,7 +194,8 @@ class StreamRunner:
             except PartGone:
                 # The check before the next claim ends the projection if the pack is gone. If the stream still has it,
                 # the filter leaves it out now.
-                self._not_asked_for = lowest_up_to(reading.rows)
+                self._not_asked_for = part = lowest_up_to(reading.rows)
+                self._logger.warning(PART_GONE, self._options.label, part.sequence, self.stream, part.index)
             except Rewound:
                 self._logger.warning(REWOUND, self._options.label, self.stream)
             except Exception as error:

@@ -245,7 +245,7 @@ async def test_pack_when_it_is_deleted_between_the_check_and_the_reading_ends_th
 
 @pytest.mark.parametrize("has_later", [True, False], ids=["a later message", "no later message"])
 async def test_open_when_the_filter_leaves_out_a_pack_of_which_a_part_was_applied_goes_on_after_it(
-    packed: Packed, sink: MemorySink, has_later: bool
+    packed: Packed, sink: MemorySink, logged: Logged, has_later: bool
 ) -> None:
     await packed.pack(10, subject="a.%pack")
     assert (await applied_part(packed, sink)).place == (1, 3)
@@ -254,4 +254,5 @@ async def test_open_when_the_filter_leaves_out_a_pack_of_which_a_part_was_applie
     async with projection(packed, sink, types=["b"]) as applying:
         await applying.wait_for((packed.stream, 1, 9), 10)
         await applying.wait_for(await packed.single("b"), 10)
+    assert logged.find("pack 1 of stream .* did not come, and only its events up to index 3 are applied")
     assert applied(sink)[4:] == ([(2, 0), (2, 1), (3, 0)] if has_later else [(2, 0)])
