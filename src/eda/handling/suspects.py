@@ -228,13 +228,14 @@ class Suspects:
             try:
                 stored = await self._publish(place, record, revision)
             except ServerError as error:
-                if error.err_code in CONFLICTS:
-                    return False
                 if error.code != 503:
                     raise
                 await create_bucket(self._api, self._bucket)
                 stored = await self._publish(place, record, revision)
         except BaseException as error:
+            # The later one may be ours: if the connection was lost, the server may have stored what it did not answer.
+            if isinstance(error, ServerError) and error.err_code in CONFLICTS:
+                return False
             # Unless the server has refused the record, the server may have stored it, or may store it later. But the
             # handler does not begin with the event now, so nobody must find the record. A background task sees to
             # that, because the caller may be cancelled.

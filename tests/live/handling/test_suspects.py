@@ -146,6 +146,32 @@ async def test_suspect_when_it_is_not_known_to_be_on_record_is_taken_off(
     assert await begin(suspects, event(4)) == 0
 
 
+async def test_suspect_when_the_connection_was_lost_before_the_answer_is_put_on_record_and_taken_off(
+    suspects: Suspects, monkeypatch: pytest.MonkeyPatch, stream: str, admin: Admin
+) -> None:
+    """The server has the record. The answer 503 means that the bucket may be missing, so it is written once more."""
+    await begin(suspects, event(3, sequence=1))
+    store = eda.handling.suspects.store_message
+    n_stored = 0
+
+    async def lose_the_connection(*arguments: Any, **options: Any) -> Any:
+        nonlocal n_stored
+        answer = await store(*arguments, **options)
+        n_stored += 1
+        if n_stored == 1:
+            raise ServerError(503, 0, "the connection was lost before the answer came")
+        return answer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(eda.handling.suspects, "store_message", lose_the_connection)
+        assert await begin(suspects, event(3)) == 0
+    assert n_stored == 2
+    assert await begin(suspects, event(4)) == BEGUN_BEFORE
+    await end(suspects, event(4))
+    kept = await admin.api("STREAM.INFO.KV_eda-cursors", {"subjects_filter": SUBJECT.format(stream, 7)})
+    assert not kept["state"].get("subjects")
+
+
 async def test_suspect_when_the_stream_was_made_again_has_its_last_attempt(
     suspects: Suspects, conn: eda.Conn, stream: str
 ) -> None:
