@@ -8,12 +8,14 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
+import nats
 import pytest
 
 import eda
 import eda.options
 import eda.subscribing.monitor
 import servers
+from helpers import Admin
 from support.faults.nursery import Nursery
 from support.projections.members import ProjectionMembers
 from support.projections.postgres import Postgres
@@ -37,6 +39,14 @@ def executable(server_version: str) -> Path | None:
 async def own_server() -> AsyncIterator[eda.EmbeddedServer]:
     async with eda.EmbeddedServer() as server:
         yield server
+
+
+@pytest.fixture
+async def admin(own_server: eda.EmbeddedServer) -> AsyncIterator[Admin]:
+    """A client that has no faults, and is not eda."""
+    client = await nats.connect(own_server.url, allow_reconnect=False)
+    yield Admin(client)
+    await client.close()
 
 
 @pytest.fixture

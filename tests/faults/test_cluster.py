@@ -13,7 +13,7 @@ import eda.subscribing.source
 from support.embedded.cluster import Cluster
 from support.faults.evidence import assert_stored_once, read_stream
 from support.faults.patience import ask_again_after
-from support.faults.scene import IS_LONG, Scene, scaled
+from support.faults.scene import IS_LONG, Scene, packed_too, packed_too_if_long, scaled
 
 Report = Callable[[Mapping[str, object]], None]
 
@@ -47,15 +47,16 @@ async def test_cluster_when_up_stores_on_three_nodes_and_tells_its_leaders(clust
     await cluster.until_current("s")
 
 
+@packed_too
 async def test_load_when_the_leaders_of_stream_and_consumer_are_killed_loses_nothing(
-    cluster: Cluster, tmp_path: Path, report: Report
+    cluster: Cluster, tmp_path: Path, report: Report, packed: bool
 ) -> None:
     """SIGKILL of the leader of the stream, then of the shared subscription's consumer; the others elect another.
 
     Duplicates: shared, up to its prefetch for each kill; ordered ones none.
     """
     n = scaled(1, 5)
-    async with Scene(cluster.urls, tmp_path, replicas=3, pause_s=0.004) as scene:
+    async with Scene(cluster.urls, tmp_path, replicas=3, pause_s=0.004, packed=packed) as scene:
         for _ in range(n):
             for consumer in ("", "shared"):
                 await scene.more(50)
@@ -68,15 +69,16 @@ async def test_load_when_the_leaders_of_stream_and_consumer_are_killed_loses_not
                 await cluster.until_current("stream")
         await scene.more(50)
     report(scene.duplicates | {"events": len(scene.stored), "kills": 2 * n})
-    assert scene.duplicates["shared"] <= 2 * 200 * n
+    assert scene.duplicates["shared"] <= 2 * scene.n_held * n
 
 
+@packed_too_if_long
 async def test_load_when_all_nodes_are_restarted_one_by_one_loses_nothing(
-    cluster: Cluster, tmp_path: Path, chance: random.Random, report: Report
+    cluster: Cluster, tmp_path: Path, chance: random.Random, report: Report, packed: bool
 ) -> None:
     """A rolling restart, each node stopped in good order. Duplicates: shared, up to its prefetch for each stop."""
     n = scaled(1, 4)
-    async with Scene(cluster.urls, tmp_path, replicas=3, pause_s=0.004) as scene:
+    async with Scene(cluster.urls, tmp_path, replicas=3, pause_s=0.004, packed=packed) as scene:
         for _ in range(n):
             for name in chance.sample(sorted(cluster.nodes), 3):
                 await scene.more(50)
@@ -88,4 +90,4 @@ async def test_load_when_all_nodes_are_restarted_one_by_one_loses_nothing(
                 await cluster.until_current("stream")
         await scene.more(50)
     report(scene.duplicates | {"events": len(scene.stored), "restarts": 3 * n})
-    assert scene.duplicates["shared"] <= 3 * 200 * n
+    assert scene.duplicates["shared"] <= 3 * scene.n_held * n

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,7 @@ import pytest
 import eda
 from helpers import Logged, until
 from support.faults.evidence import assert_stored_once, read_stream
+from support.faults.scene import packed_too
 
 Report = Callable[[Mapping[str, object]], None]
 MIB = 2**20
@@ -31,15 +33,38 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 class Writer:
-    """Publishes events of 50 KiB until told to stop; notes what was acknowledged and what failed."""
+    """Publishes 50 KB at a time until told to stop; notes what was acknowledged and what failed.
 
-    def __init__(self, conn: eda.Conn) -> None:
+    `packed`: ten events in a pack, else one event.
+    """
+
+    def __init__(self, conn: eda.Conn, packed: bool) -> None:
         self.conn = conn
+        self.packed = packed
         self.acknowledged: list[str] = []
         self.errors: list[Exception] = []
         self.ending = False
 
     async def run(self) -> None:
+        await (self.run_packed() if self.packed else self.run_single())
+
+    async def run_packed(self) -> None:
+        async with self.conn.publisher(
+            "stream",
+            pack=eda.Pack(max_events=10),
+            timeout_s=3,
+            on_ack=lambda event_id, _: self.acknowledged.append(event_id),
+            on_error=lambda _, error: self.errors.append(error),
+        ) as publisher:
+            while not self.ending:
+                n_errors = len(self.errors)
+                await publisher.send_many([eda.Event(data=eda.Bytes(os.urandom(5_000))) for _ in range(10)])
+                with contextlib.suppress(eda.PublishFailed):
+                    await publisher.flush()
+                if len(self.errors) > n_errors:
+                    await asyncio.sleep(0.05)
+
+    async def run_single(self) -> None:
         event = eda.Event(data=eda.Bytes(os.urandom(50_000)))
         while not self.ending:
             try:
@@ -49,14 +74,15 @@ class Writer:
                 await asyncio.sleep(0.05)
 
 
+@packed_too
 async def test_publish_when_the_disk_is_full_stores_what_it_acknowledged_and_goes_on_when_there_is_room(
-    small_disk: Path, report: Report, logged: Logged
+    small_disk: Path, report: Report, logged: Logged, packed: bool
 ) -> None:
     """ENOSPC in the middle of a write. The server gives JetStream up until it is restarted; publishes fail, or wait."""
     async with eda.EmbeddedServer(small_disk / "store", config={"jetstream": {"max_file_store": 64 * MIB}}) as server:
         async with eda.connect(server.url) as conn:
-            await conn.streams.create("stream")
-            writers = [Writer(conn) for _ in range(4)]
+            await conn.streams.create("stream", eda.StreamOptions(packed=packed))
+            writers = [Writer(conn, packed) for _ in range(4)]
             tasks = [asyncio.create_task(writer.run()) for writer in writers]
             await until(lambda: any(writer.errors for writer in writers), 60)
             full = sum(len(writer.acknowledged) for writer in writers)
@@ -77,12 +103,15 @@ async def test_publish_when_the_disk_is_full_stores_what_it_acknowledged_and_goe
     assert set(errors) <= {"Timeout", "ServerError", "StreamNotFound"}
 
 
-async def test_publish_when_the_servers_store_is_at_its_limit_fails_with_the_servers_reason(report: Report) -> None:
+@packed_too
+async def test_publish_when_the_servers_store_is_at_its_limit_fails_with_the_servers_reason(
+    report: Report, packed: bool
+) -> None:
     """max_file_store is the server's own limit, without any disk being full. What was acknowledged is stored."""
     async with eda.EmbeddedServer(config={"jetstream": {"max_file_store": 4 * MIB}}) as server:
         async with eda.connect(server.url) as conn:
-            await conn.streams.create("stream")
-            writer = Writer(conn)
+            await conn.streams.create("stream", eda.StreamOptions(packed=packed))
+            writer = Writer(conn, packed)
             task = asyncio.create_task(writer.run())
             await until(lambda: writer.errors, 30)
             writer.ending = True
@@ -95,5 +124,5 @@ async def test_publish_when_the_servers_store_is_at_its_limit_fails_with_the_ser
             report({"acknowledged": len(writer.acknowledged), "reason": str(reason)})
             assert isinstance(reason, eda.ServerError)
             assert reason.err_code == 10023
-            assert await conn.streams.purge("stream") == len(stored)
+            assert await conn.streams.purge("stream") == len({each.sequence for each in stored})
             await conn.publish("stream")

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote
 
 import nats
 import zstandard
@@ -110,17 +111,12 @@ async def read_stream(url: str | list[str], stream: str, *, timeout_s: float = 3
     try:
         js = client.jetstream()
         wanted = (await js.stream_info(stream)).state.messages
-        found: list[Stored] = []
-        seen: set[int] = set()  # a consumer whose creation was not answered may deliver beside the next one
+        found: dict[int, Msg] = {}  # a consumer whose creation was not answered may deliver beside the next one
         complete = asyncio.Event()
 
         async def take(message: Msg) -> None:
-            sequence = message.metadata.sequence.stream
-            if sequence in seen:
-                return
-            seen.add(sequence)
-            found.extend(events_of(sequence, message.subject, message.headers or {}, message.data))
-            if len(seen) >= wanted:
+            found.setdefault(message.metadata.sequence.stream, message)
+            if len(found) >= wanted:
                 complete.set()
 
         inbox = client.new_inbox()
@@ -136,9 +132,13 @@ async def read_stream(url: str | list[str], stream: str, *, timeout_s: float = 3
                 await client.flush()
         if wanted:
             await asyncio.wait_for(complete.wait(), timeout_s)
-        return found
     finally:
         await client.close()
+    return [
+        event
+        for sequence, message in sorted(found.items())
+        for event in events_of(sequence, message.subject, message.headers or {}, message.data)
+    ]
 
 
 def events_of(sequence: int, subject: str, headers: dict[str, str], payload: bytes) -> list[Stored]:
@@ -154,8 +154,12 @@ def events_of(sequence: int, subject: str, headers: dict[str, str], payload: byt
         pack = PackMessage.FromString(zstandard.ZstdDecompressor().decompress(pack.data, max_output_size=pack.size))
     envelopes = [Envelope.FromString(each) for each in pack.events]
     assert headers["Eda-Pack"] == str(len(envelopes)), f"{sequence} has {len(envelopes)} events and says {headers}"
-    aggregates = {each.aggregate for each in envelopes}
-    assert aggregate == (aggregates.pop() if len(aggregates) == 1 else "%pack"), f"{sequence} has the subject {subject}"
+    for token, texts in (
+        (tokens[1], {each.type for each in envelopes}),
+        (tokens[2], {each.aggregate for each in envelopes}),
+    ):
+        says = "" if token == "_" else unquote(token)
+        assert {says} == texts if len(texts) == 1 else token == "%pack", f"{sequence} has the subject {subject}"
     return [Stored(sequence, each.id, each.aggregate, i, len(envelopes) - 1) for i, each in enumerate(envelopes)]
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 import eda
 from eda._pack import place_of
@@ -25,7 +29,17 @@ from support.faults.evidence import (
     read_stream,
 )
 
-__all__ = ["IS_LONG", "KINDS", "Scene", "scaled"]
+__all__ = [
+    "IS_LONG",
+    "KINDS",
+    "LISTS",
+    "PACK",
+    "PACKED_STREAM",
+    "Scene",
+    "packed_too",
+    "packed_too_if_long",
+    "scaled",
+]
 
 IS_LONG = os.environ.get("EDA_FAULTS") == "long"
 KEPT: dict[str, Any] = {"durable": True, "backfill": True, "prefetch": 200}
@@ -34,6 +48,18 @@ KINDS: dict[str, dict[str, Any]] = {
     "serial": KEPT | {"serial": True},
     "key": KEPT | {"key": "aggregate", "concurrency": 8},
 }
+LISTS: dict[str, dict[str, Any]] = {"lists": KINDS["serial"] | {"batch": 20}}
+
+# How many events are sent at once, so that packs are closed by their count and by their linger, and several are under
+# way. Some of them are not full, and some have one event.
+BURSTS = (1, 7, 33, 20, 3, 64)
+PACK = eda.Pack(max_events=20, linger_s=0.002)
+PACKED_STREAM = eda.StreamOptions(packed=True)
+
+packed_too = pytest.mark.parametrize("packed", [False, True], ids=["single", "packed"])
+"""The test runs for ordinary messages, and for packs."""
+packed_too_if_long = packed_too if IS_LONG else pytest.mark.parametrize("packed", [False], ids=["single"])
+"""The test runs for ordinary messages, and in the long form for packs."""
 
 
 def scaled(short: int, long: int) -> int:
@@ -46,6 +72,9 @@ class Scene:
 
     `url`: of the connection that suffers; `reader_url`: where the stream is read in the end. The exit waits until all
     that is stored was handled, and asserts what `evidence` has. `duplicates` counts by kind what was handled again.
+
+    `packed`: the publisher packs its events. The single publishes are ordinary messages between the packs, and one more
+    subscription gets lists. `fail_every`: every so many events fail twice. (Lists do not fail.)
     """
 
     def __init__(
@@ -58,48 +87,70 @@ class Scene:
         pause_s: float = 0.001,
         replicas: int = 1,
         settle_s: float = 60.0,
+        packed: bool = False,
+        fail_every: int = 0,
     ) -> None:
         self.url = url
         self.reader_url = reader_url or url
         self.stream = stream
         self.pause_s = pause_s
         self.settle_s = settle_s
-        self.options = eda.StreamOptions(replicas=replicas)
+        self.packed = packed
+        self.fail_every = fail_every
+        self.kinds = KINDS | LISTS if packed else KINDS
+        self.defaults = eda.StreamOptions(replicas=replicas)
         self.published = Journal(folder / "published")
-        self.journals = {kind: Journal(folder / kind) for kind in KINDS}
+        self.journals = {kind: Journal(folder / kind) for kind in self.kinds}
         self.subscriptions: dict[str, eda.Subscription] = {}
-        self.handled: dict[str, set[Place]] = {kind: set() for kind in KINDS}
+        self.handled: dict[str, set[Place]] = {kind: set() for kind in self.kinds}
         self.faults_ns: list[int] = []
         self.errors: list[Exception] = []
         self.duplicates: dict[str, int] = {}
         self.stored: list[Stored] = []
         self.gone: set[str] = set()  # ids of what the test had purged
         self.n_acknowledged = 0
+        # What a fault may have handled again by a shared subscription: its prefetch, and the packs at the ends of that.
+        self.n_held = KEPT["prefetch"] + (2 * PACK.max_events if packed else 0)
         self._ending = False
 
     def harm(self) -> None:
         """Note that something is done now that may swallow acknowledgements."""
         self.faults_ns.append(time.monotonic_ns())
 
-    def handler(self, kind: str, member: str) -> Callable[[eda.Event], Any]:
+    def handler(self, kind: str, member: str) -> Callable[[Any], Any]:
         journal, handled = self.journals[kind], self.handled[kind]
 
         async def handle(event: eda.Event) -> None:
             place = place_of(event)
             journal.note(member, "begin", place)
             await asyncio.sleep(0)
+            if self.fail_every and event.attempt <= 2 and int(event.id[1:]) % self.fail_every == 0:
+                raise ValueError("as it was told")
             journal.note(member, "end", place)
             handled.add((event.sequence, event.index))
 
-        return handle
+        async def handle_list(events: list[eda.Event]) -> None:
+            await asyncio.sleep(0)
+            for event in events:  # without a pause, so that the list is never cancelled when it is half done
+                place = place_of(event)
+                journal.note(member, "begin", place)
+                journal.note(member, "end", place)
+            handled.update((event.sequence, event.index) for event in events)
+
+        return handle_list if "batch" in self.kinds[kind] else handle
 
     async def __aenter__(self) -> Scene:
-        self.conn = await eda.connect(self.url, client="scene", stream_defaults=self.options)
-        await self.conn.streams.create(self.stream, self.options)
-        for kind in KINDS:
+        self.conn = await eda.connect(self.url, client="scene", stream_defaults=self.defaults)
+        await self.conn.streams.create(self.stream, replace(self.defaults, packed=self.packed))
+        for kind in self.kinds:
             await self.subscribe(kind)
         self.publisher = await self.conn.publisher(
-            self.stream, ack_timeout_s=1.0, max_pending=500, on_ack=self._on_ack, on_error=self._on_error
+            self.stream,
+            pack=PACK if self.packed else None,
+            ack_timeout_s=1.0,
+            max_pending=500,
+            on_ack=self._on_ack,
+            on_error=self._on_error,
         )
         self._tasks = [asyncio.create_task(self._send()), asyncio.create_task(self._publish())]
         return self
@@ -107,7 +158,7 @@ class Scene:
     async def subscribe(self, kind: str, member: str = "") -> None:
         """Open the subscription of a kind, again if it has ended; `member` is who the journal says it is."""
         handler = self.handler(kind, member or kind)
-        self.subscriptions[kind] = await self.conn.subscribe(self.stream, handler, name=kind, **KINDS[kind])
+        self.subscriptions[kind] = await self.conn.subscribe(self.stream, handler, name=kind, **self.kinds[kind])
 
     def _on_ack(self, event_id: str, sequence: int) -> None:
         self.published.note("publisher", "acked", event_id)
@@ -117,14 +168,15 @@ class Scene:
         self.errors.append(error)
 
     async def _send(self) -> None:
-        number = 0
-        while not self._ending:
-            number += 1
-            event = eda.Event(id=f"p{number:07}", type="t", aggregate=str(number % 7), data=eda.Bytes(bytes(50)))
-            self.published.note("publisher", "sent", event.id)
-            await self.publisher.send(event)
-            if number % 5 == 0:
-                await asyncio.sleep(self.pause_s * 5)
+        numbers = itertools.count(1)
+        for burst in itertools.cycle(BURSTS if self.packed else (5,)):
+            if self._ending:
+                break
+            for number in itertools.islice(numbers, burst):
+                event = eda.Event(id=f"p{number:07}", type="t", aggregate=str(number % 7), data=eda.Bytes(bytes(50)))
+                self.published.note("publisher", "sent", event.id)
+                await self.publisher.send(event)
+            await asyncio.sleep(self.pause_s * burst)
 
     async def _publish(self) -> None:
         number = 0
@@ -169,6 +221,9 @@ class Scene:
     def examine(self) -> None:
         """Assert all that holds whatever was done."""
         assert not self.errors, self.errors[:3]
+        if self.packed:
+            sizes = {each.n_beside + 1 for each in self.stored if each.n_beside}
+            assert len(sizes) > 1, f"the packs have {sizes} events"
         assert_stored_once((each for each in self.published.events("acked") if each not in self.gone), self.stored)
         for way in "ps":
             ids = [each.id for each in self.stored if each.id.startswith(way)]
@@ -179,5 +234,6 @@ class Scene:
             assert_each_handled(lines, self.stored)
             # What an ordered subscription has handled it knows itself: no fault of the network has it come again.
             assert_no_repeat_without_fault(lines, self.faults_ns if kind == "shared" else ())
-        assert_serial_order(self.journals["serial"].lines(), self.stored)
+        for kind in {"serial", "lists"} & self.journals.keys():
+            assert_serial_order(self.journals[kind].lines(), self.stored)
         assert_key_order(self.journals["key"].lines(), self.stored)

@@ -19,7 +19,7 @@ from helpers import until
 from processes import spawn
 from support.faults.evidence import Line, Place, place_of_text
 
-__all__ = ["QUICK", "Call", "Members", "Note"]
+__all__ = ["QUICK", "QUICK_LEASES", "Call", "Members", "Note"]
 
 PROCESS = "support.subscribing.process"
 
@@ -32,6 +32,12 @@ QUICK: dict[str, Any] = {
         eda.cursors.liveness: ("TAKEOVER_S",),
     }.items()
     for name in names
+}
+
+# The lease of a shared subscription's events is 1 s rather than 30.
+QUICK_LEASES: dict[str, Any] = {
+    "eda.options.DEFAULT_LEASE_S": 1.0,
+    "eda.subscribing.monitor.TICK_MAX_S": 0.2,
 }
 
 
