@@ -1,4 +1,7 @@
-"""Eight publishers and eight subscriptions at once: memory and descriptors stay flat. 10 minutes by `make soak`."""
+"""Eight publishers and eight subscriptions at once: memory and descriptors stay flat. 10 minutes by `make soak`.
+
+Two more publishers and four more subscriptions have a packed stream.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,11 @@ from leaks import resident
 
 SOAK_S = float(os.environ.get("EDA_SOAK_S") or 6)
 RATE = 100  # events per second of each publisher
-N_EACH = 8
-MAX_GROWTH = 24 * 2**20  # what allocators and caches may still come to; 10 minutes are 480,000 events
+MAX_GROWTH = 24 * 2**20  # what allocators and caches may still come to; 10 minutes are 600,000 events
+PACK = eda.Pack(max_events=16, linger_s=0.02)
+PUBLISHERS: list[tuple[str, str]] = [("stream", "fast"), ("stream", "window")] * 4
+PUBLISHERS += [("packed", "fast"), ("packed", "window")]
+N_EACH = {stream: sum(each == stream for each, _ in PUBLISHERS) for stream in ("stream", "packed")}
 
 KEPT: dict[str, Any] = {"durable": True, "backfill": True}
 KINDS: list[dict[str, Any]] = [
@@ -31,22 +37,35 @@ KINDS: list[dict[str, Any]] = [
     KEPT | {"exclusive": True, "batch": 20},
     {"backfill": True},
 ]
+SUBSCRIPTIONS = [("stream", options) for options in KINDS]
+SUBSCRIPTIONS += [("packed", KINDS[kind]) for kind in (0, 3, 5, 6)]
 
 
 class Counter:
-    """Counts what a subscription handles in a place of fixed size: one byte for each event of the stream."""
+    """Counts what a subscription handles in a place of fixed size: one byte for each event of the stream.
 
-    def __init__(self, n_places: int) -> None:
-        self.seen = bytearray(b"\0") * n_places  # written to, so that its memory is there from the start
+    `n_messages`: how many messages the stream may get; `n_events`: how many events each may have.
+    """
+
+    def __init__(self, n_messages: int, n_events: int) -> None:
+        self.seen = bytearray(b"\0") * (n_messages * n_events)  # written to, so that its memory is there from the start
+        self.n_events = n_events
         self.n = self.n_again = 0
 
     def __call__(self, what: eda.Event | list[eda.Event]) -> None:
         for event in what if isinstance(what, list) else [what]:
-            if self.seen[event.sequence]:
+            place = event.sequence * self.n_events + event.index
+            if self.seen[place]:
                 self.n_again += 1
             else:
-                self.seen[event.sequence] = 1
+                self.seen[place] = 1
                 self.n += 1
+
+
+def counter_of(stream: str) -> Counter:
+    n_sent = int(2 * N_EACH[stream] * RATE * SOAK_S)
+    # The publishers send ten events at a time, so that many are in a pack.
+    return Counter(n_sent // 10 + 10_000, PACK.max_events) if stream == "packed" else Counter(n_sent + 10_000, 1)
 
 
 def n_descriptors() -> int:
@@ -58,16 +77,16 @@ async def test_soak_when_eight_publishers_and_eight_subscriptions_run_stays_flat
     own_server: eda.EmbeddedServer, report: Callable[[Mapping[str, object]], None]
 ) -> None:
     """Each subscription on a connection of its own. Nothing comes twice, and all that is stored comes."""
-    n_acked = 0
+    n_acked = dict.fromkeys(N_EACH, 0)
     sizes: list[int] = []
     descriptors: list[int] = []
 
-    def on_ack(event_id: str, sequence: int) -> None:
-        nonlocal n_acked
-        n_acked += 1
+    async def publish(conn: eda.Conn, stream: str, mode: Any, until_s: float) -> None:
+        def on_ack(event_id: str, sequence: int) -> None:
+            n_acked[stream] += 1
 
-    async def publish(conn: eda.Conn, mode: Any, until_s: float) -> None:
-        async with conn.publisher("stream", mode=mode, on_ack=on_ack) as publisher:
+        pack = PACK if stream == "packed" else None
+        async with conn.publisher(stream, pack=pack, mode=mode, on_ack=on_ack) as publisher:
             number = 0
             begin = time.monotonic()
             while time.monotonic() < until_s:
@@ -75,26 +94,29 @@ async def test_soak_when_eight_publishers_and_eight_subscriptions_run_stays_flat
                 await publisher.send(eda.Event(type="t", aggregate=str(number % 20), data=eda.Bytes(bytes(100))))
                 await asyncio.sleep(max(0.0, begin + number / RATE - time.monotonic()) if number % 10 == 0 else 0)
 
-    counters = [Counter(int(2 * N_EACH * RATE * SOAK_S) + 10_000) for _ in KINDS]
+    counters = [counter_of(stream) for stream, _ in SUBSCRIPTIONS]
     async with eda.connect(own_server.url, client="soak") as conn:
-        await conn.streams.create("stream")
-        conns = [await eda.connect(own_server.url, client=f"soak-{i}") for i in range(N_EACH)]
+        for stream in N_EACH:
+            await conn.streams.create(stream, eda.StreamOptions(packed=stream == "packed"))
+        conns = [await eda.connect(own_server.url, client=f"soak-{i}") for i in range(len(SUBSCRIPTIONS))]
         try:
-            for i, (each, options) in enumerate(zip(conns, KINDS, strict=True)):
+            for i, (each, (stream, options)) in enumerate(zip(conns, SUBSCRIPTIONS, strict=True)):
                 name = {"name": f"s{i}"} if "durable" in options else {}
-                await each.subscribe("stream", counters[i], **options, **name)
+                await each.subscribe(stream, counters[i], **options, **name)
             end = time.monotonic() + SOAK_S
             async with asyncio.TaskGroup() as group:
-                for i, each in enumerate(conns):
-                    group.create_task(publish(each, ("fast", "window")[i % 2], end))
+                for each, (stream, mode) in zip(conns, PUBLISHERS, strict=False):
+                    group.create_task(publish(each, stream, mode, end))
                 while time.monotonic() < end:
                     await asyncio.sleep(min(1.0, SOAK_S / 20))
                     gc.collect()
                     sizes.append(resident())
                     descriptors.append(n_descriptors())
-            stored = (await conn.streams.info("stream")).events
-            assert stored == n_acked
-            await until(lambda: all(counter.n == stored for counter in counters), 30)
+            n_messages = {stream: (await conn.streams.info(stream)).events for stream in N_EACH}
+            assert n_messages["stream"] == n_acked["stream"]
+            assert n_messages["packed"] <= n_acked["packed"] / 4
+            wanted = [n_acked[stream] for stream, _ in SUBSCRIPTIONS]
+            await until(lambda: [counter.n for counter in counters] == wanted, 30)
             assert [counter.n_again for counter in counters] == [0] * len(counters)
         finally:
             for each in conns:
@@ -103,7 +125,9 @@ async def test_soak_when_eight_publishers_and_eight_subscriptions_run_stays_flat
     settled = len(sizes) // 5
     growth = max(sizes[settled:]) - sizes[settled]
     report(
-        {"events": stored, "seconds": round(SOAK_S), "growth KiB": growth // 1024, "of": f"{sizes[settled] >> 10} KiB"}
+        n_acked
+        | {"packs": n_messages["packed"], "seconds": round(SOAK_S), "growth KiB": growth // 1024}
+        | {"of": f"{sizes[settled] >> 10} KiB"}
         | {"descriptors": f"{min(descriptors[settled:])} to {max(descriptors[settled:])}"}
     )
     assert growth < MAX_GROWTH
