@@ -36,7 +36,10 @@ cdef enum:
 
 
 cdef inline bint differs(Text* first, Text* text) noexcept:
-    return first.n != text.n or (first.data != text.data and memcmp(first.data, text.data, text.n) != 0)
+    # The `data` of an empty text is not set.
+    return first.n != text.n or (
+        text.n != 0 and first.data != text.data and memcmp(first.data, text.data, text.n) != 0
+    )
 
 
 @cython.final
@@ -238,9 +241,9 @@ cdef class PackingCore(PublisherCore):
         self.aggregate_owner = (
             <object>event.texts[F_AGGREGATE] if event.texts[F_AGGREGATE] is not NULL else event.raw
         )
-        if self.type.data is NULL:
+        if self.type.n == 0:
             self.type.data = b""
-        if self.aggregate.data is NULL:
+        if self.aggregate.n == 0:
             self.aggregate.data = b""
         if not self.linger_runs:
             self.host.on_pack_opened()
