@@ -170,8 +170,9 @@ async def test_packs_when_the_streams_max_msg_size_is_lowered_become_smaller(
 @both
 async def test_packs_when_another_server_takes_less_fail_if_they_are_too_large_for_it(mode: str) -> None:
     outcomes = Outcomes()
-    small = eda.EmbeddedServer(config={"max_payload": 8192})
-    async with eda.EmbeddedServer() as large, small, FaultyProxy(large.port) as proxy:
+    open_to_all: dict[str, Any] = {"authorization": None}  # the two servers have no passwords of their own
+    small = eda.EmbeddedServer(config=open_to_all | {"max_payload": 8192})
+    async with eda.EmbeddedServer(config=open_to_all) as large, small, FaultyProxy(large.port) as proxy:
         async with (
             eda.connect(proxy.url(large.url)) as conn,
             conn.publisher("packed", mode=mode, pack=eda.Pack(), **outcomes.callbacks) as pub,
