@@ -33,6 +33,7 @@ cdef class Intake(EventReader):
     # What is noted for an event.
     cdef object key_of              # None, or a function of the event
     cdef bint by_aggregate          # the key is the aggregate
+    cdef bint has_keys              # one of these two
     cdef uint64_t max_attempts      # 0: no limit
     cdef uint64_t suspect_from      # shared: an event is a suspect from this delivery onwards; 0: never
     cdef readonly uint64_t first_attempt    # ordered: of the next event; more than 1 if it was tried before

@@ -60,6 +60,7 @@ cdef class Intake(EventReader):
         self.sees_all = types is None and aggregate is None
         self.by_aggregate = key == "aggregate"
         self.key_of = key if callable(key) else None
+        self.has_keys = self.by_aggregate or self.key_of is not None
         self.max_attempts = max_attempts
         self.suspect_from = suspect_from
         self.first_attempt = 1
@@ -332,7 +333,10 @@ cdef class Intake(EventReader):
             event.attempt_ = 1
             if self.first_attempt > 1 and not self.awaits_part:
                 verdict = self.continue_attempts(event, verdict)
-            self.hold_ordered(event, delivery.stream_seq, verdict, index == last)
+            if verdict is None and not self.has_keys:
+                self.ordered.add(event, delivery.stream_seq, self.clock_ns, index == last)
+            else:
+                self.hold_ordered(event, delivery.stream_seq, verdict, index == last)
         return n_passed
 
     cdef uint32_t end_wait_for_part(self, Delivery* delivery) except? 0:
@@ -379,11 +383,12 @@ cdef class Intake(EventReader):
         If the key function fails, its error is the verdict.
         """
         cdef int32_t slot = -1
-        if verdict is None and (self.by_aggregate or self.key_of is not None):
+        if verdict is None and self.has_keys:
             try:
                 key = event.get_text(F_AGGREGATE) if self.by_aggregate else self.key_of(event)
                 slot = self.ordered.add_keyed(event, seq, self.clock_ns, key, is_last)
             except (KeyboardInterrupt, SystemExit):
+                self.consumer_utf8 = b""        # the event is not held, so no later one may be taken
                 raise
             except BaseException as error:      # as for a handler
                 verdict = error

@@ -62,6 +62,14 @@ cdef class Ledger:
     cdef int32_t hold(self, Event event, uint64_t seq, uint64_t now_ns) except -2
     cdef int free_slot(self, int32_t slot) except -1
     cdef int drop_event(self, int32_t slot) except -1
+
+    # Free a slot that holds no event and no verdict.
+    cdef inline void free_empty_slot(self, int32_t slot) noexcept:
+        self.n_held -= 1
+        self.held[slot].state = FREE
+        self.held[slot].next = self.free_list
+        self.free_list = slot
+
     cdef void put_ready(self, int32_t slot) noexcept
     cdef void put_first(self, int32_t slot) noexcept
     cpdef Py_ssize_t n_ready(self)

@@ -125,11 +125,8 @@ cdef class Ledger:
 
     cdef int free_slot(self, int32_t slot) except -1:
         """Free the slot."""
-        self.n_held -= 1
         self.drop_event(slot)
-        self.held[slot].state = FREE
-        self.held[slot].next = self.free_list
-        self.free_list = slot
+        self.free_empty_slot(slot)
         return 0
 
     cdef void put_ready(self, int32_t slot) noexcept:

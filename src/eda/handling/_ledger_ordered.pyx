@@ -246,7 +246,8 @@ cdef class OrderedLedger(Ledger):
             lane.tail = -1
             if lane is not self.only:
                 try:
-                    if self.lanes.get(lane.key) is lane:        # False if the key's hash has changed
+                    # A text is always found. The hash of another key may have changed, so that it finds another lane.
+                    if type(lane.key) is str or self.lanes.get(lane.key) is lane:
                         del self.lanes[lane.key]
                 except Exception:
                     pass                # the key can't be hashed any more: its empty lane stays
@@ -257,7 +258,8 @@ cdef class OrderedLedger(Ledger):
         """Note that a running event is done."""
         cdef Held* entry = &self.held[slot]
         self.n_running -= 1
-        self.leave_lane(slot)
+        if entry.lane is not NULL:
+            self.leave_lane(slot)
         if entry.state == ORPHAN:
             self.n_held += 1            # drop() has taken it off the count already
             return self.free_slot(slot)
@@ -274,7 +276,7 @@ cdef class OrderedLedger(Ledger):
                 break
             self.order_head += 1
             self.move_to(&self.held[slot])
-            self.free_slot(slot)
+            self.free_empty_slot(slot)
         return 0
 
     cpdef list stored_times(self, list events):

@@ -335,6 +335,26 @@ async def test_key_function_when_interrupted_in_a_pack_ends_the_subscription_and
     assert len(rig.unreadable) == 1
 
 
+async def test_key_function_when_interrupted_for_a_message_lets_no_later_one_be_taken_before_it(make: Make) -> None:
+    interrupts = [KeyboardInterrupt()]
+
+    def key(event: eda.Event) -> str:
+        if interrupts:
+            raise interrupts.pop()
+        return ""
+
+    rig = make(ordered=True, key=key)
+    with pytest.raises(KeyboardInterrupt):
+        rig.deliver(1)
+    rig.deliver(2)
+    await settle()
+    assert (places(rig), rig.dispatcher.highest) == ([], 0)
+    rig.read_anew()
+    rig.deliver(1, 2)
+    await settle()
+    assert places(rig) == [(1, 0), (2, 0)]
+
+
 async def test_workers_when_a_pack_comes_are_woken_for_as_many_events_as_it_has(make: Make) -> None:
     rig = make(ordered=True, concurrency=4, hold=True)
     rig.deliver(1, payload=pack(3))
