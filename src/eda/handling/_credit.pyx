@@ -123,9 +123,6 @@ cdef class Credit:
 
     cdef int estimate(self) noexcept:
         self.per_message = max((self.n_in_counted + self.n_counted - 1) // max(self.n_counted, 1), 1)
-        if self.n_counted >= N_RECENT:
-            self.n_counted //= 2
-            self.n_in_counted //= 2
         return 0
 
     # --- pulls ---------------------------------------------------------------------------------------------------
@@ -139,6 +136,9 @@ cdef class Credit:
         """Count a delivery of `size` bytes against the oldest pull."""
         cdef Pull* pull = &self.pulls[0]
         if self.has_packs:
+            if self.n_counted >= N_RECENT:
+                self.n_counted //= 2
+                self.n_in_counted //= 2
             self.n_counted += 1
             self.n_in_counted += 1
             self.estimate()

@@ -57,6 +57,8 @@ class DispatchHost(Protocol):
 
         Raises nothing, unless it is cancelled.
         """
+    def end_records(self, sequence: int) -> None:
+        """Remove, in the background, the records of all events of a pack, which is acknowledged."""
     def on_retry(self, delay_s: float) -> None:
         """Call `take_due` after `delay_s`."""
     @property

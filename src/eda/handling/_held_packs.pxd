@@ -15,6 +15,7 @@ cdef struct HeldPack:
     # want the pack.
     int32_t n_left
     bint is_given_back          # it is given back to the server, once no handler has an event of it
+    bint has_records            # events of it are, or were, on record
     bint is_asked_for           # the source finds out whether other members want it
     int32_t next                # the next free entry; -1: there is none
 

@@ -60,7 +60,7 @@ cdef class HeldPacks:
         entry.n_delivered = n_delivered
         entry.n_events = 0
         entry.n_left = 1
-        entry.is_given_back = entry.is_asked_for = False
+        entry.is_given_back = entry.is_asked_for = entry.has_records = False
         self.n_held += 1
         return pack
 

@@ -56,6 +56,7 @@ cdef class Intake(EventReader):
     cdef int take_shared(self, Frame* frame, Delivery* delivery) except -1
     cdef int take_ordered(self, Frame* frame, Delivery* delivery) except -1
     cdef int take_shared_pack(self, Frame* frame, Delivery* delivery, Pack pack) except -1
+    cdef int hold_shared_pack(self, Frame* frame, Delivery* delivery, Pack pack, int32_t held) except -1
     cdef bint is_redelivered(self, Frame* frame, Delivery* delivery) except -1
     cdef int acknowledge_unwanted(self, Frame* frame) except -1
     cdef int take_ordered_pack(self, Frame* frame, Delivery* delivery, Pack pack, uint32_t n_done) except -1

@@ -140,46 +140,51 @@ cdef class Intake(EventReader):
 
     cdef int take_shared_pack(self, Frame* frame, Delivery* delivery, Pack pack) except -1:
         """Hold the events of a pack that the filter includes. The pack is answered when they are done."""
-        cdef Event event
-        cdef uint32_t index
-        cdef int32_t held, slot
-        cdef uint64_t n_held
-        # The server does not count how often each event was begun. So a record does, from the second delivery onwards.
-        cdef bint is_suspect = self.suspect_from and delivery.n_delivered > 1
-        self.verdict = None
+        cdef int32_t held
+        cdef uint32_t n_held
         if frame.n_headers and self.is_for_others(frame):
             return self.acknowledge_unwanted(frame)
         held = self.shared.add_pack(
             delivery.stream_seq, frame.reply[:frame.n_reply], <uint32_t>delivery.n_delivered,
             <uint64_t>PyBytes_GET_SIZE(pack.raw), self.clock_ns,
         )
+        try:
+            self.hold_shared_pack(frame, delivery, pack, held)
+        except BaseException:
+            self.outcomes.abandon_pack(held)    # a part of it is held
+            raise
+        n_held = <uint32_t>self.shared.packs.entries[held].n_events
+        self.credit.note_pack(n_held)
+        if delivery.n_delivered > 1 and n_held:
+            self.n_redelivered += n_held - 1
+        self.waiting.events_are_ready(n_held)
+        if self.asks_for_unwanted and n_held < pack.n_events:
+            if n_held:
+                self.n_passed_over += pack.n_events - n_held
+                self.shared.packs.entries[held].is_asked_for = True
+                self.source.on_unwanted(delivery.stream_seq, b"")
+                return 0
+            self.shared.forget_pack(held)
+            self.source.on_unwanted(delivery.stream_seq, frame.reply[:frame.n_reply])
+            return self.credit.refill()
+        self.n_passed_over += pack.n_events - n_held
+        return self.outcomes.let_go(held)
+
+    cdef int hold_shared_pack(self, Frame* frame, Delivery* delivery, Pack pack, int32_t held) except -1:
+        cdef Event event
+        cdef uint32_t index
+        cdef int32_t slot
+        # The server does not count how often each event was begun. So a record does, from the second delivery onwards.
+        cdef bint is_suspect = self.suspect_from and delivery.n_delivered > 1
         for index in range(pack.n_events):
             event = self.read_packed(pack, index, frame, delivery, 0)
-            if self.verdict is None and not self.is_wanted(event):
+            if self.verdict is None and not self.sees_all and not self.is_wanted(event):
                 continue
             event.attempt_ = 1
             slot = self.shared.add_of_pack(held, event, self.clock_ns)
             if self.verdict is not None or is_suspect:
                 self.shared.set_verdict(slot, self.verdict or Suspect(delivery.n_delivered))
-            self.waiting.event_is_ready()
-        n_held = <uint64_t>self.shared.packs.entries[held].n_events
-        self.credit.note_pack(n_held)
-        if delivery.n_delivered > 1 and n_held:
-            self.n_redelivered += n_held - 1
-        if n_held == pack.n_events:
-            self.outcomes.let_go(held)
-            return 0
-        self.n_passed_over += pack.n_events - n_held
-        if not self.asks_for_unwanted:
-            return self.outcomes.let_go(held)
-        if n_held:
-            self.shared.packs.entries[held].is_asked_for = True
-            self.source.on_unwanted(delivery.stream_seq, b"")
-            return 0
-        self.n_passed_over -= pack.n_events
-        self.shared.forget_pack(held)
-        self.source.on_unwanted(delivery.stream_seq, frame.reply[:frame.n_reply])
-        return self.credit.refill()
+        return 0
 
     cdef bint is_redelivered(self, Frame* frame, Delivery* delivery) except -1:
         """Return whether the event is held already; if so, its lease begins again. Counts missing events."""

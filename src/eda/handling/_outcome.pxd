@@ -35,6 +35,9 @@ cdef class Outcomes:
     cdef int end(self, int32_t slot) except -1
     cdef int retry(self, int32_t slot, int64_t delay_ns) except -1
     cdef int retry_later(self, int32_t slot, int64_t delay_ns, Event event, object verdict) except -1
+    cdef int note_record(self, int32_t pack) noexcept
+    cdef bint is_given_back(self, int32_t pack) noexcept
+    cdef int wait_again(self, int32_t slot) except -1
     cdef int give_back(self, int32_t slot) except -1
     cdef int begin_again(self, list slots) except -1
     cdef int give_back_all(self, list slots) except -1
@@ -45,9 +48,9 @@ cdef class Outcomes:
     cdef list retry_all(self, int index, list failures, bint is_whole)
     cdef int answer_pack(self, int32_t pack) except -1
     cdef int let_go(self, int32_t pack) except -1
+    cdef int abandon_pack(self, int32_t pack) except -1
     cdef int end_asking(self, int32_t pack, bint is_unwanted) except -1
     cdef Event note_attempt(self, int32_t slot, unsigned int attempt)
-    cdef bint is_retried(self, int32_t slot, Event event) noexcept
     cdef int give_back_packs(self, list packs) except -1
     cdef int extend_lease(self, bytes reply) except -1
     cdef int extend_leases(self, uint64_t now_ns, uint64_t age_ns) except -1

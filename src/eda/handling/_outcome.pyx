@@ -11,7 +11,7 @@ from eda.transport._outbound cimport Outbound, put_publish
 from eda.handling._credit cimport Credit
 from eda.handling._gate cimport Gate
 from eda.handling._held_packs cimport HeldPack
-from eda.handling._ledger cimport FREE, ORPHAN, RETRYING, Held, Ledger, SharedLedger
+from eda.handling._ledger cimport FREE, ORPHAN, RETRYING, Ledger, SharedLedger
 from eda.handling._ledger_ordered cimport OrderedLedger
 from eda.handling._lease cimport Lease
 
@@ -117,7 +117,7 @@ cdef class Outcomes:
         cdef Event event = <Event>self.ledger.held[slot].event
         cdef bytes answer
         cdef int32_t pack = self.ledger.held[slot].pack
-        if pack >= 0 and self.shared.packs.entries[pack].is_given_back:
+        if self.is_given_back(pack):
             return self.finish(slot)
         if self.shared is not None and pack < 0:
             answer = b'-NAK {"delay": %d}' % delay_ns
@@ -136,19 +136,29 @@ cdef class Outcomes:
         self.ledger.replace(slot, event)
         return event
 
-    cdef bint is_retried(self, int32_t slot, Event event) noexcept:
-        """Return whether the slot holds this event of a pack until its next attempt."""
-        cdef Held* entry = &self.ledger.held[slot]
-        return (
-            entry.state == RETRYING and not entry.is_dead and entry.pack >= 0
-            and entry.seq == event.sequence_ and entry.index == event.index_
-        )
-
     cdef int retry_later(self, int32_t slot, int64_t delay_ns, Event event, object verdict) except -1:
         """Keep the object `event` for `delay_ns`. With a `verdict`, only its dead letter is tried again after that."""
+        if self.is_given_back(self.ledger.held[slot].pack):
+            return self.finish(slot)
         self.ledger.retry(slot, monotonic_ns() + <uint64_t>delay_ns, event, verdict)
         self.host.on_retry(delay_ns / 1e9)
         return 0
+
+    cdef int note_record(self, int32_t pack) noexcept:
+        """Note that an event of this pack is on record. -1: it is not in a pack."""
+        if pack >= 0:
+            self.shared.packs.entries[pack].has_records = True
+        return 0
+
+    cdef bint is_given_back(self, int32_t pack) noexcept:
+        """Return whether a pack is given back to the server when no handler has an event of it. -1: there is none."""
+        return pack >= 0 and self.shared.packs.entries[pack].is_given_back
+
+    cdef int wait_again(self, int32_t slot) except -1:
+        """Have an event that was not begun wait in the ledger."""
+        if self.is_given_back(self.ledger.held[slot].pack):
+            return self.finish(slot)
+        return self.ledger.put_back(slot)
 
     cdef int give_back(self, int32_t slot) except -1:
         """Give back an event, as if its handler had not begun.
@@ -184,9 +194,7 @@ cdef class Outcomes:
     cdef bint is_kept(self, int32_t slot) noexcept:
         """Return whether the ledger keeps an event that is given back: the server does not get it."""
         cdef int32_t pack = self.ledger.held[slot].pack
-        return self.shared is None or (
-            pack >= 0 and not self.gate.is_closing and not self.shared.packs.entries[pack].is_given_back
-        )
+        return self.shared is None or (pack >= 0 and not self.gate.is_closing and not self.is_given_back(pack))
 
     cdef int begin_again(self, list slots) except -1:
         """Have events handled again at once, in order and as the same attempt: another event of their batch failed."""
@@ -195,9 +203,7 @@ cdef class Outcomes:
         cdef list others = []
         for slot in slots[::-1]:
             pack = self.ledger.held[slot].pack
-            if self.shared is None or (
-                self.shared.packs.entries[pack].is_given_back if pack >= 0 else self.gate.is_closing
-            ):
+            if self.shared is None or self.is_given_back(pack) or (pack < 0 and self.gate.is_closing):
                 others.append(slot)
             else:
                 # The server would count another attempt if it delivered them again.
@@ -325,10 +331,7 @@ cdef class Outcomes:
         """Finish an event whose dead letter is stored (`delay_ns` is negative), or keep it until the next attempt."""
         if delay_ns < 0:
             return self.drop(slot, error)
-        if self.ledger.held[slot].pack >= 0:
-            if self.shared.packs.entries[self.ledger.held[slot].pack].is_given_back:
-                return self.finish(slot)
-        elif self.gate.is_closing:
+        if self.gate.is_closing and self.ledger.held[slot].pack < 0:
             return self.give_back(slot)
         if self.ledger.held[slot].state == ORPHAN:
             return self.ledger.finish(slot)
@@ -361,6 +364,8 @@ cdef class Outcomes:
             put_publish(self.out, <const unsigned char*>PyBytes_AS_STRING(reply), PyBytes_GET_SIZE(reply), NULL, 0)
             self.acknowledged = None
             self.acknowledged_pack = reply
+            if entry.has_records:
+                self.host.end_records(entry.seq)
         return self.shared.forget_pack(pack)
 
     cdef int let_go(self, int32_t pack) except -1:
@@ -369,6 +374,11 @@ cdef class Outcomes:
             self.answer_pack(pack)
             return self.credit.refill()
         return 0
+
+    cdef int abandon_pack(self, int32_t pack) except -1:
+        """Give back a pack of which the intake can't add the rest."""
+        self.shared.packs.entries[pack].is_asked_for = True
+        return self.give_back_packs([pack])
 
     cdef int end_asking(self, int32_t pack, bint is_unwanted) except -1:
         """Note whether other members want a pack: `is_unwanted` says that they do not. If they do, give it back.

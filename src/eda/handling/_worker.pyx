@@ -224,14 +224,12 @@ cdef class Worker:
                 self.waiting.for_batch.remove(future)
 
     async def handle_suspect(self, int32_t slot):
-        """Handle a suspect, which is recorded first. Unless its verdict says otherwise, no other event is handled.
-
-        If the event kills this process, the member that gets it next finds the record.
-        """
+        """Handle a suspect. It is recorded first: if it kills this process, the member that gets it next finds that."""
         cdef Event event = <Event>self.ledger.held[slot].event
         cdef object verdict = self.ledger.verdict_of(slot)
         cdef object error = None
-        cdef bint is_of_pack = self.ledger.held[slot].pack >= 0
+        cdef int32_t pack = self.ledger.held[slot].pack
+        cdef bint is_failed
         cdef int64_t delay_ns
         if verdict.is_alone:
             self.gate.begin_suspect()
@@ -241,17 +239,18 @@ cdef class Worker:
             except BaseException as caught:
                 await self.conclude([slot], caught)
                 return
+            self.outcomes.note_record(pack)
             if delay_ns < 0:
                 error = Exhausted()
-            elif self.gate.is_closing and not is_of_pack:
+            elif self.gate.is_closing and pack < 0:
                 error = GivenBack() if delay_ns > 0 else None
             elif delay_ns > 0:
                 self.outcomes.retry_later(slot, delay_ns, event, None)
                 return
-            elif self.gate.is_shut_for(self.index):
+            elif self.gate.is_shut_for(self.index) or self.outcomes.is_given_back(pack):
                 # Handlers were stopped meanwhile. The event was not begun, so its record is removed, and it waits here.
                 await self.host.end_record(event, verdict, False)
-                self.ledger.put_back(slot)
+                self.outcomes.wait_again(slot)
                 return
             if verdict.n_begun >= event.attempt_:
                 # Processes died before they could report how these attempts ended.
@@ -267,11 +266,15 @@ cdef class Worker:
                     self.outcomes.succeed(slot)
                     await self.host.end_record(event, verdict, True)
                     return
-                if not isinstance(error, (Exception, GeneratorExit)):
-                    await self.host.end_record(event, verdict, False)
+                # A failed event of a pack stays on record until its pack is acknowledged: another member may get the
+                # pack next, and continues to count.
+                is_failed = isinstance(error, (Exception, GeneratorExit))
+                if pack >= 0:
+                    is_failed = self.cancelled == OVERDUE or (is_failed and type(error) is not GivenBack)
+                if not is_failed:
+                    await self.host.end_record(event, verdict, pack < 0)
             await self.conclude([slot], error)
-            # The record of an event of a pack that is retried stays, for the member that may get the pack next.
-            if isinstance(error, Exception) and not self.outcomes.is_retried(slot, event):
+            if pack < 0 and isinstance(error, Exception):
                 await self.host.end_record(event, verdict, True)
         finally:
             if verdict.is_alone:

@@ -194,6 +194,11 @@ class DispatcherHost:
         if self.suspects is not None:
             await self.suspects.end(event, suspect, is_begun=is_begun)
 
+    def end_records(self, sequence: int) -> None:
+        """Take the events of an acknowledged pack off the record, in the background; see `Suspects.end_pack`."""
+        if self.suspects is not None:
+            self.suspects.end_pack(sequence)
+
     # --- retries that the ledger holds -------------------------------------------------------------------------------
 
     def on_retry(self, delay_s: float) -> None:

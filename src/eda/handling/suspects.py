@@ -98,6 +98,7 @@ class Suspects:
         self._is_fault_logged = False
         self._recorded: dict[str, int] = {}  # by place: the latest revision of the event's record that we know
         self._voiding: dict[str, asyncio.Task[None]] = {}  # by place: the tasks of `_void`
+        self._removing: set[asyncio.Task[None]] = set()  # the tasks of `_remove_all`
         self._pause_s = 0.0
         self._not_before = 0.0
 
@@ -186,10 +187,38 @@ class Suspects:
             else:
                 await self._remove(place, revision)
         except EdaError as error:
-            self._logger.warning(
-                "subscription %s to %s: taking sequence %s off the record of suspects failed: %s",
-                self._name, self._stream, place, error,
-            )  # fmt: skip
+            self._log_not_removed(place, error)
+
+    def end_pack(self, sequence: int) -> None:
+        """Take all events of a pack off the record, in the background, because the pack is acknowledged.
+
+        Events that have failed, or were given up, are on record until then: if this process died, the pack would be
+        delivered again with all its events.
+        """
+        prefix = f"{sequence}."
+        left = {place: self._recorded.pop(place) for place in list(self._recorded) if place.startswith(prefix)}
+        if left and not self._wire.is_closed:
+            task = asyncio.get_running_loop().create_task(self._remove_all(left))
+            self._removing.add(task)
+            task.add_done_callback(self._removing.discard)
+
+    async def settle(self, timeout_s: float) -> None:
+        """Wait until the records of acknowledged packs are removed, for at most `timeout_s`."""
+        if self._removing:
+            await asyncio.wait(self._removing, timeout=timeout_s)
+
+    async def _remove_all(self, revisions: dict[str, int]) -> None:
+        for place, revision in revisions.items():
+            try:
+                await self._remove(place, revision)
+            except EdaError as error:
+                self._log_not_removed(place, error)
+
+    def _log_not_removed(self, place: str, error: EdaError) -> None:
+        self._logger.warning(
+            "subscription %s to %s: taking event %s off the record of suspects failed: %s",
+            self._name, self._stream, place, error,
+        )  # fmt: skip
 
     async def _remove(self, place: str, revision: int) -> None:
         """Remove the record, unless it is later than `revision`: then another member has written it."""

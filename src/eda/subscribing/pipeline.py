@@ -231,7 +231,10 @@ class Pipeline:
                 )  # fmt: skip
                 return False
         elif isinstance(self.source, SharedSource) and not failed and self.workers.are_started:
-            return await self.source.confirm(timeout_s)
+            if not await self.source.confirm(timeout_s):
+                return False
+            if self._host.suspects is not None:
+                await self._host.suspects.settle(timeout_s)
         return True
 
     async def forget(self) -> None:

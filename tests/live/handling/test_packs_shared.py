@@ -231,6 +231,49 @@ async def n_unacknowledged_is_none(admin: Admin, stream: str) -> bool:
     return (await n_unacknowledged(admin, stream))[0] == 0
 
 
+@pytest.mark.parametrize("is_packed", [True, False])
+async def test_filter_when_a_member_with_the_old_one_has_a_mixed_pack_loses_nothing(
+    conn: eda.Conn, connect: Connect, stream: str, admin: Admin, is_packed: bool
+) -> None:
+    """The old member handles its part of each pack, and may not acknowledge the rest for the new one."""
+    await conn.streams.create(stream, eda.StreamOptions(packed=is_packed))
+    new_conn = await connect()
+    old: list[str] = []
+    new: list[str] = []
+
+    async def put(n: int) -> None:
+        mixed = [*some(2, "a", f"{n}a"), *some(2, "b", f"{n}b")]
+        await publish_pack(admin.js, stream, mixed, subject=f"{stream}.{'%pack' if is_packed else 'a'}._")
+
+    options = TEAM | {"on_filter_change": "from_here"}
+    async with conn.subscribe(stream, lambda event: old.append(event.id), types=["a"], **TEAM) as older:
+        await put(0)
+        await until(lambda: n_unacknowledged_is_none(admin, stream))
+        async with new_conn.subscribe(stream, lambda event: new.append(event.id), types=["a", "b"], **options):
+            for n in range(1, 30):
+                await put(n)
+            await until(lambda: not older.stats().active)
+            await until(lambda: len({id for id in new if "b" in id}) == 58)
+            await until(lambda: len({id for id in [*old, *new] if "a" in id}) == 60)
+            assert not any("b" in id for id in old)
+            await until(lambda: n_unacknowledged_is_none(admin, stream))
+
+
+@pytest.mark.parametrize("is_packed", [True, False])
+async def test_close_when_the_packs_have_unwanted_events_acknowledges_what_was_handled(
+    conn: eda.Conn, stream: str, admin: Admin, is_packed: bool
+) -> None:
+    await conn.streams.create(stream, eda.StreamOptions(packed=is_packed))
+    for n in range(20):
+        mixed = [*some(2, "a", f"{n}a"), *some(2, "b", f"{n}b")]
+        await publish_pack(admin.js, stream, mixed, subject=f"{stream}.{'%pack' if is_packed else 'a'}._")
+    seen: list[str] = []
+    async with conn.subscribe(stream, lambda event: seen.append(event.id), types=["a"], **TEAM) as subscription:
+        await until(lambda: subscription.stats().handled == 40)
+    assert await n_unacknowledged(admin, stream) == (0, 20)
+    assert len(seen) == 40
+
+
 # --- pauses, circuit, closing ----------------------------------------------------------------------------------------
 
 

@@ -245,6 +245,9 @@ class Rig:
         self.records.append(("end", event.sequence))
         await asyncio.sleep(0)
 
+    def end_records(self, sequence: int) -> None:
+        self.records.append(("end all", sequence))
+
     def on_retry(self, delay_s: float) -> None:
         self.retries.append(delay_s)
 
