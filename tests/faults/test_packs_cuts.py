@@ -49,8 +49,12 @@ async def cut(proxy: FaultyProxy, n: int, way: Way) -> None:
 async def test_publisher_when_it_is_cut_at_each_byte_of_a_pack_stores_each_event_once(
     own_server: eda.EmbeddedServer, proxy: FaultyProxy, mode: Any, way: Way, report: Report
 ) -> None:
-    """What is cut is the pack on its way to the server, or its acknowledgement. The pack is sent again as it was."""
+    """What is cut is the pack on its way to the server, or its acknowledgement. The pack is sent again as it was.
+
+    Each receipt says where the event is, also if the pack had been stored by the first attempt.
+    """
     acknowledged: list[str] = []
+    receipts: list[eda.Receipt] = []
     async with eda.connect(proxy.url(own_server.url)) as conn:
         await conn.streams.create("stream", eda.StreamOptions(packed=True))
         async with conn.publisher(
@@ -66,7 +70,7 @@ async def test_publisher_when_it_is_cut_at_each_byte_of_a_pack_stores_each_event
             assert size > (SIZE * 20 if way == UP else 20)
             for n in range(0, size, STEP):
                 await cut(proxy, n, way)
-                await publisher.send_many(next(events))
+                receipts += await asyncio.gather(*map(publisher.send_and_wait, next(events)))
                 await publisher.flush()
     stored = await read_stream(own_server.url, "stream")
     report({"bytes": size, "cuts": proxy.n_cut})
@@ -74,6 +78,9 @@ async def test_publisher_when_it_is_cut_at_each_byte_of_a_pack_stores_each_event
     assert Counter(acknowledged) == Counter(each.id for each in stored)
     assert_stored_once(acknowledged, stored)
     assert [each.id for each in stored] == sorted(acknowledged)
+    places = {each.id: each.place for each in stored}
+    assert [(each.sequence, each.index) for each in receipts] == [places[each.id] for each in receipts]
+    assert len(receipts) == len(stored) - 2 * SIZE
     assert {each.n_beside for each in stored} == {SIZE - 1}
 
 
