@@ -26,7 +26,7 @@ from support.faults.evidence import (
     place_of_text,
     read_stream,
 )
-from support.faults.scene import KINDS, LISTS, PACK, packed_too, scaled
+from support.faults.scene import KINDS, LISTS, PACK, packed_too, packed_too_if_long, scaled
 from support.publishing.sent import MODES
 from support.subscribing.members import QUICK, QUICK_LEASES, Members
 
@@ -91,7 +91,7 @@ async def test_consumer_when_killed_again_and_again_handles_all_that_is_stored(
     assert again <= (MOST_AGAIN[kind] + (2 * PACK.max_events if kind == "shared" and packed else 0)) * n
 
 
-@packed_too
+@packed_too_if_long
 @pytest.mark.parametrize("kind", KINDS)
 async def test_consumer_when_killed_while_it_stores_a_dead_letter_loses_no_event(
     own_server: eda.EmbeddedServer, tmp_path: Path, kind: str, packed: bool
