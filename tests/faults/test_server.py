@@ -27,7 +27,7 @@ async def test_load_when_the_server_is_killed_and_restarted_loses_nothing(
     Duplicates: shared, up to its prefetch for each kill; ordered ones none.
     """
     n = scaled(4, 50)
-    async with Scene(own_server.url, tmp_path, packed=packed) as scene:
+    async with Scene(own_server.url, tmp_path, packed=packed, compression="zstd") as scene:
         for _ in range(n):
             await scene.more(100)
             await asyncio.sleep(chance.random() * 0.1)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -75,6 +75,7 @@ class Scene:
 
     `packed`: the publisher packs its events. The single publishes are ordinary messages between the packs, and one more
     subscription gets lists. `fail_every`: every so many events fail twice. (Lists do not fail.)
+    `compression`: of the packs.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Scene:
         settle_s: float = 60.0,
         packed: bool = False,
         fail_every: int = 0,
+        compression: Literal["zstd"] | None = None,
     ) -> None:
         self.url = url
         self.reader_url = reader_url or url
@@ -97,6 +99,7 @@ class Scene:
         self.settle_s = settle_s
         self.packed = packed
         self.fail_every = fail_every
+        self.pack = replace(PACK, compression=compression) if packed else None
         self.kinds = KINDS | LISTS if packed else KINDS
         self.defaults = eda.StreamOptions(replicas=replicas)
         self.published = Journal(folder / "published")
@@ -146,7 +149,7 @@ class Scene:
             await self.subscribe(kind)
         self.publisher = await self.conn.publisher(
             self.stream,
-            pack=PACK if self.packed else None,
+            pack=self.pack,
             ack_timeout_s=1.0,
             max_pending=500,
             on_ack=self._on_ack,
