@@ -147,6 +147,8 @@ class Reading:
     # --- the subscription's handler ----------------------------------------------------------------------------------
 
     async def _receive(self, events: list[Event]) -> None:
+        if self._ended.done():
+            return  # the ledger may have forgotten these events; the rows say what is read next
         times = self._ledger.stored_times(events)
         last = events[-1]
         is_part = not self._ledger.ends_message(last)
