@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Iterable
 from typing import Any
 
@@ -31,9 +32,13 @@ async def packed(conn: eda.Conn, admin: Admin, stream: str) -> Packed:
     return packed
 
 
-def projection(packed: Packed, sink: Any, **options: Any) -> eda.Projection:
+def projection(packed: Packed, sink: Any, function: Any = apply, **options: Any) -> eda.Projection:
     given: dict[str, Any] = {"into": sink, "name": "orders", "retry": SOON, "batch": 4} | options
-    return packed.conn.projection(packed.stream, apply, **given)
+    return packed.conn.projection(packed.stream, function, **given)
+
+
+async def apply_one(event: eda.Event, tx: list[Any]) -> None:
+    await apply([event], tx)
 
 
 def stop_after(sink: MemorySink, n: int) -> None:
@@ -72,13 +77,15 @@ def position(packed: Packed, sink: MemorySink) -> UpTo:
 # --- going on --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("batch", [1, 4])
-async def test_open_when_the_position_is_in_a_pack_goes_on_there(packed: Packed, sink: MemorySink, batch: int) -> None:
+@pytest.mark.parametrize("batch", [None, 1, 4])
+async def test_open_when_the_position_is_in_a_pack_goes_on_there(
+    packed: Packed, sink: MemorySink, batch: int | None
+) -> None:
     last = await packed.packs(9, 0, 3)
     while position_of_all(packed, sink) < (last.sequence, last.index):
         n = len(sink.applied)
-        await applied_part(packed, sink, batch=batch)
-        assert n < len(sink.applied) <= n + batch
+        await applied_part(packed, sink, function=apply if batch else apply_one, batch=batch)
+        assert n < len(sink.applied) <= n + (batch or 1)
         assert applied(sink) == packed.places[: len(sink.applied)]
         assert position_of_all(packed, sink) == packed.places[len(sink.applied) - 1]
     async with projection(packed, sink) as applying:
@@ -153,6 +160,51 @@ async def test_commit_in_a_pack_when_its_answer_is_lost_is_looked_up(
         stats = await applying.stats()
     assert (n_lost, stats.failed, stats.applied) == (4, 0, 32)
     assert applied(sink) == packed.places
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_events_when_commits_fail_and_members_follow_each_other_at_random_are_applied_once_and_in_order(
+    packed: Packed, sink: MemorySink, seed: int
+) -> None:
+    """Three lanes or one, all events or one type: each member has other lists, and ends after some transactions.
+
+    Some lists are refused and halved, so that transactions end at any event.
+    """
+    chance = random.Random(seed)
+    packed.aggregates = 11
+    lanes: dict[str, Any] = {"key": "aggregate", "lanes": 3} if seed % 2 else {}
+    types = ["a"] if seed >= 2 else None
+
+    def fails(method: str) -> None:
+        if method in ("move", "commit", "committed") and chance.random() < 0.1:
+            raise CommitUnknown from Outage("lost") if method != "move" else Outage("down")
+
+    async def halved(events: list[eda.Event], tx: list[Any]) -> None:
+        if len(events) > 1 and chance.random() < 0.2:
+            raise ValueError("one of these")
+        await apply(events, tx)
+
+    for _ in range(12):
+        for _ in range(chance.randint(1, 4)):
+            await packed.pack(chance.randint(1, 60), types=chance.choice((("a",), ("a", "b"), ("b", "a", "b"))))
+        moves, sink.fails = sink.calls.count("move"), fails
+        applying = await projection(packed, sink, halved, batch=chance.randint(1, 40), types=types, **lanes)
+        n_moves = moves + chance.randint(1, 12)
+        await until(lambda n_moves=n_moves: sink.calls.count("move") >= n_moves or is_at_end(packed, sink))
+        await applying.close()
+    go_on(sink)
+    last = await packed.pack(2)
+    async with projection(packed, sink, types=types, **lanes) as applying:
+        await applying.wait_for(last, 20)
+    assert sorted(applied(sink)) == packed.places_of(types)
+    for aggregate in {each for each, _ in sink.applied} if lanes else {""}:
+        places = [place for each, place in sink.applied if not aggregate or each == aggregate]
+        assert places == sorted(places)
+
+
+def is_at_end(packed: Packed, sink: MemorySink) -> bool:
+    rows = sink.stored["orders", 1, packed.stream]
+    return all(row.up_to.whole >= packed.places[-1][0] for row in rows)
 
 
 async def test_lag_when_the_position_is_in_a_pack_counts_the_pack(packed: Packed, sink: MemorySink) -> None:

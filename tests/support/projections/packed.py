@@ -36,13 +36,14 @@ def applied(sink: MemorySink) -> list[Place]:
 
 @dataclass
 class Packed:
-    """The stream. `places`: of all events that were published, in order. `aggregates`: how many there are."""
+    """The stream. `places`: of all events that were published, in order. `types`: of these. `aggregates`: how many."""
 
     conn: eda.Conn
     admin: Admin
     stream: str
     aggregates: int = 5
     places: list[Place] = field(default_factory=list)
+    types: list[str] = field(default_factory=list)
 
     async def create(self) -> None:
         """Create the stream."""
@@ -68,6 +69,7 @@ class Packed:
         subject = f"{self.stream}.{subject}" if subject else ""
         sequence = await publish_pack(self.admin.js, self.stream, events, payload=payload, subject=subject)
         self.places += [(sequence, index) for index in range(n)]
+        self.types += [event.type for event in events]
         return eda.Receipt(events[-1].id, self.stream, sequence, n - 1)
 
     async def packs(self, *sizes: int) -> eda.Receipt:
@@ -82,4 +84,9 @@ class Packed:
         event = eda.Event(type=type, aggregate=f"k{number % self.aggregates}", data=eda.JSON(number))
         receipt = await self.conn.publish(self.stream, event)
         self.places.append((receipt.sequence, 0))
+        self.types.append(type)
         return receipt
+
+    def places_of(self, types: Sequence[str] | None) -> list[Place]:
+        """Return the places of the events of these types; None: of all."""
+        return [place for place, type in zip(self.places, self.types, strict=True) if types is None or type in types]
