@@ -97,8 +97,12 @@ class Journal:
         os.close(self._file)
 
     def lines(self) -> list[Line]:
-        """Return what was noted, in the order in which it was written."""
-        rows = (line.split() for line in self.path.read_text().splitlines())
+        """Return what was noted, in the order in which it was written.
+
+        A line that is being written may be read in part, where it crosses two pages; it counts when it is whole.
+        """
+        whole, _, _ = self.path.read_text().rpartition("\n")
+        rows = (line.split() for line in whole.splitlines())
         return [Line(member, what, event, int(ns)) for member, what, event, ns in rows]
 
     def events(self, what: str) -> list[str]:
