@@ -11,10 +11,11 @@ __all__ = ["Linger"]
 
 WAIT_S = 0.002  # while a pack can't be written now: how long until the next look
 EARLY_S = 0.0001  # a timer may fire this much early
+LATE_S = 0.001  # and this much late: event loops wait in whole milliseconds
 
 
 class Linger:
-    """Closes the open pack `linger_s` seconds after its first event.
+    """Closes the open pack `linger_s` seconds after its first event, or up to a millisecond earlier.
 
     The timer does not run once for each pack: when it fires, it looks at the pack that is open then. While closed packs
     wait to be written, the open pack gets more events instead of being closed, because it could only wait behind them.
@@ -25,6 +26,7 @@ class Linger:
         self._out = out
         self._loop = loop
         self._linger_s = linger_s
+        self._open_s = linger_s - min(LATE_S, linger_s / 2)  # how long a pack is to be open, for an event loop's timer
         self._timer: asyncio.Handle | None = None
 
     def start(self) -> None:
@@ -33,7 +35,7 @@ class Linger:
         if self._linger_s == 0:
             self._timer = self._loop.call_soon(self._on_time)
         else:
-            self._timer = self._loop.call_later(self._linger_s, self._on_time)
+            self._timer = self._loop.call_later(self._open_s, self._on_time)
 
     def stop(self) -> None:
         """Stop the timer for good."""
@@ -46,7 +48,7 @@ class Linger:
         core = self._core
         self._timer = None
         open_s = core.open_s()
-        left_s = self._linger_s - open_s
+        left_s = self._open_s - open_s
         if open_s >= 0 and left_s > EARLY_S:
             self._timer = self._loop.call_later(left_s, self._on_time)
         elif open_s >= 0 and (core.n_waiting or self._out.paused):
