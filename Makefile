@@ -79,6 +79,7 @@ bench: $(VENV)/.extra-test $(VENV)/.extra-bench  ## all benchmarks beside the ri
 
 bench-plots: $(VENV)/.extra-test $(VENV)/.extra-bench  ## the same, and the plots in docs/plots are made anew
 	cd bench && $(abspath $(BIN))/python -m suite --plots ../docs/plots $(ARGS)
+	$(BIN)/python bench/plot_packs.py docs/plots/packs.svg
 
 bench-bars: $(VENV)/.extra-test $(VENV)/.extra-bench  ## the ratios that must hold, one by one; takes minutes
 	$(BIN)/python -m pytest bench $(ARGS)

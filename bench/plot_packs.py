@@ -1,7 +1,7 @@
-"""Measures what packs bring and what they cost, and draws it: python bench/plot_packs.py docs/plots/packs.svg.
+"""Measures what packs bring, and draws it: python bench/plot_packs.py docs/plots/packs.svg.
 
-Four panels: publishing by the size of packs; consuming by kind of subscription; bytes on disk; and reading the events
-of one aggregate, for which packs are the wrong choice. Each figure is the median of ROUNDS runs, taken in turn.
+Three panels: publishing by the size of packs, consuming by kind of subscription, and bytes on disk. Each figure of the
+first two is the median of ROUNDS runs, taken in turn.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import statistics
 import sys
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -40,17 +39,6 @@ async def publish_rate(server: eda.EmbeddedServer, size: int) -> float:
     events = publishing.ready_events(N if size > 1 else N // 4)
     pack = eda.Pack(max_events=size) if size > 1 else None
     return len(events) / await publishing.send_many_s(server, events, pack)
-
-
-async def aggregate_s(server: eda.EmbeddedServer, stream: str) -> float:
-    """Return the seconds of reading all events of one aggregate."""
-    n = (subscribing.N_PACKED if stream == subscribing.PACKED else subscribing.N_UNPACKED) // 10_000
-    async with eda.connect(server.url) as conn:
-        started = time.perf_counter()
-        async with conn.events(stream, backfill=True, aggregate="sensor-7") as events:
-            for _ in range(n):
-                await anext(events)
-        return (time.perf_counter() - started) / n * 1e6
 
 
 async def measured(what: dict[str, Callable[[], Awaitable[float]]]) -> Figures:
@@ -86,16 +74,15 @@ async def main(path: str) -> None:
                 for stream in both
             }
         )
-        alone = await measured({stream: lambda stream=stream: aggregate_s(server, stream) for stream in both})
-    draw(path, published, consumed, bytes_of, alone)
+    draw(path, published, consumed, bytes_of)
 
 
 def median(values: list[float]) -> float:
     return statistics.median(values)
 
 
-def draw(path: str, published: Figures, consumed: Figures, bytes_of: dict[str, int], alone: Figures) -> None:
-    figure, (first, second, third, fourth) = panels(4, 3.1)
+def draw(path: str, published: Figures, consumed: Figures, bytes_of: dict[str, int]) -> None:
+    figure, (first, second, third) = panels(3, 3.1)
     first.bar(
         list(published), [median(each) / 1e6 for each in published.values()],
         color=[WITHOUT if size == "1" else WITH for size in published],
@@ -111,11 +98,6 @@ def draw(path: str, published: Figures, consumed: Figures, bytes_of: dict[str, i
     second.legend(fontsize=7)
     third.bar(list(bytes_of), [each / publishing.N_READINGS for each in bytes_of.values()], color=[WITHOUT, WITH, WITH])
     third.set(title="JSON readings on disk", ylabel="bytes per event")
-    fourth.bar(
-        ["no packs", "packs of 128"], [median(alone[each]) for each in (subscribing.UNPACKED, subscribing.PACKED)],
-        color=[WITHOUT, WITH],
-    )  # fmt: skip
-    fourth.set(title="one of 10,000 aggregates", ylabel="µs per event that is wanted", yscale="log")
     Path(path).write_text(svg(figure), encoding="utf-8")
 
 
