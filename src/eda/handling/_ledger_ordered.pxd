@@ -37,6 +37,7 @@ cdef class OrderedLedger(Ledger):
     cdef Py_ssize_t take_next(self, int32_t* slots, Py_ssize_t most) except -1
     cpdef bint admit(self, int32_t slot, object key) except -1
     cpdef int pass_over(self, uint64_t seq, uint32_t index=*, bint is_last=*) except -1
+    cdef int32_t done_before(self, uint64_t n) noexcept
     cdef bint is_of_list(self, Held* entry) noexcept
     cdef int move_to(self, Held* entry) noexcept
     cdef Lane lane_of(self, object key)

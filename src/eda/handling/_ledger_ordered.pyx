@@ -202,21 +202,34 @@ cdef class OrderedLedger(Ledger):
 
     cpdef int pass_over(self, uint64_t seq, uint32_t index=0, bint is_last=True) except -1:
         """Note an event that no handler gets: a whole message, or the event of a pack at this place."""
-        cdef int32_t last
+        cdef int32_t slot
         cdef Held passed
         cdef Held* entry = &passed
         if self.order_head != self.order_tail:
-            last = self.order[(self.order_tail - 1) & <uint64_t>(self.n_slots - 1)]
-            if self.held[last].state != DONE:
-                last = self.hold(None, seq, 0)
-                self.append(last, is_last)
-            entry = &self.held[last]        # consecutive ones share a slot
+            slot = self.done_before(0)
+            if slot >= 0 and is_last and self.done_before(1) >= 0:
+                # The position moves over both at once, so what the last slot says is not needed any more.
+                self.order_tail -= 1
+                self.free_empty_slot(slot)
+                slot = self.done_before(0)
+            elif slot < 0 or (self.held[slot].is_last and not is_last):     # else the end of that message were lost
+                slot = self.hold(None, seq, 0)
+                self.append(slot, is_last)
+            entry = &self.held[slot]        # consecutive ones share a slot
         entry.seq = seq
         entry.index = index
         entry.is_last = is_last
         entry.stored_ns = self.highest_ns
         self.highest = seq
         return self.move_to(entry) if self.order_head == self.order_tail else 0
+
+    cdef int32_t done_before(self, uint64_t n) noexcept:
+        """Return the slot that has `n` others behind it, or -1 if there is none or its event is not done."""
+        cdef int32_t slot
+        if self.order_tail - self.order_head <= n:
+            return -1
+        slot = self.order[(self.order_tail - 1 - n) & <uint64_t>(self.n_slots - 1)]
+        return slot if self.held[slot].state == DONE else -1
 
     cdef int move_to(self, Held* entry) noexcept:
         """Move the position over this event, which is done, as are all events before it."""

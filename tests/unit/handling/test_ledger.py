@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -142,7 +143,7 @@ class Machine(RuleBasedStateMachine):
     def counts(self) -> None:
         ledger = self.ledger
         assert ledger.n_ready() == len(self.ready)
-        assert ledger.n_held == len(self.held) - len(self.of(ORPHAN))
+        self.check_n_held()
         assert ledger.n_waiting == len(self.of(WAITING))
         assert ledger.n_running == len(self.of(RUNNING, ORPHAN))
         assert ledger.n_retrying == len(self.of(RETRYING))
@@ -152,6 +153,9 @@ class Machine(RuleBasedStateMachine):
         # Two where it came again while an orphan has it.
         oldest = [(text_of(held), held.since_ns) for held in busy if place(held) == first]
         assert ledger.running_since() in (oldest or [None])
+
+    def check_n_held(self) -> None:
+        assert self.ledger.n_held == len(self.held)
 
 
 @settings(max_examples=60, stateful_step_count=60, deadline=None)
@@ -227,6 +231,7 @@ class OrderedMachine(Machine):
         self.position = self.highest = position
         self.part = (idx, position + step, stored_ns(position + step)) if idx else (0, 0, 0)
         self.ledger.drop(position, stored_ns(position), *self.part)
+        self.last_place = (position, self.part[1], idx)
 
     def key_of(self, number: int) -> Any:
         """A key in whatever way the kind has them; None: none."""
@@ -251,10 +256,14 @@ class OrderedMachine(Machine):
 
     @rule(step=steps, which=numbers, wanted=st.lists(st.booleans(), min_size=1, max_size=MOST_PACKED))
     def add_pack(self, step: int, which: int, wanted: list[bool]) -> None:
-        """Add a pack; the filter leaves out the events that are not wanted."""
+        """Add a pack, without the events of it that were done at the start; the filter leaves out others."""
         seq = self.highest = self.highest + step
         self.ledger.highest_ns = stored_ns(seq)
+        n_done = self.part[0] if seq == self.part[1] else 0
+        wanted += [True] * (n_done + 1 - len(wanted))
         for index, is_wanted in enumerate(wanted):
+            if index < n_done:
+                continue
             is_last = index == len(wanted) - 1
             if is_wanted:
                 where = {"index": index, "is_last": is_last, "is_packed": True}
@@ -289,13 +298,15 @@ class OrderedMachine(Machine):
         self.pass_one(self.highest, 0, True)
 
     def pass_one(self, seq: int, index: int, is_last: bool) -> None:
+        self.held.append(Held(seq, 0, DONE, -1, index, is_last))
+        self.advance()
+
+    def advance(self) -> None:
+        """Move the position over the first events, as far as they are done."""
         ring = [held for held in self.held if held.state != ORPHAN]
-        if not ring:
-            self.move_to(Held(seq, 0, DONE, -1, index, is_last))
-        elif ring[-1].state == DONE:
-            ring[-1].seq, ring[-1].index, ring[-1].is_last = seq, index, is_last
-        else:
-            self.held.append(Held(seq, 0, DONE, -1, index, is_last))
+        for held in itertools.takewhile(lambda held: held.state == DONE, ring):
+            self.move_to(held)
+            self.held.remove(held)
 
     def move_to(self, held: Held) -> None:
         """Move the position over an event that is done."""
@@ -321,12 +332,7 @@ class OrderedMachine(Machine):
         if held.state == ORPHAN:
             self.held.remove(held)
         held.state = DONE
-        while True:
-            first = next((each for each in self.held if each.state != ORPHAN), None)
-            if first is None or first.state != DONE:
-                break
-            self.move_to(first)
-            self.held.remove(first)
+        self.advance()
         self.find_ready()
 
     def may_be_handed_out(self) -> list[Held]:
@@ -350,9 +356,19 @@ class OrderedMachine(Machine):
         assert (ledger.position, ledger.highest) == (self.position, self.highest)
         assert (ledger.position_ns, ledger.highest_ns) == (stored_ns(self.position), stored_ns(self.highest))
         assert (ledger.idx, ledger.part, ledger.part_ns) == self.part
+        new_place = (ledger.position, ledger.part, ledger.idx)
+        assert new_place >= self.last_place
+        self.last_place = new_place
         assert sorted(map(place, self.ready)) == sorted(map(place, self.may_be_handed_out()))
         running = [held.key for held in self.of(RUNNING, ORPHAN) if held.key is not None]
         assert len(running) == len(set(running))
+
+    def check_n_held(self) -> None:
+        # Events that are passed over need at most two slots behind each other event: one for the last message that
+        # ends there, one for a part of the next message.
+        ring = [held for held in self.held if held.state != ORPHAN]
+        n_left = sum(held.state != DONE for held in ring)
+        assert n_left <= self.ledger.n_held <= 3 * sum(held.slot >= 0 for held in ring)
 
 
 TestShared = SharedMachine.TestCase

@@ -83,6 +83,70 @@ async def test_credit_when_all_of_a_pack_is_passed_over_is_asked_for_again(make:
     assert rig.dispatcher.position == 19
 
 
+A, B = eda.Event(type="a", aggregate="x"), eda.Event(type="b", aggregate="x")
+OTHER = eda.Event(type="a", aggregate="y")
+
+
+@pytest.mark.parametrize("first", [[A, B], [A, OTHER], [B, A, B, B]], ids=["passed over", "done early", "several"])
+async def test_position_when_a_filter_leaves_out_the_start_of_the_next_pack_keeps_the_end_of_the_one_before(
+    make: Make, first: list[eda.Event]
+) -> None:
+    options: dict[str, Any] = {"ordered": True, "types": ["a"], "key": "aggregate"}
+    rig = make(hold=True, concurrency=2, **options)
+    rig.deliver(7, payload=pack_of(first), time_ns=70)
+    await settle()
+    if first[1] is OTHER:
+        rig.release((7, 1))
+        await settle()
+    rig.deliver(8, payload=pack_of([B, B, A, B]), time_ns=80)
+    rig.deliver(9, payload=pack_of([B, B]), time_ns=90)
+    rig.deliver(10, payload=pack_of([B, A]), time_ns=100)
+    await settle()
+    assert places(rig)[-1][0] == 7
+    rig.release(*[place for place in rig.held if place in (7, (7, 1))])
+    await settle()
+    assert rig.dispatcher.position_parts == (7, 70, 2, 8, 80)
+    position, stored_ns, *part = rig.dispatcher.position_parts
+    other = make(max_attempts=5, **options)  # it takes over
+    other.dispatcher.begin_at(position, 2, stored_ns, *part)
+    other.read_anew()
+    other.deliver(8, payload=pack_of([B, B, A, B]), time_ns=80)
+    other.deliver(9, payload=pack_of([B, B]), time_ns=90)
+    other.deliver(10, payload=pack_of([B, A]), time_ns=100)
+    await settle()
+    assert [(event.sequence, event.index, event.attempt) for event in other.seen] == [(8, 2, 3), (10, 1, 1)]
+    rig.release((8, 2))
+    await settle()
+    assert rig.dispatcher.position_parts == (9, 90, 1, 10, 100)
+
+
+async def test_confirmation_when_strict_and_a_filter_leaves_events_out_is_of_the_place_behind_the_event(
+    make: Make,
+) -> None:
+    rig = make(hold=True, ordered=True, serial=True, strict=True, types=["a"])
+    rig.dispatcher.lease.extend(read_monotonic_ns() + HOUR_NS)
+    rig.deliver(7, payload=pack_of([A, B]))
+    rig.deliver(8, payload=pack_of([B, A]))
+    await settle()
+    rig.release(7)
+    await settle()
+    rig.release((8, 1))
+    await settle()
+    assert rig.asked_places == [(7, 1), (8, 0)]
+
+
+async def test_ledger_when_a_filter_leaves_whole_packs_out_holds_no_more_for_each_of_them(make: Make) -> None:
+    rig = make(hold=True, ordered=True, types=["a"])
+    rig.deliver(1, payload=pack_of([A, B]))
+    for seq in range(2, 50):
+        rig.deliver(seq, payload=pack_of([B, B, B]))
+    await settle()
+    assert rig.dispatcher.n_held == 2
+    rig.release(1)
+    await settle()
+    assert (rig.dispatcher.place, rig.dispatcher.n_held) == ((49, 0), 0)
+
+
 # --- going on in the middle of a pack --------------------------------------------------------------------------------
 
 
