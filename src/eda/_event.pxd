@@ -78,10 +78,8 @@ cdef inline void forget_read(Event event) noexcept nogil:
     memset(&event.time_ns_, 0, <char*>(&event.ascii + 1) - <char*>&event.time_ns_)
 
 
-# Return how many bytes of memory a received event holds. Events of a pack share the bytes, so each counts its own part.
+# Return how many bytes of memory a received event keeps. All events of a pack keep the same bytes.
 cdef inline uint64_t size_held(Event event) noexcept:
-    if event.is_packed:
-        return event.envelope.n
     return <uint64_t>PyBytes_GET_SIZE(event.raw) if event.raw is not None else 0
 
 

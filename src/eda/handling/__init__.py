@@ -12,7 +12,7 @@ Files, each after the files that it imports:
     verdicts         why an event gets no handler, or is handled alone
     misfits          whose payload can't be decoded, if a handler raises a decoding error
     _foreign         recognises messages of other programs; inline
-    _held_packs      the packs that a shared subscription holds: their acknowledgement subjects and leases
+    _held_packs      the packs that a subscription holds: their bytes; shared: their acknowledgement subjects and leases
     _ledger          the held events, and which is next; and the ledger of a shared subscription
     _ledger_ordered  the ledger of an ordered subscription: the position, and a lane for each key
     _waiting         workers that wait, and who wakes them

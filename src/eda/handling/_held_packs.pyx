@@ -1,4 +1,4 @@
-"""The packs that a shared subscription has received and not answered: what is needed once for each message."""
+"""The packs of which events are held: what is needed once for each message. Shared: those that are not answered."""
 
 cimport cython
 from cpython.object cimport PyObject

@@ -2,7 +2,7 @@
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport int32_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
 from eda._clock cimport monotonic_ns
@@ -298,12 +298,14 @@ cdef class Intake(EventReader):
     cdef int take_ordered_pack(self, Frame* frame, Delivery* delivery, Pack pack, uint32_t n_done) except -1:
         """Hold the events of a pack. The first `n_done` of them are done."""
         cdef uint32_t n_passed = 0
+        cdef int64_t n_held = self.ordered.n_held
         self.has_packs = True
         if frame.n_headers and self.is_for_others(frame):
             return self.pass_over_ordered(delivery.stream_seq)
         if n_done >= pack.n_events:
             self.forget_part()                  # a pack of which so many events are done would be wholly done
             n_done = 0
+        self.ordered.begin_pack(delivery.stream_seq, <uint64_t>PyBytes_GET_SIZE(pack.raw))
         try:
             n_passed = self.hold_pack(frame, delivery, pack, n_done)
         except BaseException as error:
@@ -311,7 +313,9 @@ cdef class Intake(EventReader):
             self.consumer_utf8 = b""
             self.source.on_unreadable(error if isinstance(error, Exception) else Closed("reading a pack"))
             raise
-        self.credit.note_pack(pack.n_events - n_done - n_passed)
+        finally:
+            self.ordered.end_pack()
+        self.credit.note_pack(self.ordered.n_held - n_held)     # with what stands for events that are passed over
         if n_passed:
             self.n_passed_over += n_passed
             self.lease.position_moved()

@@ -30,6 +30,7 @@ cdef struct Held:
     uint32_t state              # a HeldState
     uint32_t index              # its place in its pack, from 0; 0: its message has no other event
     int32_t pack                # shared: the entry of its pack in HeldPacks; -1: its message is no pack
+    int32_t bytes_of            # ordered: the entry in HeldPacks that counts the bytes of its pack; -1: it has its own
     bint is_judged              # the ledger has a verdict on it: no handler may have it, or only alone
     bint is_dead                # the verdict was reported; its dead letter is still to be stored
 
@@ -54,7 +55,8 @@ cdef class Ledger:
     cdef readonly Py_ssize_t n_waiting
     cdef readonly Py_ssize_t n_running
     cdef readonly Py_ssize_t n_retrying
-    cdef readonly uint64_t n_bytes      # of the held events
+    cdef readonly uint64_t n_bytes      # that the held events keep. Those of a pack count until all its events are done
+    cdef readonly HeldPacks packs
 
     cdef int grow(self) except -1
     cdef int make_room(self, int32_t n) except -1
@@ -62,6 +64,7 @@ cdef class Ledger:
     cdef int32_t hold(self, Event event, uint64_t seq, uint64_t now_ns) except -2
     cdef int free_slot(self, int32_t slot) except -1
     cdef int drop_event(self, int32_t slot) except -1
+    cdef int release_bytes(self, int32_t pack) except -1
 
     # Free a slot that holds no event and no verdict.
     cdef inline void free_empty_slot(self, int32_t slot) noexcept:
@@ -88,7 +91,6 @@ cdef class SharedLedger(Ledger):
     # Open addressing: from sequence to slot + 1, or for a pack to -1 - its entry; 0: empty.
     cdef int32_t* table
     cdef uint64_t table_mask
-    cdef readonly HeldPacks packs
 
     cdef uint64_t seq_of(self, int32_t code) noexcept
     cdef int enter(self, uint64_t seq, int32_t code) noexcept

@@ -12,7 +12,7 @@ from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 
 from eda._event cimport Event, size_held
-from eda.handling._held_packs cimport HeldPacks
+from eda.handling._held_packs cimport HeldPack, HeldPacks
 
 __all__ = ["Ledger", "SharedLedger"]
 
@@ -31,6 +31,7 @@ cdef class Ledger:
         self.held = NULL
         self.ready = NULL
         self.verdicts = {}
+        self.packs = HeldPacks()
         self.make_room(FIRST_SLOTS)
 
     def __dealloc__(self):
@@ -86,7 +87,7 @@ cdef class Ledger:
         entry.is_judged = entry.is_dead = False
         entry.index = 0
         entry.is_last = True
-        entry.next = entry.pack = -1
+        entry.next = entry.pack = entry.bytes_of = -1
         self.n_held += 1
         if event is None:
             entry.state = DONE
@@ -99,9 +100,9 @@ cdef class Ledger:
         return slot
 
     cdef int32_t hold(self, Event event, uint64_t seq, uint64_t now_ns) except -2:
-        """Take a slot for an event, and count its bytes; returns the slot."""
+        """Take a slot for an event, and count its bytes unless it came out of a pack; returns the slot."""
         cdef int32_t slot = self.take_slot(event, seq, now_ns)
-        if event is not None:
+        if event is not None and not event.is_packed:
             self.n_bytes += size_held(event)
         return slot
 
@@ -111,16 +112,29 @@ cdef class Ledger:
         cdef PyObject* event = entry.event
         cdef PyObject* renewed = entry.renewed
         cdef object _verdict = self.verdicts.pop(slot) if entry.is_judged else None
+        cdef int32_t bytes_of = entry.bytes_of
         if event is not NULL:
-            if entry.pack < 0:              # else they are counted once for the whole pack
+            if not (<Event>event).is_packed:
                 self.n_bytes -= size_held(<Event>event)
             entry.event = NULL
         entry.renewed = NULL
         entry.is_judged = False
+        entry.bytes_of = -1
+        if bytes_of >= 0:
+            self.release_bytes(bytes_of)
         # A destructor may run code that calls this ledger, so the slot is in order before anything is released. The
         # verdict is released on return.
         Py_XDECREF(event)
         Py_XDECREF(renewed)
+        return 0
+
+    cdef int release_bytes(self, int32_t pack) except -1:
+        """Count the bytes of a pack no longer if this was its last event."""
+        cdef HeldPack* entry = &self.packs.entries[pack]
+        entry.n_left -= 1
+        if entry.n_left == 0:
+            self.n_bytes -= entry.size
+            self.packs.free_entry(pack)
         return 0
 
     cdef int free_slot(self, int32_t slot) except -1:
@@ -261,7 +275,6 @@ cdef class SharedLedger(Ledger):
         self.table = <int32_t*>calloc(self.table_mask + 1, sizeof(int32_t))
         if self.table is NULL:
             raise MemoryError
-        self.packs = HeldPacks()
 
     def __dealloc__(self):
         free(self.table)

@@ -18,6 +18,7 @@ cdef class OrderedLedger(Ledger):
     cdef uint64_t order_tail
     cdef dict lanes             # by key
     cdef Lane only              # serial: the one lane of all events; else None
+    cdef int32_t open_pack      # the entry in `packs` of the pack whose events are added now; -1: none are
     # The last event that take_next() has taken: its sequence (0: none), and its place in its pack.
     cdef uint64_t list_end
     cdef uint32_t list_end_index
@@ -33,6 +34,8 @@ cdef class OrderedLedger(Ledger):
 
     cpdef int32_t add(self, Event event, uint64_t seq, uint64_t now_ns, bint is_last=*) except -2
     cpdef int32_t add_keyed(self, Event event, uint64_t seq, uint64_t now_ns, object key, bint is_last=*) except -2
+    cpdef int begin_pack(self, uint64_t seq, uint64_t n_bytes) except -1
+    cpdef int end_pack(self) except -1
     cpdef bint awaits_rest(self) except -1
     cdef Py_ssize_t take_next(self, int32_t* slots, Py_ssize_t most) except -1
     cpdef bint admit(self, int32_t slot, object key) except -1

@@ -34,6 +34,7 @@ cdef class OrderedLedger(Ledger):
         if self.order is NULL:
             raise MemoryError
         self.lanes = {}
+        self.open_pack = -1
         if serial:
             self.only = Lane.__new__(Lane)
             self.only.head = self.only.tail = -1
@@ -66,7 +67,22 @@ cdef class OrderedLedger(Ledger):
         self.highest = self.held[slot].seq
         self.held[slot].stored_ns = self.highest_ns
         self.held[slot].is_last = is_last
+        if self.open_pack >= 0 and self.held[slot].event is not NULL:
+            self.held[slot].bytes_of = self.open_pack
+            self.packs.entries[self.open_pack].n_left += 1
         return 0
+
+    cpdef int begin_pack(self, uint64_t seq, uint64_t n_bytes) except -1:
+        """Begin to add the events of a pack, which share `n_bytes` bytes. `end_pack` must follow the last one."""
+        self.open_pack = self.packs.take(seq, b"", 0, n_bytes, 0)
+        self.n_bytes += n_bytes
+        return 0
+
+    cpdef int end_pack(self) except -1:
+        """Note that the pack gets no more events. Its bytes count until all of those that were added are done."""
+        cdef int32_t pack = self.open_pack
+        self.open_pack = -1
+        return self.release_bytes(pack)
 
     cpdef int32_t add(self, Event event, uint64_t seq, uint64_t now_ns, bint is_last=True) except -2:
         """Hold the next event, which has no key; returns its slot. `seq` is higher than all sequences before.
@@ -322,11 +338,14 @@ cdef class OrderedLedger(Ledger):
         return True
 
     cpdef uint64_t size_of(self, list events):
-        """Return how many bytes the envelopes of these events have."""
+        """Return how many bytes these events keep. Those of a pack follow each other, and keep the same bytes."""
         cdef uint64_t n = 0
         cdef Event event
+        cdef bytes counted = None
         for event in events:
-            n += size_held(event)
+            if event.raw is not counted:
+                n += size_held(event)
+                counted = event.raw
         return n
 
     cdef int forget_part(self) noexcept:

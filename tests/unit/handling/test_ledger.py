@@ -20,7 +20,7 @@ from eda._event import Event
 from eda._pack import stored_events
 from eda.handling._ledger import Ledger, SharedLedger
 from eda.handling._ledger_ordered import OrderedLedger
-from eda.handling._outcome import attempted, envelope_of
+from eda.handling._outcome import attempted
 from support.packs import pack_of
 
 # Many small ones, and one that is large enough to be noticed in n_bytes.
@@ -28,7 +28,6 @@ EVENTS = [decode_event(encode_event(eda.Event(type="t" * n))) for n in (*range(1
 SIZES = [len(encode_event(event)) for event in EVENTS]
 MOST_PACKED = 5  # events in a pack
 PACKED = [event for event in stored_events(pack_of(EVENTS[:MOST_PACKED]), "s", 1, 1) if event is not None]
-SIZES_PACKED = [len(envelope_of(event)) for event in PACKED]
 WAITING, RUNNING, RETRYING, DONE, ORPHAN = "waiting", "running", "retrying", "done", "orphan"
 FIRST_SLOTS = 256
 
@@ -45,7 +44,7 @@ class Held:
     slot: int
     index: int = 0
     is_last: bool = True
-    is_packed: bool = False
+    pack: int = 0  # number of its pack; its events share `size` bytes; 0: it has its own
     key: Any = None
     due_ns: int = 0
     since_ns: int = 0
@@ -56,7 +55,7 @@ def place(held: Held) -> tuple[int, int]:
 
 
 def text_of(held: Held) -> str:
-    return f"{held.seq}.{held.index}" if held.is_packed else str(held.seq)
+    return f"{held.seq}.{held.index}" if held.pack else str(held.seq)
 
 
 class Machine(RuleBasedStateMachine):
@@ -119,7 +118,7 @@ class Machine(RuleBasedStateMachine):
     @rule(number=numbers, delay_ns=st.integers(0, 50), dead=st.booleans(), which=numbers)
     def retry(self, number: int, delay_ns: int, dead: bool, which: int) -> None:
         held = self.pick(number, RUNNING, ORPHAN)
-        if held.is_packed:
+        if held.pack:
             copy = attempted(PACKED[held.index], 2)
         else:
             event = next(event for event, size in zip(EVENTS, SIZES, strict=True) if size == held.size)
@@ -147,7 +146,8 @@ class Machine(RuleBasedStateMachine):
         assert ledger.n_waiting == len(self.of(WAITING))
         assert ledger.n_running == len(self.of(RUNNING, ORPHAN))
         assert ledger.n_retrying == len(self.of(RETRYING))
-        assert ledger.n_bytes == sum(held.size for held in self.held if held.state != DONE)
+        kept = {held.pack or held: held.size for held in self.held if held.state != DONE}
+        assert ledger.n_bytes == sum(kept.values())
         busy = self.of(RUNNING, RETRYING, ORPHAN)
         first = min(map(place, busy), default=None)
         # Two where it came again while an orphan has it.
@@ -223,6 +223,7 @@ class OrderedMachine(Machine):
     )
     def begin(self, kind: str, position: int, part: tuple[int, int]) -> None:
         self.kind = kind
+        self.n_packs = 0
         self.ledger = OrderedLedger(serial=kind == "serial")
         self.begin_at(position, *part)
 
@@ -261,16 +262,21 @@ class OrderedMachine(Machine):
         self.ledger.highest_ns = stored_ns(seq)
         n_done = self.part[0] if seq == self.part[1] else 0
         wanted += [True] * (n_done + 1 - len(wanted))
+        self.n_packs += 1
+        n_bytes = 1000 + which % 100
+        self.ledger.begin_pack(seq, n_bytes)
         for index, is_wanted in enumerate(wanted):
             if index < n_done:
                 continue
             is_last = index == len(wanted) - 1
             if is_wanted:
-                where = {"index": index, "is_last": is_last, "is_packed": True}
-                self.hold(PACKED[index], seq, SIZES_PACKED[index], self.key_of(which + index), **where)
+                where = {"index": index, "is_last": is_last, "pack": self.n_packs}
+                self.hold(PACKED[index], seq, n_bytes, self.key_of(which + index), **where)
             else:
                 self.ledger.pass_over(seq, index, is_last)
                 self.pass_one(seq, index, is_last)
+        self.ledger.end_pack()
+        assert self.ledger.packs.n_held == len({held.pack for held in self.held if held.pack and held.state != DONE})
         self.find_ready()
 
     @rule(step=steps, which=numbers)

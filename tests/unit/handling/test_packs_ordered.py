@@ -11,7 +11,7 @@ import pytest
 import eda
 from eda._clock import read_monotonic_ns
 from eda.handling.verdicts import Exhausted
-from support.handling.dispatching import Rig, settle
+from support.handling.dispatching import Rig, delivery, settle
 from support.packs import compressed, pack_of
 
 Make = Callable[..., Rig]
@@ -83,6 +83,7 @@ async def test_credit_when_all_of_a_pack_is_passed_over_is_asked_for_again(make:
     assert rig.dispatcher.position == 19
 
 
+SUBJECT, _ = delivery(1)
 A, B = eda.Event(type="a", aggregate="x"), eda.Event(type="b", aggregate="x")
 OTHER = eda.Event(type="a", aggregate="y")
 
@@ -145,6 +146,72 @@ async def test_ledger_when_a_filter_leaves_whole_packs_out_holds_no_more_for_eac
     rig.release(1)
     await settle()
     assert (rig.dispatcher.place, rig.dispatcher.n_held) == ((49, 0), 0)
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+async def test_bytes_when_a_filter_leaves_most_of_a_pack_out_are_those_of_the_whole_pack_until_its_last_event_is_done(
+    make: Make,
+) -> None:
+    rig = make(hold=True, ordered=True, types=["a"], key="aggregate", concurrency=2)
+    payload = pack_of([B, A, *[B] * 50, OTHER])
+    kept = len(payload) + len(SUBJECT)
+    rig.deliver(1, payload=payload)
+    await settle()
+    for place in [(1, 52), (1, 1)]:
+        assert rig.dispatcher.ledger.n_bytes == kept
+        rig.release(place)
+        await settle()
+    assert rig.dispatcher.ledger.n_bytes == 0
+
+
+async def test_bytes_when_the_ledger_is_dropped_in_a_pack_count_until_its_handler_ends(make: Make) -> None:
+    rig = make(hold=True, ordered=True)
+    rig.deliver(5, payload=pack(3), time_ns=50)
+    await settle()
+    kept = rig.dispatcher.ledger.n_bytes
+    rig.dispatcher.begin_at(4)
+    assert rig.dispatcher.ledger.n_bytes == kept > 0
+    rig.release(5)
+    await settle()
+    assert rig.dispatcher.ledger.n_bytes == 0
+
+
+async def test_pulls_when_a_filter_leaves_most_of_each_pack_out_bring_no_more_bytes_than_allowed(make: Make) -> None:
+    payload = pack_of([*[B] * 99, A])
+    limit_bytes = 20 * len(payload)
+    rig = make(hold=True, ordered=True, types=["a"], limit=1000, limit_bytes=limit_bytes)
+    credit = rig.dispatcher.credit
+    credit.expect_packs()
+    credit.refill()
+    seq = number = 0
+    while number < len(rig.pulls):  # the server delivers what each pull admits, and ends the pull
+        n, n_bytes = rig.pulls[number]
+        number += 1
+        while n and n_bytes > 0:
+            seq += 1
+            n_bytes -= rig.deliver(seq, payload=payload)
+            n -= 1
+        credit.revoke(number, n)
+        credit.refill()
+    await settle()
+    kept = rig.dispatcher.ledger.n_bytes
+    assert seq * len(payload) <= kept == seq * (len(payload) + len(SUBJECT))
+    assert limit_bytes / 2 < kept < limit_bytes * 1.3
+
+
+async def test_size_when_events_are_of_packs_is_that_of_the_packs(make: Make) -> None:
+    lists: list[list[eda.Event]] = []
+    rig = make(lists.append, ordered=True, serial=True, batch=10, types=["a"])
+    rig.deliver(1, payload=pack_of([A, B, A, *[B] * 50]))
+    rig.deliver(2, event=A)
+    rig.deliver(3, payload=pack_of([B, A]))
+    kept = rig.dispatcher.ledger.n_bytes
+    await settle()
+    (events,) = lists
+    assert [(event.sequence, event.index) for event in events] == [(1, 0), (1, 2), (2, 0), (3, 1)]
+    assert rig.dispatcher.ledger.size_of(events) == kept  # type: ignore[attr-defined]
 
 
 # --- going on in the middle of a pack --------------------------------------------------------------------------------
