@@ -377,8 +377,26 @@ class OrderedMachine(Machine):
         assert n_left <= self.ledger.n_held <= 3 * sum(held.slot >= 0 for held in ring)
 
 
+class PacksMachine(OrderedMachine):
+    """Few events and many packs, so that all of what is held is often done, and events are often passed over."""
+
+    add_many = None  # type: ignore[assignment]
+    drop = None  # type: ignore[assignment]
+    take_due = None  # type: ignore[assignment]
+    retry = None  # type: ignore[assignment]
+
+    @rule(count=st.integers(1, 8))
+    def handle(self, count: int) -> None:
+        for _ in range(count):
+            self.take()
+            if self.of(RUNNING):
+                self.finish(0)
+
+
 TestShared = SharedMachine.TestCase
 TestOrdered = OrderedMachine.TestCase
+TestPacks = PacksMachine.TestCase
+TestPacks.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
 
 
 # --- keys that misbehave ---------------------------------------------------------------------------------------------
