@@ -279,6 +279,8 @@ cdef class Worker:
         finally:
             if verdict.is_alone:
                 self.gate.end_suspect(self.index)
+            else:
+                self.gate.end_trial(self.index)     # the event may have to wait, although it was a trial
 
     cdef object wait_for_event(self):
         """Return a future that is done when this worker should look for an event again."""

@@ -584,6 +584,22 @@ async def test_close_when_no_record_can_be_kept_waits_for_it_and_then_gives_the_
     assert rig.flush() == [nak(7, 2)]
 
 
+async def test_circuit_when_the_record_of_the_tried_event_has_to_wait_tries_another(make: Make) -> None:
+    handler = Scripted({(7, 0): 1})
+    rig = make(handler, max_attempts=5, circuit=1)
+    rig.record_answer = 10**12  # nanoseconds until it may be put on record
+    rig.deliver(7, payload=pack_of(events(2)))
+    await until(lambda: rig.retries == [250 / 1e9])
+    await settle()
+    assert rig.openings == [1]
+    rig.dispatcher.take_due()
+    rig.dispatcher.gate.try_one()
+    await settle()
+    assert rig.retries[1:] == [1000.0], "the failed event comes first"
+    assert rig.openings == [1, 0]
+    assert handler.calls == [(7, 0, 1), (7, 1, 1)]
+
+
 # --- when other members may want a pack ------------------------------------------------------------------------------
 
 
