@@ -106,7 +106,10 @@ cdef class Dispatcher:
         """
         cdef uint64_t now = monotonic_ns()
         self.intake.clock_ns = now
-        if self.ordered is not None or self.ledger.n_held == 0 or self.outcomes.out.write is None:
+        if self.ordered is not None or self.outcomes.out.write is None:
+            return 0
+        # A pack may be held though its events are done: the source finds out whether other members want the rest.
+        if self.ledger.n_held == 0 and (<SharedLedger>self.ledger).packs.n_held == 0:
             return 0
         if self.gate.should_give_back(now):
             self.outcomes.give_back_waiting()

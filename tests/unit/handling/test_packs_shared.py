@@ -618,6 +618,15 @@ async def asking(make: Make) -> Rig:
     return rig
 
 
+async def test_mixed_pack_when_all_its_events_are_done_keeps_its_lease(asking: Rig) -> None:
+    assert asking.dispatcher.n_held == 0
+    assert asking.dispatcher.tick(0.0) == 1
+    assert asking.flush() == [(delivery(7)[1], b"+WPI")]
+    asking.dispatcher.intake.pass_over(7, b"")
+    assert asking.flush() == [ack(7)]
+    assert asking.dispatcher.tick(0.0) == 0
+
+
 async def test_mixed_pack_when_nobody_wants_the_rest_is_acknowledged(asking: Rig) -> None:
     asking.dispatcher.intake.pass_over(7, b"")
     assert asking.flush() == [ack(7)]
