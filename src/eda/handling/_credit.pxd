@@ -26,6 +26,8 @@ cdef class Credit:
     cdef readonly int64_t per_message   # how many events a message is expected to have
     cdef int64_t n_counted          # recent messages, and how many events they had
     cdef int64_t n_in_counted
+    cdef int64_t size               # of the delivery that was counted last
+    cdef readonly double growth     # how many bytes a recent pack had for each byte that the server sent; at least 1
     cdef readonly int64_t limit
     cdef readonly int64_t limit_bytes
     cdef bint is_measured           # shared: `allowed` follows the speed of the handlers
@@ -39,7 +41,8 @@ cdef class Credit:
     cdef uint64_t busy_ns
 
     cdef int note_delivery(self, int64_t size) noexcept
-    cdef int note_pack(self, int64_t n) noexcept
+    cdef int note_pack(self, int64_t n, int64_t n_bytes) noexcept
+    cdef int64_t sent_for(self, int64_t n_bytes) noexcept
     cdef int estimate(self) noexcept
     cdef int measure(self) noexcept
     cdef int allow(self, int64_t n) noexcept

@@ -10,9 +10,9 @@ __all__ = ["Credit"]
 
 cdef enum:
     FIRST_ALLOWED = 8               # before it is known how long handlers take
-    # Where messages may be packs, a pull asks for at most this many: after many small messages, large ones may come.
-    MAX_PER_PULL = 256
-    N_RECENT = 64                   # messages; a later one counts more
+    # Where messages may be packs, at most this many are under way: after many small messages, large ones may come.
+    MAX_UNDER_WAY = 256
+    N_RECENT = 64                   # messages, or packs; a later one counts more
 
 
 @cython.final
@@ -22,6 +22,9 @@ cdef class Credit:
     A pull asks for messages. The held events and those of `n_messages`, each with `per_message` events, are together at
     most `allowed`. They can be more if packs are larger than the recent ones were, or if a pull was counted as lost and
     the server delivers its messages nevertheless. One message is always admitted, however many events it has.
+
+    The server counts the bytes that it sends. A pack that is not compressed any more has `growth` times as many, so a
+    pull asks for as many bytes less. They can be more if packs are compressed better than the recent ones were.
     `source.pull(n, n_bytes)` is called to ask the server for more.
     """
 
@@ -38,6 +41,7 @@ cdef class Credit:
         self.is_measured = is_measured
         self.max_pulls = MAX_PULLS
         self.per_message = 1
+        self.growth = 1.0
         self.allow(min(limit, max(self.least, FIRST_ALLOWED)) if is_measured else limit)
 
     # --- how much may be held ------------------------------------------------------------------------------------
@@ -89,16 +93,18 @@ cdef class Credit:
         if room < self.min_room or self.n_pulls >= self.max_pulls:
             return 0
         if self.has_packs:
-            room = min(room // self.per_message, MAX_PER_PULL)
+            if self.n_messages > MAX_UNDER_WAY - MAX_UNDER_WAY // 4:
+                return 0
+            room = min(room // self.per_message, MAX_UNDER_WAY - self.n_messages)
             if room == 0:
                 if self.n_messages > 0:
                     return 0
                 room = 1
-        room_bytes = self.limit_bytes - <int64_t>self.ledger.n_bytes
+        room_bytes = self.sent_for(self.limit_bytes - <int64_t>self.ledger.n_bytes)
         for i in range(self.n_pulls):
             room_bytes -= self.pulls[i].n_bytes
         # One pull must not take all the bytes: the next pull should be at the server before this one is used up.
-        share = max(self.limit_bytes // 4, 1)
+        share = max(self.sent_for(self.limit_bytes // 4), 1)
         if room_bytes < share and (self.n_messages > 0 or (self.ledger.n_held > 0 and room_bytes <= 0)):
             return 0
         self.source.pull(room, max(min(room_bytes, share), 1))
@@ -113,13 +119,20 @@ cdef class Credit:
             self.n_counted = self.n_in_counted = 0
             self.per_message = self.limit
 
-    cdef int note_pack(self, int64_t n) noexcept:
-        """Note that the delivery that was counted last is a pack, of which `n` events are held."""
+    cdef int note_pack(self, int64_t n, int64_t n_bytes) noexcept:
+        """Note that the delivery that was counted last is a pack: `n` events are held, and its bytes are `n_bytes`."""
+        cdef double growth = <double>n_bytes / <double>max(self.size, 1)
         if not self.has_packs:
             self.has_packs = True
             self.n_counted = self.n_in_counted = 1
         self.n_in_counted += max(n - 1, 0)
+        # The largest growth is forgotten slowly, because packs that are compressed well are the dangerous ones.
+        self.growth = max(growth, self.growth - (self.growth - growth) / N_RECENT, 1.0)
         return self.estimate()
+
+    cdef int64_t sent_for(self, int64_t n_bytes) noexcept:
+        """Return how many bytes the server may send so that about `n_bytes` are held."""
+        return n_bytes if self.growth == 1.0 else <int64_t>(<double>n_bytes / self.growth)
 
     cdef int estimate(self) noexcept:
         self.per_message = max((self.n_in_counted + self.n_counted - 1) // max(self.n_counted, 1), 1)
@@ -135,6 +148,7 @@ cdef class Credit:
     cdef int note_delivery(self, int64_t size) noexcept:
         """Count a delivery of `size` bytes against the oldest pull."""
         cdef Pull* pull = &self.pulls[0]
+        self.size = size
         if self.has_packs:
             if self.n_counted >= N_RECENT:
                 self.n_counted //= 2

@@ -154,7 +154,7 @@ cdef class Intake(EventReader):
             self.outcomes.abandon_pack(held)    # a part of it is held
             raise
         n_held = <uint32_t>self.shared.packs.entries[held].n_events
-        self.credit.note_pack(n_held)
+        self.credit.note_pack(n_held, PyBytes_GET_SIZE(pack.raw))
         if delivery.n_delivered > 1 and n_held:
             self.n_redelivered += n_held - 1
         self.waiting.events_are_ready(n_held)
@@ -315,7 +315,8 @@ cdef class Intake(EventReader):
             raise
         finally:
             self.ordered.end_pack()
-        self.credit.note_pack(self.ordered.n_held - n_held)     # with what stands for events that are passed over
+        # With what stands for events that are passed over.
+        self.credit.note_pack(self.ordered.n_held - n_held, PyBytes_GET_SIZE(pack.raw))
         if n_passed:
             self.n_passed_over += n_passed
             self.lease.position_moved()

@@ -9,6 +9,7 @@ import pytest
 
 import eda
 from support.handling.dispatching import Rig, settle
+from support.packs import compressed, pack_of
 
 
 @pytest.fixture
@@ -163,3 +164,82 @@ async def test_refill_when_closing_asks_for_nothing(make: Callable[..., Rig]) ->
     rig.deliver(1)
     rig.dispatcher.outcomes.give_back_waiting()
     assert rig.pulls == []
+
+
+# --- packs -----------------------------------------------------------------------------------------------------------
+
+
+# By `ordered`: options with which the limit is allowed from the start.
+MANY: dict[bool, dict[str, Any]] = {False: {"batch": 10**6}, True: {"ordered": True}}
+
+
+def zeros(n: int, size: int = 1000) -> bytes:
+    """Return a pack whose events can be compressed well."""
+    return pack_of([eda.Event(type="t", data=eda.Bytes(bytes(size)))] * n)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_refill_when_messages_may_be_packs_has_few_under_way_in_all(
+    make: Callable[..., Rig], ordered: bool
+) -> None:
+    rig = make(start=False, limit=10**6, limit_bytes=10**9, **MANY[ordered])
+    if ordered:
+        rig.dispatcher.intake.use_reader("me", 0)
+    rig.dispatcher.credit.expect_packs()
+    rig.dispatcher.credit.refill()
+    assert rig.pulls == [(1, 250_000_000)]
+    most = 0
+    for seq in range(1, 2001):
+        rig.deliver(seq)
+        rig.dispatcher.credit.refill()
+        most = max(most, rig.dispatcher.credit.n_messages)
+        assert rig.dispatcher.credit.n_messages > 0
+    assert most == 256
+    assert min(n for n, _ in rig.pulls[1:]) >= 64, "not a pull for each message"
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_refill_when_packs_are_compressed_asks_for_what_they_become(
+    make: Callable[..., Rig], ordered: bool
+) -> None:
+    limit_bytes = 2_000_000
+    rig = make(start=False, limit=10**6, limit_bytes=limit_bytes, **MANY[ordered])
+    if ordered:
+        rig.dispatcher.intake.use_reader("me", 0)
+    credit, ledger = rig.dispatcher.credit, rig.dispatcher.ledger
+    credit.expect_packs()
+    pack = zeros(100)
+    payload = compressed(pack)
+    growth = len(pack) / len(payload)
+    assert growth > 20
+    for seq in range(1, 1000):
+        if credit.n_bytes < len(payload):  # the server ends such a pull
+            credit.revoke_all()
+            credit.refill()
+            if credit.n_bytes < len(payload):
+                break
+        rig.deliver(seq, payload=payload)
+        assert 1 < credit.growth <= growth
+        assert ledger.n_bytes + credit.n_bytes * credit.growth <= limit_bytes * 1.01
+    assert ledger.n_bytes > limit_bytes / 2, "most of the room is used"
+
+
+async def test_growth_when_packs_change_is_that_of_the_best_compressed_one_for_a_while(
+    make: Callable[..., Rig],
+) -> None:
+    rig = make(start=False, limit=10**6, limit_bytes=10**9)
+    credit = rig.dispatcher.credit
+    assert credit.growth == 1.0
+    rig.deliver(1, payload=zeros(10))
+    assert credit.growth == 1.0
+    rig.deliver(2, payload=compressed(zeros(10)))
+    high = credit.growth
+    assert high > 5
+    rig.deliver(*range(3, 200))
+    assert credit.growth == high, "single events say nothing about packs"
+    for seq in range(200, 210):
+        rig.deliver(seq, payload=zeros(10))
+    assert 0.8 * high < credit.growth < high
+    for seq in range(210, 900):
+        rig.deliver(seq, payload=zeros(2, 10))
+    assert credit.growth < 1.1
