@@ -128,14 +128,13 @@ class Suspects:
                 await self._check_bucket()
             for _ in range(MAX_CONFLICTS):
                 found = await self._read(place)
-                begun = event.attempt if "." in place else 0
                 if 0 < found.record.delivery < suspect.delivery:
-                    suspect.n_begun = found.record.begun
-                    if not begun or 0 < self._max_attempts <= found.record.begun:
+                    suspect.n_begun = max(suspect.n_begun, found.record.begun)
+                    if "." not in place or 0 < self._max_attempts <= suspect.n_begun:
                         self._recorded[place] = found.revision
                         return BEGUN_BEFORE
-                    begun = max(begun, suspect.n_begun + 1)
-                if await self._store(place, suspect.delivery, begun, found.revision):
+                begun = max(event.attempt, suspect.n_begun + 1) if "." in place else 0
+                if await self._store(place, suspect.delivery, begun, found):
                     break
             else:
                 return int(PAUSE_FIRST_S * NS)  # other members have the event as well, and write its record
@@ -250,17 +249,17 @@ class Suspects:
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
-    async def _store(self, place: str, delivery: int, begun: int, revision: int) -> bool:
-        """Write the record in place of `revision`. Return False if there is a later one already. Raises EdaError."""
+    async def _store(self, place: str, delivery: int, begun: int, found: _Found) -> bool:
+        """Write the record in place of `found`. Return False if there is a later one already. Raises EdaError."""
         record = _Record(delivery=delivery, begun=begun, created=self._created, nonce=next_nuid())
         try:
             try:
-                stored = await self._publish(place, record, revision)
+                stored = await self._publish(place, record, found.revision)
             except ServerError as error:
                 if error.code != 503:
                     raise
                 await create_bucket(self._api, self._bucket)
-                stored = await self._publish(place, record, revision)
+                stored = await self._publish(place, record, found.revision)
         except BaseException as error:
             # The later one may be ours: if the connection was lost, the server may have stored what it did not answer.
             if isinstance(error, ServerError) and error.err_code in CONFLICTS:
@@ -269,7 +268,7 @@ class Suspects:
             # handler does not begin with the event now, so nobody must find the record. A background task sees to
             # that, because the caller may be cancelled.
             if not isinstance(error, ServerError) or error.retryable:
-                self._void(place, record, revision)
+                self._void(place, record, found)
             raise
         self._recorded[place] = stored
         return True
@@ -282,29 +281,35 @@ class Suspects:
         answer = await store_message(self._wire, BUCKET_STREAM, subject, text, headers, domain=self._api.domain)
         return answer.seq
 
-    def _void(self, place: str, record: _Record, revision: int) -> None:
-        """Make sure, in the background, that nobody finds a record that we may have written."""
+    def _void(self, place: str, record: _Record, found: _Found) -> None:
+        """Make sure, in the background, that nobody finds a record that we may have written in place of `found`.
+
+        If the record that was found says how often an event of a pack was begun, it is written again.
+        """
         if place in self._voiding or self._wire.is_closed:
             return
-        task = asyncio.get_running_loop().create_task(self._until_void(place, record, revision))
+        has_count = record.begun > 0 and 0 < found.record.delivery <= record.delivery
+        delivery, begun = (found.record.delivery, found.record.begun) if has_count else (0, 0)
+        before = _Record(delivery=delivery, begun=begun, created=self._created, nonce=next_nuid())
+        task = asyncio.get_running_loop().create_task(self._until_void(place, record, before, found.revision))
         self._voiding[place] = task
         task.add_done_callback(lambda _: self._voiding.pop(place, None))
 
-    async def _until_void(self, place: str, record: _Record, revision: int) -> None:
-        """Write an empty record (delivery 0) in place of the same revision, until nobody can find the given record.
+    async def _until_void(self, place: str, record: _Record, before: _Record, revision: int) -> None:
+        """Write the record `before` in place of the same revision, until nobody can find the given record.
 
-        The server stores only one of the two. If it stores the empty record, it will never store the given one. If it
-        refuses the empty record, then the given record or a later one is stored, and can be read.
+        `before` has the delivery 0 if nothing was on record. The server stores only one of the two. If it stores
+        `before`, it will never store the given record. If it refuses `before`, then the given record or a later one is
+        stored, and can be read.
         """
-        empty = msgspec.structs.replace(record, delivery=0)
         for _ in range(MAX_VOIDS):
             try:
-                self._recorded[place] = await self._publish(place, empty, revision)
+                self._recorded[place] = await self._publish(place, before, revision)
                 return
             except ServerError as error:
                 if error.err_code not in CONFLICTS and not error.retryable:
-                    return  # the server forbids the empty record, so it has refused the given one as well
-                if error.err_code in CONFLICTS and await self._is_gone(place, record.nonce):
+                    return  # the server forbids `before`, so it has refused the given record as well
+                if error.err_code in CONFLICTS and await self._is_gone(place, record.nonce, before):
                     return
             except Closed:
                 return
@@ -312,12 +317,18 @@ class Suspects:
                 self._logger.debug("subscription %s to %s: voiding failed: %s", self._name, self._stream, error)
             await asyncio.sleep(VOID_PAUSE_S)
 
-    async def _is_gone(self, place: str, nonce: str) -> bool:
-        """Remove the event's record if it has this nonce. Return False if that failed. Raises Closed."""
+    async def _is_gone(self, place: str, nonce: str, before: _Record) -> bool:
+        """If the event's record has this nonce, remove it, or write `before` in its place if that counts anything.
+
+        Return False if that failed. Raises Closed.
+        """
         try:
             found = await self._read(place)
             if found.record.nonce == nonce:
-                await self._remove(place, found.revision)
+                if before.delivery:
+                    self._recorded[place] = await self._publish(place, before, found.revision)
+                else:
+                    await self._remove(place, found.revision)
         except Closed:
             raise
         except EdaError:

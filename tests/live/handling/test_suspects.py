@@ -93,7 +93,7 @@ async def test_suspect_when_the_record_is_none_is_begun(
 async def test_suspect_when_the_record_is_forbidden_is_handled_and_told_of_once(
     suspects: Suspects, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
-    async def refuse(place: str, delivery: int, begun: int, revision: int) -> bool:
+    async def refuse(place: str, delivery: int, begun: int, found: object) -> bool:
         raise ServerError(403, 0, "no permission")
 
     logged.expect("delivered again without end")
@@ -191,10 +191,10 @@ async def test_suspect_when_another_member_has_it_on_record_meanwhile_leaves_tha
     assert await begin(suspects, event(3)) == 0
     other._created = suspects._created
     found = await other._read("7")
-    assert await other._store("7", 4, 0, found.revision)
+    assert await other._store("7", 4, 0, found)
     await end(suspects, event(3))
     assert (await other._read("7")).record.delivery == 4
-    assert not await suspects._store("7", 3, 0, found.revision), "it was written in between"
+    assert not await suspects._store("7", 3, 0, found), "it was written in between"
     await end(other, event(4))
     assert await is_off(other)
 
@@ -311,3 +311,46 @@ async def test_event_of_a_pack_when_not_begun_after_all_is_on_record_as_before(
     assert (await suspects._read("7.3")).record.begun == 2
     await suspects.end(event_of_pack(2), suspect)
     assert await is_off(suspects, "7.3")
+
+
+@pytest.mark.parametrize("is_stored", [False, True], ids=["not stored", "stored"])
+async def test_event_of_a_pack_when_an_answer_is_lost_is_on_record_as_before(
+    suspects: Suspects, conn: eda.Conn, stream: str, monkeypatch: pytest.MonkeyPatch, is_stored: bool
+) -> None:
+    assert await suspects.begin(event_of_pack(2), Suspect(1)) == 0
+    other = made_for(conn, stream)
+    store = eda.handling.suspects.store_message
+    n_sent = 0
+
+    async def lose_the_answer(*arguments: Any, **options: Any) -> Any:
+        nonlocal n_sent
+        n_sent += 1
+        if n_sent > 1:
+            return await store(*arguments, **options)
+        if is_stored:
+            await store(*arguments, **options)
+        raise Timeout("publish", 5.0)
+
+    suspect = Suspect(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(eda.handling.suspects, "store_message", lose_the_answer)
+        assert await other.begin(event_of_pack(1), suspect) > 0
+        await until(lambda: not other._voiding)
+    record = (await other._read("7.3")).record
+    assert (record.delivery, record.begun) == (1, 2)
+    other._not_before = 0.0
+    assert await other.begin(event_of_pack(1), suspect) == 0
+    assert suspect.n_begun == 2
+    assert (await other._read("7.3")).record.begun == 3
+
+
+async def test_event_of_a_pack_when_its_record_is_gone_counts_what_is_known_here(
+    suspects: Suspects, conn: eda.Conn, stream: str, admin: Admin
+) -> None:
+    assert await suspects.begin(event_of_pack(2), Suspect(1)) == 0
+    other = made_for(conn, stream)
+    suspect = Suspect(2)
+    assert await other.begin(event_of_pack(1), suspect) == 0
+    await admin.api("STREAM.PURGE.KV_eda-cursors", {"filter": SUBJECT.format(stream, "7.3")})
+    assert await other.begin(event_of_pack(1), suspect) == 0
+    assert (await other._read("7.3")).record.begun == 3
