@@ -57,8 +57,11 @@ class DispatchHost(Protocol):
 
         Raises nothing, unless it is cancelled.
         """
-    def end_records(self, sequence: int) -> None:
-        """Remove, in the background, the records of all events of a pack, which is acknowledged."""
+    def end_records(self, sequence: int, is_acknowledged: bool) -> None:
+        """Remove, in the background, the records of all events of a pack, which is acknowledged.
+
+        If it is given back, the records stay on the server, and only the host forgets them.
+        """
     def on_retry(self, delay_s: float) -> None:
         """Call `take_due` after `delay_s`."""
     @property

@@ -364,8 +364,8 @@ cdef class Outcomes:
             put_publish(self.out, <const unsigned char*>PyBytes_AS_STRING(reply), PyBytes_GET_SIZE(reply), NULL, 0)
             self.acknowledged = None
             self.acknowledged_pack = reply
-            if entry.has_records:
-                self.host.end_records(entry.seq)
+        if entry.has_records:
+            self.host.end_records(entry.seq, not is_given_back)
         return self.shared.forget_pack(pack)
 
     cdef int let_go(self, int32_t pack) except -1:

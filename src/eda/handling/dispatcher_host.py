@@ -194,10 +194,10 @@ class DispatcherHost:
         if self.suspects is not None:
             await self.suspects.end(event, suspect, is_begun=is_begun)
 
-    def end_records(self, sequence: int) -> None:
+    def end_records(self, sequence: int, is_acknowledged: bool) -> None:
         """Take the events of an acknowledged pack off the record, in the background; see `Suspects.end_pack`."""
         if self.suspects is not None:
-            self.suspects.end_pack(sequence)
+            self.suspects.end_pack(sequence, is_acknowledged=is_acknowledged)
 
     # --- retries that the ledger holds -------------------------------------------------------------------------------
 

@@ -188,18 +188,26 @@ class Suspects:
         except EdaError as error:
             self._log_not_removed(place, error)
 
-    def end_pack(self, sequence: int) -> None:
+    def end_pack(self, sequence: int, *, is_acknowledged: bool = True) -> None:
         """Take all events of a pack off the record, in the background, because the pack is acknowledged.
 
         Events that have failed, or were given up, are on record until then: if this process died, the pack would be
-        delivered again with all its events.
+        delivered again with all its events. If the pack is given back instead, they stay on record. Then only this
+        object forgets them, after the caller had time to call `end` for an event that is done.
         """
-        prefix = f"{sequence}."
-        left = {place: self._recorded.pop(place) for place in list(self._recorded) if place.startswith(prefix)}
+        if not is_acknowledged:
+            asyncio.get_running_loop().call_soon(self._forget_pack, sequence)
+            return
+        left = self._forget_pack(sequence)
         if left and not self._wire.is_closed:
             task = asyncio.get_running_loop().create_task(self._remove_all(left))
             self._removing.add(task)
             task.add_done_callback(self._removing.discard)
+
+    def _forget_pack(self, sequence: int) -> dict[str, int]:
+        """Forget the records of a pack's events. Return the revisions by place."""
+        prefix = f"{sequence}."
+        return {place: self._recorded.pop(place) for place in list(self._recorded) if place.startswith(prefix)}
 
     async def settle(self, timeout_s: float) -> None:
         """Wait until the records of acknowledged packs are removed, for at most `timeout_s`."""

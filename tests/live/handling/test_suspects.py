@@ -354,3 +354,15 @@ async def test_event_of_a_pack_when_its_record_is_gone_counts_what_is_known_here
     await admin.api("STREAM.PURGE.KV_eda-cursors", {"filter": SUBJECT.format(stream, "7.3")})
     assert await other.begin(event_of_pack(1), suspect) == 0
     assert (await other._read("7.3")).record.begun == 3
+
+
+async def test_pack_when_given_back_is_forgotten_here_and_stays_on_record(suspects: Suspects) -> None:
+    for index in range(3):
+        assert await suspects.begin(event_of_pack(1, index), Suspect(2)) == 0
+    assert await begin(suspects, event(3)) == 0
+    suspects.end_pack(7, is_acknowledged=False)
+    await suspects.end(event_of_pack(1, 0), Suspect(2))  # its handler has just ended
+    await asyncio.sleep(0)
+    assert list(suspects._recorded) == ["7"]
+    assert await is_off(suspects, "7.0")
+    assert [(await suspects._read(f"7.{index}")).record.begun for index in (1, 2)] == [1, 1]

@@ -245,8 +245,8 @@ class Rig:
         self.records.append(("end", event.sequence))
         await asyncio.sleep(0)
 
-    def end_records(self, sequence: int) -> None:
-        self.records.append(("end all", sequence))
+    def end_records(self, sequence: int, is_acknowledged: bool) -> None:
+        self.records.append(("end all" if is_acknowledged else "forget all", sequence))
 
     def on_retry(self, delay_s: float) -> None:
         self.retries.append(delay_s)

@@ -600,6 +600,17 @@ async def test_circuit_when_the_record_of_the_tried_event_has_to_wait_tries_anot
     assert handler.calls == [(7, 0, 1), (7, 1, 1)]
 
 
+async def test_pack_when_given_back_has_its_records_forgotten_and_not_removed(make: Make) -> None:
+    rig = make(Scripted({(7, 1): 9}), max_attempts=5)
+    rig.deliver(7, payload=pack_of(events(2)), attempt=2)
+    await until(lambda: rig.dispatcher.n_running == 0 and rig.dispatcher.n_held == 1)
+    rig.dispatcher.stop()
+    assert rig.dispatcher.end_packs() == 1
+    assert rig.flush() == [nak(7, 2)]
+    assert rig.records[-1] == ("forget all", 7)
+    assert ("end all", 7) not in rig.records
+
+
 # --- when other members may want a pack ------------------------------------------------------------------------------
 
 
