@@ -11,7 +11,7 @@ from eda.transport._outbound cimport Outbound, put_publish
 from eda.handling._credit cimport Credit
 from eda.handling._gate cimport Gate
 from eda.handling._held_packs cimport HeldPack
-from eda.handling._ledger cimport FREE, ORPHAN, RETRYING, Ledger, SharedLedger
+from eda.handling._ledger cimport FREE, ORPHAN, RETRYING, WAITING, Ledger, SharedLedger
 from eda.handling._ledger_ordered cimport OrderedLedger
 from eda.handling._lease cimport Lease
 
@@ -405,6 +405,20 @@ cdef class Outcomes:
             if self.shared.packs.entries[pack].n_left == 0:
                 self.answer_pack(pack)
         return self.credit.refill()
+
+    def failed_once(self):
+        """Shared: return (event, verdict) of the events of packs that have failed once, which is not on record."""
+        cdef int32_t slot
+        cdef Event event
+        found = []
+        for slot in range(self.ledger.n_slots):
+            if self.ledger.held[slot].state not in (WAITING, RETRYING) or self.ledger.held[slot].pack < 0:
+                continue
+            event = <Event>self.ledger.held[slot].event
+            verdict = self.ledger.verdict_of(slot)
+            if isinstance(verdict, Suspect) and not verdict.is_alone and event.attempt_ == 2:
+                found.append((copy_of(event, 1), verdict))
+        return found
 
     def give_back_rest(self):
         """Shared: give back the packs that are partly done, each as a whole; returns how many."""

@@ -202,6 +202,16 @@ class Pipeline:
         if self._cursor is not None:
             self._cursor.end_waits()  # `keep_position` writes the position later
 
+    async def record_failures(self) -> None:
+        """Put on record which events of packs have failed once, because their packs are given back.
+
+        The member that gets a pack next continues to count. Later attempts are on record already.
+        """
+        self.dispatcher.gate.end()
+        if self._host.suspects is not None and self.source.is_up:
+            for event, suspect in self.dispatcher.outcomes.failed_once():
+                await self._host.suspects.begin(event, suspect)
+
     def end_packs(self) -> None:
         """Start no handler at all any more, and give back the packs that are partly done, each as a whole."""
         self._host.close()

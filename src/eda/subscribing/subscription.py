@@ -209,6 +209,7 @@ class Subscription(Life):
             pipeline.give_back(min(handlers_s, deadline.left_s))
             began = self._loop.time()
             n_late = await pipeline.workers.end(deadline, handlers_s, keeps_s=min(KEEPS_S, deadline.left_s / 2))
+            await deadline.run(pipeline.record_failures(), step_s, keeps_s=keeps_s)
             pipeline.end_packs()
             if n_late:
                 self._logger.warning(

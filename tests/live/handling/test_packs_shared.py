@@ -379,6 +379,32 @@ async def test_close_when_an_event_goes_on_failing_gives_the_whole_pack_back(
     assert await n_unacknowledged(admin, packed) == (0, 1)
 
 
+async def test_close_when_a_retry_is_due_later_has_the_next_member_continue_to_count(
+    conn: eda.Conn, packed: str, admin: Admin, logged: Logged
+) -> None:
+    logged.expect("handler failed")
+    await fill(admin, packed, 1, 3)
+    calls: list[tuple[int, int]] = []
+
+    async def handle(event: eda.Event) -> None:
+        calls.append((event.index, event.attempt))
+        if event.index == 1 and event.attempt == 1:
+            raise ValueError("once")
+
+    later = eda.Retry(initial_s=20.0, max_attempts=3)
+    subscription = await conn.subscribe(packed, handle, retry=later, circuit=None, timeout_s=5.0, **TEAM)
+    await until(lambda: subscription.stats().handled == 2)
+    begin = time.monotonic()
+    await subscription.close()
+    assert time.monotonic() - begin < 3, "the retry is not waited for"
+    async with conn.subscribe(packed, handle, retry=later, **TEAM) as subscription:
+        await until(lambda: subscription.stats().handled == 3)
+    assert calls == [(0, 1), (1, 1), (2, 1), (0, 1), (1, 2), (2, 1)]
+    assert await n_unacknowledged(admin, packed) == (0, 1)
+    kept = await admin.api("STREAM.INFO.KV_eda-cursors", {"subjects_filter": f"$KV.eda-cursors.{packed}.>"})
+    assert not kept["state"].get("subjects"), "no record is left"
+
+
 async def test_iterator_when_left_in_a_pack_has_it_delivered_again_whole(
     conn: eda.Conn, packed: str, admin: Admin, logged: Logged
 ) -> None:

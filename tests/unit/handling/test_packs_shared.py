@@ -600,6 +600,30 @@ async def test_circuit_when_the_record_of_the_tried_event_has_to_wait_tries_anot
     assert handler.calls == [(7, 0, 1), (7, 1, 1)]
 
 
+async def test_failed_once_names_the_events_whose_failure_is_not_on_record(make: Make) -> None:
+    handler = Scripted({(7, 1): 2, (7, 2): 1, (8, 0): 1})
+    rig = make(handler, max_attempts=5)
+    rig.deliver(7, payload=pack_of(events(4)))
+    rig.deliver(8)
+    await until(lambda: len(handler.calls) == 5)
+    await settle()
+    (first, suspect), (second, _) = rig.dispatcher.outcomes.failed_once()
+    assert [(event.sequence, event.index, event.attempt) for event in (first, second)] == [(7, 1, 1), (7, 2, 1)]
+    assert (suspect.delivery, suspect.is_alone) == (1, False)
+    rig.dispatcher.take_due()
+    await settle()
+    assert handler.calls[5:] == [(7, 1, 2), (7, 2, 2)]
+    assert rig.dispatcher.n_held == 1
+    assert rig.dispatcher.outcomes.failed_once() == [], "a later attempt is put on record when it begins"
+
+
+async def test_failed_once_when_attempts_are_not_limited_is_empty(make: Make) -> None:
+    rig = make(Scripted({(7, 1): 1}))
+    rig.deliver(7, payload=pack_of(events(2)))
+    await until(lambda: rig.dispatcher.n_waiting == 1)
+    assert rig.dispatcher.outcomes.failed_once() == []
+
+
 async def test_pack_when_given_back_has_its_records_forgotten_and_not_removed(make: Make) -> None:
     rig = make(Scripted({(7, 1): 9}), max_attempts=5)
     rig.deliver(7, payload=pack_of(events(2)), attempt=2)
