@@ -46,13 +46,16 @@ def compressor(name: str) -> Callable[[bytes | memoryview], bytes]:
 def decompress(name: str, data: bytes, size: int) -> bytes:
     """Return the `size` bytes that were compressed into `data`. No more memory than that is taken for them.
 
-    Raises DecodeError if the data is not one whole frame of that size, and ConfigError as `check_compression` does.
+    Raises DecodeError if the data is not one whole frame of that size, MemoryError if there is no memory for the bytes,
+    and ConfigError as `check_compression` does.
     """
     if name != ZSTD:
         raise DecodeError("pack", f"its compression {name[:40]!r} is not known here")
     check_compression(name, "compression")
     try:
         text = _decompress_zstd(data, size)
+    except MemoryError:
+        raise  # the data may be right
     except Exception as error:  # each of the two has an error class of its own
         raise DecodeError("pack", f"it can't be decompressed: {error}") from error
     if len(text) != size:

@@ -186,6 +186,15 @@ def test_pack_when_it_is_wrong_is_refused_with_the_reason(payload: bytes, reason
     assert reason in str(caught.value)
 
 
+def test_pack_when_there_is_no_memory_to_decompress_it_is_not_called_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(data: bytes, size: int) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setattr(compression, "_decompress_zstd", no_memory)
+    with pytest.raises(MemoryError):
+        read(compressed(PACK))
+
+
 def test_pack_when_it_has_as_many_events_as_allowed_is_read_and_with_one_more_is_refused() -> None:
     event = bytes_field(15, encode_event(Event(id="i")))
     assert len(read(event * MAX_EVENTS_OF_PACK)) == MAX_EVENTS_OF_PACK
