@@ -16,6 +16,7 @@ cdef class PackingCore(PublisherCore):
 
     # The open pack, which gets the next events. Its sequence in the window will be window.next_seq.
     cdef SentPack pack                  # None: none is open
+    cdef bint is_whole                  # it takes no more events
     cdef Writer buffer                  # its payload; `pos` is 0 while none is open
     cdef Py_ssize_t envelope_start      # where the envelope of its first event begins in `buffer`
     cdef uint64_t opened_ns             # monotonic: when its first event was accepted
@@ -33,6 +34,7 @@ cdef class PackingCore(PublisherCore):
 
     cdef bint has_no_room(self) noexcept
     cdef str put_packed(self, Event event, int64_t time_ns, object receipt)
+    cdef int close_whole(self) except -1
     cdef bint check_odd(self, Event event, Plan* plan) except -1
     cdef int begin(self, Event event, Plan* plan) except -1
     cdef int close(self, bint write) except -1

@@ -194,7 +194,8 @@ cdef class PackingCore(PublisherCore):
             or 3 * (plan.text[F_TYPE].n + plan.text[F_AGGREGATE].n) + PyBytes_GET_SIZE(self.destination.head)
             + PyBytes_GET_SIZE(self.inbox) > MAX_CONTROL_LINE - MAX_LINE_REST
         ) and self.check_odd(event, &plan)
-        if self.pack is None or is_odd or w.pos + n > self.most_bytes:
+        # A pack without events is one whose first event found no memory. A pack that is whole could not be closed.
+        if self.pack is None or self.pack.n == 0 or self.is_whole or is_odd or w.pos + n > self.most_bytes:
             self.begin(event, &plan)
         pack = self.pack
         if pack.n == pack.capacity:
@@ -217,8 +218,21 @@ cdef class PackingCore(PublisherCore):
             self.aggregate.data = NULL
         self.n_accepted += 1
         if pack.n >= self.max_events or is_odd or w.pos >= self.most_bytes:
-            self.close(True)
+            self.is_whole = True
+            self.close_whole()
         return id
+
+    cdef int close_whole(self) except -1:
+        """Close the open pack, which takes no more events. If that fails, leave it to the host's timer.
+
+        The events in the pack are accepted. A caller that got an error would send the last one again.
+        """
+        try:
+            self.close(True)
+        except Exception:
+            if self.pack is None:       # the pack is closed, so the error is not about it
+                raise
+        return 0
 
     cdef bint check_odd(self, Event event, Plan* plan) except -1:
         """Return True for an event that must be alone in its message. Raise ConfigError if the server won't take it."""
@@ -279,7 +293,7 @@ cdef class PackingCore(PublisherCore):
             self.forget_pack()
             return 0
         # All steps that may fail come first. Then the pack is open as before.
-        if self.compress is not None and n_payload <= MAX_UNPACKED:
+        if write and self.compress is not None and n_payload <= MAX_UNPACKED:
             packed = compressed_pack(
                 self.compress, payload, n_payload, n_payload if pack.n > 1 else n_payload - MAX_HEADERS
             )
@@ -332,6 +346,7 @@ cdef class PackingCore(PublisherCore):
 
     cdef void forget_pack(self) noexcept:
         self.pack = None
+        self.is_whole = False
         self.buffer.pos = 0
         self.type_owner = self.aggregate_owner = None
         self.shrink(&self.buffer)

@@ -103,6 +103,15 @@ cdef class Pending(Sink):
             slot.give_up_ns = slot.resend_ns + self.give_up_ns
 
     @property
+    def give_up_s(self):
+        """Return the seconds after which an event fails, counted from when it was accepted."""
+        return self.give_up_ns / 1e9
+
+    def unwritten(self):
+        """Return the sequences of the pending events that are not written."""
+        return [seq for seq in self.window.pending() if seq >= self.next_unwritten]
+
+    @property
     def domain(self):
         """Return the domain of the stream; an empty string if it has none."""
         return self.destination.domain.decode()

@@ -464,19 +464,76 @@ def test_compression_of_an_event_alone_makes_a_pack_of_one() -> None:
     assert len(written.payload) < 500
 
 
-def test_close_pack_when_compression_fails_leaves_the_pack_open() -> None:
-    failing = [True]
+class Flaky:
+    """Compresses, unless it is to fail."""
 
-    def flaky(data: Any) -> bytes:
-        if failing:
+    def __init__(self) -> None:
+        self.fails = True
+
+    def __call__(self, data: Any) -> bytes:
+        if self.fails:
             raise MemoryError
         return compress(data)
 
+
+def test_close_pack_when_compression_fails_leaves_the_pack_open() -> None:
+    flaky = Flaky()
     rig = rig_of(50, compress=flaky)
     rig.accept(3)
     with pytest.raises(MemoryError):
         rig.core.close_pack()
-    failing.clear()
+    flaky.fails = False
     rig.accept(1)
     rig.core.close_pack()
     assert ids_of(rig.written()) == [["e0", "e1", "e2", "e3"]]
+
+
+@pytest.mark.parametrize(
+    ("n", "event"),
+    [
+        (2, eda.Event(id="last", type="t")),
+        (0, eda.Event(id="last", type="t", data=eda.Bytes(bytes(5 * KIB)))),
+        (0, eda.Event(id="last", type="t" * 1300)),
+    ],
+)
+def test_accept_when_a_whole_pack_cannot_be_closed_takes_the_event_once_and_no_other(n: int, event: eda.Event) -> None:
+    flaky = Flaky()
+    rig = rig_of(3, 4 * KIB, compress=flaky)
+    rig.accept(n)
+    assert rig.core.accept(event) == "last"  # an error would make the caller send it again
+    assert (rig.core.n_accepted, rig.core.n_open) == (n + 1, n + 1)
+    with pytest.raises(MemoryError):
+        rig.core.accept(eda.Event(id="next"))
+    assert (rig.core.n_accepted, rig.core.n_open, rig.written()) == (n + 1, n + 1, [])
+    flaky.fails = False
+    rig.core.accept(eda.Event(id="next"))
+    rig.core.close_pack()
+    assert [ids[-1] for ids in ids_of(rig.written())] == ["last", "next"]
+
+
+def test_close_pack_without_write_does_not_compress() -> None:
+    rig = rig_of(50, compress=Flaky())
+    rig.accept(3)
+    rig.core.close_pack(write=False)
+    assert rig.core.unwritten() == [1]
+    assert [event.id for event, _, _ in rig.core.fail(1)] == ["e0", "e1", "e2"]
+    assert (rig.written(), rig.core.n_pending) == ([], 0)
+
+
+def test_accept_when_no_pack_could_be_opened_begins_the_next_one_anew() -> None:
+    rig = rig_of(100)
+
+    def fail() -> None:
+        raise MemoryError
+
+    noted = rig.host.on_pack_opened
+    rig.host.on_pack_opened = fail
+    with pytest.raises(MemoryError):
+        rig.core.accept(eda.Event(id="first", type="t" * 200, aggregate="a"))
+    assert (rig.core.n_accepted, rig.core.n_open) == (0, 0)
+    rig.host.on_pack_opened = noted
+    rig.core.accept(eda.Event(id="second", type="u"))
+    rig.core.close_pack()
+    (written,) = rig.written()
+    assert (written.subject, ids_of([written])) == ("s.u._", [["second"]])
+    assert written.payload.startswith(b"\x0a\x06second")
