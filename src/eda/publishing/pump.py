@@ -168,7 +168,8 @@ class Pump:
         self._is_refused, self._max_event_bytes = refusal is not None, info.max_event_bytes
         is_waiting = machine.state in (State.DOWN, State.PAUSING)
         if refusal is not None:
-            core.use_destination(destination)  # which refuses later events; those that were written have outcomes soon
+            self._fail_unwritten(refusal)  # those that were written have outcomes soon
+            core.use_destination(destination)  # which refuses later events
             if is_waiting:
                 self.on_gone(refusal)
             return
@@ -193,6 +194,15 @@ class Pump:
             self._fail(seq, ConfigError(message, argument="data"))
         machine.choose_mode(can_fast=can_fast)
         machine.leave(State.DOWN)
+
+    def _fail_unwritten(self, error: Exception) -> None:
+        """Fail the pending events that are not written, because the stream takes no more."""
+        machine, core = self.machine, self.machine.core
+        core.close_pack(write=False)
+        for seq in core.unwritten():
+            self._fail(seq, error)
+        if machine.state is State.OPEN:
+            core.start_writing()  # this passes over the failed events, so that a batch can be ended
 
     def on_looked(self, info: StreamInfo) -> None:
         """Check the stream again if this publisher may no longer publish to it, or may again, or only smaller packs."""

@@ -128,14 +128,15 @@ async def test_publisher_when_others_remove_the_mark_refuses_events_until_it_is_
 ) -> None:
     async def is_refused() -> bool:
         try:
-            await pub.send(eda.Event(type="t"))
+            ids.append(await pub.send(eda.Event(type="t")))
         except eda.ConfigError as error:
             return error.argument == "pack"
         return False
 
+    outcomes = Outcomes()
     metadata = (await admin.api(f"STREAM.INFO.{packed}"))["config"]["metadata"]
-    async with conn.publisher(packed, mode=mode, pack=eda.Pack()) as pub:
-        await pub.send_many(numbered(100))
+    async with conn.publisher(packed, mode=mode, pack=eda.Pack(), **outcomes.callbacks) as pub:
+        ids = await pub.send_many(numbered(100))
         await edit(admin, packed, metadata={})
         await until(is_refused)
         await pub.flush()
@@ -150,7 +151,30 @@ async def test_publisher_when_others_remove_the_mark_refuses_events_until_it_is_
 
         await until(is_taken)
         await pub.flush()
-    assert pub.stats().failed == 0
+    # Events that were in a pack when the mark was missed have failed.
+    assert {type(error) for error in outcomes.errors.values()} <= {eda.ConfigError}
+    outcomes.check(ids, await stored_ids(server.url, packed), pub.stats())
+
+
+@pytest.mark.usefixtures("quick_looks")
+@pytest.mark.parametrize("flushes", [False, True])
+@both
+async def test_open_pack_when_others_remove_the_mark_fails_and_is_not_stored(
+    conn: eda.Conn, admin: Admin, server: eda.EmbeddedServer, packed: str, mode: str, flushes: bool
+) -> None:
+    outcomes = Outcomes()
+    async with conn.publisher(packed, mode=mode, pack=TEN, **outcomes.callbacks) as pub:
+        ids = await pub.send_many(numbered(20))
+        if flushes:
+            await pub.flush()
+        open_ids = await pub.send_many(numbered(3, start=20))
+        await edit(admin, packed, metadata={})
+        async with asyncio.timeout(4):  # less than linger_s
+            await until(lambda: len(outcomes.failed) == 3)
+    assert list(outcomes.failed) == open_ids
+    assert {type(error) for error in outcomes.errors.values()} == {eda.ConfigError}
+    assert "packed" in str(outcomes.errors[open_ids[0]])
+    assert await stored_ids(server.url, packed) == ids
 
 
 @pytest.mark.usefixtures("quick_looks")
