@@ -26,6 +26,7 @@ cdef class PackingCore(PublisherCore):
     cdef object type_owner
     cdef object aggregate_owner
 
+    cdef uint64_t n_in_turn             # events that accept_if_flowing() has taken since the event loop ran
     cdef uint64_t receipt_seq           # where the event is that was last accepted with a receipt
     cdef uint64_t receipt_index
 

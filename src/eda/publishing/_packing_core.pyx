@@ -32,6 +32,9 @@ cdef enum:
     MAX_LINE_REST = 256             # bytes of the protocol line besides stream, type and aggregate, with some to spare
     KEPT_SIZE = 256 * 1024          # a buffer that grew beyond this, and beyond what packs need, is freed
     MAX_AT_ONCE = 4096              # events of one accept_many(), which take a millisecond or two
+    # Events that are accepted one by one before the event loop runs. The packs that it settles then are still in the
+    # processor's caches, and so are the places in memory that the next events get.
+    MAX_IN_TURN = 1024
     OP_APPEND = 1
 
 
@@ -139,7 +142,7 @@ cdef class PackingCore(PublisherCore):
 
     def accept_if_flowing(self, event):
         """Accept an event and return its id if the host has nothing to do for it; otherwise only return None."""
-        if type(event) is not Event or self.out.paused or self.has_no_room():
+        if type(event) is not Event or self.out.paused or self.has_no_room() or self.n_in_turn >= MAX_IN_TURN:
             return None
         # In a wrong loop or thread, the sender calls `accept` next, which raises. One check of the loop per turn is
         # enough, because no other loop can run in this thread before the turn ends. A flush is scheduled for then, even
@@ -151,7 +154,17 @@ cdef class PackingCore(PublisherCore):
                 return None
             self.checked = self.out.n_flushes
             self.out.write_or_schedule()
+        self.n_in_turn += 1
         return self.put_packed(<Event>event, wall_ns(), None)
+
+    @property
+    def needs_turn(self):
+        """Return whether the next sender has to let the event loop run."""
+        return self.n_in_turn >= MAX_IN_TURN
+
+    def note_turn(self):
+        """Note that the event loop has run."""
+        self.n_in_turn = 0
 
     def accept_many(self, list events not None, Py_ssize_t begin, list ids not None):
         """Accept events from index `begin` until the window is full, and append their ids; return the next index.
@@ -391,6 +404,7 @@ cdef class PackingCore(PublisherCore):
         if pack is None:
             return 0
         self.n_acknowledged += pack.n
+        self.n_in_turn = 0
         if len(self.receipts) and seq in self.receipts:
             for receipt in self.receipts.pop(seq).values():
                 self.host.on_receipt(receipt, stream_seq)

@@ -146,6 +146,14 @@ cdef class Pending(Sink):
         """Do nothing: each event is a message of its own, and waits for no others."""
 
     @property
+    def needs_turn(self):
+        """Return whether the next sender has to let the event loop run. With packs, it has to now and then."""
+        return False
+
+    def note_turn(self):
+        """Note that the event loop has run."""
+
+    @property
     def n_open(self):
         """Return how many accepted events are in no message yet."""
         return 0

@@ -115,6 +115,32 @@ async def test_packs_and_single_events_mix_in_a_stream(conn: eda.Conn, server: e
 
 
 @both
+async def test_send_one_by_one_lets_the_event_loop_run_and_keeps_the_order_of_all_senders(
+    conn: eda.Conn, server: eda.EmbeddedServer, packed: str, mode: str
+) -> None:
+    sent: list[str] = []
+    n_turns = 0
+
+    async def send(name: str) -> None:
+        for number in range(8000):
+            sent.append(f"{name}{number}")  # no other task runs between this and `send`
+            await pub.send(eda.Event(id=sent[-1], type="t"))
+
+    async def count() -> None:
+        nonlocal n_turns
+        while True:
+            await asyncio.sleep(0)
+            n_turns += 1
+
+    async with conn.publisher(packed, mode=mode, pack=eda.Pack()) as pub:
+        counting = asyncio.create_task(count())
+        await asyncio.gather(*(send(name) for name in "abc"))
+        counting.cancel()
+    assert n_turns >= 20  # 24,000 events fit into the window
+    assert ids_in(await messages_in(server.url, packed)) == sent
+
+
+@both
 @pytest.mark.parametrize("linger_s", [0, 0.05])
 async def test_event_alone_when_the_publisher_is_idle_is_stored_after_linger_s(
     conn: eda.Conn, packed: str, mode: str, linger_s: float

@@ -301,6 +301,20 @@ def test_accept_if_flowing_takes_an_event_in_any_state_but_not_if_full_or_paused
     assert rig.core.accept_if_flowing(eda.Event()) is None
 
 
+def test_accept_if_flowing_after_1024_events_wants_the_event_loop_to_run() -> None:
+    rig = rig_of(100, max_pending=50_000)
+    many = events(1024)
+    for turn in (rig.core.note_turn, lambda: rig.acknowledge(15)):
+        assert not rig.core.needs_turn
+        assert all(rig.core.accept_if_flowing(event) for event in many)
+        assert rig.core.needs_turn
+        assert rig.core.accept_if_flowing(eda.Event()) is None
+        assert not rig.core.is_full
+        turn()
+    assert (rig.core.needs_turn, rig.core.n_accepted) == (False, 2048)
+    assert rig.core.accept_if_flowing(eda.Event(id="next")) == "next"
+
+
 # --- the host --------------------------------------------------------------------------------------------------------
 
 
