@@ -46,7 +46,7 @@ def is_in_repository(document: str, anchor: str) -> bool:
 
 def test_links_of_readme_when_followed_lead_to_what_the_repository_has() -> None:
     links = links_of("README.md")
-    assert sum(is_image for is_image, _ in links) == 1
+    assert sum(is_image for is_image, _ in links) == 2
     assert len(links) > 8
     broken = []
     for is_image, target in links:
