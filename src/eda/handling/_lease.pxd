@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from eda.handling._ledger_ordered cimport OrderedLedger
 from eda.handling._waiting cimport WaitingWorkers
@@ -15,6 +15,8 @@ cdef class Lease:
     cdef bint is_confirming         # the position of the last event is not stored yet; no handler starts
     cdef bint is_closing            # nobody waits for a position: the last write will store it
     cdef bint tells_progress        # the host wants to hear when the position has moved
+    cdef uint64_t told_position     # the position when the host asked for that: an event may be done without moving it
+    cdef uint32_t told_idx
 
     cdef int be_careful(self, int64_t n) noexcept
     cdef int event_is_done(self) except -1

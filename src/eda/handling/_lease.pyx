@@ -55,8 +55,10 @@ cdef class Lease:
         return 0 if self.is_confirming else self.position_moved()
 
     cdef int position_moved(self) except -1:
-        """Tell the host that the position has moved, if the host has asked for that."""
-        if self.tells_progress:
+        """Tell the host that the position has moved, if it has moved since the host asked for that."""
+        if self.tells_progress and (
+            self.ordered.position != self.told_position or self.ordered.idx != self.told_idx
+        ):
             self.tells_progress = False
             self.host.on_progress()
         return 0
@@ -64,6 +66,8 @@ cdef class Lease:
     def tell_progress(self):
         """Call `on_progress` of the host once, when the position moves next."""
         self.tells_progress = True
+        self.told_position = self.ordered.position
+        self.told_idx = self.ordered.idx
 
     async def confirm(self):
         """Wait until the position is stored or the caller is cancelled, then let handlers start again."""

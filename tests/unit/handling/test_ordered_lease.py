@@ -376,3 +376,19 @@ async def test_progress_when_asked_for_is_told_once(make: Make) -> None:
     rig.dispatcher.lease.tell_progress()
     rig.deliver(4, event=eda.Event(type="other"))  # passed over
     assert rig.positions == [2, 4]
+
+
+async def test_progress_when_events_behind_an_undone_one_are_done_is_told_only_when_the_position_moves(
+    make: Make,
+) -> None:
+    rig = make(ordered=True, hold=True, concurrency=3)
+    rig.dispatcher.lease.tell_progress()
+    rig.deliver(1, 2, 3)
+    await settle()
+    rig.release(2)
+    rig.release(3)
+    await settle()
+    assert (rig.positions, rig.dispatcher.position) == ([], 0)
+    rig.release(1)
+    await settle()
+    assert rig.positions == [3]
