@@ -20,7 +20,7 @@ from eda.projections.lane_host import Counts, LaneHost
 from eda.projections.options import DEFAULT_RETRY, ProjectionOptions
 from eda.projections.outage_log import OutageLog
 from eda.projections.reading import Reading
-from eda.projections.sink import PositionRow
+from eda.projections.sink import PositionRow, UpTo
 from eda.transport._frame import Parser
 from eda.transport._outbound import Outbound
 from micro import Maker, Round
@@ -136,16 +136,17 @@ def eda_project() -> Round:
         outages = OutageLog(logging.getLogger("bench"), "list-v1", "nothing")
         host = LaneHost(
             sink, options, apply, logging.getLogger("bench"), outages, unused, unused, Counts(), None,
-            lambda sequence: False, lambda: on_reached(lane.position), lambda sequence, reason: None,
+            lambda place: False, lambda: on_reached(lane.position.sequence), lambda sequence, index, reason: None,
         )  # fmt: skip
         lane = Lane(host, PositionRow("consume", 0, ""), BATCH)
         reading = Reading.__new__(Reading)
         reading._ledger, reading._lane_of, reading.lanes = cast("Any", dispatcher.ledger), None, [lane]
+        reading._ended = _loop().create_future()
         _tasks.append(_loop().create_task(lane.run()))
 
         def again() -> None:
             lane.applying.moving.row = PositionRow("consume", 0, "")
-            lane.reached = 0
+            lane.reached = UpTo(0, 0, 0)
 
         return reading._receive, again
 
