@@ -11,6 +11,7 @@ import pytest
 
 import eda
 from eda.cursors.entry import CursorEntry
+from eda.cursors.position import Position
 from eda.cursors.value import new_value
 from helpers import Logged, Proxy, until, wire_of
 
@@ -81,7 +82,7 @@ async def test_cursor_when_its_filter_is_over_max_payload_is_refused_at_once(con
     await conn.publish(stream)
     entry = CursorEntry(wire_of(conn), conn._lifetime._services.api, stream, "me")  # type: ignore[union-attr]
     await entry.open()
-    value = new_value(0, 1, "h", 0, ["x" * 3000] * 400, "", 0)
+    value = new_value(Position(0), 1, "h", 0, ["x" * 3000] * 400, "", 0)
     with pytest.raises(eda.ConfigError, match=r"its filter has 400 subjects"):
         await entry.put(value, 0)
     await entry.close()

@@ -128,7 +128,7 @@ async def test_key_when_its_event_fails_waits_for_the_retry_and_others_go_on(
         failing = False
         await until(lambda: lanes.n_done == 300)
     lanes.assert_right(aggregates)
-    assert {record.args[3] for record in logged.find("handler failed", logging.ERROR)} == {4}  # type: ignore[index]
+    assert {record.args[3] for record in logged.find("handler failed", logging.ERROR)} == {"4"}  # type: ignore[index]
 
 
 async def test_key_when_its_event_is_slow_holds_back_nothing_else_until_prefetch_are_held(
