@@ -41,6 +41,7 @@ cdef class Pack:
 
 cdef Pack read_pack(const unsigned char* payload, Py_ssize_t n, Py_ssize_t n_before, Py_ssize_t n_after):
     cdef bytes unpacked
+    cdef Fields fields
     cdef Pack pack = Pack.__new__(Pack)
     if payload[0] != TAG_OF_EVENT:
         unpacked = unpack(payload, n)
@@ -48,7 +49,10 @@ cdef Pack read_pack(const unsigned char* payload, Py_ssize_t n, Py_ssize_t n_bef
         n = PyBytes_GET_SIZE(unpacked)
     elif n > MAX_UNPACKED:
         raise DecodeError("pack", f"it has {n} bytes, more than {MAX_UNPACKED}", offset=0)
-    pack.n_events = count_events(payload, n)
+    read_fields(payload, n, False, &fields)
+    if fields.n_events == 0:
+        raise DecodeError("pack", "it has no event", offset=0)
+    pack.n_events = fields.n_events
     pack.raw = PyBytes_FromStringAndSize(NULL, n_before + n + n_after)
     memcpy(PyBytes_AS_STRING(pack.raw) + n_before, payload, n)
     pack.start = n_before
@@ -58,15 +62,28 @@ cdef Pack read_pack(const unsigned char* payload, Py_ssize_t n, Py_ssize_t n_bef
     return pack
 
 
-cdef uint32_t count_events(const unsigned char* payload, Py_ssize_t n) except 0:
-    """Return how many events a pack has that is not compressed. Raises DecodeError unless all of it is in order."""
+cdef struct Fields:
+    uint32_t n_events
+    # Of a compressed pack. Borrowed.
+    const unsigned char* codec
+    Py_ssize_t n_codec
+    const unsigned char* data
+    Py_ssize_t n_data
+    uint64_t size                   # before its compression
+
+
+cdef int read_fields(const unsigned char* payload, Py_ssize_t n, bint is_compressed, Fields* fields) except -1:
+    """Read the fields of a pack. Raises DecodeError unless all of it is in order."""
     cdef Cursor c
     cdef const unsigned char* begin
     cdef const unsigned char* data
     cdef Py_ssize_t n_data
     cdef uint32_t field, wire_type
-    cdef uint32_t n_events = 0
     cdef ReadError error
+    fields.n_events = 0
+    fields.codec = fields.data = NULL
+    fields.n_codec = fields.n_data = 0
+    fields.size = 0
     c.pos = payload
     c.end = payload + n
     while c.pos < c.end:
@@ -74,20 +91,25 @@ cdef uint32_t count_events(const unsigned char* payload, Py_ssize_t n) except 0:
         field = wire_type = 0
         error = take_tag(&c, &field, &wire_type)
         if error == READ_OK:
-            if field == N_PACK and wire_type == WIRE_BYTES:
-                n_events += 1
+            if field == N_PACK and wire_type == WIRE_BYTES and not is_compressed:
+                fields.n_events += 1
                 error = take_bytes(&c, &data, &n_data)
+            elif field == N_CODEC and wire_type == WIRE_BYTES and is_compressed:
+                error = take_bytes(&c, &fields.codec, &fields.n_codec)
+            elif field == N_COMPRESSED and wire_type == WIRE_BYTES and is_compressed:
+                error = take_bytes(&c, &fields.data, &fields.n_data)
+            elif field == N_SIZE and wire_type == WIRE_VARINT and is_compressed:
+                error = take_varint(&c, &fields.size)
             elif field <= N_PACK_TO:
-                raise DecodeError("pack", f"field {field} does not belong into a pack", offset=begin - payload)
+                kind = "compressed pack" if is_compressed else "pack"
+                raise DecodeError("pack", f"field {field} does not belong into a {kind}", offset=begin - payload)
             else:
                 error = skip_field(&c, field, wire_type)
         if error != READ_OK:
             raise_refusal(error, begin - payload, field)
-        if n_events > MAX_EVENTS:
+        if fields.n_events > MAX_EVENTS:
             raise DecodeError("pack", f"it has more than {MAX_EVENTS} events", offset=begin - payload)
-    if n_events == 0:
-        raise DecodeError("pack", "it has no event", offset=0)
-    return n_events
+    return 0
 
 
 cdef int raise_refusal(ReadError error, Py_ssize_t offset, uint32_t field) except -1:
@@ -101,43 +123,16 @@ cdef int raise_refusal(ReadError error, Py_ssize_t offset, uint32_t field) excep
 
 cdef bytes unpack(const unsigned char* payload, Py_ssize_t n):
     """Return a compressed pack as it was before its compression. Raises DecodeError, ConfigError."""
-    cdef Cursor c
-    cdef const unsigned char* begin
-    cdef const unsigned char* codec = NULL
-    cdef const unsigned char* data = NULL
-    cdef Py_ssize_t n_codec = 0, n_data = 0
-    cdef uint32_t field, wire_type
-    cdef uint64_t size = 0
-    cdef ReadError error
+    cdef Fields fields
     cdef bytes unpacked
-    c.pos = payload
-    c.end = payload + n
-    while c.pos < c.end:
-        begin = c.pos
-        field = wire_type = 0
-        error = take_tag(&c, &field, &wire_type)
-        if error == READ_OK:
-            if field == N_CODEC and wire_type == WIRE_BYTES:
-                error = take_bytes(&c, &codec, &n_codec)
-            elif field == N_COMPRESSED and wire_type == WIRE_BYTES:
-                error = take_bytes(&c, &data, &n_data)
-            elif field == N_SIZE and wire_type == WIRE_VARINT:
-                error = take_varint(&c, &size)
-            elif field <= N_PACK_TO:
-                raise DecodeError(
-                    "pack", f"field {field} does not belong into a compressed pack", offset=begin - payload
-                )
-            else:
-                error = skip_field(&c, field, wire_type)
-        if error != READ_OK:
-            raise_refusal(error, begin - payload, field)
-    if data is NULL or size == 0:
+    read_fields(payload, n, True, &fields)
+    if fields.data is NULL or fields.size == 0:
         raise DecodeError("pack", "it is compressed, but its data or its size is missing", offset=0)
-    if size > MAX_UNPACKED:
-        raise DecodeError("pack", f"it unpacks to {size} bytes, more than {MAX_UNPACKED}", offset=0)
-    if n_codec > MAX_CODEC or not is_utf8(codec, n_codec):
+    if fields.size > MAX_UNPACKED:
+        raise DecodeError("pack", f"it unpacks to {fields.size} bytes, more than {MAX_UNPACKED}", offset=0)
+    if fields.n_codec > MAX_CODEC or not is_utf8(fields.codec, fields.n_codec):
         raise DecodeError("pack", "the name of its compression can't be read", offset=0)
-    unpacked = decompress(codec[:n_codec].decode(), data[:n_data], size)
+    unpacked = decompress(fields.codec[:fields.n_codec].decode(), fields.data[:fields.n_data], fields.size)
     if unpacked[0] != TAG_OF_EVENT:
         raise DecodeError("pack", "what was compressed is not a pack", offset=0)
     return unpacked
