@@ -39,7 +39,9 @@ cdef class Pack:
     """The events of a pack: how many there are, and where each envelope is in `raw`."""
 
 
-cdef Pack read_pack(const unsigned char* payload, Py_ssize_t n, Py_ssize_t n_before, Py_ssize_t n_after):
+cdef Pack read_pack(const unsigned char* payload, Py_ssize_t n, const unsigned char* headers, Py_ssize_t n_headers,
+                    const unsigned char* subject, Py_ssize_t n_subject):
+    cdef char* to
     cdef bytes unpacked
     cdef Fields fields
     cdef Pack pack = Pack.__new__(Pack)
@@ -53,11 +55,17 @@ cdef Pack read_pack(const unsigned char* payload, Py_ssize_t n, Py_ssize_t n_bef
     if fields.n_events == 0:
         raise DecodeError("pack", "it has no event", offset=0)
     pack.n_events = fields.n_events
-    pack.raw = PyBytes_FromStringAndSize(NULL, n_before + n + n_after)
-    memcpy(PyBytes_AS_STRING(pack.raw) + n_before, payload, n)
-    pack.start = n_before
-    pack.end = n_before + n
-    pack.at.pos = <const unsigned char*>PyBytes_AS_STRING(pack.raw) + n_before
+    pack.raw = PyBytes_FromStringAndSize(NULL, n + n_headers + n_subject)
+    to = PyBytes_AS_STRING(pack.raw)
+    memcpy(to, payload, n)
+    if n_headers:
+        memcpy(to + n, headers, n_headers)
+    if n_subject:
+        memcpy(to + n + n_headers, subject, n_subject)
+    pack.end = n
+    pack.n_headers = n_headers
+    pack.n_subject = n_subject
+    pack.at.pos = <const unsigned char*>to
     pack.at.end = pack.at.pos + n
     return pack
 
@@ -167,36 +175,27 @@ def stored_events(bytes payload not None, str stream not None, uint64_t sequence
     whose envelope has none. Raises DecodeError if the pack itself can't be read, and ConfigError if the package that
     decompresses it is not installed.
     """
-    cdef Py_ssize_t n = 0, n_subject = PyBytes_GET_SIZE(subject)
-    cdef Pack pack
+    cdef Py_ssize_t n = 0
+    cdef Pack pack = open_pack(payload, subject)
     cdef Event event
     cdef list events = []
     cdef uint32_t index
     cdef Py_ssize_t start
     cdef Refusal refusal
-    pack = open_pack(payload, n_subject)
-    memcpy(PyBytes_AS_STRING(pack.raw) + pack.end, PyBytes_AS_STRING(subject), n_subject)
     for index in range(pack.n_events):
         start = next_envelope(pack, &n)
         event = new_event()
         if read_envelope(event, pack.raw, start, start + n, &refusal) < 0:
             events.append(None)
             continue
-        event.subject_span.start = <uint32_t>pack.end
-        event.subject_span.n = <uint32_t>n_subject
-        event._stream = stream
-        event.sequence_ = sequence
-        event.index_ = index
-        event.is_packed = True
-        if event.ack_time_ns_ == 0:
-            event.ack_time_ns_ = time_ns
+        place_event(event, pack, index, stream, sequence, time_ns)
         events.append(event)
     return events
 
 
 def count_in_pack(bytes payload not None, /):
     """Return how many events a pack has. Raises DecodeError and ConfigError, as `stored_events` does."""
-    return open_pack(payload, 0).n_events
+    return open_pack(payload, b"").n_events
 
 
 def envelope_in_pack(bytes payload not None, uint64_t index):
@@ -204,7 +203,7 @@ def envelope_in_pack(bytes payload not None, uint64_t index):
 
     The envelope may be one that can't be read. Raises DecodeError and ConfigError, as `stored_events` does.
     """
-    cdef Pack pack = open_pack(payload, 0)
+    cdef Pack pack = open_pack(payload, b"")
     cdef Py_ssize_t n = 0
     cdef Py_ssize_t start = 0
     cdef uint64_t _
@@ -215,11 +214,12 @@ def envelope_in_pack(bytes payload not None, uint64_t index):
     return pack.raw[start:start + n]
 
 
-cdef Pack open_pack(bytes payload, Py_ssize_t n_after):
+cdef Pack open_pack(bytes payload, bytes subject):
     cdef const unsigned char* data = <const unsigned char*>PyBytes_AS_STRING(payload)
+    cdef const unsigned char* its_subject = <const unsigned char*>PyBytes_AS_STRING(subject)
     if not is_pack(data, PyBytes_GET_SIZE(payload)):
         raise DecodeError("pack", "it does not begin as a pack does", offset=0)
-    return read_pack(data, PyBytes_GET_SIZE(payload), 0, n_after)
+    return read_pack(data, PyBytes_GET_SIZE(payload), NULL, 0, its_subject, PyBytes_GET_SIZE(subject))
 
 
 def index_in_pack(Event event not None, /):

@@ -56,13 +56,13 @@ cdef class Intake(EventReader):
     cdef int take_shared(self, Frame* frame, Delivery* delivery) except -1
     cdef int take_ordered(self, Frame* frame, Delivery* delivery) except -1
     cdef int take_shared_pack(self, Frame* frame, Delivery* delivery, Pack pack) except -1
-    cdef int hold_shared_pack(self, Frame* frame, Delivery* delivery, Pack pack, int32_t held) except -1
+    cdef int hold_shared_pack(self, Delivery* delivery, Pack pack, int32_t held) except -1
     cdef bint is_redelivered(self, Frame* frame, Delivery* delivery) except -1
     cdef int acknowledge_unwanted(self, Frame* frame) except -1
     cdef int take_ordered_pack(self, Frame* frame, Delivery* delivery, Pack pack, uint32_t n_done) except -1
     cdef uint32_t end_wait_for_part(self, Delivery* delivery) except? 0
     cdef int forget_part(self) except -1
-    cdef uint32_t hold_pack(self, Frame* frame, Delivery* delivery, Pack pack, uint32_t n_done) except? 0
+    cdef uint32_t hold_pack(self, Delivery* delivery, Pack pack, uint32_t n_done) except? 0
     cdef object continue_attempts(self, Event event, object verdict)
     cdef int pass_over_ordered(self, uint64_t seq) except -1
     cdef int hold_ordered(self, Event event, uint64_t seq, object verdict, bint is_last) except -1

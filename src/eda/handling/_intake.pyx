@@ -116,7 +116,7 @@ cdef class Intake(EventReader):
             if mark == MARKER:
                 return self.acknowledge_unwanted(frame)
         if is_pack(frame.payload, frame.n_payload):
-            pack = self.open_pack(frame, 0)
+            pack = self.open_pack(frame)
             if pack is not None:
                 return self.take_shared_pack(frame, delivery, pack)
             if self.fault is None:
@@ -149,7 +149,7 @@ cdef class Intake(EventReader):
             <uint64_t>PyBytes_GET_SIZE(pack.raw), self.clock_ns,
         )
         try:
-            self.hold_shared_pack(frame, delivery, pack, held)
+            self.hold_shared_pack(delivery, pack, held)
         except BaseException:
             self.outcomes.abandon_pack(held)    # a part of it is held
             raise
@@ -170,14 +170,14 @@ cdef class Intake(EventReader):
         self.n_passed_over += pack.n_events - n_held
         return self.outcomes.let_go(held)
 
-    cdef int hold_shared_pack(self, Frame* frame, Delivery* delivery, Pack pack, int32_t held) except -1:
+    cdef int hold_shared_pack(self, Delivery* delivery, Pack pack, int32_t held) except -1:
         cdef Event event
         cdef uint32_t index
         cdef int32_t slot
         # The server does not count how often each event was begun. So a record does, from the second delivery onwards.
         cdef bint is_suspect = self.suspect_from and delivery.n_delivered > 1
         for index in range(pack.n_events):
-            event = self.read_packed(pack, index, frame, delivery, 0)
+            event = self.read_packed(pack, index, delivery)
             if self.verdict is None and not self.sees_all and not self.is_wanted(event):
                 continue
             event.attempt_ = 1
@@ -280,7 +280,7 @@ cdef class Intake(EventReader):
         if mark == MARKER:
             return self.pass_over_ordered(delivery.stream_seq)
         if is_pack(frame.payload, frame.n_payload):
-            pack = self.open_pack(frame, 0)
+            pack = self.open_pack(frame)
             if pack is not None:
                 return self.take_ordered_pack(frame, delivery, pack, n_done)
             if self.fault is None:
@@ -307,7 +307,7 @@ cdef class Intake(EventReader):
             n_done = 0
         self.ordered.begin_pack(delivery.stream_seq, <uint64_t>PyBytes_GET_SIZE(pack.raw))
         try:
-            n_passed = self.hold_pack(frame, delivery, pack, n_done)
+            n_passed = self.hold_pack(delivery, pack, n_done)
         except BaseException as error:
             # A part of it is held. If later messages were taken, the rest would be passed over.
             self.consumer_utf8 = b""
@@ -323,7 +323,7 @@ cdef class Intake(EventReader):
             self.credit.refill()
         return self.waiting.events_are_ready(pack.n_events - n_done - n_passed)
 
-    cdef uint32_t hold_pack(self, Frame* frame, Delivery* delivery, Pack pack, uint32_t n_done) except? 0:
+    cdef uint32_t hold_pack(self, Delivery* delivery, Pack pack, uint32_t n_done) except? 0:
         """Hold the events of a pack behind the first `n_done`; returns how many of them are not for us."""
         cdef Event event
         cdef object verdict
@@ -334,7 +334,7 @@ cdef class Intake(EventReader):
         for _index in range(n_done):
             next_envelope(pack, &n)
         for index in range(n_done, pack.n_events):
-            event = self.read_packed(pack, index, frame, delivery, 0)
+            event = self.read_packed(pack, index, delivery)
             verdict = self.verdict
             if not self.sees_all and verdict is None and not self.is_wanted(event):
                 self.ordered.pass_over(delivery.stream_seq, index, index == last)

@@ -16,6 +16,6 @@ cdef class EventReader(Sink):
 
     cdef Event read_event(self, Frame* frame, Delivery* delivery, Py_ssize_t n_reply)
     cdef Event undecodable(self, Py_ssize_t start, Py_ssize_t n)
-    cdef Pack open_pack(self, Frame* frame, Py_ssize_t n_reply)
-    cdef Event read_packed(self, Pack pack, uint32_t index, Frame* frame, Delivery* delivery, Py_ssize_t n_reply)
+    cdef Pack open_pack(self, Frame* frame)
+    cdef Event read_packed(self, Pack pack, uint32_t index, Delivery* delivery)
     cdef int keep_message(self, Event event, bytes raw, Frame* frame) except -1

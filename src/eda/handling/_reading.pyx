@@ -6,7 +6,7 @@ from libc.string cimport memcpy
 
 from eda._codec cimport Refusal, read_envelope, refusal_error
 from eda._event cimport F_ID, Event, new_event
-from eda._pack cimport Pack, next_envelope, read_pack
+from eda._pack cimport Pack, next_envelope, place_event, read_pack
 from eda.transport._frame cimport Delivery, Frame, Sink
 from eda.handling._foreign cimport is_ours
 
@@ -60,33 +60,25 @@ cdef class EventReader(Sink):
         self.fault = None
         return event
 
-    cdef Pack open_pack(self, Frame* frame, Py_ssize_t n_reply):
-        """Return the pack that a message holds, with the message's other parts in `raw`.
+    cdef Pack open_pack(self, Frame* frame):
+        """Return the pack that a message holds.
 
         Return None if it can't be read. Then read_event() makes an event for the whole message, unless `fault` is None:
         then nothing is taken any more. Sets `verdict` to None: that of the message before says nothing about this one.
         """
-        cdef Pack pack
-        cdef char* to
         self.verdict = None
         try:
-            pack = read_pack(frame.payload, frame.n_payload, n_reply, frame.n_headers + frame.n_subject)
+            return read_pack(
+                frame.payload, frame.n_payload, frame.headers, frame.n_headers, frame.subject, frame.n_subject
+            )
         except DecodeError as error:
             self.fault = error
-            return None
         except ConfigError as error:
             self.consumer_utf8 = b""            # what decompresses it is not installed: the subscription ends
             self.source.on_unreadable(error)
-            return None
-        to = PyBytes_AS_STRING(pack.raw)
-        if n_reply:
-            memcpy(to, frame.reply, n_reply)
-        if frame.n_headers:
-            memcpy(to + pack.end, frame.headers, frame.n_headers)
-        memcpy(to + pack.end + frame.n_headers, frame.subject, frame.n_subject)
-        return pack
+        return None
 
-    cdef Event read_packed(self, Pack pack, uint32_t index, Frame* frame, Delivery* delivery, Py_ssize_t n_reply):
+    cdef Event read_packed(self, Pack pack, uint32_t index, Delivery* delivery):
         """Return the next event of a pack, and set `verdict` as read_event() does."""
         cdef Refusal refusal
         cdef Py_ssize_t n = 0
@@ -97,17 +89,7 @@ cdef class EventReader(Sink):
             self.fault = refusal_error(&refusal)
             event = self.undecodable(start, n)
             event.raw = pack.raw
-        event.headers_span.start = <uint32_t>pack.end
-        event.headers_span.n = <uint32_t>frame.n_headers
-        event.subject_span.start = <uint32_t>(pack.end + frame.n_headers)
-        event.subject_span.n = <uint32_t>frame.n_subject
-        event.reply.n = <unsigned int>n_reply
-        event._stream = self.stream
-        event.sequence_ = delivery.stream_seq
-        event.index_ = index
-        event.is_packed = True
-        if event.ack_time_ns_ == 0:
-            event.ack_time_ns_ = delivery.time_ns
+        place_event(event, pack, index, self.stream, delivery.stream_seq, delivery.time_ns)
         return event
 
     cdef int keep_message(self, Event event, bytes raw, Frame* frame) except -1:
