@@ -60,7 +60,7 @@ cdef class PublisherCore(Pending):
     cdef int after_answer(self) except -1
     cdef int settle_one(self, uint64_t seq, int64_t stream_seq) except -1
     cdef int settle_batch(self, uint64_t n, int64_t stream_seq) except -1
-    cdef bint next_has_receipt(self) except -1
+    cdef bint has_next(self) noexcept
     cdef int tell_host(self) except -1
     cdef int adapt_limit(self, uint64_t took_ns) except -1
     cdef int take_window_answer(self, Frame* frame, uint64_t seq) except -1

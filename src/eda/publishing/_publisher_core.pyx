@@ -264,7 +264,7 @@ cdef class PublisherCore(Pending):
 
     def write_oldest(self, bint commit):
         """Write only the oldest waiting event. In fast mode it begins the batch; with `commit` it also ends it."""
-        self.batch_has_receipt = self.fast and self.next_has_receipt()
+        self.batch_has_receipt = self.next_wants_receipt
         self.write_waiting(1, OP_COMMIT if commit else OP_START)
 
     def start_writing(self):
@@ -275,24 +275,24 @@ cdef class PublisherCore(Pending):
     @cython.final
     cdef int write_waiting(self, uint64_t n, int operation) except -1:
         """Write up to `n` of the waiting events, as `limit` allows."""
-        while n and self.next_unwritten < self.window.next_seq and self.next_unwritten - self.window.base < self.limit:
-            if operation == OP_APPEND and self.fast and len(self.receipts) and self.next_has_receipt():
+        while n and self.has_next() and self.next_unwritten - self.window.base < self.limit:
+            if operation == OP_APPEND and self.fast and self.next_unwritten in self.receipts:
                 break                   # the next event needs a batch of its own
             self.next_unwritten += 1
-            if self.window.find(self.next_unwritten - 1) is not NULL:
-                self.write_slot(self.next_unwritten - 1, operation)
-                n -= 1
+            self.write_slot(self.next_unwritten - 1, operation)
+            n -= 1
         return 0
 
-    cdef bint next_has_receipt(self) except -1:
+    cdef bint has_next(self) noexcept:
+        """Return whether an event waits to be written, after passing over events that have failed meanwhile."""
         while self.next_unwritten < self.window.next_seq and self.window.find(self.next_unwritten) is NULL:
             self.next_unwritten += 1
-        return self.next_unwritten in self.receipts
+        return self.next_unwritten < self.window.next_seq
 
     @property
     def next_wants_receipt(self):
         """Return whether the next event to write needs a batch of its own, because its sender wants a receipt."""
-        return self.fast and self.next_has_receipt()
+        return self.fast and self.has_next() and self.next_unwritten in self.receipts
 
     @cython.final
     cdef void fill_reply(self, Reply* reply, uint64_t seq, int operation) noexcept:

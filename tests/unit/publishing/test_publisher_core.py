@@ -297,6 +297,21 @@ def test_fail_when_events_wait_to_be_written_passes_them_over() -> None:
     assert placed(rig) == [(3, 3)]
 
 
+@pytest.mark.parametrize("packs", [None, {"max_events": 1, "max_pack_bytes": 65536}], ids=["messages", "packs"])
+def test_fail_when_the_last_event_waits_and_a_receipt_is_awaited_lets_the_next_one_follow_in_order(packs: Any) -> None:
+    rig = Rig(packs=packs)
+    (awaited,) = events(1)
+    rig.core.accept_with_receipt(awaited, "receipt")
+    rig.begin_batch()
+    rig.accept(1)
+    assert rig.core.fail(2)
+    rig.core.start_writing()
+    later = rig.accept(2)
+    rig.core.close_pack()
+    assert [each.id for each in rig.written()] == [awaited.id, *later]
+    assert rig.core.n_waiting == 0
+
+
 def test_fail_when_all_that_is_out_fails_says_that_nothing_is() -> None:
     rig = Rig()
     rig.accept(5)
