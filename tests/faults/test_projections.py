@@ -1,6 +1,7 @@
 """Read models while their processes and the nats-server die or freeze: each event is applied once and in order.
 
 What is proven is in support/projections/evidence.py. Each test states how many transactions faults must have struck.
+With packs, lists are shorter than packs, so nearly all transactions end in the middle of a pack.
 """
 
 from __future__ import annotations
@@ -9,50 +10,63 @@ import asyncio
 import random
 import signal
 from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
 
 import eda
 from helpers import until
 from support.faults.scene import scaled
 from support.projections.members import ProjectionMembers
-from support.projections.tables import POSTGRES, SQLITE, drivers
+from support.projections.tables import POSTGRES, SQLITE, drivers, n_in_packs
 
 Report = Callable[[Mapping[str, object]], None]
 
-LANES = {"key": "aggregate", "lanes": 4}
+LANES: dict[str, Any] = {"key": "aggregate", "lanes": 4}
+PACKS: dict[str, Any] = {"pack": 40, "options": {"batch": 7}}
+
+with_packs_too = pytest.mark.parametrize("stored", [{}, PACKS], ids=["messages", "packs"])
 
 
+@with_packs_too
 @drivers("sqlite", "asyncpg")
 async def test_table_when_the_process_is_killed_has_each_event_once(
     own_server: eda.EmbeddedServer,
     projecting: ProjectionMembers,
     driver: str,
+    stored: dict[str, Any],
     chance: random.Random,
     report: Report,
 ) -> None:
     """SIGKILL at random moments; the next member waits for its turn already, or is started then."""
-    n = scaled(6, 50)
-    await projecting.begin(own_server.url, driver, streams=2)
+    n, n_cut = scaled(6, 50), 0
+    await projecting.begin(own_server.url, driver, streams=2, **stored)
     for number in range(n):
         if number % 2:
             projecting.start()
         await projecting.more(3)
         await asyncio.sleep(chance.random() * 0.05)
         projecting.kill(projecting.any_busy(chance))
+        n_cut += n_in_packs(projecting.address) if stored else 0
         if not number % 2:
             projecting.start()
-    report(await projecting.end(kill=n // 2))
+    report(await projecting.end(kill=n // 2) | {"cut packs": n_cut})
+    if stored:
+        assert n_cut >= n // 2
 
 
+@with_packs_too
 @drivers("psycopg", all=POSTGRES)
 async def test_table_when_the_process_of_four_lanes_is_killed_has_the_events_of_each_key_in_order(
     own_server: eda.EmbeddedServer,
     projecting: ProjectionMembers,
     driver: str,
+    stored: dict[str, Any],
     chance: random.Random,
     report: Report,
 ) -> None:
     n = scaled(4, 50)
-    await projecting.begin(own_server.url, driver, options=LANES)
+    await projecting.begin(own_server.url, driver, **stored | {"options": LANES | stored.get("options", {})})
     for _ in range(n):
         await projecting.more(8)
         await asyncio.sleep(chance.random() * 0.05)
@@ -61,12 +75,13 @@ async def test_table_when_the_process_of_four_lanes_is_killed_has_the_events_of_
     report(await projecting.end(by_key=True, kill=n // 2))
 
 
+@with_packs_too
 @drivers("sqlite", "psycopg")
 async def test_table_when_the_process_dies_before_and_after_its_commit_has_each_event_once(
-    own_server: eda.EmbeddedServer, projecting: ProjectionMembers, driver: str, report: Report
+    own_server: eda.EmbeddedServer, projecting: ProjectionMembers, driver: str, stored: dict[str, Any], report: Report
 ) -> None:
     """All rows are inserted, and neither the position nor the commit is sent; or both are stored, and nobody knows."""
-    first = await projecting.begin(own_server.url, driver)
+    first = await projecting.begin(own_server.url, driver, **stored)
     await projecting.more(2)
     projecting.kill(first)
     for number in range(scaled(2, 10)):
@@ -131,17 +146,19 @@ async def test_table_when_members_freeze_at_random_moments_has_each_event_once(
     report(await projecting.end(freeze=n // 4))
 
 
+@with_packs_too
 @drivers("sqlite", "asyncpg")
 async def test_table_when_the_nats_server_is_killed_has_each_event_once(
     own_server: eda.EmbeddedServer,
     projecting: ProjectionMembers,
     driver: str,
+    stored: dict[str, Any],
     chance: random.Random,
     report: Report,
 ) -> None:
     """With each second kill, the process that projects is killed as well."""
     n = scaled(3, 50)
-    await projecting.begin(own_server.url, driver)
+    await projecting.begin(own_server.url, driver, **stored)
     for number in range(n):
         await projecting.more(5)
         await asyncio.sleep(chance.random() * 0.05)

@@ -51,7 +51,9 @@ def cpu_s() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-async def eda_read_s(server: eda.EmbeddedServer, n: int, note: Note | None = None, **options: Any) -> float:
+async def eda_read_s(
+    server: eda.EmbeddedServer, n: int, note: Note | None = None, stream: str = STREAM, **options: Any
+) -> float:
     """Handle `n` events; returns the seconds until the position of the last one is confirmed."""
     n_seen = 0
     done = asyncio.Event()
@@ -76,13 +78,13 @@ async def eda_read_s(server: eda.EmbeddedServer, n: int, note: Note | None = Non
         name = f"bench-{next_nuid()}"
         began = cpu_s()
         started = time.perf_counter()
-        sub = await conn.subscribe(STREAM, handler, name=name, durable=True, backfill=True, **options)
+        sub = await conn.subscribe(stream, handler, name=name, durable=True, backfill=True, **options)
         await done.wait()
         await sub.close()
         took = time.perf_counter() - started
         if note is not None:
             note("eda default CPU us", cpu_us(began, n))
-        async with conn.subscribe(STREAM, handler, name=name, durable=True, **options) as again:
+        async with conn.subscribe(stream, handler, name=name, durable=True, **options) as again:
             await again.unsubscribe()
     return took
 

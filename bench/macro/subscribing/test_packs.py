@@ -15,6 +15,7 @@ import pytest
 import eda
 from eda._nuid import next_nuid
 from macro import delete
+from macro.subscribing.test_consume import eda_read_s
 from micro.handling.dispatch import make_event
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -50,35 +51,7 @@ def streams(server: eda.EmbeddedServer) -> Iterator[None]:
 async def read_s(server: eda.EmbeddedServer, stream: str, **options: Any) -> float:
     """Handle all events of a stream; returns the seconds, for N_PACKED events, until the last position is confirmed."""
     n = N_PACKED if stream == PACKED else N_UNPACKED
-    n_seen = 0
-    done = asyncio.Event()
-
-    async def handle(event: eda.Event) -> None:
-        nonlocal n_seen
-        _ = event.type, event.data
-        n_seen += 1
-        if n_seen == n:
-            done.set()
-
-    async def handle_batch(events: list[eda.Event]) -> None:
-        nonlocal n_seen
-        for event in events:
-            _ = event.type, event.data
-        n_seen += len(events)
-        if n_seen >= n:
-            done.set()
-
-    handler = handle_batch if "batch" in options else handle
-    async with eda.connect(server.url) as conn:
-        name = f"bench-{next_nuid()}"
-        started = time.perf_counter()
-        sub = await conn.subscribe(stream, handler, name=name, durable=True, backfill=True, **options)
-        await done.wait()
-        await sub.close()
-        took = time.perf_counter() - started
-        async with conn.subscribe(stream, handler, name=name, durable=True, **options) as again:
-            await again.unsubscribe()
-    return took * N_PACKED / n
+    return await eda_read_s(server, n, stream=stream, **options) * N_PACKED / n
 
 
 @pytest.mark.timeout(900)

@@ -15,7 +15,7 @@ from eda.publishing._stream_sender import Destination
 from eda.transport._frame import Parser
 from eda.transport._outbound import Outbound
 
-__all__ = ["Host", "Rig", "Written", "events", "placed"]
+__all__ = ["Host", "ModelHost", "Rig", "Written", "events", "placed"]
 
 _LINE = re.compile(rb"(H?)PUB (\S+) (\S+) (?:(\d+) )?(\d+)\r\n")
 
@@ -202,3 +202,13 @@ class Rig:
 def placed(rig: Rig) -> list[tuple[int, int]]:
     """Return the places in the batch, and operations, of what was written since the last call."""
     return [each.place for each in rig.written()]
+
+
+class ModelHost(Host):
+    """A host that sets the limit after a flow acknowledgement, as the pump does."""
+
+    rig: Rig
+
+    def on_flow(self, n_messages: int) -> None:
+        super().on_flow(n_messages)
+        self.rig.core.set_limit(n_messages * 8)

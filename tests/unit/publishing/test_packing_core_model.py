@@ -8,21 +8,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 import eda
 from support.publishing.packs import events_in
-from support.publishing.publisher_core import Host, Rig, Written
+from support.publishing.publisher_core import ModelHost, Rig, Written
 
 MAX_PENDING = 30
 MAX_EVENTS = 5
 MAX_BYTES = 2000
-
-
-class ModelHost(Host):
-    """A host that sets the limit after a flow acknowledgement, as the pump does."""
-
-    rig: Rig
-
-    def on_flow(self, n_messages: int) -> None:
-        super().on_flow(n_messages)
-        self.rig.core.set_limit(n_messages * 8)
 
 
 class Machine(RuleBasedStateMachine):

@@ -6,19 +6,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from support.publishing.publisher_core import Host, Rig, Written
+from support.publishing.publisher_core import ModelHost, Rig, Written
 
 MAX_PENDING = 12
-
-
-class ModelHost(Host):
-    """A host that sets the limit after a flow acknowledgement, as the pump does."""
-
-    rig: Rig
-
-    def on_flow(self, n_messages: int) -> None:
-        super().on_flow(n_messages)
-        self.rig.core.set_limit(n_messages * 8)
 
 
 class Machine(RuleBasedStateMachine):
