@@ -33,7 +33,6 @@ cdef class PackingCore(PublisherCore):
     cdef public bint linger_runs        # the host's timer runs, which closes the pack in time
     cdef readonly uint64_t n_packs      # messages: packs that were closed
 
-    cdef bint has_no_room(self) noexcept
     cdef str put_packed(self, Event event, int64_t time_ns, object receipt)
     cdef int close_whole(self) except -1
     cdef bint check_odd(self, Event event, Plan* plan) except -1

@@ -31,7 +31,6 @@ cdef enum:
     MAX_HEADERS = 128               # bytes: more than the headers of a pack need
     MAX_LINE_REST = 256             # bytes of the protocol line besides stream, type and aggregate, with some to spare
     KEPT_SIZE = 256 * 1024          # a buffer that grew beyond this, and beyond what packs need, is freed
-    MAX_AT_ONCE = 4096              # events of one accept_many(), which take a millisecond or two
     # Events that are accepted one by one before the event loop runs. The packs that it settles then are still in the
     # processor's caches, and so are the places in memory that the next events get.
     MAX_IN_TURN = 1024
@@ -83,16 +82,11 @@ cdef class PackingCore(PublisherCore):
 
     # --- accepting -----------------------------------------------------------------------------------------------
 
-    cdef bint has_no_room(self) noexcept:
+    cdef bint at_limit(self) noexcept:
         cdef uint64_t n = self.n_accepted - self.n_acknowledged - self.n_failed
         return n >= self.max_pending or (
             n > 0 and self.window.n_bytes + <uint64_t>self.buffer.pos >= self.max_bytes
         )
-
-    @property
-    def is_full(self):
-        """Return whether the next sender has to wait."""
-        return self.has_no_room()
 
     @property
     def room(self):
@@ -114,14 +108,6 @@ cdef class PackingCore(PublisherCore):
         """Return how many events are in the open pack."""
         return self.pack.n if self.pack is not None else 0
 
-    def accept(self, Event event not None):
-        """Put an event into the open pack and return its id. The caller has checked `is_full`.
-
-        Raises ConfigError or EncodeError; then the event is in no pack.
-        """
-        self.check_caller()
-        return self.put_packed(event, wall_ns(), None)
-
     def accept_with_receipt(self, Event event not None, object receipt not None):
         """Accept an event whose sender waits for a receipt. Return its pack's sequence, its index there, and its id.
 
@@ -142,7 +128,7 @@ cdef class PackingCore(PublisherCore):
 
     def accept_if_flowing(self, event):
         """Accept an event and return its id if the host has nothing to do for it; otherwise only return None."""
-        if type(event) is not Event or self.out.paused or self.has_no_room() or self.n_in_turn >= MAX_IN_TURN:
+        if type(event) is not Event or self.out.paused or self.at_limit() or self.n_in_turn >= MAX_IN_TURN:
             return None
         # In a wrong loop or thread, the sender calls `accept` next, which raises. One check of the loop per turn is
         # enough, because no other loop can run in this thread before the turn ends. A flush is scheduled for then, even
@@ -166,25 +152,8 @@ cdef class PackingCore(PublisherCore):
         """Note that the event loop has run."""
         self.n_in_turn = 0
 
-    def accept_many(self, list events not None, Py_ssize_t begin, list ids not None):
-        """Accept events from index `begin` until the window is full, and append their ids; return the next index.
-
-        It stops earlier if the connection takes no more, and after 4,096 events, so that the event loop can run
-        meanwhile. Raises what `accept` raises. Then the events before the wrong one are accepted.
-        """
-        cdef Py_ssize_t i = begin
-        cdef Py_ssize_t end = min(len(events), begin + MAX_AT_ONCE)
-        cdef int64_t time_ns = wall_ns()        # for all of them: they are accepted within milliseconds
-        self.check_caller()
-        while i < end and not (self.out.paused or self.has_no_room()):
-            event = events[i]
-            if not isinstance(event, Event):
-                raise ConfigError(
-                    f"events[{len(ids)}] must be an eda.Event, not {type(event).__name__}", argument="events"
-                )
-            ids.append(self.put_packed(<Event>event, time_ns, None))
-            i += 1
-        return i
+    cdef str put(self, Event event, uint64_t now, int64_t time_ns, bint at_once):
+        return self.put_packed(event, time_ns, None)
 
     cdef str put_packed(self, Event event, int64_t time_ns, object receipt):
         cdef Plan plan

@@ -31,6 +31,7 @@ __all__ = ["PublisherCore"]
 
 cdef enum:
     MIN_WINDOW = 256
+    MAX_AT_ONCE = 4096              # events of one accept_many(), which take a few milliseconds
     SLOW_ACK_NS = 250_000_000       # slower acknowledgements make the window smaller
     QUICK_ACK_NS = 60_000_000       # faster acknowledgements make it larger
 
@@ -89,7 +90,6 @@ cdef class PublisherCore(Pending):
 
     # --- accepting -----------------------------------------------------------------------------------------------
 
-    @cython.final
     cdef bint at_limit(self) noexcept:
         cdef uint64_t n = self.window.next_seq - self.window.base
         # An event beyond `limit` can't be written yet and needs its own buffer. It is faster to let the sender wait.
@@ -113,9 +113,9 @@ cdef class PublisherCore(Pending):
         return room
 
     def accept(self, Event event not None):
-        """Put an event into the window and return its id. The caller has checked `is_full`.
+        """Take an event and return its id. The caller has checked `is_full`.
 
-        Raises ConfigError or EncodeError; then the event is not in the window.
+        Raises ConfigError or EncodeError; then the event is not taken.
         """
         self.check_caller()
         return self.put(event, monotonic_ns(), wall_ns(), True)
@@ -150,13 +150,15 @@ cdef class PublisherCore(Pending):
     def accept_many(self, list events not None, Py_ssize_t begin, list ids not None):
         """Accept events from index `begin` until the window is full, and append their ids; return the next index.
 
-        Raises what `accept` raises. Then the events before the wrong one are accepted.
+        It stops earlier if the connection takes no more, and after 4,096 events, so that the event loop can run
+        meanwhile. Raises what `accept` raises. Then the events before the wrong one are accepted.
         """
         cdef Py_ssize_t i = begin
-        cdef uint64_t now = monotonic_ns()      # for all of them: they are accepted within microseconds
+        cdef Py_ssize_t end = min(len(events), begin + MAX_AT_ONCE)
+        cdef uint64_t now = monotonic_ns()      # for all of them: they are accepted within milliseconds
         cdef int64_t time_ns = wall_ns()
         self.check_caller()
-        while i < len(events) and not self.at_limit():
+        while i < end and not (self.out.paused or self.at_limit()):
             event = events[i]
             if not isinstance(event, Event):
                 raise ConfigError(
@@ -166,7 +168,6 @@ cdef class PublisherCore(Pending):
             i += 1
         return i
 
-    @cython.final
     cdef str put(self, Event event, uint64_t now, int64_t time_ns, bint at_once):
         cdef Plan plan
         cdef Reply reply
