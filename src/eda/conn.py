@@ -11,6 +11,7 @@ from eda._event import Event
 from eda._nuid import next_nuid
 from eda._router import routed
 from eda.closing import CLOSE_TIMEOUT_S
+from eda.conn_admin import ConnAdmin
 from eda.conn_services import ConnectOptions, ConnServices
 from eda.conn_sides import ConnSides
 from eda.errors import ConfigError, NotSupported, Timeout
@@ -27,7 +28,6 @@ from eda.publishing.publisher import Publisher
 from eda.publishing.publisher_options import Mode, PublisherOptions
 from eda.receipt import Receipt
 from eda.subscribing.events_iterator import Events
-from eda.subscribing.lag import Lags, SubscriptionInfo
 from eda.subscribing.spec import SubscriptionSpec, spec_of
 from eda.subscribing.subscription import Subscription
 from eda.transport.addresses import Addresses
@@ -38,7 +38,7 @@ __all__ = ["Conn"]
 _EMPTY = Event()
 
 
-class Conn(ConnSides):
+class Conn(ConnSides, ConnAdmin):
     """A connection to the event streams. `connect` makes it. Await it or enter it with `async with` to open it.
 
     Leaving the context closes it, within 30 s. If the block is cancelled, it closes within 2 s.
@@ -320,33 +320,3 @@ class Conn(ConnSides):
         """
         merged = merge_options(options, overrides)
         return Events(lambda handler, each: self.subscribe(stream, handler, each), merged, self._logger)
-
-    async def subscriptions(self, stream: str) -> list[SubscriptionInfo]:
-        """Return the kept subscriptions of a stream, sorted by name: their positions, their lags, and their holders.
-
-        Subscriptions without a running member are listed as well. Nothing changes on the server. If any subscription
-        has a holder, the call takes half a second, because it waits for the standbys to answer.
-
-        Raises StreamNotFound, ServerError (code 403: the server forbids a request that is needed), Timeout, Closed.
-        """
-        services = self._lifetime.require_open()
-        return await Lags(services.wire, services.api).read(stream)
-
-    # --- dead letters ------------------------------------------------------------------------------------------------
-
-    async def replay_dead(
-        self, stream: str, name: str, *, limit: int | None = None, dead_letter: str | None = None
-    ) -> int:
-        """Publish the dead letters of subscription `name` back into `stream`, for this subscription alone.
-
-        Returns how many were published: at most `limit`, in their order. Each letter is removed from the dead-letter
-        stream (None: `{stream}-dead`) when `stream` has acknowledged it. Letters that are stored while this runs, and
-        messages that are not events, stay there. A replayed event has a new id; its `cause` and everything else
-        stay as they were. An event of a pack is published in a message of its own. A pack that could not be read, and
-        can be read now, is published as a whole: it counts as one, and its events keep their ids.
-
-        Raises ConfigError; StreamNotFound for either stream; ServerError, Timeout, Closed. After an error or a
-        cancellation, the earlier letters are replayed already.
-        """
-        replay = self._lifetime.require_open().replay
-        return await replay.replay(stream, name, limit=limit, dead_letter=dead_letter)

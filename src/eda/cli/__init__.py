@@ -2,7 +2,8 @@
 
 It uses the package as any other program does, and offers nothing to the other wings.
 
-`eda --help` imports only click, so it is fast. A command imports everything else when it runs.
+`eda` imports the module of a command when the command is used. Such a module imports only click and other small files
+at its top, and all else when the command runs, so that `eda --help` is fast.
 
 Files, each after the files that it imports:
 
@@ -12,7 +13,13 @@ Files, each after the files that it imports:
     sides           starts and watches the two processes of a run
     report          the figures of a run, by name and as a table
     columns         columns of progress bars
+    failure         the error of a command that can't do its work
     ending          how a command ends: by itself, by a signal, or by an error
+    groups          a group that imports a command when it is used
+    values          the kinds of values that options take: durations, times, sizes
+    output          lines of JSON, texts that are safe on a terminal, and questions
+    contexts        which server a command uses: options, environment, contexts of the nats command line
+    session         runs a command that needs a connection
     show            runs the work and shows it: progress bars, errors, exit code
     options         the options that several commands have
     bench           `eda bench` and its options
@@ -45,6 +52,9 @@ __all__ = ["main"]
 
 _NEEDED = ("click", "rich")
 
+# By the name of a command: its module and its name there.
+_COMMANDS = {name: f"eda.cli.{name}:{name}" for name in ("bench", "demo", "outbox", "schema", "store", "views")}
+
 
 def _refuse() -> None:
     """Exit with one line that says what to install."""
@@ -58,24 +68,13 @@ def _make_main() -> Callable[..., Any]:
         return _refuse
     import click
 
-    from eda.cli.bench import bench
-    from eda.cli.demo import demo
-    from eda.cli.outbox import outbox
-    from eda.cli.schema import schema
-    from eda.cli.store import store
-    from eda.cli.views import views
+    from eda.cli.groups import LazyGroup
 
-    @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+    @click.group(cls=LazyGroup, modules=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
     @click.version_option(__version__, prog_name="eda")
     def group() -> None:
         """Event-driven architectures on NATS JetStream."""
 
-    group.add_command(bench)
-    group.add_command(demo)
-    group.add_command(outbox)
-    group.add_command(schema)
-    group.add_command(store)
-    group.add_command(views)
     return group
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 import eda
+from eda.cli.output import safe
 
 __all__ = ["fields_of", "print_history", "print_json"]
 
@@ -35,11 +36,11 @@ def print_history(events: Iterable[eda.Event]) -> None:
         time = str(fields["time"] or "no time")
         text.append(f"{event.version:>6}  ", "bold")
         text.append(f"{time}  ")
-        text.append(_safe(event.type, encoding), "bold cyan")
+        text.append(safe(event.type, encoding), "bold cyan")
         known = {name: fields[name] for name in SHOWN} | fields["meta"]
-        if notes := [f"{_safe(name, encoding)}={_safe(value, encoding)}" for name, value in known.items() if value]:
+        if notes := [f"{safe(name, encoding)}={safe(value, encoding)}" for name, value in known.items() if value]:
             text.append(f"\n        {'  '.join(notes)}", "dim")
-        text.append(f"\n        {_safe(_data(fields), encoding)}")
+        text.append(f"\n        {safe(_data(fields), encoding)}")
         console.print(text, soft_wrap=not console.is_terminal)
 
 
@@ -71,9 +72,3 @@ def _data(fields: dict[str, Any]) -> str:
     if "data_base64" in fields:
         return f"{fields['encoding']}: {fields['data_base64']}"
     return json.dumps(fields["data"], ensure_ascii=False)
-
-
-def _safe(text: str, encoding: str) -> str:
-    """Return a text as a terminal may show it: without control characters, and in the terminal's encoding."""
-    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
-    return shown.encode(encoding, "backslashreplace").decode(encoding)

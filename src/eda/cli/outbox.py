@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
+from eda.cli.failure import Failure
 from eda.cli.options import server_options
 
 __all__ = ["outbox"]
-
-
-class _Failure(click.ClickException):
-    """A failure that click prints: the relay could not begin, or an error has ended it."""
-
-    exit_code = 2
 
 
 @click.group()
@@ -38,7 +35,7 @@ def outbox() -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object every 5 seconds, and one at the end.")
 @server_options
-def relay(into: str, table: str, refused: str, as_json: bool, **server: str | None) -> None:
+def relay(into: str, table: str, refused: str, as_json: bool, **server: Any) -> None:
     """Publish the events of an outbox, and delete their rows, until the command is stopped.
 
     Several of these commands may run. One of them is active, and the others stand by. Streams are not created. SIGTERM
@@ -54,4 +51,4 @@ def relay(into: str, table: str, refused: str, as_json: bool, **server: str | No
     try:
         eda.run(run_relay(into, table, refused, server, as_json=as_json))
     except (RelayFailed, OSError) as error:
-        raise _Failure(str(error)) from None
+        raise Failure(str(error)) from None

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 import eda
 from eda.cli.columns import Done, Rate
 from eda.cli.modules import import_modules
-from eda.cli.view_list import connection
+from eda.cli.session import connection
 from eda.errors import ConfigError
 
 __all__ = ["NotPromoted", "rebuild_view"]
@@ -38,15 +38,15 @@ class Reporter(Protocol):
         """Show the state of the projection. `done`: it has caught up."""
 
 
-async def rebuild_view(
-    function: str, server: dict[str, str | None], *, promote: bool, max_lag: int, as_json: bool
-) -> None:
+async def rebuild_view(function: str, server: dict[str, Any], *, promote: bool, max_lag: int, as_json: bool) -> None:
     """Run the projection that the function returns until it has caught up; then promote it if asked.
 
     Raises ConfigError for the function, NotPromoted, what the projection raises, and CancelledError.
     """
     make = _function(function)
-    async with connection(server, auto_create=True) as conn:  # it may need a stream for dead letters
+    async with connection(
+        server, client="eda-views", auto_create=True
+    ) as conn:  # it may need a stream for dead letters
         projection = await _projection_of(make, function, conn)
         reporter, shown = _reporter(as_json)
         with shown:

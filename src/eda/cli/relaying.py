@@ -16,6 +16,7 @@ import click
 
 import eda
 import eda.sql
+from eda.cli.session import connection
 from eda.errors import EdaError
 
 __all__ = ["RelayFailed", "run_relay"]
@@ -28,15 +29,14 @@ class RelayFailed(Exception):
     """The relay has ended, or could not begin. The text is one line."""
 
 
-async def run_relay(into: str, table: str, refused: Any, server: dict[str, str | None], *, as_json: bool) -> None:
+async def run_relay(into: str, table: str, refused: Any, server: dict[str, Any], *, as_json: bool) -> None:
     """Run a relay until this task is cancelled. Raises RelayFailed."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("nats").setLevel(logging.CRITICAL)  # eda reports what matters
-    options: Any = server
     try:
         outbox = eda.sql.Outbox(eda.sql.from_url(into), table)
         _check_file(into)
-        async with eda.connect(client="eda-outbox", auto_create=False, **options) as conn:
+        async with connection(server, client="eda-outbox") as conn:
             relay = await conn.relay(outbox, refused=refused)
             printing = asyncio.create_task(_print_often(relay, as_json=as_json))
             try:

@@ -6,16 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from eda.cli.failure import Failure
+
 if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["schema"]
-
-
-class _Failure(click.ClickException):
-    """A failure that click prints: a module, file or class that the command can't use."""
-
-    exit_code = 2
 
 
 @click.group()
@@ -71,9 +67,9 @@ def export(
         import_modules(modules)
         types = declared_types()
     except ConfigError as error:
-        raise _Failure(str(error)) from error
+        raise Failure(str(error)) from error
     if not types:
-        raise _Failure(f"no class is declared with eda.payload in {', '.join(modules)}, nor in what they import")
+        raise Failure(f"no class is declared with eda.payload in {', '.join(modules)}, nor in what they import")
     if format_ == "asyncapi":
         text = _text(asyncapi_of(types, title=title, version=api_version, stream=stream))
     else:
@@ -84,7 +80,7 @@ def export(
     try:
         _write(Path(output), text)
     except OSError as error:
-        raise _Failure(f"{output} can't be written: {error.strerror}") from error
+        raise Failure(f"{output} can't be written: {error.strerror}") from error
 
 
 @schema.command()
@@ -106,7 +102,7 @@ def check(old: str, new: str, as_json: bool) -> None:
     try:
         findings = compare(before, after)
     except ConfigError as error:
-        raise _Failure(str(error)) from error
+        raise Failure(str(error)) from error
     is_compatible = not is_breaking(findings)
     if as_json:
         report = {"compatible": is_compatible, "findings": [finding.to_dict() for finding in findings]}
@@ -143,7 +139,7 @@ def _print(text: str | bytes) -> None:
     except BrokenPipeError:  # click ends the program
         raise
     except OSError as error:  # such as a full disk; the exit code 1 would say that a reader breaks
-        raise _Failure(f"standard output can't be written: {error.strerror}") from error
+        raise Failure(f"standard output can't be written: {error.strerror}") from error
 
 
 def _types_in(path: Path) -> dict[str, Any]:
@@ -153,9 +149,9 @@ def _types_in(path: Path) -> dict[str, Any]:
     try:
         return read_types(path.read_bytes())
     except OSError as error:
-        raise _Failure(f"{path} can't be read: {error.strerror}") from error
+        raise Failure(f"{path} can't be read: {error.strerror}") from error
     except ConfigError as error:
-        raise _Failure(f"{path} can't be read: {error}") from error
+        raise Failure(f"{path} can't be read: {error}") from error
 
 
 def _text(document: Any) -> bytes:

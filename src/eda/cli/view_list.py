@@ -12,26 +12,21 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-import eda
+from eda.cli.output import duration_text, time_text
+from eda.cli.session import connection
 from eda.cli.view_lag import StreamLag, VersionLag, lag_of
 from eda.cli.view_sink import opened_sink
 
-__all__ = ["connection", "list_versions", "print_json", "print_table"]
+__all__ = ["list_versions", "print_json", "print_table"]
 
 
-def connection(server: dict[str, str | None], *, auto_create: bool = False) -> eda.Conn:
-    """Return a connection to the server that the options of a command name."""
-    options: dict[str, Any] = dict(server)
-    return eda.connect(options.pop("addr"), client="eda-views", auto_create=auto_create, **options)
-
-
-async def list_versions(into: str, name: str | None, server: dict[str, str | None]) -> list[VersionLag]:
+async def list_versions(into: str, name: str | None, server: dict[str, Any]) -> list[VersionLag]:
     """Return the versions of one read model or of all of them. Raises EdaError, DatabaseFailed."""
     async with opened_sink(into) as sink:
         versions = await sink.versions(name)
     if not versions:
         return []
-    async with connection(server) as conn:
+    async with connection(server, client="eda-views") as conn:
         return [await lag_of(conn, version) for version in versions]
 
 
@@ -42,7 +37,7 @@ def print_json(versions: Iterable[VersionLag]) -> None:
             "name": each.name,
             "version": each.version,
             "current": each.is_current,
-            "updated": _iso(each.updated),
+            "updated": time_text(each.updated),
             "lag": each.lag,
             "lag_s": _rounded(each.lag_s),
             "streams": [_stream_fields(stream) for stream in each.streams],
@@ -58,7 +53,7 @@ def _stream_fields(stream: StreamLag) -> dict[str, Any]:
         "lag": stream.lag,
         "lag_s": _rounded(stream.lag_s),
         "lanes": stream.lanes,
-        "updated": _iso(stream.updated),
+        "updated": time_text(stream.updated),
         "problem": stream.problem,
     }
 
@@ -84,7 +79,7 @@ def print_table(versions: Iterable[VersionLag]) -> None:
                 str(stream.position),
                 Text(behind, "red" if stream.problem else ""),
                 str(stream.lanes),
-                "closed" if stream.updated is None else f"{_duration((now - stream.updated).total_seconds())} ago",
+                "closed" if stream.updated is None else f"{duration_text((now - stream.updated).total_seconds())} ago",
             )
             labels = Text(), ""
     if table.row_count:
@@ -96,20 +91,7 @@ def print_table(versions: Iterable[VersionLag]) -> None:
 def _behind(stream: StreamLag) -> str:
     if not stream.lag:
         return "0"
-    return f"{stream.lag:,}" + ("" if stream.lag_s is None else f" ({_duration(stream.lag_s)})")
-
-
-def _duration(seconds: float) -> str:
-    """Return a time as people write it: 3 s, 5 min, 2 h, 4 d."""
-    seconds = max(seconds, 0.0)
-    for limit, unit, size in ((120, "s", 1), (7200, "min", 60), (172800, "h", 3600)):
-        if seconds < limit:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds / 86400:.0f} d"
-
-
-def _iso(time: datetime | None) -> str | None:
-    return None if time is None else time.isoformat(timespec="milliseconds")
+    return f"{stream.lag:,}" + ("" if stream.lag_s is None else f" ({duration_text(stream.lag_s)})")
 
 
 def _rounded(seconds: float | None) -> float | None:

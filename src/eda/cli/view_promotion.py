@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import click
 
+from eda.cli.session import connection
 from eda.cli.view_lag import VersionLag, lag_of
-from eda.cli.view_list import connection
 from eda.cli.view_sink import opened_sink
 
 __all__ = ["Candidate", "Refusal", "examine", "print_promoted", "refusal_of", "switch"]
@@ -31,7 +32,7 @@ class Candidate:
         return self.previous == self.lag.version
 
 
-async def examine(into: str, name: str, version: int, max_lag: int, server: dict[str, str | None]) -> Candidate:
+async def examine(into: str, name: str, version: int, max_lag: int, server: dict[str, Any]) -> Candidate:
     """Return the version if it may be promoted. Raises Refusal, EdaError, DatabaseFailed."""
     async with opened_sink(into) as sink:
         versions = {each.version: each for each in await sink.versions(name)}
@@ -41,7 +42,7 @@ async def examine(into: str, name: str, version: int, max_lag: int, server: dict
             raise Refusal(f"the database has no read model {name!r}")
         known = ", ".join(map(str, sorted(versions)))
         raise Refusal(f"{name!r} has no version {version} in this database. It has: {known}")
-    async with connection(server) as conn:
+    async with connection(server, client="eda-views") as conn:
         lag = await lag_of(conn, versions[version])
     if reason := refusal_of(lag, max_lag):
         raise Refusal(reason)

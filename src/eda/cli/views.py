@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
-from eda.cli.options import server_options
+from eda.cli.failure import Failure
+from eda.cli.options import lines_option, server_options, yes_option
 
 __all__ = ["views"]
 
@@ -16,12 +17,6 @@ MAX_LAG = 100
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class _Failure(click.ClickException):
-    """A failure that click prints: the database, the server or the user's function can't be used."""
-
-    exit_code = 2
 
 
 class _Refused(click.ClickException):
@@ -36,7 +31,6 @@ _into_option: Callable[[F], F] = click.option(
     required=True,
     help="The database of the read models: sqlite:///path or postgresql://user@host/database.",
 )
-_json_option: Callable[[F], F] = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 _max_lag_option: Callable[[F], F] = click.option(
     "--max-lag",
     type=click.IntRange(min=0),
@@ -55,9 +49,9 @@ def views() -> None:
 @views.command("ls")
 @click.argument("name", required=False)
 @_into_option
-@_json_option
+@lines_option
 @server_options
-def list_views(name: str | None, into: str, as_json: bool, **server: str | None) -> None:
+def list_views(name: str | None, into: str, as_json: bool, **server: Any) -> None:
     """List the read models of a database, or the versions of the one called NAME.
 
     The command changes nothing. `position` is the last message that is wholly applied. `behind` says how many messages
@@ -84,9 +78,9 @@ def list_views(name: str | None, into: str, as_json: bool, **server: str | None)
 @click.argument("function", metavar="MODULE:FUNCTION")
 @click.option("--promote", is_flag=True, help="Let views read this version when it has caught up.")
 @_max_lag_option
-@_json_option
+@lines_option
 @server_options
-def rebuild(function: str, promote: bool, max_lag: int, as_json: bool, **server: str | None) -> None:
+def rebuild(function: str, promote: bool, max_lag: int, as_json: bool, **server: Any) -> None:
     """Run a projection until it has caught up with its streams, for example a new version of a read model.
 
     FUNCTION takes a connection and returns conn.projection(...), for example with version=2. It may be an async
@@ -116,10 +110,10 @@ def rebuild(function: str, promote: bool, max_lag: int, as_json: bool, **server:
 @click.argument("version", type=click.IntRange(min=1))
 @_into_option
 @_max_lag_option
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@_json_option
+@yes_option
+@lines_option
 @server_options
-def promote(name: str, version: int, into: str, max_lag: int, yes: bool, as_json: bool, **server: str | None) -> None:
+def promote(name: str, version: int, into: str, max_lag: int, yes: bool, as_json: bool, **server: Any) -> None:
     """Let views of NAME read this version.
 
     The switch is one transaction. It is refused if the version is too far behind its streams. If the projection leaves
@@ -130,6 +124,7 @@ def promote(name: str, version: int, into: str, max_lag: int, yes: bool, as_json
     The exit code is 0 if views now read this version, 1 if the switch was refused, and 2 if the database or the server
     can't be used.
     """
+    from eda.cli.output import confirm
     from eda.cli.view_promotion import Refusal, examine, print_promoted, switch
 
     try:
@@ -137,7 +132,7 @@ def promote(name: str, version: int, into: str, max_lag: int, yes: bool, as_json
         if not yes and not found.is_current:
             question = f"Let views of {name} read version {version}"
             question += f" instead of version {found.previous}?" if found.previous is not None else "?"
-            click.confirm(question, abort=True, err=True)
+            confirm(question, yes=False)
         changed = _run(switch(into, name, version))
     except Refusal as error:
         raise _Refused(str(error)) from None
@@ -150,10 +145,10 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
     from eda.cli.view_sink import DatabaseFailed
     from eda.errors import EdaError
 
-    return run_to_end(work, (EdaError, DatabaseFailed, OSError), _Failure)
+    return run_to_end(work, (EdaError, DatabaseFailed, OSError), Failure)
 
 
 def _print(show: Callable[[], None]) -> None:
     from eda.cli.ending import print_to_end
 
-    print_to_end(show, _Failure)
+    print_to_end(show, Failure)

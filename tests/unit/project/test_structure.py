@@ -44,8 +44,8 @@ TOP: dict[str, list[str]] = {
         "keywords",
     ],
     "front door": [
-        *("sql", "conn_services", "closing", "lifetime", "conn_sides", "conn", "hooked_conn", "connecting"),
-        *("running", "__init__"),
+        *("sql", "conn_services", "closing", "lifetime", "conn_sides", "conn_admin", "conn", "hooked_conn"),
+        *("connecting", "running", "__init__"),
     ],
 }
 

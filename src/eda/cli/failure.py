@@ -1,0 +1,13 @@
+"""The error of a command that can't do its work."""
+
+from __future__ import annotations
+
+import click
+
+__all__ = ["Failure"]
+
+
+class Failure(click.ClickException):
+    """A failure that click prints in one line: the command can't do its work. The exit code is 2."""
+
+    exit_code = 2

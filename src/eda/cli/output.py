@@ -1,0 +1,63 @@
+"""How commands print: lines of JSON, texts that are safe on a terminal, and questions."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from rich.console import Console
+
+from eda.cli.failure import Failure
+
+__all__ = ["confirm", "console", "duration_text", "print_json", "safe", "time_text"]
+
+
+def print_json(fields: Mapping[str, Any]) -> None:
+    """Print one JSON object in a line of its own, in ASCII."""
+    click.echo(json.dumps(fields, allow_nan=False))
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return the console that a command prints tables to. It has colours only on a terminal."""
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+def safe(text: str, encoding: str | None = None) -> str:
+    """Return a text as a terminal may show it: without control characters, and in the terminal's encoding."""
+    encoding = encoding or sys.stdout.encoding or "utf-8"
+    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    return shown.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration as people write it: 3 s, 5 min, 2 h, 4 d."""
+    seconds = max(seconds, 0.0)
+    for limit, unit, size in ((120, "s", 1), (7200, "min", 60), (172800, "h", 3600)):
+        if seconds < limit:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86400:.0f} d"
+
+
+def time_text(time: datetime | None) -> str | None:
+    """Return a time in RFC 3339, in UTC with milliseconds; None for None."""
+    if time is None:
+        return None
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask whether to do something that can't be undone. Return if the answer is yes, or if `yes` was given.
+
+    Raises Exit (code 1) if the answer is no, and Failure if there is no terminal to ask on.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise Failure(f"{question} Add --yes to do it: there is no terminal to ask on")
+    if not click.confirm(question, err=True):
+        click.echo("nothing was changed", err=True)
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,45 @@
+"""Runs a command that needs a connection: opens it, does the work, and ends with the right exit code."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+import eda
+from eda.cli.contexts import connect_arguments
+from eda.cli.ending import run_to_end
+from eda.cli.failure import Failure
+
+__all__ = ["connection", "run_with_conn"]
+
+T = TypeVar("T")
+
+
+def connection(
+    server: Mapping[str, Any], *, client: str = "eda-cli", auto_create: bool = False, **more: Any
+) -> eda.Conn:
+    """Return a connection to the server that the options of a command name. It creates no stream. Raises Failure."""
+    arguments = {"client": client} | connect_arguments(server)
+    return eda.connect(auto_create=auto_create, **arguments, **more)
+
+
+def run_with_conn(server: Mapping[str, Any], work: Callable[[eda.Conn], Awaitable[T]], **more: Any) -> T:
+    """Open a connection, do `work(conn)`, and return its result.
+
+    Raises Failure for an error of eda or of the system, and Exit after a signal. Warnings go to standard error.
+    """
+    log_to_stderr()
+
+    async def run() -> T:
+        async with connection(server, **more) as conn:
+            return await work(conn)
+
+    return run_to_end(run(), (eda.EdaError, OSError), Failure)
+
+
+def log_to_stderr() -> None:
+    """Let warnings of eda go to standard error, a line each."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="eda: %(message)s")
+    logging.getLogger("nats").setLevel(logging.CRITICAL)  # eda reports what matters
