@@ -25,6 +25,7 @@ Files, each after the files that it imports:
     _publisher_core    the work of a publisher for each event: window, writing, acknowledgements
     _pack_frame        the message of a publisher's pack: its message id, headers, subject and frame
     _packing_core      the core of a publisher with packs: puts many events into each message
+    _sending           `send`: passes an event to the core, or waits
     linger             closes a publisher's open pack in time
     known_streams      the streams that a connection publishes to, each looked up once
     outcomes           reports the outcomes of a publisher's events to callbacks, senders and `flush`

@@ -5,24 +5,31 @@ few events looks as it would without packs, and an event that is larger than any
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBUF_READ
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF
+from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, realloc
 
 from eda._bytes cimport Writer, copy_byte, copy_bytes, copy_decimal, copy_varint, reserve
-from eda._codec cimport Text
+from eda._codec cimport Refusal, Text, read_envelope, refusal_error
+from eda._data cimport Data
+from eda._event cimport Event, new_event
+from eda._pack cimport Pack, is_pack as is_pack_payload, next_envelope, read_pack
 from eda.publishing._stream_sender cimport Destination, Reply, copy_reply
 from eda.transport._frame cimport copy_token, size_of_token
 
 from hashlib import blake2b
 
+from eda._data import Bytes, String
 from eda.headers import MSG_ID, PACK
 
 __all__: list = []
+
+BYTES = (<Data>Bytes(b"")).type
+STRING = (<Data>String("")).type
 
 cdef enum:
     FIRST_EVENTS = 16               # that a pack has room for at first
@@ -43,7 +50,7 @@ cdef class SentPack:
     def __dealloc__(self):
         cdef uint64_t i
         for i in range(2 * self.n):
-            Py_DECREF(<object>self.items[i])
+            Py_XDECREF(self.items[i])
         free(self.items)
 
     cdef int grow(self) except -1:
@@ -65,12 +72,44 @@ cdef bytes headers_of(SentPack pack, bint is_pack, bint dedup):
     cdef str id
     if not dedup:
         return b"NATS/1.0\r\n%b\r\n" % count if is_pack else b""
-    if is_pack:
+    if is_pack and pack.new_id is not None:
+        id = pack.new_id + ".pack"      # no other message has it, because this event is in no other pack
+    elif is_pack:
         # No id has a line break, so two different lists of ids never make the same text.
         id = blake2b("\n".join(pack.ids()).encode("ascii"), digest_size=ID_SIZE).hexdigest()
     else:
-        id = <str>pack.items[1]
+        id = pack.new_id if pack.new_id is not None else <str>pack.items[1]
     return b"%b%b\r\n%b\r\n" % (ID_LINE, id.encode("ascii"), count)
+
+
+cdef list events_of(SentPack pack, const unsigned char* payload, Py_ssize_t n):
+    cdef list events = []
+    cdef Pack read = None
+    cdef Py_ssize_t start = 0
+    cdef Py_ssize_t n_envelope = n
+    cdef bytes raw
+    cdef uint64_t i
+    if is_pack_payload(payload, n):
+        read = read_pack(payload, n, NULL, 0, NULL, 0)
+        raw = read.raw
+    else:
+        raw = PyBytes_FromStringAndSize(<const char*>payload, n)
+    for i in range(pack.n):
+        if read is not None:
+            start = next_envelope(read, &n_envelope)
+        events.append(
+            <Event>pack.items[2 * i] if pack.items[2 * i] is not NULL else read_back(raw, start, start + n_envelope)
+        )
+    return events
+
+
+cdef Event read_back(bytes raw, Py_ssize_t start, Py_ssize_t end):
+    """Return an event as the user gave it, but with the id under which it was published."""
+    cdef Event event = new_event()
+    cdef Refusal refusal
+    if read_envelope(event, raw, start, end, &refusal) < 0:
+        raise refusal_error(&refusal)
+    return event.replace(time=None, client="")
 
 
 cdef bytes compressed_pack(object compress, const unsigned char* pack, Py_ssize_t n, Py_ssize_t most):

@@ -6,6 +6,7 @@ from eda._event cimport Event
 from eda.publishing._pack_frame cimport SentPack
 from eda.publishing._publisher_core cimport PublisherCore
 from eda.publishing._stream_sender cimport Destination
+from eda.publishing._window cimport Slot
 
 
 cdef class PackingCore(PublisherCore):
@@ -40,4 +41,5 @@ cdef class PackingCore(PublisherCore):
     cdef int close(self, bint write) except -1
     cdef void forget_pack(self) noexcept
     cdef void shrink(self, Writer* w) noexcept
+    cdef const unsigned char* payload_of(self, Slot* slot) except NULL
     cdef int fit_into(self, Destination destination) except -1

@@ -6,6 +6,7 @@ message of its own has. From then on all is done for packs as for messages: writ
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
 from cpython.pystate cimport PyThreadState_Get
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcmp
@@ -15,15 +16,15 @@ from eda._clock cimport monotonic_ns, wall_ns
 from eda._codec cimport Plan, Text, copy_envelope, plan_envelope
 from eda._event cimport F_AGGREGATE, F_ID, F_TYPE, Event
 from eda._pack cimport MAX_UNPACKED, TAG_OF_EVENT
-from eda.publishing._pack_frame cimport SentPack, add_event, compressed_pack, headers_of, put_message
+from eda.publishing._pack_frame cimport (
+    SentPack, add_event, can_be_read_back, compressed_pack, events_of, headers_of, put_message,
+)
 from eda.publishing._pending cimport Pending
 from eda.publishing._publisher_core cimport PublisherCore
 from eda.publishing._stream_sender cimport Destination, Reply, check_id, id_of, put_frame
 from eda.publishing._window cimport Slot, PublishWindow, fill_slot, has_slot
 from eda.transport._frame cimport MAX_CONTROL_LINE
 from eda.transport._outbound cimport Chunk, write_soon
-
-from eda.errors import ConfigError
 
 __all__ = ["PackingCore"]
 
@@ -126,8 +127,7 @@ cdef class PackingCore(PublisherCore):
             if not of_pack:
                 del self.receipts[seq]
 
-    def accept_if_flowing(self, event):
-        """Accept an event and return its id if the host has nothing to do for it; otherwise only return None."""
+    cdef str take_if_flowing(self, object event):
         if type(event) is not Event or self.out.paused or self.at_limit() or self.n_in_turn >= MAX_IN_TURN:
             return None
         # In a wrong loop or thread, the sender calls `accept` next, which raises. One check of the loop per turn is
@@ -160,7 +160,7 @@ cdef class PackingCore(PublisherCore):
         cdef str id = id_of(event)
         cdef Writer* w = &self.buffer
         cdef Py_ssize_t n
-        cdef bint is_odd
+        cdef bint is_odd, is_new
         cdef SentPack pack
         cdef unsigned char* to
         # Encoding may run code of the user, which may change the state. So the state is read after encoding.
@@ -188,7 +188,13 @@ cdef class PackingCore(PublisherCore):
             self.receipt_seq = self.window.next_seq
             self.receipt_index = pack.n
             self.receipts.setdefault(self.receipt_seq, {})[self.receipt_index] = receipt
-        add_event(pack, event, id)
+        is_new = len(<str>event.texts[F_ID]) == 0 if event.texts[F_ID] is not NULL else event.spans[F_ID].n == 0
+        if is_new and pack.new_id is None:
+            pack.new_id = id
+        if is_new and not self.wants_acks and can_be_read_back(event):
+            add_event(pack, NULL, NULL)
+        else:
+            add_event(pack, <PyObject*>event, <PyObject*>id)
         to = w.buf + w.pos
         to[0] = TAG_OF_EVENT
         to = copy_length(to + 1, plan.size)
@@ -311,6 +317,7 @@ cdef class PackingCore(PublisherCore):
         slot = fill_slot(
             window, pack, chunk, start, w.pos - start, monotonic_ns(), self.opened_ns, self.opened_ns + self.give_up_ns
         )
+        slot.n_envelope = <unsigned int>n_payload
         self.forget_pack()
         self.n_packs += 1
         if direct:
@@ -398,23 +405,36 @@ cdef class PackingCore(PublisherCore):
 
     def fail(self, uint64_t seq):
         """Remove a pending pack that has failed. Return (event with its id, id, receipt or None) of each event."""
-        cdef SentPack pack = self.take_out(seq)
+        cdef Slot* slot = self.window.find(seq)
+        cdef SentPack pack
         cdef dict receipts
         cdef Event event
-        cdef uint64_t i
+        cdef list events
         cdef list failed = []
-        if pack is None:
+        cdef Py_ssize_t i
+        if slot is NULL:
             return failed
+        pack = <SentPack>slot.waiter
+        events = events_of(pack, self.payload_of(slot), slot.n_envelope)
+        self.take_out(seq)
         self.n_failed += pack.n
         self.tell_host()
         receipts = self.receipts.pop(seq, {})
-        for i in range(pack.n):
-            event = <Event>pack.items[2 * i]
-            id = <str>pack.items[2 * i + 1]
+        for i, event in enumerate(events):
+            id = <str>pack.items[2 * i + 1] if pack.items[2 * i + 1] is not NULL else event.id
             failed.append((event if event.id else event.replace(id=id), id, receipts.get(i)))
         return failed
+
+    cdef const unsigned char* payload_of(self, Slot* slot) except NULL:
+        """Return the payload of a pending message; the slot keeps it alive."""
+        return <const unsigned char*>self.written_at(slot) + slot.n - 2 - slot.n_envelope
 
     def id_at(self, uint64_t seq):
         """Return the id of the first event of a pending pack; empty if the pack is settled."""
         cdef Slot* slot = self.window.find(seq)
-        return <str>(<SentPack>slot.waiter).items[1] if slot is not NULL else ""
+        cdef SentPack pack
+        if slot is NULL:
+            return ""
+        pack = <SentPack>slot.waiter
+        # An event that is not kept had no id of its own. If it is the first one, `new_id` is its id.
+        return <str>pack.items[1] if pack.items[1] is not NULL else pack.new_id

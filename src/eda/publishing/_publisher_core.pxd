@@ -32,6 +32,8 @@ cdef class PublisherCore(Pending):
 
     cdef public bint timer_runs                # the host's timer runs, so it needs no call for each event
 
+    cdef public bint is_overfull            # the host takes no event: too many failures are kept, or it has stopped
+
     # Calls that the host has asked for.
     cdef public bint room_wanted            # the host wants `on_room` when there is room
     cdef public uint64_t flush_to           # the host wants `on_flushed` when all before this sequence are settled
@@ -50,6 +52,7 @@ cdef class PublisherCore(Pending):
     cdef PyThreadState* thread              # the thread that made this object
 
     cdef bint at_limit(self) noexcept
+    cdef str take_if_flowing(self, object event)
     cdef uint64_t count_flow_only(self) noexcept
     cdef str put(self, Event event, uint64_t now, int64_t time_ns, bint at_once)
     cpdef int stop_writing(self) except -1

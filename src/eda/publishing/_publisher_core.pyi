@@ -33,6 +33,7 @@ class PublisherCore(Pending):
     timer_runs: bool
     room_wanted: bool
     flush_to: int
+    is_overfull: bool
     @property
     def max_pending(self) -> int: ...
     @property

@@ -63,19 +63,16 @@ cdef class PublisherCore(Pending):
         bint dedup, bint wants_acks, uint64_t max_pending, uint64_t max_bytes, double give_up_s, object loop=None,
         object running_loop=None
     ):
-        self.host = host
-        self.out = out
+        self.host, self.out = host, out
         self.destination = destination
         self.settles_at_end = len(destination.domain) > 0
         self.inbox = inbox
         self.client = client
-        self.dedup = dedup
-        self.wants_acks = wants_acks
+        self.dedup, self.wants_acks = dedup, wants_acks
         self.max_pending = self.max_messages = max_pending
         self.max_bytes = max_bytes
         self.give_up_ns = <uint64_t>(give_up_s * 1e9)
-        self.loop = loop
-        self.running_loop = running_loop
+        self.loop, self.running_loop = loop, running_loop
         self.thread = PyThreadState_Get()
         self.checked = out.n_writes - 1
         self.receipts = {}
@@ -135,6 +132,9 @@ cdef class PublisherCore(Pending):
 
     def accept_if_flowing(self, event):
         """Accept an event and return its id if the host has nothing to do for it; otherwise only return None."""
+        return self.take_if_flowing(event)
+
+    cdef str take_if_flowing(self, object event):
         if type(event) is not Event or not (self.timer_runs and self.writing) or self.out.paused or self.at_limit():
             return None
         # In a wrong loop or thread, the sender calls `accept` next, which raises. One check of the loop per write is

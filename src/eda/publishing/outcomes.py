@@ -31,9 +31,6 @@ class Outcomes:
         self.failures: Failures = Failures()
         self._stops = options.stops_on_failure
         self._is_stopped = False
-        # Whether no event can be accepted now: too many failures are kept, or one has stopped the publisher. `send`
-        # reads it for each event.
-        self.is_overfull: bool = False
 
     @property
     def wants_acks(self) -> bool:
@@ -65,7 +62,7 @@ class Outcomes:
         core = self.core
         is_shared = False  # whether another event has this error object already
         if self._stops:
-            self._is_stopped = self.is_overfull = True
+            self._is_stopped = core.is_overfull = True
         for event, event_id, receipt in core.fail(seq):
             if is_shared:
                 error = _copy_of(error)
@@ -86,7 +83,7 @@ class Outcomes:
             self.update_overfull()
 
     def refusal(self) -> Exception:
-        """Return the error of a sender while `is_overfull`: it tells of all failures that are kept."""
+        """Return the error of a sender while the core is overfull: it tells of all failures that are kept."""
         if self._is_stopped:
             return Stopped()
         error = self.failures.tell_all()
@@ -94,9 +91,9 @@ class Outcomes:
         return error
 
     def update_overfull(self) -> None:
-        """Update `is_overfull` after failures were added or reported."""
+        """Update whether the core is overfull after failures were added or reported."""
         self._is_stopped = False
-        self.is_overfull = self.failures.is_overfull
+        self.core.is_overfull = self.failures.is_overfull
 
 
 def _copy_of(error: Exception) -> Exception:

@@ -15,6 +15,7 @@ from eda.jetstream.pack_mark import check_packed
 from eda.jetstream.store_mark import check_unmarked
 from eda.publishing._pending import OTHER_LOOP
 from eda.publishing._publisher_core import PublisherCore
+from eda.publishing._sending import Sender
 from eda.publishing.cores import new_core
 from eda.publishing.lifecycle import Lifecycle
 from eda.publishing.outcomes import Outcomes
@@ -33,7 +34,7 @@ SEND_MANY = 512  # how many events `send_many` takes from an iterable at a time
 FLUSH_ON_ERROR_S = 5.0  # time-out of the flush if an exception leaves the block
 
 
-class Publisher:
+class Publisher(Sender):
     """Publishes events at volume; made by `Conn.publisher`, used as an async context manager.
 
     Events are stored in the order of `send`, also across time-outs, reconnects and leader changes. If the server
@@ -68,10 +69,9 @@ class Publisher:
         self._check_stream = check_stream
         self._on_opening = on_opening
         self._on_closed = on_closed
-        self._core: PublisherCore | None = None  # None: not opened yet
-        self._closed = False
+        self._core = None  # not opened yet
         self._queue = SenderQueue()
-        self._senders = self._queue.queue  # `send` reads it for each event
+        self._senders = self._queue.queue
         self._flushes = FlushWaiters()
         self._outcomes = Outcomes(logger, options)
         self._pump = Pump(
@@ -190,28 +190,20 @@ class Publisher:
 
     # --- sending -----------------------------------------------------------------------------------------------------
 
-    async def send(self, event: Event) -> str:
-        """Accept an event, to be published in the background, and return the id under which it is published.
-
-        Waits only while the window is full or the connection can't take more bytes: that is the back-pressure. With
-        packs, it also lets the event loop run after each 1,024 events. If it is cancelled meanwhile, it sends nothing.
-
-        Raises ConfigError or EncodeError for an event that can't be sent; ConfigError in another event loop or thread;
-        Closed; PublishFailed if more than 10,000 failures are kept because nobody called `flush`. Then the event is not
-        published.
-        """
+    async def _send_slowly(self, event: Event) -> str:
+        """Send an event for which the publisher has something to do."""
         core = self._core
-        if core is None or self._senders or self._closed or self._outcomes.is_overfull:
-            core = await self._room()
-        elif (event_id := core.accept_if_flowing(event)) is not None:
-            return event_id
-        elif core.is_full or self._out.paused or core.needs_turn:
+        if core is None or self._must_queue(core) or core.needs_turn:
             core = await self._room()
         if type(event) is not Event:
             raise ConfigError(f"event must be an eda.Event, not {type(event).__name__}", argument="event")
         event_id = core.accept(event)
         self._pump.on_accepted()
         return event_id
+
+    def _must_queue(self, core: PublisherCore) -> bool:
+        """Return whether a sender has to wait, or gets an error."""
+        return bool(self._senders) or self._closed or core.is_overfull or core.is_full or self._out.paused
 
     async def send_and_wait(self, event: Event) -> Receipt:
         """Send an event in order with the others, wait until it is stored, and return its receipt.
@@ -225,14 +217,7 @@ class Publisher:
         the event is not published. If it is cancelled later, the event is published all the same.
         """
         core = self._core
-        if (
-            core is None
-            or self._senders
-            or self._closed
-            or self._outcomes.is_overfull
-            or core.is_full
-            or self._out.paused
-        ):
+        if core is None or self._must_queue(core):
             core = await self._room()
         if type(event) is not Event:
             raise ConfigError(f"event must be an eda.Event, not {type(event).__name__}", argument="event")
@@ -303,7 +288,7 @@ class Publisher:
                 core = self._core
                 if core is None or self._closed or self._wire.is_closed:
                     raise Closed("publisher (enter it with async with first)" if not self._closed else "publisher")
-                if self._outcomes.is_overfull:
+                if core.is_overfull:
                     raise self._outcomes.refusal()
                 if queue.is_first(sender):
                     if self._out.paused:

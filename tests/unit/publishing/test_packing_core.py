@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from hashlib import blake2b
 from typing import Any
 
@@ -141,9 +142,16 @@ def test_ids_when_events_have_none_are_those_that_were_returned() -> None:
     ids = [rig.core.accept(eda.Event(type="t")) for _ in range(3)]
     (written,) = rig.written()
     assert ids_of([written]) == [ids]
-    assert written.header == headers(f"Nats-Msg-Id: {pack_id(*ids)}", "Eda-Pack: 3")
+    assert written.header == headers(f"Nats-Msg-Id: {ids[0]}.pack", "Eda-Pack: 3")
     rig.acknowledge(1)
     assert list(rig.host.acknowledged) == ids
+
+
+def test_message_id_when_some_events_have_ids_is_that_of_the_first_new_id() -> None:
+    rig = rig_of(3)
+    ids = [rig.core.accept(eda.Event(id=each)) for each in ("a", "", "")]
+    (written,) = rig.written()
+    assert written.header == headers(f"Nats-Msg-Id: {ids[1]}.pack", "Eda-Pack: 3")
 
 
 # --- sizes -----------------------------------------------------------------------------------------------------------
@@ -392,6 +400,76 @@ def test_fail_returns_each_event_with_its_id_and_receipt() -> None:
     assert [each for _, _, each in failed] == [None, receipt, None]
     assert rig.core.fail(1) == []
     assert (rig.core.n_failed, rig.core.n_pending, rig.core.receipts) == (3, 0, {})
+
+
+KINDS = [
+    eda.Event(),
+    eda.Event(type="t", data=eda.Bytes(b"\x00\xff")),
+    eda.Event(type="é", aggregate="a b", data=eda.Bytes(b"")),
+    eda.Event(type="t", schema="s", cause="c", meta={"k": "ü", "": "", "k2": "v"}, data=eda.String("text ü")),
+    eda.Event(data=eda.String("")),
+    eda.Event(data=eda.JSON({"a": [1, 2.5, None]})),
+    eda.Event(data=eda.MsgPack((1, 2))),
+    eda.Event(time=5, type="t"),
+    eda.Event(client="x", type="t"),
+    eda.Event(stream="another", type="t"),
+    eda.Event(id="own", type="t"),
+    eda.Event(data=eda.Data.from_encoded("string", b"\xff not UTF-8")),
+    eda.Event(data=eda.Bytes(bytearray(b"changes"))),
+]
+
+
+@pytest.mark.parametrize("compress", [None, zstandard.ZstdCompressor().compress], ids=["plain", "zstd"])
+@pytest.mark.parametrize("in_order", [1, -1])
+@pytest.mark.parametrize("max_events", [1, 2, 5, 100])
+def test_fail_gives_back_events_as_they_were_with_their_ids(compress: Any, in_order: int, max_events: int) -> None:
+    rig = rig_of(max_events, compress=compress, wants_acks=False)
+    given = KINDS[::in_order] * 3
+    ids = [rig.core.accept(event) for event in given]
+    rig.core.close_pack()
+    failed = [each for seq in range(1, rig.core.next_seq) for each in rig.core.fail(seq)]
+    assert [event_id for _, event_id, _ in failed] == ids
+    wanted = [event.replace(id=event_id) for event, event_id in zip(given, ids, strict=True)]
+    assert [event for event, _, _ in failed] == wanted
+    assert [event.data.type for event, _, _ in failed] == [event.data.type for event in wanted]
+    assert [event.meta for event, _, _ in failed] == [event.meta for event in wanted]
+    assert [(event.sequence, event.index, event.ack_time, event.stream) for event, _, _ in failed] == [
+        (0, 0, None, event.stream) for event in given
+    ]
+
+
+@pytest.mark.parametrize("writing", [True, False])
+def test_fail_when_the_pack_is_not_written_yet_gives_back_its_events(writing: bool) -> None:
+    rig = rig_of(2, wants_acks=False)
+    if not writing:
+        rig.core.stop_writing()
+    ids = [rig.core.accept(eda.Event(type=f"t{i}")) for i in range(3)]
+    rig.core.close_pack(False)
+    failed = rig.core.fail(1) + rig.core.fail(2)
+    assert [(event.type, event.id, event_id) for event, event_id, _ in failed] == [
+        (f"t{i}", ids[i], ids[i]) for i in range(3)
+    ]
+
+
+def test_accept_when_an_event_can_be_read_back_does_not_keep_it() -> None:
+    for event, is_kept in ((KINDS[1], False), (KINDS[3], False), (KINDS[5], True), (KINDS[7], True), (KINDS[10], True)):
+        for wants_acks in (False, True):
+            rig = rig_of(100, wants_acks=wants_acks)
+            before = sys.getrefcount(event)
+            rig.core.accept(event)
+            assert sys.getrefcount(event) - before == int(is_kept or wants_acks)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_id_at_when_events_are_not_kept_is_that_of_the_first(n: int) -> None:
+    rig = rig_of(n, wants_acks=False)
+    ids = [rig.core.accept(eda.Event(type="t")) for _ in range(n)]
+    assert rig.core.id_at(1) == ids[0]
+    rig = rig_of(n, wants_acks=False)
+    rig.core.accept(eda.Event(id="own"))
+    for _ in range(n - 1):
+        rig.core.accept(eda.Event())
+    assert rig.core.id_at(1) == "own"
 
 
 def test_rewind_writes_the_same_bytes_again_and_counts_events() -> None:

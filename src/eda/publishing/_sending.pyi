@@ -1,0 +1,26 @@
+from collections import deque
+from collections.abc import Coroutine, Generator
+from types import TracebackType
+from typing import Any, final
+
+from typing_extensions import disjoint_base
+
+from eda._event import Event
+from eda.publishing._publisher_core import PublisherCore
+from eda.publishing.waiters import QueuedSender
+
+__all__ = ["Sender", "Sending"]
+
+@disjoint_base
+class Sender:
+    _core: PublisherCore | None
+    _senders: deque[QueuedSender]
+    _closed: bool
+    def send(self, event: Event) -> Coroutine[Any, Any, str]: ...
+
+@final
+class Sending(Coroutine[Any, Any, str]):
+    def __await__(self) -> Generator[Any, None, str]: ...
+    def send(self, value: Any, /) -> Any: ...
+    def throw(self, type: Any, value: Any = None, traceback: TracebackType | None = None, /) -> Any: ...
+    def close(self) -> None: ...

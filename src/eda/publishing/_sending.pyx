@@ -1,0 +1,155 @@
+"""`send`, which a program calls for each event: in most cases, it only passes the event to the core.
+
+A coroutine of Python would take longer than the core does. So `send` returns an object of its own, with which a program
+can do all that it can do with a coroutine: await it, make a task of it, close it.
+"""
+
+cimport cython
+from cpython.exc cimport PyErr_WarnEx
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+
+__all__ = ["Sender", "Sending"]
+
+cdef extern from "Python.h":
+    ctypedef enum PySendResult:
+        PYGEN_RETURN
+        PYGEN_ERROR
+        PYGEN_NEXT
+    PySendResult PyIter_Send(PyObject* iterator, PyObject* value, PyObject** result) except PYGEN_ERROR
+    ctypedef PySendResult (*sendfunc)(PyObject* it, PyObject* value, PyObject** result) except PYGEN_ERROR
+    ctypedef struct PyAsyncMethods:
+        sendfunc am_send
+    ctypedef struct PyTypeObject:
+        PyAsyncMethods* tp_as_async
+
+
+cdef class Sender:
+    """The base class of a publisher: `send`, and what it reads for each event."""
+
+    def send(self, event):
+        """Accept an event, to be published in the background, and return the id under which it is published: await it.
+
+        Waits only while the window is full or the connection can't take more bytes: that is the back-pressure. With
+        packs, it also lets the event loop run after each 1,024 events. If it is cancelled meanwhile, it sends nothing.
+
+        Raises ConfigError or EncodeError for an event that can't be sent; ConfigError in another event loop or thread;
+        Closed; PublishFailed if more than 10,000 failures are kept because nobody called `flush`. Then the event is not
+        published.
+        """
+        cdef Sending sending = Sending.__new__(Sending)
+        sending.publisher = self
+        sending.event = event
+        return sending
+
+
+@cython.final
+@cython.freelist(64)
+@cython.auto_pickle(False)
+cdef class Sending:
+    """The coroutine of one `send`. It sends the event when it is awaited, and not before."""
+
+    # Names for asyncio, which shows them for a task.
+    __name__ = "send"
+    __qualname__ = "Publisher.send"
+
+    def __dealloc__(self):
+        if not self.has_begun:
+            warn_of_send()
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self.send(None)
+
+    def send(self, value, /):
+        """Run until the event is sent, or until the sender has to wait. Raises StopIteration, whose value is the id."""
+        cdef PyObject* result = NULL
+        cdef PySendResult how = send_to(<PyObject*>self, <PyObject*>value, &result)
+        returned = <object>result
+        Py_DECREF(returned)             # `result` was owned, and `returned` has a reference of its own
+        if how == PYGEN_RETURN:
+            raise StopIteration(returned)
+        return returned
+
+    def throw(self, type, value=None, traceback=None, /):
+        """Raise an exception where the sender waits; if it has not begun, nothing is sent."""
+        if self.rest is not None:
+            try:
+                return self.rest.throw(type if value is None else value)
+            except BaseException:
+                self.end()
+                raise
+        if self.has_begun:
+            raise RuntimeError("cannot reuse already awaited coroutine")
+        self.end()
+        raise type if value is None else value
+
+    def close(self):
+        """End it. If it has not begun, nothing is sent."""
+        rest = self.rest
+        self.end()
+        if rest is not None:
+            rest.close()
+
+    cdef bint end(self) noexcept:
+        self.has_begun = True
+        self.publisher = None
+        self.event = self.rest = None
+        return True
+
+    cdef object begin(self):
+        """Send the event if nothing is in the way, and return its id. Otherwise set `rest`."""
+        cdef Sender publisher = self.publisher
+        cdef PublisherCore core
+        if self.has_begun:
+            raise RuntimeError("cannot reuse already awaited coroutine")
+        self.has_begun = True
+        core = publisher._core
+        if core is not None and not publisher._closed and not core.is_overfull and not publisher._senders:
+            id = core.take_if_flowing(self.event)
+            if id is not None:
+                return id
+        self.rest = publisher._send_slowly(self.event)
+        return None
+
+
+cdef int warn_of_send() noexcept:
+    """Warn of a `send` that nobody has awaited. If warnings are errors, Python reports that it can't raise here."""
+    PyErr_WarnEx(RuntimeWarning, b"coroutine 'Publisher.send' was never awaited: the event was not sent", 1)
+    return 0
+
+
+cdef PySendResult send_to(PyObject* it, PyObject* value, PyObject** result) except PYGEN_ERROR:
+    """Do what `send` of a coroutine does. The result is the id, or what the sender waits for; the caller owns it."""
+    cdef Sending self = <Sending>it
+    cdef PySendResult how
+    if self.rest is None:
+        if value is not <PyObject*>None and not self.has_begun:
+            raise TypeError("can't send non-None value to a just-started coroutine")
+        try:
+            id = self.begin()
+        except BaseException:
+            self.end()
+            raise
+        if id is not None:
+            self.end()
+            Py_INCREF(id)
+            result[0] = <PyObject*>id
+            return PYGEN_RETURN
+    try:
+        how = PyIter_Send(<PyObject*>self.rest, value, result)
+    except BaseException:
+        self.end()
+        raise
+    if how == PYGEN_RETURN:
+        self.end()
+    return how
+
+
+# What awaits it then gets the id without a StopIteration.
+(<PyTypeObject*>Sending).tp_as_async.am_send = send_to
