@@ -49,6 +49,7 @@
     subscribing/machine       a server that loses power, and what it had not yet written to disk
     subscribing/members       starts, freezes and kills such members, and reads their journal
     cli/commands              the `eda` command as a process
+    cli/terminal              the same in a terminal, whose screen a test reads
     faults/nursery            a process that imports eda once, and forks the members of fault tests
     faults/scene              publishers and subscriptions of every kind under load
     faults/patience           how long eda waits for an answer before it asks again
