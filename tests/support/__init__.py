@@ -6,6 +6,7 @@
     transport/fake_server     a NATS server that says what a test tells it to
     transport/wires           a wire to a server, without the rest of a connection
     transport/nats_jwt        nkeys and JWTs, as `nsc` makes them
+    transport/certificates    certificates of a test's own authority
     typed/declarations        payload classes, upcasters and encodings of one test, forgotten after it
     schemas/protobuf_files    protobuf message classes, made without protoc
     embedded/cluster          three nats-servers in a cluster

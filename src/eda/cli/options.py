@@ -44,9 +44,9 @@ _SERVER: tuple[Callable[[F], F], ...] = (
     ),
     click.option("--context", metavar="NAME", help="A context of the nats command line: its server and credentials."),
     click.option("--cluster", metavar="DOMAIN", help="The JetStream domain that the stream is in."),
-    click.option("--user", metavar="NAME", envvar="EDA_USER", help="The user to log in as.  [$EDA_USER]"),
-    click.option("--password", metavar="TEXT", envvar="EDA_PASSWORD", help="The user's password.  [$EDA_PASSWORD]"),
-    click.option("--token", metavar="TEXT", envvar="EDA_TOKEN", help="The token to log in with.  [$EDA_TOKEN]"),
+    click.option("--user", metavar="NAME", help="The user to log in as.  [default: $EDA_USER]"),
+    click.option("--password", metavar="TEXT", help="The user's password.  [default: $EDA_PASSWORD]"),
+    click.option("--token", metavar="TEXT", help="The token to log in with.  [default: $EDA_TOKEN]"),
     click.option("--credentials", metavar="FILE", type=click.Path(), help="The .creds file to log in with."),
     click.option(
         "--nkey", metavar="FILE", type=click.Path(), help="The file with the seed of the nkey to log in with."
