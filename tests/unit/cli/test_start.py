@@ -10,7 +10,9 @@ import sys
 import pytest
 
 LIGHT = {"eda", "eda._version", "eda.cli"}
-LIGHT |= {f"eda.cli.{name}" for name in ("bench", "demo", "outbox", "schema", "store", "views")}  # commands
+LIGHT |= {
+    f"eda.cli.{name}" for name in ("bench", "context", "demo", "outbox", "schema", "server", "store", "views")
+}  # commands
 LIGHT |= {f"eda.cli.{name}" for name in ("failure", "groups", "limits", "options", "values")}
 HEAVY = {"asyncio", "google.protobuf", "logging", "msgpack", "msgspec", "nats", "rich", "ssl"}
 
