@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from eda._router import Router
     from eda.conn import Conn
     from eda.connecting import connect
+    from eda.diagnosis.finding import Finding
     from eda.embedded.server import EmbeddedServer
     from eda.encodings import register_encoding
     from eda.errors import (
@@ -86,6 +87,7 @@ __all__ = [
     "EventsBatchKeywords",
     "EventsKeywords",
     "Expected",
+    "Finding",
     "FlushNext",
     "HandleBatchNext",
     "HandleNext",
@@ -149,6 +151,7 @@ _NAMES_IN = {
     "eda._router": "Router",
     "eda.conn": "Conn",
     "eda.connecting": "connect",
+    "eda.diagnosis.finding": "Finding",
     "eda.embedded.server": "EmbeddedServer",
     "eda.encodings": "register_encoding",
     "eda.errors": "Closed CodecError ConfigError ConnectError ConsumerDeleted DecodeError EdaError EncodeError "

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from eda.errors import ConfigError
+from eda.jetstream.subjects import check_stream_name
 from eda.lifetime import Lifetime
 from eda.subscribing.lag import Lags, SubscriptionInfo
+
+if TYPE_CHECKING:
+    from eda.diagnosis.finding import Finding
 
 __all__ = ["ConnAdmin"]
 
@@ -44,3 +52,23 @@ class ConnAdmin:
         """
         replay = self._lifetime.require_open().replay
         return await replay.replay(stream, name, limit=limit, dead_letter=dead_letter)
+
+    # --- diagnosis ---------------------------------------------------------------------------------------------------
+
+    async def diagnose(self, streams: Iterable[str] | None = None) -> list[Finding]:
+        """Return what will bite: findings about the server, the account, and streams with their subscriptions.
+
+        `streams`: the names of the streams to examine; None: all streams that hold events of eda. Nothing changes on
+        the server, and no consumer is created. The call takes half a second if any ordered subscription has a holder.
+        What the credentials may not read is a finding of the check "unread".
+
+        Raises ConfigError; StreamNotFound for a name without a stream; ServerError, Timeout, Closed.
+        """
+        from eda.diagnosis.diagnosis import diagnose
+
+        services = self._lifetime.require_open()
+        if streams is None:
+            return await diagnose(services.api, None)
+        if isinstance(streams, str):
+            raise ConfigError(f"streams must be a list of names, not a str: write [{streams!r}]", argument="streams")
+        return await diagnose(services.api, [check_stream_name(name) for name in streams])

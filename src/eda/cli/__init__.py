@@ -36,6 +36,7 @@ Files, each after the files that it imports:
     views           `eda views` and its options
     relaying        runs the relay of an outbox
     outbox          `eda outbox relay`
+    doctor          `eda doctor`
     context         `eda context ls` and `eda context show`
     server          `eda server`
     worker          one of the two processes: it publishes or handles
@@ -57,7 +58,7 @@ _NEEDED = ("click", "rich")
 # By the name of a command: its module and its name there.
 _COMMANDS = {
     name: f"eda.cli.{name}:{name}"
-    for name in ("bench", "context", "demo", "outbox", "schema", "server", "store", "views")
+    for name in ("bench", "context", "demo", "doctor", "outbox", "schema", "server", "store", "views")
 }
 
 

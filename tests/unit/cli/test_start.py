@@ -11,7 +11,7 @@ import pytest
 
 LIGHT = {"eda", "eda._version", "eda.cli"}
 LIGHT |= {
-    f"eda.cli.{name}" for name in ("bench", "context", "demo", "outbox", "schema", "server", "store", "views")
+    f"eda.cli.{name}" for name in ("bench", "context", "demo", "doctor", "outbox", "schema", "server", "store", "views")
 }  # commands
 LIGHT |= {f"eda.cli.{name}" for name in ("failure", "groups", "limits", "options", "values")}
 HEAVY = {"asyncio", "google.protobuf", "logging", "msgpack", "msgspec", "nats", "rich", "ssl"}

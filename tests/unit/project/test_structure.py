@@ -69,11 +69,12 @@ MAY_IMPORT: dict[str, list[str]] = {
     "projections": [
         *("words", "typed", "event", "jetstream", "publishing", "cursors", "handling", "subscribing"),
     ],
+    "diagnosis": ["words", "jetstream", "subscribing"],
     "testing": ["words", "event", "store"],
     "middleware": ["words", "event", "publishing", "subscribing"],
     "front door": [
         *("words", "typed", "event", "embedded", "transport", "jetstream", "publishing", "dead_letters"),
-        *("subscribing", "store", "projections", "testing", "middleware"),
+        *("subscribing", "store", "projections", "diagnosis", "testing", "middleware"),
     ],
     "cli": ["words", "schemas", "transport", "front door"],
 }

@@ -1,0 +1,110 @@
+"""Checks of where a stream keeps its events, and how many copies there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from eda.diagnosis.facts import Facts, StreamFacts
+from eda.diagnosis.finding import Finding, listed
+from eda.jetstream.bucket import BUCKET_STREAM
+
+__all__ = ["check_bucket", "check_durability"]
+
+
+def check_durability(stream: StreamFacts) -> Iterator[Finding]:
+    """Yield what is found about the storage and the replicas of a stream."""
+    name, options = stream.name, stream.info.options
+    if options.storage == "memory":
+        yield Finding(
+            severity="warning",
+            check="memory_storage",
+            stream=name,
+            message="The stream keeps its events in memory: when its servers stop, all its events are lost.",
+            advice="Copy the events to a stream with file storage (`eda copy`). The storage can't be changed.",
+        )
+    if stream.config.get("persist_mode") == "async":
+        yield Finding(
+            severity="warning",
+            check="async_persist",
+            stream=name,
+            message="The server acknowledges events before it has written them even to the system's cache "
+            "(persist_mode async): if it is killed, acknowledged events are lost.",
+            advice="Create a stream without persist_mode, and copy the events (`eda copy`).",
+        )
+    if options.replicas == 1:
+        yield Finding(
+            severity="note" if stream.info.single_server is not False else "warning",
+            check="replicas",
+            stream=name,
+            message="The stream has one copy: while its server is away nothing can be published or read, and if the "
+            "server loses its disk, all events are lost.",
+            advice="Set replicas to 3 on a cluster of three servers: `eda streams update`.",
+        )
+    elif options.replicas % 2 == 0:
+        yield Finding(
+            severity="note",
+            check="replicas",
+            stream=name,
+            message=f"The stream has {options.replicas} replicas. It needs {options.replicas // 2 + 1} of them, so it "
+            f"survives the loss of no more servers than with {options.replicas - 1}.",
+            advice="Use 3 or 5 replicas.",
+        )
+    yield from _peers(stream)
+
+
+def _peers(stream: StreamFacts) -> Iterator[Finding]:
+    cluster, name = stream.cluster, stream.name
+    if cluster.get("name") and not cluster.get("leader"):
+        yield Finding(
+            severity="problem",
+            check="no_leader",
+            stream=name,
+            message="The stream has no leader: nothing can be published or read until its servers elect one.",
+            advice="Look whether most of the servers of the cluster run and reach each other.",
+        )
+    replicas = cluster.get("replicas") or []
+    offline = [str(each.get("name")) for each in replicas if each.get("offline")]
+    behind = [str(each.get("name")) for each in replicas if not each.get("current") and not each.get("offline")]
+    if offline:
+        yield Finding(
+            severity="warning",
+            check="replica_offline",
+            stream=name,
+            message=f"Replicas of the stream are offline: {listed(offline)}. With fewer than half of the replicas the "
+            "stream stops.",
+            advice="Bring the servers back, or remove the peers from the stream.",
+        )
+    if behind:
+        yield Finding(
+            severity="warning",
+            check="replica_behind",
+            stream=name,
+            message=f"Replicas of the stream do not have all events yet: {listed(behind)}. Until they have them, the "
+            "loss of the other servers loses events.",
+            advice="If it lasts, look at the load and the disks of these servers.",
+        )
+
+
+def check_bucket(facts: Facts) -> Iterator[Finding]:
+    """Yield what is found about the bucket in which ordered subscriptions keep their positions."""
+    config = facts.every.get(BUCKET_STREAM)
+    if config is None:
+        return
+    if config.get("storage") == "memory":
+        yield Finding(
+            severity="problem",
+            check="positions_in_memory",
+            message=f"The positions of ordered subscriptions are kept in memory ({BUCKET_STREAM}): when the server "
+            "stops, they are lost, and all events may be handled again.",
+            advice="Stop all ordered subscriptions, delete the bucket, and let eda create it again.",
+        )
+    least = config.get("num_replicas", 1)
+    most = max((each.info.options.replicas for each in facts.examined), default=1)
+    if least < most:
+        yield Finding(
+            severity="warning",
+            check="positions_replicas",
+            message=f"The positions of ordered subscriptions have {least} replicas ({BUCKET_STREAM}), but a stream has "
+            f"{most}: when that server is away, no ordered subscription handles events.",
+            advice=f"Set the replicas of {BUCKET_STREAM} to {most}.",
+        )

@@ -1,0 +1,192 @@
+"""What the server says about itself, the account, the streams and their consumers, and how its clock differs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from eda.errors import EdaError, ServerError, StreamNotFound, Timeout
+from eda.jetstream.api import Api, stream_error
+from eda.jetstream.labels import KIND
+from eda.jetstream.schemas import Account, ConsumerPage, Stream, StreamPage, nanoseconds
+from eda.jetstream.stream_info import StreamInfo, info_of
+from eda.jetstream.streams import LIST_TIMEOUT_S
+from eda.jetstream.subjects import overlaps
+from eda.names import STREAM_NAME
+from eda.server_codes import STREAM_NOT_FOUND
+from eda.subscribing.lag import Lags, SubscriptionInfo
+from eda.times import NS
+
+__all__ = ["Facts", "StreamFacts", "read_facts"]
+
+MAX_REQUESTS = 8  # streams that are read at the same time
+N_ROUND_TRIPS = 3
+
+
+@dataclass
+class StreamFacts:
+    """A stream, its consumers as the server lists them, and its subscriptions as eda knows them."""
+
+    info: StreamInfo
+    config: dict[str, Any]
+    state: dict[str, Any]
+    cluster: dict[str, Any]
+    now_ns: int  # by the server's clock
+    consumers: list[dict[str, Any]] = field(default_factory=list)
+    subscriptions: list[SubscriptionInfo] = field(default_factory=list)
+    unread: str = ""  # why consumers or subscriptions could not be read
+
+    @property
+    def name(self) -> str:
+        """The stream's name."""
+        return self.info.name
+
+
+@dataclass
+class Facts:
+    """What a diagnosis looks at."""
+
+    server: dict[str, Any]  # the server's INFO
+    api: Api
+    account: dict[str, Any]
+    round_trip_s: float
+    skew_s: float | None  # how far the server's clock is ahead of this machine's; None: not known
+    every: dict[str, dict[str, Any]]  # all streams of the account: their settings
+    states: dict[str, dict[str, Any]]  # all streams of the account: how much they hold
+    examined: list[StreamFacts]
+    others: list[str]  # streams of other programs, which are not examined
+
+
+async def read_facts(api: Api, names: Iterable[str] | None) -> Facts:
+    """Read all facts. `names`: the streams to examine; None: all that hold events of eda.
+
+    Raises StreamNotFound for a name without a stream, ServerError, Timeout, Closed.
+    """
+    round_trips = []
+    for _ in range(N_ROUND_TRIPS):
+        began = time.perf_counter()
+        account = await api.request("INFO", schema=Account)
+        round_trips.append(time.perf_counter() - began)
+    answers, skew_s = await _every_stream(api)
+    every = {name: answer["config"] for name, answer in answers.items()}
+    wanted = sorted(every) if names is None else list(dict.fromkeys(names))
+    for name in wanted:
+        if name not in every:
+            raise StreamNotFound(name)
+    ours = [name for name in wanted if names is not None or is_ours(every[name])]
+    limit = asyncio.Semaphore(MAX_REQUESTS)
+
+    async def read(name: str) -> StreamFacts | None:
+        async with limit:
+            try:
+                return await _read_stream(api, name)
+            except StreamNotFound:
+                return None  # it was deleted meanwhile
+
+    tasks = [asyncio.ensure_future(read(name)) for name in ours]
+    try:
+        found = await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+    return Facts(
+        server=api.wire.info,
+        api=api,
+        account=account,
+        round_trip_s=min(round_trips),
+        skew_s=skew_s,
+        every=every,
+        states={name: answer["state"] for name, answer in answers.items()},
+        examined=[each for each in found if each is not None],
+        others=[name for name in wanted if name not in ours],
+    )
+
+
+def is_ours(config: dict[str, Any]) -> bool:
+    """Return whether a stream with these settings seems to hold events of eda."""
+    name = config["name"]
+    if not STREAM_NAME.fullmatch(name) or name.startswith(("KV_", "OBJ_")):
+        return False
+    origins = config.get("mirror") or config.get("sources")
+    if (config.get("metadata") or {}).get(KIND) == "stream":
+        return True
+    subjects = config.get("subjects") or []
+    return bool(origins) or any(overlaps(subject, f"{name}.*.*") and subject != ">" for subject in subjects)
+
+
+async def _every_stream(api: Api) -> tuple[dict[str, dict[str, Any]], float | None]:
+    """Return the answers about all streams by name, and how far the server's clock is ahead."""
+    every: dict[str, dict[str, Any]] = {}
+    skew_s: float | None = None
+    n_seen = 0
+    deadline = time.monotonic() + LIST_TIMEOUT_S
+    while time.monotonic() < deadline:
+        began_ns = time.time_ns()
+        answer = await api.request("STREAM.LIST", {"offset": n_seen}, schema=StreamPage)
+        ended_ns = time.time_ns()
+        page = answer.get("streams") or []
+        n_seen, n_known = n_seen + len(page), len(every)
+        every |= {each["config"]["name"]: each for each in page}
+        times = [ns for each in page if (ns := nanoseconds(each.get("ts") or ""))]
+        if times and skew_s is None:
+            skew_s = skew(began_ns, times[-1], ended_ns)
+        if n_seen >= answer.get("total", 0) or len(every) == n_known:
+            return every, skew_s
+    raise Timeout("listing the streams", LIST_TIMEOUT_S)
+
+
+def skew(began_ns: int, server_ns: int, ended_ns: int) -> float:
+    """Return how many seconds the server's clock is ahead at least; negative: behind; 0.0: the clocks may agree.
+
+    The server read its clock between the request and the answer.
+    """
+    if server_ns > ended_ns:
+        return (server_ns - ended_ns) / NS
+    return min(server_ns - began_ns, 0) / NS
+
+
+async def _read_stream(api: Api, name: str) -> StreamFacts:
+    try:
+        answer = await api.request(f"STREAM.INFO.{name}", schema=Stream)
+    except ServerError as error:
+        raise stream_error(error, name) from error
+    facts = StreamFacts(
+        info=info_of(answer),
+        config=answer["config"],
+        state=answer["state"],
+        cluster=answer.get("cluster") or {},
+        now_ns=nanoseconds(answer.get("ts") or "") or time.time_ns(),
+    )
+    try:
+        facts.consumers = await _consumers(api, name)
+        facts.subscriptions = await Lags(api.wire, api).read(name)
+    except StreamNotFound:
+        raise
+    except EdaError as error:  # such as a missing permission
+        if api.wire.is_closed:
+            raise
+        facts.unread = " ".join(str(error).split())
+    return facts
+
+
+async def _consumers(api: Api, stream: str) -> list[dict[str, Any]]:
+    """Return all consumers of the stream as the server describes them."""
+    found: dict[str, dict[str, Any]] = {}
+    n_seen = 0
+    deadline = time.monotonic() + LIST_TIMEOUT_S
+    while time.monotonic() < deadline:
+        try:
+            answer = await api.request(f"CONSUMER.LIST.{stream}", {"offset": n_seen}, schema=ConsumerPage)
+        except ServerError as error:
+            if error.err_code == STREAM_NOT_FOUND:
+                raise StreamNotFound(stream) from error
+            raise
+        page = answer.get("consumers") or []
+        n_seen, n_known = n_seen + len(page), len(found)
+        found |= {each["name"]: each for each in page}
+        if n_seen >= answer.get("total", 0) or len(found) == n_known:
+            return list(found.values())
+    raise Timeout(f"listing the consumers of {stream}", LIST_TIMEOUT_S)
