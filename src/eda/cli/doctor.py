@@ -70,28 +70,37 @@ def doctor(streams: tuple[str, ...], at_least: str, as_json: bool, **server: Any
 
 def _print(shown: list[eda.Finding], findings: list[eda.Finding]) -> None:
     """Print the findings for people, under a line for each stream, and their numbers at the end."""
-    from rich.padding import Padding
+    from rich.table import Table
     from rich.text import Text
 
     from eda.cli.output import console, safe
 
     out = console()
 
-    def put(indent: int, *parts: tuple[str, str]) -> None:
+    def put(severity: str, *parts: tuple[str, str]) -> None:
+        """Print a severity and a text beside it, whose lines begin below each other on a terminal."""
+        first = Text(f"  {severity:<8}", _STYLES.get(severity, ""))
         text = Text.assemble(*((safe(part), style) for part, style in parts))
         if out.is_terminal:
-            out.print(Padding(text, (0, 0, 0, indent)))
+            grid = Table.grid()
+            grid.add_column(width=10)
+            grid.add_column(overflow="fold")
+            grid.add_row(first, text)
+            out.print(grid)
         else:
-            out.print(Text(" " * indent) + text, soft_wrap=True)
+            out.print(first + text, soft_wrap=True)
 
     about: str | None = ""
     for each in shown:
         if each.stream != about:
             about = each.stream
-            put(0, (f"stream {about}" if about else "server and account", "bold"))
+            out.print(Text(safe(f"stream {about}") if about else "server and account", "bold"), soft_wrap=True)
         who = f"{each.subscription}: " if each.subscription else ""
-        put(2, (f"{each.severity:<8}", _STYLES[each.severity]), (who, "bold"), (each.message, ""))
+        put(each.severity, (who, "bold"), (each.message, ""))
         if each.advice:
-            put(10, (f"> {each.advice}", "dim"))
-    numbers = {name: sum(each.severity == name for each in findings) for name in reversed(_STYLES)}
-    put(0, (", ".join(f"{number} {name}" for name, number in numbers.items()), "bold"))
+            put("", (f"> {each.advice}", "dim"))
+    numbers = []
+    for name in reversed(_STYLES):
+        number = sum(each.severity == name for each in findings)
+        numbers.append(f"{number} {name}{'s' if number != 1 and name != 'ok' else ''}")
+    out.print(Text(", ".join(numbers), "bold"), soft_wrap=True)
