@@ -15,11 +15,12 @@ Files, each after the files that it imports:
     columns         columns of progress bars
     failure         the error of a command that can't do its work
     ending          how a command ends: by itself, by a signal, or by an error
-    groups          a group that imports a command when it is used
     values          the kinds of values that options take: durations, times, sizes
     output          lines of JSON, texts that are safe on a terminal, and questions
     contexts        which server a command uses: options, environment, contexts of the nats command line
     session         runs a command that needs a connection
+    completing      completes names of streams, subscriptions and contexts
+    groups          a group that imports a command when it is used
     show            runs the work and shows it: progress bars, errors, exit code
     options         the options that several commands have
     bench           `eda bench` and its options
@@ -37,6 +38,7 @@ Files, each after the files that it imports:
     relaying        runs the relay of an outbox
     outbox          `eda outbox relay`
     doctor          `eda doctor`
+    completion      `eda completion`
     context         `eda context ls` and `eda context show`
     server          `eda server`
     worker          one of the two processes: it publishes or handles
@@ -58,7 +60,7 @@ _NEEDED = ("click", "rich")
 # By the name of a command: its module and its name there.
 _COMMANDS = {
     name: f"eda.cli.{name}:{name}"
-    for name in ("bench", "context", "demo", "doctor", "outbox", "schema", "server", "store", "views")
+    for name in ("bench", "completion", "context", "demo", "doctor", "outbox", "schema", "server", "store", "views")
 }
 
 

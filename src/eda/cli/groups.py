@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import click
 
 __all__ = ["LazyGroup"]
+
+_COMPLETING = "_EDA_COMPLETE"  # a shell sets it when it asks for completions
 
 
 class LazyGroup(click.Group):
@@ -29,4 +32,8 @@ class LazyGroup(click.Group):
             return super().get_command(ctx, cmd_name)
         module, _, attribute = where.partition(":")
         command: click.Command = getattr(import_module(module), attribute)
+        if _COMPLETING in os.environ:
+            from eda.cli.completing import complete_names
+
+            complete_names(command)
         return command

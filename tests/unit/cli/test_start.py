@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 
+import click
 import pytest
 
+from eda.cli import main
+
 LIGHT = {"eda", "eda._version", "eda.cli"}
-LIGHT |= {
-    f"eda.cli.{name}" for name in ("bench", "context", "demo", "doctor", "outbox", "schema", "server", "store", "views")
-}  # commands
+LIGHT |= {f"eda.cli.{name}" for name in main.list_commands(click.Context(main))}
 LIGHT |= {f"eda.cli.{name}" for name in ("failure", "groups", "limits", "options", "values")}
 HEAVY = {"asyncio", "google.protobuf", "logging", "msgpack", "msgspec", "nats", "rich", "ssl"}
 
