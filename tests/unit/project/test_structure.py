@@ -38,6 +38,7 @@ TOP: dict[str, list[str]] = {
         "_envelope",
         "_codec",
         "_pack",
+        "_json_lines",
         "handlers",
         "handler_signatures",
         "_router",
@@ -76,7 +77,7 @@ MAY_IMPORT: dict[str, list[str]] = {
         *("words", "typed", "event", "embedded", "transport", "jetstream", "publishing", "dead_letters"),
         *("subscribing", "store", "projections", "diagnosis", "testing", "middleware"),
     ],
-    "cli": ["words", "schemas", "transport", "front door"],
+    "cli": ["words", "schemas", "event", "transport", "front door"],
 }
 
 NOT_IN_COMPILED = {"asyncio", "logging", "socket"}

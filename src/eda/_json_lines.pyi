@@ -1,0 +1,6 @@
+from eda._event import Event
+
+__all__ = ["json_lines", "printed_time_ns"]
+
+def json_lines(events: list[Event]) -> bytes: ...
+def printed_time_ns(text: str) -> int | None: ...
