@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Collection, Iterable
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING
 
+from eda._event import Event
 from eda.errors import ConfigError
+from eda.handlers import AnyHandler
 from eda.jetstream.subjects import check_stream_name
 from eda.lifetime import Lifetime
+from eda.options import SubscriptionOptions
+from eda.subscribing.browsing import browse
 from eda.subscribing.lag import Lags, SubscriptionInfo
+from eda.subscribing.spec import spec_of
+from eda.subscribing.subscription import Subscription
 
 if TYPE_CHECKING:
     from eda.diagnosis.finding import Finding
 
 __all__ = ["ConnAdmin"]
+
+BROWSED_EVENTS = 1024  # in one list of `browse`
+BROWSED_BYTES = 8 * 2**20
+MAX_PAUSE_S = 1e9  # a reader of `browse` may take this long for one list
 
 
 class ConnAdmin:
@@ -33,6 +46,63 @@ class ConnAdmin:
         """
         services = self._lifetime.require_open()
         return await Lags(services.wire, services.api).read(stream)
+
+    # --- events ------------------------------------------------------------------------------------------------------
+
+    async def browse(
+        self,
+        stream: str,
+        *,
+        start: int | datetime | None = None,
+        backfill: bool = True,
+        types: Collection[str] | None = None,
+        aggregate: str | None = None,
+        follow: bool = False,
+    ) -> AsyncGenerator[list[Event], None]:
+        """Read the events of a stream in order, in lists, and leave no trace: `async for events in conn.browse(...)`.
+
+        Nothing is acknowledged, kept or removed, in streams of every retention. Upcasters and middleware don't run.
+        `start`: the stream sequence (from 1), or the time (an aware datetime), at which to begin. Without it, reading
+        begins with the first event, or with the next new one if `backfill` is False. `types`, `aggregate`: only events
+        of these types, of this aggregate. Without `follow` it ends after the last event that is stored when it begins.
+        With `follow` it goes on with new events, also after a reconnect, until the stream is deleted or the connection
+        is closed. A list has at most 1,024 events, and about 8 MiB are held at most. Messages that are not events, and
+        dead letters that were replayed for a subscription, are skipped; the former are logged.
+
+        Streams with another retention than `limits` are read without a consumer, because a consumer would remove
+        events. That is slower, and an event that is acknowledged within a quarter of a second may be missed.
+
+        Close it with `contextlib.aclosing` if the loop may be left early. Raises ConfigError, StreamNotFound,
+        ConsumerDeleted if the stream was deleted and made again, ServerError, Timeout, Closed.
+        """
+        lifetime = self._lifetime
+        services = lifetime.require_open()
+        options = SubscriptionOptions(
+            start=start,
+            backfill=backfill and start is None,
+            types=types,
+            aggregate=aggregate,
+            batch=BROWSED_EVENTS,
+            prefetch=8 * BROWSED_EVENTS,
+            prefetch_bytes=BROWSED_BYTES,
+            timeout_s=MAX_PAUSE_S,
+            circuit=None,
+            dead_letter=None,
+        )
+        spec = spec_of(check_stream_name(stream), options, None)
+
+        def subscription(handler: AnyHandler, each: SubscriptionOptions) -> Subscription:
+            return Subscription(
+                services,
+                replace(spec, options=each),
+                handler,
+                lifetime.admit_subscription,
+                lifetime.subscriptions.discard,
+            )
+
+        async with aclosing(browse(services, options, spec.stream, subscription, follow=follow)) as reading:
+            async for events in reading:
+                yield events
 
     # --- dead letters ------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,8 @@ Files, each after the files that it imports:
     pipeline           all parts of a subscription: puts them together, opens and closes them
     subscription       the subscription that users hold: how it is opened, paused and closed, and how it ends
     events_iterator    the iterator that `conn.events` returns
+    direct_pages       the messages of a stream in pages, read without a consumer
+    browsing           `conn.browse`: the events of a stream, read without a trace
 """
 
 __all__: list[str] = []

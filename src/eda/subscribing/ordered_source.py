@@ -61,7 +61,7 @@ class OrderedSource(Source):
         self._options = options = spec.options
         self._part = spec.part
         self.filter: list[str] = filter_subjects(spec.stream, options.types, options.aggregate)
-        self._server_filter: list[str] = []  # set by `use_stream`, and each time the stream is checked
+        self.server_filter: list[str] = []  # set by `use_stream`, and each time the stream is checked
         self._was_packed = False  # whether the stream had the mark of packs at some time
         self._bare = BareSubject(services.wire, services.api, spec.stream, self._on_bare_needed, always=spec.asks_bare)
         # After this sequence, no reader has asked for the stream's own subject. None: all readers did.
@@ -93,7 +93,7 @@ class OrderedSource(Source):
         """Adapt to the stream's current settings. Raises ConfigError if they allow no ordered subscription."""
         check_retention(info, self._options, filters_reliably=self._api.filters_reliably)
         self._was_packed |= info.options.packed
-        self._server_filter = server_filter(
+        self.server_filter = server_filter(
             info, self.filter, filters_reliably=self._api.filters_reliably, was_packed=self._was_packed
         )
 
@@ -113,7 +113,7 @@ class OrderedSource(Source):
     def _config(self, name: str) -> dict[str, Any]:
         what = f"reader of subscription {self._name!r} of stream {self._stream!r}"
         config = reader_settings(name) | labels("reader", client=self._api.client, what=what, subscription=self._name)
-        if self._server_filter:
+        if self.server_filter:
             config["filter_subjects"] = self._asked
         return config
 
@@ -121,8 +121,8 @@ class OrderedSource(Source):
     def _asked(self) -> list[str]:
         """Return the subjects that a new reader asks the server for."""
         if self._bare.is_needed:
-            return self._server_filter
-        return [subject for subject in self._server_filter if subject != self._stream]
+            return self.server_filter
+        return [subject for subject in self.server_filter if subject != self._stream]
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -200,7 +200,7 @@ class OrderedSource(Source):
         dispatcher = self._dispatcher
         assert dispatcher is not None
         n_wanted = self._n_wanted
-        info = await (self._bare.check() if self._server_filter else self._streams.info(self._stream))
+        info = await (self._bare.check() if self.server_filter else self._streams.info(self._stream))
         if n_wanted != self._n_wanted:
             return  # meanwhile another reader was requested, or reading was stopped
         if self.created is not None and info.created != self.created:
@@ -226,7 +226,7 @@ class OrderedSource(Source):
             "deliver_policy": "by_start_sequence",
             "opt_start_seq": dispatcher.highest + 1,
         }
-        if self._server_filter and not self._bare.is_needed and self._not_asked_since is None:
+        if self.server_filter and not self._bare.is_needed and self._not_asked_since is None:
             self._not_asked_since = dispatcher.highest
         made = await self._api.create_consumer(self._stream, name, config)
         if n_wanted != self._n_wanted or not self._reading or self._stopped:
@@ -323,7 +323,7 @@ class OrderedSource(Source):
             self._checking = self._loop.create_task(self._check(self.consumer))
 
     async def _check(self, reader: str) -> None:
-        known = self._server_filter
+        known = self.server_filter
         try:
             info = await self._api.consumer_info(self._stream, reader)
             self._adapt_to(await self._streams.info(self._stream))
@@ -347,7 +347,7 @@ class OrderedSource(Source):
             return
         if reader != self.consumer or self._stopped:
             return
-        if info is not None and self._server_filter != known:
+        if info is not None and self.server_filter != known:
             self._renew("the stream's subjects were changed")
             return
         if info is None:
