@@ -27,8 +27,17 @@ Files, each after the files that it imports:
     demo            `eda demo` and its options
     modules         imports the modules that a user names
     schema          `eda schema export` and `eda schema check`
-    history         prints the events of an aggregate
+    history         prints stored events, for people or as JSON
     store           `eda store cat`
+    line_writer     writes to standard output without stopping the event loop
+    tailing         reads and prints the events of `eda tail`
+    tail            `eda tail` and its options
+    line_events     events from lines of JSON
+    blocks          reads a file or standard input in blocks of whole lines
+    line_publisher  publishes the events of many lines, and counts what became of them
+    pub_one         publishes one event
+    pub_lines       publishes many lines, shows the progress, and prints the summary
+    pub             `eda pub` and its options
     view_sink       opens the database of read models
     view_lag        how far a version of a read model is behind its streams
     view_list       `eda views ls`: reads the versions, and prints them
@@ -60,7 +69,20 @@ _NEEDED = ("click", "rich")
 # By the name of a command: its module and its name there.
 _COMMANDS = {
     name: f"eda.cli.{name}:{name}"
-    for name in ("bench", "completion", "context", "demo", "doctor", "outbox", "schema", "server", "store", "views")
+    for name in (
+        "bench",
+        "completion",
+        "context",
+        "demo",
+        "doctor",
+        "outbox",
+        "pub",
+        "schema",
+        "server",
+        "store",
+        "tail",
+        "views",
+    )
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["print_to_end", "run_to_end"]
+__all__ = ["INTERRUPTED", "print_to_end", "run_to_end"]
 
 INTERRUPTED = 130
 TERMINATED = 143

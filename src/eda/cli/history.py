@@ -1,74 +1,77 @@
-"""Prints the events of an aggregate: for people, or as lines of JSON."""
+"""Prints stored events: for people, or as lines of JSON."""
 
 from __future__ import annotations
 
-import base64
 import json
 import sys
 from collections.abc import Iterable
 from typing import Any
 
 import click
-from rich.console import Console
+import msgspec
 from rich.text import Text
 
 import eda
-from eda.cli.output import safe
+from eda._json_lines import json_lines
+from eda.cli.output import console, safe
 
-__all__ = ["fields_of", "print_history", "print_json"]
+__all__ = ["data_text", "fields_of", "print_history", "print_json", "printable_lines", "text_of"]
 
 SHOWN = ("id", "cause", "client", "schema")
 
 
+def fields_of(event: eda.Event) -> dict[str, Any]:
+    """Return an event's fields as values for JSON. If the data has no form in JSON, `data_base64` has its bytes."""
+    try:
+        fields: dict[str, Any] = msgspec.json.decode(json_lines([event]))
+    except (msgspec.MsgspecError, RecursionError):  # a number that no float can hold
+        fields = json.loads(json_lines([event]))
+    return fields
+
+
 def print_json(events: Iterable[eda.Event]) -> None:
-    """Print one JSON object a line for each event, in ASCII."""
+    """Print one JSON object a line for each event, in UTF-8."""
     for event in events:
-        click.echo(json.dumps(fields_of(event), allow_nan=False))
+        click.echo(printable_lines(json_lines([event])), nl=False)
+
+
+def printable_lines(lines: bytes) -> bytes:
+    """Return lines of JSON so that a terminal may show them, if standard output is one."""
+    if lines.isascii() or not sys.stdout.isatty():
+        return lines
+    return "".join(char if char.isprintable() or char == "\n" else _escaped(char) for char in lines.decode()).encode()
+
+
+def _escaped(char: str) -> str:
+    """Return a character as JSON escapes it. In JSON, only texts have characters that are not printable."""
+    return json.dumps(char)[1:-1]
 
 
 def print_history(events: Iterable[eda.Event]) -> None:
     """Print the events for people. On a terminal, long lines are broken at its width; in a file, they stay whole."""
-    console = Console(highlight=False)
-    encoding = sys.stdout.encoding or "utf-8"
+    out = console()
     for event in events:
-        text = Text(no_wrap=not console.is_terminal)
-        fields = fields_of(event)
-        time = str(fields["time"] or "no time")
-        text.append(f"{event.version:>6}  ", "bold")
-        text.append(f"{time}  ")
-        text.append(safe(event.type, encoding), "bold cyan")
-        known = {name: fields[name] for name in SHOWN} | fields["meta"]
-        if notes := [f"{safe(name, encoding)}={safe(value, encoding)}" for name, value in known.items() if value]:
-            text.append(f"\n        {'  '.join(notes)}", "dim")
-        text.append(f"\n        {safe(_data(fields), encoding)}")
-        console.print(text, soft_wrap=not console.is_terminal)
+        text = text_of(event, f"{event.version:>6}", whole_lines=not out.is_terminal)
+        out.print(text, soft_wrap=not out.is_terminal)
 
 
-def fields_of(event: eda.Event) -> dict[str, Any]:
-    """Return an event's fields as values for JSON. If the data has no form in JSON, `data_base64` has its bytes."""
-    known = event.replace(data=None).to_dict()
-    fields = {
-        "stream": event.stream,
-        "aggregate": event.aggregate,
-        "version": event.version,
-        "sequence": event.sequence,
-        **{name: known[name] for name in ("type", "id", "time", "ack_time", "cause", "client", "schema")},
-        "meta": event.meta,
-        "encoding": event.data.type,
-        "data": None,
-    }
-    if event.data.type in ("json", "string", "msgpack", "nil"):
-        try:
-            value = event.data.decode()
-            json.dumps(value, allow_nan=False)
-        except (eda.CodecError, TypeError, ValueError, RecursionError):
-            pass
-        else:
-            return fields | {"data": value}
-    return fields | {"data_base64": base64.b64encode(event.data.encode()).decode()}
+def text_of(event: eda.Event, head: str, *, whole_lines: bool, shown: tuple[str, ...] = SHOWN) -> Text:
+    """Return an event as people read it: a line with `head`, time and type, its other fields, and its data."""
+    encoding = sys.stdout.encoding or "utf-8"
+    text = Text(no_wrap=whole_lines)
+    fields = fields_of(event)
+    text.append(f"{head}  ", "bold")
+    text.append(f"{fields['time'] or 'no time'}  ")
+    text.append(safe(event.type, encoding), "bold cyan")
+    known = {name: fields[name] for name in shown} | fields["meta"]
+    if notes := [f"{safe(name, encoding)}={safe(str(value), encoding)}" for name, value in known.items() if value]:
+        text.append(f"\n        {'  '.join(notes)}", "dim")
+    text.append(f"\n        {safe(data_text(fields), encoding)}")
+    return text
 
 
-def _data(fields: dict[str, Any]) -> str:
-    if "data_base64" in fields:
+def data_text(fields: dict[str, Any]) -> str:
+    """Return the data in an event's fields as text."""
+    if fields["data"] is None and "data_base64" in fields:
         return f"{fields['encoding']}: {fields['data_base64']}"
     return json.dumps(fields["data"], ensure_ascii=False)

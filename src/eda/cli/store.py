@@ -46,8 +46,9 @@ def cat(
     The command changes nothing on the server. It prints the data as it is stored: upcasters and middleware of your
     programs don't run.
 
-    A JSON object has the fields stream, aggregate, version, sequence, type, id, time, ack_time, cause, client, schema,
-    meta, encoding and data. If the data has no form in JSON, it is null, and data_base64 has the stored bytes.
+    A JSON object has the fields stream, aggregate, version, sequence, index, type, id, time, ack_time, cause, client,
+    schema, meta, encoding and data. If the data has no exact form in JSON, data_base64 has the stored bytes; if it has
+    none at all, data is null.
 
     The exit code is 0 if the history was read, 1 if the aggregate has no events or was forgotten, and 2 if the
     history can't be read.

@@ -50,8 +50,8 @@ async def test_cat_when_json_prints_every_event_and_changes_nothing(server: eda.
     assert {each["client"] for each in events} == {"shop"}
     assert all(each["id"].startswith("req-81.") for each in events)
     assert set(events[0]) == {
-        *("stream", "aggregate", "version", "sequence", "type", "id", "time", "ack_time", "cause", "client"),
-        *("schema", "meta", "encoding", "data"),
+        *("stream", "aggregate", "version", "sequence", "index", "type", "id", "time", "ack_time", "cause"),
+        *("client", "schema", "meta", "encoding", "data"),
     }
     assert await conn.streams.list() == before
 

@@ -43,6 +43,7 @@ def test_fields_when_the_data_has_a_form_in_json_have_it(data: Any, value: Any) 
         "aggregate": "4711",
         "version": 1,
         "sequence": 17,
+        "index": 0,
         "type": "order-paid",
         "id": "i1",
         "time": "1970-01-01T00:00:00.000000001Z",
