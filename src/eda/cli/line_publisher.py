@@ -24,7 +24,10 @@ FLUSH_S = 10.0  # after a signal, so long the events that are under way may take
 
 @dataclass
 class Counts:
-    """What became of the lines. `stored` counts events that the stream had already."""
+    """What became of the lines. `stored` counts events that the stream had already.
+
+    `bad`: no events, or events that can't be sent. `refused`: events that the server did not store.
+    """
 
     stream: str
     lines: int = 0
@@ -39,10 +42,14 @@ class Counts:
         return self.stored == self.lines
 
     def text(self) -> str:
+        """Return the counts as a sentence."""
         parts = [f"{self.stored:,} of {self.lines:,} lines are stored in {self.stream}"]
-        for n, what in ((self.bad, "no events"), (self.refused, "refused"), (self.pending, "not known to be stored")):
-            if n:
-                parts.append(f"{n:,} {'is' if n == 1 else 'are'} {what}")
+        if self.bad:
+            parts.append(f"{self.bad:,} can't be published")
+        if self.refused:
+            parts.append(f"{self.refused:,} {'was' if self.refused == 1 else 'were'} refused")
+        if self.pending:
+            parts.append(f"{self.pending:,} may be stored or not")
         return "; ".join(parts)
 
 
@@ -176,7 +183,7 @@ class _Publishing:
 
     def _bad(self, number: int, why: str) -> None:
         self._counts.bad += 1
-        self._tell(f"line {number} is no event: {why}")
+        self._tell(f"line {number} can't be published: {why}")
         if self._stops:
             raise _Stop
 

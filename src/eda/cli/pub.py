@@ -73,8 +73,8 @@ def pub(
     index and ack_time, which `eda tail` prints as well, are not used; other fields are refused. Without an encoding,
     data is JSON. So `eda tail A --json --no-follow | eda pub B --lines` copies a stream. A packed stream gets packs.
     Ctrl-C lets the command finish the events that it is publishing. At the end the command prints how many lines are
-    stored; with --json, an object with the fields stream, lines, stored, refused, bad and pending (not known to be
-    stored). An event whose id the stream had already counts as stored.
+    stored; with --json, an object with the fields stream, lines, stored, refused, bad (lines that can't be
+    published) and pending (may be stored or not). An event whose id the stream had already counts as stored.
 
     The exit code is 0 if all is stored, 1 if some lines are not, 2 if nothing can be published, 130 after Ctrl-C, and
     143 after SIGTERM.
@@ -94,8 +94,8 @@ def pub(
             stream, file, rest, stops=on_error == "stop", drops_versions=drop_versions, create=create, as_json=as_json
         )
         return
-    if drop_versions:
-        raise click.UsageError("--drop-versions is for --lines")
+    if drop_versions or on_error != "stop":
+        raise click.UsageError(f"{'--drop-versions' if drop_versions else '--on-error'} is for --lines")
     has_data = data is not None or file is not None
     if has_data and encoding == "nil":
         raise click.UsageError("an event of encoding nil has no data")

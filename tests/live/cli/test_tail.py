@@ -261,7 +261,8 @@ async def test_tail_when_its_reader_stops_reading_can_still_be_interrupted(
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 async def test_tail_when_the_output_is_full_says_so(server: eda.EmbeddedServer, conn: eda.Conn, stream: str) -> None:
     await fill(conn, stream, 10)
-    with Path("/dev/full").open("wb") as full:
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "eda.cli", "tail", stream, "--addr", server.url),
             stdout=full,
@@ -269,6 +270,8 @@ async def test_tail_when_the_output_is_full_says_so(server: eda.EmbeddedServer, 
         )
         async with asyncio.timeout(DEADLINE_S):
             _, err = await process.communicate()
+    finally:
+        os.close(full)
     assert process.returncode == 2
     assert err == b"Error: standard output can't be written: No space left on device\n"
 
