@@ -56,8 +56,10 @@ if TYPE_CHECKING:
     from eda.store.event_store import EventStore, Expected
     from eda.store.results import Appended, Loaded
     from eda.store_errors import AggregateForgotten, HistoryIncomplete, VersionConflict
+    from eda.subscribing.behind import SubscriptionInfo
+    from eda.subscribing.details import SubscriptionDetails
     from eda.subscribing.events_iterator import Events
-    from eda.subscribing.lag import SubscriptionInfo
+    from eda.subscribing.kept import SubscriptionMove
     from eda.subscribing.subscription import Subscription
     from eda.typed.registry import payload
     from eda.typed.upcasters import upcast
@@ -126,7 +128,9 @@ __all__ = [
     "SubscribeBatchKeywords",
     "SubscribeKeywords",
     "Subscription",
+    "SubscriptionDetails",
     "SubscriptionInfo",
+    "SubscriptionMove",
     "SubscriptionOptions",
     "SubscriptionStats",
     "Timeout",
@@ -178,8 +182,10 @@ _NAMES_IN = {
     "eda.store.event_store": "EventStore Expected",
     "eda.store.results": "Appended Loaded",
     "eda.store_errors": "AggregateForgotten HistoryIncomplete VersionConflict",
+    "eda.subscribing.behind": "SubscriptionInfo",
+    "eda.subscribing.details": "SubscriptionDetails",
     "eda.subscribing.events_iterator": "Events",
-    "eda.subscribing.lag": "SubscriptionInfo",
+    "eda.subscribing.kept": "SubscriptionMove",
     "eda.subscribing.subscription": "Subscription",
     "eda.typed.registry": "payload",
     "eda.typed.upcasters": "upcast",

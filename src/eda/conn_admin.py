@@ -21,6 +21,9 @@ from eda.subscribing.subscription import Subscription
 
 if TYPE_CHECKING:
     from eda.diagnosis.finding import Finding
+from eda.subscribing.details import Details, SubscriptionDetails
+from eda.subscribing.kept import KeptSubscriptions, SubscriptionMove
+from eda.subscribing.target import Target
 
 __all__ = ["ConnAdmin"]
 
@@ -36,16 +39,66 @@ class ConnAdmin:
 
     # --- subscriptions -----------------------------------------------------------------------------------------------
 
-    async def subscriptions(self, stream: str) -> list[SubscriptionInfo]:
+    async def subscriptions(self, stream: str | None = None, *, standbys: bool = True) -> list[SubscriptionInfo]:
         """Return the kept subscriptions of a stream, sorted by name: their positions, their lags, and their holders.
 
-        Subscriptions without a running member are listed as well. Nothing changes on the server. If any subscription
-        has a holder, the call takes half a second, because it waits for the standbys to answer.
+        Without a stream, return those of all streams, sorted by stream and name. Cursors of deleted streams are among
+        them; their lag is None. Subscriptions without a running member are listed as well. Nothing changes on the
+        server. If any subscription has a holder, the call takes half a second, because it waits for the standbys to
+        answer. With `standbys=False` it does not ask them, and their number is None.
+
+        Projections keep their positions in their database, so they are not listed.
 
         Raises StreamNotFound, ServerError (code 403: the server forbids a request that is needed), Timeout, Closed.
         """
         services = self._lifetime.require_open()
-        return await Lags(services.wire, services.api).read(stream)
+        lags = Lags(services.wire, services.api)
+        return await (lags.read_all(standbys=standbys) if stream is None else lags.read(stream, standbys=standbys))
+
+    async def subscription(self, stream: str, name: str) -> SubscriptionDetails | None:
+        """Return one kept subscription with its settings; None if the server keeps no position under this name.
+
+        Nothing changes on the server. If the subscription has a holder, the call takes half a second.
+
+        Raises ConfigError if its cursor can't be read; StreamNotFound, ServerError, Timeout, Closed.
+        """
+        services = self._lifetime.require_open()
+        return await Details(services.wire, services.api).read(stream, name)
+
+    async def move_subscription(self, stream: str, name: str, *, to: Target, force: bool = False) -> SubscriptionMove:
+        """Move the kept position of a subscription forward or back, so that `to` is the next event that it gets.
+
+        `to` is a stream sequence, an aware datetime (the first event that was stored then or later), "first", or "end"
+        (the next new event). For an ordered subscription it may also be the place of an event in a pack, such as
+        "7.3". If the event is gone, the first one after it is next. An event that does not exist yet is refused.
+
+        A subscription with members that are open is refused, unless `force` is True. Then the members of a shared
+        subscription end with ConsumerDeleted, and later members start at the new position. The members of an ordered
+        subscription go on at the new position: the call waits for 5 s, until no handler that began before can run.
+
+        The position is moved in one step: after an error or a cancellation it is either the old or the new one. If the
+        program ends within the 5 s, the members go on 5 s later, and the next event counts one attempt more.
+
+        Raises ConfigError: there is no such subscription, it has members, its position can't be moved (a stream with
+        retention other than "limits", a consumer that is not durable or was made by another program), or `to` is wrong.
+        Raises StreamNotFound, ServerError, Timeout, Closed.
+        """
+        return await self._kept().move(stream, name, to, force=force)
+
+    async def delete_subscription(self, stream: str, name: str, *, force: bool = False) -> bool:
+        """Forget the position of a subscription: the next member starts as its options say.
+
+        Return False if the server keeps no such position. A position in a stream that does not exist any more can be
+        deleted as well. A subscription with members that are open is refused, unless `force` is True. Then its members
+        end with ConsumerDeleted.
+
+        Raises ConfigError if it has members; StreamNotFound, ServerError, Timeout, Closed.
+        """
+        return await self._kept().delete(stream, name, force=force)
+
+    def _kept(self) -> KeptSubscriptions:
+        services = self._lifetime.require_open()
+        return KeptSubscriptions(services.wire, services.api, services.logger, services.known_streams.bucket_for)
 
     # --- events ------------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["EPOCH", "NS", "rfc3339", "since_epoch_ns"]
+__all__ = ["EPOCH", "NS", "rfc3339", "since_epoch_ns", "time_of"]
 
 NS = 1_000_000_000  # nanoseconds per second
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -22,3 +22,14 @@ def rfc3339(time_ns: int) -> str:
     """Return a time, given in nanoseconds since 1970, as a text in the form that servers write."""
     seconds, rest_ns = divmod(time_ns, NS)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest_ns:09d}Z"
+
+
+def time_of(text: object) -> datetime | None:
+    """Return the time that a server or member wrote; None if it is not a time, or the zero of Go's times."""
+    if not isinstance(text, str):
+        return None
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return time if time.tzinfo is not None and time.year > 1 else None

@@ -48,6 +48,8 @@
     projections/commit_proxy  a TCP proxy that takes away the answers of commits
     subscribing/process       a member of a subscription in a process of its own
     subscribing/machine       a server that loses power, and what it had not yet written to disk
+    subscribing/mover         moves a position in a process of its own, which dies at a step
+    subscribing/kept          a kept subscription whose position is moved, and what its members get
     subscribing/members       starts, freezes and kills such members, and reads their journal
     cli/commands              the `eda` command as a process
     cli/terminal              the same in a terminal, whose screen a test reads

@@ -11,6 +11,7 @@ Files, each after the files that it imports:
     filter_check  compares a member's filter with the filter in the cursor, and says whether the member may take over
     entry         the entry of a cursor in the bucket: read, written, deleted
     liveness      how long a holder has been silent, by the standby's clock
+    moving        moves the position of a cursor from outside
     held_cursor   the cursor while this member holds it: writes of the position, the lease, the fence
     takeover      one attempt to become the holder
     cursor        the cursor of one member: opened, taken, held, lost, given up

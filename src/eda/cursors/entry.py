@@ -20,7 +20,9 @@ from eda.jetstream.bucket import BUCKET, BUCKET_STREAM, Bucket
 from eda.jetstream.bucket_requests import EXPECTED_REVISION, bucket_fault, create_bucket, key_subject
 from eda.jetstream.grace_period import GracePeriod
 from eda.jetstream.publish_answers import Answer, Refused, decode_answer
+from eda.jetstream.store_message import store_message
 from eda.server_codes import CONFLICTS, MESSAGE_NOT_FOUND, MESSAGE_TOO_LARGE, ROLLUP_FORBIDDEN, STREAM_NOT_FOUND
+from eda.times import time_of
 from eda.transport._callback_sink import CallbackSink
 from eda.transport.wire import Wire
 
@@ -176,7 +178,7 @@ class CursorEntry:
         if is_delete_marker(message.hdrs):
             return Snapshot(message.seq, None)
         try:
-            return Snapshot(message.seq, decode_value(message.data), message.data)
+            return Snapshot(message.seq, decode_value(message.data), message.data, time_of(message.time))
         except ValueError as error:
             raise ConfigError(
                 f"key {self.stream}.{self.name} of the bucket {BUCKET} holds no cursor that can be read ({error}): "
@@ -248,6 +250,25 @@ class CursorEntry:
             elif not answer.error.is_transient:
                 raise answer.error.as_error(BUCKET_STREAM)
         raise Timeout(f"forgetting the cursor {self.stream}.{self.name}", timeout_s)
+
+    async def remove(self, revision: int) -> bool:
+        """Replace this revision by a delete marker. Return False if the entry has changed since.
+
+        Raises ServerError, Timeout, Closed.
+        """
+        headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub", EXPECTED_REVISION: str(revision)}
+        while True:
+            try:
+                await store_message(
+                    self._wire, BUCKET_STREAM, self.publish_subject, b"", headers, domain=self._api.domain
+                )
+                return True
+            except ServerError as error:
+                if error.err_code in CONFLICTS:
+                    return False
+                if error.err_code != ROLLUP_FORBIDDEN or "Nats-Rollup" not in headers:
+                    raise
+                headers = {"KV-Operation": "DEL", EXPECTED_REVISION: str(revision)}
 
 
 def passing_to(waiter: asyncio.Future[Answer]) -> Callable[[Write, Answer], None]:

@@ -31,7 +31,16 @@ class FilterCheck:
         self._is_logged = False  # that this member stands by because of its filter
 
     def check(self, value: CursorValue) -> None:
-        """Raise ConfigError if this member must not open, because the cursor has another filter."""
+        """Raise ConfigError if this member must not open, because the cursor has another filter.
+
+        Also raise it if the value is the moved position of a shared subscription.
+        """
+        if value.is_of_shared:
+            raise ConfigError(
+                f"{self._subscription} exists and differs: it is a shared one, whose position was moved, and the "
+                "options ask for an ordered one. Use another name, or reset=True to forget its position.",
+                argument="name",
+            )
         if set(value.filter) == set(self.own):
             return
         if self._on_change == "refuse":

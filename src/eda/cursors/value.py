@@ -50,6 +50,9 @@ class CursorValue(msgspec.Struct, frozen=True, kw_only=True):
     Version 2 is for streams with packs. Older code refuses it, because it can't read packs. `idx`: how many events of
     the pack at the sequence `part` are done. `part_time`: when the stream stored this pack. Version 1 has none of
     these three.
+
+    A value of epoch 0 is the moved position of a shared subscription. `consumer`: when the consumer was created whose
+    position it replaces, as the server writes it.
     """
 
     v: Literal[1, 2] = 1
@@ -65,6 +68,15 @@ class CursorValue(msgspec.Struct, frozen=True, kw_only=True):
     idx: _Index | msgspec.UnsetType = msgspec.UNSET
     part: _Sequence | msgspec.UnsetType = msgspec.UNSET
     part_time: _Nanoseconds | msgspec.UnsetType = msgspec.UNSET
+    consumer: str | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def is_of_shared(self) -> bool:
+        """Return whether it is no cursor, but the moved position of a shared subscription.
+
+        The next member of the subscription starts its consumer there. A cursor has had at least one holder.
+        """
+        return self.epoch == 0
 
     @property
     def has_packs(self) -> bool:
@@ -88,12 +100,13 @@ class Snapshot(msgspec.Struct, frozen=True):
     """One reading of a cursor's entry.
 
     `revision` is 0 if the key was never written. `value` is None then, and also if the key was deleted. `text` is the
-    value as it was read.
+    value as it was read. `stored`: when the server stored it; None: not known.
     """
 
     revision: int
     value: CursorValue | None
     text: bytes = b""
+    stored: datetime | None = None
 
 
 _decode = msgspec.json.Decoder(_Received).decode

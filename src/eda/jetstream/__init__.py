@@ -24,6 +24,7 @@ Files, each after the files that it imports:
     stream_info        a stream as the server describes it; whether it takes events
     store_mark         the mark of streams that belong to event stores: which can have it, what it refuses
     pack_mark          the mark of streams that may have packs: whether packs can be published, why it never changes
+    partial_purge      whether some events of a stream may be purged, and the others kept
     store_message      the publish of one message, with headers, in one attempt
     streams            `conn.streams`: the administration of streams
 """

@@ -101,6 +101,8 @@ class _StreamState(msgspec.Struct):
     first_seq: _Count
     last_seq: _Count
     num_deleted: _Count = 0
+    consumer_count: _Count = 0
+    first_ts: str = ""
     last_ts: str = ""
     subjects: dict[str, _Count] | None = None
 

@@ -35,6 +35,8 @@ class StreamInfo:
     belongs to no cluster, so there is no other copy. None: not known; a single server does not say so after a change.
 
     `last_time_ns`: when the last event was stored, in nanoseconds since 1970; 0 if no event was ever stored.
+    `first_time_ns`: when the first event was stored that is still there; 0 if there is none. `consumers`: how many
+    consumers the stream has; readers of ordered subscriptions are among them.
     """
 
     name: str
@@ -64,6 +66,8 @@ class StreamInfo:
     allow_msg_ttl: bool = False
     allow_msg_counter: bool = False
     single_server: bool | None = None
+    first_time_ns: int = 0
+    consumers: int = 0
 
 
 def check_takes_events(info: StreamInfo) -> bool:
@@ -116,7 +120,9 @@ def info_of(answer: dict[str, Any]) -> StreamInfo:
         bytes=state["bytes"],
         first_sequence=state["first_seq"],
         last_sequence=state["last_seq"],
+        first_time_ns=max(nanoseconds(state.get("first_ts") or ""), 0) if state["messages"] else 0,
         last_time_ns=max(nanoseconds(state.get("last_ts") or ""), 0),
+        consumers=state.get("consumer_count", 0),
         created=datetime.fromisoformat(answer["created"]),
         subjects=tuple(config.get("subjects") or ()),
         options=_options_of(config, limit("max_bytes"), limit("max_msgs"), atomic, fast_ingest),

@@ -15,10 +15,11 @@ from eda.jetstream.api import ATTEMPT_TIMEOUT_S, REQUEST_TIMEOUT_S, Api, stream_
 from eda.jetstream.labels import labels, labels_of, with_marks
 from eda.jetstream.lowering import lowered_stream
 from eda.jetstream.pack_mark import check_stays_packed
+from eda.jetstream.partial_purge import check_partial_purge
 from eda.jetstream.schemas import Purged, Stream, StreamPage
 from eda.jetstream.store_mark import check_all_have_versions, check_can_hold_store
 from eda.jetstream.stream_info import StreamInfo, info_of
-from eda.jetstream.subjects import check_stream_name, stream_subjects
+from eda.jetstream.subjects import aggregate_filter, check_stream_name, stream_subjects
 from eda.options import StreamKeywords, StreamOptions, check_known
 from eda.server_codes import MAX_BYTES_REQUIRED, STORE_FAILED, STREAM_CREATE_FAILED, STREAM_NAME_IN_USE
 from eda.times import NS
@@ -218,10 +219,33 @@ class Streams:
         for call in self._changed:
             call(name, info)
 
-    async def purge(self, name: str) -> int:
-        """Remove all events, and return their number. Raises StreamNotFound."""
+    async def purge(
+        self, name: str, *, before: int | None = None, keep: int | None = None, aggregate: str | None = None
+    ) -> int:
+        """Remove events, and return the number of messages that were removed. Without options, remove all events.
+
+        `before`: only events before this sequence. `keep`: all but the last ones, so many. A pack counts as one event.
+        `aggregate`: only events of this aggregate. At most one of `before` and `keep` can be given.
+
+        Raises ConfigError: for a wrong value; for a part of an event store's stream, because an aggregate needs all its
+        events; and for an aggregate in a stream that is packed or has subjects of its own. Raises StreamNotFound,
+        ServerError, Timeout, Closed.
+        """
         name = check_stream_name(name)
-        answer = await self._request("PURGE", name)
+        body: dict[str, Any] = {}
+        if before is not None and keep is not None:
+            raise ConfigError("before and keep can't be combined", argument="keep")
+        for option, key, value in (("before", "seq", before), ("keep", "keep", keep)):
+            if value is None:
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**63:
+                raise ConfigError(f"{option} must be an int from 1, or None, not {value!r}", argument=option)
+            body[key] = value
+        if aggregate is not None:
+            body["filter"] = aggregate_filter(name, aggregate)
+        if body:
+            check_partial_purge(await self.info(name), before=before, keep=keep, aggregate=aggregate)
+        answer = await self._request("PURGE", name, body or None)
         return int(answer.get("purged", 0))
 
     async def delete(self, name: str) -> None:

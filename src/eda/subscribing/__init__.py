@@ -9,12 +9,17 @@ Files, each after the files that it imports:
     filters            which subjects a subscription, its consumer and the other members ask for
     shared_or_ordered  whether a subscription is shared or ordered, and whether its stream allows that kind
     spec               what a subscription was asked to do: stream, name, kind and options
+    moved_position     the moved position of a shared subscription, until it has a consumer there
     durable_names      the names of durable subscriptions: no two positions may use the same name
     services           the parts of an open connection that a subscription uses
     source             what both kinds of sources have in common: pulls, their statuses, and silence
     unwanted           deliveries of a shared consumer that this member's own filter does not want
     remaining          how many events of a stream remain after a position, and how old the oldest is
-    lag                `conn.subscriptions`: the kept subscriptions of a stream, and how far behind they are
+    behind             how far one kept subscription is behind
+    lag                `conn.subscriptions`: the kept subscriptions of streams, and how far behind they are
+    details            `conn.subscription`: one kept subscription with its settings
+    target             where a position is moved to: a sequence, a place in a pack, a time, an end of the stream
+    kept               positions of kept subscriptions moved or forgotten from outside
     monitor            the timer of a subscription: overdue handlers, leases, missing progress
     ordered_source     the source of an ordered subscription: throw-away readers
     shared_consumer    the consumer of a shared subscription: created or adopted, and repaired if somebody changed it

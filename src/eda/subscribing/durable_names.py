@@ -7,6 +7,7 @@ from eda.errors import ConfigError, ServerError
 from eda.jetstream.api import Api
 from eda.jetstream.bucket import BUCKET
 from eda.server_codes import FORBIDDEN
+from eda.subscribing.moved_position import MovedPosition
 from eda.transport.wire import Wire
 
 __all__ = ["DurableNames", "check_other_kind"]
@@ -43,30 +44,36 @@ class DurableNames:
             del self._in_use[stream, name]
 
 
-async def check_other_kind(wire: Wire, api: Api, stream: str, name: str, *, ordered: bool, reset: bool) -> None:
+async def check_other_kind(
+    wire: Wire, api: Api, stream: str, name: str, *, ordered: bool, reset: bool
+) -> MovedPosition | None:
     """Raise ConfigError if a subscription of the other kind has the name. With `reset`, delete its position instead.
 
-    `ordered` is the kind that the options ask for. Raises StreamNotFound, ServerError, Timeout, Closed.
+    `ordered` is the kind that the options ask for. Return the position to which somebody has moved a shared
+    subscription, if it is kept where cursors are. Raises StreamNotFound, ServerError, Timeout, Closed.
     """
     if ordered:
         if await api.consumer_info(stream, name) is None:
-            return
+            return None
         if reset:
             await api.delete_consumer(stream, name)
-            return
+            return None
         kept, asked = "a shared one (a consumer of the stream)", "an ordered one (exclusive, serial or key)"
     else:
         entry = CursorEntry(wire, api, stream, name)
         if reset:
             await entry.delete()
-            return
+            return None
         try:
-            if (await entry.read()).value is None:
-                return
+            snapshot = await entry.read()
         except ServerError as error:
             if error.code == FORBIDDEN:
-                return  # a client that may not read cursors can't have stored one
+                return None  # a client that may not read cursors can't have stored one
             raise
+        if snapshot.value is None:
+            return None
+        if snapshot.value.is_of_shared:
+            return MovedPosition(entry, snapshot)
         kept, asked = f"an ordered one (its cursor is a key in {BUCKET})", "a shared one"
     raise ConfigError(
         f"subscription {name!r} of stream {stream!r} exists and differs: it is {kept}, the options ask for {asked}. "

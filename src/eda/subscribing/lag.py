@@ -1,67 +1,39 @@
-"""`conn.subscriptions`: the positions of a stream's kept subscriptions, and how far they lag behind."""
+"""`conn.subscriptions`: the positions of kept subscriptions, and how far they lag behind their streams."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, replace
-from datetime import datetime
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from time import monotonic
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from eda.cursors.entry import CursorEntry
-from eda.cursors.position import surviving_position
 from eda.cursors.standby import count_standbys
-from eda.cursors.value import CursorValue
-from eda.errors import ConfigError, ServerError, Timeout
+from eda.cursors.value import Snapshot
+from eda.errors import ConfigError, ServerError, StreamNotFound, Timeout
 from eda.jetstream.api import Api, stream_error
 from eda.jetstream.bucket import BUCKET, BUCKET_STREAM
-from eda.jetstream.consumer_settings import subjects_of
-from eda.jetstream.schemas import ConsumerPage, Subjects
+from eda.jetstream.schemas import ConsumerPage, StreamPage, Subjects
+from eda.jetstream.stream_info import info_of
 from eda.jetstream.streams import LIST_TIMEOUT_S
 from eda.jetstream.subjects import check_stream_name
-from eda.names import SUBSCRIPTION_NAME
+from eda.names import STREAM_NAME, SUBSCRIPTION_NAME
 from eda.server_codes import STREAM_NOT_FOUND
-from eda.subscribing.filters import server_filter, shared_filter
-from eda.subscribing.remaining import Remaining, StreamState, time_of
+from eda.subscribing.behind import Behind, SubscriptionInfo
+from eda.subscribing.remaining import Remaining, StreamState
+from eda.times import time_of
 from eda.transport.wire import Wire
 
 __all__ = ["Lags", "SubscriptionInfo"]
 
 MAX_REQUESTS = 16  # under way at the same time
+MAX_QUESTIONS = 256  # to the standbys of so many streams at the same time; each waits half a second
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
-
-
-@dataclass(frozen=True)
-class SubscriptionInfo:
-    """A kept subscription as the server knows it, whether or not a member of it is open."""
-
-    name: str
-    """the name under which the position is kept"""
-    stream: str
-    """the stream that the subscription reads"""
-    kind: Literal["shared", "ordered"]
-    """shared: the members share the events; ordered (exclusive, serial or key): one member gets all events"""
-    position: int
-    """the stream sequence up to which all events are done; 0: none is done yet"""
-    lag: int | None
-    """how many events are not done; None: unknown. A pack counts as one event, also if the filter matches none of its
-    events. If only the client filters, events that don't match count as well"""
-    lag_s: float | None
-    """the age of the oldest event that is not done, in seconds; 0.0: all are done; None: unknown"""
-    holder: str | None
-    """ordered: the member that handles the events: its client's name and a random part; None: no member, or shared"""
-    standbys: int | None
-    """ordered: how many standbys answered in time; None: the server forbids to ask them, or shared"""
-    in_flight: int | None
-    """shared: how many events are delivered and not acknowledged; None: ordered"""
-    redelivered: int | None
-    """shared: how many of the events in flight were delivered more than once; None: ordered"""
-    updated: datetime | None
-    """ordered: when the holder last wrote; shared: when an event was last delivered or acknowledged; None: never"""
 
 
 class Lags:
@@ -71,66 +43,109 @@ class Lags:
         self._wire = wire
         self._api = api
         self._remaining = Remaining(wire, api)
+        self._behind = Behind(api, self._remaining)
 
-    async def read(self, stream: str) -> list[SubscriptionInfo]:
+    async def read(self, stream: str, *, standbys: bool = True) -> list[SubscriptionInfo]:
         """Return the kept subscriptions of a stream, by name. Raises StreamNotFound, ServerError, Timeout, Closed."""
         check_stream_name(stream)
         state = await self._remaining.stream(stream)
         names = await self._names(stream)
-        consumers = await self._consumers(stream)
-        direct = f"{self._api.prefix}.DIRECT.GET.{stream}"
-        self._wire.may_be_forbidden.add(direct)  # then `Remaining` sends another request instead
-        try:
-            shared = await _for_each(consumers, lambda each: self._shared(state, each))
-            ordered = [
-                each for each in await _for_each(names, lambda name: self._ordered(state, name)) if each is not None
-            ]
-        finally:
-            self._wire.may_be_forbidden.discard(direct)
-        held = {each.name for each in ordered if each.holder is not None}
-        standbys = await count_standbys(self._wire, self._api.domain, stream, held) if held else Counter()
-        for index, each in enumerate(ordered):
-            ordered[index] = replace(each, standbys=standbys[each.name] if standbys is not None else None)
-        return sorted([*shared, *ordered], key=lambda each: (each.name, each.kind))
+        return await self._read([state], names, standbys=standbys)
+
+    async def read_all(self, *, standbys: bool = True) -> list[SubscriptionInfo]:
+        """Return the kept subscriptions of all streams, by stream and name. Raises ServerError, Timeout, Closed.
+
+        A cursor of a stream that does not exist any more is returned as well; its lag is not known.
+        """
+        names = await self._names("*")
+        states = []
+        known = set()
+        async for answer in self._stream_pages():
+            name, state = answer["config"]["name"], answer["state"]
+            known.add(name)
+            if STREAM_NAME.fullmatch(name) and (name in names or state.get("consumer_count", 1)):
+                states.append(StreamState(info_of(answer), answer))
+        found = await self._read(states, names, standbys=standbys, may_vanish=True)
+        left = [(stream, name) for stream in names.keys() - known for name in names[stream]]
+        found += [each for each in await _for_each(left, self._of_no_stream) if each is not None]
+        return sorted(found, key=lambda each: (each.stream, each.name, each.kind))
+
+    async def _read(
+        self, states: list[StreamState], names: dict[str, list[str]], *, standbys: bool, may_vanish: bool = False
+    ) -> list[SubscriptionInfo]:
+        """Return the subscriptions of these streams. `may_vanish`: leave out a stream that is deleted meanwhile."""
+
+        unless = _unless_gone if may_vanish else _as_it_is
+        with self._may_forbid(f"{self._api.prefix}.DIRECT.GET.{state.info.name}" for state in states):
+            listed = await _for_each(states, unless(self._consumers))
+            consumers = [(state, each) for state, found in zip(states, listed, strict=True) for each in found or ()]
+            described = await _for_each(consumers, unless(lambda each: self._behind.of_consumer(*each)))
+            shared = [each for each in described if each is not None]
+            has_consumer = {(each.stream, each.name) for each in shared}
+            cursors = [(state, name) for state in states for name in names.get(state.info.name, ())]
+            found = await _for_each(cursors, unless(lambda each: self._of_entry(*each)))
+        # A moved position of a shared subscription does not count once there is a consumer.
+        kept = [
+            each
+            for each in found
+            if each is not None and (each.kind == "ordered" or (each.stream, each.name) not in has_consumer)
+        ]
+        if standbys:
+            kept = await self._with_standbys(kept)
+        return sorted([*shared, *kept], key=lambda each: (each.name, each.kind))
 
     # --- ordered -----------------------------------------------------------------------------------------------------
 
-    async def _names(self, stream: str) -> list[str]:
-        """Return the names that have a cursor in the bucket."""
-        prefix = f"$KV.{BUCKET}.{stream}."
-        names: dict[str, None] = {}
+    async def _names(self, stream: str) -> dict[str, list[str]]:
+        """Return the names that have a cursor in the bucket, by stream. `stream` may be "*"."""
+        prefix = f"$KV.{BUCKET}."
+        keys: dict[str, None] = {}
         n_seen = 0
         deadline = monotonic() + LIST_TIMEOUT_S
         while monotonic() < deadline:
-            body = {"subjects_filter": f"{prefix}*", "offset": n_seen}
+            body = {"subjects_filter": f"{prefix}{stream}.*", "offset": n_seen}
             try:
                 answer = await self._api.request(f"STREAM.INFO.{BUCKET_STREAM}", body, schema=Subjects)
             except ServerError as error:
                 if error.err_code == STREAM_NOT_FOUND:
-                    return []
+                    return {}
                 raise
             page = [subject.removeprefix(prefix) for subject in answer["state"].get("subjects") or {}]
-            n_seen, n_known = n_seen + len(page), len(names)
-            names |= dict.fromkeys(name for name in page if SUBSCRIPTION_NAME.fullmatch(name))
-            if n_seen >= answer.get("total", 0) or len(names) == n_known:
-                return list(names)
-        raise Timeout(f"listing the positions of {stream}", LIST_TIMEOUT_S)
+            n_seen, n_known = n_seen + len(page), len(keys)
+            keys |= dict.fromkeys(page)
+            if n_seen >= answer.get("total", 0) or len(keys) == n_known:
+                names: dict[str, list[str]] = {}
+                for key in keys:
+                    of, _, name = key.partition(".")
+                    if STREAM_NAME.fullmatch(of) and SUBSCRIPTION_NAME.fullmatch(name):
+                        names.setdefault(of, []).append(name)
+                return names
+        raise Timeout("listing the positions of subscriptions", LIST_TIMEOUT_S)
 
-    async def _ordered(self, state: StreamState, name: str) -> SubscriptionInfo | None:
+    async def _entry(self, stream: str, name: str) -> Snapshot:
+        """Return the entry. It has no value if it holds something, though not a cursor."""
         try:
-            value = (await CursorEntry(self._wire, self._api, state.info.name, name).read()).value
+            return await CursorEntry(self._wire, self._api, stream, name).read()
         except ConfigError:
-            return None  # the entry holds something, though not a cursor
+            return Snapshot(0, None)
+
+    async def _of_entry(self, state: StreamState, name: str) -> SubscriptionInfo | None:
+        snapshot = await self._entry(state.info.name, name)
+        return None if snapshot.value is None else await self._behind.of_cursor(state, name, snapshot)
+
+    async def _of_no_stream(self, key: tuple[str, str]) -> SubscriptionInfo | None:
+        """Return the subscription of a cursor whose stream does not exist."""
+        stream, name = key
+        value = (await self._entry(stream, name)).value
         if value is None:
             return None
-        position, lag, lag_s = await self._lag_of_cursor(state, value)
         return SubscriptionInfo(
             name=name,
-            stream=state.info.name,
-            kind="ordered",
-            position=position,
-            lag=lag,
-            lag_s=lag_s,
+            stream=stream,
+            kind="shared" if value.is_of_shared else "ordered",
+            position=value.seq,
+            lag=None,
+            lag_s=None,
             holder=value.holder or None,
             standbys=None,
             in_flight=None,
@@ -138,29 +153,46 @@ class Lags:
             updated=time_of(value.updated),
         )
 
-    async def _lag_of_cursor(self, state: StreamState, value: CursorValue) -> tuple[int, int | None, float | None]:
-        """Return the position, and how many events and seconds it lags behind."""
-        if value.created and value.created != state.created:
-            return 0, None, None  # the position is in a deleted stream; the next member decides where to start
-        kept = value.position
-        after = kept.seq
-        if after and value.start != after + 1:  # otherwise the stream may just not have reached the start yet
-            # If the stream has lost its end, the next member continues after the last event that is left.
-            after = (await surviving_position(self._api, state.info.name, kept, state.info)).seq
-        if state.last <= after:
-            return after, 0, 0.0
-        # Only filters with several subjects are unreliable on old servers, and each request here has one subject.
-        filter = server_filter(state.info, value.filter, filters_reliably=True)
-        n: int | None = None
-        if not filter and state.is_whole:
-            n = state.last - max(after, state.first - 1)
-        n, oldest = await self._remaining.count(state, after + 1, filter, n)
-        return after, n, state.age_s(oldest) if oldest is not None else 0.0 if n == 0 else None
+    async def _with_standbys(self, kept: list[SubscriptionInfo]) -> list[SubscriptionInfo]:
+        held: dict[str, set[str]] = {}
+        for each in kept:
+            if each.holder is not None:
+                held.setdefault(each.stream, set()).add(each.name)
+        counted = await _for_each(
+            held,
+            lambda stream: count_standbys(self._wire, self._api.domain, stream, held[stream]),
+            at_once=MAX_QUESTIONS,
+        )
+        counts = dict(zip(held, counted, strict=True))
+        result = []
+        for each in kept:
+            found = counts.get(each.stream, Counter())
+            is_ordered = each.kind == "ordered"
+            result.append(replace(each, standbys=found.get(each.name, 0)) if is_ordered and found is not None else each)
+        return result
 
-    # --- shared ------------------------------------------------------------------------------------------------------
+    # --- streams and consumers ---------------------------------------------------------------------------------------
 
-    async def _consumers(self, stream: str) -> list[dict[str, Any]]:
+    async def _stream_pages(self) -> AsyncIterator[dict[str, Any]]:
+        """Yield each stream as the server describes it."""
+        known: set[str] = set()
+        n_seen = 0
+        deadline = monotonic() + LIST_TIMEOUT_S
+        while monotonic() < deadline:
+            answer = await self._api.request("STREAM.LIST", {"offset": n_seen}, schema=StreamPage)
+            page = answer.get("streams") or []
+            n_seen, n_known = n_seen + len(page), len(known)
+            for each in page:
+                if each["config"]["name"] not in known:
+                    known.add(each["config"]["name"])
+                    yield each
+            if n_seen >= answer.get("total", 0) or len(known) == n_known:
+                return
+        raise Timeout("listing the streams", LIST_TIMEOUT_S)
+
+    async def _consumers(self, state: StreamState) -> list[dict[str, Any]]:
         """Return the consumers that members can share. This excludes eda's readers, which acknowledge nothing."""
+        stream = state.info.name
         found: dict[str, dict[str, Any]] = {}
         n_seen = 0
         deadline = monotonic() + LIST_TIMEOUT_S
@@ -176,54 +208,15 @@ class Lags:
                 return [each for each in found.values() if _is_shared(each["config"])]
         raise Timeout(f"listing the consumers of {stream}", LIST_TIMEOUT_S)
 
-    async def _shared(self, state: StreamState, consumer: dict[str, Any]) -> SubscriptionInfo:
-        delivered, floor = consumer.get("delivered") or {}, consumer.get("ack_floor") or {}
-        in_flight = consumer.get("num_ack_pending", 0)
-        position = floor.get("stream_seq", 0)
-        if not in_flight:
-            position = max(position, delivered.get("stream_seq", 0))
-        lag = in_flight + await self._pending(state, consumer)
-        lag_s: float | None = 0.0
-        if lag:
-            lag_s = await self._age_of_oldest(state, consumer, position)
-        times = [time_of(each.get("last_active")) for each in (delivered, floor)]
-        return SubscriptionInfo(
-            name=consumer["name"],
-            stream=state.info.name,
-            kind="shared",
-            position=position,
-            lag=lag,
-            lag_s=lag_s,
-            holder=None,
-            standbys=None,
-            in_flight=in_flight,
-            redelivered=consumer.get("num_redelivered", 0),
-            updated=max((time for time in times if time is not None), default=None),
-        )
-
-    async def _pending(self, state: StreamState, consumer: dict[str, Any]) -> int:
-        """Return how many events were not delivered yet."""
-        config, pending = consumer["config"], int(consumer.get("num_pending", 0))
-        filter = server_filter(state.info, shared_filter(config), filters_reliably=True)
-        if not pending or not filter or subjects_of(config):
-            return pending
-        # The members filter, because the server is too old to filter reliably. So its count includes other events.
-        delivered = (consumer.get("delivered") or {}).get("stream_seq", 0)
-        matching, _ = await self._remaining.count(state, delivered + 1, filter, None)
-        return pending if matching is None else matching
-
-    async def _age_of_oldest(self, state: StreamState, consumer: dict[str, Any], position: int) -> float | None:
-        config = consumer["config"]
-        filter = server_filter(state.info, shared_filter(config), filters_reliably=True)
-        begin = max(position + 1, config.get("opt_start_seq") or 0)
-        _, oldest = await self._remaining.count(state, begin, filter, 0)
-        if oldest is None:
-            return None
-        # If nothing is acknowledged yet, the consumer may have started after this event.
-        since = [time_of(config.get("opt_start_time"))]
-        if config.get("deliver_policy") == "new":
-            since.append(time_of(consumer.get("created")))
-        return state.age_s(max([oldest, *(time for time in since if time is not None)]))
+    @contextmanager
+    def _may_forbid(self, subjects: Iterable[str]) -> Iterator[None]:
+        """Note that the server may forbid these subjects: then `Remaining` sends another request instead."""
+        added = set(subjects) - self._wire.may_be_forbidden
+        self._wire.may_be_forbidden.update(added)
+        try:
+            yield
+        finally:
+            self._wire.may_be_forbidden.difference_update(added)
 
 
 def _is_shared(config: dict[str, Any]) -> bool:
@@ -231,8 +224,26 @@ def _is_shared(config: dict[str, Any]) -> bool:
     return config.get("ack_policy") == "explicit" and not config.get("deliver_subject")
 
 
-async def _for_each(items: Iterable[_T], work: Callable[[_T], Awaitable[_R]]) -> list[_R]:
-    """Return what `work` returns for each item, in order. MAX_REQUESTS run at a time; an error cancels the others."""
+def _as_it_is(work: Callable[[_T], Awaitable[_R | None]]) -> Callable[[_T], Awaitable[_R | None]]:
+    return work
+
+
+def _unless_gone(work: Callable[[_T], Awaitable[_R | None]]) -> Callable[[_T], Awaitable[_R | None]]:
+    """Return what does the same work, and returns None if the stream does not exist any more."""
+
+    async def run(item: _T) -> _R | None:
+        try:
+            return await work(item)
+        except StreamNotFound:
+            return None
+
+    return run
+
+
+async def _for_each(
+    items: Iterable[_T], work: Callable[[_T], Awaitable[_R]], *, at_once: int = MAX_REQUESTS
+) -> list[_R]:
+    """Return what `work` returns for each item, in order. `at_once` run at a time; an error cancels the others."""
     waiting = iter(enumerate(items))
     done: dict[int, _R] = {}
 
@@ -240,7 +251,7 @@ async def _for_each(items: Iterable[_T], work: Callable[[_T], Awaitable[_R]]) ->
         for index, item in waiting:
             done[index] = await work(item)
 
-    runs = [asyncio.ensure_future(run()) for _ in range(MAX_REQUESTS)]
+    runs = [asyncio.ensure_future(run()) for _ in range(at_once)]
     try:
         await asyncio.gather(*runs)
     finally:

@@ -20,6 +20,7 @@ from eda.subscribing.activation import Activation
 from eda.subscribing.durable_names import check_other_kind
 from eda.subscribing.filters import types_with_tombstones
 from eda.subscribing.monitor import Monitor
+from eda.subscribing.moved_position import MovedPosition
 from eda.subscribing.ordered_source import OrderedSource
 from eda.subscribing.services import Services
 from eda.subscribing.shared_or_ordered import check_retention
@@ -112,8 +113,9 @@ class Pipeline:
         into = self._host.dead_letters.into
         if into is not None:
             await services.dead_letters.check(into, info)
+        moved = None
         if spec.is_durable:
-            await check_other_kind(
+            moved = await check_other_kind(
                 services.wire,
                 services.api,
                 spec.stream,
@@ -122,14 +124,14 @@ class Pipeline:
                 reset=self._options.reset,
             )
         if isinstance(self.source, SharedSource):
-            await self._open_shared(self.source, info)
+            await self._open_shared(self.source, info, moved)
         else:
             await self._open_ordered(self.source, info)
         self._monitor.start()
 
-    async def _open_shared(self, source: SharedSource, info: StreamInfo) -> None:
+    async def _open_shared(self, source: SharedSource, info: StreamInfo, moved: MovedPosition | None) -> None:
         services, spec = self._services, self._spec
-        await source.open(info)
+        await source.open(info, moved)
         self.workers.start(self._options.concurrency)
         bucket = services.known_streams.bucket_for(info.options)
         self._host.suspects = Suspects(

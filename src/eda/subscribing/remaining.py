@@ -17,9 +17,10 @@ from eda.jetstream.labels import labels
 from eda.jetstream.schemas import Stream
 from eda.jetstream.stream_info import StreamInfo, info_of
 from eda.server_codes import MESSAGE_NOT_FOUND
+from eda.times import time_of
 from eda.transport.wire import Wire
 
-__all__ = ["Remaining", "StreamState", "time_of"]
+__all__ = ["Remaining", "StreamState"]
 
 PROBE_LIFE_S = 5.0  # after this, the server removes a consumer that was made to count events and not deleted
 
@@ -111,14 +112,3 @@ class Remaining:
         with suppress(ServerError, Timeout):  # the server removes it after PROBE_LIFE_S
             await self._api.delete_consumer(stream, name)
         return int(made.get("num_pending", 0))
-
-
-def time_of(text: object) -> datetime | None:
-    """Return the time that a server or member wrote; None if it is not a time, or the zero of Go's times."""
-    if not isinstance(text, str):
-        return None
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return time if time.tzinfo is not None and time.year > 1 else None

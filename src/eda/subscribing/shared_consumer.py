@@ -27,6 +27,7 @@ from eda.jetstream.stream_info import StreamInfo
 from eda.jetstream.subjects import covers, filter_subjects, shown_filter
 from eda.server_codes import CONSUMER_DOES_NOT_EXIST, CONSUMER_EXISTS, CONSUMER_NOT_FOUND
 from eda.subscribing.filters import noted_filter, server_filter, shared_filter, with_note
+from eda.subscribing.moved_position import MovedPosition, started_at
 from eda.subscribing.source import PRIVATE_LIFE_S
 from eda.subscribing.spec import SubscriptionSpec
 from eda.times import NS, rfc3339, since_epoch_ns
@@ -71,8 +72,10 @@ class SharedConsumer:
 
     # --- opening -----------------------------------------------------------------------------------------------------
 
-    async def open(self, stream: StreamInfo) -> dict[str, Any]:
+    async def open(self, stream: StreamInfo, moved: MovedPosition | None = None) -> dict[str, Any]:
         """Create the consumer, or adopt it if it exists. Return it as the server describes it.
+
+        If somebody has moved the position, a new consumer starts there, whatever the options say.
 
         Raises ConfigError, which names the settings that contradict the options.
         """
@@ -97,15 +100,18 @@ class SharedConsumer:
             await self._api.delete_consumer(self._stream, self._name)
         info = await self._api.consumer_info(self._stream, self._name)
         if info is None:
+            config = self._new_config()
+            if moved is not None and moved.holds_for(stream):
+                config = started_at(config, moved.sequence)
             try:
-                made = await self._api.create_consumer(self._stream, self._name, self._new_config())
+                made = await self._api.create_consumer(self._stream, self._name, config)
             except ServerError as error:
                 if error.err_code != CONSUMER_EXISTS:
                     raise
             else:
                 await self._refuse_limited_life(made["config"])
                 self._accept(made["config"])
-                if isinstance(self._options.start, int):
+                if isinstance(self._options.start, int) and moved is None:
                     warn_of_far_start(self._logger, self._stream, self._name, self._options.start, stream.last_sequence)
                 return made
             info = await self._api.consumer_info(self._stream, self._name)

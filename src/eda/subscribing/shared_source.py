@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
 from typing import Any
 
 from nats.errors import Error as NatsError
@@ -16,6 +15,7 @@ from eda.jetstream.grace_period import GracePeriod
 from eda.jetstream.stream_info import StreamInfo
 from eda.jetstream.subjects import covers, shown_filter
 from eda.subscribing.filters import shared_filter
+from eda.subscribing.moved_position import MovedPosition, is_same_consumer
 from eda.subscribing.services import Services
 from eda.subscribing.shared_consumer import SharedConsumer
 from eda.subscribing.source import BARRIER_S, Source
@@ -23,10 +23,6 @@ from eda.subscribing.spec import SubscriptionSpec
 from eda.subscribing.unwanted import CHECK_PAUSE_S, UnwantedDeliveries
 
 __all__ = ["SharedSource"]
-
-# Two consumers whose creation times differ by less than this are the same consumer: to delete one and create another
-# takes at least one round trip.
-SAME_S = 0.02
 
 
 class SharedSource(Source):
@@ -54,16 +50,27 @@ class SharedSource(Source):
 
     # --- the consumer ------------------------------------------------------------------------------------------------
 
-    async def open(self, stream: StreamInfo) -> None:
-        """Create the consumer, or attach to it if it exists.
+    async def open(self, stream: StreamInfo, moved: MovedPosition | None = None) -> None:
+        """Create the consumer, or attach to it if it exists. A new one starts at the moved position, if there is one.
 
         Raises ConfigError, which names the settings that contradict the options.
         """
-        info = await self._kept.open(stream)
+        info = await self._kept.open(stream, moved)
+        if moved is not None:
+            await self._settle(moved, stream, info.get("created"))
         delivered = info.get("delivered") or {}
         self._created = info.get("created")
         self._floor = (delivered.get("stream_seq", 0), delivered.get("consumer_seq", 0), info.get("num_pending", 0))
         self._adapt_to(info)
+
+    async def _settle(self, moved: MovedPosition, stream: StreamInfo, created: str | None) -> None:
+        try:
+            await moved.settle(stream, created)
+        except (ServerError, Timeout) as error:
+            self._logger.warning(
+                "subscription %s to %s: its moved position is in use, and could not be removed: %s",
+                self.consumer, self._stream, error,
+            )  # fmt: skip
 
     def _adapt_to(self, info: dict[str, Any]) -> None:
         """Adapt to the consumer's current settings."""
@@ -316,17 +323,10 @@ class SharedSource(Source):
     def _is_same(self, info: dict[str, Any]) -> bool:
         """Return whether this is the consumer that we opened, and not a newer consumer of the same name.
 
-        A server that was killed restores a durable consumer with a creation time that may differ by less than a
-        millisecond (seen with 2.10.26). A consumer that is not durable gets the time of the restart (seen with all
+        A consumer that is not durable gets the time of the server's restart as its creation time (seen with all
         versions), so it always counts as the same.
         """
-        if not self._is_durable:
-            return True
-        try:
-            apart = datetime.fromisoformat(info["created"]) - datetime.fromisoformat(self._created or "")
-        except (KeyError, TypeError, ValueError):
-            return info.get("created") == self._created
-        return abs(apart.total_seconds()) < SAME_S
+        return not self._is_durable or is_same_consumer(info.get("created"), self._created)
 
     def on_refused(self, kind: str, subject: str) -> None:
         """End the subscription if the server forbids its inbox, its pulls or its acknowledgements."""
