@@ -21,8 +21,20 @@ Files, each after the files that it imports:
     session         runs a command that needs a connection
     completing      completes names of streams, subscriptions and contexts
     groups          a group that imports a command when it is used
+    lookup          runs a command about a stream or a subscription that may not exist
+    sub_list        `eda subs ls` and `eda subs info`
+    sub_changes     `eda subs rewind`, `reset` and `rm`
+    lag_table       `eda lag`: how far subscriptions are behind, once or again and again
+    top_rates       two looks at streams and subscriptions, and the rates between them
+    top_table       `eda top`: shows the rates
+    stream_list     `eda streams ls` and `eda streams info`
+    stream_changes  `eda streams create`, `update`, `purge` and `rm`
     show            runs the work and shows it: progress bars, errors, exit code
     options         the options that several commands have
+    streams         `eda streams` and its options
+    subs            `eda subs` and its options
+    lag             `eda lag` and its options
+    top             `eda top` and its options
     bench           `eda bench` and its options
     demo            `eda demo` and its options
     modules         imports the modules that a user names
@@ -69,20 +81,8 @@ _NEEDED = ("click", "rich")
 # By the name of a command: its module and its name there.
 _COMMANDS = {
     name: f"eda.cli.{name}:{name}"
-    for name in (
-        "bench",
-        "completion",
-        "context",
-        "demo",
-        "doctor",
-        "outbox",
-        "pub",
-        "schema",
-        "server",
-        "store",
-        "tail",
-        "views",
-    )
+    name: f"eda.cli.{name}:{name}"
+    for name in ("bench", "completion", "context", "demo", "doctor", "lag", "outbox", "pub", "schema", "server", "store", "streams", "subs", "tail", "top", "views")
 }
 
 

@@ -34,6 +34,8 @@ def run_to_end(
     except KeyboardInterrupt:
         click.echo("interrupted", err=True)
         raise click.exceptions.Exit(INTERRUPTED) from None
+    except BrokenPipeError:  # nobody reads the output any more: click ends the program
+        raise
     except errors as error:
         raise failure(" ".join(str(error).split())) from None
 

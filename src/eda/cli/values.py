@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-__all__ = ["DURATION", "SIZE", "WHEN"]
+__all__ = ["DURATION", "NOTHING", "SIZE", "WHEN", "OrNone"]
 
 MAX_S = 100 * 366 * 86400  # seconds: a hundred years
 
@@ -74,6 +74,19 @@ class _Size(click.ParamType):  # type: ignore[type-arg]  # generic in new versio
         return int(float(match[1]) * _UNITS[match[2]])
 
 
+class OrNone(click.ParamType):  # type: ignore[type-arg]  # generic in new versions only
+    """A value of another kind, or `none`, which becomes NOTHING: None means that the option was not given."""
+
+    def __init__(self, kind: click.ParamType) -> None:  # type: ignore[type-arg]
+        self.name = kind.name
+        self._kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the value."""
+        return NOTHING if value == NOTHING else self._kind.convert(value, param, ctx)
+
+
+NOTHING = "none"
 DURATION = _Duration()
 WHEN = _When()
 SIZE = _Size()
