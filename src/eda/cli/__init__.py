@@ -81,8 +81,24 @@ _NEEDED = ("click", "rich")
 # By the name of a command: its module and its name there.
 _COMMANDS = {
     name: f"eda.cli.{name}:{name}"
-    name: f"eda.cli.{name}:{name}"
-    for name in ("bench", "completion", "context", "demo", "doctor", "lag", "outbox", "pub", "schema", "server", "store", "streams", "subs", "tail", "top", "views")
+    for name in (
+        "bench",
+        "completion",
+        "context",
+        "demo",
+        "doctor",
+        "lag",
+        "outbox",
+        "pub",
+        "schema",
+        "server",
+        "store",
+        "streams",
+        "subs",
+        "tail",
+        "top",
+        "views",
+    )
 }
 
 
