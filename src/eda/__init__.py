@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from eda._router import Router
     from eda.conn import Conn
     from eda.connecting import connect
+    from eda.dead_letters.dead_letter import DeadLetter
     from eda.diagnosis.finding import Finding
     from eda.embedded.server import EmbeddedServer
     from eda.encodings import register_encoding
@@ -78,6 +79,7 @@ __all__ = [
     "ConnectError",
     "ConsumerDeleted",
     "Data",
+    "DeadLetter",
     "Decider",
     "DecodeError",
     "EdaError",
@@ -156,6 +158,7 @@ _NAMES_IN = {
     "eda.conn": "Conn",
     "eda.connecting": "connect",
     "eda.diagnosis.finding": "Finding",
+    "eda.dead_letters.dead_letter": "DeadLetter",
     "eda.embedded.server": "EmbeddedServer",
     "eda.encodings": "register_encoding",
     "eda.errors": "Closed CodecError ConfigError ConnectError ConsumerDeleted DecodeError EdaError EncodeError "

@@ -9,6 +9,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from eda._event import Event
+from eda.dead_letters.dead_letter import DeadLetter
+from eda.dead_letters.listing import DeadLetterReader, Selection
 from eda.errors import ConfigError
 from eda.handlers import AnyHandler
 from eda.jetstream.subjects import check_stream_name
@@ -159,19 +161,89 @@ class ConnAdmin:
 
     # --- dead letters ------------------------------------------------------------------------------------------------
 
+    def dead_letters(
+        self,
+        stream: str,
+        name: str | None = None,
+        *,
+        reason: str | None = None,
+        since: datetime | None = None,
+        sequences: Collection[int] | None = None,
+        limit: int | None = None,
+        dead_letter: str | None = None,
+        others: bool = False,
+    ) -> AsyncGenerator[DeadLetter, None]:
+        """Read the dead letters of a stream: `async for letter in conn.dead_letters(stream)`.
+
+        They come in the order in which they were stored; letters that are stored meanwhile are left out. Nothing
+        changes on the server. `name`: only those of this subscription. `reason`: only those with this reason. `since`:
+        only those that were given up at this time (an aware datetime) or later. `sequences`: only those with these
+        sequences in the dead-letter stream. `limit`: at most so many. `dead_letter`: the dead-letter stream (None:
+        `{stream}-dead`). `others=True`: also letters of other streams that are in the same dead-letter stream, and
+        messages that are not dead letters.
+
+        If a payload was too large for its letter, it is read from `stream`. At most 16 letters are in memory.
+
+        Raises ConfigError, Closed. The iteration raises StreamNotFound (there is no dead-letter stream: no event was
+        given up yet), ServerError, Timeout, Closed.
+        """
+        reader = DeadLetterReader(self._lifetime.require_open().api)
+        return reader.read(
+            Selection(
+                stream,
+                name,
+                reason=reason,
+                since=since,
+                sequences=sequences,
+                limit=limit,
+                dead_letter=dead_letter,
+                others=others,
+            )
+        )
+
+    async def drop_dead(
+        self,
+        stream: str,
+        name: str | None = None,
+        *,
+        reason: str | None = None,
+        sequences: Collection[int] | None = None,
+        limit: int | None = None,
+        dead_letter: str | None = None,
+    ) -> int:
+        """Remove the dead letters of a stream for ever, one after the other, and return how many.
+
+        The arguments choose letters as those of `dead_letters` do. Without `name`, `reason` and `sequences`, all
+        letters of the stream are removed. Letters that are stored meanwhile stay, and so do all other messages.
+
+        Raises ConfigError, also if the dead-letter stream allows nobody to delete a message; StreamNotFound,
+        ServerError, Timeout, Closed. After an error or a cancellation, the earlier letters are removed already.
+        """
+        chosen = Selection(stream, name, reason=reason, sequences=sequences, limit=limit, dead_letter=dead_letter)
+        return await DeadLetterReader(self._lifetime.require_open().api).drop(chosen)
+
     async def replay_dead(
-        self, stream: str, name: str, *, limit: int | None = None, dead_letter: str | None = None
+        self,
+        stream: str,
+        name: str,
+        *,
+        limit: int | None = None,
+        dead_letter: str | None = None,
+        sequences: Collection[int] | None = None,
     ) -> int:
         """Publish the dead letters of subscription `name` back into `stream`, for this subscription alone.
 
         Returns how many were published: at most `limit`, in their order. Each letter is removed from the dead-letter
-        stream (None: `{stream}-dead`) when `stream` has acknowledged it. Letters that are stored while this runs, and
+        stream (None: `{stream}-dead`) when `stream` has acknowledged it. With `sequences`, only the letters with these
+        sequences in the dead-letter stream are published. Letters that are stored while this runs, and
         messages that are not events, stay there. A replayed event has a new id; its `cause` and everything else
         stay as they were. An event of a pack is published in a message of its own. A pack that could not be read, and
         can be read now, is published as a whole: it counts as one, and its events keep their ids.
 
         Raises ConfigError; StreamNotFound for either stream; ServerError, Timeout, Closed. After an error or a
-        cancellation, the earlier letters are replayed already.
+        cancellation, the earlier letters are replayed already. If it ended between the two steps of a letter, the event
+        is published and the letter is still there: replayed again within the stream's duplicate window, the event is
+        not stored twice, because its new id is made of the letter's sequence.
         """
         replay = self._lifetime.require_open().replay
         return await replay.replay(stream, name, limit=limit, dead_letter=dead_letter)
@@ -195,3 +267,4 @@ class ConnAdmin:
         if isinstance(streams, str):
             raise ConfigError(f"streams must be a list of names, not a str: write [{streams!r}]", argument="streams")
         return await diagnose(services.api, [check_stream_name(name) for name in streams])
+        return await replay.replay(stream, name, limit=limit, dead_letter=dead_letter, sequences=sequences)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 __all__ = ["EPOCH", "NS", "rfc3339", "since_epoch_ns", "time_of"]
+__all__ = ["EPOCH", "NS", "from_ns", "rfc3339", "since_epoch_ns"]
 
 NS = 1_000_000_000  # nanoseconds per second
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -16,6 +17,11 @@ _MICROSECOND = timedelta(microseconds=1)
 def since_epoch_ns(time: datetime) -> int:
     """Return a time in nanoseconds since 1970, or the nearest time that a server can represent."""
     return (min(max(time, EPOCH), _LATEST) - EPOCH) // _MICROSECOND * 1000
+
+
+def from_ns(time_ns: int) -> datetime:
+    """Return a time, given in nanoseconds since 1970, in whole microseconds."""
+    return EPOCH + timedelta(microseconds=time_ns // 1000)
 
 
 def rfc3339(time_ns: int) -> str:

@@ -41,6 +41,7 @@ class Letter:
     headers: dict[str, str]
     payload: bytes
     block: bytes = b""  # the headers as they are stored
+    stored: str = ""  # when it was stored, as the server writes it
 
     @property
     def origin(self) -> tuple[int, int | None] | None:
@@ -71,7 +72,7 @@ async def read_letter(api: Api, stream: str, query: dict[str, Any]) -> Letter | 
             return None
         raise stream_error(error, stream) from error
     block = found.hdrs[:MAX_HEADERS]
-    return Letter(found.seq, read_headers(block), found.data, block)
+    return Letter(found.seq, read_headers(block), found.data, block, found.time)
 
 
 def digest_of(payload: bytes) -> str:

@@ -6,11 +6,11 @@ import logging
 from dataclasses import dataclass
 
 from eda._codec import decode_event, encode_event
-from eda._pack import count_in_pack, envelope_in_pack, is_pack_payload
-from eda.dead_letters.letter import Letter, digest_of, own_headers, own_subject, read_letter, subject_or_none
+from eda._pack import count_in_pack, is_pack_payload
+from eda.dead_letters.letter import Letter, own_headers, own_subject, subject_or_none
+from eda.dead_letters.omitted import PayloadGone, omitted_payload
 from eda.errors import DecodeError
 from eda.headers import (
-    DEAD_DIGEST,
     DEAD_INDEX,
     DEAD_OMITTED,
     DEAD_REASON,
@@ -57,11 +57,13 @@ class Replayable:
         headers = letter.headers
         if headers.get(DEAD_SUBSCRIPTION) != self._name or headers.get(DEAD_STREAM) != self._stream:
             return None
-        payload: bytes | None = letter.payload
+        payload = letter.payload
         if DEAD_OMITTED in headers:
-            payload = await self._omitted(letter)
-        if payload is None:
-            return None
+            try:
+                payload = await omitted_payload(self._api, letter, self._stream)
+            except PayloadGone as gone:
+                self.log_kept(letter, str(gone))
+                return None
         is_pack = DEAD_INDEX not in headers and is_pack_payload(payload)
         try:
             return (self._pack if is_pack else self._event)(letter, payload, message_id)
@@ -95,33 +97,8 @@ class Replayable:
         ours = {PACK: str(n_events), MSG_ID: message_id, REPLAY_FOR: self._name}
         return Message(subject, payload, own_headers(letter) | ours)
 
-    async def _omitted(self, letter: Letter) -> bytes | None:
-        """Return the payload that was too large for the letter, from the stream that has it, or None if it is gone."""
-        origin = letter.origin
-        if origin is None:
-            self.log_kept(letter, "its headers do not say where its payload is")
-            return None
-        sequence, index = origin
-        original = await read_letter(self._api, self._stream, {"seq": sequence})
-        if original is None:
-            self.log_kept(letter, f"its payload is gone from stream {self._stream}, sequence {sequence}")
-            return None
-        payload = original.payload if index is None else _envelope_in(original.payload, index)
-        if payload is None or digest_of(payload) != letter.headers.get(DEAD_DIGEST):
-            self.log_kept(letter, f"stream {self._stream} has another message at sequence {sequence} now")
-            return None
-        return payload
-
     def log_kept(self, letter: Letter, why: str) -> None:
         """Log why a letter is not replayed."""
         self._logger.warning(
             "the dead letter in stream %s, sequence %d is not replayed and stays: %s", self._dead, letter.sequence, why
         )
-
-
-def _envelope_in(payload: bytes, index: int) -> bytes | None:
-    """Return the envelope of an event of a pack; None if the payload is no pack, or has no such event."""
-    try:
-        return envelope_in_pack(payload, index)
-    except DecodeError:
-        return None

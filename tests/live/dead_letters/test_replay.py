@@ -14,9 +14,9 @@ import eda
 import eda.dead_letters.store
 import eda.jetstream.subjects
 from eda._codec import decode_event, encode_event
-from eda.dead_letters.replay import Replay
+from eda.dead_letters.letter_stream import LetterStream
 from helpers import Admin, Logged, Proxy, until
-from support.dead_letters.letters import letters_of, stored
+from support.dead_letters.letters import bury, letters_of, stored
 
 
 @pytest.fixture
@@ -25,28 +25,6 @@ async def dead(admin: Admin, stream: str) -> AsyncIterator[str]:
     yield f"{stream}-dead"
     with suppress(NatsError):
         await admin.js.delete_stream(f"{stream}-dead")
-
-
-def died(number: int, **fields: Any) -> eda.Event:
-    """An event that died."""
-    return eda.Event(id=f"e{number}", type=f"type-{number}", time=number + 1, **fields)
-
-
-async def bury(conn: eda.Conn, stream: str, number: int, /, *, name: str = "billing", **fields: Any) -> None:
-    """Store the dead letter of an event that had the sequence `number`."""
-    event = died(number)
-    letter: dict[str, Any] = {
-        "event_type": event.type,
-        "aggregate": event.aggregate,
-        "payload": encode_event(event),
-        "reason": "attempts",
-        "error": "no",
-        "stream": stream,
-        "sequence": number,
-        "subscription": name,
-        "attempts": 3,
-    }
-    await letters_of(conn).store(f"{stream}-dead", **letter | fields)
 
 
 async def replayed(admin: Admin, stream: str) -> list[str]:
@@ -124,15 +102,15 @@ async def test_replay_when_there_are_gaps_and_a_limit_finds_every_letter_once_in
 async def test_replay_when_one_dies_again_meanwhile_leaves_it_for_the_next_time(
     conn: eda.Conn, admin: Admin, stream: str, dead: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def remove(letters: Replay, dead: str, sequence: int) -> None:
-        await original(letters, dead, sequence)
+    async def remove(letters: LetterStream, sequence: int) -> None:
+        await original(letters, sequence)
         await bury(conn, stream, 100 + sequence)
 
-    original = Replay._remove
+    original = LetterStream.remove
     await conn.publish(stream)
     for number in range(3):
         await bury(conn, stream, number)
-    monkeypatch.setattr(Replay, "_remove", remove)
+    monkeypatch.setattr(LetterStream, "remove", remove)
     async with asyncio.timeout(10):
         assert await conn.replay_dead(stream, "billing") == 3
     assert len(await stored(admin, dead)) == 3
@@ -142,17 +120,17 @@ async def test_replay_when_one_dies_again_meanwhile_leaves_it_for_the_next_time(
 async def test_replay_when_it_breaks_between_publishing_and_removing_stores_once(
     conn: eda.Conn, admin: Admin, stream: str, dead: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def remove(letters: Replay, dead: str, sequence: int) -> None:
+    async def remove(letters: LetterStream, sequence: int) -> None:
         if sequence == 2:
             raise eda.Timeout("removing", 1.0)
-        await original(letters, dead, sequence)
+        await original(letters, sequence)
 
-    original = Replay._remove
+    original = LetterStream.remove
     await conn.publish(stream, eda.Event(type="first"))
     for number in range(3):
         await bury(conn, stream, number)
     with monkeypatch.context() as patch:
-        patch.setattr(Replay, "_remove", remove)
+        patch.setattr(LetterStream, "remove", remove)
         with pytest.raises(eda.Timeout) as caught:
             await conn.replay_dead(stream, "billing")
     assert caught.value.__notes__ == ["1 dead letters were replayed before"]

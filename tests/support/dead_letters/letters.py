@@ -6,11 +6,12 @@ import base64
 from typing import Any, NamedTuple
 
 import eda
+from eda._codec import encode_event
 from eda.dead_letters.store import DeadLetters
 from eda.headers import read_headers
 from helpers import Admin
 
-__all__ = ["Stored", "letters_of", "stored"]
+__all__ = ["Stored", "bury", "died", "letters_of", "stored"]
 
 
 class Stored(NamedTuple):
@@ -46,3 +47,25 @@ async def stored(admin: Admin, stream: str) -> list[Stored]:
         found.append(Stored.of(answer["message"]))
         seq = found[-1].sequence + 1
     return found
+
+
+def died(number: int, **fields: Any) -> eda.Event:
+    """An event that died."""
+    return eda.Event(id=f"e{number}", type=f"type-{number}", time=number + 1, **fields)
+
+
+async def bury(conn: eda.Conn, stream: str, number: int, /, *, name: str = "billing", **fields: Any) -> None:
+    """Store the dead letter of an event that had the sequence `number`."""
+    event = died(number)
+    letter: dict[str, Any] = {
+        "event_type": event.type,
+        "aggregate": event.aggregate,
+        "payload": encode_event(event),
+        "reason": "attempts",
+        "error": "no",
+        "stream": stream,
+        "sequence": number,
+        "subscription": name,
+        "attempts": 3,
+    }
+    await letters_of(conn).store(f"{stream}-dead", **letter | fields)
