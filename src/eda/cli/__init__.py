@@ -50,6 +50,10 @@ Files, each after the files that it imports:
     pub_one         publishes one event
     pub_lines       publishes many lines, shows the progress, and prints the summary
     pub             `eda pub` and its options
+    dead_list       `eda dead ls`: a line for each dead letter, or how many each subscription has
+    dead_show       `eda dead show`: all of one dead letter
+    dead_changes    `eda dead replay` and `eda dead drop`
+    dead            `eda dead` and its options
     view_sink       opens the database of read models
     view_lag        how far a version of a read model is behind its streams
     view_list       `eda views ls`: reads the versions, and prints them
@@ -79,27 +83,8 @@ __all__ = ["main"]
 _NEEDED = ("click", "rich")
 
 # By the name of a command: its module and its name there.
-_COMMANDS = {
     name: f"eda.cli.{name}:{name}"
-    for name in (
-        "bench",
-        "completion",
-        "context",
-        "demo",
-        "doctor",
-        "lag",
-        "outbox",
-        "pub",
-        "schema",
-        "server",
-        "store",
-        "streams",
-        "subs",
-        "tail",
-        "top",
-        "views",
-    )
-}
+    for name in ("bench", "completion", "context", "dead", "demo", "doctor", "lag", "outbox", "pub", "schema", "server", "store", "streams", "subs", "tail", "top", "views")
 
 
 def _refuse() -> None:

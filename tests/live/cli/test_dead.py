@@ -1,0 +1,250 @@
+"""`eda dead` as its users run it: a process of its own, against a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+import eda
+from eda._codec import encode_event
+from helpers import until
+from support.cli.commands import run_eda
+from support.cli.terminal import run_in_terminal
+from support.dead_letters.letters import bury, died
+
+FIELDS = {
+    *("sequence", "dead_letter", "stream", "subscription", "reason", "error", "attempts", "time", "place"),
+    *("event_sequence", "event_index", "event_id", "type", "aggregate", "bytes", "omitted_bytes", "no_event"),
+}
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[eda.EmbeddedServer]:
+    async with eda.EmbeddedServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def conn(server: eda.EmbeddedServer) -> AsyncIterator[eda.Conn]:
+    async with eda.connect(server.url, client="shop") as conn:
+        await conn.streams.create("orders")
+        yield conn
+
+
+async def bury_some(conn: eda.Conn) -> None:
+    """Store five letters: of two subscriptions, with the three reasons, one of a pack's event."""
+    paid = died(1, aggregate="o-1", data=eda.JSON({"total": 12}), meta={"who": "me"})
+    await bury(conn, "orders", 1, payload=encode_event(paid), error="the card was\x1b[31m refused", aggregate="o-1")
+    await bury(conn, "orders", 2, name="shipping", reason="rejected", error="no such street")
+    await bury(conn, "orders", 3, reason="undecodable", payload=b"\xff\xfe", event_type="", error="not an event")
+    await bury(conn, "orders", 4, index=3)
+    await bury(conn, "orders", 5, stream="elsewhere")
+
+
+def at(server: eda.EmbeddedServer, *arguments: str) -> list[str]:
+    return ["dead", *arguments, "--addr", server.url]
+
+
+async def lines_of(server: eda.EmbeddedServer, *arguments: str, code: int = 0) -> list[dict[str, Any]]:
+    ended, out, err = await run_eda(*at(server, *arguments, "--json"))
+    assert (ended, err) == (code, "")
+    return [json.loads(line) for line in out.splitlines()]
+
+
+async def test_ls_when_json_prints_every_letter_and_changes_nothing(server: eda.EmbeddedServer, conn: eda.Conn) -> None:
+    await bury_some(conn)
+    before = await conn.streams.list()
+    letters = await lines_of(server, "ls", "orders")
+    assert all(set(each) == FIELDS for each in letters)
+    assert [(each["sequence"], each["place"], each["subscription"], each["reason"]) for each in letters] == [
+        (1, "1", "billing", "attempts"),
+        (2, "2", "shipping", "rejected"),
+        (3, "3", "billing", "undecodable"),
+        (4, "4.3", "billing", "attempts"),
+    ]
+    first, _, foreign, packed = letters
+    assert (first["error"], first["attempts"], first["event_id"]) == ("the card was\x1b[31m refused", 3, "e1")
+    assert (first["type"], first["aggregate"], first["no_event"]) == ("type-1", "o-1", None)
+    assert first["time"].endswith("Z")
+    assert (foreign["type"], foreign["aggregate"], foreign["bytes"]) == (None, None, 2)
+    assert foreign["no_event"].startswith("it is not an event")
+    assert (packed["event_sequence"], packed["event_index"]) == (4, 3)
+    assert await conn.streams.list() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sequences"),
+    [
+        (["--name", "billing"], [1, 3, 4]),
+        (["--reason", "rejected"], [2]),
+        (["--type", "type-1", "--type", "type-2"], [1, 2]),
+        (["--since", "1h"], [1, 2, 3, 4]),
+        (["--since", "2099-01-01"], []),
+        (["--limit", "2"], [1, 2]),
+        (["--others"], [1, 2, 3, 4, 5]),
+    ],
+)
+async def test_ls_when_options_choose_prints_these(
+    server: eda.EmbeddedServer, conn: eda.Conn, arguments: list[str], sequences: list[int]
+) -> None:
+    await bury_some(conn)
+    assert [each["sequence"] for each in await lines_of(server, "ls", "orders", *arguments)] == sequences
+
+
+async def test_ls_when_summary_counts_by_subscription_and_reason(server: eda.EmbeddedServer, conn: eda.Conn) -> None:
+    await bury_some(conn)
+    groups = await lines_of(server, "ls", "orders", "--summary")
+    assert [(each["subscription"], each["reason"], each["letters"]) for each in groups] == [
+        ("billing", "attempts", 2),
+        ("billing", "undecodable", 1),
+        ("shipping", "rejected", 1),
+    ]
+    assert set(groups[0]) == {*("stream", "subscription", "reason", "letters", "first_time", "last_time", "last_error")}
+    assert groups[0]["first_time"] < groups[0]["last_time"]
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+async def test_ls_when_in_a_terminal_fits_it_and_shows_no_control_characters(
+    server: eda.EmbeddedServer, conn: eda.Conn, columns: int
+) -> None:
+    await bury_some(conn)
+    shown = await run_in_terminal(*at(server, "ls", "orders"), columns=columns)
+    assert shown.code == 0
+    header, *rows = shown.text.splitlines()
+    wide = ["attempts"] if columns == 200 else []
+    aggregate = ["aggregate"] if columns == 200 else []
+    assert header.split() == ["seq", "age", "subscription", "reason", *wide, "event", "type", *aggregate, "error"]
+    assert len(rows) == 4
+    assert all(word in rows[0] for word in ("billing", "attempts", "type-1", "the card"))
+    assert rows[3].split()[-1] == "no"
+    assert b"[31m" not in shown.raw.replace(b"x1b[31m", b"")
+    summary = await run_in_terminal(*at(server, "ls", "orders", "--summary"), columns=columns)
+    assert len(summary.text.splitlines()) == 4
+
+
+async def test_ls_when_there_are_more_than_the_limit_says_so(server: eda.EmbeddedServer, conn: eda.Conn) -> None:
+    await bury_some(conn)
+    code, out, err = await run_eda(*at(server, "ls", "orders", "--limit", "2"))
+    assert (code, len(out.splitlines())) == (0, 3)
+    assert err == "These are the first 2. See more with --limit, or count them with --summary.\n"
+
+
+async def test_ls_when_there_are_none_says_so(server: eda.EmbeddedServer, conn: eda.Conn) -> None:
+    code, out, err = await run_eda(*at(server, "ls", "orders"))
+    assert (code, out) == (0, "")
+    assert err.startswith("stream orders has no dead letters: there is no stream orders-dead\n")
+    await conn.streams.create("orders-dead")
+    assert await run_eda(*at(server, "ls", "orders")) == (0, "", "no dead letters\n")
+    code, out, err = await run_eda(*at(server, "ls", "orders-dead"))
+    assert "name the stream that they come from" in err
+    code, out, err = await run_eda(*at(server, "ls", "nowhere"))
+    assert (code, out) == (2, "")
+    assert "nowhere" in err
+
+
+async def test_show_when_json_has_everything(server: eda.EmbeddedServer, conn: eda.Conn) -> None:
+    await bury_some(conn)
+    (letter,) = await lines_of(server, "show", "orders", "1")
+    assert set(letter) == FIELDS | {"subject", "headers", "payload_base64", "event"}
+    assert letter["event"]["data"] == {"total": 12}
+    assert (letter["event"]["meta"], letter["event"]["id"]) == ({"who": "me"}, "e1")
+    (foreign,) = await lines_of(server, "show", "orders", "3")
+    assert (foreign["event"], base64.b64decode(foreign["payload_base64"])) == (None, b"\xff\xfe")
+    code, out, err = await run_eda(*at(server, "show", "orders", "99"))
+    assert (code, out, err) == (1, "", "Error: stream orders-dead has no message with the sequence 99\n")
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+async def test_show_when_in_a_terminal_is_for_people(server: eda.EmbeddedServer, conn: eda.Conn, columns: int) -> None:
+    await bury_some(conn)
+    shown = await run_in_terminal(*at(server, "show", "orders", "1"), columns=columns)
+    assert shown.code == 0
+    lines = [line.split(maxsplit=1) for line in shown.text.splitlines() if line]
+    assert ["error", "the card was\\x1b[31m refused"] in lines
+    assert ['"total":', "12"] in lines
+    shown = await run_in_terminal(*at(server, "show", "orders", "3"), columns=columns)
+    assert "2 bytes: fffe" in shown.text
+
+
+async def test_replay_when_done_tells_how_many_and_how_many_stayed(server: eda.EmbeddedServer, conn: eda.Conn) -> None:
+    await bury_some(conn)
+    (told,) = await lines_of(server, "replay", "orders", "billing", "--seq", "4")
+    assert told == {"stream": "orders", "subscription": "billing", "replayed": 1, "stayed": 0}
+    code, out, err = await run_eda(*at(server, "replay", "orders", "billing"))
+    assert (code, out) == (1, "1 replayed to billing\n")
+    assert err == "1 stayed in orders-dead: they can't be replayed. `eda dead ls` shows them.\n"
+    assert (await conn.streams.info("orders")).events == 2
+    assert await run_eda(*at(server, "replay", "orders", "shipping", "--limit", "5")) == (
+        0,
+        "1 replayed to shipping\n",
+        "",
+    )
+    assert await run_eda(*at(server, "replay", "orders", "nobody")) == (0, "0 replayed to nobody\n", "")
+
+
+async def test_replay_when_a_sequence_is_not_there_changes_nothing(server: eda.EmbeddedServer, conn: eda.Conn) -> None:
+    await bury_some(conn)
+    code, out, err = await run_eda(*at(server, "replay", "orders", "billing", "--seq", "1", "--seq", "2"))
+    assert (code, out) == (2, "")
+    assert err == "Error: stream 'orders-dead' has no dead letter of 'billing' with the sequence 2\n"
+    assert (await conn.streams.info("orders")).events == 0
+
+
+async def test_drop_when_yes_removes_the_chosen_letters(server: eda.EmbeddedServer, conn: eda.Conn) -> None:
+    await bury_some(conn)
+    (told,) = await lines_of(server, "drop", "orders", "--name", "billing", "--reason", "attempts", "--yes")
+    assert told == {"stream": "orders", "dropped": 2}
+    assert [each["sequence"] for each in await lines_of(server, "ls", "orders", "--others")] == [2, 3, 5]
+    code, _, err = await run_eda(*at(server, "drop", "orders", "--seq", "5", "--yes"))
+    assert (code, err) == (1, "there are no such dead letters\n")
+    assert (await run_eda(*at(server, "drop", "orders", "--all", "--yes")))[:2] == (0, "2 dropped\n")
+    assert [each["sequence"] for each in await lines_of(server, "ls", "orders", "--others")] == [5]
+
+
+async def test_drop_when_not_told_what_or_not_allowed_changes_nothing(
+    server: eda.EmbeddedServer, conn: eda.Conn
+) -> None:
+    await bury_some(conn)
+    for arguments in ([], ["--all", "--name", "billing"]):
+        code, _, err = await run_eda(*at(server, "drop", "orders", *arguments, "--yes"))
+        assert code == 2
+        assert "Say which letters" in err
+    code, _, err = await run_eda(*at(server, "drop", "orders", "--all"))
+    assert code == 2
+    assert "Add --yes" in err
+    refused = await run_in_terminal(*at(server, "drop", "orders", "--all"), keys=[("for ever?", "n\n")])
+    assert refused.code == 1
+    assert "Remove 4 dead letters from orders-dead for ever?" in refused.text
+    assert (await conn.streams.info("orders-dead")).events == 5
+    dropped = await run_in_terminal(*at(server, "drop", "orders", "--all"), keys=[("for ever?", "y\n")])
+    assert dropped.code == 0
+    assert (await conn.streams.info("orders-dead")).events == 1
+
+
+async def has_events(conn: eda.Conn) -> bool:
+    return (await conn.streams.info("orders")).events > 0
+
+
+async def test_replay_when_interrupted_leaves_each_letter_whole(server: eda.EmbeddedServer, conn: eda.Conn) -> None:
+    n_letters = 300
+    for number in range(1, n_letters + 1):
+        await bury(conn, "orders", number)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "eda.cli", *at(server, "replay", "orders", "billing"))
+    )
+    await until(lambda: has_events(conn))
+    process.send_signal(signal.SIGINT)
+    assert await process.wait() == 130
+    n_left = (await conn.streams.info("orders-dead")).events
+    n_published = (await conn.streams.info("orders")).events
+    assert n_left > 0
+    assert n_left + n_published in (n_letters, n_letters + 1)
+    await conn.replay_dead("orders", "billing")
+    assert (await conn.streams.info("orders")).events == n_letters
