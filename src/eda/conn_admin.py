@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from eda.diagnosis.finding import Finding
 from eda.subscribing.details import Details, SubscriptionDetails
 from eda.subscribing.kept import KeptSubscriptions, SubscriptionMove
+from eda.subscribing.remaining import Remaining
 from eda.subscribing.target import Target
 
 __all__ = ["ConnAdmin"]
@@ -158,6 +159,21 @@ class ConnAdmin:
         async with aclosing(browse(services, options, spec.stream, subscription, follow=follow)) as reading:
             async for events in reading:
                 yield events
+
+    # --- places in streams -------------------------------------------------------------------------------------------
+
+    async def sequence_at(self, stream: str, time: datetime) -> int:
+        """Return the sequence of the first message that the stream stored at `time` (an aware datetime) or later.
+
+        If there is none, it is the sequence that the next message will get. Nothing changes on the server.
+
+        Raises ConfigError, StreamNotFound, ServerError, Timeout, Closed.
+        """
+        services = self._lifetime.require_open()
+        stream = check_stream_name(stream)
+        if not isinstance(time, datetime) or time.tzinfo is None:
+            raise ConfigError(f"time must be an aware datetime, not {time!r:.100}", argument="time")
+        return await Remaining(services.wire, services.api).sequence_at(stream, time)
 
     # --- dead letters ------------------------------------------------------------------------------------------------
 

@@ -54,6 +54,14 @@ Files, each after the files that it imports:
     dead_show       `eda dead show`: all of one dead letter
     dead_changes    `eda dead replay` and `eda dead drop`
     dead            `eda dead` and its options
+    places          places in streams, as options name them, and the options for the range that a command reads
+    event_range     reads the events of a range of a stream, in lists
+    targets         whether a stream can hold a copy of the events of another
+    transfer        publishes the events of a range into another stream, and counts what becomes of them
+    resuming        where an interrupted copy has to continue
+    transfer_bar    the progress bar of a copy or a replay
+    copying         checks both streams, copies or resumes, and reports
+    copy            `eda copy` and its options
     view_sink       opens the database of read models
     view_lag        how far a version of a read model is behind its streams
     view_list       `eda views ls`: reads the versions, and prints them
@@ -84,7 +92,7 @@ _NEEDED = ("click", "rich")
 
 # By the name of a command: its module and its name there.
     name: f"eda.cli.{name}:{name}"
-    for name in ("bench", "completion", "context", "dead", "demo", "doctor", "lag", "outbox", "pub", "schema", "server", "store", "streams", "subs", "tail", "top", "views")
+    for name in ("bench", "completion", "context", "copy", "dead", "demo", "doctor", "lag", "outbox", "pub", "schema", "server", "store", "streams", "subs", "tail", "top", "views")
 
 
 def _refuse() -> None:

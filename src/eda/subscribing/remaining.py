@@ -10,6 +10,7 @@ import msgspec
 from nats.errors import Error as NatsError
 
 from eda._nuid import next_nuid
+from eda.cursors.position import sequence_at
 from eda.errors import ServerError, Timeout
 from eda.jetstream.api import REQUEST_TIMEOUT_S, Api, ask, stream_error
 from eda.jetstream.consumer_settings import reader_settings
@@ -17,7 +18,7 @@ from eda.jetstream.labels import labels
 from eda.jetstream.schemas import Stream
 from eda.jetstream.stream_info import StreamInfo, info_of
 from eda.server_codes import MESSAGE_NOT_FOUND
-from eda.times import time_of
+from eda.times import since_epoch_ns, time_of
 from eda.transport.wire import Wire
 
 __all__ = ["Remaining", "StreamState"]
@@ -57,6 +58,11 @@ class Remaining:
         except ServerError as error:
             raise stream_error(error, stream) from error
         return StreamState(info_of(answer), answer)
+
+    async def sequence_at(self, stream: str, time: datetime) -> int:
+        """Return the sequence of the first message stored at this time or later; the next sequence if there is none."""
+        state = await self.stream(stream)
+        return await sequence_at(self._api, stream, since_epoch_ns(time), state.info)
 
     async def count(
         self, state: StreamState, begin: int, filter: list[str], n: int | None

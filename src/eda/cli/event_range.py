@@ -1,0 +1,116 @@
+"""Reads the events of a range of a stream, in lists, without a trace on the server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Collection
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import eda
+from eda.cli.failure import Failure
+from eda.cli.places import WHOLE, Place
+
+__all__ = ["Bounds", "EventRange", "resolved"]
+
+BATCH = 500
+LOOK_EVERY_S = 0.1  # how often to look whether the end is reached, while no events come
+LONGEST_S = 1e9  # how long the work with one list of events may take: as long as it needs
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The first and the last place of a range, both included. Messages after `last.sequence` are not read."""
+
+    first: Place
+    last: Place
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no message in the range."""
+        return self.last.sequence < self.first.sequence
+
+    @property
+    def n_sequences(self) -> int:
+        """How many messages there are at most."""
+        return max(self.last.sequence - self.first.sequence + 1, 0)
+
+
+async def resolved(
+    conn: eda.Conn, info: eda.StreamInfo, first: Place | datetime | None, last: Place | datetime | None
+) -> Bounds:
+    """Return the bounds as places. A time means when the stream stored an event. What is stored later is not read.
+
+    Raises Failure if the stream can't be read without a trace, and what `conn.sequence_at` raises.
+    """
+    if info.retention != "limits":
+        raise Failure(
+            f"stream {info.name!r} has retention={info.retention!r}: the server would remove each event that is read. "
+            "Read a stream that keeps its events, for example one that has this stream as its source."
+        )
+    if isinstance(first, datetime):
+        first = Place(await conn.sequence_at(info.name, first))
+    first = max(first or Place(1), Place(info.first_sequence))
+    if isinstance(last, datetime):
+        last = Place(await conn.sequence_at(info.name, last) - 1, WHOLE)
+    elif last is not None and not last.index:
+        last = Place(last.sequence, WHOLE)
+    return Bounds(first, min(last or Place(info.last_sequence, WHOLE), Place(info.last_sequence, WHOLE)))
+
+
+class EventRange:
+    """The events of a range, of some types or of one aggregate. A private subscription reads them.
+
+    It skips messages that are not events (`n_no_events` counts them), and events that were replayed for one
+    subscription alone.
+    """
+
+    def __init__(
+        self,
+        conn: eda.Conn,
+        stream: str,
+        bounds: Bounds,
+        *,
+        types: Collection[str] | None = None,
+        aggregate: str | None = None,
+    ) -> None:
+        self._conn = conn
+        self._stream = stream
+        self.bounds = bounds
+        self._filter: dict[str, Any] = {"types": types or None, "aggregate": aggregate}
+        self.n_no_events = 0  # known at the end
+
+    def within(self, bounds: Bounds) -> EventRange:
+        """Return the same choice of events, with other bounds."""
+        return EventRange(self._conn, self._stream, bounds, **self._filter)
+
+    async def lists(self) -> AsyncGenerator[list[eda.Event], None]:
+        """Yield lists of up to 500 events, in order. Raises what `conn.events` raises."""
+        first, last = self.bounds.first, self.bounds.last
+        if self.bounds.is_empty:
+            return
+        reading: eda.Events[list[eda.Event]] = self._conn.events(
+            self._stream, start=first.sequence, batch=BATCH, timeout_s=LONGEST_S, dead_letter=None, **self._filter
+        )
+        async with reading as events:
+            subscription = events.subscription
+            at_end = False
+            while not at_end:
+                try:
+                    async with asyncio.timeout(LOOK_EVERY_S):
+                        found = await anext(events)
+                except TimeoutError:
+                    stats = subscription.stats()
+                    # The last messages may be none that the subscription delivers.
+                    if not (stats.pending or stats.buffered or stats.in_flight):
+                        break
+                    continue
+                end = found[-1].sequence
+                # The pack at the end of the range may have more events than this list.
+                at_end = end > last.sequence or (end == last.sequence and not subscription.stats().buffered)
+                if found[0].sequence <= first.sequence or end >= last.sequence:
+                    found = [each for each in found if first <= Place(each.sequence, each.index) <= last]
+                if found:
+                    yield found
+            self.n_no_events = subscription.stats().undecodable
