@@ -62,6 +62,9 @@ Files, each after the files that it imports:
     transfer_bar    the progress bar of a copy or a replay
     copying         checks both streams, copies or resumes, and reports
     copy            `eda copy` and its options
+    pacing          the pace of a replay
+    replaying       publishes the events of a range again, or prints them
+    replay          `eda replay` and its options
     view_sink       opens the database of read models
     view_lag        how far a version of a read model is behind its streams
     view_list       `eda views ls`: reads the versions, and prints them
@@ -92,7 +95,7 @@ _NEEDED = ("click", "rich")
 
 # By the name of a command: its module and its name there.
     name: f"eda.cli.{name}:{name}"
-    for name in ("bench", "completion", "context", "copy", "dead", "demo", "doctor", "lag", "outbox", "pub", "schema", "server", "store", "streams", "subs", "tail", "top", "views")
+    for name in ("bench", "completion", "context", "copy", "dead", "demo", "doctor", "lag", "outbox", "pub", "replay", "schema", "server", "store", "streams", "subs", "tail", "top", "views")
 
 
 def _refuse() -> None:

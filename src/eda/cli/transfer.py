@@ -144,6 +144,7 @@ class Transfer:
                         if self._has_stopped:
                             break
                         await publisher.send(event)
+                        self._on_progress(place_in(event))
             finally:
                 n_sent = publisher.stats().sent - before
                 result.read += n_sent
