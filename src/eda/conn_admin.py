@@ -17,16 +17,16 @@ from eda.jetstream.subjects import check_stream_name
 from eda.lifetime import Lifetime
 from eda.options import SubscriptionOptions
 from eda.subscribing.browsing import browse
+from eda.subscribing.details import Details, SubscriptionDetails
+from eda.subscribing.kept import KeptSubscriptions, SubscriptionMove
 from eda.subscribing.lag import Lags, SubscriptionInfo
+from eda.subscribing.remaining import Remaining
 from eda.subscribing.spec import spec_of
 from eda.subscribing.subscription import Subscription
+from eda.subscribing.target import Target
 
 if TYPE_CHECKING:
     from eda.diagnosis.finding import Finding
-from eda.subscribing.details import Details, SubscriptionDetails
-from eda.subscribing.kept import KeptSubscriptions, SubscriptionMove
-from eda.subscribing.remaining import Remaining
-from eda.subscribing.target import Target
 
 __all__ = ["ConnAdmin"]
 
@@ -262,7 +262,7 @@ class ConnAdmin:
         not stored twice, because its new id is made of the letter's sequence.
         """
         replay = self._lifetime.require_open().replay
-        return await replay.replay(stream, name, limit=limit, dead_letter=dead_letter)
+        return await replay.replay(stream, name, limit=limit, dead_letter=dead_letter, sequences=sequences)
 
     # --- diagnosis ---------------------------------------------------------------------------------------------------
 
@@ -283,4 +283,3 @@ class ConnAdmin:
         if isinstance(streams, str):
             raise ConfigError(f"streams must be a list of names, not a str: write [{streams!r}]", argument="streams")
         return await diagnose(services.api, [check_stream_name(name) for name in streams])
-        return await replay.replay(stream, name, limit=limit, dead_letter=dead_letter, sequences=sequences)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["EPOCH", "NS", "rfc3339", "since_epoch_ns", "time_of"]
-__all__ = ["EPOCH", "NS", "from_ns", "rfc3339", "since_epoch_ns"]
+__all__ = ["EPOCH", "NS", "from_ns", "rfc3339", "since_epoch_ns", "time_of"]
 
 NS = 1_000_000_000  # nanoseconds per second
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

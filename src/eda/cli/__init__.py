@@ -94,8 +94,13 @@ __all__ = ["main"]
 _NEEDED = ("click", "rich")
 
 # By the name of a command: its module and its name there.
+_COMMANDS = {
     name: f"eda.cli.{name}:{name}"
-    for name in ("bench", "completion", "context", "copy", "dead", "demo", "doctor", "lag", "outbox", "pub", "replay", "schema", "server", "store", "streams", "subs", "tail", "top", "views")
+    for name in (
+        *("bench", "completion", "context", "copy", "dead", "demo", "doctor", "lag", "outbox", "pub", "replay"),
+        *("schema", "server", "store", "streams", "subs", "tail", "top", "views"),
+    )
+}
 
 
 def _refuse() -> None:

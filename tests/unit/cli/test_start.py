@@ -14,7 +14,7 @@ from eda.cli import main
 
 LIGHT = {"eda", "eda._version", "eda.cli"}
 LIGHT |= {f"eda.cli.{name}" for name in main.list_commands(click.Context(main))}
-LIGHT |= {f"eda.cli.{name}" for name in ("failure", "groups", "limits", "options", "values")}
+LIGHT |= {f"eda.cli.{name}" for name in ("failure", "groups", "limits", "options", "places", "values")}
 HEAVY = {"asyncio", "google.protobuf", "logging", "msgpack", "msgspec", "nats", "rich", "ssl"}
 
 
