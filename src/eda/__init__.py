@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from eda.publishing.publisher_options import Mode
     from eda.receipt import Receipt
     from eda.running import run
-    from eda.stats import PublisherStats, SubscriptionStats
+    from eda.stats import Histogram, PublisherStats, SubscriptionStats
     from eda.store.decider import Decider
     from eda.store.event_store import EventStore, Expected
     from eda.store.results import Appended, Loaded
@@ -96,6 +96,7 @@ __all__ = [
     "HandleBatchNext",
     "HandleNext",
     "Handler",
+    "Histogram",
     "HistoryIncomplete",
     "Loaded",
     "Middleware",
@@ -180,7 +181,7 @@ _NAMES_IN = {
     "eda.publishing.publisher_options": "Mode",
     "eda.receipt": "Receipt",
     "eda.running": "run",
-    "eda.stats": "PublisherStats SubscriptionStats",
+    "eda.stats": "Histogram PublisherStats SubscriptionStats",
     "eda.store.decider": "Decider",
     "eda.store.event_store": "EventStore Expected",
     "eda.store.results": "Appended Loaded",

@@ -2,9 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar
 
-__all__ = ["PublisherStats", "SubscriptionStats"]
+from eda._durations import BOUNDS_S
+
+__all__ = ["Histogram", "PublisherStats", "SubscriptionStats"]
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How long some work took each time: exact counts in buckets."""
+
+    bounds_s: ClassVar[tuple[float, ...]] = BOUNDS_S
+    """the upper ends of the buckets in seconds, ascending from 10 µs to 50 s. A last bucket has everything above"""
+
+    counts: tuple[int, ...] = (0,) * (len(BOUNDS_S) + 1)
+    """how many durations are in each bucket: those up to its bound that no earlier bucket has"""
+    sum_s: float = 0.0
+    """the sum of all durations, in seconds"""
+
+    @property
+    def count(self) -> int:
+        """How many durations there were."""
+        return sum(self.counts)
+
+    def __add__(self, other: Histogram) -> Histogram:
+        """Return the durations of both together."""
+        counts = tuple(mine + others for mine, others in zip(self.counts, other.counts, strict=True))
+        return Histogram(counts, self.sum_s + other.sum_s)
 
 
 @dataclass(frozen=True)
@@ -44,6 +70,18 @@ class SubscriptionStats:
     pack_held_s: float = 0.0
     """for how many seconds the oldest pack has been held that is not acknowledged yet, because some of its events are
     not done; 0.0 if no pack is held, and for an ordered subscription"""
+    retried: int = 0
+    """failed attempts after which the event is handled again"""
+    held_bytes: int = field(default=0, compare=False)
+    """the bytes that the events take that are received and not done. These events are `in_flight` and `buffered`"""
+    prefetch: int = field(default=0, compare=False)
+    """the most events that may be held: the option `prefetch`"""
+    prefetch_bytes: int = field(default=0, compare=False)
+    """the most bytes that may be held: the option `prefetch_bytes`"""
+    handling: Histogram = field(default=Histogram(), compare=False)
+    """how long each call of the handler took, for an event or with `batch` for a list. Failed calls are counted, too"""
+    errors: dict[str, int] = field(default_factory=dict, compare=False)
+    """the attempts in `failed`, by the type of their error. Types beyond the first 32 are together under "_OTHER\""""
 
 
 @dataclass(frozen=True)
@@ -68,3 +106,14 @@ class PublisherStats:
     """with `pack=`: how many messages the accepted events were put into. An event alone in its pack counts as one"""
     in_open_pack: int = 0
     """with `pack=`: accepted, and in the pack that is not closed yet"""
+    max_pending: int = field(default=0, compare=False)
+    """the most events that may be pending. If so many are pending, `send` waits"""
+    max_pending_bytes: int = field(default=0, compare=False)
+    """the most bytes that may be pending"""
+    oldest_pending_s: float = field(default=0.0, compare=False)
+    """for how many seconds the oldest pending event has been pending; 0.0 if none is"""
+    publishing: Histogram = field(default=Histogram(), compare=False)
+    """how long each acknowledged event was pending. An event of a pack counts from when its pack was opened. The time
+    of an event that `send` accepts may be 4 ms too long"""
+    errors: dict[str, int] = field(default_factory=dict, compare=False)
+    """the events in `failed`, by the type of their error. Types beyond the first 32 are together under "_OTHER\""""

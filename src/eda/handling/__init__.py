@@ -19,6 +19,7 @@ Files, each after the files that it imports:
     _credit          how many events the server may still send, and when to pull more
     _lease           until when an ordered subscription may start handlers, and when they wait for a stored position
     _gate            pauses and the circuit: whether handlers may start
+    _call_times      how long handler calls took, and with which errors they failed
     _outcome         acknowledgements, retries, dead letters
     _reading         turns frames into events
     _intake          decides which deliveries are ours, and adds their events to the ledger

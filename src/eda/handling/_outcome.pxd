@@ -2,6 +2,7 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from eda._event cimport Event
 from eda.transport._outbound cimport Outbound
+from eda.handling._call_times cimport CallTimes
 from eda.handling._credit cimport Credit
 from eda.handling._gate cimport Gate
 from eda.handling._ledger cimport Ledger, SharedLedger
@@ -23,6 +24,8 @@ cdef class Outcomes:
     cdef bytes acknowledged_pack    # shared: the acknowledgement subject of this pack
     cdef readonly uint64_t n_handled
     cdef readonly uint64_t n_failed
+    cdef readonly uint64_t n_retried        # failed attempts after which the event is handled again
+    cdef readonly CallTimes calls           # how long the handler calls took
     cdef readonly uint64_t n_misfits        # events whose payload their handler could not decode
     cdef readonly uint64_t n_dead
     cdef readonly uint64_t last_seq         # the highest stream sequence handled

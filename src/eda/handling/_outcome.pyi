@@ -1,6 +1,7 @@
 from typing import final
 
 from eda._event import Event
+from eda.handling._call_times import CallTimes
 from eda.handling.verdicts import Suspect
 
 __all__ = ["Outcomes", "attempted", "envelope_of"]
@@ -11,6 +12,10 @@ class Outcomes:
     def n_handled(self) -> int: ...
     @property
     def n_failed(self) -> int: ...
+    @property
+    def n_retried(self) -> int: ...
+    @property
+    def calls(self) -> CallTimes: ...
     @property
     def n_misfits(self) -> int: ...
     @property

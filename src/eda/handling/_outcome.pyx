@@ -8,6 +8,7 @@ from eda._clock cimport monotonic_ns
 from eda._codec cimport Refusal, read_envelope
 from eda._event cimport F_ID, Event, new_event
 from eda.transport._outbound cimport Outbound, put_publish
+from eda.handling._call_times cimport CallTimes
 from eda.handling._credit cimport Credit
 from eda.handling._gate cimport Gate
 from eda.handling._held_packs cimport HeldPack
@@ -41,6 +42,7 @@ cdef class Outcomes:
         self.gate = gate
         self.lease = lease
         self.records_attempts = records_attempts
+        self.calls = CallTimes()
 
     # --- handled, or dropped -------------------------------------------------------------------------------------
 
@@ -315,6 +317,7 @@ cdef class Outcomes:
                 self.n_misfits += 1
             elif not isinstance(error, (Exhausted, Undecodable)):
                 self.n_failed += 1
+                self.calls.errors.add(error)
         delays = self.host.on_failures(events, errors)
         if is_whole and self.host.is_failure(errors):
             slot = failures[0][0]
@@ -322,6 +325,7 @@ cdef class Outcomes:
         for failure, delay in zip(failures, delays):
             delay_ns = delay
             if delay_ns >= 0:
+                self.n_retried += 1
                 self.retry(failure[0], delay_ns)
             else:
                 dead.append(failure)

@@ -16,3 +16,8 @@ cdef class WaitingWorkers:
     cdef int wake_one(self) except -1
     cdef int wake_all(self) except -1
     cdef int end_lingering(self) except -1
+
+
+# An awaitable that lets the event loop make one turn.
+cdef class Turn:
+    cdef bint done

@@ -64,3 +64,20 @@ cdef bint set_done(object future) except -1:
         return False
     future.set_result(None)
     return True
+
+
+@cython.final
+cdef class Turn:
+    """An awaitable that lets the event loop make one turn."""
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.done:
+            raise StopIteration
+        self.done = True
+        return None

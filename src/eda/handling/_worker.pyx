@@ -10,6 +10,7 @@ from libc.stdlib cimport free, realloc
 from types import AsyncGeneratorType, GeneratorType
 
 from eda._clock cimport monotonic_ns
+from eda._durations cimport note_duration
 from eda._event cimport Event
 from eda.handling._credit cimport Credit
 from eda.handling._gate cimport BY_CLOSING, HALF_OPEN, Gate
@@ -18,7 +19,7 @@ from eda.handling._ledger cimport WAITING, Ledger, SharedLedger
 from eda.handling._ledger_ordered cimport OrderedLedger
 from eda.handling._lease cimport Lease
 from eda.handling._outcome cimport Outcomes
-from eda.handling._waiting cimport WaitingWorkers
+from eda.handling._waiting cimport Turn, WaitingWorkers
 
 from eda.handlers import GivenBack
 from eda.handling.verdicts import Alone, Exhausted, Suspect, Undecodable
@@ -31,25 +32,6 @@ cdef enum:
 
 cdef extern from "Python.h":
     bint is_coroutine "PyCoro_CheckExact"(object it)
-
-
-@cython.final
-cdef class _Turn:
-    """An awaitable that lets the event loop make one turn."""
-
-    cdef bint done
-
-    def __await__(self):
-        return self
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        if self.done:
-            raise StopIteration
-        self.done = True
-        return None
 
 
 @cython.final
@@ -89,14 +71,14 @@ cdef class Worker:
     async def work_by_event(self):
         cdef int32_t slot
         cdef Event event
-        cdef uint64_t began
+        cdef uint64_t began, took
         cdef object error
         cdef object handler = self.handler
         cdef bint was_awaited
         cdef uint64_t now = monotonic_ns()
         while not self.gate.is_closing or self.has_rest():
             if now - self.waiting.slice_ns > SLICE_NS:
-                await _Turn()
+                await Turn()
                 self.raise_if_cancelled()
                 self.waiting.slice_ns = now = monotonic_ns()
                 continue
@@ -106,6 +88,7 @@ cdef class Worker:
                 self.waiting.slice_ns = now = monotonic_ns()
                 continue
             began = now
+            took = 0
             error = None
             if self.ledger.held[slot].is_judged:
                 if self.is_suspect(slot):
@@ -129,10 +112,12 @@ cdef class Worker:
                 except BaseException as caught:
                     error = caught
                 now = self.end_call(event, began, was_awaited)
+                took = now - began
             if error is None and self.cancelled == NOT_CANCELLED:
+                note_duration(self.outcomes.calls.succeeded, took, 1)
                 self.outcomes.succeed(slot)
             else:
-                await self.conclude([slot], error)
+                await self.conclude([slot], error, took)
                 now = monotonic_ns()
             event = error = result = None
             self.note_work(1, began, now)
@@ -145,12 +130,12 @@ cdef class Worker:
         cdef int32_t first
         cdef Py_ssize_t n, i
         cdef list events
-        cdef uint64_t began
+        cdef uint64_t began, took
         cdef object error
         cdef uint64_t now = monotonic_ns()
         while not self.gate.is_closing or self.has_rest():
             if now - self.waiting.slice_ns > SLICE_NS:
-                await _Turn()
+                await Turn()
                 self.raise_if_cancelled()
                 self.waiting.slice_ns = now = monotonic_ns()
                 continue
@@ -172,6 +157,7 @@ cdef class Worker:
                 continue
             if self.ledger.n_ready():
                 self.waiting.wake_one()         # while a worker lingers, new events wake no other
+            took = 0
             error = self.ledger.verdict_of(first)
             if error is None or type(error) is Alone:
                 events = [<object>self.ledger.held[self.slots[i]].event for i in range(n)]
@@ -179,11 +165,13 @@ cdef class Worker:
                     error = await self.call(tuple(events), events)
                 except BaseException as caught:
                     error = caught
+                took = monotonic_ns() - began
             now = monotonic_ns()
             if error is None and self.cancelled == NOT_CANCELLED:
+                note_duration(self.outcomes.calls.succeeded, took, 1)
                 self.outcomes.succeed_all(self.slots, n)
             else:
-                await self.conclude([self.slots[i] for i in range(n)], error)
+                await self.conclude([self.slots[i] for i in range(n)], error, took)
                 now = monotonic_ns()
             events = error = None
             self.note_work(n, began, now)
@@ -231,13 +219,15 @@ cdef class Worker:
         cdef int32_t pack = self.ledger.held[slot].pack
         cdef bint is_failed
         cdef int64_t delay_ns
+        cdef uint64_t began
+        cdef uint64_t took = 0
         if verdict.is_alone:
             self.gate.begin_suspect()
         try:
             try:
                 delay_ns = await self.host.try_on_record(event, verdict)
             except BaseException as caught:
-                await self.conclude([slot], caught)
+                await self.conclude([slot], caught, 0)
                 return
             self.outcomes.note_record(pack)
             if delay_ns < 0:
@@ -256,13 +246,16 @@ cdef class Worker:
                 # Processes died before they could report how these attempts ended.
                 event = self.outcomes.note_attempt(slot, verdict.n_begun + 1)
             if delay_ns == 0:
+                began = monotonic_ns()
                 try:
                     error = await self.call((event,), [event] if self.batch else event)
                 except BaseException as caught:
                     error = caught
+                took = monotonic_ns() - began
                 # A handled event is acknowledged before anything is awaited. The record of an event that is given back
                 # is removed first, because another member may get the event at once.
                 if error is None and self.cancelled == NOT_CANCELLED:
+                    note_duration(self.outcomes.calls.succeeded, took, 1)
                     self.outcomes.succeed(slot)
                     await self.host.end_record(event, verdict, True)
                     return
@@ -273,7 +266,7 @@ cdef class Worker:
                     is_failed = self.cancelled == OVERDUE or (is_failed and type(error) is not GivenBack)
                 if not is_failed:
                     await self.host.end_record(event, verdict, pack < 0)
-            await self.conclude([slot], error)
+            await self.conclude([slot], error, took)
             if pack < 0 and isinstance(error, Exception):
                 await self.host.end_record(event, verdict, True)
         finally:
@@ -437,8 +430,11 @@ cdef class Worker:
             self.host.on_overrun(first, (now - began) / 1e9)    # a plain function can't be cancelled
         return now
 
-    async def conclude(self, list slots, object error):
-        """Give events their outcomes after a handler call that failed or was cancelled."""
+    async def conclude(self, list slots, object error, uint64_t took_ns):
+        """Give events their outcomes after a handler call that failed or was cancelled.
+
+        `took_ns`: how long the call took; 0: a verdict is the error, and there was no call.
+        """
         cdef int32_t slot
         cdef int ending
         try:
@@ -446,6 +442,8 @@ cdef class Worker:
             if ending == FAILED or ending == TIMED_OUT:
                 if ending == TIMED_OUT:
                     error = self.host.overdue_error(<object>self.ledger.held[<int32_t>slots[0]].event, error)
+                if took_ns:
+                    self.outcomes.calls.note_failed(took_ns, error)
                 await self.outcomes.fail(self.index, slots, error)
             elif error is None and ending == NOT_HANDLED:
                 for slot in slots:

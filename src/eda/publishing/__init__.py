@@ -29,6 +29,7 @@ Files, each after the files that it imports:
     linger             closes a publisher's open pack in time
     known_streams      the streams that a connection publishes to, each looked up once
     outcomes           reports the outcomes of a publisher's events to callbacks, senders and `flush`
+    publisher_stats    the counts of a publisher
     pump_machine       the state machine of a publisher: when its events are written
     pump_answers       handles the server's answers that the core does not handle itself
     pump_clock         a publisher's timer: fails overdue events, ends batches that get no more events

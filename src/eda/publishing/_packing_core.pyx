@@ -14,6 +14,7 @@ from libc.string cimport memcmp
 from eda._bytes cimport Writer, copy_length, release, reserve, size_of_length
 from eda._clock cimport monotonic_ns, wall_ns
 from eda._codec cimport Plan, Text, copy_envelope, plan_envelope
+from eda._durations cimport note_duration
 from eda._event cimport F_AGGREGATE, F_ID, F_TYPE, Event
 from eda._pack cimport MAX_UNPACKED, TAG_OF_EVENT
 from eda.publishing._pack_frame cimport (
@@ -261,6 +262,13 @@ cdef class PackingCore(PublisherCore):
         """Return for how many seconds the open pack has been open; -1 if none is open."""
         return (monotonic_ns() - self.opened_ns) / 1e9 if self.pack is not None else -1.0
 
+    cpdef double oldest_age_s(self):
+        """Return the seconds since the oldest unsettled event was accepted; 0 if all events are settled."""
+        cdef Slot* slot = self.window.find(self.window.base)
+        if slot is not NULL:
+            return (monotonic_ns() - slot.resend_ns) / 1e9
+        return max(self.open_s(), 0.0)
+
     cdef int close(self, bint write) except -1:
         cdef SentPack pack = self.pack
         cdef PublishWindow window = self.window
@@ -374,11 +382,15 @@ cdef class PackingCore(PublisherCore):
         return 0
 
     cdef int settle_one(self, uint64_t seq, int64_t stream_seq) except -1:
-        cdef SentPack pack = self.take_out(seq)
+        cdef Slot* slot = self.window.find(seq)
+        cdef SentPack pack
         cdef uint64_t sequence = 0 if self.fast else abs(stream_seq)
         cdef uint64_t i
-        if pack is None:
+        if slot is NULL:
             return 0
+        pack = <SentPack>slot.waiter
+        note_duration(self.durations, self.now_ns - slot.resend_ns, pack.n)
+        self.take_out(seq)
         self.n_acknowledged += pack.n
         self.n_in_turn = 0
         if len(self.receipts) and seq in self.receipts:

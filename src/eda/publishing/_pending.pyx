@@ -1,5 +1,6 @@
 """The unsettled events of a publisher, and queries about them."""
 
+cimport cython
 from libc.stdint cimport uint64_t
 
 from eda.publishing._window cimport Slot
@@ -12,6 +13,10 @@ from eda.publishing._stream_sender cimport Destination
 from eda.errors import ConfigError
 
 __all__ = ["OTHER_LOOP", "Pending"]
+
+cdef enum:
+    SLOW_ACK_NS = 250_000_000       # slower acknowledgements make the window smaller
+    QUICK_ACK_NS = 60_000_000       # faster acknowledgements make it larger
 
 OTHER_LOOP = (
     "a publisher can be used only in the event loop, and the thread, that opened its connection: use it there, for "
@@ -93,6 +98,26 @@ cdef class Pending(Sink):
         if slot is NULL or slot.n_tries == 0:
             return 0.0
         return (monotonic_ns() - slot.resend_ns) / 1e9
+
+    cpdef double oldest_age_s(self):
+        """Return the seconds since the oldest unsettled event was accepted; 0 if all events are settled."""
+        cdef Slot* slot = self.window.find(self.window.base)
+        return 0.0 if slot is NULL else (monotonic_ns() - slot.resend_ns) / 1e9
+
+    @cython.final
+    cdef int adapt_limit(self, uint64_t took_ns) except -1:
+        """Adapt `limit` to the time that acknowledgements take. A limit too high for the server makes them slow."""
+        self.n_timed += 1
+        self.sum_ns += took_ns
+        if self.n_timed < self.limit // 2:
+            return 0
+        if self.sum_ns // self.n_timed > SLOW_ACK_NS:
+            self.limit = max(<uint64_t>MIN_WINDOW, self.limit // 2)
+        elif self.sum_ns // self.n_timed < QUICK_ACK_NS:
+            self.limit = self.limit * 2
+        self.limit = min(self.limit, self.max_pending)
+        self.n_timed = self.sum_ns = 0
+        return 0
 
     def set_give_up(self, double give_up_s):
         """Let all events, also those already pending, fail `give_up_s` after they were accepted."""

@@ -15,13 +15,11 @@ cdef class PublisherCore(Pending):
     cdef bint dedup
     cdef bint wants_acks                          # the host wants a call for each acknowledgement
     cdef bytes inbox                        # prefix of the reply subjects, with its last dot
-    cdef readonly uint64_t max_pending      # events
     cdef readonly uint64_t max_messages     # in how many messages `max_pending` events are, if each is full
     cdef readonly uint64_t max_bytes
 
     cdef readonly bint fast                 # fast mode, otherwise window mode
     cdef readonly bint writing              # events are written as soon as they are accepted
-    cdef readonly uint64_t limit            # how many events may be unanswered
     # Fast mode: the current batch.
     cdef bytes reply                        # prefix of its reply subjects: <inbox><batch>.<flow>.fail.
     cdef bytes subject                      # of its first event; the empty commit message is published to it
@@ -37,10 +35,6 @@ cdef class PublisherCore(Pending):
     # Calls that the host has asked for.
     cdef public bint room_wanted            # the host wants `on_room` when there is room
     cdef public uint64_t flush_to           # the host wants `on_flushed` when all before this sequence are settled
-
-    # Window mode: the number of acknowledgements since `limit` was last adapted, and the sum of their times.
-    cdef uint64_t n_timed
-    cdef uint64_t sum_ns
 
     cdef Writer scratch
     cdef readonly uint64_t n_accepted
@@ -65,6 +59,5 @@ cdef class PublisherCore(Pending):
     cdef int settle_batch(self, uint64_t n, int64_t stream_seq) except -1
     cdef bint has_next(self) noexcept
     cdef int tell_host(self) except -1
-    cdef int adapt_limit(self, uint64_t took_ns) except -1
     cdef int take_window_answer(self, Frame* frame, uint64_t seq) except -1
     cdef int take_batch_answer(self, Frame* frame) except -1

@@ -17,10 +17,11 @@ from eda.publishing._window cimport Slot, PublishWindow, free_slot, has_slot, fi
 from eda._bytes cimport Writer, parse_decimal, release
 from eda._clock cimport coarse_ns, monotonic_ns, wall_ns
 from eda._codec cimport Plan, plan_envelope
+from eda._durations cimport Durations, note_duration
 from eda._event cimport Event
 from eda.transport._frame cimport Frame, status_of
 from eda.transport._outbound cimport Chunk, Outbound, write_soon
-from eda.publishing._pending cimport Pending
+from eda.publishing._pending cimport MIN_WINDOW, Pending
 from eda.publishing._stream_sender cimport (
     Ack, Reply, Destination, id_of, is_from, put_again, put_empty, put_frame, read_ack, read_flow,
 )
@@ -30,10 +31,7 @@ from eda.errors import ConfigError
 __all__ = ["PublisherCore"]
 
 cdef enum:
-    MIN_WINDOW = 256
     MAX_AT_ONCE = 4096              # events of one accept_many(), which take a few milliseconds
-    SLOW_ACK_NS = 250_000_000       # slower acknowledgements make the window smaller
-    QUICK_ACK_NS = 60_000_000       # faster acknowledgements make it larger
 
 # What a message does to its batch: the second to last token of its reply subject.
 cdef enum:
@@ -76,6 +74,7 @@ cdef class PublisherCore(Pending):
         self.thread = PyThreadState_Get()
         self.checked = out.n_writes - 1
         self.receipts = {}
+        self.durations = Durations()
         self.window = PublishWindow(max_pending)
         self.limit = max_pending
         self.next_unwritten = 1
@@ -362,7 +361,8 @@ cdef class PublisherCore(Pending):
             return 0                    # not written yet, so the answer is forged
         if frame.n_headers == 0 and read_ack(frame.payload, frame.n_payload, &ack):
             if is_from(&ack, <const unsigned char*>chunk.data + slot.start, slot.n, self.destination.domain):
-                self.adapt_limit(monotonic_ns() - slot.sent_ns)
+                self.now_ns = monotonic_ns()
+                self.adapt_limit(self.now_ns - slot.sent_ns)
                 self.settle_one(seq, -<int64_t>ack.seq if ack.duplicate else <int64_t>ack.seq)
                 return self.after_answer()
         self.host.on_window_answer(seq, status_of(frame), frame.payload[:frame.n_payload])
@@ -376,21 +376,6 @@ cdef class PublisherCore(Pending):
         elif self.next_unwritten == self.window.base:
             self.host.on_probed()
         return self.tell_host()
-
-    @cython.final
-    cdef int adapt_limit(self, uint64_t took_ns) except -1:
-        """Adapt `limit` to the time that acknowledgements take. A limit too high for the server makes them slow."""
-        self.n_timed += 1
-        self.sum_ns += took_ns
-        if self.n_timed < self.limit // 2:
-            return 0
-        if self.sum_ns // self.n_timed > SLOW_ACK_NS:
-            self.limit = max(<uint64_t>MIN_WINDOW, self.limit // 2)
-        elif self.sum_ns // self.n_timed < QUICK_ACK_NS:
-            self.limit = self.limit * 2
-        self.limit = min(self.limit, self.max_pending)
-        self.n_timed = self.sum_ns = 0
-        return 0
 
     cdef int take_batch_answer(self, Frame* frame) except -1:
         # <inbox><batch>.<flow>.fail.<seq>.<op>.$FI
@@ -409,6 +394,7 @@ cdef class PublisherCore(Pending):
         if read_flow(frame.payload, frame.n_payload, &n, &n_messages):
             if n > self.n_in_batch:
                 return 0
+            self.now_ns = monotonic_ns()
             if not (self.settles_at_end or self.batch_has_receipt):
                 self.settle_batch(n, 0)
             elif n > self.n_flow_acked:     # settle nothing: the answer names no domain, and may be from another one
@@ -442,6 +428,8 @@ cdef class PublisherCore(Pending):
         cdef Slot* slot
         cdef PyObject* event
         cdef PyObject* chunk
+        cdef uint64_t since_ns = 0
+        cdef uint64_t n_since = 0               # events that were accepted at the same time
         if n <= self.n_batch_settled:
             return 0
         self.n_batch_settled = n
@@ -452,6 +440,10 @@ cdef class PublisherCore(Pending):
             if tell:
                 self.settle_one(window.base, stream_seq)
                 continue
+            if slot.resend_ns != since_ns:
+                note_duration(self.durations, self.now_ns - since_ns, n_since)
+                since_ns, n_since = slot.resend_ns, 0
+            n_since += 1
             event = slot.waiter
             chunk = slot.chunk
             free_slot(window, slot)
@@ -461,6 +453,7 @@ cdef class PublisherCore(Pending):
             # These come last: freeing an event may free an object of the user and so run code of the user.
             Py_XDECREF(chunk)
             Py_XDECREF(event)
+        note_duration(self.durations, self.now_ns - since_ns, n_since)
         return 0
 
     def settle_batch_to(self, uint64_t n, int64_t stream_seq=0):
@@ -470,17 +463,22 @@ cdef class PublisherCore(Pending):
         """
         if n > self.n_in_batch:
             return False
+        self.now_ns = monotonic_ns()
         self.settle_batch(n, stream_seq if self.n_in_batch == 1 else 0)
         return True
 
     def settle(self, uint64_t seq, int64_t stream_seq):
         """Settle a pending event that is stored. `stream_seq` is negative if the stream had its id already."""
+        self.now_ns = monotonic_ns()
         self.settle_one(seq, stream_seq)
 
     cdef int settle_one(self, uint64_t seq, int64_t stream_seq) except -1:
+        cdef Slot* slot = self.window.find(seq)
         cdef str id = self.id_at(seq) if self.wants_acks else None
-        if self.take_out(seq) is None:
+        if slot is NULL:
             return 0
+        note_duration(self.durations, self.now_ns - slot.resend_ns, 1)
+        self.take_out(seq)
         self.n_acknowledged += 1
         if len(self.receipts) and seq in self.receipts:
             self.host.on_receipt(self.receipts.pop(seq), stream_seq)

@@ -4,6 +4,7 @@ from libc.string cimport memcpy
 from eda.publishing._window cimport PublishWindow
 from eda._bytes cimport Writer, copy_bytes, copy_decimal, has_unprintable, likely, size_of_decimal
 from eda._codec cimport Plan, Text
+from eda._durations cimport Durations
 from eda._event cimport Event
 from eda.transport._frame cimport Frame, Sink
 from eda.transport._outbound cimport Outbound
@@ -28,6 +29,8 @@ cdef class StreamSender(Sink):
     cdef readonly bytes domain              # of the destinations
     cdef object on_answer                   # callable(seq, status, payload), for all but plain acknowledgements
     cdef readonly uint64_t n_acknowledged
+    cdef readonly object errors             # the ErrorCounts of the publishes that have failed
+    cdef readonly Durations durations       # of each acknowledged publish, from when it was first sent
 
     cdef int settle(self, uint64_t seq, int64_t stream_seq) except -1
     cdef uint64_t put(self, Destination destination, Event event, str id, object waiter, uint64_t resend_ns,

@@ -16,11 +16,13 @@ from eda._bytes cimport (
 )
 from eda._clock cimport monotonic_ns, wall_ns
 from eda._codec cimport Plan, Text, copy_envelope, plan_envelope
+from eda._durations cimport Durations, note_duration
 from eda._event cimport F_AGGREGATE, F_ID, F_TYPE, Event
 from eda.transport._frame cimport MAX_CONTROL_LINE, Frame, Sink, copy_token, size_of_token, status_of
 from eda.transport._outbound cimport Chunk, Outbound, write_soon
 from eda._nuid cimport new_nuid
 
+from eda.error_counts import ErrorCounts
 from eda.errors import ConfigError
 
 __all__ = ["Destination", "StreamSender", "check_event_id", "frame_of"]
@@ -290,6 +292,10 @@ cdef int put_empty(Writer* w, bytes subject, Reply* reply) except -1:
     return 0
 
 
+cdef inline uint64_t first_sent_ns(Slot* slot) noexcept:
+    return slot.batch_seq if slot.batch_seq else slot.sent_ns
+
+
 cdef class StreamSender(Sink):
     """Publishes the events of one stream, and settles each by its own acknowledgement.
 
@@ -306,6 +312,8 @@ cdef class StreamSender(Sink):
         self.client = client
         self.domain = b""
         self.on_answer = on_answer
+        self.errors = ErrorCounts()
+        self.durations = Durations()
 
     cdef int take_frame(self, Frame* frame) except -1:
         cdef Py_ssize_t n_inbox = PyBytes_GET_SIZE(self.inbox)
@@ -330,6 +338,9 @@ cdef class StreamSender(Sink):
         return 0
 
     cdef int settle(self, uint64_t seq, int64_t stream_seq) except -1:
+        cdef Slot* slot = self.window.find(seq)
+        if slot is not NULL:
+            note_duration(self.durations, monotonic_ns() - first_sent_ns(slot), 1)
         waiter = self.window.settle(seq)
         self.n_acknowledged += 1
         if not waiter.done():
@@ -390,8 +401,10 @@ cdef class StreamSender(Sink):
     def fail(self, uint64_t seq, object error):
         """Settle a publish with an error. Do nothing if it is settled already."""
         waiter = self.window.settle(seq)
-        if waiter is not None and not waiter.done():
-            waiter.set_exception(error)
+        if waiter is not None:
+            self.errors.add(error)
+            if not waiter.done():
+                waiter.set_exception(error)
 
     def resend(self, uint64_t seq, double resend_s):
         """Write a pending publish again, with the same bytes. The next try is due after `resend_s`.
@@ -423,7 +436,12 @@ cdef class StreamSender(Sink):
         cdef Slot* slot = self.window.find(seq)
         if slot is NULL or (<Chunk>slot.chunk).data is NULL:
             return 0.0
-        return (monotonic_ns() - (slot.batch_seq if slot.batch_seq else slot.sent_ns)) / 1e9
+        return (monotonic_ns() - first_sent_ns(slot)) / 1e9
+
+    def oldest_age_s(self):
+        """Return the seconds since the oldest pending publish was first sent; 0 if none is pending."""
+        cdef Slot* slot = self.window.find(self.window.base)
+        return 0.0 if slot is NULL else (monotonic_ns() - first_sent_ns(slot)) / 1e9
 
     def defer(self, uint64_t seq, double delay_s):
         """Set the next try of a pending publish to `delay_s` from now, and return how often it was sent."""

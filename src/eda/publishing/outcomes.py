@@ -8,6 +8,7 @@ import logging
 
 from eda._event import Event
 from eda.callbacks import Callback
+from eda.error_counts import ErrorCounts
 from eda.errors import Timeout
 from eda.publishing._publisher_core import PublisherCore
 from eda.publishing.failures import Failures
@@ -29,6 +30,7 @@ class Outcomes:
         self._on_ack = None if options.on_ack is None else Callback("on_ack", options.on_ack, logger)
         self._on_error = None if options.on_error is None else Callback("on_error", options.on_error, logger)
         self.failures: Failures = Failures()
+        self.errors: ErrorCounts = ErrorCounts()
         self._stops = options.stops_on_failure
         self._is_stopped = False
 
@@ -68,6 +70,7 @@ class Outcomes:
                 error = _copy_of(error)
             if isinstance(error, Timeout):
                 error.event_id = event_id
+            self.errors.add(error)
             if receipt is not None and not receipt.done():
                 receipt.set_exception(error)
             else:

@@ -20,6 +20,7 @@ from eda.publishing.cores import new_core
 from eda.publishing.lifecycle import Lifecycle
 from eda.publishing.outcomes import Outcomes
 from eda.publishing.publisher_options import PublisherOptions
+from eda.publishing.publisher_stats import stats_of
 from eda.publishing.pump import Pump
 from eda.publishing.stream_looks import StreamLooks
 from eda.publishing.stream_watch import CheckStream
@@ -342,20 +343,7 @@ class Publisher(Sender):
 
     def stats(self) -> PublisherStats:
         """Return the current counts."""
-        core, mode = self._core, self._pump.machine.mode
-        if core is None:
-            return PublisherStats(0, 0, 0, 0, 0, 0, mode)
-        return PublisherStats(
-            sent=core.n_accepted,
-            acknowledged=core.n_acknowledged,
-            resent=core.n_resent,
-            failed=core.n_failed,
-            pending=core.n_accepted - core.n_acknowledged - core.n_failed,
-            pending_bytes=core.n_bytes,
-            mode=mode,
-            packs=core.n_packs,
-            in_open_pack=core.n_open,
-        )
+        return stats_of(self._core, self._pump.machine.mode, self._outcomes)
 
     # --- waking ------------------------------------------------------------------------------------------------------
 

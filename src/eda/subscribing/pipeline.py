@@ -15,7 +15,7 @@ from eda.handling.dispatcher_host import DispatcherHost
 from eda.handling.suspects import Suspects
 from eda.handling.workers import Workers
 from eda.jetstream.stream_info import StreamInfo
-from eda.stats import SubscriptionStats
+from eda.stats import Histogram, SubscriptionStats
 from eda.subscribing.activation import Activation
 from eda.subscribing.durable_names import check_other_kind
 from eda.subscribing.filters import types_with_tombstones
@@ -285,7 +285,7 @@ class Pipeline:
 
     def stats(self, *, active: bool) -> SubscriptionStats:
         """Return the counts as of now."""
-        dispatcher = self.dispatcher
+        dispatcher, calls = self.dispatcher, self.dispatcher.outcomes.calls
         return SubscriptionStats(
             handled=dispatcher.outcomes.n_handled,
             failed=dispatcher.outcomes.n_failed,
@@ -302,4 +302,10 @@ class Pipeline:
             paused=dispatcher.gate.is_paused,
             circuit_open=dispatcher.gate.is_circuit_open,
             pack_held_s=dispatcher.pack_held_s(),
+            retried=dispatcher.outcomes.n_retried,
+            held_bytes=dispatcher.ledger.n_bytes,
+            prefetch=self._options.prefetch,
+            prefetch_bytes=self._options.prefetch_bytes,
+            handling=Histogram(*calls.succeeded.read()) + Histogram(*calls.failed.read()),
+            errors=dict(calls.errors.counts),
         )

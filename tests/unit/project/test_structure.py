@@ -23,8 +23,20 @@ CONTRIBUTING = SOURCE.parents[1] / "CONTRIBUTING.md"
 # The files at the top of src/eda, in three groups. A file imports only files that stand before it in its group.
 TOP: dict[str, list[str]] = {
     "words": [
-        *("_version", "_clock", "server_codes", "errors", "times", "names", "encodings", "compression"),
-        *("callables", "callbacks", "deadline", "life", "run_in", "headers", "log", "options", "receipt", "stats"),
+        *("_version", "_clock", "_durations", "server_codes", "error_counts", "errors", "times", "names", "encodings"),
+        *(
+            "compression",
+            "callables",
+            "callbacks",
+            "deadline",
+            "life",
+            "run_in",
+            "headers",
+            "log",
+            "options",
+            "receipt",
+            "stats",
+        ),
         *("store_errors", "projection_errors"),
     ],
     "event": [

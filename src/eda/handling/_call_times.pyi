@@ -1,0 +1,17 @@
+from typing import final
+
+from eda._durations import Durations
+from eda.error_counts import ErrorCounts
+
+__all__ = ["CallTimes"]
+
+@final
+class CallTimes:
+    @property
+    def succeeded(self) -> Durations: ...
+    @property
+    def failed(self) -> Durations: ...
+    @property
+    def errors(self) -> ErrorCounts: ...
+    def take_failed(self) -> list[tuple[float, str]]: ...
+    def stop_sampling(self) -> None: ...
