@@ -56,7 +56,7 @@ def logged(request: pytest.FixtureRequest) -> Iterator[Logged]:
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
+        logger.setLevel(logging.DEBUG if logger.name == "eda" else logging.INFO)
     try:
         yield handler
         if WITH_SERVERS & set(request.path.parts):

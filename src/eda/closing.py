@@ -87,8 +87,9 @@ class Closing:
             await publisher.flush()
         except Exception as error:  # PublishFailed, or whatever a hook of middleware raises
             self._logger.warning(
-                "closing the connection: flushing the publisher to %s failed: %s", publisher.stream, error
-            )
+                "closing the connection: flushing the publisher to %s failed: %s",
+                publisher.stream, error, extra={"eda_stream": publisher.stream},
+            )  # fmt: skip
 
     async def close_wire(self, services: ConnServices) -> None:
         """Accept no more publishes, wait for the single publishes under way, and close the wire."""

@@ -16,11 +16,13 @@ from eda.conn_services import ConnectOptions, ConnServices
 from eda.conn_sides import ConnSides
 from eda.errors import ConfigError, NotSupported, Timeout
 from eda.handlers import AnyHandler, BatchHandler, Handler, check_handler
+from eda.health import Health
 from eda.jetstream.streams import Streams
 from eda.jetstream.subjects import check_stream_name
 from eda.keywords import EventsBatchKeywords, EventsKeywords, SubscribeBatchKeywords, SubscribeKeywords
 from eda.life import CANCELLED_CLOSE_S
 from eda.lifetime import ConnState, Lifetime
+from eda.log import with_fields
 from eda.options import SubscriptionOptions, merge_options
 from eda.publishing.atomic_batch import AtomicBatch, encode_batch
 from eda.publishing.pack import Pack
@@ -57,8 +59,9 @@ class Conn(ConnSides, ConnAdmin):
     ) -> None:
         self.client: str = client or f"eda-{next_nuid()}"
         self._is_named = client is not None
-        self._logger = logger
-        self._lifetime = Lifetime(addresses, self.client, logger, options, on_state)
+        self._logger = with_fields(logger, eda_client=self.client)
+        self._lifetime = Lifetime(addresses, self.client, self._logger, options, on_state)
+        self._health = Health(self._lifetime, self.client, self._logger)
 
     def __repr__(self) -> str:
         return f"<Conn {self.client!r} to {self._lifetime.addresses}, {self.state}>"
@@ -298,7 +301,7 @@ class Conn(ConnSides, ConnAdmin):
     def _new_subscription(self, services: ConnServices, spec: SubscriptionSpec, handler: AnyHandler) -> Subscription:
         """Return a subscription. A connection with middleware puts its hooks around the handler."""
         lifetime = self._lifetime
-        return Subscription(services, spec, handler, lifetime.admit_subscription, lifetime.subscriptions.discard)
+        return Subscription(services, spec, handler, lifetime.admit_subscription, lifetime.dismiss)
 
     @overload
     def events(self, stream: str, options: None = None, **overrides: Unpack[EventsKeywords]) -> Events[Event]: ...

@@ -6,13 +6,14 @@ from collections.abc import AsyncGenerator, Collection, Iterable
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from eda._event import Event
 from eda.dead_letters.dead_letter import DeadLetter
 from eda.dead_letters.listing import DeadLetterReader, Selection
 from eda.errors import ConfigError
 from eda.handlers import AnyHandler
+from eda.health import Health
 from eda.jetstream.subjects import check_stream_name
 from eda.lifetime import Lifetime
 from eda.options import SubscriptionOptions
@@ -39,6 +40,24 @@ class ConnAdmin:
     """The methods of `Conn` for operators. The command line uses them."""
 
     _lifetime: Lifetime
+    _health: Health
+
+    # --- health ------------------------------------------------------------------------------------------------------
+
+    async def health(self, *, timeout_s: float = 1.0) -> dict[str, Any]:
+        """Return how well the connection and all that it runs are, as a dict for `json.dumps` and a health endpoint.
+
+        "status" is "ok", "degraded" (something does not do its work) or "down" (no connection, or a server that does
+        not answer). "problems" says why, and "unknown" what could not be found out. docs/health.md lists all fields.
+
+        It asks the server for a round trip and for the lags, and waits at most `timeout_s` (0 to 60) seconds for the
+        answers. What is not known by then is None. It works in every state: also before the connection is open, while
+        it is lost, and after `close`. It never asks a database. Concurrent calls share the requests.
+
+        Raises ConfigError for another `timeout_s`, and in another event loop or thread. If the caller is cancelled,
+        nothing changes.
+        """
+        return await self._health.check(timeout_s)
 
     # --- subscriptions -----------------------------------------------------------------------------------------------
 

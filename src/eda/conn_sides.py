@@ -191,7 +191,7 @@ class ConnSides:
             into,
             around=self._around_attempts(is_batch=batch is not None),
             on_opening=lifetime.admit_projection,
-            on_closed=lifetime.sides.discard,
+            on_closed=lifetime.dismiss,
             **arguments,
         )
 
@@ -208,7 +208,7 @@ class ConnSides:
         lifetime = self._lifetime
         services = lifetime.require_open()
         lifetime.check_not_closing()
-        return new_view(services, name, into, on_opening=lifetime.admit_side, on_closed=lifetime.sides.discard)
+        return new_view(services, name, into, on_opening=lifetime.admit_side, on_closed=lifetime.dismiss)
 
     def _around_attempts(self, *, is_batch: bool) -> Around | None:
         """Return what puts the hooks of middleware around each attempt of a projection; None: there are none."""
@@ -244,5 +244,5 @@ class ConnSides:
             outbox,
             refused=refused,
             on_opening=lifetime.admit_side,
-            on_closed=lifetime.sides.discard,
+            on_closed=lifetime.dismiss,
         )

@@ -353,5 +353,15 @@ def printable(text: str) -> str:
     return shown if len(shown) <= MAX_TEXT else f"{shown[:MAX_TEXT]}…"
 
 
+def error_text(error: BaseException | None) -> str:
+    """Return the error's type and text in one line."""
+    name = type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # a user's class may fail here
+        return name
+    return printable(f"{name}: {text}" if text else name)
+
+
 def _of_event(event_id: str) -> str:
     return f" of event {printable(event_id)}" if event_id else ""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Generator
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from eda.deadline import Deadline
-from eda.errors import Closed
+from eda.errors import Closed, error_text
 
 __all__ = ["CANCELLED_CLOSE_S", "Life", "OnLife"]
 
@@ -25,6 +25,9 @@ class Life:
     does. If the block is cancelled, closing takes at most 2 s. `label` names it in errors and log lines.
     """
 
+    group: str  # the list in which a health check shows it
+    is_measured: bool = False  # whether it has lags, which `measure` finds out
+
     def __init__(self, label: str, logger: logging.Logger, on_opening: OnLife, on_closed: OnLife) -> None:
         self._label = label
         self._logger = logger
@@ -36,11 +39,47 @@ class Life:
         self._opening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
+        self.life_level: int = logging.INFO  # of the log lines that say that it is opened and closed
 
     @property
     def label(self) -> str:
         """Its name in messages."""
         return self._label
+
+    @property
+    def key(self) -> str:
+        """What tells it apart from others: one with the same key that is opened later takes its place."""
+        return self._label
+
+    @property
+    def error(self) -> Exception | None:
+        """The error that has ended it; None: none has."""
+        return self._error
+
+    @property
+    def state(self) -> Literal["new", "opening", "open", "closing", "closed", "ended"]:
+        """How far its life is; "ended" is closed by an error."""
+        if self._closed.is_set():
+            return "closed" if self._error is None else "ended"
+        if self._closing is not None:
+            return "closing"
+        if self._opening is None:
+            return "new"
+        return "open" if self._has_opened else "opening"
+
+    @property
+    def _has_opened(self) -> bool:
+        opening = self._opening
+        return opening is not None and opening.done() and not opening.cancelled() and opening.exception() is None
+
+    def condition(self) -> dict[str, Any]:
+        """Return what a health check says about it, ready for JSON; without asking any server."""
+        error = None if self._error is None else error_text(self._error)
+        return {"name": self._label, "state": self.state, "error": error}
+
+    async def measure(self, states: Any) -> dict[str, Any]:
+        """Return what only the server knows of its condition. `states` are the StreamStates of one health check."""
+        return {}
 
     # --- what each kind does -----------------------------------------------------------------------------------------
 
@@ -155,6 +194,8 @@ class Life:
 
     def _finished(self) -> None:
         """Note that it is closed completely."""
+        if self._has_opened:
+            self._logger.log(self.life_level, "%s closed", self._label)
         self._closed.set()
         self._on_closed(self)
 

@@ -4,29 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from eda.callbacks import Callback
 from eda.closing import CLOSE_TIMEOUT_S, KEPT_SHARE, Closing, check_close_timeout
 from eda.conn_services import ConnectOptions, ConnServices, connect_services
+from eda.connection_log import ConnectionLog
 from eda.deadline import Deadline
 from eda.embedded.server import EmbeddedServer
 from eda.errors import Closed, ConfigError
 from eda.life import CANCELLED_CLOSE_S, Life
 from eda.publishing.publisher import Publisher
+from eda.recent_problems import time_text
 from eda.subscribing.subscription import Subscription
 from eda.transport.addresses import Addresses, parse_addresses
 from eda.transport.loops import check_loop, running_loop
 
-__all__ = ["ConnState", "Lifetime", "closing_what_is_left"]
+__all__ = ["ConnState", "Ended", "Lifetime", "closing_what_is_left"]
 
 ConnState: TypeAlias = Literal["new", "connected", "disconnected", "reconnected", "closed"]
 """The state of a connection: "reconnected" is connected again after a loss."""
 
 SERVER_TIMEOUT_S = 5.0
+MAX_ENDED = 100
+
+
+class Ended(NamedTuple):
+    """A subscription, projection, view or relay that an error has ended."""
+
+    group: str
+    condition: dict[str, Any]
 
 
 # The connections that were opened since `closing_what_is_left` was entered. Tasks inherit this variable.
@@ -86,6 +97,8 @@ class Lifetime:
         self._opened_in: list[Lifetime] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None  # the event loop in which it was opened
+        self.log: ConnectionLog | None = None  # None: not opened yet
+        self.ended: dict[str, Ended] = {}  # by key: what an error has ended, and nobody has opened again since
 
     # --- opening -----------------------------------------------------------------------------------------------------
 
@@ -134,6 +147,7 @@ class Lifetime:
             await self._stop_server()
             raise
         self._services = services
+        self.log = ConnectionLog(self._logger, str(addresses), services.wire, self._n_unpublished)
         self._opened_in = _OPENED.get()
         if self._opened_in is not None:
             self._opened_in.append(self)
@@ -204,6 +218,8 @@ class Lifetime:
                     task.cancel()
         finally:
             self._services = None
+            if self.log is not None:
+                self.log.close()
             try:
                 if services is not None:
                     await closing.close_wire(services)
@@ -241,22 +257,49 @@ class Lifetime:
             self._on_state(state)
 
     def _on_lost(self) -> None:
-        self._logger.warning("disconnected from %s", self.addresses)
+        if self.log is not None:
+            self.log.lost()
         self._set_state("disconnected")
 
     def _on_restored(self) -> None:
-        self._logger.info("reconnected to %s", self.addresses)
-        task = asyncio.get_running_loop().create_task(self._discover_again())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        if self.log is not None:
+            self.log.restored()
+        self.run_until_closed(asyncio.get_running_loop().create_task(self._discover_again()))
         self._set_state("reconnected")
 
     async def _discover_again(self) -> None:
         """Find out what the server supports: after a reconnect it may be another server, of another version."""
+        services = self.require_open()
         try:
-            await self.require_open().api.discover(self._options.timeout_s)
+            await services.api.discover(self._options.timeout_s)
         except Exception as error:
-            self._logger.warning("could not find out what the server supports: %s", error)
+            level = services.wire.trouble_level
+            self._logger.log(level, "could not find out what the server supports: %s", error)
+
+    def _n_unpublished(self) -> int:
+        """Return how many events wait to be published, or for their acknowledgement."""
+        n = sum(publisher.stats().pending for publisher in self.publishers)
+        return n if self._services is None else n + self._services.stream_publishers.n_pending
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop in which it was opened; None: it was not."""
+        return self._loop
+
+    @property
+    def services(self) -> ConnServices | None:
+        """The services of the open connection; None: it is not open."""
+        return self._services
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether `close` was called, and has not ended."""
+        return self._closing is not None and self._state != "closed"
+
+    def run_until_closed(self, task: asyncio.Task[None]) -> None:
+        """Have `close` cancel the task, unless it ends before."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def require_open(self) -> ConnServices:
         """Return the services of the open connection. Raises Closed; ConfigError in another event loop or thread."""
@@ -279,11 +322,13 @@ class Lifetime:
     def admit_subscription(self, subscription: Subscription) -> None:
         """Remember a subscription that is being opened, so that `close` closes it. Raises Closed."""
         self.check_not_closing()
+        self.ended.pop(subscription.key, None)
         self.subscriptions.add(subscription)
 
     def admit_side(self, side: Life) -> None:
         """Remember a projection, view or relay that is being opened, so that `close` closes it. Raises Closed."""
         self.check_not_closing()
+        self.ended.pop(side.key, None)
         self.sides.add(side)
 
     def admit_projection(self, side: Life) -> None:
@@ -292,4 +337,14 @@ class Lifetime:
         for each in self.sides:
             if each.label == side.label:
                 raise ConfigError(f"this connection has {side.label} open already", argument="name")
-        self.sides.add(side)
+        self.admit_side(side)
+
+    def dismiss(self, life: Life) -> None:
+        """Forget a subscription, projection, view or relay that is closed. Remember the error that has ended it."""
+        self.subscriptions.discard(life)
+        self.sides.discard(life)
+        if life.error is not None and self._closing is None:
+            self.ended.pop(life.key, None)
+            self.ended[life.key] = Ended(life.group, life.condition() | {"ended": time_text(time.time_ns())})
+            if len(self.ended) > MAX_ENDED:
+                del self.ended[next(iter(self.ended))]

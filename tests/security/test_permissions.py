@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -172,3 +173,20 @@ async def test_inboxes_when_nobody_may_publish_to_them_everything_works_and_forg
             logged.expect("the server forbids: .*_INBOX.x.1")
             await wire_of(conn).publish("_INBOX.x.1", b'{"stream":"stream","seq":1}')
             await until(lambda: logged.find("forbids"))
+
+
+async def test_health_when_the_server_forbids_its_requests_says_so_and_logs_no_error(
+    tmp_path: Path, logged: Logged
+) -> None:
+    denied = {"pub": {"deny": ["$JS.API.DIRECT.GET.stream", "$JS.API.STREAM.MSG.GET.stream"]}}
+    async with two_users("user", denied, tmp_path) as (admin, conn):
+        subscription = conn.subscribe("stream", print, name="me", durable=True, backfill=True)
+        subscription.pause()
+        async with subscription:
+            await admin.publish("stream", event(0))
+            report = await conn.health(timeout_s=3)
+    assert report["status"] == "ok"
+    (unknown,) = report["unknown"]
+    assert unknown.startswith("the lag of subscription me to stream: ")
+    assert "permission" in unknown
+    assert not logged.find("forbids", logging.ERROR)

@@ -1,6 +1,7 @@
 """Helpers for the tests of one wing, each in a folder of the wing's name.
 
     reference                 the envelope as the official protobuf package has it; strategies for random events
+    log_calls                 the log calls in the sources: texts, levels and fields
     packs                     packs as another program writes them, and their publishing without eda
     transport/faulty_proxy    a TCP proxy that misbehaves on demand
     transport/fake_server     a NATS server that says what a test tells it to

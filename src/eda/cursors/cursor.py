@@ -27,6 +27,7 @@ from eda.errors import Closed, ConsumerDeleted, EdaError, ServerError, Timeout
 from eda.jetstream.api import Api
 from eda.jetstream.bucket import Bucket
 from eda.jetstream.grace_period import GracePeriod
+from eda.log import Seldom, with_fields
 from eda.transport.listener import ConnectionListener
 from eda.transport.wire import Wire
 
@@ -35,6 +36,9 @@ __all__ = ["Cursor", "CursorOwner"]
 OPEN_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 5.0
 MAX_CLIENT = 128  # characters of the client's name in `holder`
+
+TAKES_OVER = "subscription %s to %s takes over, after position %s"
+NOT_TAKEN_OVER = "subscription %s to %s: taking over failed and is tried again: %s"
 
 
 class CursorOwner(HeldCursorOwner, Protocol):
@@ -75,7 +79,7 @@ class Cursor:
         has_packs: bool = False,
     ) -> None:
         self._wire = wire
-        self._logger = logger
+        self._logger = with_fields(logger, eda_stream=stream, eda_subscription=name)
         self._owner = owner
         self._stream = stream
         self._name = name
@@ -85,8 +89,9 @@ class Cursor:
         self._entry = CursorEntry(wire, api, stream, name)
         self._filter = FilterCheck(logger, stream, name, filter, on_filter_change)
         self._takeover = Takeover(api, logger, self._entry, self.holder, self._filter, start, has_packs)
-        self._liveness = HolderLiveness()  # of the holder that this member stands by for
-        self._standby = Standby(wire, api, stream, name, self._liveness.on_hint)
+        self.liveness: HolderLiveness = HolderLiveness()  # of the holder that this member stands by for
+        self._standby = Standby(wire, api, stream, name, self.liveness.on_hint)
+        self._retries = Seldom()
         self._patience = GracePeriod()  # ends the retries of a takeover that the server refuses
         self._loop = asyncio.get_running_loop()
         self._first_position: Callable[[], Awaitable[Position]] | None = None
@@ -121,6 +126,11 @@ class Cursor:
     def created(self) -> str:
         """Return when the position's stream was created, as the server writes it; empty while not the holder."""
         return self._held.created if self._held is not None else ""
+
+    @property
+    def held(self) -> HeldCursor | None:
+        """Return the cursor as this member holds it; None: it is not the holder."""
+        return self._held
 
     @property
     def start(self) -> int:
@@ -203,7 +213,7 @@ class Cursor:
                 return self._error is None
         except (TimeoutError, EdaError) as error:
             self._logger.warning(
-                "subscription %s of %s: its last position may not be stored; events may be handled again: %s",
+                "subscription %s to %s: its last position may not be stored; events may be handled again: %s",
                 self._name, self._stream, str(error) or f"no answer within {timeout_s:g} s",
             )  # fmt: skip
             return False
@@ -225,14 +235,14 @@ class Cursor:
         await self._entry.open()
         if reset:
             await self._entry.delete()
-        snapshot = await self._first_read()
+        snapshot = await self._entry.first_read()
         await self._entry.ensure_bucket(self._bucket)
         while True:
             if snapshot.value is not None:
                 self._filter.check(snapshot.value)
                 self._takeover.check_not_stopped()
                 if snapshot.value.holder:
-                    self._liveness.on_read(snapshot)
+                    self.liveness.on_read(snapshot)
                     await self._standby.start()
                     self._task = self._loop.create_task(self._stand_by())
                     return
@@ -240,15 +250,6 @@ class Cursor:
             if other is None:
                 return
             snapshot = other
-
-    async def _first_read(self) -> Snapshot:
-        while True:
-            try:
-                return await self._entry.read()
-            except (ServerError, Timeout) as error:
-                if not error.retryable:
-                    raise
-            await asyncio.sleep(RETRY_S)
 
     async def _take_over(self, snapshot: Snapshot) -> Snapshot | None:
         """Try to replace this snapshot. Return None if this member is the holder now, else the entry as it is.
@@ -263,9 +264,9 @@ class Cursor:
         self._takeover.check_not_stopped()
         held = self._held = self._new_held(result)
         self._takeover.held()
-        value = result.value
-        position = value.position
-        self._logger.info("subscription %s of %s: active, after position %s", self._name, self._stream, position.text)
+        value, position = result.value, result.value.position
+        if self._is_open:
+            self._logger.info(TAKES_OVER, self._name, self._stream, position.text)
         if snapshot.value is not None:
             self._filter.log_change(snapshot.value)
         try:
@@ -286,10 +287,10 @@ class Cursor:
             self._end(self._deleted(snapshot))
             return
         self._logger.warning(
-            "subscription %s of %s: %s has taken over",
+            "subscription %s to %s: %s has taken over, and this member stands by",
             self._name, self._stream, snapshot.value.holder or "another member",
         )  # fmt: skip
-        self._liveness.on_read(snapshot)
+        self.liveness.on_read(snapshot)
         self._task = self._loop.create_task(self._stand_by())
         self._owner.on_lost()
 
@@ -304,10 +305,10 @@ class Cursor:
         try:
             await self._standby.start()
             while not await self._try_take_over():
-                await self._liveness.until_next_read(has_hints=self._standby.has_hints)
+                await self.liveness.until_next_read(has_hints=self._standby.has_hints)
         except Exception as error:  # also what `first_position` raises
             if not isinstance(error, EdaError):
-                self._logger.critical("subscription %s of %s failed", self._name, self._stream, exc_info=error)
+                self._logger.critical("subscription %s to %s failed", self._name, self._stream, exc_info=error)
             self._end(error)
 
     async def _try_take_over(self) -> bool:
@@ -319,7 +320,7 @@ class Cursor:
         self._note(snapshot)
         value = snapshot.value
         assert value is not None
-        if value.holder and not self._liveness.is_silent:
+        if value.holder and not self.liveness.is_silent:
             self._patience = GracePeriod()
             return False
         if not self._filter.may_take_over(value):
@@ -327,16 +328,15 @@ class Cursor:
             return False
         if value.holder:
             self._logger.warning(
-                "subscription %s of %s: %s is silent; taking over", self._name, self._stream, value.holder
+                "subscription %s to %s: %s is silent; taking over", self._name, self._stream, value.holder
             )
         try:
             other = await self._take_over(snapshot)
         except (ServerError, Timeout) as error:
             if not self._patience.allows(error):
                 raise
-            self._logger.warning(
-                "subscription %s of %s: taking over failed and is tried again: %s", self._name, self._stream, error
-            )
+            level = self._retries.level(self._wire.trouble_level)
+            self._logger.log(level, NOT_TAKEN_OVER, self._name, self._stream, error)
             await asyncio.sleep(RETRY_S)
             return False
         if other is not None:
@@ -345,9 +345,9 @@ class Cursor:
 
     def _note(self, snapshot: Snapshot) -> None:
         """Note what was read. Raises ConsumerDeleted if the cursor was deleted or reset since the last read."""
-        if not self._liveness.can_follow(snapshot):
+        if not self.liveness.can_follow(snapshot):
             raise self._deleted(snapshot)
-        self._liveness.on_read(snapshot)
+        self.liveness.on_read(snapshot)
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
@@ -387,7 +387,7 @@ class Cursor:
             self._held.on_wire_lost()
 
     def _on_wire_restored(self) -> None:
-        self._liveness.on_restored()
+        self.liveness.on_restored()
         if self._held is not None:
             self._held.on_wire_restored()
 

@@ -186,6 +186,16 @@ class CursorEntry:
                 argument="name",
             ) from error
 
+    async def first_read(self) -> Snapshot:
+        """Read the entry, and try again after errors that may pass. Raises what `read` raises, and Closed."""
+        while True:
+            try:
+                return await self.read()
+            except (ServerError, Timeout) as error:
+                if not error.retryable:
+                    raise
+            await asyncio.sleep(RETRY_S)
+
     async def read_patiently(self, logger: logging.Logger) -> Snapshot:
         """Read the entry, and try again while errors may pass.
 
@@ -199,7 +209,7 @@ class CursorEntry:
                 if not patience.allows(error):
                     raise
                 logger.debug(
-                    "subscription %s of %s: reading its cursor failed and is tried again: %s",
+                    "subscription %s to %s: reading its cursor failed and is tried again: %s",
                     self.name, self.stream, error,
                 )  # fmt: skip
             await asyncio.sleep(RETRY_S)

@@ -8,6 +8,7 @@ from typing import Literal
 from eda.cursors.value import CursorValue
 from eda.errors import ConfigError
 from eda.jetstream.subjects import covers, shown_filter
+from eda.log import with_fields
 
 __all__ = ["FilterCheck", "OnFilterChange"]
 
@@ -24,7 +25,7 @@ class FilterCheck:
     def __init__(
         self, logger: logging.Logger, stream: str, name: str, own: list[str], on_change: OnFilterChange = "refuse"
     ) -> None:
-        self._logger = logger
+        self._logger = with_fields(logger, eda_stream=stream, eda_subscription=name)
         self._subscription = f"subscription {name!r} of stream {stream!r}"
         self.own = own
         self._on_change = on_change

@@ -18,6 +18,7 @@ from eda.cursors.value import CursorValue, Snapshot, new_value, template_of
 from eda.errors import Closed, EdaError
 from eda.jetstream.bucket import BUCKET_STREAM
 from eda.jetstream.publish_answers import Answer
+from eda.log import with_fields
 from eda.server_codes import CONFLICTS
 from eda.times import NS
 from eda.transport._waits import Wait
@@ -65,7 +66,7 @@ class HeldCursor:
     ) -> None:
         self._wire = wire
         self._entry = entry
-        self._logger = logger
+        self._logger = with_fields(logger, eda_stream=entry.stream, eda_subscription=entry.name)
         self._owner = owner
         self._holder = value.holder
         self._epoch = value.epoch
@@ -82,6 +83,7 @@ class HeldCursor:
         self.confirmed: tuple[int, int] = self.position.place  # of the position that the server has confirmed
         self.lease_until_ns: int = sent_ns + int(LEASE_S * NS)
         self.is_fenced: bool = False
+        self._fence_level = logging.WARNING  # of the line that says so
         self._revision = revision
         self._sent_ns = sent_ns
         self._refusal = ""  # why the server refused the last write permanently
@@ -226,8 +228,9 @@ class HeldCursor:
             self._confirm(*self._written)
             if self.is_fenced and read_monotonic_ns() < self.lease_until_ns:
                 self.is_fenced = False
-                self._logger.info(
-                    "subscription %s of %s: its position is stored again; handlers may start",
+                self._logger.log(
+                    min(self._fence_level, logging.INFO),
+                    "subscription %s to %s: its position is stored again; handlers may start",
                     self._entry.name, self._entry.stream,
                 )  # fmt: skip
                 self._owner.on_unfenced()
@@ -240,7 +243,7 @@ class HeldCursor:
             refusal = str(error.as_error(BUCKET_STREAM))
             if refusal != self._refusal:
                 self._logger.error(
-                    "subscription %s of %s: storing its position failed and is tried again: %s",
+                    "subscription %s to %s: storing its position failed and is tried again: %s",
                     self._entry.name, self._entry.stream, refusal,
                 )  # fmt: skip
             self._refusal = refusal
@@ -273,7 +276,7 @@ class HeldCursor:
             self._checking = None
             if not isinstance(error, EdaError):
                 self._logger.critical(
-                    "subscription %s of %s failed", self._entry.name, self._entry.stream, exc_info=error
+                    "subscription %s to %s failed", self._entry.name, self._entry.stream, exc_info=error
                 )
             self._on_failed(error)
             return
@@ -321,8 +324,10 @@ class HeldCursor:
             due_ns.append(self._sent_ns + int(SIGN_OF_LIFE_S * NS))
         self._watch_timer = self._loop.call_later(max((min(due_ns) - now) / NS, 0.001), self._watch)
         if fences:
-            self._logger.warning(
-                "subscription %s of %s: for %g s its position could not be stored; handlers are stopped until it is",
+            self._fence_level = self._wire.trouble_level
+            self._logger.log(
+                self._fence_level,
+                "subscription %s to %s: for %g s its position could not be stored; handlers are stopped until it is",
                 self._entry.name, self._entry.stream, LEASE_S,
             )  # fmt: skip
             self._owner.on_fenced()

@@ -51,6 +51,11 @@ class HolderLiveness:
         return now.epoch > before.epoch or now.holder in (before.holder, "")
 
     @property
+    def holder(self) -> str:
+        """Return the holder as of the last read; empty: there was none."""
+        return self.last.value.holder if self.last.value is not None else ""
+
+    @property
     def is_silent(self) -> bool:
         """Return whether the last read found the cursor unchanged for long enough to take it over."""
         return self._read_ns - self._written_ns >= int(TAKEOVER_S * NS)

@@ -15,6 +15,7 @@ from eda.cursors.value import CursorValue, Snapshot, new_value, successor
 from eda.errors import Closed
 from eda.jetstream.api import Api
 from eda.jetstream.streams import stream_created
+from eda.log import with_fields
 
 __all__ = ["Taken", "Takeover"]
 
@@ -45,7 +46,7 @@ class Takeover:
         has_packs: bool,
     ) -> None:
         self._api = api
-        self._logger = logger
+        self._logger = with_fields(logger, eda_stream=entry.stream, eda_subscription=entry.name)
         self._entry = entry
         self._holder = holder
         self._filter = filter
@@ -105,7 +106,7 @@ class Takeover:
             return successor(old, self._holder, self._filter.own, has_packs=self._has_packs)
         if old is not None:
             self._logger.warning(
-                "subscription %s of %s: the stream was made again at %s; its position %s was in the stream made at %s "
+                "subscription %s to %s: the stream was made again at %s; its position %s was in the stream made at %s "
                 "and is dropped",
                 self._entry.name, self._entry.stream, created, old.position.text, old.created,
             )  # fmt: skip

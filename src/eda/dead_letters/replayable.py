@@ -23,6 +23,7 @@ from eda.headers import (
 from eda.jetstream.api import Api
 from eda.jetstream.stream_info import StreamInfo, check_takes_subject
 from eda.jetstream.subjects import PACK_TOKEN
+from eda.log import with_fields
 
 __all__ = ["Message", "Replayable"]
 
@@ -41,7 +42,7 @@ class Replayable:
 
     def __init__(self, api: Api, logger: logging.Logger, dead: str, info: StreamInfo, name: str) -> None:
         self._api = api
-        self._logger = logger
+        self._logger = with_fields(logger, eda_stream=info.name, eda_subscription=name)
         self._dead = dead
         self._info = info
         self._stream = info.name

@@ -15,6 +15,7 @@ from eda.handling.failure_log import FailureLog
 from eda.handling.misfits import find_misfits
 from eda.handling.suspects import Suspects
 from eda.handling.verdicts import Alone, Exhausted, Suspect, Undecodable
+from eda.log import with_fields
 from eda.options import SubscriptionOptions
 from eda.times import NS
 
@@ -40,8 +41,7 @@ class DispatcherHost:
         store_letter: StoreLetter,
         on_end: Callable[[Exception], None],
     ) -> None:
-        self._logger = logger
-        self._fields = {"eda_stream": stream, "eda_subscription": name}
+        self._logger = with_fields(logger, eda_stream=stream, eda_subscription=name)
         self._stream = stream
         self._name = name
         self._options = options
@@ -169,16 +169,17 @@ class DispatcherHost:
             self._circuit_timer = None
         if n_openings == 0:
             self._logger.info(
-                "subscription %s to stream %s: a handler has succeeded, and events are handled again as before",
-                self._name, self._stream, extra=self._fields,
+                "subscription %s to %s: a handler has succeeded, and events are handled again as before",
+                self._name, self._stream,
             )  # fmt: skip
             return
         pause_s = self._options.retry.delay_s(n_openings)
-        log = self._logger.warning if n_openings == 1 else self._logger.info
-        log(
-            "subscription %s to stream %s: handlers failed for %s events in a row; no handler starts for %g s, then "
+        level = logging.WARNING if n_openings == 1 else logging.DEBUG
+        self._logger.log(
+            level,
+            "subscription %s to %s: handlers failed for %s events in a row; no handler starts for %g s, then "
             "one event is tried",
-            self._name, self._stream, self._options.circuit, pause_s, extra=self._fields,
+            self._name, self._stream, self._options.circuit, pause_s,
         )  # fmt: skip
         if self._dispatcher is not None:
             self._circuit_timer = self._loop.call_later(pause_s, self._dispatcher.gate.try_one)

@@ -14,17 +14,21 @@ from typing import Any
 
 from eda._event import Event
 from eda._pack import index_in_pack, place_of
-from eda.errors import printable
+from eda.errors import error_text, printable
 from eda.handlers import Reject
 from eda.handling.verdicts import Exhausted, Misfit, Undecodable
 
-__all__ = ["FailureLog", "error_text", "event_text", "fields_of"]
+__all__ = ["FailureLog", "event_text", "fields_of"]
 
 BURST = 10  # records of one kind at once
 RECORDS_PER_S = 1.0  # records of one kind in the long run
 SUMMARY_S = 5.0  # between the first failure that is not logged and the summary
 
 MAX_TYPE = 200  # characters of a type
+
+SUMMARY = (
+    "%s in %.3g s, not logged one by one (stream %s, subscription %s); the last is event %s, sequence %s, attempt %d%s"
+)
 
 # The kinds of a handler's failures. The name of a kind is the beginning of its summary.
 FAILED = "handler failed for %d more events"
@@ -36,16 +40,6 @@ MISFITS = "the payloads of %d more events can't be decoded"
 def event_text(event: Event) -> str:
     """Return the event's id and type, escaped for a log line because any publisher may have written them."""
     return f"{printable(event.id)} of type {event.type[:MAX_TYPE]!r}"
-
-
-def error_text(error: BaseException | None) -> str:
-    """Return the error's type and text in one line."""
-    name = type(error).__name__
-    try:
-        text = str(error)
-    except Exception:  # a user's class may fail here
-        return name
-    return printable(f"{name}: {text}" if text else name)
 
 
 def fields_of(stream: str, subscription: str, event: Event) -> dict[str, Any]:
@@ -312,9 +306,8 @@ class FailureLog:
             event, text = state.last
             extra = fields_of(self._stream, self._subscription, event) | {"eda_left_out": state.n_left_out}
             self._logger.error(
-                f"{kind} in %.3g s, not logged one by one (stream %s, subscription %s); the last is event %s, sequence "
-                "%s, attempt %d%s",
-                state.n_left_out, now - state.since, self._stream, self._subscription, event_text(event),
+                SUMMARY,
+                kind % state.n_left_out, now - state.since, self._stream, self._subscription, event_text(event),
                 place_of(event), event.attempt, f": {text}" if text else "", extra=extra,
             )  # fmt: skip
             state.n_left_out = 0

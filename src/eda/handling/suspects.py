@@ -28,6 +28,7 @@ from eda.jetstream.bucket import BUCKET, BUCKET_STREAM, Bucket
 from eda.jetstream.bucket_requests import EXPECTED_REVISION, bucket_fault, create_bucket, key_subject
 from eda.jetstream.store_message import store_message
 from eda.jetstream.streams import stream_created
+from eda.log import with_fields
 from eda.server_codes import CONFLICTS, MESSAGE_NOT_FOUND, STREAM_NOT_FOUND
 from eda.times import NS
 from eda.transport.wire import Wire
@@ -87,7 +88,7 @@ class Suspects:
     ) -> None:
         self._wire = wire
         self._api = api
-        self._logger = logger
+        self._logger = with_fields(logger, eda_stream=stream, eda_subscription=name)
         self._stream = stream
         self._name = name
         self._bucket = bucket
@@ -140,9 +141,10 @@ class Suspects:
                 return int(PAUSE_FIRST_S * NS)  # other members have the event as well, and write its record
         except EdaError as error:
             if error.retryable or not isinstance(error, ServerError):
-                log = self._logger.info if self._pause_s else self._logger.warning
+                level = logging.DEBUG if self._pause_s else self._wire.trouble_level
                 self._pause_s = min(self._pause_s * 2 or PAUSE_FIRST_S, PAUSE_MAX_S)
-                log(
+                self._logger.log(
+                    level,
                     "subscription %s to %s: putting a suspect on record failed, trying again in %g s: %s",
                     self._name, self._stream, self._pause_s, error,
                 )  # fmt: skip

@@ -8,10 +8,10 @@ from contextvars import Context, copy_context
 from typing import Any
 
 from eda._event import Event
+from eda.errors import error_text
 from eda.handlers import GivenBack, PartialFailure, Reject, errors_in
 from eda.handling._outcome import attempted, envelope_of
 from eda.handling.dead_lettering import DEAD
-from eda.handling.failure_log import error_text
 from eda.handling.misfits import find_misfits
 from eda.handling.verdicts import Alone, Undecodable
 from eda.projection_errors import PositionInvalid, TransactionEnded

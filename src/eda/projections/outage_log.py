@@ -22,12 +22,14 @@ class OutageLog:
         self._sink = sink
         self._last: float | None = None  # when the last failure was logged
         self._is_logged = False  # whether the outage that is under way was logged
+        self.is_failing: bool = False  # whether the database failed when it was used last
 
     def failed(self, what: str, error: BaseException) -> None:
         """Log that something failed, unless the last such line is less than a minute old.
 
         Short failures, such as deadlocks, may follow each other for hours, so the end of one does not change this.
         """
+        self.is_failing = True
         now = time.monotonic()
         if self._last is None or now - self._last >= EVERY_S:
             self._last = now
@@ -36,6 +38,7 @@ class OutageLog:
 
     def works(self) -> None:
         """Log the end of an outage, if its beginning was logged."""
+        self.is_failing = False
         if self._is_logged:
             self._is_logged = False
             self._logger.info(OVER, self._label, self._sink)

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from eda.errors import ConfigError
+from eda.log import with_fields
 from eda.projections.outage_log import EVERY_S, OutageLog
 from eda.projections.sink import ClaimLost, PositionRow, Sink, UpTo, lowest_up_to, place_text
 
@@ -67,9 +68,9 @@ class Ownership:
         self._version = version
         self._stream = stream
         self._lanes = lanes
-        self._logger = logger
+        self._logger = with_fields(logger, eda_stream=stream, eda_projection=f"{name}-v{version}")
         self._label = f"{name}-v{version}"
-        self._outage = OutageLog(logger, self._label, sink.label)
+        self._outage = OutageLog(self._logger, self._label, sink.label)
         self._on_lost = on_lost
         self._on_failed = on_failed
         self._on_rows = on_rows
@@ -81,6 +82,11 @@ class Ownership:
         self._blocked_at = float("-inf")  # when it was logged that the database does not answer a claim
         self._touching: asyncio.Task[None] | None = None
         self.is_owner: bool = False
+
+    @property
+    def is_failing(self) -> bool:
+        """Return whether the database failed when a claim was looked at or kept last."""
+        return self._outage.is_failing
 
     # --- becoming the owner ------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from eda.errors import ServerError
 from eda.jetstream.api import Api, stream_error
 from eda.jetstream.stream_info import StreamInfo
+from eda.log import with_fields
 from eda.projections.stream_check import StreamNow, stream_now
 from eda.server_codes import FORBIDDEN, MESSAGE_NOT_FOUND
 from eda.subscribing.filters import server_filter
@@ -47,7 +48,7 @@ class PassingOver:
         self._api = api
         self._stream = stream
         self._wanted = list(wanted)
-        self._logger = logger
+        self._logger = with_fields(logger, eda_stream=stream, eda_projection=label)
         self._label = label
         self.is_forbidden: bool = False  # the server does not let us look, so positions stay behind
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from eda.deadline import Deadline
 from eda.errors import Closed
 from eda.jetstream.stream_info import StreamInfo
 from eda.jetstream.subjects import filter_subjects
 from eda.life import OnLife
+from eda.log import with_fields
 from eda.projections.apply_function import Apply
 from eda.projections.options import ProjectionOptions
 from eda.projections.outage_log import OutageLog
@@ -23,6 +25,7 @@ from eda.receipt import Receipt
 from eda.subscribing.filters import server_filter
 from eda.subscribing.remaining import Remaining
 from eda.subscribing.services import Services
+from eda.subscribing.stream_states import StreamStates
 
 __all__ = ["Projection"]
 
@@ -39,6 +42,9 @@ class Projection(Side):
     as `wait` does. If the block is cancelled, closing takes at most 2 s.
     """
 
+    group = "projections"
+    is_measured = True
+
     def __init__(
         self,
         services: Services,
@@ -49,7 +55,8 @@ class Projection(Side):
         on_opening: OnLife,
         on_closed: OnLife,
     ) -> None:
-        super().__init__(options.label, services.logger, on_opening, on_closed)
+        logger = with_fields(services.logger, eda_projection=options.subscription_name)
+        super().__init__(options.label, logger, on_opening, on_closed)
         self.streams: tuple[str, ...] = options.streams
         self.name: str = options.name
         self.version: int = options.version
@@ -58,7 +65,7 @@ class Projection(Side):
         self._services = services
         self._progress = Progress(Remaining(services.wire, services.api))
         self._is_sink_open = False
-        self._outages = OutageLog(services.logger, options.subscription_name, sink.label)
+        self._outages = OutageLog(self._logger, options.subscription_name, sink.label)
         self._waiters = Waiters(options.name, options.version, options.streams, self._on_wanted)
         self._runners = {
             stream: StreamRunner(
@@ -133,6 +140,31 @@ class Projection(Side):
         if max_lag is not None:
             check_lag(self.name, self.version, await self._stream_progress(), max_lag)
         return await self._sink.promote(self.name, self.version)
+
+    def condition(self) -> dict[str, Any]:
+        """Return what a health check says about it; see `conn.health`."""
+        streams = [
+            {"stream": name, "state": each.state, "lag": None, "lag_s": None} for name, each in self._runners.items()
+        ]
+        counts = [runner.counts for runner in self._runners.values()]
+        return super().condition() | {
+            "name": self.name,
+            "version": self.version,
+            "streams": streams,
+            "applied": sum(each.applied for each in counts),
+            "failed": sum(each.failed for each in counts),
+        }
+
+    async def measure(self, states: StreamStates) -> dict[str, Any]:
+        """Return the lags of the streams that this member applies. The database is not asked."""
+        streams: list[dict[str, Any]] = self.condition()["streams"]
+        for each in streams:
+            reading = self._runners[each["stream"]].reading
+            if reading is not None:
+                state = await states.of(each["stream"])
+                wanted = self._server_filter(state.info)
+                each["lag"], each["lag_s"] = await states.lag_after(state, reading.position.whole, wanted)
+        return {"streams": streams}
 
     # --- opening and closing -----------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -12,6 +13,7 @@ from eda._event import Event
 from eda.deadline import CANCELLED_WAIT_S, Deadline
 from eda.errors import Closed
 from eda.handling._ledger_ordered import OrderedLedger
+from eda.log import with_fields
 from eda.projections.lane import Lane
 from eda.projections.lane_host import LaneHost
 from eda.projections.lane_keys import lane_picker
@@ -67,11 +69,12 @@ class Reading:
             asks_bare=True,
             part=(lowest.index + 1, lowest.sequence, lowest.stored_ns) if lowest.is_part else (0, 0, 0),
         )
-        self._logger = services.logger
+        self._logger = with_fields(services.logger, eda_stream=stream, eda_projection=options.subscription_name)
         self._label = options.label
         self._stream = stream
         self._on_user_code = on_user_code
         self.subscription: Subscription = Subscription(services, spec, self._receive, _nothing, _nothing)
+        self.subscription.life_level = logging.DEBUG  # the projection's own lines say that it begins and ends
         self.subscription.on_rewound = lambda: self._end(Rewound())
         self._source = cast("OrderedSource", self.subscription._pipeline.source)
         self._source.on_part_gone = self.part_is_gone

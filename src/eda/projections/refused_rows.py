@@ -6,6 +6,7 @@ import logging
 from collections.abc import KeysView
 
 from eda.errors import Closed, ConfigError, ServerError, StreamNotFound, Timeout, printable
+from eda.log import with_fields
 from eda.projections.outbox_cursor import OutboxRow
 
 __all__ = ["RefusedRows", "is_of_stream", "may_be_stored"]
@@ -48,7 +49,7 @@ class RefusedRows:
     def __init__(self, table: str, stream: str, logger: logging.Logger) -> None:
         self._table = table
         self._stream = stream
-        self._logger = logger
+        self._logger = with_fields(logger, eda_outbox=table, eda_stream=stream)
         self._by_serial: dict[int, tuple[str, _Refusal]] = {}
         self._of_stream = _Refusal()
         self._logged_at = float("-inf")

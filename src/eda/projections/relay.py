@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from eda.deadline import Deadline
 from eda.errors import ConfigError
 from eda.life import OnLife
+from eda.log import with_fields
 from eda.projections.outbox import Outbox
 from eda.projections.outbox_cursor import OutboxRow
 from eda.projections.outbox_rows import Journal, OutboxRows
@@ -78,6 +79,8 @@ class Relay(Side):
     Of all relays of an outbox, in whatever process, one is active; the others stand by.
     """
 
+    group = "relays"
+
     def __init__(
         self,
         services: Services,
@@ -92,7 +95,8 @@ class Relay(Side):
             raise ConfigError(f"outbox must be an eda.sql.Outbox, not {type(outbox).__name__}", argument="outbox")
         if refused not in ("block", "dead"):
             raise ConfigError(f"refused must be 'block' or 'dead', not {refused!r}", argument="refused")
-        super().__init__(f"the relay of outbox {outbox.table!r}", services.logger, on_opening, on_closed)
+        logger = with_fields(services.logger, eda_outbox=outbox.table)
+        super().__init__(f"the relay of outbox {outbox.table!r}", logger, on_opening, on_closed)
         self._outbox = outbox
         self._database = outbox.into.database
         self._table = outbox.statements(self._database.dialect)
@@ -110,6 +114,7 @@ class Relay(Side):
         self._streams: dict[str, RelayStream] = {}
         self._group: asyncio.TaskGroup
         self._is_active = False
+        self._is_failing = False  # whether the database failed, and has not worked since
         self._is_closing = asyncio.Event()
         self._waiting, self._oldest_s = 0, 0.0
         self._has_left_out = False  # whether the last read has left out rows that may be there
@@ -173,6 +178,13 @@ class Relay(Side):
             active=self._is_active,
         )
 
+    def condition(self) -> dict[str, Any]:
+        """Return what a health check says about it; see `conn.health`."""
+        condition = super().condition() | {"name": self._outbox.table, **vars(self.stats())}
+        if self.state == "open":
+            condition["state"] = "no_database" if self._is_failing else "active" if self._is_active else "standby"
+        return condition
+
     # --- its life ----------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
@@ -186,6 +198,7 @@ class Relay(Side):
                 await self._pause(cause)
 
     async def _pause(self, error: BaseException) -> None:
+        self._is_failing = True
         now = self._loop.time()
         if now - self._logged_at >= LOG_EVERY_S:
             self._logged_at = now
@@ -226,7 +239,9 @@ class Relay(Side):
         """Wait until this relay holds the lock; return False if it is closed before."""
         stands_by = False
         while not self._is_closing.is_set():
-            if await self._signals.lock():
+            is_locked = await self._signals.lock()
+            self._is_failing = False
+            if is_locked:
                 return True
             if not stands_by:
                 stands_by = True

@@ -12,6 +12,7 @@ from contextlib import suppress
 from eda._event import Event
 from eda.errors import Closed, ConfigError, EdaError, Timeout
 from eda.jetstream.stream_info import StreamInfo
+from eda.log import with_fields
 from eda.projections.outbox_cursor import OutboxRow
 from eda.projections.outbox_rows import Journal
 from eda.projections.refused_rows import RefusedRows, is_of_stream, may_be_stored
@@ -59,7 +60,7 @@ class RelayStream:
         self.was_full: bool = False  # the relay has not read rows of this stream, because there were enough
         self.refused: RefusedRows = RefusedRows(host.table, stream, host.services.logger)
         self._host = host
-        self._logger = host.services.logger
+        self._logger = with_fields(host.services.logger, eda_outbox=host.table, eda_stream=stream)
         self._loop = asyncio.get_running_loop()
         self._journal = journal
         self._is_unsure = journal is not None  # rows may be stored in the stream although they are in the table
@@ -321,7 +322,8 @@ class RelayStream:
         self._paused_until = now + pause_s
         if now - self._logged_at >= 60.0:
             self._logged_at = now
-            self._logger.warning(FAILED, self._host.table, self.stream, n_rows, error)
+            level = self._host.services.wire.trouble_level
+            self._logger.log(level, FAILED, self._host.table, self.stream, n_rows, error)
 
     # --- the journal -------------------------------------------------------------------------------------------------
 
@@ -377,7 +379,7 @@ class RelayStream:
             after = 0  # the stream was made again or restored, so its sequences mean something else
         elif info.first_sequence > after + 1:
             self._logger.warning(LOST_TRACK, table, self.stream, after)
-        self._logger.info(SEARCHES, table, self.stream, after)
+        self._logger.debug(SEARCHES, table, self.stream, after)
         n_found = 0
         async for ids in stored_ids(self._host.services.api, self.stream, after, allow_direct=info.allow_direct):
             n_found += await self._host.rows.delete_ids(ids)

@@ -22,9 +22,7 @@ class Side(Life):
         self._token = object()  # and not the object itself: what a function has started may outlive this
 
     def __repr__(self) -> str:
-        opening = self._opening
-        is_open = opening is not None and opening.done() and not opening.cancelled() and opening.exception() is None
-        state = "closed" if self._closed.is_set() else "open" if is_open else "not opened"
+        state = "closed" if self._closed.is_set() else "open" if self._has_opened else "not opened"
         return f"<{type(self).__name__} {self._label}, {state}>"
 
     # --- what each kind does -----------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from eda.handling.dead_lettering import DeadLettering, dead_letter_stream
 from eda.handling.failure_log import FailureLog
 from eda.jetstream.grace_period import GracePeriod
 from eda.jetstream.subjects import filter_subjects
+from eda.log import Seldom, with_fields
 from eda.projection_errors import PositionInvalid, TransactionEnded
 from eda.projections.lane_host import Attempt, Counts, LaneHost
 from eda.projections.options import ProjectionOptions
@@ -77,7 +78,8 @@ class StreamRunner:
         self.reading: Reading | None = None  # None: another member owns the rows, or it is not known yet
         self._left: Reading | None = None  # it ends, and is not closed yet
         self._services = services
-        self._logger = services.logger
+        self._logger = with_fields(services.logger, eda_stream=stream, eda_projection=options.subscription_name)
+        self._retries = Seldom()
         self._options = options
         self._sink = sink
         self._apply = apply
@@ -118,6 +120,13 @@ class StreamRunner:
     def is_applying(self) -> bool:
         """Return whether a function of the user may run."""
         return any(each is not None and each.is_applying for each in (self.reading, self._left))
+
+    @property
+    def state(self) -> str:
+        """How a health check calls the state of this stream."""
+        if self._ownership.is_failing or self._outages.is_failing:
+            return "no_database"
+        return "active" if self.reading is not None else "standby" if self._opened.done() else "opening"
 
     # --- opening -----------------------------------------------------------------------------------------------------
 
@@ -204,7 +213,8 @@ class StreamRunner:
                 if not self._may_pass(error):
                     self._on_end(error)
                     return
-                self._logger.warning(AGAIN, self._options.label, self.stream, pause_s, error)
+                level = self._retries.level(self._services.wire.trouble_level)
+                self._logger.log(level, AGAIN, self._options.label, self.stream, pause_s, error)
                 await self._leave()
                 await asyncio.sleep(pause_s)
                 pause_s = min(pause_s * 2, AGAIN_MAX_S)
@@ -346,7 +356,7 @@ class StreamRunner:
                 except EdaError as error:
                     if not grace.allows(error):
                         raise
-                    self._logger.info(NOT_CHECKED, self._options.label, self.stream, error)
+                    self._logger.debug(NOT_CHECKED, self._options.label, self.stream, error)
                     wait_s = NOT_CHECKED_S
         finally:
             calls.remove(restored.set)

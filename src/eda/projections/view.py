@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from typing import Any
 
 from eda.deadline import Deadline
 from eda.errors import Closed, ConfigError, Timeout
 from eda.life import Life, OnLife
+from eda.log import with_fields
 from eda.projections.outage_log import OutageLog
 from eda.projections.progress import Progress, lowest_of
 from eda.projections.side import Side
@@ -38,14 +40,17 @@ class View(Side):
     It follows the current version of the projection: `promote` switches all views to another version.
     """
 
+    group = "views"
+
     def __init__(
         self, services: Services, name: str, sink: Sink, on_opening: OnLife = _nothing, on_closed: OnLife = _nothing
     ) -> None:
-        super().__init__(f"view {name!r}", services.logger, on_opening, on_closed)
+        logger = with_fields(services.logger, eda_projection=name)
+        super().__init__(f"view {name!r}", logger, on_opening, on_closed)
         self.name: str = name
         self._sink = sink
         self._progress = Progress(Remaining(services.wire, services.api))
-        self._outage = OutageLog(services.logger, self._label, sink.label)
+        self._outage = OutageLog(self._logger, self._label, sink.label)
         self._current: ViewVersion | None = None
         self._passed: dict[str, tuple[int, int]] = {}
         self._waiting: dict[asyncio.Future[None], tuple[Target, float]] = {}  # and since when
@@ -60,6 +65,11 @@ class View(Side):
         After `wait_for`, it is the version that has applied the event.
         """
         return None if self._current is None else self._current.version
+
+    def condition(self) -> dict[str, Any]:
+        """Return what a health check says about it; see `conn.health`."""
+        condition = super().condition() | {"name": self.name, "version": self.version}
+        return condition | ({"state": "no_database"} if self.state == "open" and self._outage.is_failing else {})
 
     # --- opening and closing -----------------------------------------------------------------------------------------
 

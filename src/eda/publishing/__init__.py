@@ -36,6 +36,7 @@ Files, each after the files that it imports:
     pump               joins state machine, answers, clock and stream watch to one object
     cores              makes the core of a publisher, with packs or without
     publisher          `Publisher`: opening and closing, send, flush, back-pressure
+    condition          what a health check says about a publisher
 """
 
 __all__: list[str] = []

@@ -12,6 +12,7 @@ from time import monotonic
 
 from eda.errors import ServerError
 from eda.jetstream.publish_answers import Answer, Refused, decode_answer
+from eda.log import with_fields
 
 __all__ = ["AnswerChecks"]
 
@@ -22,7 +23,7 @@ class AnswerChecks:
     """Checks the answers to one publisher. `domain` is the domain of its stream, empty if the server has none."""
 
     def __init__(self, logger: logging.Logger, stream: str) -> None:
-        self._logger = logger
+        self._logger = with_fields(logger, eda_stream=stream)
         self._stream = stream
         self.domain = ""
         self.last_refusal: ServerError | None = None  # why the oldest event was not stored when last tried

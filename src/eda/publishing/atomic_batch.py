@@ -28,6 +28,7 @@ from eda.jetstream.schemas import Stream
 from eda.jetstream.store_mark import check_unmarked
 from eda.jetstream.stream_info import StreamInfo, check_takes_events, check_takes_subject
 from eda.jetstream.subjects import fits_protocol_line, subject_of
+from eda.log import with_fields
 from eda.publishing._stream_sender import check_event_id
 from eda.publishing.expectations import Expectation, holds
 from eda.publishing.lost_batch import find_batch, has_all_since
@@ -115,7 +116,7 @@ class AtomicBatch:
     ) -> None:
         self._wire = wire
         self._api = api
-        self._logger = logger
+        self._logger = with_fields(logger, eda_stream=stream)
         self._stream = stream
         self._recover = recover
         self._messages = messages
@@ -317,7 +318,7 @@ class AtomicBatch:
                 # If a subject is forbidden, the answer reports only a gap in the batch. `_on_refused` knows the reason.
                 answer = self._try_ended.result() or answer
             elif answer is None:
-                self._logger.info("%s to %s: no answer in %g s", self._operation, self._stream, ACK_TIMEOUT_S)
+                self._logger.debug("%s to %s: no answer in %g s", self._operation, self._stream, ACK_TIMEOUT_S)
         if answer is not None:
             self._may_be_stored = may_have_been_stored
         return answer
@@ -385,4 +386,4 @@ class AtomicBatch:
         return bool(self._api.domain) and self._last_code in CONFLICTS
 
     def _note(self, what: str, error: Exception) -> None:
-        self._logger.info("%s to %s: %s; trying again: %s", self._operation, self._stream, what, error)
+        self._logger.debug("%s to %s: %s; trying again: %s", self._operation, self._stream, what, error)

@@ -241,7 +241,10 @@ class KnownStreams:
             try:
                 self._remember(info, self._destination(info), known.publisher)
             except ConfigError as error:
-                self._logger.warning("%s", error)  # the next publish raises the same error
+                # The next publish raises the same error.
+                self._logger.warning(
+                    "stream %s takes no events of publish now: %s", stream, error, extra={"eda_stream": stream}
+                )
         self.looks.saw(info)
 
     def _on_info(self) -> None:

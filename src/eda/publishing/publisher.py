@@ -13,6 +13,7 @@ from eda._event import Event
 from eda.errors import Closed, CodecError, ConfigError, NotSupported, PublishFailed
 from eda.jetstream.pack_mark import check_packed
 from eda.jetstream.store_mark import check_unmarked
+from eda.log import with_fields
 from eda.publishing._pending import OTHER_LOOP
 from eda.publishing._publisher_core import PublisherCore
 from eda.publishing._sending import Sender
@@ -64,7 +65,7 @@ class Publisher(Sender):
         self._wire = wire
         self._out = wire.out
         self._loop = wire.loop
-        self._logger = logger
+        self._logger = with_fields(logger, eda_stream=stream)
         self._client = client
         self._options = options
         self._check_stream = check_stream
@@ -250,9 +251,7 @@ class Publisher(Sender):
             async for event in events:
                 await self._send_list([event], ids)
         elif not isinstance(events, Iterable):
-            raise ConfigError(
-                f"events must be an iterable of eda.Event, not {type(events).__name__}", argument="events"
-            )
+            raise ConfigError(f"events must be an iterable of Event, not {type(events).__name__}", argument="events")
         else:
             part: list[Event] = []
             try:

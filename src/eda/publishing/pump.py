@@ -10,6 +10,7 @@ from eda.errors import ConfigError, ServerError
 from eda.jetstream.pack_mark import refusal_of_packs
 from eda.jetstream.store_mark import refusal_of_publish
 from eda.jetstream.stream_info import StreamInfo
+from eda.log import with_fields
 from eda.publishing._packing_core import PackingCore
 from eda.publishing._publisher_core import PublisherCore
 from eda.publishing._stream_sender import Destination
@@ -25,6 +26,8 @@ from eda.publishing.stream_watch import CheckStream, StreamWatch
 from eda.transport.wire import Wire
 
 __all__ = ["OutcomeListener", "Pump"]
+
+OTHER_WINDOW = "publisher to %s: the stream's duplicate window is %g s now; events fail after %g s"
 
 
 class OutcomeListener(Protocol):
@@ -63,7 +66,7 @@ class Pump:
     ) -> None:
         self._loop = wire.loop
         self._out = wire.out
-        self._logger = logger
+        self._logger = with_fields(logger, eda_stream=stream)
         self._stream = stream
         self._options = options
         self._fail = outcomes.on_failed
@@ -180,8 +183,7 @@ class Pump:
         machine.stream_checked_at = self._loop.time()
         allowed_s = self._allowed_s(info)
         if allowed_s != self.clock.timeout_s:
-            text = "publisher to %s: the stream's duplicate window is %g s now; events fail after %g s"
-            self._logger.warning(text, self._stream, info.options.dedup_window_s, allowed_s)
+            self._logger.warning(OTHER_WINDOW, self._stream, info.options.dedup_window_s, allowed_s)
             self.clock.timeout_s = allowed_s
             core.set_give_up(allowed_s)
         self.clock.fail_overdue()

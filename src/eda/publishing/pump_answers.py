@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from eda.errors import ServerError
 from eda.jetstream.publish_answers import Refused
+from eda.log import with_fields
 from eda.publishing.answer_checks import AnswerChecks
 from eda.publishing.publisher_options import PublisherOptions
 from eda.publishing.pump_machine import UNDER_WAY, PumpMachine, State
@@ -32,7 +33,7 @@ class PumpAnswers:
     ) -> None:
         self._machine = machine
         self._checks = checks
-        self._logger = logger
+        self._logger = with_fields(logger, eda_stream=stream)
         self._loop = loop
         self._stream = stream
         self._is_fast_wanted = options.mode == "fast"

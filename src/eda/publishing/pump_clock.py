@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 
 from eda.errors import Timeout
+from eda.log import with_fields
 from eda.publishing.answer_checks import AnswerChecks
 from eda.publishing.publisher_options import PublisherOptions
 from eda.publishing.pump_machine import UNDER_WAY, PumpMachine, State
@@ -33,7 +34,7 @@ class PumpClock:
     ) -> None:
         self._machine = machine
         self._checks = checks
-        self._logger = logger
+        self._logger = with_fields(logger, eda_stream=stream)
         self._loop = loop
         self._stream = stream
         self._ack_timeout_s = options.ack_timeout_s
@@ -71,10 +72,10 @@ class PumpClock:
         self._n_accepted_before = core.n_accepted
         waited_s = core.oldest_waited_s()
         if machine.state is State.ENDING and self._loop.time() > machine.ending_by:
-            self._logger.info("publisher to %s: no final acknowledgement of a batch; starting over", self._stream)
+            self._logger.debug("publisher to %s: no final acknowledgement of a batch; starting over", self._stream)
             machine.start_over()
         elif machine.state in UNDER_WAY and machine.state is not State.ENDING and waited_s > self._ack_timeout_s:
-            self._logger.info(
+            self._logger.debug(
                 "publisher to %s: no acknowledgement in %g s; starting over", self._stream, self._ack_timeout_s
             )
             machine.start_over()

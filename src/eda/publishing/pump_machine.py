@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from eda._nuid import next_nuid
 from eda.jetstream.publish_answers import Refused
+from eda.log import with_fields
 from eda.publishing._publisher_core import PublisherCore
 from eda.publishing.answer_checks import AnswerChecks
 from eda.publishing.publisher_options import PublisherOptions
@@ -80,7 +81,7 @@ class PumpMachine:
         check_stream: Callable[[], None],
     ) -> None:
         self._wire = wire
-        self._logger = logger
+        self._logger = with_fields(logger, eda_stream=stream)
         self._stream = stream
         self._options = options
         self._checks = checks

@@ -109,9 +109,12 @@ class StreamLooks:
                 self._on_gone(stream)
                 self.missed(stream)
             except EdaError as error:
-                self._logger.info("could not look at stream %s, which may have changed: %s", stream, error)
+                self._logger.debug(
+                    "could not look at stream %s, which may have changed: %s", stream, error,
+                    extra={"eda_stream": stream},
+                )  # fmt: skip
             except Exception:
-                self._logger.exception("looking at stream %s failed", stream)
+                self._logger.exception("looking at stream %s failed", stream, extra={"eda_stream": stream})
             else:
                 self._on_look(info)
                 self.saw(info)

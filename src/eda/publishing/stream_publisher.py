@@ -62,6 +62,18 @@ class StreamPublishers:
         self.last: LastSender = LastSender()
         self._of_stream: dict[str, StreamPublisher] = {}
 
+    @property
+    def n_pending(self) -> int:
+        """Return how many events are not acknowledged yet."""
+        return sum(each.sender.n_pending for each in self._of_stream.values())
+
+    def under_way(self) -> Iterator[tuple[str, int, float]]:
+        """Return each stream with events that are not acknowledged: how many, and the age of the oldest in seconds."""
+        for stream, publisher in self._of_stream.items():
+            pending = publisher.sender.window.pending() if publisher.sender.n_pending else []
+            if pending:
+                yield stream, len(pending), publisher.sender.age_s(pending[0])
+
     async def open(self, stream: str) -> StreamPublisher:
         """Return the publisher of a stream; make and open it first if it is new. Raises Closed."""
         publisher = self._of_stream.get(stream)
@@ -282,7 +294,9 @@ class StreamPublisher:
         domain = self.sender.domain.decode()
         answer = decode_answer(status, payload)
         if answer is None:
-            self._logger.warning("stream %s: a message that is not an acknowledgement is ignored", stream)
+            self._logger.warning(
+                "stream %s: a message that is not an acknowledgement is ignored", stream, extra={"eda_stream": stream}
+            )
         elif answer.error is None and answer.domain != domain:
             text = f"stream {answer.stream!r} of domain {answer.domain!r} has answered, domain {domain!r} has not"
             self._last_errors[seq] = ServerError(503, 0, text, operation=f"publish to {stream}")

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from eda.errors import Closed, EdaError
 from eda.jetstream.stream_info import StreamInfo
+from eda.log import with_fields
 from eda.publishing._stream_sender import Destination
 from eda.publishing.stream_looks import StreamLooks
 from eda.transport.wire import Wire
@@ -59,7 +60,7 @@ class StreamWatch:
     ) -> None:
         self._owner = owner
         self._wire = wire
-        self._logger = logger
+        self._logger = with_fields(logger, eda_stream=stream)
         self._stream = stream
         self._check_stream = check_stream
         self._looks = looks

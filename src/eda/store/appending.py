@@ -20,6 +20,7 @@ from eda.headers import MSG_ID, read_headers
 from eda.jetstream.api import Api
 from eda.jetstream.store_message import is_too_large
 from eda.jetstream.subjects import aggregate_filter, escape_token
+from eda.log import with_fields
 from eda.publishing._stream_sender import check_event_id
 from eda.publishing.atomic_batch import MAX_EVENTS, AtomicBatch, BatchMessage
 from eda.publishing.expectations import Expectation, holds
@@ -80,7 +81,7 @@ class Appending:
         self._known_streams = known_streams
         self.known: dict[str, KnownStream] = known_streams.known
         self._api = api
-        self._logger = logger
+        self._logger = with_fields(logger, eda_stream=stream)
         self._stream = stream
         self._under_way = under_way
         known_streams.never_created.add(stream)
@@ -213,7 +214,7 @@ class Appending:
         try:
             return await holds(self._api, self._stream, Expectation(message.filter, message.sequence))
         except ServerError as error:
-            self._logger.info("append to %s: could not look for the last event: %s", self._stream, error)
+            self._logger.debug("append to %s: could not look for the last event: %s", self._stream, error)
             return True
 
     async def _find(self, message: Message) -> int:
@@ -228,7 +229,7 @@ class Appending:
             except ServerError as error:
                 if error.err_code == MESSAGE_NOT_FOUND:
                     return 0
-                self._logger.info("append to %s: could not look for the event; trying again: %s", self._stream, error)
+                self._logger.debug("append to %s: could not look for the event; trying again: %s", self._stream, error)
                 await asyncio.sleep(PAUSE_S)
             else:
                 return found.seq if read_headers(found.hdrs).get(MSG_ID) == message.id else 0

@@ -277,9 +277,10 @@ class StoreCore(StoreReader[S, C]):
         except (Conflict, VersionConflict, AggregateForgotten):
             raise  # something else was stored first, so a late copy of the append would be refused
         except EdaError as error:
-            self._logger.info(
-                "event store of stream %s: could not look for an append that got no answer: %s", self.stream, error
-            )
+            self._logger.debug(
+                "event store of stream %s: could not look for an append that got no answer: %s",
+                self.stream, error, extra={"eda_stream": self.stream},
+            )  # fmt: skip
             return None
 
     def _find_stored(

@@ -9,6 +9,7 @@ from eda.errors import ConfigError, EdaError
 from eda.jetstream.api import Api
 from eda.jetstream.store_mark import check_can_hold_store
 from eda.jetstream.stream_info import StreamInfo
+from eda.log import with_fields
 from eda.publishing.known_streams import KnownStreams
 
 __all__ = ["OpenedStream", "open_store"]
@@ -38,7 +39,7 @@ class OpenedStream:
         self._api = api
         self._known_streams = known_streams
         self._looks = known_streams.looks
-        self._logger = logger
+        self._logger = with_fields(logger, eda_stream=info.name)
         self.info: StreamInfo = info
         self.on_replaced: list[Callable[[], None]] = []
         self._is_gone = False

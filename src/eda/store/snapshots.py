@@ -21,6 +21,7 @@ from eda.errors import Closed, CodecError, ConfigError, EdaError, ServerError
 from eda.jetstream.api import Api
 from eda.jetstream.store_message import is_too_large
 from eda.jetstream.subjects import aggregate_filter
+from eda.log import with_fields
 from eda.names import FORGOTTEN
 from eda.receipt import Receipt
 from eda.server_codes import CONFLICTS, FORBIDDEN, MESSAGE_NOT_FOUND, STREAM_NOT_FOUND
@@ -96,7 +97,7 @@ class Snapshots(Generic[S]):
         under_way: set[asyncio.Future[None]] | None = None,
     ) -> None:
         self._api = api
-        self._logger = logger
+        self._logger = with_fields(logger, eda_stream=stream)
         self._stream = stream
         self._snapshot_stream = snapshot_stream
         self._snapshot_version = snapshot_version

@@ -20,12 +20,15 @@ Files, each after the files that it imports:
     details            `conn.subscription`: one kept subscription with its settings
     target             where a position is moved to: a sequence, a place in a pack, a time, an end of the stream
     kept               positions of kept subscriptions moved or forgotten from outside
+    lag                `conn.subscriptions`: the kept subscriptions of a stream, and how far behind they are
+    stream_states      the streams as one health check has found them
     monitor            the timer of a subscription: overdue handlers, leases, missing progress
     ordered_source     the source of an ordered subscription: throw-away readers
     shared_consumer    the consumer of a shared subscription: created or adopted, and repaired if somebody changed it
     shared_source      the source of a shared subscription: one pull consumer
     activation         reading and handling start when the member takes the cursor, and stop when it loses it
     pipeline           all parts of a subscription: puts them together, opens and closes them
+    condition          what a health check says about a subscription
     subscription       the subscription that users hold: how it is opened, paused and closed, and how it ends
     events_iterator    the iterator that `conn.events` returns
     direct_pages       the messages of a stream in pages, read without a consumer

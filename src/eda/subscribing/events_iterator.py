@@ -208,6 +208,7 @@ def _dropped(subscription: Subscription, loop: asyncio.AbstractEventLoop, logger
         "an iterator over subscription %s to %s was dropped without being closed: its event is given back. Iterate "
         "inside `async with conn.events(...) as events`, which also acknowledges the last event",
         subscription.name, subscription.stream,
+        extra={"eda_stream": subscription.stream, "eda_subscription": subscription.name},
     )  # fmt: skip
     try:
         loop.call_soon_threadsafe(subscription.begin_close)

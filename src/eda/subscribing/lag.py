@@ -93,6 +93,21 @@ class Lags:
         if standbys:
             kept = await self._with_standbys(kept)
         return sorted([*shared, *kept], key=lambda each: (each.name, each.kind))
+        consumers = await self._consumers(stream)
+        direct = f"{self._api.prefix}.DIRECT.GET.{stream}"
+        self._wire.may_be_forbidden.add(direct)  # then `Remaining` sends another request instead
+        try:
+            shared = await _for_each(consumers, lambda each: self.of_consumer(state, each))
+            ordered = [
+                each for each in await _for_each(names, lambda name: self.of_cursor(state, name)) if each is not None
+            ]
+        finally:
+            self._wire.may_be_forbidden.discard(direct)
+        held = {each.name for each in ordered if each.holder is not None}
+        standbys = await count_standbys(self._wire, self._api.domain, stream, held) if held else Counter()
+        for index, each in enumerate(ordered):
+            ordered[index] = replace(each, standbys=standbys[each.name] if standbys is not None else None)
+        return sorted([*shared, *ordered], key=lambda each: (each.name, each.kind))
 
     # --- ordered -----------------------------------------------------------------------------------------------------
 
@@ -124,6 +139,8 @@ class Lags:
 
     async def _entry(self, stream: str, name: str) -> Snapshot:
         """Return the entry. It has no value if it holds something, though not a cursor."""
+
+    async def of_cursor(self, state: StreamState, name: str) -> SubscriptionInfo | None:
         try:
             return await CursorEntry(self._wire, self._api, stream, name).read()
         except ConfigError:
@@ -217,6 +234,55 @@ class Lags:
             yield
         finally:
             self._wire.may_be_forbidden.difference_update(added)
+
+    async def of_consumer(self, state: StreamState, consumer: dict[str, Any]) -> SubscriptionInfo:
+        delivered, floor = consumer.get("delivered") or {}, consumer.get("ack_floor") or {}
+        in_flight = consumer.get("num_ack_pending", 0)
+        position = floor.get("stream_seq", 0)
+        if not in_flight:
+            position = max(position, delivered.get("stream_seq", 0))
+        lag = in_flight + await self._pending(state, consumer)
+        lag_s: float | None = 0.0
+        if lag:
+            lag_s = await self._age_of_oldest(state, consumer, position)
+        times = [time_of(each.get("last_active")) for each in (delivered, floor)]
+        return SubscriptionInfo(
+            name=consumer["name"],
+            stream=state.info.name,
+            kind="shared",
+            position=position,
+            lag=lag,
+            lag_s=lag_s,
+            holder=None,
+            standbys=None,
+            in_flight=in_flight,
+            redelivered=consumer.get("num_redelivered", 0),
+            updated=max((time for time in times if time is not None), default=None),
+        )
+
+    async def _pending(self, state: StreamState, consumer: dict[str, Any]) -> int:
+        """Return how many events were not delivered yet."""
+        config, pending = consumer["config"], int(consumer.get("num_pending", 0))
+        filter = server_filter(state.info, shared_filter(config), filters_reliably=True)
+        if not pending or not filter or subjects_of(config):
+            return pending
+        # The members filter, because the server is too old to filter reliably. So its count includes other events.
+        delivered = (consumer.get("delivered") or {}).get("stream_seq", 0)
+        matching, _ = await self._remaining.count(state, delivered + 1, filter, None)
+        return pending if matching is None else matching
+
+    async def _age_of_oldest(self, state: StreamState, consumer: dict[str, Any], position: int) -> float | None:
+        config = consumer["config"]
+        filter = server_filter(state.info, shared_filter(config), filters_reliably=True)
+        begin = max(position + 1, config.get("opt_start_seq") or 0)
+        _, oldest = await self._remaining.count(state, begin, filter, 0)
+        if oldest is None:
+            return None
+        # If nothing is acknowledged yet, the consumer may have started after this event.
+        since = [time_of(config.get("opt_start_time"))]
+        if config.get("deliver_policy") == "new":
+            since.append(time_of(consumer.get("created")))
+        return state.age_s(max([oldest, *(time for time in since if time is not None)]))
 
 
 def _is_shared(config: dict[str, Any]) -> bool:

@@ -12,6 +12,7 @@ from eda._event import Event
 from eda._pack import place_of
 from eda.handling._dispatch import Dispatcher
 from eda.handling.failure_log import FailureLog
+from eda.log import with_fields
 from eda.subscribing.source import Source
 from eda.subscribing.spec import SubscriptionSpec
 
@@ -35,9 +36,8 @@ class Monitor:
         is_active: Callable[[], bool],
     ) -> None:
         options = spec.options
-        self._logger = logger
+        self._logger = with_fields(logger, eda_stream=spec.stream, eda_subscription=spec.name)
         self._failures = FailureLog(logger, spec.stream, spec.name, None)
-        self._fields = {"eda_stream": spec.stream, "eda_subscription": spec.name}
         self._stream = spec.stream
         self._name = spec.name
         self._timeout_s = options.timeout_s
@@ -54,6 +54,7 @@ class Monitor:
         self._progress: tuple[int, ...] = ()
         self._progress_at = self._loop.time()
         self._stalled = False
+        self.stall: str | None = None  # why there is no progress, as it was logged; None: there is
         self._diagnosing: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -108,7 +109,7 @@ class Monitor:
             self._logger.warning(
                 "subscription %s to %s: %d events were not delivered: they were gone from the stream (expired, purged "
                 "or deleted), or the server skipped them because somebody had changed the consumer's filter",
-                self._name, self._stream, n - self._n_skipped, extra=self._fields,
+                self._name, self._stream, n - self._n_skipped,
             )  # fmt: skip
             self._n_skipped = n
 
@@ -124,7 +125,7 @@ class Monitor:
         if progress != self._progress or has_no_work or dispatcher.gate.is_paused or not self._is_active():
             self._progress = progress
             self._progress_at = now
-            self._stalled = False
+            self._stalled, self.stall = False, None
         elif not self._stalled and now - self._progress_at >= STALL_S:
             why = self._why_stalled(now)
             if why is None:
@@ -156,10 +157,12 @@ class Monitor:
         return ""
 
     def _log_stall(self, why: str) -> None:
-        self._logger.warning(
+        self.stall = why
+        level = logging.WARNING if self._source.is_up else logging.DEBUG  # the connection's log tells of its loss
+        self._logger.log(
+            level,
             "subscription %s to %s has made no progress for %g s: %s (%d events held, %d pending)",
             self._name, self._stream, STALL_S, why, self._dispatcher.n_held, self._dispatcher.intake.n_pending,
-            extra=self._fields,
         )  # fmt: skip
 
     async def _diagnose(self) -> None:

@@ -7,6 +7,7 @@ reader, the source makes a new reader, which begins after the last event that wa
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -40,6 +41,9 @@ __all__ = ["OrderedSource"]
 RENEW_FIRST_S = 0.05
 RENEW_MAX_S = 2.0
 
+FAULT = "subscription %s to %s: making a reader failed"
+NO_READER = "subscription %s to %s: making a reader failed, trying again: %s"
+
 
 class OrderedSource(Source):
     """Pulls every event of a stream in order for a dispatcher, from the dispatcher's position onwards.
@@ -55,9 +59,8 @@ class OrderedSource(Source):
         on_end: Callable[[Exception], None],
         on_rewound: Callable[[Position], None],
     ) -> None:
-        super().__init__(services.wire, services.api, services.logger, spec.stream, on_end)
+        super().__init__(services.wire, services.api, services.logger, spec.stream, spec.name, on_end)
         self._streams = services.streams
-        self._name = spec.name
         self._options = options = spec.options
         self._part = spec.part
         self.filter: list[str] = filter_subjects(spec.stream, options.types, options.aggregate)
@@ -159,7 +162,7 @@ class OrderedSource(Source):
         """Replace the reader by a new one, in the background."""
         if not self._reading or self._stopped:
             return
-        self._logger.info("subscription %s to %s makes a new reader: %s", self._name, self._stream, why)
+        self._logger.debug("subscription %s to %s makes a new reader: %s", self._name, self._stream, why)
         self._n_wanted += 1
         self._drop_reader()
         if self._renewing is None or self._renewing.done():
@@ -181,12 +184,10 @@ class OrderedSource(Source):
                 if not grace.allows(error):
                     self._on_end(error)
                     return
-                log = self._logger.info if error.retryable else self._logger.warning
-                log("subscription %s to %s: making a reader failed, trying again: %s", self._name, self._stream, error)
+                level = logging.DEBUG if error.retryable else logging.WARNING
+                self._logger.log(level, NO_READER, self._name, self._stream, error)
             except Exception as error:
-                self._logger.critical(
-                    "subscription %s to %s: making a reader failed", self._name, self._stream, exc_info=error
-                )
+                self._logger.critical(FAULT, self._name, self._stream, exc_info=error)
                 self._on_end(error)
                 return
             await asyncio.sleep(pause_s)
@@ -337,7 +338,7 @@ class OrderedSource(Source):
         except EdaError as error:
             # A client that may not ask for its consumer may still read from it.
             self._may_check = error.retryable
-            self._logger.info("subscription %s to %s: checking its reader failed: %s", self._name, self._stream, error)
+            self._logger.debug("subscription %s to %s: checking its reader failed: %s", self._name, self._stream, error)
             return
         except Exception as error:
             self._logger.critical(

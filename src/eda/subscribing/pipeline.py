@@ -15,6 +15,7 @@ from eda.handling.dispatcher_host import DispatcherHost
 from eda.handling.suspects import Suspects
 from eda.handling.workers import Workers
 from eda.jetstream.stream_info import StreamInfo
+from eda.log import with_fields
 from eda.stats import Histogram, SubscriptionStats
 from eda.subscribing.activation import Activation
 from eda.subscribing.durable_names import check_other_kind
@@ -49,16 +50,16 @@ class Pipeline:
         on_rewound: Callable[[], None],
         is_active: Callable[[], bool],
     ) -> None:
-        self._services = services
-        self._spec = spec
-        self._logger = services.logger
+        self.services: Services = services
+        self.spec: SubscriptionSpec = spec
+        self._logger = with_fields(services.logger, eda_stream=spec.stream, eda_subscription=spec.name)
         self._options = options = spec.options
         self._has_name = False  # whether the name is taken among the connection's durable names
         self._on_end = on_end
         self._rewound = on_rewound
         self.source: SharedSource | OrderedSource
         self.activation: Activation | None = None
-        self._cursor: Cursor | None = None
+        self.cursor: Cursor | None = None
         if spec.is_ordered:
             self.source = OrderedSource(services, spec, on_end, self._on_rewound)
         else:
@@ -91,7 +92,7 @@ class Pipeline:
             circuit=options.circuit or 0,
         )
         self._host.use(self.dispatcher)
-        self._monitor = Monitor(services.logger, spec, self.dispatcher, self.source, is_active)
+        self.monitor: Monitor = Monitor(services.logger, spec, self.dispatcher, self.source, is_active)
         self.workers: Workers = Workers(self.dispatcher, f"{spec.stream}/{spec.name}", on_worker_failed)
 
     # --- opening -----------------------------------------------------------------------------------------------------
@@ -101,7 +102,7 @@ class Pipeline:
 
         The closing steps undo everything that this method has done, even if it was cancelled or failed halfway.
         """
-        services, spec = self._services, self._spec
+        services, spec = self.services, self.spec
         services.wire.on_refused.append(self.source.on_refused)
         if spec.is_durable:
             services.durable_names.take(spec.stream, spec.name, is_given=self._options.name is not None)
@@ -127,11 +128,15 @@ class Pipeline:
             await self._open_shared(self.source, info, moved)
         else:
             await self._open_ordered(self.source, info)
-        self._monitor.start()
+        self.monitor.start()
 
     async def _open_shared(self, source: SharedSource, info: StreamInfo, moved: MovedPosition | None) -> None:
         services, spec = self._services, self._spec
         await source.open(info, moved)
+
+    async def _open_shared(self, source: SharedSource, info: StreamInfo) -> None:
+        services, spec = self.services, self.spec
+        await source.open(info)
         self.workers.start(self._options.concurrency)
         bucket = services.known_streams.bucket_for(info.options)
         self._host.suspects = Suspects(
@@ -149,7 +154,7 @@ class Pipeline:
         self.workers.start(self._options.concurrency)
         source.use_stream(info)
         await source.attach(self.dispatcher)
-        if self._spec.is_durable:
+        if self.spec.is_durable:
             await self._open_cursor(source, info)
         else:
             position = await source.first_position()
@@ -158,23 +163,23 @@ class Pipeline:
 
     async def _open_cursor(self, source: OrderedSource, info: StreamInfo) -> None:
         activation = self.activation = Activation(source, self.dispatcher, self._on_end)
-        self._cursor = activation.cursor = Cursor(
-            self._services.wire,
-            self._services.api,
+        self.cursor = activation.cursor = Cursor(
+            self.services.wire,
+            self.services.api,
             self._logger,
             activation,
-            stream=self._spec.stream,
-            name=self._spec.name,
-            client=self._services.api.client,
+            stream=self.spec.stream,
+            name=self.spec.name,
+            client=self.services.api.client,
             filter=source.filter,
             on_filter_change=self._options.on_filter_change,
-            bucket=self._services.known_streams.bucket_for(info.options),
+            bucket=self.services.known_streams.bucket_for(info.options),
             start=source.start,
             has_packs=info.options.packed,
         )
         self._host.on_progress = activation.on_progress
         self._host.confirmed = activation.store
-        await self._cursor.open(reset=self._options.reset, first_position=source.first_position)
+        await self.cursor.open(reset=self._options.reset, first_position=source.first_position)
 
     def _on_rewound(self, position: Position) -> None:
         self._rewound()
@@ -201,8 +206,8 @@ class Pipeline:
         """
         self.dispatcher.outcomes.give_back_waiting()
         self.dispatcher.finish_packs(finishes_for_s if self.source.is_up else 0.0)
-        if self._cursor is not None:
-            self._cursor.end_waits()  # `keep_position` writes the position later
+        if self.cursor is not None:
+            self.cursor.end_waits()  # `keep_position` writes the position later
 
     async def record_failures(self) -> None:
         """Put on record which events of packs have failed once, because their packs are given back.
@@ -222,7 +227,7 @@ class Pipeline:
             self._logger.warning(
                 "subscription %s to %s: %d packs were not handled to their end; all events of these packs will be "
                 "delivered again",
-                self._spec.name, self._spec.stream, n,
+                self.spec.name, self.spec.stream, n,
             )  # fmt: skip
 
     async def keep_position(self, timeout_s: float, *, failed: bool) -> bool:
@@ -230,16 +235,16 @@ class Pipeline:
 
         `failed` says that the subscription ends because of an error.
         """
-        if self.activation is not None and self._cursor is not None:
+        if self.activation is not None and self.cursor is not None:
             self.activation.close()
             # A handler that ignores its cancellation may still run. Then no other member may handle its event yet.
             keep_holder = self.dispatcher.n_running > 0
             position = Position(*self.dispatcher.position_parts)
-            if not await self._cursor.close(position, keep_holder=keep_holder, timeout_s=timeout_s):
+            if not await self.cursor.close(position, keep_holder=keep_holder, timeout_s=timeout_s):
                 self._logger.warning(
                     "subscription %s to %s: the server did not confirm its last position; events may be "
                     "delivered again",
-                    self._spec.name, self._spec.stream,
+                    self.spec.name, self.spec.stream,
                 )  # fmt: skip
                 return False
         elif isinstance(self.source, SharedSource) and not failed and self.workers.are_started:
@@ -253,25 +258,35 @@ class Pipeline:
         """Delete the kept position. Raises ServerError, Timeout, Closed."""
         if isinstance(self.source, SharedSource):
             await self.source.forget()
-        elif self._cursor is not None:
-            await self._cursor.forget()
-        elif self._spec.is_durable:
-            await CursorEntry(self._services.wire, self._services.api, self._spec.stream, self._spec.name).delete()
+        elif self.cursor is not None:
+            await self.cursor.forget()
+        elif self.spec.is_durable:
+            await CursorEntry(self.services.wire, self.services.api, self.spec.stream, self.spec.name).delete()
 
     def release(self) -> None:
         """Release what the subscription uses of the connection."""
         if self._has_name:
             self._has_name = False
             is_given = self._options.name is not None
-            self._services.durable_names.release(self._spec.stream, self._spec.name, is_given=is_given)
-        self._monitor.stop()
+            self.services.durable_names.release(self.spec.stream, self.spec.name, is_given=is_given)
+        self.monitor.stop()
         self._host.close()
         self.dispatcher.end_packs()  # if closing has failed, they are not given back yet
         self._host.release()
-        on_refused = self._services.wire.on_refused
+        on_refused = self.services.wire.on_refused
         if self.source.on_refused in on_refused:
             on_refused.remove(self.source.on_refused)
         self.source.release()
+
+    @property
+    def role(self) -> str:
+        """Return what this member does, for the log."""
+        if self.cursor is None:
+            return "ordered" if self.spec.is_ordered else "shared"
+        held = self.cursor.held
+        if held is not None:
+            return f"active, after position {held.position.text}"
+        return f"standing by, {self.cursor.liveness.holder or 'another member'} is active"
 
     # --- counts ------------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from eda.jetstream.consumer_settings import (
 from eda.jetstream.labels import labels
 from eda.jetstream.stream_info import StreamInfo
 from eda.jetstream.subjects import covers, filter_subjects, shown_filter
+from eda.log import with_fields
 from eda.server_codes import CONSUMER_DOES_NOT_EXIST, CONSUMER_EXISTS, CONSUMER_NOT_FOUND
 from eda.subscribing.filters import noted_filter, server_filter, shared_filter, with_note
 from eda.subscribing.moved_position import MovedPosition, started_at
@@ -47,7 +48,7 @@ class SharedConsumer:
 
     def __init__(self, api: Api, logger: logging.Logger, spec: SubscriptionSpec) -> None:
         self._api = api
-        self._logger = logger
+        self._logger = with_fields(logger, eda_stream=spec.stream, eda_subscription=spec.name)
         self._stream = spec.stream
         self._name = spec.name
         self._options = options = spec.options

@@ -29,13 +29,13 @@ class SharedSource(Source):
     """Pulls deliveries from a consumer that any number of members may share."""
 
     def __init__(self, services: Services, spec: SubscriptionSpec, on_end: Callable[[Exception], None]) -> None:
-        super().__init__(services.wire, services.api, services.logger, spec.stream, on_end)
+        super().__init__(services.wire, services.api, services.logger, spec.stream, spec.name, on_end)
         self.consumer: str = spec.name
         self._is_durable = spec.is_durable
         self._kept = SharedConsumer(services.api, services.logger, spec)
         self._filter = self._kept.filter
         self._unwanted = UnwantedDeliveries(
-            self._logger, self._filter, self._consumer_info, self._on_narrow, self._on_failed
+            self._logger, self._filter, self.consumer_info, self._on_narrow, self._on_failed
         )
         self._suspending: asyncio.Task[None] | None = None
         self._stripped: dict[int, bytes] = {}  # deliveries without a body: their acknowledgement subjects by sequence
@@ -139,7 +139,7 @@ class SharedSource(Source):
         if self._dispatcher is not None:
             self._unwanted.add(self._dispatcher, seq, reply)
 
-    async def _consumer_info(self) -> dict[str, Any] | None:
+    async def consumer_info(self) -> dict[str, Any] | None:
         return await self._api.consumer_info(self._stream, self.consumer)
 
     def _on_narrow(self, theirs: list[str]) -> None:
@@ -281,7 +281,7 @@ class SharedSource(Source):
             except EdaError as error:
                 if not grace.allows(error):
                     raise
-                self._logger.info(
+                self._logger.debug(
                     "checking consumer %s of stream %s (because %s) failed, trying again: %s",
                     self.consumer, self._stream, why, error,
                 )  # fmt: skip

@@ -18,6 +18,7 @@ from eda.errors import Closed, EdaError, ServerError, Timeout
 from eda.handling._dispatch import Dispatcher
 from eda.jetstream.api import Api
 from eda.jetstream.pull_limits import PullLimits
+from eda.log import with_fields
 from eda.times import NS
 from eda.transport.wire import Wire
 
@@ -44,12 +45,13 @@ class Source:
     """
 
     def __init__(
-        self, wire: Wire, api: Api, logger: logging.Logger, stream: str, on_end: Callable[[Exception], None]
+        self, wire: Wire, api: Api, logger: logging.Logger, stream: str, name: str, on_end: Callable[[Exception], None]
     ) -> None:
         self._wire = wire
         self._api = api
-        self._logger = logger
+        self._logger = with_fields(logger, eda_stream=stream, eda_subscription=name)
         self._stream = stream
+        self._name = name
         self._on_end = on_end
         self.consumer = ""
         self._inbox = wire.new_inbox()
@@ -130,9 +132,10 @@ class Source:
         try:
             await self._wire.barrier(timeout_s)
         except (Timeout, Closed) as error:
-            self._logger.warning(
-                "closing a subscription to %s: the server did not confirm that its deliveries have ended: %s",
-                self._stream, error,
+            self._logger.log(
+                self._wire.trouble_level,
+                "closing subscription %s to %s: the server did not confirm that its deliveries have ended: %s",
+                self._name, self._stream, error,
             )  # fmt: skip
 
     def release(self) -> None:
@@ -215,7 +218,9 @@ class Source:
                 self._on_end(ServerError(status, 0, description, operation=f"pull from consumer {self.consumer}"))
                 return
             # A change of leader, a shutdown, too many pulls, no responders: the server may have forgotten all pulls.
-            self._logger.info("stream %s: pulling again after %d %s", self._stream, status, description)
+            self._logger.debug(
+                "subscription %s to %s: pulling again after %d %s", self._name, self._stream, status, description
+            )
             self.pull_anew(pause=True)
             if status == 503:
                 self.on_silent("no server answers for it")
@@ -231,9 +236,10 @@ class Source:
         is_news = self.limits.learn(description)
         if is_news:
             self._limited_from = self._next_pull
-            self._logger.info(
-                "stream %s: later pulls ask for less, because the server refused one: %s", self._stream, description
-            )
+            self._logger.debug(
+                "subscription %s to %s: later pulls ask for less, because the server refused one: %s",
+                self._name, self._stream, description,
+            )  # fmt: skip
         return is_news is True or (is_news is False and number < self._limited_from)
 
     def _is_refused_again(self, dispatcher: Dispatcher) -> bool:
@@ -251,7 +257,7 @@ class Source:
         try:
             call(*args)
         except Exception as error:
-            self._logger.critical("subscription to %s: pulling failed", self._stream, exc_info=error)
+            self._logger.critical("subscription %s to %s: pulling failed", self._name, self._stream, exc_info=error)
             self._on_end(error)
 
     def pull_anew(self, *, pause: bool) -> None:
@@ -301,7 +307,7 @@ class Source:
             self._n_received = dispatcher.intake.n_received
             self._heard_at = now
         elif now - self._heard_at > 2 * HEARTBEAT_S:
-            self._logger.info("stream %s: no heartbeat came; pulling again", self._stream)
+            self._logger.debug("subscription %s to %s: no heartbeat came; pulling again", self._name, self._stream)
             self._heard_at = now
             self.pull_anew(pause=False)
             self.on_silent("it sends nothing")

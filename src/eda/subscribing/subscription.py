@@ -10,12 +10,15 @@ from eda._event import Event
 from eda.errors import Closed, Timeout
 from eda.handlers import AnyHandler
 from eda.life import Life
+from eda.log import with_fields
 from eda.options import SubscriptionOptions
 from eda.stats import SubscriptionStats
+from eda.subscribing.condition import condition_of, lag_of
 from eda.subscribing.pipeline import Pipeline
 from eda.subscribing.services import Services
 from eda.subscribing.source import BARRIER_S
 from eda.subscribing.spec import SubscriptionSpec
+from eda.subscribing.stream_states import StreamStates
 
 __all__ = ["Subscription"]
 
@@ -30,6 +33,9 @@ class Subscription(Life):
     cancelled, and their events are delivered again.
     """
 
+    group = "subscriptions"
+    is_measured = True
+
     def __init__(
         self,
         services: Services,
@@ -39,10 +45,12 @@ class Subscription(Life):
         on_closed: Callable[[Subscription], None],
     ) -> None:
         label = f"subscription {spec.name} to {spec.stream}"
-        super().__init__(label, services.logger, on_opening, on_closed)
+        logger = with_fields(services.logger, eda_stream=spec.stream, eda_subscription=spec.name)
+        super().__init__(label, logger, on_opening, on_closed)
         self.stream: str = spec.stream
         self.options: SubscriptionOptions = spec.options
         self._name = spec.name
+        self._has_name = spec.is_durable or spec.options.name is not None
         self.on_closing: Callable[[], None] = _nothing
         self.on_finished: Callable[[], None] = _nothing
         self.on_resumed: Callable[[], None] = _nothing
@@ -72,6 +80,11 @@ class Subscription(Life):
         return self._name
 
     @property
+    def key(self) -> str:
+        """Its label; of one without a name, such as private ones, that of its stream: it may be opened again."""
+        return self._label if self._has_name else f"a subscription without a name to {self.stream}"
+
+    @property
     def is_under_way(self) -> bool:
         """Return whether it is open or being opened, and is not being closed."""
         return self._opening is not None and self._closing is None
@@ -93,13 +106,16 @@ class Subscription(Life):
 
     async def _open(self) -> None:
         await self._pipeline.open()
+        self._logger.log(self.life_level, "%s opened: %s", self._label, self._pipeline.role)
 
     def _on_worker_failed(self, worker: asyncio.Task[None]) -> None:
         """Close because a worker has ended early: it was cancelled from outside, or has a bug."""
         error = None if worker.cancelled() else worker.exception()
         if error is None:
             self._error = Closed(f"subscription to {self.stream}: the task of its handlers was cancelled, and it")
-            self._logger.warning("%s", self._error)
+            self._logger.warning(
+                "subscription %s to %s ends: the task of its handlers was cancelled", self.name, self.stream
+            )
         else:
             self._error = (
                 error if isinstance(error, Exception) else Closed(f"subscription to {self.stream}: {error!r}, it")
@@ -250,6 +266,14 @@ class Subscription(Life):
     def _on_overrun(self, event: Event, seconds: float) -> None:
         """Log that a plain handler that middleware has called ran longer than `timeout_s`."""
         self._pipeline.on_overrun(event, seconds)
+
+    def condition(self) -> dict[str, Any]:
+        """Return what a health check says about it; see `conn.health`."""
+        return condition_of(self, self._pipeline, is_active=self.is_active)
+
+    async def measure(self, states: StreamStates) -> dict[str, Any]:
+        """Return the lag as the server knows it. Raises ServerError, Timeout, Closed."""
+        return await lag_of(self._pipeline, states)
 
     def stats(self) -> SubscriptionStats:
         """Return the counts as of now."""

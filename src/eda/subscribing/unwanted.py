@@ -99,7 +99,7 @@ class UnwantedDeliveries:
             except Closed:
                 return
             except EdaError as error:
-                self._logger.info("looking at the filter of a shared consumer failed, trying again: %s", error)
+                self._logger.debug("looking at the filter of a shared consumer failed, trying again: %s", error)
                 self._replies, self._undecided = asked | self._replies, {}
                 await asyncio.sleep(CHECK_PAUSE_S)
                 continue

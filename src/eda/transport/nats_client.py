@@ -48,6 +48,8 @@ class MendedClient(Client):
         super().__init__()
         self.logger = logger
         self._attempts = 0
+        self.n_failed_attempts: int = 0  # to reconnect, since the connection was opened
+        self.last_failure: str = ""  # why the last of these attempts failed
         self._nuid: Any = _Secrets()
         self._had_tls = False
 
@@ -141,8 +143,20 @@ class MendedClient(Client):
                 return
             except Exception as error:
                 # nats-py expects only some errors. Any other error would end its attempts to reconnect.
-                self.logger.warning("an attempt to reconnect failed, the next attempt follows: %s", describe(error))
+                self.note_trouble(error)
                 await asyncio.sleep(BACKOFF_MAX_S * random.random())
+
+    def note_trouble(self, error: Exception) -> None:
+        """Log a problem of the connection. While it is lost, these are failed attempts to reconnect: count them.
+
+        Such attempts go on for ever, some in each second. So the log of the connection tells of them once a minute.
+        """
+        if self.is_up:
+            self.logger.warning("the connection has a problem: %s", describe(error))
+            return
+        self.n_failed_attempts += 1
+        self.last_failure = describe(error)
+        self.logger.debug("an attempt to reconnect failed, the next attempt follows: %s", self.last_failure)
 
     def _choose_server(self, servers: list[Server], info: dict[str, Any]) -> tuple[Server, float]:
         """Return the next server in turn, and the seconds to wait first, which grow with each round without success."""
@@ -191,6 +205,15 @@ class MendedClient(Client):
     def info(self) -> dict[str, Any]:
         """Return the INFO that the server sent when the connection was made."""
         return self._server_info
+
+    @property
+    def address(self) -> str:
+        """Return the address of the server that it uses, or tries to reach, without credentials."""
+        server = self._current_server
+        if server is None or not server.uri.hostname:
+            return ""
+        host = f"[{server.uri.hostname}]" if ":" in server.uri.hostname else server.uri.hostname
+        return f"{server.uri.scheme or 'nats'}://{host}:{server.uri.port or 4222}"
 
     def set_max_payload(self, max_payload: int) -> None:
         """Set the limit in bytes that a later INFO announces."""

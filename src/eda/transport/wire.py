@@ -19,6 +19,7 @@ from nats.aio.subscription import Subscription as NatsSubscription
 from nats.errors import Error as NatsError
 
 from eda.errors import Closed, ConnectError, EdaError, Timeout, printable
+from eda.log import Seldom
 from eda.transport._frame import FrameError, Parser, Sink
 from eda.transport._outbound import Outbound
 from eda.transport._waits import Waits
@@ -62,6 +63,8 @@ class Wire(MendedClient):
         self._interceptor: Interceptor | None = None
         self._fatal: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
+        self._pinging: asyncio.Task[float] | None = None
+        self._refusals = Seldom()  # a program may publish to a forbidden subject without end
         self._opened = False
         self.may_be_forbidden: set[str] = set()  # subjects whose refusal is not logged as an error
 
@@ -76,7 +79,7 @@ class Wire(MendedClient):
         async def remember(error: Exception) -> None:
             if self._opened:
                 if not self.closing:
-                    self.logger.warning("the connection has a problem: %s", describe(error))
+                    self.note_trouble(error)
                 return
             last[:] = [error]
             if _is_final(error) and self._fatal is not None and not self._fatal.done():
@@ -130,6 +133,7 @@ class Wire(MendedClient):
         Return whether all was written within `timeout_s` seconds, at most 5. After that time the connection is cut.
         """
         self.closing = True
+        self._end_ping()
         in_time = True
         timeout_s = min(timeout_s, SHUT_TIMEOUT_S)
         try:
@@ -209,6 +213,7 @@ class Wire(MendedClient):
         if interceptor is not self._interceptor:
             return
         self.out.set_write(None)
+        self._end_ping()
         self._release_writers()  # `out` keeps the bytes, or the publisher sends them again
         if self._opened and not self.closing:
             self._tell(self.on_lost)
@@ -231,6 +236,33 @@ class Wire(MendedClient):
     def is_up(self) -> bool:
         """Return whether frames that are added to `out` are written now."""
         return self._interceptor is not None and not self._interceptor.is_lost and self.is_connected
+
+    @property
+    def trouble_level(self) -> int:
+        """Return the level at which to log that something can't go on, which may be due to a lost connection.
+
+        While the connection is lost, only its own log tells of that, once a minute, however many wait for it.
+        """
+        return logging.WARNING if self.is_up else logging.DEBUG
+
+    def ping(self) -> asyncio.Task[float]:
+        """Return the task that measures the seconds of a round trip to the server. All callers at a time share one.
+
+        The task raises an error of nats-py if no answer comes within 10 s. It is cancelled if the connection is lost.
+        """
+        if self._pinging is None or self._pinging.done():
+            self._pinging = self._loop.create_task(self._measure_round_trip())
+            self._pinging.add_done_callback(_retrieve)
+        return self._pinging
+
+    async def _measure_round_trip(self) -> float:
+        began = self._loop.time()
+        await self.flush(timeout=PING_INTERVAL_S)
+        return self._loop.time() - began
+
+    def _end_ping(self) -> None:
+        if self._pinging is not None:
+            self._pinging.cancel()
 
     def _tell(self, calls: list[Callable[..., None]], *arguments: str) -> None:
         """Call each callback, even if one raises an exception, because every user of the connection must know."""
@@ -275,11 +307,11 @@ class Wire(MendedClient):
             kind = "subscription" if "subscription to" in lower else "publish"
             subject = text.partition('"')[2].partition('"')[0]
             is_optional = subject in self.may_be_forbidden or subject.startswith(OPTIONAL)
-            log = self.logger.debug if is_optional else self.logger.error
-            log("the server forbids: %s", text)
+            level = logging.DEBUG if is_optional else self._refusals.level(logging.ERROR, text)
+            self.logger.log(level, "the server forbids: %s", text)
             self._tell(self.on_refused, kind, subject)
             return
-        self.logger.warning("the server reports an error: %s", text)
+        self.logger.log(self._refusals.level(self.trouble_level, text), "the server reports an error: %s", text)
 
     def server_info(self, line: bytes) -> None:
         """Handle an INFO line. Raises FrameError if it is invalid."""
@@ -330,6 +362,12 @@ class Wire(MendedClient):
 
 def _raise(error: BaseException) -> None:
     raise error
+
+
+def _retrieve(task: asyncio.Task[float]) -> None:
+    """Take the error out of the task, so that asyncio does not report it when no caller waits any more."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _is_final(error: BaseException) -> bool:

@@ -211,7 +211,7 @@ async def test_open_when_the_stream_was_made_again_begins_anew_and_warns(
     member = await Member(conn, stream).open(first=1)
     assert (await member.active()) == (1, 0)
     assert member.cursor.epoch == 2
-    assert logged.find(f"subscription n of {stream}: the stream was made again")
+    assert logged.find(f"subscription n to {stream}: the stream was made again")
     await member.cursor.store(Position(2))
     assert await member.close()
     member = await Member(conn, stream).open(first=9)

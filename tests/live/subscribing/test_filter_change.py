@@ -275,8 +275,8 @@ async def test_ordered_when_a_standby_has_the_old_filter_never_takes_the_key_bac
     narrow = await old_conn.subscribe(stream, print, types=["a"], serial=True, **SHARED)
     wide = await new_conn.subscribe(stream, print, types=["a", "b"], serial=True, **FROM_HERE)
     # The narrow standby can't take the key while it is cut off from it: it is asked for by the wide one alone.
-    assert narrow._pipeline._cursor is not None
-    narrow._pipeline._cursor._filter.own = [f"{stream}.other.*"]
+    assert narrow._pipeline.cursor is not None
+    narrow._pipeline.cursor._filter.own = [f"{stream}.other.*"]
     await first.close()
     await until(lambda: wide.stats().active)
     await wide.close()
@@ -296,12 +296,12 @@ async def test_ordered_when_a_narrow_standby_outlives_the_wide_holder_never_says
     wide = await new_conn.subscribe(stream, print, types=["a", "b"], serial=True, **FROM_HERE)
     await first.close()
     await until(lambda: wide.stats().active)
-    assert wide._pipeline._cursor is not None
+    assert wide._pipeline.cursor is not None
     # As an old release's member that lost the key to it: it may open no more, but stays.
     narrow = await new_conn.subscribe(stream, print, types=["a", "b"], serial=True, **SHARED)
-    assert narrow._pipeline._cursor is not None
-    narrow._pipeline._cursor._filter.own = [f"{stream}.a.*"]
-    wide._pipeline._cursor._stop()[0].abandon()  # type: ignore[union-attr]  # as if it was killed
+    assert narrow._pipeline.cursor is not None
+    narrow._pipeline.cursor._filter.own = [f"{stream}.a.*"]
+    wide._pipeline.cursor._stop()[0].abandon()  # type: ignore[union-attr]  # as if it was killed
     await until(lambda: logged.find("stands by and takes nothing over"), 15)
     assert not logged.find("taking over")
     await narrow.close()

@@ -32,6 +32,7 @@ TOP: dict[str, list[str]] = {
             "life",
             "run_in",
             "headers",
+            "recent_problems",
             "log",
             "options",
             "receipt",
@@ -57,8 +58,8 @@ TOP: dict[str, list[str]] = {
         "keywords",
     ],
     "front door": [
-        *("sql", "conn_services", "closing", "lifetime", "conn_sides", "conn_admin", "conn", "hooked_conn"),
-        *("connecting", "running", "__init__"),
+        *("sql", "conn_services", "closing", "connection_log", "lifetime", "health_verdict", "health", "conn_sides"),
+        *("conn_admin", "conn", "hooked_conn", "connecting", "running", "__init__"),
     ],
 }
 
