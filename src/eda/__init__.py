@@ -61,7 +61,9 @@ if TYPE_CHECKING:
     from eda.subscribing.details import SubscriptionDetails
     from eda.subscribing.events_iterator import Events
     from eda.subscribing.kept import SubscriptionMove
+    from eda.subscribing.lag import Lag, SubscriptionInfo
     from eda.subscribing.subscription import Subscription
+    from eda.totals import ConnStats
     from eda.typed.registry import payload
     from eda.typed.upcasters import upcast
 
@@ -76,6 +78,7 @@ __all__ = [
     "ConfigError",
     "Conn",
     "ConnState",
+    "ConnStats",
     "ConnectError",
     "ConsumerDeleted",
     "Data",
@@ -98,6 +101,7 @@ __all__ = [
     "Handler",
     "Histogram",
     "HistoryIncomplete",
+    "Lag",
     "Loaded",
     "Middleware",
     "Mode",
@@ -190,7 +194,9 @@ _NAMES_IN = {
     "eda.subscribing.details": "SubscriptionDetails",
     "eda.subscribing.events_iterator": "Events",
     "eda.subscribing.kept": "SubscriptionMove",
+    "eda.subscribing.lag": "Lag SubscriptionInfo",
     "eda.subscribing.subscription": "Subscription",
+    "eda.totals": "ConnStats",
     "eda.typed.registry": "payload",
     "eda.typed.upcasters": "upcast",
 }

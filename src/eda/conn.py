@@ -32,6 +32,7 @@ from eda.receipt import Receipt
 from eda.subscribing.events_iterator import Events
 from eda.subscribing.spec import SubscriptionSpec, spec_of
 from eda.subscribing.subscription import Subscription
+from eda.totals import ConnStats
 from eda.transport.addresses import Addresses
 from eda.typed.upcasters import check_upcasters
 
@@ -100,6 +101,14 @@ class Conn(ConnSides, ConnAdmin):
     def state(self) -> ConnState:
         """The state: "new", "connected", "disconnected", "reconnected" (connected again after a loss), or "closed"."""
         return self._lifetime.state
+
+    def stats(self) -> ConnStats:
+        """Return what this connection has published and handled since it was opened. Asks no server.
+
+        Any thread may call it, at any time. Publishers and subscriptions that have closed are included. So counts never
+        go down while this object lives.
+        """
+        return self._lifetime.totals.read(self.state)
 
     # --- streams -----------------------------------------------------------------------------------------------------
 
@@ -210,7 +219,7 @@ class Conn(ConnSides, ConnAdmin):
             ),
             services.known_streams.looks,
             on_opening=self._lifetime.admit_publisher,
-            on_closed=self._lifetime.publishers.discard,
+            on_closed=self._lifetime.discard_publisher,
         )
 
     async def publish_batch(self, stream: str, events: Iterable[Event]) -> list[Receipt]:
@@ -241,9 +250,10 @@ class Conn(ConnSides, ConnAdmin):
         batches = self._lifetime.batches
         batches.add(done)
         try:
-            return await batch.publish(
-                last_seq=info.last_sequence, created=info.created, longest_s=info.options.dedup_window_s / 2
-            )
+            with services.stream_publishers.batches(stream).under_way(len(messages)):
+                return await batch.publish(
+                    last_seq=info.last_sequence, created=info.created, longest_s=info.options.dedup_window_s / 2
+                )
         finally:
             batches.discard(done)
             done.set_result(None)

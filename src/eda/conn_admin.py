@@ -28,6 +28,7 @@ from eda.subscribing.target import Target
 
 if TYPE_CHECKING:
     from eda.diagnosis.finding import Finding
+from eda.subscribing.lag import Lag, Lags, SubscriptionInfo, lags_of
 
 __all__ = ["ConnAdmin"]
 
@@ -193,6 +194,15 @@ class ConnAdmin:
         if not isinstance(time, datetime) or time.tzinfo is None:
             raise ConfigError(f"time must be an aware datetime, not {time!r:.100}", argument="time")
         return await Remaining(services.wire, services.api).sequence_at(stream, time)
+
+    async def lags(self) -> dict[tuple[str, str], Lag]:
+        """Ask the server how far the open subscriptions of this connection are behind, by stream and name.
+
+        The keys are those of `stats().subscriptions`. If several subscriptions have the same key, the largest lag
+        counts. A lag that the server does not tell is unknown. Raises Closed.
+        """
+        self._lifetime.require_open()
+        return await lags_of(self._lifetime.totals.open_subscriptions())
 
     # --- dead letters ------------------------------------------------------------------------------------------------
 

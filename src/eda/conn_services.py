@@ -18,6 +18,7 @@ from eda.publishing.known_streams import KnownStreams
 from eda.publishing.stream_publisher import StreamPublishers
 from eda.subscribing.durable_names import DurableNames
 from eda.subscribing.services import Services
+from eda.totals import Totals
 from eda.transport.addresses import Addresses
 from eda.transport.wire import Wire
 
@@ -44,9 +45,11 @@ class ConnectOptions:
 
 
 async def connect_services(
-    addresses: Addresses, client: str, logger: logging.Logger, options: ConnectOptions
+    addresses: Addresses, client: str, logger: logging.Logger, options: ConnectOptions, totals: Totals
 ) -> ConnServices:
     """Connect to a server and return the services of the connection.
+
+    `totals` gets the counts of what the connection does.
 
     Raises ConnectError, NotSupported. If the caller is cancelled, nothing stays open.
     """
@@ -65,6 +68,8 @@ async def connect_services(
         if isinstance(error, Timeout | Closed):
             raise ConnectError(str(addresses), str(error)) from error
         raise
+    wire.on_restored.append(totals.note_reconnect)
+    totals.others = known_streams.stream_publishers.stats
     dead_letters = DeadLetters(wire, api, SuitableStreams(wire, api, known_streams.ensure, streams.info))
     return ConnServices(
         wire=wire,
@@ -74,6 +79,7 @@ async def connect_services(
         known_streams=known_streams,
         dead_letters=dead_letters,
         durable_names=DurableNames(),
+        totals=totals,
         stream_publishers=known_streams.stream_publishers,
         replay=Replay(wire, api, logger),
     )

@@ -21,6 +21,7 @@ from eda.life import CANCELLED_CLOSE_S, Life
 from eda.publishing.publisher import Publisher
 from eda.recent_problems import time_text
 from eda.subscribing.subscription import Subscription
+from eda.totals import Totals
 from eda.transport.addresses import Addresses, parse_addresses
 from eda.transport.loops import check_loop, running_loop
 
@@ -82,6 +83,7 @@ class Lifetime:
         self.publishers: set[Publisher] = set()
         self.sides: set[Life] = set()
         self.batches: set[asyncio.Future[None]] = set()
+        self.totals: Totals = Totals()
         self._client = client
         self._logger = logger
         self._options = options
@@ -139,7 +141,7 @@ class Lifetime:
                 self._server = EmbeddedServer(addresses.embedded_dir)
                 await self._server.start()
                 addresses = parse_addresses(self._server.url)
-            services = await connect_services(addresses, self._client, self._logger, self._options)
+            services = await connect_services(addresses, self._client, self._logger, self._options, self.totals)
             if self._closing is not None:  # `close` cancelled this task, but something swallowed the cancellation
                 await services.wire.close_within()
                 raise Closed("connection")
@@ -318,6 +320,12 @@ class Lifetime:
         """Remember a publisher that is being opened, so that `close` closes it. Raises Closed."""
         self.check_not_closing()
         self.publishers.add(publisher)
+        self.totals.add_publisher(publisher.stream, publisher)
+
+    def discard_publisher(self, publisher: Publisher) -> None:
+        """Forget a publisher that has closed. Its counts are kept."""
+        self.publishers.discard(publisher)
+        self.totals.retire_publisher(publisher)
 
     def admit_subscription(self, subscription: Subscription) -> None:
         """Remember a subscription that is being opened, so that `close` closes it. Raises Closed."""

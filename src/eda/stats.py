@@ -82,6 +82,8 @@ class SubscriptionStats:
     """how long each call of the handler took, for an event or with `batch` for a list. Failed calls are counted, too"""
     errors: dict[str, int] = field(default_factory=dict, compare=False)
     """the attempts in `failed`, by the type of their error. Types beyond the first 32 are together under "_OTHER\""""
+    open: int = field(default=1, compare=False)
+    """in `conn.stats()`: how many of the subscriptions are open that these counts belong to. Otherwise 1"""
 
 
 @dataclass(frozen=True)
@@ -117,3 +119,5 @@ class PublisherStats:
     of an event that `send` accepts may be 4 ms too long"""
     errors: dict[str, int] = field(default_factory=dict, compare=False)
     """the events in `failed`, by the type of their error. Types beyond the first 32 are together under "_OTHER\""""
+    open: int = field(default=1, compare=False)
+    """in `conn.stats()`: how many of the publishers are open that these counts belong to. Otherwise 1"""

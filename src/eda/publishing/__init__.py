@@ -18,6 +18,7 @@ Files, each after the files that it imports:
     _stream_sender     the work of `conn.publish` for each event; also writes the frames of all publishers
     _message_sender    publishes messages whose subject, headers and envelope are ready
     _pending           the unsettled events of a publisher, and queries about them
+    batch_counts       what became of the events of atomic batches
     stream_publisher   `conn.publish` for one stream: back-pressure, time-outs, sending again
     atomic_batch       `conn.publish_batch`
     stream_looks       looks at the streams of a connection again every 30 s, because others may change them

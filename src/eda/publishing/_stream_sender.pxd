@@ -29,6 +29,7 @@ cdef class StreamSender(Sink):
     cdef readonly bytes domain              # of the destinations
     cdef object on_answer                   # callable(seq, status, payload), for all but plain acknowledgements
     cdef readonly uint64_t n_acknowledged
+    cdef readonly uint64_t n_resent
     cdef readonly object errors             # the ErrorCounts of the publishes that have failed
     cdef readonly Durations durations       # of each acknowledged publish, from when it was first sent
 

@@ -417,10 +417,8 @@ cdef class StreamSender(Sink):
         if slot is NULL:
             return
         chunk = <Chunk>slot.chunk
-        if chunk.data is NULL:
-            return                      # not written for the first time yet
-        if (<object>slot.waiter).done():
-            return                      # the caller was cancelled
+        if chunk.data is NULL or (<object>slot.waiter).done():
+            return                      # not written for the first time yet, or the caller was cancelled
         if reserve(w, slot.n) < 0:
             raise MemoryError
         put_bytes(w, chunk.data + slot.start, slot.n)
@@ -429,6 +427,7 @@ cdef class StreamSender(Sink):
         slot.sent_ns = monotonic_ns()
         slot.resend_ns = slot.sent_ns + <uint64_t>(resend_s * 1e9)
         slot.n_tries += 1
+        self.n_resent += 1
         write_soon(self.out)
 
     def age_s(self, uint64_t seq):

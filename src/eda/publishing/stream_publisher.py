@@ -20,7 +20,9 @@ from eda.jetstream.store_mark import refusal_of_publish
 from eda.publishing._message_sender import LastSender, MessageSender
 from eda.publishing._stream_sender import Destination
 from eda.publishing._window import PublishWindow
+from eda.publishing.batch_counts import BatchCounts
 from eda.server_codes import CONFLICTS, DUPLICATE_UNDER_WAY
+from eda.stats import Histogram, PublisherStats
 from eda.transport._waits import Wait
 from eda.transport.wire import Wire
 
@@ -61,6 +63,7 @@ class StreamPublishers:
         self.is_marked = is_marked
         self.last: LastSender = LastSender()
         self._of_stream: dict[str, StreamPublisher] = {}
+        self._batches: dict[str, BatchCounts] = {}
 
     @property
     def n_pending(self) -> int:
@@ -85,6 +88,15 @@ class StreamPublishers:
                 raise Closed("connection") from error
             self._of_stream[stream] = publisher
         return publisher
+
+    def batches(self, stream: str) -> BatchCounts:
+        """Return the counts of the atomic batches into a stream."""
+        return self._batches.setdefault(stream, BatchCounts())
+
+    def stats(self) -> list[tuple[str, PublisherStats]]:
+        """Return (stream, counts) of single publishes and of atomic batches. Any thread may call it."""
+        singles = [(stream, each.stats()) for stream, each in list(self._of_stream.items())]
+        return singles + [(stream, each.stats()) for stream, each in list(self._batches.items())]
 
     async def drain(self, deadline: Deadline, *, keeps_s: float) -> int:
         """Wait until all is settled, at most until `keeps_s` before the deadline. Return how many publishes are not."""
@@ -179,6 +191,25 @@ class StreamPublisher:
         whether an earlier try may have stored the message.
         """
         return self.sender.send_message(destination, subject, headers, envelope, timeout_s)
+
+    def stats(self) -> PublisherStats:
+        """Return the counts as of now. Any thread may call it."""
+        sender, window = self.sender, self.sender.window
+        pending = window.n_pending
+        failed = sum(list(sender.errors.counts.values()))
+        return PublisherStats(
+            sent=sender.n_acknowledged + failed + pending,
+            acknowledged=sender.n_acknowledged,
+            resent=sender.n_resent,
+            failed=failed,
+            pending=pending,
+            pending_bytes=window.n_bytes,
+            mode="",
+            oldest_pending_s=sender.oldest_age_s(),
+            publishing=Histogram(*sender.durations.read()),
+            errors=dict(sender.errors.counts),
+            open=0,
+        )
 
     @contextmanager
     def finding_out(self) -> Iterator[None]:

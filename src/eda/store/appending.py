@@ -279,7 +279,8 @@ class Appending:
                 raise late from error
             try:
                 left_s = max(deadline - loop.time(), 0.001)
-                first = await batch.store(last_seq=sequence, created=None, longest_s=left_s)
+                with self._known_streams.stream_publishers.batches(self._stream).under_way(len(envelopes)):
+                    first = await batch.store(last_seq=sequence, created=None, longest_s=left_s)
             except Timeout as late:
                 if late.timeout_s == round(left_s, 3):
                     late.timeout_s = timeout_s  # the caller's, of which the wait for room has taken a part

@@ -9,11 +9,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 from time import monotonic
 from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Literal, Protocol, TypeVar
 
 from eda.cursors.entry import CursorEntry
 from eda.cursors.standby import count_standbys
 from eda.cursors.value import Snapshot
 from eda.errors import ConfigError, ServerError, StreamNotFound, Timeout
+from eda.cursors.value import CursorValue
+from eda.errors import ConfigError, EdaError, ServerError, Timeout
 from eda.jetstream.api import Api, stream_error
 from eda.jetstream.bucket import BUCKET, BUCKET_STREAM
 from eda.jetstream.schemas import ConsumerPage, StreamPage, Subjects
@@ -27,13 +33,54 @@ from eda.subscribing.remaining import Remaining, StreamState
 from eda.times import time_of
 from eda.transport.wire import Wire
 
-__all__ = ["Lags", "SubscriptionInfo"]
+__all__ = ["Lag", "Lags", "SubscriptionInfo", "for_each", "lags_of"]
 
 MAX_REQUESTS = 16  # under way at the same time
 MAX_QUESTIONS = 256  # to the standbys of so many streams at the same time; each waits half a second
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
+_N = TypeVar("_N", int, float)
+
+
+@dataclass(frozen=True)
+class SubscriptionInfo:
+    """A kept subscription as the server knows it, whether or not a member of it is open."""
+
+    name: str
+    """the name under which the position is kept"""
+    stream: str
+    """the stream that the subscription reads"""
+    kind: Literal["shared", "ordered"]
+    """shared: the members share the events; ordered (exclusive, serial or key): one member gets all events"""
+    position: int
+    """the stream sequence up to which all events are done; 0: none is done yet"""
+    lag: int | None
+    """how many events are not done; None: unknown. A pack counts as one event, also if the filter matches none of its
+    events. If only the client filters, events that don't match count as well"""
+    lag_s: float | None
+    """the age of the oldest event that is not done, in seconds; 0.0: all are done; None: unknown"""
+    holder: str | None
+    """ordered: the member that handles the events: its client's name and a random part; None: no member, or shared"""
+    standbys: int | None
+    """ordered: how many standbys answered in time; None: the server forbids to ask them, or shared"""
+    in_flight: int | None
+    """shared: how many events are delivered and not acknowledged; None: ordered"""
+    redelivered: int | None
+    """shared: how many of the events in flight were delivered more than once; None: ordered"""
+    updated: datetime | None
+    """ordered: when the holder last wrote; shared: when an event was last delivered or acknowledged; None: never"""
+
+
+@dataclass(frozen=True)
+class Lag:
+    """How far a subscription is behind its stream, as the server knows it."""
+
+    events: int | None
+    """how many events are not done; None: unknown. A pack counts as one event, also if the filter matches none of its
+    events. If only the client filters, events that don't match count as well"""
+    seconds: float | None
+    """the age of the oldest event that is not done; 0.0: all are done; None: unknown"""
 
 
 class Lags:
@@ -100,14 +147,50 @@ class Lags:
             shared = await _for_each(consumers, lambda each: self.of_consumer(state, each))
             ordered = [
                 each for each in await _for_each(names, lambda name: self.of_cursor(state, name)) if each is not None
+        with self._counting(stream):
+            shared = await for_each(consumers, lambda each: self._shared(state, each))
+                each for each in await for_each(names, lambda name: self._ordered(state, name)) if each is not None
             ]
-        finally:
-            self._wire.may_be_forbidden.discard(direct)
         held = {each.name for each in ordered if each.holder is not None}
         standbys = await count_standbys(self._wire, self._api.domain, stream, held) if held else Counter()
         for index, each in enumerate(ordered):
             ordered[index] = replace(each, standbys=standbys[each.name] if standbys is not None else None)
         return sorted([*shared, *ordered], key=lambda each: (each.name, each.kind))
+
+    @contextmanager
+    def _counting(self, stream: str) -> Iterator[None]:
+        """Count the events of a stream in this block. Direct reads may be forbidden: then there is another request."""
+        direct = f"{self._api.prefix}.DIRECT.GET.{stream}"
+        self._wire.may_be_forbidden.add(direct)
+        try:
+            yield
+        finally:
+            self._wire.may_be_forbidden.discard(direct)
+
+    # --- one subscription --------------------------------------------------------------------------------------------
+
+    async def of_shared(self, stream: str, name: str) -> Lag:
+        """Return the lag of a shared subscription. Raises StreamNotFound, ServerError, Timeout, Closed."""
+        state = await self._remaining.stream(stream)
+        consumer = await self._api.consumer_info(stream, name)
+        if consumer is None:
+            return Lag(None, None)
+        with self._counting(stream):
+            found = await self._shared(state, consumer)
+        return Lag(found.lag, found.lag_s)
+
+    async def of_ordered(self, stream: str, name: str) -> Lag:
+        """Return the lag of the kept position of an ordered subscription. Raises what `of_shared` raises."""
+        state = await self._remaining.stream(stream)
+        with self._counting(stream):
+            found = await self._ordered(state, name)
+        return Lag(None, None) if found is None else Lag(found.lag, found.lag_s)
+
+    async def of_position(self, stream: str, position: int, filter: list[str]) -> Lag:
+        """Return the lag of a subscription that has handled all events up to a position. Raises as `of_shared`."""
+        state = await self._remaining.stream(stream)
+        with self._counting(stream):
+            return Lag(*await self._behind(state, position, filter))
 
     # --- ordered -----------------------------------------------------------------------------------------------------
 
@@ -187,6 +270,28 @@ class Lags:
             is_ordered = each.kind == "ordered"
             result.append(replace(each, standbys=found.get(each.name, 0)) if is_ordered and found is not None else each)
         return result
+    async def _lag_of_cursor(self, state: StreamState, value: CursorValue) -> tuple[int, int | None, float | None]:
+        """Return the position, and how many events and seconds it lags behind."""
+        if value.created and value.created != state.created:
+            return 0, None, None  # the position is in a deleted stream; the next member decides where to start
+        kept = value.position
+        after = kept.seq
+        if after and value.start != after + 1:  # otherwise the stream may just not have reached the start yet
+            # If the stream has lost its end, the next member continues after the last event that is left.
+            after = (await surviving_position(self._api, state.info.name, kept, state.info)).seq
+        return after, *await self._behind(state, after, value.filter)
+
+    async def _behind(self, state: StreamState, after: int, wanted: list[str]) -> tuple[int | None, float | None]:
+        """Return how many events come after a position, and the age of the first of them in seconds."""
+        if state.last <= after:
+            return 0, 0.0
+        # Only filters with several subjects are unreliable on old servers, and each request here has one subject.
+        filter = server_filter(state.info, wanted, filters_reliably=True)
+        n: int | None = None
+        if not filter and state.is_whole:
+            n = state.last - max(after, state.first - 1)
+        n, oldest = await self._remaining.count(state, after + 1, filter, n)
+        return n, state.age_s(oldest) if oldest is not None else 0.0 if n == 0 else None
 
     # --- streams and consumers ---------------------------------------------------------------------------------------
 
@@ -310,6 +415,8 @@ async def _for_each(
     items: Iterable[_T], work: Callable[[_T], Awaitable[_R]], *, at_once: int = MAX_REQUESTS
 ) -> list[_R]:
     """Return what `work` returns for each item, in order. `at_once` run at a time; an error cancels the others."""
+async def for_each(items: Iterable[_T], work: Callable[[_T], Awaitable[_R]]) -> list[_R]:
+    """Return what `work` returns for each item, in order. MAX_REQUESTS run at a time; an error cancels the others."""
     waiting = iter(enumerate(items))
     done: dict[int, _R] = {}
 
@@ -325,3 +432,33 @@ async def _for_each(
             each.cancel()
         await asyncio.wait(runs)
     return [done[index] for index in sorted(done)]
+
+
+class HasLag(Protocol):
+    """A subscription."""
+
+    async def lag(self) -> Lag:
+        """Return how far it is behind."""
+
+
+async def lags_of(subscriptions: Iterable[tuple[tuple[str, str], HasLag]]) -> dict[tuple[str, str], Lag]:
+    """Return the largest lag of the subscriptions of each key. If none of a key is known, its lag is unknown."""
+    given = list(subscriptions)
+    found: dict[tuple[str, str], Lag] = {}
+
+    async def lag_of(subscription: HasLag) -> Lag:
+        try:
+            return await subscription.lag()
+        except EdaError:
+            return Lag(None, None)
+
+    lags = await for_each([each for _, each in given], lag_of)
+    for (key, _), lag in zip(given, lags, strict=True):
+        known = found.setdefault(key, lag)
+        found[key] = Lag(_larger(known.events, lag.events), _larger(known.seconds, lag.seconds))
+    return found
+
+
+def _larger(first: _N | None, second: _N | None) -> _N | None:
+    known = [each for each in (first, second) if each is not None]
+    return max(known, default=None)

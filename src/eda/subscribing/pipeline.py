@@ -20,6 +20,7 @@ from eda.stats import Histogram, SubscriptionStats
 from eda.subscribing.activation import Activation
 from eda.subscribing.durable_names import check_other_kind
 from eda.subscribing.filters import types_with_tombstones
+from eda.subscribing.lag import Lag, Lags
 from eda.subscribing.monitor import Monitor
 from eda.subscribing.moved_position import MovedPosition
 from eda.subscribing.ordered_source import OrderedSource
@@ -297,6 +298,16 @@ class Pipeline:
     def on_overrun(self, event: Event, seconds: float) -> None:
         """Log that a plain function ran longer than a handler may."""
         self._host.on_overrun(event, seconds)
+
+    async def lag(self, *, active: bool) -> Lag:
+        """Return what `Subscription.lag` says."""
+        services, spec = self._services, self._spec
+        lags = Lags(services.wire, services.api)
+        if isinstance(self.source, SharedSource):
+            return await lags.of_shared(spec.stream, spec.name)
+        if active or not spec.is_durable:
+            return await lags.of_position(spec.stream, self.dispatcher.position, self.source.filter)
+        return await lags.of_ordered(spec.stream, spec.name)
 
     def stats(self, *, active: bool) -> SubscriptionStats:
         """Return the counts as of now."""

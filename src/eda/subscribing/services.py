@@ -10,6 +10,7 @@ from eda.jetstream.api import Api
 from eda.jetstream.streams import Streams
 from eda.publishing.known_streams import KnownStreams
 from eda.subscribing.durable_names import DurableNames
+from eda.totals import Totals
 from eda.transport.wire import Wire
 
 __all__ = ["Services"]
@@ -26,3 +27,4 @@ class Services:
     known_streams: KnownStreams
     dead_letters: DeadLetters
     durable_names: DurableNames
+    totals: Totals

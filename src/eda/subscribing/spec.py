@@ -12,6 +12,8 @@ from eda.subscribing.shared_or_ordered import is_ordered
 
 __all__ = ["SubscriptionSpec", "spec_of"]
 
+PRIVATE = "private"
+
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionSpec:
@@ -25,8 +27,15 @@ class SubscriptionSpec:
     options: SubscriptionOptions
     asks_bare: bool = False
     """whether an ordered subscription with a filter always asks for the stream's own subject: its user can't go back"""
+    is_generated: bool = False
+    """whether the name was made for this subscription alone"""
     part: tuple[int, int, int] = (0, 0, 0)
     """how many events are done of which pack, as in Position: an ordered subscription begins in the middle of it"""
+
+    @property
+    def counted_as(self) -> str:
+        """Return the name under which the subscription is counted. There are only few such names."""
+        return PRIVATE if self.is_generated else self.name
 
 
 def spec_of(stream: str, options: SubscriptionOptions, client: str | None) -> SubscriptionSpec:
@@ -35,13 +44,15 @@ def spec_of(stream: str, options: SubscriptionOptions, client: str | None) -> Su
     `client` is the name that the user gave to the connection, or None if the user gave no name.
     """
     ordered = is_ordered(options)
+    is_generated = False
     if options.durable:
         name = options.name if options.name is not None else _checked_client(client)
     elif ordered:
-        name = "private"
+        name = PRIVATE
     else:
+        is_generated = not options.name
         name = options.name or f"eda-{next_nuid()}"
-    return SubscriptionSpec(stream, name, options.durable, ordered, options)
+    return SubscriptionSpec(stream, name, options.durable, ordered, options, is_generated=is_generated)
 
 
 def _checked_client(client: str | None) -> str:

@@ -14,6 +14,7 @@ from eda.log import with_fields
 from eda.options import SubscriptionOptions
 from eda.stats import SubscriptionStats
 from eda.subscribing.condition import condition_of, lag_of
+from eda.subscribing.lag import Lag
 from eda.subscribing.pipeline import Pipeline
 from eda.subscribing.services import Services
 from eda.subscribing.source import BARRIER_S
@@ -51,6 +52,8 @@ class Subscription(Life):
         self.options: SubscriptionOptions = spec.options
         self._name = spec.name
         self._has_name = spec.is_durable or spec.options.name is not None
+        self._counted_as = spec.counted_as
+        self._totals = services.totals
         self.on_closing: Callable[[], None] = _nothing
         self.on_finished: Callable[[], None] = _nothing
         self.on_resumed: Callable[[], None] = _nothing
@@ -105,6 +108,7 @@ class Subscription(Life):
     # --- opening -----------------------------------------------------------------------------------------------------
 
     async def _open(self) -> None:
+        self._totals.add_subscription(self.stream, self._counted_as, self)
         await self._pipeline.open()
         self._logger.log(self.life_level, "%s opened: %s", self._label, self._pipeline.role)
 
@@ -254,6 +258,7 @@ class Subscription(Life):
     def _finished(self) -> None:
         self._pipeline.release()
         super()._finished()
+        self._totals.retire_subscription(self)
         self.on_finished()
 
     def retry_delay_s(self, event: Event, error: Exception) -> float | None:
@@ -275,8 +280,17 @@ class Subscription(Life):
         """Return the lag as the server knows it. Raises ServerError, Timeout, Closed."""
         return await lag_of(self._pipeline, states)
 
+    async def lag(self) -> Lag:
+        """Ask the server how far this subscription is behind its stream. All members of a name have the same lag.
+        If an ordered subscription has events done that are not stored as its position yet, the holder takes them into
+        account. Raises StreamNotFound, ServerError (code 403: the server forbids a request), Timeout, Closed.
+        """
+        if not self.is_under_way or not self._pipeline.workers.are_started:
+            raise Closed(self._label)
+        return await self._pipeline.lag(active=self.is_active)
+
     def stats(self) -> SubscriptionStats:
-        """Return the counts as of now."""
+        """Return the counts as of now. Any thread may call it."""
         return self._pipeline.stats(active=self.is_active)
 
 

@@ -36,9 +36,8 @@ TOP: dict[str, list[str]] = {
             "log",
             "options",
             "receipt",
-            "stats",
         ),
-        *("store_errors", "projection_errors"),
+        *("stats", "totals", "store_errors", "projection_errors"),
     ],
     "event": [
         "_bytes",
