@@ -17,6 +17,7 @@ from eda.errors import ConfigError
 from eda.handlers import AnyHandler
 from eda.jetstream.subjects import check_stream_name
 from eda.lifetime import ConnState
+from eda.middleware.around_conn import ConnHooks
 from eda.middleware.around_handler import BatchChain, HandleChain
 from eda.middleware.around_publish import PublishChain, with_id
 from eda.middleware.around_store import StoreHooks, check_can_load
@@ -55,6 +56,7 @@ class HookedConn(Conn):
     ) -> None:
         super().__init__(addresses, client, logger, options, on_state)
         self._middleware = middleware
+        self._lifetime.watcher = ConnHooks(middleware, self, logger)
         self._publish_hooks = hooks_of(middleware, "publish")
         self._flush_hooks = hooks_of(middleware, "flush")
 

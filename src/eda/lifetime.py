@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from eda.callbacks import Callback
 from eda.closing import CLOSE_TIMEOUT_S, KEPT_SHARE, Closing, check_close_timeout
@@ -26,6 +26,7 @@ from eda.transport.addresses import Addresses, parse_addresses
 from eda.transport.loops import check_loop, running_loop
 
 __all__ = ["ConnState", "Ended", "Lifetime", "closing_what_is_left"]
+__all__ = ["ConnState", "Lifetime", "Watcher", "closing_what_is_left"]
 
 ConnState: TypeAlias = Literal["new", "connected", "disconnected", "reconnected", "closed"]
 """The state of a connection: "reconnected" is connected again after a loss."""
@@ -60,6 +61,16 @@ async def closing_what_is_left() -> AsyncIterator[None]:
     finally:
         _OPENED.reset(token)
         await asyncio.gather(*(each.close_in_own_loop(timeout_s) for each in list(opened)))
+
+
+class Watcher(Protocol):
+    """Is told when a connection has opened and when it has closed."""
+
+    async def opened(self) -> None:
+        """Do what must be done before the program gets the connection. If it raises, the connection is closed."""
+
+    async def closed(self, deadline: Deadline) -> None:
+        """Do what must be done after the connection has closed, until the deadline."""
 
 
 class Lifetime:
@@ -98,6 +109,7 @@ class Lifetime:
         self._close_deadline: Deadline | None = None
         self._opened_in: list[Lifetime] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self.watcher: Watcher | None = None  # the hooks of middleware
         self._loop: asyncio.AbstractEventLoop | None = None  # the event loop in which it was opened
         self.log: ConnectionLog | None = None  # None: not opened yet
         self.ended: dict[str, Ended] = {}  # by key: what an error has ended, and nobody has opened again since
@@ -112,6 +124,8 @@ class Lifetime:
         if self._state == "closed" or self._closing is not None:
             raise Closed("connection")
         check_loop(self._loop)
+        if self._opening is not None and asyncio.current_task() is self._opening:
+            raise ConfigError("the hook opened of a middleware can't open its connection again", argument="middleware")
         if self._opening is None:
             self._loop = asyncio.get_running_loop()
             self._opening = self._loop.create_task(self._open())
@@ -130,6 +144,8 @@ class Lifetime:
         try:
             self._opening.result()
         except BaseException:
+            if self._services is not None:  # a hook has failed after the connection was there
+                await self.close(CANCELLED_CLOSE_S)
             self._set_state("closed")
             raise
         self._was_opened = True
@@ -156,6 +172,8 @@ class Lifetime:
         services.wire.on_lost.append(self._on_lost)
         services.wire.on_restored.append(self._on_restored)
         self._set_state("connected")
+        if self.watcher is not None:
+            await self.watcher.opened()
 
     # --- closing -----------------------------------------------------------------------------------------------------
 
@@ -232,6 +250,8 @@ class Lifetime:
                     if self._opened_in is not None and self in self._opened_in:
                         self._opened_in.remove(self)
                     self._set_state("closed")
+                    if self.watcher is not None:
+                        await self.watcher.closed(deadline)
         if closing.left_undone:
             self._logger.warning(
                 "the connection was closed before these had ended: %s; events that were not acknowledged will be "

@@ -7,6 +7,7 @@ Files, each after the files that it imports:
 
     base               `Middleware`, the types of its `call_next`, and the check of `connect(middleware=…)`
     calls              hooks called one inside the other: each gets its `call_next`, and no outcome is lost
+    around_conn        the hooks at the beginning and at the end of a connection
     around_publish     the hooks around a publish and around a flush
     around_handler     the hooks around a handler of events or of batches
     hooked_publisher   a publisher that runs hooks

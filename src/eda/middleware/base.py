@@ -24,7 +24,7 @@ __all__ = [
     "overrides",
 ]
 
-HOOKS = ("publish", "flush", "handle", "handle_batch", "load")
+HOOKS = ("opened", "closed", "publish", "flush", "handle", "handle_batch", "load")
 
 
 class PublishNext(Protocol):
@@ -79,9 +79,23 @@ class Middleware:
 
     Give instances to `connect(middleware=[...])`. The list goes from the program to the server: the hook `publish` runs
     from the first to the last middleware, the hooks `handle`, `handle_batch` and `load` run from the last to the first.
-    A subclass overrides the hooks that it needs, as `async def`. Each hook but `load` passes on what it was given, or a
-    changed event, by `await call_next(...)`.
+    A subclass overrides the hooks that it needs, as `async def`. Each hook around a call passes on what it was given,
+    or a changed event, by `await call_next(...)`.
     """
+
+    async def opened(self, conn: Any, /) -> None:
+        """Run when a connection has opened, before the program gets it. `conn` is the `eda.Conn`, which may be used.
+
+        It runs from the first to the last middleware. If it raises, the connection is closed, and whoever opens it gets
+        the exception. `connect_timeout_s` does not include the hook. It must not open `conn` again.
+        """
+
+    async def closed(self, conn: Any, /) -> None:
+        """Run when a connection has closed with all its subscriptions and publishers. Their counts can still be read.
+
+        It runs from the last to the first middleware, once for each whose hook `opened` has returned. If the time for
+        closing is over, the hook is cancelled at its first wait. An exception is logged.
+        """
 
     async def publish(self, event: Event, call_next: PublishNext, /) -> object:
         """Run around each publish of an event. `event.stream` is the stream, and `event.id` is never empty.

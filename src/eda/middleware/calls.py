@@ -35,7 +35,7 @@ def hooks_of(middleware: Sequence[Middleware], hook: str) -> tuple[Hook, ...]:
     """Return the hooks of this name that are overridden, the outermost first."""
     assert hook in HOOKS
     hooks = tuple(Hook(each, hook) for each in middleware if overrides(each, hook))
-    return hooks if hook in ("publish", "flush") else hooks[::-1]
+    return hooks if hook in ("publish", "flush", "opened") else hooks[::-1]
 
 
 class Call:

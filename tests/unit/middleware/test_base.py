@@ -71,7 +71,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "too-many": ([TooMany()], "hook TooMany.flush must take (publisher, call_next): missing a required argument"),
     "misspelt": (
         [Misspelt()],
-        "[0] has no hook: the hooks are publish, flush, handle, handle_batch, load, and it has only Misspelt.handel",
+        "[0] has no hook: the hooks are opened, closed, publish, flush, handle, handle_batch, load, and it has only",
     ),
     "misspelt-in-its-base": ([ONE, Derived()], "middleware[1] has no hook: "),
     "no-function": ([NoFunction()], "hook NoFunction.handle must be an async def, not int"),
@@ -120,4 +120,6 @@ async def test_hooks_when_not_overridden_pass_on_what_they_get() -> None:
     await middleware.handle(event, call_next)
     await middleware.handle_batch([event], call_next)
     await middleware.flush(None, call_next)
+    await middleware.opened(None)
+    await middleware.closed(None)
     assert passed == [(event,), (event,), ([event],), ()]
