@@ -110,6 +110,11 @@ class Conn(ConnSides, ConnAdmin):
         """
         return self._lifetime.totals.read(self.state)
 
+    @property
+    def server(self) -> tuple[str, int] | None:
+        """The host and port of the server that the connection uses; None while it is not connected."""
+        return self._lifetime.server
+
     # --- streams -----------------------------------------------------------------------------------------------------
 
     @property

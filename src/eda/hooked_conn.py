@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from eda._event import Event
 from eda.conn import Conn
@@ -18,13 +18,14 @@ from eda.handlers import AnyHandler
 from eda.jetstream.subjects import check_stream_name
 from eda.lifetime import ConnState
 from eda.middleware.around_conn import ConnHooks
-from eda.middleware.around_handler import BatchChain, HandleChain
-from eda.middleware.around_publish import PublishChain, with_id
+from eda.middleware.around_publish import MarkHook, PublishChain, send_hooks, with_id
 from eda.middleware.around_store import StoreHooks, check_can_load
-from eda.middleware.base import Middleware, overrides
-from eda.middleware.calls import Hook, hooks_of
+from eda.middleware.base import Middleware, bound, overrides
+from eda.middleware.calls import hooks_of
 from eda.middleware.hooked_batch import HookedBatch
 from eda.middleware.hooked_publisher import HookedPublisher
+from eda.middleware.marked_publisher import MarkedPublisher
+from eda.middleware.observing import hooked_handler
 from eda.publishing.atomic_batch import MAX_EVENTS
 from eda.publishing.publisher import Publisher
 from eda.publishing.publisher_options import PublisherOptions
@@ -55,9 +56,10 @@ class HookedConn(Conn):
         middleware: tuple[Middleware, ...],
     ) -> None:
         super().__init__(addresses, client, logger, options, on_state)
-        self._middleware = middleware
+        self._middleware = middleware = bound(middleware, self)
         self._lifetime.watcher = ConnHooks(middleware, self, logger)
         self._publish_hooks = hooks_of(middleware, "publish")
+        self._send_hooks = send_hooks(middleware)
         self._flush_hooks = hooks_of(middleware, "flush")
 
     # --- publishing --------------------------------------------------------------------------------------------------
@@ -94,42 +96,48 @@ class HookedConn(Conn):
     def _new_publisher(
         self, services: ConnServices, stream: str, options: PublisherOptions, cls: type[Publisher] = HookedPublisher
     ) -> Publisher:
+        marks = tuple(hook for hook in self._send_hooks if isinstance(hook, MarkHook))
+        if marks and len(marks) == len(self._send_hooks):
+            cls = MarkedPublisher
         publisher = super()._new_publisher(services, stream, options, cls)
         assert isinstance(publisher, HookedPublisher)
-        publisher.use(self._publish_hooks, self._flush_hooks)
+        publisher.use(self._publish_hooks, self._send_hooks, self._flush_hooks)
+        if isinstance(publisher, MarkedPublisher):
+            publisher.set_marks(marks)
         return publisher
 
     # --- subscribing -------------------------------------------------------------------------------------------------
 
     def _new_subscription(self, services: ConnServices, spec: SubscriptionSpec, handler: AnyHandler) -> Subscription:
         is_batch = spec.options.batch is not None
-        hooks = self._handle_hooks("subscription", is_batch=is_batch)
-        if not hooks:
-            return super()._new_subscription(services, spec, handler)
-        chain = BatchChain(hooks, handler) if is_batch else HandleChain(hooks, handler)
-        subscription = super()._new_subscription(services, spec, chain.call)
-        chain.subscription = subscription
+        self._check_not_bypassed("subscription", is_batch=is_batch)
+        hooked, parts = hooked_handler(self._middleware, handler, is_batch=is_batch)
+        subscription = super()._new_subscription(services, spec, hooked)
+        for part in parts:
+            part.subscription = subscription
         return subscription
 
-    def _handle_hooks(self, kind: str, *, is_batch: bool) -> tuple[Hook, ...]:
-        """Return the hooks around a handler. Raises ConfigError for middleware that would not see the events."""
+    def _check_not_bypassed(self, kind: str, *, is_batch: bool) -> None:
+        """Raise ConfigError for middleware that would not see the events."""
         hook, other = ("handle_batch", "handle") if is_batch else ("handle", "handle_batch")
         for each in self._middleware:
             if overrides(each, other) and not overrides(each, hook):
                 raise _bypassed(type(each).__name__, other, hook, kind, is_batch=is_batch)
-        return hooks_of(self._middleware, hook)
 
     # --- read models -------------------------------------------------------------------------------------------------
 
     def _around_attempts(self, *, is_batch: bool) -> Around | None:
-        hooks = self._handle_hooks("projection", is_batch=is_batch)
-        if not hooks:
+        self._check_not_bypassed("projection", is_batch=is_batch)
+        if not any(
+            overrides(each, hook) for each in self._middleware for hook in ("handle", "handle_batch", "observe")
+        ):
             return None
 
         def around(subscription: Subscription, attempt: Attempt) -> Attempt:
-            chain = BatchChain(hooks, attempt) if is_batch else HandleChain(hooks, attempt)
-            chain.subscription = subscription
-            return chain.call
+            hooked, parts = hooked_handler(self._middleware, attempt, is_batch=is_batch)
+            for part in parts:
+                part.subscription = subscription
+            return cast("Attempt", hooked)  # an attempt returns an awaitable, and so does what is around it
 
         return around
 

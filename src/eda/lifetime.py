@@ -42,6 +42,9 @@ class Ended(NamedTuple):
     condition: dict[str, Any]
 
 
+DEFAULT_PORT = 4222
+
+
 # The connections that were opened since `closing_what_is_left` was entered. Tasks inherit this variable.
 _OPENED: ContextVar[list[Lifetime] | None] = ContextVar("eda_opened", default=None)
 
@@ -270,6 +273,12 @@ class Lifetime:
     def state(self) -> ConnState:
         """The state, as `Conn.state` says."""
         return self._state
+
+    @property
+    def server(self) -> tuple[str, int] | None:
+        """The host and port of the server, as `Conn.server` says."""
+        url = None if self._services is None else self._services.wire.connected_url
+        return None if url is None or url.hostname is None else (url.hostname, url.port or DEFAULT_PORT)
 
     def _set_state(self, state: ConnState) -> None:
         if state == self._state:

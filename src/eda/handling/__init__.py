@@ -28,8 +28,8 @@ Files, each after the files that it imports:
     suspects         a shared subscription's record of the events that may have killed the process
     failure_log      log records about failed events, at a bounded rate
     dead_lettering   storing a subscription's dead letters: which stream, which reason, how often
+    running_handler  which event the calling handler handles, and whether it runs too long
     dispatcher_host  futures, timers and decisions about failures, which the dispatcher asks for
-    running_handler  which event the calling handler handles
     workers          the tasks that run a subscription's handlers
 """
 

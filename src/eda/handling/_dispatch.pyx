@@ -97,6 +97,10 @@ cdef class Dispatcher:
         """Cancel the handler of a worker because it has run too long, unless we have cancelled it already."""
         (<Worker>self.workers[index]).cancel(OVERDUE)
 
+    def is_overdue(self, int index):
+        """Return whether `cancel_overdue` has cancelled the handler of a worker, which has not ended yet."""
+        return (<Worker>self.workers[index]).cancelled == OVERDUE
+
     # --- the clock -----------------------------------------------------------------------------------------------
 
     def tick(self, double lease_age_s):

@@ -13,6 +13,7 @@ from eda.handling._dispatch import Dispatcher
 from eda.handling.dead_lettering import DEAD, DeadLettering, StoreLetter, dead_letter_stream
 from eda.handling.failure_log import FailureLog
 from eda.handling.misfits import find_misfits
+from eda.handling.running_handler import is_overdue
 from eda.handling.suspects import Suspects
 from eda.handling.verdicts import Alone, Exhausted, Suspect, Undecodable
 from eda.log import with_fields
@@ -127,11 +128,15 @@ class DispatcherHost:
         self._failures.log_failed(events, errors, [None if delay < 0 else delay / NS for delay in delays])
         return delays
 
-    def retry_delay_s(self, event: Event, error: Exception) -> float | None:
+    def retry_delay_s(self, event: Event, error: BaseException) -> float | None:
         """Return after how many seconds the event is handled again if its handler fails with this error.
 
-        None: the event becomes a dead letter.
+        None: the event becomes a dead letter. 0.0 for an event that is given back.
         """
+        if not isinstance(error, Exception):
+            if not is_overdue():
+                return 0.0
+            error = self.overdue_error(event, error)
         (found,) = self.errors_of([event], error)
         if not isinstance(found, Exception) or isinstance(found, Alone):
             return 0.0

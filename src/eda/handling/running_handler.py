@@ -12,7 +12,7 @@ from weakref import ref
 from eda._event import Event
 from eda.handling._dispatch import Dispatcher
 
-__all__ = ["handled_event", "note_task"]
+__all__ = ["handled_event", "is_overdue", "note_task"]
 
 # For each worker's task that runs, its dispatcher and its index there. A plain dict, because most callers of
 # `handled_event` are no handlers: a look into a WeakKeyDictionary would take half a microsecond of each command.
@@ -35,6 +35,23 @@ def handled_event() -> Event | None:
     Return None outside of a handler, in a task, thread or callback that a handler has started, and in the handler of a
     batch of several events.
     """
+    found = _caller()
+    if found is None:
+        return None
+    running = found[0].running_of(found[1])
+    if isinstance(running, tuple):
+        return running[0] if len(running) == 1 else None
+    return running
+
+
+def is_overdue() -> bool:
+    """Return whether the caller runs in a worker's task, and its handler was cancelled because it ran too long."""
+    found = _caller()
+    return found is not None and found[0].is_overdue(found[1])
+
+
+def _caller() -> tuple[Dispatcher, int] | None:
+    """Return the dispatcher and index of the worker whose task the caller runs in."""
     if not _WORKERS:
         return None
     try:
@@ -43,9 +60,4 @@ def handled_event() -> Event | None:
         return None
     found = None if task is None else _WORKERS.get(task)
     dispatcher = None if found is None else found[0]()
-    if found is None or dispatcher is None:
-        return None
-    running = dispatcher.running_of(found[1])
-    if isinstance(running, tuple):
-        return running[0] if len(running) == 1 else None
-    return running
+    return None if found is None or dispatcher is None else (dispatcher, found[1])

@@ -7,12 +7,13 @@ from typing import Any, final
 
 from eda._event import Event
 from eda._nuid import next_nuid
-from eda.errors import printable
+from eda.errors import ConfigError, printable
+from eda.middleware.base import Middleware, PublishBatch, overrides
 from eda.middleware.calls import Call, Chain, Hook, check_event, final_error, wrong
 from eda.publishing.publisher import Publisher
 from eda.receipt import Receipt
 
-__all__ = ["FlushChain", "PublishChain", "with_id"]
+__all__ = ["FlushChain", "MarkHook", "PublishChain", "send_hooks", "with_id"]
 
 
 @final
@@ -26,6 +27,12 @@ class PublishCall(Call):
         """The publisher that the program uses; None for `conn.publish` and `conn.publish_batch`."""
         assert isinstance(self._chain, PublishChain)
         return self._chain.publisher
+
+    @property
+    def batch(self) -> PublishBatch | None:
+        """The events that are published together with this one; None unless there may be several."""
+        assert isinstance(self._chain, PublishChain)
+        return self._chain.batch
 
     def __call__(self, event: Event) -> Coroutine[Any, Any, Receipt | str]:
         """Pass the event on, and return its receipt or id."""
@@ -75,7 +82,7 @@ class _OutChain(Chain):
 class PublishChain(_OutChain):
     """The hooks around the publish of one event. `end` publishes the event."""
 
-    __slots__ = ("publisher",)
+    __slots__ = ("batch", "publisher")
     call_type: type[Call] = PublishCall
     not_done = "the event was not published"
 
@@ -84,8 +91,10 @@ class PublishChain(_OutChain):
         hooks: Sequence[Hook],
         end: Callable[[Event], Coroutine[Any, Any, Receipt | str]],
         publisher: Publisher | None = None,
+        batch: PublishBatch | None = None,
     ) -> None:
         super().__init__(hooks, end)
+        self.batch: PublishBatch | None = batch
         self.publisher: Publisher | None = publisher
 
     def check(self, before: Event, given: Any, name: str) -> None:
@@ -111,6 +120,38 @@ class FlushChain(_OutChain):
     def note(self, name: str, call: Call) -> str:
         """Return that the publisher was flushed all the same."""
         return f"the publisher was flushed before {name} raised this"
+
+
+@final
+class MarkHook(Hook):
+    """The hook `mark` of one middleware. In a chain it runs as a hook `publish` that marks the event."""
+
+    __slots__ = ("mark",)
+
+    def __init__(self, middleware: Middleware) -> None:
+        super().__init__(middleware, "mark")
+        self.mark: Callable[[Event, Publisher], Event] = middleware.mark
+        self.run = self._run
+
+    async def _run(self, event: Event, call_next: PublishCall) -> None:
+        assert call_next.publisher is not None
+        marked = self.mark(event, call_next.publisher)
+        if type(marked) is not Event:
+            raise self.refusal(marked)
+        await call_next(marked)
+
+    def refusal(self, marked: object) -> ConfigError:
+        """Return the error for a hook that has returned something else than an event."""
+        return wrong(f"{self.name} must return an eda.Event, not {type(marked).__name__}")
+
+
+def send_hooks(middleware: Sequence[Middleware]) -> tuple[Hook, ...]:
+    """Return the hooks for events that a publisher sends without waiting: `mark` in place of `publish`."""
+    return tuple(
+        MarkHook(each) if overrides(each, "mark") else Hook(each, "publish")
+        for each in middleware
+        if overrides(each, "mark") or overrides(each, "publish")
+    )
 
 
 def with_id(event: Event, stream: str) -> Event:

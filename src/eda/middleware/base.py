@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from eda._event import Event
@@ -19,12 +19,23 @@ __all__ = [
     "HandleBatchNext",
     "HandleNext",
     "Middleware",
+    "PublishBatch",
     "PublishNext",
+    "bound",
     "check_middleware",
     "overrides",
 ]
 
-HOOKS = ("opened", "closed", "publish", "flush", "handle", "handle_batch", "load")
+HOOKS = ("opened", "closed", "publish", "mark", "flush", "handle", "handle_batch", "observe", "load")
+PLAIN = ("mark", "observe")  # these are plain functions, all others are `async def`
+
+
+class PublishBatch(Protocol):
+    """Events that are published together: those of one `conn.publish_batch`, or of one append to an event store."""
+
+    @property
+    def events(self) -> Sequence[Event]:
+        """All events, as they were before the first hook."""
 
 
 class PublishNext(Protocol):
@@ -38,6 +49,13 @@ class PublishNext(Protocol):
     @property
     def publisher(self) -> Publisher | None:
         """The publisher that the program uses; None for `conn.publish` and `conn.publish_batch`."""
+
+    @property
+    def batch(self) -> PublishBatch | None:
+        """The events that are published together with this one: the same object in the hooks of all of them.
+
+        None for `conn.publish` and for a publisher.
+        """
 
     def __call__(self, event: Event) -> Coroutine[Any, Any, Receipt | str]: ...
 
@@ -106,6 +124,15 @@ class Middleware:
         """
         return await call_next(event)
 
+    def mark(self, event: Event, publisher: Publisher, /) -> Event:
+        """Return an event of `send` or `send_many`, or a copy with other fields. It runs in place of `publish`.
+
+        A middleware that has both hooks runs `mark` for these events, and `publish` for all others. `mark` is a plain
+        function, and costs much less. It can't wait, and can't know whether the event is stored. The event is as the
+        program has made it: its id may be empty. If `mark` raises, the caller of `send` gets the exception.
+        """
+        return event
+
     async def flush(self, publisher: Publisher, call_next: FlushNext, /) -> None:
         """Run around each flush of a publisher, also at the end of its `async with` block."""
         await call_next()
@@ -127,6 +154,20 @@ class Middleware:
         """
         await call_next(events)
 
+    def observe(
+        self, given: Event | list[Event], subscription: Subscription, /
+    ) -> Callable[[BaseException | None], object] | None:
+        """Begin to observe one attempt to handle an event, or with `batch` a list of events, which must not be changed.
+
+        It may return a function. This function is called when the attempt has ended, with the exception of the attempt;
+        None if it has succeeded. Both are plain functions, run in the task of the handler, and cost much less than a
+        hook `handle`. A context variable that is set here is seen by the handler; the returned function must reset it.
+        They can't change the event or its outcome, but if one of them raises, the attempt fails.
+
+        A middleware may have this hook and `handle` too. Then `observe` is around `handle`.
+        """
+        return None
+
     async def load(self, event: Event, /) -> Event:
         """Return an event that an event store has read, as it was before this middleware's hook `publish` changed it.
 
@@ -136,6 +177,14 @@ class Middleware:
         not this hook, because nobody would undo its changes.
         """
         return event
+
+    def bound_to(self, conn: Any, /) -> Middleware:
+        """Return the middleware whose hooks run for this connection, an `eda.Conn` that is not open yet.
+
+        It is called once for each connection. By default it is the object itself. A middleware that has to know the
+        connection of each event can return a new object for each connection.
+        """
+        return self
 
 
 def overrides(middleware: Middleware, hook: str) -> bool:
@@ -155,12 +204,30 @@ def check_middleware(middleware: object) -> tuple[Middleware, ...]:
         for before in range(index):
             if middleware[before] is each:
                 raise _wrong(f"[{index}] is the same object as middleware[{before}]: its hooks would run twice")
-        hooks = [hook for hook in HOOKS if overrides(each, hook)]
-        for hook in hooks:
-            _check_hook(f"{type(each).__name__}.{hook}", hook, getattr(each, hook))
-        if not hooks:
-            _check_no_misspelt_hook(each, f"[{index}]")
+        if not overrides(each, "bound_to"):
+            _check_hooks(each, f"[{index}]")
     return tuple(middleware)
+
+
+def bound(middleware: Sequence[Middleware], conn: Any) -> tuple[Middleware, ...]:
+    """Return the middleware whose hooks run for this connection. Raises ConfigError if one of them can't work."""
+    results = []
+    for each in middleware:
+        result = each.bound_to(conn)
+        if not isinstance(result, Middleware):
+            raise _wrong(f"{type(each).__name__}.bound_to must return an eda.Middleware, not {type(result).__name__}")
+        _check_hooks(result, type(result).__name__)
+        results.append(result)
+    return tuple(results)
+
+
+def _check_hooks(middleware: Middleware, where: str) -> None:
+    """Raise ConfigError if the hooks of a middleware can't work."""
+    hooks = [hook for hook in HOOKS if overrides(middleware, hook)]
+    for hook in hooks:
+        _check_hook(f"{type(middleware).__name__}.{hook}", hook, getattr(middleware, hook))
+    if not hooks:
+        _check_no_misspelt_hook(middleware, where)
 
 
 def _check_no_misspelt_hook(middleware: Middleware, where: str) -> None:
@@ -176,7 +243,10 @@ def _check_no_misspelt_hook(middleware: Middleware, where: str) -> None:
 def _check_hook(name: str, hook: str, function: Any) -> None:
     """Raise ConfigError unless a hook is an `async def` that takes what it will be given."""
     kind = kind_of_call(function) if callable(function) else type(function).__name__
-    if kind != "an async def":
+    if hook in PLAIN:
+        if kind:
+            raise _wrong(f"hook {name} must be a plain function, not {kind}")
+    elif kind != "an async def":
         raise _wrong(f"hook {name} must be an async def, not {kind or 'a plain function'}")
     wanted = list(inspect.signature(getattr(Middleware, hook)).parameters)[1:]
     try:

@@ -35,7 +35,7 @@ class HookedBatch:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._hooks = hooks
-        self._events = events
+        self.events: Sequence[Event] = events
         self._publish = publish
         self._passed_on: dict[int, Event] = {}  # by index
         self._receipts: list[asyncio.Future[Receipt]] = [self._loop.create_future() for _ in events]
@@ -48,7 +48,7 @@ class HookedBatch:
 
         Raises Timeout if the hooks have not passed all events on within 30 s: some may wait for each other.
         """
-        tasks = [self._loop.create_task(self._run_one(index)) for index in range(len(self._events))]
+        tasks = [self._loop.create_task(self._run_one(index)) for index in range(len(self.events))]
         try:
             await self._until_ready()
             if self._failure is None:
@@ -69,13 +69,13 @@ class HookedBatch:
 
     async def _until_ready(self) -> None:
         """Wait until all events were passed on, or a hook has failed. Raises Timeout."""
-        while self._failure is None and len(self._passed_on) < len(self._events):
+        while self._failure is None and len(self._passed_on) < len(self.events):
             self._is_ready = self._loop.create_future()
             done, _ = await asyncio.wait({self._is_ready}, timeout=HOOKS_S)
             if not done:
                 late = Timeout(self.what, HOOKS_S)
                 late.add_note(
-                    f"{len(self._events) - len(self._passed_on)} of {len(self._events)} events were not passed on, so "
+                    f"{len(self.events) - len(self._passed_on)} of {len(self.events)} events were not passed on, so "
                     "nothing was published. The hooks of a batch run concurrently, and wait in call_next for each other"
                 )
                 raise late
@@ -83,7 +83,7 @@ class HookedBatch:
     async def _publish_all(self) -> None:
         self._is_published = True
         try:
-            receipts = await self._publish([self._passed_on[index] for index in range(len(self._events))])
+            receipts = await self._publish([self._passed_on[index] for index in range(len(self.events))])
         except Exception as error:
             for index in range(len(self._receipts)):
                 self._fail(index, error)
@@ -113,9 +113,9 @@ class HookedBatch:
     # --- the hooks of one event --------------------------------------------------------------------------------------
 
     async def _run_one(self, index: int) -> Receipt:
-        event = self._events[index]
+        event = self.events[index]
         try:
-            chain = self.chain_type(self._hooks, lambda passed: self._pass_on(index, passed))
+            chain = self.chain_type(self._hooks, lambda passed: self._pass_on(index, passed), batch=self)
             receipt: Receipt = await chain.call(event)
             return receipt
         except BaseException as error:
@@ -130,7 +130,7 @@ class HookedBatch:
         if self._failure is not None:
             raise PublishFailed(self._failure.failed)
         self._passed_on[index] = event
-        if len(self._passed_on) == len(self._events):
+        if len(self._passed_on) == len(self.events):
             self._wake()
         try:
             return await self._receipts[index]

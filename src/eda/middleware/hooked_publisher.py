@@ -19,20 +19,22 @@ class HookedPublisher(Publisher):
     """A publisher with hooks. An event is accepted when the last hook has passed it on."""
 
     _publish_hooks: Sequence[Hook] = ()
+    _send_hooks: Sequence[Hook] = ()
     _flush_hooks: Sequence[Hook] = ()
 
-    def use(self, publish: Sequence[Hook], flush: Sequence[Hook]) -> None:
-        """Set the hooks."""
+    def use(self, publish: Sequence[Hook], send: Sequence[Hook], flush: Sequence[Hook]) -> None:
+        """Set the hooks. `send` are those of events that are sent without waiting for their receipts."""
         self._publish_hooks = publish
+        self._send_hooks = send
         self._flush_hooks = flush
 
     async def send(self, event: Event) -> str:
         """Run the hooks, then send the event as `Publisher.send` does."""
-        return str(await self._run_hooks(event, super().send))
+        return str(await self._run_hooks(self._send_hooks, event, super().send))
 
     async def send_and_wait(self, event: Event) -> Receipt:
         """Run the hooks, then send the event as `Publisher.send_and_wait` does."""
-        receipt: Receipt = await self._run_hooks(event, super().send_and_wait)
+        receipt: Receipt = await self._run_hooks(self._publish_hooks, event, super().send_and_wait)
         return receipt
 
     async def send_many(self, events: Iterable[Event] | AsyncIterable[Event]) -> list[str]:
@@ -55,13 +57,15 @@ class HookedPublisher(Publisher):
             error.add_note(f"events[{len(ids)}]")
             raise
 
-    async def _run_hooks(self, event: Event, publish: Callable[[Event], Coroutine[Any, Any, Any]]) -> Any:
+    async def _run_hooks(
+        self, hooks: Sequence[Hook], event: Event, publish: Callable[[Event], Coroutine[Any, Any, Any]]
+    ) -> Any:
         self._check_loop()
         if self._core is None or self._closed:
             return await publish(event)  # raises Closed, without running a hook
         if type(event) is not Event:
             raise ConfigError(f"event must be an eda.Event, not {type(event).__name__}", argument="event")
-        return await PublishChain(self._publish_hooks, publish, self).call(with_id(event, self.stream))
+        return await PublishChain(hooks, publish, self).call(with_id(event, self.stream))
 
     async def flush(self) -> None:
         """Run the hooks around `Publisher.flush`."""

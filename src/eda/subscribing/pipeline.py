@@ -291,7 +291,7 @@ class Pipeline:
 
     # --- counts ------------------------------------------------------------------------------------------------------
 
-    def retry_delay_s(self, event: Event, error: Exception) -> float | None:
+    def retry_delay_s(self, event: Event, error: BaseException) -> float | None:
         """Return what `Subscription.retry_delay_s` says."""
         return self._host.retry_delay_s(event, error)
 

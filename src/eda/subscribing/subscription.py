@@ -261,10 +261,13 @@ class Subscription(Life):
         self._totals.retire_subscription(self)
         self.on_finished()
 
-    def retry_delay_s(self, event: Event, error: Exception) -> float | None:
+    def retry_delay_s(self, event: Event, error: BaseException) -> float | None:
         """Return after how many seconds the event is handled again if this attempt fails with `error`.
 
         None: the event is given up, and becomes a dead letter. For middleware, which sees the error before eda does.
+        A CancelledError counts as a failure if the handler was cancelled because its `timeout_s` is over. This is known
+        only in the task that runs the handler. After any other cancellation the event is given back, and the result is
+        0.0.
         """
         return self._pipeline.retry_delay_s(event, error)
 

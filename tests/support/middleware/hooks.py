@@ -54,15 +54,15 @@ class Layer(eda.Middleware):
         return await call_next(event.replace(data=data, meta={**event.meta, self.name: event.data.type}))
 
     async def handle(self, event: eda.Event, call_next: eda.HandleNext) -> None:
-        await call_next(self.opened(event))
+        await call_next(self.unwrapped(event))
 
     async def handle_batch(self, events: list[eda.Event], call_next: eda.HandleBatchNext) -> None:
-        await call_next([self.opened(event) for event in events])
+        await call_next([self.unwrapped(event) for event in events])
 
     async def load(self, event: eda.Event) -> eda.Event:
-        return self.opened(event)
+        return self.unwrapped(event)
 
-    def opened(self, event: eda.Event) -> eda.Event:
+    def unwrapped(self, event: eda.Event) -> eda.Event:
         meta = event.meta
         if self.name not in meta:
             return event

@@ -1,0 +1,81 @@
+"""A publisher whose `send` and `send_many` run plain hooks alone, so that an event costs no further coroutine."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from typing import final
+
+from eda._event import Event
+from eda.errors import ConfigError
+from eda.middleware.around_publish import MarkHook
+from eda.middleware.hooked_publisher import HookedPublisher
+from eda.publishing.publisher import Publisher
+
+__all__ = ["MarkedPublisher"]
+
+
+@final
+class MarkedPublisher(HookedPublisher):
+    """A publisher for whose `send` and `send_many` each middleware has the hook `mark`, or none.
+
+    Made by `HookedConn` in place of a HookedPublisher. `set_marks` is called before it is opened.
+    """
+
+    _marks: tuple[MarkHook, ...] = ()
+
+    def set_marks(self, marks: tuple[MarkHook, ...]) -> None:
+        """Set the hooks `mark`, the outermost first."""
+        self._marks = marks
+
+    async def send(self, event: Event) -> str:
+        """Run the hooks, then send the event as `Publisher.send` does."""
+        core = self._core
+        if core is None or self._closed:
+            return await Publisher.send(self, event)  # raises Closed, without running a hook
+        event = self._marked(event)
+        # As in `Publisher.send`, so that the usual case needs no second coroutine.
+        if not self._senders and not self._outcomes.is_overfull:
+            event_id = core.accept_if_flowing(event)
+            if event_id is not None:
+                return event_id
+        return await Publisher.send(self, event)
+
+    async def send_many(self, events: Iterable[Event] | AsyncIterable[Event]) -> list[str]:
+        """Run the hooks for each event when it is its turn, and send the events as `Publisher.send_many` does."""
+        if self._core is None or self._closed:
+            return await Publisher.send_many(self, events)  # raises Closed, without running a hook
+        if isinstance(events, AsyncIterable):
+            return await Publisher.send_many(self, self._all_marked_later(events))
+        if isinstance(events, Iterable):
+            return await Publisher.send_many(self, self._all_marked(events))
+        return await Publisher.send_many(self, events)  # raises the error
+
+    def _marked(self, event: Event) -> Event:
+        self._check_loop()
+        if type(event) is not Event:
+            raise ConfigError(f"event must be an eda.Event, not {type(event).__name__}", argument="event")
+        for hook in self._marks:
+            event = hook.mark(event, self)
+            if type(event) is not Event:
+                raise hook.refusal(event)
+        return event
+
+    def _all_marked(self, events: Iterable[Event]) -> Iterator[Event]:
+        for number, event in enumerate(events):
+            try:
+                marked = self._marked(event)
+            except Exception as error:
+                error.add_note(f"events[{number}]")
+                raise
+            yield marked
+
+    async def _all_marked_later(self, events: AsyncIterable[Event]) -> AsyncIterator[Event]:
+        number = 0
+        async for event in events:
+            try:
+                marked = self._marked(event)
+            except Exception as error:
+                error.add_note(f"events[{number}]")
+                raise
+            number += 1
+            yield marked
