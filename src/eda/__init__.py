@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from eda.jetstream.streams import Streams
     from eda.keywords import EventsBatchKeywords, EventsKeywords, SubscribeBatchKeywords, SubscribeKeywords
     from eda.lifetime import ConnState
-    from eda.middleware.base import FlushNext, HandleBatchNext, HandleNext, Middleware, PublishNext
+    from eda.middleware.base import FlushNext, HandleBatchNext, HandleNext, Middleware, PublishBatch, PublishNext
     from eda.options import Retry, StreamKeywords, StreamOptions, SubscriptionOptions
     from eda.projection_errors import NotApplied, PositionInvalid, TransactionEnded
     from eda.projections.projection import Projection
@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from eda.subscribing.kept import SubscriptionMove
     from eda.subscribing.lag import Lag, SubscriptionInfo
     from eda.subscribing.subscription import Subscription
+    from eda.telemetry.otel import OpenTelemetry
     from eda.totals import ConnStats
     from eda.typed.registry import payload
     from eda.typed.upcasters import upcast
@@ -108,12 +109,14 @@ __all__ = [
     "MsgPack",
     "NotApplied",
     "NotSupported",
+    "OpenTelemetry",
     "Pack",
     "PartialFailure",
     "PositionInvalid",
     "Projection",
     "ProjectionStats",
     "Proto",
+    "PublishBatch",
     "PublishFailed",
     "PublishNext",
     "Publisher",
@@ -173,7 +176,7 @@ _NAMES_IN = {
     "eda.jetstream.streams": "Streams",
     "eda.keywords": "EventsBatchKeywords EventsKeywords SubscribeBatchKeywords SubscribeKeywords",
     "eda.lifetime": "ConnState",
-    "eda.middleware.base": "FlushNext HandleBatchNext HandleNext Middleware PublishNext",
+    "eda.middleware.base": "FlushNext HandleBatchNext HandleNext Middleware PublishBatch PublishNext",
     "eda.options": "Retry StreamKeywords StreamOptions SubscriptionOptions",
     "eda.projection_errors": "NotApplied PositionInvalid TransactionEnded",
     "eda.projections.projection": "Projection",
@@ -197,6 +200,7 @@ _NAMES_IN = {
     "eda.subscribing.lag": "Lag SubscriptionInfo",
     "eda.subscribing.subscription": "Subscription",
     "eda.totals": "ConnStats",
+    "eda.telemetry.otel": "OpenTelemetry",
     "eda.typed.registry": "payload",
     "eda.typed.upcasters": "upcast",
 }

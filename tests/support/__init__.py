@@ -52,6 +52,7 @@
     subscribing/mover         moves a position in a process of its own, which dies at a step
     subscribing/kept          a kept subscription whose position is moved, and what its members get
     subscribing/members       starts, freezes and kills such members, and reads their journal
+    telemetry/spans           the spans that a program makes, kept in memory by the OpenTelemetry SDK
     cli/commands              the `eda` command as a process
     cli/terminal              the same in a terminal, whose screen a test reads
     diagnosis/settings        streams and consumers as other tools make them, and what is found about them

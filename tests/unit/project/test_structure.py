@@ -85,9 +85,11 @@ MAY_IMPORT: dict[str, list[str]] = {
     "diagnosis": ["words", "jetstream", "subscribing"],
     "testing": ["words", "event", "store"],
     "middleware": ["words", "event", "publishing", "subscribing"],
+    "telemetry": ["words", "event", "publishing", "subscribing", "middleware"],
     "front door": [
         *("words", "typed", "event", "embedded", "transport", "jetstream", "publishing", "dead_letters"),
         *("subscribing", "store", "projections", "diagnosis", "testing", "middleware"),
+        *("subscribing", "store", "projections", "testing", "middleware", "telemetry"),
     ],
     "cli": ["words", "schemas", "event", "transport", "front door"],
 }

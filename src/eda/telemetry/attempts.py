@@ -1,0 +1,79 @@
+"""What a span tells of an operation that has failed, and of what becomes of its events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from opentelemetry.trace import Span, StatusCode
+
+from eda._event import Event
+from eda._pack import place_of
+from eda.errors import printable
+from eda.handlers import GivenBack, PartialFailure
+from eda.subscribing.subscription import Subscription
+from eda.telemetry.conventions import (
+    ATTEMPT,
+    DEAD_LETTER,
+    DELAY_S,
+    ERROR_TYPE,
+    GIVEN_BACK,
+    MESSAGE_ID,
+    N_FAILED,
+    PLACE,
+    RETRY,
+    error_type,
+)
+
+__all__ = ["note_attempt", "note_error"]
+
+MAX_NOTES = 64  # how many failed events of a batch are noted one by one; the SDK keeps 128 events of a span
+
+
+def note_error(span: Span, error: BaseException) -> None:
+    """Let a span tell with which error its operation has failed."""
+    if not span.is_recording():
+        return
+    name = error_type(error)
+    span.set_attribute(ERROR_TYPE, name)
+    try:
+        text = printable(str(error))
+    except Exception:  # a user's class may fail here
+        text = name
+    span.set_status(StatusCode.ERROR, text)
+    span.record_exception(error)
+
+
+def note_attempt(span: Span, error: BaseException, events: Sequence[Event], subscription: Subscription) -> None:
+    """Let the span of an attempt tell how it has failed, and what becomes of each event.
+
+    An event that is given back is not a failure: the handler was stopped because the subscription closes, or because
+    another member handles the event.
+    """
+    if not span.is_recording():
+        return
+    errors = _errors_of(error, events)
+    is_given_back = not isinstance(error, Exception) and subscription.retry_delay_s(events[0], error) == 0.0
+    if isinstance(error, GivenBack) or is_given_back:
+        span.add_event(GIVEN_BACK, {ATTEMPT: events[0].attempt})
+        return
+    note_error(span, error)
+    if len(events) > 1:
+        span.set_attribute(N_FAILED, len(errors))
+    for event, each in errors[:MAX_NOTES]:
+        delay_s = subscription.retry_delay_s(event, each)
+        told: dict[str, Any] = {ATTEMPT: event.attempt, ERROR_TYPE: error_type(each)}
+        if len(events) > 1:
+            told |= {MESSAGE_ID: event.id, PLACE: place_of(event)}
+        if delay_s is None:
+            span.add_event(DEAD_LETTER, told)
+        else:
+            span.add_event(RETRY, {**told, DELAY_S: delay_s})
+
+
+def _errors_of(error: BaseException, events: Sequence[Event]) -> list[tuple[Event, BaseException]]:
+    """Return the events that have failed, and their errors."""
+    if not isinstance(error, PartialFailure):
+        return [(event, error) for event in events]
+    found = [(event, error.error_of(event)) for event in events]
+    return [(event, each) for event, each in found if each is not None]
