@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from eda.subscribing.details import SubscriptionDetails
     from eda.subscribing.events_iterator import Events
     from eda.subscribing.kept import SubscriptionMove
-    from eda.subscribing.lag import Lag, SubscriptionInfo
+    from eda.subscribing.open_lags import Lag
     from eda.subscribing.subscription import Subscription
     from eda.telemetry.otel import OpenTelemetry
     from eda.totals import ConnStats
@@ -197,7 +197,7 @@ _NAMES_IN = {
     "eda.subscribing.details": "SubscriptionDetails",
     "eda.subscribing.events_iterator": "Events",
     "eda.subscribing.kept": "SubscriptionMove",
-    "eda.subscribing.lag": "Lag SubscriptionInfo",
+    "eda.subscribing.open_lags": "Lag",
     "eda.subscribing.subscription": "Subscription",
     "eda.totals": "ConnStats",
     "eda.telemetry.otel": "OpenTelemetry",

@@ -17,10 +17,11 @@ from eda.health import Health
 from eda.jetstream.subjects import check_stream_name
 from eda.lifetime import Lifetime
 from eda.options import SubscriptionOptions
+from eda.subscribing.behind import SubscriptionInfo
 from eda.subscribing.browsing import browse
 from eda.subscribing.details import Details, SubscriptionDetails
 from eda.subscribing.kept import KeptSubscriptions, SubscriptionMove
-from eda.subscribing.lag import Lags, SubscriptionInfo
+from eda.subscribing.lag import Lags
 from eda.subscribing.remaining import Remaining
 from eda.subscribing.spec import spec_of
 from eda.subscribing.subscription import Subscription
@@ -28,7 +29,7 @@ from eda.subscribing.target import Target
 
 if TYPE_CHECKING:
     from eda.diagnosis.finding import Finding
-from eda.subscribing.lag import Lag, Lags, SubscriptionInfo, lags_of
+from eda.subscribing.open_lags import Lag, lags_of
 
 __all__ = ["ConnAdmin"]
 

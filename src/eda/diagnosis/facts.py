@@ -17,7 +17,8 @@ from eda.jetstream.streams import LIST_TIMEOUT_S
 from eda.jetstream.subjects import overlaps
 from eda.names import STREAM_NAME
 from eda.server_codes import STREAM_NOT_FOUND
-from eda.subscribing.lag import Lags, SubscriptionInfo
+from eda.subscribing.behind import SubscriptionInfo
+from eda.subscribing.lag import Lags
 from eda.times import NS
 
 __all__ = ["Facts", "StreamFacts", "read_facts"]

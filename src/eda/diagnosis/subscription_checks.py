@@ -9,7 +9,7 @@ from eda.diagnosis.facts import Facts, StreamFacts
 from eda.diagnosis.finding import Finding, Severity, counted, duration_text, listed
 from eda.jetstream.consumer_settings import Fault, Needs, find_faults, is_attended, subjects_of, unrepairable
 from eda.jetstream.schemas import nanoseconds
-from eda.subscribing.lag import SubscriptionInfo
+from eda.subscribing.behind import SubscriptionInfo
 from eda.times import NS
 
 __all__ = ["check_dead_letters", "check_subscriptions"]

@@ -34,7 +34,7 @@ class MarkedPublisher(HookedPublisher):
             return await Publisher.send(self, event)  # raises Closed, without running a hook
         event = self._marked(event)
         # As in `Publisher.send`, so that the usual case needs no second coroutine.
-        if not self._senders and not self._outcomes.is_overfull:
+        if not self._senders and not core.is_overfull:
             event_id = core.accept_if_flowing(event)
             if event_id is not None:
                 return event_id

@@ -19,6 +19,7 @@ Files, each after the files that it imports:
     _message_sender    publishes messages whose subject, headers and envelope are ready
     _pending           the unsettled events of a publisher, and queries about them
     batch_counts       what became of the events of atomic batches
+    single_stats       the counts of `conn.publish` for one stream
     stream_publisher   `conn.publish` for one stream: back-pressure, time-outs, sending again
     atomic_batch       `conn.publish_batch`
     stream_looks       looks at the streams of a connection again every 30 s, because others may change them

@@ -21,8 +21,9 @@ from eda.publishing._message_sender import LastSender, MessageSender
 from eda.publishing._stream_sender import Destination
 from eda.publishing._window import PublishWindow
 from eda.publishing.batch_counts import BatchCounts
+from eda.publishing.single_stats import stats_of_sender
 from eda.server_codes import CONFLICTS, DUPLICATE_UNDER_WAY
-from eda.stats import Histogram, PublisherStats
+from eda.stats import PublisherStats
 from eda.transport._waits import Wait
 from eda.transport.wire import Wire
 
@@ -194,22 +195,7 @@ class StreamPublisher:
 
     def stats(self) -> PublisherStats:
         """Return the counts as of now. Any thread may call it."""
-        sender, window = self.sender, self.sender.window
-        pending = window.n_pending
-        failed = sum(list(sender.errors.counts.values()))
-        return PublisherStats(
-            sent=sender.n_acknowledged + failed + pending,
-            acknowledged=sender.n_acknowledged,
-            resent=sender.n_resent,
-            failed=failed,
-            pending=pending,
-            pending_bytes=window.n_bytes,
-            mode="",
-            oldest_pending_s=sender.oldest_age_s(),
-            publishing=Histogram(*sender.durations.read()),
-            errors=dict(sender.errors.counts),
-            open=0,
-        )
+        return stats_of_sender(self.sender)
 
     @contextmanager
     def finding_out(self) -> Iterator[None]:

@@ -65,12 +65,12 @@ async def lag_of(pipeline: Pipeline, states: StreamStates) -> dict[str, Any]:
         consumer = await source.consumer_info()
         if consumer is None:
             return {}
-        info = await states.lags.of_consumer(state, consumer)
+        info = await states.behind.of_consumer(state, consumer)
         return {"lag": info.lag, "lag_s": info.lag_s}
     assert isinstance(source, OrderedSource)
     held = None if cursor is None else cursor.held
     if cursor is not None and held is None:
-        kept = await states.lags.of_cursor(state, spec.name)
+        kept = await states.of_cursor(state, spec.name)
         return {} if kept is None else {"lag": kept.lag, "lag_s": kept.lag_s}
     position = pipeline.dispatcher.position if held is None else held.position.seq
     wanted = server_filter(state.info, source.filter, filters_reliably=True)

@@ -9,17 +9,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from time import monotonic
 from typing import Any, TypeVar
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Any, Literal, Protocol, TypeVar
 
 from eda.cursors.entry import CursorEntry
 from eda.cursors.standby import count_standbys
 from eda.cursors.value import Snapshot
 from eda.errors import ConfigError, ServerError, StreamNotFound, Timeout
-from eda.cursors.value import CursorValue
-from eda.errors import ConfigError, EdaError, ServerError, Timeout
 from eda.jetstream.api import Api, stream_error
 from eda.jetstream.bucket import BUCKET, BUCKET_STREAM
 from eda.jetstream.schemas import ConsumerPage, StreamPage, Subjects
@@ -33,54 +27,13 @@ from eda.subscribing.remaining import Remaining, StreamState
 from eda.times import time_of
 from eda.transport.wire import Wire
 
-__all__ = ["Lag", "Lags", "SubscriptionInfo", "for_each", "lags_of"]
+__all__ = ["Lags", "for_each"]
 
 MAX_REQUESTS = 16  # under way at the same time
 MAX_QUESTIONS = 256  # to the standbys of so many streams at the same time; each waits half a second
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
-_N = TypeVar("_N", int, float)
-
-
-@dataclass(frozen=True)
-class SubscriptionInfo:
-    """A kept subscription as the server knows it, whether or not a member of it is open."""
-
-    name: str
-    """the name under which the position is kept"""
-    stream: str
-    """the stream that the subscription reads"""
-    kind: Literal["shared", "ordered"]
-    """shared: the members share the events; ordered (exclusive, serial or key): one member gets all events"""
-    position: int
-    """the stream sequence up to which all events are done; 0: none is done yet"""
-    lag: int | None
-    """how many events are not done; None: unknown. A pack counts as one event, also if the filter matches none of its
-    events. If only the client filters, events that don't match count as well"""
-    lag_s: float | None
-    """the age of the oldest event that is not done, in seconds; 0.0: all are done; None: unknown"""
-    holder: str | None
-    """ordered: the member that handles the events: its client's name and a random part; None: no member, or shared"""
-    standbys: int | None
-    """ordered: how many standbys answered in time; None: the server forbids to ask them, or shared"""
-    in_flight: int | None
-    """shared: how many events are delivered and not acknowledged; None: ordered"""
-    redelivered: int | None
-    """shared: how many of the events in flight were delivered more than once; None: ordered"""
-    updated: datetime | None
-    """ordered: when the holder last wrote; shared: when an event was last delivered or acknowledged; None: never"""
-
-
-@dataclass(frozen=True)
-class Lag:
-    """How far a subscription is behind its stream, as the server knows it."""
-
-    events: int | None
-    """how many events are not done; None: unknown. A pack counts as one event, also if the filter matches none of its
-    events. If only the client filters, events that don't match count as well"""
-    seconds: float | None
-    """the age of the oldest event that is not done; 0.0: all are done; None: unknown"""
 
 
 class Lags:
@@ -114,7 +67,7 @@ class Lags:
                 states.append(StreamState(info_of(answer), answer))
         found = await self._read(states, names, standbys=standbys, may_vanish=True)
         left = [(stream, name) for stream in names.keys() - known for name in names[stream]]
-        found += [each for each in await _for_each(left, self._of_no_stream) if each is not None]
+        found += [each for each in await for_each(left, self._of_no_stream) if each is not None]
         return sorted(found, key=lambda each: (each.stream, each.name, each.kind))
 
     async def _read(
@@ -124,13 +77,13 @@ class Lags:
 
         unless = _unless_gone if may_vanish else _as_it_is
         with self._may_forbid(f"{self._api.prefix}.DIRECT.GET.{state.info.name}" for state in states):
-            listed = await _for_each(states, unless(self._consumers))
+            listed = await for_each(states, unless(self._consumers))
             consumers = [(state, each) for state, found in zip(states, listed, strict=True) for each in found or ()]
-            described = await _for_each(consumers, unless(lambda each: self._behind.of_consumer(*each)))
+            described = await for_each(consumers, unless(lambda each: self._behind.of_consumer(*each)))
             shared = [each for each in described if each is not None]
             has_consumer = {(each.stream, each.name) for each in shared}
             cursors = [(state, name) for state in states for name in names.get(state.info.name, ())]
-            found = await _for_each(cursors, unless(lambda each: self._of_entry(*each)))
+            found = await for_each(cursors, unless(lambda each: self._of_entry(*each)))
         # A moved position of a shared subscription does not count once there is a consumer.
         kept = [
             each
@@ -140,57 +93,6 @@ class Lags:
         if standbys:
             kept = await self._with_standbys(kept)
         return sorted([*shared, *kept], key=lambda each: (each.name, each.kind))
-        consumers = await self._consumers(stream)
-        direct = f"{self._api.prefix}.DIRECT.GET.{stream}"
-        self._wire.may_be_forbidden.add(direct)  # then `Remaining` sends another request instead
-        try:
-            shared = await _for_each(consumers, lambda each: self.of_consumer(state, each))
-            ordered = [
-                each for each in await _for_each(names, lambda name: self.of_cursor(state, name)) if each is not None
-        with self._counting(stream):
-            shared = await for_each(consumers, lambda each: self._shared(state, each))
-                each for each in await for_each(names, lambda name: self._ordered(state, name)) if each is not None
-            ]
-        held = {each.name for each in ordered if each.holder is not None}
-        standbys = await count_standbys(self._wire, self._api.domain, stream, held) if held else Counter()
-        for index, each in enumerate(ordered):
-            ordered[index] = replace(each, standbys=standbys[each.name] if standbys is not None else None)
-        return sorted([*shared, *ordered], key=lambda each: (each.name, each.kind))
-
-    @contextmanager
-    def _counting(self, stream: str) -> Iterator[None]:
-        """Count the events of a stream in this block. Direct reads may be forbidden: then there is another request."""
-        direct = f"{self._api.prefix}.DIRECT.GET.{stream}"
-        self._wire.may_be_forbidden.add(direct)
-        try:
-            yield
-        finally:
-            self._wire.may_be_forbidden.discard(direct)
-
-    # --- one subscription --------------------------------------------------------------------------------------------
-
-    async def of_shared(self, stream: str, name: str) -> Lag:
-        """Return the lag of a shared subscription. Raises StreamNotFound, ServerError, Timeout, Closed."""
-        state = await self._remaining.stream(stream)
-        consumer = await self._api.consumer_info(stream, name)
-        if consumer is None:
-            return Lag(None, None)
-        with self._counting(stream):
-            found = await self._shared(state, consumer)
-        return Lag(found.lag, found.lag_s)
-
-    async def of_ordered(self, stream: str, name: str) -> Lag:
-        """Return the lag of the kept position of an ordered subscription. Raises what `of_shared` raises."""
-        state = await self._remaining.stream(stream)
-        with self._counting(stream):
-            found = await self._ordered(state, name)
-        return Lag(None, None) if found is None else Lag(found.lag, found.lag_s)
-
-    async def of_position(self, stream: str, position: int, filter: list[str]) -> Lag:
-        """Return the lag of a subscription that has handled all events up to a position. Raises as `of_shared`."""
-        state = await self._remaining.stream(stream)
-        with self._counting(stream):
-            return Lag(*await self._behind(state, position, filter))
 
     # --- ordered -----------------------------------------------------------------------------------------------------
 
@@ -222,8 +124,6 @@ class Lags:
 
     async def _entry(self, stream: str, name: str) -> Snapshot:
         """Return the entry. It has no value if it holds something, though not a cursor."""
-
-    async def of_cursor(self, state: StreamState, name: str) -> SubscriptionInfo | None:
         try:
             return await CursorEntry(self._wire, self._api, stream, name).read()
         except ConfigError:
@@ -258,7 +158,7 @@ class Lags:
         for each in kept:
             if each.holder is not None:
                 held.setdefault(each.stream, set()).add(each.name)
-        counted = await _for_each(
+        counted = await for_each(
             held,
             lambda stream: count_standbys(self._wire, self._api.domain, stream, held[stream]),
             at_once=MAX_QUESTIONS,
@@ -270,28 +170,6 @@ class Lags:
             is_ordered = each.kind == "ordered"
             result.append(replace(each, standbys=found.get(each.name, 0)) if is_ordered and found is not None else each)
         return result
-    async def _lag_of_cursor(self, state: StreamState, value: CursorValue) -> tuple[int, int | None, float | None]:
-        """Return the position, and how many events and seconds it lags behind."""
-        if value.created and value.created != state.created:
-            return 0, None, None  # the position is in a deleted stream; the next member decides where to start
-        kept = value.position
-        after = kept.seq
-        if after and value.start != after + 1:  # otherwise the stream may just not have reached the start yet
-            # If the stream has lost its end, the next member continues after the last event that is left.
-            after = (await surviving_position(self._api, state.info.name, kept, state.info)).seq
-        return after, *await self._behind(state, after, value.filter)
-
-    async def _behind(self, state: StreamState, after: int, wanted: list[str]) -> tuple[int | None, float | None]:
-        """Return how many events come after a position, and the age of the first of them in seconds."""
-        if state.last <= after:
-            return 0, 0.0
-        # Only filters with several subjects are unreliable on old servers, and each request here has one subject.
-        filter = server_filter(state.info, wanted, filters_reliably=True)
-        n: int | None = None
-        if not filter and state.is_whole:
-            n = state.last - max(after, state.first - 1)
-        n, oldest = await self._remaining.count(state, after + 1, filter, n)
-        return n, state.age_s(oldest) if oldest is not None else 0.0 if n == 0 else None
 
     # --- streams and consumers ---------------------------------------------------------------------------------------
 
@@ -340,55 +218,6 @@ class Lags:
         finally:
             self._wire.may_be_forbidden.difference_update(added)
 
-    async def of_consumer(self, state: StreamState, consumer: dict[str, Any]) -> SubscriptionInfo:
-        delivered, floor = consumer.get("delivered") or {}, consumer.get("ack_floor") or {}
-        in_flight = consumer.get("num_ack_pending", 0)
-        position = floor.get("stream_seq", 0)
-        if not in_flight:
-            position = max(position, delivered.get("stream_seq", 0))
-        lag = in_flight + await self._pending(state, consumer)
-        lag_s: float | None = 0.0
-        if lag:
-            lag_s = await self._age_of_oldest(state, consumer, position)
-        times = [time_of(each.get("last_active")) for each in (delivered, floor)]
-        return SubscriptionInfo(
-            name=consumer["name"],
-            stream=state.info.name,
-            kind="shared",
-            position=position,
-            lag=lag,
-            lag_s=lag_s,
-            holder=None,
-            standbys=None,
-            in_flight=in_flight,
-            redelivered=consumer.get("num_redelivered", 0),
-            updated=max((time for time in times if time is not None), default=None),
-        )
-
-    async def _pending(self, state: StreamState, consumer: dict[str, Any]) -> int:
-        """Return how many events were not delivered yet."""
-        config, pending = consumer["config"], int(consumer.get("num_pending", 0))
-        filter = server_filter(state.info, shared_filter(config), filters_reliably=True)
-        if not pending or not filter or subjects_of(config):
-            return pending
-        # The members filter, because the server is too old to filter reliably. So its count includes other events.
-        delivered = (consumer.get("delivered") or {}).get("stream_seq", 0)
-        matching, _ = await self._remaining.count(state, delivered + 1, filter, None)
-        return pending if matching is None else matching
-
-    async def _age_of_oldest(self, state: StreamState, consumer: dict[str, Any], position: int) -> float | None:
-        config = consumer["config"]
-        filter = server_filter(state.info, shared_filter(config), filters_reliably=True)
-        begin = max(position + 1, config.get("opt_start_seq") or 0)
-        _, oldest = await self._remaining.count(state, begin, filter, 0)
-        if oldest is None:
-            return None
-        # If nothing is acknowledged yet, the consumer may have started after this event.
-        since = [time_of(config.get("opt_start_time"))]
-        if config.get("deliver_policy") == "new":
-            since.append(time_of(consumer.get("created")))
-        return state.age_s(max([oldest, *(time for time in since if time is not None)]))
-
 
 def _is_shared(config: dict[str, Any]) -> bool:
     """Return whether members can share a consumer with these settings."""
@@ -411,12 +240,10 @@ def _unless_gone(work: Callable[[_T], Awaitable[_R | None]]) -> Callable[[_T], A
     return run
 
 
-async def _for_each(
+async def for_each(
     items: Iterable[_T], work: Callable[[_T], Awaitable[_R]], *, at_once: int = MAX_REQUESTS
 ) -> list[_R]:
     """Return what `work` returns for each item, in order. `at_once` run at a time; an error cancels the others."""
-async def for_each(items: Iterable[_T], work: Callable[[_T], Awaitable[_R]]) -> list[_R]:
-    """Return what `work` returns for each item, in order. MAX_REQUESTS run at a time; an error cancels the others."""
     waiting = iter(enumerate(items))
     done: dict[int, _R] = {}
 
@@ -432,33 +259,3 @@ async def for_each(items: Iterable[_T], work: Callable[[_T], Awaitable[_R]]) -> 
             each.cancel()
         await asyncio.wait(runs)
     return [done[index] for index in sorted(done)]
-
-
-class HasLag(Protocol):
-    """A subscription."""
-
-    async def lag(self) -> Lag:
-        """Return how far it is behind."""
-
-
-async def lags_of(subscriptions: Iterable[tuple[tuple[str, str], HasLag]]) -> dict[tuple[str, str], Lag]:
-    """Return the largest lag of the subscriptions of each key. If none of a key is known, its lag is unknown."""
-    given = list(subscriptions)
-    found: dict[tuple[str, str], Lag] = {}
-
-    async def lag_of(subscription: HasLag) -> Lag:
-        try:
-            return await subscription.lag()
-        except EdaError:
-            return Lag(None, None)
-
-    lags = await for_each([each for _, each in given], lag_of)
-    for (key, _), lag in zip(given, lags, strict=True):
-        known = found.setdefault(key, lag)
-        found[key] = Lag(_larger(known.events, lag.events), _larger(known.seconds, lag.seconds))
-    return found
-
-
-def _larger(first: _N | None, second: _N | None) -> _N | None:
-    known = [each for each in (first, second) if each is not None]
-    return max(known, default=None)

@@ -20,7 +20,6 @@ from eda.stats import Histogram, SubscriptionStats
 from eda.subscribing.activation import Activation
 from eda.subscribing.durable_names import check_other_kind
 from eda.subscribing.filters import types_with_tombstones
-from eda.subscribing.lag import Lag, Lags
 from eda.subscribing.monitor import Monitor
 from eda.subscribing.moved_position import MovedPosition
 from eda.subscribing.ordered_source import OrderedSource
@@ -28,6 +27,7 @@ from eda.subscribing.services import Services
 from eda.subscribing.shared_or_ordered import check_retention
 from eda.subscribing.shared_source import SharedSource
 from eda.subscribing.spec import SubscriptionSpec
+from eda.subscribing.stream_states import StreamStates
 
 __all__ = ["Pipeline"]
 
@@ -132,12 +132,8 @@ class Pipeline:
         self.monitor.start()
 
     async def _open_shared(self, source: SharedSource, info: StreamInfo, moved: MovedPosition | None) -> None:
-        services, spec = self._services, self._spec
-        await source.open(info, moved)
-
-    async def _open_shared(self, source: SharedSource, info: StreamInfo) -> None:
         services, spec = self.services, self.spec
-        await source.open(info)
+        await source.open(info, moved)
         self.workers.start(self._options.concurrency)
         bucket = services.known_streams.bucket_for(info.options)
         self._host.suspects = Suspects(
@@ -299,15 +295,9 @@ class Pipeline:
         """Log that a plain function ran longer than a handler may."""
         self._host.on_overrun(event, seconds)
 
-    async def lag(self, *, active: bool) -> Lag:
-        """Return what `Subscription.lag` says."""
-        services, spec = self._services, self._spec
-        lags = Lags(services.wire, services.api)
-        if isinstance(self.source, SharedSource):
-            return await lags.of_shared(spec.stream, spec.name)
-        if active or not spec.is_durable:
-            return await lags.of_position(spec.stream, self.dispatcher.position, self.source.filter)
-        return await lags.of_ordered(spec.stream, spec.name)
+    def new_states(self) -> StreamStates:
+        """Return what a check of the lag needs."""
+        return StreamStates(self.services.wire, self.services.api)
 
     def stats(self, *, active: bool) -> SubscriptionStats:
         """Return the counts as of now."""

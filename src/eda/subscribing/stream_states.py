@@ -1,12 +1,14 @@
-"""The streams as one health check has found them: each is asked for once, however many subscriptions read it."""
+"""The streams as one check of lags has found them: each is asked for once, however many subscriptions read it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
 
+from eda.cursors.entry import CursorEntry
+from eda.errors import ConfigError
 from eda.jetstream.api import Api
-from eda.subscribing.lag import Lags
+from eda.subscribing.behind import Behind, SubscriptionInfo
 from eda.subscribing.remaining import Remaining, StreamState
 from eda.transport.wire import Wire
 
@@ -14,13 +16,13 @@ __all__ = ["StreamStates"]
 
 
 class StreamStates:
-    """The streams of one health check. `close` ends the requests that are under way."""
+    """The streams of one check. `close` ends the requests that are under way."""
 
     def __init__(self, wire: Wire, api: Api) -> None:
         self._wire = wire
         self._api = api
         self._remaining = Remaining(wire, api)
-        self.lags: Lags = Lags(wire, api)
+        self.behind: Behind = Behind(api, self._remaining)
         self._states: dict[str, asyncio.Task[StreamState]] = {}
         self._allowed: set[str] = set()
 
@@ -38,6 +40,14 @@ class StreamStates:
         subjects = {f"{self._api.prefix}.{request}" for request in requests}
         self._allowed |= subjects - self._wire.may_be_forbidden
         self._wire.may_be_forbidden |= subjects
+
+    async def of_cursor(self, state: StreamState, name: str) -> SubscriptionInfo | None:
+        """Return the subscription of a cursor as the server has it; None: there is no cursor."""
+        try:
+            snapshot = await CursorEntry(self._wire, self._api, state.info.name, name).read()
+        except ConfigError:
+            return None  # the entry holds something, though not a cursor
+        return None if snapshot.value is None else await self.behind.of_cursor(state, name, snapshot)
 
     async def lag_after(
         self, state: StreamState, position: int, filter: Iterable[str]

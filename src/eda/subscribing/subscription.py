@@ -14,7 +14,7 @@ from eda.log import with_fields
 from eda.options import SubscriptionOptions
 from eda.stats import SubscriptionStats
 from eda.subscribing.condition import condition_of, lag_of
-from eda.subscribing.lag import Lag
+from eda.subscribing.open_lags import Lag
 from eda.subscribing.pipeline import Pipeline
 from eda.subscribing.services import Services
 from eda.subscribing.source import BARRIER_S
@@ -285,12 +285,18 @@ class Subscription(Life):
 
     async def lag(self) -> Lag:
         """Ask the server how far this subscription is behind its stream. All members of a name have the same lag.
+
         If an ordered subscription has events done that are not stored as its position yet, the holder takes them into
         account. Raises StreamNotFound, ServerError (code 403: the server forbids a request), Timeout, Closed.
         """
         if not self.is_under_way or not self._pipeline.workers.are_started:
             raise Closed(self._label)
-        return await self._pipeline.lag(active=self.is_active)
+        states = self._pipeline.new_states()
+        try:
+            found = await lag_of(self._pipeline, states)
+        finally:
+            states.close()
+        return Lag(found.get("lag"), found.get("lag_s"))
 
     def stats(self) -> SubscriptionStats:
         """Return the counts as of now. Any thread may call it."""
