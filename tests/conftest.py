@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from helpers import Logged
+from support.log_table import undocumented
 from support.typed.declarations import own_declarations
 
 WITH_SERVERS = {"faults", "live", "security"}
@@ -50,7 +51,10 @@ def _freeze() -> None:
 
 @pytest.fixture(autouse=True)
 def logged(request: pytest.FixtureRequest) -> Iterator[Logged]:
-    """Collect the log; an ERROR of eda, nats-py or the event loop that the test does not `expect` fails it."""
+    """Collect the log; an ERROR of eda, nats-py or the event loop that the test does not `expect` fails it.
+
+    A record that docs/logging.md does not describe fails the test as well.
+    """
     handler = Logged()
     loggers = [logging.getLogger(name) for name in handler.LOGGERS]
     levels = [logger.level for logger in loggers]
@@ -65,7 +69,7 @@ def logged(request: pytest.FixtureRequest) -> Iterator[Logged]:
         for logger, level in zip(loggers, levels, strict=True):
             logger.removeHandler(handler)
             logger.setLevel(level)
-    problems = handler.problems()
+    problems = handler.problems() + undocumented(handler.records)
     if problems:
         pytest.fail("logged:\n" + "\n".join(problems), pytrace=False)
 

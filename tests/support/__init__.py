@@ -2,6 +2,7 @@
 
     reference                 the envelope as the official protobuf package has it; strategies for random events
     log_calls                 the log calls in the sources: texts, levels and fields
+    log_table                 the table in docs/logging.md, and what is wrong with records according to it
     packs                     packs as another program writes them, and their publishing without eda
     transport/faulty_proxy    a TCP proxy that misbehaves on demand
     transport/fake_server     a NATS server that says what a test tells it to

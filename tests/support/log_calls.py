@@ -19,6 +19,7 @@ _SUBSCRIPTION = frozenset({"eda_stream", "eda_subscription"})
 INHERITED: dict[str, frozenset[str]] = {
     "cursors/entry.py": _SUBSCRIPTION,
     "cursors/position.py": _SUBSCRIPTION,
+    "handling/failure_log.py": frozenset(FIELDS_OF_EVENT),
     "projections/applying.py": frozenset({"eda_projection", "eda_stream"}),
     "projections/moving.py": frozenset({"eda_projection", "eda_stream"}),
     "projections/outage_log.py": frozenset({"eda_projection"}),

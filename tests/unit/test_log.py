@@ -10,7 +10,7 @@ import pytest
 
 import eda
 from eda.errors import printable
-from eda.log import safe_logger
+from eda.log import Seldom, problems_of, safe_logger, with_fields
 from helpers import Logged
 
 EVIL = "x\nCRITICAL paid twice\r\x1b[31m\u2028\u2029\u202e\x85\x00"
@@ -45,6 +45,67 @@ def test_exception_when_logged_has_its_traceback_and_names_its_caller(logged: Lo
     assert {Path(record.pathname).name for record in logged.records} == {"test_log.py"}
 
 
+def test_fields_when_a_logger_is_made_from_another_are_those_of_both(logged: Logged) -> None:
+    logger = with_fields(safe_logger(logging.getLogger("eda"), eda_x0="a"), eda_stream="s")
+    with_fields(logger, eda_subscription=EVIL).info("one", extra={"eda_x": 1})
+    logger.info("two")
+    one, two = (vars(record) for record in logged.records)
+    assert (one["eda_x0"], one["eda_stream"], one["eda_x"]) == ("a", "s", 1)
+    assert one["eda_subscription"] == printable(EVIL)
+    assert two["eda_stream"] == "s"
+    assert "eda_subscription" not in two
+    assert Path(logged.records[0].pathname).name == "test_log.py"
+
+
+def test_fields_when_a_call_has_the_same_field_are_those_of_the_call(logged: Logged) -> None:
+    with_fields(logging.getLogger("eda"), eda_stream="s").info("one", extra={"eda_stream": "t"})
+    assert vars(logged.records[0])["eda_stream"] == "t"
+
+
+def test_problems_when_warnings_and_errors_are_logged_are_kept_with_their_fields(logged: Logged) -> None:
+    logged.expect("two")
+    root = safe_logger(logging.getLogger("eda"))
+    logger = with_fields(root, eda_stream="s")
+    logger.info("none")
+    logger.warning("one %s", EVIL)
+    logger.error("two", exc_info=ValueError("why"), extra={"eda_subscription": "me"})
+    two, one = problems_of(root).latest(5)
+    assert (one.level, one.text) == (logging.WARNING, printable(f"one {printable(EVIL)}"))
+    assert (two.text, two.fields["eda_stream"], two.fields["eda_subscription"]) == ("two: ValueError: why", "s", "me")
+
+
+def test_problems_when_the_user_logs_nothing_are_kept_all_the_same() -> None:
+    silent = logging.Logger("silent", logging.CRITICAL)
+    root = safe_logger(silent)
+    try:
+        raise ValueError("why")
+    except ValueError:
+        root.exception("one")
+    (one,) = problems_of(root).latest(5)
+    assert one.text == "one: ValueError: why"
+
+
+def test_seldom_when_a_line_repeats_gives_its_level_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("eda.log.time.monotonic", lambda: now)
+    seldom = Seldom()
+    assert seldom.level(logging.ERROR) == logging.ERROR
+    assert seldom.level(logging.ERROR) == logging.DEBUG
+    assert seldom.level(logging.ERROR, "other") == logging.ERROR
+    now += 59.9
+    assert seldom.level(logging.ERROR) == logging.DEBUG
+    now += 0.2
+    assert seldom.level(logging.DEBUG) == logging.DEBUG
+    assert seldom.level(logging.WARNING) == logging.WARNING
+
+
+def test_seldom_when_there_are_many_keys_keeps_a_bounded_number() -> None:
+    seldom = Seldom()
+    for n in range(3000):
+        assert seldom.level(logging.ERROR, str(n)) == logging.ERROR
+    assert len(seldom._logged_at) == 1000
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -76,7 +137,6 @@ def test_loggers_when_the_sources_are_read_get_their_texts_as_arguments() -> Non
                 and "logger" in ast.unparse(node.func.value)
                 and node.args
                 and isinstance(node.args[0], ast.JoinedStr | ast.BinOp | ast.Call)
-                and path.name != "failure_log.py"  # begins with one of its own constants
             ):
                 wrong.append(f"{path.name}:{node.lineno}")
     assert wrong == []
