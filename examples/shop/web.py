@@ -145,13 +145,7 @@ async def _wait(shop: Shop, after: int | None) -> None:
 
 @router.get("/health")
 async def health(shop: TheShop) -> JSONResponse:
-    """Return 200 if the shop is connected and its read model is kept up to date, else 503."""
-    is_connected = shop.conn.state in ("connected", "reconnected")
-    is_applying = not shop.projection.is_closed  # an error may have ended it
-    is_well = is_connected and is_applying
-    answer = {
-        "status": "ok" if is_well else "failing",
-        "server": shop.conn.state,
-        "read_model": "running" if is_applying else "ended",
-    }
-    return JSONResponse(answer, 200 if is_well else 503)
+    """Return how well the shop is, and 503 if it can't reach the server or if its read model is not kept up to date."""
+    report = await shop.conn.health(timeout_s=1.0)
+    has_ended = any(projection["state"] == "ended" for projection in report["projections"])
+    return JSONResponse(report, 503 if report["status"] == "down" or has_ended else 200)

@@ -54,7 +54,7 @@ class _Measuring:
     async def _measure_one(self, life: Life) -> None:
         async with self._limit:
             try:
-                self.found[life] = await life.measure(self._states)
+                self.found[life] = await life._lags(self._states)
             except (EdaError, NatsError) as error:
                 self.failed[life] = str(error)
 
@@ -92,7 +92,7 @@ class Health:
 
     def _join(self, services: ConnServices) -> _Measuring:
         """Return the requests that are under way for other callers, or begin new ones."""
-        lives = [life for life in self._lives if life.state == "open"]
+        lives = [life for life in self._lives if life._stage == "open"]
         measuring = self._measuring
         if measuring is None or measuring.task.done() or not measuring.n_waiting:
             measuring = self._measuring = _Measuring(services, lives)
@@ -171,10 +171,10 @@ class Health:
         """Return the conditions of all that runs, and of what an error has ended, by group."""
         groups: dict[str, list[dict[str, Any]]] = {name: [] for name in GROUPS}
         for life in self._lives:
-            condition = life.condition()
-            if life.is_measured:
+            condition = life._condition()
+            if life._has_lags:
                 condition |= self._measured(life, condition, measuring, unknown, is_connected=is_connected)
-            groups[life.group].append(condition)
+            groups[life._health_group].append(condition)
         for ended in self._lifetime.ended.values():
             groups[ended.group].append(ended.condition)
         for group, conditions in groups.items():
@@ -194,7 +194,7 @@ class Health:
     ) -> dict[str, Any]:
         """Return what was measured of the condition, and say what was not."""
         found: dict[str, Any] = {}
-        why = "it is not open" if life.state != "open" else "the server did not answer in time"
+        why = "it is not open" if life._stage != "open" else "the server did not answer in time"
         if not is_connected:
             why = "there is no connection"
         elif measuring is not None:

@@ -25,8 +25,8 @@ class Life:
     does. If the block is cancelled, closing takes at most 2 s. `label` names it in errors and log lines.
     """
 
-    group: str  # the list in which a health check shows it
-    is_measured: bool = False  # whether it has lags, which `measure` finds out
+    _health_group: str  # the list in which a health check shows it
+    _has_lags: bool = False  # whether it has lags, which `_lags` finds out
 
     def __init__(self, label: str, logger: logging.Logger, on_opening: OnLife, on_closed: OnLife) -> None:
         self._label = label
@@ -39,7 +39,7 @@ class Life:
         self._opening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
-        self.life_level: int = logging.INFO  # of the log lines that say that it is opened and closed
+        self._life_level: int = logging.INFO  # of the log lines that say that it is opened and closed
 
     @property
     def label(self) -> str:
@@ -47,17 +47,12 @@ class Life:
         return self._label
 
     @property
-    def key(self) -> str:
+    def _key(self) -> str:
         """What tells it apart from others: one with the same key that is opened later takes its place."""
         return self._label
 
     @property
-    def error(self) -> Exception | None:
-        """The error that has ended it; None: none has."""
-        return self._error
-
-    @property
-    def state(self) -> Literal["new", "opening", "open", "closing", "closed", "ended"]:
+    def _stage(self) -> Literal["new", "opening", "open", "closing", "closed", "ended"]:
         """How far its life is; "ended" is closed by an error."""
         if self._closed.is_set():
             return "closed" if self._error is None else "ended"
@@ -72,12 +67,12 @@ class Life:
         opening = self._opening
         return opening is not None and opening.done() and not opening.cancelled() and opening.exception() is None
 
-    def condition(self) -> dict[str, Any]:
+    def _condition(self) -> dict[str, Any]:
         """Return what a health check says about it, ready for JSON; without asking any server."""
         error = None if self._error is None else error_text(self._error)
-        return {"name": self._label, "state": self.state, "error": error}
+        return {"name": self._label, "state": self._stage, "error": error}
 
-    async def measure(self, states: Any) -> dict[str, Any]:
+    async def _lags(self, states: Any) -> dict[str, Any]:
         """Return what only the server knows of its condition. `states` are the StreamStates of one health check."""
         return {}
 
@@ -195,7 +190,7 @@ class Life:
     def _finished(self) -> None:
         """Note that it is closed completely."""
         if self._has_opened:
-            self._logger.log(self.life_level, "%s closed", self._label)
+            self._logger.log(self._life_level, "%s closed", self._label)
         self._closed.set()
         self._on_closed(self)
 

@@ -359,13 +359,13 @@ class Lifetime:
     def admit_subscription(self, subscription: Subscription) -> None:
         """Remember a subscription that is being opened, so that `close` closes it. Raises Closed."""
         self.check_not_closing()
-        self.ended.pop(subscription.key, None)
+        self.ended.pop(subscription._key, None)
         self.subscriptions.add(subscription)
 
     def admit_side(self, side: Life) -> None:
         """Remember a projection, view or relay that is being opened, so that `close` closes it. Raises Closed."""
         self.check_not_closing()
-        self.ended.pop(side.key, None)
+        self.ended.pop(side._key, None)
         self.sides.add(side)
 
     def admit_projection(self, side: Life) -> None:
@@ -380,8 +380,8 @@ class Lifetime:
         """Forget a subscription, projection, view or relay that is closed. Remember the error that has ended it."""
         self.subscriptions.discard(life)
         self.sides.discard(life)
-        if life.error is not None and self._closing is None:
-            self.ended.pop(life.key, None)
-            self.ended[life.key] = Ended(life.group, life.condition() | {"ended": time_text(time.time_ns())})
+        if life._error is not None and self._closing is None:
+            self.ended.pop(life._key, None)
+            self.ended[life._key] = Ended(life._health_group, life._condition() | {"ended": time_text(time.time_ns())})
             if len(self.ended) > MAX_ENDED:
                 del self.ended[next(iter(self.ended))]

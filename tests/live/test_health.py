@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import eda
+import eda.sql
 from helpers import Admin, Connect, Logged, Proxy, freeze, needs_freeze, until, wire_of
 
+DESCRIPTION = Path(__file__).resolve().parents[2] / "docs" / "health.md"
 KEPT: dict[str, Any] = {"name": "me", "durable": True, "backfill": True}
 
 
@@ -302,3 +306,33 @@ async def test_publisher_when_its_oldest_event_waits_for_half_of_its_time_is_a_p
 async def has_problem(conn: eda.Conn, text: str) -> dict[str, Any] | None:
     report = await checked(conn, 0.05)
     return report if any(text in problem for problem in report["problems"]) else None
+
+
+# --- the description -------------------------------------------------------------------------------------------------
+
+
+async def test_fields_when_compared_with_the_description_are_all_described(
+    conn: eda.Conn, stream: str, tmp_path: Path, logged: Logged
+) -> None:
+    described = set(re.findall(r"`(\w+)`", DESCRIPTION.read_text(encoding="utf-8")))
+    outbox = eda.sql.Outbox(eda.sql.SQLite(tmp_path / "outbox.db"))
+    sink = eda.sql.SQLite(tmp_path / "list.db")
+    async with (
+        conn.subscribe(stream, nothing, **KEPT),
+        conn.publisher(stream),
+        conn.projection(stream, lambda events, tx: None, into=sink, name="list"),
+        conn.view("list", into=sink),
+        conn.relay(outbox),
+    ):
+        report = await checked(conn)
+        assert all(report[group] for group in ("subscriptions", "publishers", "projections", "views", "relays"))
+        assert names_in(report) <= described
+
+
+def names_in(value: object) -> set[str]:
+    """Return the names of all fields, at any depth."""
+    if isinstance(value, list):
+        return {name for each in value for name in names_in(each)}
+    if isinstance(value, dict):
+        return {*value, *(name for each in value.values() for name in names_in(each))}
+    return set()

@@ -42,8 +42,8 @@ class Projection(Side):
     as `wait` does. If the block is cancelled, closing takes at most 2 s.
     """
 
-    group = "projections"
-    is_measured = True
+    _health_group = "projections"
+    _has_lags = True
 
     def __init__(
         self,
@@ -141,13 +141,13 @@ class Projection(Side):
             check_lag(self.name, self.version, await self._stream_progress(), max_lag)
         return await self._sink.promote(self.name, self.version)
 
-    def condition(self) -> dict[str, Any]:
+    def _condition(self) -> dict[str, Any]:
         """Return what a health check says about it; see `conn.health`."""
         streams = [
             {"stream": name, "state": each.state, "lag": None, "lag_s": None} for name, each in self._runners.items()
         ]
         counts = [runner.counts for runner in self._runners.values()]
-        return super().condition() | {
+        return super()._condition() | {
             "name": self.name,
             "version": self.version,
             "streams": streams,
@@ -155,9 +155,9 @@ class Projection(Side):
             "failed": sum(each.failed for each in counts),
         }
 
-    async def measure(self, states: StreamStates) -> dict[str, Any]:
+    async def _lags(self, states: StreamStates) -> dict[str, Any]:
         """Return the lags of the streams that this member applies. The database is not asked."""
-        streams: list[dict[str, Any]] = self.condition()["streams"]
+        streams: list[dict[str, Any]] = self._condition()["streams"]
         for each in streams:
             reading = self._runners[each["stream"]].reading
             if reading is not None:

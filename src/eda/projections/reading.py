@@ -74,7 +74,7 @@ class Reading:
         self._stream = stream
         self._on_user_code = on_user_code
         self.subscription: Subscription = Subscription(services, spec, self._receive, _nothing, _nothing)
-        self.subscription.life_level = logging.DEBUG  # the projection's own lines say that it begins and ends
+        self.subscription._life_level = logging.DEBUG  # the projection's own lines say that it begins and ends
         self.subscription.on_rewound = lambda: self._end(Rewound())
         self._source = cast("OrderedSource", self.subscription._pipeline.source)
         self._source.on_part_gone = self.part_is_gone

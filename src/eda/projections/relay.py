@@ -79,7 +79,7 @@ class Relay(Side):
     Of all relays of an outbox, in whatever process, one is active; the others stand by.
     """
 
-    group = "relays"
+    _health_group = "relays"
 
     def __init__(
         self,
@@ -178,10 +178,10 @@ class Relay(Side):
             active=self._is_active,
         )
 
-    def condition(self) -> dict[str, Any]:
+    def _condition(self) -> dict[str, Any]:
         """Return what a health check says about it; see `conn.health`."""
-        condition = super().condition() | {"name": self._outbox.table, **vars(self.stats())}
-        if self.state == "open":
+        condition = super()._condition() | {"name": self._outbox.table, **vars(self.stats())}
+        if self._stage == "open":
             condition["state"] = "no_database" if self._is_failing else "active" if self._is_active else "standby"
         return condition
 

@@ -40,7 +40,7 @@ class View(Side):
     It follows the current version of the projection: `promote` switches all views to another version.
     """
 
-    group = "views"
+    _health_group = "views"
 
     def __init__(
         self, services: Services, name: str, sink: Sink, on_opening: OnLife = _nothing, on_closed: OnLife = _nothing
@@ -66,10 +66,10 @@ class View(Side):
         """
         return None if self._current is None else self._current.version
 
-    def condition(self) -> dict[str, Any]:
+    def _condition(self) -> dict[str, Any]:
         """Return what a health check says about it; see `conn.health`."""
-        condition = super().condition() | {"name": self.name, "version": self.version}
-        return condition | ({"state": "no_database"} if self.state == "open" and self._outage.is_failing else {})
+        condition = super()._condition() | {"name": self.name, "version": self.version}
+        return condition | ({"state": "no_database"} if self._stage == "open" and self._outage.is_failing else {})
 
     # --- opening and closing -----------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ __all__ = ["condition_of", "lag_of"]
 
 def condition_of(life: Life, pipeline: Pipeline, *, is_active: bool) -> dict[str, Any]:
     """Return what this process knows, without asking the server."""
-    spec, stats, error = pipeline.spec, pipeline.stats(active=is_active), life.error
+    spec, stats, error = pipeline.spec, pipeline.stats(active=is_active), life._error
     cursor = pipeline.cursor
     is_standby = cursor is not None and not cursor.is_active
     return {
@@ -41,8 +41,8 @@ def condition_of(life: Life, pipeline: Pipeline, *, is_active: bool) -> dict[str
 
 
 def _state_of(life: Life, pipeline: Pipeline) -> str:
-    if life.state != "open":
-        return life.state
+    if life._stage != "open":
+        return life._stage
     gate, cursor = pipeline.dispatcher.gate, pipeline.cursor
     if pipeline.source.is_suspended:
         return "suspended"

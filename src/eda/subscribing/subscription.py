@@ -34,8 +34,8 @@ class Subscription(Life):
     cancelled, and their events are delivered again.
     """
 
-    group = "subscriptions"
-    is_measured = True
+    _health_group = "subscriptions"
+    _has_lags = True
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Subscription(Life):
         return self._name
 
     @property
-    def key(self) -> str:
+    def _key(self) -> str:
         """Its label; of one without a name, such as private ones, that of its stream: it may be opened again."""
         return self._label if self._has_name else f"a subscription without a name to {self.stream}"
 
@@ -110,7 +110,7 @@ class Subscription(Life):
     async def _open(self) -> None:
         self._totals.add_subscription(self.stream, self._counted_as, self)
         await self._pipeline.open()
-        self._logger.log(self.life_level, "%s opened: %s", self._label, self._pipeline.role)
+        self._logger.log(self._life_level, "%s opened: %s", self._label, self._pipeline.role)
 
     def _on_worker_failed(self, worker: asyncio.Task[None]) -> None:
         """Close because a worker has ended early: it was cancelled from outside, or has a bug."""
@@ -275,11 +275,11 @@ class Subscription(Life):
         """Log that a plain handler that middleware has called ran longer than `timeout_s`."""
         self._pipeline.on_overrun(event, seconds)
 
-    def condition(self) -> dict[str, Any]:
+    def _condition(self) -> dict[str, Any]:
         """Return what a health check says about it; see `conn.health`."""
         return condition_of(self, self._pipeline, is_active=self.is_active)
 
-    async def measure(self, states: StreamStates) -> dict[str, Any]:
+    async def _lags(self, states: StreamStates) -> dict[str, Any]:
         """Return the lag as the server knows it. Raises ServerError, Timeout, Closed."""
         return await lag_of(self._pipeline, states)
 
