@@ -129,7 +129,9 @@ def _check_members(found: eda.SubscriptionDetails, *, force: bool, how: str) -> 
         return
     where = _where(info.stream, info.name)
     if info.kind == "shared":
-        why, how = "members are open", "its members end with ConsumerDeleted"
+        lease = f"{found.lease_s:g} s" if found.lease_s else "its lease"
+        why = f"they are open, or one was killed within the last {lease}"
+        how = "its members end with ConsumerDeleted"
     else:
         why = f"{safe(info.holder or '')} handles its events"
     raise Failure(f"{where} has members: {why}. Close them; with --force, {how}")

@@ -33,6 +33,7 @@ from eda.subscribing.filters import shared_filter
 from eda.subscribing.moved_position import started_at
 from eda.subscribing.remaining import Remaining, StreamState
 from eda.subscribing.target import Target, position_before, target_of
+from eda.times import NS
 from eda.transport.wire import Wire
 
 __all__ = ["KeptSubscriptions", "SubscriptionMove"]
@@ -244,8 +245,10 @@ def _check_unattended(
             f"{where} can't {what} while {holder} handles its events. Close its members; {happens}", argument="force"
         )
     if consumer is not None and is_attended(consumer):
+        lease_s = consumer["config"].get("ack_wait", 0) / NS
         raise ConfigError(
-            f"{where} can't {what} while members are open. Close them; with force=True they end with ConsumerDeleted",
+            f"{where} can't {what} while members are open (one that was killed counts for {lease_s:g} s). Close them; "
+            "with force=True they end with ConsumerDeleted",
             argument="force",
         )
 
