@@ -77,13 +77,23 @@ async def give_up_move(entry: CursorEntry, value: CursorValue, revision: int) ->
 
     If another member has written the cursor meanwhile, nothing is written. Raises ServerError, Timeout, Closed.
     """
-    await asyncio.sleep(TAKEOVER_S)
-    free = msgspec.structs.replace(value, holder="")
+    # A sign of life, or a standby would take the cursor over from a silent holder at the same time, and count a try.
+    for holder in (value.holder, ""):
+        await asyncio.sleep(TAKEOVER_S / 2)
+        written = await _write_again(entry, msgspec.structs.replace(value, holder=holder), value, revision)
+        if not written:
+            return
+        revision = written
+
+
+async def _write_again(entry: CursorEntry, new: CursorValue, held: CursorValue, revision: int) -> int:
+    """Write over the value that this mover holds. Return the revision; 0 if the cursor is not held by it any more."""
     while True:
-        answer, _ = await entry.put(free, revision)
+        answer, _ = await entry.put(new, revision)
         if is_stored(answer):
-            return
+            return answer.seq
         snapshot = await entry.read()
-        if snapshot.value is None or snapshot.value.epoch != value.epoch or not snapshot.value.holder:
-            return
+        found = snapshot.value
+        if found is None or (found.epoch, found.holder) != (held.epoch, held.holder):
+            return 0
         revision = snapshot.revision

@@ -354,3 +354,29 @@ async def test_delete_when_shared_removes_the_records_of_suspects(conn: eda.Conn
         "state"
     ]
     assert list(subjects["subjects"]) == [f"$KV.{BUCKET}.{filled}.other.3"]
+
+
+async def test_move_when_the_holder_writes_all_the_time_gets_through(
+    conn: eda.Conn, connect: Connect, stream: str, admin: Admin, logged: Logged
+) -> None:
+    operator = await connect()
+    async with conn.publisher(stream) as publisher:
+        for _ in range(30_000):
+            await publisher.send(eda.Event())
+    got: list[int] = []
+
+    async def handle(event: eda.Event) -> None:
+        got.append(event.sequence)
+        await asyncio.sleep(0.001)
+
+    async with conn.subscribe(stream, handle, name="n", durable=True, backfill=True, serial=True):
+        await until(lambda: len(got) > 100)
+        await operator.move_subscription(stream, "n", to="end", force=True)
+        assert len(got) < 30_000, "it was no longer busy"
+        await conn.publish(stream)
+        await until(lambda: got[-1] == 30_001)
+        value = await Keys(admin, stream).get()
+        assert value is not None
+        assert value["tries"] == 0
+    assert len(got) < 30_000
+    assert not logged.find("is silent"), "a standby has taken the cursor over from the mover"
