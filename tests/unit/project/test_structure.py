@@ -88,8 +88,7 @@ MAY_IMPORT: dict[str, list[str]] = {
     "telemetry": ["words", "event", "publishing", "subscribing", "middleware"],
     "front door": [
         *("words", "typed", "event", "embedded", "transport", "jetstream", "publishing", "dead_letters"),
-        *("subscribing", "store", "projections", "diagnosis", "testing", "middleware"),
-        *("subscribing", "store", "projections", "testing", "middleware", "telemetry"),
+        *("subscribing", "store", "projections", "diagnosis", "testing", "middleware", "telemetry"),
     ],
     "cli": ["words", "schemas", "event", "transport", "front door"],
 }
