@@ -224,4 +224,9 @@ BARS = [
     Bar("packs, 150,000 events/s, p99: part of that without packs", "packs p99 us", "unpacked p99 us", "<=", 0.25),
     Bar("packs with zstd: part of the bytes on disk without packs", "packs zstd bytes", "unpacked bytes", "<=", 0.2),
     Bar("memory, 20,000,000 events in packs: end over begin", "packs rss end MB", "packs rss begin MB", "<=", 1.1),
+    # Telemetry.
+    Bar(
+        "1 % of the traces sampled: time over that without telemetry", "eda 1 % traced s", "eda untraced s", "<=", 1.11
+    ),
+    Bar("every event traced: times FastStream with its telemetry", "FastStream traced s", "eda traced s", ">=", 3),
 ]

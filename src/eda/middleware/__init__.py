@@ -10,6 +10,7 @@ Files, each after the files that it imports:
     around_conn        the hooks at the beginning and at the end of a connection
     around_publish     the hooks around a publish and around a flush
     around_handler     the hooks around a handler of events or of batches
+    _observed          a handler with one plain hook around it
     observing          a handler with hooks around it, of both kinds
     hooked_publisher   a publisher that runs hooks
     marked_publisher   a publisher that runs plain hooks for the events that it sends

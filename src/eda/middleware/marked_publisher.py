@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from typing import final
 
 from eda._event import Event
@@ -22,17 +22,26 @@ class MarkedPublisher(HookedPublisher):
     """
 
     _marks: tuple[MarkHook, ...] = ()
+    _mark: Callable[[Event, Publisher], Event] | None = None  # the only hook, if there is only one
 
     def set_marks(self, marks: tuple[MarkHook, ...]) -> None:
         """Set the hooks `mark`, the outermost first."""
         self._marks = marks
+        self._mark = marks[0].mark if len(marks) == 1 else None
 
     async def send(self, event: Event) -> str:
         """Run the hooks, then send the event as `Publisher.send` does."""
         core = self._core
         if core is None or self._closed:
             return await Publisher.send(self, event)  # raises Closed, without running a hook
-        event = self._marked(event)
+        if type(event) is not Event:
+            return await Publisher.send(self, event)  # raises the error
+        if self._mark is not None:
+            event = self._mark(event, self)
+            if type(event) is not Event:
+                raise self._marks[0].refusal(event)
+        else:
+            event = self._marked(event)
         # As in `Publisher.send`, so that the usual case needs no second coroutine.
         if not self._senders and not core.is_overfull:
             event_id = core.accept_if_flowing(event)

@@ -2,61 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, final
+from collections.abc import Sequence
 
-from eda.handlers import AnyHandler, refuse_result
+from eda.handlers import AnyHandler
+from eda.middleware._observed import Observed
 from eda.middleware.around_handler import BatchChain, HandleChain
 from eda.middleware.base import Middleware, overrides
 from eda.middleware.calls import Hook
-from eda.subscribing.subscription import Subscription
 
-__all__ = ["Observed", "hooked_handler"]
-
-End = Callable[[BaseException | None], object]
-
-
-@final
-class Observed:
-    """A handler with one hook `observe` around it, called as the handler is.
-
-    It calls no coroutine of its own for a plain function, so the worker measures how long this function takes. The
-    owner sets `subscription` before the first event is handled.
-    """
-
-    __slots__ = ("_handler", "_observe", "subscription")
-    subscription: Subscription
-
-    def __init__(self, observe: Callable[[Any, Subscription], End | None], handler: AnyHandler) -> None:
-        self._observe = observe
-        self._handler: Callable[[Any], Any] = handler
-
-    def __call__(self, given: Any) -> Any:
-        end = self._observe(given, self.subscription)
-        if end is None:
-            return self._handler(given)
-        try:
-            result = self._handler(given)
-            if result is not None:
-                if hasattr(result, "__await__"):
-                    return _awaited(result, end)
-                refused = refuse_result(result)
-                if refused is not None:
-                    raise refused
-        except BaseException as error:
-            end(error)
-            raise
-        end(None)
-        return result
-
-
-async def _awaited(result: Any, end: End) -> None:
-    try:
-        await result
-    except BaseException as error:
-        end(error)
-        raise
-    end(None)
+__all__ = ["hooked_handler"]
 
 
 def hooked_handler(

@@ -10,6 +10,7 @@ from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.trace import SpanContext, get_current_span
 
 from eda._event import Event
+from eda._stamp import Stamp
 
 __all__ = ["Origin", "Propagation"]
 
@@ -45,27 +46,13 @@ class Propagation:
         self._key: tuple[object, ...] | None = None
         self._origin = NO_ORIGIN
 
-    def entries_of(self, context: Context) -> dict[str, str]:
-        """Return the entries of metadata that carry a context."""
+    def stamp_of(self, context: Context) -> Stamp:
+        """Return the stamp that writes a context into events, unless these carry one already."""
+        if propagate.get_global_textmap() is not self._propagator:
+            self._follow_propagator()
         entries: dict[str, str] = {}
         propagate.inject(entries, context if self.with_baggage else baggage.clear(context))
-        return entries
-
-    def with_entries(self, event: Event, entries: dict[str, str]) -> Event:
-        """Return the event with these entries, or the very event if it carries a context already."""
-        if not entries:
-            return event
-        meta = event.meta
-        if meta:
-            if self.is_in(meta):
-                return event
-            return event.replace(meta={**meta, **entries})
-        return event.replace(meta=entries)
-
-    def is_in(self, meta: dict[str, str]) -> bool:
-        """Return whether metadata carry a context."""
-        self._follow_propagator()
-        return not self._fields.isdisjoint(meta)
+        return Stamp(entries, self._fields)
 
     def origin_of(self, event: Event) -> Origin:
         """Return the context that came with an event.

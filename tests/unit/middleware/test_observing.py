@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 import eda
-from eda.middleware.observing import Observed, hooked_handler
+from eda.middleware._observed import Observed
+from eda.middleware.observing import hooked_handler
 
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", default="outside")
 SUBSCRIPTION: Any = SimpleNamespace(options=SimpleNamespace(timeout_s=30.0))

@@ -51,6 +51,7 @@ TOP: dict[str, list[str]] = {
         "_codec",
         "_pack",
         "_json_lines",
+        "_stamp",
         "handlers",
         "handler_signatures",
         "_router",

@@ -47,9 +47,9 @@ def in_trace(number: int) -> Context:
 
 def test_entries_when_the_program_sets_another_propagator_are_its(own: None) -> None:
     propagation = Propagation(with_baggage=False)
-    event = propagation.with_entries(eda.Event(meta={"a": "b"}), propagation.entries_of(in_trace(7)))
+    event = propagation.stamp_of(in_trace(7)).on(eda.Event(meta={"a": "b"}))
     assert event.meta == {"a": "b", "own-trace": "7"}
-    assert propagation.with_entries(event, propagation.entries_of(in_trace(8))) is event
+    assert propagation.stamp_of(in_trace(8)).on(event) is event
 
 
 def test_origin_when_the_propagator_reads_other_entries_is_read_for_each_event(own: None) -> None:
@@ -98,5 +98,7 @@ def test_origin_when_only_the_baggage_differs_has_its_own(with_baggage: bool) ->
 
 def test_context_when_the_user_has_set_baggage_alone_is_added() -> None:
     propagation = Propagation(with_baggage=True)
-    event = propagation.with_entries(eda.Event(meta={"baggage": "a=b"}), propagation.entries_of(in_trace(7)))
+    context = baggage.set_baggage("a", "mine", in_trace(7))
+    event = propagation.stamp_of(context).on(eda.Event(meta={"baggage": "a=yours"}))
     assert set(event.meta) == {"baggage", "traceparent"}
+    assert event.meta["baggage"] == "a=yours"
