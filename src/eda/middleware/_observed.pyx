@@ -17,8 +17,12 @@ cdef extern from "Python.h":
         PYGEN_RETURN
         PYGEN_ERROR
         PYGEN_NEXT
-    # With PYGEN_ERROR an exception is set.
-    PySendResult PyIter_Send(object it, object value, PyObject** result) noexcept
+    PySendResult PyIter_Send(PyObject* it, PyObject* value, PyObject** result) except PYGEN_ERROR
+    ctypedef PySendResult (*sendfunc)(PyObject* it, PyObject* value, PyObject** result) except PYGEN_ERROR
+    ctypedef struct PyAsyncMethods:
+        sendfunc am_send
+    ctypedef struct PyTypeObject:
+        PyAsyncMethods* tp_as_async
     bint is_coroutine "PyCoro_CheckExact"(object it)
 
 
@@ -79,15 +83,17 @@ cdef class Attempt:
         return self
 
     def __next__(self):
-        if self.step(None):
-            raise StopIteration             # here, Cython returns without making an exception
-        return self.take_yielded()
+        return self.send(None)
 
-    def send(self, value):
+    def send(self, value, /):
         """Go on, as a coroutine does."""
-        if self.step(value):
-            raise StopIteration
-        return self.take_yielded()
+        cdef PyObject* result = NULL
+        cdef PySendResult how = send_to(<PyObject*>self, <PyObject*>value, &result)
+        returned = <object>result
+        release(returned)                   # `result` was owned, and `returned` has a reference of its own
+        if how == PYGEN_RETURN:
+            raise StopIteration(returned)
+        return returned
 
     def throw(self, *arguments):
         """Raise an exception where the handler waits, as a coroutine does."""
@@ -109,29 +115,6 @@ cdef class Attempt:
         finally:
             self.finish(GeneratorExit())
 
-    cdef bint step(self, object value) except -1:
-        """Let the handler go on; return whether it has ended. If not, `take_yielded` returns what it has yielded."""
-        cdef PyObject* result = NULL
-        cdef PySendResult status = PyIter_Send(self.inner, value, &result)
-        if status == PYGEN_ERROR:
-            try:
-                raise_what_is_set()
-            except BaseException as error:
-                self.finish(error)
-                raise
-        self.yielded = result
-        if status == PYGEN_NEXT:
-            return False
-        self.take_yielded()
-        self.finish(None)
-        return True
-
-    cdef object take_yielded(self):
-        cdef object yielded = <object>self.yielded
-        release(yielded)                    # PyIter_Send has given us a reference of its own
-        self.yielded = NULL
-        return yielded
-
     cdef int finish(self, object error) except -1:
         """Tell the hook how the handler has ended, once."""
         end = self.end
@@ -141,6 +124,24 @@ cdef class Attempt:
         return 0
 
 
-cdef int raise_what_is_set() except -1:
-    """Raise the exception that C code has set."""
-    return -1
+cdef PySendResult send_to(PyObject* it, PyObject* value, PyObject** result) except PYGEN_ERROR:
+    """Do what `send` of a coroutine does. The caller owns the result."""
+    cdef Attempt self = <Attempt>it
+    cdef PySendResult how
+    try:
+        how = PyIter_Send(<PyObject*>self.inner, value, result)
+    except BaseException as error:
+        self.finish(error)
+        raise
+    if how == PYGEN_RETURN:
+        try:
+            self.finish(None)
+        except BaseException:
+            release(<object>result[0])
+            result[0] = NULL
+            raise
+    return how
+
+
+# What awaits it then gets the result without a StopIteration.
+(<PyTypeObject*>Attempt).tp_as_async.am_send = send_to

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
-from typing import final
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from typing import Any, Never, final
 
 from eda._event import Event
 from eda.errors import ConfigError
@@ -29,10 +29,21 @@ class MarkedPublisher(HookedPublisher):
         self._marks = marks
         self._mark = marks[0].mark if len(marks) == 1 else None
 
-    async def send(self, event: Event) -> str:
+    def send(self, event: Event) -> Coroutine[Any, Any, str]:
         """Run the hooks, then send the event as `Publisher.send` does."""
-        core = self._core
-        if core is None or self._closed:
+        mark = self._mark
+        if mark is None or self._core is None or self._closed or type(event) is not Event:
+            return self._send_slowly_marked(event)
+        try:
+            marked = mark(event, self)
+        except Exception as error:
+            return _raise(error)  # when it is awaited, as other errors are
+        if type(marked) is not Event:
+            return _raise(self._marks[0].refusal(marked))
+        return Publisher.send(self, marked)
+
+    async def _send_slowly_marked(self, event: Event) -> str:
+        if self._core is None or self._closed:
             return await Publisher.send(self, event)  # raises Closed, without running a hook
         if type(event) is not Event:
             return await Publisher.send(self, event)  # raises the error
@@ -48,6 +59,7 @@ class MarkedPublisher(HookedPublisher):
             if event_id is not None:
                 return event_id
         return await Publisher.send(self, event)
+        return await Publisher.send(self, self._marked(event))
 
     async def send_many(self, events: Iterable[Event] | AsyncIterable[Event]) -> list[str]:
         """Run the hooks for each event when it is its turn, and send the events as `Publisher.send_many` does."""
@@ -88,3 +100,7 @@ class MarkedPublisher(HookedPublisher):
                 raise
             number += 1
             yield marked
+
+
+async def _raise(error: Exception) -> Never:
+    raise error
