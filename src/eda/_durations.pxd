@@ -9,10 +9,11 @@ cdef extern from *:
     #include <intrin.h>
     static inline int eda_bit_length(unsigned long long n) {
         unsigned long at;
-        return _BitScanReverse64(&at, n) ? (int)at + 1 : 0;
+        _BitScanReverse64(&at, n | 1);
+        return (int)at + 1;
     }
     #else
-    static inline int eda_bit_length(unsigned long long n) { return n ? 64 - __builtin_clzll(n) : 0; }
+    static inline int eda_bit_length(unsigned long long n) { return 64 - __builtin_clzll(n | 1); }
     #endif
     /* The upper ends of the buckets in nanoseconds: 1, 2.5 and 5 of each power of ten. The last bucket has no end. */
     static const unsigned long long eda_bounds[22] = {
@@ -30,26 +31,17 @@ cdef extern from *:
     """
     const uint64_t* BOUNDS "eda_bounds"
     const unsigned char* N_BELOW "eda_n_below"
-    int bit_length "eda_bit_length"(uint64_t n) noexcept nogil
+    int bit_length "eda_bit_length"(uint64_t n) noexcept nogil      # of 0 it is 1
 
 
 cdef enum:
     N_BOUNDS = 21
-    N_SAMPLES = 64              # the most that are kept between two calls of take_samples()
 
 
 # Durations of one kind of work.
 cdef class Durations:
     cdef uint64_t[N_BOUNDS + 1] counts  # by bucket
     cdef uint64_t sum_ns
-    cdef uint64_t n                     # all of them
-    cdef uint64_t next_sample           # the duration after so many is kept as a sample; the largest number: none is
-    cdef uint64_t stride                # how many durations are left out between two samples
-    cdef uint64_t n_at_take             # `n` when the samples were last taken
-    cdef uint64_t[N_SAMPLES] samples    # nanoseconds
-    cdef int n_samples
-
-    cdef void keep_sample(self, uint64_t ns) noexcept
 
 
 cdef inline int bucket_of(uint64_t ns) noexcept:
@@ -63,6 +55,3 @@ cdef inline void note_duration(Durations durations, uint64_t ns, uint64_t n) noe
     """Count `n` durations of `ns` nanoseconds each."""
     durations.counts[bucket_of(ns)] += n
     durations.sum_ns += ns * n
-    durations.n += n
-    if durations.n > durations.next_sample:
-        durations.keep_sample(ns)

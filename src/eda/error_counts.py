@@ -16,13 +16,12 @@ class ErrorCounts:
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
 
-    def add(self, error: BaseException, n: int = 1) -> str:
-        """Count `n` events that failed with this error, and return the name under which they are counted."""
+    def add(self, error: BaseException, n: int = 1) -> None:
+        """Count `n` events that failed with this error."""
         name = name_of(error)
         if name not in self.counts and len(self.counts) >= MAX_TYPES:
             name = OTHER
         self.counts[name] = self.counts.get(name, 0) + n
-        return name
 
 
 def name_of(error: BaseException) -> str:

@@ -79,7 +79,9 @@ class SubscriptionStats:
     prefetch_bytes: int = field(default=0, compare=False)
     """the most bytes that may be held: the option `prefetch_bytes`"""
     handling: Histogram = field(default=Histogram(), compare=False)
-    """how long each call of the handler took, for an event or with `batch` for a list. Failed calls are counted, too"""
+    """how long each call of the handler took that returned: for an event, or with `batch` for a list"""
+    failing: Histogram = field(default=Histogram(), compare=False)
+    """how long each call of the handler took that failed"""
     errors: dict[str, int] = field(default_factory=dict, compare=False)
     """the attempts in `failed`, by the type of their error. Types beyond the first 32 are together under "_OTHER\""""
     open: int = field(default=1, compare=False)

@@ -48,50 +48,6 @@ def test_read_when_durations_were_noted_together_counts_each() -> None:
     assert sum_s == pytest.approx(0.010_03)
 
 
-def test_samples_when_nobody_has_asked_are_not_kept() -> None:
-    durations = Durations()
-    for _ in range(100):
-        durations.note(1)
-    assert durations.take_samples(10) == []
-
-
-def test_samples_when_few_durations_come_are_all_of_them() -> None:
-    durations = Durations()
-    durations.take_samples(10)
-    for ms in (1, 2, 3):
-        durations.note(ms * 1_000_000)
-    assert durations.take_samples(10) == pytest.approx([0.001, 0.002, 0.003])
-    assert durations.take_samples(10) == []
-
-
-def test_samples_when_durations_come_as_fast_as_before_are_spread_over_all() -> None:
-    durations = Durations()
-    taken = [durations.take_samples(20)]
-    for _ in range(3):
-        for ns in range(1000):
-            durations.note(ns)
-        taken.append(durations.take_samples(20))
-    at_once, spread = list(range(20)), list(range(0, 1000, 50))
-    assert [[round(each * 1e9) for each in samples] for samples in taken] == [[], at_once, spread, spread]
-
-
-def test_samples_when_many_more_come_than_before_are_at_most_64() -> None:
-    durations = Durations()
-    durations.take_samples(50)
-    for _ in range(10_000):
-        durations.note(1)
-    assert len(durations.take_samples(100)) == 64
-
-
-def test_samples_after_stop_are_not_kept() -> None:
-    durations = Durations()
-    durations.take_samples(10)
-    durations.note(1)
-    durations.stop_sampling()
-    durations.note(1)
-    assert durations.take_samples(10) == []
-
-
 def test_histograms_when_added_have_the_durations_of_both() -> None:
     first, second = Durations(), Durations()
     first.note(1_000_000, 2)

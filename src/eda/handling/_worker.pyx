@@ -443,7 +443,7 @@ cdef class Worker:
                 if ending == TIMED_OUT:
                     error = self.host.overdue_error(<object>self.ledger.held[<int32_t>slots[0]].event, error)
                 if took_ns:
-                    self.outcomes.calls.note_failed(took_ns, error)
+                    note_duration(self.outcomes.calls.failed, took_ns, 1)
                 await self.outcomes.fail(self.index, slots, error)
             elif error is None and ending == NOT_HANDLED:
                 for slot in slots:

@@ -381,14 +381,10 @@ cdef class PackingCore(PublisherCore):
             self.host.on_flushed()
         return 0
 
-    cdef int settle_one(self, uint64_t seq, int64_t stream_seq) except -1:
-        cdef Slot* slot = self.window.find(seq)
-        cdef SentPack pack
+    cdef int settle_one(self, uint64_t seq, Slot* slot, int64_t stream_seq) except -1:
+        cdef SentPack pack = <SentPack>slot.waiter
         cdef uint64_t sequence = 0 if self.fast else abs(stream_seq)
         cdef uint64_t i
-        if slot is NULL:
-            return 0
-        pack = <SentPack>slot.waiter
         note_duration(self.durations, self.now_ns - slot.resend_ns, pack.n)
         self.take_out(seq)
         self.n_acknowledged += pack.n
@@ -412,7 +408,7 @@ cdef class PackingCore(PublisherCore):
             slot = &window.slots[window.base & window.mask]
             if slot.batch_seq == 0 or slot.batch_seq > n:
                 break
-            self.settle_one(window.base, stream_seq)
+            self.settle_one(window.base, slot, stream_seq)
         return 0
 
     def fail(self, uint64_t seq):

@@ -37,8 +37,16 @@ cdef class Pending(Sink):
     cdef object running_loop
 
     cdef int check_caller(self) except -1
-    cdef int adapt_limit(self, uint64_t took_ns) except -1
+    cdef int adapt_limit(self) noexcept
     cpdef double oldest_age_s(self)
     cdef object take_out(self, uint64_t seq)
     cdef const char* written_at(self, Slot* slot) except NULL
     cdef bytes frame_at(self, uint64_t seq)
+
+
+cdef inline void note_answer_time(Pending pending, uint64_t took_ns) noexcept:
+    """Note how long an acknowledgement took in window mode, and now and then adapt the limit to it."""
+    pending.n_timed += 1
+    pending.sum_ns += took_ns
+    if pending.n_timed >= pending.limit // 2:
+        pending.adapt_limit()

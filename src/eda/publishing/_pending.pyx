@@ -1,6 +1,5 @@
 """The unsettled events of a publisher, and queries about them."""
 
-cimport cython
 from libc.stdint cimport uint64_t
 
 from eda.publishing._window cimport Slot
@@ -104,13 +103,8 @@ cdef class Pending(Sink):
         cdef Slot* slot = self.window.find(self.window.base)
         return 0.0 if slot is NULL else (monotonic_ns() - slot.resend_ns) / 1e9
 
-    @cython.final
-    cdef int adapt_limit(self, uint64_t took_ns) except -1:
+    cdef int adapt_limit(self) noexcept:
         """Adapt `limit` to the time that acknowledgements take. A limit too high for the server makes them slow."""
-        self.n_timed += 1
-        self.sum_ns += took_ns
-        if self.n_timed < self.limit // 2:
-            return 0
         if self.sum_ns // self.n_timed > SLOW_ACK_NS:
             self.limit = max(<uint64_t>MIN_WINDOW, self.limit // 2)
         elif self.sum_ns // self.n_timed < QUICK_ACK_NS:

@@ -55,7 +55,7 @@ cdef class PublisherCore(Pending):
     cdef int write_slot(self, uint64_t seq, int operation) except -1
     cdef uint64_t n_events_of(self, Slot* slot) noexcept
     cdef int after_answer(self) except -1
-    cdef int settle_one(self, uint64_t seq, int64_t stream_seq) except -1
+    cdef int settle_one(self, uint64_t seq, Slot* slot, int64_t stream_seq) except -1
     cdef int settle_batch(self, uint64_t n, int64_t stream_seq) except -1
     cdef bint has_next(self) noexcept
     cdef int tell_host(self) except -1

@@ -21,7 +21,7 @@ from eda._durations cimport Durations, note_duration
 from eda._event cimport Event
 from eda.transport._frame cimport Frame, status_of
 from eda.transport._outbound cimport Chunk, Outbound, write_soon
-from eda.publishing._pending cimport MIN_WINDOW, Pending
+from eda.publishing._pending cimport MIN_WINDOW, Pending, note_answer_time
 from eda.publishing._stream_sender cimport (
     Ack, Reply, Destination, id_of, is_from, put_again, put_empty, put_frame, read_ack, read_flow,
 )
@@ -362,8 +362,8 @@ cdef class PublisherCore(Pending):
         if frame.n_headers == 0 and read_ack(frame.payload, frame.n_payload, &ack):
             if is_from(&ack, <const unsigned char*>chunk.data + slot.start, slot.n, self.destination.domain):
                 self.now_ns = monotonic_ns()
-                self.adapt_limit(self.now_ns - slot.sent_ns)
-                self.settle_one(seq, -<int64_t>ack.seq if ack.duplicate else <int64_t>ack.seq)
+                note_answer_time(self, self.now_ns - slot.sent_ns)
+                self.settle_one(seq, slot, -<int64_t>ack.seq if ack.duplicate else <int64_t>ack.seq)
                 return self.after_answer()
         self.host.on_window_answer(seq, status_of(frame), frame.payload[:frame.n_payload])
         return self.after_answer()
@@ -438,7 +438,7 @@ cdef class PublisherCore(Pending):
             if slot.batch_seq == 0 or slot.batch_seq > n:
                 break
             if tell:
-                self.settle_one(window.base, stream_seq)
+                self.settle_one(window.base, slot, stream_seq)
                 continue
             if slot.resend_ns != since_ns:
                 note_duration(self.durations, self.now_ns - since_ns, n_since)
@@ -469,14 +469,13 @@ cdef class PublisherCore(Pending):
 
     def settle(self, uint64_t seq, int64_t stream_seq):
         """Settle a pending event that is stored. `stream_seq` is negative if the stream had its id already."""
-        self.now_ns = monotonic_ns()
-        self.settle_one(seq, stream_seq)
-
-    cdef int settle_one(self, uint64_t seq, int64_t stream_seq) except -1:
         cdef Slot* slot = self.window.find(seq)
+        if slot is not NULL:
+            self.now_ns = monotonic_ns()
+            self.settle_one(seq, slot, stream_seq)
+
+    cdef int settle_one(self, uint64_t seq, Slot* slot, int64_t stream_seq) except -1:
         cdef str id = self.id_at(seq) if self.wants_acks else None
-        if slot is NULL:
-            return 0
         note_duration(self.durations, self.now_ns - slot.resend_ns, 1)
         self.take_out(seq)
         self.n_acknowledged += 1

@@ -322,6 +322,7 @@ class Pipeline:
             held_bytes=dispatcher.ledger.n_bytes,
             prefetch=self._options.prefetch,
             prefetch_bytes=self._options.prefetch_bytes,
-            handling=Histogram(*calls.succeeded.read()) + Histogram(*calls.failed.read()),
+            handling=Histogram(*calls.succeeded.read()),
+            failing=Histogram(*calls.failed.read()),
             errors=dict(calls.errors.counts),
         )
