@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from eda.subscribing.open_lags import Lag
     from eda.subscribing.subscription import Subscription
     from eda.telemetry.otel import OpenTelemetry
+    from eda.telemetry.prometheus import PrometheusCollector, prometheus
     from eda.totals import ConnStats
     from eda.typed.registry import payload
     from eda.typed.upcasters import upcast
@@ -115,6 +116,7 @@ __all__ = [
     "PositionInvalid",
     "Projection",
     "ProjectionStats",
+    "PrometheusCollector",
     "Proto",
     "PublishBatch",
     "PublishFailed",
@@ -151,6 +153,7 @@ __all__ = [
     "View",
     "connect",
     "payload",
+    "prometheus",
     "register_encoding",
     "run",
     "threaded",
@@ -199,6 +202,7 @@ _NAMES_IN = {
     "eda.subscribing.kept": "SubscriptionMove",
     "eda.subscribing.open_lags": "Lag",
     "eda.subscribing.subscription": "Subscription",
+    "eda.telemetry.prometheus": "PrometheusCollector prometheus",
     "eda.totals": "ConnStats",
     "eda.telemetry.otel": "OpenTelemetry",
     "eda.typed.registry": "payload",

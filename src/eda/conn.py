@@ -102,6 +102,11 @@ class Conn(ConnSides, ConnAdmin):
         """The state: "new", "connected", "disconnected", "reconnected" (connected again after a loss), or "closed"."""
         return self._lifetime.state
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop in which the connection was opened; None: it was not opened yet."""
+        return self._lifetime.loop
+
     def stats(self) -> ConnStats:
         """Return what this connection has published and handled since it was opened. Asks no server.
 

@@ -270,6 +270,11 @@ class Lifetime:
     # --- state -------------------------------------------------------------------------------------------------------
 
     @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop in which it was opened; None: it was not opened."""
+        return self._loop
+
+    @property
     def state(self) -> ConnState:
         """The state, as `Conn.state` says."""
         return self._state

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from eda.stats import Histogram, PublisherStats, SubscriptionStats
 
-__all__ = ["ConnStats", "HasStats", "Totals"]
+__all__ = ["ConnStats", "HasStats", "Totals", "together"]
 
 _S = TypeVar("_S", PublisherStats, SubscriptionStats)
 _K = TypeVar("_K")
@@ -106,7 +106,7 @@ class Totals:
             if counted in kind.open:
                 key = kind.open.pop(counted)
                 stats = replace(counted.stats(), **kind.now)
-                kind.closed[key] = stats if key not in kind.closed else _together(kind.closed[key], stats)
+                kind.closed[key] = stats if key not in kind.closed else _add_up(kind.closed[key], stats)
 
     def open_subscriptions(self) -> list[tuple[tuple[str, str], Any]]:
         """Return (stream and name, subscription) of each open subscription, also those of projections."""
@@ -120,7 +120,7 @@ class Totals:
         with self._lock:
             publishers, subscriptions = _read(self._publishers), _read(self._subscriptions)
         for stream, stats in self.others():
-            publishers[stream] = stats if stream not in publishers else _together(publishers[stream], stats)
+            publishers[stream] = stats if stream not in publishers else _add_up(publishers[stream], stats)
         return ConnStats(state, self.n_reconnects, publishers, subscriptions)
 
 
@@ -128,11 +128,20 @@ def _read(kind: _Kind) -> dict[Any, Any]:
     found = dict(kind.closed)
     for counted, key in kind.open.items():
         stats = counted.stats()
-        found[key] = stats if key not in found else _together(found[key], stats)
+        found[key] = stats if key not in found else _add_up(found[key], stats)
     return found
 
 
-def _together(first: _S, second: _S) -> _S:
+def together(tables: Iterable[dict[_K, _S]]) -> dict[_K, _S]:
+    """Return the counts of several tables, added up by key."""
+    found: dict[_K, _S] = {}
+    for table in tables:
+        for key, stats in table.items():
+            found[key] = stats if key not in found else _add_up(found[key], stats)
+    return found
+
+
+def _add_up(first: _S, second: _S) -> _S:
     """Return the counts of both: sums, the larger age, whether one of them is active or paused."""
     values: dict[str, Any] = {}
     for each in fields(first):

@@ -1,6 +1,4 @@
-"""Telemetry: traces by OpenTelemetry. It is middleware like a user's own, and uses only what users can use.
-
-Only `opentelemetry-api` is imported, and only when an `OpenTelemetry` is made.
+"""Telemetry: metrics for Prometheus and OpenTelemetry. It uses only what users can use.
 
 Files, each after the files that it imports:
 
@@ -14,6 +12,10 @@ Files, each after the files that it imports:
     processing         the hook around attempts
     tracing            the middleware of one connection
     otel               `OpenTelemetry`, which users give to `connect(middleware=[...])`
+    families           the names, kinds and sources of all metrics for Prometheus
+    lag_watch          reads lags in the background, while somebody wants them
+    prometheus         `eda.prometheus`: the collector that users register
+    otel_metrics       the metrics of OpenTelemetry's conventions, from the counts of connections
 """
 
 __all__: list[str] = []
