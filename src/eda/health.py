@@ -18,7 +18,6 @@ from eda.lifetime import Lifetime
 from eda.log import problems_of
 from eda.publishing.condition import condition_of
 from eda.recent_problems import Problem, time_text
-from eda.subscribing.stream_states import StreamStates
 from eda.transport.loops import check_loop
 
 __all__ = ["Health"]
@@ -35,26 +34,22 @@ GROUPS = ("subscriptions", "projections", "views", "relays")
 class _Measuring:
     """The requests of one health check, which all callers of the time share."""
 
-    def __init__(self, services: ConnServices, lives: Sequence[Life]) -> None:
+    def __init__(self, lives: Sequence[Life]) -> None:
         self.n_waiting = 0
         self.found: dict[Life, dict[str, Any]] = {}
         self.failed: dict[Life, str] = {}
-        self._states = StreamStates(services.wire, services.api)
         self._limit = asyncio.Semaphore(MAX_REQUESTS)
         self.task: asyncio.Task[None] = asyncio.get_running_loop().create_task(self._measure(lives))
 
     async def _measure(self, lives: Sequence[Life]) -> None:
-        try:
-            async with asyncio.TaskGroup() as group:
-                for life in lives:
-                    group.create_task(self._measure_one(life))
-        finally:
-            self._states.close()
+        async with asyncio.TaskGroup() as group:
+            for life in lives:
+                group.create_task(self._measure_one(life))
 
     async def _measure_one(self, life: Life) -> None:
         async with self._limit:
             try:
-                self.found[life] = await life._lags(self._states)
+                self.found[life] = await life._lags()
             except (EdaError, NatsError) as error:
                 self.failed[life] = str(error)
 
@@ -81,7 +76,7 @@ class Health:
         services = lifetime.services
         if services is None or not services.wire.is_up:
             return self._report(services, None)
-        measuring, ping = self._join(services), self._sent_ping(services)
+        measuring, ping = self._join(), self._sent_ping(services)
         try:
             await asyncio.wait({measuring.task, ping}, timeout=timeout_s)
         finally:
@@ -90,12 +85,12 @@ class Health:
                 measuring.task.cancel()
         return self._report(services, measuring)
 
-    def _join(self, services: ConnServices) -> _Measuring:
+    def _join(self) -> _Measuring:
         """Return the requests that are under way for other callers, or begin new ones."""
         lives = [life for life in self._lives if life._stage == "open"]
         measuring = self._measuring
         if measuring is None or measuring.task.done() or not measuring.n_waiting:
-            measuring = self._measuring = _Measuring(services, lives)
+            measuring = self._measuring = _Measuring(lives)
             self._lifetime.run_until_closed(measuring.task)
         measuring.n_waiting += 1
         return measuring
@@ -219,8 +214,8 @@ class Health:
     def _publishers(self, services: ConnServices | None) -> list[dict[str, Any]]:
         """Return the conditions of the publishers, and of the calls of `publish` that are under way, by stream."""
         found = [{"kind": "publisher", **condition_of(each)} for each in self._lifetime.publishers]
-        if services is not None:
-            for stream, n_pending, oldest_s in services.stream_publishers.under_way():
+        for stream, stats in services.stream_publishers.stats() if services is not None else ():
+            if stats.pending and services is not None:
                 known = services.known_streams.known.get(stream)
                 found.append(
                     {
@@ -228,10 +223,10 @@ class Health:
                         "stream": stream,
                         "state": None,
                         "mode": None,
-                        "pending": n_pending,
-                        "pending_bytes": None,
-                        "failed": None,
-                        "oldest_pending_s": round(oldest_s, 3),
+                        "pending": stats.pending,
+                        "pending_bytes": stats.pending_bytes,
+                        "failed": stats.failed,
+                        "oldest_pending_s": round(stats.oldest_pending_s, 3),
                         "timeout_s": None if known is None else known.usual_s,
                     }
                 )

@@ -72,8 +72,8 @@ class Life:
         error = None if self._error is None else error_text(self._error)
         return {"name": self._label, "state": self._stage, "error": error}
 
-    async def _lags(self, states: Any) -> dict[str, Any]:
-        """Return what only the server knows of its condition. `states` are the StreamStates of one health check."""
+    async def _lags(self) -> dict[str, Any]:
+        """Return what only the server knows of its condition. Raises ServerError, Timeout, Closed."""
         return {}
 
     # --- what each kind does -----------------------------------------------------------------------------------------

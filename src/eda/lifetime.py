@@ -315,7 +315,11 @@ class Lifetime:
     def _n_unpublished(self) -> int:
         """Return how many events wait to be published, or for their acknowledgement."""
         n = sum(publisher.stats().pending for publisher in self.publishers)
-        return n if self._services is None else n + self._services.stream_publishers.n_pending
+        return (
+            n
+            if self._services is None
+            else n + sum(each.pending for _, each in self._services.stream_publishers.stats())
+        )
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:

@@ -22,10 +22,11 @@ from eda.projections.stats import ProjectionStats, StreamProgress
 from eda.projections.stream_runner import Around, StreamRunner
 from eda.projections.waiting import Waiters, target_of, timeout_of
 from eda.receipt import Receipt
+from eda.subscribing.condition import asked_subjects
 from eda.subscribing.filters import server_filter
+from eda.subscribing.lag import Lags
 from eda.subscribing.remaining import Remaining
 from eda.subscribing.services import Services
-from eda.subscribing.stream_states import StreamStates
 
 __all__ = ["Projection"]
 
@@ -155,15 +156,18 @@ class Projection(Side):
             "failed": sum(each.failed for each in counts),
         }
 
-    async def _lags(self, states: StreamStates) -> dict[str, Any]:
+    async def _lags(self) -> dict[str, Any]:
         """Return the lags of the streams that this member applies. The database is not asked."""
+        wire, api = self._services.wire, self._services.api
+        lags = Lags(wire, api)
         streams: list[dict[str, Any]] = self._condition()["streams"]
         for each in streams:
             reading = self._runners[each["stream"]].reading
             if reading is not None:
-                state = await states.of(each["stream"])
-                wanted = self._server_filter(state.info)
-                each["lag"], each["lag_s"] = await states.lag_after(state, reading.position.whole, wanted)
+                wanted = filter_subjects(each["stream"], self._options.types, self._options.aggregate)
+                with wire.may_be_forbidden.during(asked_subjects(api.prefix, each["stream"])):
+                    lag = await lags.of_position(each["stream"], reading.position.whole, wanted)
+                each["lag"], each["lag_s"] = lag.events, lag.seconds
         return {"streams": streams}
 
     # --- opening and closing -----------------------------------------------------------------------------------------

@@ -66,18 +66,6 @@ class StreamPublishers:
         self._of_stream: dict[str, StreamPublisher] = {}
         self._batches: dict[str, BatchCounts] = {}
 
-    @property
-    def n_pending(self) -> int:
-        """Return how many events are not acknowledged yet."""
-        return sum(each.sender.n_pending for each in self._of_stream.values())
-
-    def under_way(self) -> Iterator[tuple[str, int, float]]:
-        """Return each stream with events that are not acknowledged: how many, and the age of the oldest in seconds."""
-        for stream, publisher in self._of_stream.items():
-            pending = publisher.sender.window.pending() if publisher.sender.n_pending else []
-            if pending:
-                yield stream, len(pending), publisher.sender.age_s(pending[0])
-
     async def open(self, stream: str) -> StreamPublisher:
         """Return the publisher of a stream; make and open it first if it is new. Raises Closed."""
         publisher = self._of_stream.get(stream)

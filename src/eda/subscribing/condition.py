@@ -6,13 +6,9 @@ from typing import Any
 
 from eda.errors import error_text
 from eda.life import Life
-from eda.subscribing.filters import server_filter
-from eda.subscribing.ordered_source import OrderedSource
 from eda.subscribing.pipeline import Pipeline
-from eda.subscribing.shared_source import SharedSource
-from eda.subscribing.stream_states import StreamStates
 
-__all__ = ["condition_of", "lag_of"]
+__all__ = ["asked_subjects", "condition_of"]
 
 
 def condition_of(life: Life, pipeline: Pipeline, *, is_active: bool) -> dict[str, Any]:
@@ -76,3 +72,9 @@ async def lag_of(pipeline: Pipeline, states: StreamStates) -> dict[str, Any]:
     wanted = server_filter(state.info, source.filter, filters_reliably=True)
     lag, lag_s = await states.lag_after(state, position, wanted)
     return {"lag": lag, "lag_s": lag_s}
+
+
+def asked_subjects(prefix: str, stream: str, name: str = "") -> list[str]:
+    """Return the subjects of the requests for a lag. If the server forbids one, the report says so, not the log."""
+    asked = [f"STREAM.INFO.{stream}", f"STREAM.MSG.GET.{stream}", f"DIRECT.GET.{stream}"]
+    return [f"{prefix}.{each}" for each in (*asked, f"CONSUMER.INFO.{stream}.{name}")]

@@ -299,6 +299,16 @@ class Pipeline:
         """Return what a check of the lag needs."""
         return StreamStates(self.services.wire, self.services.api)
 
+    async def lag(self, *, active: bool) -> Lag:
+        """Return what `Subscription.lag` says."""
+        services, spec = self.services, self.spec
+        lags = Lags(services.wire, services.api)
+        if isinstance(self.source, SharedSource):
+            return await lags.of_shared(spec.stream, spec.name)
+        if active or not spec.is_durable:
+            return await lags.of_position(spec.stream, self.dispatcher.position, self.source.filter)
+        return await lags.of_ordered(spec.stream, spec.name)
+
     def stats(self, *, active: bool) -> SubscriptionStats:
         """Return the counts as of now."""
         dispatcher, calls = self.dispatcher, self.dispatcher.outcomes.calls

@@ -35,7 +35,7 @@ class SharedSource(Source):
         self._kept = SharedConsumer(services.api, services.logger, spec)
         self._filter = self._kept.filter
         self._unwanted = UnwantedDeliveries(
-            self._logger, self._filter, self.consumer_info, self._on_narrow, self._on_failed
+            self._logger, self._filter, self._consumer_info, self._on_narrow, self._on_failed
         )
         self._suspending: asyncio.Task[None] | None = None
         self._stripped: dict[int, bytes] = {}  # deliveries without a body: their acknowledgement subjects by sequence
@@ -139,7 +139,7 @@ class SharedSource(Source):
         if self._dispatcher is not None:
             self._unwanted.add(self._dispatcher, seq, reply)
 
-    async def consumer_info(self) -> dict[str, Any] | None:
+    async def _consumer_info(self) -> dict[str, Any] | None:
         return await self._api.consumer_info(self._stream, self.consumer)
 
     def _on_narrow(self, theirs: list[str]) -> None:

@@ -13,7 +13,8 @@ from eda.life import Life
 from eda.log import with_fields
 from eda.options import SubscriptionOptions
 from eda.stats import SubscriptionStats
-from eda.subscribing.condition import condition_of, lag_of
+from eda.subscribing.condition import asked_subjects, condition_of, lag_of
+from eda.subscribing.lag import Lag
 from eda.subscribing.open_lags import Lag
 from eda.subscribing.pipeline import Pipeline
 from eda.subscribing.services import Services
@@ -297,6 +298,17 @@ class Subscription(Life):
         finally:
             states.close()
         return Lag(found.get("lag"), found.get("lag_s"))
+        return await self._pipeline.lag(active=self.is_active)
+
+    def _condition(self) -> dict[str, Any]:
+        """Return what a health check says about it; see `conn.health`."""
+        return condition_of(self, self._pipeline, is_active=self.is_active)
+
+    async def _lags(self) -> dict[str, Any]:
+        services = self._pipeline.services
+        with services.wire.may_be_forbidden.during(asked_subjects(services.api.prefix, self.stream, self.name)):
+            lag = await self.lag()
+        return {"lag": lag.events, "lag_s": lag.seconds}
 
     def stats(self) -> SubscriptionStats:
         """Return the counts as of now. Any thread may call it."""

@@ -16,6 +16,7 @@ Files, each after the files that it imports:
     server_info     the checks of a server's INFO
     nats_client     nats-py's client, with fixes for reconnecting, closing and log-in
     interceptor     the asyncio protocol that takes eda's frames out of what nats-py reads
+    tolerated       subjects whose refusal is not logged as an error
     wire            `Wire`: the client of `nats_client`, with the interceptor, parser and outbound buffer in place
     listener        callbacks for the loss, return and end of a connection, added and removed together
 """

@@ -26,6 +26,7 @@ from eda.transport._waits import Waits
 from eda.transport.interceptor import Interceptor
 from eda.transport.nats_client import MendedClient, describe
 from eda.transport.server_info import check_info
+from eda.transport.tolerated import Tolerated
 
 __all__ = ["Wire"]
 
@@ -66,7 +67,7 @@ class Wire(MendedClient):
         self._pinging: asyncio.Task[float] | None = None
         self._refusals = Seldom()  # a program may publish to a forbidden subject without end
         self._opened = False
-        self.may_be_forbidden: set[str] = set()  # subjects whose refusal is not logged as an error
+        self.may_be_forbidden: Tolerated = Tolerated()  # subjects whose refusal is not logged as an error
 
     # --- opening and closing ---------------------------------------------------------------------------------------
 
