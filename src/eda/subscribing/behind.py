@@ -15,7 +15,7 @@ from eda.subscribing.filters import server_filter, shared_filter
 from eda.subscribing.remaining import Remaining, StreamState
 from eda.times import time_of
 
-__all__ = ["Behind", "SubscriptionInfo"]
+__all__ = ["Behind", "Lag", "SubscriptionInfo"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,17 @@ class SubscriptionInfo:
     is_active: bool = False
     """whether a member gets events. Ordered: the holder has written in the last 5 s. Shared: a member has asked for
     events, or has unacknowledged ones"""
+
+
+@dataclass(frozen=True)
+class Lag:
+    """How far a subscription is behind its stream, as the server knows it."""
+
+    events: int | None
+    """how many events are not done; None: unknown. A pack counts as one event, also if the filter matches none of its
+    events. If only the client filters, events that don't match count as well"""
+    seconds: float | None
+    """the age of the oldest event that is not done; 0.0: all are done; None: unknown"""
 
 
 class Behind:
@@ -92,15 +103,20 @@ class Behind:
         if after and value.start != after + 1:  # otherwise the stream may just not have reached the start yet
             # If the stream has lost its end, the next member continues after the last event that is left.
             after = (await surviving_position(self._api, state.info.name, kept, state.info)).seq
+        lag = await self.of_position(state, after, value.filter)
+        return after, lag.events, lag.seconds
+
+    async def of_position(self, state: StreamState, after: int, wanted: list[str]) -> Lag:
+        """Return the lag of a subscription with this filter that has handled all events up to a position."""
         if state.last <= after:
-            return after, 0, 0.0
+            return Lag(0, 0.0)
         # Only filters with several subjects are unreliable on old servers, and each request here has one subject.
-        filter = server_filter(state.info, value.filter, filters_reliably=True)
+        filter = server_filter(state.info, wanted, filters_reliably=True)
         n: int | None = None
         if not filter and state.is_whole:
             n = state.last - max(after, state.first - 1)
         n, oldest = await self._remaining.count(state, after + 1, filter, n)
-        return after, n, state.age_s(oldest) if oldest is not None else 0.0 if n == 0 else None
+        return Lag(n, state.age_s(oldest) if oldest is not None else 0.0 if n == 0 else None)
 
     # --- shared ------------------------------------------------------------------------------------------------------
 

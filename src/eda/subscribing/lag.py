@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import contextmanager
 from dataclasses import replace
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from eda.cursors.entry import CursorEntry
 from eda.cursors.standby import count_standbys
 from eda.cursors.value import Snapshot
-from eda.errors import ConfigError, ServerError, StreamNotFound, Timeout
+from eda.errors import ConfigError, EdaError, ServerError, StreamNotFound, Timeout
 from eda.jetstream.api import Api, stream_error
 from eda.jetstream.bucket import BUCKET, BUCKET_STREAM
 from eda.jetstream.schemas import ConsumerPage, StreamPage, Subjects
@@ -22,18 +22,20 @@ from eda.jetstream.streams import LIST_TIMEOUT_S
 from eda.jetstream.subjects import check_stream_name
 from eda.names import STREAM_NAME, SUBSCRIPTION_NAME
 from eda.server_codes import STREAM_NOT_FOUND
-from eda.subscribing.behind import Behind, SubscriptionInfo
+from eda.subscribing.behind import Behind, Lag, SubscriptionInfo
 from eda.subscribing.remaining import Remaining, StreamState
 from eda.times import time_of
 from eda.transport.wire import Wire
 
 __all__ = ["Lags", "for_each"]
+__all__ = ["Lag", "Lags", "SubscriptionInfo", "for_each", "lags_of"]
 
 MAX_REQUESTS = 16  # under way at the same time
 MAX_QUESTIONS = 256  # to the standbys of so many streams at the same time; each waits half a second
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
+_N = TypeVar("_N", int, float)
 
 
 class Lags:
@@ -84,6 +86,9 @@ class Lags:
             has_consumer = {(each.stream, each.name) for each in shared}
             cursors = [(state, name) for state in states for name in names.get(state.info.name, ())]
             found = await for_each(cursors, unless(lambda each: self._of_entry(*each)))
+        with self._counting(*(state.info.name for state in states)):
+            described = await for_each(consumers, unless(lambda each: self.of_consumer(*each)))
+            found = await for_each(cursors, unless(lambda each: self.of_cursor(*each)))
         # A moved position of a shared subscription does not count once there is a consumer.
         kept = [
             each
@@ -93,6 +98,40 @@ class Lags:
         if standbys:
             kept = await self._with_standbys(kept)
         return sorted([*shared, *kept], key=lambda each: (each.name, each.kind))
+
+    # --- one subscription --------------------------------------------------------------------------------------------
+
+    async def of_consumer(self, state: StreamState, consumer: dict[str, Any]) -> SubscriptionInfo:
+        """Return the shared subscription with this consumer. Raises StreamNotFound, ServerError, Timeout, Closed."""
+        return await self._behind.of_consumer(state, consumer)
+
+    async def of_cursor(self, state: StreamState, name: str) -> SubscriptionInfo | None:
+        """Return the subscription whose position is in the bucket; None: it has none. Raises as `of_consumer`."""
+        snapshot = await self._entry(state.info.name, name)
+        return None if snapshot.value is None else await self._behind.of_cursor(state, name, snapshot)
+
+    async def of_shared(self, stream: str, name: str) -> Lag:
+        """Return the lag of a shared subscription. Raises as `of_consumer`."""
+        state = await self._remaining.stream(stream)
+        consumer = await self._api.consumer_info(stream, name)
+        if consumer is None:
+            return Lag(None, None)
+        with self._counting(stream):
+            found = await self.of_consumer(state, consumer)
+        return Lag(found.lag, found.lag_s)
+
+    async def of_ordered(self, stream: str, name: str) -> Lag:
+        """Return the lag of the kept position of an ordered subscription. Raises as `of_consumer`."""
+        state = await self._remaining.stream(stream)
+        with self._counting(stream):
+            found = await self.of_cursor(state, name)
+        return Lag(None, None) if found is None else Lag(found.lag, found.lag_s)
+
+    async def of_position(self, stream: str, position: int, filter: list[str]) -> Lag:
+        """Return the lag of a subscription that has handled all events up to a position. Raises as `of_consumer`."""
+        state = await self._remaining.stream(stream)
+        with self._counting(stream):
+            return await self._behind.of_position(state, position, filter)
 
     # --- ordered -----------------------------------------------------------------------------------------------------
 
@@ -128,10 +167,6 @@ class Lags:
             return await CursorEntry(self._wire, self._api, stream, name).read()
         except ConfigError:
             return Snapshot(0, None)
-
-    async def _of_entry(self, state: StreamState, name: str) -> SubscriptionInfo | None:
-        snapshot = await self._entry(state.info.name, name)
-        return None if snapshot.value is None else await self._behind.of_cursor(state, name, snapshot)
 
     async def _of_no_stream(self, key: tuple[str, str]) -> SubscriptionInfo | None:
         """Return the subscription of a cursor whose stream does not exist."""
@@ -209,14 +244,14 @@ class Lags:
         raise Timeout(f"listing the consumers of {stream}", LIST_TIMEOUT_S)
 
     @contextmanager
-    def _may_forbid(self, subjects: Iterable[str]) -> Iterator[None]:
-        """Note that the server may forbid these subjects: then `Remaining` sends another request instead."""
-        added = set(subjects) - self._wire.may_be_forbidden
-        self._wire.may_be_forbidden.update(added)
+    def _counting(self, *streams: str) -> Iterator[None]:
+        """Count the events of streams in this block. Direct reads may be forbidden: then there is another request."""
+        direct = {f"{self._api.prefix}.DIRECT.GET.{stream}" for stream in streams} - self._wire.may_be_forbidden
+        self._wire.may_be_forbidden.update(direct)
         try:
             yield
         finally:
-            self._wire.may_be_forbidden.difference_update(added)
+            self._wire.may_be_forbidden.difference_update(direct)
 
 
 def _is_shared(config: dict[str, Any]) -> bool:
@@ -259,3 +294,33 @@ async def for_each(
             each.cancel()
         await asyncio.wait(runs)
     return [done[index] for index in sorted(done)]
+
+
+class HasLag(Protocol):
+    """A subscription."""
+
+    async def lag(self) -> Lag:
+        """Return how far it is behind."""
+
+
+async def lags_of(subscriptions: Iterable[tuple[tuple[str, str], HasLag]]) -> dict[tuple[str, str], Lag]:
+    """Return the largest lag of the subscriptions of each key. If none of a key is known, its lag is unknown."""
+    given = list(subscriptions)
+    found: dict[tuple[str, str], Lag] = {}
+
+    async def lag_of(subscription: HasLag) -> Lag:
+        try:
+            return await subscription.lag()
+        except EdaError:
+            return Lag(None, None)
+
+    lags = await for_each([each for _, each in given], lag_of)
+    for (key, _), lag in zip(given, lags, strict=True):
+        known = found.setdefault(key, lag)
+        found[key] = Lag(_larger(known.events, lag.events), _larger(known.seconds, lag.seconds))
+    return found
+
+
+def _larger(first: _N | None, second: _N | None) -> _N | None:
+    known = [each for each in (first, second) if each is not None]
+    return max(known, default=None)
