@@ -58,6 +58,7 @@
     cli/terminal              the same in a terminal, whose screen a test reads
     diagnosis/settings        streams and consumers as other tools make them, and what is found about them
     cli/pipes                 the `eda` command with a standard input, or in the background
+    cli/dot                   graphs in DOT, as a parser of DOT reads them
     faults/nursery            a process that imports eda once, and forks the members of fault tests
     faults/scene              publishers and subscriptions of every kind under load
     faults/patience           how long eda waits for an answer before it asks again

@@ -65,6 +65,13 @@ Files, each after the files that it imports:
     pacing          the pace of a replay
     replaying       publishes the events of a range again, or prints them
     replay          `eda replay` and its options
+    graph_events    the events of a graph: read from streams, and chosen by what caused them
+    graph_text      a graph as DOT or Cypher
+    graph_layout    where the events of a graph are drawn
+    graph_page      the style and the script of the page that shows a graph
+    graph_html      a graph as one HTML page
+    graphing        reads streams, and writes their graph
+    graph           `eda graph` and its options
     view_sink       opens the database of read models
     view_lag        how far a version of a read model is behind its streams
     view_list       `eda views ls`: reads the versions, and prints them
@@ -97,8 +104,26 @@ _NEEDED = ("click", "rich")
 _COMMANDS = {
     name: f"eda.cli.{name}:{name}"
     for name in (
-        *("bench", "completion", "context", "copy", "dead", "demo", "doctor", "lag", "outbox", "pub", "replay"),
-        *("schema", "server", "store", "streams", "subs", "tail", "top", "views"),
+        "bench",
+        "completion",
+        "context",
+        "copy",
+        "dead",
+        "demo",
+        "doctor",
+        "graph",
+        "lag",
+        "outbox",
+        "pub",
+        "replay",
+        "schema",
+        "server",
+        "store",
+        "streams",
+        "subs",
+        "tail",
+        "top",
+        "views",
     )
 }
 
