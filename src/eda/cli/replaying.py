@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from eda.cli.output import print_json
 from eda.cli.pacing import StoredPace
 from eda.cli.places import Place
 from eda.cli.targets import check_target, is_same_stream
-from eda.cli.transfer import Transfer, place_in
+from eda.cli.transfer import Transfer, place_after
 from eda.cli.transfer_bar import TransferBar
 
 __all__ = ["ReplayOptions", "print_events", "replay_events"]
@@ -83,11 +84,11 @@ async def print_events(conn: eda.Conn, source: str, options: ReplayOptions) -> N
                     if pace is not None:
                         await pace.wait(event)
                     print_json(fields_of(event))
-                    last = place_in(event)
-        last = None
-    finally:
+                    last = place_after(event)
+    except asyncio.CancelledError:
         if last is not None:
-            click.echo(f"not finished: continue with --from {Place(last.sequence, last.index + 1)}", err=True)
+            click.echo(f"not finished: continue with --from {last}", err=True)
+        raise
 
 
 async def _chosen(conn: eda.Conn, info: eda.StreamInfo, options: ReplayOptions) -> EventRange:
