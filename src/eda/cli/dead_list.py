@@ -51,26 +51,41 @@ async def list_dead(
     conn: eda.Conn, stream: str, types: frozenset[str], limit: int | None, options: Mapping[str, Any], as_json: bool
 ) -> None:
     """Print the letters: as lines of JSON while they are read, or at most `limit` of them as a table."""
-    rows: list[eda.DeadLetter] = []
-    n_shown, has_more = 0, False
+    if not as_json:
+        await _list_as_table(conn, stream, types, limit, options)
+        return
+    n_shown = 0
     async with aclosing(read_letters(conn, stream, types, options)) as letters:
         async for letter in letters:
+            print_json(fields_of_letter(letter))
+            n_shown += 1
             if n_shown == limit:
+                return
+
+
+async def _list_as_table(
+    conn: eda.Conn, stream: str, types: frozenset[str], limit: int | None, options: Mapping[str, Any]
+) -> None:
+    """Print a table. Below it, say how many messages of the dead-letter stream it leaves out, and if there are more."""
+    rows: list[eda.DeadLetter] = []
+    n_others, has_more = 0, False
+    async with aclosing(read_letters(conn, stream, types, {**options, "others": True})) as letters:
+        async for letter in letters:
+            if not options["others"] and not (letter.is_letter and letter.stream == stream):
+                n_others += 1
+            elif len(rows) == limit:
                 has_more = True
                 break
-            n_shown += 1
-            if as_json:
-                print_json(fields_of_letter(letter))
             else:
                 rows.append(replace(letter, payload=b""))
-    if as_json:
-        return
-    if not rows:
+    if rows:
+        _print_letters(rows, stream)
+    else:
         click.echo("no dead letters", err=True)
-        return
-    _print_letters(rows, stream)
+    if n_others:
+        click.echo(f"The dead-letter stream has {n_others:,} other messages. List them with --others.", err=True)
     if has_more:
-        click.echo(f"These are the first {n_shown:,}. See more with --limit, or count them with --summary.", err=True)
+        click.echo(f"These are the first {len(rows):,}. See more with --limit, or count them with --summary.", err=True)
 
 
 async def read_letters(

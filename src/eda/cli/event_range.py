@@ -78,6 +78,7 @@ class EventRange:
         self._conn = conn
         self._stream = stream
         self.bounds = bounds
+        self._types = frozenset(types) if types else None
         self._filter: dict[str, Any] = {"types": types or None, "aggregate": aggregate}
         self.n_no_events = 0  # known at the end
 
@@ -111,6 +112,9 @@ class EventRange:
                 at_end = end > last.sequence or (end == last.sequence and not subscription.stats().buffered)
                 if found[0].sequence <= first.sequence or end >= last.sequence:
                     found = [each for each in found if first <= Place(each.sequence, each.index) <= last]
+                if self._types is not None:
+                    # In the stream of an event store, a subscription gets tombstones as well.
+                    found = [each for each in found if each.type in self._types]
                 if found:
                     yield found
             self.n_no_events = subscription.stats().undecodable

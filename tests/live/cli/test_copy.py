@@ -366,3 +366,18 @@ async def test_copy_when_in_a_terminal_ends_with_one_line(
     shown = await run_in_terminal("copy", "orders", "backup", "--create", "--addr", server.url, columns=columns)
     assert shown.code == 0
     assert shown.end.splitlines()[-1].startswith("2,000 events copied from orders to backup in ")
+
+
+async def test_copy_when_types_are_chosen_leaves_out_the_tombstones_of_a_store(
+    server: eda.EmbeddedServer, conn: eda.Conn
+) -> None:
+    store = conn.store("shop")
+    await store.append("a1", [event(1), event(6)], expected="new")
+    await store.append("a2", [event(2)], expected="new")
+    await store.forget("a2")
+    types = {each.type for each in await events_of(conn, "shop")}
+    assert "eda.forgotten" in types
+    told = await copied(server, "shop", "backup", "--create", "--type", "type-1")
+    assert told["stored"] == 1
+    assert [(each.type, each.version) for each in await events_of(conn, "backup")] == [("type-1", 0)]
+    assert (await conn.streams.info("backup")).options.store is False

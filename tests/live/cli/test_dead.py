@@ -121,6 +121,7 @@ async def test_ls_when_in_a_terminal_fits_it_and_shows_no_control_characters(
     wide = ["attempts"] if columns == 200 else []
     aggregate = ["aggregate"] if columns == 200 else []
     assert header.split() == ["seq", "age", "subscription", "reason", *wide, "event", "type", *aggregate, "error"]
+    assert rows.pop() == "The dead-letter stream has 1 other messages. List them with --others."
     assert len(rows) == 4
     assert all(word in rows[0] for word in ("billing", "attempts", "type-1", "the card"))
     assert rows[3].split()[-1] == "no"
@@ -134,6 +135,15 @@ async def test_ls_when_there_are_more_than_the_limit_says_so(server: eda.Embedde
     code, out, err = await run_eda(*at(server, "ls", "orders", "--limit", "2"))
     assert (code, len(out.splitlines())) == (0, 3)
     assert err == "These are the first 2. See more with --limit, or count them with --summary.\n"
+
+
+async def test_ls_when_there_are_other_messages_says_how_many(server: eda.EmbeddedServer, conn: eda.Conn) -> None:
+    await bury_some(conn)
+    code, out, err = await run_eda(*at(server, "ls", "orders"))
+    assert (code, len(out.splitlines())) == (0, 5)
+    assert err == "The dead-letter stream has 1 other messages. List them with --others.\n"
+    code, out, err = await run_eda(*at(server, "ls", "orders", "--others"))
+    assert (code, len(out.splitlines()), err) == (0, 6, "")
 
 
 async def test_ls_when_there_are_none_says_so(server: eda.EmbeddedServer, conn: eda.Conn) -> None:
