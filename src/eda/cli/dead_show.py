@@ -86,7 +86,7 @@ def _print_letter(letter: eda.DeadLetter, to: Console) -> None:
 
 def _shown_data(event: eda.Event) -> str:
     fields = fields_of(event)
-    if "data_base64" in fields:
+    if fields["data"] is None and "data_base64" in fields:
         return _shown_bytes(event.data.encode())
     if fields["encoding"] == "nil":
         return ""

@@ -14,8 +14,7 @@ import eda
 from eda.cli.copying import identified_by_place, report
 from eda.cli.event_range import EventRange, resolved
 from eda.cli.failure import Failure
-from eda.cli.history import fields_of
-from eda.cli.output import print_json
+from eda.cli.history import print_json
 from eda.cli.pacing import StoredPace
 from eda.cli.places import Place
 from eda.cli.targets import check_target, is_same_stream
@@ -80,10 +79,13 @@ async def print_events(conn: eda.Conn, source: str, options: ReplayOptions) -> N
     try:
         async with aclosing(events.lists()) as lists:
             async for part in lists:
+                if pace is None:
+                    print_json(part)
+                    last = place_after(part[-1])
+                    continue
                 for event in part:
-                    if pace is not None:
-                        await pace.wait(event)
-                    print_json(fields_of(event))
+                    await pace.wait(event)
+                    print_json([event])
                     last = place_after(event)
     except asyncio.CancelledError:
         if last is not None:

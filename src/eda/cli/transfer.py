@@ -101,9 +101,10 @@ class Transfer:
             try:
                 async with aclosing(events.lists()) as lists:
                     await self._pass_on(lists, publisher)
+                await publisher.flush()
                 result.is_complete = not self._has_stopped
             finally:
-                await self._settle(publisher)
+                await self._settle(publisher)  # after an error or a cancellation, some may be under way
                 result.no_events = events.n_no_events
                 result.seconds = time.monotonic() - began
         if result.is_complete:
@@ -158,6 +159,8 @@ class Transfer:
 
     def _on_error(self, event: eda.Event, error: Exception) -> None:
         place = place_in(event)
+        if isinstance(error, eda.Timeout | eda.Closed):
+            self.result.is_uncertain = True
         if self._first_failed is None or place < self._first_failed:
             self._first_failed = place
         if len(self.result.failures) < MAX_TOLD:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -14,7 +15,7 @@ import pytest
 
 import eda
 from eda._pack import place_of
-from helpers import until
+from helpers import freeze, needs_freeze, until
 from support.cli.commands import run_eda
 from support.cli.terminal import run_in_terminal
 
@@ -381,3 +382,33 @@ async def test_copy_when_types_are_chosen_leaves_out_the_tombstones_of_a_store(
     assert told["stored"] == 1
     assert [(each.type, each.version) for each in await events_of(conn, "backup")] == [("type-1", 0)]
     assert (await conn.streams.info("backup")).options.store is False
+
+
+@needs_freeze
+@pytest.mark.parametrize("packed", [False, True])
+async def test_copy_when_the_target_is_away_for_long_is_continued_by_resume(
+    server: eda.EmbeddedServer, conn: eda.Conn, packed: bool
+) -> None:
+    n_events = 60_000
+    await fill(conn, "orders", n_events)
+    async with eda.EmbeddedServer() as second, eda.connect(second.url) as other:
+        # Events are given up after half of the duplicate window.
+        await other.streams.create("backup", eda.StreamOptions(packed=packed, dedup_window_s=2.0))
+        arguments = ["orders", "backup", "--target-addr", second.url, "--addr", server.url]
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "eda.cli", "copy", *arguments),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        await until(lambda: has_events(other, "backup"), timeout_s=60)
+        assert second.pid is not None
+        freeze(second.pid)
+        try:
+            _, err = await process.communicate()
+        finally:
+            os.kill(second.pid, signal.SIGCONT)
+        assert process.returncode == 1
+        assert "Continue with --resume" in err.decode()
+        told = await copied(server, *arguments[:-2], "--resume")
+        assert (told["duplicates"], told["complete"]) == (0, True)
+        assert [each.id for each in await events_of(other, "backup")] == [f"e{number}" for number in range(n_events)]
