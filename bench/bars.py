@@ -229,4 +229,14 @@ BARS = [
         "1 % of the traces sampled: time over that without telemetry", "eda 1 % traced s", "eda untraced s", "<=", 1.11
     ),
     Bar("every event traced: times FastStream with its telemetry", "FastStream traced s", "eda traced s", ">=", 3),
+    # The command line. The figures are wall times, so they need a quiet machine.
+    *(
+        Bar(f"eda {name}: part of 150 ms", f"eda {name} ms", "allowed 150 ms", "<=", 1)
+        for name in ("--help", "doctor --help", "bench --help", "completion")
+    *(
+        Bar(f"eda {name}, first output: part of 350 ms", f"eda {name} ms", "allowed 350 ms", "<=", 1)
+        for name in (
+            *("doctor", "streams ls", "streams info", "subs ls", "lag", "tail", "pub", "dead ls", "graph"),
+            "store cat",
+        )
 ]
