@@ -56,6 +56,7 @@
     telemetry/spans           the spans that a program makes, kept in memory by the OpenTelemetry SDK
     cli/commands              the `eda` command as a process
     cli/terminal              the same in a terminal, whose screen a test reads
+    cli/tree                  all commands, and arguments with which each can be called
     diagnosis/settings        streams and consumers as other tools make them, and what is found about them
     cli/pipes                 the `eda` command with a standard input, or in the background
     cli/dot                   graphs in DOT, as a parser of DOT reads them

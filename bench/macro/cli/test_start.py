@@ -77,9 +77,7 @@ def first_output_ms(environment: dict[str, str], *arguments: str) -> float:
 
 
 @pytest.fixture
-def measured(
-    benchmark: Any, note: Callable[[str, float], None], environment: dict[str, str]
-) -> Callable[..., None]:
+def measured(benchmark: Any, note: Callable[[str, float], None], environment: dict[str, str]) -> Callable[..., None]:
     """Measure what a command needs until its first output, in turn with an empty Python process."""
 
     def measure(name: str, limit_ms: float, *arguments: str, **more: str) -> None:

@@ -6,12 +6,14 @@ import json
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
 from eda.cli.failure import Failure
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = ["confirm", "console", "duration_text", "print_json", "safe", "time_text"]
 
@@ -23,6 +25,8 @@ def print_json(fields: Mapping[str, Any]) -> None:
 
 def console(*, stderr: bool = False) -> Console:
     """Return the console that a command prints tables to. It has colours only on a terminal."""
+    from rich.console import Console  # not needed for JSON, and slow to import
+
     return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 

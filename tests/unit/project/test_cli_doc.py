@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
 
-from eda.cli import main
 from eda.cli.options import server_options
+from support.cli.tree import COMMANDS
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "cli.md"
 SECTIONS = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", DOCUMENT.read_text(encoding="utf-8"), re.M | re.S))
@@ -26,18 +25,6 @@ SHARED = {option for parameter in connects.params for option in parameter.opts}
 OF_EVERY_COMMAND = SHARED | {"--help", "-h"}
 
 
-def commands(group: click.Group = main, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Yield all commands that do something, each with its name in words."""
-    for name in group.list_commands(click.Context(group)):
-        command = group.get_command(click.Context(group), name)
-        assert command is not None
-        if isinstance(command, click.Group):
-            yield from commands(command, (*path, name))
-        else:
-            yield (*path, name), command
-
-
-COMMANDS = dict(commands())
 every_command = pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 
 
