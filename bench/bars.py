@@ -233,10 +233,12 @@ BARS = [
     *(
         Bar(f"eda {name}: part of 150 ms", f"eda {name} ms", "allowed 150 ms", "<=", 1)
         for name in ("--help", "doctor --help", "bench --help", "completion")
+    ),
     *(
         Bar(f"eda {name}, first output: part of 350 ms", f"eda {name} ms", "allowed 350 ms", "<=", 1)
         for name in (
             *("doctor", "streams ls", "streams info", "subs ls", "lag", "tail", "pub", "dead ls", "graph"),
             "store cat",
         )
+    ),
 ]

@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from eda.subscribing.details import SubscriptionDetails
     from eda.subscribing.events_iterator import Events
     from eda.subscribing.kept import SubscriptionMove
-    from eda.subscribing.open_lags import Lag
+    from eda.subscribing.lag import Lag
     from eda.subscribing.subscription import Subscription
     from eda.telemetry.otel import OpenTelemetry
     from eda.telemetry.prometheus import PrometheusCollector, prometheus
@@ -200,7 +200,7 @@ _NAMES_IN = {
     "eda.subscribing.details": "SubscriptionDetails",
     "eda.subscribing.events_iterator": "Events",
     "eda.subscribing.kept": "SubscriptionMove",
-    "eda.subscribing.open_lags": "Lag",
+    "eda.subscribing.lag": "Lag",
     "eda.subscribing.subscription": "Subscription",
     "eda.telemetry.prometheus": "PrometheusCollector prometheus",
     "eda.totals": "ConnStats",

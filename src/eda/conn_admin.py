@@ -21,7 +21,7 @@ from eda.subscribing.behind import SubscriptionInfo
 from eda.subscribing.browsing import browse
 from eda.subscribing.details import Details, SubscriptionDetails
 from eda.subscribing.kept import KeptSubscriptions, SubscriptionMove
-from eda.subscribing.lag import Lags
+from eda.subscribing.lag import Lag, Lags, lags_of
 from eda.subscribing.remaining import Remaining
 from eda.subscribing.spec import spec_of
 from eda.subscribing.subscription import Subscription
@@ -29,7 +29,6 @@ from eda.subscribing.target import Target
 
 if TYPE_CHECKING:
     from eda.diagnosis.finding import Finding
-from eda.subscribing.open_lags import Lag, lags_of
 
 __all__ = ["ConnAdmin"]
 

@@ -322,11 +322,6 @@ class Lifetime:
         )
 
     @property
-    def loop(self) -> asyncio.AbstractEventLoop | None:
-        """The event loop in which it was opened; None: it was not."""
-        return self._loop
-
-    @property
     def services(self) -> ConnServices | None:
         """The services of the open connection; None: it is not open."""
         return self._services

@@ -45,20 +45,6 @@ class MarkedPublisher(HookedPublisher):
     async def _send_slowly_marked(self, event: Event) -> str:
         if self._core is None or self._closed:
             return await Publisher.send(self, event)  # raises Closed, without running a hook
-        if type(event) is not Event:
-            return await Publisher.send(self, event)  # raises the error
-        if self._mark is not None:
-            event = self._mark(event, self)
-            if type(event) is not Event:
-                raise self._marks[0].refusal(event)
-        else:
-            event = self._marked(event)
-        # As in `Publisher.send`, so that the usual case needs no second coroutine.
-        if not self._senders and not core.is_overfull:
-            event_id = core.accept_if_flowing(event)
-            if event_id is not None:
-                return event_id
-        return await Publisher.send(self, event)
         return await Publisher.send(self, self._marked(event))
 
     async def send_many(self, events: Iterable[Event] | AsyncIterable[Event]) -> list[str]:

@@ -20,9 +20,6 @@ Files, each after the files that it imports:
     details            `conn.subscription`: one kept subscription with its settings
     target             where a position is moved to: a sequence, a place in a pack, a time, an end of the stream
     kept               positions of kept subscriptions moved or forgotten from outside
-    open_lags          `sub.lag()` and `conn.lags()`: how far open subscriptions are behind
-    stream_states      the streams as one check of lags has found them
-    lag                `conn.subscriptions`: the kept subscriptions of a stream, and how far behind they are
     monitor            the timer of a subscription: overdue handlers, leases, missing progress
     ordered_source     the source of an ordered subscription: throw-away readers
     shared_consumer    the consumer of a shared subscription: created or adopted, and repaired if somebody changed it

@@ -52,28 +52,6 @@ def _state_of(life: Life, pipeline: Pipeline) -> str:
     return "circuit_open" if gate.is_circuit_open else "active"
 
 
-async def lag_of(pipeline: Pipeline, states: StreamStates) -> dict[str, Any]:
-    """Return the lag as the server knows it. Raises StreamNotFound, ServerError, Timeout, Closed."""
-    spec, source, cursor = pipeline.spec, pipeline.source, pipeline.cursor
-    state = await states.of(spec.stream)
-    if isinstance(source, SharedSource):
-        states.may_be_forbidden(f"CONSUMER.INFO.{spec.stream}.{source.consumer}")
-        consumer = await source.consumer_info()
-        if consumer is None:
-            return {}
-        info = await states.behind.of_consumer(state, consumer)
-        return {"lag": info.lag, "lag_s": info.lag_s}
-    assert isinstance(source, OrderedSource)
-    held = None if cursor is None else cursor.held
-    if cursor is not None and held is None:
-        kept = await states.of_cursor(state, spec.name)
-        return {} if kept is None else {"lag": kept.lag, "lag_s": kept.lag_s}
-    position = pipeline.dispatcher.position if held is None else held.position.seq
-    wanted = server_filter(state.info, source.filter, filters_reliably=True)
-    lag, lag_s = await states.lag_after(state, position, wanted)
-    return {"lag": lag, "lag_s": lag_s}
-
-
 def asked_subjects(prefix: str, stream: str, name: str = "") -> list[str]:
     """Return the subjects of the requests for a lag. If the server forbids one, the report says so, not the log."""
     asked = [f"STREAM.INFO.{stream}", f"STREAM.MSG.GET.{stream}", f"DIRECT.GET.{stream}"]

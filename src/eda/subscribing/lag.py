@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from time import monotonic
 from typing import Any, Protocol, TypeVar
@@ -27,7 +27,6 @@ from eda.subscribing.remaining import Remaining, StreamState
 from eda.times import time_of
 from eda.transport.wire import Wire
 
-__all__ = ["Lags", "for_each"]
 __all__ = ["Lag", "Lags", "SubscriptionInfo", "for_each", "lags_of"]
 
 MAX_REQUESTS = 16  # under way at the same time
@@ -78,16 +77,13 @@ class Lags:
         """Return the subscriptions of these streams. `may_vanish`: leave out a stream that is deleted meanwhile."""
 
         unless = _unless_gone if may_vanish else _as_it_is
-        with self._may_forbid(f"{self._api.prefix}.DIRECT.GET.{state.info.name}" for state in states):
+        with self._counting(*(state.info.name for state in states)):
             listed = await for_each(states, unless(self._consumers))
             consumers = [(state, each) for state, found in zip(states, listed, strict=True) for each in found or ()]
-            described = await for_each(consumers, unless(lambda each: self._behind.of_consumer(*each)))
+            described = await for_each(consumers, unless(lambda each: self.of_consumer(*each)))
             shared = [each for each in described if each is not None]
             has_consumer = {(each.stream, each.name) for each in shared}
             cursors = [(state, name) for state in states for name in names.get(state.info.name, ())]
-            found = await for_each(cursors, unless(lambda each: self._of_entry(*each)))
-        with self._counting(*(state.info.name for state in states)):
-            described = await for_each(consumers, unless(lambda each: self.of_consumer(*each)))
             found = await for_each(cursors, unless(lambda each: self.of_cursor(*each)))
         # A moved position of a shared subscription does not count once there is a consumer.
         kept = [
@@ -243,15 +239,9 @@ class Lags:
                 return [each for each in found.values() if _is_shared(each["config"])]
         raise Timeout(f"listing the consumers of {stream}", LIST_TIMEOUT_S)
 
-    @contextmanager
-    def _counting(self, *streams: str) -> Iterator[None]:
+    def _counting(self, *streams: str) -> AbstractContextManager[None]:
         """Count the events of streams in this block. Direct reads may be forbidden: then there is another request."""
-        direct = {f"{self._api.prefix}.DIRECT.GET.{stream}" for stream in streams} - self._wire.may_be_forbidden
-        self._wire.may_be_forbidden.update(direct)
-        try:
-            yield
-        finally:
-            self._wire.may_be_forbidden.difference_update(direct)
+        return self._wire.may_be_forbidden.during(f"{self._api.prefix}.DIRECT.GET.{stream}" for stream in streams)
 
 
 def _is_shared(config: dict[str, Any]) -> bool:

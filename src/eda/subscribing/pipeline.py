@@ -20,6 +20,7 @@ from eda.stats import Histogram, SubscriptionStats
 from eda.subscribing.activation import Activation
 from eda.subscribing.durable_names import check_other_kind
 from eda.subscribing.filters import types_with_tombstones
+from eda.subscribing.lag import Lag, Lags
 from eda.subscribing.monitor import Monitor
 from eda.subscribing.moved_position import MovedPosition
 from eda.subscribing.ordered_source import OrderedSource
@@ -27,7 +28,6 @@ from eda.subscribing.services import Services
 from eda.subscribing.shared_or_ordered import check_retention
 from eda.subscribing.shared_source import SharedSource
 from eda.subscribing.spec import SubscriptionSpec
-from eda.subscribing.stream_states import StreamStates
 
 __all__ = ["Pipeline"]
 
@@ -294,10 +294,6 @@ class Pipeline:
     def on_overrun(self, event: Event, seconds: float) -> None:
         """Log that a plain function ran longer than a handler may."""
         self._host.on_overrun(event, seconds)
-
-    def new_states(self) -> StreamStates:
-        """Return what a check of the lag needs."""
-        return StreamStates(self.services.wire, self.services.api)
 
     async def lag(self, *, active: bool) -> Lag:
         """Return what `Subscription.lag` says."""

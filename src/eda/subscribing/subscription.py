@@ -13,14 +13,12 @@ from eda.life import Life
 from eda.log import with_fields
 from eda.options import SubscriptionOptions
 from eda.stats import SubscriptionStats
-from eda.subscribing.condition import asked_subjects, condition_of, lag_of
+from eda.subscribing.condition import asked_subjects, condition_of
 from eda.subscribing.lag import Lag
-from eda.subscribing.open_lags import Lag
 from eda.subscribing.pipeline import Pipeline
 from eda.subscribing.services import Services
 from eda.subscribing.source import BARRIER_S
 from eda.subscribing.spec import SubscriptionSpec
-from eda.subscribing.stream_states import StreamStates
 
 __all__ = ["Subscription"]
 
@@ -276,14 +274,6 @@ class Subscription(Life):
         """Log that a plain handler that middleware has called ran longer than `timeout_s`."""
         self._pipeline.on_overrun(event, seconds)
 
-    def _condition(self) -> dict[str, Any]:
-        """Return what a health check says about it; see `conn.health`."""
-        return condition_of(self, self._pipeline, is_active=self.is_active)
-
-    async def _lags(self, states: StreamStates) -> dict[str, Any]:
-        """Return the lag as the server knows it. Raises ServerError, Timeout, Closed."""
-        return await lag_of(self._pipeline, states)
-
     async def lag(self) -> Lag:
         """Ask the server how far this subscription is behind its stream. All members of a name have the same lag.
 
@@ -292,12 +282,6 @@ class Subscription(Life):
         """
         if not self.is_under_way or not self._pipeline.workers.are_started:
             raise Closed(self._label)
-        states = self._pipeline.new_states()
-        try:
-            found = await lag_of(self._pipeline, states)
-        finally:
-            states.close()
-        return Lag(found.get("lag"), found.get("lag_s"))
         return await self._pipeline.lag(active=self.is_active)
 
     def _condition(self) -> dict[str, Any]:

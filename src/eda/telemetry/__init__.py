@@ -1,4 +1,4 @@
-"""Telemetry: metrics for Prometheus and OpenTelemetry. It uses only what users can use.
+"""Telemetry: traces and metrics by OpenTelemetry, and metrics for Prometheus. It uses only what users can use.
 
 Files, each after the files that it imports:
 

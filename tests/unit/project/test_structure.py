@@ -90,8 +90,6 @@ MAY_IMPORT: dict[str, list[str]] = {
     "front door": [
         *("words", "typed", "event", "embedded", "transport", "jetstream", "publishing", "dead_letters"),
         *("subscribing", "store", "projections", "diagnosis", "testing", "middleware", "telemetry"),
-    "telemetry": ["words", "subscribing"],
-        *("subscribing", "store", "projections", "testing", "middleware", "telemetry"),
     ],
     "cli": ["words", "schemas", "event", "transport", "front door"],
 }
