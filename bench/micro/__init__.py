@@ -22,6 +22,7 @@ AREAS = (
         "store.folding",
         "store.executing",
         "projections.applying",
+        "telemetry.metrics",
     ),
 )
 
