@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.metrics import Observation, get_meter
 
 from eda._version import __version__
+from eda.error_counts import OTHER
 from eda.stats import Histogram, PublisherStats, SubscriptionStats
+from eda.telemetry.conventions import DESTINATION, ERROR_TYPE, GROUP, OPERATION, SCHEMA_URL, SYSTEM
 from eda.totals import ConnStats, together
 
 if TYPE_CHECKING:
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["OtelMetrics", "values_of"]
 
-SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 RECORD_EVERY_S = 5.0
 MOST_VALUES = 20  # of each time series, in this time. Recording one takes the SDK 15 us, as long as 15 events
 # What the conventions advise, in seconds.
@@ -100,14 +101,14 @@ class OtelMetrics:
             attributes = _attributes("send", stream)
             yield Observation(stats.acknowledged, attributes)
             for name, n in _errors_of(stats.failed, stats.errors):
-                yield Observation(n, attributes | {"error.type": name})
+                yield Observation(n, attributes | {ERROR_TYPE: name})
 
     def _observe_consumed(self, options: CallbackOptions) -> Iterator[Observation]:
         for key, stats in together(each.subscriptions for each in self._stats()).items():
             attributes = _attributes("process", *key)
             yield Observation(stats.handled, attributes)
             for name, n in _errors_of(stats.failed, stats.errors):
-                yield Observation(n, attributes | {"error.type": name})
+                yield Observation(n, attributes | {ERROR_TYPE: name})
 
     # --- histograms --------------------------------------------------------------------------------------------------
 
@@ -140,9 +141,9 @@ class OtelMetrics:
         failed = values_of(before.failing if before else none, now.failing)
         if failed:
             earlier = before.errors if before else {}
-            names = [name for name, n in now.errors.items() if n > earlier.get(name, 0)] or ["_OTHER"]
+            names = [name for name, n in now.errors.items() if n > earlier.get(name, 0)] or [OTHER]
             for value, name in zip(failed, cycle(names), strict=False):
-                self._processing.record(value, attributes | {"error.type": name})
+                self._processing.record(value, attributes | {ERROR_TYPE: name})
 
 
 def values_of(before: Histogram, now: Histogram) -> list[float]:
@@ -184,16 +185,12 @@ def _errors_of(n_failed: int, errors: dict[str, int]) -> list[tuple[str, int]]:
     rest = n_failed - sum(errors.values())
     found = dict(errors)
     if rest > 0:  # counted a moment ago, while another thread reads
-        found["_OTHER"] = found.get("_OTHER", 0) + rest
+        found[OTHER] = found.get(OTHER, 0) + rest
     return list(found.items())
 
 
 def _attributes(operation: str, stream: str, group: str | None = None) -> Attributes:
-    attributes = {
-        "messaging.system": "nats",
-        "messaging.operation.name": operation,
-        "messaging.destination.name": stream,
-    }
+    attributes = {SYSTEM: "nats", OPERATION: operation, DESTINATION: stream}
     if group is not None:
-        attributes["messaging.consumer.group.name"] = group
+        attributes[GROUP] = group
     return attributes

@@ -24,6 +24,7 @@ GUIDES = (
     "docs/read-models.md",
     "docs/outbox.md",
     "docs/health.md",
+    "docs/telemetry.md",
 )
 DOCUMENTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in GUIDES}
 DEADLINE_S = 30
