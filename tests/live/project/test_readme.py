@@ -99,6 +99,7 @@ BLOCKS = [block for document in DOCUMENTS for block in read_blocks(document)]
         ("docs/event-sourcing.md", 8),
         ("docs/read-models.md", 6),
         ("docs/outbox.md", 1),
+        ("docs/telemetry.md", 2),
     ],
 )
 def test_document_when_read_has_blocks_that_all_say_what_they_print(document: str, least: int) -> None:
