@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -423,7 +424,7 @@ async def test_replay_when_a_letter_says_undecodable_and_is_no_event_leaves_it_s
         await letters_of(conn).store(dead, payload=payload, **letter)
     assert await conn.replay_dead(stream, "me") == 0
     assert len(await stored(admin, dead)) == 3
-    assert logged.records == []
+    assert not logged.find("", logging.WARNING)
 
 
 # --- without a handler -----------------------------------------------------------------------------------------------
