@@ -204,7 +204,12 @@ def printed_time_ns(str text not None):
     None as well for a time that does not exist, or is before 1970 or after 2261.
     """
     cdef Py_ssize_t n
-    cdef const unsigned char* at = <const unsigned char*>PyUnicode_AsUTF8AndSize(text, &n)
+    cdef const char* at = PyUnicode_AsUTF8AndSize(text, &n)
+    cdef int64_t ns = 0
+    return ns if read_time(<const unsigned char*>at, n, &ns) else None
+
+
+cdef bint read_time(const unsigned char* at, Py_ssize_t n, int64_t* ns) noexcept nogil:
     cdef unsigned int century, of_century, month, day, hour, minute, second
     cdef unsigned int days_of_month
     cdef uint64_t fraction = 0
@@ -216,22 +221,23 @@ def printed_time_ns(str text not None):
         or not two_digits(at + 14, &minute) or not two_digits(at + 17, &second)
         or not parse_decimal(at + 20, 9, &fraction)
     ):
-        return None
+        return False
     year = century * 100 + of_century
     if year < 1970 or year > 2261 or not 0 < month < 13 or hour > 23 or minute > 59 or second > 59:
-        return None
+        return False
     days_of_month = 31 - (month == 4 or month == 6 or month == 9 or month == 11)
     if month == 2:
         days_of_month = 28 + (year % 4 == 0 and (year % 100 != 0 or year % 400 == 0))
     if not 0 < day <= days_of_month:
-        return None
+        return False
     # The days since 1970-01-01, counted in years that begin in March and eras of 400 years.
     year -= month <= 2
     era = year // 400
     days = (153 * (<int64_t>month + (-3 if month > 2 else 9)) + 2) // 5 + day - 1
     year -= era * 400
     days = era * 146_097 + year * 365 + year // 4 - year // 100 + days - 719_468
-    return ((days * 24 + hour) * 60 + minute) * 60 * NS + second * <int64_t>NS + <int64_t>fraction
+    ns[0] = ((days * 24 + hour) * 60 + minute) * 60 * NS + second * <int64_t>NS + <int64_t>fraction
+    return True
 
 
 cdef int put_meta(Writer* w, tuple meta) except -1:
@@ -287,6 +293,14 @@ cdef int put_data(Writer* w, Data data) except -1:
     put_bytes(w, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
     put_byte(w, 0x22)
     return 0
+
+
+cdef bint check_json(bytes text):
+    try:
+        _check_json(text)
+    except _not_json:
+        return False
+    return True
 
 
 cdef bytes one_line(bytes stored):

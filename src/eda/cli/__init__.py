@@ -39,6 +39,7 @@ Files, each after the files that it imports:
     demo            `eda demo` and its options
     modules         imports the modules that a user names
     schema          `eda schema export` and `eda schema check`
+    printable       lines of JSON as a terminal may show them
     history         prints stored events, for people or as JSON
     store           `eda store cat`
     line_writer     writes to standard output without stopping the event loop

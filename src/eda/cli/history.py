@@ -14,8 +14,9 @@ from rich.text import Text
 import eda
 from eda._json_lines import json_lines
 from eda.cli.output import console, safe
+from eda.cli.printable import printable_lines
 
-__all__ = ["data_text", "fields_of", "print_history", "print_json", "printable_lines", "text_of"]
+__all__ = ["data_text", "fields_of", "print_history", "print_json", "text_of"]
 
 SHOWN = ("id", "cause", "client", "schema")
 
@@ -33,18 +34,6 @@ def print_json(events: Iterable[eda.Event]) -> None:
     """Print one JSON object a line for each event, in UTF-8."""
     for event in events:
         click.echo(printable_lines(json_lines([event])), nl=False)
-
-
-def printable_lines(lines: bytes) -> bytes:
-    """Return lines of JSON so that a terminal may show them, if standard output is one."""
-    if lines.isascii() or not sys.stdout.isatty():
-        return lines
-    return "".join(char if char.isprintable() or char == "\n" else _escaped(char) for char in lines.decode()).encode()
-
-
-def _escaped(char: str) -> str:
-    """Return a character as JSON escapes it. In JSON, only texts have characters that are not printable."""
-    return json.dumps(char)[1:-1]
 
 
 def print_history(events: Iterable[eda.Event]) -> None:

@@ -12,6 +12,7 @@ from functools import lru_cache
 import msgspec
 
 import eda
+from eda._event_lines import events_of_lines
 from eda._json_lines import printed_time_ns
 from eda._nuid import next_nuid
 
@@ -48,7 +49,6 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     data_base64: str | None = None
 
 
-_from_encoded = eda.Data.from_encoded
 _decoder = msgspec.json.Decoder(_Line)
 _decode_text: Callable[[bytes | msgspec.Raw], str] = msgspec.json.Decoder(str).decode
 
@@ -62,13 +62,8 @@ class LineEvents:
     def of_all(self, lines: bytes) -> list[eda.Event] | None:
         """Return the events of whole lines; None if a line is empty or no event: then `of` must read each."""
         try:
-            if not lines.isascii():
-                lines.decode()
-            read = _decoder.decode_lines(lines)
-            if len(read) != lines.count(b"\n"):
-                return None
-            return [self._event(line) for line in read]
-        except (msgspec.MsgspecError, eda.EdaError, BadLine, ValueError, RecursionError):
+            return events_of_lines(lines, self.of)
+        except BadLine:
             return None
 
     def of(self, line: bytes) -> eda.Event:
@@ -108,8 +103,6 @@ class LineEvents:
 
 def _data(line: _Line) -> eda.Data | None:
     encoding, raw = line.encoding, bytes(line.data)
-    if encoding == "json" and raw and line.data_base64 is None:
-        return _from_encoded("json", raw)
     if line.data_base64 is not None:
         try:
             stored = base64.b64decode(line.data_base64, validate=True)

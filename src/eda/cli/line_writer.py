@@ -11,11 +11,19 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-__all__ = ["LineWriter"]
+__all__ = ["LineWriter", "OutputLost"]
 
 CHUNK = 1 << 20  # bytes that are written at once
 LOOK_S = 0.5  # between two looks whether the reader of a pipe has gone
 LAST_S = 1.0  # after a signal, so long a write may take
+
+
+class OutputLost(Exception):
+    """Standard output can't be written. `error` says why: BrokenPipeError if the reader of a pipe has gone."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error: OSError = error
 
 
 class LineWriter:
@@ -54,7 +62,7 @@ class LineWriter:
                 await self.flush()
             else:
                 # Lines stay whole, unless nobody reads them.
-                with suppress(TimeoutError, OSError):
+                with suppress(TimeoutError, OutputLost):
                     async with asyncio.timeout(LAST_S):
                         await self.flush()
         finally:
@@ -62,7 +70,7 @@ class LineWriter:
             self._wake.release()
 
     async def write(self, data: bytes) -> None:
-        """Write whole lines. Waits while much is not written yet. Raises OSError."""
+        """Write whole lines. Waits while much is not written yet. Raises OutputLost."""
         self._raise_error()
         self._parts.append(data)
         self._n += len(data)
@@ -73,14 +81,14 @@ class LineWriter:
             self._raise_error()
 
     async def flush(self) -> None:
-        """Wait until all is written. Raises OSError."""
+        """Wait until all is written. Raises OutputLost."""
         while self._written is not None:
             await asyncio.shield(self._written)
         self._raise_error()
 
     def _raise_error(self) -> None:
         if self._error is not None:
-            raise self._error
+            raise OutputLost(self._error)
 
     def _begin(self) -> None:
         """Give the thread what was collected."""

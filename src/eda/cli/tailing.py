@@ -14,9 +14,8 @@ import eda
 from eda._json_lines import json_lines
 from eda._pack import place_of
 from eda.cli.failure import Failure
-from eda.cli.history import printable_lines, text_of
-from eda.cli.line_writer import LineWriter
-from eda.cli.output import console
+from eda.cli.line_writer import LineWriter, OutputLost
+from eda.cli.printable import printable_lines
 
 __all__ = ["Wanted", "print_events"]
 
@@ -53,28 +52,30 @@ async def print_events(conn: eda.Conn, wanted: Wanted, *, as_json: bool) -> bool
             finally:
                 reading.cancel()
                 await asyncio.wait({reading})
-    except BrokenPipeError:
-        return False
-    except OSError as error:
-        raise Failure(f"standard output can't be written: {error.strerror or error}") from error
+    except OutputLost as lost:
+        if isinstance(lost.error, BrokenPipeError):
+            return False
+        raise Failure(f"standard output can't be written: {lost.error.strerror or lost.error}") from lost
     return True
 
 
 async def _copy(conn: eda.Conn, wanted: Wanted, writer: LineWriter, *, as_json: bool) -> None:
     """Write the events until there are no more, or the limit is reached."""
-    shown = printable_lines if as_json else None
     left = wanted.limit
     async with aclosing(_events(conn, wanted)) as reading:
         async for events in reading:
             if left is not None:
                 events = events[:left]
                 left -= len(events)
-            await writer.write(shown(json_lines(events)) if shown is not None else _pretty(events))
+            await writer.write(printable_lines(json_lines(events)) if as_json else _pretty(events))
             if left == 0:
                 return
 
 
 def _pretty(events: list[eda.Event]) -> bytes:
+    from eda.cli.history import text_of  # here, because JSON needs no rich
+    from eda.cli.output import console
+
     out = console()
     with out.capture() as captured:
         for event in events:
@@ -107,14 +108,18 @@ async def _events(conn: eda.Conn, wanted: Wanted) -> AsyncGenerator[list[eda.Eve
 async def _place_of_last(conn: eda.Conn, wanted: Wanted, n: int) -> tuple[int, int]:
     """Return where the last n stored events that match begin: a sequence, and an index in a pack."""
     info = await conn.streams.info(wanted.stream)
+    if not info.events:
+        return info.last_sequence + 1, 0
+    is_whole = info.events == info.last_sequence + 1 - info.first_sequence
+    if is_whole and not info.options.packed and wanted.types is None and wanted.aggregate is None:
+        return max(info.last_sequence + 1 - n, info.first_sequence), 0
     n_back = n
     while True:
         start = max(info.last_sequence + 1 - n_back, info.first_sequence, 1)
         places: deque[tuple[int, int]] = deque(maxlen=n)
-        if info.events:
-            async with aclosing(conn.browse(wanted.stream, start=start, **wanted.filter)) as reading:
-                async for events in reading:
-                    places.extend((event.sequence, event.index) for event in events)
+        async with aclosing(conn.browse(wanted.stream, start=start, **wanted.filter)) as reading:
+            async for events in reading:
+                places.extend((event.sequence, event.index) for event in events)
         if len(places) == n or start <= max(info.first_sequence, 1):
             return places[0] if places else (info.last_sequence + 1, 0)
         n_back *= 8

@@ -52,6 +52,7 @@ TOP: dict[str, list[str]] = {
         "_pack",
         "_json_lines",
         "_stamp",
+        "_event_lines",
         "handlers",
         "handler_signatures",
         "_router",

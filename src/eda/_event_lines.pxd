@@ -1,0 +1,1 @@
+# No other compiled module uses this one.

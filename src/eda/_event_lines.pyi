@@ -1,0 +1,7 @@
+from collections.abc import Callable
+
+from eda._event import Event
+
+__all__ = ["events_of_lines"]
+
+def events_of_lines(lines: bytes, read_line: Callable[[bytes], Event]) -> list[Event]: ...
