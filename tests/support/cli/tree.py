@@ -27,6 +27,9 @@ _VALUES = {
     "version": "1",
 }
 
+# What a command needs besides: options of which it takes one.
+_CHOICES = {("dead", "drop"): ["--all"], ("graph",): ["--dot"], ("subs", "rewind"): ["--first"]}
+
 
 def _commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     for name in group.list_commands(click.Context(group)):
@@ -49,7 +52,7 @@ def connects(path: tuple[str, ...]) -> bool:
 
 def arguments_of(path: tuple[str, ...]) -> list[str]:
     """Return the command's name, and values for all parameters that it needs. If it would ask, --yes is among them."""
-    words = list(path)
+    words = [*path, *_CHOICES.get(path, ())]
     for each in COMMANDS[path].params:
         value = _VALUES.get(each.name or "", "x")
         if isinstance(each, click.Option) and each.required:
