@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry.metrics import Observation, get_meter
 
 from eda._version import __version__
-from eda.error_counts import OTHER
 from eda.stats import Histogram, PublisherStats, SubscriptionStats
-from eda.telemetry.conventions import DESTINATION, ERROR_TYPE, GROUP, OPERATION, SCHEMA_URL, SYSTEM
 from eda.totals import ConnStats, together
 
 if TYPE_CHECKING:
@@ -22,8 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["OtelMetrics", "values_of"]
 
-RECORD_EVERY_S = 5.0
-MOST_VALUES = 20  # of each time series, in this time. Recording one takes the SDK 15 us, as long as 15 events
+SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
+RECORD_EVERY_S = 1.0
+MOST_VALUES = 50  # of each histogram and time series, in this time
 # What the conventions advise, in seconds.
 BOUNDS_S = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10]
 
@@ -35,8 +34,8 @@ class OtelMetrics:
 
     `messaging.client.sent.messages` and `messaging.client.consumed.messages` are exact: their callbacks read the counts
     of the connections. The API has no instrument that takes buckets. So `messaging.client.operation.duration` and
-    `messaging.process.duration` get, every 5 s, values in proportion to what the buckets of the connections have got:
-    one for each duration, or at most 20 for each stream, and for each subscription.
+    `messaging.process.duration` get, each second, values in proportion to what the buckets of the connections have got:
+    one for each duration, or at most 50 for each stream, and for each subscription.
 
     `meter_provider`: None is the global one. The connections must belong to event loops of one thread.
     """
@@ -101,14 +100,14 @@ class OtelMetrics:
             attributes = _attributes("send", stream)
             yield Observation(stats.acknowledged, attributes)
             for name, n in _errors_of(stats.failed, stats.errors):
-                yield Observation(n, attributes | {ERROR_TYPE: name})
+                yield Observation(n, attributes | {"error.type": name})
 
     def _observe_consumed(self, options: CallbackOptions) -> Iterator[Observation]:
         for key, stats in together(each.subscriptions for each in self._stats()).items():
             attributes = _attributes("process", *key)
             yield Observation(stats.handled, attributes)
             for name, n in _errors_of(stats.failed, stats.errors):
-                yield Observation(n, attributes | {ERROR_TYPE: name})
+                yield Observation(n, attributes | {"error.type": name})
 
     # --- histograms --------------------------------------------------------------------------------------------------
 
@@ -141,13 +140,13 @@ class OtelMetrics:
         failed = values_of(before.failing if before else none, now.failing)
         if failed:
             earlier = before.errors if before else {}
-            names = [name for name, n in now.errors.items() if n > earlier.get(name, 0)] or [OTHER]
+            names = [name for name, n in now.errors.items() if n > earlier.get(name, 0)] or ["_OTHER"]
             for value, name in zip(failed, cycle(names), strict=False):
-                self._processing.record(value, attributes | {ERROR_TYPE: name})
+                self._processing.record(value, attributes | {"error.type": name})
 
 
 def values_of(before: Histogram, now: Histogram) -> list[float]:
-    """Return values that stand for the durations between two readings, in seconds: one for each, or at most 20.
+    """Return values that stand for the durations between two readings, in seconds: one for each, or at most 50.
 
     Each is in the bucket of a duration. Within the buckets, they are placed so that their mean is near the true one.
     """
@@ -185,12 +184,16 @@ def _errors_of(n_failed: int, errors: dict[str, int]) -> list[tuple[str, int]]:
     rest = n_failed - sum(errors.values())
     found = dict(errors)
     if rest > 0:  # counted a moment ago, while another thread reads
-        found[OTHER] = found.get(OTHER, 0) + rest
+        found["_OTHER"] = found.get("_OTHER", 0) + rest
     return list(found.items())
 
 
 def _attributes(operation: str, stream: str, group: str | None = None) -> Attributes:
-    attributes = {SYSTEM: "nats", OPERATION: operation, DESTINATION: stream}
+    attributes = {
+        "messaging.system": "nats",
+        "messaging.operation.name": operation,
+        "messaging.destination.name": stream,
+    }
     if group is not None:
-        attributes[GROUP] = group
+        attributes["messaging.consumer.group.name"] = group
     return attributes

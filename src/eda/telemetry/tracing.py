@@ -7,8 +7,9 @@ from typing import Any, final
 from opentelemetry import context
 from opentelemetry.trace import Tracer
 
-from eda.middleware.base import Middleware
 from eda.telemetry._usual import Current
+from eda.telemetry.measuring import Measuring
+from eda.telemetry.otel_metrics import OtelMetrics
 from eda.telemetry.processing import Processing
 from eda.telemetry.propagation import Propagation
 from eda.telemetry.sending import Sending
@@ -18,10 +19,13 @@ __all__ = ["Tracing"]
 
 
 @final
-class Tracing(Middleware):
+class Tracing(Measuring):
     """Makes the spans of one connection. `conn` is an `eda.Conn`. The other arguments are as in `OpenTelemetry`."""
 
-    def __init__(self, conn: Any, tracer: Tracer, *, with_baggage: bool, follow_sampling: bool) -> None:
+    def __init__(
+        self, conn: Any, metrics: OtelMetrics | None, tracer: Tracer, *, with_baggage: bool, follow_sampling: bool
+    ) -> None:
+        super().__init__(metrics)
         spans, propagation = SpanMaker(conn, tracer), Propagation(with_baggage=with_baggage)
         current = Current(context.get_current, context.attach, context.detach)
         self._sending = sending = Sending(spans, propagation, current)
@@ -35,3 +39,4 @@ class Tracing(Middleware):
     async def closed(self, conn: Any) -> None:
         """End the spans of publishers that were closed without a flush."""
         self._sending.close()
+        await super().closed(conn)

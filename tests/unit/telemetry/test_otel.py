@@ -13,6 +13,9 @@ import eda
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "provider": ({"tracer_provider": "sdk"}, "tracer_provider must be an OpenTelemetry TracerProvider or None"),
+    "meters": ({"meter_provider": 5}, "meter_provider must be an OpenTelemetry MeterProvider or None, not 5"),
+    "traces": ({"traces": None}, "traces must be True or False, not None"),
+    "metrics": ({"metrics": 0}, "metrics must be True or False, not 0"),
     "baggage": ({"baggage": 1}, "baggage must be True or False, not 1"),
     "sampling": ({"follow_sampling": "yes"}, "follow_sampling must be True or False, not 'yes'"),
 }
