@@ -168,7 +168,9 @@ async def _read_directly(
             except EdaError as error:
                 if last is not None or not error.retryable:
                     raise
-                services.logger.info("stream %s can't be read, trying again: %s", info.name, error)
+                services.logger.debug(
+                    "stream %s can't be read, trying again: %s", info.name, error, extra={"eda_stream": info.name}
+                )
                 await asyncio.sleep(LOOK_S)
                 continue
             begin = after

@@ -45,7 +45,10 @@ class DirectPages:
         await self._direct.close()
         if self._n_unreadable > MOST_LOGGED:
             n = self._n_unreadable - MOST_LOGGED
-            self._logger.warning("stream %s: %d more messages are no events and were skipped", self._stream, n)
+            self._logger.warning(
+                "stream %s: %d more messages are no events and were skipped", self._stream, n,
+                extra={"eda_stream": self._stream},
+            )  # fmt: skip
 
     async def page(self, begin: int) -> tuple[int, list[Event]]:
         """Return the events of the next messages from sequence `begin` onwards, and where the next page begins.
@@ -83,5 +86,6 @@ class DirectPages:
         self._n_unreadable += 1
         if self._n_unreadable <= MOST_LOGGED:
             self._logger.warning(
-                "stream %s: message %d is no event and is skipped: %s", self._stream, message.sequence, why
-            )
+                "stream %s: message %d is no event and is skipped: %s", self._stream, message.sequence, why,
+                extra={"eda_stream": self._stream},
+            )  # fmt: skip

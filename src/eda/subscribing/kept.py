@@ -212,6 +212,7 @@ class KeptSubscriptions:
                     self._logger.warning(
                         "subscription %s to %s: its records of suspects could not be removed from the bucket %s: %s",
                         name, stream, BUCKET, error,
+                        extra={"eda_stream": stream, "eda_subscription": name},
                     )  # fmt: skip
 
 
