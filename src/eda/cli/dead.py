@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from eda.cli.failure import Failure
 from eda.cli.options import lines_option, server_options, yes_option
 from eda.cli.values import WHEN
 
@@ -198,7 +199,7 @@ def drop(
     from eda.cli.session import run_with_conn
 
     if everything == bool(sequences or name or reason):
-        raise click.UsageError("Say which letters: --seq, --name, --reason, or --all alone.")
+        raise Failure("say which letters to drop: --seq, --name, --reason, or --all alone")
     options = {"name": name, "reason": reason, "sequences": sequences or None, "dead_letter": dead_letter}
     found = run_with_conn(server, lambda conn: chosen_letters(conn, stream, options))
     if not found:

@@ -21,7 +21,7 @@ MAX_ON_PAGE = 5000
 @click.option(
     "--html", "html_file", metavar="FILE", type=click.Path(dir_okay=False, allow_dash=True), help="Write a page."
 )
-@click.option("--dot", is_flag=True, help="Print DOT, for Graphviz.")
+@click.option("--dot", is_flag=True, help="Print DOT, for Graphviz: this is the default.")
 @click.option("--cypher", is_flag=True, help="Print Cypher, for a graph database.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one event a line.")
 @click.option("--output", "-o", metavar="FILE", type=click.Path(dir_okay=False), help="Write into a file.")
@@ -54,8 +54,8 @@ def graph(
 ) -> None:
     """Show which events of one or several STREAMs led to which, by the causes that the events name.
 
-    Choose one form. --html writes one page that needs no network: a drawing with a search, and the details of each
-    event. --dot prints a graph for Graphviz, such as `eda graph orders --dot | dot -Tsvg`. --cypher prints statements
+    Choose a form. --html writes one page that needs no network: a drawing with a search, and the details of each
+    event. --dot prints a graph for Graphviz, such as `eda graph orders | dot -Tsvg`. --cypher prints statements
     for a graph database: nodes (:Event {id}) with the relation [:CAUSED]. --json prints an object for each event, with
     the fields id, cause, type, aggregate, stream, place ("7", or "7.3" for an event of a pack), time and client.
 
@@ -69,7 +69,7 @@ def graph(
     from eda.cli.graphing import GraphOptions, write_graph
     from eda.cli.session import run_with_conn
 
-    if sum((html_file is not None, dot, cypher, as_json)) != 1:
+    if sum((html_file is not None, dot, cypher, as_json)) > 1:
         raise click.UsageError("Choose one form: --html FILE, --dot, --cypher or --json.")
     if html_file is not None and output is not None:
         raise click.UsageError("--html names the file already: leave out --output.")
@@ -86,7 +86,7 @@ def graph(
         aggregate=aggregate,
         event_id=event_id,
         limit=limit,
-        form="html" if html_file is not None else "dot" if dot else "cypher" if cypher else "json",
+        form="html" if html_file is not None else "cypher" if cypher else "json" if as_json else "dot",
         output=html_file or output or "-",
     )
     if not run_with_conn(server, lambda conn: write_graph(conn, streams, options)):

@@ -225,7 +225,7 @@ async def test_drop_when_not_told_what_or_not_allowed_changes_nothing(
     for arguments in ([], ["--all", "--name", "billing"]):
         code, _, err = await run_eda(*at(server, "drop", "orders", *arguments, "--yes"))
         assert code == 2
-        assert "Say which letters" in err
+        assert err == "Error: say which letters to drop: --seq, --name, --reason, or --all alone\n"
     code, _, err = await run_eda(*at(server, "drop", "orders", "--all"))
     assert code == 2
     assert "Add --yes" in err

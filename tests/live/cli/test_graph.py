@@ -95,6 +95,7 @@ async def test_graph_when_dot_can_be_parsed(server: eda.EmbeddedServer, tmp_path
     )
     assert code == 0
     assert (tmp_path / "g.dot").read_text() == out
+    assert await run_eda("graph", "orders", "billing", "--addr", server.url) == (0, out, "")
 
 
 @pytest.mark.usefixtures("conn")
@@ -137,7 +138,6 @@ async def test_graph_when_a_page_has_a_limit_shows_the_newest_and_says_so(
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        ([], "Choose one form"),
         (["--dot", "--cypher"], "Choose one form"),
         (["--html", "x", "-o", "y"], "leave out --output"),
         (["other", "--dot", "--from", "3"], "must be times"),
