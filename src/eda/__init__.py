@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from eda.conn import Conn
     from eda.connecting import connect
     from eda.dead_letters.dead_letter import DeadLetter
+    from eda.dead_letters.letter import NewDeadLetter
     from eda.diagnosis.finding import Finding
     from eda.embedded.server import EmbeddedServer
     from eda.encodings import register_encoding
@@ -108,6 +109,7 @@ __all__ = [
     "Middleware",
     "Mode",
     "MsgPack",
+    "NewDeadLetter",
     "NotApplied",
     "NotSupported",
     "OpenTelemetry",
@@ -170,6 +172,7 @@ _NAMES_IN = {
     "eda.connecting": "connect",
     "eda.diagnosis.finding": "Finding",
     "eda.dead_letters.dead_letter": "DeadLetter",
+    "eda.dead_letters.letter": "NewDeadLetter",
     "eda.embedded.server": "EmbeddedServer",
     "eda.encodings": "register_encoding",
     "eda.errors": "Closed CodecError ConfigError ConnectError ConsumerDeleted DecodeError EdaError EncodeError "

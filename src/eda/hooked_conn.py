@@ -25,7 +25,7 @@ from eda.middleware.calls import hooks_of
 from eda.middleware.hooked_batch import HookedBatch
 from eda.middleware.hooked_publisher import HookedPublisher
 from eda.middleware.marked_publisher import MarkedPublisher
-from eda.middleware.observing import hooked_handler
+from eda.middleware.observing import dead_letter_observer, hooked_handler
 from eda.publishing.atomic_batch import MAX_EVENTS
 from eda.publishing.publisher import Publisher
 from eda.publishing.publisher_options import PublisherOptions
@@ -60,6 +60,7 @@ class HookedConn(Conn):
         self._lifetime.watcher = ConnHooks(middleware, self, logger)
         self._publish_hooks = hooks_of(middleware, "publish")
         self._send_hooks = send_hooks(middleware)
+        self._observe_dead_letter = dead_letter_observer(middleware, logger)
         self._flush_hooks = hooks_of(middleware, "flush")
 
     # --- publishing --------------------------------------------------------------------------------------------------
@@ -109,6 +110,7 @@ class HookedConn(Conn):
     # --- subscribing -------------------------------------------------------------------------------------------------
 
     def _new_subscription(self, services: ConnServices, spec: SubscriptionSpec, handler: AnyHandler) -> Subscription:
+        services.dead_letters.observe = self._observe_dead_letter
         is_batch = spec.options.batch is not None
         self._check_not_bypassed("subscription", is_batch=is_batch)
         hooked, parts = hooked_handler(self._middleware, handler, is_batch=is_batch)
@@ -127,6 +129,7 @@ class HookedConn(Conn):
     # --- read models -------------------------------------------------------------------------------------------------
 
     def _around_attempts(self, *, is_batch: bool) -> Around | None:
+        self._lifetime.require_open().dead_letters.observe = self._observe_dead_letter
         self._check_not_bypassed("projection", is_batch=is_batch)
         if not any(
             overrides(each, hook) for each in self._middleware for hook in ("handle", "handle_batch", "observe")

@@ -17,6 +17,7 @@ from eda.server_codes import MESSAGE_NOT_FOUND
 
 __all__ = [
     "Letter",
+    "NewDeadLetter",
     "digest_of",
     "kept_headers",
     "own_headers",
@@ -54,6 +55,30 @@ class Letter:
         if not sequence or index is None:
             return None
         return sequence, index if DEAD_INDEX in self.headers else None
+
+
+@dataclass(frozen=True, slots=True)
+class NewDeadLetter:
+    """A dead letter that is about to be stored."""
+
+    into: str
+    """the dead-letter stream"""
+    stream: str
+    """the stream of the event"""
+    sequence: int
+    """the sequence of the event's message in its stream"""
+    index: int | None
+    """the place of the event in its pack; None if it was in no pack"""
+    subscription: str
+    """the name of the subscription, "private" if it has none; of a projection, its name and version"""
+    reason: str
+    """why the event is given up: "attempts", "rejected" or "undecodable\""""
+    error: str
+    """the text of the error"""
+    attempts: int
+    """how often the event was tried"""
+    payload: bytes
+    """the envelope of the event, or the whole message if it is no event"""
 
 
 def _number(text: str) -> int | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import time_ns
 from typing import Literal
 
 from eda._nuid import next_nuid
-from eda.dead_letters.letter import digest_of, kept_headers, read_letter, subject_or_none
+from eda.dead_letters.letter import NewDeadLetter, digest_of, kept_headers, read_letter, subject_or_none
 from eda.dead_letters.suitable_streams import SuitableStreams
 from eda.errors import ConfigError, EdaError, ServerError, StreamNotFound, Timeout
 from eda.headers import (
@@ -61,6 +61,8 @@ class DeadLetters:
         self._wire = wire
         self._api = api
         self._streams = streams
+        # Called with each letter before it is stored. It may return a function for the end. Neither raises.
+        self.observe: Callable[[NewDeadLetter], Callable[[BaseException | None], object] | None] | None = None
 
     async def check(self, to: str, stream: StreamInfo) -> None:
         """Raise ConfigError if the stream `to` can't keep the dead letters of `stream`, as far as is known now."""
@@ -107,21 +109,43 @@ class DeadLetters:
         letter may be stored or not.
         """
         to = check_stream_name(to)
+        letter = NewDeadLetter(to, stream, sequence, index, subscription, reason, error, attempts, payload)
+        end = None if self.observe is None else self.observe(letter)
+        try:
+            await self._store_in_time(letter, event_type, aggregate, subject, foreign or {}, event_id)
+        except BaseException as failed:
+            if end is not None:
+                end(failed)
+            raise
+        if end is not None:
+            end(None)
+
+    async def _store_in_time(
+        self,
+        letter: NewDeadLetter,
+        event_type: str,
+        aggregate: str,
+        subject: str,
+        foreign: Mapping[str, str],
+        event_id: str,
+    ) -> None:
+        """Store the letter in at most 5 s, as `store` says."""
+        to, stream, payload, index, error = letter.into, letter.stream, letter.payload, letter.index, letter.error
         letter_subject = subject_or_none(to, event_type, aggregate) or subject_of(to, "", "")
         headers = {
-            MSG_ID: f"dead:{subscription}:{sequence}" + ("" if index is None else f".{index}"),
-            DEAD_REASON: escape_text(reason),
+            MSG_ID: f"dead:{letter.subscription}:{letter.sequence}" + ("" if index is None else f".{index}"),
+            DEAD_REASON: escape_text(letter.reason),
             DEAD_ERROR: escape_text(error),
             DEAD_STREAM: escape_text(stream),
-            DEAD_SEQUENCE: str(sequence),
-            DEAD_SUBSCRIPTION: escape_text(subscription),
-            DEAD_ATTEMPTS: str(attempts),
+            DEAD_SEQUENCE: str(letter.sequence),
+            DEAD_SUBSCRIPTION: escape_text(letter.subscription),
+            DEAD_ATTEMPTS: str(letter.attempts),
             DEAD_TIME: rfc3339(time_ns()),
         }
         if index is not None:
             headers[DEAD_INDEX] = str(index)
         usual = subject_or_none(stream, event_type, aggregate) or stream
-        kept = kept_headers(foreign or {})
+        kept = kept_headers(foreign)
         if subject and subject != usual:
             headers[DEAD_SUBJECT] = escape_text(subject)
         if event_id:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from eda._event import Event
 from eda.callables import kind_of_call
+from eda.dead_letters.letter import NewDeadLetter
 from eda.errors import ConfigError
 from eda.publishing.publisher import Publisher
 from eda.receipt import Receipt
@@ -26,8 +27,8 @@ __all__ = [
     "overrides",
 ]
 
-HOOKS = ("opened", "closed", "publish", "mark", "flush", "handle", "handle_batch", "observe", "load")
-PLAIN = ("mark", "observe")  # these are plain functions, all others are `async def`
+HOOKS = ("opened", "closed", "publish", "mark", "flush", "handle", "handle_batch", "observe", "dead_letter", "load")
+PLAIN = ("mark", "observe", "dead_letter")  # these are plain functions, all others are `async def`
 
 
 class PublishBatch(Protocol):
@@ -165,6 +166,15 @@ class Middleware:
         They can't change the event or its outcome, but if one of them raises, the attempt fails.
 
         A middleware may have this hook and `handle` too. Then `observe` is around `handle`.
+        """
+        return None
+
+    def dead_letter(self, letter: NewDeadLetter, /) -> Callable[[BaseException | None], object] | None:
+        """Begin to observe the storing of a dead letter: of an event that a subscription or projection gives up.
+
+        It may return a function, which is called with the exception if the letter was not stored, else with None. A
+        letter that was not stored is stored again later. Both are plain functions. They change nothing, and an
+        exception of theirs is only logged.
         """
         return None
 

@@ -2,15 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from eda.dead_letters.letter import NewDeadLetter
 from eda.handlers import AnyHandler
 from eda.middleware._observed import Observed
 from eda.middleware.around_handler import BatchChain, HandleChain
 from eda.middleware.base import Middleware, overrides
 from eda.middleware.calls import Hook
 
-__all__ = ["hooked_handler"]
+__all__ = ["dead_letter_observer", "hooked_handler"]
+
+
+def dead_letter_observer(
+    middleware: Sequence[Middleware], logger: logging.Logger
+) -> Callable[[NewDeadLetter], Callable[[BaseException | None], object]] | None:
+    """Return the function that calls all hooks `dead_letter`; None without such a hook. It raises nothing."""
+    hooks = [Hook(each, "dead_letter") for each in reversed(middleware) if overrides(each, "dead_letter")]
+    if not hooks:
+        return None
+
+    def call(name: str, function: Callable[[Any], Any], given: Any) -> Any:
+        try:
+            return function(given)
+        except Exception:
+            logger.exception("middleware %s failed", name)
+            return None
+
+    def begin(letter: NewDeadLetter) -> Callable[[BaseException | None], object]:
+        ends = [(hook.name, call(hook.name, hook.run, letter)) for hook in hooks]
+
+        def end(error: BaseException | None) -> None:
+            for name, function in reversed(ends):
+                if function is not None:
+                    call(name, function, error)
+
+        return end
+
+    return begin
 
 
 def hooked_handler(

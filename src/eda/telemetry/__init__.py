@@ -16,6 +16,7 @@ Files, each after the files that it imports:
     attempts           what a span tells of a failure, and of what becomes of its events
     sending            the hooks around publishes
     processing         the hook around attempts
+    settling           the hook around the storing of dead letters
     measuring          the middleware that has the metrics of a connection measured
     tracing            the middleware that makes the spans of a connection
     otel               `OpenTelemetry`, which users give to `connect(middleware=[...])`

@@ -19,6 +19,7 @@ __all__ = [
     "EVENT_TYPE",
     "GIVEN_BACK",
     "GROUP",
+    "INTO",
     "LINKS_LEFT_OUT",
     "MAX_LINKS",
     "MESSAGE_ID",
@@ -26,6 +27,7 @@ __all__ = [
     "OPERATION",
     "OPERATION_TYPE",
     "PLACE",
+    "REASON",
     "RETRY",
     "SCHEMA_URL",
     "SERVER_ADDRESS",
@@ -57,6 +59,9 @@ ATTEMPT = "eda.attempt"
 DELAY_S = "eda.delay_s"
 N_FAILED = "eda.failed"  # how many events of a flush or batch have failed
 LINKS_LEFT_OUT = "eda.links_left_out"  # how many further contexts the events of a span have
+
+REASON = "eda.dead_letter.reason"  # "attempts", "rejected" or "undecodable"
+INTO = "eda.dead_letter.stream"
 
 # The names of events of a span.
 RETRY = "eda.retry"

@@ -12,7 +12,7 @@ from opentelemetry.trace import SpanContext, get_current_span
 from eda._event import Event
 from eda._stamp import Stamp
 
-__all__ = ["Origin", "Propagation"]
+__all__ = ["NOTHING", "NO_ORIGIN", "Origin", "Propagation"]
 
 NOTHING = Context()
 # With no other fields, what an event's metadata mean depends on these entries alone.

@@ -48,6 +48,11 @@ class SpanMaker:
         attributes = self._usual("process", stream, group) | more
         return self._tracer.start_span(f"process {stream}", within, SpanKind.CONSUMER, attributes, links)
 
+    def settle(self, stream: str, group: str | None, within: Context, more: dict[str, Any]) -> Span:
+        """Begin a span `settle`."""
+        attributes = self._usual("settle", stream, group) | more
+        return self._tracer.start_span(f"settle {stream}", within, SpanKind.CLIENT, attributes)
+
     def _usual(self, kind: str, stream: str, group: str | None) -> dict[str, Any]:
         """Return the attributes that all spans of an operation have. The caller must not change them."""
         now = time.monotonic()

@@ -13,6 +13,7 @@ from eda.telemetry.otel_metrics import OtelMetrics
 from eda.telemetry.processing import Processing
 from eda.telemetry.propagation import Propagation
 from eda.telemetry.sending import Sending
+from eda.telemetry.settling import Settling
 from eda.telemetry.spans import SpanMaker
 
 __all__ = ["Tracing"]
@@ -34,6 +35,7 @@ class Tracing(Measuring):
         self.publish = sending.publish  # type: ignore[method-assign]
         self.mark = sending.mark  # type: ignore[method-assign]
         self.flush = sending.flush  # type: ignore[method-assign]
+        self.dead_letter = Settling(spans, propagation, follow_sampling=follow_sampling).observe  # type: ignore[method-assign]
         self.observe = processing.observe  # type: ignore[method-assign]
 
     async def closed(self, conn: Any) -> None:

@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased
 from opentelemetry.trace import SpanKind, StatusCode
 
 import eda
-from helpers import Connect, Logged, until
+from helpers import Admin, Connect, Logged, until
 from support.projections.memory_sink import MemorySink
 from support.telemetry.spans import Spans, attributes, entry_of, links, notes, parent_of
 
@@ -264,6 +264,77 @@ async def test_handler_when_cancelled_by_closing_gives_the_event_back(
     assert notes(span) == [("eda.given_back", {"eda.attempt": 1})]
     assert (span.status.status_code, "error.type" in attributes(span)) == (StatusCode.UNSET, False)
     assert trace.get_current_span() is trace.INVALID_SPAN
+
+
+@pytest.mark.parametrize("kind", ["shared", "serial", "projection"])
+async def test_dead_letter_when_stored_has_a_span_in_the_trace_of_the_event(
+    connect: Connect, stream: str, spans: Spans, logged: Logged, kind: str
+) -> None:
+    logged.expect("rejected")
+    conn = await connect(middleware=spans.middleware())
+
+    async def handle(event: eda.Event) -> None:
+        raise eda.Reject("wrong")
+
+    async def apply(event: eda.Event, tx: Any) -> None:
+        raise eda.Reject("wrong")
+
+    receipt = await conn.publish(stream, T)
+    if kind == "projection":
+        async with conn.projection(stream, apply, into=MemorySink(), name="n", batch=None):
+            settle = await spans.one(f"settle {stream}")
+    else:
+        async with conn.subscribe(stream, handle, backfill=True, name="n", durable=True, serial=kind == "serial"):
+            settle = await spans.one(f"settle {stream}")
+    send, process = await spans.one(f"send {stream}"), await spans.one(f"process {stream}")
+    assert settle.kind is SpanKind.CLIENT
+    assert parent_of(settle) == parent_of(process) == send.context.span_id
+    assert settle.status.status_code is StatusCode.UNSET
+    told = attributes(settle)
+    assert (told["messaging.operation.name"], told["messaging.operation.type"]) == ("settle", "settle")
+    assert told["messaging.consumer.group.name"] == ("n-v1" if kind == "projection" else "n")
+    assert (told["messaging.message.id"], told["eda.event.place"], told["eda.attempt"]) == (receipt.id, "1", 1)
+    assert (told["eda.dead_letter.reason"], told["eda.dead_letter.stream"]) == ("rejected", f"{stream}-dead")
+
+
+async def test_dead_letter_when_the_message_is_no_event_has_a_span_of_its_own(
+    connect: Connect, admin: Admin, stream: str, spans: Spans, logged: Logged
+) -> None:
+    logged.expect("decode")
+    conn = await connect(middleware=spans.middleware())
+    await conn.streams.create(stream, eda.StreamOptions())
+    await admin.js.publish(f"{stream}.t", b"\xff\xff", headers={"Eda-Pack": "nonsense"})
+    async with conn.subscribe(stream, lambda event: None, backfill=True):
+        settle = await spans.one(f"settle {stream}")
+    assert settle.parent is None
+    assert attributes(settle)["eda.dead_letter.reason"] == "undecodable"
+    assert "messaging.message.id" not in attributes(settle)
+
+
+async def test_dead_letter_when_a_hook_raises_is_stored_all_the_same(
+    connect: Connect, stream: str, logged: Logged
+) -> None:
+    logged.expect("rejected")
+    logged.expect("middleware Failing.dead_letter failed")
+    seen: list[Any] = []
+
+    class Failing(eda.Middleware):
+        def dead_letter(self, letter: eda.NewDeadLetter) -> Any:
+            raise LookupError("no collector")
+
+    class Noting(eda.Middleware):
+        def dead_letter(self, letter: eda.NewDeadLetter) -> Any:
+            seen.append((letter.stream, letter.reason, letter.error))
+            return seen.append
+
+    async def handle(event: eda.Event) -> None:
+        raise eda.Reject("wrong")
+
+    conn = await connect(middleware=[Noting(), Failing()])
+    await conn.publish(stream, T)
+    async with conn.subscribe(stream, handle, backfill=True) as sub:
+        await until(lambda: sub.stats().dead_lettered == 1)
+    assert seen == [(stream, "rejected", "wrong"), None]
 
 
 # --- sampling --------------------------------------------------------------------------------------------------------

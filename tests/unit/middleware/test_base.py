@@ -71,7 +71,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "too-many": ([TooMany()], "hook TooMany.flush must take (publisher, call_next): missing a required argument"),
     "misspelt": (
         [Misspelt()],
-        "[0] has no hook: the hooks are opened, closed, publish, mark, flush, handle, handle_batch, observe, load, and",
+        "[0] has no hook: the hooks are opened, closed, publish, mark, flush, handle, handle_batch, observe",
     ),
     "misspelt-in-its-base": ([ONE, Derived()], "middleware[1] has no hook: "),
     "no-function": ([NoFunction()], "hook NoFunction.handle must be an async def, not int"),

@@ -86,8 +86,8 @@ MAY_IMPORT: dict[str, list[str]] = {
     ],
     "diagnosis": ["words", "jetstream", "subscribing"],
     "testing": ["words", "event", "store"],
-    "middleware": ["words", "event", "publishing", "subscribing"],
-    "telemetry": ["words", "event", "publishing", "subscribing", "middleware"],
+    "middleware": ["words", "event", "publishing", "dead_letters", "subscribing"],
+    "telemetry": ["words", "event", "publishing", "dead_letters", "subscribing", "middleware"],
     "front door": [
         *("words", "typed", "event", "embedded", "transport", "jetstream", "publishing", "dead_letters"),
         *("subscribing", "store", "projections", "diagnosis", "testing", "middleware", "telemetry"),
