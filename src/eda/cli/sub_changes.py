@@ -22,10 +22,10 @@ _PLACE = re.compile(r"\d+(\.\d+)?", re.ASCII)
 
 
 def target_of(to: str | None, since: datetime | None, *, first: bool, end: bool) -> str | datetime:
-    """Return what the options name. Raises UsageError unless they name exactly one target."""
+    """Return what the options name. Raises Failure unless they name exactly one target."""
     given = [to is not None, since is not None, first, end]
     if sum(given) != 1:
-        raise click.UsageError("give one of --to, --since, --first and --end")
+        raise Failure("give one of --to, --since, --first and --end")
     if to is not None:
         if _PLACE.fullmatch(to):
             return to
