@@ -9,11 +9,6 @@ import sys
 
 import pytest
 
-from eda.cli import main
-
-LIGHT = {"eda", "eda._version", "eda.cli"}
-LIGHT |= {f"eda.cli.{name}" for name in main.list_commands(click.Context(main))}
-LIGHT |= {f"eda.cli.{name}" for name in ("failure", "groups", "limits", "options", "places", "values")}
 HEAVY = {"asyncio", "google.protobuf", "logging", "msgpack", "msgspec", "nats", "rich", "ssl"}
 
 
@@ -40,12 +35,6 @@ def loaded_by(*arguments: str) -> tuple[str, set[str]]:
         (["schema", "check", "--help"], "New readers must read all stored events."),
         (["store", "cat", "--help"], "Print the events of one aggregate, the oldest first."),
         (["outbox", "relay", "--help"], "Publish the events of an outbox"),
-        (["streams", "--help"], "purge"),
-        (["streams", "create", "--help"], "--dedup-window DURATION"),
-        (["subs", "--help"], "rewind"),
-        (["subs", "rewind", "--help"], "--to SEQ|TIME"),
-        (["lag", "--help"], "--max-age DURATION"),
-        (["top", "--help"], "--streams N"),
         (["views", "--help"], "rebuild"),
         (["views", "ls", "--help"], "--into URL"),
         (["views", "rebuild", "--help"], "MODULE:FUNCTION"),
@@ -62,12 +51,6 @@ def loaded_by(*arguments: str) -> tuple[str, set[str]]:
         "check",
         "cat",
         "relay",
-        "streams",
-        "create",
-        "subs",
-        "rewind",
-        "lag",
-        "top",
         "views",
         "ls",
         "rebuild",
