@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 
+COUNT_S = 2.0  # the longest time in which dead letters are counted
 _RANDOM = re.compile(r"(?<=.)-[A-Za-z0-9]{22}$")  # at the end of a holder
 
 
@@ -156,14 +158,31 @@ def _ago(time: str | None, now: datetime) -> str:
 def show_sub(server: Mapping[str, Any], stream: str, name: str, *, as_json: bool) -> None:
     """Print one subscription with its settings. Raises NotThere."""
 
-    async def work(conn: eda.Conn) -> eda.SubscriptionDetails | None:
-        return await conn.subscription(stream, name)
+    async def work(conn: eda.Conn) -> dict[str, Any] | None:
+        found = await conn.subscription(stream, name)
+        if found is None:
+            return None
+        n_dead, is_complete = await _dead_letters(conn, stream, name)
+        return _detail_fields(found) | {"dead": n_dead, "dead_complete": is_complete}
 
-    found = run_on_known(server, work)
-    if found is None:
+    fields = run_on_known(server, work)
+    if fields is None:
         raise no_subscription(stream, name)
-    fields = _detail_fields(found)
     print_to_end(lambda: print_json(fields) if as_json else _print_details(fields), Failure)
+
+
+async def _dead_letters(conn: eda.Conn, stream: str, name: str) -> tuple[int, bool]:
+    """Return how many dead letters of the subscription were found in time, and whether all were looked at."""
+    n_found = 0
+    try:
+        async with asyncio.timeout(COUNT_S):
+            async for _ in conn.dead_letters(stream, name):
+                n_found += 1
+    except eda.StreamNotFound:
+        return 0, True  # no event was given up yet
+    except TimeoutError:
+        return n_found, False
+    return n_found, True
 
 
 def _detail_fields(found: eda.SubscriptionDetails) -> dict[str, Any]:
@@ -195,6 +214,7 @@ def _print_details(fields: dict[str, Any]) -> None:
         *([("holder", safe(fields["holder"]))] if fields["holder"] is not None else []),
         ("updated", _ago(fields["updated"], now)),
         ("filter", ", ".join(map(safe, fields["filter"])) or "none: it gets all events"),
+        ("dead letters", f"{fields['dead']:,}" + ("" if fields["dead_complete"] else " or more")),
     ]
     lines += _ordered_lines(fields) if fields["kind"] == "ordered" else _shared_lines(fields)
     table = Table(box=None, pad_edge=False, show_header=False)

@@ -61,9 +61,12 @@ def info(stream: str, name: str, as_json: bool, **server: Any) -> None:
     """Describe one subscription with its settings.
 
     With --json, one object is printed, with the fields of `subs ls` and done (the last event that is done, such as "7",
-    or "7.2" in a pack), filter (a list of subjects); for an ordered subscription stream_created, epoch (how often a
-    member took over) and tries (how many holders in a row vanished at this position); for a shared one created,
-    made_by, lease_s, max_ack_pending, max_deliver, durable, filtered_by_server, pulls and paused_until.
+    or "7.2" in a pack), filter (a list of subjects), dead (how many dead letters it has in the stream STREAM-dead) and
+    dead_complete (false if there were too many to count in 2 s).
+
+    An ordered subscription also has stream_created, epoch (how often a member took over) and tries (how many holders in
+    a row vanished at this position); a shared one has created, made_by, lease_s, max_ack_pending, max_deliver, durable,
+    filtered_by_server, pulls and paused_until.
 
     The exit code is 1 if there is no such stream or subscription.
     """

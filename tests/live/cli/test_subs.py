@@ -27,7 +27,8 @@ LS = {
 }  # fmt: skip
 INFO = LS | {
     "done", "filter", "stream_created", "epoch", "tries", "created", "made_by", "lease_s", "max_ack_pending",
-    "max_deliver", "durable", "filtered_by_server", "pulls", "paused_until",
+    "max_deliver", "durable", "filtered_by_server", "pulls", "paused_until", "dead",
+    "dead_complete",
 }  # fmt: skip
 
 
@@ -170,6 +171,22 @@ async def test_info_when_json_tells_the_settings_of_each_kind(
         code, out, _ = await run("info", filled, name)
         assert code == 0
         assert all(part in out for part in parts)
+
+
+async def test_info_when_it_has_dead_letters_counts_its_own(
+    run: Callable[..., Any], conn: eda.Conn, filled: str, logged: Logged
+) -> None:
+    logged.expect("handler rejected")
+
+    def reject(event: eda.Event) -> None:
+        raise eda.Reject("no")
+
+    for name, stop in {"n": 10, "other": 3}.items():
+        async with conn.subscribe(filled, reject, name=name, durable=True, serial=True, backfill=True) as sub:
+            await until(lambda: sub.stats().dead_lettered >= stop)  # noqa: B023
+    shown = json.loads((await run("info", filled, "n", "--json"))[1])
+    assert (shown["dead"], shown["dead_complete"]) == (10, True)
+    assert "dead letters  10" in (await run("info", filled, "n"))[1]
 
 
 async def test_info_when_there_is_none_ends_with_1(run: Callable[..., Any], filled: str) -> None:
