@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 
@@ -73,15 +73,20 @@ async def publish_lines(
     If the caller is cancelled, the events that were accepted are flushed first, within 10 s.
     """
     refused: list[tuple[eda.Event, Exception]] = []
-    publisher = conn.publisher(
-        stream, pack=eda.Pack() if packed else None, on_error=lambda event, error: refused.append((event, error))
-    )
-    async with publisher:
+    stopped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def on_error(event: eda.Event, error: Exception) -> None:
+        refused.append((event, error))
+        if stops and not stopped.done():
+            stopped.set_result(None)
+
+    async with conn.publisher(stream, pack=eda.Pack() if packed else None, on_error=on_error) as publisher:
         work = _Publishing(publisher, LineEvents(drops_versions=drops_versions), counts, refused, stops=stops)
         watch(work.count)
         try:
             async with aclosing(blocks.blocks()) as reading:
-                async for number, lines, is_too_long in reading:
+                while (block := await _next_block(reading, stopped)) is not None:
+                    number, lines, is_too_long = block
                     await work.publish(number, lines, is_too_long=is_too_long)
             await publisher.flush()
         except _Stop:
@@ -94,6 +99,26 @@ async def publish_lines(
         finally:
             work.tell_refused()
             work.count()
+
+
+async def _next_block(
+    reading: AsyncGenerator[tuple[int, bytes, bool], None], stopped: asyncio.Future[None]
+) -> tuple[int, bytes, bool] | None:
+    """Return the next block of lines; None at the end. Raises _Stop if an event is refused before the block comes."""
+
+    async def read() -> tuple[int, bytes, bool] | None:
+        return await anext(reading, None)
+
+    task = asyncio.create_task(read())
+    try:
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise _Stop
+        return await task
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
 
 
 class _Publishing:

@@ -205,6 +205,19 @@ async def test_lines_when_events_are_refused_are_counted_and_told_by_line(
     ]
 
 
+async def test_lines_when_an_event_is_refused_stop_although_no_more_lines_come(
+    server: eda.EmbeddedServer, conn: eda.Conn, stream: str, admin: Admin
+) -> None:
+    await admin.api(
+        f"STREAM.CREATE.{stream}", {"name": stream, "subjects": [stream, f"{stream}.>"], "max_msg_size": 300}
+    )
+    async with RunningEda("pub", stream, "--lines", "--addr", server.url) as running:
+        running.give(lines_of({"id": "i1"}, {"id": "i2", "data": "x" * 400}))
+        code, out, err = await running.ended()  # its standard input is still open
+    assert (code, out.decode()) == (1, f"1 of 2 lines are stored in {stream}; 1 was refused\n")
+    assert err.startswith("Error: line 2: event i2 was refused: ")
+
+
 async def test_lines_when_an_event_is_over_the_servers_limit_name_its_line(
     server: eda.EmbeddedServer, conn: eda.Conn, stream: str
 ) -> None:
