@@ -100,7 +100,6 @@ async def test_pub_when_the_stream_is_missing_creates_it_only_if_told_to(
     [
         (["s", "{"], "the data is not JSON"),
         (["s", "", "--encoding", "json"], "the data is not JSON"),
-        (["s", "1", "--id", "a b"], "printable ASCII"),
         (["s", "1", "--file", __file__], "only one of them"),
         (["s", "1", "--encoding", "nil"], "has no data"),
         (["s", "--encoding", "bytes"], "needs data"),
@@ -117,11 +116,17 @@ async def test_pub_when_the_stream_is_missing_creates_it_only_if_told_to(
 async def test_pub_when_the_arguments_are_wrong_ends_with_2(
     server: eda.EmbeddedServer, arguments: list[str], said: str
 ) -> None:
-    code, out, err = await run_eda(
-        "pub", *arguments, "--addr", server.url, *(["--create"] if "a b" in arguments else [])
-    )
+    code, out, err = await run_eda("pub", *arguments, "--addr", server.url)
     assert (code, out) == (2, "")
     assert said in err
+
+
+async def test_pub_when_the_id_can_not_be_sent_says_so(server: eda.EmbeddedServer, conn: eda.Conn, stream: str) -> None:
+    await conn.streams.create(stream)
+    code, out, err = await run_eda("pub", stream, "1", "--id", "a b", "--addr", server.url)
+    assert (code, out) == (2, "")
+    assert err == "Error: id must be printable ASCII without spaces: 'a b'\n"
+    assert (await conn.streams.info(stream)).events == 0
 
 
 async def test_pub_when_the_stream_belongs_to_a_store_is_refused(
