@@ -58,11 +58,10 @@ if TYPE_CHECKING:
     from eda.store.event_store import EventStore, Expected
     from eda.store.results import Appended, Loaded
     from eda.store_errors import AggregateForgotten, HistoryIncomplete, VersionConflict
-    from eda.subscribing.behind import SubscriptionInfo
+    from eda.subscribing.behind import Lag, SubscriptionInfo
     from eda.subscribing.details import SubscriptionDetails
     from eda.subscribing.events_iterator import Events
     from eda.subscribing.kept import SubscriptionMove
-    from eda.subscribing.lag import Lag
     from eda.subscribing.subscription import Subscription
     from eda.telemetry.otel import OpenTelemetry
     from eda.telemetry.prometheus import PrometheusCollector, prometheus
@@ -199,11 +198,10 @@ _NAMES_IN = {
     "eda.store.event_store": "EventStore Expected",
     "eda.store.results": "Appended Loaded",
     "eda.store_errors": "AggregateForgotten HistoryIncomplete VersionConflict",
-    "eda.subscribing.behind": "SubscriptionInfo",
+    "eda.subscribing.behind": "Lag SubscriptionInfo",
     "eda.subscribing.details": "SubscriptionDetails",
     "eda.subscribing.events_iterator": "Events",
     "eda.subscribing.kept": "SubscriptionMove",
-    "eda.subscribing.lag": "Lag",
     "eda.subscribing.subscription": "Subscription",
     "eda.telemetry.prometheus": "PrometheusCollector prometheus",
     "eda.totals": "ConnStats",
