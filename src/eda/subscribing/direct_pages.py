@@ -48,6 +48,8 @@ class DirectPages:
             self._logger.warning(
                 "stream %s: %d more messages are no events and were skipped", self._stream, n,
                 extra={"eda_stream": self._stream},
+                "stream %s: %d more messages are no events and were skipped",
+                self._stream, n, extra={"eda_stream": self._stream},
             )  # fmt: skip
 
     async def page(self, begin: int) -> tuple[int, list[Event]]:
@@ -88,4 +90,7 @@ class DirectPages:
             self._logger.warning(
                 "stream %s: message %d is no event and is skipped: %s", self._stream, message.sequence, why,
                 extra={"eda_stream": self._stream},
+                "stream %s: message %d is no event and is skipped: %s",
+                self._stream, message.sequence, why,
+                extra={"eda_stream": self._stream, "eda_sequence": message.sequence},
             )  # fmt: skip
