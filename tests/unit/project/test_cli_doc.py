@@ -22,7 +22,8 @@ def connects() -> None:
 
 
 SHARED = {option for parameter in connects.params for option in parameter.opts}
-OF_EVERY_COMMAND = SHARED | {"--help", "-h"}
+# What these do is said once, for all commands.
+OF_EVERY_COMMAND = SHARED | {"--help", "-h", "--json", "--yes"}
 
 
 every_command = pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
@@ -40,11 +41,14 @@ def test_document_when_compared_with_the_command_line_has_a_section_for_each_com
 def test_document_when_read_tells_how_to_name_a_server() -> None:
     text = SECTIONS["Which server"]
     assert sorted(option for option in SHARED if f"`{option} " not in text) == []
+    general = SECTIONS["What commands print"]
+    assert "`--json`" in general
+    assert "`--yes`" in general
 
 
 @every_command
 def test_document_when_read_has_the_command(path: tuple[str, ...]) -> None:
-    assert f"`eda {' '.join(path)}" in section_of(path)
+    assert re.search(rf"\beda {' '.join(path)}\b", section_of(path))
 
 
 @every_command
@@ -66,6 +70,7 @@ def test_document_when_read_names_no_option_that_does_not_exist(path: tuple[str,
             known |= {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
     # An option of another command stands behind its name.
     text = re.sub(r"\beda (?!" + re.escape(path[0]) + r"\b)[^`|\n]*", "", section_of(path))
+    text = re.sub(rf"\beda (?!{path[0]}\b)[^`|\n]*", "", section_of(path))
     assert sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)) - known) == []
 
 
