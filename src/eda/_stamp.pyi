@@ -1,17 +1,16 @@
 from collections.abc import Iterable
-
-from typing_extensions import disjoint_base
+from typing import final
 
 from eda._event import Event
 
 __all__ = ["SameMeta", "Stamp"]
 
-@disjoint_base
+@final
 class Stamp:
     def __init__(self, entries: dict[str, str], names: Iterable[str]) -> None: ...
-    def on(self, event: Event, /) -> Event: ...
+    def on(self, event: Event) -> Event: ...
 
-@disjoint_base
+@final
 class SameMeta:
-    def note(self, event: Event, /) -> int: ...
-    def is_in(self, event: object, /) -> bool: ...
+    def note(self, event: Event) -> int: ...
+    def is_in(self, event: object) -> bool: ...

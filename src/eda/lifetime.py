@@ -25,8 +25,7 @@ from eda.totals import Totals
 from eda.transport.addresses import Addresses, parse_addresses
 from eda.transport.loops import check_loop, running_loop
 
-__all__ = ["ConnState", "Ended", "Lifetime", "closing_what_is_left"]
-__all__ = ["ConnState", "Lifetime", "Watcher", "closing_what_is_left"]
+__all__ = ["ConnState", "Ended", "Lifetime", "Watcher", "closing_what_is_left"]
 
 ConnState: TypeAlias = Literal["new", "connected", "disconnected", "reconnected", "closed"]
 """The state of a connection: "reconnected" is connected again after a loss."""

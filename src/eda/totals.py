@@ -71,7 +71,7 @@ class Totals:
         self._lock = Lock()
         self._publishers = _Kind(_NOW_OF_PUBLISHER)
         self._subscriptions = _Kind(_NOW_OF_SUBSCRIPTION)
-        self.n_reconnects = 0
+        self.n_reconnects: int = 0
         # Returns (stream, counts) of what is published without a Publisher.
         self.others: Callable[[], Iterable[tuple[str, PublisherStats]]] = tuple
 

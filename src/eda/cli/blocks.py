@@ -27,7 +27,7 @@ class LineBlocks:
         about = os.fstat(fd)
         self._is_regular = stat.S_ISREG(about.st_mode)
         self.size: int | None = about.st_size if self._is_regular else None
-        self.n_bytes = 0
+        self.n_bytes: int = 0
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Condition()
         self._ahead: list[bytes] = []

@@ -80,7 +80,7 @@ class EventRange:
         self.bounds = bounds
         self._types = frozenset(types) if types else None
         self._filter: dict[str, Any] = {"types": types or None, "aggregate": aggregate}
-        self.n_no_events = 0  # known at the end
+        self.n_no_events: int = 0  # known at the end
 
     def within(self, bounds: Bounds) -> EventRange:
         """Return the same choice of events, with other bounds."""

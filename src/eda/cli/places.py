@@ -49,7 +49,7 @@ class _PlaceOrTime(click.ParamType):  # type: ignore[type-arg]  # generic in new
         return Place(int(match[1]), int(match[2] or 0))
 
 
-PLACE_OR_TIME = _PlaceOrTime()
+PLACE_OR_TIME: Any = _PlaceOrTime()
 
 from_option: Callable[[F], F] = click.option(
     "--from",

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from eda.cli.options import lines_option, server_options, yes_option
-from eda.cli.values import DURATION, NOTHING, SIZE, OrNone
+from eda.cli.values import DURATION, NOTHING, SIZE, or_none
 
 __all__ = ["streams"]
 
@@ -25,14 +25,14 @@ _SETTINGS: tuple[Callable[[F], F], ...] = (
         "--max-age",
         "max_age_s",
         metavar="DURATION",
-        type=OrNone(DURATION),
+        type=or_none(DURATION),
         help="Remove events after this time, such as 7d; none: keep them.",
     ),
     click.option(
-        "--max-bytes", metavar="SIZE", type=OrNone(SIZE), help="The largest size, such as 10GB; none: no limit."
+        "--max-bytes", metavar="SIZE", type=or_none(SIZE), help="The largest size, such as 10GB; none: no limit."
     ),
     click.option(
-        "--max-events", metavar="N", type=OrNone(_COUNT), help="The largest number of messages; none: no limit."
+        "--max-events", metavar="N", type=or_none(_COUNT), help="The largest number of messages; none: no limit."
     ),
     click.option(
         "--dedup-window",
@@ -41,7 +41,7 @@ _SETTINGS: tuple[Callable[[F], F], ...] = (
         type=DURATION,
         help="For how long an event that is sent again is recognised, such as 2m.",
     ),
-    click.option("--compression", type=OrNone(click.Choice(["s2"])), metavar="s2|none", help="How events are stored."),
+    click.option("--compression", type=or_none(click.Choice(["s2"])), metavar="s2|none", help="How events are stored."),
     click.option(
         "--discard",
         type=click.Choice(["old", "new"]),

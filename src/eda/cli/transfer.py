@@ -83,8 +83,8 @@ class Transfer:
         self._skips_refused = skips_refused
         self._on_progress = on_progress
         self._first_failed: Place | None = None
-        self.has_begun = False  # whether the publisher was opened
-        self.result = Result()
+        self.has_begun: bool = False  # whether the publisher was opened
+        self.result: Result = Result()
 
     async def run(self, events: EventRange) -> None:
         """Publish the events, and wait until all are stored or refused. It stops after the first event that is refused.

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-__all__ = ["DURATION", "NOTHING", "SIZE", "WHEN", "OrNone"]
+__all__ = ["DURATION", "NOTHING", "SIZE", "WHEN", "or_none"]
 
 MAX_S = 100 * 366 * 86400  # seconds: a hundred years
 
@@ -74,7 +74,7 @@ class _Size(click.ParamType):  # type: ignore[type-arg]  # generic in new versio
         return int(float(match[1]) * _UNITS[match[2]])
 
 
-class OrNone(click.ParamType):  # type: ignore[type-arg]  # generic in new versions only
+class _OrNone(click.ParamType):  # type: ignore[type-arg]  # generic in new versions only
     """A value of another kind, or `none`, which becomes NOTHING: None means that the option was not given."""
 
     def __init__(self, kind: click.ParamType) -> None:  # type: ignore[type-arg]
@@ -86,7 +86,12 @@ class OrNone(click.ParamType):  # type: ignore[type-arg]  # generic in new versi
         return NOTHING if value == NOTHING else self._kind.convert(value, param, ctx)
 
 
+def or_none(kind: Any) -> Any:
+    """Return a click type: values of `kind`, or `none`, which becomes NOTHING."""
+    return _OrNone(kind)
+
+
 NOTHING = "none"
-DURATION = _Duration()
-WHEN = _When()
-SIZE = _Size()
+DURATION: Any = _Duration()
+WHEN: Any = _When()
+SIZE: Any = _Size()

@@ -36,16 +36,16 @@ class Selection:
         limit: int | None = None,
         others: bool = False,
     ) -> None:
-        self.stream = check_stream_name(stream)
-        self.name = check_name(name) if name is not None else None
-        self.dead = dead_letter_stream(stream, dead_letter)
+        self.stream: str = check_stream_name(stream)
+        self.name: str | None = check_name(name) if name is not None else None
+        self.dead: str = dead_letter_stream(stream, dead_letter)
         if reason is not None and not isinstance(reason, str):
             raise ConfigError(f"reason must be a str or None, not {reason!r:.100}", argument="reason")
         self.reason = reason
         if since is not None and (not isinstance(since, datetime) or since.tzinfo is None):
             raise ConfigError(f"since must be an aware datetime or None, not {since!r:.100}", argument="since")
-        self.since_ns = since_epoch_ns(since) if since is not None else 0
-        self.sequences = check_sequences(sequences)
+        self.since_ns: int = since_epoch_ns(since) if since is not None else 0
+        self.sequences: frozenset[int] | None = check_sequences(sequences)
         if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
             raise ConfigError(f"limit must be an int of 1 or more, or None, not {limit!r}", argument="limit")
         self.limit = limit

@@ -1,14 +1,12 @@
 from collections.abc import Callable
-from typing import Any
-
-from typing_extensions import disjoint_base
+from typing import Any, final
 
 from eda.handlers import AnyHandler
 from eda.subscribing.subscription import Subscription
 
 __all__ = ["Observed"]
 
-@disjoint_base
+@final
 class Observed:
     subscription: Subscription
     def __init__(

@@ -131,7 +131,7 @@ class MarkHook(Hook):
     def __init__(self, middleware: Middleware) -> None:
         super().__init__(middleware, "mark")
         self.mark: Callable[[Event, Publisher], Event] = middleware.mark
-        self.run = self._run
+        self.run: Callable[..., Coroutine[Any, Any, object]] = self._run
 
     async def _run(self, event: Event, call_next: PublishCall) -> None:
         assert call_next.publisher is not None

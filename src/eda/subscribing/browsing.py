@@ -168,7 +168,6 @@ async def _read_directly(
             except EdaError as error:
                 if last is not None or not error.retryable:
                     raise
-                services.logger.debug(
                 services.logger.info(
                     "stream %s can't be read, trying again: %s", info.name, error, extra={"eda_stream": info.name}
                 )

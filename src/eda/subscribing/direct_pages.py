@@ -46,8 +46,6 @@ class DirectPages:
         if self._n_unreadable > MOST_LOGGED:
             n = self._n_unreadable - MOST_LOGGED
             self._logger.warning(
-                "stream %s: %d more messages are no events and were skipped", self._stream, n,
-                extra={"eda_stream": self._stream},
                 "stream %s: %d more messages are no events and were skipped",
                 self._stream, n, extra={"eda_stream": self._stream},
             )  # fmt: skip
@@ -88,8 +86,6 @@ class DirectPages:
         self._n_unreadable += 1
         if self._n_unreadable <= MOST_LOGGED:
             self._logger.warning(
-                "stream %s: message %d is no event and is skipped: %s", self._stream, message.sequence, why,
-                extra={"eda_stream": self._stream},
                 "stream %s: message %d is no event and is skipped: %s",
                 self._stream, message.sequence, why,
                 extra={"eda_stream": self._stream, "eda_sequence": message.sequence},

@@ -24,7 +24,7 @@ SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 RECORD_EVERY_S = 1.0
 MOST_VALUES = 50  # of each histogram and time series, in this time
 # What the conventions advise, in seconds.
-BOUNDS_S = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10]
+BOUNDS_S: list[float] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10]
 
 Attributes = dict[str, str]
 

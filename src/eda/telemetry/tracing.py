@@ -32,11 +32,11 @@ class Tracing(Measuring):
         self._sending = sending = Sending(spans, propagation, current)
         processing = Processing(spans, propagation, current, follow_sampling=follow_sampling)
         # Compiled objects are the hooks that run for each event.
-        self.publish = sending.publish  # type: ignore[method-assign]
-        self.mark = sending.mark  # type: ignore[method-assign]
-        self.flush = sending.flush  # type: ignore[method-assign]
-        self.dead_letter = Settling(spans, propagation, follow_sampling=follow_sampling).observe  # type: ignore[method-assign]
-        self.observe = processing.observe  # type: ignore[method-assign]
+        settling = Settling(spans, propagation, follow_sampling=follow_sampling)
+        hooks = {"publish": sending.publish, "mark": sending.mark, "flush": sending.flush}
+        hooks |= {"observe": processing.observe, "dead_letter": settling.observe}
+        for name, hook in hooks.items():
+            setattr(self, name, hook)
 
     async def closed(self, conn: Any) -> None:
         """End the spans of publishers that were closed without a flush."""

@@ -69,7 +69,6 @@ def test_document_when_read_names_no_option_that_does_not_exist(path: tuple[str,
         if other[0] == path[0]:
             known |= {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
     # An option of another command stands behind its name.
-    text = re.sub(r"\beda (?!" + re.escape(path[0]) + r"\b)[^`|\n]*", "", section_of(path))
     text = re.sub(rf"\beda (?!{path[0]}\b)[^`|\n]*", "", section_of(path))
     assert sorted(set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)) - known) == []
 
