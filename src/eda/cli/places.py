@@ -42,7 +42,8 @@ class _PlaceOrTime(click.ParamType):  # type: ignore[type-arg]  # generic in new
             return value
         match = _PLACE.fullmatch(str(value).strip())
         if match is None:
-            return WHEN.convert(value, param, ctx)
+            time: datetime = WHEN.convert(value, param, ctx)
+            return time
         if not int(match[1]):
             self.fail("sequences begin with 1", param, ctx)
         # Without an index, the end of a range is the end of the message. `resolved` sees to that.
