@@ -37,7 +37,7 @@ CONNECTING = {
     "tail": ["tail", STREAM, "--from", "1"],
     "pub": ["pub", STREAM, "1"],
     "dead ls": ["dead", "ls", STREAM],
-    "graph": ["graph", STREAM, "--format", "dot"],
+    "graph": ["graph", STREAM, "--dot"],
     "store cat": ["store", "cat", "ledger", "a"],
 }
 
