@@ -36,7 +36,10 @@ class Problem:
 
 
 class RecentProblems:
-    """The latest problems of a connection, and the last one of each subscription, projection, outbox or stream."""
+    """The latest problems of a connection, and the last one of each subscription, projection, outbox or stream.
+
+    Other threads and finalizers may note problems at any time, also while problems are read. So copies are read.
+    """
 
     def __init__(self) -> None:
         self._latest: deque[Problem] = deque(maxlen=MAX_KEPT)
@@ -51,8 +54,9 @@ class RecentProblems:
         about = tuple(fields.get(name) for name in ABOUT)
         self._last_of.pop(about, None)
         self._last_of[about] = problem
-        if len(self._last_of) > MAX_SUBJECTS:
-            del self._last_of[next(iter(self._last_of))]
+        while len(self._last_of) > MAX_SUBJECTS:
+            oldest, *_ = list(self._last_of)
+            self._last_of.pop(oldest, None)
 
     def latest(self, n: int) -> list[Problem]:
         """Return the last `n` problems, the newest first."""
@@ -62,7 +66,7 @@ class RecentProblems:
         """Return the last problem with these fields; None: there was none. A field of None must be missing."""
         found = (
             each
-            for each in reversed(self._last_of.values())
+            for each in reversed(list(self._last_of.values()))
             if all(each.fields.get(name) == value for name, value in fields.items())
         )
         return next(found, None)
