@@ -304,7 +304,9 @@ class Lifetime:
 
     async def _discover_again(self) -> None:
         """Find out what the server supports: after a reconnect it may be another server, of another version."""
-        services = self.require_open()
+        services = self._services
+        if services is None:  # it was closed meanwhile
+            return
         try:
             await services.api.discover(self._options.timeout_s)
         except Exception as error:
