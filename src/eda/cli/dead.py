@@ -187,8 +187,8 @@ def drop(
     """Remove dead letters of STREAM for ever. Choose them by --seq, --name or --reason, or take --all.
 
     The command counts the letters, asks, and then removes exactly these. Letters that are stored meanwhile stay, and so
-    do letters of other streams and messages that are not dead letters. If you interrupt it, some are removed, and the
-    others are untouched.
+    do letters of other streams and messages that are not dead letters. If it fails or you interrupt it, some may be
+    removed, and the others are untouched. Standard error then says how many at least and at most.
 
     With --json, the command prints one object with the fields stream and dropped.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from array import array
 from collections.abc import Mapping
 from contextlib import aclosing
@@ -56,11 +57,16 @@ async def chosen_letters(conn: eda.Conn, stream: str, options: Mapping[str, Any]
 async def drop_letters(
     conn: eda.Conn, stream: str, sequences: array[int], dead_letter: str | None, as_json: bool
 ) -> None:
-    """Remove these letters, and print how many."""
-    n_dropped = 0
-    for at in range(0, len(sequences), AT_ONCE):
-        part = sequences[at : at + AT_ONCE].tolist()
-        n_dropped += await conn.drop_dead(stream, sequences=part, dead_letter=dead_letter)
+    """Remove these letters, and print how many. If this fails or is interrupted, say how many may be removed."""
+    n_dropped, part = 0, []
+    try:
+        for at in range(0, len(sequences), AT_ONCE):
+            part = sequences[at : at + AT_ONCE].tolist()
+            n_dropped += await conn.drop_dead(stream, sequences=part, dead_letter=dead_letter)
+    except (Exception, asyncio.CancelledError):
+        most = n_dropped + len(part)
+        click.echo(f"{n_dropped:,} to {most:,} of {len(sequences):,} dead letters were dropped", err=True)
+        raise
     if as_json:
         print_json({"stream": stream, "dropped": n_dropped})
     else:
