@@ -86,13 +86,13 @@ class DeadLettering:
         reason, attempts = "attempts", event.attempt
         index = index_in_pack(event)
         if isinstance(error, Undecodable):
-            reason, text = "undecodable", str(error.__cause__)
+            reason, text = "undecodable", _text_of(error.__cause__)
         elif isinstance(error, Reject):
-            reason, text = "rejected", str(error)
+            reason, text = "rejected", _text_of(error)
         elif isinstance(error, Exhausted):
             attempts, text = event.attempt - 1, "no attempt ended: the process died, or its lease expired"
         else:
-            text = _text_of(error)
+            text = _name_and_text_of(error)
         try:
             await self._store_letter(
                 self.into,
@@ -139,9 +139,17 @@ def _id_in_headers(event: Event, payload: bytes, error: BaseException) -> str:
     return event.id
 
 
-def _text_of(error: BaseException) -> str:
+def _text_of(error: BaseException | None) -> str:
+    """Return the error's text; if it has none, the name of its class."""
+    try:
+        return str(error)
+    except Exception:  # a user's class may fail here
+        return type(error).__name__
+
+
+def _name_and_text_of(error: BaseException) -> str:
     name = type(error).__name__
     try:
         return f"{name}: {error}"
-    except Exception:  # a user's class may fail here
+    except Exception:  # as above
         return name

@@ -124,7 +124,9 @@ class FailureLog:
             self._log_one(events[failed[0]], errors[failed[0]], delays_s[failed[0]])
 
     def _log_rejected(self, events: list[Event], error: BaseException) -> None:
-        event, text = events[0], error_text(error).partition(": ")[2]
+        event = events[0]
+        name, _, text = error_text(error).partition(": ")
+        text = text or name  # a user's class may have no text
         if len(events) > 1:
             self._log_or_count(
                 REJECTED,

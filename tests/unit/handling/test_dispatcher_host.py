@@ -137,6 +137,18 @@ async def test_dead_letter_when_its_error_has_no_text_names_the_error(logged: Lo
     assert [letter["error"] for _, letter in bench.stored] == ["Unprintable"]
 
 
+class NoReason(eda.Reject):
+    def __init__(self, code: int) -> None:
+        self.code = code  # without super().__init__, so it has no reason
+
+
+async def test_dead_letter_when_its_rejection_has_no_text_names_the_error(logged: Logged) -> None:
+    logged.expect("handler rejected event .*: NoReason$")
+    bench = Bench()
+    assert await bench.fail(NoReason(7)) == DEAD
+    assert [(letter["reason"], letter["error"]) for _, letter in bench.stored] == [("rejected", "NoReason")]
+
+
 async def test_dead_letter_when_its_stream_does_not_take_it_is_to_be_tried_again(logged: Logged) -> None:
     logged.expect("rejected event id-1", "orders-dead did not store event id-1 .*, which stays where it is: .*full")
     bench = Bench()
