@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from opentelemetry.trace import Span, StatusCode
@@ -41,7 +42,8 @@ def note_error(span: Span, error: BaseException) -> None:
     except Exception:  # a user's class may fail here
         text = name
     span.set_status(StatusCode.ERROR, text)
-    span.record_exception(error)
+    with suppress(Exception):  # it calls the user's `__str__`; the span has the type of the error all the same
+        span.record_exception(error)
 
 
 def note_attempt(span: Span, error: BaseException, events: Sequence[Event], subscription: Subscription) -> None:

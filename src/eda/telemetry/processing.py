@@ -60,10 +60,12 @@ class Processing:
         leave = self.observe.enter(set_span_in_context(span, context))
 
         def end(error: BaseException | None) -> None:
-            leave(error)
-            if error is not None:
-                note_attempt(span, error, events, subscription)
-            span.end()
+            try:
+                leave(error)
+                if error is not None:
+                    note_attempt(span, error, events, subscription)
+            finally:
+                span.end()
 
         return end
 

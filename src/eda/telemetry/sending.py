@@ -115,13 +115,16 @@ class Sending:
             return
         self._count()
         n_failed = publisher.stats().failed
+        n = 0
         try:
             await call_next()
+            n = publisher.stats().failed - n_failed
         except BaseException as error:
+            n = len(error.failed) if isinstance(error, PublishFailed) else 0
             note_error(flush.span, error)
-            flush.end(len(error.failed) if isinstance(error, PublishFailed) else 0)
             raise
-        flush.end(publisher.stats().failed - n_failed)
+        finally:
+            flush.end(n)
 
 
 @final
@@ -142,8 +145,11 @@ class BatchSpan:
     def end(self, error: BaseException | None) -> None:
         """End the span, unless it has ended."""
         span, self._span = self._span, None
-        if span is not None:
+        if span is None:
+            return
+        try:
             if error is not None:
                 note_error(span, error)
             self._links.end()
+        finally:
             span.end()

@@ -153,6 +153,26 @@ async def test_batch_when_it_has_more_than_128_contexts_counts_the_rest(
     assert attributes(span)["eda.links_left_out"] == 12
 
 
+async def test_handler_when_the_text_of_its_error_fails_has_its_outcome_and_a_span(
+    connect: Connect, stream: str, spans: Spans, logged: Logged
+) -> None:
+    class Unprintable(eda.Reject):
+        def __str__(self) -> str:
+            raise LookupError("no text")
+
+    async def handle(event: eda.Event) -> None:
+        raise Unprintable("wrong")
+
+    logged.expect("handler rejected")
+    conn = await connect(middleware=spans.middleware())
+    await conn.publish(stream, T)
+    async with conn.subscribe(stream, handle, backfill=True, retry=SOON) as sub:
+        await until(lambda: sub.stats().dead_lettered == 1)
+    span = await spans.one(f"process {stream}")
+    assert attributes(span)["error.type"].endswith("Unprintable")
+    assert [name for name, _ in notes(span)] == ["eda.dead_letter"]
+
+
 async def test_batch_when_some_of_its_events_fail_notes_each(
     connect: Connect, stream: str, spans: Spans, logged: Logged
 ) -> None:
