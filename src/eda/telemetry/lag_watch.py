@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import Any
 
-from eda.errors import EdaError
+from eda.errors import error_text
 from eda.subscribing.lag import Lag
 
 __all__ = ["LagWatch"]
@@ -63,8 +63,9 @@ class LagWatch:
         try:
             async with asyncio.timeout(READ_TIMEOUT_S):
                 lags = await self._conn.lags()
-        except (EdaError, TimeoutError):
+        except Exception as error:
             lags = {}
+            self._conn._logger.debug("the lags for the metrics can't be read now: %s", error_text(error))
         self._lags = lags
 
     def _read_again(self, reading: asyncio.Task[None]) -> None:

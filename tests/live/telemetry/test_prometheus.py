@@ -117,6 +117,24 @@ async def test_lag_when_a_subscription_is_paused_is_read_in_the_background(
         assert 0 < scrape(collector=watched)["eda_subscription_lag_seconds", stream, "n"] < 60
 
 
+@pytest.mark.parametrize("error", [eda.Timeout("a request", 10.0), TimeoutError(), KeyError("ts")], ids=repr)
+async def test_lag_when_it_cannot_be_read_any_more_is_not_shown(
+    conn: eda.Conn, stream: str, watched: Any, monkeypatch: pytest.MonkeyPatch, logged: Logged, error: Exception
+) -> None:
+    async def fail() -> None:
+        raise error
+
+    key = "eda_subscription_lag_events", stream, "n"
+    async with conn.subscribe(stream, lambda event: None, name="n"):
+        await until(lambda: key in scrape(collector=watched))
+        monkeypatch.setattr(conn, "lags", fail)
+        await until(lambda: key not in scrape(collector=watched))
+        assert logged.find(f"the lags for the metrics can't be read now: {type(error).__name__}")
+        monkeypatch.undo()
+        monkeypatch.setattr(eda.telemetry.lag_watch, "EVERY_S", 0.05)
+        await until(lambda: key in scrape(collector=watched))
+
+
 async def test_lag_when_nobody_scrapes_any_more_is_not_read(
     conn: eda.Conn, stream: str, watched: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
