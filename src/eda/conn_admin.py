@@ -149,7 +149,8 @@ class ConnAdmin:
         events. That is slower, and an event that is acknowledged within a quarter of a second may be missed.
 
         Close it with `contextlib.aclosing` if the loop may be left early. Raises ConfigError, StreamNotFound,
-        ConsumerDeleted if the stream was deleted and made again, ServerError, Timeout, Closed.
+        ConsumerDeleted if the stream was deleted and made again, ServerError (code 403: the server forbids a request,
+        such as the question to the stream's leader whether the end is reached), Timeout, Closed.
         """
         lifetime = self._lifetime
         services = lifetime.require_open()

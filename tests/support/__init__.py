@@ -51,6 +51,7 @@
     subscribing/process       a member of a subscription in a process of its own
     subscribing/machine       a server that loses power, and what it had not yet written to disk
     subscribing/mover         moves a position in a process of its own, which dies at a step
+    subscribing/short_mirror  a mirror that answers direct gets, and lacks messages
     subscribing/kept          a kept subscription whose position is moved, and what its members get
     subscribing/members       starts, freezes and kills such members, and reads their journal
     telemetry/spans           the spans that a program makes, kept in memory by the OpenTelemetry SDK

@@ -158,7 +158,7 @@ async def _read_directly(
     async with DirectPages(services, info) as pages:
         while last is None or begin <= last:
             try:
-                after, events = await pages.page(begin)
+                after, events = await pages.page(begin, is_exact=last is not None)
                 if after == begin:
                     if last is not None:
                         return

@@ -50,17 +50,19 @@ class DirectPages:
                 self._stream, n, extra={"eda_stream": self._stream},
             )  # fmt: skip
 
-    async def page(self, begin: int) -> tuple[int, list[Event]]:
+    async def page(self, begin: int, *, is_exact: bool) -> tuple[int, list[Event]]:
         """Return the events of the next messages from sequence `begin` onwards, and where the next page begins.
 
-        If there are no more messages, the next page begins at `begin`. A message that is no event is logged and
-        skipped. Raises StreamNotFound, ServerError, Timeout, Closed.
+        If there are no more messages, the next page begins at `begin`. A replica or a mirror that is behind may say so
+        although there are more: with `is_exact`, the leader is asked. A message that is no event is logged and skipped.
+        Raises StreamNotFound, ServerError (code 403: the server forbids to ask the leader), Timeout, Closed.
         """
+        messages: list[StoredMessage] = []
         if self._has_batches:
             reading = self._direct.begin_next_of(">", from_sequence=begin, n=MESSAGES)
-        else:
-            reading = self._direct.begin_leader_next(">", from_sequence=begin)
-        messages = await self._direct.done(reading)
+            messages = await self._direct.done(reading)
+        if not messages and (is_exact or not self._has_batches):
+            messages = await self._direct.done(self._direct.begin_leader_next(">", from_sequence=begin))
         events: list[Event] = []
         for message in messages:
             if not any(name in message.headers for name in _NO_EVENT):

@@ -8,10 +8,12 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any
 
+import nats
 import pytest
 
 import eda
 from helpers import Admin, Connect, Logged, Proxy, until
+from support.subscribing.short_mirror import short_mirror
 
 
 def events(n: int, first: int = 0) -> list[eda.Event]:
@@ -225,6 +227,41 @@ async def test_browse_when_the_stream_is_a_mirror_reads_it(
     await until(lambda: _last(admin, other, 20))
     assert await browsed(conn, other) == list(range(20))
     assert await browsed(conn, other, types=["odd"], aggregate="1") == [1, 11]
+
+
+@pytest.mark.parametrize("retention", KINDS)
+async def test_browse_when_a_mirror_answers_that_is_behind_reads_all(
+    conn: eda.Conn, stream: str, admin: Admin, retention: str
+) -> None:
+    await fill(admin, conn, stream, retention, 0, allow_direct=True)
+    await conn.publish(stream, eda.Event(type="first", data=eda.JSON("first")))
+    async with short_mirror(admin, stream, "first"):
+        async with conn.publisher(stream) as publisher:
+            await publisher.send_many(events(600))
+        for _ in range(20):
+            assert await browsed(conn, stream) == ["first", *range(600)]
+            assert await browsed(conn, stream, start=602) == []
+
+
+async def test_browse_when_the_leader_may_not_be_asked_whether_it_is_over_raises(logged: Logged) -> None:
+    logged.allow("the server forbids")
+    denied = {"publish": {"deny": ["$JS.API.STREAM.MSG.GET.orders"]}}
+    users = [{"user": "free", "password": "p"}, {"user": "tied", "password": "p", "permissions": denied}]
+    async with eda.EmbeddedServer(config={"authorization": {"users": users}}) as server:
+        address = f"nats://127.0.0.1:{server.port}"
+        client = await nats.connect(address, user="free", password="p")
+        try:
+            admin = Admin(client)
+            async with eda.connect(address, user="free", password="p") as conn:
+                await fill(admin, conn, "orders", "workqueue", 3, allow_direct=True)
+            async with eda.connect(address, user="tied", password="p") as conn:
+                assert await browsed(conn, "orders") == [0, 1, 2]
+                await admin.js.delete_msg("orders", 3)
+                with pytest.raises(eda.ServerError, match=r"STREAM\.MSG\.GET\.orders") as caught:
+                    await browsed(conn, "orders")
+                assert caught.value.code == 403
+        finally:
+            await client.close()
 
 
 async def _last(admin: Admin, stream: str, seq: int) -> bool:
