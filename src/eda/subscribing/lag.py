@@ -240,8 +240,11 @@ class Lags:
         raise Timeout(f"listing the consumers of {stream}", LIST_TIMEOUT_S)
 
     def _counting(self, *streams: str) -> AbstractContextManager[None]:
-        """Count the events of streams in this block. Direct reads may be forbidden: then there is another request."""
-        return self._wire.may_be_forbidden.during(f"{self._api.prefix}.DIRECT.GET.{stream}" for stream in streams)
+        """Count the events of streams in this block. Reads may be forbidden: there is another request, or an error."""
+        reads = ("DIRECT.GET", "STREAM.MSG.GET")
+        return self._wire.may_be_forbidden.during(
+            f"{self._api.prefix}.{read}.{name}" for name in streams for read in reads
+        )
 
 
 def _is_shared(config: dict[str, Any]) -> bool:

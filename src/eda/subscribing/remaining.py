@@ -17,7 +17,7 @@ from eda.jetstream.consumer_settings import reader_settings
 from eda.jetstream.labels import labels
 from eda.jetstream.schemas import Stream
 from eda.jetstream.stream_info import StreamInfo, info_of
-from eda.server_codes import MESSAGE_NOT_FOUND
+from eda.server_codes import FORBIDDEN, MESSAGE_NOT_FOUND
 from eda.times import since_epoch_ns, time_of
 from eda.transport.wire import Wire
 
@@ -84,23 +84,26 @@ class Remaining:
     async def _first_matching(self, state: StreamState, begin: int, subject: str) -> tuple[int | None, datetime | None]:
         """Return how many messages from `begin` onwards match, and the time of the first one; None: unknown."""
         stream, query = state.info.name, {"seq": begin, "next_by_subj": subject}
+        is_said_to_be_none = False
         if state.has_direct:
             with suppress(NatsError, ServerError, ValueError):  # the request below raises if something is wrong
                 wanted = msgspec.json.encode(query | {"batch": 1})
                 answer = await ask(self._wire, f"{self._api.prefix}.DIRECT.GET.{stream}", wanted, REQUEST_TIMEOUT_S)
                 headers = answer.headers or {}
-                if headers.get("Status") == "404":
-                    return 0, None
+                # A replica or a mirror that is behind also says that there is none, so the leader is asked.
+                is_said_to_be_none = headers.get("Status") == "404"
                 time = time_of(headers.get("Nats-Time-Stamp"))
-                if time is not None:
+                if time is not None and headers.get("Nats-Stream") == stream:  # a mirror has other counts
                     left = headers.get("Nats-Num-Pending", "")
                     return int(left) + 1 if left.isdecimal() and len(left) < 19 else None, time
         try:
             message = await self._api.message(stream, query)
         except ServerError as error:
-            if error.err_code != MESSAGE_NOT_FOUND:
-                raise
-            return 0, None
+            if error.err_code == MESSAGE_NOT_FOUND:
+                return 0, None
+            if error.code == FORBIDDEN and is_said_to_be_none:
+                return None, None
+            raise
         return None, time_of(message.time)
 
     async def _count_by_reader(self, state: StreamState, begin: int, subject: str) -> int | None:

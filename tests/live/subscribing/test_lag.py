@@ -14,6 +14,7 @@ import pytest
 import eda
 from eda.jetstream.bucket import BUCKET, BUCKET_STREAM
 from helpers import Admin, Connect, Logged, until, wire_of
+from support.subscribing.short_mirror import short_mirror
 
 
 async def publish(conn: eda.Conn, stream: str, *types: str) -> None:
@@ -249,6 +250,37 @@ async def test_ordered_when_direct_gets_are_off_or_forbidden_is_known_all_the_sa
     assert found.lag == 1
     assert found.lag_s is not None
     assert await until(lambda: no_reader(admin, stream))
+
+
+async def test_lag_when_a_mirror_answers_that_is_behind_is_that_of_the_stream(
+    conn: eda.Conn, stream: str, admin: Admin
+) -> None:
+    await publish(conn, stream, *"ab")
+    await handle_all(conn, stream, serial=True, types=["b"])
+    async with short_mirror(admin, stream, "a"):
+        await publish(conn, stream, *"ab")
+        for _ in range(30):
+            found = await info_of(conn, stream)
+            assert found.lag == 1
+            assert found.lag_s is not None
+            assert found.lag_s > 0
+        await handle_all(conn, stream, serial=True, types=["b"])
+        for _ in range(10):
+            found = await info_of(conn, stream)
+            assert (found.lag, found.lag_s) == (0, 0.0)
+
+
+async def test_lag_when_the_leader_may_not_be_asked_is_counted_by_a_reader() -> None:
+    denied = {"publish": {"deny": ["$JS.API.STREAM.MSG.GET.orders"]}}
+    users = [{"user": "free", "password": "p"}, {"user": "tied", "password": "p", "permissions": denied}]
+    async with eda.EmbeddedServer(config={"authorization": {"users": users}}) as server:
+        address = f"nats://127.0.0.1:{server.port}"
+        async with eda.connect(address, user="free", password="p") as conn:
+            await publish(conn, "orders", *"ab")
+            await handle_all(conn, "orders", serial=True, types=["a"])
+        async with eda.connect(address, user="tied", password="p") as conn:
+            found = await info_of(conn, "orders")
+            assert (found.position, found.lag) == (1, 0)
 
 
 async def test_subscriptions_when_something_is_forbidden_say_what(logged: Logged) -> None:
