@@ -14,6 +14,7 @@ cdef class Sending:
     cdef object event
     cdef object rest                    # the coroutine that sends the event if the core alone can't; else None
     cdef bint has_begun
+    cdef bint is_running                # `rest` runs now, so it must not be freed
 
     cdef bint end(self) noexcept
     cdef object begin(self)

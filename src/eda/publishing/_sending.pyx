@@ -78,19 +78,26 @@ cdef class Sending:
 
     def throw(self, type, value=None, traceback=None, /):
         """Raise an exception where the sender waits; if it has not begun, nothing is sent."""
+        if self.is_running:
+            raise ValueError("coroutine already executing")
         if self.rest is not None:
+            self.is_running = True
             try:
                 return self.rest.throw(type if value is None else value)
             except BaseException:
                 self.end()
                 raise
+            finally:
+                self.is_running = False
         if self.has_begun:
             raise RuntimeError("cannot reuse already awaited coroutine")
         self.end()
         raise type if value is None else value
 
     def close(self):
-        """End it. If it has not begun, nothing is sent."""
+        """End it. If it has not begun, nothing is sent. Raises ValueError if it runs now."""
+        if self.is_running:
+            raise ValueError("coroutine already executing")
         rest = self.rest
         self.end()
         if rest is not None:
@@ -141,11 +148,17 @@ cdef PySendResult send_to(PyObject* it, PyObject* value, PyObject** result) exce
             Py_INCREF(id)
             result[0] = <PyObject*>id
             return PYGEN_RETURN
+    # What it runs may call `send`, `throw` or `close` of this very object, whose `end` would free the coroutine.
+    if self.is_running:
+        raise ValueError("coroutine already executing")
+    self.is_running = True
     try:
         how = PyIter_Send(<PyObject*>self.rest, value, result)
     except BaseException:
+        self.is_running = False
         self.end()
         raise
+    self.is_running = False
     if how == PYGEN_RETURN:
         self.end()
     return how

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -87,6 +88,38 @@ def test_throw_when_it_runs_reaches_the_coroutine_that_waits() -> None:
         sending.throw(LookupError("x"))
     with pytest.raises(RuntimeError, match="cannot reuse"):
         sending.throw(LookupError("x"))
+
+
+@pytest.mark.parametrize("way", ["close", "throw", "send"])
+def test_send_when_it_is_ended_by_what_it_runs_is_refused_and_goes_on(way: str) -> None:
+    """A coroutine that runs can't be closed. It must not be freed either, although nobody else has a reference."""
+
+    class Ending(Short):
+        async def _send_slowly(self, event: eda.Event) -> str:
+            end()
+            try:
+                await asyncio.sleep(0)
+            except LookupError:
+                end()
+                await asyncio.sleep(0)
+            return f"slow {event.id}"
+
+    def end() -> None:
+        with pytest.raises(ValueError, match="already executing"):
+            if way == "close":
+                sending.close()
+            elif way == "throw":
+                sending.throw(LookupError("x"))
+            else:
+                sending.send(None)
+        gc.collect()
+
+    sender = Ending()
+    sender._closed = True
+    sending: Any = sender.send(eda.Event(id="e"))
+    assert sending.send(None) is None
+    assert sending.throw(LookupError("y")) is None
+    assert ended(sending) == "slow e"
 
 
 @pytest.mark.parametrize("way", ["short", "long", "refused", "closed", "thrown", "left"])
