@@ -75,12 +75,22 @@ async def move_cursor(
 async def give_up_move(entry: CursorEntry, value: CursorValue, revision: int) -> None:
     """Wait until no handler of the old holder can run any more, and give the cursor up.
 
-    If another member has written the cursor meanwhile, nothing is written. Raises ServerError, Timeout, Closed.
+    If another member has written the cursor meanwhile, nothing is written. Raises Timeout if the server does not store
+    a write for 10 s; ServerError, Closed. Even then the position is moved.
     """
     # A sign of life, or a standby would take the cursor over from a silent holder at the same time, and count a try.
     for holder in (value.holder, ""):
         await asyncio.sleep(TAKEOVER_S / 2)
-        written = await _write_again(entry, msgspec.structs.replace(value, holder=holder), value, revision)
+        new = msgspec.structs.replace(value, holder=holder)
+        try:
+            async with asyncio.timeout(MOVE_TIMEOUT_S):
+                written = await _write_again(entry, new, value, revision)
+        except TimeoutError as error:
+            late = error
+            if not isinstance(error, Timeout):
+                late = Timeout(f"giving up the moved cursor {entry.stream}.{entry.name}", MOVE_TIMEOUT_S)
+            late.add_note(f"the position is moved, and the members go on there {TAKEOVER_S:g} s later")
+            raise late from error.__cause__
         if not written:
             return
         revision = written
