@@ -165,11 +165,12 @@ class KeptSubscriptions:
         """Forget the position of a subscription, as `Conn.delete_subscription` says."""
         stream, name = check_stream_name(stream), check_name(name)
         entry = CursorEntry(self._wire, self._api, stream, name)
+        is_readable = True
         try:
             snapshot = await entry.read()
-            has_entry = snapshot.value is not None
         except ConfigError:  # it holds something, though not a cursor
-            snapshot, has_entry = Snapshot(0, None), True
+            snapshot, is_readable = Snapshot(0, None), False
+        has_entry = snapshot.value is not None or not is_readable
         try:
             state = await self._remaining.stream(stream)
             consumer = await self._consumer(stream, name)
@@ -179,10 +180,10 @@ class KeptSubscriptions:
         else:
             if consumer is None and not has_entry:
                 return False
-            if not force:
-                _check_unattended(_where(stream, name), consumer, snapshot, state, "be deleted")
             # The entry goes first: it may be a moved position, which must not outlive the consumer.
-            if has_entry:
+            if not force:
+                await self._delete_unattended(entry, snapshot, consumer, state)
+            if has_entry and (force or not is_readable):
                 await entry.delete()
             if consumer is not None:
                 await self._api.delete_consumer(stream, name)
@@ -191,6 +192,22 @@ class KeptSubscriptions:
         await entry.delete()
         await self._forget_suspects(stream, name)
         return True
+
+    async def _delete_unattended(
+        self, entry: CursorEntry, snapshot: Snapshot, consumer: dict[str, Any] | None, state: StreamState
+    ) -> None:
+        """Delete the entry that was read, if there is one. Raises ConfigError if the subscription has members.
+
+        A member that opens meanwhile writes the entry, and then this revision can't be removed any more.
+        """
+        where = _where(entry.stream, entry.name)
+        for _ in range(MAX_CONFLICTS):
+            _check_unattended(where, consumer, snapshot, state, "be deleted")
+            if snapshot.value is None or await entry.remove(snapshot.revision):
+                return
+            snapshot = await entry.read()
+            state = await self._remaining.stream(entry.stream)
+        raise Timeout(f"deleting the {where}, which others write", 0)
 
     # --- both --------------------------------------------------------------------------------------------------------
 
