@@ -130,6 +130,7 @@ class Api:
         check_loop(self.wire.loop)
         payload = msgspec.json.encode(body) if body is not None else b""
         deadline = time.monotonic() + timeout_s
+        is_sent_once = attempt_timeout_s >= timeout_s
         pause_s = 0.05
         while True:
             left_s = deadline - time.monotonic()
@@ -147,7 +148,7 @@ class Api:
                     f"{self.prefix}.{verb}",
                     payload,
                     max(min(left_s, attempt_timeout_s), 0.01),
-                    outlives_loss=attempt_timeout_s >= timeout_s,
+                    outlives_loss=is_sent_once,
                 )
                 return answer.data
             except NoRespondersError as error:
@@ -156,7 +157,7 @@ class Api:
                         503, 0, "no responders: JetStream is off or has no leader", operation=verb
                     ) from error
             except (NatsTimeout, TimeoutError) as error:
-                if left_s <= pause_s:
+                if is_sent_once or left_s <= pause_s:
                     raise Timeout(f"JetStream request {verb}", timeout_s) from error
             except NatsError as error:
                 if self.wire.is_closed:
@@ -292,10 +293,11 @@ class Api:
                     raise stream_error(error, stream) from error
                 config = lowered
 
-    async def delete_consumer(self, stream: str, name: str) -> bool:
-        """Delete a consumer. Return whether it existed."""
+    async def delete_consumer(self, stream: str, name: str, *, once: bool = False) -> bool:
+        """Delete a consumer. Return whether it existed. `once`: the request is not sent again without an answer."""
+        attempt_timeout_s = REQUEST_TIMEOUT_S if once else ATTEMPT_TIMEOUT_S
         try:
-            await self.request(f"CONSUMER.DELETE.{stream}.{name}")
+            await self.request(f"CONSUMER.DELETE.{stream}.{name}", attempt_timeout_s=attempt_timeout_s)
         except ServerError as error:
             if error.err_code in (CONSUMER_NOT_FOUND, STREAM_NOT_FOUND):
                 return False

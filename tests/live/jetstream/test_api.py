@@ -8,12 +8,14 @@ import time
 from typing import Any
 
 import pytest
+from nats.aio.msg import Msg
 
 import eda
 from eda.cursors.entry import CursorEntry
 from eda.cursors.position import Position
 from eda.cursors.value import new_value
-from helpers import Logged, Proxy, until, wire_of
+from eda.jetstream.api import Api
+from helpers import Admin, Logged, Proxy, until, wire_of
 
 
 async def test_api_when_closed_meanwhile_raises_closed_at_once(own_server: eda.EmbeddedServer) -> None:
@@ -87,3 +89,21 @@ async def test_cursor_when_its_filter_is_over_max_payload_is_refused_at_once(con
         await entry.put(value, 0)
     await entry.close()
     await conn.publish(stream)
+
+
+async def test_api_when_a_request_must_not_be_done_twice_sends_it_once(conn: eda.Conn, admin: Admin) -> None:
+    heard: list[str] = []
+
+    async def hear(message: Msg) -> None:
+        heard.append(message.subject.rpartition(".")[2])
+
+    await admin.client.subscribe("$JS.silent.API.>", cb=hear)
+    await admin.flush()
+    api = Api(wire_of(conn), "silent")
+    with pytest.raises(eda.Timeout):
+        await api.request("ONCE", timeout_s=0.3, attempt_timeout_s=0.3)
+    with pytest.raises(eda.Timeout):
+        await api.request("AGAIN", timeout_s=0.3, attempt_timeout_s=0.1)
+    await admin.flush()
+    await until(lambda: heard.count("AGAIN") > 1)
+    assert heard.count("ONCE") == 1
