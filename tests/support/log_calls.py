@@ -23,6 +23,7 @@ INHERITED: dict[str, frozenset[str]] = {
     "projections/applying.py": frozenset({"eda_projection", "eda_stream"}),
     "projections/moving.py": frozenset({"eda_projection", "eda_stream"}),
     "projections/outage_log.py": frozenset({"eda_projection"}),
+    "subscribing/moved_position.py": _SUBSCRIPTION,
     "subscribing/ordered_source.py": _SUBSCRIPTION,
     "subscribing/shared_source.py": _SUBSCRIPTION,
     "subscribing/unwanted.py": _SUBSCRIPTION,

@@ -22,7 +22,7 @@ from eda.cursors.position import Position
 from eda.cursors.value import CursorValue, Snapshot, encode_value, new_value
 from eda.errors import Timeout
 
-__all__ = ["give_up_move", "is_held", "move_cursor"]
+__all__ = ["MOVE_TIMEOUT_S", "give_up_move", "is_held", "move_cursor"]
 
 MOVE_TIMEOUT_S = 10.0
 MOVER = "eda-move"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 from eda.cursors.entry import CursorEntry
-from eda.errors import ConfigError, ServerError
+from eda.errors import ConfigError
 from eda.jetstream.api import Api
 from eda.jetstream.bucket import BUCKET
-from eda.server_codes import FORBIDDEN
-from eda.subscribing.moved_position import MovedPosition
+from eda.subscribing.moved_position import MovedPositions
 from eda.transport.wire import Wire
 
 __all__ = ["DurableNames", "check_other_kind"]
@@ -45,12 +46,12 @@ class DurableNames:
 
 
 async def check_other_kind(
-    wire: Wire, api: Api, stream: str, name: str, *, ordered: bool, reset: bool
-) -> MovedPosition | None:
+    wire: Wire, api: Api, logger: logging.Logger, stream: str, name: str, *, ordered: bool, reset: bool
+) -> MovedPositions | None:
     """Raise ConfigError if a subscription of the other kind has the name. With `reset`, delete its position instead.
 
-    `ordered` is the kind that the options ask for. Return the position to which somebody has moved a shared
-    subscription, if it is kept where cursors are. Raises StreamNotFound, ServerError, Timeout, Closed.
+    `ordered` is the kind that the options ask for. For a shared subscription, return where it has looked for a
+    moved position. Raises StreamNotFound, ServerError, Timeout, Closed.
     """
     if ordered:
         if await api.consumer_info(stream, name) is None:
@@ -61,19 +62,13 @@ async def check_other_kind(
         kept, asked = "a shared one (a consumer of the stream)", "an ordered one (exclusive, serial or key)"
     else:
         entry = CursorEntry(wire, api, stream, name)
+        positions = MovedPositions(entry, logger)
         if reset:
             await entry.delete()
-            return None
-        try:
-            snapshot = await entry.read()
-        except ServerError as error:
-            if error.code == FORBIDDEN:
-                return None  # a client that may not read cursors can't have stored one
-            raise
-        if snapshot.value is None:
-            return None
-        if snapshot.value.is_of_shared:
-            return MovedPosition(entry, snapshot)
+            return positions
+        value = await positions.look()
+        if value is None or value.is_of_shared:
+            return positions
         kept, asked = f"an ordered one (its cursor is a key in {BUCKET})", "a shared one"
     raise ConfigError(
         f"subscription {name!r} of stream {stream!r} exists and differs: it is {kept}, the options ask for {asked}. "

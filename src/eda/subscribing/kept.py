@@ -6,6 +6,7 @@ program that moves it dies. Each kind has its own step: `cursors/moving` and `mo
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,7 +17,7 @@ import msgspec
 
 from eda.cursors.entry import CursorEntry, is_stored
 from eda.cursors.liveness import TAKEOVER_S
-from eda.cursors.moving import give_up_move, is_held, move_cursor
+from eda.cursors.moving import MOVE_TIMEOUT_S, give_up_move, is_held, move_cursor
 from eda.cursors.position import Position
 from eda.cursors.value import CursorValue, Snapshot, new_value
 from eda.errors import ConfigError, ServerError, StreamNotFound, Timeout
@@ -28,9 +29,9 @@ from eda.jetstream.labels import KIND
 from eda.jetstream.stream_info import StreamInfo
 from eda.jetstream.subjects import check_name, check_stream_name
 from eda.options import StreamOptions
-from eda.server_codes import CONSUMER_EXISTS, STREAM_NOT_FOUND
+from eda.server_codes import STREAM_NOT_FOUND
 from eda.subscribing.filters import shared_filter
-from eda.subscribing.moved_position import started_at
+from eda.subscribing.moved_position import MovedPosition, delete_exactly
 from eda.subscribing.remaining import Remaining, StreamState
 from eda.subscribing.target import Target, position_before, target_of
 from eda.times import NS
@@ -124,20 +125,20 @@ class KeptSubscriptions:
         await entry.ensure_bucket(self._bucket_for(state.info.options))
         filter = shared_filter(consumer["config"]) if consumer is not None else _value_of(snapshot).filter
         replaced = consumer["created"] if consumer is not None else _value_of(snapshot).consumer
-        revision = await self._note(entry, snapshot, position, filter, replaced, state)
-        if consumer is None:
-            return  # the next member makes the consumer
-        await self._api.delete_consumer(stream, name)  # from now on the new position holds
-        await self._forget_suspects(stream, name)
-        config = started_at(consumer["config"], position.seq)
-        theirs = {key: text for key, text in (config.get("metadata") or {}).items() if not key.startswith("_nats.")}
-        try:
-            await self._api.create_consumer(stream, name, config | {"metadata": theirs})
-        except ServerError as error:
-            if error.err_code != CONSUMER_EXISTS:  # a member was quicker
-                error.add_note("the position is moved, and the next member starts there")
-                raise
-        await entry.remove(revision)
+        moved = await self._note(entry, snapshot, position, filter, replaced, state)
+        if consumer is not None:
+            await moved.delete(self._api, consumer)  # from now on the new position holds
+            await self._forget_suspects(stream, name)
+            await moved.start(self._api, consumer)
+            await moved.remove()
+            return
+        # The next member makes the consumer. One that found another position before may have made it just now.
+        consumer = await self._consumer(stream, name)
+        if consumer is not None:
+            _check_movable(_where(stream, name), state.info, consumer["config"])
+            if not moved.is_start_of(consumer):
+                await moved.enforce(self._api, consumer)
+            await moved.remove()
 
     async def _note(
         self,
@@ -147,17 +148,25 @@ class KeptSubscriptions:
         filter: list[str],
         consumer: Any,
         state: StreamState,
-    ) -> int:
-        """Write the moved position of a shared subscription to the bucket. Return the revision."""
-        for _ in range(MAX_CONFLICTS):
-            value = new_value(position, 0, "", 0, filter, state.created)
-            answer, _ = await entry.put(msgspec.structs.replace(value, consumer=consumer), snapshot.revision)
-            if is_stored(answer):
-                return answer.seq
-            snapshot = await entry.read()
-            if snapshot.value is not None and not snapshot.value.is_of_shared:
-                raise ConfigError(f"{_where(entry.stream, entry.name)} has become an ordered one", argument="name")
-        raise Timeout(f"moving the subscription {entry.stream}.{entry.name}, which others move as well", 0)
+    ) -> MovedPosition:
+        """Write the moved position of a shared subscription to the bucket, and return it."""
+        try:
+            async with asyncio.timeout(MOVE_TIMEOUT_S):
+                while True:
+                    value = new_value(position, 0, "", 0, filter, state.created)
+                    value = msgspec.structs.replace(value, consumer=consumer)
+                    answer, _ = await entry.put(value, snapshot.revision)
+                    if is_stored(answer):
+                        return MovedPosition(entry, value, answer.seq)
+                    snapshot = await entry.read()
+                    if snapshot.value is not None and not snapshot.value.is_of_shared:
+                        raise ConfigError(
+                            f"{_where(entry.stream, entry.name)} has become an ordered one", argument="name"
+                        )
+        except TimeoutError as error:
+            if isinstance(error, Timeout):
+                raise
+            raise Timeout(f"moving the {_where(entry.stream, entry.name)}", MOVE_TIMEOUT_S) from error
 
     # --- forgetting --------------------------------------------------------------------------------------------------
 
@@ -186,7 +195,7 @@ class KeptSubscriptions:
             if has_entry and (force or not is_readable):
                 await entry.delete()
             if consumer is not None:
-                await self._api.delete_consumer(stream, name)
+                await delete_exactly(self._api, stream, name, consumer)
             await self._forget_suspects(stream, name)
             return True
         await entry.delete()

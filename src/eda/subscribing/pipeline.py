@@ -22,7 +22,7 @@ from eda.subscribing.durable_names import check_other_kind
 from eda.subscribing.filters import types_with_tombstones
 from eda.subscribing.lag import Lag, Lags
 from eda.subscribing.monitor import Monitor
-from eda.subscribing.moved_position import MovedPosition
+from eda.subscribing.moved_position import MovedPositions
 from eda.subscribing.ordered_source import OrderedSource
 from eda.subscribing.services import Services
 from eda.subscribing.shared_or_ordered import check_retention
@@ -120,6 +120,7 @@ class Pipeline:
             moved = await check_other_kind(
                 services.wire,
                 services.api,
+                self._logger,
                 spec.stream,
                 spec.name,
                 ordered=spec.is_ordered,
@@ -131,7 +132,7 @@ class Pipeline:
             await self._open_ordered(self.source, info)
         self.monitor.start()
 
-    async def _open_shared(self, source: SharedSource, info: StreamInfo, moved: MovedPosition | None) -> None:
+    async def _open_shared(self, source: SharedSource, info: StreamInfo, moved: MovedPositions | None) -> None:
         services, spec = self.services, self.spec
         await source.open(info, moved)
         self.workers.start(self._options.concurrency)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from eda.cursors.position import warn_of_far_start
@@ -28,7 +29,7 @@ from eda.jetstream.subjects import covers, filter_subjects, shown_filter
 from eda.log import with_fields
 from eda.server_codes import CONSUMER_DOES_NOT_EXIST, CONSUMER_EXISTS, CONSUMER_NOT_FOUND
 from eda.subscribing.filters import noted_filter, server_filter, shared_filter, with_note
-from eda.subscribing.moved_position import MovedPosition, started_at
+from eda.subscribing.moved_position import MovedPosition, MovedPositions, started_at
 from eda.subscribing.source import PRIVATE_LIFE_S
 from eda.subscribing.spec import SubscriptionSpec
 from eda.times import NS, rfc3339, since_epoch_ns
@@ -73,7 +74,7 @@ class SharedConsumer:
 
     # --- opening -----------------------------------------------------------------------------------------------------
 
-    async def open(self, stream: StreamInfo, moved: MovedPosition | None = None) -> dict[str, Any]:
+    async def open(self, stream: StreamInfo, moved: MovedPositions | None = None) -> dict[str, Any]:
         """Create the consumer, or adopt it if it exists. Return it as the server describes it.
 
         If somebody has moved the position, a new consumer starts there, whatever the options say.
@@ -99,27 +100,29 @@ class SharedConsumer:
             )
         if self._options.reset:
             await self._api.delete_consumer(self._stream, self._name)
-        info = await self._api.consumer_info(self._stream, self._name)
-        if info is None:
-            config = self._new_config()
-            if moved is not None and moved.holds_for(stream):
-                config = started_at(config, moved.sequence)
-            try:
-                made = await self._api.create_consumer(self._stream, self._name, config)
-            except ServerError as error:
-                if error.err_code != CONSUMER_EXISTS:
-                    raise
-            else:
-                await self._refuse_limited_life(made["config"])
-                self._accept(made["config"])
-                if isinstance(self._options.start, int) and moved is None:
-                    warn_of_far_start(self._logger, self._stream, self._name, self._options.start, stream.last_sequence)
-                return made
-            info = await self._api.consumer_info(self._stream, self._name)
-            if info is None:
-                raise ConsumerDeleted(self._stream, self._name, "while subscribing")
-        config = await self._adopt(info)
-        return info | {"config": config}
+        if moved is None:
+            moved = MovedPositions(None, self._logger)
+        info, is_new = await moved.consumer(self._api, stream, self._name, partial(self._make, stream))
+        if is_new:
+            self._accept(info["config"])
+            return info
+        return info | {"config": await self._adopt(info)}
+
+    async def _make(self, stream: StreamInfo, moved: MovedPosition | None) -> dict[str, Any] | None:
+        """Create the consumer, at the moved position if there is one. Return None if another member was quicker."""
+        config = self._new_config()
+        if moved is not None and moved.holds_for(stream):
+            config = started_at(config, moved.sequence)
+        try:
+            made = await self._api.create_consumer(self._stream, self._name, config)
+        except ServerError as error:
+            if error.err_code != CONSUMER_EXISTS:
+                raise
+            return None
+        await self._refuse_limited_life(made["config"])
+        if isinstance(self._options.start, int) and moved is None:
+            warn_of_far_start(self._logger, self._stream, self._name, self._options.start, stream.last_sequence)
+        return made
 
     async def _refuse_limited_life(self, config: dict[str, Any]) -> None:
         """Delete the new consumer and raise ConfigError if the stream's limits would end a durable consumer."""

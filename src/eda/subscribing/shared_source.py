@@ -15,7 +15,7 @@ from eda.jetstream.grace_period import GracePeriod
 from eda.jetstream.stream_info import StreamInfo
 from eda.jetstream.subjects import covers, shown_filter
 from eda.subscribing.filters import shared_filter
-from eda.subscribing.moved_position import MovedPosition, is_same_consumer
+from eda.subscribing.moved_position import MovedPositions, is_same_consumer
 from eda.subscribing.services import Services
 from eda.subscribing.shared_consumer import SharedConsumer
 from eda.subscribing.source import BARRIER_S, Source
@@ -50,27 +50,16 @@ class SharedSource(Source):
 
     # --- the consumer ------------------------------------------------------------------------------------------------
 
-    async def open(self, stream: StreamInfo, moved: MovedPosition | None = None) -> None:
+    async def open(self, stream: StreamInfo, moved: MovedPositions | None = None) -> None:
         """Create the consumer, or attach to it if it exists. A new one starts at the moved position, if there is one.
 
         Raises ConfigError, which names the settings that contradict the options.
         """
         info = await self._kept.open(stream, moved)
-        if moved is not None:
-            await self._settle(moved, stream, info.get("created"))
         delivered = info.get("delivered") or {}
         self._created = info.get("created")
         self._floor = (delivered.get("stream_seq", 0), delivered.get("consumer_seq", 0), info.get("num_pending", 0))
         self._adapt_to(info)
-
-    async def _settle(self, moved: MovedPosition, stream: StreamInfo, created: str | None) -> None:
-        try:
-            await moved.settle(stream, created)
-        except (ServerError, Timeout) as error:
-            self._logger.warning(
-                "subscription %s to %s: its moved position is in use, and could not be removed: %s",
-                self.consumer, self._stream, error,
-            )  # fmt: skip
 
     def _adapt_to(self, info: dict[str, Any]) -> None:
         """Adapt to the consumer's current settings."""
