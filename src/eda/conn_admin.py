@@ -17,11 +17,11 @@ from eda.health import Health
 from eda.jetstream.subjects import check_stream_name
 from eda.lifetime import Lifetime
 from eda.options import SubscriptionOptions
-from eda.subscribing.behind import SubscriptionInfo
+from eda.subscribing.behind import Lag, SubscriptionInfo
 from eda.subscribing.browsing import browse
 from eda.subscribing.details import Details, SubscriptionDetails
 from eda.subscribing.kept import KeptSubscriptions, SubscriptionMove
-from eda.subscribing.lag import Lag, Lags, lags_of
+from eda.subscribing.lag import Lags, lags_of
 from eda.subscribing.remaining import Remaining
 from eda.subscribing.spec import spec_of
 from eda.subscribing.subscription import Subscription

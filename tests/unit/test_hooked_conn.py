@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -63,7 +64,8 @@ async def handler_given(monkeypatch: pytest.MonkeyPatch, handler: Any, middlewar
 
     monkeypatch.setattr(eda.conn, "Subscription", subscription)
     conn = eda.connect("nats://127.0.0.1:4222", middleware=middleware)
-    monkeypatch.setattr(conn._lifetime, "require_open", lambda: None)
+    services = SimpleNamespace(dead_letters=SimpleNamespace())
+    monkeypatch.setattr(conn._lifetime, "require_open", lambda: services)
     conn.subscribe("s", handler, **options)
     return given[0]
 

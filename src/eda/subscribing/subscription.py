@@ -13,8 +13,8 @@ from eda.life import Life
 from eda.log import with_fields
 from eda.options import SubscriptionOptions
 from eda.stats import SubscriptionStats
+from eda.subscribing.behind import Lag
 from eda.subscribing.condition import asked_subjects, condition_of
-from eda.subscribing.lag import Lag
 from eda.subscribing.pipeline import Pipeline
 from eda.subscribing.services import Services
 from eda.subscribing.source import BARRIER_S

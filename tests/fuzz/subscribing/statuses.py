@@ -52,7 +52,7 @@ class Puller(Source):
     """Pulls of a rig's dispatcher."""
 
     def __init__(self, wire: Any, api: Any) -> None:
-        super().__init__(wire, api, _logger, "orders", self.ended)
+        super().__init__(wire, api, _logger, "orders", "me", self.ended)
         self.consumer = "me"
         self.n_gone = self.n_silent = 0
         self.heartbeats: list[int] = []
