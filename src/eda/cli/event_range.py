@@ -32,6 +32,13 @@ class Bounds:
         return self.last.sequence < self.first.sequence
 
     @property
+    def after(self) -> Place:
+        """The place after the range: where a further range has to begin."""
+        last = self.last
+        after = Place(last.sequence + 1) if last.index >= WHOLE else Place(last.sequence, last.index + 1)
+        return max(after, self.first)
+
+    @property
     def n_sequences(self) -> int:
         """How many messages there are at most."""
         return max(self.last.sequence - self.first.sequence + 1, 0)

@@ -108,7 +108,7 @@ class Transfer:
                 result.no_events = events.n_no_events
                 result.seconds = time.monotonic() - began
         if result.is_complete:
-            result.next = Place(events.bounds.last.sequence + 1)
+            result.next = events.bounds.after
         if not result.is_uncertain:
             n_messages = publisher.stats().packs if pack is not None else result.stored
             grown = (await self._conn.streams.info(self._target)).last_sequence - before.last_sequence

@@ -136,6 +136,23 @@ async def test_copy_when_the_end_names_a_message_has_all_of_its_pack(
     assert [each.id for each in await events_of(conn, "two")] == [each.id for each in source if each.sequence in (2, 3)]
 
 
+async def test_copy_when_the_range_ends_within_a_pack_continues_after_its_last_event(
+    server: eda.EmbeddedServer, conn: eda.Conn
+) -> None:
+    await fill(conn, "orders", 50, packed=True)
+    source = await events_of(conn, "orders")
+    assert [place_of(each) for each in source[8:13]] == ["2.1", "2.2", "2.3", "2.4", "2.5"]
+    told = await copied(server, "orders", "part", "--create", "--from", "2.1", "--to", "2.3")
+    assert (told["stored"], told["next"]) == (3, "2.4")
+    told = await copied(server, "orders", "part", "--append", "--from", told["next"], "--to", "3")
+    assert told["next"] == "4"
+    assert [each.id for each in await events_of(conn, "part")] == [
+        each.id for each in source if "2.1" <= place_of(each) < "4"
+    ]
+    told = await copied(server, "orders", "none", "--create", "--from", "5", "--to", "3")
+    assert (told["stored"], told["next"]) == (0, "5")
+
+
 async def test_copy_when_created_has_the_settings_of_the_source(server: eda.EmbeddedServer, conn: eda.Conn) -> None:
     options = eda.StreamOptions(packed=True, storage="memory", max_events=5000, compression="s2")
     await conn.streams.create("orders", options)
