@@ -36,7 +36,7 @@ def _meta(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict
 @click.option(
     "--encoding",
     type=click.Choice(["json", "string", "bytes", "nil"]),
-    help="What the data is.  [default: json; nil without data]",
+    help="What the data is; with nil, the event has none.  [default: json]",
 )
 @click.option("--lines", is_flag=True, help="Publish many events: one JSON object a line, as `eda tail` prints it.")
 @click.option(
@@ -63,6 +63,8 @@ def pub(
     **rest: Any,
 ) -> None:
     """Publish an event. DATA is its data; with - it is read from standard input.
+
+    An event needs DATA, --file, or --encoding nil, which means that it has no data.
 
     JSON data must be valid, and is stored as it is given. With --json, the receipt is an object with the fields stream,
     id, sequence, index and duplicate (true: the stream had an event with this id already; null: the server does not
@@ -99,10 +101,8 @@ def pub(
     has_data = data is not None or file is not None
     if has_data and encoding == "nil":
         raise click.UsageError("an event of encoding nil has no data")
-    if not has_data and encoding not in (None, "nil"):
-        raise click.UsageError(f"--encoding {encoding} needs data: DATA, --file, or - for standard input")
+    if not has_data and encoding != "nil":
+        raise click.UsageError("give DATA, --file, - for standard input, or --encoding nil for an event without data")
     from eda.cli.pub_one import run_one
 
-    run_one(
-        stream, data, file, encoding or ("json" if has_data else "nil"), fields, rest, create=create, as_json=as_json
-    )
+    run_one(stream, data, file, encoding or "json", fields, rest, create=create, as_json=as_json)

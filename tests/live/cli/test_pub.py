@@ -74,7 +74,7 @@ async def test_pub_when_the_data_comes_from_elsewhere_takes_it_as_it_is(
     assert (await run_eda("pub", stream, "--file", str(path), "--encoding", "bytes", *at))[0] == 0
     assert (await run_eda_with("ä\n".encode(), "pub", stream, "-", "--encoding", "string", *at))[0] == 0
     assert (await run_eda_with(b' {"a":\n1} \n', "pub", stream, "-", *at))[0] == 0
-    assert (await run_eda("pub", stream, "--type", "empty", *at))[0] == 0
+    assert (await run_eda("pub", stream, "--type", "empty", "--encoding", "nil", *at))[0] == 0
     assert [(event.data.type, event.data.encode()) for event in await stored(conn, stream)] == [
         ("bytes", b"\0\xff\n"),
         ("string", "ä\n".encode()),
@@ -86,12 +86,12 @@ async def test_pub_when_the_data_comes_from_elsewhere_takes_it_as_it_is(
 async def test_pub_when_the_stream_is_missing_creates_it_only_if_told_to(
     server: eda.EmbeddedServer, stream: str, admin: Admin
 ) -> None:
-    for more in ([], ["--lines"]):
+    for more in (["1"], ["--lines"]):
         code, out, err = await run_eda("pub", stream, "--addr", server.url, *more)
         assert (code, out, err) == (2, "", f"Error: stream {stream!r} does not exist; --create creates it\n")
     assert stream not in await admin.stream_names()
-    assert (await run_eda("pub", stream, "--create", "--addr", server.url))[0] == 0
-    assert (await run_eda("pub", stream, "--create", "--addr", server.url))[0] == 0
+    assert (await run_eda("pub", stream, "1", "--create", "--addr", server.url))[0] == 0
+    assert (await run_eda("pub", stream, "1", "--create", "--addr", server.url))[0] == 0
     assert await admin.last_seq(stream) == 2
 
 
@@ -102,7 +102,8 @@ async def test_pub_when_the_stream_is_missing_creates_it_only_if_told_to(
         (["s", "", "--encoding", "json"], "the data is not JSON"),
         (["s", "1", "--file", __file__], "only one of them"),
         (["s", "1", "--encoding", "nil"], "has no data"),
-        (["s", "--encoding", "bytes"], "needs data"),
+        (["s", "--encoding", "bytes"], "give DATA, --file, - for standard input, or --encoding nil"),
+        (["s", "--type", "t"], "give DATA, --file, - for standard input, or --encoding nil"),
         (["s", "1", "--meta", "a"], "is not NAME=VALUE"),
         (["s", "1", "--meta", "a=1", "--meta", "a=2"], "given twice"),
         (["s", "--file", "/no/such/file"], "does not exist"),
@@ -119,6 +120,16 @@ async def test_pub_when_the_arguments_are_wrong_ends_with_2(
     code, out, err = await run_eda("pub", *arguments, "--addr", server.url)
     assert (code, out) == (2, "")
     assert said in err
+
+
+async def test_pub_when_input_is_piped_without_being_asked_for_stores_nothing(
+    server: eda.EmbeddedServer, conn: eda.Conn, stream: str
+) -> None:
+    await conn.streams.create(stream)
+    code, out, err = await run_eda_with(b'{"x": 1}\n', "pub", stream, "--type", "t", "--addr", server.url)
+    assert (code, out) == (2, b"")
+    assert "- for standard input" in err
+    assert (await conn.streams.info(stream)).events == 0
 
 
 async def test_pub_when_the_id_can_not_be_sent_says_so(server: eda.EmbeddedServer, conn: eda.Conn, stream: str) -> None:
