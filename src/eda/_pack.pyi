@@ -11,6 +11,7 @@ __all__ = [
     "is_pack_payload",
     "place_of",
     "stored_events",
+    "with_index",
 ]
 
 MAX_EVENTS_OF_PACK: Final[int]
@@ -24,3 +25,4 @@ def stored_events(
     payload: bytes, stream: str, sequence: int, time_ns: int, subject: bytes = b""
 ) -> list[Event | None]: ...
 def place_of(event: Event, /) -> str: ...
+def with_index(event: Event, index: int) -> Event: ...

@@ -21,7 +21,7 @@ from eda.errors import DecodeError
 
 __all__ = [
     "MAX_EVENTS_OF_PACK", "MAX_SIZE_OF_PACK", "count_in_pack", "envelope_in_pack", "index_in_pack", "is_pack_payload",
-    "place_of", "stored_events",
+    "place_of", "stored_events", "with_index",
 ]
 
 MAX_EVENTS_OF_PACK = MAX_EVENTS
@@ -230,3 +230,9 @@ def index_in_pack(Event event not None, /):
 def place_of(Event event not None, /):
     """Return where a received event is in its stream, as text: `7`, or `7.0` for the first event of a pack."""
     return f"{event.sequence_}.{event.index_}" if event.is_packed else f"{event.sequence_}"
+
+
+def with_index(Event event not None, uint32_t index):
+    """Return the event itself, after a note in it that it was at this index of a pack. Only its reader may do that."""
+    event.index_, event.is_packed = index, True
+    return event

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from eda._codec import stored_event
 from eda._event import Event
-from eda._pack import count_in_pack, is_pack_payload
+from eda._pack import MAX_EVENTS_OF_PACK, count_in_pack, is_pack_payload, with_index
 from eda.dead_letters.letter import Letter
 from eda.errors import DecodeError
 from eda.headers import (
@@ -101,6 +101,8 @@ def dead_letter_of(letter: Letter, dead: str, payload: bytes | None, why_gone: s
     event, no_event = None, why_gone
     if payload is not None:
         event, no_event = _event_in(payload, stream, sequence, is_alone=DEAD_INDEX in headers)
+        if event is not None and index is not None and index < MAX_EVENTS_OF_PACK:
+            event = with_index(event, index)
     died_ns = nanoseconds(headers.get(DEAD_TIME, "")) or nanoseconds(letter.stored)
     event_id = event.id if event is not None and event.id else id_in_headers(letter.block)
     return DeadLetter(

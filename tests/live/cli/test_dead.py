@@ -165,6 +165,8 @@ async def test_show_when_json_has_everything(server: eda.EmbeddedServer, conn: e
     assert set(letter) == FIELDS | {"subject", "headers", "payload_base64", "event"}
     assert letter["event"]["data"] == {"total": 12}
     assert (letter["event"]["meta"], letter["event"]["id"]) == ({"who": "me"}, "e1")
+    (packed,) = await lines_of(server, "show", "orders", "4")
+    assert (packed["event_index"], packed["event"]["sequence"], packed["event"]["index"]) == (3, 4, 3)
     (foreign,) = await lines_of(server, "show", "orders", "3")
     assert (foreign["event"], base64.b64decode(foreign["payload_base64"])) == (None, b"\xff\xfe")
     code, out, err = await run_eda(*at(server, "show", "orders", "99"))

@@ -13,6 +13,7 @@ from nats.errors import Error as NatsError
 
 import eda
 from eda._codec import encode_event
+from eda._pack import place_of
 from helpers import Admin
 from support.dead_letters.letters import bury, died, stored
 from support.packs import pack_of
@@ -105,7 +106,16 @@ async def test_letters_when_they_are_no_events_say_why(conn: eda.Conn, stream: s
     assert whole.no_event == "it is a pack of 3 events, which the subscription could not read"
     assert (single.event_index, single.place) == (1, "3.1")
     assert single.event is not None
-    assert single.event.id == "e3"
+    assert (single.event.id, single.event.sequence, single.event.index) == ("e3", 3, 1)
+    assert place_of(single.event) == single.place
+
+
+async def test_letters_when_the_index_is_none_of_a_pack_are_listed(conn: eda.Conn, stream: str, dead: str) -> None:
+    await bury(conn, stream, 3, index=2**40)
+    (letter,) = await listed(conn, stream)
+    assert letter.event_index == 2**40
+    assert letter.event is not None
+    assert letter.event.index == 0
 
 
 @pytest.mark.old_server
