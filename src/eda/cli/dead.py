@@ -153,13 +153,13 @@ def replay(
     With --json, the command prints one object with the fields stream, subscription, replayed and stayed. With --limit,
     stayed is null.
 
-    The exit code is 0, or 1 if some letters stayed, or 2 if the work could not be done.
+    The exit code is 0, or 1 if some letters stayed or NAME has none, or 2 if the work could not be done.
     """
     from eda.cli.dead_changes import replay_letters
     from eda.cli.session import run_with_conn
 
     options = {"limit": limit, "sequences": sequences or None, "dead_letter": dead_letter}
-    if run_with_conn(server, lambda conn: replay_letters(conn, stream, name, options, as_json)):
+    if not run_with_conn(server, lambda conn: replay_letters(conn, stream, name, options, as_json)):
         raise click.exceptions.Exit(1)
 
 

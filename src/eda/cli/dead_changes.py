@@ -19,8 +19,8 @@ __all__ = ["chosen_letters", "drop_letters", "replay_letters"]
 AT_ONCE = 10_000  # how many letters one call of `drop_dead` removes
 
 
-async def replay_letters(conn: eda.Conn, stream: str, name: str, options: Mapping[str, Any], as_json: bool) -> int:
-    """Replay the letters of a subscription, print how many, and return how many stayed although they were asked for."""
+async def replay_letters(conn: eda.Conn, stream: str, name: str, options: Mapping[str, Any], as_json: bool) -> bool:
+    """Replay the letters of a subscription, and print how many. Return whether there were some and none stayed."""
     dead_letter, wanted = options["dead_letter"], options["sequences"]
     where = dead_letter or f"{stream}-dead"
     before = await chosen_letters(conn, stream, {"name": name, "sequences": wanted, "dead_letter": dead_letter})
@@ -34,6 +34,8 @@ async def replay_letters(conn: eda.Conn, stream: str, name: str, options: Mappin
         # A letter that was stored meanwhile did not stay: the event has failed again.
         last = max(before, default=0)
         stayed = sum(sequence <= last for sequence in await chosen_letters(conn, stream, chosen)) if before else 0
+    if not before:
+        click.echo(f"stream {stream} has no dead letters of subscription {safe(name)}", err=True)
     if as_json:
         print_json({"stream": stream, "subscription": name, "replayed": n_replayed, "stayed": stayed})
     else:
@@ -42,7 +44,7 @@ async def replay_letters(conn: eda.Conn, stream: str, name: str, options: Mappin
             click.echo(
                 f"{stayed:,} stayed in {safe(where)}: they can't be replayed. `eda dead ls` shows them.", err=True
             )
-    return stayed or 0
+    return bool(before) and not stayed
 
 
 async def chosen_letters(conn: eda.Conn, stream: str, options: Mapping[str, Any]) -> array[int]:

@@ -198,7 +198,21 @@ async def test_replay_when_done_tells_how_many_and_how_many_stayed(server: eda.E
         "1 replayed to shipping\n",
         "",
     )
-    assert await run_eda(*at(server, "replay", "orders", "nobody")) == (0, "0 replayed to nobody\n", "")
+
+
+async def test_replay_when_there_are_no_letters_of_the_name_says_so_and_ends_with_1(
+    server: eda.EmbeddedServer, conn: eda.Conn
+) -> None:
+    said = "stream orders has no dead letters of subscription nobody\n"
+    code, out, err = await run_eda(*at(server, "replay", "orders", "nobody"))
+    assert (code, out, err.endswith(said)) == (1, "0 replayed to nobody\n", True)  # there is no such stream yet
+    await bury_some(conn)
+    assert await run_eda(*at(server, "replay", "orders", "nobody")) == (1, "0 replayed to nobody\n", said)
+    assert await run_eda(*at(server, "replay", "orders", "nobody", "--limit", "5", "--json")) == (
+        1,
+        '{"stream": "orders", "subscription": "nobody", "replayed": 0, "stayed": null}\n',
+        said,
+    )
 
 
 async def test_replay_when_a_sequence_is_not_there_changes_nothing(server: eda.EmbeddedServer, conn: eda.Conn) -> None:
