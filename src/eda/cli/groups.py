@@ -1,8 +1,12 @@
-"""A click group that imports the module of a command when the command is used, so that `eda` answers quickly."""
+"""A click group that imports the module of a command when the command is used, so that `eda` answers quickly.
+
+It also sees to standard input and output that are closed or full."""
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
@@ -10,6 +14,8 @@ from typing import Any
 import click
 
 __all__ = ["LazyGroup"]
+
+_FULL = (errno.ENOSPC, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 _COMPLETING = "_EDA_COMPLETE"  # a shell sets it when it asks for completions
 
@@ -37,3 +43,29 @@ class LazyGroup(click.Group):
 
             complete_names(command)
         return command
+
+    def main(self, *arguments: Any, **settings: Any) -> Any:
+        """Run the command line, as `click.Group.main` does. If the output can't be written, say so and exit with 2."""
+        _replace_closed()
+        try:
+            return super().main(*arguments, **settings)
+        except OSError as error:
+            if error.errno not in _FULL or error.filename is not None:
+                raise
+            _discard_output()
+            click.echo(f"Error: standard output can't be written: {error.strerror}", err=True)
+            sys.exit(2)
+
+
+def _replace_closed() -> None:
+    """Let standard streams that the shell has closed (`>&-`) be empty files: Python has None in their place."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - open until the process ends
+
+
+def _discard_output() -> None:
+    """Forget what is not written: otherwise Python tries again at its end, and complains."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

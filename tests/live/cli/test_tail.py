@@ -276,6 +276,20 @@ async def test_tail_when_the_output_is_full_says_so(server: eda.EmbeddedServer, 
     assert err == b"Error: standard output can't be written: No space left on device\n"
 
 
+@needs_posix
+@pytest.mark.parametrize("options", ["", "--json", "--pretty"])
+async def test_tail_when_the_output_is_closed_ends_quietly(
+    server: eda.EmbeddedServer, conn: eda.Conn, stream: str, options: str
+) -> None:
+    await conn.streams.create(stream)
+    await conn.publish(stream, eda.Event(data=eda.JSON("ä")))
+    line = f"'{sys.executable}' -m eda.cli tail {stream} --addr {server.url} --no-follow --limit 1 {options} >&-"
+    process = await asyncio.create_subprocess_shell(line, stderr=subprocess.PIPE)
+    async with asyncio.timeout(DEADLINE_S):
+        _, err = await process.communicate()
+    assert (process.returncode, err) == (0, b"")
+
+
 @pytest.mark.timeout(120)
 async def test_tail_when_the_stream_is_long_prints_every_event_once_and_in_order(
     server: eda.EmbeddedServer, conn: eda.Conn, stream: str, tmp_path: Path

@@ -80,3 +80,37 @@ def test_help_when_timed_costs_little_more_than_click() -> None:
 
     # It takes 1.3 times as long. With rich and a connection it would take 5 times as long.
     assert least_cpu_s("-m", "eda.cli", "--help") < 2 * least_cpu_s("-c", "import click") + 0.005
+
+
+needs_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+
+
+def shell(line: str) -> tuple[int, str]:
+    """Run a line of the shell in which `eda` is the command; give its exit code, and what it printed to stderr."""
+    line = line.replace("eda ", f"'{sys.executable}' -m eda.cli ", 1)
+    ended = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=60)
+    return ended.returncode, ended.stderr
+
+
+@needs_full
+@pytest.mark.parametrize("arguments", ["--help", "--version", "tail --help"])
+def test_command_when_the_output_is_full_says_so(arguments: str) -> None:
+    said = "Error: standard output can't be written: No space left on device\n"
+    assert shell(f"eda {arguments} > /dev/full") == (2, said)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("eda tail s --no-follow --addr nats://127.0.0.1:1 >&-", "Error: cannot connect"),
+        ("eda pub s --lines --addr nats://127.0.0.1:1 <&-", "Error: cannot connect"),
+        ("eda pub s - <&-", "Error: the data is not JSON"),
+        ("eda tail s --addr nats://127.0.0.1:1 2>&-", ""),
+    ],
+)
+def test_command_when_a_standard_stream_is_closed_has_no_traceback(line: str, said: str) -> None:
+    code, err = shell(line)
+    assert code == 2
+    assert err.startswith(said)
+    assert "Traceback" not in err
