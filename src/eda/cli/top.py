@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from eda.cli.options import lines_option, server_options
-from eda.cli.values import DURATION
+from eda.cli.values import INTERVAL
 
 __all__ = ["top"]
 
@@ -17,10 +17,10 @@ __all__ = ["top"]
 @click.option(
     "--interval",
     metavar="DURATION",
-    type=DURATION,
+    type=INTERVAL,
     default="2s",
     show_default=True,
-    help="The pause between looks.",
+    help="The pause between looks: at least 100ms.",
 )
 @click.option(
     "--streams",

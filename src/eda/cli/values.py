@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
-__all__ = ["DURATION", "NOTHING", "SIZE", "WHEN", "or_none"]
+__all__ = ["DURATION", "INTERVAL", "NOTHING", "SIZE", "WHEN", "or_none"]
 
 MAX_S = 100 * 366 * 86400  # seconds: a hundred years
+LEAST_INTERVAL_S = 0.1  # so that a command does not keep the server busy
 
 _UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
@@ -22,9 +23,12 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.ASCII)
 
 
 class _Duration(click.ParamType):  # type: ignore[type-arg]  # generic in new versions only
-    """A duration such as 90s, 1h30m or 2d, as seconds."""
+    """A duration such as 90s, 1h30m or 2d, as seconds; at least `least_s`."""
 
     name = "duration"
+
+    def __init__(self, least_s: float = 0.0) -> None:
+        self._least_s = least_s
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         if isinstance(value, int | float):
@@ -35,6 +39,8 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]  # generic in new ve
         seconds = sum(float(number) * _UNITS_S[unit] for number, unit in _DURATION_PART.findall(text))
         if seconds > MAX_S:
             self.fail(f"{value!r} is longer than a hundred years", param, ctx)
+        if seconds < self._least_s:
+            self.fail(f"{value!r} is too short: give at least {self._least_s * 1000:.0f}ms", param, ctx)
         return seconds
 
 
@@ -93,5 +99,6 @@ def or_none(kind: Any) -> Any:
 
 NOTHING = "none"
 DURATION: Any = _Duration()
+INTERVAL: Any = _Duration(LEAST_INTERVAL_S)
 WHEN: Any = _When()
 SIZE: Any = _Size()
