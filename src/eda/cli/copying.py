@@ -80,7 +80,7 @@ async def _copy(conn: eda.Conn, target_conn: eda.Conn, source: str, target: str,
         finally:
             bar.stop()
             if transfer.has_begun:
-                report(transfer.result, source, target, "copied", as_json=options.as_json)
+                report(transfer.result, source, target, as_json=options.as_json)
     result = transfer.result
     # In a stream that was empty, a duplicate means that the source has two events with one id.
     lost = result.duplicates if not options.append else 0
@@ -117,8 +117,8 @@ def identified_by_place(info: eda.StreamInfo) -> Callable[[eda.Event], eda.Event
     return identified
 
 
-def report(result: Result, source: str, target: str, done: str, *, as_json: bool) -> None:
-    """Print what became of the events: an object of JSON, or a line and what went wrong."""
+def report(result: Result, source: str, target: str, *, as_json: bool, is_copy: bool = True) -> None:
+    """Print what became of the events: an object of JSON, or a line and what went wrong. `is_copy`: not a replay."""
     if as_json:
         print_json(
             {
@@ -136,6 +136,7 @@ def report(result: Result, source: str, target: str, done: str, *, as_json: bool
         )
         return
     rate = f" ({result.stored / result.seconds:,.0f}/s)" if result.seconds > 1 else ""
+    done = "copied" if is_copy else "replayed"
     click.echo(f"{result.stored:,} events {done} from {source} to {target} in {result.seconds:.1f} s{rate}")
     if result.duplicates:
         click.echo(f"{result.duplicates:,} messages were in {target} already, and are not stored twice", err=True)
@@ -146,6 +147,8 @@ def report(result: Result, source: str, target: str, done: str, *, as_json: bool
         for place, event_id, error in result.failures:
             click.echo(f"  {place} {safe(event_id)}: {safe(error)}", err=True)
     if result.is_uncertain:
-        click.echo("no answer came for the last events: they may be stored or not. Continue with --resume", err=True)
+        how = "Continue with --resume" if is_copy else f"Look at the last events of {target} before you continue"
+        click.echo(f"no answer came for the last events: they may be stored or not. {how}", err=True)
     elif not result.is_complete:
-        click.echo(f"not finished: continue with --from {result.next}", err=True)
+        # The target has events now, so a copy must be told to append.
+        click.echo(f"not finished: continue with --from {result.next}{' --append' if is_copy else ''}", err=True)

@@ -64,7 +64,7 @@ async def replay_events(conn: eda.Conn, source: str, target: str, options: Repla
         finally:
             bar.stop()
             if transfer.has_begun:
-                report(transfer.result, source, target, "replayed", as_json=options.as_json)
+                report(transfer.result, source, target, as_json=options.as_json, is_copy=False)
     result = transfer.result
     if result.duplicates and not options.as_json:
         click.echo("Add --new-ids to publish events again that the target has stored lately", err=True)

@@ -336,7 +336,14 @@ async def test_copy_when_an_event_is_refused_stops_or_skips_it(
     assert code == 1
     assert out.startswith("9 events copied from orders to small")
     assert "1 events were not stored:\n  5 e4: " in err
-    assert ("not finished: continue with --from 5" in err) == (how == "stop")
+    said = "not finished: continue with --from 5 --append\n"
+    assert err.endswith(said) == (how == "stop")
+    assert ("continue with" in err) == (how == "stop")
+    if how == "stop":
+        again = said.partition("with ")[2].split()
+        code, _, err = await run_eda("copy", "orders", "small", "--addr", server.url, "--on-error", "skip", *again)
+        assert code == 1
+        assert "1 events were not stored:\n  5 e4: " in err
 
 
 async def test_copy_when_messages_are_no_events_says_how_many(server: eda.EmbeddedServer, conn: eda.Conn) -> None:
