@@ -71,8 +71,11 @@ def graph(
 
     if sum((html_file is not None, dot, cypher, as_json)) > 1:
         raise click.UsageError("Choose one form: --html FILE, --dot, --cypher or --json.")
+    if "" in (html_file, output):
+        raise click.UsageError(f"{'--html' if html_file == '' else '--output'} needs the name of a file.")
     if html_file is not None and output is not None:
         raise click.UsageError("--html names the file already: leave out --output.")
+    streams = tuple(dict.fromkeys(streams))  # a stream that is named twice is read once
     if len(streams) > 1 and any(each is not None and not isinstance(each, datetime) for each in (first, last)):
         raise click.UsageError("With several streams, --from and --to must be times: sequences differ.")
     if html_file is not None:

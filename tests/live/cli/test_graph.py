@@ -56,6 +56,12 @@ async def test_graph_when_json_has_every_event_and_changes_nothing(server: eda.E
 
 
 @pytest.mark.usefixtures("conn")
+async def test_graph_when_a_stream_is_named_twice_has_its_events_once(server: eda.EmbeddedServer) -> None:
+    events = await lines_of(server, "orders", "orders", "--from", "1")
+    assert [each["id"] for each in events] == ["placed", "sent", "other"]
+
+
+@pytest.mark.usefixtures("conn")
 @pytest.mark.parametrize(
     ("arguments", "ids"),
     [
@@ -140,6 +146,8 @@ async def test_graph_when_a_page_has_a_limit_shows_the_newest_and_says_so(
     [
         (["--dot", "--cypher"], "Choose one form"),
         (["--html", "x", "-o", "y"], "leave out --output"),
+        (["--html", ""], "--html needs the name of a file"),
+        (["--output", ""], "--output needs the name of a file"),
         (["other", "--dot", "--from", "3"], "must be times"),
         (["--html", "x", "--limit", "5001"], "at most 5,000 events"),
     ],
