@@ -9,9 +9,9 @@ from eda._codec import decode_event
 from eda.dead_letters.letter import NewDeadLetter
 from eda.errors import CodecError
 from eda.telemetry.attempts import note_error
-from eda.telemetry.conventions import ATTEMPT, INTO, MESSAGE_ID, PLACE, REASON
+from eda.telemetry.conventions import ATTEMPT, INTO, PLACE, REASON
 from eda.telemetry.propagation import NO_ORIGIN, Propagation
-from eda.telemetry.spans import SpanMaker
+from eda.telemetry.spans import SpanMaker, attributes_of
 
 __all__ = ["Settling"]
 
@@ -35,7 +35,7 @@ class Settling:
         except CodecError:
             pass  # a message that is no event
         else:
-            more[MESSAGE_ID] = event.id
+            more |= attributes_of(event)
             origin = self._propagation.origin_of(event)
         if origin.is_unsampled and self._follow_sampling:
             return None

@@ -299,7 +299,7 @@ async def test_dead_letter_when_stored_has_a_span_in_the_trace_of_the_event(
     async def apply(event: eda.Event, tx: Any) -> None:
         raise eda.Reject("wrong")
 
-    receipt = await conn.publish(stream, T)
+    receipt = await conn.publish(stream, eda.Event(type="t", cause="before"))
     if kind == "projection":
         async with conn.projection(stream, apply, into=MemorySink(), name="n", batch=None):
             settle = await spans.one(f"settle {stream}")
@@ -314,6 +314,7 @@ async def test_dead_letter_when_stored_has_a_span_in_the_trace_of_the_event(
     assert (told["messaging.operation.name"], told["messaging.operation.type"]) == ("settle", "settle")
     assert told["messaging.consumer.group.name"] == ("n-v1" if kind == "projection" else "n")
     assert (told["messaging.message.id"], told["eda.event.place"], told["eda.attempt"]) == (receipt.id, "1", 1)
+    assert (told["eda.event.type"], told["messaging.message.conversation_id"]) == ("t", "before")
     assert (told["eda.dead_letter.reason"], told["eda.dead_letter.stream"]) == ("rejected", f"{stream}-dead")
 
 
@@ -328,7 +329,7 @@ async def test_dead_letter_when_the_message_is_no_event_has_a_span_of_its_own(
         settle = await spans.one(f"settle {stream}")
     assert settle.parent is None
     assert attributes(settle)["eda.dead_letter.reason"] == "undecodable"
-    assert "messaging.message.id" not in attributes(settle)
+    assert not {"messaging.message.id", "eda.event.type"} & attributes(settle).keys()
 
 
 async def test_dead_letter_when_a_hook_raises_is_stored_all_the_same(
