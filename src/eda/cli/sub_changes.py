@@ -130,7 +130,7 @@ def _check_members(found: eda.SubscriptionDetails, *, force: bool, how: str) -> 
     where = _where(info.stream, info.name)
     if info.kind == "shared":
         lease = f"{found.lease_s:g} s" if found.lease_s else "its lease"
-        why = f"they are open, or one was killed within the last {lease}"
+        why = f"they are open, or one was closed or killed within the last {lease}"
         how = "its members end with ConsumerDeleted"
     else:
         why = f"{safe(info.holder or '')} handles its events"

@@ -278,6 +278,7 @@ async def test_change_when_members_are_open_needs_force(
             code, out, err = await run(*command, "--yes")
             assert (code, out) == (2, "")
             assert "has members" in err
+            assert options or "was closed or killed within the last 30 s" in " ".join(err.split())
             assert "--force" in err
         await asyncio.sleep(0.1)
         assert (len(got), sub.is_active) == (N, True)
