@@ -10,6 +10,7 @@ from eda.cli.options import lines_option
 
 if TYPE_CHECKING:
     from eda.cli.contexts import Context
+    from eda.cli.failure import Failure
 
 __all__ = ["context"]
 
@@ -68,17 +69,25 @@ def show(name: str | None, as_json: bool) -> None:
 
     The exit code is 0 if eda can use the context, 1 if it can't, and 2 if there is no such context.
     """
-    from eda.cli.contexts import read_context, selected_context
+    from eda.cli.contexts import NoContext, context_directory, read_context, selected_context
     from eda.cli.failure import Failure
     from eda.cli.output import print_json, safe
 
     selected = selected_context()
     if name is None and selected is None:
         raise Failure("the nats command line has selected no context: name one")
-    found = read_context(name or selected or "")
-    row = _fields(found, selected)
-    arguments: dict[str, Any] = found.arguments() if row["usable"] else {}
-    row |= {"path": str(found.path), "settings": sorted(found.fields)}
+    name = name or selected or ""
+    arguments: dict[str, Any] = {}
+    try:
+        found = read_context(name)
+        row = _fields(found, selected) | {"path": str(found.path), "settings": sorted(found.fields)}
+        if row["usable"]:
+            arguments = found.arguments()
+    except NoContext:
+        raise
+    except Failure as error:  # its file is damaged
+        path = context_directory() / f"{name}.json"
+        row = _damaged(name, selected, error) | {"path": str(path), "settings": None}
     row |= {each: arguments.get(each) for each in ("user", "credentials", "nkey", "tls_ca", "tls_cert", "tls_key")}
     row["cluster"] = arguments.get("cluster")
     if as_json:
@@ -99,8 +108,13 @@ def _row(name: str, selected: str | None) -> dict[str, Any]:
     try:
         return _fields(read_context(name), selected)
     except Failure as error:
-        unknown = dict.fromkeys(("url", "login", "description"))
-        return {"name": name, "selected": name == selected, **unknown, "usable": False, "problem": error.message}
+        return _damaged(name, selected, error)
+
+
+def _damaged(name: str, selected: str | None, error: Failure) -> dict[str, Any]:
+    """Return what both commands show of a context that can't be read."""
+    unknown = dict.fromkeys(("url", "login", "description"))
+    return {"name": name, "selected": name == selected, **unknown, "usable": False, "problem": error.message}
 
 
 def _fields(found: Context, selected: str | None) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from eda.cli.failure import Failure
 
 __all__ = [
     "Context",
+    "NoContext",
     "connect_arguments",
     "context_directory",
     "context_names",
@@ -47,6 +48,10 @@ _API_PREFIX = re.compile(r"\$JS\.(?:([A-Za-z0-9_-]+)\.)?API")
 # The ways to log in: a connection uses one of them.
 _WAYS = (("user", "password"), ("token",), ("credentials",), ("nkey",))
 _VARIABLES = {"user": "EDA_USER", "password": "EDA_PASSWORD", "token": "EDA_TOKEN"}
+
+
+class NoContext(Failure):
+    """There is no context of this name."""
 
 
 @dataclass(frozen=True)
@@ -223,9 +228,9 @@ def find_context(name: str | None, *, is_needed: bool = True) -> Context | None:
 
 
 def read_context(name: str) -> Context:
-    """Return a context of the nats command line. Raises Failure if there is none of this name, or if it is damaged."""
+    """Return a context of the nats command line. Raises NoContext, and Failure if it is damaged."""
     if not _NAME.fullmatch(name) or name in (".", "..") or ".." in name:
-        raise Failure(f"{name!r} is not the name of a context")
+        raise NoContext(f"{name!r} is not the name of a context")
     path = context_directory() / f"{name}.json"
     try:
         with path.open("rb") as file:
@@ -233,7 +238,7 @@ def read_context(name: str) -> Context:
     except FileNotFoundError:
         known = ", ".join(context_names()[:20])
         hint = f"; there are {known}" if known else ""
-        raise Failure(f"there is no context {name!r}: the file {path} does not exist{hint}") from None
+        raise NoContext(f"there is no context {name!r}: the file {path} does not exist{hint}") from None
     except OSError as error:
         raise Failure(f"the context {name!r} can't be read from {path}: {error.strerror}") from None
     except (ValueError, RecursionError):

@@ -95,6 +95,25 @@ async def test_context_show_when_it_can_not_be_used_ends_with_code_1(contexts: P
 
 
 @pytest.mark.parametrize(
+    ("content", "problem"),
+    [("{", "is not JSON"), ("[]", "is not a JSON object"), ('{"url": 7}', "has a url that is not a text")],
+    ids=["no JSON", "no object", "no text"],
+)
+async def test_context_show_when_its_file_is_damaged_ends_with_code_1(
+    contexts: Path, content: str, problem: str
+) -> None:
+    save(contexts, "broken", url="nats://a")
+    (contexts / "broken.json").write_text(content)
+    (shown,) = await lines("context", "show", "broken", code=1)
+    assert problem in shown.pop("problem")
+    assert (shown.pop("name"), shown.pop("path")) == ("broken", str(contexts / "broken.json"))
+    assert not any(shown.values())
+    code, out, err = await run_eda("context", "show", "broken", columns=200)
+    assert (code, err) == (1, "")
+    assert problem in out
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("show", "nobody"), "Error: there is no context 'nobody'"),
