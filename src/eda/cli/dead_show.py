@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 import eda
-from eda.cli.dead_list import fields_of_letter
+from eda.cli.dead_list import fields_of_letter, read_letters
 from eda.cli.history import fields_of
 from eda.cli.output import console, print_json, safe, time_text
 
@@ -22,8 +22,8 @@ MAX_SHOWN = 64 * 1024  # characters of a payload that are shown to people
 
 async def show_dead(conn: eda.Conn, stream: str, sequence: int, dead_letter: str | None, as_json: bool) -> bool:
     """Print the letter with this sequence. Return whether there is such a message in the dead-letter stream."""
-    letters = conn.dead_letters(stream, sequences=[sequence], dead_letter=dead_letter, others=True)
-    found = [letter async for letter in letters]
+    options = {"sequences": [sequence], "dead_letter": dead_letter, "others": True}
+    found = [letter async for letter in read_letters(conn, stream, frozenset(), options)]
     if not found:
         where = dead_letter or f"{stream}-dead"
         click.echo(f"Error: stream {where} has no message with the sequence {sequence}", err=True)

@@ -173,6 +173,21 @@ async def test_show_when_json_has_everything(server: eda.EmbeddedServer, conn: e
     assert (code, out, err) == (1, "", "Error: stream orders-dead has no message with the sequence 99\n")
 
 
+@pytest.mark.parametrize(
+    "arguments", [("show", "orders", "1"), ("replay", "orders", "n"), ("drop", "orders", "--all")], ids=str
+)
+async def test_command_when_there_is_no_dead_letter_stream_ends_with_1(
+    server: eda.EmbeddedServer, conn: eda.Conn, arguments: tuple[str, ...]
+) -> None:
+    code, _, err = await run_eda(*at(server, *arguments))
+    assert code == 1
+    assert err.startswith("stream orders has no dead letters: there is no stream orders-dead\n")
+    command, _, *more = arguments
+    code, out, err = await run_eda(*at(server, command, "nowhere", *more))
+    assert (code, out) == (2, "")
+    assert "stream 'nowhere' does not exist" in err
+
+
 @pytest.mark.parametrize("columns", [80, 200])
 async def test_show_when_in_a_terminal_is_for_people(server: eda.EmbeddedServer, conn: eda.Conn, columns: int) -> None:
     await bury_some(conn)
