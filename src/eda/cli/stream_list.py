@@ -21,6 +21,13 @@ from eda.cli.sub_list import print_subs, sub_fields
 __all__ = ["details_of", "print_details", "show_stream", "show_streams", "size_text", "stream_fields"]
 
 
+# Which events a stream removes, if not only those beyond its limits.
+_RETENTION = {
+    "interest": "interest: an event is removed when all consumers have acknowledged it",
+    "workqueue": "workqueue: an event is removed when a consumer has acknowledged it",
+}
+
+
 def stream_fields(info: eda.StreamInfo) -> dict[str, Any]:
     """Return the fields of a stream in the output of `streams ls`."""
     return {
@@ -152,6 +159,8 @@ def _print_details(fields: dict[str, Any]) -> None:
         ("allows", _allowed(fields)),
         ("duplicates", f"recognised for {fields['dedup_window_s']:g} s"),
     ]
+    if fields["retention"] != "limits":
+        lines.append(("retention", safe(_RETENTION.get(fields["retention"], fields["retention"]))))
     if fields["mirror"]:
         lines.append(("mirror of", safe(fields["mirror"])))
     if fields["sources"]:

@@ -217,6 +217,16 @@ async def test_rm_when_told_so_deletes_cursors_too(run: Callable[..., Any], conn
     assert [each.name for each in await conn.subscriptions() if each.stream == stream] == []
 
 
+@pytest.mark.parametrize("retention", ["limits", "interest", "workqueue"])
+async def test_info_when_events_are_removed_after_handling_says_so(
+    run: Callable[..., Any], admin: Admin, stream: str, retention: str
+) -> None:
+    await admin.js.add_stream(name=stream, subjects=[f"{stream}.>"], retention=retention)
+    code, out, _ = await run("info", stream)
+    assert code == 0
+    assert (f"{retention}: an event is removed" in " ".join(out.split())) == (retention != "limits")
+
+
 @pytest.mark.parametrize("answer", ["y", "n"])
 async def test_rm_when_on_a_terminal_asks(conn: eda.Conn, stream: str, server: eda.EmbeddedServer, answer: str) -> None:
     await fill(conn, stream)
