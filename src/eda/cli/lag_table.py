@@ -121,6 +121,9 @@ def _table(found: list[eda.SubscriptionInfo], is_ok: Any) -> Table:
     for title in ("position", "lag", "age"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("members", no_wrap=True)
+    some_are_over = not all(map(is_ok, found))
+    if some_are_over:
+        table.add_column("limit", no_wrap=True)
     for each in _worst_first(found):
         style = "" if is_ok(each) else "red"
         table.add_row(
@@ -131,6 +134,7 @@ def _table(found: list[eda.SubscriptionInfo], is_ok: Any) -> Table:
             Text("unknown" if each.lag is None else f"{each.lag:,}", style),
             Text(age_text(each.lag, each.lag_s), style),
             "active" if each.is_active else Text("none", "yellow" if each.lag else ""),
+            *([Text("" if is_ok(each) else "over", style)] if some_are_over else []),
         )
     return table
 

@@ -101,10 +101,10 @@ async def test_lag_when_printed_on_a_terminal_is_a_table(behind: str, server: ed
     shown = await run_in_terminal("lag", behind, "--max", "5", "--addr", server.url)
     assert shown.code == 1
     titles, late, done = shown.text.splitlines()
-    assert titles.split() == ["stream", "subscription", "kind", "position", "lag", "age", "members"]
+    assert titles.split() == ["stream", "subscription", "kind", "position", "lag", "age", "members", "limit"]
     assert late.split()[1:5] == ["late", "ordered", "10", "10"]
-    assert late.split()[-1] == "none"
-    assert done.split()[1:6] == ["n", "shared", "20", "0", "-"]
+    assert late.split()[-2:] == ["none", "over"]
+    assert done.split()[1:] == ["n", "shared", "20", "0", "-", "none"]
     assert b"\x1b[31m" in shown.raw, "what is above the limit is red"
 
 
