@@ -17,6 +17,7 @@ from eda.cli.stream_list import details_of, print_details
 __all__ = ["create_stream", "purge_stream", "remove_stream", "update_stream"]
 
 BUCKET_STREAM = "KV_eda-cursors"  # the positions of all ordered subscriptions
+_NAME_IN_USE = 10058  # the code of the server
 MAX_NAMED = 5  # subscriptions that a question names
 
 
@@ -24,7 +25,14 @@ def create_stream(server: Mapping[str, Any], settings: dict[str, Any], name: str
     """Create a stream, and print it."""
 
     async def work(conn: eda.Conn) -> dict[str, Any]:
-        info = await conn.streams.create(name, eda.StreamOptions(**settings))
+        try:
+            info = await conn.streams.create(name, eda.StreamOptions(**settings))
+        except eda.ServerError as error:
+            if error.err_code != _NAME_IN_USE:
+                raise
+            raise Failure(
+                f"stream {safe(name)!r} exists already, with other settings: `eda streams update` changes it"
+            ) from None
         return details_of(info, [])
 
     print_details(run_on_known(server, work), as_json=as_json)
