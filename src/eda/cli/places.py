@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from eda.cli.values import WHEN
+from eda.cli.values import time_beside_places
 
 __all__ = ["PLACE_OR_TIME", "WHOLE", "Place", "from_option", "to_option"]
 
@@ -42,8 +42,7 @@ class _PlaceOrTime(click.ParamType):  # type: ignore[type-arg]  # generic in new
             return value
         match = _PLACE.fullmatch(str(value).strip())
         if match is None:
-            time: datetime = WHEN.convert(value, param, ctx)
-            return time
+            return time_beside_places(value, param, ctx)
         if not int(match[1]):
             self.fail("sequences begin with 1", param, ctx)
         # Without an index, the end of a range is the end of the message. `resolved` sees to that.

@@ -14,7 +14,7 @@ from eda.cli.failure import Failure
 from eda.cli.lookup import run_on_known
 from eda.cli.output import confirm, print_json, safe, time_text
 from eda.cli.sub_list import lag_text, no_subscription
-from eda.cli.values import WHEN
+from eda.cli.values import time_beside_places
 
 __all__ = ["remove_sub", "reset_sub", "rewind_sub", "target_of"]
 
@@ -27,10 +27,7 @@ def target_of(to: str | None, since: datetime | None, *, first: bool, end: bool)
     if sum(given) != 1:
         raise Failure("give one of --to, --since, --first and --end")
     if to is not None:
-        if _PLACE.fullmatch(to):
-            return to
-        time: datetime = WHEN.convert(to, None, None)
-        return time
+        return to if _PLACE.fullmatch(to) else time_beside_places(to)
     return since if since is not None else "first" if first else "end"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-__all__ = ["DURATION", "INTERVAL", "NOTHING", "SIZE", "WHEN", "or_none"]
+__all__ = ["DURATION", "INTERVAL", "NOTHING", "SIZE", "WHEN", "or_none", "time_beside_places"]
 
 MAX_S = 100 * 366 * 86400  # seconds: a hundred years
 LEAST_INTERVAL_S = 0.1  # so that a command does not keep the server busy
@@ -90,6 +90,16 @@ class _OrNone(click.ParamType):  # type: ignore[type-arg]  # generic in new vers
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the value."""
         return NOTHING if value == NOTHING else self._kind.convert(value, param, ctx)
+
+
+def time_beside_places(value: Any, param: click.Parameter | None = None, ctx: click.Context | None = None) -> datetime:
+    """Return a point in time, where a place in a stream can be given, too. Raises BadParameter, which tells of both."""
+    try:
+        time: datetime = WHEN.convert(value, param, ctx)
+    except click.BadParameter as error:
+        message = f"{error.message}; for a place in the stream, write a sequence such as 7, or 7.3 in a pack"
+        raise click.BadParameter(message, ctx, param) from None
+    return time
 
 
 def or_none(kind: Any) -> Any:
