@@ -16,6 +16,12 @@ __all__ = ["connection", "run_with_conn"]
 
 T = TypeVar("T")
 
+# How eda logs what a reader of a command skips, and how its user is told: nobody has made that subscription.
+_PLAINER = {
+    "; for subscription private it is skipped, as dead_letter is None": " and is skipped",
+    ", subscription private": "",
+}
+
 
 def connection(
     server: Mapping[str, Any], *, client: str = "eda-cli", auto_create: bool = False, **more: Any
@@ -41,5 +47,17 @@ def run_with_conn(server: Mapping[str, Any], work: Callable[[eda.Conn], Awaitabl
 
 def log_to_stderr() -> None:
     """Let warnings of eda go to standard error, a line each."""
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="eda: %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines("eda: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("nats").setLevel(logging.CRITICAL)  # eda reports what matters
+
+
+class _Lines(logging.Formatter):
+    """The lines of a log without the private subscriptions, with which commands read streams."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        for ours, plainer in _PLAINER.items():
+            text = text.replace(ours, plainer)
+        return text

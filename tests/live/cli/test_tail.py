@@ -187,7 +187,8 @@ async def test_tail_when_a_message_is_no_event_prints_the_others_and_warns(
     code, out, err = await run_eda("tail", stream, "--addr", server.url, "--no-follow")
     assert code == 0
     assert [json.loads(line)["data"] for line in out.splitlines()] == [0, 1]
-    assert "sequence 2 is not an event" in err
+    assert "sequence 2 is not an event and is skipped: " in err
+    assert "private" not in err
 
 
 async def test_tail_when_the_stream_can_not_be_read_ends_with_2(
