@@ -13,7 +13,7 @@ Files, each after the files that it imports:
     sides           starts and watches the two processes of a run
     report          the figures of a run, by name and as a table
     columns         columns of progress bars
-    failure         the error of a command that can't do its work
+    failure         the error of a command that can't do its work, and the exit code after Ctrl-C
     ending          how a command ends: by itself, by a signal, or by an error
     values          the kinds of values that options take: durations, times, sizes
     output          lines of JSON, texts that are safe on a terminal, and questions
@@ -100,6 +100,7 @@ from eda._version import __version__
 __all__ = ["main"]
 
 _NEEDED = ("click", "rich")
+_INTERRUPTED = 130  # as in `failure`, which needs click
 
 # By the name of a command: its module and its name there.
 _COMMANDS = {
@@ -151,4 +152,8 @@ def _make_main() -> Callable[..., Any]:
     return group
 
 
-main: Callable[..., Any] = _make_main()
+try:
+    main: Callable[..., Any] = _make_main()
+except KeyboardInterrupt:  # Ctrl-C right after the start; later ones are handled where the command runs
+    print("interrupted", file=sys.stderr)
+    sys.exit(_INTERRUPTED)

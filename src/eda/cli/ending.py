@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["INTERRUPTED", "print_to_end", "run_to_end"]
+from eda.cli.failure import INTERRUPTED
 
-INTERRUPTED = 130
+__all__ = ["print_to_end", "run_to_end"]
+
 TERMINATED = 143
 
 T = TypeVar("T")

@@ -1,17 +1,21 @@
 """A click group that imports the module of a command when the command is used, so that `eda` answers quickly.
 
-It also sees to standard input and output that are closed or full."""
+It also sees to standard input and output that are closed or full, and to Ctrl-C.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 import click
+
+from eda.cli.failure import INTERRUPTED
 
 __all__ = ["LazyGroup"]
 
@@ -26,6 +30,16 @@ class LazyGroup(click.Group):
     def __init__(self, *arguments: Any, modules: Mapping[str, str] | None = None, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self._modules = dict(modules or {})
+
+    def make_context(self, *arguments: Any, **settings: Any) -> click.Context:
+        """Return the context of a call. Ctrl-C ends the program with its exit code."""
+        with _interruptible():
+            return super().make_context(*arguments, **settings)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. Ctrl-C ends the program with its exit code, also before the command has begun."""
+        with _interruptible():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands, sorted."""
@@ -69,3 +83,13 @@ def _discard_output() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Raise Exit (130) for Ctrl-C: click would print "Aborted!" and give 1, the exit code of the answer no."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("interrupted", err=True)
+        raise click.exceptions.Exit(INTERRUPTED) from None

@@ -56,12 +56,20 @@ def time_text(time: datetime | None) -> str | None:
 def confirm(question: str, *, yes: bool) -> None:
     """Ask whether to do something that can't be undone. Return if the answer is yes, or if `yes` was given.
 
-    Raises Exit (code 1) if the answer is no, and Failure if there is no terminal to ask on.
+    Raises Exit: with code 1 if the answer is no, as it also is after Ctrl-D, and with code 130 after Ctrl-C. Raises
+    Failure if there is no terminal to ask on.
     """
     if yes:
         return
     if not sys.stdin.isatty():
         raise Failure(f"{question} Add --yes to do it: there is no terminal to ask on")
-    if not click.confirm(question, err=True):
+    try:
+        is_yes = click.confirm(question, err=True)
+    except click.Abort as abort:
+        click.echo(err=True)  # the question's line has no end
+        if isinstance(abort.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        is_yes = False
+    if not is_yes:
         click.echo("nothing was changed", err=True)
         raise click.exceptions.Exit(1)

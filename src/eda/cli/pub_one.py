@@ -10,8 +10,8 @@ import click
 import msgspec
 
 import eda
-from eda.cli.ending import INTERRUPTED, print_to_end
-from eda.cli.failure import Failure
+from eda.cli.ending import print_to_end
+from eda.cli.failure import INTERRUPTED, Failure
 from eda.cli.output import print_json, safe
 from eda.cli.session import run_with_conn
 

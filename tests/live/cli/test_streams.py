@@ -11,7 +11,7 @@ import pytest
 import eda
 from helpers import Admin
 from support.cli.commands import run_eda
-from support.cli.terminal import run_in_terminal
+from support.cli.terminal import CTRL_C, CTRL_D, run_in_terminal
 from support.packs import publish_pack
 from support.subscribing.kept import ORDERED, fill, handle_all
 
@@ -234,6 +234,18 @@ async def test_rm_when_on_a_terminal_asks(conn: eda.Conn, stream: str, server: e
     assert f"Delete stream '{stream}' with 10 messages?" in " ".join(shown.text.split())
     is_there = stream in [each.name for each in await conn.streams.list()]
     assert (shown.code, is_there) == ((0, False) if answer == "y" else (1, True))
+
+
+@pytest.mark.parametrize(
+    ("key", "code", "said"), [(CTRL_C, 130, "interrupted"), (CTRL_D, 1, "nothing was changed")], ids=["c", "d"]
+)
+async def test_rm_when_the_question_is_ended_by_a_key_changes_nothing(
+    conn: eda.Conn, stream: str, server: eda.EmbeddedServer, key: str, code: int, said: str
+) -> None:
+    await fill(conn, stream)
+    shown = await run_in_terminal("streams", "rm", stream, "--addr", server.url, keys=[("[y/N]", key)])
+    assert (shown.code, shown.text.split("\n")[-1]) == (code, said)
+    assert (await conn.streams.info(stream)).events == 10
 
 
 @pytest.mark.parametrize("columns", [80, 200])

@@ -30,10 +30,11 @@ from typing import Self
 
 import pyte
 
-__all__ = ["CTRL_C", "Shown", "Terminal", "run_in_terminal"]
+__all__ = ["CTRL_C", "CTRL_D", "Shown", "Terminal", "run_in_terminal"]
 
 DEADLINE_S = 60.0
 CTRL_C = "\x03"
+CTRL_D = "\x04"  # the end of the input
 # Lines that have scrolled off the screen and are still part of the text.
 HISTORY = 10_000
 

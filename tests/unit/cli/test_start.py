@@ -65,6 +65,26 @@ def test_command_when_it_only_tells_something_loads_nothing_heavy(arguments: lis
     assert not loaded & HEAVY
 
 
+@pytest.mark.parametrize(
+    "module", ["click", "eda.cli.groups", "eda.cli.tail", "eda.cli.session", "asyncio", "eda.conn"]
+)
+def test_command_when_interrupted_as_it_starts_tells_it_in_a_line(module: str) -> None:
+    code = """
+import signal, sys
+
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == sys.argv[1]:
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+from eda.cli import main
+main(["tail", "orders", "--addr", "nats://127.0.0.1:1"])
+"""
+    ended = subprocess.run([sys.executable, "-c", code, module], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "interrupted\n")
+
+
 @pytest.mark.skipif(not hasattr(os, "wait4"), reason="needs the CPU time of a child process")
 def test_help_when_timed_costs_little_more_than_click() -> None:
     def least_cpu_s(*arguments: str) -> float:
