@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Any
 
@@ -13,12 +14,29 @@ from eda.cli.values import WHEN
 __all__ = ["tail"]
 
 MAX_LAST = 1_000_000
+MAX_SEQUENCE = 2**63 - 1
+
+
+class _Sequence(click.ParamType):  # type: ignore[type-arg]  # generic in new versions only
+    """A stream sequence, as an int."""
+
+    name = "sequence"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value).strip()
+        if re.fullmatch(r"\d{1,19}", text, re.ASCII) and 0 < int(text) <= MAX_SEQUENCE:
+            return int(text)
+        if re.fullmatch(r"\d+\.\d+", text, re.ASCII):
+            why = f"is a place in a pack, but `eda tail` begins with a whole message: give {text.partition('.')[0]}"
+        else:
+            why = "is not a stream sequence: write a number from 1. For a time, use --since"
+        raise click.BadParameter(f"{value!r} {why}", ctx, param)
 
 
 @click.command()
 @click.argument("stream")
 @click.option("--follow/--no-follow", default=True, help="Whether to go on with new events.  [default: follow]")
-@click.option("--from", "start", type=click.IntRange(min=1), metavar="SEQ", help="Begin with this stream sequence.")
+@click.option("--from", "start", type=_Sequence(), metavar="SEQ", help="Begin with this stream sequence.")
 @click.option(
     "--since",
     type=WHEN,

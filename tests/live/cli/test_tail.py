@@ -211,6 +211,20 @@ async def test_tail_when_the_arguments_are_wrong_ends_with_2(arguments: list[str
     assert "Usage: " in err
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("10006.2", "'10006.2' is a place in a pack, but `eda tail` begins with a whole message: give 10006"),
+        ("2026-11-30", "'2026-11-30' is not a stream sequence: write a number from 1. For a time, use --since"),
+        ("9223372036854775808", "is not a stream sequence"),
+    ],
+)
+async def test_tail_when_the_start_is_no_sequence_says_what_it_takes(given: str, said: str) -> None:
+    code, out, err = await run_eda("tail", "s", "--from", given)
+    assert (code, out) == (2, "")
+    assert said in err
+
+
 # --- the output ------------------------------------------------------------------------------------------------------
 
 
