@@ -83,6 +83,8 @@ class Transfer:
         self._skips_refused = skips_refused
         self._on_progress = on_progress
         self._first_failed: Place | None = None
+        self._publisher: eda.Publisher | None = None
+        self._closing: asyncio.Task[None] | None = None  # closes the publisher after an event without an answer
         self.has_begun: bool = False  # whether the publisher was opened
         self.result: Result = Result()
 
@@ -97,12 +99,15 @@ class Transfer:
         before = await self._conn.streams.info(self._target)
         pack = eda.Pack() if before.options.packed else None
         async with self._conn.publisher(self._target, pack=pack, on_error=self._on_error) as publisher:
-            self.has_begun = True
+            self.has_begun, self._publisher = True, publisher
             try:
                 async with aclosing(events.lists()) as lists:
                     await self._pass_on(lists, publisher)
                 await publisher.flush()
                 result.is_complete = not self._has_stopped
+            except eda.Closed:
+                if self._closing is None:
+                    raise
             finally:
                 await self._settle(publisher)  # after an error or a cancellation, some may be under way
                 result.no_events = events.n_no_events
@@ -161,6 +166,9 @@ class Transfer:
         place = place_in(event)
         if isinstance(error, eda.Timeout | eda.Closed):
             self.result.is_uncertain = True
+            if self._closing is None and self._publisher is not None:
+                # The later events must not be stored without this one: `--resume` looks only at the last stored event.
+                self._closing = asyncio.ensure_future(self._publisher.close())
         if self._first_failed is None or place < self._first_failed:
             self._first_failed = place
         if len(self.result.failures) < MAX_TOLD:

@@ -28,7 +28,7 @@ _VALUES = {
 }
 
 # What a command needs besides: options of which it takes one.
-_CHOICES = {("dead", "drop"): ["--all"], ("graph",): ["--dot"], ("subs", "rewind"): ["--first"]}
+_CHOICES = {("dead", "drop"): ["--all"], ("graph",): ["--dot"], ("pub",): ["x"], ("subs", "rewind"): ["--first"]}
 
 
 def _commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
