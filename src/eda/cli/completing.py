@@ -69,10 +69,13 @@ def _names(kind: str, parameters: Mapping[str, Any]) -> list[str]:
 
     import eda
 
+    before = logging.root.manager.disable
     logging.disable()
-
-    with suppress(eda.EdaError, click.ClickException, OSError, TimeoutError):
-        return asyncio.run(_ask(kind, parameters))
+    try:
+        with suppress(eda.EdaError, click.ClickException, OSError, TimeoutError):
+            return asyncio.run(_ask(kind, parameters))
+    finally:
+        logging.disable(before)
     return []
 
 
