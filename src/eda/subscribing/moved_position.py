@@ -44,7 +44,7 @@ class MovedPosition:
     def __init__(self, entry: CursorEntry, value: CursorValue, revision: int) -> None:
         self._entry = entry
         self._value = value
-        self.revision = revision
+        self.revision: int = revision
 
     @property
     def sequence(self) -> int:
