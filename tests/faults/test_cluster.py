@@ -61,7 +61,7 @@ async def test_load_when_the_leaders_of_stream_and_consumer_are_killed_loses_not
             for consumer in ("", "shared"):
                 await scene.more(50)
                 leader = await cluster.leader("stream", consumer)
-                scene.harm()
+                scene.harm(kills=True)
                 await cluster.kill(leader)
                 await scene.more(50)
                 scene.harm()
@@ -69,7 +69,7 @@ async def test_load_when_the_leaders_of_stream_and_consumer_are_killed_loses_not
                 await cluster.until_current("stream")
         await scene.more(50)
     report(scene.duplicates | {"events": len(scene.stored), "kills": 2 * n})
-    assert scene.duplicates["shared"] <= 2 * scene.n_held * n
+    assert scene.duplicates["shared"] <= scene.may_repeat(2 * n)
 
 
 @packed_too_if_long
@@ -90,4 +90,4 @@ async def test_load_when_all_nodes_are_restarted_one_by_one_loses_nothing(
                 await cluster.until_current("stream")
         await scene.more(50)
     report(scene.duplicates | {"events": len(scene.stored), "restarts": 3 * n})
-    assert scene.duplicates["shared"] <= 3 * scene.n_held * n
+    assert scene.duplicates["shared"] <= scene.may_repeat(3 * n)

@@ -8,7 +8,7 @@ import re
 import sqlite3
 import subprocess
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +176,7 @@ def apply(events: list[eda.Event], tx: sqlite3.Connection) -> None:
 
 
 def add(path: Path, outbox: eda.sql.Outbox, stream: str) -> None:
-    with sqlite3.connect(path) as driver:
+    with closing(sqlite3.connect(path)) as driver, driver:
         outbox.add(driver, stream, eda.Event(type="a"))
 
 

@@ -41,6 +41,9 @@ __all__ = [
     "scaled",
 ]
 
+FORGOTTEN_S = (
+    0.5  # a server writes a consumer's acknowledgements down ten times a second (flushLoop in its filestore.go)
+)
 IS_LONG = os.environ.get("EDA_FAULTS") == "long"
 KEPT: dict[str, Any] = {"durable": True, "backfill": True, "prefetch": 200}
 KINDS: dict[str, dict[str, Any]] = {
@@ -107,6 +110,7 @@ class Scene:
         self.subscriptions: dict[str, eda.Subscription] = {}
         self.handled: dict[str, set[Place]] = {kind: set() for kind in self.kinds}
         self.faults_ns: list[int] = []
+        self.kills_ns: list[int] = []
         self.errors: list[Exception] = []
         self.duplicates: dict[str, int] = {}
         self.stored: list[Stored] = []
@@ -114,11 +118,18 @@ class Scene:
         self.n_acknowledged = 0
         # What a fault may have handled again by a shared subscription: its prefetch, and the packs at the ends of that.
         self.n_held = KEPT["prefetch"] + (2 * PACK.max_events if packed else 0)
+        self.n_forgotten = 0  # how many events it had handled just before a server was killed
         self._ending = False
 
-    def harm(self) -> None:
-        """Note that something is done now that may swallow acknowledgements."""
+    def harm(self, *, kills: bool = False) -> None:
+        """Note that something is done now that may swallow acknowledgements. `kills`: a server is killed."""
         self.faults_ns.append(time.monotonic_ns())
+        if kills:
+            self.kills_ns.append(self.faults_ns[-1])
+
+    def may_repeat(self, n_faults: int) -> int:
+        """Return how many events a shared subscription may have handled again."""
+        return self.n_held * n_faults + self.n_forgotten
 
     def handler(self, kind: str, member: str) -> Callable[[Any], Any]:
         journal, handled = self.journals[kind], self.handled[kind]
@@ -237,6 +248,8 @@ class Scene:
             assert_each_handled(lines, self.stored)
             # What an ordered subscription has handled it knows itself: no fault of the network has it come again.
             assert_no_repeat_without_fault(lines, self.faults_ns if kind == "shared" else ())
+        ends = [line.ns for line in self.journals["shared"].lines() if line.what == "end"]
+        self.n_forgotten = sum(any(0 <= kill - end <= FORGOTTEN_S * 1e9 for kill in self.kills_ns) for end in ends)
         for kind in {"serial", "lists"} & self.journals.keys():
             assert_serial_order(self.journals[kind].lines(), self.stored)
         assert_key_order(self.journals["key"].lines(), self.stored)
