@@ -17,7 +17,8 @@ from eda.life import Life
 from eda.lifetime import Lifetime
 from eda.log import problems_of
 from eda.publishing.condition import condition_of
-from eda.recent_problems import Problem, time_text
+from eda.recent_problems import Problem
+from eda.times import time_text
 from eda.transport.loops import check_loop
 
 __all__ = ["Health"]

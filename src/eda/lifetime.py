@@ -19,8 +19,8 @@ from eda.embedded.server import EmbeddedServer
 from eda.errors import Closed, ConfigError
 from eda.life import CANCELLED_CLOSE_S, Life
 from eda.publishing.publisher import Publisher
-from eda.recent_problems import time_text
 from eda.subscribing.subscription import Subscription
+from eda.times import time_text
 from eda.totals import Totals
 from eda.transport.addresses import Addresses, parse_addresses
 from eda.transport.loops import check_loop, running_loop

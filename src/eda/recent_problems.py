@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from eda.errors import error_text, printable
-from eda.times import NS
 
-__all__ = ["Problem", "RecentProblems", "time_text"]
+__all__ = ["Problem", "RecentProblems"]
 
 MAX_KEPT = 50  # problems
 MAX_SUBJECTS = 1000  # streams, subscriptions and the like whose last problem is kept
@@ -70,9 +69,3 @@ class RecentProblems:
             if all(each.fields.get(name) == value for name, value in fields.items())
         )
         return next(found, None)
-
-
-def time_text(time_ns: int) -> str:
-    """Return a time as RFC 3339 in UTC, with milliseconds."""
-    seconds, rest = divmod(time_ns, NS)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest // 1_000_000:03d}Z"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["EPOCH", "NS", "from_ns", "rfc3339", "since_epoch_ns", "time_of"]
+__all__ = ["EPOCH", "NS", "from_ns", "rfc3339", "since_epoch_ns", "time_of", "time_text"]
 
 NS = 1_000_000_000  # nanoseconds per second
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -27,6 +27,11 @@ def rfc3339(time_ns: int) -> str:
     """Return a time, given in nanoseconds since 1970, as a text in the form that servers write."""
     seconds, rest_ns = divmod(time_ns, NS)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest_ns:09d}Z"
+
+
+def time_text(time_ns: int) -> str:
+    """Return a time, given in nanoseconds since 1970, as RFC 3339 in UTC with milliseconds."""
+    return from_ns(time_ns).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def time_of(text: object) -> datetime | None:

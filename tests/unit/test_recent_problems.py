@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from eda.recent_problems import MAX_KEPT, MAX_SUBJECTS, MAX_TEXT, Problem, RecentProblems, time_text
+from eda.recent_problems import MAX_KEPT, MAX_SUBJECTS, MAX_TEXT, Problem, RecentProblems
+from eda.times import time_text
 
 
 def noted(*texts: str, **fields: str) -> RecentProblems:

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from eda.cli.options import lines_option, server_options
-from eda.cli.values import DURATION, INTERVAL
+from eda.cli.options import interval_option, lines_option, server_options
+from eda.cli.values import DURATION
 
 __all__ = ["lag"]
 
@@ -19,14 +19,7 @@ __all__ = ["lag"]
     "--max-age", "most_s", metavar="DURATION", type=DURATION, help="Fail if an event waits longer, such as 5m."
 )
 @click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
-@click.option(
-    "--interval",
-    metavar="DURATION",
-    type=INTERVAL,
-    default="2s",
-    show_default=True,
-    help="The pause between looks: at least 100ms.",
-)
+@interval_option
 @lines_option
 @server_options
 def lag(

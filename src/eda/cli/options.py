@@ -7,7 +7,17 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["addr_option", "json_option", "lines_option", "packed_option", "server_options", "yes_option"]
+from eda.cli.values import INTERVAL
+
+__all__ = [
+    "addr_option",
+    "interval_option",
+    "json_option",
+    "lines_option",
+    "packed_option",
+    "server_options",
+    "yes_option",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -19,6 +29,14 @@ addr_option: Callable[[F], F] = click.option(
 )
 json_option: Callable[[F], F] = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object instead of progress bars and a table."
+)
+interval_option: Callable[[F], F] = click.option(
+    "--interval",
+    metavar="DURATION",
+    type=INTERVAL,
+    default="2s",
+    show_default=True,
+    help="The pause between looks: at least 100ms.",
 )
 lines_option: Callable[[F], F] = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 yes_option: Callable[[F], F] = click.option("--yes", is_flag=True, help="Do not ask.")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from eda.cli.failure import Failure
+from eda.times import since_epoch_ns
+from eda.times import time_text as text_of_ns
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,7 +52,7 @@ def time_text(time: datetime | None) -> str | None:
     """Return a time in RFC 3339, in UTC with milliseconds; None for None."""
     if time is None:
         return None
-    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return text_of_ns(since_epoch_ns(time))
 
 
 def confirm(question: str, *, yes: bool) -> None:

@@ -6,22 +6,14 @@ from typing import Any
 
 import click
 
-from eda.cli.options import lines_option, server_options
-from eda.cli.values import INTERVAL
+from eda.cli.options import interval_option, lines_option, server_options
 
 __all__ = ["top"]
 
 
 @click.command()
 @click.argument("streams", metavar="[STREAM]...", nargs=-1)
-@click.option(
-    "--interval",
-    metavar="DURATION",
-    type=INTERVAL,
-    default="2s",
-    show_default=True,
-    help="The pause between looks: at least 100ms.",
-)
+@interval_option
 @click.option(
     "--streams",
     "n_streams",

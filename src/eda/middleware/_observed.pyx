@@ -8,21 +8,15 @@ from cpython.ref cimport Py_DECREF as release
 
 cimport cython
 
+from eda._steps cimport (
+    PYGEN_ERROR, PYGEN_RETURN, AwaitedType, PyIter_Send, PySendResult, taken_step, use_for_send,
+)
+
 from eda.handlers import refuse_result
 
 __all__ = ["Observed"]
 
 cdef extern from "Python.h":
-    ctypedef enum PySendResult:
-        PYGEN_RETURN
-        PYGEN_ERROR
-        PYGEN_NEXT
-    PySendResult PyIter_Send(PyObject* it, PyObject* value, PyObject** result) except PYGEN_ERROR
-    ctypedef PySendResult (*sendfunc)(PyObject* it, PyObject* value, PyObject** result) except PYGEN_ERROR
-    ctypedef struct PyAsyncMethods:
-        sendfunc am_send
-    ctypedef struct PyTypeObject:
-        PyAsyncMethods* tp_as_async
     bint is_coroutine "PyCoro_CheckExact"(object it)
 
 
@@ -89,11 +83,7 @@ cdef class Attempt:
         """Go on, as a coroutine does."""
         cdef PyObject* result = NULL
         cdef PySendResult how = send_to(<PyObject*>self, <PyObject*>value, &result)
-        returned = <object>result
-        release(returned)                   # `result` was owned, and `returned` has a reference of its own
-        if how == PYGEN_RETURN:
-            raise StopIteration(returned)
-        return returned
+        return taken_step(how, result)
 
     def throw(self, *arguments):
         """Raise an exception where the handler waits, as a coroutine does."""
@@ -143,5 +133,4 @@ cdef PySendResult send_to(PyObject* it, PyObject* value, PyObject** result) exce
     return how
 
 
-# What awaits it then gets the result without a StopIteration.
-(<PyTypeObject*>Attempt).tp_as_async.am_send = send_to
+use_for_send(<AwaitedType*>Attempt, send_to)

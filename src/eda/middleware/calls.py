@@ -57,10 +57,7 @@ class Call:
         self.passed_on: Any = None  # what the hook has called it with
         self.result: Any = None
         self.error: BaseException | None = None  # with which the call has ended
-        # Whether the hook returned while the call was running, so it does not know its outcome.
-        self.was_left: bool = (
-            False  # whether the hook ended while the call was running, so it does not know the outcome
-        )
+        self.was_left: bool = False  # whether the hook ended while the call was running: it does not know the outcome
 
     @property
     def has_succeeded(self) -> bool:

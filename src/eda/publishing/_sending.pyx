@@ -7,21 +7,14 @@ can do all that it can do with a coroutine: await it, make a task of it, close i
 cimport cython
 from cpython.exc cimport PyErr_WarnEx
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.ref cimport Py_INCREF
+
+from eda._steps cimport (
+    PYGEN_ERROR, PYGEN_RETURN, AwaitedType, PyIter_Send, PySendResult, taken_step, use_for_send,
+)
+from eda.publishing._publisher_core cimport PublisherCore
 
 __all__ = ["Sender", "Sending"]
-
-cdef extern from "Python.h":
-    ctypedef enum PySendResult:
-        PYGEN_RETURN
-        PYGEN_ERROR
-        PYGEN_NEXT
-    PySendResult PyIter_Send(PyObject* iterator, PyObject* value, PyObject** result) except PYGEN_ERROR
-    ctypedef PySendResult (*sendfunc)(PyObject* it, PyObject* value, PyObject** result) except PYGEN_ERROR
-    ctypedef struct PyAsyncMethods:
-        sendfunc am_send
-    ctypedef struct PyTypeObject:
-        PyAsyncMethods* tp_as_async
 
 
 cdef class Sender:
@@ -70,11 +63,7 @@ cdef class Sending:
         """Run until the event is sent, or until the sender has to wait. Raises StopIteration, whose value is the id."""
         cdef PyObject* result = NULL
         cdef PySendResult how = send_to(<PyObject*>self, <PyObject*>value, &result)
-        returned = <object>result
-        Py_DECREF(returned)             # `result` was owned, and `returned` has a reference of its own
-        if how == PYGEN_RETURN:
-            raise StopIteration(returned)
-        return returned
+        return taken_step(how, result)
 
     def throw(self, type, value=None, traceback=None, /):
         """Raise an exception where the sender waits; if it has not begun, nothing is sent."""
@@ -164,5 +153,4 @@ cdef PySendResult send_to(PyObject* it, PyObject* value, PyObject** result) exce
     return how
 
 
-# What awaits it then gets the id without a StopIteration.
-(<PyTypeObject*>Sending).tp_as_async.am_send = send_to
+use_for_send(<AwaitedType*>Sending, send_to)

@@ -10,6 +10,7 @@ from opentelemetry.trace import Span, StatusCode
 
 from eda._event import Event
 from eda._pack import place_of
+from eda.error_counts import name_of
 from eda.errors import printable
 from eda.handlers import GivenBack, PartialFailure
 from eda.subscribing.subscription import Subscription
@@ -23,7 +24,6 @@ from eda.telemetry.conventions import (
     N_FAILED,
     PLACE,
     RETRY,
-    error_type,
 )
 
 __all__ = ["note_attempt", "note_error"]
@@ -35,7 +35,7 @@ def note_error(span: Span, error: BaseException) -> None:
     """Let a span tell with which error its operation has failed."""
     if not span.is_recording():
         return
-    name = error_type(error)
+    name = name_of(error)
     span.set_attribute(ERROR_TYPE, name)
     try:
         text = printable(str(error))
@@ -64,7 +64,7 @@ def note_attempt(span: Span, error: BaseException, events: Sequence[Event], subs
         span.set_attribute(N_FAILED, len(errors))
     for event, each in errors[:MAX_NOTES]:
         delay_s = subscription.retry_delay_s(event, each)
-        told: dict[str, Any] = {ATTEMPT: event.attempt, ERROR_TYPE: error_type(each)}
+        told: dict[str, Any] = {ATTEMPT: event.attempt, ERROR_TYPE: name_of(each)}
         if len(events) > 1:
             told |= {MESSAGE_ID: event.id, PLACE: place_of(event)}
         if delay_s is None:

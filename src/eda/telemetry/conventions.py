@@ -33,7 +33,6 @@ __all__ = [
     "SERVER_ADDRESS",
     "SERVER_PORT",
     "SYSTEM",
-    "error_type",
     "operation",
 ]
 
@@ -83,9 +82,3 @@ def operation(kind: str, stream: str, client: str, server: tuple[str, int] | Non
     if server is not None:
         attributes[SERVER_ADDRESS], attributes[SERVER_PORT] = server
     return attributes
-
-
-def error_type(error: BaseException) -> str:
-    """Return the full name of the error's class. Builtins have no module in front."""
-    cls = type(error)
-    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
