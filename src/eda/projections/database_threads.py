@@ -122,8 +122,9 @@ class DatabaseThread:
             await job.ended()
         except asyncio.CancelledError:
             await job.ended()
+            self._thread.join()  # it only has to return
             raise
-        self._thread.join()  # it only has to return
+        self._thread.join()
         if job.error is not None:
             raise job.error
 
