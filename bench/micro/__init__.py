@@ -23,6 +23,7 @@ AREAS = (
         "store.executing",
         "projections.applying",
         "telemetry.metrics",
+        "telemetry.traces",
     ),
 )
 

@@ -3,7 +3,7 @@ from cpython.object cimport PyObject, PyTypeObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memset
 
-from eda._data cimport Data, Span
+from eda._data cimport Data, Span, give_to_collector, is_left_to_refcount
 
 
 cdef extern from *:
@@ -69,6 +69,7 @@ cdef class Event:
     cdef str get_text(self, int field)
     cdef tuple all_texts(self)
     cpdef payload(self)
+    cdef Event copied(self)
     cdef str read_text(self, int field)
     cdef int set_text(self, int field, str text) except -1
 
@@ -76,6 +77,13 @@ cdef class Event:
 # Zero the fields that the codec and the dispatcher set.
 cdef inline void forget_read(Event event) noexcept nogil:
     memset(&event.time_ns_, 0, <char*>(&event.ascii + 1) - <char*>&event.time_ns_)
+
+
+# Set the data of an event. The garbage collector must know the event if its data may refer to it.
+cdef inline void use_data(Event event, Data data) noexcept:
+    event._data = data
+    if not is_left_to_refcount(data):
+        give_to_collector(event)
 
 
 # Return how many bytes of memory a received event keeps. All events of a pack keep the same bytes.

@@ -14,8 +14,8 @@ from libc.string cimport memset
 
 from eda._bytes cimport is_ascii
 from eda._data cimport (
-    NIL, Data, FreeList, Span, check_data, data_of, encoding_name, give_to_collector, has_room, install_free_list,
-    is_left_to_refcount, leave_to_refcount, put_free, received_data, take_free,
+    NIL, Data, FreeList, Span, check_data, data_of, encoding_name, has_room, install_free_list, leave_to_refcount,
+    put_free, received_data, take_free,
 )
 from eda._fields cimport check_meta, check_text, check_time, flatten, read_meta, to_datetime, to_dict, to_rfc3339
 from eda._payloads cimport data_of_payload, decode_parts, fields_with_class
@@ -90,13 +90,10 @@ cdef class Event:
                 self.set_text(i, text)
         if self.texts[F_ID] is NULL:
             self.set_text(F_ID, "")         # an id that is not NULL shows that the event was filled
-        self._data = data
         self._meta = meta
         self.time_ns_ = time_ns
-        if is_left_to_refcount(data):
-            leave_to_refcount(self)
-        else:
-            give_to_collector(self)
+        leave_to_refcount(self)
+        use_data(self, data)
         return 0
 
     def __getattribute__(self, name):
@@ -289,18 +286,8 @@ cdef class Event:
 
     def replace(self, **fields):
         """Return a copy with other values of these parameters of Event. Raises ConfigError for wrong ones."""
-        cdef Event copy = Event.__new__(Event)
+        cdef Event copy = self.copied()
         cdef int i
-        for i in range(N_TEXT):
-            copy.set_text(i, self.get_text(i))
-        copy._meta = self.get_meta()
-        copy._data = self.get_data()
-        copy._stream = self._stream
-        copy.time_ns_ = self.time_ns_
-        copy.ack_time_ns_ = self.ack_time_ns_
-        copy.sequence_ = self.sequence_
-        copy.attempt_, copy.version_ = self.attempt_, self.version_
-        copy.index_, copy.is_packed = self.index_, self.is_packed
         for name, value in fields_with_class(fields, copy._data).items():
             if name not in NAMES:
                 raise ConfigError(f"an event has no field {name!r} to replace", argument=name)
@@ -310,11 +297,26 @@ cdef class Event:
             elif i == G_STREAM:
                 copy._stream = check_text(name, value)
             elif i == G_DATA:
-                copy._data = data_of(check_data(value), fields.get("id", copy.get_text(F_ID)))
+                use_data(copy, data_of(check_data(value), fields.get("id", copy.get_text(F_ID))))
             elif i == G_TIME:
                 copy.time_ns_ = check_time(value)
             else:
                 copy._meta = check_meta(value)
+        return copy
+
+    cdef Event copied(self):
+        """Return another event with the same fields, but without what only a received event has."""
+        cdef Event copy = new_event()
+        cdef int i
+        for i in range(N_TEXT):
+            copy.set_text(i, self.get_text(i))
+        copy._meta = self.get_meta()
+        use_data(copy, self.get_data())
+        copy._stream = self._stream
+        copy.time_ns_, copy.ack_time_ns_ = self.time_ns_, self.ack_time_ns_
+        copy.sequence_ = self.sequence_
+        copy.attempt_, copy.version_ = self.attempt_, self.version_
+        copy.index_, copy.is_packed = self.index_, self.is_packed
         return copy
 
     cpdef payload(self):
@@ -488,10 +490,8 @@ def _restore_event(
     if event._data._raw is not None:
         event._data._event_id_text = id
     event._stream = stream
-    event.time_ns_ = time_ns
-    event.ack_time_ns_ = ack_time_ns
-    event.sequence_ = sequence
-    event.attempt_ = attempt
+    event.time_ns_, event.ack_time_ns_ = time_ns, ack_time_ns
+    event.sequence_, event.attempt_ = sequence, attempt
     event.version_, event.index_, event.is_packed = version, index, is_packed
     if headers or subject:
         event.keep(headers + subject, 0, <Py_ssize_t>len(headers), <Py_ssize_t>len(subject))

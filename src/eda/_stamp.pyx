@@ -1,13 +1,11 @@
 """Metadata that are the same for many events: added to events, and recognised in received ones."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from cpython.object cimport PyObject
-from cpython.ref cimport Py_INCREF
 from libc.string cimport memcmp
 
 cimport cython
 
-from eda._event cimport N_TEXT, Event
+from eda._event cimport Event
 from eda._fields cimport check_meta
 
 __all__ = ["SameMeta", "Stamp"]
@@ -30,25 +28,12 @@ cdef class Stamp:
     cpdef Event on(self, Event event):
         """Return a copy of the event with the entries, or the very event."""
         cdef Event copy
-        cdef str text
-        cdef int i
         if self.texts is None:
             return event
         if event.get_meta() is not None:
             return event if not self.names.isdisjoint(event.meta) else event.replace(meta=self.entries | event.meta)
-        copy = Event.__new__(Event)
-        for i in range(N_TEXT):
-            text = event.get_text(i)
-            Py_INCREF(text)
-            copy.texts[i] = <PyObject*>text
+        copy = event.copied()
         copy._meta = self.texts
-        copy._data = event.get_data()
-        copy._stream = event._stream
-        copy.time_ns_ = event.time_ns_
-        copy.ack_time_ns_ = event.ack_time_ns_
-        copy.sequence_ = event.sequence_
-        copy.attempt_, copy.version_ = event.attempt_, event.version_
-        copy.index_, copy.is_packed = event.index_, event.is_packed
         return copy
 
 

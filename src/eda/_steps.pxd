@@ -1,5 +1,5 @@
-# What a compiled object needs so that a program can await it as a coroutine. Such an object takes less time to make, run
-# and free than a coroutine of Python.
+# What a compiled object needs so that a program can await it as a coroutine. Such an object takes less time to make,
+# run and free than a coroutine of Python.
 
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
@@ -12,15 +12,17 @@ cdef extern from "Python.h":
         PYGEN_NEXT
     # Do what `send` of a coroutine does: set the result, which the caller owns, and return whether it is the last one.
     PySendResult PyIter_Send(PyObject* iterator, PyObject* value, PyObject** result) except PYGEN_ERROR
-    ctypedef PySendResult (*SendFunction "sendfunc")(PyObject* it, PyObject* value, PyObject** result) except PYGEN_ERROR
+    ctypedef PySendResult (*SendFunction "sendfunc")(
+        PyObject* it, PyObject* value, PyObject** result
+    ) except PYGEN_ERROR
     ctypedef struct AwaitedType "PyTypeObject":
         pass
 
 
 cdef extern from *:
     """
-    /* Do what `__next__` does, by `am_send`. Compiled coroutines take their first step so. A `raise` of Cython would make a
-       traceback for each result, which takes longer than most handlers. A result of None needs no exception at all. */
+    /* Do what `__next__` does, by `am_send`. Compiled coroutines take their first step so. A `raise` of Cython would
+       make a traceback for each result, which takes longer than most handlers. A result of None needs no exception. */
     static PyObject* eda_next_by_send(PyObject* it) {
         PyObject* result = NULL;
         if (Py_TYPE(it)->tp_as_async->am_send(it, Py_None, &result) != PYGEN_RETURN) return result;

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 
 import eda
 from eda import JSON, Bytes, Data, Event, MsgPack, Proto, String
+from eda._stamp import Stamp
 from eda.errors import ConfigError, EncodeError, UnknownEncoding
 from support import reference
 
@@ -161,14 +162,21 @@ def test_hash_when_an_event_is_unpickled_or_copied_stays(event: Event) -> None:
 
 
 @pytest.mark.parametrize("make", [JSON, MsgPack, Proto, lambda value: Data("csv", value)])
-@pytest.mark.parametrize("replaced", [False, True])
-def test_cycle_when_a_value_refers_to_its_event_is_collected(make: Make, replaced: bool) -> None:
+@pytest.mark.parametrize("how", ["made", "changed", "given data", "stamped"])
+def test_cycle_when_a_value_refers_to_its_event_is_collected(make: Make, how: str) -> None:
+    stamp = Stamp({"k": "v"}, ())
     gone = []
     for _ in range(5000):  # more than are kept for reuse
         value = Value()
         holder: dict[str, Any] = {"value": value}
-        event = Event(type="t", data=make(holder))
-        holder["event"] = event.replace(type="u") if replaced else event
+        event = Event(type="t") if how == "given data" else Event(type="t", data=make(holder))
+        if how == "changed":
+            event = event.replace(type="u")
+        elif how == "given data":
+            event = event.replace(data=make(holder))
+        elif how == "stamped":
+            event = stamp.on(event)
+        holder["event"] = event
         gone.append(weakref.ref(value))
         del value, holder, event
     gc.collect()

@@ -1,7 +1,17 @@
+cdef class Observer:
+    cdef object enter_attempt(self, object given, object subscription, bint is_outermost)
+
+
+cdef class AttemptEnd:
+    cdef int end_attempt(self, object error) except -1
+
+
 cdef class Observed:
     cdef object observe             # the hook
+    cdef Observer observer          # the hook, if it is compiled
     cdef object handler             # the user's handler, or a hook around it
     cdef public object subscription
+    cdef public bint is_outermost   # whether the worker calls it, and no other hook is around it
 
 
 cdef class Attempt:

@@ -4,11 +4,18 @@ from typing import Any, final
 from eda.handlers import AnyHandler
 from eda.subscribing.subscription import Subscription
 
-__all__ = ["Observed"]
+__all__ = ["AttemptEnd", "Observed", "Observer"]
+
+class Observer:
+    def __call__(self, given: Any, subscription: Subscription) -> Callable[[BaseException | None], object] | None: ...
+
+class AttemptEnd:
+    def __call__(self, error: BaseException | None) -> None: ...
 
 @final
 class Observed:
     subscription: Subscription
+    is_outermost: bool
     def __init__(
         self,
         observe: Callable[[Any, Subscription], Callable[[BaseException | None], object] | None],

@@ -14,10 +14,33 @@ from eda._steps cimport (
 
 from eda.handlers import refuse_result
 
-__all__ = ["Observed"]
+__all__ = ["AttemptEnd", "Observed", "Observer"]
 
 cdef extern from "Python.h":
     bint is_coroutine "PyCoro_CheckExact"(object it)
+
+
+cdef class Observer:
+    """A compiled hook `observe`. It is called without the tuple and the look-ups that a call of an object takes."""
+
+    def __call__(self, given, subscription):
+        return self.enter_attempt(given, subscription, False)
+
+    cdef object enter_attempt(self, object given, object subscription, bint is_outermost):
+        """Do what `observe` does. `is_outermost`: no other hook is around it, so nobody but the worker sees what it
+        leaves behind in the worker's task."""
+        raise NotImplementedError
+
+
+cdef class AttemptEnd:
+    """A compiled function for the end of an attempt."""
+
+    def __call__(self, error):
+        self.end_attempt(error)
+
+    cdef int end_attempt(self, object error) except -1:
+        """Do what the function that `observe` returns does."""
+        raise NotImplementedError
 
 
 @cython.final
@@ -26,16 +49,20 @@ cdef class Observed:
     A handler with one hook `observe` around it, called as the handler is.
 
     For a plain function it returns no awaitable, so the worker measures how long the function takes. The owner sets
-    `subscription` before the first event is handled.
+    `subscription` before the first event is handled, and `is_outermost`.
     """
 
     def __init__(self, observe, handler):
         self.observe = observe
+        self.observer = observe if isinstance(observe, Observer) else None
         self.handler = handler
 
     def __call__(self, given):
         cdef Attempt attempt
-        end = self.observe(given, self.subscription)
+        if self.observer is not None:
+            end = self.observer.enter_attempt(given, self.subscription, self.is_outermost)
+        else:
+            end = self.observe(given, self.subscription)
         if end is None:
             return self.handler(given)
         try:
@@ -110,7 +137,10 @@ cdef class Attempt:
         end = self.end
         if end is not None:
             self.end = None
-            end(error)
+            if isinstance(end, AttemptEnd):
+                (<AttemptEnd>end).end_attempt(error)
+            else:
+                end(error)
         return 0
 
 

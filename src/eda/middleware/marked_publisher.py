@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
-from typing import Any, Never, final
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from typing import final
 
 from eda._event import Event
 from eda.errors import ConfigError
 from eda.middleware.around_publish import MarkHook
 from eda.middleware.hooked_publisher import HookedPublisher
+from eda.publishing._sending import Marker
 from eda.publishing.publisher import Publisher
 
 __all__ = ["MarkedPublisher"]
@@ -22,30 +23,21 @@ class MarkedPublisher(HookedPublisher):
     """
 
     _marks: tuple[MarkHook, ...] = ()
-    _mark: Callable[[Event, Publisher], Event] | None = None  # the only hook, if there is only one
+
+    send = Publisher.send  # it calls `_mark`
 
     def set_marks(self, marks: tuple[MarkHook, ...]) -> None:
         """Set the hooks `mark`, the outermost first."""
         self._marks = marks
-        self._mark = marks[0].mark if len(marks) == 1 else None
+        # A compiled hook returns events alone, so it needs no check.
+        self._mark = marks[0].mark if len(marks) == 1 and isinstance(marks[0].mark, Marker) else self._run_marks
 
-    def send(self, event: Event) -> Coroutine[Any, Any, str]:
-        """Run the hooks, then send the event as `Publisher.send` does."""
-        mark = self._mark
-        if mark is None or self._core is None or self._closed or type(event) is not Event:
-            return self._send_slowly_marked(event)
-        try:
-            marked = mark(event, self)
-        except Exception as error:
-            return _raise(error)  # when it is awaited, as other errors are
-        if type(marked) is not Event:
-            return _raise(self._marks[0].refusal(marked))
-        return Publisher.send(self, marked)
-
-    async def _send_slowly_marked(self, event: Event) -> str:
-        if self._core is None or self._closed:
-            return await Publisher.send(self, event)  # raises Closed, without running a hook
-        return await Publisher.send(self, self._marked(event))
+    def _run_marks(self, event: Event, publisher: Publisher) -> Event:
+        for hook in self._marks:
+            event = hook.mark(event, publisher)
+            if type(event) is not Event:
+                raise hook.refusal(event)
+        return event
 
     async def send_many(self, events: Iterable[Event] | AsyncIterable[Event]) -> list[str]:
         """Run the hooks for each event when it is its turn, and send the events as `Publisher.send_many` does."""
@@ -61,11 +53,7 @@ class MarkedPublisher(HookedPublisher):
         self._check_loop()
         if type(event) is not Event:
             raise ConfigError(f"event must be an eda.Event, not {type(event).__name__}", argument="event")
-        for hook in self._marks:
-            event = hook.mark(event, self)
-            if type(event) is not Event:
-                raise hook.refusal(event)
-        return event
+        return self._run_marks(event, self)
 
     def _all_marked(self, events: Iterable[Event]) -> Iterator[Event]:
         for number, event in enumerate(events):
@@ -86,7 +74,3 @@ class MarkedPublisher(HookedPublisher):
                 raise
             number += 1
             yield marked
-
-
-async def _raise(error: Exception) -> Never:
-    raise error

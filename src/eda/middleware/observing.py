@@ -71,4 +71,6 @@ def hooked_handler(
             observed = Observed(each.observe, put_around(handler))
             parts.append(observed)
             handler = observed
+    if isinstance(handler, Observed):
+        handler.is_outermost = not hooks
     return put_around(handler), parts

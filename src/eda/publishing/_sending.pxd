@@ -1,10 +1,18 @@
+from eda._event cimport Event
 from eda.publishing._publisher_core cimport PublisherCore
+
+
+# A compiled function that changes each event before it is sent. It is called without the tuple and the look-ups that a
+# call of an object takes.
+cdef class Marker:
+    cdef Event mark(self, Event event, object publisher)
 
 
 # The part of a publisher that `send` uses for each event.
 cdef class Sender:
     cdef public PublisherCore _core     # None: the publisher is not open yet
     cdef public object _senders         # the queue of senders that wait for room, which is empty while events flow
+    cdef public object _mark            # the function that changes each event; None: events are sent as they are
     cdef public bint _closed
 
 
@@ -18,3 +26,4 @@ cdef class Sending:
 
     cdef bint end(self) noexcept
     cdef object begin(self)
+    cdef int mark(self, object mark) except -1

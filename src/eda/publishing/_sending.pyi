@@ -1,5 +1,5 @@
 from collections import deque
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from types import TracebackType
 from typing import Any, final
 
@@ -9,12 +9,16 @@ from eda._event import Event
 from eda.publishing._publisher_core import PublisherCore
 from eda.publishing.waiters import QueuedSender
 
-__all__ = ["Sender", "Sending"]
+__all__ = ["Marker", "Sender", "Sending"]
+
+class Marker:
+    def __call__(self, event: Event, publisher: Any) -> Event: ...
 
 @disjoint_base
 class Sender:
     _core: PublisherCore | None
     _senders: deque[QueuedSender]
+    _mark: Callable[[Event, Any], Event] | None
     _closed: bool
     def send(self, event: Event) -> Coroutine[Any, Any, str]: ...
 

@@ -9,12 +9,24 @@ from cpython.exc cimport PyErr_WarnEx
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 
+from eda._event cimport Event
 from eda._steps cimport (
     PYGEN_ERROR, PYGEN_RETURN, AwaitedType, PyIter_Send, PySendResult, taken_step, use_for_send,
 )
 from eda.publishing._publisher_core cimport PublisherCore
 
-__all__ = ["Sender", "Sending"]
+__all__ = ["Marker", "Sender", "Sending"]
+
+
+cdef class Marker:
+    """The base class of compiled functions that change each event before it is sent."""
+
+    def __call__(self, Event event, publisher):
+        return self.mark(event, publisher)
+
+    cdef Event mark(self, Event event, object publisher):
+        """Return the event that is sent instead: the same one, or a changed copy."""
+        raise NotImplementedError
 
 
 cdef class Sender:
@@ -106,12 +118,23 @@ cdef class Sending:
             raise RuntimeError("cannot reuse already awaited coroutine")
         self.has_begun = True
         core = publisher._core
-        if core is not None and not publisher._closed and not core.is_overfull and not publisher._senders:
-            id = core.take_if_flowing(self.event)
-            if id is not None:
-                return id
+        if core is not None and not publisher._closed:
+            if publisher._mark is not None and type(self.event) is Event:
+                self.mark(publisher._mark)
+            if not core.is_overfull and not publisher._senders:
+                id = core.take_if_flowing(self.event)
+                if id is not None:
+                    return id
         self.rest = publisher._send_slowly(self.event)
         return None
+
+    cdef int mark(self, object mark) except -1:
+        """Change the event by the publisher's function."""
+        if isinstance(mark, Marker):
+            self.event = (<Marker>mark).mark(<Event>self.event, self.publisher)
+        else:
+            self.event = mark(self.event, self.publisher)
+        return 0
 
 
 cdef int warn_of_send() noexcept:

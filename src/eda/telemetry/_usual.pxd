@@ -1,6 +1,8 @@
 from libc.stdint cimport uint64_t
 
 from eda._stamp cimport SameMeta, Stamp
+from eda.middleware._observed cimport AttemptEnd, Observer
+from eda.publishing._sending cimport Marker
 
 
 cdef class Current:
@@ -14,7 +16,7 @@ cdef class Current:
     cpdef object detach(self, token)
 
 
-cdef class Marking:
+cdef class Marking(Marker):
     cdef Current current
     cdef object begin
     cdef object publisher           # None: none yet
@@ -24,13 +26,13 @@ cdef class Marking:
     cdef Py_ssize_t n               # events stamped since `use`
 
 
-cdef class Within:
+cdef class Within(AttemptEnd):
     cdef Current current
     cdef object context
     cdef object token
 
 
-cdef class Entering:
+cdef class Entering(Observer):
     cdef Current current
     cdef object begin
     cdef SameMeta same              # the metadata of the events that have `context`

@@ -12,6 +12,8 @@ cimport cython
 from eda._clock cimport coarse_ns
 from eda._event cimport Event
 from eda._stamp cimport SameMeta, Stamp
+from eda.middleware._observed cimport AttemptEnd, Observer
+from eda.publishing._sending cimport Marker
 
 __all__ = ["Current", "Entering", "Marking"]
 
@@ -52,7 +54,7 @@ cdef class Current:
 
 
 @cython.final
-cdef class Marking:
+cdef class Marking(Marker):
     """Marking(current, begin)\n--\n
     The hook `mark`. It stamps events of one publisher that are sent in one context, and counts them.
 
@@ -63,7 +65,7 @@ cdef class Marking:
         self.current = current
         self.begin = begin
 
-    def __call__(self, Event event, publisher):
+    cdef Event mark(self, Event event, object publisher):
         if (
             publisher is not self.publisher
             or self.current.get() is not self.context
@@ -89,11 +91,10 @@ cdef class Marking:
 
 
 @cython.final
-@cython.freelist(64)
-cdef class Within:
+cdef class Within(AttemptEnd):
     """The end of an attempt that has a context of its own."""
 
-    def __call__(self, error):
+    cdef int end_attempt(self, object error) except -1:
         if not isinstance(error, GeneratorExit):
             self.current.detach(self.token)
         elif self.current.get() is self.context:
@@ -102,14 +103,16 @@ cdef class Within:
                 self.current.detach(self.token)
             except (RuntimeError, ValueError):
                 pass
+        return 0
 
 
 @cython.final
-cdef class Entering:
+cdef class Entering(Observer):
     """Entering(current, begin)\n--\n
     The hook `observe`. It makes a context the current one for events that have this context, and no span.
 
-    In any other case `begin(given, subscription)` is the hook.
+    In any other case `begin(given, subscription)` is the hook. It sets a whole context as well, so in the task of a
+    worker the context of an event may stay current until the next event begins.
     """
 
     def __init__(self, Current current, begin):
@@ -117,10 +120,14 @@ cdef class Entering:
         self.begin = begin
         self.same = SameMeta()
 
-    def __call__(self, given, subscription):
+    cdef object enter_attempt(self, object given, object subscription, bint is_outermost):
         if not self.same.is_in(given):
             return self.begin(given, subscription)
-        return self.enter(self.context)
+        if not is_outermost or self.current.var is None:
+            return self.enter(self.context)
+        if get_value(self.current.var) is not self.context:
+            PyContextVar_Set(self.current.var, self.context)
+        return None
 
     def use(self, Event event, context):
         """Make this context current for all events that have the metadata of this one."""

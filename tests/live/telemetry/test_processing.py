@@ -406,6 +406,41 @@ async def test_handler_when_the_context_changes_from_event_to_event_always_has_i
     assert seen[7] > 5
 
 
+class Looking(eda.Middleware):
+    """Notes which trace is current when an attempt begins, and when it has ended."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def observe(self, given: Any, subscription: eda.Subscription) -> Any:
+        self.look()
+        return lambda error: self.look()
+
+    def look(self) -> None:
+        self.seen.append(trace.get_current_span().get_span_context().trace_id)
+
+
+@pytest.mark.parametrize("is_outer", [True, False], ids=["outer", "inner"])
+@pytest.mark.parametrize("sampled", [0, 1], ids=["unsampled", "sampled"])
+async def test_middleware_when_it_is_outside_sees_no_context_of_an_event(
+    connect: Connect, stream: str, spans: Spans, is_outer: bool, sampled: int
+) -> None:
+    looking = Looking()
+    middleware = [*spans.middleware(), looking]
+    conn = await connect(middleware=middleware if is_outer else middleware[::-1])
+    seen: list[int] = []
+
+    async def handle(event: eda.Event) -> None:
+        seen.append(trace.get_current_span().get_span_context().trace_id)
+
+    for _ in range(3):
+        await conn.publish(stream, eda.Event(type="t", meta={"traceparent": f"00-{7:032x}-{7:016x}-0{sampled}"}))
+    async with conn.subscribe(stream, handle, backfill=True):
+        await until(lambda: len(looking.seen) == 6)
+    assert seen == [7] * 3
+    assert looking.seen == [0 if is_outer else 7] * 6
+
+
 @pytest.mark.parametrize("with_baggage", [False, True], ids=["without", "with"])
 async def test_baggage_when_opted_in_is_current_in_the_handler(
     connect: Connect, stream: str, spans: Spans, with_baggage: bool
