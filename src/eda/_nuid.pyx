@@ -22,6 +22,7 @@ cdef enum:
 
 cdef uint64_t MAX_SEQ = 839299365868340224ULL       # 62 ** N_SEQ
 cdef const unsigned char* DIGITS = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+cdef unsigned char[62 * 62 * 2] PAIRS               # two digits for each number below 62 * 62: half as many divisions
 
 cdef unsigned char[N_PREFIX] prefix
 cdef uint64_t seq = 0
@@ -44,21 +45,32 @@ cdef int seed() except -1:
     return 0
 
 
+cdef int fill_pairs() noexcept:
+    cdef int i
+    for i in range(62 * 62):
+        PAIRS[2 * i] = DIGITS[i // 62]
+        PAIRS[2 * i + 1] = DIGITS[i % 62]
+    return 0
+
+
+fill_pairs()
+
+
 cdef str new_nuid():
     global seq
-    cdef unsigned char[N_PREFIX + N_SEQ] text
+    cdef unsigned char* text
     cdef uint64_t rest
     cdef int i
     seq += step
     if step == 0 or seq >= MAX_SEQ:
         seed()
+    cdef str result = PyUnicode_New(N_PREFIX + N_SEQ, 127)
+    text = <unsigned char*>PyUnicode_DATA(result)
     memcpy(text, prefix, N_PREFIX)
     rest = seq
-    for i in range(N_PREFIX + N_SEQ - 1, N_PREFIX - 1, -1):
-        text[i] = DIGITS[rest % 62]
-        rest //= 62
-    cdef str result = PyUnicode_New(N_PREFIX + N_SEQ, 127)
-    memcpy(PyUnicode_DATA(result), text, N_PREFIX + N_SEQ)
+    for i in range(N_PREFIX + N_SEQ - 2, N_PREFIX - 1, -2):
+        memcpy(text + i, PAIRS + 2 * (rest % (62 * 62)), 2)
+        rest //= 62 * 62
     return result
 
 

@@ -168,7 +168,9 @@ cdef class PackingCore(PublisherCore):
         plan_envelope(event, id, self.client, time_ns, &plan)
         n = 1 + size_of_length(plan.size) + plan.size
         # All steps that may fail come first, so that no event is in a pack that is not accepted.
-        check_id(plan.text[F_ID].data, plan.text[F_ID].n)
+        is_new = len(<str>event.texts[F_ID]) == 0 if event.texts[F_ID] is not NULL else event.spans[F_ID].n == 0
+        if not is_new:
+            check_id(plan.text[F_ID].data, plan.text[F_ID].n)
         if self.destination.check is not None:
             self.destination.check(event)
         is_odd = (
@@ -189,7 +191,6 @@ cdef class PackingCore(PublisherCore):
             self.receipt_seq = self.window.next_seq
             self.receipt_index = pack.n
             self.receipts.setdefault(self.receipt_seq, {})[self.receipt_index] = receipt
-        is_new = len(<str>event.texts[F_ID]) == 0 if event.texts[F_ID] is not NULL else event.spans[F_ID].n == 0
         if is_new and pack.new_id is None:
             pack.new_id = id
         if is_new and not self.wants_acks and can_be_read_back(event):
