@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
@@ -49,8 +50,14 @@ def log_to_stderr() -> None:
     """Let warnings of eda go to standard error, a line each."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines("eda: %(message)s"))
+    handler.addFilter(_is_news)
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("nats").setLevel(logging.CRITICAL)  # eda reports what matters
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Return whether a line tells what the command does not: the end of its own private subscription is its error."""
+    return not re.match(r"subscription private to \S+ ends: ", record.getMessage())
 
 
 class _Lines(logging.Formatter):
