@@ -1,14 +1,18 @@
 from collections.abc import Callable
 from typing import Any, final
 
+from typing_extensions import disjoint_base
+
 from eda.handlers import AnyHandler
 from eda.subscribing.subscription import Subscription
 
 __all__ = ["AttemptEnd", "Observed", "Observer"]
 
+@disjoint_base
 class Observer:
     def __call__(self, given: Any, subscription: Subscription) -> Callable[[BaseException | None], object] | None: ...
 
+@disjoint_base
 class AttemptEnd:
     def __call__(self, error: BaseException | None) -> None: ...
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
-from typing import final
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, final
 
 from eda._event import Event
 from eda.errors import ConfigError
@@ -24,7 +24,11 @@ class MarkedPublisher(HookedPublisher):
 
     _marks: tuple[MarkHook, ...] = ()
 
-    send = Publisher.send  # it calls `_mark`
+    if TYPE_CHECKING:
+
+        def send(self, event: Event) -> Coroutine[Any, Any, str]: ...
+    else:
+        send = Publisher.send  # it calls `_mark`
 
     def set_marks(self, marks: tuple[MarkHook, ...]) -> None:
         """Set the hooks `mark`, the outermost first."""

@@ -11,6 +11,7 @@ from eda.publishing.waiters import QueuedSender
 
 __all__ = ["Marker", "Sender", "Sending"]
 
+@disjoint_base
 class Marker:
     def __call__(self, event: Event, publisher: Any) -> Event: ...
 

@@ -43,7 +43,8 @@ async def test_api_when_the_connection_is_lost_meanwhile_asks_again_at_once(own_
         proxy.release()
         info = await asyncio.wait_for(asking, 4)
         assert info.events == 1
-        assert [wire.on_lost, wire.on_closed, wire.on_refused] == before
+        # After the reconnect the connection looks at its streams, too.
+        await until(lambda: [wire.on_lost, wire.on_closed, wire.on_refused] == before)
 
 
 async def test_api_when_the_subject_is_forbidden_raises_at_once(logged: Logged) -> None:
