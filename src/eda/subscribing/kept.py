@@ -127,7 +127,13 @@ class KeptSubscriptions:
         replaced = consumer["created"] if consumer is not None else _value_of(snapshot).consumer
         moved = await self._note(entry, snapshot, position, filter, replaced, state)
         if consumer is not None:
-            await moved.delete(self._api, consumer)  # from now on the new position holds
+            try:
+                await moved.delete(self._api, consumer)  # from now on the new position holds
+            except ServerError:
+                # The server has refused it, for example to a user without this permission. So the old position holds,
+                # and a position that is left there would hold if the consumer were lost one day.
+                await moved.remove()
+                raise
             await self._forget_suspects(stream, name)
             await moved.start(self._api, consumer)
             await moved.remove()

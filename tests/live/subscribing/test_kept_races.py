@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
+import nats
 import pytest
 
 import eda
@@ -212,3 +213,25 @@ async def test_member_when_it_may_not_look_for_a_moved_position_says_so_if_it_cr
         async with conn.subscribe("orders", print, name="other"):
             pass
         assert len(logged.find("not known whether somebody has moved the position")) == 2
+
+
+async def test_move_when_the_user_may_not_delete_consumers_leaves_the_old_position(logged: Logged) -> None:
+    logged.expect("the server forbids: ")
+    few = {"user": "few", "password": "p", "permissions": {"publish": {"deny": ["$JS.API.CONSUMER.DELETE.>"]}}}
+    users = {"authorization": {"users": [{"user": "all", "password": "p"}, few]}}
+    async with eda.EmbeddedServer(config=users) as server:
+        url = f"nats://127.0.0.1:{server.port}"
+        async with (
+            eda.connect(url, user="all", password="p") as conn,
+            eda.connect(url, user="few", password="p") as operator,
+        ):
+            await fill(conn, "orders")
+            await handle_all(conn, "orders")
+            with pytest.raises(eda.ServerError, match=r"no permission to publish to \$JS\.API\.CONSUMER\.DELETE"):
+                await operator.move_subscription("orders", "n", to=3)
+            (info,) = await conn.subscriptions("orders")
+            assert info.position == N
+            client = await nats.connect(url, user="all", password="p")
+            await client.jetstream().delete_consumer("orders", "n")
+            await client.close()
+            assert await conn.subscriptions("orders") == [], "the position of the failed move is still there"
