@@ -52,10 +52,11 @@ def active(members: Members) -> str:
 async def test_serial_when_handlers_fail_and_run_late_and_members_close_keeps_the_order(
     conn: eda.Conn, stream: str, members: Members
 ) -> None:
-    await publish(conn, stream, 300)
+    await conn.streams.create(stream)
     orders = SERIAL | {"sleep_s": 0.002, "fail_every": 7, "fail_times": 2, "slow": {"11": 5, "90": 5, "200": 5}}
     orders["options"] = orders["options"] | {"timeout_s": 0.5}
     await members.start("a", "b", "c", **orders)
+    await publish(conn, stream, 300)  # now that all are there: one alone would be done before the last one is open
     for n in (40, 120):
         await members.until_handled(n)
         first = active(members)
@@ -66,8 +67,10 @@ async def test_serial_when_handlers_fail_and_run_late_and_members_close_keeps_th
     members.assert_serial()
     assert members.handled() == list(range(1, 301))
     calls = members.calls()
-    # On a busy machine a member may lose its lease; the next one counts attempts from 1, so the event is slow again.
-    assert {call.sequence for call in calls if call.outcome == "cancelled"} == {11, 90, 200}
+    # A member that closes between two attempts of an event leaves the event to the next one, whose first attempt it is.
+    cancelled = [(call.sequence, call.member) for call in calls if call.outcome == "cancelled"]
+    assert len(set(cancelled)) == len(cancelled)
+    assert list(dict(cancelled)) == [11, 90, 200]
     assert {call.sequence for call in calls if call.outcome == "failed"} == set(range(7, 301, 7))
     assert {call.member for call in calls} == {"a", "b", "c"}
 
