@@ -51,16 +51,21 @@ if sys.platform != "win32":
 
 
 async def until(condition: Callable[[], Any], timeout_s: float = 10.0) -> Any:
-    """Return what `condition` gives (awaited if need be) as soon as it is true. AssertionError after the deadline."""
+    """Return what `condition` gives (awaited if need be) as soon as it is true. AssertionError after the deadline.
+
+    A look that takes long is followed by a longer pause, of 50 ms at most: what the test waits for needs the processor.
+    """
     deadline = time.monotonic() + timeout_s
     while True:
+        began = time.monotonic()
         value = condition()
         if inspect.isawaitable(value):
             value = await value
         if value:
             return value
-        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {inspect.getsource(condition).strip()}"
-        await asyncio.sleep(0.003)
+        now = time.monotonic()
+        assert now < deadline, f"not within {timeout_s:g} s: {inspect.getsource(condition).strip()}"
+        await asyncio.sleep(min(max(0.003, 3 * (now - began)), 0.05))
 
 
 # For tests that `freeze` a process.

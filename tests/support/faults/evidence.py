@@ -27,6 +27,7 @@ from support.packs import PackMessage
 from support.reference import Envelope
 
 __all__ = [
+    "Growing",
     "Journal",
     "Line",
     "Place",
@@ -83,12 +84,39 @@ def place_of_text(text: str) -> Place:
     return int(sequence), int(index or 0)
 
 
+class Growing:
+    """A file of lines that processes append to; it need not exist yet.
+
+    Tests look at their journals hundreds of times in a second, so each line is read once.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._n_read = 0
+
+    def new_lines(self) -> list[str]:
+        """Return the lines that earlier calls have not returned.
+
+        A line that is being written may be read in part, where it crosses two pages; it counts when it is whole.
+        """
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._n_read)
+                whole, end, _ = file.read().rpartition(b"\n")
+        except FileNotFoundError:
+            return []
+        self._n_read += len(whole) + len(end)
+        return whole.decode().splitlines()
+
+
 class Journal:
     """A file to which each note is one write; any number of processes may share it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._reading = Growing(path)
+        self._lines: list[Line] = []
 
     def note(self, member: str, what: str, event: object) -> None:
         os.write(self._file, f"{member} {what} {event} {time.monotonic_ns()}\n".encode())
@@ -97,13 +125,10 @@ class Journal:
         os.close(self._file)
 
     def lines(self) -> list[Line]:
-        """Return what was noted, in the order in which it was written.
-
-        A line that is being written may be read in part, where it crosses two pages; it counts when it is whole.
-        """
-        whole, _, _ = self.path.read_text().rpartition("\n")
-        rows = (line.split() for line in whole.splitlines())
-        return [Line(member, what, event, int(ns)) for member, what, event, ns in rows]
+        """Return what was noted, in the order in which it was written."""
+        rows = (line.split() for line in self._reading.new_lines())
+        self._lines += [Line(member, what, event, int(ns)) for member, what, event, ns in rows]
+        return list(self._lines)
 
     def events(self, what: str) -> list[str]:
         return [line.event for line in self.lines() if line.what == what]

@@ -17,7 +17,7 @@ import eda.cursors.held_cursor
 import eda.cursors.liveness
 from helpers import until
 from processes import spawn
-from support.faults.evidence import Line, Place, place_of_text
+from support.faults.evidence import Growing, Line, Place, place_of_text
 
 __all__ = ["QUICK", "QUICK_LEASES", "Call", "Members", "Note"]
 
@@ -78,6 +78,8 @@ class Members:
         self.stream = stream
         self.killed_ns: dict[str, int] = {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._reading = Growing(journal)
+        self._notes: list[Note] = []
 
     # --- processes ---------------------------------------------------------------------------------------------------
 
@@ -133,10 +135,9 @@ class Members:
     # --- the journal -------------------------------------------------------------------------------------------------
 
     def lines(self) -> list[Note]:
-        if not self.journal.exists():
-            return []
-        rows = (line.split() for line in self.journal.read_text().splitlines())
-        return [Note(row[0], row[1], *place_of_text(row[2]), int(row[3]), int(row[4])) for row in rows]
+        rows = (line.split() for line in self._reading.new_lines())
+        self._notes += [Note(row[0], row[1], *place_of_text(row[2]), int(row[3]), int(row[4])) for row in rows]
+        return list(self._notes)
 
     def evidence(self) -> list[Line]:
         """Return what happened to events, as the fault suite's evidence has it."""
