@@ -24,6 +24,9 @@ BUILT   := $(VENV)/.built$(filter 1,$(EDA_DEBUG))
 SERVERS := $(CURDIR)/.servers
 WORKFLOWS := $(wildcard .github/workflows/*.yml)
 
+# Hundreds of tests start processes. Without compiled files, each of them would compile all of eda's Python sources again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test faults soak fuzz fuzz-build sanitize memcheck wheel wheels fresh newest lint bench bench-plots bench-bars bench-micro gate clean
 
 help:  ## this list
