@@ -77,8 +77,12 @@ class ProjectionMembers:
     # --- members -----------------------------------------------------------------------------------------------------
 
     def publish(self, **orders: Any) -> str:
-        """Start a publisher; returns its name."""
-        name = self._start({"delay_s": 0.01}, **orders)
+        """Start a publisher; returns its name.
+
+        Short lists of packs take longer than lists of messages. The projection can just keep up with the publisher;
+        otherwise the test would end with the work of half a minute that is left.
+        """
+        name = self._start({"delay_s": 0.03 if orders.get("pack") else 0.01}, **orders)
         self._publishing.add(name)
         return name
 
