@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import stat
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -28,12 +30,19 @@ async def conn(server: eda.EmbeddedServer) -> AsyncIterator[eda.Conn]:
     async with eda.connect(server.url, client="shop") as conn:
         await conn.streams.create("orders")
         await conn.streams.create("billing", eda.StreamOptions(packed=True))
-        await conn.publish("orders", eda.Event(id="placed", type="order-placed", aggregate="o-1"))
+        times = itertools.count(time.time_ns(), 10**7)  # what has the same millisecond has no order among streams
+        await conn.publish("orders", eda.Event(time=next(times), id="placed", type="order-placed", aggregate="o-1"))
         async with conn.publisher("billing", pack=eda.Pack()) as publisher:
-            await publisher.send(eda.Event(id="asked", type="payment-asked", cause="placed", aggregate="o-1"))
-            await publisher.send(eda.Event(id="paid", type="payment-received", cause="asked", aggregate="o-1"))
-        await conn.publish("orders", eda.Event(id="sent", type="parcel-sent", cause="paid", aggregate="o-1"))
-        await conn.publish("orders", eda.Event(id="other", type="order-placed", aggregate="o-2"))
+            await publisher.send(
+                eda.Event(time=next(times), id="asked", type="payment-asked", cause="placed", aggregate="o-1")
+            )
+            await publisher.send(
+                eda.Event(time=next(times), id="paid", type="payment-received", cause="asked", aggregate="o-1")
+            )
+        await conn.publish(
+            "orders", eda.Event(time=next(times), id="sent", type="parcel-sent", cause="paid", aggregate="o-1")
+        )
+        await conn.publish("orders", eda.Event(time=next(times), id="other", type="order-placed", aggregate="o-2"))
         yield conn
 
 
