@@ -55,6 +55,7 @@
     subscribing/kept          a kept subscription whose position is moved, and what its members get
     subscribing/members       starts, freezes and kills such members, and reads their journal
     telemetry/spans           the spans that a program makes, kept in memory by the OpenTelemetry SDK
+    cli/nursery               a process that has imported what commands need, and forks them
     cli/commands              the `eda` command as a process
     cli/terminal              the same in a terminal, whose screen a test reads
     cli/tree                  all commands, and arguments with which each can be called
