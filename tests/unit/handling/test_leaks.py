@@ -243,7 +243,7 @@ async def test_memory_when_100000_events_take_a_way_does_not_grow(path: dict[str
     gc.collect()
     references = References(handler, rig, rig.dispatcher, rig.dispatcher.ledger, rig.out, EVENT, *PAYLOADS)
     blocks, tracked, size = sys.getallocatedblocks(), len(gc.get_objects()), resident()
-    await flow.run(N)
+    await flow.run(N // 2 if parts.get("payload") is PACK else N)  # with packs, that is 200,000 events
     gc.collect()
     references.check()
     assert sys.getallocatedblocks() - blocks < MAX_BLOCKS
