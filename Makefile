@@ -63,7 +63,7 @@ fuzz-build: $(BUILT)
 
 # Not the leak tests: they count blocks and memory, which are the sanitizer's here.
 # Nor what is about milliseconds.
-SANITIZED = tests/unit tests/fuzz --ignore-glob='*test_leaks*' --deselect tests/unit/publishing/test_publisher_core_answers.py::test_limit_when_answers_are_quick_grows_up_to_the_window
+SANITIZED = tests/unit tests/fuzz --ignore-glob='*_leaks.py' --deselect tests/unit/publishing/test_publisher_core_answers.py::test_limit_when_answers_are_quick_grows_up_to_the_window
 
 sanitize: $(VENV)/.extra-test  ## unit tests and fuzz corpora with AddressSanitizer and UBSan in the compiled modules; needs gcc
 	CC=gcc CFLAGS="-g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined" \

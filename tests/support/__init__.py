@@ -15,6 +15,7 @@
     embedded/domains          a hub and a leaf node with a JetStream domain each
     middleware/hooks          middleware that encodes and decodes events, runs a function, or notes what it sees
     publishing/publisher_core drives `PublisherCore` without a server or an event loop
+    publishing/short_sender   a sender whose core takes events, without the rest of a publisher
     publishing/packs          what a stream with packs holds, read without eda
     publishing/sent           events that tell their order, and what became of each
     publishing/process        a publisher in a process of its own

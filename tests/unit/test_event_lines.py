@@ -14,7 +14,6 @@ from eda._codec import encode_event, stored_event
 from eda._event_lines import events_of_lines
 from eda._json_lines import json_lines
 from eda.cli.line_events import BadLine, LineEvents
-from leaks import MAX_BLOCKS, MAX_RSS, growth
 
 SLOW = LineEvents(drops_versions=False)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -162,16 +161,3 @@ def test_event_when_its_memory_was_used_before_has_nothing_of_the_other() -> Non
         assert (event.type, event.aggregate, event.cause, event.schema, event.client, event.stream) == ("",) * 6
         assert (event.sequence, event.index, event.attempt, event.version, event.time_ns, event.ack_time_ns) == (0,) * 6
         assert (event.meta, event.headers, event.subject, event.data.encode()) == ({}, {}, "", b"1")
-
-
-def test_lines_when_read_again_and_again_leak_nothing() -> None:
-    lines = b"\n".join([*LINES, b'{"type":"\xff"}'])
-
-    def once() -> None:
-        with pytest.raises(BadLine):
-            events_of_lines(lines, SLOW.of)
-
-    blocks, tracked, rss = growth(once, 4_000, n_before=500)
-    assert blocks < MAX_BLOCKS
-    assert tracked < MAX_BLOCKS
-    assert rss < MAX_RSS

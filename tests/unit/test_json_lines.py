@@ -17,7 +17,6 @@ import eda
 from eda._codec import encode_event, stored_event
 from eda._json_lines import json_lines, printed_time_ns
 from eda._pack import stored_events
-from leaks import MAX_BLOCKS, MAX_RSS, growth
 from support.packs import pack_of
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -179,21 +178,3 @@ def test_time_when_of_each_day_is_that_of_datetime() -> None:
 )
 def test_time_when_it_has_another_form_or_does_not_exist_is_none(text: str) -> None:
     assert printed_time_ns(text) is None
-
-
-def test_lines_when_made_again_and_again_leak_nothing() -> None:
-    events = [
-        stored(data=eda.JSON({"a": "ä"}), meta={"a": "b"}),
-        stored(data=eda.MsgPack({1: 2})),
-        stored(data=eda.Data.from_encoded("json", b"{")),
-        stored(data=eda.String("\n")),
-    ]
-
-    def once() -> None:
-        for line in json_lines(events).splitlines():
-            printed_time_ns(json.loads(line)["ack_time"])
-
-    blocks, tracked, rss = growth(once, 4_000, n_before=500)
-    assert blocks < MAX_BLOCKS
-    assert tracked < MAX_BLOCKS
-    assert rss < MAX_RSS

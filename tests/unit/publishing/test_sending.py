@@ -1,45 +1,17 @@
-"""eda.publishing._sending: the coroutine of `send` takes the short way or the long one, once, and leaks nothing."""
+"""eda.publishing._sending: the coroutine of `send` takes the short way or the long one, once."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import eda
-from eda.publishing._sending import Sender, Sending
 from eda.publishing.waiters import QueuedSender
-from leaks import MAX_BLOCKS, MAX_RSS, growth
-from support.publishing.publisher_core import Rig
-
-
-class Short(Sender):
-    """A publisher that is open, with room, and notes what takes the long way."""
-
-    def __init__(self) -> None:
-        self.rig = Rig(max_pending=1000, wants_acks=False)
-        self.rig.window()
-        self.rig.core.timer_runs = True
-        self._core = self.rig.core
-        self._senders: deque[QueuedSender] = deque()
-        self._closed = False
-        self.slow: list[object] = []
-
-    async def _send_slowly(self, event: eda.Event) -> str:
-        self.slow.append(event)
-        await asyncio.sleep(0)
-        return f"slow {event.id}"
-
-
-def ended(coroutine: Any) -> Any:
-    """Run a coroutine that waits for nothing, and return its result."""
-    with pytest.raises(StopIteration) as stopped:
-        coroutine.send(None)
-    return stopped.value.value
+from support.publishing.short_sender import Short, ended
 
 
 def test_send_when_events_flow_gives_the_event_to_the_core() -> None:
@@ -120,38 +92,3 @@ def test_send_when_it_is_ended_by_what_it_runs_is_refused_and_goes_on(way: str) 
     assert sending.send(None) is None
     assert sending.throw(LookupError("y")) is None
     assert ended(sending) == "slow e"
-
-
-@pytest.mark.parametrize("way", ["short", "long", "refused", "closed", "thrown", "left"])
-def test_memory_when_100000_events_are_sent_does_not_grow(way: str) -> None:
-    sender = Short()
-    event = eda.Event(id="e", type="t")
-    sender._closed = way in ("long", "left")
-    given: Any = eda.Event(id="a b") if way == "refused" else event
-
-    def send() -> None:
-        sending = sender.send(given)
-        assert type(sending) is Sending
-        if way == "closed":
-            sending.close()
-        elif way == "thrown":
-            with pytest.raises(LookupError):
-                sending.throw(LookupError())
-        elif way == "refused":
-            with pytest.raises(eda.ConfigError):
-                sending.send(None)
-        else:
-            try:
-                while way != "left" or not sender.slow:
-                    sending.send(None)
-            except StopIteration:
-                sender.rig.core.settle(sender.rig.core.next_seq - 1, 1)
-        sender.slow.clear()
-        if sender.rig.core.n_pending:
-            raise AssertionError("it is not settled")
-        sender.rig.written()
-
-    blocks, tracked, size = growth(send, 100_000 if way in ("short", "long", "left", "closed") else 10_000)
-    assert blocks < MAX_BLOCKS
-    assert tracked < MAX_BLOCKS
-    assert size < MAX_RSS
