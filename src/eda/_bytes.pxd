@@ -20,12 +20,23 @@ cdef extern from *:
     #else
     #define EDA_IS_LITTLE 1
     #endif
+    #if defined(_MSC_VER)
+    #include <intrin.h>
+    static inline int eda_lowest_byte(unsigned long long word) {
+        unsigned long at;
+        _BitScanForward64(&at, word);
+        return (int)at >> 3;
+    }
+    #else
+    static inline int eda_lowest_byte(unsigned long long word) { return __builtin_ctzll(word) >> 3; }
+    #endif
     static const char EDA_PAIRS[] =
         "00010203040506070809101112131415161718192021222324252627282930313233343536373839404142434445464748495051525354"
         "555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899";
     """
     const char* PAIRS "EDA_PAIRS"               # two digits for each number below 100
     const bint IS_LITTLE "EDA_IS_LITTLE"        # the byte order of words in memory
+    int lowest_byte "eda_lowest_byte"(uint64_t word) noexcept nogil     # with any bit set; of 0, anything
 
 
 # Why reading failed; 0 is success.
@@ -218,7 +229,8 @@ cdef inline bint is_ascii(const unsigned char* data, Py_ssize_t n) noexcept nogi
     return True
 
 
-# These test eight bytes at once. A result other than 0 says that one of the bytes matches, but not which one.
+# These test eight bytes at once. A result other than 0 says that one of the bytes matches, but not which one: only its
+# lowest byte with a bit set is sure to match.
 cdef enum:
     ONES = 0x0101010101010101ULL
     HIGHS = 0x8080808080808080ULL

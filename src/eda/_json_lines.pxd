@@ -1,6 +1,10 @@
 from libc.stdint cimport int64_t
 
 
+cdef enum:
+    N_PRINTED_TIME = 30     # bytes of a time as `json_lines` writes it: 2026-01-02T03:04:05.123456789Z
+
+
 # Return whether a text is one JSON value. It does not check that texts in it are UTF-8.
 cdef bint check_json(bytes text)
 

@@ -6,8 +6,8 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memchr
 
 from eda._bytes cimport (
-    Writer, copy_byte, copy_bytes, copy_decimal, copy_pair, is_utf8, parse_decimal, put_byte, put_bytes, release,
-    reserve,
+    Writer, copy_byte, copy_bytes, copy_decimal, copy_pair, eight_digits, is_utf8, parse_decimal, put_byte, put_bytes,
+    release, reserve,
 )
 from eda._data cimport Data
 from eda._event cimport F_AGGREGATE, F_CAUSE, F_CLIENT, F_ID, F_SCHEMA, F_TYPE, Event
@@ -27,7 +27,6 @@ cdef object _not_json = (msgspec.MsgspecError, RecursionError)
 
 cdef enum:
     NS = 1_000_000_000
-    N_TIME = 30                 # bytes of 2026-01-02T03:04:05.123456789Z
     N_NUMBERS = 200             # at most: the names of all fields with numbers, and the numbers
 
 cdef extern from *:
@@ -209,17 +208,26 @@ def printed_time_ns(str text not None):
     return ns if read_time(<const unsigned char*>at, n, &ns) else None
 
 
+cdef inline bint read_fraction(const unsigned char* at, uint64_t* fraction) noexcept nogil:
+    """Read nine digits."""
+    cdef unsigned int last = <unsigned int>at[8] - 48
+    if last > 9 or not eight_digits(at, fraction):
+        return parse_decimal(at, 9, fraction)
+    fraction[0] = fraction[0] * 10 + last
+    return True
+
+
 cdef bint read_time(const unsigned char* at, Py_ssize_t n, int64_t* ns) noexcept nogil:
     cdef unsigned int century, of_century, month, day, hour, minute, second
     cdef unsigned int days_of_month
     cdef uint64_t fraction = 0
     cdef int64_t year, era, days
     if (
-        n != N_TIME or at[4] != 45 or at[7] != 45 or at[10] != 84 or at[13] != 58 or at[16] != 58 or at[19] != 46
-        or at[29] != 90 or not two_digits(at, &century) or not two_digits(at + 2, &of_century)
+        n != N_PRINTED_TIME or at[4] != 45 or at[7] != 45 or at[10] != 84 or at[13] != 58 or at[16] != 58
+        or at[19] != 46 or at[29] != 90 or not two_digits(at, &century) or not two_digits(at + 2, &of_century)
         or not two_digits(at + 5, &month) or not two_digits(at + 8, &day) or not two_digits(at + 11, &hour)
         or not two_digits(at + 14, &minute) or not two_digits(at + 17, &second)
-        or not parse_decimal(at + 20, 9, &fraction)
+        or not read_fraction(at + 20, &fraction)
     ):
         return False
     year = century * 100 + of_century

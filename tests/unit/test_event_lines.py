@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import eda
 from eda._codec import encode_event, stored_event
-from eda._event_lines import events_of_lines
+from eda._event_lines import events_of_lines, n_lines_of
 from eda._json_lines import json_lines
 from eda.cli.line_events import BadLine, LineEvents
 
@@ -161,3 +161,64 @@ def test_event_when_its_memory_was_used_before_has_nothing_of_the_other() -> Non
         assert (event.type, event.aggregate, event.cause, event.schema, event.client, event.stream) == ("",) * 6
         assert (event.sequence, event.index, event.attempt, event.version, event.time_ns, event.ack_time_ns) == (0,) * 6
         assert (event.meta, event.headers, event.subject, event.data.encode()) == ({}, {}, "", b"1")
+
+
+@pytest.mark.parametrize(
+    "stop", [b'"', b"\\", b"\n", b"\x1f", b"\x00", b"\x7f", b" ", b"\x21", b"\x23", "ä".encode(), b"\xff"]
+)
+def test_text_when_a_byte_is_at_any_place_in_it_is_read_alike_or_left(stop: bytes) -> None:
+    for n in range(40):
+        for at in range(n + 1):
+            text = b"x" * at + stop + b"y" * (n - at)
+            line = b'{"aggregate":"%b","type":"t","encoding":"json","data":1}' % text
+            if stop in (b"\x7f", b" ", b"\x21", b"\x23", "ä".encode()):
+                (event,) = events_of_lines(line, leave)
+                assert event.aggregate == text.decode()
+                assert same(event, SLOW.of(line))
+            else:
+                with pytest.raises(Left):
+                    events_of_lines(line, leave)
+
+
+def test_lines_when_their_fields_are_in_other_orders_are_read_as_each_alone() -> None:
+    choose = random.Random(5)
+    fields = [
+        *(b'"stream":"s"', b'"type":"t"', b'"types":"t"', b'"aggregate":"a"', b'"id":"i"', b'"time":null', b'"tim":1'),
+        *(
+            b'"cause":"c"',
+            b'"client":"x"',
+            b'"schema":"1"',
+            b'"meta":{}',
+            b'"version":0',
+            b'"sequence":7',
+            b'"index":0',
+        ),
+    ]
+    lines, expected = [], []
+    before: list[bytes] = []
+    for _ in range(3_000):
+        chosen = [b'"id":"%d"' % len(lines), *choose.sample(fields, choose.randrange(5))]
+        choose.shuffle(chosen)
+        if choose.random() < 0.5 and before:
+            chosen = [*before]
+            chosen[choose.randrange(len(chosen))] = choose.choice(fields)
+        before = chosen
+        line = b"{%b}" % b",".join([*chosen, b'"encoding":"json"', b'"data":%d' % len(lines)])
+        try:
+            (event,) = events_of_lines(line, leave)
+        except Left:
+            event = eda.Event(id="left")
+        lines.append(line)
+        expected.append(event)
+    together = events_of_lines(b"\n".join(lines), lambda line: eda.Event(id="left"))
+    n_left = sum(event.id == "left" for event in expected)
+    assert 300 < n_left < 2_700
+    for one, other in zip(expected, together, strict=True):
+        assert (one.id == "left") == (other.id == "left")
+        assert one.id == "left" or same(other, one)
+
+
+@given(st.lists(st.sampled_from([b"", b"a", b"\n", b"\n\n", b"x" * 100, b"\r\n"]), max_size=20))
+def test_line_ends_when_counted_are_as_many_as_bytes_counts(parts: list[bytes]) -> None:
+    lines = b"".join(parts)
+    assert n_lines_of(lines) == lines.count(b"\n")

@@ -10,7 +10,7 @@ import pytest
 
 import eda
 from eda._codec import encode_event, stored_event
-from eda._event_lines import events_of_lines
+from eda._event_lines import events_of_lines, n_lines_of
 from eda._json_lines import json_lines, printed_time_ns
 from eda.cli.line_events import BadLine, LineEvents
 from leaks import MAX_BLOCKS, MAX_RSS, growth
@@ -85,6 +85,7 @@ PATHS: dict[str, Callable[[], Any]] = {
     **{f"read-{name}": lambda lines=lines: events_of_lines(lines, READER.of) for name, lines in LINES.items()},
     "read-all": lambda: events_of_lines(b"\n".join(each.strip() for each in LINES.values()), READER.of),
     **{f"refuse-{name}": lambda lines=lines: refused(lines) for name, lines in BAD.items()},
+    "count": lambda: n_lines_of(LINES["many"]),
     "time": lambda: printed_time_ns("2026-11-30T10:00:00.123456789Z"),
     "time-of-another-form": lambda: (printed_time_ns("2026-11-30"), printed_time_ns("ä" * 15)),
 }  # fmt: skip

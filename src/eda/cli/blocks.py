@@ -9,6 +9,8 @@ import threading
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 
+from eda._event_lines import n_lines_of
+
 __all__ = ["MAX_LINE", "LineBlocks"]
 
 BLOCK = 1 << 18  # bytes that are read at once
@@ -19,14 +21,15 @@ MAX_LINE = 1 << 27  # bytes; more than the largest event takes
 class LineBlocks:
     """The lines of an open file, in blocks. `n_bytes`: how much was read. `size`: the size of a regular file, or None.
 
-    A regular file is read in the event loop. Anything else, which may make a read wait, is read in a thread.
+    A regular file is read in the event loop. Anything else, which may make a read wait, is read in a thread: then
+    `may_wait` is set.
     """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         about = os.fstat(fd)
-        self._is_regular = stat.S_ISREG(about.st_mode)
-        self.size: int | None = about.st_size if self._is_regular else None
+        self.may_wait: bool = not stat.S_ISREG(about.st_mode)
+        self.size: int | None = None if self.may_wait else about.st_size
         self.n_bytes: int = 0
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Condition()
@@ -58,10 +61,10 @@ class LineBlocks:
                 number += 1
                 lines, is_too_long = data[first:end], False
             else:
-                lines = b"".join([*rest, data[:end]])
+                lines = b"".join([*rest, memoryview(data)[:end]])
             if lines:
                 yield number, lines, False
-                number += lines.count(b"\n")
+                number += n_lines_of(lines)
             rest, n_rest = [data[end:]], len(data) - end
             await asyncio.sleep(0)
         if is_too_long:
@@ -70,7 +73,7 @@ class LineBlocks:
             yield number, b"".join(rest) + b"\n", False
 
     async def _read(self) -> bytes:
-        if self._is_regular:
+        if not self.may_wait:
             return os.read(self._fd, BLOCK)
         if self._waiter is None:
             threading.Thread(target=self._run, name="eda-stdin", daemon=True).start()

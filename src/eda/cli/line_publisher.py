@@ -86,7 +86,7 @@ async def publish_lines(
         watch(work.count)
         try:
             async with aclosing(blocks.blocks()) as reading:
-                while (block := await _next_block(reading, stopped)) is not None:
+                while (block := await _next_block(reading, stopped, may_wait=blocks.may_wait)) is not None:
                     number, lines, is_too_long = block
                     await work.publish(number, lines, is_too_long=is_too_long)
             await publisher.flush()
@@ -103,9 +103,13 @@ async def publish_lines(
 
 
 async def _next_block(
-    reading: AsyncGenerator[tuple[int, bytes, bool], None], stopped: asyncio.Future[None]
+    reading: AsyncGenerator[tuple[int, bytes, bool], None], stopped: asyncio.Future[None], *, may_wait: bool
 ) -> tuple[int, bytes, bool] | None:
     """Return the next block of lines; None at the end. Raises _Stop if an event is refused before the block comes."""
+    if not may_wait:  # then a task has nothing to wait for
+        if stopped.done():
+            raise _Stop
+        return await anext(reading, None)
 
     async def read() -> tuple[int, bytes, bool] | None:
         return await anext(reading, None)
@@ -140,6 +144,7 @@ class _Publishing:
         self._counts = counts
         self._refused = refused
         self._stops = stops
+        self._n_sent = 0
         # For the events under way: how many were sent before these, the events, and the number of their first line.
         self._sent: deque[tuple[int, list[eda.Event], list[int] | range]] = deque()
 
@@ -174,21 +179,24 @@ class _Publishing:
     async def _send(self, events: list[eda.Event], numbers: list[int] | range) -> None:
         publisher = self._publisher
         while events:
-            n_before = publisher.stats().sent
+            n_before = self._n_sent
             self._sent.append((n_before, events, numbers))
             try:
                 await publisher.send_many(events)
+                self._n_sent += len(events)
                 events = []
             except (eda.ConfigError, eda.CodecError) as error:
                 # The events before the one that can't be sent were accepted.
-                at = publisher.stats().sent - n_before
+                self._n_sent = publisher.stats().sent
+                at = self._n_sent - n_before
                 if not at < len(events):
                     raise
                 self._bad(numbers[at], str(error))
                 events, numbers = events[at + 1 :], numbers[at + 1 :]
             if self.tell_refused() and self._stops:
                 raise _Stop
-            settled = publisher.stats().sent - publisher.stats().pending
+            stats = publisher.stats()
+            settled = stats.sent - stats.pending
             while self._sent and self._sent[0][0] + len(self._sent[0][1]) <= settled:
                 self._sent.popleft()
 
