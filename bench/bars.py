@@ -245,4 +245,8 @@ BARS = [
     Bar("eda tail to JSON lines: times 150,000 events/s", "150,000 events a second s", "eda tail s", ">=", 1),
     Bar("eda tail, first line: over 350 ms", "eda tail, first line s", "350 ms s", "<=", 1),
     Bar("eda pub from JSON lines: part of publisher.send's rate", "publisher send s", "eda pub s", ">=", 0.5),
+    Bar(
+        "eda pub from JSON lines into packs: part of publisher.send's rate",
+        *("publisher send, packed s", "eda pub, packed s", ">=", 0.5),
+    ),
 ]

@@ -24,6 +24,7 @@ AREAS = (
         "projections.applying",
         "telemetry.metrics",
         "telemetry.traces",
+        "cli.lines",
     ),
 )
 

@@ -47,12 +47,12 @@ def publisher_s(server: eda.EmbeddedServer, *, packed: bool) -> float:
     return took_s
 
 
-def copy_s(server: eda.EmbeddedServer, source: str) -> float:
+def copy_s(environment: dict[str, str], server: eda.EmbeddedServer, source: str) -> float:
     """Return the seconds of the whole process, also those until it is connected."""
     target = f"copied-{next(_numbers)}"
     started = time.perf_counter()
     command = [sys.executable, "-m", "eda.cli", "copy", source, target, "--create", "--addr", server.url]
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(command, check=True, capture_output=True, env=environment)
     took_s = time.perf_counter() - started
     delete(server, target)
     return took_s
@@ -60,11 +60,11 @@ def copy_s(server: eda.EmbeddedServer, source: str) -> float:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("packed", [False, True])
-def test_copy(server: eda.EmbeddedServer, duel: Callable[..., None], packed: bool) -> None:
+def test_copy(server: eda.EmbeddedServer, duel: Callable[..., None], environment: dict[str, str], packed: bool) -> None:
     kind = "packs" if packed else "messages"
     source = filled(server, packed=packed)
     duel(
-        (f"eda copy {kind} s", lambda: copy_s(server, source)),
+        (f"eda copy {kind} s", lambda: copy_s(environment, server, source)),
         (f"publisher {kind} s", lambda: publisher_s(server, packed=packed)),
         rounds=3,
     )

@@ -7,7 +7,6 @@ compiled beforehand, as pip does when it installs a package.
 from __future__ import annotations
 
 import asyncio
-import os
 import statistics
 import subprocess
 import sys
@@ -43,8 +42,8 @@ CONNECTING = {
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory, server: eda.EmbeddedServer) -> dict[str, str]:
-    """An environment in which modules are compiled once, and in which a server has events."""
+def connecting(environment: dict[str, str], server: eda.EmbeddedServer) -> dict[str, str]:
+    """The environment of commands whose server has events."""
 
     async def fill() -> None:
         async with eda.connect(server.url) as conn:
@@ -56,8 +55,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory, server: eda.EmbeddedSe
             await conn.store("ledger").append("a", [eda.Event(type="opened")], expected="new")
 
     asyncio.run(fill())
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    return kept | {"PYTHONPYCACHEPREFIX": str(tmp_path_factory.mktemp("compiled")), "EDA_URL": server.url}
+    return environment | {"EDA_URL": server.url}
 
 
 def first_output_ms(environment: dict[str, str], *arguments: str) -> float:
@@ -77,11 +75,11 @@ def first_output_ms(environment: dict[str, str], *arguments: str) -> float:
 
 
 @pytest.fixture
-def measured(benchmark: Any, note: Callable[[str, float], None], environment: dict[str, str]) -> Callable[..., None]:
+def measured(benchmark: Any, note: Callable[[str, float], None], connecting: dict[str, str]) -> Callable[..., None]:
     """Measure what a command needs until its first output, in turn with an empty Python process."""
 
     def measure(name: str, limit_ms: float, *arguments: str, **more: str) -> None:
-        env = environment | more
+        env = connecting | more
         how = ("-c", "from eda.cli import main; main(prog_name='eda')")  # as the script `eda` does
         ours: list[float] = []
         empty: list[float] = []

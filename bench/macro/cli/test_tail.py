@@ -33,10 +33,11 @@ def fill(server: eda.EmbeddedServer, stream: str, n: int, *, packed: bool = Fals
     asyncio.run(run())
 
 
-def print_all(server: eda.EmbeddedServer, stream: str, path: Path) -> None:
+def print_all(environment: dict[str, str], server: eda.EmbeddedServer, stream: str, path: Path) -> None:
     """Print all events of a stream into a file."""
+    command = [*TAIL, stream, "--addr", server.url, "--from", "1", "--no-follow"]
     with path.open("wb") as file:
-        subprocess.run([*TAIL, stream, "--addr", server.url, "--from", "1", "--no-follow"], stdout=file, check=True)
+        subprocess.run(command, stdout=file, check=True, env=environment)
 
 
 @pytest.mark.timeout(600)
@@ -45,23 +46,24 @@ def test_tail(
     server: eda.EmbeddedServer,
     duel: Callable[..., None],
     note: Callable[[str, float], None],
+    environment: dict[str, str],
     tmp_path: Path,
     packed: bool,
 ) -> None:
     name = "eda tail, packed s" if packed else "eda tail s"
     fill(server, "tail", N, packed=packed)
     note("150,000 events a second s", N / 150_000)
-    duel((name, lambda: print_all(server, "tail", tmp_path / "lines")), rounds=3)
+    duel((name, lambda: print_all(environment, server, "tail", tmp_path / "lines")), rounds=3)
     with (tmp_path / "lines").open("rb") as lines:
         assert sum(1 for _ in lines) == N
     delete(server, "tail")
 
 
-def first_line_s(server: eda.EmbeddedServer, stream: str) -> float:
+def first_line_s(environment: dict[str, str], server: eda.EmbeddedServer, stream: str) -> float:
     """Return the time from the start of the process to its first line."""
     started = time.perf_counter()
     command = [*TAIL, stream, "--addr", server.url, "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment) as process:
         assert process.stdout is not None
         assert process.stdout.readline()
         took = time.perf_counter() - started
@@ -69,8 +71,13 @@ def first_line_s(server: eda.EmbeddedServer, stream: str) -> float:
     return took
 
 
-def test_first_line(server: eda.EmbeddedServer, duel: Callable[..., None], note: Callable[[str, float], None]) -> None:
+def test_first_line(
+    server: eda.EmbeddedServer,
+    duel: Callable[..., None],
+    note: Callable[[str, float], None],
+    environment: dict[str, str],
+) -> None:
     fill(server, "tail", 1000)
     note("350 ms s", 0.35)
-    duel(("eda tail, first line s", lambda: first_line_s(server, "tail")), rounds=9)
+    duel(("eda tail, first line s", lambda: first_line_s(environment, server, "tail")), rounds=9)
     delete(server, "tail")
