@@ -31,6 +31,7 @@ __all__ = ["ANSWERS_S", "Standby", "count_standbys"]
 ANSWERS_S = 0.5  # how long to wait for the answers of standbys
 PAUSE_NS = 50_000_000  # the least time between two answers of one standby, because anybody may ask
 MAX_TOKEN = 64
+NO_RESPONDERS = b"NATS/1.0 503"
 
 
 def _subject(domain: str, stream: str, what: str) -> str:
@@ -100,31 +101,38 @@ class Standby:
 async def count_standbys(wire: Wire, domain: str, stream: str, names: set[str]) -> Counter[str] | None:
     """Return how many members stand by for each of these cursors, counting those that answer within 0.5 s.
 
-    Return None if the server forbids us to ask. Raises Closed.
+    If nobody stands by for the stream, the server says so, and there is no wait. Return None if it forbids us to ask.
+    Raises Closed.
     """
     counted: Counter[str] = Counter()
     known = {name.encode(): name for name in names}
     token = next_nuid()
     question, answers = _subject(domain, stream, "standby"), f"{_subject(domain, stream, 'standing')}.{token}"
-    refused = asyncio.Event()
+    is_refused = False
+    ended = asyncio.Event()
 
     def take(tail: bytes, headers: bytes, payload: bytes) -> None:
         name = known.get(payload) if len(payload) <= MAX_NAME else None
         if name is not None:
             counted[name] += 1
+        elif headers.startswith(NO_RESPONDERS):
+            ended.set()
 
     def on_refused(kind: str, subject: str) -> None:
+        nonlocal is_refused
         if subject in (question, answers):
-            refused.set()
+            is_refused = True
+            ended.set()
 
     wire.on_refused.append(on_refused)
     try:
         subscription = await wire.attach(answers, CallbackSink(0, take))
         try:
-            wire.out.command(f"PUB {question} {len(token)}\r\n{token}\r\n".encode())
+            # The server answers to the reply subject if no connection anywhere listens to the question.
+            wire.out.command(f"PUB {question} {answers} {len(token)}\r\n{token}\r\n".encode())
             with suppress(TimeoutError):
                 async with asyncio.timeout(ANSWERS_S):
-                    await refused.wait()
+                    await ended.wait()
         finally:
             if not wire.is_closed:
                 await wire.detach(subscription)
@@ -133,4 +141,4 @@ async def count_standbys(wire: Wire, domain: str, stream: str, names: set[str]) 
         raise Closed("connection") from error
     finally:
         wire.on_refused.remove(on_refused)
-    return None if refused.is_set() else counted
+    return None if is_refused else counted

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import eda
+from eda.cursors import standby
 from eda.jetstream.bucket import BUCKET, BUCKET_STREAM
 from helpers import Admin, Connect, Logged, until, wire_of
+from support.embedded.cluster import Cluster
 from support.subscribing.short_mirror import short_mirror
 
 
@@ -182,6 +186,50 @@ async def test_holder_and_standbys_when_members_come_and_go_are_seen_by_others(
         await each.close()
     found = await info_of(watcher, stream)
     assert (found.holder, found.standbys) == (None, 0)
+
+
+async def test_standbys_when_nobody_stands_by_are_counted_without_a_wait(
+    conn: eda.Conn, connect: Connect, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standby, "ANSWERS_S", 60.0)
+    await publish(conn, stream, "a")
+    options: dict[str, Any] = {"durable": True, "serial": True}
+    async with conn.subscribe(stream, print, name="n", **options), asyncio.timeout(10):
+        for asking in (conn, await connect()):
+            found = await info_of(asking, stream)
+            assert found.holder is not None
+            assert found.standbys == 0
+            details = await asking.subscription(stream, "n")
+            assert details is not None
+            assert details.info.standbys == 0
+
+
+async def test_standbys_when_they_are_of_another_subscription_are_waited_for(
+    conn: eda.Conn, connect: Connect, stream: str
+) -> None:
+    await publish(conn, stream, "a")
+    options: dict[str, Any] = {"durable": True, "serial": True}
+    members = [await (await connect()).subscribe(stream, print, name="n", **options) for _ in range(2)]
+    alone = await conn.subscribe(stream, print, name="alone", **options)
+    assert [(each.name, each.standbys) for each in await conn.subscriptions(stream)] == [("alone", 0), ("n", 1)]
+    for each in (alone, *members):
+        await each.close()
+
+
+async def test_standbys_when_they_are_on_other_servers_of_a_cluster_are_counted(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"name": "n", "durable": True, "serial": True}
+    async with Cluster(tmp_path) as cluster, contextlib.AsyncExitStack() as stack:
+        conns = [await stack.enter_async_context(eda.connect(url)) for url in cluster.urls]
+        await conns[0].streams.create("s")
+        await publish(conns[0], "s", "a")
+        members = [await each.subscribe("s", print, **options) for each in conns[:2]]
+        await until(lambda: members[0].is_active)
+        for asking in conns:  # one of the holder, one of the standby, and one that knows neither
+            assert (await info_of(asking, "s")).standbys == 1
+        await members[1].close()
+        for asking in conns:
+            assert (await info_of(asking, "s")).standbys == 0
+        await members[0].close()
 
 
 async def test_standbys_when_somebody_asks_with_nonsense_answer_to_their_own_subject_only(
