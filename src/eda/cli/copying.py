@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 import eda
+from eda.amounts import duration_text
 from eda.cli.event_range import Bounds, EventRange, resolved
 from eda.cli.failure import Failure
 from eda.cli.output import print_json, safe
@@ -137,7 +138,7 @@ def report(result: Result, source: str, target: str, *, as_json: bool, is_copy: 
         return
     rate = f" ({result.stored / result.seconds:,.0f}/s)" if result.seconds > 1 else ""
     done = "copied" if is_copy else "replayed"
-    click.echo(f"{result.stored:,} events {done} from {source} to {target} in {result.seconds:.1f} s{rate}")
+    click.echo(f"{result.stored:,} events {done} from {source} to {target} in {duration_text(result.seconds)}{rate}")
     if result.duplicates:
         click.echo(f"{result.duplicates:,} messages were in {target} already, and are not stored twice", err=True)
     if result.no_events:

@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 import eda
-from eda.cli.output import console, duration_text, print_json, safe, time_text
+from eda.amounts import duration_text
+from eda.cli.output import console, print_json, safe, time_text
 
 __all__ = ["fields_of_letter", "list_dead", "read_letters", "summarise_dead"]
 

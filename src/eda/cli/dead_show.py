@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 import eda
+from eda.amounts import size_text
 from eda.cli.dead_list import fields_of_letter, read_letters
 from eda.cli.history import fields_of
 from eda.cli.output import console, print_json, safe, time_text
@@ -63,7 +64,7 @@ def _print_letter(letter: eda.DeadLetter, to: Console) -> None:
         lines.append(("subject", letter.subject))
     lines += [(f"header {name}", value) for name, value in letter.headers.items()]
     if letter.omitted_bytes:
-        lines.append(("payload", f"{letter.omitted_bytes:,} bytes, which were too large for the letter"))
+        lines.append(("payload", f"{size_text(letter.omitted_bytes)}, which were too large for the letter"))
     if event is not None:
         fields = fields_of(event)
         for name in ("type", "aggregate", "id", "time", "cause", "client", "schema"):
@@ -97,7 +98,7 @@ def _shown_data(event: eda.Event) -> str:
 def _shown_bytes(payload: bytes) -> str:
     if not payload:
         return ""
-    return _cut(f"{len(payload):,} bytes: {payload[: MAX_SHOWN // 2].hex(' ', 4)}")
+    return _cut(f"{size_text(len(payload))}: {payload[: MAX_SHOWN // 2].hex(' ', 4)}")
 
 
 def _cut(text: str) -> str:

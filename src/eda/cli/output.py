@@ -17,7 +17,7 @@ from eda.times import time_text as text_of_ns
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["confirm", "console", "duration_text", "print_json", "safe", "time_text"]
+__all__ = ["confirm", "console", "print_json", "safe", "time_text"]
 
 
 def print_json(fields: Mapping[str, Any]) -> None:
@@ -37,15 +37,6 @@ def safe(text: str, encoding: str | None = None) -> str:
     encoding = encoding or sys.stdout.encoding or "utf-8"
     shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
     return shown.encode(encoding, "backslashreplace").decode(encoding)
-
-
-def duration_text(seconds: float) -> str:
-    """Return a duration as people write it: 3 s, 5 min, 2 h, 4 d."""
-    seconds = max(seconds, 0.0)
-    for limit, unit, size in ((120, "s", 1), (7200, "min", 60), (172800, "h", 3600)):
-        if seconds < limit:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds / 86400:.0f} d"
 
 
 def time_text(time: datetime | None) -> str | None:

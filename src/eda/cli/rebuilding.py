@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 import eda
+from eda.amounts import duration_text
 from eda.cli.columns import Done, Rate
 from eda.cli.modules import import_modules
 from eda.cli.session import connection
@@ -168,7 +169,7 @@ class _Bar:
         if done:
             self._bars.stop()
             seconds = monotonic() - self._began
-            text = f"{label} has caught up: {stats.applied:,} events applied in {seconds:.1f} s"
+            text = f"{label} has caught up: {stats.applied:,} events applied in {duration_text(seconds)}"
             if stats.dead_lettered:
                 text += f"; {stats.dead_lettered:,} events failed and became dead letters"
             click.echo(f"{text}\nviews of {stats.name} now read version {stats.version}" if promoted else text)

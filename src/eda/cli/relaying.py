@@ -16,6 +16,7 @@ import click
 
 import eda
 import eda.sql
+from eda.amounts import duration_text
 from eda.cli.session import connection
 from eda.errors import EdaError
 
@@ -71,7 +72,7 @@ def _print(stats: eda.RelayStats, *, as_json: bool) -> None:
     else:
         text = (
             f"published {stats.acknowledged:,} events; {stats.waiting:,} rows wait, the oldest for "
-            f"{stats.oldest_s:.0f} s; {stats.refused:,} refusals"
+            f"{duration_text(stats.oldest_s)}; {stats.refused:,} refusals"
         )
         if stats.dead:
             text += f"; {stats.dead:,} rows moved to the dead rows"

@@ -15,6 +15,7 @@ from typing import Any, Self
 import msgspec
 
 import eda
+from eda.amounts import duration_text
 from eda.cli.work import Work
 from eda.transport.addresses import parse_addresses
 
@@ -104,7 +105,7 @@ async def _forget(conn: eda.Conn, stream: str, work: Work, handling: Side, on_lo
 
 
 def _why(error: Exception) -> str:
-    return str(error) or f"no answer within {STOP_TIMEOUT_S:g} s"
+    return str(error) or f"no answer within {duration_text(STOP_TIMEOUT_S)}"
 
 
 class Side:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 import eda
+from eda.amounts import duration_text
 from eda.cli.failure import Failure
 from eda.cli.lookup import run_on_known
 from eda.cli.output import confirm, print_json, safe
@@ -68,7 +69,8 @@ def _removed_by(info: eda.StreamInfo, settings: dict[str, Any]) -> str:
     if max_age_s is not None and info.first_time_ns:
         age_s = datetime.now(UTC).timestamp() - info.first_time_ns / 1e9
         if age_s > max_age_s:
-            return f"has events that are {age_s:,.0f} s old, and removes those older than {max_age_s:g} s then"
+            ages = duration_text(age_s), duration_text(max_age_s)
+            return f"has events that are {ages[0]} old, and removes those older than {ages[1]} then"
     return ""
 
 

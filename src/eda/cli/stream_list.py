@@ -11,14 +11,15 @@ from rich.table import Table
 from rich.text import Text
 
 import eda
+from eda.amounts import duration_text, size_text
 from eda.cli.ending import print_to_end
 from eda.cli.failure import Failure
 from eda.cli.lookup import run_on_known
-from eda.cli.output import console, duration_text, print_json, safe, time_text
+from eda.cli.output import console, print_json, safe, time_text
 from eda.cli.session import run_with_conn
 from eda.cli.sub_list import print_subs, sub_fields
 
-__all__ = ["details_of", "print_details", "show_stream", "show_streams", "size_text", "stream_fields"]
+__all__ = ["details_of", "print_details", "show_stream", "show_streams", "stream_fields"]
 
 
 # Which events a stream removes, if not only those beyond its limits.
@@ -157,7 +158,7 @@ def _print_details(fields: dict[str, Any]) -> None:
         ("storage", f"{fields['storage']}, {replicas} {'replica' if replicas == 1 else 'replicas'}"),
         ("limits", _limits(fields)),
         ("allows", _allowed(fields)),
-        ("duplicates", f"recognised for {fields['dedup_window_s']:g} s"),
+        ("duplicates", f"recognised for {duration_text(fields['dedup_window_s'])}"),
     ]
     if fields["retention"] != "limits":
         lines.append(("retention", safe(_RETENTION.get(fields["retention"], fields["retention"]))))
@@ -203,16 +204,6 @@ def _allowed(fields: dict[str, Any]) -> str:
         "store": "appends of event stores only",
     }
     return ", ".join(text for name, text in words.items() if fields[name]) or "single events"
-
-
-def size_text(size: int) -> str:
-    """Return a number of bytes as people write it: 512 B, 3.4 MB."""
-    value = float(size)
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if value < 1000 or unit == "TB":
-            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
-        value /= 1000
-    return ""
 
 
 def _time(time_ns: int) -> datetime | None:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 import eda
+from eda.amounts import duration_text
 from eda.cli.failure import Failure
 from eda.cli.lookup import run_on_known
 from eda.cli.output import confirm, print_json, safe, time_text
@@ -126,7 +127,7 @@ def _check_members(found: eda.SubscriptionDetails, *, force: bool, how: str) -> 
         return
     where = _where(info.stream, info.name)
     if info.kind == "shared":
-        lease = f"{found.lease_s:g} s" if found.lease_s else "its lease"
+        lease = duration_text(found.lease_s) if found.lease_s else "its lease"
         why = f"they are open, or one was closed or killed within the last {lease}"
         how = "its members end with ConsumerDeleted"
     else:

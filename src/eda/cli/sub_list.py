@@ -13,10 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 import eda
+from eda.amounts import duration_text
 from eda.cli.ending import print_to_end
 from eda.cli.failure import Failure
 from eda.cli.lookup import NotThere, run_on_known
-from eda.cli.output import console, duration_text, print_json, safe, time_text
+from eda.cli.output import console, print_json, safe, time_text
 
 __all__ = [
     "age_text",
@@ -239,7 +240,7 @@ def _shared_lines(fields: dict[str, Any]) -> list[tuple[str, str]]:
         return [("consumer", "none: the next member makes it, and starts at the moved position")]
     lines = [
         ("in flight", f"{fields['in_flight']:,}, of which {fields['redelivered']:,} were delivered before"),
-        ("lease", f"{fields['lease_s']:g} s"),
+        ("lease", duration_text(fields["lease_s"])),
         ("at most", f"{fields['max_ack_pending']:,} in flight"),
         ("open pulls", str(fields["pulls"])),
         ("made", f"at {fields['created']} by {safe(fields['made_by'] or 'another program')}"),

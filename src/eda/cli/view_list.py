@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from eda.cli.output import duration_text, time_text
+from eda.amounts import duration_text
+from eda.cli.output import time_text
 from eda.cli.session import connection
 from eda.cli.view_lag import StreamLag, VersionLag, lag_of
 from eda.cli.view_sink import opened_sink

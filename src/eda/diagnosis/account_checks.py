@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from eda.amounts import size_text
 from eda.diagnosis.facts import Facts
-from eda.diagnosis.finding import Finding, counted, share, size_text
+from eda.diagnosis.finding import Finding, counted, share
 from eda.jetstream.consumer_settings import MAX_ACK_PENDING
 
 __all__ = ["check_account"]

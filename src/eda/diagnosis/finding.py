@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-__all__ = ["SEVERITIES", "Finding", "Severity", "counted", "duration_text", "listed", "share", "size_text"]
+__all__ = ["SEVERITIES", "Finding", "Severity", "counted", "listed", "share"]
 
 Severity: TypeAlias = Literal["ok", "note", "warning", "problem"]
 SEVERITIES: tuple[Severity, ...] = ("ok", "note", "warning", "problem")
@@ -28,25 +28,6 @@ class Finding:
     """what was found, and what follows from it"""
     advice: str | None = None
     """what to do about it; None: nothing"""
-
-
-def duration_text(seconds: float) -> str:
-    """Return a duration as people write it: 0.3 ms, 5 s, 3 min, 2 h, 4 d."""
-    if seconds < 1:
-        return f"{seconds * 1000:.3g} ms"
-    for limit, unit, size in ((120, "s", 1), (7200, "min", 60), (172800, "h", 3600)):
-        if seconds < limit:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds / 86400:.3g} d"
-
-
-def size_text(n_bytes: float) -> str:
-    """Return a number of bytes as people write it: 512 B, 64 KiB, 3.5 GiB."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if n_bytes < 1024:
-            return f"{n_bytes:.4g} {unit}"
-        n_bytes /= 1024
-    return f"{n_bytes:.4g} TiB"
 
 
 def counted(number: int, what: str) -> str:

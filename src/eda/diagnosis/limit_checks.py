@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from eda.amounts import duration_text, size_text
 from eda.diagnosis.facts import StreamFacts
-from eda.diagnosis.finding import Finding, Severity, duration_text, share, size_text
+from eda.diagnosis.finding import Finding, Severity, share
 
 __all__ = ["check_limits"]
 

@@ -7,8 +7,9 @@ import platform
 from collections.abc import Iterator
 
 from eda._version import __version__
+from eda.amounts import duration_text, size_text
 from eda.diagnosis.facts import Facts
-from eda.diagnosis.finding import Finding, duration_text, listed, size_text
+from eda.diagnosis.finding import Finding, listed
 
 __all__ = ["check_server"]
 
@@ -91,7 +92,7 @@ def _payload(facts: Facts) -> Finding:
     most = facts.server.get("max_payload", 0)
     message = f"An event, or a pack of events, has at most {size_text(most)} (max_payload)."
     if most < SMALL_PAYLOAD:
-        advice = "If larger events are possible, raise max_payload on the server: 1 MiB is its default."
+        advice = f"If larger events are possible, raise max_payload on the server: its default is {size_text(2**20)}."
         return Finding(severity="warning", check="max_payload", message=message, advice=advice)
     return Finding(severity="ok", check="max_payload", message=message)
 

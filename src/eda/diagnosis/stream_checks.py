@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from eda.amounts import duration_text, size_text
 from eda.diagnosis.facts import Facts, StreamFacts
-from eda.diagnosis.finding import Finding, counted, duration_text, listed, size_text
+from eda.diagnosis.finding import Finding, counted, listed
 from eda.times import NS
 
 __all__ = ["check_stream"]

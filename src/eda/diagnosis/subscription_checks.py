@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from eda.amounts import duration_text
 from eda.diagnosis.facts import Facts, StreamFacts
-from eda.diagnosis.finding import Finding, Severity, counted, duration_text, listed
+from eda.diagnosis.finding import Finding, Severity, counted, listed
 from eda.jetstream.consumer_settings import Fault, Needs, find_faults, is_attended, subjects_of, unrepairable
 from eda.jetstream.schemas import nanoseconds
 from eda.subscribing.behind import SubscriptionInfo

@@ -197,7 +197,7 @@ async def test_show_when_in_a_terminal_is_for_people(server: eda.EmbeddedServer,
     assert ["error", "the card was\\x1b[31m refused"] in lines
     assert ['"total":', "12"] in lines
     shown = await run_in_terminal(*at(server, "show", "orders", "3"), columns=columns)
-    assert "2 bytes: fffe" in shown.text
+    assert "2 B: fffe" in shown.text
 
 
 async def test_replay_when_done_tells_how_many_and_how_many_stayed(server: eda.EmbeddedServer, conn: eda.Conn) -> None:

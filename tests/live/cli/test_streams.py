@@ -263,7 +263,7 @@ async def test_tables_when_on_a_terminal_fit(
         assert "file, packed" in listed.text
         described = await run_in_terminal("streams", "info", long, "--addr", server.url, columns=columns)
         assert described.code == 0
-        for part in ("1 replica", "24 h of age, 1.0 GB; old events are removed", "fast ingest, packs", "ordered"):
+        for part in ("1 replica", "24 h of age, 1 GB; old events are removed", "fast ingest, packs", "ordered"):
             assert part in described.text
         for shown in (listed, described):
             assert max(len(line) for line in shown.text.splitlines()) <= columns

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -368,7 +369,7 @@ async def test_tables_when_on_a_terminal_fit(
     titles = ["name", "kind", "position", "lag", "age", "members", "redel.", "updated"]
     assert listed.text.splitlines()[0].split() == titles
     assert "ordered" in listed.text
-    assert "1 s ago" in listed.text or "0 s ago" in listed.text
+    assert re.search(r"[\d.]+ m?s ago", listed.text)
     if columns == 200:
         assert long in listed.text
         assert "a-service-with-a-long-name " in listed.text

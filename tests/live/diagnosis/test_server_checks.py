@@ -60,9 +60,9 @@ async def test_diagnose_when_the_server_lets_everybody_in_says_so() -> None:
 async def test_diagnose_when_payloads_are_small_says_so() -> None:
     async with eda.EmbeddedServer(config={"max_payload": 65536}) as server, eda.connect(server.url) as conn:
         found = only(await conn.diagnose(), "max_payload")
-        assert (found.severity, found.message[:55]) == (
+        assert (found.severity, found.message[:56]) == (
             "warning",
-            "An event, or a pack of events, has at most 64 KiB (max_",
+            "An event, or a pack of events, has at most 65.5 kB (max_",
         )
 
 

@@ -29,7 +29,7 @@ SECOND = 1_000_000_000
         ({"allow_batched": False}, "fast_ingest", "note", "publishers are slower"),
         ({"max_age": 3600 * SECOND}, "max_age", "note", "drops events after 60 min"),
         ({"max_msgs": 100}, "max_events", "note", "drops its oldest events, whether or not they were handled"),
-        ({"max_bytes": 10**6, "discard": "new"}, "max_bytes", "note", "refuses new events: it has 0 B of 976.6 KiB"),
+        ({"max_bytes": 10**6, "discard": "new"}, "max_bytes", "note", "refuses new events: it has 0 B of 1 MB"),
         ({"max_msgs_per_subject": 1}, "max_msgs_per_subject", "warning", "keeps the last 1 events of each type"),
         (
             {"max_msgs_per_subject": 1, "discard": "new", "discard_new_per_subject": True},
@@ -37,7 +37,7 @@ SECOND = 1_000_000_000
             "warning",
             "refuses an event of a type and aggregate of which it has 1",
         ),
-        ({"max_msg_size": 1024}, "max_msg_size", "note", "of more than 1 KiB"),
+        ({"max_msg_size": 1024}, "max_msg_size", "note", "of more than 1.02 kB"),
         ({"retention": "interest"}, "retention", "warning", "until all consumers have acknowledged it"),
         ({"retention": "workqueue"}, "retention", "warning", "when one consumer has acknowledged it"),
         ({"no_ack": True}, "no_ack", "problem", "never acknowledges"),

@@ -23,7 +23,18 @@ CONTRIBUTING = SOURCE.parents[1] / "CONTRIBUTING.md"
 # The files at the top of src/eda, in three groups. A file imports only files that stand before it in its group.
 TOP: dict[str, list[str]] = {
     "words": [
-        *("_version", "_clock", "_durations", "_steps", "server_codes", "error_counts", "errors", "times", "names"),
+        *(
+            "_version",
+            "_clock",
+            "_durations",
+            "_steps",
+            "server_codes",
+            "error_counts",
+            "errors",
+            "times",
+            "amounts",
+            "names",
+        ),
         "encodings",
         *(
             "compression",
