@@ -1,12 +1,17 @@
-"""Commands are forked where they can be: see `support.cli.nursery`."""
+"""What tests of several commands need. If their streams have fixed names, they take a server of their own.
+
+Commands are forked where they can be: see `support.cli.nursery`.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
+import eda
 from support.cli import commands
 from support.cli.nursery import CommandNursery
 
@@ -20,3 +25,18 @@ def nursery() -> Iterator[None]:
     with CommandNursery() as commands.nursery:
         yield
     commands.nursery = None
+
+
+@pytest.fixture
+async def shop(own_server: eda.EmbeddedServer) -> AsyncIterator[eda.Conn]:
+    """A connection of a program `shop` to the test's own server."""
+    async with eda.connect(own_server.url, client="shop") as conn:
+        yield conn
+
+
+@pytest.fixture
+def no_server_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Let the environment name no server, and have no contexts."""
+    for name in ("EDA_URL", "NATS_URL", "EDA_USER", "EDA_PASSWORD", "EDA_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))

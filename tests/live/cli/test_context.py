@@ -17,11 +17,8 @@ SECRET = "s3cret"
 
 
 @pytest.fixture(autouse=True)
-def contexts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def contexts(tmp_path: Path, no_server_named: None) -> Path:
     """Give an empty directory of contexts."""
-    for name in ("EDA_URL", "NATS_URL", "EDA_USER", "EDA_PASSWORD", "EDA_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     directory = tmp_path / "nats" / "context"
     directory.mkdir(parents=True)
     return directory

@@ -7,7 +7,6 @@ import base64
 import json
 import signal
 import sys
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -26,16 +25,9 @@ FIELDS = {
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[eda.EmbeddedServer]:
-    async with eda.EmbeddedServer() as server:
-        yield server
-
-
-@pytest.fixture
-async def conn(server: eda.EmbeddedServer) -> AsyncIterator[eda.Conn]:
-    async with eda.connect(server.url, client="shop") as conn:
-        await conn.streams.create("orders")
-        yield conn
+async def conn(shop: eda.Conn) -> eda.Conn:
+    await shop.streams.create("orders")
+    return shop
 
 
 async def bury_some(conn: eda.Conn) -> None:
@@ -48,20 +40,22 @@ async def bury_some(conn: eda.Conn) -> None:
     await bury(conn, "orders", 5, stream="elsewhere")
 
 
-def at(server: eda.EmbeddedServer, *arguments: str) -> list[str]:
-    return ["dead", *arguments, "--addr", server.url]
+def at(own_server: eda.EmbeddedServer, *arguments: str) -> list[str]:
+    return ["dead", *arguments, "--addr", own_server.url]
 
 
-async def lines_of(server: eda.EmbeddedServer, *arguments: str, code: int = 0) -> list[dict[str, Any]]:
-    ended, out, err = await run_eda(*at(server, *arguments, "--json"))
+async def lines_of(own_server: eda.EmbeddedServer, *arguments: str, code: int = 0) -> list[dict[str, Any]]:
+    ended, out, err = await run_eda(*at(own_server, *arguments, "--json"))
     assert (ended, err) == (code, "")
     return [json.loads(line) for line in out.splitlines()]
 
 
-async def test_ls_when_json_prints_every_letter_and_changes_nothing(server: eda.EmbeddedServer, conn: eda.Conn) -> None:
+async def test_ls_when_json_prints_every_letter_and_changes_nothing(
+    own_server: eda.EmbeddedServer, conn: eda.Conn
+) -> None:
     await bury_some(conn)
     before = await conn.streams.list()
-    letters = await lines_of(server, "ls", "orders")
+    letters = await lines_of(own_server, "ls", "orders")
     assert all(set(each) == FIELDS for each in letters)
     assert [(each["sequence"], each["place"], each["subscription"], each["reason"]) for each in letters] == [
         (1, "1", "billing", "attempts"),
@@ -92,15 +86,17 @@ async def test_ls_when_json_prints_every_letter_and_changes_nothing(server: eda.
     ],
 )
 async def test_ls_when_options_choose_prints_these(
-    server: eda.EmbeddedServer, conn: eda.Conn, arguments: list[str], sequences: list[int]
+    own_server: eda.EmbeddedServer, conn: eda.Conn, arguments: list[str], sequences: list[int]
 ) -> None:
     await bury_some(conn)
-    assert [each["sequence"] for each in await lines_of(server, "ls", "orders", *arguments)] == sequences
+    assert [each["sequence"] for each in await lines_of(own_server, "ls", "orders", *arguments)] == sequences
 
 
-async def test_ls_when_summary_counts_by_subscription_and_reason(server: eda.EmbeddedServer, conn: eda.Conn) -> None:
+async def test_ls_when_summary_counts_by_subscription_and_reason(
+    own_server: eda.EmbeddedServer, conn: eda.Conn
+) -> None:
     await bury_some(conn)
-    groups = await lines_of(server, "ls", "orders", "--summary")
+    groups = await lines_of(own_server, "ls", "orders", "--summary")
     assert [(each["subscription"], each["reason"], each["letters"]) for each in groups] == [
         ("billing", "attempts", 2),
         ("billing", "undecodable", 1),
@@ -112,10 +108,10 @@ async def test_ls_when_summary_counts_by_subscription_and_reason(server: eda.Emb
 
 @pytest.mark.parametrize("columns", [80, 200])
 async def test_ls_when_in_a_terminal_fits_it_and_shows_no_control_characters(
-    server: eda.EmbeddedServer, conn: eda.Conn, columns: int
+    own_server: eda.EmbeddedServer, conn: eda.Conn, columns: int
 ) -> None:
     await bury_some(conn)
-    shown = await run_in_terminal(*at(server, "ls", "orders"), columns=columns)
+    shown = await run_in_terminal(*at(own_server, "ls", "orders"), columns=columns)
     assert shown.code == 0
     header, *rows = shown.text.splitlines()
     wide = ["attempts"] if columns == 200 else []
@@ -126,50 +122,50 @@ async def test_ls_when_in_a_terminal_fits_it_and_shows_no_control_characters(
     assert all(word in rows[0] for word in ("billing", "attempts", "type-1", "the card"))
     assert rows[3].split()[-1] == "no"
     assert b"[31m" not in shown.raw.replace(b"x1b[31m", b"")
-    summary = await run_in_terminal(*at(server, "ls", "orders", "--summary"), columns=columns)
+    summary = await run_in_terminal(*at(own_server, "ls", "orders", "--summary"), columns=columns)
     assert len(summary.text.splitlines()) == 4
 
 
-async def test_ls_when_there_are_more_than_the_limit_says_so(server: eda.EmbeddedServer, conn: eda.Conn) -> None:
+async def test_ls_when_there_are_more_than_the_limit_says_so(own_server: eda.EmbeddedServer, conn: eda.Conn) -> None:
     await bury_some(conn)
-    code, out, err = await run_eda(*at(server, "ls", "orders", "--limit", "2"))
+    code, out, err = await run_eda(*at(own_server, "ls", "orders", "--limit", "2"))
     assert (code, len(out.splitlines())) == (0, 3)
     assert err == "These are the first 2. See more with --limit, or count them with --summary.\n"
 
 
-async def test_ls_when_there_are_other_messages_says_how_many(server: eda.EmbeddedServer, conn: eda.Conn) -> None:
+async def test_ls_when_there_are_other_messages_says_how_many(own_server: eda.EmbeddedServer, conn: eda.Conn) -> None:
     await bury_some(conn)
-    code, out, err = await run_eda(*at(server, "ls", "orders"))
+    code, out, err = await run_eda(*at(own_server, "ls", "orders"))
     assert (code, len(out.splitlines())) == (0, 5)
     assert err == "The dead-letter stream has 1 other messages. List them with --others.\n"
-    code, out, err = await run_eda(*at(server, "ls", "orders", "--others"))
+    code, out, err = await run_eda(*at(own_server, "ls", "orders", "--others"))
     assert (code, len(out.splitlines()), err) == (0, 6, "")
 
 
-async def test_ls_when_there_are_none_says_so(server: eda.EmbeddedServer, conn: eda.Conn) -> None:
-    code, out, err = await run_eda(*at(server, "ls", "orders"))
+async def test_ls_when_there_are_none_says_so(own_server: eda.EmbeddedServer, conn: eda.Conn) -> None:
+    code, out, err = await run_eda(*at(own_server, "ls", "orders"))
     assert (code, out) == (0, "")
     assert err.startswith("stream orders has no dead letters: there is no stream orders-dead\n")
     await conn.streams.create("orders-dead")
-    assert await run_eda(*at(server, "ls", "orders")) == (0, "", "no dead letters\n")
-    code, out, err = await run_eda(*at(server, "ls", "orders-dead"))
+    assert await run_eda(*at(own_server, "ls", "orders")) == (0, "", "no dead letters\n")
+    code, out, err = await run_eda(*at(own_server, "ls", "orders-dead"))
     assert "name the stream that they come from" in err
-    code, out, err = await run_eda(*at(server, "ls", "nowhere"))
+    code, out, err = await run_eda(*at(own_server, "ls", "nowhere"))
     assert (code, out) == (2, "")
     assert "nowhere" in err
 
 
-async def test_show_when_json_has_everything(server: eda.EmbeddedServer, conn: eda.Conn) -> None:
+async def test_show_when_json_has_everything(own_server: eda.EmbeddedServer, conn: eda.Conn) -> None:
     await bury_some(conn)
-    (letter,) = await lines_of(server, "show", "orders", "1")
+    (letter,) = await lines_of(own_server, "show", "orders", "1")
     assert set(letter) == FIELDS | {"subject", "headers", "payload_base64", "event"}
     assert letter["event"]["data"] == {"total": 12}
     assert (letter["event"]["meta"], letter["event"]["id"]) == ({"who": "me"}, "e1")
-    (packed,) = await lines_of(server, "show", "orders", "4")
+    (packed,) = await lines_of(own_server, "show", "orders", "4")
     assert (packed["event_index"], packed["event"]["sequence"], packed["event"]["index"]) == (3, 4, 3)
-    (foreign,) = await lines_of(server, "show", "orders", "3")
+    (foreign,) = await lines_of(own_server, "show", "orders", "3")
     assert (foreign["event"], base64.b64decode(foreign["payload_base64"])) == (None, b"\xff\xfe")
-    code, out, err = await run_eda(*at(server, "show", "orders", "99"))
+    code, out, err = await run_eda(*at(own_server, "show", "orders", "99"))
     assert (code, out, err) == (1, "", "Error: stream orders-dead has no message with the sequence 99\n")
 
 
@@ -177,38 +173,42 @@ async def test_show_when_json_has_everything(server: eda.EmbeddedServer, conn: e
     "arguments", [("show", "orders", "1"), ("replay", "orders", "n"), ("drop", "orders", "--all")], ids=str
 )
 async def test_command_when_there_is_no_dead_letter_stream_ends_with_1(
-    server: eda.EmbeddedServer, conn: eda.Conn, arguments: tuple[str, ...]
+    own_server: eda.EmbeddedServer, conn: eda.Conn, arguments: tuple[str, ...]
 ) -> None:
-    code, _, err = await run_eda(*at(server, *arguments))
+    code, _, err = await run_eda(*at(own_server, *arguments))
     assert code == 1
     assert err.startswith("stream orders has no dead letters: there is no stream orders-dead\n")
     command, _, *more = arguments
-    code, out, err = await run_eda(*at(server, command, "nowhere", *more))
+    code, out, err = await run_eda(*at(own_server, command, "nowhere", *more))
     assert (code, out) == (2, "")
     assert "stream 'nowhere' does not exist" in err
 
 
 @pytest.mark.parametrize("columns", [80, 200])
-async def test_show_when_in_a_terminal_is_for_people(server: eda.EmbeddedServer, conn: eda.Conn, columns: int) -> None:
+async def test_show_when_in_a_terminal_is_for_people(
+    own_server: eda.EmbeddedServer, conn: eda.Conn, columns: int
+) -> None:
     await bury_some(conn)
-    shown = await run_in_terminal(*at(server, "show", "orders", "1"), columns=columns)
+    shown = await run_in_terminal(*at(own_server, "show", "orders", "1"), columns=columns)
     assert shown.code == 0
     lines = [line.split(maxsplit=1) for line in shown.text.splitlines() if line]
     assert ["error", "the card was\\x1b[31m refused"] in lines
     assert ['"total":', "12"] in lines
-    shown = await run_in_terminal(*at(server, "show", "orders", "3"), columns=columns)
+    shown = await run_in_terminal(*at(own_server, "show", "orders", "3"), columns=columns)
     assert "2 B: fffe" in shown.text
 
 
-async def test_replay_when_done_tells_how_many_and_how_many_stayed(server: eda.EmbeddedServer, conn: eda.Conn) -> None:
+async def test_replay_when_done_tells_how_many_and_how_many_stayed(
+    own_server: eda.EmbeddedServer, conn: eda.Conn
+) -> None:
     await bury_some(conn)
-    (told,) = await lines_of(server, "replay", "orders", "billing", "--seq", "4")
+    (told,) = await lines_of(own_server, "replay", "orders", "billing", "--seq", "4")
     assert told == {"stream": "orders", "subscription": "billing", "replayed": 1, "stayed": 0}
-    code, out, err = await run_eda(*at(server, "replay", "orders", "billing"))
+    code, out, err = await run_eda(*at(own_server, "replay", "orders", "billing"))
     assert (code, out) == (1, "1 replayed to billing\n")
     assert err == "1 stayed in orders-dead: they can't be replayed. `eda dead ls` shows them.\n"
     assert (await conn.streams.info("orders")).events == 2
-    assert await run_eda(*at(server, "replay", "orders", "shipping", "--limit", "5")) == (
+    assert await run_eda(*at(own_server, "replay", "orders", "shipping", "--limit", "5")) == (
         0,
         "1 replayed to shipping\n",
         "",
@@ -216,55 +216,57 @@ async def test_replay_when_done_tells_how_many_and_how_many_stayed(server: eda.E
 
 
 async def test_replay_when_there_are_no_letters_of_the_name_says_so_and_ends_with_1(
-    server: eda.EmbeddedServer, conn: eda.Conn
+    own_server: eda.EmbeddedServer, conn: eda.Conn
 ) -> None:
     said = "stream orders has no dead letters of subscription nobody\n"
-    code, out, err = await run_eda(*at(server, "replay", "orders", "nobody"))
+    code, out, err = await run_eda(*at(own_server, "replay", "orders", "nobody"))
     assert (code, out, err.endswith(said)) == (1, "0 replayed to nobody\n", True)  # there is no such stream yet
     await bury_some(conn)
-    assert await run_eda(*at(server, "replay", "orders", "nobody")) == (1, "0 replayed to nobody\n", said)
-    assert await run_eda(*at(server, "replay", "orders", "nobody", "--limit", "5", "--json")) == (
+    assert await run_eda(*at(own_server, "replay", "orders", "nobody")) == (1, "0 replayed to nobody\n", said)
+    assert await run_eda(*at(own_server, "replay", "orders", "nobody", "--limit", "5", "--json")) == (
         1,
         '{"stream": "orders", "subscription": "nobody", "replayed": 0, "stayed": null}\n',
         said,
     )
 
 
-async def test_replay_when_a_sequence_is_not_there_changes_nothing(server: eda.EmbeddedServer, conn: eda.Conn) -> None:
+async def test_replay_when_a_sequence_is_not_there_changes_nothing(
+    own_server: eda.EmbeddedServer, conn: eda.Conn
+) -> None:
     await bury_some(conn)
-    code, out, err = await run_eda(*at(server, "replay", "orders", "billing", "--seq", "1", "--seq", "2"))
+    code, out, err = await run_eda(*at(own_server, "replay", "orders", "billing", "--seq", "1", "--seq", "2"))
     assert (code, out) == (2, "")
     assert err == "Error: stream 'orders-dead' has no dead letter of 'billing' with the sequence 2\n"
     assert (await conn.streams.info("orders")).events == 0
 
 
-async def test_drop_when_yes_removes_the_chosen_letters(server: eda.EmbeddedServer, conn: eda.Conn) -> None:
+async def test_drop_when_yes_removes_the_chosen_letters(own_server: eda.EmbeddedServer, conn: eda.Conn) -> None:
     await bury_some(conn)
-    (told,) = await lines_of(server, "drop", "orders", "--name", "billing", "--reason", "attempts", "--yes")
+    (told,) = await lines_of(own_server, "drop", "orders", "--name", "billing", "--reason", "attempts", "--yes")
     assert told == {"stream": "orders", "dropped": 2}
-    assert [each["sequence"] for each in await lines_of(server, "ls", "orders", "--others")] == [2, 3, 5]
-    code, _, err = await run_eda(*at(server, "drop", "orders", "--seq", "5", "--yes"))
+    assert [each["sequence"] for each in await lines_of(own_server, "ls", "orders", "--others")] == [2, 3, 5]
+    code, _, err = await run_eda(*at(own_server, "drop", "orders", "--seq", "5", "--yes"))
     assert (code, err) == (1, "there are no such dead letters\n")
-    assert (await run_eda(*at(server, "drop", "orders", "--all", "--yes")))[:2] == (0, "2 dropped\n")
-    assert [each["sequence"] for each in await lines_of(server, "ls", "orders", "--others")] == [5]
+    assert (await run_eda(*at(own_server, "drop", "orders", "--all", "--yes")))[:2] == (0, "2 dropped\n")
+    assert [each["sequence"] for each in await lines_of(own_server, "ls", "orders", "--others")] == [5]
 
 
 async def test_drop_when_not_told_what_or_not_allowed_changes_nothing(
-    server: eda.EmbeddedServer, conn: eda.Conn
+    own_server: eda.EmbeddedServer, conn: eda.Conn
 ) -> None:
     await bury_some(conn)
     for arguments in ([], ["--all", "--name", "billing"]):
-        code, _, err = await run_eda(*at(server, "drop", "orders", *arguments, "--yes"))
+        code, _, err = await run_eda(*at(own_server, "drop", "orders", *arguments, "--yes"))
         assert code == 2
         assert err == "Error: say which letters to drop: --seq, --name, --reason, or --all alone\n"
-    code, _, err = await run_eda(*at(server, "drop", "orders", "--all"))
+    code, _, err = await run_eda(*at(own_server, "drop", "orders", "--all"))
     assert code == 2
     assert "Add --yes" in err
-    refused = await run_in_terminal(*at(server, "drop", "orders", "--all"), keys=[("for ever?", "n\n")])
+    refused = await run_in_terminal(*at(own_server, "drop", "orders", "--all"), keys=[("for ever?", "n\n")])
     assert refused.code == 1
     assert "Remove 4 dead letters from orders-dead for ever?" in refused.text
     assert (await conn.streams.info("orders-dead")).events == 5
-    dropped = await run_in_terminal(*at(server, "drop", "orders", "--all"), keys=[("for ever?", "y\n")])
+    dropped = await run_in_terminal(*at(own_server, "drop", "orders", "--all"), keys=[("for ever?", "y\n")])
     assert dropped.code == 0
     assert (await conn.streams.info("orders-dead")).events == 1
 
@@ -273,12 +275,12 @@ async def has_events(conn: eda.Conn) -> bool:
     return (await conn.streams.info("orders")).events > 0
 
 
-async def test_replay_when_interrupted_leaves_each_letter_whole(server: eda.EmbeddedServer, conn: eda.Conn) -> None:
+async def test_replay_when_interrupted_leaves_each_letter_whole(own_server: eda.EmbeddedServer, conn: eda.Conn) -> None:
     n_letters = 300
     for number in range(1, n_letters + 1):
         await bury(conn, "orders", number)
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "eda.cli", *at(server, "replay", "orders", "billing"))
+        *(sys.executable, "-m", "eda.cli", *at(own_server, "replay", "orders", "billing"))
     )
     await until(lambda: has_events(conn))
     process.send_signal(signal.SIGINT)

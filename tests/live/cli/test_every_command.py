@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
@@ -22,6 +21,8 @@ from support.cli.tree import COMMANDS, arguments_of, connects
 
 every_command = pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 every_client = pytest.mark.parametrize("path", [path for path in COMMANDS if connects(path)], ids=" ".join)
+
+pytestmark = pytest.mark.usefixtures("no_server_named")
 
 DEADLINE_S = 60
 HOSTILE = "\x1b]0;owned\x07\x9b31m\r\u202e"
@@ -47,14 +48,6 @@ reading = pytest.mark.parametrize("path", [path for path in READING if path in C
 def json_of(path: tuple[str, ...]) -> list[str]:
     """Return what the command needs to print JSON."""
     return [*(word for word in READING[path] if word != "--dot"), "--json"]
-
-
-@pytest.fixture(autouse=True)
-def no_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Let the environment name no server."""
-    for name in ("EDA_URL", "NATS_URL", "EDA_USER", "EDA_PASSWORD", "EDA_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
 
 
 @pytest.fixture

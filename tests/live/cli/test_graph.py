@@ -7,7 +7,6 @@ import json
 import os
 import stat
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -19,42 +18,35 @@ from support.cli.terminal import run_in_terminal
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[eda.EmbeddedServer]:
-    async with eda.EmbeddedServer() as server:
-        yield server
-
-
-@pytest.fixture
-async def conn(server: eda.EmbeddedServer) -> AsyncIterator[eda.Conn]:
+async def conn(shop: eda.Conn) -> eda.Conn:
     """A connection to two streams: placed, paid and sent of one order, and another order."""
-    async with eda.connect(server.url, client="shop") as conn:
-        await conn.streams.create("orders")
-        await conn.streams.create("billing", eda.StreamOptions(packed=True))
-        times = itertools.count(time.time_ns(), 10**7)  # what has the same millisecond has no order among streams
-        await conn.publish("orders", eda.Event(time=next(times), id="placed", type="order-placed", aggregate="o-1"))
-        async with conn.publisher("billing", pack=eda.Pack()) as publisher:
-            await publisher.send(
-                eda.Event(time=next(times), id="asked", type="payment-asked", cause="placed", aggregate="o-1")
-            )
-            await publisher.send(
-                eda.Event(time=next(times), id="paid", type="payment-received", cause="asked", aggregate="o-1")
-            )
-        await conn.publish(
-            "orders", eda.Event(time=next(times), id="sent", type="parcel-sent", cause="paid", aggregate="o-1")
-        )
-        await conn.publish("orders", eda.Event(time=next(times), id="other", type="order-placed", aggregate="o-2"))
-        yield conn
+    await shop.streams.create("orders")
+    await shop.streams.create("billing", eda.StreamOptions(packed=True))
+    times = itertools.count(time.time_ns(), 10**7)  # what has the same millisecond has no order among streams
+
+    def event(type_: str, **fields: str) -> eda.Event:
+        return eda.Event(type=type_, time=next(times), **fields)
+
+    await shop.publish("orders", event("order-placed", id="placed", aggregate="o-1"))
+    async with shop.publisher("billing", pack=eda.Pack()) as publisher:
+        await publisher.send(event("payment-asked", id="asked", cause="placed", aggregate="o-1"))
+        await publisher.send(event("payment-received", id="paid", cause="asked", aggregate="o-1"))
+    await shop.publish("orders", event("parcel-sent", id="sent", cause="paid", aggregate="o-1"))
+    await shop.publish("orders", event("order-placed", id="other", aggregate="o-2"))
+    return shop
 
 
-async def lines_of(server: eda.EmbeddedServer, *arguments: str) -> list[dict[str, str]]:
-    code, out, err = await run_eda("graph", *arguments, "--json", "--addr", server.url)
+async def lines_of(own_server: eda.EmbeddedServer, *arguments: str) -> list[dict[str, str]]:
+    code, out, err = await run_eda("graph", *arguments, "--json", "--addr", own_server.url)
     assert (code, err) == (0, "")
     return [json.loads(line) for line in out.splitlines()]
 
 
-async def test_graph_when_json_has_every_event_and_changes_nothing(server: eda.EmbeddedServer, conn: eda.Conn) -> None:
+async def test_graph_when_json_has_every_event_and_changes_nothing(
+    own_server: eda.EmbeddedServer, conn: eda.Conn
+) -> None:
     before = await conn.streams.list()
-    events = await lines_of(server, "orders", "billing")
+    events = await lines_of(own_server, "orders", "billing")
     assert {(each["cause"], each["id"]) for each in events} == {
         ("", "placed"), ("placed", "asked"), ("asked", "paid"), ("paid", "sent"), ("", "other"),
     }  # fmt: skip
@@ -65,8 +57,8 @@ async def test_graph_when_json_has_every_event_and_changes_nothing(server: eda.E
 
 
 @pytest.mark.usefixtures("conn")
-async def test_graph_when_a_stream_is_named_twice_has_its_events_once(server: eda.EmbeddedServer) -> None:
-    events = await lines_of(server, "orders", "orders", "--from", "1")
+async def test_graph_when_a_stream_is_named_twice_has_its_events_once(own_server: eda.EmbeddedServer) -> None:
+    events = await lines_of(own_server, "orders", "orders", "--from", "1")
     assert [each["id"] for each in events] == ["placed", "sent", "other"]
 
 
@@ -85,46 +77,46 @@ async def test_graph_when_a_stream_is_named_twice_has_its_events_once(server: ed
     ],
 )
 async def test_graph_when_options_choose_has_these_events(
-    server: eda.EmbeddedServer, arguments: list[str], ids: set[str]
+    own_server: eda.EmbeddedServer, arguments: list[str], ids: set[str]
 ) -> None:
-    code, out, _ = await run_eda("graph", *arguments, "--json", "--addr", server.url)
+    code, out, _ = await run_eda("graph", *arguments, "--json", "--addr", own_server.url)
     assert code == 0
     assert {json.loads(line)["id"] for line in out.splitlines()} == ids
 
 
 @pytest.mark.usefixtures("conn")
-async def test_graph_when_the_id_is_unknown_ends_with_1(server: eda.EmbeddedServer, tmp_path: Path) -> None:
+async def test_graph_when_the_id_is_unknown_ends_with_1(own_server: eda.EmbeddedServer, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    code, out, err = await run_eda("graph", "orders", "--id", "no", "--html", str(page), "--addr", server.url)
+    code, out, err = await run_eda("graph", "orders", "--id", "no", "--html", str(page), "--addr", own_server.url)
     assert (code, out, err) == (1, "", "Error: no event has the id 'no'\n")
     assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.usefixtures("conn")
-async def test_graph_when_dot_can_be_parsed(server: eda.EmbeddedServer, tmp_path: Path) -> None:
-    code, out, err = await run_eda("graph", "orders", "billing", "--dot", "--addr", server.url)
+async def test_graph_when_dot_can_be_parsed(own_server: eda.EmbeddedServer, tmp_path: Path) -> None:
+    code, out, err = await run_eda("graph", "orders", "billing", "--dot", "--addr", own_server.url)
     assert (code, err) == (0, "")
     assert len(parsed_dot(out).get_edges()) == 3
     code, _, _ = await run_eda(
-        "graph", "orders", "billing", "--dot", "-o", str(tmp_path / "g.dot"), "--addr", server.url
+        "graph", "orders", "billing", "--dot", "-o", str(tmp_path / "g.dot"), "--addr", own_server.url
     )
     assert code == 0
     assert (tmp_path / "g.dot").read_text() == out
-    assert await run_eda("graph", "orders", "billing", "--addr", server.url) == (0, out, "")
+    assert await run_eda("graph", "orders", "billing", "--addr", own_server.url) == (0, out, "")
 
 
 @pytest.mark.usefixtures("conn")
-async def test_graph_when_cypher_has_a_statement_for_each_event(server: eda.EmbeddedServer) -> None:
-    code, out, err = await run_eda("graph", "orders", "billing", "--cypher", "--addr", server.url)
+async def test_graph_when_cypher_has_a_statement_for_each_event(own_server: eda.EmbeddedServer) -> None:
+    code, out, err = await run_eda("graph", "orders", "billing", "--cypher", "--addr", own_server.url)
     assert (code, err) == (0, "")
     assert sum(line.startswith("MERGE (e:Event {id: ") for line in out.splitlines()) == 5
     assert out.count("MERGE (c)-[:CAUSED]->(e);") == 3
 
 
 @pytest.mark.usefixtures("conn")
-async def test_graph_when_html_writes_one_whole_file(server: eda.EmbeddedServer, tmp_path: Path) -> None:
+async def test_graph_when_html_writes_one_whole_file(own_server: eda.EmbeddedServer, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    code, out, err = await run_eda("graph", "orders", "billing", "--html", str(page), "--addr", server.url)
+    code, out, err = await run_eda("graph", "orders", "billing", "--html", str(page), "--addr", own_server.url)
     assert (code, out, err) == (0, "", "")
     text = page.read_text(encoding="utf-8")
     assert text.startswith("<!DOCTYPE html>")
@@ -132,16 +124,16 @@ async def test_graph_when_html_writes_one_whole_file(server: eda.EmbeddedServer,
     assert text.count("<path ") == 3
     assert os.listdir(tmp_path) == ["page.html"]
     assert stat.S_IMODE(page.stat().st_mode) & 0o444 == 0o444
-    code, out, _ = await run_eda("graph", "orders", "billing", "--html", "-", "--addr", server.url)
+    code, out, _ = await run_eda("graph", "orders", "billing", "--html", "-", "--addr", own_server.url)
     assert (code, out) == (0, text)
 
 
 @pytest.mark.usefixtures("conn")
 async def test_graph_when_a_page_has_a_limit_shows_the_newest_and_says_so(
-    server: eda.EmbeddedServer, tmp_path: Path
+    own_server: eda.EmbeddedServer, tmp_path: Path
 ) -> None:
     page = tmp_path / "page.html"
-    arguments = ["graph", "orders", "billing", "--html", str(page), "--addr", server.url]
+    arguments = ["graph", "orders", "billing", "--html", str(page), "--addr", own_server.url]
     code, _, err = await run_eda(*arguments, "--limit", "2")
     assert (code, err) == (0, "these are the newest 2 of 5 events; choose others with --from and --to\n")
     text = page.read_text(encoding="utf-8")
@@ -168,16 +160,16 @@ async def test_graph_when_used_wrongly_says_what_works(arguments: list[str], why
 
 
 @pytest.mark.usefixtures("conn")
-async def test_graph_when_the_file_can_not_be_written_says_so(server: eda.EmbeddedServer, tmp_path: Path) -> None:
+async def test_graph_when_the_file_can_not_be_written_says_so(own_server: eda.EmbeddedServer, tmp_path: Path) -> None:
     path = tmp_path / "missing" / "page.html"
-    code, _, err = await run_eda("graph", "orders", "--html", str(path), "--addr", server.url)
+    code, _, err = await run_eda("graph", "orders", "--html", str(path), "--addr", own_server.url)
     assert code == 2
     assert err == f"Error: {path} can't be written: No such file or directory\n"
 
 
 @pytest.mark.usefixtures("conn")
 @pytest.mark.parametrize("columns", [80, 200])
-async def test_graph_when_in_a_terminal_prints_the_text(server: eda.EmbeddedServer, columns: int) -> None:
-    shown = await run_in_terminal("graph", "orders", "--dot", "--addr", server.url, columns=columns)
+async def test_graph_when_in_a_terminal_prints_the_text(own_server: eda.EmbeddedServer, columns: int) -> None:
+    shown = await run_in_terminal("graph", "orders", "--dot", "--addr", own_server.url, columns=columns)
     assert shown.code == 0
     assert shown.text.startswith("digraph causes {")

@@ -7,7 +7,6 @@ import json
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -23,17 +22,10 @@ GAP_S = 0.6
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[eda.EmbeddedServer]:
-    async with eda.EmbeddedServer() as server:
-        yield server
-
-
-@pytest.fixture
-async def conn(server: eda.EmbeddedServer) -> AsyncIterator[eda.Conn]:
-    async with eda.connect(server.url, client="shop") as conn:
-        await conn.streams.create("orders")
-        await conn.streams.create("test")
-        yield conn
+async def conn(shop: eda.Conn) -> eda.Conn:
+    await shop.streams.create("orders")
+    await shop.streams.create("test")
+    return shop
 
 
 async def publish(conn: eda.Conn, n_events: int, *, gap_s: float = 0.0) -> None:
@@ -55,8 +47,8 @@ async def ids_and_times(conn: eda.Conn, stream: str) -> list[tuple[str, float]]:
     return found
 
 
-async def replayed(server: eda.EmbeddedServer, *arguments: str, code: int = 0) -> dict[str, Any]:
-    ended, out, err = await run_eda("replay", "orders", *arguments, "--addr", server.url, "--json")
+async def replayed(own_server: eda.EmbeddedServer, *arguments: str, code: int = 0) -> dict[str, Any]:
+    ended, out, err = await run_eda("replay", "orders", *arguments, "--addr", own_server.url, "--json")
     assert (ended, err) == (code, "")
     told: dict[str, Any] = json.loads(out)
     return told
@@ -64,10 +56,10 @@ async def replayed(server: eda.EmbeddedServer, *arguments: str, code: int = 0) -
 
 @pytest.mark.parametrize("speed", ["1", "4x", "max"])
 async def test_replay_when_paced_keeps_the_distances_divided_by_the_speed(
-    server: eda.EmbeddedServer, conn: eda.Conn, speed: str
+    own_server: eda.EmbeddedServer, conn: eda.Conn, speed: str
 ) -> None:
     await publish(conn, 3, gap_s=GAP_S)
-    told = await replayed(server, "--into", "test", "--speed", speed)
+    told = await replayed(own_server, "--into", "test", "--speed", speed)
     assert (told["stored"], told["complete"]) == (3, True)
     before, after = await ids_and_times(conn, "orders"), await ids_and_times(conn, "test")
     assert [each for each, _ in after] == [each for each, _ in before]
@@ -76,24 +68,26 @@ async def test_replay_when_paced_keeps_the_distances_divided_by_the_speed(
     assert length - 0.15 < after[-1][1] - after[0][1] < length + 2.0
 
 
-async def test_replay_when_there_is_a_longest_wait_waits_no_longer(server: eda.EmbeddedServer, conn: eda.Conn) -> None:
+async def test_replay_when_there_is_a_longest_wait_waits_no_longer(
+    own_server: eda.EmbeddedServer, conn: eda.Conn
+) -> None:
     await publish(conn, 3, gap_s=GAP_S)
-    told = await replayed(server, "--into", "test", "--speed", "0.01", "--max-wait", "10ms")
+    told = await replayed(own_server, "--into", "test", "--speed", "0.01", "--max-wait", "10ms")
     assert told["seconds"] < 2 * GAP_S / 0.01
 
 
-async def test_replay_when_repeated_needs_new_ids(server: eda.EmbeddedServer, conn: eda.Conn) -> None:
+async def test_replay_when_repeated_needs_new_ids(own_server: eda.EmbeddedServer, conn: eda.Conn) -> None:
     await publish(conn, 5)
-    await replayed(server, "--into", "test", "--speed", "max")
-    told = await replayed(server, "--into", "test", "--speed", "max", code=1)
+    await replayed(own_server, "--into", "test", "--speed", "max")
+    told = await replayed(own_server, "--into", "test", "--speed", "max", code=1)
     assert (told["stored"], told["duplicates"]) == (5, 5)
-    code, _, err = await run_eda("replay", "orders", "--into", "test", "--speed", "max", "--addr", server.url)
+    code, _, err = await run_eda("replay", "orders", "--into", "test", "--speed", "max", "--addr", own_server.url)
     assert code == 1
     assert err == (
         "5 messages were in test already, and are not stored twice\n"
         "Add --new-ids to publish events again that the target has stored lately\n"
     )
-    told = await replayed(server, "--into", "test", "--speed", "max", "--new-ids")
+    told = await replayed(own_server, "--into", "test", "--speed", "max", "--new-ids")
     assert (told["stored"], told["duplicates"]) == (5, 0)
     ids = [each for each, _ in await ids_and_times(conn, "test")]
     assert ids[:5] == [f"e{number}" for number in range(5)]
@@ -101,35 +95,35 @@ async def test_replay_when_repeated_needs_new_ids(server: eda.EmbeddedServer, co
 
 
 async def test_replay_when_into_the_same_stream_ends_with_what_was_there(
-    server: eda.EmbeddedServer, conn: eda.Conn
+    own_server: eda.EmbeddedServer, conn: eda.Conn
 ) -> None:
     await publish(conn, 5)
-    code, _, err = await run_eda("replay", "orders", "--into", "orders", "--addr", server.url)
+    code, _, err = await run_eda("replay", "orders", "--into", "orders", "--addr", own_server.url)
     assert code == 2
     assert "Add --new-ids" in err
-    told = await replayed(server, "--into", "orders", "--speed", "max", "--new-ids", "--from", "2", "--to", "4")
+    told = await replayed(own_server, "--into", "orders", "--speed", "max", "--new-ids", "--from", "2", "--to", "4")
     assert (told["stored"], told["duplicates"]) == (3, 0)
     assert (await conn.streams.info("orders")).events == 8
 
 
-async def test_replay_when_there_is_no_target_prints_lines(server: eda.EmbeddedServer, conn: eda.Conn) -> None:
+async def test_replay_when_there_is_no_target_prints_lines(own_server: eda.EmbeddedServer, conn: eda.Conn) -> None:
     await publish(conn, 5)
-    code, out, err = await run_eda("replay", "orders", "--speed", "max", "--type", "type-0", "--addr", server.url)
+    code, out, err = await run_eda("replay", "orders", "--speed", "max", "--type", "type-0", "--addr", own_server.url)
     assert (code, err) == (0, "")
     assert [json.loads(line)["id"] for line in out.splitlines()] == ["e0", "e2", "e4"]
-    code, _, err = await run_eda("replay", "orders", "--new-ids", "--addr", server.url)
+    code, _, err = await run_eda("replay", "orders", "--new-ids", "--addr", own_server.url)
     assert code == 2
     assert "--new-ids needs --into" in err
 
 
 @pytest.mark.parametrize("into", [True, False])
 async def test_replay_when_interrupted_says_where_to_continue(
-    server: eda.EmbeddedServer, conn: eda.Conn, into: bool
+    own_server: eda.EmbeddedServer, conn: eda.Conn, into: bool
 ) -> None:
     await publish(conn, 3)
     await asyncio.sleep(1.1)  # the next event has to be stored that much later
     await conn.publish("orders", eda.Event(id="late", type="t"))
-    arguments = ["replay", "orders", "--speed", "0.01", "--addr", server.url, *(["--into", "test"] if into else [])]
+    arguments = ["replay", "orders", "--speed", "0.01", "--addr", own_server.url, *(["--into", "test"] if into else [])]
     began = time.monotonic()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "eda.cli", *arguments), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
@@ -146,7 +140,7 @@ async def test_replay_when_interrupted_says_where_to_continue(
     assert time.monotonic() - began < 60
     (line,) = [line for line in err.decode().splitlines() if line.startswith("not finished")]
     place = line.removeprefix("not finished: continue with --from ")
-    code, out, _ = await run_eda("replay", "orders", "--speed", "max", "--from", place, "--addr", server.url)
+    code, out, _ = await run_eda("replay", "orders", "--speed", "max", "--from", place, "--addr", own_server.url)
     assert code == 0
     assert [json.loads(line)["id"] for line in out.splitlines()] == ["late"]
 
@@ -157,9 +151,9 @@ async def has_three(conn: eda.Conn) -> bool:
 
 @pytest.mark.parametrize("columns", [80, 200])
 async def test_replay_when_in_a_terminal_ends_with_one_line(
-    server: eda.EmbeddedServer, conn: eda.Conn, columns: int
+    own_server: eda.EmbeddedServer, conn: eda.Conn, columns: int
 ) -> None:
     await publish(conn, 3)
-    shown = await run_in_terminal(*("replay", "orders", "--into", "test", "--addr", server.url), columns=columns)
+    shown = await run_in_terminal(*("replay", "orders", "--into", "test", "--addr", own_server.url), columns=columns)
     assert shown.code == 0
     assert shown.end.splitlines()[-1].startswith("3 events replayed from orders to test in ")

@@ -8,7 +8,6 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -17,30 +16,25 @@ from support.cli.commands import DEADLINE_S, run_eda
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[eda.EmbeddedServer]:
-    async with eda.EmbeddedServer() as server:
-        yield server
+async def conn(shop: eda.Conn) -> eda.Conn:
+    await shop.store("orders").append(
+        "4711",
+        [eda.Event(type=f"item-{n}", data=eda.JSON({"n": n}), cause="c1" if n == 2 else "") for n in (1, 2, 3)],
+        expected="new",
+        command_id="req-81",
+    )
+    return shop
 
 
-@pytest.fixture
-async def conn(server: eda.EmbeddedServer) -> AsyncIterator[eda.Conn]:
-    async with eda.connect(server.url, client="shop") as conn:
-        await conn.store("orders").append(
-            "4711",
-            [eda.Event(type=f"item-{n}", data=eda.JSON({"n": n}), cause="c1" if n == 2 else "") for n in (1, 2, 3)],
-            expected="new",
-            command_id="req-81",
-        )
-        yield conn
+def cat(own_server: eda.EmbeddedServer, *arguments: str) -> list[str]:
+    return ["store", "cat", "--addr", own_server.url, *arguments]
 
 
-def cat(server: eda.EmbeddedServer, *arguments: str) -> list[str]:
-    return ["store", "cat", "--addr", server.url, *arguments]
-
-
-async def test_cat_when_json_prints_every_event_and_changes_nothing(server: eda.EmbeddedServer, conn: eda.Conn) -> None:
+async def test_cat_when_json_prints_every_event_and_changes_nothing(
+    own_server: eda.EmbeddedServer, conn: eda.Conn
+) -> None:
     before = await conn.streams.list()
-    code, out, err = await run_eda(*cat(server, "orders", "4711", "--json"))
+    code, out, err = await run_eda(*cat(own_server, "orders", "4711", "--json"))
     assert (code, err) == (0, "")
     events = [json.loads(line) for line in out.splitlines()]
     assert [(each["version"], each["type"], each["data"]) for each in events] == [
@@ -56,8 +50,8 @@ async def test_cat_when_json_prints_every_event_and_changes_nothing(server: eda.
     assert await conn.streams.list() == before
 
 
-async def test_cat_when_not_json_prints_a_text_for_people(server: eda.EmbeddedServer, conn: eda.Conn) -> None:
-    code, out, err = await run_eda(*cat(server, "orders", "4711"))
+async def test_cat_when_not_json_prints_a_text_for_people(own_server: eda.EmbeddedServer, conn: eda.Conn) -> None:
+    code, out, err = await run_eda(*cat(own_server, "orders", "4711"))
     assert (code, err) == (0, "")
     for text in ("     1  ", "item-3", "cause=c1", '{"n": 2}', "id=req-81."):
         assert text in out
@@ -66,36 +60,36 @@ async def test_cat_when_not_json_prints_a_text_for_people(server: eda.EmbeddedSe
 @pytest.mark.usefixtures("conn")
 @pytest.mark.parametrize(("after", "versions"), [("0", [1, 2, 3]), ("2", [3]), ("3", []), ("99", [])])
 async def test_cat_when_after_a_version_prints_what_follows(
-    server: eda.EmbeddedServer, after: str, versions: list[int]
+    own_server: eda.EmbeddedServer, after: str, versions: list[int]
 ) -> None:
-    code, out, err = await run_eda(*cat(server, "orders", "4711", "--json", "--after", after))
+    code, out, err = await run_eda(*cat(own_server, "orders", "4711", "--json", "--after", after))
     assert (code, err) == (0, "")
     assert [json.loads(line)["version"] for line in out.splitlines()] == versions
 
 
-async def test_cat_when_there_is_no_such_aggregate_ends_with_1(server: eda.EmbeddedServer, conn: eda.Conn) -> None:
+async def test_cat_when_there_is_no_such_aggregate_ends_with_1(own_server: eda.EmbeddedServer, conn: eda.Conn) -> None:
     for options in ([], ["--json"], ["--after", "5"]):
-        code, out, err = await run_eda(*cat(server, "orders", "4712", *options))
+        code, out, err = await run_eda(*cat(own_server, "orders", "4712", *options))
         assert (code, out) == (1, "")
         assert err == "Error: stream 'orders' has no events of aggregate '4712'\n"
     await conn.store("orders").forget("4711")
-    code, out, err = await run_eda(*cat(server, "orders", "4711"))
+    code, out, err = await run_eda(*cat(own_server, "orders", "4711"))
     assert (code, out) == (1, "")
     assert err == "Error: aggregate '4711' of stream 'orders' was forgotten\n"
 
 
-async def test_cat_when_the_stream_is_no_store_ends_with_2(server: eda.EmbeddedServer, conn: eda.Conn) -> None:
-    code, out, err = await run_eda(*cat(server, "nothing", "4711"))
+async def test_cat_when_the_stream_is_no_store_ends_with_2(own_server: eda.EmbeddedServer, conn: eda.Conn) -> None:
+    code, out, err = await run_eda(*cat(own_server, "nothing", "4711"))
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "nothing" in err
     assert "does not exist" in err
     await conn.publish("plain", eda.Event(type="t", aggregate="4711"))
-    code, out, err = await run_eda(*cat(server, "plain", "4711"))
+    code, out, err = await run_eda(*cat(own_server, "plain", "4711"))
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "plain" in err
-    code, out, err = await run_eda(*cat(server, "no such name", "4711"))
+    code, out, err = await run_eda(*cat(own_server, "no such name", "4711"))
     assert (code, out, err.count("\n")) == (2, "", 1)
-    code, out, err = await run_eda(*cat(server, "orders", ""))
+    code, out, err = await run_eda(*cat(own_server, "orders", ""))
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert {info.name for info in await conn.streams.list()} == {"orders", "plain"}
 
@@ -112,9 +106,9 @@ async def test_cat_when_no_server_answers_says_so_in_one_line() -> None:
 
 @pytest.mark.usefixtures("conn")
 async def test_cat_when_no_address_is_given_takes_that_of_the_environment(
-    server: eda.EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+    own_server: eda.EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("EDA_URL", server.url)
+    monkeypatch.setenv("EDA_URL", own_server.url)
     code, out, err = await run_eda("store", "cat", "orders", "4711", "--after", "2", "--json")
     assert (code, err) == (0, "")
     assert json.loads(out)["version"] == 3
@@ -130,14 +124,14 @@ async def test_cat_when_the_arguments_are_wrong_ends_with_2(arguments: list[str]
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX pipes")
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
 async def test_cat_when_its_reader_has_gone_ends_quietly(
-    server: eda.EmbeddedServer, conn: eda.Conn, options: list[str]
+    own_server: eda.EmbeddedServer, conn: eda.Conn, options: list[str]
 ) -> None:
     big = eda.Event(type="big", data=eda.String("x" * 200_000))
     await conn.store("orders").append("4711", [big, big], expected=3)
     reading, writing = os.pipe()
     os.close(reading)
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "eda.cli", *cat(server, "orders", "4711", *options)),
+        *(sys.executable, "-m", "eda.cli", *cat(own_server, "orders", "4711", *options)),
         stdin=subprocess.DEVNULL,
         stdout=writing,
         stderr=subprocess.PIPE,
