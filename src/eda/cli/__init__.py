@@ -55,7 +55,7 @@ Files, each after the files that it imports:
     dead_show       `eda dead show`: all of one dead letter
     dead_changes    `eda dead replay` and `eda dead drop`
     dead            `eda dead` and its options
-    places          places in streams, as options name them, and the options for the range that a command reads
+    places          places in streams, as options name them, and the options for the events that a command reads
     event_range     reads the events of a range of a stream, in lists
     targets         whether a stream can hold a copy of the events of another
     transfer        publishes the events of a range into another stream, and counts what becomes of them

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from eda.cli.options import lines_option, server_options
-from eda.cli.places import from_option, to_option
+from eda.cli.places import Chosen, choosing_options
 
 __all__ = ["copy"]
 
@@ -15,10 +15,7 @@ __all__ = ["copy"]
 @click.command()
 @click.argument("source")
 @click.argument("target")
-@from_option
-@to_option
-@click.option("--type", "types", multiple=True, metavar="TYPE", help="Only events of this type. May be repeated.")
-@click.option("--aggregate", metavar="TEXT", help="Only events of this aggregate.")
+@choosing_options
 @click.option("--create", is_flag=True, help="Create TARGET with the settings of SOURCE if it does not exist.")
 @click.option("--resume", is_flag=True, help="Continue after the last event that TARGET has.")
 @click.option("--append", is_flag=True, help="Copy into TARGET although it has events.")
@@ -38,10 +35,7 @@ __all__ = ["copy"]
 def copy(
     source: str,
     target: str,
-    first: Any,
-    last: Any,
-    types: tuple[str, ...],
-    aggregate: str | None,
+    chosen: Chosen,
     create: bool,
     resume: bool,
     append: bool,
@@ -87,10 +81,7 @@ def copy(
     elif target_cluster is not None:
         target_server = server | {"cluster": target_cluster}
     options = CopyOptions(
-        first=first,
-        last=last,
-        types=types,
-        aggregate=aggregate,
+        chosen=chosen,
         resume=resume,
         append=append,
         create=create,

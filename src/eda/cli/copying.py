@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any
 
 import click
 
 import eda
 from eda.amounts import duration_text
-from eda.cli.event_range import Bounds, EventRange, resolved
+from eda.cli.event_range import Bounds, range_of
 from eda.cli.failure import Failure
 from eda.cli.output import print_json, safe
-from eda.cli.places import Place
+from eda.cli.places import Chosen
 from eda.cli.resuming import place_to_resume
 from eda.cli.session import connection
 from eda.cli.targets import check_target, is_same_stream
@@ -28,10 +28,7 @@ __all__ = ["CopyOptions", "copy_events", "report"]
 class CopyOptions:
     """What the options of `eda copy` say."""
 
-    first: Place | datetime | None
-    last: Place | datetime | None
-    types: tuple[str, ...]
-    aggregate: str | None
+    chosen: Chosen
     resume: bool
     append: bool
     create: bool
@@ -51,12 +48,12 @@ async def copy_events(conn: eda.Conn, source: str, target: str, options: CopyOpt
 
 async def _copy(conn: eda.Conn, target_conn: eda.Conn, source: str, target: str, options: CopyOptions) -> bool:
     info = await conn.streams.info(source)
-    bounds = await resolved(conn, info, options.first, options.last)
+    events = await range_of(conn, info, options.chosen)
     target_info = await _target(target_conn, target, info, create=options.create)
     if is_same_stream(info, target_info):
         raise Failure(f"{source!r} and {target!r} are the same stream. To publish its events again, use `eda replay`")
-    is_filtered = bool(options.types) or options.aggregate is not None
-    n_more = None if is_filtered or options.resume else min(bounds.n_sequences, info.events)
+    is_unknown = options.chosen.is_filtered or options.resume
+    n_more = None if is_unknown else min(events.bounds.n_sequences, info.events)
     check_target(info, target_info, n_more, is_one_server=target_conn is conn, allow_discard=options.allow_discard)
     if target_info.events and not (options.resume or options.append):
         raise Failure(
@@ -64,10 +61,9 @@ async def _copy(conn: eda.Conn, target_conn: eda.Conn, source: str, target: str,
             "copy, or --append to copy the events behind them"
         )
     identify = identified_by_place(info)
-    events = EventRange(conn, source, bounds, types=options.types or None, aggregate=options.aggregate)
     if options.resume:
         first = await place_to_resume(events, (conn, info), (target_conn, target_info), identify)
-        events = events.within(Bounds(first, bounds.last))
+        events = events.within(Bounds(first, events.bounds.last))
     with TransferBar(f"copy to {target}", events.bounds) as bar:
         transfer = Transfer(
             target_conn,

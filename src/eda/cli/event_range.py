@@ -10,9 +10,9 @@ from typing import Any
 
 import eda
 from eda.cli.failure import Failure
-from eda.cli.places import WHOLE, Place
+from eda.cli.places import WHOLE, Chosen, Place
 
-__all__ = ["Bounds", "EventRange", "resolved"]
+__all__ = ["Bounds", "EventRange", "range_of"]
 
 BATCH = 500
 LOOK_EVERY_S = 0.1  # how often to look whether the end is reached, while no events come
@@ -42,28 +42,6 @@ class Bounds:
     def n_sequences(self) -> int:
         """How many messages there are at most."""
         return max(self.last.sequence - self.first.sequence + 1, 0)
-
-
-async def resolved(
-    conn: eda.Conn, info: eda.StreamInfo, first: Place | datetime | None, last: Place | datetime | None
-) -> Bounds:
-    """Return the bounds as places. A time means when the stream stored an event. What is stored later is not read.
-
-    Raises Failure if the stream can't be read without a trace, and what `conn.sequence_at` raises.
-    """
-    if info.retention != "limits":
-        raise Failure(
-            f"stream {info.name!r} has retention={info.retention!r}: the server would remove each event that is read. "
-            "Read a stream that keeps its events, for example one that has this stream as its source."
-        )
-    if isinstance(first, datetime):
-        first = Place(await conn.sequence_at(info.name, first))
-    first = max(first or Place(1), Place(info.first_sequence))
-    if isinstance(last, datetime):
-        last = Place(await conn.sequence_at(info.name, last) - 1, WHOLE)
-    elif last is not None and not last.index:
-        last = Place(last.sequence, WHOLE)
-    return Bounds(first, min(last or Place(info.last_sequence, WHOLE), Place(info.last_sequence, WHOLE)))
 
 
 class EventRange:
@@ -125,3 +103,27 @@ class EventRange:
                 if found:
                     yield found
             self.n_no_events = subscription.stats().undecodable
+
+
+async def range_of(conn: eda.Conn, info: eda.StreamInfo, chosen: Chosen) -> EventRange:
+    """Return the chosen events of a stream. A time means when the stream stored an event.
+
+    What is stored later is not read.
+    Raises Failure if the stream can't be read without a trace, and what `conn.sequence_at` raises.
+    """
+    if info.retention != "limits":
+        raise Failure(
+            f"stream {info.name!r} has retention={info.retention!r}: the server would remove each event that is read. "
+            "Read a stream that keeps its events, for example one that has this stream as its source."
+        )
+    first, last = chosen.first, chosen.last
+    if isinstance(first, datetime):
+        first = Place(await conn.sequence_at(info.name, first))
+    first = max(first or Place(1), Place(info.first_sequence))
+    if isinstance(last, datetime):
+        last = Place(await conn.sequence_at(info.name, last) - 1, WHOLE)
+    elif last is not None and not last.index:
+        last = Place(last.sequence, WHOLE)
+    end = Place(info.last_sequence, WHOLE)
+    bounds = Bounds(first, min(last or end, end))
+    return EventRange(conn, info.name, bounds, types=chosen.types or None, aggregate=chosen.aggregate)

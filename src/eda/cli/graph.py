@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 import click
 
 from eda.cli.options import server_options
-from eda.cli.places import from_option, to_option
+from eda.cli.places import Chosen, Place, choosing_options
 
 __all__ = ["graph"]
 
@@ -26,10 +25,7 @@ MAX_ON_PAGE = 5000
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one event a line.")
 @click.option("--output", "-o", metavar="FILE", type=click.Path(dir_okay=False), help="Write into a file.")
 @click.option("--id", "event_id", metavar="ID", help="Only this event, what led to it, and what it led to.")
-@from_option
-@to_option
-@click.option("--type", "types", multiple=True, metavar="TYPE", help="Only events of this type. May be repeated.")
-@click.option("--aggregate", metavar="TEXT", help="Only events of this aggregate.")
+@choosing_options
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
@@ -45,10 +41,7 @@ def graph(
     as_json: bool,
     output: str | None,
     event_id: str | None,
-    first: Any,
-    last: Any,
-    types: tuple[str, ...],
-    aggregate: str | None,
+    chosen: Chosen,
     limit: int | None,
     **server: Any,
 ) -> None:
@@ -76,17 +69,14 @@ def graph(
     if html_file is not None and output is not None:
         raise click.UsageError("--html names the file already: leave out --output.")
     streams = tuple(dict.fromkeys(streams))  # a stream that is named twice is read once
-    if len(streams) > 1 and any(each is not None and not isinstance(each, datetime) for each in (first, last)):
+    if len(streams) > 1 and any(isinstance(each, Place) for each in (chosen.first, chosen.last)):
         raise click.UsageError("With several streams, --from and --to must be times: sequences differ.")
     if html_file is not None:
         limit = LIMIT if limit is None else limit
         if limit > MAX_ON_PAGE:
             raise click.UsageError(f"A page has at most {MAX_ON_PAGE:,} events. Use --dot or --cypher for more.")
     options = GraphOptions(
-        first=first,
-        last=last,
-        types=types,
-        aggregate=aggregate,
+        chosen=chosen,
         event_id=event_id,
         limit=limit,
         form="html" if html_file is not None else "cypher" if cypher else "json" if as_json else "dot",

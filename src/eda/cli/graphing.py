@@ -9,18 +9,17 @@ import tempfile
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from typing import TextIO
 
 import click
 
 import eda
-from eda.cli.event_range import EventRange, resolved
+from eda.cli.event_range import range_of
 from eda.cli.failure import Failure
 from eda.cli.graph_events import GraphEvent, chain_of, newest, read_events
 from eda.cli.graph_html import html_page
 from eda.cli.graph_text import CYPHER, DOT, TextForm
-from eda.cli.places import Place
+from eda.cli.places import Chosen
 
 __all__ = ["GraphOptions", "write_graph"]
 
@@ -29,10 +28,7 @@ __all__ = ["GraphOptions", "write_graph"]
 class GraphOptions:
     """What the options of `eda graph` say."""
 
-    first: Place | datetime | None
-    last: Place | datetime | None
-    types: tuple[str, ...]
-    aggregate: str | None
+    chosen: Chosen
     event_id: str | None
     limit: int | None
     form: str
@@ -42,10 +38,7 @@ class GraphOptions:
 
 async def write_graph(conn: eda.Conn, streams: tuple[str, ...], options: GraphOptions) -> bool:
     """Write the graph. Return whether there is the event that `event_id` names. Raises Failure, EdaError, OSError."""
-    ranges = []
-    for stream in streams:
-        bounds = await resolved(conn, await conn.streams.info(stream), options.first, options.last)
-        ranges.append(EventRange(conn, stream, bounds, types=options.types or None, aggregate=options.aggregate))
+    ranges = [await range_of(conn, await conn.streams.info(stream), options.chosen) for stream in streams]
     async with aclosing(read_events(ranges)) as events:
         if options.event_id is not None or options.limit is not None:
             return await _write_held(events, streams, options)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from eda.cli.options import lines_option, server_options
-from eda.cli.places import from_option, to_option
+from eda.cli.places import Chosen, choosing_options
 from eda.cli.values import DURATION
 
 __all__ = ["replay"]
@@ -37,10 +37,7 @@ class _Speed(click.ParamType):  # type: ignore[type-arg]  # generic in new versi
 @click.command()
 @click.argument("source")
 @click.option("--into", "target", metavar="STREAM", help="The stream to publish into.  [default: print the events]")
-@from_option
-@to_option
-@click.option("--type", "types", multiple=True, metavar="TYPE", help="Only events of this type. May be repeated.")
-@click.option("--aggregate", metavar="TEXT", help="Only events of this aggregate.")
+@choosing_options
 @click.option(
     "--speed",
     type=_Speed(),
@@ -56,10 +53,7 @@ class _Speed(click.ParamType):  # type: ignore[type-arg]  # generic in new versi
 def replay(
     source: str,
     target: str | None,
-    first: Any,
-    last: Any,
-    types: tuple[str, ...],
-    aggregate: str | None,
+    chosen: Chosen,
     speed: float,
     max_wait: float | None,
     new_ids: bool,
@@ -90,10 +84,7 @@ def replay(
     from eda.cli.session import run_with_conn
 
     options = ReplayOptions(
-        first=first,
-        last=last,
-        types=types,
-        aggregate=aggregate,
+        chosen=chosen,
         speed=speed or None,
         longest_s=max_wait,
         new_ids=new_ids,

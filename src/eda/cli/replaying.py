@@ -6,17 +6,16 @@ import asyncio
 import sys
 from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import datetime
 
 import click
 
 import eda
 from eda.cli.copying import identified_by_place, report
-from eda.cli.event_range import EventRange, resolved
+from eda.cli.event_range import range_of
 from eda.cli.failure import Failure
 from eda.cli.history import print_json
 from eda.cli.pacing import StoredPace
-from eda.cli.places import Place
+from eda.cli.places import Chosen, Place
 from eda.cli.targets import check_target, is_same_stream
 from eda.cli.transfer import Transfer, place_after
 from eda.cli.transfer_bar import TransferBar
@@ -28,10 +27,7 @@ __all__ = ["ReplayOptions", "print_events", "replay_events"]
 class ReplayOptions:
     """What the options of `eda replay` say."""
 
-    first: Place | datetime | None
-    last: Place | datetime | None
-    types: tuple[str, ...]
-    aggregate: str | None
+    chosen: Chosen
     speed: float | None
     """None: as fast as possible"""
     longest_s: float | None
@@ -42,7 +38,7 @@ class ReplayOptions:
 async def replay_events(conn: eda.Conn, source: str, target: str, options: ReplayOptions) -> bool:
     """Publish the events of the range into the target, print what became of them, and return whether all are stored."""
     info = await conn.streams.info(source)
-    events = await _chosen(conn, info, options)
+    events = await range_of(conn, info, options.chosen)
     target_info = await conn.streams.info(target)
     if not is_same_stream(info, target_info):
         check_target(info, target_info, None, is_one_server=True, allow_discard=True)
@@ -73,7 +69,7 @@ async def replay_events(conn: eda.Conn, source: str, target: str, options: Repla
 
 async def print_events(conn: eda.Conn, source: str, options: ReplayOptions) -> None:
     """Print the events of the range as lines of JSON."""
-    events = await _chosen(conn, await conn.streams.info(source), options)
+    events = await range_of(conn, await conn.streams.info(source), options.chosen)
     pace = None if options.speed is None else StoredPace(options.speed, options.longest_s, sys.stdout.flush)
     last: Place | None = None
     try:
@@ -91,11 +87,6 @@ async def print_events(conn: eda.Conn, source: str, options: ReplayOptions) -> N
         if last is not None:
             click.echo(f"not finished: continue with --from {last}", err=True)
         raise
-
-
-async def _chosen(conn: eda.Conn, info: eda.StreamInfo, options: ReplayOptions) -> EventRange:
-    bounds = await resolved(conn, info, options.first, options.last)
-    return EventRange(conn, info.name, bounds, types=options.types or None, aggregate=options.aggregate)
 
 
 def _renamed(event: eda.Event) -> eda.Event:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from contextlib import aclosing
 
 import eda
-from eda.cli.event_range import Bounds, EventRange, resolved
+from eda.cli.event_range import Bounds, EventRange, range_of
 from eda.cli.failure import Failure
-from eda.cli.places import Place
+from eda.cli.places import Chosen, Place
 from eda.cli.transfer import place_after
 
 __all__ = ["place_to_resume"]
@@ -59,11 +59,11 @@ async def place_to_resume(
 
 async def _last_event(conn: eda.Conn, info: eda.StreamInfo) -> eda.Event | None:
     """Return the last event of the stream; None if it has none. Its last messages may be deleted or no events."""
-    bounds = await resolved(conn, info, None, None)
+    whole = await range_of(conn, info, Chosen())
     for n_back in (1, 1000, info.last_sequence):
-        first = Place(max(info.last_sequence - n_back + 1, bounds.first.sequence))
+        first = Place(max(info.last_sequence - n_back + 1, whole.bounds.first.sequence))
         last: eda.Event | None = None
-        async with aclosing(EventRange(conn, info.name, Bounds(first, bounds.last)).lists()) as lists:
+        async with aclosing(whole.within(Bounds(first, whole.bounds.last)).lists()) as lists:
             async for part in lists:
                 last = part[-1]
         if last is not None:

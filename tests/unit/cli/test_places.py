@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 import click
 import pytest
+from click.testing import CliRunner
 
-from eda.cli.places import PLACE_OR_TIME, Place
+from eda.cli.places import PLACE_OR_TIME, Chosen, Place, choosing_options
 from eda.cli.replay import _Speed
 
 
@@ -46,3 +47,20 @@ def test_speed_when_it_is_a_factor_is_read(text: str, speed: float) -> None:
 def test_speed_when_it_is_none_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter):
         _Speed().convert(text, None, None)
+
+
+def test_choosing_options_when_given_reach_the_command_as_one_argument() -> None:
+    got: list[tuple[str, Chosen]] = []
+
+    @click.command()
+    @click.argument("name")
+    @choosing_options
+    def read(name: str, chosen: Chosen) -> None:
+        """Read."""
+        got.append((name, chosen))
+
+    assert CliRunner().invoke(read, ["a"]).exit_code == 0
+    given = ["a", "--from", "7.3", "--to", "9", "--type", "x", "--type", "y", "--aggregate", "z"]
+    assert CliRunner().invoke(read, given).exit_code == 0
+    assert got == [("a", Chosen()), ("a", Chosen(Place(7, 3), Place(9), ("x", "y"), "z"))]
+    assert [chosen.is_filtered for _, chosen in got] == [False, True]
