@@ -14,8 +14,9 @@ Files, each after the files that it imports:
     report          the figures of a run, by name and as a table
     columns         columns of progress bars
     failure         the error of a command that can't do its work, and the exit code after Ctrl-C
-    ending          how a command ends: by itself, by a signal, or by an error
     values          the kinds of values that options take: durations, times, sizes
+    option_names    errors about arguments of Python, told with the options of the command
+    ending          how a command ends: by itself, by a signal, or by an error
     output          lines of JSON, texts that are safe on a terminal, and questions
     contexts        which server a command uses: options, environment, contexts of the nats command line
     session         runs a command that needs a connection

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from eda.cli.failure import INTERRUPTED
+from eda.cli.option_names import told
 
 __all__ = ["print_to_end", "run_to_end"]
 
@@ -25,7 +26,8 @@ def run_to_end(
 ) -> T:
     """Run a coroutine, and return its result. SIGTERM and SIGHUP cancel it, so that it can tidy up, as Ctrl-C does.
 
-    Raises Exit after a signal. An error of `errors` becomes a `failure` with the text in one line.
+    Raises Exit after a signal. An error of `errors` becomes a `failure`. Its text is one line, and names options
+    of the command.
     """
     try:
         return asyncio.run(_until_signal(work))
@@ -38,7 +40,7 @@ def run_to_end(
     except BrokenPipeError:  # nobody reads the output any more: click ends the program
         raise
     except errors as error:
-        raise failure(" ".join(str(error).split())) from None
+        raise failure(told(error)) from None
 
 
 async def _until_signal(work: Coroutine[Any, Any, T]) -> T:

@@ -19,6 +19,7 @@ import eda
 from eda.amounts import duration_text
 from eda.cli.columns import Done, Rate
 from eda.cli.modules import import_modules
+from eda.cli.option_names import told
 from eda.cli.session import connection
 from eda.errors import ConfigError
 
@@ -124,7 +125,7 @@ async def _refused_promotion(projection: eda.Projection, stats: eda.ProjectionSt
     try:
         await projection.promote(max_lag=max_lag)
     except eda.ConfigError as error:
-        return str(error)
+        return told(error)
     return None
 
 

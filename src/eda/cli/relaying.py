@@ -17,6 +17,7 @@ import click
 import eda
 import eda.sql
 from eda.amounts import duration_text
+from eda.cli.option_names import told
 from eda.cli.session import connection
 from eda.errors import EdaError
 
@@ -49,7 +50,7 @@ async def run_relay(into: str, table: str, refused: Any, server: dict[str, Any],
     except (RelayFailed, OSError):
         raise
     except EdaError as error:
-        raise RelayFailed(" ".join(str(error).split())) from error
+        raise RelayFailed(told(error)) from error
     except Exception as error:  # the driver's
         raise RelayFailed(f"{outbox.into.label}: {' '.join(str(error).split())}") from error
 

@@ -28,7 +28,11 @@ def target_of(to: str | None, since: datetime | None, *, first: bool, end: bool)
     if sum(given) != 1:
         raise Failure("give one of --to, --since, --first and --end")
     if to is not None:
-        return to if _PLACE.fullmatch(to) else time_beside_places(to)
+        if not _PLACE.fullmatch(to):
+            return time_beside_places(to)
+        if not int(to.partition(".")[0]):
+            raise Failure("--to: sequences begin with 1")
+        return to
     return since if since is not None else "first" if first else "end"
 
 

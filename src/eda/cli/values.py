@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-__all__ = ["DURATION", "INTERVAL", "NOTHING", "SIZE", "WHEN", "or_none", "time_beside_places"]
+__all__ = ["DURATION", "INTERVAL", "NOTHING", "SIZE", "WHEN", "may_be_none", "or_none", "time_beside_places"]
 
 MAX_S = 100 * 366 * 86400  # seconds: a hundred years
 LEAST_INTERVAL_S = 0.1  # so that a command does not keep the server busy
@@ -105,6 +105,11 @@ def time_beside_places(value: Any, param: click.Parameter | None = None, ctx: cl
 def or_none(kind: Any) -> Any:
     """Return a click type: values of `kind`, or `none`, which becomes NOTHING."""
     return _OrNone(kind)
+
+
+def may_be_none(kind: Any) -> bool:
+    """Return whether an option of this kind takes `none`."""
+    return isinstance(kind, _OrNone)
 
 
 NOTHING = "none"

@@ -70,7 +70,11 @@ async def test_create_when_it_exists_differently_ends_with_2(
     assert "must be 1 to 64" in err
 
 
-@pytest.mark.parametrize("arguments", [["--max-age", "7"], ["--max-bytes", "10x"], ["--discard", "all"]], ids=str)
+@pytest.mark.parametrize(
+    "arguments",
+    [["--max-age", "7"], ["--max-bytes", "10x"], ["--discard", "all"], ["--max-bytes", "0"], ["--dedup-window", "0s"]],
+    ids=str,
+)
 async def test_create_when_a_value_is_wrong_says_what_works(
     run: Callable[..., Any], stream: str, arguments: list[str]
 ) -> None:

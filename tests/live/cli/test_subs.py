@@ -255,7 +255,7 @@ async def test_rewind_when_into_a_pack_goes_on_within_it(
         (["--to", "11x"], "is not a time"),
         (["--to", "foo"], "write a sequence such as 7, or 7.3 in a pack"),
         (["--to", "12"], "ends at 10"),
-        (["--to", "0"], "to must be"),
+        (["--to", "0"], "--to: sequences begin with 1"),
         (["--to", "3.1"], "is no pack"),
     ],
     ids=str,
