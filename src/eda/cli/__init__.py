@@ -18,6 +18,7 @@ Files, each after the files that it imports:
     option_names    errors about arguments of Python, told with the options of the command
     ending          how a command ends: by itself, by a signal, or by an error
     output          lines of JSON, texts that are safe on a terminal, and questions
+    tables          tables that fit the terminal
     contexts        which server a command uses: options, environment, contexts of the nats command line
     session         runs a command that needs a connection
     completing      completes names of streams, subscriptions and contexts

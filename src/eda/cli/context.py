@@ -34,7 +34,8 @@ def ls(as_json: bool) -> None:
     problem (why not, or null).
     """
     from eda.cli.contexts import context_directory, context_names, selected_context
-    from eda.cli.output import console, print_json, safe
+    from eda.cli.output import print_json, safe
+    from eda.cli.tables import Column, print_rows
 
     selected = selected_context()
     rows = [_row(name, selected) for name in context_names()]
@@ -45,16 +46,19 @@ def ls(as_json: bool) -> None:
     if not rows:
         click.echo(f"there are no contexts in {safe(str(context_directory()))}", err=True)
         return
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("", "name", "url", "login", "description"):
-        table.add_column(column, overflow="fold")
+    columns = (
+        Column(""),
+        Column("name", is_name=True),
+        Column("url", elastic=20, drop=1),
+        Column("login", drop=2),
+        Column("description", elastic=40),
+    )
+    cells = []
     for row in rows:
         last = row["description"] or "" if row["usable"] else f"eda can't use it: {row['problem']}"
         shown = ("*" if row["selected"] else "", row["name"], row["url"] or "", row["login"] or "", last)
-        table.add_row(*map(safe, shown))
-    console().print(table)
+        cells.append([safe(text) for text in shown])
+    print_rows(columns, cells)
 
 
 @context.command("show")

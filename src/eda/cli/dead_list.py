@@ -9,18 +9,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 import eda
 from eda.amounts import duration_text
-from eda.cli.output import console, print_json, safe, time_text
+from eda.cli.output import print_json, safe, time_text
+from eda.cli.tables import Column, print_rows
 
 __all__ = ["fields_of_letter", "list_dead", "read_letters", "summarise_dead"]
 
-WIDE = 120  # columns of a terminal that has room for all columns of the table
-FILE_WIDTH = 10_000
 MAX_GROUPS = 1000  # groups of a summary; letters of further groups are counted together
 
 
@@ -108,47 +104,38 @@ async def read_letters(
         click.echo(f"stream {stream} has no dead letters: there is no stream {missing.stream}{hint}", err=True)
 
 
+_LETTERS = (
+    Column("seq", right=True),
+    Column("age", drop=3),
+    Column("subscription", is_name=True),
+    Column("reason"),
+    Column("attempts", right=True, drop=5),
+    Column("event", drop=1),
+    Column("type", drop=2),
+    Column("aggregate", drop=4),
+    Column("error", elastic=26),
+)
+
+
 def _print_letters(rows: list[eda.DeadLetter], stream: str) -> None:
-    """Print a row for each letter. On a narrow terminal, the table has fewer columns."""
-    to = _wide_console()
-    is_wide = to.width >= WIDE
-    table = _new_table()
-    table.add_column("seq", justify="right", no_wrap=True)
-    table.add_column("age", no_wrap=True)
-    table.add_column("subscription", overflow="fold", min_width=12)
-    table.add_column("reason", no_wrap=True)
-    if is_wide:
-        table.add_column("attempts", justify="right", no_wrap=True)
-    table.add_column("event", no_wrap=True)
-    table.add_column("type", overflow="fold", min_width=8)
-    if is_wide:
-        table.add_column("aggregate", overflow="fold", min_width=9)
-    table.add_column("error", no_wrap=True, overflow="ellipsis", min_width=8)
-    for letter in rows:
-        event = letter.event
-        from_other = "" if letter.stream in ("", stream) else f"{letter.stream} "
-        texts = [str(letter.sequence), _age(letter.time), letter.subscription or "-"]
-        texts.append(letter.reason if letter.is_letter else "no letter")
-        if is_wide:
-            texts.append(str(letter.attempts) if letter.attempts else "-")
-        texts += [f"{from_other}{letter.place}" or "-", "-" if event is None else event.type]
-        if is_wide:
-            texts.append("-" if event is None else event.aggregate)
-        texts.append(letter.error or letter.no_event)
-        table.add_row(*(Text(safe(text)) for text in texts))
-    to.print(table)
+    """Print a row for each letter."""
+    print_rows(_LETTERS, [[safe(text) for text in _cells(letter, stream)] for letter in rows])
 
 
-def _new_table() -> Table:
-    return Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-
-
-def _wide_console() -> Console:
-    """Return the console for a table. In a file, rows are as long as they need to be."""
-    to = console()
-    if not to.is_terminal:
-        to.width = FILE_WIDTH
-    return to
+def _cells(letter: eda.DeadLetter, stream: str) -> list[str]:
+    event = letter.event
+    from_other = "" if letter.stream in ("", stream) else f"{letter.stream} "
+    return [
+        str(letter.sequence),
+        _age(letter.time),
+        letter.subscription or "-",
+        letter.reason if letter.is_letter else "no letter",
+        str(letter.attempts) if letter.attempts else "-",
+        f"{from_other}{letter.place}" or "-",
+        "-" if event is None else event.type,
+        "-" if event is None else event.aggregate,
+        letter.error or letter.no_event,
+    ]
 
 
 def _age(time: datetime | None) -> str:
@@ -205,14 +192,18 @@ async def summarise_dead(
         click.echo("no dead letters", err=True)
 
 
+_GROUPS = (
+    Column("subscription", is_name=True),
+    Column("reason"),
+    Column("letters", right=True),
+    Column("oldest", drop=3),
+    Column("newest", drop=2),
+    Column("last error", elastic=40),
+)
+
+
 def _print_summary(groups: Mapping[tuple[str, str, str], _Group], stream: str) -> None:
-    table = _new_table()
-    table.add_column("subscription", overflow="fold", min_width=12)
-    table.add_column("reason", no_wrap=True)
-    table.add_column("letters", justify="right", no_wrap=True)
-    table.add_column("oldest", no_wrap=True)
-    table.add_column("newest", no_wrap=True)
-    table.add_column("last error", no_wrap=True, overflow="ellipsis", min_width=8)
+    rows = []
     for (of_stream, subscription, reason), group in sorted(groups.items()):
         other = "" if of_stream in ("", stream) else f" of {of_stream}"
         texts = [
@@ -223,5 +214,5 @@ def _print_summary(groups: Mapping[tuple[str, str, str], _Group], stream: str) -
             _age(group.last),
             group.last_error,
         ]
-        table.add_row(*(Text(safe(text)) for text in texts))
-    _wide_console().print(table)
+        rows.append([safe(text) for text in texts])
+    print_rows(_GROUPS, rows)

@@ -10,13 +10,13 @@ from typing import Any
 
 import click
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 import eda
 from eda.cli.lookup import run_on_known
 from eda.cli.output import console, print_json, safe, time_text
 from eda.cli.sub_list import age_text, rounded
+from eda.cli.tables import Column, lines_of, print_rows
 
 __all__ = ["read_subscriptions", "show_lag"]
 
@@ -83,7 +83,7 @@ def show_lag(
                 if live is None:
                     _print(found, is_ok, as_json=as_json)
                 else:
-                    live.update(_table(found, is_ok), refresh=True)
+                    live.update(Text("\n").join(lines_of(*_rows(found, is_ok), screen.width)), refresh=True)
                 await asyncio.sleep(max(interval_s, MIN_INTERVAL_S))
 
     if not run_on_known(server, once if interval_s is None else watch):
@@ -108,35 +108,41 @@ def _print(found: list[eda.SubscriptionInfo], is_ok: Any, *, as_json: bool) -> N
                 }
             )
     elif found:
-        console().print(_table(found, is_ok))
+        print_rows(*_rows(found, is_ok))
     else:
         click.echo("there are no kept subscriptions", err=True)
 
 
-def _table(found: list[eda.SubscriptionInfo], is_ok: Any) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("stream", overflow="fold")
-    table.add_column("subscription", overflow="fold")
-    table.add_column("kind", no_wrap=True)
-    for title in ("position", "lag", "age"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("members", no_wrap=True)
-    some_are_over = not all(map(is_ok, found))
-    if some_are_over:
-        table.add_column("limit", no_wrap=True)
+_COLUMNS = (
+    Column("stream", is_name=True),
+    Column("subscription", is_name=True),
+    Column("kind", drop=2),
+    Column("position", right=True, drop=3),
+    Column("lag", right=True),
+    Column("age", right=True),
+    Column("members", drop=1),
+    Column("limit"),
+)
+
+
+def _rows(found: list[eda.SubscriptionInfo], is_ok: Any) -> tuple[tuple[Column, ...], list[list[str | Text]]]:
+    """Return the columns and the cells. There is a column for the limit only if one is exceeded."""
+    columns = _COLUMNS[:-1] if all(map(is_ok, found)) else _COLUMNS
+    rows: list[list[str | Text]] = []
     for each in _worst_first(found):
         style = "" if is_ok(each) else "red"
-        table.add_row(
-            Text(safe(each.stream)),
-            Text(safe(each.name)),
+        cells: list[str | Text] = [
+            safe(each.stream),
+            safe(each.name),
             each.kind,
             f"{each.position:,}",
             Text("unknown" if each.lag is None else f"{each.lag:,}", style),
             Text(age_text(each.lag, each.lag_s), style),
             "active" if each.is_active else Text("none", "yellow" if each.lag else ""),
-            *([Text("" if is_ok(each) else "over", style)] if some_are_over else []),
-        )
-    return table
+            Text("" if is_ok(each) else "over", style),
+        ]
+        rows.append(cells[: len(columns)])
+    return columns, rows
 
 
 def _worst_first(found: list[eda.SubscriptionInfo]) -> list[eda.SubscriptionInfo]:

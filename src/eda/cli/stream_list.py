@@ -18,6 +18,7 @@ from eda.cli.lookup import run_on_known
 from eda.cli.output import console, print_json, safe, time_text
 from eda.cli.session import run_with_conn
 from eda.cli.sub_list import print_subs, sub_fields
+from eda.cli.tables import Column, print_rows
 
 __all__ = ["details_of", "print_details", "show_stream", "show_streams", "stream_fields"]
 
@@ -27,6 +28,16 @@ _RETENTION = {
     "interest": "interest: an event is removed when all consumers have acknowledged it",
     "workqueue": "workqueue: an event is removed when a consumer has acknowledged it",
 }
+
+
+_COLUMNS = (
+    Column("name", is_name=True),
+    Column("events", right=True),
+    Column("size", right=True, drop=1),
+    Column("last", right=True, drop=4),
+    Column("last event", right=True, drop=3),
+    Column("kind", elastic=20, drop=2),
+)
 
 
 def stream_fields(info: eda.StreamInfo) -> dict[str, Any]:
@@ -110,23 +121,21 @@ def print_details(found: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _print_table(found: list[eda.StreamInfo]) -> None:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("name", overflow="fold")
-    for title in ("events", "size", "last", "last event"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("kind", overflow="fold")
     now = datetime.now(UTC)
+    rows = []
     for each in found:
         last = _time(each.last_time_ns)
-        table.add_row(
-            Text(safe(each.name)),
-            f"{each.events:,}",
-            size_text(each.bytes),
-            f"{each.last_sequence:,}",
-            f"{duration_text((now - last).total_seconds())} ago" if last is not None else "-",
-            Text(", ".join(_kind(each))),
+        rows.append(
+            (
+                safe(each.name),
+                f"{each.events:,}",
+                size_text(each.bytes),
+                f"{each.last_sequence:,}",
+                f"{duration_text((now - last).total_seconds())} ago" if last is not None else "-",
+                ", ".join(_kind(each)),
+            )
         )
-    console().print(table)
+    print_rows(_COLUMNS, rows)
 
 
 def _kind(info: eda.StreamInfo) -> list[str]:

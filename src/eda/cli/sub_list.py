@@ -18,6 +18,7 @@ from eda.cli.ending import print_to_end
 from eda.cli.failure import Failure
 from eda.cli.lookup import NotThere, run_on_known
 from eda.cli.output import console, print_json, safe, time_text
+from eda.cli.tables import Column, print_rows
 
 __all__ = [
     "age_text",
@@ -31,6 +32,18 @@ __all__ = [
     "sub_fields",
 ]
 
+
+_COLUMNS = (
+    Column("stream", is_name=True),
+    Column("name", is_name=True),
+    Column("kind", drop=2),
+    Column("position", right=True, drop=1),
+    Column("lag", right=True),
+    Column("age", right=True),
+    Column("members", elastic=20),
+    Column("redel.", right=True, drop=3),
+    Column("updated", drop=4),
+)
 
 COUNT_S = 2.0  # the longest time in which dead letters are counted
 _RANDOM = re.compile(r"(?<=.)-[A-Za-z0-9]{22}$")  # at the end of a holder
@@ -90,31 +103,23 @@ def show_subs(server: Mapping[str, Any], stream: str | None, *, as_json: bool) -
 
 def print_subs(found: Iterable[Mapping[str, Any]], *, with_stream: bool) -> None:
     """Print a table of subscriptions, given their fields."""
-    table = Table(box=None, pad_edge=False)
-    if with_stream:
-        table.add_column("stream", overflow="fold")
-    table.add_column("name", overflow="fold")
-    table.add_column("kind", no_wrap=True)
-    for title in ("position", "lag", "age"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("members", overflow="fold")
-    table.add_column("redel.", justify="right", no_wrap=True)
-    table.add_column("updated", overflow="fold")
     now = datetime.now(UTC)
-    for each in found:
-        label = (Text(safe(each["stream"])),) if with_stream else ()
-        table.add_row(
-            *label,
-            Text(safe(each["name"])),
-            each["kind"],
-            f"{each['position']:,}",
-            Text("unknown", "yellow") if each["lag"] is None else f"{each['lag']:,}",
-            age_text(each["lag"], each["lag_s"]),
-            Text(_members(each)),
-            "-" if each["redelivered"] is None else f"{each['redelivered']:,}",
-            _ago(each["updated"], now),
-        )
-    console().print(table)
+    columns = _COLUMNS if with_stream else _COLUMNS[1:]
+    print_rows(columns, [_cells(each, now)[-len(columns) :] for each in found])
+
+
+def _cells(each: Mapping[str, Any], now: datetime) -> tuple[str | Text, ...]:
+    return (
+        safe(each["stream"]),
+        safe(each["name"]),
+        each["kind"],
+        f"{each['position']:,}",
+        Text("unknown", "yellow") if each["lag"] is None else f"{each['lag']:,}",
+        age_text(each["lag"], each["lag_s"]),
+        _members(each),
+        "-" if each["redelivered"] is None else f"{each['redelivered']:,}",
+        _ago(each["updated"], now),
+    )
 
 
 def lag_text(lag: int | None, lag_s: float | None) -> str:

@@ -10,13 +10,13 @@ from typing import Any
 
 import click
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 import eda
 from eda.cli.lookup import run_on_known
 from eda.cli.output import console, print_json, safe, time_text
 from eda.cli.sub_list import age_text, members_text, rounded
+from eda.cli.tables import Column, lines_of, print_rows
 from eda.cli.top_rates import Rates, StreamRow, SubscriptionRow, take_look
 
 __all__ = ["show_top"]
@@ -43,13 +43,13 @@ def show_top(
         live = Live(console=screen, auto_refresh=False, screen=True) if is_live else None
         with live or nullcontext():
             if live is not None:
-                live.update(_table(rates.rows(look)), refresh=True)
+                live.update(_shown(rates.rows(look), screen.width), refresh=True)
             while True:
                 await asyncio.sleep(max(interval_s, MIN_INTERVAL_S))
                 look = await take_look(conn, streams, n_streams, look)
                 rows = rates.rows(look)
                 if live is not None:
-                    live.update(_table(rows), refresh=True)
+                    live.update(_shown(rows, screen.width), refresh=True)
                 elif as_json:
                     _print_lines(rows)
                 else:
@@ -60,35 +60,38 @@ def show_top(
     run_on_known(server, work)
 
 
+_COLUMNS = (
+    Column("stream, subscription", is_name=True),
+    Column("in/s", right=True),
+    Column("out/s", right=True),
+    Column("lag", right=True),
+    Column("age", right=True),
+    Column("trend", right=True, drop=1),
+    Column("redel.", right=True, drop=2),
+    Column("dead", right=True),
+    Column("members", elastic=20, drop=3),
+)
+
+
 def _print_table(rows: list[StreamRow]) -> None:
     if rows:
-        console().print(_table(rows))
+        print_rows(_COLUMNS, _rows(rows))
     else:
         click.echo("the server has no streams", err=True)
 
 
-def _table(rows: list[StreamRow]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("stream, subscription", overflow="fold")
-    for title in ("in/s", "out/s", "lag", "age", "trend", "redel.", "dead"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("members", overflow="fold")
+def _shown(rows: list[StreamRow], width: int) -> Text:
+    return Text("\n").join(lines_of(_COLUMNS, _rows(rows), width))
+
+
+def _rows(rows: list[StreamRow]) -> list[list[Text | str]]:
+    cells: list[list[Text | str]] = []
     for row in rows:
         dead = f"{row.dead:,}" + (f" +{row.dead_added:,}" if row.dead_added else "")
-        table.add_row(
-            Text(safe(row.info.name), "bold"),
-            _rate(row.in_s),
-            "",
-            "",
-            "",
-            "",
-            "",
-            Text(dead, "red" if row.dead_added else "") if row.dead or row.dead_added else "",
-            "",
-        )
-        for each in row.subscriptions:
-            table.add_row(*_cells(each))
-    return table
+        shown = Text(dead, "red" if row.dead_added else "") if row.dead or row.dead_added else ""
+        cells.append([Text(safe(row.info.name), "bold"), _rate(row.in_s), "", "", "", "", "", shown, ""])
+        cells += [_cells(each) for each in row.subscriptions]
+    return cells
 
 
 def _cells(row: SubscriptionRow) -> list[Text | str]:

@@ -8,13 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from eda.amounts import duration_text
-from eda.cli.output import time_text
+from eda.cli.output import safe, time_text
 from eda.cli.session import connection
+from eda.cli.tables import Column, print_rows
 from eda.cli.view_lag import StreamLag, VersionLag, lag_of
 from eda.cli.view_sink import opened_sink
 
@@ -59,32 +58,38 @@ def _stream_fields(stream: StreamLag) -> dict[str, Any]:
     }
 
 
+_COLUMNS = (
+    Column("name", is_name=True),
+    Column("version"),
+    Column("stream", is_name=True),
+    Column("position", right=True, drop=1),
+    Column("behind", right=True),
+    Column("lanes", right=True, drop=3),
+    Column("written", drop=2),
+)
+
+
 def print_table(versions: Iterable[VersionLag]) -> None:
     """Print a line for each version and stream."""
-    console = Console(highlight=False)
-    table = Table(box=None, pad_edge=False)
-    table.add_column("name", overflow="fold")
-    table.add_column("version", no_wrap=True)
-    table.add_column("stream", overflow="fold")
-    for title in ("position", "behind", "lanes"):
-        table.add_column(title, justify="right", no_wrap=title != "behind")
-    table.add_column("written", overflow="fold")
     now = datetime.now(UTC)
+    rows: list[list[str | Text]] = []
     for version in versions:
-        labels = Text(version.name), f"{version.version}{' (current)' if version.is_current else ''}"
         for stream in version.streams:
-            behind = stream.problem or _behind(stream)
-            table.add_row(
-                *labels,
-                Text(stream.stream),
-                str(stream.position),
-                Text(behind, "red" if stream.problem else ""),
-                str(stream.lanes),
-                "closed" if stream.updated is None else f"{duration_text((now - stream.updated).total_seconds())} ago",
+            behind = safe(stream.problem) if stream.problem else _behind(stream)
+            updated = stream.updated
+            rows.append(
+                [
+                    safe(version.name),
+                    f"{version.version}{' (current)' if version.is_current else ''}",
+                    safe(stream.stream),
+                    str(stream.position),
+                    Text(behind, "red" if stream.problem else ""),
+                    str(stream.lanes),
+                    "closed" if updated is None else f"{duration_text((now - updated).total_seconds())} ago",
+                ]
             )
-            labels = Text(), ""
-    if table.row_count:
-        console.print(table)
+    if rows:
+        print_rows(_COLUMNS, rows)
     else:
         click.echo("the database has no read models", err=True)
 

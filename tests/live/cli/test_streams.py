@@ -264,14 +264,14 @@ async def test_tables_when_on_a_terminal_fit(
         listed = await run_in_terminal("streams", "ls", "--addr", server.url, columns=columns)
         assert listed.code == 0
         assert listed.text.splitlines()[0].split()[:3] == ["name", "events", "size"]
-        assert "file, packed" in listed.text
+        assert "file, packed" in listed.text or columns == 80
         described = await run_in_terminal("streams", "info", long, "--addr", server.url, columns=columns)
         assert described.code == 0
         for part in ("1 replica", "24 h of age, 1 GB; old events are removed", "fast ingest, packs", "ordered"):
             assert part in described.text
         for shown in (listed, described):
             assert max(len(line) for line in shown.text.splitlines()) <= columns
-            assert long in shown.text.replace("\n", "").replace(" ", "") or columns == 80
+            assert long in shown.text
     finally:
         await conn.delete_subscription(long, "n")
         await conn.streams.delete(long)

@@ -11,7 +11,7 @@ import socket
 import sqlite3
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import pytest
 import eda
 import eda.sql
 from support.cli.commands import DEADLINE_S, run_eda
+from support.cli.terminal import run_in_terminal
 
 N_EVENTS = 1200
 
@@ -63,15 +64,8 @@ not_a_function = 1
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[eda.EmbeddedServer]:
-    async with eda.EmbeddedServer() as server:
-        yield server
-
-
-@pytest.fixture
-async def conn(server: eda.EmbeddedServer) -> AsyncIterator[eda.Conn]:
-    async with eda.connect(server.url, client="shop") as conn:
-        yield conn
+def conn(shop: eda.Conn) -> eda.Conn:
+    return shop
 
 
 @pytest.fixture
@@ -116,13 +110,13 @@ def wait_for_rows(database: Path) -> None:
 
 
 @pytest.fixture
-def run(server: eda.EmbeddedServer, database: Path) -> Callable[..., Any]:
+def run(own_server: eda.EmbeddedServer, database: Path) -> Callable[..., Any]:
     """Return a function that runs `eda views` beside the database."""
 
     async def run_views(command: str, *arguments: str, columns: int = 100) -> tuple[int | None, str, str]:
         into = [] if command == "rebuild" else ["--into", f"sqlite:///{database}"]
         return await run_eda(
-            *("views", command, *arguments, *into, "--addr", server.url), cwd=database.parent, columns=columns
+            *("views", command, *arguments, *into, "--addr", own_server.url), cwd=database.parent, columns=columns
         )
 
     return run_views
@@ -160,8 +154,8 @@ async def test_ls_when_json_tells_positions_and_lags(conn: eda.Conn, database: P
 
 
 @pytest.mark.parametrize("columns", [80, 200])
-async def test_ls_when_not_json_fits_into_the_terminal(
-    conn: eda.Conn, database: Path, run: Callable[..., Any], columns: int
+async def test_ls_when_on_a_terminal_fits_into_it(
+    conn: eda.Conn, database: Path, own_server: eda.EmbeddedServer, columns: int
 ) -> None:
     await filled(conn, 10)
     async with version_1(conn, database) as projection:
@@ -176,14 +170,15 @@ async def test_ls_when_not_json_fits_into_the_terminal(
     ) as second:
         await caught_up(conn, second)
     await conn.publish("orders", eda.Event(type="placed"))
-    code, out, err = await run("ls", columns=columns)
-    assert (code, err) == (0, "")
+    into = ["--into", f"sqlite:///{database}"]
+    shown = await run_in_terminal("views", "ls", *into, "--addr", own_server.url, columns=columns)
+    out = shown.text
+    assert shown.code == 0
     assert max(map(len, out.splitlines())) <= columns
     assert "1 (current)" in out
     assert "closed" in out
-    assert out.count("orders") == 2
-    if columns == 200:
-        assert "payments-of-a-stream-with-a-name-longer-than-usual" in out
+    assert out.count("orders") == (2 if columns == 200 else 1)
+    assert "payments-of-a-stream-with-a-name-longer-than-usual" in out
 
 
 async def test_ls_when_the_stream_is_gone_or_new_says_so(
@@ -211,8 +206,8 @@ async def test_ls_when_nothing_is_there_says_so(run: Callable[..., Any], databas
 
 
 @pytest.mark.parametrize("url", ["sqlite:///missing/read.db", "mysql://localhost/shop", "read.db"])
-async def test_ls_when_the_database_can_not_be_used_ends_with_2(server: eda.EmbeddedServer, url: str) -> None:
-    code, out, err = await run_eda("views", "ls", "--into", url, "--addr", server.url)
+async def test_ls_when_the_database_can_not_be_used_ends_with_2(own_server: eda.EmbeddedServer, url: str) -> None:
+    code, out, err = await run_eda("views", "ls", "--into", url, "--addr", own_server.url)
     assert (code, out, err.count("\n")) == (2, "", 1)
 
 
@@ -290,7 +285,7 @@ async def test_rebuild_when_events_fail_does_not_promote(
 @pytest.mark.parametrize(("by", "expected"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 async def test_rebuild_when_stopped_is_continued_by_the_next(
     conn: eda.Conn,
-    server: eda.EmbeddedServer,
+    own_server: eda.EmbeddedServer,
     database: Path,
     run: Callable[..., Any],
     by: signal.Signals,
@@ -299,7 +294,7 @@ async def test_rebuild_when_stopped_is_continued_by_the_next(
 ) -> None:
     await filled(conn)
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "eda.cli", "views", "rebuild", "shop_views:order_list", "--addr", server.url),
+        *(sys.executable, "-m", "eda.cli", "views", "rebuild", "shop_views:order_list", "--addr", own_server.url),
         cwd=database.parent,
         env={**os.environ, "SLOW_S": "0.1"},
         stdout=asyncio.subprocess.PIPE,
@@ -338,7 +333,7 @@ async def test_rebuild_when_the_function_is_no_use_ends_with_2(
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pty")
 @pytest.mark.parametrize("columns", [80, 200])
 async def test_rebuild_when_on_a_terminal_shows_a_bar_that_fits(
-    conn: eda.Conn, server: eda.EmbeddedServer, database: Path, columns: int, monkeypatch: pytest.MonkeyPatch
+    conn: eda.Conn, own_server: eda.EmbeddedServer, database: Path, columns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import fcntl
     import pty
@@ -352,7 +347,7 @@ async def test_rebuild_when_on_a_terminal_shows_a_bar_that_fits(
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "eda.cli", "views", "rebuild", "shop_views:order_list", "--addr", server.url),
+        *(sys.executable, "-m", "eda.cli", "views", "rebuild", "shop_views:order_list", "--addr", own_server.url),
         cwd=database.parent,
         stdin=theirs,
         stdout=theirs,
@@ -425,10 +420,10 @@ async def test_promote_when_caught_up_switches_and_else_refuses(
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgresql+asyncpg"])
 async def test_views_when_the_database_is_postgresql_lists_and_promotes(
-    conn: eda.Conn, server: eda.EmbeddedServer, postgres: str, scheme: str
+    conn: eda.Conn, own_server: eda.EmbeddedServer, postgres: str, scheme: str
 ) -> None:
     into = postgres.replace("postgresql", scheme, 1)
-    where = ("--into", into, "--addr", server.url)
+    where = ("--into", into, "--addr", own_server.url)
     assert await run_eda("views", "ls", *where) == (0, "", "the database has no read models\n")
     await filled(conn, 10)
     for version in 1, 2:
@@ -450,14 +445,14 @@ async def test_views_when_the_database_is_postgresql_lists_and_promotes(
 
 
 async def test_ls_when_postgresql_does_not_answer_or_refuses_ends_with_2(
-    server: eda.EmbeddedServer, postgres: str
+    own_server: eda.EmbeddedServer, postgres: str
 ) -> None:
     with socket.socket() as taken:  # bound and not listening: nobody answers, and nobody else comes
         taken.bind(("127.0.0.1", 0))
         nobody = f"postgresql://shop:very-secret@127.0.0.1:{taken.getsockname()[1]}/shop"
         refusing = re.sub(r"//([^:]+):[^@]+@", r"//\1:very-secret@", postgres)
         for url in nobody, refusing:
-            code, out, err = await run_eda("views", "ls", "--into", url, "--addr", server.url)
+            code, out, err = await run_eda("views", "ls", "--into", url, "--addr", own_server.url)
             assert (code, out, err.count("\n")) == (2, "", 1), err
             assert "PostgreSQL" in err
             assert "very-secret" not in err
