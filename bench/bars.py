@@ -237,8 +237,10 @@ BARS = [
     *(
         Bar(f"eda {name}, first output: part of 350 ms", f"eda {name} ms", "allowed 350 ms", "<=", 1)
         for name in (
-            *("doctor", "streams ls", "streams info", "subs ls", "lag", "tail", "pub", "dead ls", "graph"),
-            "store cat",
+            *("copy", "dead drop", "dead ls", "dead replay", "dead show", "doctor", "graph", "lag", "outbox relay"),
+            *("pub", "replay", "replay, into a stream", "store cat", "streams create", "streams info", "streams ls"),
+            *("streams purge", "streams rm", "streams update", "subs info", "subs info, held", "subs ls"),
+            *("subs reset", "subs rewind", "subs rm", "tail", "top", "views ls", "views promote", "views rebuild"),
         )
     ),
     # The command line: processes as a whole, with their start.

@@ -1,17 +1,21 @@
-"""How soon the command line answers: help and completion, and the first output of commands that connect.
+"""How soon the command line answers: help and completion, and the first output of each command that connects.
 
 Each command is a process of its own, in turn with `python -c pass`, which says how busy the machine is. The modules are
-compiled beforehand, as pip does when it installs a package.
+compiled beforehand, as pip does when it installs a package. Output is what comes on standard output or standard error.
+`eda top` is on a terminal: elsewhere, it prints nothing before it has looked twice.
 """
 
 from __future__ import annotations
 
-import asyncio
+import itertools
+import os
+import pty
+import signal
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -19,74 +23,64 @@ import pytest
 
 import eda
 from eda.cli import main
+from macro.cli.scene import CONNECTING, make_spare, scene
 
 ROUNDS = 15
-STREAM = "orders"
 
 HELP_MS = 150.0
 CONNECTED_MS = 350.0
 
-# What each command is asked, and whether it connects.
-CONNECTING = {
-    "doctor": ["doctor", STREAM],
-    "streams ls": ["streams", "ls"],
-    "streams info": ["streams", "info", STREAM],
-    "subs ls": ["subs", "ls", STREAM],
-    "lag": ["lag", STREAM],
-    "tail": ["tail", STREAM, "--from", "1"],
-    "pub": ["pub", STREAM, "1"],
-    "dead ls": ["dead", "ls", STREAM],
-    "graph": ["graph", STREAM, "--dot"],
-    "store cat": ["store", "cat", "ledger", "a"],
-}
+# They have the options of a connection, and work for a while before there is a figure to print.
+WORKING = {"bench", "demo"}
+
+HOW = ("-c", "from eda.cli import main; main(prog_name='eda')")  # as the script `eda` does
+_numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
-def connecting(environment: dict[str, str], server: eda.EmbeddedServer) -> dict[str, str]:
-    """The environment of commands whose server has events."""
-
-    async def fill() -> None:
-        async with eda.connect(server.url) as conn:
-            await conn.streams.create(STREAM)
-            for _ in range(10):
-                await conn.publish(STREAM, eda.Event(type="made"))
-            async with conn.subscribe(STREAM, lambda _: None, name="billing", durable=True):
-                pass
-            await conn.store("ledger").append("a", [eda.Event(type="opened")], expected="new")
-
-    asyncio.run(fill())
-    return environment | {"EDA_URL": server.url}
+def connecting(
+    environment: dict[str, str], server: eda.EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, str]]:
+    """The environment of commands whose server and database have something to answer."""
+    with scene(server, environment, tmp_path_factory.mktemp("start")) as made:
+        yield made
 
 
-def first_output_ms(environment: dict[str, str], *arguments: str) -> float:
-    """Return how long a Python process takes until it writes something, or until it ends without."""
-    began = time.perf_counter()
-    with subprocess.Popen(
-        [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        first = process.stdout.read(1)
-        took = time.perf_counter() - began
-        process.kill()
-        if not first and arguments != ("-c", "pass"):
-            assert process.wait() == -9, process.stderr.read().decode()
+def first_output_ms(environment: dict[str, str], *arguments: str, on_terminal: bool = False) -> float:
+    """Return how long a Python process takes until it writes something, or until it has ended without."""
+    near, far = pty.openpty() if on_terminal else os.pipe()
+    with open(near, "rb", buffering=0) as output:
+        began = time.perf_counter()
+        with subprocess.Popen(
+            [sys.executable, *arguments], stdin=subprocess.DEVNULL, stdout=far, stderr=far, env=environment
+        ) as process:
+            os.close(far)
+            first = output.read(1)
+            took = time.perf_counter() - began
+            if arguments != ("-c", "pass"):
+                assert first, arguments
+                process.terminate()  # so that a command that holds something gives it up
+            rest = b"" if on_terminal else output.read()
+            assert process.wait() in (0, 1, 143, -signal.SIGTERM), (first + rest).decode()
     return took * 1000
 
 
 @pytest.fixture
-def measured(benchmark: Any, note: Callable[[str, float], None], connecting: dict[str, str]) -> Callable[..., None]:
+def measured(benchmark: Any, note: Callable[[str, float], None]) -> Callable[..., None]:
     """Measure what a command needs until its first output, in turn with an empty Python process."""
 
-    def measure(name: str, limit_ms: float, *arguments: str, **more: str) -> None:
-        env = connecting | more
-        how = ("-c", "from eda.cli import main; main(prog_name='eda')")  # as the script `eda` does
+    def measure(name: str, limit_ms: float, environment: dict[str, str], *arguments: str) -> None:
         ours: list[float] = []
         empty: list[float] = []
 
         def run() -> None:
-            empty.append(first_output_ms(env, "-c", "pass"))
-            ours.append(first_output_ms(env, *how, *arguments))
+            n = next(_numbers)
+            if any("spare" in each for each in arguments):
+                make_spare(environment["EDA_URL"], n)
+            database = environment.get("EDA_BENCH_DATABASE", "")
+            given = [each.format(n=n, database=database) for each in arguments]
+            empty.append(first_output_ms(environment, "-c", "pass"))
+            ours.append(first_output_ms(environment, *HOW, *given, on_terminal=given[:1] == ["top"]))
 
         benchmark.pedantic(run, rounds=ROUNDS if benchmark.enabled else 1, iterations=1, warmup_rounds=2)
         took = statistics.median(ours[2:])
@@ -99,17 +93,29 @@ def measured(benchmark: Any, note: Callable[[str, float], None], connecting: dic
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["doctor", "--help"], ["bench", "--help"]], ids=" ".join)
-def test_help(measured: Callable[..., None], arguments: list[str]) -> None:
-    measured(" ".join(arguments), HELP_MS, *arguments)
+def test_help(measured: Callable[..., None], environment: dict[str, str], arguments: list[str]) -> None:
+    measured(" ".join(arguments), HELP_MS, environment, *arguments)
 
 
-def test_completion(measured: Callable[..., None]) -> None:
-    measured("completion", HELP_MS, _EDA_COMPLETE="bash_complete", COMP_WORDS="eda do", COMP_CWORD="1")
+def test_completion(measured: Callable[..., None], environment: dict[str, str]) -> None:
+    asked = {"_EDA_COMPLETE": "bash_complete", "COMP_WORDS": "eda do", "COMP_CWORD": "1"}
+    measured("completion", HELP_MS, environment | asked)
 
 
-KNOWN = [name for name in CONNECTING if name.split()[0] in main.list_commands(click.Context(main))]
+def connecting_commands(group: click.Group = main, path: str = "") -> Iterator[str]:  # type: ignore[assignment]
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        if isinstance(command, click.Group):
+            yield from connecting_commands(command, f"{path}{name} ")
+        elif command is not None and any(each.name == "connect_timeout_s" for each in command.params):
+            yield f"{path}{name}"
 
 
-@pytest.mark.parametrize("name", KNOWN)
-def test_first_output(measured: Callable[..., None], name: str) -> None:
-    measured(name, CONNECTED_MS, *CONNECTING[name])
+def test_every_command_that_connects_is_timed() -> None:
+    timed = {name.partition(",")[0] for name in CONNECTING}
+    assert timed == set(connecting_commands()) - WORKING
+
+
+@pytest.mark.parametrize("name", CONNECTING)
+def test_first_output(measured: Callable[..., None], connecting: dict[str, str], name: str) -> None:
+    measured(name, CONNECTED_MS, connecting, *CONNECTING[name])

@@ -113,7 +113,7 @@ _LETTERS = (
     Column("event", drop=1),
     Column("type", drop=2),
     Column("aggregate", drop=4),
-    Column("error", elastic=26),
+    Column("error", elastic=24),
 )
 
 

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
-from rich.live import Live
 from rich.text import Text
 
 import eda
@@ -76,7 +75,11 @@ def show_lag(
         assert interval_s is not None
         screen = console()
         is_live = screen.is_terminal and not as_json
-        live = Live(console=screen, auto_refresh=False, screen=True) if is_live else None
+        live: Live | None = None
+        if is_live:
+            from rich.live import Live  # only a terminal needs it
+
+            live = Live(console=screen, auto_refresh=False, screen=True)
         with live or nullcontext():
             while True:
                 found = await read_subscriptions(conn, streams)

@@ -9,19 +9,19 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from time import monotonic
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 import eda
 from eda.amounts import duration_text
-from eda.cli.columns import Done, Rate
 from eda.cli.modules import import_modules
 from eda.cli.option_names import told
 from eda.cli.session import connection
 from eda.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 __all__ = ["NotPromoted", "rebuild_view"]
 
@@ -142,38 +142,53 @@ def _reporter(as_json: bool) -> tuple[Reporter, AbstractContextManager[object]]:
     """Return what shows the progress, and the context in which it can."""
     if as_json:
         return _Lines(), nullcontext()
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        Done(),
-        Rate(),
-        TimeElapsedColumn(),
-    )
-    bars = Progress(*columns, console=console, disable=not console.is_terminal)
+    if not sys.stderr.isatty():
+        return _Sentence(), nullcontext()
+    from rich.console import Console  # here, because only a terminal needs it
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from eda.cli.columns import Done, Rate
+
+    columns = (TextColumn("{task.description}"), BarColumn(), Done(), Rate(), TimeElapsedColumn())
+    bars = Progress(*columns, console=Console(stderr=True))
     return _Bar(bars), bars
 
 
-class _Bar:
+class _Sentence:
+    """A sentence at the end."""
+
+    def __init__(self) -> None:
+        self._began = monotonic()
+
+    def __call__(self, stats: eda.ProjectionStats, *, done: bool = False, promoted: bool = False) -> None:
+        if not done:
+            return
+        took = duration_text(monotonic() - self._began)
+        text = f"{_label(stats)} has caught up: {stats.applied:,} events applied in {took}"
+        if stats.dead_lettered:
+            text += f"; {stats.dead_lettered:,} events failed and became dead letters"
+        click.echo(f"{text}\nviews of {stats.name} now read version {stats.version}" if promoted else text)
+
+
+class _Bar(_Sentence):
     """A progress bar on a terminal, and a sentence at the end."""
 
     def __init__(self, bars: Progress) -> None:
+        super().__init__()
         self._bars = bars
         self._task = bars.add_task("", total=None)
-        self._began = monotonic()
 
     def __call__(self, stats: eda.ProjectionStats, *, done: bool = False, promoted: bool = False) -> None:
         position = sum(each.position for each in stats.streams)
         total = None if stats.lag is None else position if done else position + stats.lag
-        label = f"{stats.name} v{stats.version}"
-        self._bars.update(self._task, description=label, completed=position, total=total)
+        self._bars.update(self._task, description=_label(stats), completed=position, total=total)
         if done:
             self._bars.stop()
-            seconds = monotonic() - self._began
-            text = f"{label} has caught up: {stats.applied:,} events applied in {duration_text(seconds)}"
-            if stats.dead_lettered:
-                text += f"; {stats.dead_lettered:,} events failed and became dead letters"
-            click.echo(f"{text}\nviews of {stats.name} now read version {stats.version}" if promoted else text)
+        super().__call__(stats, done=done, promoted=promoted)
+
+
+def _label(stats: eda.ProjectionStats) -> str:
+    return f"{stats.name} v{stats.version}"
 
 
 class _Lines:
@@ -181,11 +196,11 @@ class _Lines:
 
     def __init__(self) -> None:
         self._began = monotonic()
-        self._reported = self._began
+        self._reported: float | None = None
 
     def __call__(self, stats: eda.ProjectionStats, *, done: bool = False, promoted: bool = False) -> None:
         now = monotonic()
-        if not done and now - self._reported < REPORT_EVERY_S:
+        if not done and self._reported is not None and now - self._reported < REPORT_EVERY_S:
             return
         self._reported = now
         fields: dict[str, Any] = {

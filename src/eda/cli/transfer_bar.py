@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-from eda.cli.columns import Done, Rate
 from eda.cli.event_range import Bounds
 from eda.cli.output import console
 from eda.cli.places import Place
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 __all__ = ["TransferBar"]
 
@@ -21,17 +22,16 @@ class TransferBar:
     """A progress bar on standard error; nothing if that is not a terminal."""
 
     def __init__(self, title: str, bounds: Bounds) -> None:
-        to = console(stderr=True)
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), Done(), Rate())
-        self._bar = Progress(
-            *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=to, disable=not to.is_terminal, transient=True
-        )
         self._first = bounds.first.sequence
-        self._task = self._bar.add_task(title, total=bounds.n_sequences)
         self._shown_at = 0.0
+        self._bar: tuple[Progress, TaskID] | None = None
+        if sys.stderr.isatty():
+            bar = _progress()
+            self._bar = bar, bar.add_task(title, total=bounds.n_sequences)
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        if self._bar is not None:
+            self._bar[0].start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -40,14 +40,29 @@ class TransferBar:
     def show(self, place: Place) -> None:
         """Show that all messages before this place are done."""
         now = time.monotonic()
-        if now - self._shown_at >= EVERY_S:
+        if self._bar is not None and now - self._shown_at >= EVERY_S:
             self._shown_at = now
-            self._bar.update(self._task, completed=place.sequence - self._first)
+            bar, task = self._bar
+            bar.update(task, completed=place.sequence - self._first)
 
     def note(self, text: str) -> None:
         """Show a text in place of the title."""
-        self._bar.update(self._task, description=text)
+        if self._bar is not None:
+            bar, task = self._bar
+            bar.update(task, description=text)
 
     def stop(self) -> None:
         """Remove the bar."""
-        self._bar.stop()
+        if self._bar is not None:
+            self._bar[0].stop()
+
+
+def _progress() -> Progress:
+    # Here, because a command without a terminal would answer a tenth later.
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from eda.cli.columns import Done, Rate
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), Done(), Rate())
+    to = console(stderr=True)
+    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=to, transient=True)

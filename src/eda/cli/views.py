@@ -90,7 +90,7 @@ def rebuild(function: str, promote: bool, max_lag: int, as_json: bool, **server:
     The projection has caught up when all events that were stored at the beginning are applied, and at most --max-lag
     newer ones are not. If the command is stopped, the next one continues where it ended.
 
-    With --json, the command prints an object each second, and one at the end. They have the fields name, version,
+    With --json, the command prints an object at once, each second, and at the end. They have the fields name, version,
     applied, dead_lettered, position, lag, lag_s, seconds, done and promoted. `applied` and `dead_lettered` count
     events of this run. `position` and `lag` are sums over all streams.
 

@@ -136,7 +136,7 @@ async def test_pub_when_the_id_can_not_be_sent_says_so(server: eda.EmbeddedServe
     await conn.streams.create(stream)
     code, out, err = await run_eda("pub", stream, "1", "--id", "a b", "--addr", server.url)
     assert (code, out) == (2, "")
-    assert err == "Error: id must be printable ASCII without spaces: 'a b'\n"
+    assert err == "Error: --id must be printable ASCII without spaces: 'a b'\n"
     assert (await conn.streams.info(stream)).events == 0
 
 
