@@ -200,7 +200,7 @@ BARS = [
     Bar(
         "packs, send one by one: client CPU over Event() and encoding",
         "eda packs CPU us",
-        "Event and encoding us",
+        "Event and encoding without id us",
         "<=",
         1.6,
     ),

@@ -127,24 +127,31 @@ class KeptSubscriptions:
         replaced = consumer["created"] if consumer is not None else _value_of(snapshot).consumer
         moved = await self._note(entry, snapshot, position, filter, replaced, state)
         if consumer is not None:
-            try:
-                await moved.delete(self._api, consumer)  # from now on the new position holds
-            except ServerError:
-                # The server has refused it, for example to a user without this permission. So the old position holds,
-                # and a position that is left there would hold if the consumer were lost one day.
-                await moved.remove()
-                raise
-            await self._forget_suspects(stream, name)
-            await moved.start(self._api, consumer)
+            await self._replace(moved, consumer)
             await moved.remove()
             return
         # The next member makes the consumer. One that found another position before may have made it just now.
         consumer = await self._consumer(stream, name)
         if consumer is not None:
             _check_movable(_where(stream, name), state.info, consumer["config"])
-            if not moved.is_start_of(consumer):
-                await moved.enforce(self._api, consumer)
+            if not moved.is_start_of(consumer) and await moved.claim(consumer.get("created")):
+                await self._replace(moved, consumer)
             await moved.remove()
+
+    async def _replace(self, moved: MovedPosition, consumer: dict[str, Any]) -> None:
+        """Replace the consumer by one that starts at the moved position."""
+        try:
+            await moved.delete(self._api, consumer)  # from now on the new position holds
+        except ServerError as error:
+            # The server has refused it, for example to a user without this permission. So the old position holds, and a
+            # position that is left there would hold if the consumer were lost one day.
+            try:
+                await moved.remove()
+            except (ServerError, Timeout) as other:
+                error.add_note(f"the moved position, which is not in use, could not be removed: {other}")
+            raise
+        await self._forget_suspects(consumer["stream_name"], consumer["name"])
+        await moved.start(self._api, consumer)
 
     async def _note(
         self,

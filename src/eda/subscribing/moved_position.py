@@ -74,7 +74,7 @@ class MovedPosition:
 
         If the entry has changed, somebody else does so, and nothing is done. Raises ServerError, Timeout, Closed.
         """
-        if await self._claim(consumer.get("created")):
+        if await self.claim(consumer.get("created")):
             await self.delete(api, consumer)
             await self.start(api, consumer)
 
@@ -99,7 +99,7 @@ class MovedPosition:
                     if found is not None and not self.is_start_of(found):
                         if not _is_ours(found):
                             raise
-                        if not await self._claim(found.get("created")):
+                        if not await self.claim(found.get("created")):
                             return
                         await self.delete(api, found)
                     elif found is not None:
@@ -111,8 +111,11 @@ class MovedPosition:
             error.add_note("the position is moved, and the next member starts there")
             raise
 
-    async def _claim(self, created: Any) -> bool:
-        """Write into the entry that it replaces the consumer of this time. Return False if the entry has changed."""
+    async def claim(self, created: Any) -> bool:
+        """Write into the entry that it replaces the consumer of this time. Return False if the entry has changed.
+
+        Raises ServerError, Timeout, Closed.
+        """
         value = msgspec.structs.replace(self._value, consumer=created)
         was_lost = False
         try:

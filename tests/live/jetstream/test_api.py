@@ -43,7 +43,7 @@ async def test_api_when_the_connection_is_lost_meanwhile_asks_again_at_once(own_
         proxy.release()
         info = await asyncio.wait_for(asking, 4)
         assert info.events == 1
-        # After the reconnect the connection looks at its streams, too.
+        # Other requests may be under way: the lists are looked at until they are as before.
         await until(lambda: [wire.on_lost, wire.on_closed, wire.on_refused] == before)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import json
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import nats
 import pytest
+from nats.aio.client import Client
 
 import eda
 import eda.subscribing.pipeline
@@ -215,23 +217,79 @@ async def test_member_when_it_may_not_look_for_a_moved_position_says_so_if_it_cr
         assert len(logged.find("not known whether somebody has moved the position")) == 2
 
 
+FEW = {"user": "few", "password": "p", "permissions": {"publish": {"deny": ["$JS.API.CONSUMER.DELETE.>"]}}}
+USERS = {"authorization": {"users": [{"user": "all", "password": "p"}, FEW]}}
+REFUSED = r"no permission to publish to \$JS\.API\.CONSUMER\.DELETE"
+
+
+@contextlib.asynccontextmanager
+async def two_users() -> AsyncIterator[tuple[eda.Conn, eda.Conn, Client]]:
+    """Connect as a user who may do all and as one who may not delete consumers; the client may do all."""
+    async with eda.EmbeddedServer(config=USERS) as server:
+        url = f"nats://127.0.0.1:{server.port}"
+        client = await nats.connect(url, user="all", password="p")
+        try:
+            async with (
+                eda.connect(url, user="all", password="p") as conn,
+                eda.connect(url, user="few", password="p") as operator,
+            ):
+                await fill(conn, "orders")
+                await handle_all(conn, "orders")
+                yield conn, operator, client
+        finally:
+            await client.close()
+
+
 async def test_move_when_the_user_may_not_delete_consumers_leaves_the_old_position(logged: Logged) -> None:
     logged.expect("the server forbids: ")
-    few = {"user": "few", "password": "p", "permissions": {"publish": {"deny": ["$JS.API.CONSUMER.DELETE.>"]}}}
-    users = {"authorization": {"users": [{"user": "all", "password": "p"}, few]}}
-    async with eda.EmbeddedServer(config=users) as server:
-        url = f"nats://127.0.0.1:{server.port}"
-        async with (
-            eda.connect(url, user="all", password="p") as conn,
-            eda.connect(url, user="few", password="p") as operator,
-        ):
-            await fill(conn, "orders")
-            await handle_all(conn, "orders")
-            with pytest.raises(eda.ServerError, match=r"no permission to publish to \$JS\.API\.CONSUMER\.DELETE"):
-                await operator.move_subscription("orders", "n", to=3)
-            (info,) = await conn.subscriptions("orders")
-            assert info.position == N
-            client = await nats.connect(url, user="all", password="p")
-            await client.jetstream().delete_consumer("orders", "n")
-            await client.close()
-            assert await conn.subscriptions("orders") == [], "the position of the failed move is still there"
+    async with two_users() as (conn, operator, client):
+        with pytest.raises(eda.ServerError, match=REFUSED):
+            await operator.move_subscription("orders", "n", to=3)
+        (info,) = await conn.subscriptions("orders")
+        assert info.position == N
+        await client.jetstream().delete_consumer("orders", "n")
+        assert await conn.subscriptions("orders") == [], "the position of the failed move is still there"
+
+
+async def test_move_when_a_consumer_comes_in_its_way_that_the_user_may_not_delete_leaves_no_position(
+    logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged.expect("the server forbids: ")
+    async with two_users() as (conn, operator, client):
+        before = (await client.jetstream().consumer_info("orders", "n")).config.as_dict()
+
+        async def stop(*_: Any) -> None:
+            raise eda.Timeout("the operator's patience", 0)
+
+        with monkeypatch.context() as patched, pytest.raises(eda.Timeout):
+            patched.setattr(KeptSubscriptions, "_forget_suspects", stop)
+            await conn.move_subscription("orders", "n", to=8)  # ends with a position, and without a consumer
+        note = KeptSubscriptions._note
+
+        async def note_and_create(*arguments: Any) -> Any:
+            moved = await note(*arguments)
+            body = {"stream_name": "orders", "config": before | {"deliver_policy": "new"}}
+            answer = await client.request("$JS.API.CONSUMER.CREATE.orders.n", json.dumps(body).encode())
+            assert "error" not in json.loads(answer.data)
+            return moved
+
+        monkeypatch.setattr(KeptSubscriptions, "_note", note_and_create)
+        with pytest.raises(eda.ServerError, match=REFUSED):
+            await operator.move_subscription("orders", "n", to=3)
+        await client.jetstream().delete_consumer("orders", "n")
+        assert await conn.subscriptions("orders") == [], "the position of the failed move is still there"
+
+
+async def test_move_when_neither_the_consumer_nor_the_position_can_be_deleted_says_so(
+    logged: Logged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged.expect("the server forbids: ")
+
+    async def never(*_: Any) -> bool:
+        raise eda.Timeout("removing", 1)
+
+    async with two_users() as (_, operator, _):
+        monkeypatch.setattr(CursorEntry, "remove", never)
+        with pytest.raises(eda.ServerError, match=REFUSED) as caught:
+            await operator.move_subscription("orders", "n", to=3)
+        assert "could not be removed: removing" in caught.value.__notes__[0]
