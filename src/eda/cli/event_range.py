@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Collection
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -48,7 +49,8 @@ class EventRange:
     """The events of a range, of some types or of one aggregate. A private subscription reads them.
 
     It skips messages that are not events (`n_no_events` counts them), and events that were replayed for one
-    subscription alone.
+    subscription alone. `removes_read`: the stream removes what is acknowledged, so `conn.browse` reads it. Then the
+    messages that are not events are logged and not counted.
     """
 
     def __init__(
@@ -59,8 +61,10 @@ class EventRange:
         *,
         types: Collection[str] | None = None,
         aggregate: str | None = None,
+        removes_read: bool = False,
     ) -> None:
         self._conn = conn
+        self._removes_read = removes_read
         self._stream = stream
         self.bounds = bounds
         self._types = frozenset(types) if types else None
@@ -69,13 +73,28 @@ class EventRange:
 
     def within(self, bounds: Bounds) -> EventRange:
         """Return the same choice of events, with other bounds."""
-        return EventRange(self._conn, self._stream, bounds, **self._filter)
+        return EventRange(self._conn, self._stream, bounds, removes_read=self._removes_read, **self._filter)
 
     async def lists(self) -> AsyncGenerator[list[eda.Event], None]:
-        """Yield lists of up to 500 events, in order. Raises what `conn.events` raises."""
-        first, last = self.bounds.first, self.bounds.last
+        """Yield lists of events, in order. Raises what `conn.events` and `conn.browse` raise."""
         if self.bounds.is_empty:
             return
+        async with aclosing(self._browsed() if self._removes_read else self._subscribed()) as lists:
+            async for found in lists:
+                yield found
+
+    async def _browsed(self) -> AsyncGenerator[list[eda.Event], None]:
+        first, last = self.bounds.first, self.bounds.last
+        async with aclosing(self._conn.browse(self._stream, start=first.sequence, **self._filter)) as lists:
+            async for events in lists:
+                if found := [each for each in events if first <= Place(each.sequence, each.index) <= last]:
+                    yield found
+                if events[-1].sequence > last.sequence:
+                    return
+
+    async def _subscribed(self) -> AsyncGenerator[list[eda.Event], None]:
+        """Yield lists of up to 500 events."""
+        first, last = self.bounds.first, self.bounds.last
         reading: eda.Events[list[eda.Event]] = self._conn.events(
             self._stream, start=first.sequence, batch=BATCH, timeout_s=LONGEST_S, dead_letter=None, **self._filter
         )
@@ -105,16 +124,17 @@ class EventRange:
             self.n_no_events = subscription.stats().undecodable
 
 
-async def range_of(conn: eda.Conn, info: eda.StreamInfo, chosen: Chosen) -> EventRange:
+async def range_of(conn: eda.Conn, info: eda.StreamInfo, chosen: Chosen, *, may_miss: bool = False) -> EventRange:
     """Return the chosen events of a stream. A time means when the stream stored an event.
 
-    What is stored later is not read.
-    Raises Failure if the stream can't be read without a trace, and what `conn.sequence_at` raises.
+    What is stored later is not read. `may_miss`: the reader does not need the events that are removed meanwhile.
+    Raises Failure if the stream removes events and none may be missed, and what `conn.sequence_at` raises.
     """
-    if info.retention != "limits":
+    if info.retention != "limits" and not may_miss:
         raise Failure(
-            f"stream {info.name!r} has retention={info.retention!r}: the server would remove each event that is read. "
-            "Read a stream that keeps its events, for example one that has this stream as its source."
+            f"stream {info.name!r} has retention={info.retention!r}: the server removes events that are acknowledged, "
+            "so nobody can say whether all of them were read. What the stream has now, "
+            f"`eda tail {info.name} --from 1 --no-follow --json | eda pub TARGET --lines` publishes to another stream"
         )
     first, last = chosen.first, chosen.last
     if isinstance(first, datetime):
@@ -126,4 +146,7 @@ async def range_of(conn: eda.Conn, info: eda.StreamInfo, chosen: Chosen) -> Even
         last = Place(last.sequence, WHOLE)
     end = Place(info.last_sequence, WHOLE)
     bounds = Bounds(first, min(last or end, end))
-    return EventRange(conn, info.name, bounds, types=chosen.types or None, aggregate=chosen.aggregate)
+    removes_read = info.retention != "limits"
+    return EventRange(
+        conn, info.name, bounds, types=chosen.types or None, aggregate=chosen.aggregate, removes_read=removes_read
+    )

@@ -53,7 +53,8 @@ def graph(
     the fields id, cause, type, aggregate, stream, place ("7", or "7.3" for an event of a pack), time and client.
 
     A cause that is not among the chosen events is shown by its id alone. With several streams, --from and --to must be
-    times. The command changes nothing on the server.
+    times. The command changes nothing on the server. In a stream with retention `interest` or `workqueue` it shows the
+    events that are stored now.
 
     With --id, all events of the range are searched, at most 100,000.
 

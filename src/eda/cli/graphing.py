@@ -38,7 +38,9 @@ class GraphOptions:
 
 async def write_graph(conn: eda.Conn, streams: tuple[str, ...], options: GraphOptions) -> bool:
     """Write the graph. Return whether there is the event that `event_id` names. Raises Failure, EdaError, OSError."""
-    ranges = [await range_of(conn, await conn.streams.info(stream), options.chosen) for stream in streams]
+    ranges = [
+        await range_of(conn, await conn.streams.info(stream), options.chosen, may_miss=True) for stream in streams
+    ]
     async with aclosing(read_events(ranges)) as events:
         if options.event_id is not None or options.limit is not None:
             return await _write_held(events, streams, options)

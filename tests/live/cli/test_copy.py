@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 from dataclasses import replace
 from typing import Any
@@ -303,16 +305,37 @@ async def test_copy_when_the_target_can_not_hold_it_is_refused_before_anything_i
     assert (await conn.streams.info("few")).events == 10
 
 
-async def test_copy_when_the_source_can_not_be_read_without_loss_is_refused(
-    own_server: eda.EmbeddedServer, conn: eda.Conn
+@pytest.mark.parametrize("retention", ["workqueue", "interest"])
+async def test_copy_when_the_source_removes_its_events_is_refused_and_names_what_works(
+    own_server: eda.EmbeddedServer, conn: eda.Conn, retention: str
 ) -> None:
     services = conn._lifetime._services
     assert services is not None
-    made = {"name": "queue", "subjects": ["queue", "queue.>"], "retention": "workqueue", "storage": "memory"}
+    made = {"name": "queue", "subjects": ["queue", "queue.>"], "retention": retention, "storage": "memory"}
     await services.api.request("STREAM.CREATE.queue", made)
-    await conn.publish("queue", event(1))
-    assert "would remove each event that is read" in await refused(own_server, "queue", "backup", "--create")
-    assert (await conn.streams.info("queue")).events == 1
+    waiting = {"durable_name": "waiting", "ack_policy": "explicit"}
+    await services.api.request("CONSUMER.CREATE.queue.waiting", {"stream_name": "queue", "config": waiting})
+    for number in range(3):
+        await conn.publish("queue", event(number).replace(cause="why", meta={"key": "value"}))
+    told = await refused(own_server, "queue", "backup", "--create")
+    assert f"has retention={retention!r}" in told
+    assert (await conn.streams.info("queue")).events == 3
+    await conn.streams.create("backup")
+    line = told.split("`")[1].replace("TARGET", "backup").replace("eda ", f"{sys.executable} -m eda.cli ")
+    process = await asyncio.create_subprocess_shell(
+        line, stdout=subprocess.DEVNULL, env={**os.environ, "EDA_URL": own_server.url}
+    )
+    assert await process.wait() == 0
+    async with contextlib.aclosing(conn.browse("queue")) as lists:
+        before = [each async for part in lists for each in part]
+    after = await events_of(conn, "backup")
+
+    def told_of(each: eda.Event) -> tuple[Any, ...]:
+        return each.id, each.type, each.aggregate, each.time, each.client, each.cause, each.meta, each.data.encode()
+
+    assert len(after) == 3
+    assert [told_of(each) for each in after] == [told_of(each) for each in before]
+    assert (await conn.streams.info("queue")).events == 3
 
 
 @pytest.mark.parametrize("how", ["stop", "skip"])

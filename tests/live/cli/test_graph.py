@@ -42,6 +42,31 @@ async def lines_of(own_server: eda.EmbeddedServer, *arguments: str) -> list[dict
     return [json.loads(line) for line in out.splitlines()]
 
 
+@pytest.mark.parametrize("retention", ["workqueue", "interest"])
+async def test_graph_when_the_stream_removes_what_is_acknowledged_changes_nothing(
+    own_server: eda.EmbeddedServer, shop: eda.Conn, retention: str
+) -> None:
+    services = shop._lifetime._services
+    assert services is not None
+    made = {"name": "queue", "subjects": ["queue", "queue.>"], "retention": retention, "metadata": {"eda-packed": "1"}}
+    await services.api.request("STREAM.CREATE.queue", made)
+    waiting = {"durable_name": "waiting", "ack_policy": "explicit"}
+    await services.api.request("CONSUMER.CREATE.queue.waiting", {"stream_name": "queue", "config": waiting})
+    async with shop.publisher("queue", pack=eda.Pack()) as publisher:
+        for number in range(4):
+            await publisher.send(eda.Event(id=f"e{number}", type="made", cause=f"e{number - 1}" if number else ""))
+        await publisher.flush()
+    await shop.publish("queue", eda.Event(id="last", type="made", cause="e3"))
+    shown = await lines_of(own_server, "queue")
+    assert [(each["id"], each["cause"]) for each in shown] == [
+        ("e0", ""), ("e1", "e0"), ("e2", "e1"), ("e3", "e2"), ("last", "e3"),
+    ]  # fmt: skip
+    part = await lines_of(own_server, "queue", "--from", "1.1", "--to", "1.2")
+    assert [each["id"] for each in part] == ["e1", "e2"]
+    info = await shop.streams.info("queue")
+    assert (info.events, info.consumers) == (2, 1)
+
+
 async def test_graph_when_json_has_every_event_and_changes_nothing(
     own_server: eda.EmbeddedServer, conn: eda.Conn
 ) -> None:
