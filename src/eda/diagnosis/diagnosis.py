@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from eda.diagnosis.account_checks import check_account
-from eda.diagnosis.durability_checks import check_bucket, check_durability
+from eda.diagnosis.durability_checks import check_bucket, check_durability, check_silent
 from eda.diagnosis.facts import Facts, StreamFacts, read_facts
 from eda.diagnosis.finding import Finding
 from eda.diagnosis.limit_checks import check_limits
@@ -19,7 +19,7 @@ __all__ = ["diagnose"]
 
 
 async def diagnose(api: Api, names: Iterable[str] | None) -> list[Finding]:
-    """Return all findings: about the server, the account, then each stream by name.
+    """Return all findings: about the server, the account, the streams without a leader, then each other one by name.
 
     Raises StreamNotFound, ServerError, Timeout, Closed.
     """
@@ -30,6 +30,7 @@ def _findings(facts: Facts) -> Iterator[Finding]:
     yield from check_server(facts)
     yield from check_account(facts)
     yield from check_bucket(facts)
+    yield from check_silent(facts)
     for stream in facts.examined:
         yield from _of_stream(facts, stream)
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from eda.diagnosis.facts import Facts, StreamFacts
 from eda.diagnosis.finding import Finding, listed
 from eda.jetstream.bucket import BUCKET_STREAM
+from eda.times import NS
 
-__all__ = ["check_bucket", "check_durability"]
+__all__ = ["check_bucket", "check_durability", "check_silent"]
+
+SILENT_S = 10.0  # after so long the server counts a replica as not current, even if nothing is written
 
 
 def check_durability(stream: StreamFacts) -> Iterator[Finding]:
@@ -54,24 +58,24 @@ def check_durability(stream: StreamFacts) -> Iterator[Finding]:
 
 def _peers(stream: StreamFacts) -> Iterator[Finding]:
     cluster, name = stream.cluster, stream.name
-    if cluster.get("name") and not cluster.get("leader"):
-        yield Finding(
-            severity="problem",
-            check="no_leader",
-            stream=name,
-            message="The stream has no leader: nothing can be published or read until its servers elect one.",
-            advice="Look whether most of the servers of the cluster run and reach each other.",
+    has_leader = bool(cluster.get("leader"))
+    if cluster.get("name") and not has_leader:
+        yield _no_leader(
+            name, "The stream has no leader: nothing can be published or read until its servers elect one."
         )
     replicas = cluster.get("replicas") or []
-    offline = [str(each.get("name")) for each in replicas if each.get("offline")]
-    behind = [str(each.get("name")) for each in replicas if not each.get("current") and not each.get("offline")]
+    offline = [str(each.get("name")) for each in replicas if _is_offline(each)]
+    # Only the leader knows how much the others have.
+    behind = [
+        str(each.get("name")) for each in replicas if has_leader and not each.get("current") and not _is_offline(each)
+    ]
     if offline:
         yield Finding(
             severity="warning",
             check="replica_offline",
             stream=name,
-            message=f"Replicas of the stream are offline: {listed(offline)}. With fewer than half of the replicas the "
-            "stream stops.",
+            message=f"Replicas of the stream are offline or don't answer: {listed(offline)}. The stream stops when "
+            "this holds for half of its replicas or more.",
             advice="Bring the servers back, or remove the peers from the stream.",
         )
     if behind:
@@ -83,6 +87,34 @@ def _peers(stream: StreamFacts) -> Iterator[Finding]:
             "loss of the other servers loses events.",
             advice="If it lasts, look at the load and the disks of these servers.",
         )
+
+
+def _is_offline(replica: dict[str, Any]) -> bool:
+    """Return whether the replica's server has said that it stops, or has been silent for long.
+
+    A server that was killed says nothing. The cluster counts it as offline only after minutes.
+    """
+    silent_ns = replica.get("active", 0)
+    return bool(replica.get("offline")) or (not replica.get("current") and silent_ns > SILENT_S * NS)
+
+
+def check_silent(facts: Facts) -> Iterator[Finding]:
+    """Yield what is found about streams whose leader does not answer."""
+    for name in facts.silent:
+        effect = "nothing can be published or read"
+        if name == BUCKET_STREAM:
+            effect = "no ordered subscription can read or store its position"
+        yield _no_leader(name, f"No leader of the stream answers: {effect}.")
+
+
+def _no_leader(stream: str, message: str) -> Finding:
+    return Finding(
+        severity="problem",
+        check="no_leader",
+        stream=stream,
+        message=message,
+        advice="Look whether the servers that keep the stream run and reach each other.",
+    )
 
 
 def check_bucket(facts: Facts) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from eda.errors import EdaError, ServerError, StreamNotFound, Timeout
 from eda.jetstream.api import Api, stream_error
+from eda.jetstream.bucket import BUCKET_STREAM
 from eda.jetstream.labels import KIND
 from eda.jetstream.schemas import Account, ConsumerPage, Stream, StreamPage, nanoseconds
 from eda.jetstream.stream_info import StreamInfo, info_of
@@ -59,6 +60,7 @@ class Facts:
     states: dict[str, dict[str, Any]]  # all streams of the account: how much they hold
     examined: list[StreamFacts]
     others: list[str]  # streams of other programs, which are not examined
+    silent: list[str]  # streams whose leader does not answer, so they can't be examined
 
 
 async def read_facts(api: Api, names: Iterable[str] | None) -> Facts:
@@ -71,13 +73,14 @@ async def read_facts(api: Api, names: Iterable[str] | None) -> Facts:
         began = time.perf_counter()
         account = await api.request("INFO", schema=Account)
         round_trips.append(time.perf_counter() - began)
-    answers, skew_s = await _every_stream(api)
+    answers, missing, skew_s = await _every_stream(api)
     every = {name: answer["config"] for name, answer in answers.items()}
-    wanted = sorted(every) if names is None else list(dict.fromkeys(names))
+    known = {name: {"name": name, "subjects": [f"{name}.>"]} for name in missing} | every
+    wanted = sorted(known) if names is None else list(dict.fromkeys(names))
     for name in wanted:
-        if name not in every:
+        if name not in known:
             raise StreamNotFound(name)
-    ours = [name for name in wanted if names is not None or is_ours(every[name])]
+    ours = [name for name in wanted if names is not None or is_ours(known[name])]
     limit = asyncio.Semaphore(MAX_REQUESTS)
 
     async def read(name: str) -> StreamFacts | None:
@@ -87,7 +90,7 @@ async def read_facts(api: Api, names: Iterable[str] | None) -> Facts:
             except StreamNotFound:
                 return None  # it was deleted meanwhile
 
-    tasks = [asyncio.ensure_future(read(name)) for name in ours]
+    tasks = [asyncio.ensure_future(read(name)) for name in ours if name not in missing]
     try:
         found = await asyncio.gather(*tasks)
     finally:
@@ -103,6 +106,7 @@ async def read_facts(api: Api, names: Iterable[str] | None) -> Facts:
         states={name: answer["state"] for name, answer in answers.items()},
         examined=[each for each in found if each is not None],
         others=[name for name in wanted if name not in ours],
+        silent=sorted(missing.intersection([*ours, BUCKET_STREAM])),
     )
 
 
@@ -118,9 +122,13 @@ def is_ours(config: dict[str, Any]) -> bool:
     return bool(origins) or any(overlaps(subject, f"{name}.*.*") and subject != ">" for subject in subjects)
 
 
-async def _every_stream(api: Api) -> tuple[dict[str, dict[str, Any]], float | None]:
-    """Return the answers about all streams by name, and how far the server's clock is ahead."""
+async def _every_stream(api: Api) -> tuple[dict[str, dict[str, Any]], set[str], float | None]:
+    """Return the answers about all streams by name, the streams without a leader that answers, and the clock's lead.
+
+    If all servers of a stream have said that they stop, the cluster itself answers for the stream, with its settings.
+    """
     every: dict[str, dict[str, Any]] = {}
+    missing: set[str] = set()
     skew_s: float | None = None
     n_seen = 0
     deadline = time.monotonic() + LIST_TIMEOUT_S
@@ -128,14 +136,16 @@ async def _every_stream(api: Api) -> tuple[dict[str, dict[str, Any]], float | No
         began_ns = time.time_ns()
         answer = await api.request("STREAM.LIST", {"offset": n_seen}, schema=StreamPage)
         ended_ns = time.time_ns()
-        page = answer.get("streams") or []
-        n_seen, n_known = n_seen + len(page), len(every)
-        every |= {each["config"]["name"]: each for each in page}
+        page, silent = answer.get("streams") or [], answer.get("missing") or []
+        found = {each["config"]["name"]: each for each in page}
+        n_seen, n_known = n_seen + len({*found, *silent}), len({*every, *missing})
+        every |= found
+        missing.update(silent)
         times = [ns for each in page if (ns := nanoseconds(each.get("ts") or ""))]
         if times and skew_s is None:
             skew_s = skew(began_ns, times[-1], ended_ns)
-        if n_seen >= answer.get("total", 0) or len(every) == n_known:
-            return every, skew_s
+        if n_seen >= answer.get("total", 0) or len({*every, *missing}) == n_known:
+            return every, missing, skew_s
     raise Timeout("listing the streams", LIST_TIMEOUT_S)
 
 

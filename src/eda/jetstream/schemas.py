@@ -130,6 +130,7 @@ class StreamPage(msgspec.Struct):
 
     streams: list[Stream] | None = None
     total: _Count = 0
+    missing: list[str] | None = None  # streams of which nobody has answered
 
 
 class Purged(msgspec.Struct):
