@@ -29,7 +29,7 @@ def check_server(facts: Facts) -> Iterator[Finding]:
     yield _round_trip(facts)
     yield _clock(facts)
     yield from _security(facts)
-    if facts.server.get("ldm"):
+    if facts.api.wire.is_lame_duck:
         yield Finding(
             severity="warning",
             check="lame_duck",

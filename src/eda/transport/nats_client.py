@@ -52,6 +52,7 @@ class MendedClient(Client):
         self.last_failure: str = ""  # why the last of these attempts failed
         self._nuid: Any = _Secrets()
         self._had_tls = False
+        self._lame_duck = ""  # the id of the server that said last that it is about to shut down
 
     # --- connecting --------------------------------------------------------------------------------------------------
 
@@ -215,9 +216,16 @@ class MendedClient(Client):
         host = f"[{server.uri.hostname}]" if ":" in server.uri.hostname else server.uri.hostname
         return f"{server.uri.scheme or 'nats'}://{host}:{server.uri.port or 4222}"
 
-    def set_max_payload(self, max_payload: int) -> None:
-        """Set the limit in bytes that a later INFO announces."""
-        self._max_payload = max_payload
+    def note_info(self, info: dict[str, Any]) -> None:
+        """Note what a later INFO of the server announces: another limit of bytes, or that it is about to shut down."""
+        self._max_payload = info.get("max_payload", self._max_payload)
+        if info.get("ldm"):
+            self._lame_duck = info.get("server_id", "")
+
+    @property
+    def is_lame_duck(self) -> bool:
+        """Return whether the server has said that it is about to shut down, and sends its clients away."""
+        return bool(self._lame_duck) and self._lame_duck == self.info.get("server_id")
 
     @property
     def answers_subject(self) -> str:

@@ -324,7 +324,7 @@ class Wire(MendedClient):
             check_info(info)
         except ValueError as error:
             raise FrameError(describe(error)) from error
-        self.set_max_payload(info.get("max_payload", self.max_payload))
+        self.note_info(info)
         self._tell(self.on_info)
 
     @property

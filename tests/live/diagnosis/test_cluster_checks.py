@@ -13,8 +13,8 @@ import pytest
 import eda
 import eda.diagnosis.durability_checks
 from eda.jetstream.bucket import BUCKET_STREAM
-from helpers import Logged, freeze, needs_freeze, until
-from support.diagnosis.settings import only
+from helpers import Logged, freeze, needs_freeze, until, wire_of
+from support.diagnosis.settings import only, severities
 from support.embedded.cluster import Cluster
 
 ABOUT_SERVERS = {"no_leader", "replica_offline", "replica_behind"}
@@ -106,3 +106,19 @@ async def test_diagnose_when_most_servers_of_a_stream_stop_says_that_it_has_no_l
         await cluster.until_led()
         found = only(await conn.diagnose(), "no_leader")
         assert (found.severity, found.stream) == ("problem", "three")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR2"), reason="no signal tells a server to leave")
+async def test_diagnose_when_the_server_is_about_to_end_says_so(tmp_path: Path, logged: Logged) -> None:
+    logged.allow("")
+    async with Cluster(tmp_path) as cluster, eda.connect(cluster.nodes["n1"].url) as conn:
+        assert "lame_duck" not in severities(await conn.diagnose())
+        pid = cluster.nodes["n1"].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGUSR2)
+        await until(lambda: wire_of(conn).is_lame_duck)
+        await until(lambda: cluster.api("INFO", frozen="n1"))
+        assert only(await conn.diagnose(), "lame_duck").severity == "warning"
+        await cluster.kill("n1")
+        await until(lambda: wire_of(conn).is_up and wire_of(conn).info["server_name"] != "n1")
+        assert "lame_duck" not in severities(await conn.diagnose())
