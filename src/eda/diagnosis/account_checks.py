@@ -38,7 +38,6 @@ def _tier(tier: dict[str, Any], who: str) -> Iterator[Finding]:
         ("storage", max(tier.get("storage", 0), tier.get("reserved_storage", 0)), limits.get("max_storage", -1), True),
         ("memory", max(tier.get("memory", 0), tier.get("reserved_memory", 0)), limits.get("max_memory", -1), True),
         ("streams", tier.get("streams", 0), limits.get("max_streams", -1), False),
-        ("consumers", tier.get("consumers", 0), limits.get("max_consumers", -1), False),
     )
     for what, used, limit, is_size in amounts:
         if limit is None or limit <= 0 or used < NEARLY_FULL * limit:

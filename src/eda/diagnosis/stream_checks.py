@@ -42,6 +42,7 @@ def check_stream(facts: Facts, stream: StreamFacts) -> Iterator[Finding]:
     yield from _reading(stream)
     yield from _removing(stream)
     yield from _consumer_limits(stream)
+    yield from _consumers(facts, stream)
 
 
 def _publishing(facts: Facts, stream: StreamFacts) -> Iterator[Finding]:
@@ -222,13 +223,23 @@ def _consumer_limits(stream: StreamFacts) -> Iterator[Finding]:
             "together (consumer_limits).",
             advice="If members wait for events, raise max_ack_pending in the stream's consumer_limits.",
         )
-    if info.max_consumers is not None and len(stream.consumers) >= 0.8 * info.max_consumers:
-        is_full = len(stream.consumers) >= info.max_consumers
-        yield Finding(
-            severity="problem" if is_full else "warning",
-            check="max_consumers",
-            stream=info.name,
-            message=f"The stream has {len(stream.consumers)} of at most {info.max_consumers} consumers. At the limit "
-            "no subscription can be opened.",
-            advice="Raise max_consumers, or remove consumers that nobody uses.",
-        )
+
+
+def _consumers(facts: Facts, stream: StreamFacts) -> Iterator[Finding]:
+    """The server applies the smaller one of two limits. It applies that of the account to each stream by itself."""
+    tier = (facts.account.get("tiers") or {}).get(f"R{stream.info.options.replicas}", facts.account)
+    by_account = (tier.get("limits") or {}).get("max_consumers", -1)
+    by_stream = stream.info.max_consumers
+    is_by_account = by_account > 0 and (by_stream is None or by_account < by_stream)
+    most, n_consumers = by_account if is_by_account else by_stream, len(stream.consumers)
+    if most is None or n_consumers < 0.8 * most:
+        return
+    owner = "account" if is_by_account else "stream"
+    yield Finding(
+        severity="problem" if n_consumers >= most else "warning",
+        check="account_consumers" if is_by_account else "max_consumers",
+        stream=stream.name,
+        message=f"The stream has {n_consumers} of at most {most} consumers (max_consumers of the {owner}). At the "
+        "limit no subscription can be opened.",
+        advice=f"Raise max_consumers of the {owner}, or remove consumers that nobody uses.",
+    )

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import nats
 import pytest
+from cryptography import x509
 
 import eda
 import eda.diagnosis.account_checks
 import eda.diagnosis.facts
 import eda.diagnosis.server_checks
 from eda.jetstream.bucket import BUCKET_STREAM
-from helpers import Admin, Logged, until
-from support.diagnosis.settings import create, only, severities
+from helpers import Admin, Logged
+from support.diagnosis.settings import consume, create, only, severities
 from support.embedded.cluster import Cluster
+from support.transport.certificates import LOOPBACK, Authority
 
 
 @asynccontextmanager
@@ -27,6 +31,24 @@ async def admin_of(url: str) -> AsyncIterator[Admin]:
         yield Admin(client)
     finally:
         await client.close()
+
+
+@asynccontextmanager
+async def limited(**limits: Any) -> AsyncIterator[str]:
+    """Give the address of a server whose account has these limits; its user is `a` with the password `b`."""
+    account = {"jetstream": {"max_mem": -1, "max_file": -1, **limits}, "users": [{"user": "a", "password": "b"}]}
+    async with eda.EmbeddedServer(config={"authorization": None, "accounts": {"A": account}}) as server:
+        yield f"127.0.0.1:{server.port}"
+
+
+def own_address() -> str:
+    """Return an address of this machine that is not loopback. Nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this machine has a loopback address only")
+        return str(probe.getsockname()[0])
 
 
 @pytest.mark.old_server
@@ -55,6 +77,21 @@ async def test_diagnose_when_the_server_lets_everybody_in_says_so() -> None:
     config = {"authorization": None}
     async with eda.EmbeddedServer(config=config, host="0.0.0.0") as server, eda.connect(server.url) as conn:
         assert severities(await conn.diagnose())["authentication"] == "warning"
+
+
+@pytest.mark.parametrize("is_encrypted", [False, True])
+async def test_diagnose_when_the_connection_leaves_the_machine_says_whether_others_can_read_it(
+    tmp_path: Path, is_encrypted: bool
+) -> None:
+    address, authority = own_address(), Authority(tmp_path)
+    settings = authority.issue("server", *LOOPBACK, x509.IPAddress(ip_address(address)))
+    config = {"tls": settings, "allow_non_tls": True} if is_encrypted else {}
+    options = {"tls": authority.context()} if is_encrypted else {}
+    async with (
+        eda.EmbeddedServer(config=config, host="0.0.0.0") as server,
+        eda.connect(f"{address}:{server.port}", token=server.token, **options) as conn,
+    ):
+        assert severities(await conn.diagnose()).get("encryption") == (None if is_encrypted else "warning")
 
 
 async def test_diagnose_when_payloads_are_small_says_so() -> None:
@@ -96,6 +133,9 @@ async def test_diagnose_when_the_clocks_differ_says_by_how_much(
         ({"max_streams": 2}, "account_streams", "warning"),
         ({"max_streams": 1}, "account_streams", "problem"),
         ({"max_file": 1100}, "account_storage", "warning"),
+        ({"max_file": 1000}, "account_storage", "problem"),
+        ({"max_mem": 1100}, "account_memory", "warning"),
+        ({"max_mem": 1000}, "account_memory", "problem"),
         ({"max_bytes_required": True}, "account_max_bytes_required", "note"),
         ({"max_ack_pending": 100}, "account_max_ack_pending", "note"),
         ({"disk_max_stream_bytes": 10**6}, "account_max_stream_bytes", "note"),
@@ -104,20 +144,44 @@ async def test_diagnose_when_the_clocks_differ_says_by_how_much(
 async def test_diagnose_when_the_account_has_limits_says_which_are_near(
     limits: dict[str, Any], check: str | None, severity: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = {
-        "authorization": None,
-        "accounts": {
-            "A": {"jetstream": {"max_mem": -1, "max_file": -1, **limits}, "users": [{"user": "a", "password": "b"}]}
-        },
-    }
     if limits == {"max_streams": 2}:
         monkeypatch.setattr(eda.diagnosis.account_checks, "NEARLY_FULL", 0.5)
-    async with eda.EmbeddedServer(config=config) as server:
-        async with eda.connect(f"127.0.0.1:{server.port}", user="a", password="b") as conn:
-            await conn.streams.create("orders", eda.StreamOptions(max_bytes=1000))
+    async with limited(**limits) as address:
+        async with eda.connect(address, user="a", password="b") as conn:
+            for storage in ("file", "memory") if "max_mem" in limits else ("file",):
+                await conn.streams.create(f"in-{storage}", eda.StreamOptions(max_bytes=1000, storage=storage))
             findings = await conn.diagnose()
     found = {name: value for name, value in severities(findings).items() if name.startswith("account")}
     assert found == ({check: severity} if check else {})
+
+
+@pytest.mark.parametrize(
+    ("most", "own_most", "check", "owner"),
+    [
+        (2, -1, "account_consumers", "account"),
+        (5, 2, "max_consumers", "stream"),
+    ],
+)
+async def test_diagnose_when_the_account_limits_consumers_counts_those_of_each_stream(
+    most: int, own_most: int, check: str, owner: str
+) -> None:
+    async with (
+        limited(max_consumers=most) as address,
+        eda.connect(address, user="a", password="b") as conn,
+        admin_of(f"nats://a:b@{address}") as admin,
+    ):
+        for stream in ("full", "free"):
+            await create(admin, stream, max_consumers=own_most)
+        for name in ("one", "two"):
+            await consume(admin, "full", name)
+        await consume(admin, "free", "one")
+        # The server counts the same way: the account has three consumers, and may get a fourth.
+        with pytest.raises(AssertionError, match="maximum consumers limit reached"):
+            await consume(admin, "full", "three")
+        found = only(await conn.diagnose(), check)
+        await consume(admin, "free", "two")
+    assert (found.severity, found.stream) == ("problem", "full")
+    assert f"has 2 of at most 2 consumers (max_consumers of the {owner})" in found.message
 
 
 async def test_diagnose_when_the_credentials_may_not_read_consumers_says_so(logged: Logged) -> None:
@@ -135,26 +199,6 @@ async def test_diagnose_when_the_credentials_may_not_read_consumers_says_so(logg
             found = only(await conn.diagnose(), "unread")
     assert (found.severity, found.stream) == ("note", "orders")
     assert found.message.startswith("The subscriptions of the stream could not be examined: ")
-
-
-async def test_diagnose_when_the_servers_are_a_cluster_looks_at_the_copies(tmp_path: Path, logged: Logged) -> None:
-    logged.allow("")
-    async with Cluster(tmp_path) as cluster, eda.connect(cluster.urls) as conn:
-        for name, replicas in (("one", 1), ("three", 3)):
-            await conn.streams.create(name, eda.StreamOptions(replicas=replicas))
-        async with conn.subscribe("one", lambda _: None, name="projector", durable=True, serial=True):
-            findings = await conn.diagnose()
-        replicas_of = {each.stream: each.severity for each in findings if each.check == "replicas"}
-        assert replicas_of == {"one": "warning"}
-        leaders = {await cluster.leader(name) for name in ("one", "three")}
-        victim = next(name for name in cluster.nodes if name not in leaders)
-        await cluster.kill(victim)
-
-        async def is_told() -> bool:
-            found = [each for each in await conn.diagnose(["three"]) if each.check.startswith("replica_")]
-            return [(each.severity, victim in each.message) for each in found] == [("warning", True)]
-
-        await until(is_told, 60)
 
 
 async def test_diagnose_when_positions_have_fewer_copies_than_a_stream_says_so(tmp_path: Path) -> None:
