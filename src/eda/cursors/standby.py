@@ -7,7 +7,6 @@ answers go only to subjects that serve nothing else, so nobody can make a standb
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +19,7 @@ from eda._nuid import next_nuid
 from eda.cursors.value import may_be_free
 from eda.errors import Closed
 from eda.jetstream.api import Api
+from eda.jetstream.ask_all import ask_all
 from eda.jetstream.bucket_requests import key_subject
 from eda.jetstream.subjects import escape_token
 from eda.names import MAX_NAME
@@ -31,7 +31,6 @@ __all__ = ["ANSWERS_S", "Standby", "count_standbys"]
 ANSWERS_S = 0.5  # how long to wait for the answers of standbys
 PAUSE_NS = 50_000_000  # the least time between two answers of one standby, because anybody may ask
 MAX_TOKEN = 64
-NO_RESPONDERS = b"NATS/1.0 503"
 
 
 def _subject(domain: str, stream: str, what: str) -> str:
@@ -108,37 +107,11 @@ async def count_standbys(wire: Wire, domain: str, stream: str, names: set[str]) 
     known = {name.encode(): name for name in names}
     token = next_nuid()
     question, answers = _subject(domain, stream, "standby"), f"{_subject(domain, stream, 'standing')}.{token}"
-    is_refused = False
-    ended = asyncio.Event()
 
-    def take(tail: bytes, headers: bytes, payload: bytes) -> None:
-        name = known.get(payload) if len(payload) <= MAX_NAME else None
+    def take(answer: bytes) -> None:
+        name = known.get(answer) if len(answer) <= MAX_NAME else None
         if name is not None:
             counted[name] += 1
-        elif headers.startswith(NO_RESPONDERS):
-            ended.set()
 
-    def on_refused(kind: str, subject: str) -> None:
-        nonlocal is_refused
-        if subject in (question, answers):
-            is_refused = True
-            ended.set()
-
-    wire.on_refused.append(on_refused)
-    try:
-        subscription = await wire.attach(answers, CallbackSink(0, take))
-        try:
-            # The server answers to the reply subject if no connection anywhere listens to the question.
-            wire.out.command(f"PUB {question} {answers} {len(token)}\r\n{token}\r\n".encode())
-            with suppress(TimeoutError):
-                async with asyncio.timeout(ANSWERS_S):
-                    await ended.wait()
-        finally:
-            if not wire.is_closed:
-                await wire.detach(subscription)
-            wire.release(subscription)
-    except NatsError as error:
-        raise Closed("connection") from error
-    finally:
-        wire.on_refused.remove(on_refused)
-    return None if is_refused else counted
+    is_allowed = await ask_all(wire, question, token.encode(), answers, take, ANSWERS_S)
+    return counted if is_allowed else None

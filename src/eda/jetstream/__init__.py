@@ -15,6 +15,7 @@ Files, each after the files that it imports:
     schemas            the types of the API's answers, by which each answer is checked
     subjects           stream, type and aggregate <> subject; filters
     api                requests of the JSON API; requests about consumers
+    ask_all            a question to everybody who listens to a subject
     consumer_settings  the settings of a shared consumer that harm its members, and their repair
     bucket_requests    requests about the bucket: create it, check it; its keys and revisions
     answer_inbox       an inbox for the answer to one message; answers from other streams or domains are ignored
