@@ -18,6 +18,7 @@ from eda.hooked_conn import HookedConn
 from eda.lifetime import ConnState
 from eda.log import safe_logger
 from eda.middleware.base import Middleware, check_middleware
+from eda.names import DOMAIN
 from eda.options import StreamOptions
 from eda.transport.addresses import parse_addresses
 from eda.typed.upcasters import check_upcasters
@@ -70,7 +71,7 @@ def connect(
     for name, value in (("cluster", cluster), ("client", client)):
         if value is not None and (not isinstance(value, str) or not value):
             raise ConfigError(f"{name} must be a text that is not empty, or None: {value!r}", argument=name)
-    if cluster is not None and not re.fullmatch("[A-Za-z0-9_-]+", cluster):
+    if cluster is not None and not DOMAIN.fullmatch(cluster):
         raise ConfigError(f"cluster must be the name of a JetStream domain: {cluster!r}", argument="cluster")
     is_number = isinstance(connect_timeout_s, int | float) and not isinstance(connect_timeout_s, bool)
     if not is_number or not 0 < connect_timeout_s <= 3600:

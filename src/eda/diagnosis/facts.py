@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from eda.errors import EdaError, ServerError, StreamNotFound, Timeout
-from eda.jetstream.api import Api, stream_error
+from eda.jetstream.api import REQUEST_TIMEOUT_S, Api, stream_error
 from eda.jetstream.bucket import BUCKET_STREAM
+from eda.jetstream.domains import domains_within_reach
 from eda.jetstream.labels import KIND
 from eda.jetstream.schemas import Account, ConsumerPage, Stream, StreamPage, nanoseconds
 from eda.jetstream.stream_info import StreamInfo, info_of
@@ -26,6 +28,7 @@ __all__ = ["Facts", "StreamFacts", "read_facts"]
 
 MAX_REQUESTS = 8  # streams that are read at the same time
 N_ROUND_TRIPS = 3
+ELSEWHERE_S = 2.0  # how long to wait for the streams of another domain
 
 
 @dataclass
@@ -61,6 +64,7 @@ class Facts:
     examined: list[StreamFacts]
     others: list[str]  # streams of other programs, which are not examined
     silent: list[str]  # streams whose leader does not answer, so they can't be examined
+    elsewhere: dict[str, dict[str, dict[str, Any]]]  # for each other domain within reach, its streams: their settings
 
 
 async def read_facts(api: Api, names: Iterable[str] | None) -> Facts:
@@ -107,6 +111,7 @@ async def read_facts(api: Api, names: Iterable[str] | None) -> Facts:
         examined=[each for each in found if each is not None],
         others=[name for name in wanted if name not in ours],
         silent=sorted(missing.intersection([*ours, BUCKET_STREAM])),
+        elsewhere=await _elsewhere(api) if ours else {},
     )
 
 
@@ -122,7 +127,22 @@ def is_ours(config: dict[str, Any]) -> bool:
     return bool(origins) or any(overlaps(subject, f"{name}.*.*") and subject != ">" for subject in subjects)
 
 
-async def _every_stream(api: Api) -> tuple[dict[str, dict[str, Any]], set[str], float | None]:
+async def _elsewhere(api: Api) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return the settings of the streams of other domains, as far as their servers answer."""
+    if not (api.domain or api.wire.info.get("domain")):
+        return {}  # servers without domains need no question
+    found = {}
+    for domain in sorted(await domains_within_reach(api.wire) - {api.domain}):
+        other = Api(api.wire, domain)
+        with suppress(ServerError, Timeout), api.wire.may_be_forbidden.during([f"{other.prefix}.STREAM.LIST"]):
+            answers, _, _ = await _every_stream(other, ELSEWHERE_S)
+            found[domain] = {name: answer["config"] for name, answer in answers.items()}
+    return found
+
+
+async def _every_stream(
+    api: Api, patience_s: float = REQUEST_TIMEOUT_S
+) -> tuple[dict[str, dict[str, Any]], set[str], float | None]:
     """Return the answers about all streams by name, the streams without a leader that answers, and the clock's lead.
 
     If all servers of a stream have said that they stop, the cluster itself answers for the stream, with its settings.
@@ -134,7 +154,7 @@ async def _every_stream(api: Api) -> tuple[dict[str, dict[str, Any]], set[str], 
     deadline = time.monotonic() + LIST_TIMEOUT_S
     while time.monotonic() < deadline:
         began_ns = time.time_ns()
-        answer = await api.request("STREAM.LIST", {"offset": n_seen}, schema=StreamPage)
+        answer = await api.request("STREAM.LIST", {"offset": n_seen}, timeout_s=patience_s, schema=StreamPage)
         ended_ns = time.time_ns()
         page, silent = answer.get("streams") or [], answer.get("missing") or []
         found = {each["config"]["name"]: each for each in page}

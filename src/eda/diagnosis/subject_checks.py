@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from eda.diagnosis.facts import Facts, StreamFacts
 from eda.diagnosis.finding import Finding, listed
@@ -25,13 +26,9 @@ def check_subjects(facts: Facts, stream: StreamFacts) -> Iterator[Finding]:
         )
         return
     own = stream_subjects(name)
-    takers = {
-        other: captured
-        for other, config in facts.every.items()
-        if other != name
-        and (captured := [each for each in config.get("subjects") or [] if any(overlaps(each, one) for one in own)])
-    }
-    for other, captured in sorted(takers.items()):
+    for other, captured in _takers(facts.every, own):
+        if other == name:
+            continue
         yield Finding(
             severity="problem",
             check="subject_overlap",
@@ -39,6 +36,17 @@ def check_subjects(facts: Facts, stream: StreamFacts) -> Iterator[Finding]:
             message=f"The stream {other} listens to {listed(captured)}: it stores events that are published to {name}.",
             advice=f"Remove these subjects from {other}, and add {name}.> to {name}.",
         )
+    for domain, streams in facts.elsewhere.items():
+        for other, captured in _takers(streams, own):
+            yield Finding(
+                severity="warning",
+                check="domain_overlap",
+                stream=name,
+                message=f"The stream {other} of the JetStream domain {domain} listens to {listed(captured)}. Unless "
+                f"the leaf node denies these subjects, it also stores events that are published to {name}.",
+                advice="Give the streams different names, or deny the subjects between the domains (deny_imports and "
+                "deny_exports of the leaf node). A stream that should have the same events can be a mirror.",
+            )
     if info.mirror is not None or (info.sources and not info.subjects):
         return
     if not any(overlaps(subject, f"{name}.*.*") for subject in info.subjects):
@@ -69,3 +77,11 @@ def check_subjects(facts: Facts, stream: StreamFacts) -> Iterator[Finding]:
             "filter get these messages too. For those with a filter each member filters by itself, which is slower.",
             advice="Use a stream of its own for them.",
         )
+
+
+def _takers(streams: dict[str, dict[str, Any]], own: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the streams that listen to a stream's own subjects, by name, and the subjects with which they do."""
+    for name, config in sorted(streams.items()):
+        captured = [each for each in config.get("subjects") or [] if any(overlaps(each, one) for one in own)]
+        if captured:
+            yield name, captured

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 import eda
-from helpers import Admin
+from helpers import Admin, until
 from support.diagnosis.settings import create, only, severities
+from support.embedded.domains import Domains
 
 
 @pytest.mark.parametrize(
@@ -62,3 +63,35 @@ async def test_diagnose_when_the_names_are_no_list_of_names_refuses(conn: eda.Co
         await conn.diagnose("orders")
     with pytest.raises(eda.ConfigError, match="stream must be"):
         await conn.diagnose(["a.b"])
+
+
+async def test_diagnose_when_another_domain_has_a_stream_of_the_name_says_that_both_store_events(
+    domains: Domains, gateway: eda.Conn
+) -> None:
+    async with eda.connect(domains.hub.url) as hub, eda.connect(domains.leaf.url) as leaf:
+        for conn, other in ((gateway, "edge"), (hub, "edge"), (leaf, "hub")):
+            found = only(await conn.diagnose(), "domain_overlap")
+            assert (found.severity, found.stream) == ("warning", "orders")
+            assert f"The stream orders of the JetStream domain {other} listens to orders, orders.>." in found.message
+        await leaf.publish("orders")
+        # It is so: the other stream stores the event as well.
+        await until(lambda: has_events(hub, 1))
+        await domains.change("edge", subjects=["elsewhere"])
+        for conn in (gateway, hub):
+            assert "domain_overlap" not in severities(await conn.diagnose())
+
+
+async def test_diagnose_when_the_credentials_may_not_ask_for_domains_goes_without() -> None:
+    denied = {"publish": {"deny": ["$SYS.>"]}}
+    users = [{"user": "a", "password": "b", "permissions": denied}]
+    config = {"jetstream": {"domain": "hub"}, "authorization": {"users": users}}
+    async with (
+        eda.EmbeddedServer(config=config) as server,
+        eda.connect(f"127.0.0.1:{server.port}", user="a", password="b") as conn,
+    ):
+        await conn.streams.create("orders")
+        assert severities(await conn.diagnose()) == {"sync_interval": "note", "replicas": "note"}
+
+
+async def has_events(conn: eda.Conn, n: int) -> bool:
+    return (await conn.streams.info("orders")).events == n
