@@ -22,6 +22,7 @@ Files, each after the files that it imports:
     contexts        which server a command uses: options, environment, contexts of the nats command line
     session         runs a command that needs a connection
     completing      completes names of streams, subscriptions and contexts
+    shells          the scripts by which shells ask for completions
     groups          a group that imports a command when it is used
     lookup          runs a command about a stream or a subscription that may not exist
     sub_list        `eda subs ls` and `eda subs info`

@@ -54,7 +54,8 @@ class _Name(click.ParamType):  # type: ignore[type-arg]  # generic in new versio
         """Return the names that begin with `incomplete`; none if the server does not tell them in time."""
         given = ctx.params.get(param.name or "") if param.nargs != 1 else None
         known = [name for name in _names(self._kind, ctx.params) if name.startswith(incomplete)]
-        return [CompletionItem(name) for name in known if name not in (given or ())]
+        # Shells read lines, and some of them show what is no text as it is.
+        return [CompletionItem(name) for name in known if name.isprintable() and name not in (given or ())]
 
 
 def _names(kind: str, parameters: Mapping[str, Any]) -> list[str]:
@@ -71,10 +72,12 @@ def _names(kind: str, parameters: Mapping[str, Any]) -> list[str]:
 
     before = logging.root.manager.disable
     logging.disable()
+    loop = asyncio.new_event_loop()  # asyncio.run would wait for a name server that does not answer
     try:
         with suppress(eda.EdaError, click.ClickException, OSError, TimeoutError):
-            return asyncio.run(_ask(kind, parameters))
+            return loop.run_until_complete(_ask(kind, parameters))
     finally:
+        loop.close()
         logging.disable(before)
     return []
 

@@ -21,10 +21,9 @@ def completion(ctx: click.Context, shell: str) -> None:
     \b
     bash:  echo 'eval "$(eda completion bash)"' >> ~/.bashrc
     zsh:   echo 'eval "$(eda completion zsh)"' >> ~/.zshrc
-    fish:  eda completion fish > ~/.config/fish/completions/eda.fish
+    fish:  mkdir -p ~/.config/fish/completions
+           eda completion fish > ~/.config/fish/completions/eda.fish
     """
-    from click.shell_completion import get_completion_class
+    from eda.cli.shells import SHELLS
 
-    kind = get_completion_class(shell)
-    assert kind is not None
-    click.echo(kind(ctx.find_root().command, {}, "eda", VARIABLE).source())
+    click.echo(SHELLS[shell](ctx.find_root().command, {}, "eda", VARIABLE).source(), nl=False)

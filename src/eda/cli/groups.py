@@ -61,6 +61,8 @@ class LazyGroup(click.Group):
     def main(self, *arguments: Any, **settings: Any) -> Any:
         """Run the command line, as `click.Group.main` does. If the output can't be written, say so and exit with 2."""
         _replace_closed()
+        if _COMPLETING in os.environ:
+            self._complete(*arguments, **settings)
         try:
             return super().main(*arguments, **settings)
         except OSError as error:
@@ -69,6 +71,17 @@ class LazyGroup(click.Group):
             _discard_output()
             click.echo(f"Error: standard output can't be written: {error.strerror}", err=True)
             sys.exit(2)
+
+    def _complete(self, *arguments: Any, **settings: Any) -> None:
+        """Answer a shell, and end the process at once: a thread may still wait for a name server."""
+        from eda.cli.shells import add_shells
+
+        add_shells()
+        try:
+            super().main(*arguments, **settings)
+        except SystemExit as ending:
+            sys.stdout.flush()
+            os._exit(ending.code if isinstance(ending.code, int) else 1)
 
 
 def _replace_closed() -> None:
