@@ -74,10 +74,11 @@ def copy(
 
     if resume and append:
         raise click.UsageError("Choose one of --resume and --append.")
-    other = {"addr": target_addr, "context": target_context}
+    if target_addr is not None and target_context is not None:
+        raise click.UsageError("--target-addr and --target-context name two servers: give one of them")
     target_server = None
-    if any(other.values()):
-        target_server = other | {"cluster": target_cluster}
+    if target_addr is not None or target_context is not None:
+        target_server = {"addr": target_addr, "context": target_context, "cluster": target_cluster}
     elif target_cluster is not None:
         target_server = server | {"cluster": target_cluster}
     options = CopyOptions(

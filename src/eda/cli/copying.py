@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC
@@ -13,6 +14,7 @@ import eda
 from eda.amounts import duration_text
 from eda.cli.event_range import Bounds, range_of
 from eda.cli.failure import Failure
+from eda.cli.option_names import told
 from eda.cli.output import print_json, safe
 from eda.cli.places import Chosen
 from eda.cli.resuming import place_to_resume
@@ -42,7 +44,11 @@ async def copy_events(conn: eda.Conn, source: str, target: str, options: CopyOpt
     """Copy the events, print what became of them, and return whether all are stored. Raises Failure, EdaError."""
     if options.target_server is None:
         return await _copy(conn, conn, source, target, options)
-    async with connection(options.target_server) as other:
+    try:
+        other = connection(options.target_server)
+    except eda.ConfigError as error:
+        raise Failure(re.sub("^(--)?(?=addr|cluster)", "--target-", told(error))) from None
+    async with other:
         return await _copy(conn, other, source, target, options)
 
 

@@ -170,6 +170,25 @@ async def test_copy_when_the_target_is_on_another_server_copies_there(
     assert "are the same stream" in err
 
 
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--target-addr", ""], "--target-addr: 'nats://' names no host"),
+        (["--target-addr", "x:y"], "--target-addr: 'nats://x' is not a URL, or its port is not a number"),
+        (["--target-addr", "nats://127.0.0.1:1", "--target-context", "c"], "--target-addr and --target-context name"),
+        (["--target-context", ""], "'' is not the name of a context"),
+        (["--target-cluster", ""], "--target-cluster must be a text that is not empty"),
+        (["--target-cluster", "a.b"], "--target-cluster must be the name of a JetStream domain"),
+    ],
+)
+async def test_copy_when_the_target_server_is_named_wrongly_says_so(
+    own_server: eda.EmbeddedServer, conn: eda.Conn, options: list[str], why: str
+) -> None:
+    await fill(conn, "orders", 1)
+    assert why in await refused(own_server, "orders", "copies", "--create", *options)
+    assert [info.name for info in await conn.streams.list()] == ["orders"]
+
+
 async def test_copy_when_events_have_no_id_gives_them_the_same_each_time(
     own_server: eda.EmbeddedServer, conn: eda.Conn
 ) -> None:
