@@ -19,6 +19,7 @@ from eda.cli.values import time_beside_places
 
 __all__ = ["remove_sub", "reset_sub", "rewind_sub", "target_of"]
 
+_SHOWN = {"first": "the first event", "end": "the next event that is stored"}
 _PLACE = re.compile(r"\d+(\.\d+)?", re.ASCII)
 
 
@@ -29,7 +30,11 @@ def target_of(to: str | None, since: datetime | None, *, first: bool, end: bool)
         raise Failure("give one of --to, --since, --first and --end")
     if to is not None:
         if not _PLACE.fullmatch(to):
-            return time_beside_places(to)
+            try:
+                return time_beside_places(to)
+            except click.BadParameter as error:
+                error.param_hint = "'--to'"
+                raise
         if not int(to.partition(".")[0]):
             raise Failure("--to: sequences begin with 1")
         return to
@@ -49,7 +54,7 @@ def rewind_sub(
     """Move the position of a subscription, after a question."""
     found = _look(server, stream, name)
     _check_members(found, force=force, how="it goes on at the new position, after 5 s")
-    shown = target if isinstance(target, str) else f"the first event since {time_text(target)}"
+    shown = _SHOWN.get(target, target) if isinstance(target, str) else f"the first event since {time_text(target)}"
     confirm(
         f"The last event that {_where(stream, name)} has done is {found.done}. Its position decides what it gets: "
         f"events that it has done may come again, and others may be passed over. Let it go on with {shown}?",

@@ -252,7 +252,8 @@ async def test_rewind_when_into_a_pack_goes_on_within_it(
     [
         ([], "give one of --to, --since, --first and --end"),
         (["--first", "--end"], "give one of"),
-        (["--to", "11x"], "is not a time"),
+        (["--to", "11x"], "Invalid value for '--to': '11x' is not a time"),
+        (["--to", ""], "Invalid value for '--to': '' is not a time"),
         (["--to", "foo"], "write a sequence such as 7, or 7.3 in a pack"),
         (["--to", "12"], "ends at 10"),
         (["--to", "0"], "--to: sequences begin with 1"),
