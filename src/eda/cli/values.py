@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import click
@@ -11,6 +12,7 @@ import click
 __all__ = ["DURATION", "INTERVAL", "NOTHING", "SIZE", "WHEN", "may_be_none", "or_none", "time_beside_places"]
 
 MAX_S = 100 * 366 * 86400  # seconds: a hundred years
+MAX_BYTES = 2**63 - 1
 LEAST_INTERVAL_S = 0.1  # so that a command does not keep the server busy
 
 _UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -77,7 +79,10 @@ class _Size(click.ParamType):  # type: ignore[type-arg]  # generic in new versio
         match = _SIZE.fullmatch(str(value).strip().lower())
         if match is None or match[2] not in _UNITS:
             self.fail(f"{value!r} is not a size: write a number of bytes, or 500MB, 10GB or 2GiB", param, ctx)
-        return int(float(match[1]) * _UNITS[match[2]])
+        size = int(Decimal(match[1]) * _UNITS[match[2]])
+        if size > MAX_BYTES:
+            self.fail(f"{value!r} is more than {MAX_BYTES} bytes, which no stream can hold", param, ctx)
+        return size
 
 
 class _OrNone(click.ParamType):  # type: ignore[type-arg]  # generic in new versions only
