@@ -11,12 +11,30 @@ from eda.cli.options import lines_option, server_options
 __all__ = ["pub"]
 
 
-def _meta(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+def _text(_: click.Context, __: click.Parameter, given: str | None) -> str | None:
+    """Return a text that an event can have. Raises BadParameter."""
+    try:
+        (given or "").encode()
+    except UnicodeEncodeError:  # Python's form of bytes that are no text
+        raise click.BadParameter(f"{given!r} is not UTF-8") from None
+    return given
+
+
+def _id(ctx: click.Context, param: click.Parameter, given: str | None) -> str | None:
+    if given == "":
+        raise click.BadParameter("it is empty; without the option, the event gets a new id")
+    return _text(ctx, param, given)
+
+
+def _meta(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
     meta: dict[str, str] = {}
     for each in given:
+        _text(ctx, param, each)
         name, equals, value = each.partition("=")
         if not equals:
             raise click.BadParameter(f"{each!r} is not NAME=VALUE")
+        if not name:
+            raise click.BadParameter(f"{each!r} has no NAME before the =")
         if name in meta:
             raise click.BadParameter(f"{name!r} is given twice")
         meta[name] = value
@@ -27,11 +45,16 @@ def _meta(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict
 @click.argument("stream")
 @click.argument("data", required=False)
 @click.option("--file", type=click.Path(exists=True, dir_okay=False), help="Take the data, or the lines, from a file.")
-@click.option("--type", metavar="TYPE", help="The event's type.")
-@click.option("--aggregate", metavar="NAME", help="The aggregate that the event belongs to.")
-@click.option("--id", metavar="ID", help="The event's id, by which the stream finds duplicates.  [default: a new one]")
-@click.option("--cause", metavar="ID", help="The id of the event that caused this one.")
-@click.option("--schema", metavar="TEXT", help="The version of the payload's schema.")
+@click.option("--type", callback=_text, metavar="TYPE", help="The event's type.")
+@click.option("--aggregate", callback=_text, metavar="NAME", help="The aggregate that the event belongs to.")
+@click.option(
+    "--id",
+    callback=_id,
+    metavar="ID",
+    help="The event's id, by which the stream finds duplicates.  [default: a new one]",
+)
+@click.option("--cause", callback=_text, metavar="ID", help="The id of the event that caused this one.")
+@click.option("--schema", callback=_text, metavar="TEXT", help="The version of the payload's schema.")
 @click.option("--meta", multiple=True, callback=_meta, metavar="NAME=VALUE", help="Metadata. May be repeated.")
 @click.option(
     "--encoding",

@@ -105,6 +105,13 @@ async def test_pub_when_the_stream_is_missing_creates_it_only_if_told_to(
         (["s", "--encoding", "bytes"], "give DATA, --file, - for standard input, or --encoding nil"),
         (["s", "--type", "t"], "give DATA, --file, - for standard input, or --encoding nil"),
         (["s", "1", "--meta", "a"], "is not NAME=VALUE"),
+        (["s", "1", "--meta", ""], "is not NAME=VALUE"),
+        (["s", "1", "--meta", "=x"], "Invalid value for '--meta': '=x' has no NAME"),
+        (["s", "1", "--meta", "\udcff=x"], "Invalid value for '--meta': '\\udcff=x' is not UTF-8"),
+        (["s", "1", "--type", "\udcff"], "Invalid value for '--type': '\\udcff' is not UTF-8"),
+        (["s", "1", "--id", "\udcff"], "Invalid value for '--id': '\\udcff' is not UTF-8"),
+        (["s", "1", "--id", ""], "Invalid value for '--id': it is empty"),
+        (["s", "--lines", "--id", ""], "Invalid value for '--id': it is empty"),
         (["s", "1", "--meta", "a=1", "--meta", "a=2"], "given twice"),
         (["s", "--file", "/no/such/file"], "does not exist"),
         (["s", "--lines", "--type", "a"], "with --lines"),
@@ -115,11 +122,14 @@ async def test_pub_when_the_stream_is_missing_creates_it_only_if_told_to(
     ],
 )
 async def test_pub_when_the_arguments_are_wrong_ends_with_2(
-    server: eda.EmbeddedServer, arguments: list[str], said: str
+    server: eda.EmbeddedServer, conn: eda.Conn, stream: str, arguments: list[str], said: str
 ) -> None:
-    code, out, err = await run_eda("pub", *arguments, "--addr", server.url)
+    await conn.streams.create(stream)
+    given = [stream if each == "s" else each for each in arguments]
+    code, out, err = await run_eda("pub", *given, "--addr", server.url)
     assert (code, out) == (2, "")
     assert said in err
+    assert (await conn.streams.info(stream)).events == 0
 
 
 async def test_pub_when_input_is_piped_without_being_asked_for_stores_nothing(
@@ -161,7 +171,9 @@ async def test_lines_when_tail_prints_them_copy_the_stream(
         await conn.streams.create(name, eda.StreamOptions(packed=packed))
     data = [None, eda.JSON({"n": 1}), eda.String("a\nb"), eda.Bytes(b"\xff"), eda.MsgPack({1: 2}), eda.MsgPack([1.5])]
     events = [
-        eda.Event(type=f"t.{n % 3}", aggregate=f"a {n % 5}", data=each, cause="c", schema="1", meta={"n": str(n)})
+        eda.Event(
+            type=f"t.{n % 3}", aggregate=f"a {n % 5}", data=each, cause="c", schema="1", meta={"n": str(n), "": "a\nb"}
+        )
         for n in range(500)
         for each in data
     ]
