@@ -11,10 +11,12 @@ from rich.console import Console
 from rich.text import Text
 
 import eda
+from eda._json_lines import json_lines
 from eda.amounts import size_text
 from eda.cli.dead_list import fields_of_letter, read_letters
-from eda.cli.history import fields_of
-from eda.cli.output import console, print_json, safe, time_text
+from eda.cli.history import data_text, fields_of
+from eda.cli.output import console, safe, time_text
+from eda.cli.printable import printable_lines
 
 __all__ = ["show_dead"]
 
@@ -30,7 +32,7 @@ async def show_dead(conn: eda.Conn, stream: str, sequence: int, dead_letter: str
         click.echo(f"Error: stream {where} has no message with the sequence {sequence}", err=True)
         return False
     if as_json:
-        print_json(_all_fields(found[0]))
+        _print_json(found[0])
     else:
         _print_letter(found[0], console())
     return True
@@ -41,8 +43,14 @@ def _all_fields(letter: eda.DeadLetter) -> dict[str, Any]:
         "subject": letter.subject,
         "headers": dict(letter.headers),
         "payload_base64": base64.b64encode(letter.payload).decode(),
-        "event": None if letter.event is None else fields_of(letter.event),
     }
+
+
+def _print_json(letter: eda.DeadLetter) -> None:
+    """Print a letter as a line of JSON. Its event is as `eda tail` prints it: the data is as it is stored."""
+    fields = json.dumps(_all_fields(letter), allow_nan=False).removesuffix("}")
+    event = b"null" if letter.event is None else json_lines([letter.event]).rstrip()
+    click.echo(printable_lines(f'{fields}, "event": '.encode() + event + b"}\n"), nl=False)
 
 
 def _print_letter(letter: eda.DeadLetter, to: Console) -> None:
@@ -86,12 +94,11 @@ def _print_letter(letter: eda.DeadLetter, to: Console) -> None:
 
 
 def _shown_data(event: eda.Event) -> str:
-    fields = fields_of(event)
-    if fields["data"] is None and "data_base64" in fields:
-        return _shown_bytes(event.data.encode())
-    if fields["encoding"] == "nil":
+    if event.data.type == "nil":
         return ""
-    shown = json.dumps(fields["data"], ensure_ascii=False, indent=2)
+    shown = data_text(event, indent=2)
+    if shown is None:
+        return _shown_bytes(event.data.encode())
     return _cut("\n".join(safe(line) for line in shown[: MAX_SHOWN + 1].split("\n")))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -19,6 +20,13 @@ from eda.cli.printable import printable_lines
 __all__ = ["data_text", "fields_of", "print_history", "print_json", "text_of"]
 
 SHOWN = ("id", "cause", "client", "schema")
+
+
+class _Line(msgspec.Struct):
+    """The data in a line of JSON."""
+
+    data: msgspec.Raw
+    data_base64: str | None = None
 
 
 def fields_of(event: eda.Event) -> dict[str, Any]:
@@ -52,15 +60,25 @@ def text_of(event: eda.Event, head: str, *, whole_lines: bool, shown: tuple[str,
     text.append(f"{head}  ", "bold")
     text.append(f"{fields['time'] or 'no time'}  ")
     text.append(safe(event.type, encoding), "bold cyan")
-    known = {name: fields[name] for name in shown} | fields["meta"]
-    if notes := [f"{safe(name, encoding)}={safe(str(value), encoding)}" for name, value in known.items() if value]:
+    known = [(name, fields[name]) for name in shown if fields[name]] + list(event.meta.items())
+    if notes := [f"{safe(name, encoding)}={safe(str(value), encoding)}" for name, value in known]:
         text.append(f"\n        {'  '.join(notes)}", "dim")
-    text.append(f"\n        {safe(data_text(fields), encoding)}")
+    data = data_text(event)
+    if data is None:
+        data = f"{fields['encoding']}: {fields['data_base64']}"
+    text.append(f"\n        {safe(data, encoding)}")
     return text
 
 
-def data_text(fields: dict[str, Any]) -> str:
-    """Return the data in an event's fields as text."""
-    if fields["data"] is None and "data_base64" in fields:
-        return f"{fields['encoding']}: {fields['data_base64']}"
-    return json.dumps(fields["data"], ensure_ascii=False)
+def data_text(event: eda.Event, indent: int = 0) -> str | None:
+    """Return an event's data as JSON; None if it has no form in JSON. `indent`: 0 puts all into one line.
+
+    Numbers stay as they are stored: a float could be another number.
+    """
+    line = msgspec.json.decode(json_lines([event]), type=_Line)
+    data = bytes(line.data)
+    if line.data_base64 is not None and data == b"null":
+        return None
+    with suppress(msgspec.MsgspecError, RecursionError):  # nested too deeply
+        data = msgspec.json.format(data, indent=indent)
+    return data.decode()

@@ -169,6 +169,19 @@ async def test_show_when_json_has_everything(own_server: eda.EmbeddedServer, con
     assert (code, out, err) == (1, "", "Error: stream orders-dead has no message with the sequence 99\n")
 
 
+async def test_show_when_no_float_holds_a_number_shows_it_as_stored(
+    own_server: eda.EmbeddedServer, conn: eda.Conn
+) -> None:
+    data = eda.Data.from_encoded("json", b'{"a":1e400,"b":0.1000000000000000055}')
+    await bury(conn, "orders", 1, payload=encode_event(died(1, data=data)))
+    code, out, err = await run_eda(*at(own_server, "show", "orders", "1", "--json"))
+    assert (code, err) == (0, "")
+    assert '"data":{"a":1e400,"b":0.1000000000000000055}' in out
+    code, out, err = await run_eda(*at(own_server, "show", "orders", "1"))
+    assert (code, err) == (0, "")
+    assert '{\n  "a": 1e400,\n  "b": 0.1000000000000000055\n}\n' in out
+
+
 @pytest.mark.parametrize(
     "arguments", [("show", "orders", "1"), ("replay", "orders", "n"), ("drop", "orders", "--all")], ids=str
 )

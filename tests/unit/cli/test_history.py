@@ -115,3 +115,16 @@ def test_history_when_the_terminal_lacks_a_character_escapes_it(monkeypatch: pyt
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw, encoding="ascii", write_through=True))
     print_history([stored(data=eda.JSON("ä"))])
     assert b'"\\xe4"' in raw.getvalue()
+
+
+def test_history_when_data_has_numbers_that_no_float_holds_shows_them_as_stored(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = b'{"a": 0.1000000000000000055, "b": 1e400, "b": 2, "\\u00e4": "\xc3\xa4"}'
+    print_history([stored(data=eda.Data.from_encoded("json", data))])
+    assert data.decode() in capsys.readouterr().out
+
+
+def test_history_when_meta_has_the_name_of_a_field_shows_both(capsys: pytest.CaptureFixture[str]) -> None:
+    print_history([stored(id="real", meta={"id": "other", "flag": ""})])
+    assert "id=real  client=shop  id=other  flag=\n" in capsys.readouterr().out
