@@ -85,6 +85,8 @@ def _data(encoding: str, data: bytes) -> eda.Data:
         except UnicodeDecodeError as error:
             raise Failure(f"the data is not UTF-8, at byte {error.start + 1}: use --encoding bytes") from None
     if encoding == "json":
+        if not data.strip():
+            raise Failure("the data is not JSON: it is empty. Use --encoding nil for an event without data")
         try:
             data = bytes(msgspec.json.decode(data, type=msgspec.Raw))
         except (msgspec.DecodeError, RecursionError) as error:

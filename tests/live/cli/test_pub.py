@@ -99,7 +99,7 @@ async def test_pub_when_the_stream_is_missing_creates_it_only_if_told_to(
     ("arguments", "said"),
     [
         (["s", "{"], "the data is not JSON"),
-        (["s", "", "--encoding", "json"], "the data is not JSON"),
+        (["s", "", "--encoding", "json"], "the data is not JSON: it is empty. Use --encoding nil"),
         (["s", "1", "--file", __file__], "only one of them"),
         (["s", "1", "--encoding", "nil"], "has no data"),
         (["s", "--encoding", "bytes"], "give DATA, --file, - for standard input, or --encoding nil"),
