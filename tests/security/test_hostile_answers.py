@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import eda
-import eda.jetstream.streams
+import eda.jetstream.listing
 from eda._codec import encode_event
 from helpers import Logged, until, wire_of
 from support.publishing.sent import Outcomes, numbered
@@ -130,7 +130,7 @@ async def test_list_when_the_server_always_has_more_ends(fake: FakeServer, monke
     async with eda.connect(fake.url) as conn:
         async with asyncio.timeout(5):
             assert [info.name for info in await conn.streams.list()] == ["s"]
-        monkeypatch.setattr(eda.jetstream.streams, "LIST_TIMEOUT_S", 0.0)
+        monkeypatch.setattr(eda.jetstream.listing, "LIST_TIMEOUT_S", 0.0)
         with pytest.raises(eda.Timeout, match="listing the streams"):
             await conn.streams.list()
 

@@ -14,12 +14,11 @@ from eda.jetstream.api import REQUEST_TIMEOUT_S, Api, stream_error
 from eda.jetstream.bucket import BUCKET_STREAM
 from eda.jetstream.domains import domains_within_reach
 from eda.jetstream.labels import KIND
-from eda.jetstream.schemas import Account, ConsumerPage, Stream, StreamPage, nanoseconds
+from eda.jetstream.listing import consumers_of, stream_pages
+from eda.jetstream.schemas import Account, Stream, nanoseconds
 from eda.jetstream.stream_info import StreamInfo, info_of
-from eda.jetstream.streams import LIST_TIMEOUT_S
 from eda.jetstream.subjects import overlaps
 from eda.names import STREAM_NAME
-from eda.server_codes import STREAM_NOT_FOUND
 from eda.subscribing.behind import SubscriptionInfo
 from eda.subscribing.lag import Lags
 from eda.times import NS
@@ -150,23 +149,13 @@ async def _every_stream(
     every: dict[str, dict[str, Any]] = {}
     missing: set[str] = set()
     skew_s: float | None = None
-    n_seen = 0
-    deadline = time.monotonic() + LIST_TIMEOUT_S
-    while time.monotonic() < deadline:
-        began_ns = time.time_ns()
-        answer = await api.request("STREAM.LIST", {"offset": n_seen}, timeout_s=patience_s, schema=StreamPage)
-        ended_ns = time.time_ns()
-        page, silent = answer.get("streams") or [], answer.get("missing") or []
-        found = {each["config"]["name"]: each for each in page}
-        n_seen, n_known = n_seen + len({*found, *silent}), len({*every, *missing})
-        every |= found
-        missing.update(silent)
-        times = [ns for each in page if (ns := nanoseconds(each.get("ts") or ""))]
+    async for page in stream_pages(api, timeout_s=patience_s):
+        every |= {each["config"]["name"]: each for each in page.found}
+        missing.update(page.missing)
+        times = [ns for each in page.found if (ns := nanoseconds(each.get("ts") or ""))]
         if times and skew_s is None:
-            skew_s = skew(began_ns, times[-1], ended_ns)
-        if n_seen >= answer.get("total", 0) or len({*every, *missing}) == n_known:
-            return every, missing, skew_s
-    raise Timeout("listing the streams", LIST_TIMEOUT_S)
+            skew_s = skew(page.began_ns, times[-1], page.ended_ns)
+    return every, missing, skew_s
 
 
 def skew(began_ns: int, server_ns: int, ended_ns: int) -> float:
@@ -192,7 +181,7 @@ async def _read_stream(api: Api, name: str) -> StreamFacts:
         now_ns=nanoseconds(answer.get("ts") or "") or time.time_ns(),
     )
     try:
-        facts.consumers = await _consumers(api, name)
+        facts.consumers = await consumers_of(api, name)
         facts.subscriptions = await Lags(api.wire, api).read(name)
     except StreamNotFound:
         raise
@@ -201,23 +190,3 @@ async def _read_stream(api: Api, name: str) -> StreamFacts:
             raise
         facts.unread = " ".join(str(error).split())
     return facts
-
-
-async def _consumers(api: Api, stream: str) -> list[dict[str, Any]]:
-    """Return all consumers of the stream as the server describes them."""
-    found: dict[str, dict[str, Any]] = {}
-    n_seen = 0
-    deadline = time.monotonic() + LIST_TIMEOUT_S
-    while time.monotonic() < deadline:
-        try:
-            answer = await api.request(f"CONSUMER.LIST.{stream}", {"offset": n_seen}, schema=ConsumerPage)
-        except ServerError as error:
-            if error.err_code == STREAM_NOT_FOUND:
-                raise StreamNotFound(stream) from error
-            raise
-        page = answer.get("consumers") or []
-        n_seen, n_known = n_seen + len(page), len(found)
-        found |= {each["name"]: each for each in page}
-        if n_seen >= answer.get("total", 0) or len(found) == n_known:
-            return list(found.values())
-    raise Timeout(f"listing the consumers of {stream}", LIST_TIMEOUT_S)

@@ -16,6 +16,7 @@ Files, each after the files that it imports:
     subjects           stream, type and aggregate <> subject; filters
     api                requests of the JSON API; requests about consumers
     ask_all            a question to everybody who listens to a subject
+    listing            the lists of all streams, and of all consumers of a stream
     domains            the JetStream domains that a connection reaches, also through leaf nodes
     consumer_settings  the settings of a shared consumer that harm its members, and their repair
     bucket_requests    requests about the bucket: create it, check it; its keys and revisions

@@ -23,6 +23,7 @@ from eda.errors import Closed, ConfigError, EdaError, NotSupported, ServerError,
 from eda.jetstream.publish_answers import Refused
 from eda.jetstream.pull_limits import lowered_consumer
 from eda.jetstream.schemas import Account, Consumer, Message
+from eda.log import Seldom
 from eda.server_codes import CONSUMER_NOT_FOUND, NOT_ENABLED, NOT_ENABLED_FOR_ACCOUNT, STREAM_NOT_FOUND
 from eda.transport.loops import check_loop
 from eda.transport.wire import Wire
@@ -59,6 +60,7 @@ class Api:
         self.domain: str = domain or ""
         self.level: int = 0
         self.client = client  # the connection's name, for the labels of new streams and consumers
+        self.seldom: Seldom = Seldom()  # for warnings about requests that a program may repeat without end
         self._is_mapped = bool(domain)
 
     def kv_subject(self, subject: str) -> str:

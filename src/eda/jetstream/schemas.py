@@ -194,6 +194,7 @@ class ConsumerPage(msgspec.Struct):
 
     consumers: list[_Listed] | None = None
     total: _Count = 0
+    missing: list[str] | None = None  # consumers of which nobody has answered
 
 
 class _SubjectsState(msgspec.Struct):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from time import monotonic
@@ -14,11 +14,11 @@ from eda.cursors.entry import CursorEntry
 from eda.cursors.standby import count_standbys
 from eda.cursors.value import Snapshot
 from eda.errors import ConfigError, EdaError, ServerError, StreamNotFound, Timeout
-from eda.jetstream.api import Api, stream_error
+from eda.jetstream.api import Api
 from eda.jetstream.bucket import BUCKET, BUCKET_STREAM
-from eda.jetstream.schemas import ConsumerPage, StreamPage, Subjects
+from eda.jetstream.listing import LIST_TIMEOUT_S, consumers_of, every_stream
+from eda.jetstream.schemas import Subjects
 from eda.jetstream.stream_info import info_of
-from eda.jetstream.streams import LIST_TIMEOUT_S
 from eda.jetstream.subjects import check_stream_name
 from eda.names import STREAM_NAME, SUBSCRIPTION_NAME
 from eda.server_codes import STREAM_NOT_FOUND
@@ -61,7 +61,7 @@ class Lags:
         names = await self._names("*")
         states = []
         known = set()
-        async for answer in self._stream_pages():
+        async for answer in every_stream(self._api):
             name, state = answer["config"]["name"], answer["state"]
             known.add(name)
             if STREAM_NAME.fullmatch(name) and (name in names or state.get("consumer_count", 1)):
@@ -204,40 +204,10 @@ class Lags:
 
     # --- streams and consumers ---------------------------------------------------------------------------------------
 
-    async def _stream_pages(self) -> AsyncIterator[dict[str, Any]]:
-        """Yield each stream as the server describes it."""
-        known: set[str] = set()
-        n_seen = 0
-        deadline = monotonic() + LIST_TIMEOUT_S
-        while monotonic() < deadline:
-            answer = await self._api.request("STREAM.LIST", {"offset": n_seen}, schema=StreamPage)
-            page = answer.get("streams") or []
-            n_seen, n_known = n_seen + len(page), len(known)
-            for each in page:
-                if each["config"]["name"] not in known:
-                    known.add(each["config"]["name"])
-                    yield each
-            if n_seen >= answer.get("total", 0) or len(known) == n_known:
-                return
-        raise Timeout("listing the streams", LIST_TIMEOUT_S)
-
     async def _consumers(self, state: StreamState) -> list[dict[str, Any]]:
         """Return the consumers that members can share. This excludes eda's readers, which acknowledge nothing."""
-        stream = state.info.name
-        found: dict[str, dict[str, Any]] = {}
-        n_seen = 0
-        deadline = monotonic() + LIST_TIMEOUT_S
-        while monotonic() < deadline:
-            try:
-                answer = await self._api.request(f"CONSUMER.LIST.{stream}", {"offset": n_seen}, schema=ConsumerPage)
-            except ServerError as error:
-                raise stream_error(error, stream) from error
-            page = answer.get("consumers") or []
-            n_seen, n_known = n_seen + len(page), len(found)
-            found |= {each["name"]: each for each in page}
-            if n_seen >= answer.get("total", 0) or len(found) == n_known:
-                return [each for each in found.values() if _is_shared(each["config"])]
-        raise Timeout(f"listing the consumers of {stream}", LIST_TIMEOUT_S)
+        found = await consumers_of(self._api, state.info.name)
+        return [each for each in found if _is_shared(each["config"])]
 
     def _counting(self, *streams: str) -> AbstractContextManager[None]:
         """Count the events of streams in this block. Reads may be forbidden: there is another request, or an error."""
