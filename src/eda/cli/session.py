@@ -21,6 +21,7 @@ T = TypeVar("T")
 _PLAINER = {
     "; for subscription private it is skipped, as dead_letter is None": " and is skipped",
     ", subscription private": "",
+    "subscription private of stream": "reading stream",
 }
 
 

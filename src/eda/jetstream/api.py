@@ -193,7 +193,7 @@ class Api:
             return NotSupported("JetStream", needs=needs, server=server)
         own = self.wire.info.get("domain")
         found = f"{server}, which belongs to the domain {own!r}" if own else f"{server}, which belongs to no domain"
-        needs += " that answers for this domain (cluster=), here or behind a leaf node"
+        needs += " that answers for this domain, here or behind a leaf node"
         return NotSupported(f"the JetStream domain {self._wanted!r}", needs=needs, server=found)
 
     @property

@@ -40,7 +40,7 @@ async def browse(
     """
     info = await services.streams.info(stream)
     last = None if follow else info.last_sequence
-    if last is not None and not info.events:
+    if last is not None and (not info.events or (isinstance(options.start, int) and options.start > last)):
         return
     if info.retention == "limits":
         reading = _read(services, info, options, new_subscription, last)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import eda
-from helpers import Admin
+from helpers import Admin, until
 from support.cli.commands import DEADLINE_S, run_eda
 from support.cli.pipes import RunningEda
 
@@ -85,6 +85,7 @@ async def test_tail_when_told_where_to_begin_prints_from_there(
     once = [stream, "--no-follow"]
     assert numbers(await tail(server, *once)) == list(range(100))
     assert numbers(await tail(server, *once, "--from", "2")) == list(range(16 if packed else 1, 100))
+    assert numbers(await tail(server, *once, "--from", "1000")) == []
     assert numbers(await tail(server, *once, "--last", "5")) == [95, 96, 97, 98, 99]
     assert numbers(await tail(server, *once, "--last", "5", "--limit", "2")) == [95, 96]
     assert numbers(await tail(server, *once, "--last", "4", "--type", "odd")) == [93, 95, 97, 99]
@@ -108,6 +109,19 @@ async def test_tail_when_following_begins_with_the_last_ten_and_goes_on(
         code, out, err = await running.ended(signal.SIGINT)
     assert (code, out, err) == (130, b"", "interrupted\n")
     assert await admin.consumers(stream) == []
+
+
+async def test_tail_when_following_from_beyond_the_end_says_so(
+    server: eda.EmbeddedServer, conn: eda.Conn, stream: str, admin: Admin
+) -> None:
+    await fill(conn, stream, 2)
+    async with RunningEda("tail", stream, "--addr", server.url, "--from", "4", "--limit", "1") as running:
+        await until(lambda: admin.consumers(stream))
+        for event in events(2, 2):
+            await conn.publish(stream, event)
+        code, out, err = await running.ended()
+    assert (code, json.loads(out)["sequence"]) == (0, 4)
+    assert err.startswith(f"eda: reading stream {stream} starts at 4, but the stream ends at 2: ")
 
 
 @needs_posix
