@@ -195,10 +195,16 @@ class Postgres:
         """Kill all its processes at the same moment, as when a machine dies. `start` recovers the data."""
         self.freeze()
         assert self._process is not None
-        _signal(self._frozen, signal.SIGKILL)
-        self._frozen = []
+        killed, self._frozen = self._frozen, []
+        _signal(killed, signal.SIGKILL)
         self._process.wait()
         self._process = None
+        # The next server does not start while one of them has the shared memory.
+        end = time.monotonic() + STOP_S
+        while not all(map(_is_gone, killed)):
+            if time.monotonic() > end:
+                raise RuntimeError("processes of PostgreSQL that were killed are still there")
+            time.sleep(0.002)
 
     def freeze(self) -> None:
         """Stop all its processes where they are, until `thaw`: connections stand, and nothing is answered."""
@@ -265,6 +271,15 @@ def _children(pid: int) -> list[int]:
     else:
         text = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout
     return [int(each) for each in text.split()]
+
+
+def _is_gone(pid: int) -> bool:
+    """Return whether a process has ended, even if its parent has not waited for it. Only Linux tells."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state[:1] in "ZX"
 
 
 def _signal(pids: list[int], number: signal.Signals) -> None:

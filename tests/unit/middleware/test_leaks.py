@@ -80,7 +80,10 @@ class Ready:
             return "waiting"
         stop = StopIteration()
         stop.value = self.result
-        raise stop
+        try:
+            raise stop
+        finally:
+            del stop  # its traceback has this frame
 
 
 class ReadyToFail(Ready):
