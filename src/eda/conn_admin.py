@@ -93,7 +93,8 @@ class ConnAdmin:
 
         `to` is a stream sequence, an aware datetime (the first event that was stored then or later), "first", or "end"
         (the next new event). For an ordered subscription it may also be the place of an event in a pack, such as
-        "7.3". If the event is gone, the first one after it is next. An event that does not exist yet is refused.
+        "7.3". If the event is gone, the first one after it is next. The event after the last one may be
+        named; a later one is refused.
 
         A subscription with members that are open is refused, unless `force` is True. Then the members of a shared
         subscription end with ConsumerDeleted, and later members start at the new position. The members of an ordered

@@ -87,6 +87,8 @@ class Context:
                 )
         if "user" in used:
             used.setdefault("password", "")
+        elif "password" in used:
+            raise Failure(f"the context {self.name!r} has a password and no user")
         ways = [way[0] for way in _WAYS if used.keys() & set(way)]
         if len(ways) > 1:
             raise Failure(f"the context {self.name!r} has several ways to log in: {', '.join(ways)}")

@@ -59,10 +59,11 @@ def update_stream(server: Mapping[str, Any], settings: dict[str, Any], name: str
 def _removed_by(info: eda.StreamInfo, settings: dict[str, Any]) -> str:
     """Return which events the new limits remove; an empty string if they remove none."""
     if settings.get("discard", info.options.discard) == "old":
-        most = settings.get("max_events")
+        # A stream that refused new messages may have more than its limit.
+        most = settings.get("max_events", info.options.max_events)
         if most is not None and info.events > most:
             return f"has {info.events:,} messages, and keeps only the last {most:,} then"
-        most = settings.get("max_bytes")
+        most = settings.get("max_bytes", info.options.max_bytes)
         if most is not None and info.bytes > most:
             return f"has {info.bytes:,} bytes, and keeps only the last {most:,} then"
     max_age_s = settings.get("max_age_s")

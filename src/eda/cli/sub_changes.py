@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
@@ -20,6 +20,7 @@ from eda.cli.values import time_beside_places
 __all__ = ["remove_sub", "reset_sub", "rewind_sub", "target_of"]
 
 _SHOWN = {"first": "the first event", "end": "the next event that is stored"}
+AHEAD = timedelta(minutes=1)  # by which the clock of a server may differ
 _PLACE = re.compile(r"\d+(\.\d+)?", re.ASCII)
 
 
@@ -31,7 +32,7 @@ def target_of(to: str | None, since: datetime | None, *, first: bool, end: bool)
     if to is not None:
         if not _PLACE.fullmatch(to):
             try:
-                return time_beside_places(to)
+                return _past(time_beside_places(to))
             except click.BadParameter as error:
                 error.param_hint = "'--to'"
                 raise
@@ -39,6 +40,13 @@ def target_of(to: str | None, since: datetime | None, *, first: bool, end: bool)
             raise Failure("--to: sequences begin with 1")
         return to
     return since if since is not None else "first" if first else "end"
+
+
+def _past(time: datetime) -> datetime:
+    """Return the time. Raises Failure if it is in the future: by a mistyped year, all events would be passed over."""
+    if time > datetime.now(UTC) + AHEAD:
+        raise Failure(f"--to: {time.isoformat()} is in the future; --end waits for the next event")
+    return time
 
 
 def rewind_sub(

@@ -110,9 +110,6 @@ async def _place_of_last(conn: eda.Conn, wanted: Wanted, n: int) -> tuple[int, i
     info = await conn.streams.info(wanted.stream)
     if not info.events:
         return info.last_sequence + 1, 0
-    is_whole = info.events == info.last_sequence + 1 - info.first_sequence
-    if is_whole and not info.options.packed and wanted.types is None and wanted.aggregate is None:
-        return max(info.last_sequence + 1 - n, info.first_sequence), 0
     n_back = n
     while True:
         start = max(info.last_sequence + 1 - n_back, info.first_sequence, 1)

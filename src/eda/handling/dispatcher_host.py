@@ -133,15 +133,26 @@ class DispatcherHost:
 
         None: the event becomes a dead letter. 0.0 for an event that is given back.
         """
-        if not isinstance(error, Exception):
-            if not is_overdue():
-                return 0.0
-            error = self.overdue_error(event, error)
-        (found,) = self.errors_of([event], error)
-        if not isinstance(found, Exception) or isinstance(found, Alone):
+        failure = self.failure_of(event, error)
+        if failure is None:
+            return 0.0
+        (found,) = self.errors_of([event], failure)
+        if found is None or isinstance(found, Alone):
             return 0.0
         delay_ns = self._delay_ns(event, found)
         return None if delay_ns == DEAD else delay_ns / NS
+
+    def failure_of(self, event: Event, error: BaseException) -> BaseException | None:
+        """Return the error with which an attempt counts as failed; None if the event is given back.
+
+        A handler may raise CancelledError though nobody has cancelled its task. Then the handler has failed.
+        """
+        if isinstance(error, Exception):
+            return error
+        if is_overdue():
+            return self.overdue_error(event, error)
+        task = asyncio.current_task() if isinstance(error, asyncio.CancelledError) else None
+        return error if task is not None and not task.cancelling() else None
 
     def _delay_ns(self, event: Event, error: BaseException) -> int:
         if isinstance(error, Undecodable | Exhausted | Reject):

@@ -292,6 +292,10 @@ class Pipeline:
         """Return what `Subscription.retry_delay_s` says."""
         return self._host.retry_delay_s(event, error)
 
+    def failure_of(self, event: Event, error: BaseException) -> BaseException | None:
+        """Return what `Subscription.failure_of` says."""
+        return self._host.failure_of(event, error)
+
     def on_overrun(self, event: Event, seconds: float) -> None:
         """Log that a plain function ran longer than a handler may."""
         self._host.on_overrun(event, seconds)

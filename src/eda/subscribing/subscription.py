@@ -264,11 +264,18 @@ class Subscription(Life):
         """Return after how many seconds the event is handled again if this attempt fails with `error`.
 
         None: the event is given up, and becomes a dead letter. For middleware, which sees the error before eda does.
-        A CancelledError counts as a failure if the handler was cancelled because its `timeout_s` is over. This is known
-        only in the task that runs the handler. After any other cancellation the event is given back, and the result is
-        0.0.
+        What counts as a failure, `failure_of` says. If the event is given back, the result is 0.0.
         """
         return self._pipeline.retry_delay_s(event, error)
+
+    def failure_of(self, event: Event, error: BaseException) -> BaseException | None:
+        """Return the error with which an attempt that has raised `error` counts as failed. For middleware.
+
+        `eda.Timeout` if the handler was cancelled because its `timeout_s` is over. None if it was cancelled for another
+        reason: then the event is given back. A CancelledError that the handler has raised by itself is a failure. This
+        is known only in the task that runs the handler.
+        """
+        return self._pipeline.failure_of(event, error)
 
     def _on_overrun(self, event: Event, seconds: float) -> None:
         """Log that a plain handler that middleware has called ran longer than `timeout_s`."""

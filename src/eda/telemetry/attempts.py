@@ -54,12 +54,12 @@ def note_attempt(span: Span, error: BaseException, events: Sequence[Event], subs
     """
     if not span.is_recording():
         return
-    errors = _errors_of(error, events)
-    is_given_back = not isinstance(error, Exception) and subscription.retry_delay_s(events[0], error) == 0.0
-    if isinstance(error, GivenBack) or is_given_back:
+    failure = None if isinstance(error, GivenBack) else subscription.failure_of(events[0], error)
+    if failure is None:
         span.add_event(GIVEN_BACK, {ATTEMPT: events[0].attempt})
         return
-    note_error(span, error)
+    errors = _errors_of(failure, events)
+    note_error(span, failure)
     if len(events) > 1:
         span.set_attribute(N_FAILED, len(errors))
     for event, each in errors[:MAX_NOTES]:

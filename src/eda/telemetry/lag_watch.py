@@ -31,8 +31,8 @@ class LagWatch:
 
     @property
     def lags(self) -> dict[tuple[str, str], Lag]:
-        """The lags that were read last. A lag that could not be read is not there."""
-        return self._lags
+        """The lags that were read last. A lag that could not be read is not there; without a connection, none is."""
+        return self._lags if self._conn.state in ("connected", "reconnected") else {}
 
     def want(self) -> None:
         """Have the lags read from now on."""

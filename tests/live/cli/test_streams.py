@@ -138,6 +138,22 @@ async def test_update_when_single_settings_are_given_keeps_the_others(
     assert "at least one setting" in err
 
 
+async def test_update_when_a_stream_over_its_limit_discards_old_events_from_now_on_asks_first(
+    run: Callable[..., Any], conn: eda.Conn, stream: str
+) -> None:
+    await conn.streams.create(stream)
+    for _ in range(5):
+        await conn.publish(stream)
+    code, _, err = await run("update", stream, "--discard", "new", "--max-events", "2")
+    assert (code, err) == (0, "")
+    code, _, err = await run("update", stream, "--discard", "old")
+    assert code == 2
+    assert "keeps only the last 2 then" in err
+    assert (await conn.streams.info(stream)).events == 5
+    code, _, _ = await run("update", stream, "--discard", "old", "--yes")
+    assert (code, (await conn.streams.info(stream)).events) == (0, 2)
+
+
 @pytest.mark.parametrize("limit", [["--max-events", "4"], ["--max-bytes", "100"]], ids=str)
 async def test_update_when_a_limit_removes_events_asks_first(
     run: Callable[..., Any], conn: eda.Conn, stream: str, limit: list[str]

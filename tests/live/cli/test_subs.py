@@ -256,6 +256,7 @@ async def test_rewind_when_into_a_pack_goes_on_within_it(
         (["--to", ""], "Invalid value for '--to': '' is not a time"),
         (["--to", "foo"], "write a sequence such as 7, or 7.3 in a pack"),
         (["--to", "12"], "ends at 10"),
+        (["--to", "2999-01-01"], "--to: 2999-01-01T00:00:00"),
         (["--to", "0"], "--to: sequences begin with 1"),
         (["--to", "3.1"], "is no pack"),
     ],

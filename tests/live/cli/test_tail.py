@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import eda
-from helpers import Admin, until
+from helpers import Admin, Logged, until
 from support.cli.commands import DEADLINE_S, run_eda
 from support.cli.pipes import RunningEda
 
@@ -109,6 +109,24 @@ async def test_tail_when_following_begins_with_the_last_ten_and_goes_on(
         code, out, err = await running.ended(signal.SIGINT)
     assert (code, out, err) == (130, b"", "interrupted\n")
     assert await admin.consumers(stream) == []
+
+
+async def test_tail_when_letters_were_replayed_prints_so_many_events_all_the_same(
+    server: eda.EmbeddedServer, conn: eda.Conn, stream: str, logged: Logged
+) -> None:
+    logged.allow("")
+
+    def refuse(event: eda.Event) -> None:
+        if event.sequence <= 20:
+            raise eda.Reject("no")
+
+    await fill(conn, stream, 20)
+    async with conn.subscribe(stream, refuse, name="billing", durable=True, backfill=True) as sub:
+        await until(lambda: sub.stats().dead_lettered == 20)
+        await conn.replay_dead(stream, "billing")
+    for n in (3, 10, 20):
+        shown = await tail(server, stream, "--no-follow", "--last", str(n))
+        assert numbers(shown) == list(range(20 - n, 20))
 
 
 async def test_tail_when_following_from_beyond_the_end_says_so(

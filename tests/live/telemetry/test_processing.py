@@ -260,10 +260,30 @@ async def test_handler_when_its_time_is_over_tells_the_retry(
         stream, handle, backfill=True, retry=SOON, timeout_s=0.1, name="n", durable=True, serial=kind == "serial"
     ):
         first, second = await spans.wait_for(f"process {stream}", 2)
-    assert attributes(first)["error.type"] == "asyncio.exceptions.CancelledError"
+    assert attributes(first)["error.type"] == "eda.errors.Timeout"
+    assert "took longer than 0.1 s" in first.status.description
     (note,) = notes(first)
-    assert note[0] == "eda.retry"
+    assert (note[0], note[1]["error.type"]) == ("eda.retry", "eda.errors.Timeout")
     assert (second.status.status_code, notes(second)) == (StatusCode.UNSET, [])
+
+
+async def test_handler_when_it_raises_a_cancellation_by_itself_has_failed(
+    connect: Connect, stream: str, spans: Spans, logged: Logged
+) -> None:
+    logged.expect(FAILURE)
+    conn = await connect(middleware=spans.middleware())
+
+    async def handle(event: eda.Event) -> None:
+        if event.attempt == 1:
+            raise asyncio.CancelledError
+
+    await conn.publish(stream, T)
+    async with conn.subscribe(stream, handle, backfill=True, retry=SOON, name="n", durable=True):
+        first, second = await spans.wait_for(f"process {stream}", 2)
+    assert first.status.status_code is StatusCode.ERROR
+    assert attributes(first)["error.type"] == "asyncio.exceptions.CancelledError"
+    assert [name for name, _ in notes(first) if name != "exception"] == ["eda.retry"]
+    assert second.status.status_code is StatusCode.UNSET
 
 
 async def test_handler_when_cancelled_by_closing_gives_the_event_back(

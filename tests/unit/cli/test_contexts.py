@@ -109,6 +109,7 @@ def test_connect_arguments_when_a_setting_can_not_be_used_names_it(save: Save, f
         ({"token": "env://NO_SUCH"}, r"takes its token from \$NO_SUCH, which is not set"),
         ({"token": "file:///no/such"}, "takes its token from /no/such, which can't be read"),
         ({"user": "ann", "creds": "/a"}, "has several ways to log in: user, credentials"),
+        ({"password": "secret"}, "has a password and no user$"),
         ({"user": 7}, "has a user that is not a text"),
         ({"cert": "/a"}, "a client's certificate and its key must be given together"),
         ({"ca": "/no/such/ca.pem"}, r"the TLS files can't be used \(/no/such/ca.pem\): No such file"),

@@ -29,6 +29,7 @@ SUBSCRIPTION: Any = SimpleNamespace(
     name="billing",
     options=SimpleNamespace(durable=True, name="billing", timeout_s=30.0),
     retry_delay_s=lambda event, error: 1.0,
+    failure_of=lambda event, error: error if isinstance(error, Exception) else None,
 )
 RECORDING, DROPPING = (TracerProvider(sampler=sampler) for sampler in (ALWAYS_ON, ALWAYS_OFF))
 UNSAMPLED, OTHER_UNSAMPLED, SAMPLED = (

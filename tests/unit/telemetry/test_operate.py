@@ -140,6 +140,7 @@ def test_every_metric_is_on_the_dashboard_or_in_a_rule_or_named_here() -> None:
     assert left == {
         *("eda_publish_duration_seconds_sum", "eda_publish_duration_seconds_count", "eda_publish_pending_bytes"),
         *("eda_publish_window_bytes", "eda_publish_publishers", "eda_subscription_handler_seconds_sum"),
+        "eda_subscription_handler_seconds_count",
         *("eda_subscription_passed_over_events_total", "eda_subscription_held_bytes"),
         "eda_subscription_prefetch_bytes",
     }
