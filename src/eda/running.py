@@ -101,11 +101,15 @@ class _Ending:
             self._cancel()
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        if self.signum is not None:
+        if self.signum is not None:  # two signals came before this handler was called
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
             return
         self.signum = signum
+        # From now on the system ends the process. A handler of Python may be called late: if a signal comes just before
+        # the event loop begins to wait, it is called when the loop wakes up.
+        for each in self._before:
+            signal.signal(each, signal.SIG_DFL)
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._cancel)
 
