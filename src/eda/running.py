@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import os
 import signal
+import socket
 from collections.abc import Callable, Coroutine
 from types import FrameType
 from typing import Any, TypeVar
@@ -78,6 +79,7 @@ class _Ending:
         self.main: asyncio.Task[Any] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._before: dict[int, Any] = {}
+        self._wakers: tuple[socket.socket, ...] = ()
 
     def install(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -89,8 +91,33 @@ class _Ending:
                 self._before[signum] = signal.signal(signum, self._on_signal)
             except ValueError:
                 return  # not the main thread
+        if self._before:
+            self._wake_for_signals(loop)
+
+    def _wake_for_signals(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have the event loop wake up for a signal that comes just before it begins to wait.
+
+        Otherwise the handler is called when the loop wakes up for something else.
+        """
+        before = signal.set_wakeup_fd(-1)
+        if before != -1:  # asyncio's loop on Windows, or the program, has seen to it
+            signal.set_wakeup_fd(before)
+            return
+        self._wakers = socket.socketpair()
+        for each in self._wakers:
+            each.setblocking(False)
+        woken, waker = self._wakers
+        loop.add_reader(woken, woken.recv, 4096)
+        signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
 
     def uninstall(self) -> None:
+        if self._wakers:
+            now = signal.set_wakeup_fd(-1)
+            if now != self._wakers[1].fileno():
+                signal.set_wakeup_fd(now)
+            for each in self._wakers:
+                each.close()
+            self._wakers = ()
         for signum, before in self._before.items():
             signal.signal(signum, before)
         self._before.clear()

@@ -170,6 +170,26 @@ def test_run_when_a_second_signal_comes_ends_at_once(program: Callable[..., Prog
     assert (returncode, out, err) == (-signum, "", "")
 
 
+@pytest.mark.parametrize("loop", ["None", "__import__('uvloop').new_event_loop"], ids=["asyncio", "uvloop"])
+def test_run_when_a_signal_comes_just_before_the_loop_waits_wakes_it(
+    program: Callable[..., Program], loop: str
+) -> None:
+    service = program(f"""
+        import asyncio, eda, signal
+
+        async def main():
+            waker = signal.set_wakeup_fd(-1)
+            signal.set_wakeup_fd(waker)
+            print("ready", waker >= 0, flush=True)
+            await asyncio.sleep(60)
+
+        eda.run(main(), loop_factory={loop})
+    """)
+    service.says("ready True")
+    service.process.send_signal(signal.SIGTERM)
+    assert service.ends() == (0, "", "")
+
+
 def test_run_when_main_handles_its_cancellation_returns_its_result(program: Callable[..., Program]) -> None:
     service = program("""
         import asyncio, eda
