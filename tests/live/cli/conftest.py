@@ -9,11 +9,15 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import nats
 import pytest
 
 import eda
+from eda.jetstream.labels import PACKED
+from helpers import Admin
 from support.cli import commands
 from support.cli.nursery import CommandNursery
+from support.diagnosis.settings import consume, create
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,6 +36,16 @@ async def shop(own_server: eda.EmbeddedServer) -> AsyncIterator[eda.Conn]:
     """A connection of a program `shop` to the test's own server."""
     async with eda.connect(own_server.url, client="shop") as conn:
         yield conn
+
+
+@pytest.fixture(params=["workqueue", "interest"])
+async def queue(own_server: eda.EmbeddedServer, request: pytest.FixtureRequest) -> str:
+    """The retention of a stream `queue`, which may have packs and removes what its consumer `waiting` acknowledges."""
+    client = await nats.connect(own_server.url)
+    await create(Admin(client), "queue", retention=request.param, metadata={PACKED: "1"})
+    await consume(Admin(client), "queue", "waiting")
+    await client.close()
+    return str(request.param)
 
 
 @pytest.fixture

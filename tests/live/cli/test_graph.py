@@ -42,16 +42,10 @@ async def lines_of(own_server: eda.EmbeddedServer, *arguments: str) -> list[dict
     return [json.loads(line) for line in out.splitlines()]
 
 
-@pytest.mark.parametrize("retention", ["workqueue", "interest"])
+@pytest.mark.usefixtures("queue")
 async def test_graph_when_the_stream_removes_what_is_acknowledged_changes_nothing(
-    own_server: eda.EmbeddedServer, shop: eda.Conn, retention: str
+    own_server: eda.EmbeddedServer, shop: eda.Conn
 ) -> None:
-    services = shop._lifetime._services
-    assert services is not None
-    made = {"name": "queue", "subjects": ["queue", "queue.>"], "retention": retention, "metadata": {"eda-packed": "1"}}
-    await services.api.request("STREAM.CREATE.queue", made)
-    waiting = {"durable_name": "waiting", "ack_policy": "explicit"}
-    await services.api.request("CONSUMER.CREATE.queue.waiting", {"stream_name": "queue", "config": waiting})
     async with shop.publisher("queue", pack=eda.Pack()) as publisher:
         for number in range(4):
             await publisher.send(eda.Event(id=f"e{number}", type="made", cause=f"e{number - 1}" if number else ""))
