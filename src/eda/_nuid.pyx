@@ -9,7 +9,7 @@ Source: https://github.com/nats-io/nuid
 import os
 
 from cpython.unicode cimport PyUnicode_New, PyUnicode_DATA
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
 __all__ = ["next_nuid"]
@@ -17,6 +17,8 @@ __all__ = ["next_nuid"]
 cdef enum:
     N_PREFIX = 12
     N_SEQ = 10
+    N_LAST = 4                  # digits that change from id to id
+    LAST = 62 * 62 * 62 * 62           # how many numbers they can be
     MIN_STEP = 33
     MAX_STEP = 333
 
@@ -24,24 +26,38 @@ cdef uint64_t MAX_SEQ = 839299365868340224ULL       # 62 ** N_SEQ
 cdef const unsigned char* DIGITS = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 cdef unsigned char[62 * 62 * 2] PAIRS               # two digits for each number below 62 * 62: half as many divisions
 
-cdef unsigned char[N_PREFIX] prefix
+cdef unsigned char[N_PREFIX + N_SEQ] latest         # the latest id, but for its last digits
+cdef uint32_t last = 0                              # the number that its last digits are
 cdef uint64_t seq = 0
-cdef uint64_t step = 0                              # 0: not seeded yet
+cdef uint32_t step = 0                              # 0: not seeded yet
 
 
 cdef int seed() except -1:
     """Draw a new prefix, sequence start and step."""
-    global seq, step
+    global seq, step, last
     cdef int i = 0
     cdef int byte
     while i < N_PREFIX:
         for byte in os.urandom(2 * N_PREFIX):
             # 248 is the largest multiple of 62 in a byte. Without this limit the first digits would be more frequent.
             if byte < 248 and i < N_PREFIX:
-                prefix[i] = DIGITS[byte % 62]
+                latest[i] = DIGITS[byte % 62]
                 i += 1
     seq = int.from_bytes(os.urandom(8), "little") % MAX_SEQ
     step = MIN_STEP + int.from_bytes(os.urandom(2), "little") % (MAX_STEP - MIN_STEP)
+    last = LAST
+    return 0
+
+
+cdef int fill_latest() noexcept:
+    """Set the digits of `latest`, and `last`, from `seq`."""
+    global last
+    cdef uint64_t rest = seq
+    cdef int i
+    for i in range(N_PREFIX + N_SEQ - 1, N_PREFIX - 1, -1):
+        latest[i] = DIGITS[rest % 62]
+        rest //= 62
+    last = <uint32_t>(seq % LAST)
     return 0
 
 
@@ -57,20 +73,20 @@ fill_pairs()
 
 
 cdef str new_nuid():
-    global seq
+    global seq, last
+    cdef str result
     cdef unsigned char* text
-    cdef uint64_t rest
-    cdef int i
     seq += step
+    last += step
     if step == 0 or seq >= MAX_SEQ:
         seed()
-    cdef str result = PyUnicode_New(N_PREFIX + N_SEQ, 127)
+    if last >= LAST:
+        fill_latest()
+    result = PyUnicode_New(N_PREFIX + N_SEQ, 127)
     text = <unsigned char*>PyUnicode_DATA(result)
-    memcpy(text, prefix, N_PREFIX)
-    rest = seq
-    for i in range(N_PREFIX + N_SEQ - 2, N_PREFIX - 1, -2):
-        memcpy(text + i, PAIRS + 2 * (rest % (62 * 62)), 2)
-        rest //= 62 * 62
+    memcpy(text, latest, N_PREFIX + N_SEQ - N_LAST)
+    memcpy(text + N_PREFIX + N_SEQ - N_LAST, PAIRS + 2 * (last // (62 * 62)), 2)
+    memcpy(text + N_PREFIX + N_SEQ - 2, PAIRS + 2 * (last % (62 * 62)), 2)
     return result
 
 

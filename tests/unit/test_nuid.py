@@ -59,6 +59,12 @@ def test_nuids_when_made_in_turn_share_the_prefix_and_step_evenly() -> None:
     assert nuids == sorted(nuids)
 
 
+def test_nuids_when_the_last_four_digits_overflow_step_evenly() -> None:
+    numbers = [number_of(next_nuid()) for _ in range(500_000)]  # at a step of 33 or more, at least once
+    assert len({number // 62**4 for number in numbers}) >= 2
+    assert len({second - first for first, second in pairwise(numbers)}) == 1
+
+
 def test_prefixes_when_many_are_drawn_are_unique_and_even() -> None:
     prefixes = [new_prefix() for _ in range(5_000)]
     assert len(set(prefixes)) == len(prefixes)
