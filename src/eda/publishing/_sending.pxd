@@ -23,7 +23,8 @@ cdef class Sending:
     cdef object rest                    # the coroutine that sends the event if the core alone can't; else None
     cdef bint has_begun
     cdef bint is_running                # `rest` runs now, so it must not be freed
+    cdef bint is_tracked                # by the garbage collector
 
     cdef bint end(self) noexcept
-    cdef object begin(self)
+    cdef str begin(self)
     cdef int mark(self, object mark) except -1

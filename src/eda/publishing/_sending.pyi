@@ -1,7 +1,7 @@
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from types import TracebackType
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 from typing_extensions import disjoint_base
 
@@ -9,7 +9,9 @@ from eda._event import Event
 from eda.publishing._publisher_core import PublisherCore
 from eda.publishing.waiters import QueuedSender
 
-__all__ = ["Marker", "Sender", "Sending"]
+__all__ = ["Marker", "Sender", "Sending", "with_own_send"]
+
+_T = TypeVar("_T", bound="Sender")
 
 @disjoint_base
 class Marker:
@@ -22,6 +24,8 @@ class Sender:
     _mark: Callable[[Event, Any], Event] | None
     _closed: bool
     def send(self, event: Event) -> Coroutine[Any, Any, str]: ...
+
+def with_own_send(cls: type[_T]) -> type[_T]: ...
 
 @final
 class Sending(Coroutine[Any, Any, str]):

@@ -6,16 +6,25 @@ can do all that it can do with a coroutine: await it, make a task of it, close i
 
 cimport cython
 from cpython.exc cimport PyErr_WarnEx
-from cpython.object cimport PyObject
+from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF
 
+from eda._data cimport FreeList, give_to_collector, has_room, install_free_list, leave_to_refcount, put_free, take_free
 from eda._event cimport Event
 from eda._steps cimport (
     PYGEN_ERROR, PYGEN_RETURN, AwaitedType, PyIter_Send, PySendResult, taken_step, use_for_send,
 )
 from eda.publishing._publisher_core cimport PublisherCore
 
-__all__ = ["Marker", "Sender", "Sending"]
+__all__ = ["Marker", "Sender", "Sending", "with_own_send"]
+
+
+cdef extern from "Python.h":
+    ctypedef struct PyMethodDef:
+        pass
+    ctypedef struct MethodDescr "PyMethodDescrObject":
+        PyMethodDef* d_method
+    object PyDescr_NewMethod(PyTypeObject* type, PyMethodDef* method)
 
 
 cdef class Marker:
@@ -36,20 +45,28 @@ cdef class Sender:
         """Accept an event, to be published in the background, and return the id under which it is published: await it.
 
         Waits only while the window is full or the connection can't take more bytes: that is the back-pressure. With
-        packs, it also lets the event loop run after each 1,024 events. If it is cancelled meanwhile, it sends nothing.
+        packs, it also lets the event loop run after each 2,048 events. If it is cancelled meanwhile, it sends nothing.
 
         Raises ConfigError or EncodeError for an event that can't be sent; ConfigError in another event loop or thread;
         Closed; PublishFailed if more than 10,000 failures are kept because nobody called `flush`. Then the event is not
         published.
         """
-        cdef Sending sending = Sending.__new__(Sending)
+        cdef Sending sending = new_sending()
         sending.publisher = self
         sending.event = event
         return sending
 
 
+def with_own_send(type cls):
+    """Let a subclass of Sender have `send` as a method of its own, and return the class.
+
+    Python calls a compiled method in a quicker way if the object's class is the very class that the method belongs to.
+    """
+    cls.send = PyDescr_NewMethod(<PyTypeObject*>cls, (<MethodDescr*><PyObject*>Sender.send).d_method)
+    return cls
+
+
 @cython.final
-@cython.freelist(64)
 @cython.auto_pickle(False)
 cdef class Sending:
     """The coroutine of one `send`. It sends the event when it is awaited, and not before."""
@@ -110,10 +127,11 @@ cdef class Sending:
         self.event = self.rest = None
         return True
 
-    cdef object begin(self):
+    cdef str begin(self):
         """Send the event if nothing is in the way, and return its id. Otherwise set `rest`."""
         cdef Sender publisher = self.publisher
         cdef PublisherCore core
+        cdef str id
         if self.has_begun:
             raise RuntimeError("cannot reuse already awaited coroutine")
         self.has_begun = True
@@ -121,11 +139,13 @@ cdef class Sending:
         if core is not None and not publisher._closed:
             if publisher._mark is not None and type(self.event) is Event:
                 self.mark(publisher._mark)
-            if not core.is_overfull and not publisher._senders:
+            if not core.is_overfull and len(publisher._senders) == 0:
                 id = core.take_if_flowing(self.event)
                 if id is not None:
                     return id
         self.rest = publisher._send_slowly(self.event)
+        give_to_collector(self)         # it waits now, and what it waits for may refer to it
+        self.is_tracked = True
         return None
 
     cdef int mark(self, object mark) except -1:
@@ -156,7 +176,8 @@ cdef PySendResult send_to(PyObject* it, PyObject* value, PyObject** result) exce
             self.end()
             raise
         if id is not None:
-            self.end()
+            # This is `end`, without what has no effect here.
+            self.publisher = self.event = None
             Py_INCREF(id)
             result[0] = <PyObject*>id
             return PYGEN_RETURN
@@ -177,3 +198,28 @@ cdef PySendResult send_to(PyObject* it, PyObject* value, PyObject** result) exce
 
 
 use_for_send(<AwaitedType*>Sending, send_to)
+
+
+cdef FreeList free_list
+
+
+# No local variable may hold the object here: its reference count is 0, and must not be raised and lowered again.
+cdef void dealloc_sending(PyObject* it) noexcept:
+    if not (<Sending>it).has_begun or (<Sending>it).is_tracked or not has_room(&free_list):
+        free_list.other(it)
+        return
+    (<Sending>it).has_begun = False     # it has ended, so its other fields are empty
+    put_free(&free_list, it)
+
+
+install_free_list(&free_list, <PyTypeObject*>Sending, dealloc_sending)
+
+
+cdef Sending new_sending():
+    """Return an empty one. Until it has to wait, no reference leads back to it, so the collector need not know it."""
+    cdef Sending sending
+    if free_list.n:
+        return <Sending>take_free(&free_list)
+    sending = Sending.__new__(Sending)
+    leave_to_refcount(sending)
+    return sending

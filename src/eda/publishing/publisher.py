@@ -16,7 +16,7 @@ from eda.jetstream.store_mark import check_unmarked
 from eda.log import with_fields
 from eda.publishing._pending import OTHER_LOOP
 from eda.publishing._publisher_core import PublisherCore
-from eda.publishing._sending import Sender
+from eda.publishing._sending import Sender, with_own_send
 from eda.publishing.cores import new_core
 from eda.publishing.lifecycle import Lifecycle
 from eda.publishing.outcomes import Outcomes
@@ -36,6 +36,7 @@ SEND_MANY = 512  # how many events `send_many` takes from an iterable at a time
 FLUSH_ON_ERROR_S = 5.0  # time-out of the flush if an exception leaves the block
 
 
+@with_own_send
 class Publisher(Sender):
     """Publishes events at volume; made by `Conn.publisher`, used as an async context manager.
 

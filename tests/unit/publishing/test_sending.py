@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
+import types
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import eda
+from eda.publishing._sending import Sender
 from eda.publishing.waiters import QueuedSender
 from support.publishing.short_sender import Short, ended
 
@@ -92,3 +96,49 @@ def test_send_when_it_is_ended_by_what_it_runs_is_refused_and_goes_on(way: str) 
     assert sending.send(None) is None
     assert sending.throw(LookupError("y")) is None
     assert ended(sending) == "slow e"
+
+
+def test_send_when_its_memory_is_used_again_is_a_new_one() -> None:
+    sender = Short()
+    assert ended(sender.send(eda.Event(id="a"))) == "a"
+    sending = sender.send(eda.Event(id="b"))  # it has the place in memory of the first one
+    with pytest.raises(LookupError):
+        sending.throw(LookupError("x"))
+    del sending
+    with pytest.warns(RuntimeWarning, match="coroutine 'Publisher.send' was never awaited"):
+        sender.send(eda.Event(id="c"))
+    sending = sender.send(eda.Event(id="d"))
+    assert ended(sending) == "d"
+    with pytest.raises(RuntimeError, match="cannot reuse already awaited coroutine"):
+        sending.send(None)
+    assert sender.rig.core.n_accepted == 2
+
+
+def test_send_when_it_waits_and_is_part_of_a_cycle_is_collected() -> None:
+    class Waiting(Short):
+        async def _send_slowly(self, event: eda.Event) -> str:
+            self.slow.append(event)
+            await asyncio.Future(loop=self.loop)
+            return ""
+
+    loop = asyncio.new_event_loop()
+    sender = Waiting()
+    sender.loop = loop  # type: ignore[attr-defined]
+    sender._closed = True
+    sending = sender.send(eda.Event(id="e"))
+    sending.send(None)
+    sender.slow.append(sending)
+    gone = weakref.ref(sender)
+    del sender, sending
+    gc.collect()
+    assert gone() is None
+    loop.close()
+
+
+def test_publisher_has_a_send_of_its_own_that_is_a_method_as_any_other() -> None:
+    assert isinstance(eda.Publisher.__dict__["send"], types.MethodDescriptorType)
+    assert eda.Publisher.send.__qualname__ == "Publisher.send"
+    assert str(inspect.signature(eda.Publisher.send)) == str(inspect.signature(Sender.send))
+    assert eda.Publisher.send.__doc__ == Sender.send.__doc__
+    with pytest.raises(TypeError):
+        eda.Publisher.send(Short(), eda.Event())  # type: ignore[arg-type]
