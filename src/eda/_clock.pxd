@@ -44,8 +44,19 @@ cdef extern from *:
     #else
     static inline unsigned long long eda_coarse_ns(void) { return eda_monotonic_ns(); }
     #endif
+    #ifdef CLOCK_REALTIME_COARSE
+    static inline long long eda_wall_tick_ns(void) {
+        struct timespec now;
+        clock_gettime(CLOCK_REALTIME_COARSE, &now);
+        return (long long)now.tv_sec * 1000000000LL + (long long)now.tv_nsec;
+    }
+    #else
+    static inline long long eda_wall_tick_ns(void) { return eda_wall_ns(); }
+    #endif
     """
     uint64_t monotonic_ns "eda_monotonic_ns"() noexcept nogil   # since an arbitrary moment; never goes back
     # The same clock, up to some milliseconds late, for waits of seconds. Reading it takes 5 ns instead of 23.
     uint64_t coarse_ns "eda_coarse_ns"() noexcept nogil
     int64_t wall_ns "eda_wall_ns"() noexcept nogil              # since 1970, UTC
+    # The same at the system's latest tick, which comes each 1 to 10 ms. While it stays equal, no more time has passed.
+    int64_t wall_tick_ns "eda_wall_tick_ns"() noexcept nogil

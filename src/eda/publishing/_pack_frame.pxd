@@ -1,5 +1,5 @@
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_XINCREF
+from cpython.ref cimport Py_INCREF
 from libc.stdint cimport uint64_t
 
 from eda._bytes cimport Writer
@@ -12,22 +12,31 @@ from eda.publishing._stream_sender cimport Destination, Reply
 # The events of a message that is not settled, and the ids under which they are published. An event that can be read
 # back from its frame is not kept: most events then are gone before the next one is made, which gets the same memory.
 cdef class SentPack:
-    cdef PyObject** items               # event, id, event, id …; owned; NULL for an event that is not kept
+    cdef PyObject** kept                # event, id, event, id …; owned; NULL for an event that is not kept
     cdef uint64_t n                     # events
-    cdef uint64_t capacity              # events
+    cdef uint64_t capacity              # events for which `kept` has room; 0: no event is kept
     cdef str new_id                     # the id of its first event that had none of its own; None: each had one
 
-    cdef int grow(self) except -1
+    cdef int make_room(self) except -1
     cdef list ids(self)
 
 
-cdef inline void add_event(SentPack pack, PyObject* event, PyObject* id) noexcept:
-    """Add an event, or NULL; the caller has called grow() if `n` was `capacity`."""
-    Py_XINCREF(event)
-    pack.items[2 * pack.n] = event
-    Py_XINCREF(id)
-    pack.items[2 * pack.n + 1] = id
-    pack.n += 1
+cdef inline void keep_event(SentPack pack, Event event, str id) noexcept:
+    """Keep the event that is added next. The caller has called make_room()."""
+    Py_INCREF(event)
+    pack.kept[2 * pack.n] = <PyObject*>event
+    Py_INCREF(id)
+    pack.kept[2 * pack.n + 1] = <PyObject*>id
+
+
+cdef inline PyObject* kept_event(SentPack pack, uint64_t i) noexcept:
+    """Return an event of the pack, borrowed; NULL if it is not kept."""
+    return pack.kept[2 * i] if i < pack.capacity else NULL
+
+
+cdef inline PyObject* kept_id(SentPack pack, uint64_t i) noexcept:
+    """Return the id under which an event is published, borrowed; NULL if the event is not kept."""
+    return pack.kept[2 * i + 1] if i < pack.capacity else NULL
 
 
 cdef inline bint can_be_read_back(Event event) noexcept:

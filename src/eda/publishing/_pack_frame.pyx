@@ -12,6 +12,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_XDECREF
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, realloc
+from libc.string cimport memset
 
 from eda._bytes cimport Writer, copy_byte, copy_bytes, copy_decimal, copy_varint, reserve
 from eda._codec cimport Refusal, Text, read_envelope, refusal_error
@@ -49,22 +50,27 @@ cdef class SentPack:
 
     def __dealloc__(self):
         cdef uint64_t i
-        for i in range(2 * self.n):
-            Py_XDECREF(self.items[i])
-        free(self.items)
+        for i in range(2 * self.capacity):
+            Py_XDECREF(self.kept[i])
+        free(self.kept)
 
-    cdef int grow(self) except -1:
-        cdef uint64_t capacity = max(FIRST_EVENTS, 2 * self.capacity)
-        cdef PyObject** items = <PyObject**>realloc(self.items, 2 * capacity * sizeof(PyObject*))
-        if items is NULL:
+    cdef int make_room(self) except -1:
+        """Make room to keep the event that is added next."""
+        cdef uint64_t capacity = max(FIRST_EVENTS, 2 * self.n)
+        cdef PyObject** kept
+        if self.n < self.capacity:
+            return 0
+        kept = <PyObject**>realloc(self.kept, 2 * capacity * sizeof(PyObject*))
+        if kept is NULL:
             raise MemoryError
-        self.items = items
+        memset(kept + 2 * self.capacity, 0, 2 * (capacity - self.capacity) * sizeof(PyObject*))
+        self.kept = kept
         self.capacity = capacity
         return 0
 
     cdef list ids(self):
         cdef uint64_t i
-        return [<str>self.items[2 * i + 1] for i in range(self.n)]
+        return [<str>kept_id(self, i) for i in range(self.n)]
 
 
 cdef bytes headers_of(SentPack pack, bint is_pack, bint dedup):
@@ -78,7 +84,7 @@ cdef bytes headers_of(SentPack pack, bint is_pack, bint dedup):
         # No id has a line break, so two different lists of ids never make the same text.
         id = blake2b("\n".join(pack.ids()).encode("ascii"), digest_size=ID_SIZE).hexdigest()
     else:
-        id = pack.new_id if pack.new_id is not None else <str>pack.items[1]
+        id = pack.new_id if pack.new_id is not None else <str>kept_id(pack, 0)
     return b"%b%b\r\n%b\r\n" % (ID_LINE, id.encode("ascii"), count)
 
 
@@ -98,7 +104,7 @@ cdef list events_of(SentPack pack, const unsigned char* payload, Py_ssize_t n):
         if read is not None:
             start = next_envelope(read, &n_envelope)
         events.append(
-            <Event>pack.items[2 * i] if pack.items[2 * i] is not NULL else read_back(raw, start, start + n_envelope)
+            <Event>kept_event(pack, i) if kept_event(pack, i) is not NULL else read_back(raw, start, start + n_envelope)
         )
     return events
 

@@ -28,6 +28,9 @@ cdef class PackingCore(PublisherCore):
     cdef object aggregate_owner
 
     cdef uint64_t n_in_turn             # events that accept_if_flowing() has taken since the event loop ran
+    # The time of the events that it takes in one turn of the event loop, and the tick of the clock when it was read.
+    cdef int64_t time_ns
+    cdef int64_t tick_ns
     cdef uint64_t receipt_seq           # where the event is that was last accepted with a receipt
     cdef uint64_t receipt_index
 

@@ -5,27 +5,27 @@ message of its own has. From then on all is done for packs as for messages: writ
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.object cimport PyObject
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.pystate cimport PyThreadState_Get
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcmp
 
 from eda._bytes cimport Writer, copy_length, release, reserve, size_of_length
-from eda._clock cimport monotonic_ns, wall_ns
+from eda._clock cimport monotonic_ns, wall_ns, wall_tick_ns
 from eda._codec cimport Plan, Text, copy_envelope, plan_envelope
 from eda._durations cimport note_duration
 from eda._event cimport F_AGGREGATE, F_ID, F_TYPE, Event
+from eda._nuid cimport new_nuid
 from eda._pack cimport MAX_UNPACKED, TAG_OF_EVENT
 from eda.publishing._pack_frame cimport (
-    SentPack, add_event, can_be_read_back, compressed_pack, events_of, headers_of, put_message,
+    SentPack, can_be_read_back, compressed_pack, events_of, headers_of, keep_event, kept_id, put_message,
 )
 from eda.publishing._pending cimport Pending
 from eda.publishing._publisher_core cimport PublisherCore
 from eda.publishing._stream_sender cimport Destination, Reply, check_id, id_of, put_frame
 from eda.publishing._window cimport Slot, PublishWindow, fill_slot, has_slot
 from eda.transport._frame cimport MAX_CONTROL_LINE
-from eda.transport._outbound cimport Chunk, write_soon
+from eda.transport._outbound cimport Chunk
 
 __all__ = ["PackingCore"]
 
@@ -35,7 +35,10 @@ cdef enum:
     KEPT_SIZE = 256 * 1024          # a buffer that grew beyond this, and beyond what packs need, is freed
     # Events that are accepted one by one before the event loop runs. The packs that it settles then are still in the
     # processor's caches, and so are the places in memory that the next events get.
-    MAX_IN_TURN = 1024
+    MAX_IN_TURN = 2048
+    # Packs are written at this size, not at CHUNK_SIZE: often the server waits for the next bytes, and then each write
+    # has to wake it up, which costs this process more than the copy of the bytes into the socket.
+    WRITE_SIZE = 240 * 1024
     OP_APPEND = 1
 
 
@@ -129,6 +132,7 @@ cdef class PackingCore(PublisherCore):
                 del self.receipts[seq]
 
     cdef str take_if_flowing(self, object event):
+        cdef int64_t tick_ns
         if type(event) is not Event or self.out.paused or self.at_limit() or self.n_in_turn >= MAX_IN_TURN:
             return None
         # In a wrong loop or thread, the sender calls `accept` next, which raises. One check of the loop per turn is
@@ -141,8 +145,14 @@ cdef class PackingCore(PublisherCore):
                 return None
             self.checked = self.out.n_flushes
             self.out.write_or_schedule()
+            self.tick_ns = 0
         self.n_in_turn += 1
-        return self.put_packed(<Event>event, wall_ns(), None)
+        # To read the clock takes longer than to write the envelope. So it is read once for each turn and each tick.
+        tick_ns = wall_tick_ns()
+        if tick_ns != self.tick_ns:
+            self.tick_ns = tick_ns
+            self.time_ns = wall_ns()
+        return self.put_packed(<Event>event, self.time_ns, None)
 
     @property
     def needs_turn(self):
@@ -158,17 +168,19 @@ cdef class PackingCore(PublisherCore):
 
     cdef str put_packed(self, Event event, int64_t time_ns, object receipt):
         cdef Plan plan
-        cdef str id = id_of(event)
+        cdef bint is_new = (
+            len(<str>event.texts[F_ID]) == 0 if event.texts[F_ID] is not NULL else event.spans[F_ID].n == 0
+        )
+        cdef str id = new_nuid() if is_new else id_of(event)
         cdef Writer* w = &self.buffer
         cdef Py_ssize_t n
-        cdef bint is_odd, is_new
+        cdef bint is_kept, is_odd
         cdef SentPack pack
         cdef unsigned char* to
         # Encoding may run code of the user, which may change the state. So the state is read after encoding.
         plan_envelope(event, id, self.client, time_ns, &plan)
         n = 1 + size_of_length(plan.size) + plan.size
         # All steps that may fail come first, so that no event is in a pack that is not accepted.
-        is_new = len(<str>event.texts[F_ID]) == 0 if event.texts[F_ID] is not NULL else event.spans[F_ID].n == 0
         if not is_new:
             check_id(plan.text[F_ID].data, plan.text[F_ID].n)
         if self.destination.check is not None:
@@ -183,8 +195,9 @@ cdef class PackingCore(PublisherCore):
         if self.pack is None or self.pack.n == 0 or self.is_whole or is_odd or w.pos + n > self.most_bytes:
             self.begin(event, &plan)
         pack = self.pack
-        if pack.n == pack.capacity:
-            pack.grow()
+        is_kept = self.wants_acks or not is_new or not can_be_read_back(event)
+        if is_kept:
+            pack.make_room()
         if reserve(w, n) < 0:
             raise MemoryError
         if receipt is not None:
@@ -193,10 +206,9 @@ cdef class PackingCore(PublisherCore):
             self.receipts.setdefault(self.receipt_seq, {})[self.receipt_index] = receipt
         if is_new and pack.new_id is None:
             pack.new_id = id
-        if is_new and not self.wants_acks and can_be_read_back(event):
-            add_event(pack, NULL, NULL)
-        else:
-            add_event(pack, <PyObject*>event, <PyObject*>id)
+        if is_kept:
+            keep_event(pack, event, id)
+        pack.n += 1
         to = w.buf + w.pos
         to[0] = TAG_OF_EVENT
         to = copy_length(to + 1, plan.size)
@@ -280,7 +292,9 @@ cdef class PackingCore(PublisherCore):
         cdef const unsigned char* payload = self.buffer.buf
         cdef Py_ssize_t n_payload = self.buffer.pos
         cdef Py_ssize_t start = 0
+        cdef Py_ssize_t n_frame
         cdef Writer* w
+        cdef Writer own
         cdef Chunk chunk
         cdef Reply reply
         cdef Slot* slot
@@ -316,15 +330,18 @@ cdef class PackingCore(PublisherCore):
             w = &self.out.publishes
             start = w.pos
             put_message(w, self.destination, &self.type, &self.aggregate, &reply, headers, payload, n_payload)
+            n_frame = w.pos - start
         else:
             chunk = Chunk.__new__(Chunk)
-            w = &self.scratch
-            w.pos = 0
+            w = &own
+            own.buf = NULL
+            own.pos = own.cap = 0
             put_message(w, self.destination, &self.type, &self.aggregate, &reply, headers, payload, n_payload)
-            chunk.keep(PyBytes_FromStringAndSize(<char*>w.buf, w.pos))
+            n_frame = w.pos
+            chunk.take(w)
         # An event may not wait longer because its pack was open for a while, so times count from its opening.
         slot = fill_slot(
-            window, pack, chunk, start, w.pos - start, monotonic_ns(), self.opened_ns, self.opened_ns + self.give_up_ns
+            window, pack, chunk, start, n_frame, monotonic_ns(), self.opened_ns, self.opened_ns + self.give_up_ns
         )
         slot.n_envelope = <unsigned int>n_payload
         self.forget_pack()
@@ -334,10 +351,10 @@ cdef class PackingCore(PublisherCore):
             if self.fast:
                 self.n_in_batch += 1
                 slot.batch_seq = self.n_in_batch
-            write_soon(self.out)
+            if self.out.at_once or not self.out.scheduled or self.out.publishes.pos >= WRITE_SIZE:
+                self.out.write_or_schedule()
         else:
             slot.n_tries = 0
-            self.shrink(&self.scratch)
         if write and (has_receipt or not (self.timer_runs and self.writing)):
             self.host.on_pack_closed()
         return 0
@@ -395,7 +412,7 @@ cdef class PackingCore(PublisherCore):
                 self.host.on_receipt(receipt, stream_seq)
         if self.wants_acks:
             for i in range(pack.n):
-                self.host.on_acknowledged(<str>pack.items[2 * i + 1], sequence)
+                self.host.on_acknowledged(<str>kept_id(pack, i), sequence)
         return 0
 
     cdef int settle_batch(self, uint64_t n, int64_t stream_seq) except -1:
@@ -430,7 +447,7 @@ cdef class PackingCore(PublisherCore):
         self.tell_host()
         receipts = self.receipts.pop(seq, {})
         for i, event in enumerate(events):
-            id = <str>pack.items[2 * i + 1] if pack.items[2 * i + 1] is not NULL else event.id
+            id = <str>kept_id(pack, i) if kept_id(pack, i) is not NULL else event.id
             failed.append((event if event.id else event.replace(id=id), id, receipts.get(i)))
         return failed
 
@@ -446,4 +463,4 @@ cdef class PackingCore(PublisherCore):
             return ""
         pack = <SentPack>slot.waiter
         # An event that is not kept had no id of its own. If it is the first one, `new_id` is its id.
-        return <str>pack.items[1] if pack.items[1] is not NULL else pack.new_id
+        return <str>kept_id(pack, 0) if kept_id(pack, 0) is not NULL else pack.new_id

@@ -19,6 +19,8 @@ __all__ = ["TRANSITIONS", "UNDER_WAY", "PumpMachine", "State"]
 
 EVENTS_PER_ACK = 500  # how many events per acknowledgement a batch asks for; the server grants no more
 ACKS_UNDER_WAY = 8  # fast mode: at most the events of 8 acknowledgements are unanswered; more is not faster
+PACKS_PER_ACK = 32  # the same two for packs: what waits for its acknowledgement then fits into a processor's cache
+PACK_ACKS_UNDER_WAY = 16
 PAUSE_FIRST_S = 0.05
 PAUSE_MAX_S = 2.0
 YOUNG_S = 0.25  # an event up to this age may be written again without a check of the stream's duplicate window
@@ -176,10 +178,15 @@ class PumpMachine:
         is_fresh = self._loop.time() - self.stream_checked_at <= FRESH_S
         return self._options.dedup and self.core.oldest_written_age_s() > YOUNG_S and not is_fresh
 
+    @property
+    def _has_packs(self) -> bool:
+        """Return whether a message has several events."""
+        return self.core.max_messages < self.core.max_pending
+
     def _events_per_ack_to_ask(self) -> int:
         """Return the events per acknowledgement to ask for: at most a quarter of the window, by count and by bytes."""
         core = self.core
-        n = min(EVENTS_PER_ACK, core.max_messages // 4)
+        n = min(PACKS_PER_ACK if self._has_packs else EVENTS_PER_ACK, core.max_messages // 4)
         if core.n_pending:
             n = min(n, int(core.max_bytes / 4 / max(core.n_bytes / core.n_pending, 1)))
         return max(1, n)
@@ -188,7 +195,7 @@ class PumpMachine:
         """Fast mode: handle an acknowledgement within the batch; the server sends one per `events_per_ack` events."""
         core = self.core
         self._events_per_ack = max(1, events_per_ack)
-        core.set_limit(self._events_per_ack * ACKS_UNDER_WAY)
+        core.set_limit(self._events_per_ack * (PACK_ACKS_UNDER_WAY if self._has_packs else ACKS_UNDER_WAY))
         if self.state is State.STARTING:
             self._change(State.OPEN)
         if self.state is State.OPEN:

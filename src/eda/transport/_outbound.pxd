@@ -13,6 +13,7 @@ cdef class Chunk:
     cdef bytes owner
 
     cdef int keep(self, bytes data) except -1
+    cdef void take(self, Writer* w) noexcept
 
 
 # The outgoing bytes of one connection. After they are written, publishes are kept in chunks, so that a window can

@@ -16,31 +16,35 @@ cdef enum:
     # empty.
     MIN_OWN = 48 * 1024
     MAX_SPARE = 32
-    MAX_SPARE_SIZE = CHUNK_SIZE * 2
+    MAX_SPARE_BYTES = 4 * 1024 * 1024           # of all of them
+    MAX_SPARE_SIZE = CHUNK_SIZE * 8             # of one of them
 
 cdef const char* UNSIGNED_BYTE = "B"
 
-# Unused buffers of former chunks, at most 4 MiB. For a new buffer the system would have to zero the memory first.
+# Unused buffers of former chunks. For a new buffer the system would have to zero the memory first.
 cdef Writer[MAX_SPARE] spare
 cdef int n_spare = 0
+cdef Py_ssize_t spare_bytes = 0
 
 
 cdef void put_spare(Writer* w) noexcept:
     """Keep a buffer for a later chunk, or free it."""
-    global n_spare
-    if n_spare < MAX_SPARE and w.cap <= MAX_SPARE_SIZE:
+    global n_spare, spare_bytes
+    if n_spare < MAX_SPARE and NEW_SIZE <= w.cap <= MAX_SPARE_SIZE and spare_bytes + w.cap <= MAX_SPARE_BYTES:
         spare[n_spare] = w[0]
         n_spare += 1
+        spare_bytes += w.cap
     else:
         free(w.buf)
 
 
 cdef void take_spare(Writer* w) noexcept:
     """Give the writer another buffer. If there is no memory, its buffer is NULL and the next reserve() fails."""
-    global n_spare
+    global n_spare, spare_bytes
     if n_spare:
         n_spare -= 1
         w[0] = spare[n_spare]
+        spare_bytes -= w.cap
     else:
         w.buf = <unsigned char*>malloc(NEW_SIZE)
         w.cap = NEW_SIZE if w.buf is not NULL else 0
@@ -66,6 +70,14 @@ cdef class Chunk:
         self.n = PyBytes_GET_SIZE(data)
         return 0
 
+    cdef void take(self, Writer* w) noexcept:
+        """Set the chunk's bytes: the writer's buffer, and so the writer has none."""
+        self.data = <const char*>w.buf
+        self.n = w.pos
+        self.cap = w.cap
+        w.buf = NULL
+        w.pos = w.cap = 0
+
     def __getbuffer__(self, Py_buffer* view, int flags):
         # Filled by hand: PyBuffer_FillInfo() would lose a reference to the None that Cython has put into view.obj.
         if flags & PyBUF_WRITABLE:
@@ -90,9 +102,7 @@ cdef object take_chunk(Chunk chunk, Writer* w):
         w.pos = 0
         chunk.keep(PyBytes_FromStringAndSize(<char*>w.buf, n))
         return chunk.owner
-    chunk.data = <const char*>w.buf
-    chunk.n = w.pos
-    chunk.cap = w.cap
+    chunk.take(w)
     take_spare(w)
     return memoryview(chunk)
 

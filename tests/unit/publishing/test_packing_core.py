@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from hashlib import blake2b
 from typing import Any
 
@@ -288,8 +289,8 @@ def test_accept_many_stops_where_the_window_is_full() -> None:
 
 
 def test_accept_many_stops_after_4096_events_and_when_the_connection_takes_no_more() -> None:
-    rig = rig_of(100, max_pending=50_000)
-    many = events(10_000)
+    rig = rig_of(100, max_pending=50_000, max_bytes=10 * KIB**2)
+    many = events(10_000, size=200)
     assert [rig.core.accept_many(many, at, []) for at in (0, 4096, 8192)] == [4096, 8192, 10_000]
     rig.out.set_write(lambda data: rig.out.set_paused(True))
     at = rig.core.accept_many(many, 0, [])
@@ -309,18 +310,51 @@ def test_accept_if_flowing_takes_an_event_in_any_state_but_not_if_full_or_paused
     assert rig.core.accept_if_flowing(eda.Event()) is None
 
 
-def test_accept_if_flowing_after_1024_events_wants_the_event_loop_to_run() -> None:
+def test_accept_if_flowing_after_2048_events_wants_the_event_loop_to_run() -> None:
     rig = rig_of(100, max_pending=50_000)
-    many = events(1024)
-    for turn in (rig.core.note_turn, lambda: rig.acknowledge(15)):
+    many = events(2048)
+    for turn in (rig.core.note_turn, lambda: rig.acknowledge(25)):
         assert not rig.core.needs_turn
         assert all(rig.core.accept_if_flowing(event) for event in many)
         assert rig.core.needs_turn
         assert rig.core.accept_if_flowing(eda.Event()) is None
         assert not rig.core.is_full
         turn()
-    assert (rig.core.needs_turn, rig.core.n_accepted) == (False, 2048)
+    assert (rig.core.needs_turn, rig.core.n_accepted) == (False, 4096)
     assert rig.core.accept_if_flowing(eda.Event(id="next")) == "next"
+
+
+# A tick of the clock takes 1 to 10 ms; a busy machine may take longer between two calls.
+TICK_NS = 10_000_000
+
+
+def test_accept_if_flowing_gives_times_that_are_exact_at_the_begin_of_a_turn_and_late_by_a_tick_at_most() -> None:
+    rig = rig_of(3, max_pending=50_000)
+    times: list[tuple[int, int]] = []
+    for _ in range(40):
+        rig.out.flush()
+        for _ in range(3):
+            before = time.time_ns()
+            assert rig.core.accept_if_flowing(eda.Event())
+            times.append((before, time.time_ns()))
+            time.sleep(0.004)
+    sent = [event.time for each in rig.written() for event in events_in(each.payload)]
+    assert len(sent) == len(times) == 120
+    assert sent == sorted(sent)
+    assert all(before <= at <= after for at, (before, after) in list(zip(sent, times, strict=True))[::3])
+    assert all(before - TICK_NS <= at <= after for at, (before, after) in zip(sent, times, strict=True))
+
+
+def test_accept_if_flowing_in_one_turn_reads_the_clock_anew_at_each_tick() -> None:
+    rig = rig_of(100, max_pending=50_000)
+    begun = time.time_ns()
+    while time.time_ns() < begun + 3 * TICK_NS:
+        assert rig.core.accept_if_flowing(eda.Event())
+        time.sleep(0.0005)
+    rig.core.close_pack()
+    sent = [event.time for each in rig.written() for event in events_in(each.payload)]
+    assert 3 <= len(set(sent)) < len(sent)
+    assert sent == sorted(sent)
 
 
 # --- the host --------------------------------------------------------------------------------------------------------
