@@ -35,16 +35,23 @@ cdef uint32_t step = 0                              # 0: not seeded yet
 cdef int seed() except -1:
     """Draw a new prefix, sequence start and step."""
     global seq, step, last
+    cdef unsigned char[N_PREFIX] prefix
+    cdef uint64_t new_seq
+    cdef uint32_t new_step
     cdef int i = 0
     cdef int byte
     while i < N_PREFIX:
         for byte in os.urandom(2 * N_PREFIX):
             # 248 is the largest multiple of 62 in a byte. Without this limit the first digits would be more frequent.
             if byte < 248 and i < N_PREFIX:
-                latest[i] = DIGITS[byte % 62]
+                prefix[i] = DIGITS[byte % 62]
                 i += 1
-    seq = int.from_bytes(os.urandom(8), "little") % MAX_SEQ
-    step = MIN_STEP + int.from_bytes(os.urandom(2), "little") % (MAX_STEP - MIN_STEP)
+    new_seq = int.from_bytes(os.urandom(8), "little") % MAX_SEQ
+    new_step = MIN_STEP + int.from_bytes(os.urandom(2), "little") % (MAX_STEP - MIN_STEP)
+    # Other threads may have run in urandom(). None can run from here until the caller has made its id.
+    memcpy(latest, prefix, N_PREFIX)
+    seq = new_seq
+    step = new_step
     last = LAST
     return 0
 

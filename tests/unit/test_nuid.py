@@ -6,8 +6,10 @@ import os
 import string
 import subprocess
 import sys
+import threading
 import warnings
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 from eda import _nuid
@@ -63,6 +65,19 @@ def test_nuids_when_the_last_four_digits_overflow_step_evenly() -> None:
     numbers = [number_of(next_nuid()) for _ in range(500_000)]  # at a step of 33 or more, at least once
     assert len({number // 62**4 for number in numbers}) >= 2
     assert len({second - first for first, second in pairwise(numbers)}) == 1
+
+
+def test_nuids_when_many_threads_make_the_first_ones_are_unique() -> None:
+    def make(begin: threading.Barrier) -> list[str]:
+        begin.wait()
+        return [next_nuid() for _ in range(20)]
+
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(100):
+            _nuid._forget()  # type: ignore[attr-defined]
+            begin = threading.Barrier(8)
+            made = [each for found in threads.map(make, [begin] * 8) for each in found]
+            assert len(set(made)) == 160
 
 
 def test_prefixes_when_many_are_drawn_are_unique_and_even() -> None:

@@ -5,13 +5,13 @@ message of its own has. From then on all is done for packs as for messages: writ
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.pystate cimport PyThreadState_Get
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcmp
 
 from eda._bytes cimport Writer, copy_length, release, reserve, size_of_length
-from eda._clock cimport monotonic_ns, wall_ns, wall_tick_ns
+from eda._clock cimport HAS_TICKS, monotonic_ns, wall_ns, wall_tick_ns
 from eda._codec cimport Plan, Text, copy_envelope, plan_envelope
 from eda._durations cimport note_duration
 from eda._event cimport F_AGGREGATE, F_ID, F_TYPE, Event
@@ -32,6 +32,7 @@ __all__ = ["PackingCore"]
 cdef enum:
     MAX_HEADERS = 128               # bytes: more than the headers of a pack need
     MAX_LINE_REST = 256             # bytes of the protocol line besides stream, type and aggregate, with some to spare
+    OWN_SIZE = 4096                 # a pack from this size onwards that has to wait owns its buffer, which is never smaller
     KEPT_SIZE = 256 * 1024          # a buffer that grew beyond this, and beyond what packs need, is freed
     # Events that are accepted one by one before the event loop runs. The packs that it settles then are still in the
     # processor's caches, and so are the places in memory that the next events get.
@@ -120,7 +121,8 @@ cdef class PackingCore(PublisherCore):
         `receipts`, by sequence and index, until the core passes it to `on_receipt`, or the event fails.
         """
         self.check_caller()
-        id = self.put_packed(event, wall_ns(), receipt)
+        self.time_ns = wall_ns()
+        id = self.put_packed(event, self.time_ns, receipt)
         return self.receipt_seq, self.receipt_index, id
 
     def drop_receipt(self, uint64_t seq, Py_ssize_t index):
@@ -151,7 +153,7 @@ cdef class PackingCore(PublisherCore):
         tick_ns = wall_tick_ns()
         if tick_ns != self.tick_ns:
             self.tick_ns = tick_ns
-            self.time_ns = wall_ns()
+            self.time_ns = wall_ns() if HAS_TICKS else tick_ns
         return self.put_packed(<Event>event, self.time_ns, None)
 
     @property
@@ -164,6 +166,7 @@ cdef class PackingCore(PublisherCore):
         self.n_in_turn = 0
 
     cdef str put(self, Event event, uint64_t now, int64_t time_ns, bint at_once):
+        self.time_ns = time_ns          # the next event of this turn may not be earlier
         return self.put_packed(event, time_ns, None)
 
     cdef str put_packed(self, Event event, int64_t time_ns, object receipt):
@@ -333,12 +336,16 @@ cdef class PackingCore(PublisherCore):
             n_frame = w.pos - start
         else:
             chunk = Chunk.__new__(Chunk)
-            w = &own
             own.buf = NULL
             own.pos = own.cap = 0
+            self.scratch.pos = 0
+            w = &own if n_payload >= OWN_SIZE else &self.scratch
             put_message(w, self.destination, &self.type, &self.aggregate, &reply, headers, payload, n_payload)
             n_frame = w.pos
-            chunk.take(w)
+            if w is &own:
+                chunk.take(w)
+            else:
+                chunk.keep(PyBytes_FromStringAndSize(<char*>w.buf, n_frame))
         # An event may not wait longer because its pack was open for a while, so times count from its opening.
         slot = fill_slot(
             window, pack, chunk, start, n_frame, monotonic_ns(), self.opened_ns, self.opened_ns + self.give_up_ns

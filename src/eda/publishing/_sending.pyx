@@ -62,6 +62,8 @@ def with_own_send(type cls):
 
     Python calls a compiled method in a quicker way if the object's class is the very class that the method belongs to.
     """
+    if not issubclass(cls, Sender):
+        raise TypeError(f"{cls.__name__} is no subclass of Sender")
     cls.send = PyDescr_NewMethod(<PyTypeObject*>cls, (<MethodDescr*><PyObject*>Sender.send).d_method)
     return cls
 
@@ -74,6 +76,9 @@ cdef class Sending:
     # Names for asyncio, which shows them for a task.
     __name__ = "send"
     __qualname__ = "Publisher.send"
+
+    def __cinit__(self):
+        self.is_tracked = True          # until new_sending() ends that
 
     def __dealloc__(self):
         if not self.has_begun:
@@ -134,6 +139,8 @@ cdef class Sending:
         cdef str id
         if self.has_begun:
             raise RuntimeError("cannot reuse already awaited coroutine")
+        if publisher is None:
+            raise TypeError("only a publisher makes a coroutine of `send`")
         self.has_begun = True
         core = publisher._core
         if core is not None and not publisher._closed:
@@ -222,4 +229,5 @@ cdef Sending new_sending():
         return <Sending>take_free(&free_list)
     sending = Sending.__new__(Sending)
     leave_to_refcount(sending)
+    sending.is_tracked = False
     return sending

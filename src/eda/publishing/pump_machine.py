@@ -19,8 +19,8 @@ __all__ = ["TRANSITIONS", "UNDER_WAY", "PumpMachine", "State"]
 
 EVENTS_PER_ACK = 500  # how many events per acknowledgement a batch asks for; the server grants no more
 ACKS_UNDER_WAY = 8  # fast mode: at most the events of 8 acknowledgements are unanswered; more is not faster
-PACKS_PER_ACK = 32  # the same two for packs: what waits for its acknowledgement then fits into a processor's cache
-PACK_ACKS_UNDER_WAY = 16
+PACKED_PER_ACK = 4096  # of events in packs; what waits for its acknowledgement then fits into a processor's cache
+PACK_ACKS_UNDER_WAY = 16  # the same for packs: the events of so many acknowledgements are the whole window
 PAUSE_FIRST_S = 0.05
 PAUSE_MAX_S = 2.0
 YOUNG_S = 0.25  # an event up to this age may be written again without a check of the stream's duplicate window
@@ -184,9 +184,11 @@ class PumpMachine:
         return self.core.max_messages < self.core.max_pending
 
     def _events_per_ack_to_ask(self) -> int:
-        """Return the events per acknowledgement to ask for: at most a quarter of the window, by count and by bytes."""
+        """Return how many messages per acknowledgement to ask for: at most a quarter of the window."""
         core = self.core
-        n = min(PACKS_PER_ACK if self._has_packs else EVENTS_PER_ACK, core.max_messages // 4)
+        n = min(EVENTS_PER_ACK, core.max_messages // 4)
+        if self._has_packs:
+            n = min(n, PACKED_PER_ACK * core.n_packs // max(core.n_accepted, 1))
         if core.n_pending:
             n = min(n, int(core.max_bytes / 4 / max(core.n_bytes / core.n_pending, 1)))
         return max(1, n)
@@ -195,7 +197,8 @@ class PumpMachine:
         """Fast mode: handle an acknowledgement within the batch; the server sends one per `events_per_ack` events."""
         core = self.core
         self._events_per_ack = max(1, events_per_ack)
-        core.set_limit(self._events_per_ack * (PACK_ACKS_UNDER_WAY if self._has_packs else ACKS_UNDER_WAY))
+        n_acks = PACK_ACKS_UNDER_WAY if self._has_packs else ACKS_UNDER_WAY
+        core.set_limit(min(self._events_per_ack * n_acks, EVENTS_PER_ACK * ACKS_UNDER_WAY))
         if self.state is State.STARTING:
             self._change(State.OPEN)
         if self.state is State.OPEN:

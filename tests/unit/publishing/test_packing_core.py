@@ -13,6 +13,7 @@ import zstandard
 import eda
 from eda._codec import encode_event
 from eda.publishing._stream_sender import Destination
+from leaks import resident
 from support.publishing.packs import events_in
 from support.publishing.publisher_core import Rig, Written, events
 
@@ -343,6 +344,36 @@ def test_accept_if_flowing_gives_times_that_are_exact_at_the_begin_of_a_turn_and
     assert sent == sorted(sent)
     assert all(before <= at <= after for at, (before, after) in list(zip(sent, times, strict=True))[::3])
     assert all(before - TICK_NS <= at <= after for at, (before, after) in zip(sent, times, strict=True))
+
+
+def test_accept_in_different_ways_in_one_turn_gives_times_that_do_not_go_back() -> None:
+    rig = rig_of(4, max_pending=50_000)
+    for i in range(30):
+        time.sleep(0.0005)
+        rig.core.accept_if_flowing(eda.Event())
+        time.sleep(0.0005)
+        if i % 3 == 0:
+            rig.core.accept(eda.Event())
+        elif i % 3 == 1:
+            rig.core.accept_many([eda.Event()], 0, [])
+        else:
+            rig.core.accept_with_receipt(eda.Event(), object())
+    rig.core.close_pack()
+    sent = [event.time for each in rig.written() for event in events_in(each.payload)]
+    assert len(sent) == 60
+    assert sent == sorted(sent)
+
+
+def test_packs_that_wait_take_little_more_memory_than_is_counted() -> None:
+    rig = rig_of(2, max_pending=50_000, max_bytes=100 * KIB**2)
+    rig.core.stop_writing()
+    many = [eda.Event(data=eda.Bytes(bytes(100))) for _ in range(4096)]
+    rig.core.accept_many(many, 0, [])
+    before = resident()
+    for _ in range(10):
+        rig.core.accept_many(many, 0, [])
+    assert rig.core.n_waiting == 11 * 2048
+    assert resident() - before < 4 * rig.core.n_bytes
 
 
 def test_accept_if_flowing_in_one_turn_reads_the_clock_anew_at_each_tick() -> None:

@@ -27,9 +27,9 @@ Seen = set[tuple[State, State]]
 class Machine(PumpMachine):
     """A machine without a server that notes its changes of state."""
 
-    def __init__(self, seen: Seen, mode: Any) -> None:
+    def __init__(self, seen: Seen, mode: Any, **rig: Any) -> None:
         self.seen = seen
-        self.rig = Rig()
+        self.rig = Rig(**rig)
         self.wire: Any = SimpleNamespace(loop=asyncio.get_running_loop(), is_up=True)
         options = PublisherOptions(
             mode=mode,
@@ -126,3 +126,26 @@ async def test_machine_when_taken_through_every_event_makes_every_transition_of_
 async def test_machine_when_a_change_is_impossible_logs_an_error(logged: Logged) -> None:
     logged.expect("impossible change of state: idle to pausing")
     Machine(set(), "window")._change(State.PAUSING)
+
+
+@pytest.mark.parametrize(
+    ("max_events", "n_accepted", "n_asked", "n_under_way"),
+    [
+        pytest.param(128, 256, 32, 512, id="full packs"),
+        pytest.param(128, 384, 32, 512, id="more of them"),
+        pytest.param(16, 160, 256, 4000, id="packs of 16"),
+        pytest.param(1000, 2000, 4, 64, id="packs of 1000"),
+        pytest.param(10_000, 20_000, 1, 16, id="larger than all that is acknowledged together"),
+    ],
+)
+async def test_machine_when_it_has_packs_asks_for_an_acknowledgement_each_4096_events(
+    max_events: int, n_accepted: int, n_asked: int, n_under_way: int
+) -> None:
+    packs = {"max_events": max_events, "max_pack_bytes": 2**20}
+    machine = Machine(set(), "fast", packs=packs, max_pending=65_536, max_bytes=2**30)
+    machine.rig.accept(n_accepted)
+    machine.write_waiting()
+    (first,) = machine.rig.written()
+    assert first.reply.split(".")[-5] == f"{n_asked}"
+    machine.batch_goes_on(n_asked)
+    assert machine.rig.core.limit == n_under_way

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import eda
-from eda.publishing._sending import Sender
+from eda.publishing._sending import Sender, Sending, with_own_send
 from eda.publishing.waiters import QueuedSender
 from support.publishing.short_sender import Short, ended
 
@@ -142,3 +142,28 @@ def test_publisher_has_a_send_of_its_own_that_is_a_method_as_any_other() -> None
     assert eda.Publisher.send.__doc__ == Sender.send.__doc__
     with pytest.raises(TypeError):
         eda.Publisher.send(Short(), eda.Event())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("end", ["close", "throw"])
+def test_sending_when_a_program_makes_one_without_a_publisher_is_not_used_again(end: str) -> None:
+    made = Sending()
+    with pytest.raises(TypeError, match="only a publisher makes"):
+        made.send(None)
+    made = type(made)()
+    if end == "close":
+        made.close()
+    else:
+        with pytest.raises(LookupError):
+            made.throw(LookupError("x"))
+    del made
+    gc.collect()
+    sender = Short()
+    sendings = [sender.send(eda.Event(id=f"e{i}")) for i in range(10)]
+    gc.collect()
+    assert len({id(each) for each in sendings}) == 10
+    assert [ended(each) for each in sendings] == [f"e{i}" for i in range(10)]
+
+
+def test_with_own_send_when_the_class_is_no_sender_is_refused() -> None:
+    with pytest.raises(TypeError, match="int is no subclass of Sender"):
+        with_own_send(int)  # type: ignore[type-var]
