@@ -60,7 +60,7 @@ cdef extern from *:
     # The same clock, up to some milliseconds late, for waits of seconds. Reading it takes 5 ns instead of 23.
     uint64_t coarse_ns "eda_coarse_ns"() noexcept nogil
     int64_t wall_ns "eda_wall_ns"() noexcept nogil              # since 1970, UTC
-    # The same at the system's latest tick. While it stays equal, no more time has passed than from tick to tick: 1 to 10
-    # ms, and more while the machine is busy. Where HAS_TICKS is False, it is the exact time.
+    # The same at the system's latest tick. While it stays equal, no more time has passed than from tick to tick: 1 to
+    # 10 ms, and more while the machine is busy. Where HAS_TICKS is False, it is the exact time.
     const bint HAS_TICKS "EDA_HAS_TICKS"
     int64_t wall_tick_ns "eda_wall_tick_ns"() noexcept nogil

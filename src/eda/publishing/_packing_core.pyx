@@ -32,7 +32,7 @@ __all__ = ["PackingCore"]
 cdef enum:
     MAX_HEADERS = 128               # bytes: more than the headers of a pack need
     MAX_LINE_REST = 256             # bytes of the protocol line besides stream, type and aggregate, with some to spare
-    OWN_SIZE = 4096                 # a pack from this size onwards that has to wait owns its buffer, which is never smaller
+    OWN_SIZE = 4096                 # from this size onwards, a pack that has to wait owns its buffer
     KEPT_SIZE = 256 * 1024          # a buffer that grew beyond this, and beyond what packs need, is freed
     # Events that are accepted one by one before the event loop runs. The packs that it settles then are still in the
     # processor's caches, and so are the places in memory that the next events get.
