@@ -32,6 +32,16 @@ cdef enum:
     N_SPANS = 8
 
 
+# Indices of the arguments of Event; the TextFields are the first ones.
+cdef enum:
+    G_STREAM = N_TEXT
+    N_GIVEN_TEXT
+    G_DATA = N_GIVEN_TEXT
+    G_TIME
+    G_META
+    N_GIVEN
+
+
 cdef class Event:
     # The text fields, by TextField. Each is an owned str, or NULL if it was not read yet; then the span says where in
     # `raw` the text is. They are plain pointers, because an event has many of them and most are never read.

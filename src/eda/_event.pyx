@@ -26,15 +26,6 @@ from eda.headers import NO_HEADERS, foreign_headers
 
 __all__ = ["Event"]
 
-# Indices of the arguments of Event; the TextFields are the first ones.
-cdef enum:
-    G_STREAM = N_TEXT
-    N_GIVEN_TEXT
-    G_DATA = N_GIVEN_TEXT
-    G_TIME
-    G_META
-    N_GIVEN
-
 cdef tuple NAMES = ("id", "type", "schema", "cause", "client", "aggregate", "stream", "data", "time", "meta")
 
 

@@ -9,6 +9,10 @@ from eda.publishing._stream_sender cimport Reply
 from eda.publishing._window cimport Slot
 
 
+cdef enum:
+    MAX_AT_ONCE = 4096              # events of one accept_many(), which take a few milliseconds
+
+
 cdef class PublisherCore(Pending):
     cdef object host                        # a CoreHost of _publisher_core.pyi
     cdef str client

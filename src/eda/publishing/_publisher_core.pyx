@@ -30,9 +30,6 @@ from eda.errors import ConfigError
 
 __all__ = ["PublisherCore"]
 
-cdef enum:
-    MAX_AT_ONCE = 4096              # events of one accept_many(), which take a few milliseconds
-
 # What a message does to its batch: the second to last token of its reply subject.
 cdef enum:
     OP_START = 0
