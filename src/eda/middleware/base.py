@@ -43,8 +43,8 @@ class PublishNext(Protocol):
     """The `call_next` of the hook `publish`: passes the event on to the next middleware, and at last to the server.
 
     Returns the event's Receipt if the program waits for it (`conn.publish`, `conn.publish_batch`, `send_and_wait`), and
-    the event's id if a publisher has accepted the event (`send`, `send_many`). `str()` of either is the id. Raises what
-    the publish raises. It can be called once.
+    the event's id if a publisher has accepted the event (`send`, `send_many`, `send_columns`). `str()` of either is the
+    id. Raises what the publish raises. It can be called once.
     """
 
     @property
@@ -126,11 +126,12 @@ class Middleware:
         return await call_next(event)
 
     def mark(self, event: Event, publisher: Publisher, /) -> Event:
-        """Return an event of `send` or `send_many`, or a copy with other fields. It runs in place of `publish`.
+        """Return an event that a publisher sends, or a copy with other fields. It runs in place of `publish`.
 
-        A middleware that has both hooks runs `mark` for these events, and `publish` for all others. `mark` is a plain
-        function, and costs much less. It can't wait, and can't know whether the event is stored. The event is as the
-        program has made it: its id may be empty. If `mark` raises, the caller of `send` gets the exception.
+        It runs for the events of `send`, `send_many` and `send_columns`. A middleware that has both hooks runs `mark`
+        for these events, and `publish` for all others. `mark` is a plain function, and costs much less. It can't wait,
+        and can't know whether the event is stored. The event is as the program has made it: its id may be empty. If
+        `mark` raises, the caller of `send` gets the exception.
         """
         return event
 

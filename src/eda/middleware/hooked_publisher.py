@@ -1,4 +1,4 @@
-"""A publisher whose `send`, `send_many`, `send_and_wait` and `flush` run the hooks of middleware."""
+"""A publisher that runs the hooks of middleware for each event that it sends, and around `flush`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from eda._event import Event
 from eda.errors import ConfigError
 from eda.middleware.around_publish import FlushChain, PublishChain, with_id
 from eda.middleware.calls import Hook
+from eda.publishing._columns import Columns
 from eda.publishing.publisher import Publisher
 from eda.receipt import Receipt
 
@@ -56,6 +57,18 @@ class HookedPublisher(Publisher):
         except Exception as error:
             error.add_note(f"events[{len(ids)}]")
             raise
+
+    async def _send_columns(self, rows: Columns) -> list[str]:
+        """Send the event of each row as `send` does, one after the other."""
+        ids: list[str] = []
+        for row in range(len(rows)):
+            event = rows.event(row)
+            try:
+                ids.append(await self.send(event))
+            except Exception as error:
+                error.add_note(f"row {row}")
+                raise
+        return ids
 
     async def _run_hooks(
         self, hooks: Sequence[Hook], event: Event, publish: Callable[[Event], Coroutine[Any, Any, Any]]

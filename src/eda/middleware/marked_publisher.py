@@ -1,4 +1,4 @@
-"""A publisher whose `send` and `send_many` run plain hooks alone, so that an event costs no further coroutine."""
+"""A publisher that runs plain hooks alone for the events that it sends, so that an event costs no further coroutine."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from eda._event import Event
 from eda.errors import ConfigError
 from eda.middleware.around_publish import MarkHook
 from eda.middleware.hooked_publisher import HookedPublisher
+from eda.publishing._columns import Columns
 from eda.publishing._sending import Marker
 from eda.publishing.publisher import Publisher
 
@@ -17,7 +18,7 @@ __all__ = ["MarkedPublisher"]
 
 @final
 class MarkedPublisher(HookedPublisher):
-    """A publisher for whose `send` and `send_many` each middleware has the hook `mark`, or none.
+    """A publisher for whose `send`, `send_many` and `send_columns` each middleware has the hook `mark`, or none.
 
     Made by `HookedConn` in place of a HookedPublisher. `set_marks` is called before it is opened.
     """
@@ -52,6 +53,10 @@ class MarkedPublisher(HookedPublisher):
         if isinstance(events, Iterable):
             return await Publisher.send_many(self, self._all_marked(events))
         return await Publisher.send_many(self, events)  # raises the error
+
+    async def _send_columns(self, rows: Columns) -> list[str]:
+        """Send the events of the rows as `Publisher.send_columns` does, which calls `_mark` for each event."""
+        return await Publisher._send_columns(self, rows)
 
     def _marked(self, event: Event) -> Event:
         self._check_loop()

@@ -28,6 +28,8 @@ Files, each after the files that it imports:
     _pack_frame        the message of a publisher's pack: its message id, headers, subject and frame
     _packing_core      the core of a publisher with packs: puts many events into each message
     _sending           `send`: passes an event to the core, or waits
+    _columns           the rows of a table: makes an event of each row, and passes it to the core
+    column_sender      `send_columns`: sends the rows of a table as events
     linger             closes a publisher's open pack in time
     known_streams      the streams that a connection publishes to, each looked up once
     outcomes           reports the outcomes of a publisher's events to callbacks, senders and `flush`

@@ -14,9 +14,11 @@ from eda.errors import Closed, CodecError, ConfigError, NotSupported, PublishFai
 from eda.jetstream.pack_mark import check_packed
 from eda.jetstream.store_mark import check_unmarked
 from eda.log import with_fields
+from eda.publishing._columns import Columns
 from eda.publishing._pending import OTHER_LOOP
 from eda.publishing._publisher_core import PublisherCore
-from eda.publishing._sending import Sender, with_own_send
+from eda.publishing._sending import with_own_send
+from eda.publishing.column_sender import ColumnSender
 from eda.publishing.cores import new_core
 from eda.publishing.lifecycle import Lifecycle
 from eda.publishing.outcomes import Outcomes
@@ -37,7 +39,7 @@ FLUSH_ON_ERROR_S = 5.0  # time-out of the flush if an exception leaves the block
 
 
 @with_own_send
-class Publisher(Sender):
+class Publisher(ColumnSender):
     """Publishes events at volume; made by `Conn.publisher`, used as an async context manager.
 
     Events are stored in the order of `send`, also across time-outs, reconnects and leader changes. If the server
@@ -265,14 +267,15 @@ class Publisher(Sender):
                 await self._send_list(part, ids)
         return ids
 
-    async def _send_list(self, events: list[Event], ids: list[str]) -> None:
+    async def _send_list(self, events: list[Event] | Columns, ids: list[str]) -> None:
         at = 0
         while at < len(events):
             core = await self._room()
             try:
-                at = core.accept_many(events, at, ids)
+                at = core.accept_many(events, at, ids) if isinstance(events, list) else events.accept(self, at, ids)
             except CodecError as error:
-                error.add_note(f"events[{len(ids)}]")
+                if isinstance(events, list):  # otherwise the error names its row
+                    error.add_note(f"events[{len(ids)}]")
                 raise
             finally:
                 self._pump.on_accepted()

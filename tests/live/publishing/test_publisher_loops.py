@@ -23,6 +23,10 @@ async def send_many(pub: eda.Publisher) -> None:
     await pub.send_many([eda.Event(id="foreign")])
 
 
+async def send_columns(pub: eda.Publisher) -> None:
+    await pub.send_columns(id=["foreign"])
+
+
 async def send_and_wait(pub: eda.Publisher) -> None:
     await pub.send_and_wait(eda.Event(id="foreign"))
 
@@ -35,7 +39,7 @@ async def close(pub: eda.Publisher) -> None:
     await pub.close()
 
 
-USES = pytest.mark.parametrize("use", [send, send_many, send_and_wait, flush, close])
+USES = pytest.mark.parametrize("use", [send, send_many, send_columns, send_and_wait, flush, close])
 
 
 @both

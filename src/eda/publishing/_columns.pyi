@@ -1,0 +1,13 @@
+from typing import Any, final
+
+from eda._event import Event
+from eda.publishing._sending import Sender
+
+__all__ = ["Columns"]
+
+@final
+class Columns:
+    def __init__(self, given: dict[str, Any]) -> None: ...
+    def __len__(self) -> int: ...
+    def event(self, row: int) -> Event: ...
+    def accept(self, publisher: Sender, begin: int, ids: list[str]) -> int: ...
