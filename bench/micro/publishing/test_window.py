@@ -18,7 +18,11 @@ def test_contenders_agree() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["eda_send_many", "eda_build_and_send", "eda_send_many_packed", "eda_build_and_send_packed"]
+    "name",
+    [
+        *("eda_send_many", "eda_build_and_send", "eda_send_many_packed", "eda_build_and_send_packed"),
+        *("eda_send_columns", "eda_send_rows", "eda_send_columns_packed", "eda_send_rows_packed"),
+    ],
 )
 def test_all_is_acknowledged(name: str) -> None:
     contender = CONTENDERS[name]()
@@ -33,8 +37,13 @@ def test_all_is_acknowledged(name: str) -> None:
         ("eda_build_and_send", "protobuf_build"),
         ("eda_send_many_packed", "eda_send_many"),
         ("eda_build_and_send_packed", "eda_build_and_encode"),
+        ("eda_send_columns", "eda_send_rows"),
+        ("eda_send_columns_packed", "eda_send_rows_packed"),
     ],
-    ids=["window", "send_many", "build_and_send", "packed_send_many", "packed_build_and_send"],
+    ids=[
+        *("window", "send_many", "build_and_send", "packed_send_many", "packed_build_and_send"),
+        *("send_columns", "packed_send_columns"),
+    ],
 )
 def test_window(names: tuple[str, ...], contest: Callable[..., None]) -> None:
     contest("publishing.window", *names)
