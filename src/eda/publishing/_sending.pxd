@@ -25,6 +25,4 @@ cdef class Sending:
     cdef bint is_running                # `rest` runs now, so it must not be freed
     cdef bint is_tracked                # by the garbage collector
 
-    cdef bint end(self) noexcept
-    cdef str begin(self)
-    cdef int mark(self, object mark) except -1
+    cdef void end(self) noexcept

@@ -126,42 +126,19 @@ cdef class Sending:
         if rest is not None:
             rest.close()
 
-    cdef bint end(self) noexcept:
+    cdef void end(self) noexcept:
         self.has_begun = True
         self.publisher = None
-        self.event = self.rest = None
-        return True
+        self.event = None
+        if self.rest is not None:
+            self.rest = None
 
-    cdef str begin(self):
-        """Send the event if nothing is in the way, and return its id. Otherwise set `rest`."""
-        cdef Sender publisher = self.publisher
-        cdef PublisherCore core
-        cdef str id
-        if self.has_begun:
-            raise RuntimeError("cannot reuse already awaited coroutine")
-        if publisher is None:
-            raise TypeError("only a publisher makes a coroutine of `send`")
-        self.has_begun = True
-        core = publisher._core
-        if core is not None and not publisher._closed:
-            if publisher._mark is not None and type(self.event) is Event:
-                self.mark(publisher._mark)
-            if not core.is_overfull and len(publisher._senders) == 0:
-                id = core.take_if_flowing(self.event)
-                if id is not None:
-                    return id
-        self.rest = publisher._send_slowly(self.event)
-        give_to_collector(self)         # it waits now, and what it waits for may refer to it
-        self.is_tracked = True
-        return None
 
-    cdef int mark(self, object mark) except -1:
-        """Change the event by the publisher's function."""
-        if isinstance(mark, Marker):
-            self.event = (<Marker>mark).mark(<Event>self.event, self.publisher)
-        else:
-            self.event = mark(self.event, self.publisher)
-        return 0
+cdef object marked(object mark, Event event, Sender publisher):
+    """Return the event as the publisher's function changes it."""
+    if isinstance(mark, Marker):
+        return (<Marker>mark).mark(event, publisher)
+    return mark(event, publisher)
 
 
 cdef int warn_of_send() noexcept:
@@ -173,21 +150,34 @@ cdef int warn_of_send() noexcept:
 cdef PySendResult send_to(PyObject* it, PyObject* value, PyObject** result) except PYGEN_ERROR:
     """Do what `send` of a coroutine does. The result is the id, or what the sender waits for; the caller owns it."""
     cdef Sending self = <Sending>it
+    cdef Sender publisher
+    cdef PublisherCore core
+    cdef object event
+    cdef str id
     cdef PySendResult how
-    if self.rest is None:
-        if value is not <PyObject*>None and not self.has_begun:
+    if not self.has_begun:
+        if value is not <PyObject*>None:
             raise TypeError("can't send non-None value to a just-started coroutine")
-        try:
-            id = self.begin()
-        except BaseException:
-            self.end()
-            raise
-        if id is not None:
-            # This is `end`, without what has no effect here.
-            self.publisher = self.event = None
-            Py_INCREF(id)
-            result[0] = <PyObject*>id
-            return PYGEN_RETURN
+        publisher = self.publisher
+        event = self.event
+        self.end()                      # whatever raises from here on
+        if publisher is None:
+            raise TypeError("only a publisher makes a coroutine of `send`")
+        core = publisher._core
+        if core is not None and not publisher._closed:
+            if publisher._mark is not None and type(event) is Event:
+                event = marked(publisher._mark, <Event>event, publisher)
+            if not core.is_overfull and len(publisher._senders) == 0:
+                id = core.take_if_flowing(event)
+                if id is not None:
+                    Py_INCREF(id)
+                    result[0] = <PyObject*>id
+                    return PYGEN_RETURN
+        self.rest = publisher._send_slowly(event)
+        give_to_collector(self)         # it waits now, and what it waits for may refer to it
+        self.is_tracked = True
+    elif self.rest is None:
+        raise RuntimeError("cannot reuse already awaited coroutine")
     # What it runs may call `send`, `throw` or `close` of this very object, whose `end` would free the coroutine.
     if self.is_running:
         raise ValueError("coroutine already executing")
