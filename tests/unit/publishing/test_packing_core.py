@@ -13,7 +13,6 @@ import zstandard
 import eda
 from eda._codec import encode_event
 from eda.publishing._stream_sender import Destination
-from leaks import resident
 from support.publishing.packs import events_in
 from support.publishing.publisher_core import Rig, Written, events
 
@@ -362,18 +361,6 @@ def test_accept_in_different_ways_in_one_turn_gives_times_that_do_not_go_back() 
     sent = [event.time for each in rig.written() for event in events_in(each.payload)]
     assert len(sent) == 60
     assert sent == sorted(sent)
-
-
-def test_packs_that_wait_take_little_more_memory_than_is_counted() -> None:
-    rig = rig_of(2, max_pending=50_000, max_bytes=100 * KIB**2)
-    rig.core.stop_writing()
-    many = [eda.Event(data=eda.Bytes(bytes(100))) for _ in range(4096)]
-    rig.core.accept_many(many, 0, [])
-    before = resident()
-    for _ in range(10):
-        rig.core.accept_many(many, 0, [])
-    assert rig.core.n_waiting == 11 * 2048
-    assert resident() - before < 4 * rig.core.n_bytes
 
 
 def test_accept_if_flowing_in_one_turn_reads_the_clock_anew_at_each_tick() -> None:

@@ -11,7 +11,7 @@ import zstandard
 from eda._data import JSON, Bytes
 from eda._event import Event
 from eda.errors import ConfigError, EncodeError
-from leaks import MAX_BLOCKS, MAX_RSS, growth
+from leaks import MAX_BLOCKS, MAX_RSS, growth, resident
 from support.publishing.publisher_core import Host, Rig
 
 N = 100_000
@@ -151,3 +151,16 @@ def test_memory_of_a_large_event_is_given_back() -> None:
 
     _, _, size = growth(path, 3, n_before=2)
     assert size < MAX_RSS
+
+
+def test_packs_that_wait_take_little_more_memory_than_is_counted() -> None:
+    rig = Rig(packs={"max_events": 2, "max_pack_bytes": 65_536}, max_pending=50_000, max_bytes=100 * 2**20)
+    rig.window()
+    rig.core.stop_writing()
+    many = [Event(data=Bytes(bytes(100))) for _ in range(4096)]
+    rig.core.accept_many(many, 0, [])
+    before = resident()
+    for _ in range(10):
+        rig.core.accept_many(many, 0, [])
+    assert rig.core.n_waiting == 11 * 2048
+    assert resident() - before < 4 * rig.core.n_bytes
