@@ -10,14 +10,25 @@ cdef extern from *:
     typedef struct {
         PyObject* items[EDA_MAX_FREE];
         int n;
+        PyTypeObject* type;
         destructor other;       /* the type's own tp_dealloc, for objects that are not kept */
     } eda_free_list;
     static inline void eda_install_free_list(eda_free_list* free_list, PyTypeObject* type, destructor dealloc) {
+        free_list->type = type;
         free_list->other = type->tp_dealloc;
         type->tp_dealloc = dealloc;
     }
+    static PyObject* eda_make_untracked(PyTypeObject* type) {
+        PyObject* no_arguments = PyTuple_New(0);
+        PyObject* it = no_arguments == NULL ? NULL : type->tp_new(type, no_arguments, NULL);
+        Py_XDECREF(no_arguments);
+        if (it != NULL) PyObject_GC_UnTrack(it);
+        return it;
+    }
     static inline PyObject* eda_take_free(eda_free_list* free_list) {
-        PyObject* it = free_list->items[--free_list->n];
+        PyObject* it;
+        if (free_list->n == 0) return eda_make_untracked(free_list->type);
+        it = free_list->items[--free_list->n];
     #ifdef Py_REF_DEBUG
         _Py_NewReference(it);
     #else
@@ -30,10 +41,9 @@ cdef extern from *:
     """
     ctypedef void (*Dealloc "destructor")(PyObject* it) noexcept
     ctypedef struct FreeList "eda_free_list":
-        int n
         Dealloc other
     void install_free_list "eda_install_free_list"(FreeList* free_list, PyTypeObject* type, Dealloc dealloc) noexcept
-    object take_free "eda_take_free"(FreeList* free_list)                # the list must not be empty
+    object take_free "eda_take_free"(FreeList* free_list)                # a new object if the list is empty
     bint has_room "eda_has_room"(FreeList* free_list) noexcept
     void put_free "eda_put_free"(FreeList* free_list, PyObject* it) noexcept
 

@@ -461,12 +461,7 @@ install_free_list(&free_list, <PyTypeObject*>Event, dealloc_event)
 
 
 cdef Event new_event():
-    cdef Event event
-    if free_list.n:
-        return <Event>take_free(&free_list)
-    event = Event.__new__(Event)
-    leave_to_refcount(event)            # a new event refers to bytes and texts only
-    return event
+    return <Event>take_free(&free_list)     # untracked, because a new event refers to bytes and texts only
 
 
 def _restore_event(

@@ -17,8 +17,8 @@ __all__ = ["next_nuid"]
 cdef enum:
     N_PREFIX = 12
     N_SEQ = 10
-    N_LAST = 4                  # digits that change from id to id
-    LAST = 62 * 62 * 62 * 62           # how many numbers they can be
+    N_LAST = 4                                      # digits that change from id to id
+    MAX_LAST = 62 * 62 * 62 * 62                    # 62 ** N_LAST
     MIN_STEP = 33
     MAX_STEP = 333
 
@@ -52,7 +52,7 @@ cdef int seed() except -1:
     memcpy(latest, prefix, N_PREFIX)
     seq = new_seq
     step = new_step
-    last = LAST
+    last = MAX_LAST
     return 0
 
 
@@ -64,7 +64,7 @@ cdef int fill_latest() noexcept:
     for i in range(N_PREFIX + N_SEQ - 1, N_PREFIX - 1, -1):
         latest[i] = DIGITS[rest % 62]
         rest //= 62
-    last = <uint32_t>(seq % LAST)
+    last = <uint32_t>(seq % MAX_LAST)
     return 0
 
 
@@ -87,7 +87,7 @@ cdef str new_nuid():
     last += step
     if step == 0 or seq >= MAX_SEQ:
         seed()
-    if last >= LAST:
+    if last >= MAX_LAST:
         fill_latest()
     result = PyUnicode_New(N_PREFIX + N_SEQ, 127)
     text = <unsigned char*>PyUnicode_DATA(result)

@@ -20,7 +20,7 @@ from eda.cli.values import time_beside_places
 __all__ = ["remove_sub", "reset_sub", "rewind_sub", "target_of"]
 
 _SHOWN = {"first": "the first event", "end": "the next event that is stored"}
-AHEAD = timedelta(minutes=1)  # by which the clock of a server may differ
+_AHEAD = timedelta(minutes=1)  # by which the clock of a server may differ
 _PLACE = re.compile(r"\d+(\.\d+)?", re.ASCII)
 
 
@@ -44,7 +44,7 @@ def target_of(to: str | None, since: datetime | None, *, first: bool, end: bool)
 
 def _past(time: datetime) -> datetime:
     """Return the time. Raises Failure if it is in the future: by a mistyped year, all events would be passed over."""
-    if time > datetime.now(UTC) + AHEAD:
+    if time > datetime.now(UTC) + _AHEAD:
         raise Failure(f"--to: {time.isoformat()} is in the future; --end waits for the next event")
     return time
 

@@ -10,13 +10,14 @@ from eda.errors import ConfigError
 from eda.middleware.around_publish import MarkHook
 from eda.middleware.hooked_publisher import HookedPublisher
 from eda.publishing._columns import Columns
-from eda.publishing._sending import Marker
+from eda.publishing._sending import Marker, with_own_send
 from eda.publishing.publisher import Publisher
 
 __all__ = ["MarkedPublisher"]
 
 
 @final
+@with_own_send
 class MarkedPublisher(HookedPublisher):
     """A publisher for whose `send`, `send_many` and `send_columns` each middleware has the hook `mark`, or none.
 
@@ -25,11 +26,9 @@ class MarkedPublisher(HookedPublisher):
 
     _marks: tuple[MarkHook, ...] = ()
 
-    if TYPE_CHECKING:
+    if TYPE_CHECKING:  # `with_own_send` sets it
 
         def send(self, event: Event) -> Coroutine[Any, Any, str]: ...
-    else:
-        send = Publisher.send  # it calls `_mark`
 
     def set_marks(self, marks: tuple[MarkHook, ...]) -> None:
         """Set the hooks `mark`, the outermost first."""

@@ -13,7 +13,7 @@ from eda._event cimport (
     F_AGGREGATE, F_CAUSE, F_CLIENT, F_ID, F_SCHEMA, F_TYPE, G_DATA, G_META, G_TIME, N_GIVEN, N_TEXT, Event, new_event,
 )
 from eda.publishing._publisher_core cimport MAX_AT_ONCE, PublisherCore
-from eda.publishing._sending cimport Marker, Sender
+from eda.publishing._sending cimport Sender, marked
 
 from collections.abc import Iterable
 
@@ -145,12 +145,8 @@ cdef class Columns:
         try:
             while row < end and not (core.out.paused or core.at_limit()):
                 event = self.event_at(row)
-                if mark is None:
-                    pass
-                elif isinstance(mark, Marker):
-                    event = (<Marker>mark).mark(event, publisher)
-                else:
-                    event = <Event?>mark(event, publisher)
+                if mark is not None:
+                    event = <Event?>marked(mark, event, publisher)
                 ids.append(core.put(event, now, time_ns, True))
                 row += 1
         except Exception as error:

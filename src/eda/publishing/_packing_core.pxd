@@ -28,16 +28,17 @@ cdef class PackingCore(PublisherCore):
     cdef object aggregate_owner
 
     cdef uint64_t n_in_turn             # events that accept_if_flowing() has taken since the event loop ran
-    # The time of the events that it takes in one turn of the event loop, and the tick of the clock when it was read.
+    # The time of the event that is put into a pack. accept_if_flowing() reads it once for each turn and each tick of
+    # the clock, and all other ways set it too, so that it does not go back within a turn.
     cdef int64_t time_ns
-    cdef int64_t tick_ns
+    cdef int64_t tick_ns                # 0 or, in this turn, the tick at which accept_if_flowing() has read the time
     cdef uint64_t receipt_seq           # where the event is that was last accepted with a receipt
     cdef uint64_t receipt_index
 
     cdef public bint linger_runs        # the host's timer runs, which closes the pack in time
     cdef readonly uint64_t n_packs      # messages: packs that were closed
 
-    cdef str put_packed(self, Event event, int64_t time_ns, object receipt)
+    cdef str put_packed(self, Event event, object receipt)
     cdef int close_whole(self) except -1
     cdef bint check_odd(self, Event event, Plan* plan) except -1
     cdef int begin(self, Event event, Plan* plan) except -1

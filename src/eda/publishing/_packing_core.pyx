@@ -25,7 +25,7 @@ from eda.publishing._publisher_core cimport PublisherCore
 from eda.publishing._stream_sender cimport Destination, Reply, check_id, id_of, put_frame
 from eda.publishing._window cimport Slot, PublishWindow, fill_slot, has_slot
 from eda.transport._frame cimport MAX_CONTROL_LINE
-from eda.transport._outbound cimport Chunk
+from eda.transport._outbound cimport Chunk, write_soon_at
 
 __all__ = ["PackingCore"]
 
@@ -122,7 +122,7 @@ cdef class PackingCore(PublisherCore):
         """
         self.check_caller()
         self.time_ns = wall_ns()
-        id = self.put_packed(event, self.time_ns, receipt)
+        id = self.put_packed(event, receipt)
         return self.receipt_seq, self.receipt_index, id
 
     def drop_receipt(self, uint64_t seq, Py_ssize_t index):
@@ -154,7 +154,7 @@ cdef class PackingCore(PublisherCore):
         if tick_ns != self.tick_ns:
             self.tick_ns = tick_ns
             self.time_ns = wall_ns() if HAS_TICKS else tick_ns
-        return self.put_packed(<Event>event, self.time_ns, None)
+        return self.put_packed(<Event>event, None)
 
     @property
     def needs_turn(self):
@@ -166,10 +166,11 @@ cdef class PackingCore(PublisherCore):
         self.n_in_turn = 0
 
     cdef str put(self, Event event, uint64_t now, int64_t time_ns, bint at_once):
-        self.time_ns = time_ns          # the next event of this turn may not be earlier
-        return self.put_packed(event, time_ns, None)
+        self.time_ns = time_ns
+        return self.put_packed(event, None)
 
-    cdef str put_packed(self, Event event, int64_t time_ns, object receipt):
+    cdef str put_packed(self, Event event, object receipt):
+        """Put an event into the open pack, with `time_ns` as its time, and return its id."""
         cdef Plan plan
         cdef bint is_new = (
             len(<str>event.texts[F_ID]) == 0 if event.texts[F_ID] is not NULL else event.spans[F_ID].n == 0
@@ -181,7 +182,7 @@ cdef class PackingCore(PublisherCore):
         cdef SentPack pack
         cdef unsigned char* to
         # Encoding may run code of the user, which may change the state. So the state is read after encoding.
-        plan_envelope(event, id, self.client, time_ns, &plan)
+        plan_envelope(event, id, self.client, self.time_ns, &plan)
         n = 1 + size_of_length(plan.size) + plan.size
         # All steps that may fail come first, so that no event is in a pack that is not accepted.
         if not is_new:
@@ -358,8 +359,7 @@ cdef class PackingCore(PublisherCore):
             if self.fast:
                 self.n_in_batch += 1
                 slot.batch_seq = self.n_in_batch
-            if self.out.at_once or not self.out.scheduled or self.out.publishes.pos >= WRITE_SIZE:
-                self.out.write_or_schedule()
+            write_soon_at(self.out, WRITE_SIZE)
         else:
             slot.n_tries = 0
         if write and (has_receipt or not (self.timer_runs and self.writing)):

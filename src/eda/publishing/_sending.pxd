@@ -26,3 +26,7 @@ cdef class Sending:
     cdef bint is_tracked                # by the garbage collector
 
     cdef void end(self) noexcept
+
+
+# Return the event as the function `_mark` of a publisher changes it.
+cdef object marked(object mark, Event event, Sender publisher)

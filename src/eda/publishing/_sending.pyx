@@ -9,7 +9,7 @@ from cpython.exc cimport PyErr_WarnEx
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF
 
-from eda._data cimport FreeList, give_to_collector, has_room, install_free_list, leave_to_refcount, put_free, take_free
+from eda._data cimport FreeList, give_to_collector, has_room, install_free_list, put_free, take_free
 from eda._event cimport Event
 from eda._steps cimport (
     PYGEN_ERROR, PYGEN_RETURN, AwaitedType, PyIter_Send, PySendResult, taken_step, use_for_send,
@@ -135,7 +135,6 @@ cdef class Sending:
 
 
 cdef object marked(object mark, Event event, Sender publisher):
-    """Return the event as the publisher's function changes it."""
     if isinstance(mark, Marker):
         return (<Marker>mark).mark(event, publisher)
     return mark(event, publisher)
@@ -214,10 +213,6 @@ install_free_list(&free_list, <PyTypeObject*>Sending, dealloc_sending)
 
 cdef Sending new_sending():
     """Return an empty one. Until it has to wait, no reference leads back to it, so the collector need not know it."""
-    cdef Sending sending
-    if free_list.n:
-        return <Sending>take_free(&free_list)
-    sending = Sending.__new__(Sending)
-    leave_to_refcount(sending)
+    cdef Sending sending = <Sending>take_free(&free_list)
     sending.is_tracked = False
     return sending

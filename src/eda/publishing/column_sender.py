@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sized
 from datetime import datetime
 from typing import Any
 
-from eda._event import Event
 from eda.publishing._columns import Columns
+from eda.publishing._publisher_core import PublisherCore
 from eda.publishing._sending import Sender
 from eda.receipt import Receipt
 
@@ -47,9 +47,9 @@ class ColumnSender(Sender):
     async def _send_columns(self, rows: Columns) -> list[str]:
         """Send the events of all rows, and return their ids."""
         ids: list[str] = []
-        await self._send_list(rows, ids)
+        await self._send_rows(rows, lambda core, at: rows.accept(self, at, ids))
         return ids
 
-    async def _send_list(self, events: list[Event] | Columns, ids: list[str]) -> None:
-        """Send the events in order, and append their ids."""
+    async def _send_rows(self, rows: Sized, accept: Callable[[PublisherCore, int], int]) -> None:
+        """Wait for room and call `accept`, until all rows are sent. It begins at a row, and returns the next one."""
         raise NotImplementedError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, Callable, Generator, Iterable
+from collections.abc import AsyncIterable, Callable, Generator, Iterable, Sized
 from typing import Any, Self
 
 from nats.aio.subscription import Subscription as NatsSubscription
@@ -14,7 +14,6 @@ from eda.errors import Closed, CodecError, ConfigError, NotSupported, PublishFai
 from eda.jetstream.pack_mark import check_packed
 from eda.jetstream.store_mark import check_unmarked
 from eda.log import with_fields
-from eda.publishing._columns import Columns
 from eda.publishing._pending import OTHER_LOOP
 from eda.publishing._publisher_core import PublisherCore
 from eda.publishing._sending import with_own_send
@@ -267,19 +266,22 @@ class Publisher(ColumnSender):
                 await self._send_list(part, ids)
         return ids
 
-    async def _send_list(self, events: list[Event] | Columns, ids: list[str]) -> None:
+    async def _send_list(self, events: list[Event], ids: list[str]) -> None:
+        try:
+            await self._send_rows(events, lambda core, at: core.accept_many(events, at, ids))
+        except CodecError as error:
+            error.add_note(f"events[{len(ids)}]")
+            raise
+
+    async def _send_rows(self, rows: Sized, accept: Callable[[PublisherCore, int], int]) -> None:
         at = 0
-        while at < len(events):
+        while at < len(rows):
             core = await self._room()
             try:
-                at = core.accept_many(events, at, ids) if isinstance(events, list) else events.accept(self, at, ids)
-            except CodecError as error:
-                if isinstance(events, list):  # otherwise the error names its row
-                    error.add_note(f"events[{len(ids)}]")
-                raise
+                at = accept(core, at)
             finally:
                 self._pump.on_accepted()
-            if at < len(events) and not core.is_full:
+            if at < len(rows) and not core.is_full:
                 await asyncio.sleep(0)  # with packs: the window is large, and the loop has other work, too
 
     async def _room(self) -> PublisherCore:

@@ -17,10 +17,10 @@ from eda.transport.wire import Wire
 
 __all__ = ["TRANSITIONS", "UNDER_WAY", "PumpMachine", "State"]
 
-EVENTS_PER_ACK = 500  # how many events per acknowledgement a batch asks for; the server grants no more
-ACKS_UNDER_WAY = 8  # fast mode: at most the events of 8 acknowledgements are unanswered; more is not faster
-PACKED_PER_ACK = 4096  # of events in packs; what waits for its acknowledgement then fits into a processor's cache
-PACK_ACKS_UNDER_WAY = 16  # the same for packs: the events of so many acknowledgements are the whole window
+MESSAGES_PER_ACK = 500  # how many messages per acknowledgement a batch asks for; the server grants no more
+ACKS_UNDER_WAY = 8  # fast mode: at most the messages of 8 acknowledgements are unanswered; more is not faster
+PACKED_EVENTS_PER_ACK = 4096  # in packs: what waits for its acknowledgement then fits into a processor's cache
+PACK_ACKS_UNDER_WAY = 16  # with packs: the events of so many acknowledgements are the whole window
 PAUSE_FIRST_S = 0.05
 PAUSE_MAX_S = 2.0
 YOUNG_S = 0.25  # an event up to this age may be written again without a check of the stream's duplicate window
@@ -94,7 +94,7 @@ class PumpMachine:
         self.batch: str = ""  # fast mode: the id of the current batch
         self.ending_by: float = 0.0  # in the state `ending`: when the final acknowledgement is overdue
         self.stream_checked_at: float = 0.0
-        self._events_per_ack = 1  # fast mode: the number that the server has granted last
+        self._messages_per_ack = 1  # fast mode: the number that the server has granted last
         self._oldest_goes_alone = False  # after an interruption, until the oldest event is stored
         self._pause_s = PAUSE_FIRST_S
         self._pause: asyncio.TimerHandle | None = None
@@ -162,7 +162,7 @@ class PumpMachine:
     def _start_batch(self) -> None:
         core = self.core
         self.batch = next_nuid()
-        core.begin_batch(self.batch.encode(), self._events_per_ack_to_ask())
+        core.begin_batch(self.batch.encode(), self._messages_per_ack_to_ask())
         is_only_event = self._oldest_goes_alone or core.n_waiting == 1 or core.next_wants_receipt
         core.write_oldest(is_only_event)
         if is_only_event:
@@ -183,22 +183,22 @@ class PumpMachine:
         """Return whether a message has several events."""
         return self.core.max_messages < self.core.max_pending
 
-    def _events_per_ack_to_ask(self) -> int:
+    def _messages_per_ack_to_ask(self) -> int:
         """Return how many messages per acknowledgement to ask for: at most a quarter of the window."""
         core = self.core
-        n = min(EVENTS_PER_ACK, core.max_messages // 4)
+        n = min(MESSAGES_PER_ACK, core.max_messages // 4)
         if self._has_packs:
-            n = min(n, PACKED_PER_ACK * core.n_packs // max(core.n_accepted, 1))
+            n = min(n, PACKED_EVENTS_PER_ACK * core.n_packs // max(core.n_accepted, 1))
         if core.n_pending:
             n = min(n, int(core.max_bytes / 4 / max(core.n_bytes / core.n_pending, 1)))
         return max(1, n)
 
-    def batch_goes_on(self, events_per_ack: int) -> None:
-        """Fast mode: handle an acknowledgement within the batch; the server sends one per `events_per_ack` events."""
+    def batch_goes_on(self, messages_per_ack: int) -> None:
+        """Fast mode: handle an acknowledgement within the batch; the server sends one per `messages_per_ack`."""
         core = self.core
-        self._events_per_ack = max(1, events_per_ack)
+        self._messages_per_ack = max(1, messages_per_ack)
         n_acks = PACK_ACKS_UNDER_WAY if self._has_packs else ACKS_UNDER_WAY
-        core.set_limit(min(self._events_per_ack * n_acks, EVENTS_PER_ACK * ACKS_UNDER_WAY))
+        core.set_limit(min(self._messages_per_ack * n_acks, MESSAGES_PER_ACK * ACKS_UNDER_WAY))
         if self.state is State.STARTING:
             self._change(State.OPEN)
         if self.state is State.OPEN:
@@ -229,7 +229,7 @@ class PumpMachine:
     def make_room(self) -> None:
         """Flush, unless an acknowledgement within the batch is due, which will make room."""
         core = self.core
-        if core.n_in_batch - core.n_batch_answered < self._events_per_ack or core.needs_batch_end:
+        if core.n_in_batch - core.n_batch_answered < self._messages_per_ack or core.needs_batch_end:
             self.flush()
 
     def commit_before_receipt(self) -> None:

@@ -37,12 +37,17 @@ cdef class Outbound:
     cpdef int flush(self) except -1
 
 
-cdef inline int write_soon(Outbound out) except -1:
-    """Write the frames that were just added, now or before the end of this turn of the loop."""
+cdef inline int write_soon_at(Outbound out, Py_ssize_t size) except -1:
+    """Write the frames that were just added: now if they are `size` bytes, or by the end of this turn of the loop."""
     # The usual case under load comes first: a write is scheduled already, and the buffer is not full.
-    if out.scheduled and not out.at_once and out.publishes.pos + out.commands.pos < CHUNK_SIZE:
+    if out.scheduled and not out.at_once and out.publishes.pos + out.commands.pos < size:
         return 0
     return out.write_or_schedule()
+
+
+cdef inline int write_soon(Outbound out) except -1:
+    """Write the frames that were just added, now or before the end of this turn of the loop."""
+    return write_soon_at(out, CHUNK_SIZE)
 
 
 cdef int put_publish(Outbound out, const unsigned char* subject, Py_ssize_t n_subject, const char* payload,

@@ -35,6 +35,21 @@ async def publisher_of(conn: eda.Conn, stream: str, mode: str, **options: Any) -
         yield publisher
 
 
+@asynccontextmanager
+async def held(
+    connect: Connect, server: eda.EmbeddedServer, stream: str, mode: str
+) -> AsyncIterator[tuple[FaultyProxy, eda.Conn, eda.Publisher]]:
+    """Open a publisher with room for 100 events. After its first event, its connection is held up."""
+    async with FaultyProxy(server.port) as proxy:
+        conn = await connect(proxy.url(server.url))
+        async with publisher_of(conn, stream, mode, max_pending=100) as publisher:
+            await publisher.send(eda.Event(id="first"))
+            await publisher.flush()
+            proxy.hold()
+            yield proxy, conn, publisher
+        await conn.close()
+
+
 async def read(conn: eda.Conn, stream: str, n: int) -> list[eda.Event]:
     async with conn.events(stream, backfill=True) as events:
         return [await anext(events) for _ in range(n)]
@@ -126,44 +141,32 @@ async def test_send_columns_when_tasks_call_it_at_once_keeps_the_order_of_each(
 async def test_send_columns_when_lists_are_emptied_while_it_waits_sends_what_was_in_them(
     connect: Connect, server: eda.EmbeddedServer, stream: str, mode: str
 ) -> None:
-    async with FaultyProxy(server.port) as proxy:
-        conn = await connect(proxy.url(server.url))
-        async with publisher_of(conn, stream, mode, max_pending=100) as pub:
-            await pub.send(eda.Event(id="first"))
-            await pub.flush()
-            proxy.hold()
-            ids, data = ids_from(1000), [bytes([number % 256]) for number in range(1000)]
-            sending = asyncio.create_task(pub.send_columns(id=ids, data=data))
-            await until(lambda: pub.stats().pending >= 100)
-            ids.clear()
-            data.clear()
-            assert not sending.done()
-            proxy.release()
-            assert await sending == ids_from(1000)
+    async with held(connect, server, stream, mode) as (proxy, conn, pub):
+        ids, data = ids_from(1000), [bytes([number % 256]) for number in range(1000)]
+        sending = asyncio.create_task(pub.send_columns(id=ids, data=data))
+        await until(lambda: pub.stats().pending >= 100)
+        ids.clear()
+        data.clear()
+        assert not sending.done()
+        proxy.release()
+        assert await sending == ids_from(1000)
         events = await read(conn, stream, 1001)
         assert [event.data.decode() for event in events[1:]] == [bytes([number % 256]) for number in range(1000)]
-        await conn.close()
 
 
 @each_mode
 async def test_send_columns_when_it_is_cancelled_has_sent_the_rows_so_far(
     connect: Connect, server: eda.EmbeddedServer, stream: str, mode: str
 ) -> None:
-    async with FaultyProxy(server.port) as proxy:
-        conn = await connect(proxy.url(server.url))
-        async with publisher_of(conn, stream, mode, max_pending=100) as pub:
-            await pub.send(eda.Event(id="first"))
-            await pub.flush()
-            proxy.hold()
-            sending = asyncio.create_task(pub.send_columns(id=ids_from(1000)))
-            await until(lambda: pub.stats().pending == 100)
-            sending.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await sending
-            proxy.release()
-            await pub.send(eda.Event(id="last"))
-        assert await stored_ids(server.url, stream) == ["first", *ids_from(100), "last"]
-        await conn.close()
+    async with held(connect, server, stream, mode) as (proxy, _, pub):
+        sending = asyncio.create_task(pub.send_columns(id=ids_from(1000)))
+        await until(lambda: pub.stats().pending == 100)
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        proxy.release()
+        await pub.send(eda.Event(id="last"))
+    assert await stored_ids(server.url, stream) == ["first", *ids_from(100), "last"]
 
 
 @each_mode
