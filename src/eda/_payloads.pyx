@@ -22,6 +22,13 @@ cdef dict fields_of = PLAIN_FIELDS
 
 
 cdef extern from *:
+    """
+    /* What a descriptor of the object's class has for the object. */
+    static inline PyObject* eda_value_of(PyObject* descriptor, PyObject* it) {
+        return Py_TYPE(descriptor)->tp_descr_get(descriptor, it, (PyObject*)Py_TYPE(it));
+    }
+    """
+    object value_of "eda_value_of"(object descriptor, object it)
     long long PyLong_AsLongLongAndOverflow(object value, int* overflow) except? -1
 
 
@@ -39,16 +46,16 @@ cdef Data payload_data(str encoding, object value):
 
 cdef Data data_of_payload(object value, PyObject** type, PyObject** schema):
     cdef tuple entry = entry_of(value)
-    check_same(entry, 1, <object>type[0] if type[0] is not NULL else "", value)
-    check_same(entry, 2, <object>schema[0] if schema[0] is not NULL else "", value)
+    check_same(entry, 1, type[0], value)
+    check_same(entry, 2, schema[0], value)
     type[0] = <PyObject*>entry[1]
     schema[0] = <PyObject*>entry[2]
     return payload_data(entry[0], value)
 
 
-cdef inline int check_same(tuple entry, Py_ssize_t i, object given, object value) except -1:
-    if given and given != entry[i]:
-        raise contradiction("type" if i == 1 else "schema", given, value)
+cdef inline int check_same(tuple entry, Py_ssize_t i, PyObject* given, object value) except -1:
+    if given is not NULL and <object>given and <object>given != entry[i]:
+        raise contradiction("type" if i == 1 else "schema", <object>given, value)
     return 0
 
 
@@ -93,8 +100,8 @@ cdef bint is_read_back(object payload) except -1:
         fields = plain_fields(type(payload))
     if fields is None:
         return False
-    for name, kind in <tuple>fields:
-        value = getattr(payload, name)
+    for member, kind in <tuple>fields:
+        value = value_of(member, payload)
         if type(value) is not kind:
             return False
         if kind is int:

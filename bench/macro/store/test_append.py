@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import pytest
 import uvloop
@@ -127,37 +127,51 @@ def bare_s(server: eda.EmbeddedServer, stream: str) -> float:
     return bare_store.append_s(server, frames[N_AGGREGATES:], N_AT_ONCE)
 
 
-async def _at_once(n: int, work: Callable[[int], object]) -> float:
-    """Have N_AT_ONCE tasks do the work for each number below `n`; return the seconds."""
-    numbers = iter(range(n))
-
-    async def repeat() -> None:
-        for number in numbers:
-            await work(number)  # type: ignore[misc]
-
+async def _at_once_s(repeat: Callable[[], Awaitable[None]]) -> float:
+    """Run N_AT_ONCE tasks of `repeat`; return the seconds until the last one ends."""
     started = time.perf_counter()
     await asyncio.gather(*[repeat() for _ in range(N_AT_ONCE)])
     return time.perf_counter() - started
+
+
+async def _execute_s(
+    store: eda.EventStore[Order, Command], commands: Iterable[tuple[str, Command, str | None]]
+) -> float:
+    """Execute the commands, each with its aggregate and its id. They are there beforehand, as the bare frames are."""
+    left = iter(list(commands))
+
+    async def repeat() -> None:
+        for name, command, command_id in left:
+            await store.execute(name, command, command_id=command_id)
+
+    return await _at_once_s(repeat)
 
 
 async def eda_execute_s(server: eda.EmbeddedServer, stream: str) -> float:
     """Execute a command on each aggregate, so that all are in the cache, then measure."""
     async with eda.connect(server.url, client="bench") as conn:
         store: eda.EventStore[Order, Command] = conn.store(stream, decider(), cache=N_AGGREGATES)
-        await _at_once(N_AGGREGATES, lambda n: store.execute(NAMES[n], Place()))
-        return await _at_once(
-            N_COMMANDS, lambda n: store.execute(NAMES[n % N_AGGREGATES], Add(), command_id=f"req-{n}")
-        )
+        await _execute_s(store, [(name, Place(), None) for name in NAMES])
+        return await _execute_s(store, [(NAMES[n % N_AGGREGATES], Add(), f"req-{n}") for n in range(N_COMMANDS)])
+
+
+async def _publish_s(conn: eda.Conn, stream: str, events: Iterable[eda.Event]) -> float:
+    """Publish the events, which are there beforehand."""
+    left = iter(list(events))
+
+    async def repeat() -> None:
+        for event in left:
+            await conn.publish(stream, event)
+
+    return await _at_once_s(repeat)
 
 
 async def eda_publish_s(server: eda.EmbeddedServer, stream: str) -> float:
     """Publish the same events to an ordinary stream."""
     async with eda.connect(server.url, client="bench") as conn:
-        await _at_once(N_AGGREGATES, lambda n: conn.publish(stream, eda.Event(data=Added(), aggregate=NAMES[n])))
-        return await _at_once(
-            N_COMMANDS,
-            lambda n: conn.publish(stream, eda.Event(data=Added(), aggregate=NAMES[n % N_AGGREGATES], id=f"req-{n}")),
-        )
+        await _publish_s(conn, stream, [eda.Event(data=Added(), aggregate=name) for name in NAMES])
+        events = [eda.Event(data=Added(), aggregate=NAMES[n % N_AGGREGATES], id=f"req-{n}") for n in range(N_COMMANDS)]
+        return await _publish_s(conn, stream, events)
 
 
 AT_ONCE: dict[str, Contender] = {

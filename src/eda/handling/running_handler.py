@@ -16,17 +16,17 @@ __all__ = ["handled_event", "is_overdue", "note_task"]
 
 # For each worker's task that runs, its dispatcher and its index there. A plain dict, because most callers of
 # `handled_event` are no handlers: a look into a WeakKeyDictionary would take half a microsecond of each command.
-_WORKERS: dict[asyncio.Task[None], tuple[ref[Dispatcher], int]] = {}
+WORKERS: dict[asyncio.Task[None], tuple[ref[Dispatcher], int]] = {}
 
 
 def note_task(task: asyncio.Task[None], dispatcher: Dispatcher, index: int) -> None:
     """Note that a task runs the handlers of a dispatcher's worker."""
-    _WORKERS[task] = ref(dispatcher), index
+    WORKERS[task] = ref(dispatcher), index
     task.add_done_callback(_forget)
 
 
 def _forget(task: asyncio.Task[None]) -> None:
-    _WORKERS.pop(task, None)
+    WORKERS.pop(task, None)
 
 
 def handled_event() -> Event | None:
@@ -52,12 +52,12 @@ def is_overdue() -> bool:
 
 def _caller() -> tuple[Dispatcher, int] | None:
     """Return the dispatcher and index of the worker whose task the caller runs in."""
-    if not _WORKERS:
+    if not WORKERS:
         return None
     try:
         task = asyncio.current_task()
     except RuntimeError:  # no event loop runs in this thread
         return None
-    found = None if task is None else _WORKERS.get(task)
+    found = None if task is None else WORKERS.get(task)
     dispatcher = None if found is None else found[0]()
     return None if found is None or dispatcher is None else (dispatcher, found[1])

@@ -20,6 +20,7 @@ from eda._durations cimport Durations, note_duration
 from eda._event cimport F_AGGREGATE, F_ID, F_TYPE, Event
 from eda.transport._frame cimport MAX_CONTROL_LINE, Frame, Sink, copy_token, size_of_token, status_of
 from eda.transport._outbound cimport Chunk, Outbound, write_soon
+from eda.transport._waits cimport Wait
 from eda._nuid cimport new_nuid
 
 from eda.error_counts import ErrorCounts
@@ -321,9 +322,7 @@ cdef class StreamSender(Sink):
         cdef Ack ack
         cdef Slot* slot
         cdef Chunk chunk
-        if frame.n_subject <= n_inbox or not parse_decimal(
-            frame.subject + n_inbox, frame.n_subject - n_inbox, &seq
-        ):
+        if frame.n_subject <= n_inbox or not parse_decimal(frame.subject + n_inbox, frame.n_subject - n_inbox, &seq):
             return 0
         slot = self.window.find(seq)
         if slot is NULL:
@@ -343,7 +342,9 @@ cdef class StreamSender(Sink):
             note_duration(self.durations, monotonic_ns() - first_sent_ns(slot), 1)
         waiter = self.window.settle(seq)
         self.n_acknowledged += 1
-        if not waiter.done():
+        if type(waiter) is Wait:
+            (<Wait>waiter).end_with(stream_seq)
+        elif not waiter.done():
             waiter.set_result(stream_seq)
         return 0
 

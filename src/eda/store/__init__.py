@@ -24,7 +24,8 @@ Files, each after the files that it imports:
     snapshot_stream    the stream `<stream>-snapshots`: its settings and its messages
     snapshots          snapshots: read, and written in the background
     changeable         whether a state may be changed in place
-    _single            appends of a single event: the message, the fold before it is sent, and the result
+    _message           the message of a single event: its subject, and the headers that state the expectation
+    _single            appends of a single event: the fold before it is sent, and the result
     appending          one append under an expectation: a single message or an atomic batch
     forgetting         forget: the tombstone, the purge, the marker
     turns              callers that append to the same aggregate take turns

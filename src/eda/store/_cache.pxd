@@ -21,10 +21,12 @@ cdef class Cached:
     cpdef Cached after(self, int64_t version, int64_t sequence, str last_id, object state, bint has_state, str earlier)
 
 
-# An aggregate in the cache. `older` and `newer` are the ones that were used before and after it. Borrowed.
+# An aggregate in the cache. `cached` is None while `evolve` may be changing the state.
+# `older` and `newer` are the ones that were used before and after it. Borrowed.
 cdef class Entry:
     cdef Cached cached
     cdef str aggregate
+    cdef bint is_dropped            # it is no longer in the cache
     cdef PyObject* older
     cdef PyObject* newer
 
@@ -35,10 +37,10 @@ cdef class Cache:
     cdef PyObject* oldest           # an Entry, which `entries` owns
     cdef PyObject* newest
 
-    cdef Cached find(self, str aggregate)
+    cdef Entry find(self, str aggregate)
     cdef int use(self, Entry entry) except -1
     cdef void link(self, Entry entry) noexcept
     cdef void unlink(self, Entry entry) noexcept
     cpdef int put(self, str aggregate, Cached cached) except -1
-    cdef int spend(self, str aggregate) except -1
+    cdef int put_at(self, Entry entry, str aggregate, Cached cached) except -1
     cpdef int drop(self, str aggregate) except -1

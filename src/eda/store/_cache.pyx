@@ -84,14 +84,16 @@ cdef class Cache:
 
     def get(self, str aggregate not None):
         """Return an aggregate, which is then the one used last; None if it is not cached."""
-        return self.find(aggregate)
+        cdef Entry entry = self.find(aggregate)
+        return None if entry is None else entry.cached
 
-    cdef Cached find(self, str aggregate):
+    cdef Entry find(self, str aggregate):
+        """Return the place of an aggregate, which is then the one used last; None if it is not cached."""
         cdef object found = self.entries.get(aggregate)
         if found is None:
             return None
         self.use(<Entry>found)
-        return (<Entry>found).cached
+        return <Entry>found
 
     cdef int use(self, Entry entry) except -1:
         """Make an entry the one used last."""
@@ -121,14 +123,17 @@ cdef class Cache:
 
     cpdef int put(self, str aggregate, Cached cached) except -1:
         """Cache an aggregate. If there are too many, the one that was not used for the longest time is dropped."""
-        cdef object found
-        cdef Entry entry
-        if self.bound == 0:
+        return self.put_at(self.find(aggregate), aggregate, cached)
+
+    cdef int put_at(self, Entry entry, str aggregate, Cached cached) except -1:
+        """Do what `put` does. `entry`: the aggregate's place as `find` has returned it; it may be dropped since."""
+        if entry is not None and entry.is_dropped:
+            entry = self.find(aggregate)
+        if entry is not None:
+            self.use(entry)
+            entry.cached = cached
             return 0
-        found = self.entries.get(aggregate)
-        if found is not None:
-            self.use(<Entry>found)
-            (<Entry>found).cached = cached
+        if self.bound == 0:
             return 0
         entry = Entry.__new__(Entry)
         entry.cached = cached
@@ -139,18 +144,12 @@ cdef class Cache:
             self.drop((<Entry>self.oldest).aggregate)
         return 0
 
-    cdef int spend(self, str aggregate) except -1:
-        """Forget an aggregate, if it is cached, but keep its place for the append that follows."""
-        cdef object found = self.entries.get(aggregate)
-        if found is not None:
-            (<Entry>found).cached = None
-        return 0
-
     cpdef int drop(self, str aggregate) except -1:
         """Forget an aggregate, if it is cached."""
         cdef object found = self.entries.pop(aggregate, None)
         if found is not None:
             self.unlink(<Entry>found)
+            (<Entry>found).is_dropped = True
         return 0
 
     def __len__(self):

@@ -10,8 +10,12 @@ cdef enum State:
     ENDED
 
 
+cdef class StoreCalls:
+    cdef public Singles _singles
+
+
 cdef class Call:
-    cdef object store
+    cdef StoreCalls store
     cdef object aggregate
     cdef object given               # the command, or the events
     cdef object expected            # of `append`

@@ -15,7 +15,11 @@ from eda.transport._waits cimport Wait
 
 from warnings import warn
 
-__all__ = ["Call"]
+from eda.handling.running_handler import WORKERS, handled_event
+
+__all__ = ["Call", "StoreCalls"]
+
+cdef dict workers = WORKERS             # empty while no handler runs
 
 
 cdef extern from *:
@@ -32,18 +36,11 @@ cdef extern from *:
 cdef class Call:
     """A coroutine that executes a command, or appends events. Nothing happens before it is awaited.
 
-    `store` is the EventStore, and `given` are the command or the events. `handled`: the event that the caller handles.
+    `store` is its event store, and `given` are the command or the events. `handled`: the event that the caller handles.
     """
 
-    def __init__(self, object store not None, object aggregate, object given, object command_id, object handled,
-                 object expected=None, bint is_append=False):
-        self.store = store
-        self.aggregate = aggregate
-        self.given = given
-        self.command_id = command_id
-        self.handled = handled
-        self.expected = expected
-        self.is_append = is_append
+    def __init__(self):
+        raise TypeError("StoreCalls makes it")
 
     @property
     def __name__(self):
@@ -123,6 +120,8 @@ cdef class Call:
     cdef int begin(self) except -1:
         """Send the event if the aggregate is in the cache; otherwise leave everything to the store."""
         cdef Single single = None
+        if self.store is None:
+            raise TypeError("a Call was made without its store")
         self.state = RUNNING
         try:
             self.singles = self.store._singles
@@ -209,3 +208,63 @@ cdef PyObject* next_of(PyObject* it) except NULL:
 
 
 set_next(<PyTypeObject*>Call, <void*>next_of)
+
+
+cdef class StoreCalls:
+    """The base class of an event store: its two methods that append, which are called for each command.
+
+    `_singles`: sends single events. It is None until the store is open, and if hooks run around each append.
+    """
+
+    @classmethod
+    def __class_getitem__(cls, types):
+        return cls
+
+    def execute(self, aggregate, command, *, command_id=None):
+        """Have the decider decide on a command, append the events that it returns, and return where they are stored.
+
+        If another process has appended meanwhile, its events are folded, and the decider decides again, up to the
+        store's `attempts`. If it decides on no event, nothing is appended, and the result has no receipts. If it raises
+        or decides on no event, and its state came from the cache, the aggregate's new events are read first. If there
+        are any, the decider decides again.
+
+        `command_id` (1 to 100 printable ASCII characters, or the id of an event that a store has appended) makes the
+        command idempotent: if it was executed before, the stored result is returned, and the decider is not asked. This
+        holds for the 256 latest commands of the aggregate, and for all commands within the stream's duplicate window. A
+        command that decided on no event is decided again.
+
+        Raises unchanged what `decide` raises; then nothing is appended. Raises VersionConflict after the last attempt,
+        AggregateForgotten, HistoryIncomplete, and ConfigError for events that can't be appended. After a Timeout,
+        Closed or a cancellation the events may be stored or not: execute the command again with the same `command_id`.
+        """
+        return new_call(self, aggregate, command, command_id, None, False)
+
+    def append(self, aggregate, events, *, expected, command_id=None):
+        """Append events to the aggregate, all or none, and return where they are stored.
+
+        `events` are 1 to 1,000 Events or instances of payload classes. Several at once need nats-server 2.12.1; on a
+        stream with several replicas 2.12.14, or 2.14.4.
+        `expected` is the version that the aggregate must have: a number, the result of `load` or of an earlier append,
+        "new" (no events), "exists" (at least one event), or "any". `command_id` is as in `execute`: if an append with
+        the same id and as many events is stored, its result is returned.
+
+        Raises VersionConflict if the aggregate has another version; nothing is stored then. Raises AggregateForgotten,
+        HistoryIncomplete, and ConfigError before anything is sent. After a Timeout, Closed or a cancellation the events
+        may be stored or not.
+        """
+        return new_call(self, aggregate, events, command_id, expected, True)
+
+
+cdef Call new_call(StoreCalls store, object aggregate, object given, object command_id, object expected,
+                   bint is_append):
+    cdef Call call = Call.__new__(Call)
+    call.store = store
+    call.aggregate = aggregate
+    call.given = given
+    call.command_id = command_id
+    call.expected = expected
+    call.is_append = is_append
+    # The handled event is asked for now, because gather() and wait_for() run coroutines in tasks of their own.
+    if len(workers):
+        call.handled = handled_event()
+    return call

@@ -9,11 +9,11 @@ end early, or be missing.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.stdint cimport uint64_t
 from libc.string cimport memchr, memcmp
 
 from eda._bytes cimport copy_byte, copy_bytes, copy_decimal, parse_decimal
+from eda._texts cimport ascii_text
 
 __all__ = ["EARLIER", "MOST", "earlier_in", "value_of", "with_all"]
 
@@ -51,23 +51,20 @@ cdef str with_sequence(str earlier, uint64_t sequence):
     cdef unsigned char text[(N_NUMBER + 1) * (MOST + 1)]
     cdef Py_ssize_t n
     cdef const char* old = PyUnicode_AsUTF8AndSize(earlier, &n)
-    cdef const char* at = old
-    cdef const char* end = old + n
+    cdef Py_ssize_t end = 0             # where the 14th sequence ends, or the last one
+    cdef int n_blanks = 0
     cdef unsigned char* to = copy_decimal(text, sequence)
-    cdef int left = MOST - 1
     if n > (N_NUMBER + 1) * MOST:
         raise ValueError("earlier: a list of sequences that is too long")
-    while left > 0 and at is not NULL and at < end:
-        at = <const char*>memchr(at, 32, end - at)
-        if at is not NULL:
-            at += 1
-        left -= 1
-    if at is not NULL and at < end:
-        end = at - 1                # the blank after the 14th sequence
-    if end > old:
+    while end < n:
+        n_blanks += old[end] == 32
+        if n_blanks == MOST - 1:
+            break
+        end += 1
+    if end > 0:
         to = copy_byte(to, 32)
-        to = copy_bytes(to, <const unsigned char*>old, end - old)
-    return PyUnicode_DecodeASCII(<char*>text, to - text, NULL)
+        to = copy_bytes(to, <const unsigned char*>old, end)
+    return ascii_text(<char*>text, to - text)
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------

@@ -1,22 +1,10 @@
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t
 
 from eda._event cimport Event
 from eda.publishing._message_sender cimport MessageSender
 from eda.publishing._stream_sender cimport Destination
-from eda.store._cache cimport Cache, Cached
-
-
-cdef class Message:
-    cdef readonly str stream
-    cdef readonly str aggregate
-    cdef readonly str type
-    cdef readonly str id
-    cdef readonly bytes subject
-    cdef readonly bytes headers
-    cdef readonly bytes envelope
-    cdef readonly uint64_t sequence         # that the server must find; 0: the aggregate must be new
-
-    cdef int write(self, str stream, str aggregate, uint64_t sequence, str earlier) except -1
+from eda.store._cache cimport Cache, Cached, Entry
+from eda.store._message cimport Message
 
 
 cdef class Single(Message):
@@ -24,6 +12,7 @@ cdef class Single(Message):
     cdef readonly object waiter
     cdef object refusal                     # the error that `decide` has raised; None: none
     cdef readonly object decided
+    cdef Entry entry                        # the aggregate's place in the cache; None: not known
     cdef Cached known                       # before the append
     cdef bint is_spent                      # `evolve` may have changed the state of `known`
     cdef readonly Cached after
@@ -56,8 +45,10 @@ cdef class Singles:
     cdef object state_answer                # quick_answer() of this type
     cdef frozenset types                    # those whose payloads `evolve` gets; None: not asked yet
 
+    cpdef Single execute(self, object aggregate, object command, object command_id, object handled)
+    cpdef Single append(self, object aggregate, object events, object expected, object command_id, object handled)
     cdef bint can_send(self) except -1
-    cdef Cached usable(self, object aggregate)
+    cdef Entry usable(self, object aggregate)
     cdef bint is_expected(self, object expected, str aggregate, Cached known) except -1
     cdef int give(self, str aggregate) except -1
     cdef int fill(self, Single single, str aggregate, Cached known, Event event, str command_id, str id,

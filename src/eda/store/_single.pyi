@@ -2,37 +2,12 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, final
 
-from typing_extensions import disjoint_base
-
 from eda._event import Event
 from eda.store._cache import Cache, Cached
+from eda.store._message import Message
 from eda.store.results import Appended
 
-__all__ = ["Message", "Single", "Singles"]
-
-@disjoint_base
-class Message:
-    def __init__(
-        self, stream: str, aggregate: str, type: str, id: str, envelope: bytes, sequence: int, earlier: str
-    ) -> None: ...
-    @property
-    def stream(self) -> str: ...
-    @property
-    def aggregate(self) -> str: ...
-    @property
-    def type(self) -> str: ...
-    @property
-    def id(self) -> str: ...
-    @property
-    def subject(self) -> bytes: ...
-    @property
-    def headers(self) -> bytes: ...
-    @property
-    def envelope(self) -> bytes: ...
-    @property
-    def sequence(self) -> int: ...
-    @property
-    def filter(self) -> str: ...
+__all__ = ["Single", "Singles"]
 
 @final
 class Single(Message):

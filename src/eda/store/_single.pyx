@@ -1,36 +1,34 @@
-"""Appends of a single event: the message, the fold before it is sent, and the result. One call for each step.
+"""Appends of a single event: the fold before it is sent, and the result. One call for each step.
 
 Most commands decide on one event. Their append is the hot path of an event store, so everything between the caller's
 `decide` and `evolve` and the bytes on the wire is compiled. Everything unusual is left to `core` and `event_store`.
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_GET_SIZE
 from cpython.object cimport PyObject
-from cpython.unicode cimport PyUnicode_DecodeASCII
-from libc.stdint cimport INT64_MAX, int64_t, uint64_t
+from libc.stdint cimport INT64_MAX, int64_t
 from libc.string cimport memcpy
 
-from eda._bytes cimport copy_byte, copy_bytes, copy_decimal
 from eda._clock cimport wall_ns
 from eda._codec cimport Refusal, envelope_of, read_envelope, refusal_error
-from eda._event cimport F_AGGREGATE, F_ID, F_TYPE, Event, new_event
+from eda._data cimport Data
+from eda._event cimport F_AGGREGATE, F_ID, F_SCHEMA, F_TYPE, Event, new_event, use_data
 from eda._nuid cimport new_nuid
-from eda._payloads cimport is_read_back
+from eda._payloads cimport data_of_payload, is_read_back
+from eda._texts cimport ascii_text
 from eda.publishing._message_sender cimport MessageSender
 from eda.publishing._stream_sender cimport Destination
-from eda.store._cache cimport Cache, Cached
+from eda.store._cache cimport Cache, Cached, Entry
 from eda.store._earlier cimport with_sequence
-from eda.transport._frame cimport copy_token, size_of_token
+from eda.store._message cimport Message
 
 from types import CoroutineType
 
 from eda.errors import ConfigError
-from eda.headers import EXPECTED_FILTER, EXPECTED_SEQUENCE, MSG_ID
 from eda.names import FORGOTTEN, SNAPSHOT
 from eda.publishing._stream_sender import check_event_id
 from eda.receipt import Receipt
-from eda.store._earlier import EARLIER
 from eda.store.cause import with_cause
 from eda.store.changeable import is_immutable, quick_answer
 from eda.store.command_ids import MAX_COMMAND_ID, infix_of
@@ -38,10 +36,9 @@ from eda.store.outgoing import ids_of, plain_events
 from eda.store.results import Appended, Loaded
 from eda.typed.registry import MADE_AS
 
-__all__ = ["Message", "Single", "Singles"]
+__all__ = ["Single", "Singles"]
 
 cdef enum:
-    N_NUMBER = 20               # digits of the largest number
     MOST_ID = 128               # bytes of a command's event id; a command id has up to 100
 
 cdef dict made_as = MADE_AS
@@ -49,107 +46,24 @@ cdef str forgotten = FORGOTTEN
 cdef str snapshot = SNAPSHOT
 cdef Py_ssize_t max_command_id = MAX_COMMAND_ID
 
-cdef bytes HEAD = f"NATS/1.0\r\n{MSG_ID}: ".encode()
-cdef bytes SEQUENCE = f"\r\n{EXPECTED_SEQUENCE}: ".encode()
-cdef bytes FILTER = f"\r\n{EXPECTED_FILTER}: ".encode()
-cdef bytes EARLIER_NAME = f"\r\n{EARLIER}: 0".encode()
-cdef bytes END = b"\r\n\r\n"
-
-
 cdef extern from *:
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* n) except NULL
-    object PyObject_Vectorcall(object call, PyObject** args, size_t n_args, PyObject* names)
-
-
-cdef tuple EVENT_NAMES = ("data", "aggregate")
+    bint PyUnicode_IS_ASCII(str text) noexcept
 
 
 cdef Event event_of_payload(object payload, str aggregate):
-    """Return Event(data=payload, aggregate=aggregate), without a dict of the arguments."""
-    cdef PyObject* args[2]
-    args[0] = <PyObject*>payload
-    args[1] = <PyObject*>aggregate
-    return <Event>PyObject_Vectorcall(Event, args, 0, <PyObject*>EVENT_NAMES)
-
-
-cdef inline unsigned char* copy_constant(unsigned char* to, bytes text) noexcept:
-    return copy_bytes(to, <const unsigned char*>PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
-
-
-cdef inline unsigned char* copy_name(unsigned char* to, const char* text, Py_ssize_t n, Py_ssize_t n_token) noexcept:
-    """Write a text as a token of a subject."""
-    if n == n_token:
-        return copy_bytes(to, <const unsigned char*>text, n)
-    return copy_token(to, <const unsigned char*>text, n)
-
-
-cdef class Message:
-    """The message of a single event, with its expectation: the aggregate's last event is stored at `sequence`.
-
-    `subject`, `headers` and `envelope` are its bytes. `id` is the event's id, and `type` its type.
-    """
-
-    def __init__(self, str stream not None, str aggregate not None, str type not None, str id not None,
-                 bytes envelope not None, uint64_t sequence, str earlier not None):
-        check_event_id(id)
-        self.type = type
-        self.id = id
-        self.envelope = envelope
-        self.write(stream, aggregate, sequence, earlier)
-
-    cdef int write(self, str stream, str aggregate, uint64_t sequence, str earlier) except -1:
-        """Set subject and headers. `earlier` has the sequences of the aggregate's last events, as far as known."""
-        cdef Py_ssize_t n_stream, n_type, n_aggregate, n_id, n_earlier, n_type_token, n_aggregate_token
-        cdef const char* stream_text = PyUnicode_AsUTF8AndSize(stream, &n_stream)
-        cdef const char* type_text = PyUnicode_AsUTF8AndSize(self.type, &n_type)
-        cdef const char* aggregate_text = PyUnicode_AsUTF8AndSize(aggregate, &n_aggregate)
-        cdef const char* id_text = PyUnicode_AsUTF8AndSize(self.id, &n_id)
-        cdef const char* earlier_text = PyUnicode_AsUTF8AndSize(earlier, &n_earlier)
-        cdef unsigned char* to
-        cdef unsigned char* begin
-        n_type_token = size_of_token(<const unsigned char*>type_text, n_type)
-        n_aggregate_token = size_of_token(<const unsigned char*>aggregate_text, n_aggregate)
-        self.aggregate = aggregate
-        self.stream = stream
-        self.sequence = sequence
-        self.subject = PyBytes_FromStringAndSize(NULL, n_stream + n_type_token + n_aggregate_token + 2)
-        to = <unsigned char*>PyBytes_AS_STRING(self.subject)
-        to = copy_bytes(to, <const unsigned char*>stream_text, n_stream)
-        to = copy_byte(to, 46)
-        to = copy_name(to, type_text, n_type, n_type_token)
-        to = copy_byte(to, 46)
-        copy_name(to, aggregate_text, n_aggregate, n_aggregate_token)
-        self.headers = PyBytes_FromStringAndSize(
-            NULL,
-            PyBytes_GET_SIZE(HEAD) + n_id + PyBytes_GET_SIZE(SEQUENCE) + N_NUMBER + PyBytes_GET_SIZE(FILTER)
-            + n_stream + 3 + n_aggregate_token + PyBytes_GET_SIZE(EARLIER_NAME) + 1 + n_earlier + N_NUMBER
-            + PyBytes_GET_SIZE(END),
-        )
-        begin = to = <unsigned char*>PyBytes_AS_STRING(self.headers)
-        to = copy_constant(to, HEAD)
-        to = copy_bytes(to, <const unsigned char*>id_text, n_id)
-        to = copy_constant(to, SEQUENCE)
-        to = copy_decimal(to, sequence)
-        to = copy_constant(to, FILTER)
-        to = copy_bytes(to, <const unsigned char*>stream_text, n_stream)
-        to = copy_bytes(to, b".*.", 3)
-        to = copy_name(to, aggregate_text, n_aggregate, n_aggregate_token)
-        to = copy_constant(to, EARLIER_NAME)
-        if n_earlier:
-            to = copy_byte(to, 32)
-            to = copy_bytes(to, <const unsigned char*>earlier_text, n_earlier)
-        elif sequence:
-            to = copy_byte(to, 32)
-            to = copy_decimal(to, sequence)
-        to = copy_constant(to, END)
-        self.headers = self.headers[:to - begin]
-        return 0
-
-    @property
-    def filter(self):
-        """The filter of the expectation: all events of the aggregate."""
-        token = self.subject.rpartition(b".")[2].decode()
-        return f"{self.stream}.*.{token}"
+    """Return Event(data=payload, aggregate=aggregate), without a look at each argument. The aggregate is not empty."""
+    cdef Event event = new_event()
+    cdef PyObject* type = NULL
+    cdef PyObject* schema = NULL
+    cdef Data data = data_of_payload(payload, &type, &schema)
+    event.set_text(F_ID, "")
+    event.set_text(F_TYPE, <str>type)
+    if <str>schema:
+        event.set_text(F_SCHEMA, <str>schema)
+    event.set_text(F_AGGREGATE, aggregate)
+    use_data(event, data)
+    return event
 
 
 @cython.final
@@ -191,7 +105,7 @@ cdef class Single(Message):
         self.after = before.after(
             version, sequence, self.id, self.state, self.has_state, with_sequence(before.earlier, sequence)
         )
-        self.cache.put(self.aggregate, self.after)
+        self.cache.put_at(self.entry, self.aggregate, self.after)
         return Appended(self.aggregate, version, [Receipt(self.id, self.stream, sequence, 0, False)], self.state)
 
 
@@ -222,24 +136,27 @@ cdef class Singles:
 
     # --- commands ----------------------------------------------------------------------------------------------------
 
-    def execute(self, object aggregate, object command, object command_id, object handled):
+    cpdef Single execute(self, object aggregate, object command, object command_id, object handled):
         """Decide on a command if the aggregate's state is in the cache, and send the event. It takes one turn.
 
         Return None if there is more to do than this: then nothing has happened. Otherwise the caller must give the
         turn back. `handled`: the event that the caller handles, or None. Raises ConfigError and what `evolve` raises;
         then the turn is given back, and nothing is sent.
         """
+        cdef Entry entry
         cdef Cached known
         cdef Single single
         cdef object result, event, payload
         if self.decide is None or (command_id is not None and not is_command_id(command_id)):
             return None
-        known = self.usable(aggregate) if self.can_send() else None
-        if known is None or not known.has_state:
+        entry = self.usable(aggregate) if self.can_send() else None
+        if entry is None or not entry.cached.has_state:
             return None
+        known = entry.cached
         if command_id is not None and known.commands.has(<str>command_id):
             return None
         single = Single.__new__(Single)
+        single.entry = entry
         self.turns[aggregate] = None
         try:
             try:
@@ -266,11 +183,12 @@ cdef class Singles:
             raise
         return single
 
-    def append(self, object aggregate, object events, object expected, object command_id, object handled):
+    cpdef Single append(self, object aggregate, object events, object expected, object command_id, object handled):
         """Send a single event if the aggregate is in the cache with the expected version. It takes one turn.
 
         Returns and raises as `execute` does.
         """
+        cdef Entry entry
         cdef Cached known
         cdef Single single
         cdef object event, payload
@@ -279,10 +197,12 @@ cdef class Singles:
         event = (<list>events)[0]
         if type(event) is not Event and type(event) not in made_as:
             return None
-        known = self.usable(aggregate) if self.can_send() else None
-        if known is None or not self.is_expected(expected, <str>aggregate, known):
+        entry = self.usable(aggregate) if self.can_send() else None
+        if entry is None or not self.is_expected(expected, <str>aggregate, entry.cached):
             return None
+        known = entry.cached
         single = Single.__new__(Single)
+        single.entry = entry
         self.turns[aggregate] = None
         try:
             payload = None
@@ -313,13 +233,15 @@ cdef class Singles:
             self.seen = stream
         return self.sender.takes_more()
 
-    cdef Cached usable(self, object aggregate):
-        """Return the aggregate from the cache if its turn is free, and it need not be checked; else None."""
-        cdef Cached known
+    cdef Entry usable(self, object aggregate):
+        """Return the aggregate's place in the cache if its turn is free, and it need not be checked; else None."""
+        cdef Entry entry
         if type(aggregate) is not str or <str>aggregate in self.turns:
             return None
-        known = self.cache.find(<str>aggregate)
-        return known if known is not None and known.epoch == <int64_t>self.parts.epoch else None
+        entry = self.cache.find(<str>aggregate)
+        if entry is None or entry.cached is None or entry.cached.epoch != <int64_t>self.parts.epoch:
+            return None
+        return entry
 
     cdef bint is_expected(self, object expected, str aggregate, Cached known) except -1:
         """Return whether the aggregate is as expected. False also for what only `EventStore.append` can judge."""
@@ -388,7 +310,10 @@ cdef class Singles:
             if not self.is_kept(known.state):
                 # `evolve` may change the state in place. If the append fails, the state is not the aggregate's.
                 single.is_spent = True
-                self.cache.spend(aggregate)
+                if single.entry is None:
+                    single.entry = self.cache.find(aggregate)
+                if single.entry is not None:
+                    single.entry.cached = None      # its place is kept for the append that follows
             if folded is None:
                 if payload is None or not is_read_back(payload):
                     payload = None
@@ -455,7 +380,7 @@ cdef bint is_command_id(object command_id) except -1:
     """Return whether this is a str of 1 to 100 printable ASCII characters without spaces."""
     cdef Py_ssize_t i, n
     cdef const char* text
-    if type(command_id) is not str or not (<str>command_id).isascii():
+    if type(command_id) is not str or not PyUnicode_IS_ASCII(<str>command_id):
         return False
     text = PyUnicode_AsUTF8AndSize(command_id, &n)
     if not 0 < n <= max_command_id:
@@ -477,4 +402,4 @@ cdef str first_id(str command_id, str infix):
     memcpy(text, begin, n)
     memcpy(text + n, end, n_infix)
     text[n + n_infix] = 49
-    return PyUnicode_DecodeASCII(text, n + n_infix + 1, NULL)
+    return ascii_text(text, n + n_infix + 1)

@@ -27,7 +27,7 @@ from eda.publishing.expectations import Expectation, holds
 from eda.publishing.known_streams import PUBLISH_TIMEOUT_S, KnownStream, KnownStreams
 from eda.server_codes import ATOMIC_BATCH_DUPLICATE, CONFLICTS, LAST_SEQUENCE_CONFLICT, MESSAGE_NOT_FOUND
 from eda.store._earlier import EARLIER, value_of
-from eda.store._single import Message
+from eda.store._message import Message
 
 __all__ = ["Appending", "Refused", "Stored"]
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable
 from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar
 
 from eda._event import Event
 from eda.errors import ConfigError
-from eda.handling.running_handler import handled_event
 from eda.publishing.atomic_batch import MAX_EVENTS
 from eda.store._cache import Cached
-from eda.store._call import Call
+from eda.store._call import StoreCalls
 from eda.store._earlier import MOST
-from eda.store._single import Single, Singles
+from eda.store._single import Single
 from eda.store.aggregate_names import aggregate_names
 from eda.store.cause import with_cause
 from eda.store.command_ids import check_command_id
@@ -34,7 +33,7 @@ Expected: TypeAlias = int | Loaded[Any] | Appended[Any] | Literal["new", "exists
 """What an append expects of its aggregate: see `EventStore.append`."""
 
 
-class EventStore(Generic[S, C]):
+class EventStore(Generic[S, C], StoreCalls[S, C]):
     """The aggregates of a stream. `Conn.store` makes it.
 
     It opens when it is first used; or await it, or enter it with `async with`, to open it earlier. Leaving the context
@@ -53,7 +52,6 @@ class EventStore(Generic[S, C]):
         self._make_core = make_core
         self._attempts = attempts
         self._core: StoreCore[S, C] | None = None
-        self._singles: Singles | None = None  # sends single events, unless hooks run around each append
 
     def __repr__(self) -> str:
         return f"<EventStore {self.stream!r}>"
@@ -131,26 +129,6 @@ class EventStore(Generic[S, C]):
 
     # --- appending ---------------------------------------------------------------------------------------------------
 
-    def execute(self, aggregate: str, command: C, *, command_id: str | None = None) -> Coroutine[Any, Any, Appended[S]]:
-        """Have the decider decide on a command, append the events that it returns, and return where they are stored.
-
-        If another process has appended meanwhile, its events are folded, and the decider decides again, up to the
-        store's `attempts`. If it decides on no event, nothing is appended, and the result has no receipts. If it raises
-        or decides on no event, and its state came from the cache, the aggregate's new events are read first. If there
-        are any, the decider decides again.
-
-        `command_id` (1 to 100 printable ASCII characters, or the id of an event that a store has appended) makes the
-        command idempotent: if it was executed before, the stored result is returned, and the decider is not asked. This
-        holds for the 256 latest commands of the aggregate, and for all commands within the stream's duplicate window. A
-        command that decided on no event is decided again.
-
-        Raises unchanged what `decide` raises; then nothing is appended. Raises VersionConflict after the last attempt,
-        AggregateForgotten, HistoryIncomplete, and ConfigError for events that can't be appended. After a Timeout,
-        Closed or a cancellation the events may be stored or not: execute the command again with the same `command_id`.
-        """
-        # The handled event is asked for now, because gather() and wait_for() run coroutines in tasks of their own.
-        return Call(self, aggregate, command, command_id, handled_event())
-
     async def _rest_of_execute(
         self, single: Single | None, aggregate: str, command: C, command_id: str | None, handled: Event | None
     ) -> Appended[S]:
@@ -182,23 +160,6 @@ class EventStore(Generic[S, C]):
         core = await self._open()
         await core.parts.turns.take(aggregate)
         return core, aggregate, command_id
-
-    def append(
-        self, aggregate: str, events: Iterable[Event | object], *, expected: Expected, command_id: str | None = None
-    ) -> Coroutine[Any, Any, Appended[S]]:
-        """Append events to the aggregate, all or none, and return where they are stored.
-
-        `events` are 1 to 1,000 Events or instances of payload classes. Several at once need nats-server 2.12.1; on a
-        stream with several replicas 2.12.14, or 2.14.4.
-        `expected` is the version that the aggregate must have: a number, the result of `load` or of an earlier append,
-        "new" (no events), "exists" (at least one event), or "any". `command_id` is as in `execute`: if an append with
-        the same id and as many events is stored, its result is returned.
-
-        Raises VersionConflict if the aggregate has another version; nothing is stored then. Raises AggregateForgotten,
-        HistoryIncomplete, and ConfigError before anything is sent. After a Timeout, Closed or a cancellation the events
-        may be stored or not.
-        """
-        return Call(self, aggregate, events, command_id, handled_event(), expected, True)
 
     async def _rest_of_append(
         self,

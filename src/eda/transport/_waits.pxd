@@ -3,6 +3,7 @@ cdef class Wait
 
 cdef class Waits:
     cdef readonly object loop
+    cdef object give_loop           # callable: returns `loop`
     cdef object current_task
     cdef object cancelled_error
     cdef object over                # an asyncio future that is over: the callbacks of tasks get it
@@ -15,14 +16,15 @@ cdef class Waits:
 
 cdef class Wait:
     cdef Waits waits
-    cdef readonly object _loop
-    cdef public bint _asyncio_future_blocking       # a flag between asyncio's task and its future
+    cdef bint is_awaited            # a task is about to wait
     cdef object callback            # the task's callback; None: no task waits yet
     cdef object context
     cdef object value
     cdef object error
     cdef bint is_done
 
+    cdef bint is_within_a_read(self) except -1
+    cdef int end_with(self, object value) except -1
     cdef int finish(self, object value, object error, bint within_a_read) except -1
     cdef tuple take_callback(self)
     cdef int resume(self) except -1

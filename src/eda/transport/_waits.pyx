@@ -9,7 +9,7 @@ method call. So it gets one of them that is over, and the wait itself gives the 
 
 cimport cython
 from cpython.exc cimport PyErr_SetObject
-from cpython.object cimport PyObject, PyTypeObject
+from cpython.object cimport PyObject, PyObject_GenericGetAttr, PyObject_GenericSetAttr, PyTypeObject
 
 from contextvars import copy_context
 
@@ -45,6 +45,11 @@ cdef class Waits:
         self.ended = []
         self.over = loop.create_future()
         self.over.set_result(None)
+        self.give_loop = self.get_loop
+
+    def get_loop(self):
+        """Return the event loop."""
+        return self.loop
 
     def new(self):
         """Return a new wait for one task."""
@@ -53,7 +58,6 @@ cdef class Waits:
     cdef Wait make(self):
         cdef Wait wait = Wait.__new__(Wait)
         wait.waits = self
-        wait._loop = self.loop
         return wait
 
     def begin_read(self):
@@ -86,9 +90,38 @@ cdef class Waits:
 
 
 @cython.final
+@cython.freelist(256)
 @cython.auto_pickle(False)
 cdef class Wait:
-    """A future for one task that awaits it. asyncio reads the event loop from `_loop`."""
+    """A future for one task that awaits it."""
+
+    # A task asks each future for these two, and sets the first one. They are found without a look-up in the type.
+    # Names in code are interned.
+
+    def __getattribute__(self, name):
+        if name is "_asyncio_future_blocking":
+            return self.is_awaited
+        if name is "get_loop" and self.waits is not None:
+            return self.waits.give_loop
+        return PyObject_GenericGetAttr(self, name)
+
+    def __setattr__(self, name, value):
+        if name is "_asyncio_future_blocking":
+            self.is_awaited = value
+        else:
+            PyObject_GenericSetAttr(self, name, value)
+
+    @property
+    def _asyncio_future_blocking(self):
+        """Whether a task is about to wait: a flag between asyncio's task and its future."""
+        return self.is_awaited
+
+    @property
+    def get_loop(self):
+        """A function that returns the event loop."""
+        if self.waits is None:
+            raise AttributeError("a wait that was made without its Waits has no event loop")
+        return self.waits.give_loop
 
     def add_done_callback(self, callback, *, context=None):
         """Set the callback of the task, called when the wait ends with a future that is over and has no result."""
@@ -105,18 +138,29 @@ cdef class Wait:
 
     def set_result(self, value):
         """End the wait with a result."""
-        self.finish(value, None, self.waits.is_reading)
+        self.finish(value, None, self.is_within_a_read())
 
     def set_exception(self, error):
         """End the wait with an error."""
-        self.finish(None, error, self.waits.is_reading)
+        self.finish(None, error, self.is_within_a_read())
 
     def cancel(self, msg=None):
         """End the wait with CancelledError. Return False if the wait was over already."""
         if self.is_done:
             return False
+        self.is_within_a_read()
         self.finish(None, self.waits.cancelled_error() if msg is None else self.waits.cancelled_error(msg), False)
         return True
+
+    cdef int end_with(self, object value) except -1:
+        """End the wait with a result, unless it is over."""
+        return 0 if self.is_done else self.finish(value, None, self.is_within_a_read())
+
+    cdef bint is_within_a_read(self) except -1:
+        """Return whether a read ends the wait. Raises TypeError for a wait that was made without its Waits."""
+        if self.waits is None:
+            raise TypeError("Waits makes it")
+        return self.waits.is_reading
 
     cdef int finish(self, object value, object error, bint within_a_read) except -1:
         if self.is_done:
@@ -170,7 +214,7 @@ cdef class Wait:
             raise StopIteration(self.result())
         if self.callback is not None:
             raise RuntimeError("another task waits already")
-        self._asyncio_future_blocking = True
+        self.is_awaited = True
         return self
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MemberDescriptorType
 from typing import Any
 
 import msgspec
@@ -13,10 +14,10 @@ __all__ = ["PLAIN_FIELDS", "plain_fields"]
 _PLAIN = frozenset({str, int, bool, float})
 
 # For each class that was asked for, what `plain_fields` returns.
-PLAIN_FIELDS: dict[type[Any], tuple[tuple[str, type[Any]], ...] | None] = {}
+PLAIN_FIELDS: dict[type[Any], tuple[tuple[MemberDescriptorType, type[Any]], ...] | None] = {}
 
 
-def plain_fields(cls: type[Any]) -> tuple[tuple[str, type[Any]], ...] | None:
+def plain_fields(cls: type[Any]) -> tuple[tuple[MemberDescriptorType, type[Any]], ...] | None:
     """Return the fields of a payload class and their types, if a payload with such values is read back as it is.
 
     Return None for all other classes: those whose payloads can be changed, whose values have types of their own, or
@@ -27,14 +28,15 @@ def plain_fields(cls: type[Any]) -> tuple[tuple[str, type[Any]], ...] | None:
     return PLAIN_FIELDS[cls]
 
 
-def _plain_fields(cls: type[Any]) -> tuple[tuple[str, type[Any]], ...] | None:
+def _plain_fields(cls: type[Any]) -> tuple[tuple[MemberDescriptorType, type[Any]], ...] | None:
     if MADE_AS.get(cls, ("",))[0] not in ("json", "msgpack") or not issubclass(cls, msgspec.Struct):
         return None
     config = cls.__struct_config__
     if not config.frozen or config.dict or hasattr(cls, "__post_init__"):
         return None
     try:
-        fields = tuple((each.name, each.type) for each in msgspec.structs.fields(cls))
+        fields = tuple((getattr(cls, each.name), each.type) for each in msgspec.structs.fields(cls))
     except (NameError, TypeError):
         return None
-    return fields if all(kind in _PLAIN for _, kind in fields) else None
+    is_plain = all(kind in _PLAIN and type(member) is MemberDescriptorType for member, kind in fields)
+    return fields if is_plain else None

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import eda
+from eda.store._call import Call
 
 
 def added(n: int) -> eda.Event:
@@ -149,3 +150,28 @@ async def test_call_when_another_writer_is_quicker_decides_again(
         assert (await task).version == 3
         with pytest.raises(eda.VersionConflict):
             await theirs.append("a", [added(1)], expected=2)
+
+
+@pytest.mark.parametrize("what", ["execute", "append"])
+async def test_call_when_it_comes_from_another_loop_is_refused_and_sends_nothing(
+    store: eda.EventStore[Any, Any], conn: eda.Conn, what: str
+) -> None:
+    def call() -> Coroutine[Any, Any, Any]:
+        return store.execute("a", 1) if what == "execute" else store.append("a", [added(1)], expected=1)
+
+    own = asyncio.ensure_future(store.execute("b", 1))  # its event waits for the write at the end of this turn
+    await asyncio.sleep(0)
+    for _ in range(2):
+        with pytest.raises(eda.ConfigError, match="run_coroutine_threadsafe"):
+            await asyncio.to_thread(lambda: asyncio.run(call()))
+    assert (await own).version == 1
+    assert (await store.load("a")).version == 1
+    assert (await call()).version == 2
+
+
+def test_call_when_made_without_a_store_is_refused() -> None:
+    kind: Any = Call
+    with pytest.raises(TypeError, match="StoreCalls makes it"):
+        kind()
+    with pytest.raises(TypeError, match="without its store"):
+        kind.__new__(kind).send(None)

@@ -135,10 +135,10 @@ async def test_handled_event_when_the_subscription_is_ordered_is_the_event(make:
 
 async def test_table_when_a_dispatcher_is_gone_keeps_neither_it_nor_its_tasks() -> None:
     gc.collect()
-    n_before = len(running_handler._WORKERS)
+    n_before = len(running_handler.WORKERS)
     rig = Rig()
     task, dispatcher = weakref.ref(rig.tasks[0]), weakref.ref(rig.dispatcher)
-    assert len(running_handler._WORKERS) == n_before + 1
+    assert len(running_handler.WORKERS) == n_before + 1
     rig.dispatcher.stop()
     await settle()
     rig.tasks[0].cancel()
@@ -146,4 +146,4 @@ async def test_table_when_a_dispatcher_is_gone_keeps_neither_it_nor_its_tasks() 
     del rig
     gc.collect()
     assert (task(), dispatcher()) == (None, None)
-    assert len(running_handler._WORKERS) == n_before
+    assert len(running_handler.WORKERS) == n_before

@@ -10,7 +10,7 @@ import pytest
 
 import eda
 from eda.server_codes import WRONG_LAST_SEQUENCE
-from eda.store._single import Message
+from eda.store._message import Message
 from eda.store.appending import Appending, Refused
 
 

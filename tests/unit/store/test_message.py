@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import eda
 from eda.jetstream.subjects import aggregate_filter, subject_of
 from eda.store._earlier import value_of
-from eda.store._single import Message
+from eda.store._message import Message
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=300)
 IDS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=128)

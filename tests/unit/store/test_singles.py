@@ -65,3 +65,28 @@ def test_state_when_evolve_uses_the_cache_meanwhile_is_that_of_the_append() -> N
     assert cache.get("a") is None
     assert single.stored(20).state == [1, 2]
     assert (cache.get("a"), cache.get("other")) == (single.after, None)
+
+
+@pytest.mark.parametrize("removed", ["dropped", "pushed out", "dropped and put again"])
+def test_stored_when_the_aggregate_has_left_the_cache_meanwhile_caches_it_once(removed: str) -> None:
+    cache = Cache(2)
+    for name in ("a", "b"):
+        cache.put(name, Cached([1], 1, 10, "e1"))
+
+    def evolve(state: list[int], event: eda.Event) -> list[int]:
+        return [*state, event.data.decode()]
+
+    single = singles(cache, eda.Decider(list, evolve)).make("a", Cached([1], 1, 10, "e1"), added(2), None, None, None)
+    if removed == "pushed out":
+        for name in ("c", "b"):
+            cache.put(name, Cached(name))
+    else:
+        cache.drop("a")
+    if removed == "dropped and put again":
+        cache.put("a", Cached("newer"))
+    assert single.stored(20).state == [1, 2]
+    assert cache.get("a") is single.after
+    assert len(cache) == 2
+    for name in ("d", "e"):  # the order of use is whole: both others are pushed out
+        cache.put(name, Cached(name))
+    assert [name for name in "abcde" if cache.get(name)] == ["d", "e"]

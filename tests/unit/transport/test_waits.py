@@ -334,3 +334,31 @@ def test_wait_when_the_loop_is_of_any_kind_gives_the_task_its_result(loop: str, 
 
     with asyncio.Runner(debug=debug, loop_factory=LOOPS[loop]) as runner:
         assert runner.run(main()) == list(range(100))
+
+
+def test_wait_when_made_without_its_waits_does_nothing() -> None:
+    wait: Wait[int] = Wait.__new__(Wait)
+    calls: list[Callable[[], object]] = [
+        lambda: wait.set_result(1),
+        lambda: wait.set_exception(OSError()),
+        wait.cancel,
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match="Waits makes it"):
+            call()
+    with pytest.raises(AttributeError):
+        wait.get_loop()
+    assert not wait.done()
+
+
+async def test_wait_when_asked_as_a_future_names_its_loop() -> None:
+    wait: Wait[int] = new_waits().new()
+    assert wait.get_loop() is asyncio.get_running_loop()
+    assert not wait._asyncio_future_blocking
+    wait._asyncio_future_blocking = True
+    assert wait._asyncio_future_blocking
+    for prefix in ("_asyncio_future", "get"):  # names that are not interned
+        assert getattr(wait, f"{prefix}_{'blocking' if prefix != 'get' else 'loop'}")
+    assert asyncio.isfuture(wait)
+    with pytest.raises(AttributeError):
+        wait.other = 1  # type: ignore[attr-defined]
