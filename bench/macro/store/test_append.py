@@ -134,9 +134,7 @@ async def _at_once_s(repeat: Callable[[], Awaitable[None]]) -> float:
     return time.perf_counter() - started
 
 
-async def _execute_s(
-    store: eda.EventStore[Order, Command], commands: Iterable[tuple[str, Command, str | None]]
-) -> float:
+async def _execute_s(store: eda.EventStore[Order, Command], commands: Iterable[tuple[str, Command, str]]) -> float:
     """Execute the commands, each with its aggregate and its id. They are there beforehand, as the bare frames are."""
     left = iter(list(commands))
 
@@ -151,7 +149,7 @@ async def eda_execute_s(server: eda.EmbeddedServer, stream: str) -> float:
     """Execute a command on each aggregate, so that all are in the cache, then measure."""
     async with eda.connect(server.url, client="bench") as conn:
         store: eda.EventStore[Order, Command] = conn.store(stream, decider(), cache=N_AGGREGATES)
-        await _execute_s(store, [(name, Place(), None) for name in NAMES])
+        await _execute_s(store, [(name, Place(), f"place-{name}") for name in NAMES])
         return await _execute_s(store, [(NAMES[n % N_AGGREGATES], Add(), f"req-{n}") for n in range(N_COMMANDS)])
 
 
