@@ -123,11 +123,15 @@ cdef class Cache:
 
     cpdef int put(self, str aggregate, Cached cached) except -1:
         """Cache an aggregate. If there are too many, the one that was not used for the longest time is dropped."""
-        return self.put_at(self.find(aggregate), aggregate, cached)
+        return self.put_at(None, aggregate, cached)
 
     cdef int put_at(self, Entry entry, str aggregate, Cached cached) except -1:
-        """Do what `put` does. `entry`: the aggregate's place as `find` has returned it; it may be dropped since."""
-        if entry is not None and entry.is_dropped:
+        """Do what `put` does. `entry`: the aggregate's place as `find` has returned it, or None if it is not known.
+
+        It may be dropped since then. An aggregate that is cached must never get a second place: its neighbours in the
+        order of use would refer to the first one, which is freed.
+        """
+        if entry is None or entry.is_dropped:
             entry = self.find(aggregate)
         if entry is not None:
             self.use(entry)

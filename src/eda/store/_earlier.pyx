@@ -29,6 +29,7 @@ cdef enum:
 
 cdef extern from *:
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* n) except NULL
+    bint PyUnicode_IS_ASCII(str text) noexcept
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -54,8 +55,8 @@ cdef str with_sequence(str earlier, uint64_t sequence):
     cdef Py_ssize_t end = 0             # where the 14th sequence ends, or the last one
     cdef int n_blanks = 0
     cdef unsigned char* to = copy_decimal(text, sequence)
-    if n > (N_NUMBER + 1) * MOST:
-        raise ValueError("earlier: a list of sequences that is too long")
+    if n > (N_NUMBER + 1) * MOST or not PyUnicode_IS_ASCII(earlier):
+        raise ValueError(f"earlier: no list of at most {MOST} sequences")
     while end < n:
         n_blanks += old[end] == 32
         if n_blanks == MOST - 1:

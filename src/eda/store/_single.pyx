@@ -95,6 +95,8 @@ cdef class Single(Message):
 
     def stored(self, int64_t sequence):
         """Note that the event is stored at this sequence, and return the result."""
+        if self.known is None:
+            raise TypeError("Singles makes it")
         return self.stored_at(sequence)
 
     cdef object stored_at(self, int64_t sequence):
@@ -198,9 +200,11 @@ cdef class Singles:
         if type(event) is not Event and type(event) not in made_as:
             return None
         entry = self.usable(aggregate) if self.can_send() else None
-        if entry is None or not self.is_expected(expected, <str>aggregate, entry.cached):
+        if entry is None:
             return None
         known = entry.cached
+        if not self.is_expected(expected, <str>aggregate, known):
+            return None
         single = Single.__new__(Single)
         single.entry = entry
         self.turns[aggregate] = None
@@ -310,7 +314,7 @@ cdef class Singles:
             if not self.is_kept(known.state):
                 # `evolve` may change the state in place. If the append fails, the state is not the aggregate's.
                 single.is_spent = True
-                if single.entry is None:
+                if single.entry is None or single.entry.is_dropped:
                     single.entry = self.cache.find(aggregate)
                 if single.entry is not None:
                     single.entry.cached = None      # its place is kept for the append that follows

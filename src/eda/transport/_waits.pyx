@@ -45,11 +45,7 @@ cdef class Waits:
         self.ended = []
         self.over = loop.create_future()
         self.over.set_result(None)
-        self.give_loop = self.get_loop
-
-    def get_loop(self):
-        """Return the event loop."""
-        return self.loop
+        self.give_loop = self.over.get_loop     # a method of the loop's own future: no cycle leads back to this object
 
     def new(self):
         """Return a new wait for one task."""
