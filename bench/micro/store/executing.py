@@ -34,6 +34,13 @@ INBOX = b"_INBOX.sink0000000000000000000."
 NAMES = [f"order-{n}" for n in range(N_EVENTS)]
 
 
+class _Future(Future[None]):
+    """The one future that is made."""
+
+    def get_loop(self) -> None:
+        """Return no event loop: none runs."""
+
+
 class Line:
     """A stream on a connection whose server is made up: it acknowledges all that is written."""
 
@@ -41,7 +48,7 @@ class Line:
         self.out = Outbound(lambda: None)
         self.out.set_write(lambda _: None)
         # It makes one future, and is not asked for more: the acknowledgements come before somebody waits.
-        loop: Any = SimpleNamespace(create_future=Future)
+        loop: Any = SimpleNamespace(create_future=_Future)
         waits = Waits(loop, lambda _: None, asyncio.CancelledError)
         self.sender = MessageSender(
             PublishWindow(1 << 20), self.out, INBOX, "bench", lambda *_: None, waits, lambda _: None
