@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 
 import pytest
 import uvloop
@@ -134,9 +134,9 @@ async def _at_once_s(repeat: Callable[[], Awaitable[None]]) -> float:
     return time.perf_counter() - started
 
 
-async def _execute_s(store: eda.EventStore[Order, Command], commands: Iterable[tuple[str, Command, str]]) -> float:
+async def _execute_s(store: eda.EventStore[Order, Command], commands: list[tuple[str, Command, str]]) -> float:
     """Execute the commands, each with its aggregate and its id. They are there beforehand, as the bare frames are."""
-    left = iter(list(commands))
+    left = iter(commands)
 
     async def repeat() -> None:
         for name, command, command_id in left:
@@ -153,9 +153,9 @@ async def eda_execute_s(server: eda.EmbeddedServer, stream: str) -> float:
         return await _execute_s(store, [(NAMES[n % N_AGGREGATES], Add(), f"req-{n}") for n in range(N_COMMANDS)])
 
 
-async def _publish_s(conn: eda.Conn, stream: str, events: Iterable[eda.Event]) -> float:
+async def _publish_s(conn: eda.Conn, stream: str, events: list[eda.Event]) -> float:
     """Publish the events, which are there beforehand."""
-    left = iter(list(events))
+    left = iter(events)
 
     async def repeat() -> None:
         for event in left:

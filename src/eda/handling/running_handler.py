@@ -12,7 +12,7 @@ from weakref import ref
 from eda._event import Event
 from eda.handling._dispatch import Dispatcher
 
-__all__ = ["handled_event", "is_overdue", "note_task"]
+__all__ = ["WORKERS", "handled_event", "is_overdue", "note_task"]
 
 # For each worker's task that runs, its dispatcher and its index there. A plain dict, because most callers of
 # `handled_event` are no handlers: a look into a WeakKeyDictionary would take half a microsecond of each command.

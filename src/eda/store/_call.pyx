@@ -218,6 +218,7 @@ cdef class StoreCalls:
 
     @classmethod
     def __class_getitem__(cls, types):
+        """Return the class: for type checkers, it has the types of the state and of the commands."""
         return cls
 
     def execute(self, aggregate, command, *, command_id=None):

@@ -45,8 +45,8 @@ cdef class Singles:
     cdef object state_answer                # quick_answer() of this type
     cdef frozenset types                    # those whose payloads `evolve` gets; None: not asked yet
 
-    cpdef Single execute(self, object aggregate, object command, object command_id, object handled)
-    cpdef Single append(self, object aggregate, object events, object expected, object command_id, object handled)
+    cdef Single execute(self, object aggregate, object command, object command_id, object handled)
+    cdef Single append(self, object aggregate, object events, object expected, object command_id, object handled)
     cdef bint can_send(self) except -1
     cdef Entry usable(self, object aggregate)
     cdef bint is_expected(self, object expected, str aggregate, Cached known) except -1

@@ -138,7 +138,7 @@ cdef class Singles:
 
     # --- commands ----------------------------------------------------------------------------------------------------
 
-    cpdef Single execute(self, object aggregate, object command, object command_id, object handled):
+    cdef Single execute(self, object aggregate, object command, object command_id, object handled):
         """Decide on a command if the aggregate's state is in the cache, and send the event. It takes one turn.
 
         Return None if there is more to do than this: then nothing has happened. Otherwise the caller must give the
@@ -185,7 +185,7 @@ cdef class Singles:
             raise
         return single
 
-    cpdef Single append(self, object aggregate, object events, object expected, object command_id, object handled):
+    cdef Single append(self, object aggregate, object events, object expected, object command_id, object handled):
         """Send a single event if the aggregate is in the cache with the expected version. It takes one turn.
 
         Returns and raises as `execute` does.

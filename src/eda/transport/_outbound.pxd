@@ -38,9 +38,9 @@ cdef class Outbound:
 
 
 cdef inline int write_soon_at(Outbound out, Py_ssize_t size) except -1:
-    """Write the frames that were just added: now if so much waits, or by the end of this turn of the loop.
+    """Write the frames that were just added: now if `size` bytes wait, or by the end of this turn of the loop.
 
-    `size`: how many bytes may wait for a write that is scheduled; at least 64 KiB.
+    `size` is at least 64 KiB. If no write is scheduled yet, 64 KiB are written now in any case.
     """
     # The usual case under load comes first: a write is scheduled already, and the buffer is not full.
     if out.scheduled and not out.at_once and out.publishes.pos + out.commands.pos < size:

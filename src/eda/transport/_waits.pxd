@@ -23,7 +23,7 @@ cdef class Wait:
     cdef object error
     cdef bint is_done
 
-    cdef bint is_within_a_read(self) except -1
+    cdef Waits owner(self)
     cdef int end_with(self, object value) except -1
     cdef int finish(self, object value, object error, bint within_a_read) except -1
     cdef tuple take_callback(self)

@@ -2,9 +2,10 @@
 
 A task that awaits an asyncio future resumes in the loop's next turn, after another poll of the sockets. That takes some
 microseconds, and a whole round trip takes a hundred. A task accepts any object as a future that has
-`_asyncio_future_blocking` and `add_done_callback` (asyncio/tasks.py, Task.__step). It resumes when its callback is
-called. The callback asks its argument only whether there was an error, and asyncio's own futures are asked without a
-method call. So it gets one of them that is over, and the wait itself gives the task its result or raises its error.
+`_asyncio_future_blocking`, `get_loop` and `add_done_callback` (asyncio/tasks.py, Task.__step). It resumes when its
+callback is called. The callback asks its argument only whether there was an error, and asyncio's own futures are asked
+without a method call. So it gets one of them that is over, and the wait itself gives the task its result or raises its
+error.
 """
 
 cimport cython
@@ -92,7 +93,7 @@ cdef class Wait:
     """A future for one task that awaits it."""
 
     # A task asks each future for these two, and sets the first one. They are found without a look-up in the type.
-    # Names in code are interned.
+    # Names in code are interned; others are found by the properties below.
 
     def __getattribute__(self, name):
         if name is "_asyncio_future_blocking":
@@ -134,29 +135,29 @@ cdef class Wait:
 
     def set_result(self, value):
         """End the wait with a result."""
-        self.finish(value, None, self.is_within_a_read())
+        self.finish(value, None, self.owner().is_reading)
 
     def set_exception(self, error):
         """End the wait with an error."""
-        self.finish(None, error, self.is_within_a_read())
+        self.finish(None, error, self.owner().is_reading)
 
     def cancel(self, msg=None):
         """End the wait with CancelledError. Return False if the wait was over already."""
         if self.is_done:
             return False
-        self.is_within_a_read()
-        self.finish(None, self.waits.cancelled_error() if msg is None else self.waits.cancelled_error(msg), False)
+        cancelled_error = self.owner().cancelled_error
+        self.finish(None, cancelled_error() if msg is None else cancelled_error(msg), False)
         return True
 
     cdef int end_with(self, object value) except -1:
         """End the wait with a result, unless it is over."""
-        return 0 if self.is_done else self.finish(value, None, self.is_within_a_read())
+        return 0 if self.is_done else self.finish(value, None, self.owner().is_reading)
 
-    cdef bint is_within_a_read(self) except -1:
-        """Return whether a read ends the wait. Raises TypeError for a wait that was made without its Waits."""
+    cdef Waits owner(self):
+        """Return the Waits that has made it. Raises TypeError if it was made by its type alone."""
         if self.waits is None:
             raise TypeError("Waits makes it")
-        return self.waits.is_reading
+        return self.waits
 
     cdef int finish(self, object value, object error, bint within_a_read) except -1:
         if self.is_done:

@@ -6,21 +6,11 @@ import random
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-import eda
 from eda.store._cache import Cache, Cached
 from eda.store._recent_commands import RecentCommands
-from eda.store._single import Single, Singles
-
-
-def singles(cache: Cache, decider: eda.Decider[Any, Any] | None) -> Singles:
-    loop: Any = None
-    opened, parts = SimpleNamespace(name="ORDERS", is_unfit=False), SimpleNamespace(epoch=0)
-    return Singles(loop, lambda: None, opened, parts, {}, "client", decider, cache, {})
 
 
 def test_aggregate_when_put_is_returned_until_it_is_dropped() -> None:
@@ -94,67 +84,6 @@ def test_cache_when_used_at_random_has_the_order_of_an_ordered_dict(bound: int) 
         assert len(cache) == len(reference)
     for name, cached in reference.items():  # from here on the order does not change
         assert cache.get(name) is cached
-
-
-def total(state: int, event: eda.Event) -> int:
-    return state + int(event.data.decode())
-
-
-def kept(state: list[int], event: eda.Event) -> list[int]:
-    return [*state, event.data.decode()]
-
-
-@pytest.mark.parametrize("bound", [0, 1, 2, 7])
-@pytest.mark.parametrize("decider", [None, eda.Decider(0, total), eda.Decider(list, kept)])
-def test_cache_when_events_are_stored_at_random_has_the_order_of_an_ordered_dict(
-    decider: eda.Decider[Any, Any] | None, bound: int
-) -> None:
-    chance = random.Random(bound)
-    cache = Cache(bound)
-    appends = singles(cache, decider)
-    reference: OrderedDict[str, None] = OrderedDict()
-    waiting: list[Single] = []
-
-    def use(name: str) -> None:
-        if name in reference:
-            reference.move_to_end(name)
-
-    def put(name: str) -> None:
-        reference[name] = None
-        use(name)
-        while len(reference) > bound:
-            reference.popitem(last=False)
-
-    for number in range(1, 3000):
-        name = str(chance.randrange(12))
-        what = chance.random() if number < 2500 else 0.5  # at last only the appends that wait are stored
-        if what < 0.4:
-            use(name)
-            known = cache.get(name) or Cached(decider.new_state() if decider else None, has_state=decider is not None)
-            event = eda.Event(type="added", data=eda.JSON(1))
-            waiting.append(single := appends.make(name, known, event, None, None, None))
-            if not single.before.has_state:
-                use(name)
-        elif what < 0.8:
-            if not waiting:
-                continue
-            single = waiting.pop(chance.randrange(len(waiting)))
-            single.stored(number)
-            put(single.aggregate)
-            assert cache.get(single.aggregate) is (single.after if bound else None)
-        elif what < 0.9:
-            use(name)
-            cache.get(name)
-        else:
-            cache.drop(name)
-            reference.pop(name, None)
-        assert len(cache) == len(reference) <= bound
-    assert not waiting
-    for number in range((bound + 1) // 2):  # each pushes out the aggregate that was not used longest
-        cache.put(f"new-{number}", Cached(None))
-        put(f"new-{number}")
-    names = [*map(str, range(12)), *[f"new-{number}" for number in range(bound)]]
-    assert {name for name in names if cache.get(name)} == set(reference)
 
 
 class Reentrant:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections import OrderedDict
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +15,7 @@ import eda
 from eda._codec import decode_event
 from eda.store._cache import Cache, Cached
 from eda.store._earlier import MOST, with_all
-from eda.store._single import Singles
+from eda.store._single import Single, Singles
 
 
 def singles(cache: Cache, decider: eda.Decider[Any, Any] | None = None) -> Singles:
@@ -24,6 +26,14 @@ def singles(cache: Cache, decider: eda.Decider[Any, Any] | None = None) -> Singl
 
 def added(n: int) -> eda.Event:
     return eda.Event(type="added", data=eda.JSON(n))
+
+
+def total(state: int, event: eda.Event) -> int:
+    return state + int(event.data.decode())
+
+
+def kept(state: list[int], event: eda.Event) -> list[int]:
+    return [*state, event.data.decode()]
 
 
 @given(st.lists(st.integers(1, 2**63 - 1), max_size=40, unique=True).map(sorted))
@@ -73,10 +83,7 @@ def test_stored_when_the_aggregate_has_left_the_cache_meanwhile_caches_it_once(r
     for name in ("a", "b"):
         cache.put(name, Cached([1], 1, 10, "e1"))
 
-    def evolve(state: list[int], event: eda.Event) -> list[int]:
-        return [*state, event.data.decode()]
-
-    single = singles(cache, eda.Decider(list, evolve)).make("a", Cached([1], 1, 10, "e1"), added(2), None, None, None)
+    single = singles(cache, eda.Decider(list, kept)).make("a", Cached([1], 1, 10, "e1"), added(2), None, None, None)
     if removed == "pushed out":
         for name in ("c", "b"):
             cache.put(name, Cached(name))
@@ -90,3 +97,55 @@ def test_stored_when_the_aggregate_has_left_the_cache_meanwhile_caches_it_once(r
     for name in ("d", "e"):  # the order of use is whole: both others are pushed out
         cache.put(name, Cached(name))
     assert [name for name in "abcde" if cache.get(name)] == ["d", "e"]
+
+
+@pytest.mark.parametrize("bound", [0, 1, 2, 7])
+@pytest.mark.parametrize("decider", [None, eda.Decider(0, total), eda.Decider(list, kept)])
+def test_cache_when_events_are_stored_at_random_has_the_order_of_an_ordered_dict(
+    decider: eda.Decider[Any, Any] | None, bound: int
+) -> None:
+    chance = random.Random(bound)
+    cache = Cache(bound)
+    appends = singles(cache, decider)
+    reference: OrderedDict[str, None] = OrderedDict()
+    waiting: list[Single] = []
+
+    def use(name: str) -> None:
+        if name in reference:
+            reference.move_to_end(name)
+
+    def put(name: str) -> None:
+        reference[name] = None
+        use(name)
+        while len(reference) > bound:
+            reference.popitem(last=False)
+
+    for number in range(1, 3000):
+        name = str(chance.randrange(12))
+        what = chance.random() if number < 2500 else 0.5  # at last only the appends that wait are stored
+        if what < 0.4:
+            use(name)
+            known = cache.get(name) or Cached(decider.new_state() if decider else None, has_state=decider is not None)
+            waiting.append(single := appends.make(name, known, added(1), None, None, None))
+            if not single.before.has_state:
+                use(name)
+        elif what < 0.8:
+            if not waiting:
+                continue
+            single = waiting.pop(chance.randrange(len(waiting)))
+            single.stored(number)
+            put(single.aggregate)
+            assert cache.get(single.aggregate) is (single.after if bound else None)
+        elif what < 0.9:
+            use(name)
+            cache.get(name)
+        else:
+            cache.drop(name)
+            reference.pop(name, None)
+        assert len(cache) == len(reference) <= bound
+    assert not waiting
+    for number in range((bound + 1) // 2):  # each pushes out the aggregate that was not used longest
+        cache.put(f"new-{number}", Cached(None))
+        put(f"new-{number}")
+    names = [*map(str, range(12)), *[f"new-{number}" for number in range(bound)]]
+    assert {name for name in names if cache.get(name)} == set(reference)
