@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import statistics
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import pytest
 import uvloop
@@ -18,7 +18,7 @@ from eda._codec import encode_event
 from eda.store._earlier import MOST
 from eda.store.command_ids import event_ids
 from macro import delete
-from macro.store.orders import Add, Added, Command, Order, Place, decider
+from macro.store.orders import Add, Added, Command, Order, Place, Placed, decider
 
 N_LATENCY = 3000
 N_AT_ONCE = 200
@@ -27,7 +27,9 @@ N_COMMANDS = 20_000
 
 NAMES = [f"order-{n}" for n in range(N_AGGREGATES)]
 Contender = Callable[[eda.EmbeddedServer], float]
+Ordered = tuple[str, Placed | Added, str]  # an event's aggregate, payload, and command id
 _numbers = itertools.count()
+_contents_of: dict[str, tuple[int, int]] = {}
 
 
 async def _make(server: eda.EmbeddedServer, stream: str, *, store: bool) -> None:
@@ -38,11 +40,23 @@ async def _make(server: eda.EmbeddedServer, stream: str, *, store: bool) -> None
             await conn.streams.create(stream)
 
 
-def _in_new_stream(server: eda.EmbeddedServer, run: Callable[[str], float], *, store: bool = True) -> float:
-    """Return what `run` returns for a new stream."""
-    stream = f"append-{next(_numbers)}"
+async def _contents(server: eda.EmbeddedServer, stream: str) -> tuple[int, int]:
+    """Return how many events the stream has, and how many bytes."""
+    async with eda.connect(server.url) as conn:
+        info = await conn.streams.info(stream)
+        return info.events, info.bytes
+
+
+def _in_new_stream(
+    server: eda.EmbeddedServer, run: Callable[[str], float], *, store: bool = True, stores: str = ""
+) -> float:
+    """Return what `run` returns for a new stream. Runs with the same `stores` must store as many events and bytes."""
+    stream = f"append-{next(_numbers):04}"
     asyncio.run(_make(server, stream, store=store))
     figure = run(stream)
+    if stores:
+        found = asyncio.run(_contents(server, stream))
+        assert _contents_of.setdefault(stores, found) == found, f"{stores}: another run has sent other frames"
     delete(server, stream)
     return figure
 
@@ -81,7 +95,7 @@ async def eda_publish_us(server: eda.EmbeddedServer, stream: str) -> float:
 
 
 def bare_append_us(server: eda.EmbeddedServer, stream: str) -> float:
-    frames = expecting_frames(stream, NAMES[:100], 100 + N_LATENCY)
+    frames = expecting_frames(stream, [(NAMES[n % 100], Added(), f"req-{n}") for n in range(100 + N_LATENCY)])
     return statistics.median(bare_store.append_times_ns(server, frames)[100:]) / 1000
 
 
@@ -103,26 +117,29 @@ def test_append(server: eda.EmbeddedServer, duel: Callable[..., None]) -> None:
 # --- many at once ----------------------------------------------------------------------------------------------------
 
 
-def expecting_frames(stream: str, names: list[str], n: int) -> list[bytes]:
-    """Return the frames of `n` appends to a new stream, each aggregate in turn: the sequences are known beforehand."""
+def expecting_frames(stream: str, events: Iterable[Ordered]) -> list[bytes]:
+    """Return the frames that append the events to a new stream, in this order: the sequences are known beforehand."""
     frames = []
-    for at in range(n):
-        name = names[at % len(names)]
-        version = 1 + at // len(names)
-        id = event_ids(f"req-{at}", name, 1)[0]
-        envelope = encode_event(eda.Event(data=Added(), aggregate=name), id, "bench", time.time_ns(), version)
-        earlier = range(at + 1 - len(names), 0, -len(names))[:MOST]
+    stored: dict[str, list[int]] = {}
+    for sequence, (name, payload, command_id) in enumerate(events, 1):
+        earlier = stored.setdefault(name, [])
+        event = eda.Event(data=payload, aggregate=name)
+        id = event_ids(command_id, name, 1)[0]
+        envelope = encode_event(event, id, "bench", time.time_ns(), len(earlier) + 1)
         frames.append(
             bare_store.expecting_frame(
-                at + 1, f"{stream}.item-added.{name}", f"{stream}.*.{name}", id, earlier, envelope
+                sequence, f"{stream}.{event.type}.{name}", f"{stream}.*.{name}", id, earlier[:MOST], envelope
             )
         )
+        earlier.insert(0, sequence)
     return frames
 
 
 def bare_s(server: eda.EmbeddedServer, stream: str) -> float:
-    """Append once to each aggregate, then measure."""
-    frames = expecting_frames(stream, NAMES, N_AGGREGATES + N_COMMANDS)
+    """Place each order, then measure: the events are those of the commands of `eda_execute_s`."""
+    placed: list[Ordered] = [(name, Placed(), f"place-{name}") for name in NAMES]
+    added: list[Ordered] = [(NAMES[n % N_AGGREGATES], Added(), f"req-{n}") for n in range(N_COMMANDS)]
+    frames = expecting_frames(stream, placed + added)
     bare_store.append_s(server, frames[:N_AGGREGATES], N_AT_ONCE)
     return bare_store.append_s(server, frames[N_AGGREGATES:], N_AT_ONCE)
 
@@ -167,18 +184,23 @@ async def _publish_s(conn: eda.Conn, stream: str, events: list[eda.Event]) -> fl
 async def eda_publish_s(server: eda.EmbeddedServer, stream: str) -> float:
     """Publish the same events to an ordinary stream."""
     async with eda.connect(server.url, client="bench") as conn:
-        await _publish_s(conn, stream, [eda.Event(data=Added(), aggregate=name) for name in NAMES])
+        await _publish_s(conn, stream, [eda.Event(data=Placed(), aggregate=name) for name in NAMES])
         events = [eda.Event(data=Added(), aggregate=NAMES[n % N_AGGREGATES], id=f"req-{n}") for n in range(N_COMMANDS)]
         return await _publish_s(conn, stream, events)
 
 
+def _orders(run: Callable[[eda.EmbeddedServer, str], float]) -> Contender:
+    """Return a contender whose commands or frames store the same orders as the others."""
+    return lambda server: _in_new_stream(server, lambda name: run(server, name), stores="orders")
+
+
 AT_ONCE: dict[str, Contender] = {
-    "eda execute s": lambda server: _in_new_stream(server, lambda name: asyncio.run(eda_execute_s(server, name))),
-    "bare execute s": lambda server: _in_new_stream(server, lambda name: bare_s(server, name)),
+    "eda execute s": _orders(lambda server, name: asyncio.run(eda_execute_s(server, name))),
+    "bare execute s": _orders(bare_s),
     "eda publish orders s": lambda server: _in_new_stream(
         server, lambda name: asyncio.run(eda_publish_s(server, name)), store=False
     ),
-    "eda uvloop execute s": lambda server: _in_new_stream(server, lambda name: uvloop.run(eda_execute_s(server, name))),
+    "eda uvloop execute s": _orders(lambda server, name: uvloop.run(eda_execute_s(server, name))),
 }
 
 
