@@ -1,5 +1,7 @@
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint64_t
 
+from eda._bytes cimport WIRE_VARINT, copy_varint, likely, size_of_length
 from eda._event cimport N_TEXT, Event
 
 
@@ -31,6 +33,53 @@ cdef struct Refusal:
     Py_ssize_t offset           # where the wrong field begins, in bytes from the start of the envelope
     unsigned int field          # the field's number; 0 if it is not known
 
+
+# --- the parts of a plan ----------------------------------------------------------------------------------------------
+
+
+cdef extern from *:
+    """
+    /* The UTF-8 of a str that is only ASCII: it follows the object's head (PEP 393). */
+    static inline int eda_ascii_of(PyObject* text, const unsigned char** data, Py_ssize_t* n) {
+        if (!PyUnicode_IS_COMPACT_ASCII(text)) return 0;
+        *data = (const unsigned char*)((PyASCIIObject*)text + 1);
+        *n = PyUnicode_GET_LENGTH(text);
+        return 1;
+    }
+    """
+    bint ascii_of "eda_ascii_of"(PyObject* text, const unsigned char** data, Py_ssize_t* n) noexcept
+    # Declared without `except NULL`: the caller checks the result, which is cheaper than an exception check.
+    const char* as_utf8 "PyUnicode_AsUTF8AndSize"(PyObject* text, Py_ssize_t* n)
+
+
+cdef inline int utf8_of(PyObject* text, str field, Text* part) except -1:
+    """Point `part` to the text's UTF-8 form, which the str owns."""
+    if likely(ascii_of(text, &part.data, &part.n)):
+        return 0
+    part.data = <const unsigned char*>as_utf8(text, &part.n)
+    if part.data is NULL:
+        refuse_text(field)
+    return 0
+
+
+# Raise the EncodeError for a text with lone surrogates.
+cdef int refuse_text(str field) except -1
+
+
+cdef inline Py_ssize_t size_of_text(Py_ssize_t n) noexcept:
+    if likely(n < 0x80):
+        return n + 2 if n else 0
+    return 1 + size_of_length(n) + n
+
+
+cdef inline unsigned char* copy_number(unsigned char* to, unsigned int field, int64_t value) noexcept:
+    if value == 0:
+        return to
+    to[0] = <unsigned char>(field << 3 | WIRE_VARINT)
+    return copy_varint(to + 1, <uint64_t>value)
+
+
+# --- envelopes --------------------------------------------------------------------------------------------------------
 
 # Fill `plan` from the event. `id`, `client` and `now_ns` replace empty fields. Raises EncodeError.
 cdef int plan_envelope(Event event, str id, str client, int64_t now_ns, Plan* plan) except -1

@@ -14,8 +14,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from eda._bytes cimport (
     READ_EMPTY, READ_FIELD_ZERO, READ_GROUP, READ_LENGTH, READ_NAMELESS, READ_OK, READ_PACK, READ_TRUNCATED, READ_UTF8,
     READ_VARINT, READ_WIRE_TYPE, WIRE_BYTES, WIRE_VARINT, Cursor, ReadError, Writer, copy_bytes, copy_length,
-    copy_varint, is_ascii, is_utf8, likely, release, reserve, size_of_length, size_of_varint, skip_field, take_bytes,
-    take_tag, take_varint,
+    is_ascii, is_utf8, release, reserve, size_of_length, size_of_varint, skip_field, take_bytes, take_tag, take_varint,
 )
 from eda._data cimport Data
 from eda._envelope cimport (
@@ -37,40 +36,9 @@ cdef const char** FIELD_NAMES = [
 ]
 
 
-cdef extern from *:
-    """
-    /* The UTF-8 of a str that is only ASCII: it follows the object's head (PEP 393). */
-    static inline int eda_ascii_of(PyObject* text, const unsigned char** data, Py_ssize_t* n) {
-        if (!PyUnicode_IS_COMPACT_ASCII(text)) return 0;
-        *data = (const unsigned char*)((PyASCIIObject*)text + 1);
-        *n = PyUnicode_GET_LENGTH(text);
-        return 1;
-    }
-    """
-    bint ascii_of "eda_ascii_of"(PyObject* text, const unsigned char** data, Py_ssize_t* n) noexcept
-    # Declared without `except NULL`: the caller checks the result, which is cheaper than an exception check.
-    const char* as_utf8 "PyUnicode_AsUTF8AndSize"(PyObject* text, Py_ssize_t* n)
-
-
-cdef inline int utf8_of(PyObject* text, str field, Text* part) except -1:
-    """Point `part` to the text's UTF-8 form, which the str owns."""
-    if likely(ascii_of(text, &part.data, &part.n)):
-        return 0
-    part.data = <const unsigned char*>as_utf8(text, &part.n)
-    if part.data is NULL:
-        refuse_text(field)
-    return 0
-
-
 cdef int refuse_text(str field) except -1:
     PyErr_Clear()
     raise EncodeError("envelope", "str", f"{field} can't be written as UTF-8: it has lone surrogates")
-
-
-cdef inline Py_ssize_t size_of_text(Py_ssize_t n) noexcept:
-    if likely(n < 0x80):
-        return n + 2 if n else 0
-    return 1 + size_of_length(n) + n
 
 
 # The plan_*() return the size of their field in bytes. The caller adds these up in a local variable, which is quicker
@@ -148,13 +116,6 @@ cdef inline unsigned char* copy_text(unsigned char* to, unsigned int field, Text
     to[0] = <unsigned char>(field << 3 | WIRE_BYTES)
     to = copy_length(to + 1, part.n)
     return copy_bytes(to, part.data, part.n)
-
-
-cdef inline unsigned char* copy_number(unsigned char* to, unsigned int field, int64_t value) noexcept:
-    if value == 0:
-        return to
-    to[0] = <unsigned char>(field << 3 | WIRE_VARINT)
-    return copy_varint(to + 1, <uint64_t>value)
 
 
 cdef unsigned char* copy_meta(unsigned char* to, Text* entry) noexcept:

@@ -54,6 +54,10 @@ cdef struct Span:
     uint32_t n
 
 
+cdef enum:
+    MAX_ENCODED = 0x7FFFFFFF                # a Span holds lengths of 32 bits; servers take far less
+
+
 cdef class Data:
     cdef readonly str type
     """The name of the encoding: `bytes`, `string`, `json`, `proto`, `msgpack`, `nil`, or a registered one."""
@@ -77,6 +81,9 @@ cdef Data check_data(object value)
 
 # Return new Data of a value that the user made.
 cdef Data make_data(str encoding, object value)
+
+# Return whether a text contains "null", as which the JSON encoder writes numbers that are not finite.
+cdef bint has_null(const char* text, Py_ssize_t n) noexcept
 
 # Return the name of an encoding, without a new string if the encoding is built in.
 cdef str encoding_name(const unsigned char* text, Py_ssize_t n)

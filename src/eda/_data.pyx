@@ -62,7 +62,7 @@ cdef bytes encode_json(object value):
 
 
 cdef bint has_null(const char* text, Py_ssize_t n) noexcept:
-    """Return whether the text contains "null". `in` would raise and drop an exception first, which takes 0.3 µs."""
+    # `in` would raise and drop an exception first, which takes 0.3 µs.
     cdef const char* at = text
     cdef const char* end = text + n - 3
     while at < end:
@@ -73,10 +73,6 @@ cdef bint has_null(const char* text, Py_ssize_t n) noexcept:
             return True
         at += 1
     return False
-
-
-cdef enum:
-    MAX_ENCODED = 0x7FFFFFFF                # a Span holds lengths of 32 bits; servers take far less
 
 
 @cython.final

@@ -8,6 +8,9 @@ from eda._data cimport Data
 # empty differs from the text of the class.
 cdef Data data_of_payload(object value, PyObject** type, PyObject** schema)
 
+# Return the encoding, type and schema of a payload's class. Raises ConfigError if it is not declared.
+cdef tuple entry_of(object value)
+
 # Return the fields that `Event.replace` was given. If the changed event has a payload as its data, type and schema of
 # the payload's class are added. `data`: the data of the event. Raises ConfigError as data_of_payload.
 cdef dict fields_with_class(dict fields, Data data)

@@ -33,7 +33,6 @@ cdef extern from *:
 
 
 cdef tuple entry_of(object value):
-    """Return the encoding, type and schema of a payload's class. Raises ConfigError if it is not declared."""
     cdef PyObject* found = PyDict_GetItemWithError(made_as, type(value))
     return class_entry(value) if found is NULL else <tuple>found
 

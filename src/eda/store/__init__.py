@@ -25,6 +25,7 @@ Files, each after the files that it imports:
     snapshots          snapshots: read, and written in the background
     changeable         whether a state may be changed in place
     _message           the message of a single event: its subject, and the headers that state the expectation
+    _payload_envelope  the envelope of an event that consists of a payload
     _single            appends of a single event: the fold before it is sent, and the result
     appending          one append under an expectation: a single message or an atomic batch
     forgetting         forget: the tombstone, the purge, the marker

@@ -43,6 +43,7 @@ cdef class Singles:
     cdef readonly object on_stored
     cdef type state_type                    # of the last state
     cdef object state_answer                # quick_answer() of this type
+    cdef str usual_type                     # of the last event: not one that only a store may append
     cdef frozenset types                    # those whose payloads `evolve` gets; None: not asked yet
 
     cdef Single execute(self, object aggregate, object command, object command_id, object handled)

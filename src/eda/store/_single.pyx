@@ -15,13 +15,14 @@ from eda._codec cimport Refusal, envelope_of, read_envelope, refusal_error
 from eda._data cimport Data
 from eda._event cimport F_AGGREGATE, F_ID, F_SCHEMA, F_TYPE, Event, new_event, use_data
 from eda._nuid cimport new_nuid
-from eda._payloads cimport data_of_payload, is_read_back
+from eda._payloads cimport data_of_payload, entry_of, is_read_back
 from eda._texts cimport ascii_text
 from eda.publishing._message_sender cimport MessageSender
 from eda.publishing._stream_sender cimport Destination
 from eda.store._cache cimport Cache, Cached, Entry
 from eda.store._earlier cimport with_sequence
 from eda.store._message cimport Message
+from eda.store._payload_envelope cimport payload_envelope
 
 from types import CoroutineType
 
@@ -64,6 +65,16 @@ cdef Event event_of_payload(object payload, str aggregate):
     event.set_text(F_AGGREGATE, aggregate)
     use_data(event, data)
     return event
+
+
+cdef Event event_of(Event event, object payload, str aggregate):
+    """Return the event; if it is None, the one that consists of the payload."""
+    return event_of_payload(payload, aggregate) if event is None else event
+
+
+cdef str type_of(Event event, object payload):
+    """Return the type of the event; if it is None, that of the payload's class."""
+    return <str>entry_of(payload)[1] if event is None else event.get_text(F_TYPE)
 
 
 @cython.final
@@ -175,7 +186,7 @@ cdef class Singles:
             payload = None
             if type(event) is not Event:
                 payload = event
-                event = event_of_payload(event, <str>aggregate)
+                event = None if handled is None else event_of_payload(payload, <str>aggregate)
             if handled is not None:
                 event = with_cause([event], handled)[0]
             self.fill(single, <str>aggregate, known, <Event>event, <str>command_id, None, None, payload)
@@ -212,9 +223,9 @@ cdef class Singles:
             payload = None
             if type(event) is not Event:
                 payload = event
-                event = event_of_payload(event, <str>aggregate)
-            if self.decider is not None and (<Event>event).get_text(F_TYPE) not in self.payload_types():
-                self.decider.check_takes([event])
+                event = None
+            if self.decider is not None and type_of(<Event>event, payload) not in self.payload_types():
+                self.decider.check_takes([event_of(<Event>event, payload, <str>aggregate)])
             self.fill(single, <str>aggregate, known, <Event>event, None, None, None, payload)
             self.send_to(single, self.sender, self.destination, self.usual_s)
         except BaseException:
@@ -284,18 +295,23 @@ cdef class Singles:
 
     cdef int fill(self, Single single, str aggregate, Cached known, Event event, str command_id, str id,
                   object folded, object payload) except -1:
-        """Complete an append. `payload`: the event was made from it, and its type and schema are those of its class."""
-        cdef str type = event.get_text(F_TYPE)
+        """Complete an append. `payload`: the event was made from it, and its type and schema are those of its class.
+
+        Then `event` may be None: the event has nothing else.
+        """
+        cdef str type = type_of(event, payload)
         if known.version == INT64_MAX:
             raise OverflowError(f"aggregate {aggregate!r} has version {known.version}, and no version can follow")
-        if event.get_text(F_AGGREGATE) != aggregate:
+        if event is not None and event.get_text(F_AGGREGATE) != aggregate:
             if event.get_text(F_AGGREGATE):
                 plain_events(aggregate, [event])        # raises
             event = event.replace(aggregate=aggregate)
-        if type == forgotten or type == snapshot:
-            plain_events(aggregate, [event])            # raises
+        if type is not self.usual_type:
+            if type == forgotten or type == snapshot:
+                plain_events(aggregate, [event_of(event, payload, aggregate)])      # raises
+            self.usual_type = type
         if id is None:
-            if event.get_text(F_ID):
+            if event is not None and event.get_text(F_ID):
                 id = ids_of(aggregate, [event], command_id)[0]
                 check_event_id(id)
             elif command_id is None:
@@ -308,7 +324,14 @@ cdef class Singles:
         single.type = type
         single.id = id
         single.command_id = command_id
-        single.envelope = envelope_of(event, id, self.client, wall_ns(), known.version + 1)
+        if event is None:
+            single.envelope = payload_envelope(
+                payload, entry_of(payload), aggregate, id, self.client, wall_ns(), known.version + 1
+            )
+        if single.envelope is None:
+            single.envelope = envelope_of(
+                event_of(event, payload, aggregate), id, self.client, wall_ns(), known.version + 1
+            )
         single.known = known
         if known.has_state and self.evolve is not None:
             if not self.is_kept(known.state):
