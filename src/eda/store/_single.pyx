@@ -235,17 +235,16 @@ cdef class Singles:
 
     cdef bint can_send(self) except -1:
         """Return whether an event can be sent to the stream now."""
-        cdef object stream
-        if self.running_loop() is not self.loop or self.opened.is_unfit:
-            return False
-        stream = self.known.get(self.stream)
-        if stream is None:
+        cdef object stream = self.known.get(self.stream)
+        if stream is None or self.opened.is_unfit:
             return False
         if stream is not self.seen:
             self.sender = <MessageSender?>stream.publisher.sender
             self.destination = <Destination?>stream.destination
             self.usual_s = stream.usual_s
             self.seen = stream
+        if not self.sender.waits.resumes_here() and self.running_loop() is not self.loop:
+            return False
         return self.sender.takes_more()
 
     cdef Entry usable(self, object aggregate):
