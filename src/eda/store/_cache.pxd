@@ -17,6 +17,7 @@ cdef class Cached:
     cdef readonly str earlier
     cdef str infix                  # infix_of() the aggregate; None: not needed yet
 
+    cdef void fetch(self) noexcept
     cpdef Cached without_state(self)
     cpdef Cached after(self, int64_t version, int64_t sequence, str last_id, object state, bint has_state, str earlier)
 

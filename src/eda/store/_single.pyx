@@ -255,6 +255,7 @@ cdef class Singles:
         entry = self.cache.find(<str>aggregate)
         if entry is None or entry.cached is None or entry.cached.epoch != <int64_t>self.parts.epoch:
             return None
+        entry.cached.fetch()
         return entry
 
     cdef bint is_expected(self, object expected, str aggregate, Cached known) except -1:
