@@ -26,6 +26,7 @@ __all__ = [
     "is_registered",
     "json_encoder",
     "reason_of",
+    "refuse_nonfinite",
     "register_encoding",
 ]
 
@@ -210,11 +211,11 @@ def _encode_json(value: Any) -> bytes:
     # msgspec writes NaN and the infinities as null. Without a null in the bytes the check costs nothing; with one it
     # takes about twice as long as the encoding (0.7 µs instead of 0.3).
     if b"null" in data:
-        _refuse_nonfinite(value)
+        refuse_nonfinite(value)
     return data
 
 
-def _refuse_nonfinite(value: Any) -> None:
+def refuse_nonfinite(value: Any) -> None:
     """Raise ValueError if the value holds NaN or an infinity."""
     try:
         if not _NONFINITE.search(_json_probe.encode(value)):

@@ -20,6 +20,7 @@ from eda.store._single import Singles
 from eda.store.core import StoreCore
 from eda.store.turns import Turns
 from eda.transport._frame import Parser
+from eda.transport._loop_check import LoopCheck
 from eda.transport._outbound import Outbound
 from eda.transport._waits import Waits
 from eda.transport.loops import running_loop
@@ -102,8 +103,8 @@ class _Core:
         for name in NAMES:
             cache.put(name, Cached(known.new_state(), 1, 1, "id"))
         self.singles = Singles(
-            None,  # type: ignore[arg-type]
-            running_loop, self.opened, self, {STREAM: line}, "bench", known, cache, self.turns.taken,
+            LoopCheck(None, running_loop),  # type: ignore[arg-type]
+            self.opened, self, {STREAM: line}, "bench", known, cache, self.turns.taken,
         )  # fmt: skip
 
 

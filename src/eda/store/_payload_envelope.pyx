@@ -13,7 +13,7 @@ from eda._data cimport MAX_ENCODED, has_null
 from eda._envelope cimport N_VERSION
 from eda._event cimport F_AGGREGATE, F_CAUSE, F_CLIENT, F_ID, F_SCHEMA, F_TYPE
 
-from eda.encodings import json_encoder
+from eda.encodings import json_encoder, refuse_nonfinite
 
 __all__: list = []
 
@@ -37,6 +37,9 @@ cdef bytes payload_envelope(object payload, tuple entry, str aggregate, str id, 
         encoded = bytearray()
     try:
         encode_into(payload, encoded)
+        # NaN and the infinities are written as null, and are refused.
+        if has_null(PyByteArray_AS_STRING(encoded), PyByteArray_GET_SIZE(encoded)):
+            refuse_nonfinite(payload)
     except Exception:
         envelope = None
     else:
@@ -52,8 +55,7 @@ cdef bytes envelope_with(bytearray encoded, tuple entry, str aggregate, str id, 
     cdef bytes envelope
     cdef unsigned char* to
     cdef Py_ssize_t n = PyByteArray_GET_SIZE(encoded)
-    # NaN is written as null, and must be refused. Only the Event's own way knows which of them it is.
-    if n > MAX_ENCODED or has_null(PyByteArray_AS_STRING(encoded), n):
+    if n > MAX_ENCODED:
         return None
     utf8_of(<PyObject*>id, "id", &plan.text[F_ID])
     utf8_of(<PyObject*>entry[1], "type", &plan.text[F_TYPE])

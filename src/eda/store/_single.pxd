@@ -5,6 +5,7 @@ from eda.publishing._message_sender cimport MessageSender
 from eda.publishing._stream_sender cimport Destination
 from eda.store._cache cimport Cache, Cached, Entry
 from eda.store._message cimport Message
+from eda.transport._loop_check cimport LoopCheck
 
 
 cdef class Single(Message):
@@ -24,8 +25,7 @@ cdef class Single(Message):
 
 
 cdef class Singles:
-    cdef object loop
-    cdef object running_loop                # callable: the loop that runs in this thread
+    cdef LoopCheck loop_check
     cdef object opened
     cdef object parts
     cdef dict known

@@ -1,11 +1,11 @@
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, final
 
 from eda._event import Event
 from eda.store._cache import Cache, Cached
 from eda.store._message import Message
 from eda.store.results import Appended
+from eda.transport._loop_check import LoopCheck
 
 __all__ = ["Single", "Singles"]
 
@@ -29,8 +29,7 @@ class Single(Message):
 class Singles:
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
-        running_loop: Callable[[], asyncio.AbstractEventLoop | None],
+        loop_check: LoopCheck,
         opened: Any,
         parts: Any,
         known: dict[str, Any],

@@ -23,6 +23,7 @@ from eda.store._cache cimport Cache, Cached, Entry
 from eda.store._earlier cimport with_sequence
 from eda.store._message cimport Message
 from eda.store._payload_envelope cimport payload_envelope
+from eda.transport._loop_check cimport LoopCheck
 
 from types import CoroutineType
 
@@ -126,16 +127,15 @@ cdef class Single(Message):
 cdef class Singles:
     """Makes and sends the appends of single events of one open store.
 
-    `loop` is the loop of the connection. `opened` is the open stream, `parts` has the epoch,
+    `loop_check` is that of the connection. `opened` is the open stream, `parts` has the epoch,
     `known` has the streams that the connection publishes to. `turns` has the aggregates whose turn is taken.
     `on_stored(aggregate, cached)` is called when the event of a call is stored; None: nothing is.
     """
 
-    def __init__(self, object loop, object running_loop not None, object opened, object parts, dict known not None,
+    def __init__(self, LoopCheck loop_check not None, object opened, object parts, dict known not None,
                  str client not None, object decider, Cache cache not None, dict turns not None, object on_stored=None):
-        self.loop = loop
+        self.loop_check = loop_check
         self.on_stored = on_stored
-        self.running_loop = running_loop
         self.opened = opened
         self.parts = parts
         self.known = known
@@ -235,16 +235,17 @@ cdef class Singles:
 
     cdef bint can_send(self) except -1:
         """Return whether an event can be sent to the stream now."""
-        cdef object stream = self.known.get(self.stream)
-        if stream is None or self.opened.is_unfit:
+        cdef object stream
+        if not self.loop_check.passes() or self.opened.is_unfit:
+            return False
+        stream = self.known.get(self.stream)
+        if stream is None:
             return False
         if stream is not self.seen:
             self.sender = <MessageSender?>stream.publisher.sender
             self.destination = <Destination?>stream.destination
             self.usual_s = stream.usual_s
             self.seen = stream
-        if not self.sender.waits.resumes_here() and self.running_loop() is not self.loop:
-            return False
         return self.sender.takes_more()
 
     cdef Entry usable(self, object aggregate):

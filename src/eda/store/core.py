@@ -21,6 +21,7 @@ from eda.store.outgoing import ids_of
 from eda.store.reading import StoreReader
 from eda.store.results import Appended, stored_result
 from eda.store_errors import AggregateForgotten, VersionConflict
+from eda.transport._loop_check import LoopCheck
 from eda.transport.loops import running_loop
 
 __all__ = ["Conflict", "StoreCore"]
@@ -66,8 +67,7 @@ class StoreCore(StoreReader[S, C]):
         super().__init__(*args)
         parts = self.parts
         self.singles: Singles = Singles(
-            asyncio.get_running_loop(),
-            running_loop,
+            LoopCheck(asyncio.get_running_loop(), running_loop),
             parts.opened,
             parts,
             parts.appending.known,

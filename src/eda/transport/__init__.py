@@ -10,6 +10,7 @@ Files, each after the files that it imports:
     _frame          the NATS protocol: incoming bytes > frames; subject tokens; reply subjects of deliveries
     _outbound       outgoing bytes: one write per turn, and chunks that are kept until their events are acknowledged
     _waits          futures that resume their task within the read that completes them
+    _loop_check     whether the caller runs in the event loop of a connection, without a system call
     _callback_sink  a sink that calls a Python function with each message
     addresses       the `addr` argument or the environment > server URLs and credentials
     loops           the check that a connection is used in the event loop that opened it

@@ -9,11 +9,8 @@ cdef class Waits:
     cdef object over                # an asyncio future that is over: the callbacks of tasks get it
     cdef list ended                 # waits that ended in this read, and whose tasks are not resumed yet
     cdef bint is_reading
-    cdef unsigned long thread       # in which tasks are being resumed; 0: none are
-    cdef long n_forks               # of the process that resumes them
 
     cdef Wait make(self)
-    cpdef bint resumes_here(self)
     cdef int resume_tasks(self) except -1
 
 

@@ -12,16 +12,12 @@ cimport cython
 from cpython.exc cimport PyErr_SetObject
 from cpython.object cimport PyObject, PyObject_GenericGetAttr, PyObject_GenericSetAttr, PyTypeObject
 
-import os
 from contextvars import copy_context
 
 __all__ = ["Wait", "Waits"]
 
-cdef long n_forks = 0           # before which this process came to be; the first process has 0
-
 
 cdef extern from "Python.h":
-    unsigned long PyThread_get_thread_ident()
     int PyContext_Enter(object context) except -1
     int PyContext_Exit(object context) except -1
 
@@ -71,14 +67,6 @@ cdef class Waits:
         if self.ended:
             self.resume_tasks()
 
-    cpdef bint resumes_here(self):
-        """Return whether the caller runs in a task that `end_read` resumes. Then the loop runs in this thread.
-
-        asyncio is asked for the running loop otherwise. Python 3.11 makes a system call for the answer, because a
-        forked child runs no loop. A child that is forked within such a task does not count as resumed either.
-        """
-        return self.thread == PyThread_get_thread_ident() and self.n_forks == n_forks
-
     cdef int resume_tasks(self) except -1:
         cdef list ended = self.ended
         cdef Wait wait
@@ -87,15 +75,12 @@ cdef class Waits:
         # next turn.
         cdef bint at_once = self.current_task(self.loop) is None
         self.ended = []
-        self.n_forks = n_forks
         try:
             while at_once and i < len(ended):
                 wait = ended[i]
                 i += 1
-                self.thread = PyThread_get_thread_ident()
                 wait.resume()
         finally:
-            self.thread = 0
             for wait in ended[i:]:
                 wait.call_soon()
         return 0
@@ -241,13 +226,5 @@ cdef PyObject* quick_next(PyObject* it) noexcept:
         return NULL
     return slow_next(it)
 
-
-def _note_fork():
-    global n_forks
-    n_forks += 1
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_note_fork)
 
 slow_next = replace_next(<PyTypeObject*>Wait, <void*>quick_next)

@@ -16,12 +16,13 @@ from eda._codec import decode_event
 from eda.store._cache import Cache, Cached
 from eda.store._earlier import MOST, with_all
 from eda.store._single import Single, Singles
+from eda.transport._loop_check import LoopCheck
 
 
 def singles(cache: Cache, decider: eda.Decider[Any, Any] | None = None) -> Singles:
     loop: Any = None
     opened, parts = SimpleNamespace(name="ORDERS", is_unfit=False), SimpleNamespace(epoch=0)
-    return Singles(loop, lambda: None, opened, parts, {}, "client", decider, cache, {})
+    return Singles(LoopCheck(loop, lambda: None), opened, parts, {}, "client", decider, cache, {})
 
 
 def added(n: int) -> eda.Event:

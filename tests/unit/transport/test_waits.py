@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
-import os
-import threading
 import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -364,64 +362,3 @@ async def test_wait_when_asked_as_a_future_names_its_loop() -> None:
     assert asyncio.isfuture(wait)
     with pytest.raises(AttributeError):
         wait.other = 1  # type: ignore[attr-defined]
-
-
-async def test_resumes_here_is_true_only_in_a_task_that_a_read_resumes() -> None:
-    waits, seen = new_waits(), list[bool]()
-    wait: Wait[None] = waits.new()
-
-    def in_thread() -> None:
-        thread = threading.Thread(target=lambda: seen.append(waits.resumes_here()))
-        thread.start()
-        thread.join()
-
-    async def work() -> None:
-        seen.append(waits.resumes_here())
-        await wait
-        seen.append(waits.resumes_here())
-        in_thread()
-        await asyncio.sleep(0)
-        seen.append(waits.resumes_here())
-
-    task = asyncio.create_task(work())
-    await asyncio.sleep(0)
-    await read(lambda: wait.set_result(None), waits=waits)
-    await task
-    assert seen == [False, True, False, False]
-    assert not waits.resumes_here()
-
-
-async def test_resumes_here_when_a_task_raises_is_false_afterwards() -> None:
-    waits = new_waits()
-    wait: Wait[None] = waits.new()
-
-    async def work() -> None:
-        await wait
-        raise LookupError
-
-    task = asyncio.create_task(work())
-    await asyncio.sleep(0)
-    await read(lambda: wait.set_result(None), waits=waits)
-    with pytest.raises(LookupError):
-        await task
-    assert not waits.resumes_here()
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes are forked")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forks beside threads
-async def test_resumes_here_in_a_child_that_a_resumed_task_forks_is_false() -> None:
-    waits, codes = new_waits(), list[int]()
-    wait: Wait[None] = waits.new()
-
-    async def work() -> None:
-        await wait
-        child = os.fork()
-        if child == 0:
-            os._exit(10 + waits.resumes_here())
-        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-
-    task = asyncio.create_task(work())
-    await asyncio.sleep(0)
-    await read(lambda: wait.set_result(None), waits=waits)
-    await task
-    assert codes == [10]
