@@ -112,7 +112,10 @@ ONE_BY_ONE: dict[str, Contender] = {
 
 
 def test_append(server: eda.EmbeddedServer, duel: Callable[..., None]) -> None:
-    duel(*[(name, lambda contender=contender: contender(server)) for name, contender in ONE_BY_ONE.items()])
+    duel(
+        *[(name, lambda contender=contender: contender(server)) for name, contender in ONE_BY_ONE.items()],
+        rounds=N_ROUNDS,
+    )
 
 
 # --- many at once ----------------------------------------------------------------------------------------------------
