@@ -39,6 +39,8 @@ cdef class LoopCheck:
         cdef PyObject* found = NULL
         if of_thread is not NULL:
             found = PyDict_GetItemWithError(<object>of_thread, NAME)
+        if found == <PyObject*>None:
+            found = NULL                # Python 3.12: a loop has run in this thread, and none does now
         if found is not NULL and found == <PyObject*>self.seen and self.n_forks == n_forks:
             return True
         if self.running_loop() is not self.loop:

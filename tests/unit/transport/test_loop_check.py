@@ -57,6 +57,19 @@ def test_passes_is_true_only_while_the_loop_runs(kind: str) -> None:
         other.close()
 
 
+@pytest.mark.parametrize("kind", LOOPS)
+def test_passes_when_it_is_first_asked_after_the_loop_has_ended_is_false(kind: str) -> None:
+    loop = LOOPS[kind]()
+    checks: list[LoopCheck] = []
+
+    async def make() -> None:
+        checks.append(check_of([]))
+
+    loop.run_until_complete(make())
+    assert not checks[0].passes()
+    loop.close()
+
+
 async def test_passes_when_a_loop_is_nested_in_the_loop_is_false() -> None:
     check, other = check_of([]), asyncio.new_event_loop()
     mine = asyncio.get_running_loop()
